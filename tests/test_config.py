@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+
+from wesep_py.config import conf_folder, construct, dump_yaml, load_yaml, to_plain
+from wesep_py.errors import ConfigError
+
+
+@dataclass
+class Inner:
+    size: int = 3
+    name: str | None = None
+
+
+@dataclass
+class Outer:
+    rate: float
+    kind: Literal["a", "b"] = "a"
+    span: tuple[float, float] = (0.0, 1.0)
+    points: Literal["all"] | list[int] = "all"
+    inner: Inner = field(default_factory=Inner)
+
+    def __post_init__(self) -> None:
+        if self.rate <= 0:
+            raise ValueError(f"rate: is {self.rate}; above 0 is needed")
+
+
+def test_values_arrive_with_their_types():
+    made = construct(Outer, {"rate": 1, "span": [2, 3], "points": [1, 2], "inner": {"name": "x"}})
+    assert made == Outer(1.0, "a", (2.0, 3.0), [1, 2], Inner(3, "x"))
+    assert isinstance(made.rate, float)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rate": 1, "kidn": "a"}, "kidn: unknown key; did you mean 'kind'?"),
+        ({"rate": 1, "inner": {"sise": 1}}, "inner.sise: unknown key; did you mean 'size'?"),
+        ({"rate": "fast"}, "rate: is 'fast'; a number is needed"),
+        ({"rate": float("nan")}, "rate: is not a number"),
+        ({"rate": 1, "inner": {"size": True}}, "inner.size: is True; a whole number is needed"),
+        ({"rate": 1, "inner": {"size": 1.5}}, "inner.size: is 1.5; a whole number is needed"),
+        ({"rate": 1, "inner": 4}, "inner: is 4; a mapping"),
+        ({"rate": 1, "kind": "c"}, "kind: is 'c'"),
+        ({"rate": 1, "span": [1]}, "span: has 1 values; 2 are needed"),
+        ({"rate": 1, "points": "some"}, "points: is 'some'"),
+        ({"rate": -1}, "rate: is -1.0; above 0 is needed"),
+        ({}, "rate: is needed and missing"),
+    ],
+)
+def test_an_error_names_the_key_and_what_is_allowed(values, message):
+    with pytest.raises(ConfigError) as caught:
+        construct(Outer, values)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_includes_lie_beneath_and_overrides_above(tmp_path):
+    (tmp_path / "base.yaml").write_text("optim: {lr: 1.0, name: adam}\nseed: 1\n")
+    (tmp_path / "run.yaml").write_text("include: base.yaml\noptim: {lr: 0.5}\n")
+    assert load_yaml(tmp_path / "run.yaml") == {"optim": {"lr": 0.5, "name": "adam"}, "seed": 1}
+    assert load_yaml(tmp_path / "run.yaml", ["optim.lr=1e-3"])["optim"]["lr"] == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1", "is not valid YAML"),
+        ("- 1", "holds no mapping"),
+        ("include: nowhere.yaml", "include 'nowhere.yaml' was not found"),
+        ("include: run.yaml", "includes itself"),
+        ("a: ${b}", "run.yaml"),
+    ],
+)
+def test_a_bad_file_is_an_error_of_one_line(tmp_path, text, message):
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_yaml(tmp_path / "run.yaml")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_malformed_override(tmp_path):
+    with pytest.raises(ConfigError, match="no such file"):
+        load_yaml(tmp_path / "none.yaml")
+    (tmp_path / "run.yaml").write_text("a: 1")
+    with pytest.raises(ConfigError, match="give it as key=value"):
+        load_yaml(tmp_path / "run.yaml", ["a"])
+
+
+def test_what_is_dumped_is_what_was_read(tmp_path):
+    plain = to_plain(Outer(2.0))
+    (tmp_path / "run.yaml").write_text(dump_yaml(plain))
+    assert load_yaml(tmp_path / "run.yaml") == plain
+
+
+def test_the_building_blocks_are_found():
+    assert conf_folder().is_dir()

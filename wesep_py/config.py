@@ -1,0 +1,235 @@
+"""Strict YAML: what a file says is checked, in full, against what the program reads.
+
+A configuration is a mapping whose keys are the arguments of the things it builds. `construct` checks every key,
+type and choice against the signature of a class or a dataclass, so that no key can be misspelt or go unread, and a
+constructor's arguments are its configuration. `load_yaml` reads a file, the files it includes and overrides
+from the command line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from wesep_py.errors import ConfigError, nearest
+
+T = TypeVar("T")
+
+
+def load_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a YAML file as plain Python values.
+
+    Args:
+        path: the file. Its key `include: [a.yaml, model/b.yaml]` names files that are merged beneath it, in
+            order; each is looked for beside the file, then among the building blocks shipped in `conf/`.
+        overrides: `key.sub=value`, applied last.
+
+    Raises:
+        ConfigError: a missing file, a syntax error, an include that cannot be found, a malformed override.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    merged = OmegaConf.create(_read(Path(path), ()))
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"override {override!r}: give it as key=value, for example optim.lr=0.001")
+    try:
+        merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(overrides)))
+        plain = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
+    return typing.cast("dict[str, Any]", plain)
+
+
+def dump_yaml(value: Mapping[str, Any]) -> str:
+    """The mapping as YAML text, keys in their order; tuples become lists."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(to_plain(value)))
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses, tuples and paths, at any depth, as dictionaries, lists and strings."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def conf_folder() -> Path:
+    """The folder of shipped YAML building blocks: inside an installed wheel, or at the root of a checkout."""
+    package = Path(__file__).parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
+
+
+def construct(target: Callable[..., T], mapping: Mapping[str, Any] | None, where: str = "", **given: Any) -> T:
+    """Call `target` with the mapping's values as arguments, each checked against its annotation.
+
+    Args:
+        target: a class, dataclass or function with annotated arguments. An argument annotated with a dataclass
+            takes a mapping, which is constructed in turn.
+        mapping: the values; `None` is an empty mapping.
+        where: the key under which the mapping stands, for messages: `"optim"`.
+        given: arguments that the program passes itself; they are not part of the configuration.
+
+    Returns:
+        What `target` returns.
+
+    Raises:
+        ConfigError: an unknown key (the nearest known one is named), a missing one, a wrong type, a value that
+            is not among the choices, or a `ValueError` of the target itself.
+
+    >>> @dataclasses.dataclass
+    ... class Optim:
+    ...     lr: float = 1e-3
+    >>> construct(Optim, {"lr": 1}, "optim")
+    Optim(lr=1.0)
+    >>> construct(Optim, {"lrr": 1}, "optim")
+    Traceback (most recent call last):
+    wesep_py.errors.ConfigError: optim.lrr: unknown key; did you mean 'lr'? (allowed: lr)
+    """
+    if mapping is not None and not isinstance(mapping, Mapping):
+        raise ConfigError(f"{where or 'configuration'}: is {mapping!r}; a mapping of keys to values is needed")
+    values = dict(mapping or {})
+    parameters = _parameters(target)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    allowed = {
+        name
+        for name, p in parameters.items()
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and name not in given
+    }
+    hints = _hints(target)
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        place = f"{where}.{key}" if where else str(key)
+        if key not in allowed and not open_ended:
+            raise ConfigError(f"{place}: unknown key; {nearest(str(key), allowed)}")
+        arguments[key] = check(value, hints.get(key, Any), place)
+    for name in allowed - set(arguments):
+        if parameters[name].default is inspect.Parameter.empty:
+            raise ConfigError(f"{where + '.' if where else ''}{name}: is needed and missing")
+    try:
+        return target(**arguments, **given)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{where + ': ' if where else ''}{error}") from error
+
+
+def check(value: Any, annotation: Any, where: str) -> Any:
+    """The value as its annotation wants it (an int where a float is asked becomes one), or a `ConfigError`."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is Any or annotation is inspect.Parameter.empty:
+        return value
+    if origin is typing.Literal:
+        if value not in inner or (isinstance(value, bool) and value not in [i for i in inner if isinstance(i, bool)]):
+            raise ConfigError(f"{where}: is {value!r}; {nearest(str(value), map(str, inner))}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _check_union(value, inner, where)
+    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+        return value if isinstance(value, annotation) else construct(annotation, value, where)
+    if origin in (list, tuple, Sequence) and isinstance(value, (list, tuple)):
+        return _check_items(value, origin, inner, where)
+    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if annotation is float and isinstance(value, float) and math.isnan(value):
+        raise ConfigError(f"{where}: is not a number (nan)")
+    wanted = dict if (origin in (dict, Mapping) or annotation is Mapping) else (origin or annotation)
+    if wanted is Path and isinstance(value, str):
+        return Path(value)
+    right = isinstance(value, wanted) and not (isinstance(value, bool) and wanted is not bool)
+    if not right:
+        raise ConfigError(f"{where}: is {value!r}; {_spell(annotation)} is needed")
+    return value
+
+
+def _check_union(value: Any, choices: tuple[Any, ...], where: str) -> Any:
+    if value is None and type(None) in choices:
+        return None
+    rest = [choice for choice in choices if choice is not type(None)]
+    if len(rest) == 1:
+        return check(value, rest[0], where)
+    for choice in rest:
+        try:
+            return check(value, choice, where)
+        except ConfigError:
+            continue
+    raise ConfigError(f"{where}: is {value!r}; {' or '.join(map(_spell, rest))} is needed")
+
+
+def _check_items(value: Sequence[Any], origin: Any, inner: tuple[Any, ...], where: str) -> Any:
+    if origin is tuple and inner and inner[-1] is not Ellipsis:
+        if len(value) != len(inner):
+            raise ConfigError(f"{where}: has {len(value)} values; {len(inner)} are needed")
+        return tuple(
+            check(item, kind, f"{where}[{i}]") for i, (item, kind) in enumerate(zip(value, inner, strict=True))
+        )
+    kind = inner[0] if inner else Any
+    items = [check(item, kind, f"{where}[{i}]") for i, item in enumerate(value)]
+    return tuple(items) if origin is tuple else items
+
+
+def _parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    return {n: p for n, p in inspect.signature(target).parameters.items() if n != "self"}
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    plain_class = inspect.isclass(target) and not dataclasses.is_dataclass(target)
+    return typing.get_type_hints(target.__init__ if plain_class else target)  # type: ignore[misc]
+
+
+def _spell(annotation: Any) -> str:
+    names = {
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        bool: "true or false",
+        dict: "a mapping of keys to values",
+        Path: "a path",
+        list: "a list",
+        tuple: "a list",
+    }
+    plain = typing.get_origin(annotation) or annotation
+    return names.get(plain, getattr(plain, "__name__", str(plain)))
+
+
+def _read(path: Path, parents: tuple[Path, ...]) -> Any:
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; give the path of a YAML configuration")
+    if path.resolve() in parents:
+        raise ConfigError(f"{path}: includes itself, through {' > '.join(p.name for p in parents)}")
+    try:
+        own = OmegaConf.load(path)
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
+    if not OmegaConf.is_dict(own):
+        raise ConfigError(f"{path}: holds no mapping of keys to values")
+    includes = own.pop("include", [])
+    if isinstance(includes, str):
+        includes = [includes]
+    layers = [_read(_find(str(name), path), (*parents, path.resolve())) for name in includes]
+    return OmegaConf.merge(*layers, own)
+
+
+def _find(name: str, includer: Path) -> Path:
+    for folder in (includer.parent, conf_folder()):
+        if (folder / name).is_file():
+            return folder / name
+    blocks = (str(p.relative_to(conf_folder())) for p in conf_folder().rglob("*.yaml"))
+    raise ConfigError(f"{includer}: include {name!r} was not found; {nearest(name, blocks)}")

@@ -1,0 +1,56 @@
+"""What the user is told when something is wrong: one line with what was given, what is allowed, what to do.
+
+The command line turns these into exit statuses: 2 for wrong input or usage, 3 when every target asked for
+is absent, 1 for everything else.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class WesepError(Exception):
+    """A failure whose message is written for the user. Exit status 1."""
+
+    exit_status = 1
+
+
+class InputError(WesepError, ValueError):
+    """Wrong input or usage: a file, an argument or a value. Exit status 2."""
+
+    exit_status = 2
+
+
+class ConfigError(InputError):
+    """A configuration with an unknown key, a wrong type or an impossible value."""
+
+
+class AudioError(InputError):
+    """A recording that is missing, is not audio, is damaged, or is too short for what was asked."""
+
+
+class OutputExistsError(InputError):
+    """An output is there already, and overwriting it was not asked for."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint that is missing, incomplete, damaged, or of another format version."""
+
+
+class TargetAbsentError(WesepError):
+    """Every target that was asked for is absent from the recording. Exit status 3."""
+
+    exit_status = 3
+
+
+def nearest(given: str, allowed: Iterable[str]) -> str:
+    """The end of an error about a name: the nearest allowed one, and all of them.
+
+    >>> nearest("fillm", ["film", "concat"])
+    "did you mean 'film'? (allowed: concat, film)"
+    """
+    names = sorted(allowed)
+    close = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    listing = f"(allowed: {', '.join(names) if names else 'none'})"
+    return f"did you mean {close[0]!r}? {listing}" if close else listing
