@@ -1,0 +1,186 @@
+"""A model on disk: a folder with weights, configuration, provenance and a card. Nothing is ever unpickled.
+
+model.safetensors   weights
+config.yaml         what builds the network: constructor arguments, nothing else
+provenance.json     format version, how and by what it was made, hash of the weights
+card.md             for people
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wesep_py.config import dump_yaml, load_yaml
+from wesep_py.errors import CheckpointError, ConfigError, WesepError
+from wesep_py.files import write_json, write_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT_VERSION = 1
+WEIGHTS, CONFIG, PROVENANCE, CARD = "model.safetensors", "config.yaml", "provenance.json", "card.md"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read.
+
+    Attributes:
+        folder: where it lies.
+        config: what builds the network.
+        state_dict: its weights, on the CPU.
+        provenance: how it was made.
+        hash: SHA-256 of the weights and the configuration; two models with one hash compute the same.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    state_dict: dict[str, Tensor]
+    provenance: dict[str, Any]
+    hash: str
+
+
+def save(
+    folder: str | Path,
+    config: dict[str, Any],
+    state_dict: dict[str, Tensor],
+    provenance: dict[str, Any] | None = None,
+    card: str = "",
+) -> Path:
+    """Write a checkpoint; the folder appears whole, and one that stood there is replaced only then.
+
+    Args:
+        folder: where to. Its parent is made if needed.
+        config: what builds the network, as plain values.
+        state_dict: weights.
+        provenance: anything that says how it was made; versions and time are added.
+        card: Markdown.
+
+    Raises:
+        WesepError: the disk is full or not writable; what stood there before is still there.
+    """
+    from safetensors.torch import save as serialise
+
+    folder = Path(folder)
+    partial = folder.with_name(f".{folder.name}.partial")
+    weights = serialise({key: value.detach().cpu().contiguous() for key, value in state_dict.items()})
+    text = dump_yaml(config)
+    made = {
+        **(provenance or {}),
+        "format_version": FORMAT_VERSION,
+        "hash": fingerprint(weights, text),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": versions(),
+    }
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        with (partial / WEIGHTS).open("wb") as file:
+            file.write(weights)
+            os.fsync(file.fileno())
+        write_text(partial / CONFIG, text)
+        write_json(partial / PROVENANCE, made)
+        write_text(partial / CARD, card or default_card(folder.name, made))
+        _replace_folder(partial, folder)
+    except OSError as error:
+        raise WesepError(f"{folder}: the checkpoint cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def load(path: str | Path) -> Checkpoint:
+    """Read a checkpoint; `path` is its folder, or that of an experiment (see `resolve`).
+
+    Raises:
+        CheckpointError: a part is missing, cut short or altered, or the format is of another version.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load as deserialise
+
+    folder = resolve(path)
+    for name in (WEIGHTS, CONFIG, PROVENANCE):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder}: is no checkpoint ({name} is missing)")
+    try:
+        provenance = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+        config = load_yaml(folder / CONFIG)
+    except (json.JSONDecodeError, UnicodeDecodeError, ConfigError) as error:
+        raise CheckpointError(f"{folder}: is damaged ({error})") from error
+    version = provenance.get("format_version") if isinstance(provenance, dict) else None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(f"{folder}: has format version {version}; this wesep reads version {FORMAT_VERSION}")
+    weights = (folder / WEIGHTS).read_bytes()
+    found = fingerprint(weights, (folder / CONFIG).read_text(encoding="utf-8"))
+    try:
+        state_dict = deserialise(weights)
+    except SafetensorError as error:
+        raise CheckpointError(f"{folder / WEIGHTS}: is cut short or damaged ({error})") from error
+    if found != provenance.get("hash"):
+        raise CheckpointError(
+            f"{folder}: weights or configuration are not those that were saved (their hash differs); "
+            "copy the folder again, or save the model anew"
+        )
+    return Checkpoint(folder, config, state_dict, provenance, found)
+
+
+def resolve(path: str | Path) -> Path:
+    """The checkpoint folder that a path means: itself, or an experiment's average, best or last, in this order.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    path = Path(path)
+    folder = path.parent if path.name == WEIGHTS else path
+    candidates = [folder, *(folder / "checkpoints" / name for name in ("average", "best", "last"))]
+    for candidate in candidates:
+        if (candidate / WEIGHTS).is_file():
+            return candidate
+    what = "holds no checkpoint" if folder.is_dir() else "no such model"
+    raise CheckpointError(
+        f"{path}: {what}; give a checkpoint folder (with {WEIGHTS}) or an experiment folder that training made"
+    )
+
+
+def fingerprint(weights: bytes, config: str) -> str:
+    """SHA-256 over the weights' file and the configuration's text."""
+    return hashlib.sha256(weights + b"\0" + config.encode("utf-8")).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of the package and of what its numbers depend on."""
+    import platform
+    from importlib import metadata
+
+    import wesep_py
+
+    found = {"wesep-py": wesep_py.__version__, "python": platform.python_version()}
+    for name in ("torch", "torchaudio", "numpy", "soundfile", "soxr"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def default_card(name: str, provenance: dict[str, Any]) -> str:
+    """A card that says what is known without being told."""
+    lines = "\n".join(f"- {key}: {value}" for key, value in provenance.items() if key != "versions")
+    return f"# {name}\n\nA target speaker extraction model made by wesep-py.\n\n{lines}\n"
+
+
+def _replace_folder(new: Path, old: Path) -> None:
+    # A folder cannot be renamed onto a full one: the old one steps aside first, and is removed last.
+    aside = old.with_name(f".{old.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if old.exists():
+        old.rename(aside)
+    new.rename(old)
+    shutil.rmtree(aside, ignore_errors=True)

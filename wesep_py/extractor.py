@@ -1,0 +1,237 @@
+"""The network: a backbone, the cues that steer it, a speaker encoder, and a head that says when the target speaks.
+
+mixture ─► backbone.analyse ─► features ─► input-stage cues ─► backbone.encode ─► latent ─► backbone.synthesise
+                                                                 ▲ latent-stage cues        └► presence head
+enrollment ─► every cue's `prepare` ─────────────────────────────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from wesep_py import checkpoint
+from wesep_py.backbones import Analysis, backbones
+from wesep_py.config import construct, to_plain
+from wesep_py.cues import Cue, Enrollment, Prepared, cues
+from wesep_py.errors import CheckpointError, ConfigError
+from wesep_py.speaker import build_encoder, length_mask
+
+
+class NetworkOutput(NamedTuple):
+    """What the network returns, whatever is switched on.
+
+    Attributes:
+        waveforms: estimates `[batch, samples]`: one, or several scales with the result first.
+        presence_logits: `[batch, frames]`, above 0 where the target is more likely to speak than not; or `None`.
+        speaker_logits: `[batch, speakers]`, or `None`.
+        state: what a causal backbone passes on to the next stretch, or `None`.
+    """
+
+    waveforms: tuple[Tensor, ...]
+    presence_logits: Tensor | None = None
+    speaker_logits: Tensor | None = None
+    state: Any = None
+
+
+@dataclass
+class PresenceConfig:
+    """The presence head: a small network on the latent of each frame.
+
+    Attributes:
+        hidden: units of its hidden layer.
+    """
+
+    hidden: int = 64
+
+
+@dataclass
+class ModelConfig:
+    """A model.
+
+    Attributes:
+        backbone: `{name: bsrnn, …}`.
+        speaker: a `speaker.SpeakerConfig`, or `null` where no cue needs an encoder.
+        cues: a list of `{name: embedding, …}`.
+        presence: a `PresenceConfig`, or `null` for none.
+        sample_rate: Hz at which the network works.
+        normalise: mixture and enrollment are divided by their RMS or their standard deviation before anything else,
+            and the estimate multiplied by the mixture's again; `none` for causal networks, which cannot know it.
+    """
+
+    backbone: dict[str, Any]
+    speaker: dict[str, Any] | None = None
+    cues: list[dict[str, Any]] = field(default_factory=list)
+    presence: PresenceConfig | None = None
+    sample_rate: int = 16000
+    normalise: Literal["none", "rms", "std"] = "rms"
+
+    def __post_init__(self) -> None:
+        if self.sample_rate < 8000:
+            raise ValueError(f"sample_rate: is {self.sample_rate}; 8000 Hz or more is allowed")
+        if not self.cues:
+            raise ValueError("cues: is empty; a model needs at least one cue to know whom to extract")
+
+
+class TargetSpeakerExtractor(nn.Module):
+    """Mixture and enrollment in, the enrolled voice out.
+
+    Args:
+        config: a `ModelConfig` or the mapping that makes one.
+        initialise: read the speaker encoder's checkpoint; false where weights are about to be loaded anyway.
+
+    Raises:
+        ConfigError: something in the configuration is unknown, missing, of the wrong type or does not fit.
+
+    >>> network = TargetSpeakerExtractor({
+    ...     "backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1}, "cues": [{"name": "tf_map"}]})
+    >>> network(torch.randn(2, 4000), torch.randn(2, 16000)).waveforms[0].shape
+    torch.Size([2, 4000])
+    """
+
+    def __init__(self, config: ModelConfig | Mapping[str, Any], initialise: bool = True) -> None:
+        super().__init__()
+        if not isinstance(config, ModelConfig):
+            config = construct(ModelConfig, config, "model")
+        self.config: dict[str, Any] = to_plain(config)
+        self.sample_rate, self.normalise = config.sample_rate, config.normalise
+        self.cues = nn.ModuleList(cues.build(cue, f"model.cues[{i}]") for i, cue in enumerate(config.cues))
+        backbone_class = backbones.get(str(config.backbone.get("name")), "model.backbone")
+        added = sum(cue.added_channels() for cue in self.cues)
+        self.backbone = backbones.build(
+            config.backbone,
+            "model.backbone",
+            sample_rate=config.sample_rate,
+            input_channels=backbone_class.native_channels + added,
+        )
+        if self.backbone.latency is not None and self.normalise != "none":
+            raise ConfigError(
+                f"model.normalise: is {self.normalise!r}, which needs the whole recording; "
+                "a causal backbone needs 'none'"
+            )
+        self.encoder = build_encoder(config.speaker, config.sample_rate, initialise)
+        for i, cue in enumerate(self.cues):
+            try:
+                cue.attach(self.backbone, self.encoder)
+            except ValueError as error:
+                raise ConfigError(f"model.cues[{i}]: {error}") from error
+        self.presence = None if config.presence is None else PresenceHead(self.backbone.latent_dim, config.presence)
+
+    def forward(self, mixture: Tensor, enrollment: Tensor, enrollment_lengths: Tensor | None = None) -> NetworkOutput:
+        """Extract.
+
+        Args:
+            mixture: `[batch, samples]`, from one sample up.
+            enrollment: `[batch, samples]`, zero-padded.
+            enrollment_lengths: `[batch]`, valid samples of each enrollment; all, if `None`.
+        """
+        return self.extract(mixture, self.prepare(enrollment, enrollment_lengths))
+
+    def prepare(self, enrollment: Tensor, lengths: Tensor | None = None) -> Prepared:
+        """What the cues keep of an enrollment: named tensors, batch first. Computed once a voice.
+
+        Args:
+            enrollment: `[batch, samples]`, zero-padded.
+            lengths: `[batch]`, valid samples; all, if `None`.
+        """
+        if lengths is None:
+            lengths = torch.full((len(enrollment),), enrollment.shape[1], device=enrollment.device)
+        enrollment = enrollment / self._scale(enrollment, lengths)
+        seen = Enrollment(enrollment, lengths, self.backbone, self.encoder)
+        return {f"{i}.{key}": value for i, cue in enumerate(self.cues) for key, value in cue.prepare(seen).items()}
+
+    def combine(self, prepared: Sequence[Prepared]) -> Prepared:
+        """Several enrollments of one voice as one: embeddings are averaged, frame-level cues joined in time."""
+        combined: Prepared = {}
+        for i, cue in enumerate(self.cues):
+            own = cue.combine([_of_cue(one, i) for one in prepared])
+            combined |= {f"{i}.{key}": value for key, value in own.items()}
+        return combined
+
+    def extract(self, mixture: Tensor, prepared: Prepared, state: Any = None) -> NetworkOutput:
+        """Extract the prepared voice.
+
+        Args:
+            mixture: `[batch, samples]`.
+            prepared: what `prepare` returned, for a batch of the same size.
+            state: of the stretch before, for a causal backbone.
+        """
+        scale = self._scale(mixture)
+        analysis = self.backbone.analyse(mixture / scale)
+        latent, state = self.encode(analysis, prepared, state)
+        estimates = self.backbone.synthesise(latent, analysis, mixture.shape[1])
+        presence = None if self.presence is None else self.presence(self.backbone.summarise(latent))
+        return NetworkOutput(tuple(estimate * scale for estimate in estimates), presence, None, state)
+
+    def encode(self, analysis: Analysis, prepared: Prepared, state: Any = None) -> tuple[Tensor, Any]:
+        """The latent of a stretch of frames, steered by the cues, and the state after it."""
+        own = [_of_cue(prepared, i) for i in range(len(self.cues))]
+        features = analysis.features
+        for cue, kept in self._cues("input", own):
+            features = cue.steer_features(analysis, features, kept)
+
+        def condition(point: int, latent: Tensor) -> Tensor:
+            for cue, kept in self._cues("latent", own):
+                latent = cue.steer_latent(point, latent, kept)
+            return latent
+
+        return self.backbone.encode(features, condition, state)
+
+    def _cues(self, stage: str, prepared: Sequence[Prepared]) -> list[tuple[Cue, Prepared]]:
+        return [(cue, kept) for cue, kept in zip(self.cues, prepared, strict=True) if cue.stage == stage]
+
+    def _scale(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor | float:
+        """`[batch, 1]`: what the waveform is divided by; 1 for silence."""
+        if self.normalise == "none":
+            return 1.0
+        size = waveform.shape[1]
+        lengths = torch.full((len(waveform),), size, device=waveform.device) if lengths is None else lengths
+        valid, count = length_mask(lengths, size), lengths.clamp_min(1)[:, None]
+        waveform = waveform.float() * valid
+        if self.normalise == "std":
+            waveform = (waveform - waveform.sum(dim=1, keepdim=True) / count) * valid
+        level = (waveform.square().sum(dim=1, keepdim=True) / count).sqrt()
+        return torch.where(level > 1e-8, level, torch.ones_like(level))
+
+
+class PresenceHead(nn.Module):
+    """`[batch, frames, dim]` → one logit a frame: does the target speak?"""
+
+    def __init__(self, dim: int, config: PresenceConfig) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.LayerNorm(dim), nn.Linear(dim, config.hidden), nn.GELU(), nn.Linear(config.hidden, 1)
+        )
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.layers(frames).squeeze(-1).float()
+
+
+def build_network(config: ModelConfig | Mapping[str, Any], initialise: bool = True) -> TargetSpeakerExtractor:
+    """The network of a configuration; see `TargetSpeakerExtractor`."""
+    return TargetSpeakerExtractor(config, initialise)
+
+
+def load_network(path: str | Path) -> TargetSpeakerExtractor:
+    """The network of a checkpoint, in evaluation mode on the CPU.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, or its weights do not fit its configuration.
+    """
+    saved = checkpoint.load(path)
+    try:
+        network = build_network(saved.config, initialise=False)
+        network.load_state_dict(saved.state_dict)
+    except (ConfigError, RuntimeError) as error:
+        raise CheckpointError(f"{saved.folder}: weights and configuration do not fit ({error})") from error
+    return network.eval()
+
+
+def _of_cue(prepared: Prepared, index: int) -> Prepared:
+    prefix = f"{index}."
+    return {key[len(prefix) :]: value for key, value in prepared.items() if key.startswith(prefix)}

@@ -1,0 +1,18 @@
+"""Speaker encoders: from a voice to what tells it from others."""
+
+from wesep_py.speaker.base import SpeakerNetwork, SpeakerOutput, length_mask, speaker_networks
+from wesep_py.speaker.ecapa import ECAPATDNN
+from wesep_py.speaker.encoder import SpeakerConfig, SpeakerEncoder, build_encoder
+from wesep_py.speaker.pooling import AttentiveStatisticsPooling
+
+__all__ = [
+    "ECAPATDNN",
+    "AttentiveStatisticsPooling",
+    "SpeakerConfig",
+    "SpeakerEncoder",
+    "SpeakerNetwork",
+    "SpeakerOutput",
+    "build_encoder",
+    "length_mask",
+    "speaker_networks",
+]

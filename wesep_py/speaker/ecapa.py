@@ -1,0 +1,131 @@
+"""ECAPA-TDNN: Desplanques et al., Interspeech 2020."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wesep_py.speaker.base import SpeakerNetwork, SpeakerOutput, speaker_networks
+from wesep_py.speaker.pooling import AttentiveStatisticsPooling, masked_statistics
+
+
+@speaker_networks.register("ecapa_tdnn")
+class ECAPATDNN(SpeakerNetwork):
+    """Squeeze-and-excitation Res2 blocks, aggregated over layers, with attentive statistics pooling.
+
+    Args:
+        num_mel_bins: size of a filterbank frame (given by the front end).
+        channels: width of the blocks; a multiple of `res2_scale`.
+        frame_dim: width before pooling.
+        embedding_dim: size of the embedding.
+        res2_scale: parts into which a block's channels are split.
+        global_context: pooling sees the whole recording's mean and standard deviation.
+        embedding_norm: batch normalisation of the embedding.
+
+    Raises:
+        ValueError: `channels` is not a multiple of `res2_scale`.
+
+    >>> ECAPATDNN(channels=16, embedding_dim=8)(torch.randn(2, 100, 80)).embedding.shape
+    torch.Size([2, 8])
+    """
+
+    def __init__(
+        self,
+        num_mel_bins: int = 80,
+        channels: int = 512,
+        frame_dim: int = 1536,
+        embedding_dim: int = 192,
+        res2_scale: int = 8,
+        global_context: bool = True,
+        embedding_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        if channels < 1 or channels % res2_scale:
+            raise ValueError(f"channels: is {channels}; a multiple of res2_scale ({res2_scale}) is needed")
+        self.frame_dim, self.embedding_dim = frame_dim, embedding_dim
+        self.layer1 = ConvReluNorm(num_mel_bins, channels, kernel_size=5, padding=2)
+        self.blocks = nn.ModuleList(SERes2Block(channels, res2_scale, dilation) for dilation in (2, 3, 4))
+        self.conv = nn.Conv1d(3 * channels, frame_dim, 1)
+        self.pool = AttentiveStatisticsPooling(frame_dim, global_context=global_context)
+        self.pool_norm = nn.BatchNorm1d(2 * frame_dim)
+        self.linear = nn.Linear(2 * frame_dim, embedding_dim)
+        self.embedding_norm = nn.BatchNorm1d(embedding_dim) if embedding_norm else nn.Identity()
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> SpeakerOutput:
+        if mask is None:
+            mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+        valid = mask[:, None].to(features.dtype)
+        x = self.layer1(features.transpose(1, 2) * valid)
+        outputs = []
+        for block in self.blocks:
+            x = block(x * valid, mask)
+            outputs.append(x)
+        frames = torch.relu(self.conv(torch.cat(outputs, dim=1))) * valid
+        embedding = self.linear(self.pool_norm(self.pool(frames, mask)))
+        return SpeakerOutput(frames, mask, self.embedding_norm(embedding).float())
+
+
+class ConvReluNorm(nn.Module):
+    """Convolution, ReLU, batch normalisation, in this order."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, padding: int = 0) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(in_channels, out_channels, kernel_size, padding=padding)
+        self.norm = nn.BatchNorm1d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(torch.relu(self.conv(x)))
+
+
+class SERes2Block(nn.Module):
+    """1×1 convolution, Res2 dilated convolution, 1×1 convolution, squeeze and excitation; residual."""
+
+    def __init__(self, channels: int, scale: int, dilation: int) -> None:
+        super().__init__()
+        self.expand = ConvReluNorm(channels, channels)
+        self.res2 = Res2Conv(channels, scale, dilation)
+        self.project = ConvReluNorm(channels, channels)
+        self.excite = SqueezeExcite(channels)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        out = self.res2(self.expand(x), mask)
+        return x + self.excite(self.project(out), mask)
+
+
+class Res2Conv(nn.Module):
+    """Channels in parts; each part is convolved together with the result of the one before; the last passes through.
+
+    Gao et al., "Res2Net" (TPAMI 2019).
+    """
+
+    def __init__(self, channels: int, scale: int, dilation: int, kernel_size: int = 3) -> None:
+        super().__init__()
+        self.width = channels // scale
+        padding = dilation * (kernel_size - 1) // 2
+        self.convs = nn.ModuleList(
+            nn.Conv1d(self.width, self.width, kernel_size, padding=padding, dilation=dilation) for _ in range(scale - 1)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm1d(self.width) for _ in range(scale - 1))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        *parts, last = x.split(self.width, dim=1)
+        valid, done, carried = mask[:, None].to(x.dtype), [], None
+        for part, conv, norm in zip(parts, self.convs, self.norms, strict=True):
+            carried = part if carried is None else carried + part
+            carried = norm(torch.relu(conv(carried * valid)))
+            done.append(carried)
+        return torch.cat([*done, last], dim=1)
+
+
+class SqueezeExcite(nn.Module):
+    """A weight for every channel, from the mean over time (Hu et al., CVPR 2018)."""
+
+    def __init__(self, channels: int, bottleneck: int = 128) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(channels, bottleneck)
+        self.linear2 = nn.Linear(bottleneck, channels)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        mean, _ = masked_statistics(x, mask)
+        weights = torch.sigmoid(self.linear2(torch.relu(self.linear1(mean.squeeze(2)))))
+        return x * weights[:, :, None]
