@@ -33,6 +33,12 @@ def test_published_size():
     assert 20e6 < count < 22e6
 
 
+def test_before_training_the_estimate_is_the_mixture():
+    waveform = torch.randn(2, 8000)
+    error = run(small(), waveform) - waveform
+    assert error.norm() / waveform.norm() < 0.2
+
+
 def test_every_fusion_point_is_called_once_in_order():
     network, seen = small(num_blocks=3), []
 

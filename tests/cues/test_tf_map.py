@@ -57,6 +57,16 @@ def test_silence_is_no_trouble():
     assert torch.isfinite(cue.log_temperatures.grad).all()
 
 
+def test_padding_leaves_the_gradient_finite():
+    """Regression: minus infinity at padded frames, times a learned temperature, once made its gradient NaN."""
+    backbone, cue = BSRNN(feature_dim=8, num_blocks=1), TFMapCue(temperatures=(1.0, 20.0), learn_temperatures=True)
+    analysis = backbone.analyse(torch.randn(1, 3000))
+    prepared = prepare(cue, backbone, torch.randn(1, 9000), length=3000)
+    cue.steer_features(analysis, analysis.features, prepared).square().sum().backward()
+    assert torch.isfinite(cue.log_temperatures.grad).all()
+    assert (cue.log_temperatures.grad != 0).all()
+
+
 def test_two_enrollments_are_joined_in_time():
     backbone, cue = BSRNN(feature_dim=8, num_blocks=1), TFMapCue()
     one, two = (prepare(cue, backbone, torch.randn(1, n)) for n in (2000, 3000))

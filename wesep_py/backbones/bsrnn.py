@@ -224,6 +224,14 @@ class BandMask(nn.Module):
             nn.Tanh(),
             BandLinear(group.count, hidden, 4 * group.width),
         )
+        self._start_at_one()
+
+    def _start_at_one(self) -> None:
+        """A mask near one before training: the estimate starts as the mixture, not as noise 20 dB worse."""
+        last = self.layers[-1]
+        with torch.no_grad():
+            last.weight.mul_(0.1)
+            last.bias.zero_().view(self.group.count, 2, 2, self.group.width)[:, 0, 0] = 2.0  # times sigmoid(0)
 
     def forward(self, latent: Tensor) -> Tensor:
         """`[batch, count, frames, feature_dim]` → `[batch, 2, count · width, frames]`: real and imaginary part."""

@@ -62,10 +62,11 @@ class TFMapCue(Cue):
         with torch.autocast(features.device.type, enabled=False):
             mixture, frames = self._magnitude(analysis.spectrum), prepared["frames"].float()
             similarity = nn.functional.normalize(mixture, dim=1).transpose(1, 2) @ frames
-            similarity = similarity.masked_fill(~prepared["mask"].bool()[:, None], -torch.inf)
+            padding = ~prepared["mask"].bool()[:, None]
             maps = []
             for temperature in self.log_temperatures.exp():
-                weights = (temperature * similarity).softmax(dim=-1)
+                # Masked after the product: minus infinity times τ would give τ a gradient that is not a number.
+                weights = (temperature * similarity).masked_fill(padding, -torch.inf).softmax(dim=-1)
                 matched = nn.functional.normalize(frames @ weights.transpose(1, 2), dim=1)
                 maps.append((mixture * matched).sum(dim=1, keepdim=True) * matched)
         return torch.cat([features, torch.stack(maps, dim=1)], dim=1)

@@ -1,0 +1,168 @@
+"""The filterbank is Kaldi's, for every option, in batches, with padding masked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torchaudio.compliance import kaldi
+
+from wesep_py.features import KaldiFilterbank
+
+
+def _speech_like(num_samples: int, seed: int = 0) -> torch.Tensor:
+    """Coloured noise with a constant offset, float32 [samples]."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(num_samples, generator=generator).cumsum(0) * 1e-3 + 0.01
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 16000, 22050, 44100])
+@pytest.mark.parametrize("window", ["hamming", "hanning", "povey", "rectangular"])
+@pytest.mark.parametrize(
+    ("num_mel_bins", "low_hz", "high_hz"), [(80, 20.0, 0.0), (40, 0.0, 3800.0), (23, 60.0, -400.0)]
+)
+def test_equal_to_torchaudio(sample_rate: int, window: str, num_mel_bins: int, low_hz: float, high_hz: float):
+    waveform = _speech_like(sample_rate)
+    expected = kaldi.fbank(
+        waveform[None] * 32768, num_mel_bins=num_mel_bins, sample_frequency=sample_rate, window_type=window,
+        low_freq=low_hz, high_freq=high_hz, dither=0.0, energy_floor=0.0,
+    )  # fmt: skip
+    features = KaldiFilterbank(
+        sample_rate, num_mel_bins, window=window, low_hz=low_hz, high_hz=high_hz, mean_norm=False
+    )(waveform[None])[0]
+    assert features.shape == expected.shape
+    # Both compute in float32; bins without energy differ most.
+    assert (features - expected).norm() / expected.norm() < 1e-5
+    torch.testing.assert_close(features, expected, atol=5e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("frame_length_ms", "frame_shift_ms", "scale"), [(25.0, 10.0, 1.0), (32.0, 8.0, 32768.0)])
+@pytest.mark.parametrize("num_samples", [512, 1000, 16001])
+def test_equal_to_torchaudio_in_frames(num_samples, frame_length_ms, frame_shift_ms, scale):
+    waveform = _speech_like(num_samples)
+    expected = kaldi.fbank(
+        waveform[None] * scale, num_mel_bins=40, frame_length=frame_length_ms, frame_shift=frame_shift_ms,
+        window_type="hamming", dither=0.0,
+    )  # fmt: skip
+    filterbank = KaldiFilterbank(
+        num_mel_bins=40, frame_length_ms=frame_length_ms, frame_shift_ms=frame_shift_ms, scale=scale, mean_norm=False
+    )
+    features = filterbank(waveform[None])[0]
+    assert features.shape == expected.shape
+    assert (features - expected).norm() / expected.norm() < 1e-5
+    assert filterbank.frame_lengths(torch.tensor([num_samples])).item() == len(expected)
+
+
+def test_equal_to_wespeakers(shared_parity: Path):
+    from safetensors.torch import load_file
+
+    tensors = load_file(shared_parity / "wespeaker_fbank80.safetensors")
+    for key, mean_norm in (("output/0", False), ("output/1", True)):
+        features = KaldiFilterbank(mean_norm=mean_norm)(tensors["input/0"])[0]
+        assert (features - tensors[key]).norm() / tensors[key].norm() <= 1e-4
+
+
+@pytest.mark.parametrize("mean_norm", [True, False])
+def test_a_padded_batch_is_its_utterances(mean_norm: bool):
+    filterbank = KaldiFilterbank(mean_norm=mean_norm)
+    lengths = torch.tensor([16000, 9000, 401, 100])
+    waveforms = [_speech_like(int(n), seed) for seed, n in enumerate(lengths)]
+    # What stands in the padding does not matter, as long as it is padding.
+    batch = torch.randn(4, 16000)
+    for row, waveform in zip(batch, waveforms, strict=True):
+        row[: len(waveform)] = waveform
+    batch[3, 100:400] = 0.0  # shorter than a window: extended with zeros
+    features, counts = filterbank(batch, lengths), filterbank.frame_lengths(lengths)
+    assert counts.tolist() == [98, 54, 1, 1]
+    for row, waveform, count in zip(features, waveforms, counts, strict=True):
+        torch.testing.assert_close(row[:count], filterbank(waveform[None])[0], atol=1e-4, rtol=1e-4)
+        assert (row[count:] == 0).all()
+
+
+@pytest.mark.parametrize("num_samples", [1, 399, 400])
+def test_shorter_than_a_window_is_one_frame(num_samples: int):
+    filterbank = KaldiFilterbank(mean_norm=False)
+    waveform = _speech_like(num_samples)[None]
+    features = filterbank(waveform)
+    assert features.shape == (1, 1, 80) and features.isfinite().all()
+    padded = torch.nn.functional.pad(waveform, (0, 400 - num_samples))
+    assert torch.equal(features, filterbank(padded))
+    assert filterbank.frame_lengths(torch.tensor([num_samples])).item() == 1
+
+
+def test_silence_is_finite_and_flat():
+    features = KaldiFilterbank(mean_norm=False)(torch.zeros(1, 4000))
+    assert torch.allclose(features, torch.tensor(torch.finfo(torch.float32).eps).log())
+    assert KaldiFilterbank()(torch.zeros(1, 4000)).abs().max() < 1e-5
+
+
+def test_mean_normalisation_takes_level_away():
+    filterbank, waveform = KaldiFilterbank(), _speech_like(8000)[None]
+    assert filterbank(waveform).mean(dim=1).abs().max() < 1e-4
+    torch.testing.assert_close(filterbank(0.1 * waveform), filterbank(waveform), atol=1e-3, rtol=1e-3)
+
+
+def test_dither_in_training_only_and_from_torchs_generator():
+    waveform = _speech_like(4000)[None]
+    filterbank = KaldiFilterbank(dither=1.0)
+    plain = KaldiFilterbank()(waveform)
+    assert torch.equal(filterbank.eval()(waveform), plain)
+    torch.manual_seed(3)
+    first = filterbank.train()(waveform)
+    torch.manual_seed(3)
+    assert torch.equal(filterbank(waveform), first)
+    assert not torch.equal(first, plain) and not torch.equal(filterbank(waveform), first)
+
+
+def test_gradients_are_right():
+    filterbank = KaldiFilterbank(num_mel_bins=10, scale=100.0)
+    waveform = _speech_like(600)[None].double().requires_grad_()
+    assert torch.autograd.gradcheck(filterbank, (waveform,), fast_mode=True)
+
+
+def test_gradients_of_silence_are_finite():
+    waveform = torch.zeros(1, 4000, requires_grad=True)
+    KaldiFilterbank()(waveform).sum().backward()
+    assert waveform.grad.isfinite().all()
+
+
+def test_autocast_computes_in_float32():
+    filterbank, waveform = KaldiFilterbank(), _speech_like(4000)[None]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(filterbank(waveform), filterbank(waveform).float())
+        inside = filterbank(waveform)
+    assert inside.dtype == torch.float32 and torch.equal(inside, filterbank(waveform))
+
+
+def test_a_checkpoint_holds_nothing_of_it():
+    assert not KaldiFilterbank().state_dict()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"window": "kaiser"}, "window: is 'kaiser'; hamming"),
+        ({"high_hz": 9000.0}, "8000"),
+        ({"low_hz": 500.0, "high_hz": 400.0}, "low_hz"),
+        ({"num_mel_bins": 0}, "num_mel_bins"),
+        ({"frame_shift_ms": 0.0}, "at least 2 and 1"),
+        ({"dither": -1.0}, "dither"),
+    ],
+)
+def test_arguments_that_are_refused(arguments: dict, word: str):
+    with pytest.raises(ValueError, match=word):
+        KaldiFilterbank(**arguments)
+
+
+@pytest.mark.parametrize("shape", [(100,), (1, 1, 100), (2, 0)])
+def test_shapes_that_are_refused(shape: tuple[int, ...]):
+    with pytest.raises(ValueError, match=r"\[batch, samples\]"):
+        KaldiFilterbank()(torch.zeros(shape))
+
+
+@pytest.mark.gpu
+def test_the_gpu_agrees():
+    filterbank, waveform = KaldiFilterbank(), _speech_like(16000)[None]
+    expected = filterbank(waveform)
+    assert (filterbank.cuda()(waveform.cuda()).cpu() - expected).norm() / expected.norm() < 1e-4

@@ -1,0 +1,164 @@
+"""The transform is torch's, at every length, and its inverse gives back every sample."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from wesep_py.features import STFT
+
+
+def _inverse_error(stft: STFT, num_samples: int) -> torch.Tensor:
+    waveform = torch.rand(num_samples) * 2 - 1
+    spectrum = stft(waveform)
+    assert spectrum.shape == (stft.num_bins, stft.num_frames(num_samples))
+    return (stft.inverse(spectrum, num_samples) - waveform).abs()
+
+
+@pytest.mark.parametrize("window", ["hann", "sqrt_hann"])
+@pytest.mark.parametrize("pad_mode", ["constant", "reflect"])
+@pytest.mark.parametrize(("window_length", "hop_length"), [(64, 16), (64, 21), (50, 10), (64, 1)])
+def test_every_length_comes_back(window: str, pad_mode: str, window_length: int, hop_length: int):
+    stft = STFT(window_length, hop_length, window, pad_mode=pad_mode)
+    for num_samples in range(1, 3 * window_length + 1):
+        assert _inverse_error(stft, num_samples).max() < 1e-5, num_samples
+
+
+def test_every_length_comes_back_at_the_usual_size():
+    stft = STFT(512, 128)
+    for num_samples in [*range(1, 1537, 7), 511, 512, 513, 1535, 1536]:
+        assert _inverse_error(stft, num_samples).max() < 1e-5, num_samples
+
+
+@pytest.mark.parametrize("window", ["hann", "sqrt_hann"])
+@pytest.mark.parametrize(("window_length", "hop_length"), [(64, 16), (64, 32), (64, 20)])
+def test_every_length_comes_back_without_centring(window: str, window_length: int, hop_length: int):
+    stft = STFT(window_length, hop_length, window, centred=False)
+    for num_samples in range(1, 3 * window_length + 1):
+        assert _inverse_error(stft, num_samples).max() < 1e-5, num_samples
+
+
+@pytest.mark.parametrize("window", ["hann", "sqrt_hann"])
+def test_half_overlap_fades_out_the_last_samples_only(window: str):
+    stft = STFT(128, 64, window)
+    for num_samples in range(1, 385):
+        error = _inverse_error(stft, num_samples)
+        kept = num_samples if num_samples % 64 == 0 else max(num_samples - 14, 64 * (num_samples // 64))
+        assert (error[:kept] < 1e-5).all()
+        assert (error < 1.0).all()
+
+
+def test_half_overlap_does_not_multiply_a_networks_error():
+    stft = STFT(128, 64)
+    spectrum = 0.01 * torch.randn(65, 101, dtype=torch.complex64)
+    waveform = stft.inverse(spectrum, 6400 + 63)
+    assert waveform[-14:].abs().max() < 10 * waveform[:-14].abs().max()
+
+
+@pytest.mark.parametrize("pad_mode", ["constant", "reflect"])
+@pytest.mark.parametrize("num_samples", [257, 512, 1000, 1024, 4001])
+def test_spectrum_is_torchs(pad_mode: str, num_samples: int):
+    waveform = torch.randn(2, num_samples)
+    expected = torch.stft(
+        waveform, 512, 128, window=torch.hann_window(512), center=True, pad_mode=pad_mode, return_complex=True
+    )
+    torch.testing.assert_close(STFT(512, 128, pad_mode=pad_mode)(waveform), expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_samples", [1024, 4001])
+def test_inverse_of_any_spectrum_is_torchs(num_samples: int):
+    stft = STFT(512, 128)
+    spectrum = torch.randn(2, 257, stft.num_frames(num_samples), dtype=torch.complex64)
+    spectrum[:, 0].imag.zero_()
+    spectrum[:, -1].imag.zero_()
+    expected = torch.istft(spectrum, 512, 128, window=torch.hann_window(512), length=num_samples)
+    torch.testing.assert_close(stft.inverse(spectrum, num_samples), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_sine_is_in_its_bin():
+    waveform = torch.sin(2 * torch.pi * 1000 * torch.arange(16000) / 16000)
+    magnitude = STFT(512, 128)(waveform)[:, 60].abs()
+    assert magnitude.argmax() == 32  # 1000 Hz / (16000 Hz / 512)
+    assert magnitude[32] == pytest.approx(512 / 4, rel=1e-3)  # half the amplitude times the window's sum
+
+
+def test_without_centring_a_frame_knows_the_past_only():
+    stft = STFT(64, 16, centred=False)
+    waveform = torch.randn(640)
+    changed = waveform.clone()
+    changed[320:] = torch.randn(320)
+    same = (stft(waveform) == stft(changed)).all(dim=0)
+    assert same[: 320 // 16].all()
+    assert not same[320 // 16 :].any()
+
+
+def test_any_leading_axes():
+    stft = STFT(64, 16)
+    waveform = torch.randn(2, 3, 4, 333)
+    spectrum = stft(waveform)
+    assert spectrum.shape == (2, 3, 4, 33, 21)
+    torch.testing.assert_close(spectrum[1, 2, 3], stft(waveform[1, 2, 3]))
+    assert stft.inverse(spectrum, 333).shape == waveform.shape
+
+
+def test_autocast_and_half_precision_compute_in_float32():
+    stft = STFT(512, 128)
+    waveform = torch.randn(2, 2000)
+    expected = stft(waveform)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        spectrum = stft(waveform)
+        assert torch.equal(spectrum, expected)
+        assert torch.equal(stft.inverse(spectrum, 2000), stft.inverse(expected, 2000))
+    assert stft(waveform.bfloat16()).dtype == torch.complex64
+    assert stft(waveform.double()).dtype == torch.complex128
+
+
+def test_gradients_are_right():
+    stft = STFT(8, 2)
+    waveform = torch.randn(2, 13, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: torch.view_as_real(stft(x)), (waveform,))
+    spectrum = stft(waveform.detach()).requires_grad_()
+    assert torch.autograd.gradcheck(lambda s: stft.inverse(s, 13), (spectrum,))
+
+
+def test_frames_of_lengths_as_a_tensor():
+    lengths = torch.tensor([1, 127, 128, 1000])
+    for centred in (True, False):
+        stft = STFT(512, 128, centred=centred)
+        assert stft.num_frames(lengths).tolist() == [stft(torch.zeros(n)).shape[-1] for n in lengths.tolist()]
+
+
+def test_a_checkpoint_holds_nothing_of_it():
+    assert not STFT(512, 128).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"window_length": 511, "hop_length": 128}, "window_length: is 511; an even"),
+        ({"window_length": 0, "hop_length": 1}, "window_length"),
+        ({"window_length": 512, "hop_length": 257}, "half a window \\(256\\)"),
+        ({"window_length": 512, "hop_length": 0}, "hop_length"),
+        ({"window_length": 512, "hop_length": 128, "window": "kaiser"}, "'kaiser'; 'hann'"),
+        ({"window_length": 512, "hop_length": 128, "pad_mode": "circular"}, "pad_mode"),
+    ],
+)
+def test_arguments_that_are_refused(arguments: dict, word: str):
+    with pytest.raises(ValueError, match=word):
+        STFT(**arguments)
+
+
+def test_no_samples_and_wrong_spectra_are_refused():
+    stft = STFT(64, 16)
+    with pytest.raises(ValueError, match="no samples"):
+        stft(torch.zeros(2, 0))
+    with pytest.raises(ValueError, match="100 samples have 33 and 7"):
+        stft.inverse(torch.zeros(33, 6, dtype=torch.complex64), 100)
+
+
+@pytest.mark.gpu
+def test_the_gpu_agrees():
+    stft, waveform = STFT(512, 128), torch.randn(2, 5001)
+    on_gpu = stft.cuda()(waveform.cuda())
+    torch.testing.assert_close(stft.inverse(on_gpu, 5001).cpu(), waveform, atol=1e-5, rtol=0)
+    torch.testing.assert_close(on_gpu.cpu(), stft.cpu()(waveform), atol=1e-3, rtol=1e-4)

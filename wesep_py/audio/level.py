@@ -1,0 +1,165 @@
+"""How loud a waveform is, and the gains that change it. Nothing is changed in place; silence is -inf dB,
+never NaN.
+
+Levels are in dB relative to full scale (a constant 1 is 0 dB, a full-scale sine -3.01 dB), gains are linear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wesep_py.errors import InputError
+
+
+def rms(waveform: ArrayLike) -> float | NDArray[np.float64]:
+    """Root mean square along the last axis: a float for `[samples]`, an array for more axes; 0 for no
+    samples.
+
+    >>> rms([3.0, -3.0])
+    3.0
+    """
+    array = np.asarray(waveform, dtype=np.float64)
+    value = np.sqrt(np.sum(array**2, axis=-1) / max(1, array.shape[-1]))
+    return float(value) if array.ndim == 1 else value
+
+
+def rms_db(waveform: ArrayLike) -> float | NDArray[np.float64]:
+    """Root mean square along the last axis in dB; -inf for silence.
+
+    >>> rms_db(np.ones(8))
+    0.0
+    """
+    return gain_to_db(rms(waveform))
+
+
+def active_mask(
+    waveform: ArrayLike,
+    sample_rate: int,
+    range_db: float = 40.0,
+    floor_db: float = -80.0,
+    frame_s: float = 0.02,
+) -> NDArray[np.bool_]:
+    """Where somebody speaks: the samples of frames no more than `range_db` below the loudest frame.
+
+    The dynamic range of 40 dB below the loudest frame is that of STOI (Taal et al., 2011, section II).
+
+    Args:
+        waveform: `[samples]`, one voice without others.
+        sample_rate: in Hz.
+        range_db: how far below the loudest frame a frame still counts.
+        floor_db: frames quieter than this never count, so that digital silence with dither is silent.
+        frame_s: length of a frame in seconds; frames do not overlap.
+
+    Returns:
+        bool `[samples]`.
+
+    Raises:
+        InputError: not one axis, or a rate that is not positive.
+
+    >>> speech = np.concatenate([np.zeros(8000), np.ones(8000)])
+    >>> active_mask(speech, 16000).mean()
+    np.float64(0.5)
+    """
+    array = _one_axis(waveform, sample_rate)
+    if len(array) == 0:
+        return np.zeros(0, dtype=bool)
+    frame = max(1, round(frame_s * sample_rate))
+    starts = np.arange(0, len(array), frame)
+    lengths = np.minimum(frame, len(array) - starts)
+    levels = gain_to_db(np.sqrt(np.add.reduceat(array**2, starts) / lengths))
+    active = levels >= max(float(np.max(levels)) - range_db, floor_db)
+    return np.repeat(active, lengths)
+
+
+def active_level_db(waveform: ArrayLike, sample_rate: int) -> float:
+    """The RMS level in dB over the active samples only (`active_mask`); -inf if there are none.
+
+    Pauses do not lower it, so it compares voices that speak for different shares of the time.
+
+    Args:
+        waveform: `[samples]`.
+        sample_rate: in Hz.
+
+    >>> active_level_db(np.concatenate([np.zeros(8000), np.ones(8000)]), 16000)
+    0.0
+    """
+    array = np.asarray(waveform)
+    return float(rms_db(array[active_mask(array, sample_rate)]))
+
+
+def gain_to_level_db(waveform: ArrayLike, level_db: float, sample_rate: int | None = None) -> float:
+    """The gain that brings a waveform `[samples]` to a level; 1 for a silent one.
+
+    Args:
+        waveform: `[samples]`.
+        level_db: the level wanted in dB: RMS, or, where `sample_rate` is given, over the active samples.
+        sample_rate: in Hz; `None` counts all samples.
+
+    >>> gain_to_level_db(np.ones(100), -20.0)
+    0.1
+    """
+    present = float(rms_db(waveform)) if sample_rate is None else active_level_db(waveform, sample_rate)
+    return 1.0 if present == -np.inf else float(db_to_gain(level_db - present))
+
+
+def joint_peak_gain(parts: Sequence[ArrayLike] | ArrayLike, peak: float = 0.9) -> float:
+    """The one gain, at most 1, for all parts of a mixture that keeps the peak of their sum at or below
+    `peak`.
+
+    Args:
+        parts: waveforms of one shape, or an array whose first axis counts them: `[parts, ..., samples]`.
+        peak: largest absolute value of the sum.
+
+    Raises:
+        InputError: a peak that is not positive.
+
+    >>> joint_peak_gain([np.ones(4), np.ones(4)], peak=0.9)
+    0.45
+    """
+    if peak <= 0:
+        raise InputError(f"peak: is {peak}; it has to be positive")
+    total = np.sum([np.asarray(part, dtype=np.float64) for part in parts], axis=0)
+    highest = float(np.max(np.abs(total), initial=0.0))
+    return 1.0 if highest <= peak else peak / highest
+
+
+@overload
+def db_to_gain(db: float) -> float: ...
+@overload
+def db_to_gain(db: NDArray[np.floating]) -> NDArray[np.float64]: ...
+def db_to_gain(db: float | NDArray[np.floating]) -> float | NDArray[np.float64]:
+    """The linear gain of a level difference in dB; -inf gives 0.
+
+    >>> db_to_gain(-20.0)
+    0.1
+    """
+    gain = 10.0 ** (np.asarray(db, dtype=np.float64) / 20.0)
+    return float(gain) if gain.ndim == 0 else gain
+
+
+@overload
+def gain_to_db(gain: float) -> float: ...
+@overload
+def gain_to_db(gain: NDArray[np.floating]) -> NDArray[np.float64]: ...
+def gain_to_db(gain: float | NDArray[np.floating]) -> float | NDArray[np.float64]:
+    """The level difference in dB of a linear gain of either sign; 0 gives -inf.
+
+    >>> gain_to_db(0.1)
+    -20.0
+    """
+    with np.errstate(divide="ignore"):
+        db = 20.0 * np.log10(np.abs(np.asarray(gain, dtype=np.float64)))
+    return float(db) if db.ndim == 0 else db
+
+
+def _one_axis(waveform: ArrayLike, sample_rate: int) -> NDArray[np.float64]:
+    array = np.asarray(waveform, dtype=np.float64)
+    if array.ndim != 1:
+        raise InputError(f"a waveform of shape {list(array.shape)}; one channel, [samples], is needed")
+    if sample_rate < 1:
+        raise InputError(f"a sample rate of {sample_rate} Hz; it has to be positive")
+    return array

@@ -1,0 +1,152 @@
+"""`wesep prepare`: the manifest of a corpus."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wesep_py.cli.common import JsonOption, OverwriteOption, progress_bar
+
+if TYPE_CHECKING:
+    from wesep_py.corpus import Utterance
+
+app = typer.Typer(
+    name="prepare",
+    help="Write the manifest of a corpus: who speaks in which recording, for how long.",
+    epilog="Example: wesep prepare folder recordings -o recordings/manifest.jsonl",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+OutputOption = Annotated[
+    Path, typer.Option("-o", "--output", help="The manifest to write: .jsonl or .csv", show_default=False)
+]
+RootOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--root",
+        help="Folder that relative paths start from, in what is read and in the manifest; "
+        "by default each starts from the place of its own file.",
+        show_default=False,
+    ),
+]
+
+
+@app.command(epilog="Example: wesep prepare folder recordings -o recordings/manifest.jsonl")
+def folder(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that holds a folder for each speaker.")],
+    output: OutputOption,
+    root: RootOption = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """One folder a speaker: DIR/alice/one.wav, DIR/bob/2024/two.flac."""
+    from wesep_py.corpus import read_speaker_folders
+
+    _prepare(lambda **calls: read_speaker_folders(source, **calls), output, root, overwrite, as_json)
+
+
+@app.command(epilog="Example: wesep prepare csv data/speech/train.csv --root data -o train.jsonl")
+def csv(
+    source: Annotated[Path, typer.Argument(metavar="MANIFEST", help="A manifest, CSV or JSONL.")],
+    output: OutputOption,
+    root: RootOption = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """A CSV with utterance_id, speaker_id, path and duration_s: checked, and rewritten as a manifest."""
+    from wesep_py.corpus import read_manifest
+
+    _prepare(lambda **_: read_manifest(source, root), output, root, overwrite, as_json)
+
+
+@app.command(epilog="Example: wesep prepare kaldi data/train --root /corpora -o train.jsonl")
+def kaldi(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with wav.scp and utt2spk.")],
+    output: OutputOption,
+    root: RootOption = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """A Kaldi data folder: wav.scp, utt2spk and, where they are, segments, utt2dur, spk2gender, text."""
+    from wesep_py.corpus import read_kaldi
+
+    _prepare(lambda **calls: read_kaldi(source, root, **calls), output, root, overwrite, as_json)
+
+
+@app.command(
+    epilog="Example: wesep prepare librimix metadata/libri2mix_train-100.csv --root LibriSpeech -o train.jsonl"
+)
+def librimix(
+    source: Annotated[Path, typer.Argument(metavar="CSV|DIR", help="A LibriMix metadata CSV, or a rendered tree.")],
+    output: OutputOption,
+    root: RootOption = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """The sources of LibriMix mixtures, each once."""
+    from wesep_py.corpus import read_librimix_metadata
+
+    _prepare(lambda **calls: read_librimix_metadata(source, root, **calls), output, root, overwrite, as_json)
+
+
+@app.command(epilog="Example: wesep prepare librispeech LibriSpeech/train-clean-100 -o train-clean-100.jsonl")
+def librispeech(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="LibriSpeech, or a subset of it.")],
+    output: OutputOption,
+    root: RootOption = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """LibriSpeech, with gender and text where its tables are."""
+    from wesep_py.corpus import read_librispeech
+
+    _prepare(lambda **calls: read_librispeech(source, **calls), output, root, overwrite, as_json)
+
+
+def _prepare(
+    read: Callable[..., list[Utterance]], output: Path, root: Path | None, overwrite: bool, as_json: bool
+) -> None:
+    """Read a corpus, write its manifest, print a summary; exit 1 after naming the recordings left out, if any."""
+    from wesep_py.corpus import write_manifest
+    from wesep_py.files import check_writable
+
+    check_writable(output, overwrite)
+    left_out: list[str] = []
+    with progress_bar("recordings") as bar:
+        task = bar.add_task("reading", total=None)
+        utterances = read(
+            on_bad=lambda _, reason: left_out.append(reason),
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    write_manifest(utterances, output, relative_to=root, overwrite=overwrite)
+    summary: dict[str, Any] = {
+        "manifest": str(output),
+        "speakers": len({utterance.speaker_id for utterance in utterances}),
+        "utterances": len(utterances),
+        "hours": round(sum(utterance.duration_s for utterance in utterances) / 3600, 3),
+        "left_out": left_out,
+    }
+    if as_json:
+        typer.echo(json.dumps(summary, ensure_ascii=False))
+    else:
+        typer.echo(
+            f"{output}: {summary['speakers']} speakers, {summary['utterances']} utterances, "
+            f"{summary['hours']:.2f} hours"
+        )
+    if left_out:
+        for reason in left_out:
+            typer.echo(f"left out: {reason}", err=True)
+        typer.echo(f"wesep prepare: {len(left_out)} recordings were left out; the manifest holds the rest", err=True)
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    from wesep_py.cli.main import run_module
+
+    run_module("prepare")

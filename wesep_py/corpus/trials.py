@@ -1,0 +1,182 @@
+"""Trials: in which mixture is whose voice wanted, and which recording shows that voice."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from wesep_py.corpus.mixtures import Mixture, TrialNoise, TrialSource, read_mixtures
+from wesep_py.corpus.speakers import speaker_of
+from wesep_py.corpus.table import open_lines
+from wesep_py.errors import InputError
+
+ABSENT = "-"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One mixture, one voice wanted from it, one recording of that voice.
+
+    Args:
+        mixture_id: the mixture's name.
+        sources: the mixture's speakers; all are cut to the shortest, multiplied by their gains and added.
+        noise: added in the noisy condition; `None` where the list names none.
+        target_index: which of the sources is wanted, from 0; `None` if the voice is not in the mixture.
+        target_utterance_id: the id of that source, or `-`.
+        enrollment: the recording that shows the voice.
+        enrollment_mates: the sources of the mixture that `enrollment` is one source of, where a list names it
+            as `s<k>/<mixture_ID>` and that mixture has not been rendered: the enrollment is then
+            cut to the shortest of them. Empty otherwise: the recording is used whole.
+        rendered: the mixture's own file by condition (`"clean"`, `"noisy"`), where it has been rendered.
+    """
+
+    mixture_id: str
+    sources: tuple[TrialSource, ...]
+    noise: TrialNoise | None
+    target_index: int | None
+    target_utterance_id: str
+    enrollment: Path
+    enrollment_mates: tuple[TrialSource, ...] = ()
+    rendered: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def target(self) -> TrialSource | None:
+        """The source that is wanted, or `None` if the voice is not in the mixture."""
+        return None if self.target_index is None else self.sources[self.target_index]
+
+    @property
+    def interferers(self) -> tuple[TrialSource, ...]:
+        """The sources that are not wanted."""
+        return tuple(source for index, source in enumerate(self.sources) if index != self.target_index)
+
+
+def read_trials(
+    metadata_csv: str | os.PathLike[str],
+    enrollment_map: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    noise_root: str | os.PathLike[str] | None = None,
+    speakers: Container[str] = (),
+    check_files: bool = True,
+) -> list[Trial]:
+    """The trials of an enrollment map whose mixtures stand in the metadata, in the map's order.
+
+    A line of the map (the form of SpeakerBeam, https://github.com/BUTSpeechFIT/speakerbeam) is
+    `mixture_ID target_utterance_ID enrollment`. The target may be `-`: the voice is not in the mixture.
+    The enrollment is a path, or `s<k>/<mixture_ID>`: the k-th source of that mixture, taken from the rendered
+    tree where there is one.
+
+    Args:
+        metadata_csv: a list of mixtures, in any form that `read_mixtures` takes.
+        enrollment_map: the map.
+        root: the folder that relative paths start from; by default the metadata's own.
+        noise_root: the same for noise; by default `root`.
+        speakers: the ids of the speakers there are, for the sources' `speaker_id` (`speaker_of`); a
+            mapping such as that of `read_speakers` serves.
+        check_files: whether every source and enrollment must exist now. Noise is not looked for: the clean
+            condition needs none.
+
+    Returns:
+        The trials, at least one.
+
+    Raises:
+        InputError: a file is missing or malformed, no mixture stands in both, or a line names a target or an
+            enrollment that cannot be found. The message names file and line.
+    """
+    metadata_csv = Path(metadata_csv)
+    default_root = metadata_csv if metadata_csv.is_dir() else metadata_csv.parent
+    base = Path(root) if root is not None else default_root
+    mixtures = {
+        mixture_id: replace(mixture, sources=_name_speakers(mixture.sources, speakers))
+        for mixture_id, mixture in read_mixtures(metadata_csv, base, noise_root).items()
+    }
+    trials, places = [], []
+    for number, line in enumerate(open_lines(enrollment_map, "a map_mixture2enrollment"), start=1):
+        if not line.strip():
+            continue
+        place = f"{enrollment_map}:{number}"
+        fields = line.split(maxsplit=2)
+        if len(fields) != 3:
+            raise InputError(f"{place}: has {len(fields)} fields; mixture, target and enrollment are needed")
+        mixture_id, target_id, enrollment = fields[0], fields[1], fields[2].strip()
+        if mixture_id in mixtures:
+            trials.append(_trial(mixtures[mixture_id], target_id, enrollment, mixtures, base, place))
+            places.append((place, mixtures[mixture_id].place))
+    if not trials:
+        raise InputError(f"{enrollment_map}: none of its mixtures stands in {metadata_csv}; give a pair that matches")
+    if check_files:
+        _check_files(trials, places)
+    return trials
+
+
+def _name_speakers(sources: Iterable[TrialSource], speakers: Container[str]) -> tuple[TrialSource, ...]:
+    return tuple(
+        replace(source, speaker_id=source.speaker_id or speaker_of(source.utterance_id, speakers)) for source in sources
+    )
+
+
+def _trial(
+    mixture: Mixture,
+    target_id: str,
+    enrollment: str,
+    mixtures: Mapping[str, Mixture],
+    base: Path,
+    place: str,
+) -> Trial:
+    target_index = None
+    if target_id != ABSENT:
+        ids = [source.utterance_id for source in mixture.sources]
+        if target_id not in ids:
+            raise InputError(
+                f"{place}: target {target_id!r} is no source of {mixture.mixture_id!r} (its sources: "
+                f"{', '.join(ids)}; {ABSENT} for an absent target)"
+            )
+        target_index = ids.index(target_id)
+    path, mates = _find_enrollment(enrollment, mixtures, base, place)
+    return Trial(
+        mixture.mixture_id,
+        mixture.sources,
+        mixture.noise,
+        target_index,
+        target_id,
+        path,
+        mates,
+        mixture.rendered,
+    )
+
+
+def _find_enrollment(
+    enrollment: str, mixtures: Mapping[str, Mixture], base: Path, place: str
+) -> tuple[Path, tuple[TrialSource, ...]]:
+    """The recording that the third field of a map names, and the sources it is cut to the shortest of."""
+    match = re.fullmatch(r"s(\d+)/([^/]+)", enrollment)
+    path = base / enrollment
+    if match is None or path.is_file():
+        return path, ()
+    rendered = path.with_name(path.name + ".wav")
+    if rendered.is_file():
+        return rendered, ()
+    number, mixture_id = int(match[1]), match[2]
+    if mixture_id not in mixtures:
+        raise InputError(
+            f"{place}: enrollment {enrollment!r} is neither a file under {base} "
+            "nor a source of a mixture of the metadata"
+        )
+    sources = mixtures[mixture_id].sources
+    if not 1 <= number <= len(sources):
+        raise InputError(f"{place}: enrollment {enrollment!r}: that mixture has {len(sources)} sources")
+    is_rendered = bool(mixtures[mixture_id].rendered)
+    return sources[number - 1].path, () if is_rendered else sources
+
+
+def _check_files(trials: list[Trial], places: list[tuple[str, str]]) -> None:
+    exists: dict[Path, bool] = {}
+    for trial, (map_place, metadata_place) in zip(trials, places, strict=True):
+        needed = [(source.path, metadata_place) for source in trial.sources] + [(trial.enrollment, map_place)]
+        for path, place in needed:
+            if path not in exists:
+                exists[path] = path.is_file()
+            if not exists[path]:
+                raise InputError(f"{place}: {path} does not exist; name the folder that paths start from with --root")
