@@ -1,0 +1,261 @@
+"""Drawing and rendering many mixtures, in parallel over processes; a bad recording does not stop the others."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+from wesep_py.corpus.reader import FileReader, Reader
+from wesep_py.errors import AudioError, InputError, OutputExistsError, WesepError
+from wesep_py.simulation.corpus_tree import (
+    MAP_NAME,
+    RECIPES_NAME,
+    TreeLayout,
+    is_written,
+    write_lists,
+    write_sample,
+)
+from wesep_py.simulation.draw import Simulator
+from wesep_py.simulation.recipe import Recipe, read_recipes, write_recipes
+from wesep_py.simulation.render import render
+
+OnProgress = Callable[[int, int], None]
+Item = TypeVar("Item")
+
+CHUNK = 8  # mixtures that a process takes at a time
+READER_CACHE_MIB = 128
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A mixture that could not be made, and why, in one line."""
+
+    mixture: str
+    reason: str
+
+
+def draw_many(
+    simulator: Simulator, count: int, jobs: int = 1, epoch: int = 0, on_progress: OnProgress | None = None
+) -> tuple[list[Recipe], list[Failure]]:
+    """The recipes of mixtures 0 to `count` - 1 of an epoch, in order, and what could not be drawn.
+
+    Args:
+        simulator: draws them.
+        count: how many, 1 or more.
+        jobs: processes, 1 or more; the recipes do not depend on it.
+        epoch: 0 or more.
+        on_progress: called with the number done and of all.
+    """
+    _check_numbers(count=count, jobs=jobs)
+    done = _map(partial(_draw_chunk, simulator, epoch), range(count), jobs, on_progress)
+    return [r for r in done if isinstance(r, Recipe)], [f for f in done if isinstance(f, Failure)]
+
+
+def render_tree(
+    recipes: Sequence[Recipe],
+    folder: Path,
+    reader: Reader | None = None,
+    root: Path | None = None,
+    jobs: int = 1,
+    overwrite: bool = False,
+    on_progress: OnProgress | None = None,
+) -> list[Failure]:
+    """Render recipes as a tree in LibriMix's layout (see `corpus_tree`).
+
+    A tree that was being written from the same recipes, or from the first of them, is completed: what is there
+    stays.
+
+    Args:
+        recipes: at least one, all at one sample rate.
+        folder: made if need be; its parent must exist.
+        reader: reads the recordings; by default a `FileReader` at the recipes' rate.
+        root: the folder that relative paths in the recipes start from; by default the working folder.
+        jobs: processes, 1 or more; what is written does not depend on it.
+        overwrite: write a tree of other recipes over one that is there.
+        on_progress: called with the number done and of all.
+
+    Returns:
+        The mixtures that could not be rendered; they stand in none of the lists.
+
+    Raises:
+        InputError: no recipe, two of one name, different sample rates, or a root that holds none of the
+            recordings.
+        OutputExistsError: the folder holds something else, and `overwrite` is false.
+    """
+    _check_numbers(jobs=jobs)
+    if not recipes:
+        raise InputError("there is no recipe to render; `wesep simulate --describe-only` writes some")
+    rates = sorted({recipe.sample_rate for recipe in recipes})
+    if len(rates) > 1:
+        raise InputError(
+            f"the recipes are for {' and '.join(map(str, rates))} Hz; render each rate in a folder of its own"
+        )
+    if len({recipe.mixture_id for recipe in recipes}) < len(recipes):
+        raise InputError("two of the recipes have the same seed, epoch and index; leave one out")
+    _check_root(recipes, root)
+    layout = TreeLayout(folder, any(recipe.noise is not None for recipe in recipes))
+    claim_folder(recipes, folder, overwrite)
+    reader = FileReader(rates[0], READER_CACHE_MIB) if reader is None else reader
+    done = _map(partial(_render_chunk, layout, reader, root, overwrite), recipes, jobs, on_progress)
+    failures = [outcome for outcome in done if isinstance(outcome, Failure)]
+    failed = {failure.mixture for failure in failures}
+    write_lists([recipe for recipe in recipes if recipe.mixture_id not in failed], layout)
+    return failures
+
+
+def claim_folder(recipes: Sequence[Recipe], folder: Path, overwrite: bool) -> None:
+    """Put `recipes.jsonl` in a folder that is new or empty, or holds those very recipes, or the first of them.
+
+    With `overwrite` the mixtures that are there are removed first.
+
+    Raises:
+        OutputExistsError: the folder holds something else, and `overwrite` is false.
+        InputError: the folder's parent does not exist, or `folder` is a file.
+    """
+    if folder.is_file():
+        raise InputError(f"{folder}: is a file; name a folder to write")
+    if not folder.parent.is_dir():
+        raise InputError(f"{folder}: the folder {folder.parent} does not exist; create it first")
+    path = folder / RECIPES_NAME
+    is_new = not folder.is_dir() or not any(folder.iterdir())
+    if not (overwrite or is_new or _begins_with(recipes, path)):
+        raise OutputExistsError(f"{folder}: holds something else already; name another folder, or pass --overwrite")
+    folder.mkdir(exist_ok=True)
+    if overwrite and path.is_file():
+        _remove_mixtures(folder, path)
+    write_recipes(recipes, path, overwrite=True)
+
+
+def relate(recipe: Recipe, change: Callable[[Path], Path]) -> Recipe:
+    """The recipe with `change` applied to the path of every recording: to make them relative, or absolute."""
+
+    def walk(values: Any) -> Any:
+        if isinstance(values, dict):
+            return {k: str(change(Path(v))) if k == "path" else walk(v) for k, v in values.items()}
+        return [walk(value) for value in values] if isinstance(values, list) else values
+
+    return Recipe.from_dict(walk(recipe.to_dict()))
+
+
+def _draw_chunk(simulator: Simulator, epoch: int, indices: Sequence[int]) -> list[Recipe | Failure]:
+    drawn: list[Recipe | Failure] = []
+    for index in indices:
+        try:
+            drawn.append(simulator.draw(epoch, index))
+        except AudioError as error:
+            drawn.append(Failure(f"epoch {epoch}, index {index}", str(error)))
+    return drawn
+
+
+def _render_chunk(
+    layout: TreeLayout, reader: Reader, root: Path | None, overwrite: bool, recipes: Sequence[Recipe]
+) -> list[Failure | None]:
+    outcomes: list[Failure | None] = []
+    for recipe in recipes:
+        failure = None
+        if overwrite or not is_written(recipe, layout):
+            try:
+                placed = recipe if root is None else relate(recipe, lambda path: root / path)
+                write_sample(render(placed, reader), layout, overwrite)
+            except AudioError as error:
+                failure = Failure(recipe.mixture_id, str(error))
+        outcomes.append(failure)
+    return outcomes
+
+
+def _map(
+    work: Callable[[Sequence[Any]], list[Any]], items: Sequence[Any], jobs: int, on_progress: OnProgress | None
+) -> list[Any]:
+    """`work` on chunks of the items, in `jobs` processes; its results for all items in their order."""
+    chunks = list(_chunks(items))
+    results: list[list[Any]] = [[] for _ in chunks]
+    done = 0
+    for position, result in _run(work, chunks, jobs):
+        results[position] = result
+        done += len(chunks[position])
+        if on_progress is not None:
+            on_progress(done, len(items))
+    return [outcome for result in results for outcome in result]
+
+
+def _run(
+    work: Callable[[Sequence[Any]], list[Any]], chunks: Sequence[Sequence[Any]], jobs: int
+) -> Iterator[tuple[int, list[Any]]]:
+    if jobs == 1 or len(chunks) < 2:
+        for position, chunk in enumerate(chunks):
+            yield position, work(chunk)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, len(chunks)), context, _set_work, (work,)) as pool:
+        futures: dict[Future[list[Any]], int] = {pool.submit(_do_work, c): n for n, c in enumerate(chunks)}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+# What a process of the pool works with: sent once, not with every chunk.
+_work: Callable[[Sequence[Any]], list[Any]] | None = None
+
+
+def _set_work(work: Callable[[Sequence[Any]], list[Any]]) -> None:
+    global _work
+    _work = work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the pool
+
+
+def _do_work(chunk: Sequence[Any]) -> list[Any]:
+    if _work is None:
+        raise WesepError("a process of the pool was started without its work")
+    return _work(chunk)
+
+
+def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, CHUNK)):
+        yield chunk
+
+
+def _check_root(recipes: Sequence[Recipe], root: Path | None) -> None:
+    """Refuse recipes none of whose recordings is there: then the root is wrong, not the recordings."""
+    paths = ((root or Path()) / source.excerpt.utterance.path for recipe in recipes for source in recipe.sources)
+    if not any(path.is_file() for path in paths):
+        first = (root or Path()) / recipes[0].sources[0].excerpt.utterance.path
+        raise InputError(f"{first}: no such file; give with --root the folder that the recipes' paths start from")
+
+
+def _begins_with(recipes: Sequence[Recipe], path: Path) -> bool:
+    """Whether the file holds the first of the recipes, or all."""
+    try:
+        written = list(read_recipes(path))
+    except InputError:
+        return False
+    return bool(written) and written == list(recipes[: len(written)])
+
+
+def _remove_mixtures(folder: Path, path: Path) -> None:
+    """Remove what a tree's own recipes name, and its lists; files that are not of the tree stay."""
+    layout = TreeLayout(folder, has_noise=True)
+    for recipe in read_recipes(path):
+        for relative in layout.waveforms(recipe).values():
+            (folder / relative).unlink(missing_ok=True)
+    for listing in (*map(layout.metadata, layout.conditions()), folder / MAP_NAME):
+        listing.unlink(missing_ok=True)
+    for part in folder.iterdir():
+        if part.is_dir() and not any(part.iterdir()):
+            part.rmdir()
+
+
+def _check_numbers(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < 1:
+            raise InputError(f"{name}: is {number}; 1 or more are needed")

@@ -1,0 +1,147 @@
+"""Mixtures on disk, as a tree in LibriMix's layout.
+
+    DIR/mix_clean/ID.wav, mix_both/ID.wav     the mixture without and with noise
+    DIR/s1/ID.wav, s2/ID.wav, …, noise/ID.wav the images and the noise: they sum to mix_both
+    DIR/s1_early/ID.wav, … (or s1_dry)        the targets, where they are not the images
+    DIR/enrollment/ID_s1.wav, …               an enrollment for each source
+    DIR/mixture_mix_clean.csv, …_mix_both.csv metadata, paths relative to DIR
+    DIR/map_mixture2enrollment                a trial for each source of each mixture
+    DIR/recipes.jsonl                         what it was rendered from
+
+All wav files are 32-bit float. Without noise in any mixture there is no `mix_both` and no `noise`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wesep_py.audio.writer import write
+from wesep_py.files import write_text
+from wesep_py.simulation.recipe import Recipe
+from wesep_py.simulation.render import Sample
+
+RECIPES_NAME = "recipes.jsonl"
+MAP_NAME = "map_mixture2enrollment"
+ENROLLMENT_FOLDER = "enrollment"
+
+
+@dataclass(frozen=True)
+class TreeLayout:
+    """Where the files of a tree lie.
+
+    Args:
+        folder: the tree's root.
+        has_noise: whether any of its mixtures has noise.
+    """
+
+    folder: Path
+    has_noise: bool
+
+    def conditions(self) -> list[str]:
+        """The folders of mixtures."""
+        return ["mix_clean", "mix_both"] if self.has_noise else ["mix_clean"]
+
+    def metadata(self, condition: str) -> Path:
+        """The metadata CSV of the mixtures in folder `condition`."""
+        return self.folder / f"mixture_{condition}.csv"
+
+    def waveforms(self, recipe: Recipe) -> dict[str, str]:
+        """For each part of a mixture the path of its file, relative to the tree.
+
+        >>> TreeLayout(Path("tree"), False).waveforms(recipe)["s1"]   # doctest: +SKIP
+        's1/0000-0000000-seed0.wav'
+        """
+        name = f"{recipe.mixture_id}.wav"
+        parts = self.conditions() + (["noise"] if self.has_noise else [])
+        for k in range(1, len(recipe.sources) + 1):
+            parts.append(f"s{k}")
+            if recipe.target_kind != "full":
+                parts.append(f"s{k}_{recipe.target_kind}")
+        paths = {part: f"{part}/{name}" for part in parts}
+        for k in range(1, len(recipe.sources) + 1):
+            paths[f"enrollment{k}"] = f"{ENROLLMENT_FOLDER}/{recipe.mixture_id}_s{k}.wav"
+        return paths
+
+
+def write_sample(sample: Sample, layout: TreeLayout, overwrite: bool = False) -> None:
+    """Write the files of one mixture, each whole or not at all.
+
+    Args:
+        sample: the mixture.
+        layout: where they go; folders are made.
+        overwrite: write files that are there already; without it they are left as they are.
+    """
+    waveforms = _waveforms(sample, layout)
+    for part, relative in layout.waveforms(sample.recipe).items():
+        path = layout.folder / relative
+        if path.exists() and not overwrite:
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, waveforms[part], sample.recipe.sample_rate, overwrite=True)
+
+
+def is_written(recipe: Recipe, layout: TreeLayout) -> bool:
+    """Whether all files of a mixture are there. (They are written atomically: what is there is whole.)"""
+    return all((layout.folder / relative).is_file() for relative in layout.waveforms(recipe).values())
+
+
+def write_lists(recipes: Sequence[Recipe], layout: TreeLayout) -> None:
+    """Write the metadata CSVs and the map of enrollments of rendered mixtures, replacing those that are
+    there.
+
+    Args:
+        recipes: of the mixtures that were rendered, in the order of the lists.
+        layout: where they go.
+    """
+    for condition in layout.conditions():
+        write_text(layout.metadata(condition), _metadata(recipes, layout, condition))
+    lines = []
+    for recipe in recipes:
+        paths = layout.waveforms(recipe)
+        for k, source in enumerate(recipe.sources, start=1):
+            lines.append(f"{recipe.mixture_id} {source.excerpt.utterance.utterance_id} {paths[f'enrollment{k}']}\n")
+    write_text(layout.folder / MAP_NAME, "".join(lines))
+
+
+def _waveforms(sample: Sample, layout: TreeLayout) -> dict[str, NDArray[np.float32]]:
+    clean = sample.images.sum(axis=0)
+    waveforms = {"mix_clean": clean, "mix_both": sample.mixture, "noise": sample.noise}
+    kind = sample.recipe.target_kind
+    for k, (image, target) in enumerate(zip(sample.images, sample.targets, strict=True), start=1):
+        waveforms[f"s{k}"] = image
+        waveforms[f"s{k}_{kind}"] = target
+        waveforms[f"enrollment{k}"] = sample.enrollments[k - 1]
+    return waveforms
+
+
+def _metadata(recipes: Sequence[Recipe], layout: TreeLayout, condition: str) -> str:
+    """The CSV of one condition: LibriMix's columns, and who speaks which utterance."""
+    most = max((len(recipe.sources) for recipe in recipes), default=0)
+    numbers = range(1, most + 1)
+    columns = ["mixture_ID", "mixture_path", *(f"source_{k}_path" for k in numbers)]
+    columns += ["noise_path"] if condition == "mix_both" else []
+    columns += ["length", *(f"source_{k}_utterance_id" for k in numbers), *(f"source_{k}_speaker_id" for k in numbers)]
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, restval="", lineterminator="\n", extrasaction="ignore")
+    table.writeheader()
+    for recipe in recipes:
+        paths = layout.waveforms(recipe)
+        row = {
+            "mixture_ID": recipe.mixture_id,
+            "mixture_path": paths[condition],
+            "noise_path": paths.get("noise", ""),
+            "length": recipe.num_samples,
+        }
+        for k, source in enumerate(recipe.sources, start=1):
+            row[f"source_{k}_path"] = paths[f"s{k}"]
+            row[f"source_{k}_utterance_id"] = source.excerpt.utterance.utterance_id
+            row[f"source_{k}_speaker_id"] = source.speaker_id
+        table.writerow(row)
+    return text.getvalue()

@@ -1,0 +1,166 @@
+"""Which stretches of a speaker's recordings go into a mixture, and which introduce the voice."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wesep_py.corpus.reader import Reader
+from wesep_py.corpus.utterance import Utterance
+from wesep_py.errors import InputError
+from wesep_py.simulation.config import EnrollmentConfig
+from wesep_py.simulation.recipe import Stretch
+
+# Nothing shorter is taken from an utterance that has to give both excerpt and enrollment, nor as an
+# enrollment while there is something longer: less does not say much about a voice.
+MIN_STRETCH_S = 1.0
+
+
+@dataclass(frozen=True)
+class _Speaker:
+    """The utterances of one speaker; `separate` where no two of them come from one file."""
+
+    utterances: tuple[Utterance, ...]
+    durations_s: np.ndarray
+    separate: bool
+
+
+class Voices:
+    """A corpus by speaker, from which excerpts and enrollments that share no sample are drawn.
+
+    Args:
+        utterances: the corpus, in any order: what is drawn does not depend on it.
+        enrollment: lengths and number of enrollment stretches, and their distance from the excerpt.
+
+    Attributes:
+        speaker_ids: the speakers who can be used, sorted.
+        left_out: the speakers who have too little audio to give both an excerpt and an enrollment, sorted.
+
+    Raises:
+        InputError: two different utterances have one id.
+    """
+
+    def __init__(self, utterances: Sequence[Utterance], enrollment: EnrollmentConfig) -> None:
+        self._enrollment = enrollment
+        by_speaker: dict[str, list[Utterance]] = defaultdict(list)
+        known: set[str] = set()
+        for utterance in sorted(utterances, key=lambda item: item.utterance_id):
+            if utterance.utterance_id in known:
+                raise InputError(f"utterance id {utterance.utterance_id!r}: is used twice; give each its own")
+            known.add(utterance.utterance_id)
+            by_speaker[utterance.speaker_id].append(utterance)
+        self._speakers: dict[str, _Speaker] = {}
+        left_out = []
+        for speaker_id, own in sorted(by_speaker.items()):
+            durations_s = np.array([utterance.duration_s for utterance in own])
+            separate = len({utterance.path for utterance in own}) == len(own)
+            if self._gives_both(own, durations_s):
+                self._speakers[speaker_id] = _Speaker(tuple(own), durations_s, separate)
+            else:
+                left_out.append(speaker_id)
+        self.speaker_ids: list[str] = list(self._speakers)
+        self.left_out: list[str] = left_out
+
+    def draw_speakers(self, count: int, rng: np.random.Generator) -> list[str]:
+        """The ids of `count` different speakers, all equally likely."""
+        chosen = rng.choice(len(self.speaker_ids), size=count, replace=False)
+        return [self.speaker_ids[position] for position in chosen]
+
+    def draw(
+        self, speaker_id: str, num_samples: int | None, reader: Reader, rng: np.random.Generator
+    ) -> tuple[Stretch, tuple[Stretch, ...]] | None:
+        """An excerpt for the mixture, and enrollment stretches, of one speaker.
+
+        Args:
+            speaker_id: one of `speaker_ids`.
+            num_samples: length wanted for the excerpt; it is shorter where the speaker has nothing that long.
+                `None` for a whole utterance.
+            reader: tells the lengths of utterances.
+            rng: what is drawn comes from here.
+
+        Returns:
+            The excerpt and the enrollment stretches, or `None` if the utterance drawn cannot give both; draw
+            again.
+        """
+        speaker = self._speakers[speaker_id]
+        rate = reader.sample_rate
+        utterance = _draw_long(speaker, 0.0 if num_samples is None else num_samples / rate, rng)
+        available = reader.length(utterance)
+        length = available if num_samples is None else min(num_samples, available)
+        others = self._others(speaker, utterance)
+        if not others:
+            return self._split(utterance, available, length, rate, rng)
+        start = int(rng.integers(available - length + 1))
+        return Stretch(utterance, start, length), self._draw_enrollments(others, reader, rng)
+
+    def draw_stretch(self, speaker_id: str, num_samples: int, reader: Reader, rng: np.random.Generator) -> Stretch:
+        """A stretch of one speaker from a drawn start on, without enrollment; it may reach past the utterance's end."""
+        speaker = self._speakers[speaker_id]
+        utterance = speaker.utterances[rng.integers(len(speaker.utterances))]
+        return Stretch(utterance, int(rng.integers(reader.length(utterance))), num_samples)
+
+    def _draw_enrollments(
+        self, others: list[Utterance], reader: Reader, rng: np.random.Generator
+    ) -> tuple[Stretch, ...]:
+        low, high = self._enrollment.duration_s
+        long_enough = [other for other in others if other.duration_s >= low]
+        candidates = long_enough or [max(others, key=lambda other: other.duration_s)]
+        count = min(self._enrollment.count, len(candidates))
+        stretches = []
+        for position in rng.choice(len(candidates), size=count, replace=False):
+            available = reader.length(candidates[position])
+            length = min(round(rng.uniform(low, high) * reader.sample_rate), available)
+            start = int(rng.integers(available - length + 1))
+            stretches.append(Stretch(candidates[position], start, length))
+        return tuple(stretches)
+
+    def _split(
+        self, utterance: Utterance, available: int, length: int, rate: int, rng: np.random.Generator
+    ) -> tuple[Stretch, tuple[Stretch, ...]] | None:
+        """Excerpt and enrollment from one utterance, at least the gap apart, in either order."""
+        gap, least = round(self._enrollment.gap_s * rate), round(MIN_STRETCH_S * rate)
+        if available < 2 * least + gap:
+            return None
+        wanted = round(rng.uniform(*self._enrollment.duration_s) * rate)
+        # The excerpt comes first: the enrollment is shortened, down to the least, before the excerpt is.
+        enrollment = max(min(wanted, available - gap - length), min(wanted, least))
+        length = min(length, available - gap - enrollment)
+        slack = available - length - gap - enrollment
+        before, between = sorted(int(value) for value in rng.integers(slack + 1, size=2))
+        excerpt_first = rng.random() < 0.5
+        second_start = between + (length if excerpt_first else enrollment) + gap
+        excerpt_start, enrollment_start = (before, second_start) if excerpt_first else (second_start, before)
+        return Stretch(utterance, excerpt_start, length), (Stretch(utterance, enrollment_start, enrollment),)
+
+    def _others(self, speaker: _Speaker, utterance: Utterance) -> list[Utterance]:
+        """What may introduce the voice: other recordings, and stretches of this file well apart from `utterance`."""
+        gap_s = self._enrollment.gap_s
+        return [
+            other
+            for other in speaker.utterances
+            if other.duration_s >= MIN_STRETCH_S
+            and other is not utterance
+            and (
+                speaker.separate
+                or other.path != utterance.path
+                or other.start_s >= utterance.stop_s + gap_s
+                or other.stop_s + gap_s <= utterance.start_s
+            )
+        ]
+
+    def _gives_both(self, own: list[Utterance], durations_s: np.ndarray) -> bool:
+        if durations_s.max() >= 2 * MIN_STRETCH_S + self._enrollment.gap_s:
+            return True
+        recordings = {utterance.path for utterance in own if utterance.duration_s >= MIN_STRETCH_S}
+        return len(recordings) > 1
+
+
+def _draw_long(speaker: _Speaker, duration_s: float, rng: np.random.Generator) -> Utterance:
+    """One of the utterances that are at least `duration_s` long, or the longest if there is none."""
+    long_enough = np.flatnonzero(speaker.durations_s >= duration_s)
+    if long_enough.size == 0:
+        return speaker.utterances[int(speaker.durations_s.argmax())]
+    return speaker.utterances[long_enough[rng.integers(long_enough.size)]]
