@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from wesep_py.cli.main import main
+from wesep_py.inference import Result
+
+METADATA = "mixture_ID,source_1_path,source_1_gain,source_2_path,source_2_gain,noise_path,noise_gain\n"
+
+
+class Model:
+    """A stand-in that gives the mixture back, but for one trial that it fails on."""
+
+    sample_rate, name, model_hash, device = 16000, "stand-in", "cd" * 32, "cpu"
+
+    def enroll(self, *sources):
+        return sources
+
+    def extract(self, mixture, voice):
+        return Result(mixture[0], mixture[1])
+
+
+@pytest.fixture
+def loaded(monkeypatch) -> list[tuple]:
+    calls: list[tuple] = []
+
+    def load(*arguments):
+        calls.append(arguments)
+        return Model()
+
+    monkeypatch.setattr("wesep_py.inference.load", load)
+    return calls
+
+
+@pytest.fixture
+def arguments(tiny_speech: Path, tmp_path: Path) -> list[str]:
+    soundfile.write(tmp_path / "noise.wav", np.random.default_rng(0).standard_normal(16000) * 0.05, 16000)
+    rows = [f"mix{i},anna/anna-{i}.wav,1.0,bert/bert-{i}.wav,1.0,noise.wav,1.0\n" for i in range(3)]
+    (tmp_path / "trials.csv").write_text(METADATA + "".join(rows))
+    lines = [f"mix{i} {who}-{i} {who}/{who}-3.wav\n" for i in range(3) for who in ("anna", "bert")]
+    (tmp_path / "map").write_text("".join(lines))
+    (tmp_path / "speakers.csv").write_text("speaker_id,gender,age\nanna,f,40\nbert,m,9\n")
+    return [
+        "evaluate", "--model", "exp", "--trials", str(tmp_path / "trials.csv"), "--enrollment",
+        str(tmp_path / "map"), "--root", str(tiny_speech), "--noise-root", str(tmp_path),
+        "-o", str(tmp_path / "out"),
+    ]  # fmt: skip
+
+
+def test_the_table_and_the_files(arguments, loaded, tmp_path, capsys):
+    assert main([*arguments, "--speakers", str(tmp_path / "speakers.csv")]) == 0
+    assert loaded == [("exp", "auto")]
+    shown = capsys.readouterr().out
+    assert "6 of 6 trials scored" in shown
+    assert f"written: {tmp_path / 'out'}" in shown
+    rows = {line.split()[0]: line.split() for line in shown.splitlines() if line}
+    assert rows["si_sdri"] == ["si_sdri", "0.000", "0.000", "to", "0.000", "6"]
+    assert rows["accuracy"][1] == "0.000"
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert rows["si_sdr"][1] == f"{summary['si_sdr']['mean']:.3f}"
+    assert summary["breakdown"]["gender_pair"]["f-m"]["trials"] == 6
+    assert set(summary["breakdown"]["age_group"]) == {"adult", "child"}
+    assert len((tmp_path / "out" / "per_trial.jsonl").read_text().splitlines()) == 6
+
+
+def test_json_goes_to_stdout_and_is_the_summary(arguments, loaded, tmp_path, capsys):
+    assert main([*arguments, "--json", "--condition", "noisy", "--limit", "2", "--metrics", "si_sdr,stoi"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert printed["protocol"]["condition"].startswith("noisy")
+    assert printed["stoi"]["count"] == printed["si_sdr"]["count"] == 2
+
+
+def test_all_metrics(arguments, loaded, capsys):
+    assert main([*arguments, "--metrics", "all", "--limit", "1", "--jobs", "0", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    for name in ("si_sdr", "si_sdri", "accuracy", "confusion", "sdr", "sdri", "pesq", "stoi", "estoi"):
+        assert summary[name]["count"] == 1
+
+
+def test_failed_trials_are_named_and_the_status_is_one(arguments, loaded, tmp_path, capsys):
+    (tmp_path / "text.wav").write_text("no audio at all")
+    text = (tmp_path / "trials.csv").read_text()
+    (tmp_path / "trials.csv").write_text(text.replace("bert/bert-1.wav", str(tmp_path / "text.wav")))
+    (tmp_path / "map").write_text((tmp_path / "map").read_text().replace("mix1 bert-1", "mix1 text"))
+    assert main(arguments) == 1
+    captured = capsys.readouterr()
+    assert "4 of 6 trials scored" in captured.out
+    assert "mix1 anna-1: " in captured.err
+    assert "mix1 text: " in captured.err
+    assert "2 of 6 trials failed" in captured.err.splitlines()[-1]
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["counts"]["failed"] == 2
+
+
+def test_existing_results_are_refused_before_the_model_is_loaded(arguments, loaded, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "summary.json").write_text("kept")
+    assert main(arguments) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert loaded == []
+    assert (tmp_path / "out" / "summary.json").read_text() == "kept"
+    assert main([*arguments, "--overwrite"]) == 0
+    assert (tmp_path / "out" / "summary.json").read_text() != "kept"
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--metrics", "si_sdr,pesk"], "metric 'pesk' is not known; did you mean 'pesq'"),
+        (["--metrics", ","], "no metric was named"),
+        (["--condition", "nosy"], "nosy"),
+        (["--limit", "0"], "--limit"),
+        (["--trials", "nowhere.csv"], "nowhere.csv"),
+        (["--speakers", "nobody.csv"], "nobody.csv"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_two(arguments, loaded, tmp_path, capsys, extra, message):
+    assert main([*arguments, *extra]) == 2
+    assert message in capsys.readouterr().err
+    assert loaded == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_shows_an_example(capsys):
+    assert main(["evaluate", "--help"]) == 0
+    assert "wesep evaluate --model exp/mine --trials dev_2mix.csv" in capsys.readouterr().out

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+
+from wesep_py.evaluation import TrialRecord, summarise
+from wesep_py.evaluation.summary import sir_bin
+
+PROTOCOL = {"metrics": {"si_sdr": "…", "pesq": "…", "attenuation_db": "…"}, "threads": 2, "device": "cpu"}
+
+
+def record(mixture: str, si_sdr: float, **more) -> TrialRecord:
+    return TrialRecord(mixture, "u", "e.wav", num_speakers=2, values={"si_sdr": si_sdr}, **more)
+
+
+def test_means_counts_and_reasons():
+    records = [
+        record("a", 10.0, missing={"pesq": "too short"}),
+        record("b", 20.0, missing={"pesq": "too short"}),
+        TrialRecord("c", "u", "e.wav", values={"si_sdr": 0.0, "pesq": 2.0}, silent_estimate=True),
+        TrialRecord("d", "-", "e.wav", "absent", attenuation_db=30.0),
+        TrialRecord("e", "-", "e.wav", "absent", attenuation_db=10.0),
+        TrialRecord("f", "u", "e.wav", "silent_reference", attenuation_db=5.0),
+        TrialRecord("g", "u", "e.wav", "failed", error="no such file"),
+    ]
+    summary = summarise(records, PROTOCOL)
+    assert summary["si_sdr"]["mean"] == pytest.approx(10.0)
+    assert summary["si_sdr"]["count"] == 3
+    assert summary["si_sdr"]["low"] < 10.0 < summary["si_sdr"]["high"]
+    assert summary["pesq"] == {"mean": 2.0, "low": None, "high": None, "count": 1}
+    assert summary["missing"] == {"pesq": {"too short": 2}}
+    assert summary["counts"] == {
+        "trials": 7, "scored": 3, "silent_reference": 1, "absent": 2, "failed": 1, "silent_estimate": 1,
+    }  # fmt: skip
+    assert summary["absent"]["attenuation_db"]["mean"] == 20.0
+    assert summary["silent_reference"] == {
+        "count": 1, "attenuation_db": {"mean": 5.0, "low": None, "high": None, "count": 1},
+    }  # fmt: skip
+    assert summary["failed"] == [{"mixture_id": "g", "target_utterance_id": "u", "error": "no such file"}]
+    assert "attenuation_db" not in summary
+
+
+def test_breakdowns_are_in_order_and_add_up():
+    records = [record(str(i), float(i), sir_db=sir) for i, sir in enumerate((-30, -7, -0.1, 0, 4.9, 5, 10, None))]
+    for i, pair in enumerate(("f-m", "f-f", "m-m", "f-m", "f-m", "unknown", "f-f", "m-m")):
+        records[i].gender_pair = pair
+    breakdown = summarise(records, PROTOCOL)["breakdown"]
+    bins = breakdown["sir_db"]
+    assert list(bins) == ["under -10", "-10 to -5", "-5 to 0", "0 to 5", "5 to 10", "from 10", "unknown"]
+    assert [members["trials"] for members in bins.values()] == [1, 1, 1, 2, 1, 1, 1]
+    assert bins["0 to 5"]["si_sdr"]["mean"] == 3.5
+    assert list(breakdown["gender_pair"]) == ["f-f", "f-m", "m-m", "unknown"]
+    assert breakdown["gender_pair"]["f-m"]["si_sdr"]["mean"] == pytest.approx((0 + 3 + 4) / 3)
+    assert sum(members["trials"] for members in breakdown["gender_pair"].values()) == 8
+    assert breakdown["num_speakers"]["2"]["trials"] == 8
+    assert "age_group" not in breakdown
+
+
+def test_sir_bins_hold_their_lower_edge():
+    assert [sir_bin(sir) for sir in (-10.1, -10.0, 9.99, 10.0)] == ["under -10", "-10 to -5", "5 to 10", "from 10"]
+
+
+def test_speed_is_time_over_audio():
+    records = [record(m, 0.0, duration_s=d, extraction_s=t) for m, d, t in (("a", 4.0, 1.0), ("b", 6.0, 1.0))]
+    speed = summarise(records, PROTOCOL)["speed"]
+    assert speed == {"rtf": pytest.approx(0.2), "audio_s": 10.0, "threads": 2, "device": "cpu"}
+
+
+def test_nothing_scored_is_no_number_and_no_crash():
+    summary = summarise([TrialRecord("g", "u", "e.wav", "failed", error="x")], PROTOCOL)
+    assert summary["si_sdr"] == {"mean": None, "low": None, "high": None, "count": 0}
+    assert summary["speed"]["rtf"] is None
+    assert summary["breakdown"] == {"sir_db": {}}

@@ -1,0 +1,93 @@
+"""How the numbers were measured: stands beside them in every summary (law 7)."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from wesep_py import __version__
+from wesep_py.evaluation.bootstrap import DEFINITION as INTERVAL
+from wesep_py.evaluation.extraction import CONDITIONS
+from wesep_py.metrics import DEFINITIONS, METRICS
+
+if TYPE_CHECKING:
+    from wesep_py.corpus.trials import Trial
+    from wesep_py.inference import Extractor
+
+PACKAGES = ("torch", "numpy", "scipy", "soundfile", "soxr", "fast_bss_eval", "pesq", "pystoi")
+SIR = (
+    "breakdown by SIR: active level of the target's reference over that of the sum of all interferers, in dB "
+    "(wesep_py.audio.active_level_db)"
+)
+
+
+def describe(
+    extractor: Extractor,
+    trials: Sequence[Trial],
+    condition: str,
+    metrics: Iterable[str],
+    command: str | None = None,
+) -> dict[str, Any]:
+    """Everything that is needed to measure the same numbers again.
+
+    Args:
+        extractor: the model.
+        trials: all trials, in order.
+        condition: "clean" or "noisy".
+        metrics: names out of `metrics.METRICS`.
+        command: the command line; None: that of this process.
+
+    Returns:
+        A dictionary for JSON: definition of every metric, condition, trials, model, software, command, date.
+    """
+    names = [name for metric in metrics for name in METRICS[metric]]
+    return {
+        "metrics": {name: DEFINITIONS[name] for name in (*names, "attenuation_db")},
+        "interval": INTERVAL,
+        "sir_db": SIR,
+        "condition": f"{condition}: {CONDITIONS[condition]}",
+        "sample_rate": extractor.sample_rate,
+        "trials": {"count": len(trials), "sha256": fingerprint(trials)},
+        "model": {"name": extractor.name, "hash": extractor.model_hash},
+        "device": str(extractor.device),
+        "threads": _num_threads(),
+        "versions": _versions(),
+        "command": command if command is not None else shlex.join(sys.argv),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def fingerprint(trials: Iterable[Trial]) -> str:
+    """SHA-256 over mixture, target, sources with gains, noise and enrollment of all trials, without folders.
+
+    Two results with the same fingerprint and condition were measured on the same list.
+    """
+    digest = hashlib.sha256()
+    for trial in trials:
+        noise = trial.noise and (trial.noise.path.name, trial.noise.gain, trial.noise.offset_s)
+        sources = [(source.utterance_id, source.path.name, source.gain) for source in trial.sources]
+        mates = [source.utterance_id for source in trial.enrollment_mates]
+        line = (trial.mixture_id, trial.target_utterance_id, trial.enrollment.name, sources, noise, mates)
+        digest.update(repr(line).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {"wesep-py": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _num_threads() -> int | None:
+    torch = sys.modules.get("torch")
+    return int(torch.get_num_threads()) if torch else None
