@@ -1,0 +1,81 @@
+"""`wesep train` at the command line. What a run does is tested in tests/training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from wesep_py.audio import info
+from wesep_py.config import load_yaml
+from wesep_py.corpus import Utterance, write_manifest
+
+CONFIG = """
+experiment: {folder}/exp
+model:
+  backbone: {{name: bsrnn, feature_dim: 8, num_blocks: 1}}
+  cues: [{{name: tf_map}}]
+data: {{root: {folder}, train: [train.jsonl], workers: 0}}
+simulation: {{duration_s: 1, min_source_s: 0.5, enrollment: {{duration_s: [0.5, 1]}}}}
+train: {{steps: 2, batch_size: 1, device: cpu}}
+"""
+
+
+@pytest.fixture
+def config(tiny_speech: Path, tmp_path: Path) -> Path:
+    files = sorted(tiny_speech.rglob("*.wav"))
+    write_manifest([Utterance(f.stem, f.parent.name, f, info(f).duration_s) for f in files], tmp_path / "train.jsonl")
+    path = tmp_path / "train.yaml"
+    path.write_text(CONFIG.format(folder=tmp_path))
+    return path
+
+
+def test_overrides_reach_the_run_and_its_config_file(wesep, config: Path):
+    ran = wesep("train", config, "optim.lr=0.005", "train.steps=1", "--threads", "1")
+    assert ran.status == 0, ran.err
+    assert "exp: 1 steps" in ran.out and "finished: 1 steps" in ran.err
+    resolved = load_yaml(config.parent / "exp" / "config.yaml")
+    assert resolved["optim"]["lr"] == 0.005 and resolved["train"]["threads"] == 1
+    assert resolved["schedule"] == {"name": "cosine", "warmup_steps": 200, "final_lr_ratio": 0.025}
+
+
+def test_the_result_as_json_and_again_when_finished(wesep, config: Path):
+    first = json.loads(wesep("train", config, "--json").out)
+    assert first == {
+        "experiment": str(config.parent / "exp"), "step": 2, "skipped": 0, "best_si_sdri": None, "was_finished": False,
+    }  # fmt: skip
+    again = wesep("train", config, "--json")
+    assert json.loads(again.out) == {**first, "was_finished": True}
+    assert "is finished" in again.err
+
+
+def test_the_model_can_be_used(wesep, config: Path, tiny_speech: Path, tmp_path: Path):
+    assert wesep("train", config).status == 0
+    arguments = ["--enroll", tiny_speech / "anna" / "anna-0.wav", "--model", tmp_path / "exp"]
+    ran = wesep("extract", tiny_speech / "bert" / "bert-0.wav", *arguments, "-o", tmp_path / "out.wav")
+    assert ran.status == 0, ran.err
+    assert info(tmp_path / "out.wav").num_samples == info(tiny_speech / "bert" / "bert-0.wav").num_samples
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["no_such.yaml"], "no_such.yaml: no such file"),
+        (["{config}", "optim.lr"], "give it as key=value"),
+        (["{config}", "optim.lr=0"], "lr is 0.0; it must be above 0"),
+        (["{config}", "data.train=[gone.jsonl]"], "gone.jsonl"),
+        (["{config}", "data.noise=[gone]"], "data.noise"),
+        (["{config}", "validation={{trials: gone.csv, enrollment: gone.map}}"], "gone"),
+        (["{config}", "experiment={config}"], "train.yaml"),
+    ],
+)
+def test_wrong_input_is_one_line_and_status_2(wesep, config: Path, arguments: list[str], part: str):
+    ran = wesep("train", *(argument.format(config=config) for argument in arguments))
+    assert ran.status == 2 and part in ran.message
+    assert not (config.parent / "exp").exists()
+
+
+def test_help_shows_an_example(wesep):
+    ran = wesep("train", "--help")
+    assert ran.status == 0 and "Example: wesep train" in " ".join(ran.out.split())

@@ -1,0 +1,146 @@
+"""What the configuration accepts and refuses, and that every one of its keys is read."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+
+import wesep_py
+from wesep_py import config as config_module
+from wesep_py.errors import ConfigError
+from wesep_py.training import config as room
+from wesep_py.training import train
+from wesep_py.training.config import TrainConfig, load_config
+
+PACKAGE = Path(wesep_py.__file__).parent
+
+
+def dataclasses_below(kind: type) -> dict[type, str]:
+    """Every dataclass of the tree, with the key under which it stands."""
+    found: dict[type, str] = {kind: ""}
+    for name, hint in typing.get_type_hints(kind).items():
+        for part in (hint, *typing.get_args(hint)):
+            if dataclasses.is_dataclass(part):
+                found |= {inner: f"{name}.{key}".rstrip(".") for inner, key in dataclasses_below(part).items()}
+    return found
+
+
+def attributes_read(files: list[Path], without: type) -> set[str]:
+    """Names read as `x.name` outside of the class's own definition."""
+    names: set[str] = set()
+    for file in files:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        own = [n for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == without.__name__]
+        inside = {id(inner) for definition in own for inner in ast.walk(definition)}
+        names |= {
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and id(node) not in inside
+        }
+    return names
+
+
+TREE = dataclasses_below(TrainConfig)
+
+
+def test_the_tree_is_whole():
+    assert {kind.__name__ for kind in TREE} >= {
+        "TrainConfig", "DataConfig", "OptimConfig", "ScheduleConfig", "TrainLoopConfig", "CheckpointConfig",
+        "ValidationConfig", "LogConfig", "SimulationConfig", "ModelConfig",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TREE, ids=lambda kind: kind.__name__)
+def test_every_key_is_read_by_the_code(kind: type):
+    """Each field is read, as an attribute, by code outside the class that declares it."""
+    own = Path(typing.cast("str", __import__(kind.__module__, fromlist=["_"]).__file__))
+    readers = list((PACKAGE / "training").glob("*.py")) if kind.__module__ == room.__name__ else []
+    if not readers:  # the simulation's and the model's own rooms read theirs
+        readers = list(own.parent.glob("*.py"))
+    read = attributes_read(readers, without=kind)
+    if kind.__module__ != room.__name__:  # properties of the class itself hand fields on
+        read |= attributes_read([own], without=type("None", (), {}))
+    unread = [field.name for field in dataclasses.fields(kind) if field.name not in read]
+    assert not unread, f"nothing reads {TREE[kind]}: {unread}"
+
+
+def test_every_key_of_the_training_is_read_in_a_run(settings, validation, tiny_speech, tmp_path, monkeypatch):
+    """As above, but watched: a name that several parts share (`every_steps`) must be read of each of them."""
+    read: set[tuple[str, str]] = set()
+    own_files = {room.__file__, config_module.__file__}
+
+    def watch(kind: type) -> None:
+        def look_up(self: object, name: str) -> object:
+            if sys._getframe(1).f_code.co_filename not in own_files:
+                read.add((kind.__name__, name))
+            return object.__getattribute__(self, name)
+
+        monkeypatch.setattr(kind, "__getattribute__", look_up, raising=False)
+
+    kinds = [kind for kind in TREE if kind.__module__ == room.__name__]
+    for kind in kinds:
+        watch(kind)
+    train(
+        settings(
+            validation=validation, train__steps=1, data__noise=[str(tiny_speech / "anna")],
+            data__packed=str(tmp_path / "packed"),
+        )
+    )  # fmt: skip
+    declared = {(kind.__name__, field.name) for kind in kinds for field in dataclasses.fields(kind)}
+    assert declared - read == set()
+
+
+def test_the_walk_finds_a_key_that_nothing_reads():
+    @dataclasses.dataclass
+    class Stray:
+        never_read_by_anything: int = 0
+
+    read = attributes_read(list((PACKAGE / "training").glob("*.py")), without=Stray)
+    assert "never_read_by_anything" not in read and "batch_size" in read
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("train__batch_size", 0, r"train: batch_size is 0; it must be at least 1"),
+        ("optim__lr", 0.0, r"optim: lr is 0.0; it must be above 0"),
+        ("optim__betas", [0.9, 1.0], r"optim: betas"),
+        ("schedule__final_lr_ratio", 0, r"final_lr_ratio is 0.0; it must be above 0"),
+        ("checkpoint__average", 9, r"checkpoint: keep is 3; it must be at least 9 .*checkpoint.average"),
+        ("data__train", [], r"data: train is 0; it must be at least 1 \(name at least one manifest\)"),
+        ("train__precision", "fp16", r"train.precision: is 'fp16'"),
+        ("train__max_minutes", -1, r"max_minutes is -1"),
+        ("experiment", " ", r"experiment is empty"),
+        ("seed", -1, r"seed is -1"),
+        ("validation__trial", "x", r"validation.trial: unknown key; did you mean 'trials'"),
+        ("simulation__sir", [0, 1], r"simulation.sir: unknown key; did you mean 'sir_db'"),
+        ("log__every", 3, r"log.every: unknown key; did you mean 'every_steps'"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(settings, key: str, value: object, message: str):
+    with pytest.raises(ConfigError, match=message) as refused:
+        load_config(settings(**{key: value}))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_value_left_to_the_user_is_asked_for(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text("experiment: x\nmodel: {}\ndata:\n  root: ???\n  train: [a.csv]\n")
+    with pytest.raises(ConfigError, match=r"a\.yaml: data\.root has no value yet; give one, as data\.root="):
+        load_config(tmp_path / "a.yaml")
+
+
+def test_a_mapping_takes_no_overrides(settings):
+    with pytest.raises(ConfigError, match="overrides are for a YAML file"):
+        load_config(settings(), ["seed=2"])
+
+
+def test_the_shipped_recipes_are_valid():
+    root = PACKAGE.parent
+    for recipe in sorted((root / "recipes").glob("*/train*.yaml")):
+        config = load_config(recipe, ["data.root=data"])
+        assert config.data.root == "data" and config.train.steps > 0

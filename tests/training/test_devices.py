@@ -1,0 +1,99 @@
+"""Precision and devices."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from wesep_py import checkpoint
+from wesep_py.config import dump_yaml
+from wesep_py.errors import InputError
+from wesep_py.training.config import TrainLoopConfig
+from wesep_py.training.criterion import TrainingStep
+from wesep_py.training.devices import make_fabric
+
+
+class Witness(nn.Module):
+    """Notes the types of what comes in and of what a layer makes of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.seen: dict[str, torch.dtype] = {}
+
+    def forward(self, mixture: torch.Tensor, enrollment: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        made = self.layer(mixture)
+        self.seen = {"mixture": mixture.dtype, "enrollment": enrollment.dtype, "layer": made.dtype}
+        return made
+
+
+class Spy(nn.Module):
+    """A criterion that notes whether it runs under autocast."""
+
+    def forward(self, output: torch.Tensor, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        self.autocast = torch.is_autocast_enabled("cpu")
+        self.target = batch["target"].dtype
+        return {"loss": (output.float() - batch["target"]).square().mean()}
+
+
+@pytest.mark.parametrize(("precision", "inside"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
+def test_waveforms_and_losses_stay_in_float32(precision: str, inside: torch.dtype):
+    """Fabric's own mixed precision would hand the network waveforms of 8 bits."""
+    fabric = make_fabric(TrainLoopConfig(device="cpu", precision=precision))
+    network, criterion = Witness(), Spy()
+    module = fabric.setup(TrainingStep(network, criterion))
+    wave = torch.rand(2, 4)
+    given = {"mixture": wave, "target": wave, "enrollment": wave, "enrollment_lengths": torch.tensor([4, 4])}
+    loss = module(given)["loss"]
+    fabric.backward(loss)
+    assert network.seen == {"mixture": torch.float32, "enrollment": torch.float32, "layer": inside}
+    assert not criterion.autocast and criterion.target == torch.float32 and loss.dtype == torch.float32
+    assert network.layer.weight.dtype == network.layer.weight.grad.dtype == torch.float32
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="finds no CUDA device"):
+        make_fabric(TrainLoopConfig(device="cuda"))
+    assert make_fabric(TrainLoopConfig(device="auto")).device.type == "cpu"
+
+
+def test_threads_are_set():
+    before = torch.get_num_threads()
+    try:
+        make_fabric(TrainLoopConfig(device="cpu", threads=3))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_two_ranks_by_torchrun_train_as_one(settings, validation, tmp_path: Path):
+    """Two processes with batches of 2 take the data of one with batches of 4, and end with nearly its weights.
+
+    Without batch norm, whose statistics are each rank's own, the gradients are the same but for rounding; only
+    Adam's division makes more of it.
+    """
+    common = {
+        "train__steps": 2, "simulation__num_speakers": 2, "train__targets_per_mixture": "all",
+        "model__speaker": None, "model__cues": [{"name": "tf_map"}], "validation": validation,
+    }  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    runs = {"one": (4, ["-m"]), "two": (2, ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"])}
+    for name, (batch_size, launcher) in runs.items():
+        config = tmp_path / f"{name}.yaml"
+        config.write_text(dump_yaml(settings(experiment=str(tmp_path / name), train__batch_size=batch_size, **common)))
+        command = [sys.executable, *launcher, "wesep_py.cli.train", str(config)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+        assert done.returncode == 0, done.stderr
+    one, two = (checkpoint.load(tmp_path / name / "checkpoints" / "last") for name in runs)
+    assert one.provenance["mixtures"] == two.provenance["mixtures"] == 8
+    for key, value in one.state_dict.items():
+        torch.testing.assert_close(two.state_dict[key], value, atol=2e-3, rtol=0)
+    count = checkpoint.load(tmp_path / "two" / "checkpoints" / "best").provenance["validation"]["count"]
+    assert count == 2

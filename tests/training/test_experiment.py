@@ -1,0 +1,64 @@
+"""What may change when a run is continued, and what may not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wesep_py.errors import ConfigError
+from wesep_py.training.config import load_config
+from wesep_py.training.experiment import Experiment
+from wesep_py.training.state import Progress, TrainingState, save_state
+
+
+@pytest.fixture
+def begun(settings) -> Experiment:
+    """An experiment that has run."""
+    config = load_config(settings())
+    experiment = Experiment(config.experiment)
+    experiment.write_config(config)
+    save_state(experiment.state, TrainingState(Progress(1), {}, {}))
+    return experiment
+
+
+def test_the_same_configuration_is_continued(begun: Experiment, settings):
+    begun.check(load_config(settings()))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"train__steps": 99}, {"train__max_minutes": 3}, {"data__workers": 5}, {"train__threads": 2},
+        {"log__every_steps": 7}, {"checkpoint__every_steps": 9}, {"data__packed": "elsewhere"},
+        {"validation": {"trials": "a.csv", "enrollment": "a.map"}},
+    ],
+)  # fmt: skip
+def test_what_alters_no_step_may_change(begun: Experiment, settings, changed: dict):
+    begun.check(load_config(settings(**changed)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"optim__lr": 0.5}, r"optim\.lr \(was 0\.01, is 0\.5\)"),
+        ({"seed": 2}, r"seed \(was 1, is 2\)"),
+        ({"train__batch_size": 3}, r"train\.batch_size"),
+        ({"data__train": ["train.jsonl", "more.jsonl"]}, r"data\.train\[1\] \(was not set, is more\.jsonl\)"),
+        ({"simulation__num_speakers": {1: 1, 2: 1}}, r"simulation\.num_speakers\.2 \(was 3\.0, is 1\.0\)"),
+        ({"model__cues": [{"name": "tf_map"}]}, r"model\.cues\[0\]\.name \(was embedding, is tf_map\)"),
+    ],
+)
+def test_what_alters_a_step_may_not(begun: Experiment, settings, changed: dict, named: str):
+    with pytest.raises(ConfigError, match=named):
+        begun.check(load_config(settings(**changed)))
+
+
+def test_a_run_without_a_state_begins_again_whatever_it_was(begun: Experiment, settings):
+    for file in begun.state.glob("*.pt"):
+        file.unlink()
+    begun.check(load_config(settings(seed=5)))
+
+
+def test_a_folder_of_something_else_is_no_obstacle(tmp_path: Path, settings):
+    Experiment(tmp_path).check(load_config(settings()))

@@ -1,0 +1,51 @@
+"""The log of a run that was resumed reads as that of one that was not."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from wesep_py.training.logs import RunLog
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def events(folder: Path) -> EventAccumulator:
+    accumulator = EventAccumulator(str(folder), size_guidance={"audio": 0, "images": 0, "scalars": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def test_numbers_and_audio(tmp_path: Path):
+    log = RunLog(tmp_path / "log.jsonl", tmp_path / "tensorboard", 0)
+    log.write("train", 5, {"loss": 1.5, "grad_norm": math.inf})
+    log.audio("trial/estimate", 5, np.full(16000, 3.0, np.float32), 16000)
+    log.close()
+    assert read(tmp_path / "log.jsonl") == [{"kind": "train", "step": 5, "loss": 1.5, "grad_norm": None}]
+    found = events(tmp_path / "tensorboard")
+    assert [(e.step, e.value) for e in found.Scalars("train/loss")] == [(5, 1.5)]
+    assert found.Tags()["audio"] == found.Tags()["images"] == ["trial/estimate"]
+    assert found.Audio("trial/estimate")[0].sample_rate == 16000
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_resumed_log_drops_what_was_lost(tmp_path: Path, cut: bool):
+    file, folder = tmp_path / "log.jsonl", tmp_path / "tensorboard"
+    first = RunLog(file, folder, 0)
+    for step in (1, 2, 3):
+        first.write("train", step, {"loss": float(step)})
+    first.close()
+    if cut:
+        file.write_text(file.read_text() + '{"kind": "train", "st')
+    second = RunLog(file, folder, 2)
+    second.write("train", 3, {"loss": 30.0})
+    second.close()
+    assert [(line["step"], line["loss"]) for line in read(file)] == [(1, 1.0), (2, 2.0), (3, 30.0)]
+    assert [e.value for e in events(folder).Scalars("train/loss")] == [1.0, 2.0, 30.0]

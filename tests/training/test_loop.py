@@ -1,0 +1,220 @@
+"""The whole run: what it writes, that it resumes exactly, stops when asked, and says when it is finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from wesep_py import checkpoint
+from wesep_py.config import dump_yaml, load_yaml, to_plain
+from wesep_py.errors import ConfigError, WesepError
+from wesep_py.extractor import load_network
+from wesep_py.training import TrainingInterrupted, load_config, train
+from wesep_py.training.step import Stepper
+
+
+def weights(experiment: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return checkpoint.load(experiment / "checkpoints" / name).state_dict
+
+
+def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    assert left.keys() == right.keys()
+    for key in left:
+        assert torch.equal(left[key], right[key]), key
+
+
+def lines(experiment: Path, kind: str) -> list[dict]:
+    records = [json.loads(line) for line in (experiment / "log.jsonl").read_text().splitlines()]
+    return [record for record in records if record["kind"] == kind]
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Send this process a SIGINT during its `steps`-th step, as Ctrl-C does."""
+    step, calls = Stepper.step, []
+
+    def interrupted(self, *arguments, **named):
+        calls.append(1)
+        if len(calls) == steps:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, *arguments, **named)
+
+    monkeypatch.setattr(Stepper, "step", interrupted)
+
+
+def test_a_run_writes_its_folder(settings, validation, tmp_path: Path):
+    mapping = settings(validation=validation, train__targets_per_mixture="all")
+    result = train(mapping)
+    experiment = tmp_path / "exp"
+    assert (result.experiment, result.step, result.skipped, result.was_finished) == (experiment, 6, 0, False)
+    assert load_yaml(experiment / "config.yaml") == to_plain(load_config(experiment / "config.yaml"))
+    assert load_config(experiment / "config.yaml") == load_config(mapping)
+    logged = lines(experiment, "train")
+    assert [record["step"] for record in logged] == [2, 4, 6]
+    assert all(record["data_wait"] <= 1 and record["audio_s_per_s"] > 0 for record in logged)
+    assert [record["step"] for record in lines(experiment, "validation")] == [3, 6]
+    best = max(record["si_sdri"] for record in lines(experiment, "validation"))
+    assert result.best_si_sdri == best
+    averaged = checkpoint.load(experiment)
+    assert averaged.folder.name == "average" and averaged.provenance["snapshots_averaged"] == 2
+    assert averaged.provenance["validation"]["si_sdri"] == pytest.approx(
+        lines(experiment, "validation_average")[0]["si_sdri"], abs=1e-3
+    )
+    assert list((experiment / "tensorboard").iterdir())
+    assert load_network(experiment).sample_rate == 16000
+    mean = {
+        key: (value + weights_at(experiment, 4)[key]) / 2
+        for key, value in weights(experiment).items()
+        if value.is_floating_point()
+    }
+    for key, value in mean.items():
+        torch.testing.assert_close(averaged.state_dict[key], value)
+
+
+def weights_at(experiment: Path, step: int) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(experiment / "state" / "snapshots" / f"step_{step:08d}.safetensors")
+
+
+@pytest.mark.parametrize(("stop_at", "workers"), [(1, 0), (3, 1), (4, 0)])
+def test_interrupted_and_resumed_ends_with_the_same_weights(
+    settings, validation, tmp_path: Path, monkeypatch, stop_at: int, workers: int
+):
+    """Stopped before the first checkpoint, at a validation, and at a checkpoint."""
+    unbroken = settings(experiment=str(tmp_path / "unbroken"), validation=validation)
+    train(unbroken)
+    mapping = settings(validation=validation, data__workers=workers)
+    with monkeypatch.context() as patch, pytest.raises(TrainingInterrupted, match=f"stopped at step {stop_at} of 6"):
+        stop_after(patch, stop_at)
+        train(mapping)
+    assert train(mapping).step == 6
+    for name in ("last", "average", "best"):
+        assert_same(weights(tmp_path / "unbroken", name), weights(tmp_path / "exp", name))
+    left, right = (lines(tmp_path / name, "validation") for name in ("unbroken", "exp"))
+    assert left == right
+    left, right = (lines(tmp_path / name, "train") for name in ("unbroken", "exp"))
+    assert [(record["step"], record["lr"]) for record in left] == [(record["step"], record["lr"]) for record in right]
+
+
+def test_killed_and_resumed_ends_with_the_same_weights(settings, tmp_path: Path):
+    mapping = settings(train__steps=10)
+    unbroken = settings(train__steps=10, experiment=str(tmp_path / "unbroken"))
+    train(unbroken)
+    config = tmp_path / "train.yaml"
+    config.write_text(dump_yaml(mapping))
+    command = [sys.executable, "-m", "wesep_py.cli.train", str(config)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    state = tmp_path / "exp" / "state" / "last.pt"
+    deadline = time.monotonic() + 120
+    while not state.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.kill()
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, out
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert finished.returncode == 0, finished.stderr
+    assert "resuming at step" in finished.stderr and "10 steps" in finished.stdout
+    for name in ("last", "average"):
+        assert_same(weights(tmp_path / "unbroken", name), weights(tmp_path / "exp", name))
+
+
+def test_a_signal_to_every_process_of_the_run_saves_the_state(settings, tmp_path: Path):
+    """As Ctrl-C in a terminal and a cluster's scheduler do: the data workers get the signal too."""
+    config = tmp_path / "train.yaml"
+    config.write_text(dump_yaml(settings(train__steps=100_000, data__workers=2, log__every_steps=1)))
+    command = [sys.executable, "-m", "wesep_py.cli.train", str(config)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    log = tmp_path / "exp" / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and log.stat().st_size) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "the state is saved" in err.strip().splitlines()[-1] and "Traceback" not in err
+    assert (tmp_path / "exp" / "state" / "last.pt").exists()
+
+
+def test_ctrl_c_ends_with_one_line_and_status_130(settings, wesep, tmp_path: Path, monkeypatch):
+    config = tmp_path / "train.yaml"
+    config.write_text(dump_yaml(settings()))
+    stop_after(monkeypatch, 2)
+    ran = wesep("train", config)
+    last = ran.err.strip().splitlines()[-1]
+    assert ran.status == 130
+    assert "stopped at step 2 of 6" in last and "run the same command again" in last and "Traceback" not in ran.err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_finished_run_says_so_and_can_be_prolonged(settings, tmp_path: Path, capsys):
+    train(settings(train__steps=2))
+    before = (tmp_path / "exp" / "checkpoints" / "average" / "provenance.json").read_text()
+    again = train(settings(train__steps=2))
+    assert again.was_finished and again.step == 2 and "is finished, after 2 steps" in capsys.readouterr().err
+    assert (tmp_path / "exp" / "checkpoints" / "average" / "provenance.json").read_text() == before
+    assert train(settings(train__steps=3)).step == 3
+
+
+def test_another_configuration_is_refused_and_the_keys_named(settings):
+    train(settings(train__steps=1))
+    with pytest.raises(ConfigError, match=r"optim\.lr \(was 0\.01, is 0\.02\)"):
+        train(settings(train__steps=1, optim__lr=0.02))
+    with pytest.raises(ConfigError, match=r"model\.backbone\.feature_dim"):
+        train(settings(train__steps=1, model__backbone__feature_dim=12))
+
+
+def test_more_workers_or_accumulated_batches_take_the_same_data(settings, tmp_path: Path):
+    """Two batches of two accumulated are the data of one batch of four; workers change nothing at all."""
+    train(settings(data__workers=0, train__steps=3, train__batch_size=4))
+    train(settings(experiment=str(tmp_path / "two"), data__workers=2, train__steps=3, train__batch_size=4))
+    assert_same(weights(tmp_path / "exp"), weights(tmp_path / "two"))
+    train(settings(experiment=str(tmp_path / "halves"), train__accumulate=2, train__steps=3))
+    whole, halves = (lines(tmp_path / name, "train")[0]["epoch"] for name in ("exp", "halves"))
+    assert whole == halves
+
+
+def test_the_time_limit_ends_the_run_and_its_schedule(settings, tmp_path: Path):
+    result = train(settings(train__steps=10_000, train__max_minutes=0.05, log__every_steps=1))
+    assert 0 < result.step < 10_000
+    record = lines(tmp_path / "exp", "train")[-1]
+    assert record["elapsed_s"] >= 3.0
+    rates = [line["lr"] for line in lines(tmp_path / "exp", "train")]
+    assert rates[-1] < 0.5 * max(rates)
+    assert train(settings(train__steps=10_000, train__max_minutes=0.05)).was_finished
+
+
+def test_steps_that_are_not_finite_end_the_run(settings, monkeypatch, tmp_path: Path):
+    from wesep_py.training.criterion import Criterion
+
+    forward = Criterion.forward
+    monkeypatch.setattr(
+        Criterion, "forward", lambda self, *given: {k: v * float("nan") for k, v in forward(self, *given).items()}
+    )
+    with pytest.raises(WesepError, match=r"not finite 3 steps in a row; lower optim\.lr"):
+        train(settings(train__max_nonfinite=3))
+    assert (tmp_path / "exp" / "config.yaml").exists()
+
+
+def test_it_learns(settings, tmp_path: Path):
+    """One mixture over and over: the loss must fall by several dB."""
+    result = train(
+        settings(
+            train__steps=100, train__epoch_size=1, train__batch_size=1, train__targets_per_mixture="one",
+            simulation__num_speakers=2, model__backbone__feature_dim=16, log__every_steps=5, optim__lr=0.01,
+            checkpoint={"every_steps": 100, "keep": 1, "average": 1}, model__speaker=None,
+            model__cues=[{"name": "tf_map"}],
+        )
+    )  # fmt: skip
+    losses = [record["loss"] for record in lines(tmp_path / "exp", "train")]
+    assert result.step == 100
+    assert losses[-1] < losses[0] - 5.0

@@ -1,0 +1,38 @@
+"""Known values of the learning rate's schedules."""
+
+from __future__ import annotations
+
+import pytest
+
+from wesep_py.training.config import ScheduleConfig
+from wesep_py.training.schedule import learning_rate_factor, progress
+
+
+@pytest.mark.parametrize(
+    ("name", "done", "expected"),
+    [
+        ("constant", 0.7, 1.0),
+        ("exponential", 0.0, 1.0),
+        ("exponential", 0.5, 0.1),
+        ("exponential", 1.0, 0.01),
+        ("cosine", 0.0, 1.0),
+        ("cosine", 0.5, 0.505),
+        ("cosine", 1.0, 0.01),
+    ],
+)
+def test_decay(name: str, done: float, expected: float):
+    config = ScheduleConfig(name, warmup_steps=0, final_lr_ratio=0.01)
+    assert learning_rate_factor(config, 10, done) == pytest.approx(expected)
+
+
+def test_warm_up_is_linear_and_reaches_one():
+    config = ScheduleConfig("constant", warmup_steps=4)
+    assert [learning_rate_factor(config, step, 0.0) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+def test_progress_is_by_steps_or_by_time_whichever_is_further():
+    assert progress(25, 100) == 0.25
+    assert progress(25, 100, elapsed_s=60, max_minutes=2) == 0.5
+    assert progress(75, 100, elapsed_s=60, max_minutes=2) == 0.75
+    assert progress(0, 100, elapsed_s=1e6, max_minutes=2) == 1.0
+    assert progress(25, 100, elapsed_s=1e6) == 0.25

@@ -1,0 +1,100 @@
+"""The training state: exact, whole or not at all, and the one before when the last is damaged."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from wesep_py.errors import CheckpointError, WesepError
+from wesep_py.training.state import Progress, TrainingState, has_state, load_state, save_state
+
+
+def state(step: int) -> TrainingState:
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(layer.parameters())
+    layer(torch.randn(1, 2)).sum().backward()
+    optimizer.step()
+    progress = Progress(step=step, position=8 * step, elapsed_s=1.5, best_step=1, best_si_sdri=2.5)
+    return TrainingState(progress, layer.state_dict(), optimizer.state_dict())
+
+
+def test_what_is_loaded_is_what_was_saved(tmp_path: Path):
+    assert load_state(tmp_path) is None and not has_state(tmp_path)
+    saved = state(3)
+    save_state(tmp_path / "state", saved)
+    loaded = load_state(tmp_path / "state")
+    assert loaded is not None and has_state(tmp_path / "state")
+    assert loaded.progress == saved.progress
+    assert all(torch.equal(loaded.model[key], value) for key, value in saved.model.items())
+    for index, moments in saved.optimizer["state"].items():
+        assert all(torch.equal(loaded.optimizer["state"][index][key], value) for key, value in moments.items())
+    assert loaded.optimizer["param_groups"] == saved.optimizer["param_groups"]
+
+
+def test_a_best_of_minus_infinity_survives(tmp_path: Path):
+    save_state(tmp_path, TrainingState(Progress(), {}, {}))
+    assert load_state(tmp_path).progress == Progress()
+
+
+def test_a_damaged_state_gives_way_to_the_one_before(tmp_path: Path):
+    for step in (1, 2, 3):
+        save_state(tmp_path, state(step))
+    assert load_state(tmp_path).progress.step == 3
+    content = (tmp_path / "last.pt").read_bytes()
+    (tmp_path / "last.pt").write_bytes(content[: len(content) // 2])
+    with pytest.warns(UserWarning, match=r"last\.pt: is damaged .* went back to previous\.pt"):
+        assert load_state(tmp_path).progress.step == 2
+    (tmp_path / "previous.pt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"delete .* to begin again"):
+        load_state(tmp_path)
+
+
+@pytest.mark.parametrize("killed_before", ["last.pt stepped aside", "next.pt took its place"])
+def test_a_kill_between_the_renames_loses_nothing(tmp_path: Path, killed_before: str):
+    save_state(tmp_path, state(1))
+    save_state(tmp_path / "other", state(2))
+    (tmp_path / "other" / "last.pt").rename(tmp_path / "next.pt")
+    if killed_before == "next.pt took its place":
+        (tmp_path / "last.pt").rename(tmp_path / "previous.pt")
+    assert load_state(tmp_path).progress.step == 2
+
+
+def test_nothing_is_unpickled(tmp_path: Path):
+    """A state that would run code when unpickled is refused, and does not run it."""
+
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"format_version": 1, "progress": Evil()}, tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load_state(tmp_path)
+    (tmp_path / "last.pt").write_bytes(pickle.dumps(Evil(), protocol=2))
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load_state(tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_full_disk_leaves_the_last_state(tmp_path: Path):
+    resource = pytest.importorskip("resource")
+    save_state(tmp_path, state(1))
+    large = state(2)
+    large.model["large"] = torch.zeros(1_000_000)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(WesepError, match="cannot be written"):
+            save_state(tmp_path, large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert load_state(tmp_path).progress.step == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_another_format_version_is_named(tmp_path: Path):
+    torch.save({"format_version": 99}, tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match="format version 99; this version reads 1"):
+        load_state(tmp_path)

@@ -1,0 +1,139 @@
+"""From a position in the run to a batch: the dataset, the sampler and the collation.
+
+Position n of a run with `epoch_size` E is sample n % E of epoch n // E. Batch k of rank r among W holds the positions
+(k W + r) B … (k W + r + 1) B - 1, so what is learned from, and in which order, depends on neither the number of workers
+nor on how the same global batch is spread over ranks; and a run resumes at its position.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from wesep_py.simulation import Simulator
+
+
+class SimulatedMixtures(Dataset[list[dict[str, Any]]]):
+    """The items that a mixture gives: one a target.
+
+    `dataset[epoch, index]` draws and renders a mixture and returns a list of dictionaries with `mixture`, `target`,
+    `enrollment` (float32 `[samples]`), `activity` (of the target, `[frames]` at 100 Hz) and `speaker` (its label).
+
+    Args:
+        simulator: gives the mixtures.
+        speaker_labels: a whole number for each speaker_id.
+        targets: `one`: the recipe's target; `all`: every speaker of the mixture.
+    """
+
+    def __init__(
+        self,
+        simulator: Simulator,
+        speaker_labels: Mapping[str, int],
+        targets: Literal["one", "all"] = "one",
+    ) -> None:
+        self.simulator = simulator
+        self.speaker_labels = dict(speaker_labels)
+        self.targets = targets
+
+    def __getitem__(self, key: tuple[int, int]) -> list[dict[str, Any]]:
+        epoch, index = key
+        sample = self.simulator.sample(epoch, index)
+        recipe = sample.recipe
+        chosen = range(len(recipe.sources)) if self.targets == "all" else [recipe.target]
+        return [
+            {
+                "mixture": sample.mixture,
+                "target": sample.targets[i],
+                "enrollment": sample.enrollments[i],
+                "activity": sample.activity[i],
+                "speaker": self.speaker_labels[recipe.sources[i].speaker_id],
+            }
+            for i in chosen
+        ]
+
+
+class PositionSampler(Sampler[list[tuple[int, int]]]):
+    """The batches of one rank, from a position on: lists of (epoch, index).
+
+    Args:
+        start: position (mixtures of the whole run, over all ranks) at which to begin.
+        num_batches: batches to give.
+        batch_size: mixtures in a batch of one rank.
+        epoch_size: mixtures in an epoch.
+        rank, world_size: which of how many.
+
+    >>> list(PositionSampler(start=0, num_batches=2, batch_size=2, epoch_size=3))
+    [[(0, 0), (0, 1)], [(0, 2), (1, 0)]]
+    """
+
+    def __init__(
+        self, start: int, num_batches: int, batch_size: int, epoch_size: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.start = start
+        self.num_batches = num_batches
+        self.batch_size = batch_size
+        self.epoch_size = epoch_size
+        self.rank = rank
+        self.world_size = world_size
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for batch in range(self.num_batches):
+            first = self.start + (batch * self.world_size + self.rank) * self.batch_size
+            yield [divmod(position, self.epoch_size) for position in range(first, first + self.batch_size)]
+
+
+def collate(mixtures: Sequence[list[dict[str, Any]]]) -> dict[str, torch.Tensor]:
+    """One batch of the items of all mixtures.
+
+    Returns:
+        `mixture`, `target` `[B, samples]`, `enrollment` `[B, longest]` padded with zeros at the end,
+        `enrollment_lengths` `[B]` in samples, `activity` `[B, frames]`, `speaker` `[B]`. Mixtures of different
+        lengths are padded likewise.
+    """
+    items = [item for mixture in mixtures for item in mixture]
+    batch = {key: _stack([item[key] for item in items]) for key in ("mixture", "target", "enrollment", "activity")}
+    batch["enrollment_lengths"] = torch.tensor([len(item["enrollment"]) for item in items])
+    batch["speaker"] = torch.tensor([item["speaker"] for item in items])
+    return batch
+
+
+def make_loader(
+    dataset: SimulatedMixtures, sampler: PositionSampler, workers: int, prefetch: int, pin_memory: bool = False
+) -> DataLoader[dict[str, torch.Tensor]]:
+    """The loader of a rank; workers use one CPU thread each and leave signals to the main process.
+
+    Ctrl-C, and a scheduler that ends a job, signal every process of a run; a worker that died of it would take the run
+    down before its state is saved. Workers end when the main process closes the loader, or is gone.
+    """
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        prefetch_factor=prefetch if workers else None,
+        worker_init_fn=_start_worker,
+    )
+
+
+def _start_worker(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+def _stack(arrays: Sequence[np.ndarray]) -> torch.Tensor:
+    # Allocated by torch, which aligns to 64 bytes. NumPy aligns to 16, and MKL's sums depend on the alignment in their
+    # last bit: the same batch would not always give the same gradient.
+    stacked = torch.zeros(len(arrays), max(len(array) for array in arrays))
+    for row, array in zip(stacked, arrays, strict=True):
+        row[: len(array)] = torch.from_numpy(array)
+    return stacked

@@ -1,0 +1,96 @@
+"""The folder that a run fills, and whether it may be continued with the configuration at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wesep_py.config import dump_yaml, load_yaml, to_plain
+from wesep_py.errors import ConfigError, WesepError
+from wesep_py.files import write_text
+from wesep_py.training.config import TrainConfig
+from wesep_py.training.state import has_state
+
+CHANGEABLE = (
+    "experiment", "data.root", "data.packed", "data.workers", "data.prefetch", "train.steps", "train.max_minutes",
+    "train.device", "train.threads", "train.max_nonfinite", "checkpoint", "validation", "log",
+)  # fmt: skip
+"""Keys that may change when a run is resumed: none of them alters a step, except how far the schedule goes."""
+
+
+class Experiment:
+    """Names of what a run writes.
+
+    ```
+    EXP/config.yaml            resolved, written before the first step
+    EXP/log.jsonl              one line a log step, one a validation
+    EXP/tensorboard/
+    EXP/state/                 last.pt, previous.pt: the training state; snapshots/
+    EXP/checkpoints/{best,last,average}/
+    ```
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.config_file = self.folder / "config.yaml"
+        self.log_file = self.folder / "log.jsonl"
+        self.tensorboard = self.folder / "tensorboard"
+        self.state = self.folder / "state"
+        self.snapshots = self.state / "snapshots"
+        self.checkpoints = self.folder / "checkpoints"
+
+    def has_state(self) -> bool:
+        """Whether there is a training state to go on from."""
+        return has_state(self.state)
+
+    def check(self, config: TrainConfig) -> None:
+        """Refuse to continue a run under another configuration.
+
+        Raises:
+            ConfigError: the folder holds a run whose configuration differs in keys that change the training, or is
+                a file.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ConfigError(f"experiment: {self.folder} is a file; name the folder that the run fills")
+        if not (self.has_state() and self.config_file.is_file()):
+            return
+        before = _flatten(load_yaml(self.config_file))
+        now = _flatten(to_plain(config))
+        differing = [
+            f"{key} (was {before.get(key, 'not set')}, is {now.get(key, 'not set')})"
+            for key in sorted({*before, *now})
+            if before.get(key) != now.get(key) and not _changeable(key)
+        ]
+        if differing:
+            raise ConfigError(
+                f"{self.folder}: holds a run with another configuration: {', '.join(differing)}; "
+                "name another experiment, or set these keys back"
+            )
+
+    def write_config(self, config: TrainConfig) -> None:
+        """Write the resolved configuration: every key, the defaults included.
+
+        Raises:
+            WesepError: the folder cannot be made or written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WesepError(f"{self.folder}: cannot be made ({error.strerror or error})") from error
+        write_text(self.config_file, dump_yaml(to_plain(config)))
+
+
+def _changeable(key: str) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE)
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}, "c": [2]}` as `{"a.b": 1, "c[0]": 2}`; an empty collection stands as itself."""
+    if isinstance(value, Mapping) and value:
+        nested = ((f"{prefix}.{key}" if prefix else str(key), item) for key, item in value.items())
+    elif isinstance(value, (list, tuple)) and value:
+        nested = ((f"{prefix}[{index}]", item) for index, item in enumerate(value))
+    else:
+        return {prefix: value}
+    return {key: leaf for name, item in nested for key, leaf in _flatten(item, name).items()}

@@ -1,0 +1,124 @@
+"""The models a run gives: checkpoints named `best`, `last` and `average`, each with its provenance and card."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from wesep_py import checkpoint
+from wesep_py.config import to_plain
+from wesep_py.corpus import Utterance
+from wesep_py.errors import CheckpointError
+from wesep_py.training.config import TrainConfig
+from wesep_py.training.experiment import Experiment
+from wesep_py.training.state import Progress
+
+
+@dataclass(frozen=True)
+class CorpusSummary:
+    """How much speech a model was trained on."""
+
+    utterances: int
+    speakers: int
+    hours: float
+
+    @classmethod
+    def of(cls, utterances: Sequence[Utterance]) -> CorpusSummary:
+        """The summary of a list of utterances."""
+        speakers = {utterance.speaker_id for utterance in utterances}
+        return cls(len(utterances), len(speakers), round(sum(u.duration_s for u in utterances) / 3600, 3))
+
+
+class Results:
+    """Writes the checkpoints of a run.
+
+    Args:
+        experiment: where to.
+        config: the run's.
+        model_config: the network's resolved configuration.
+        corpus: what was trained on.
+    """
+
+    def __init__(
+        self, experiment: Experiment, config: TrainConfig, model_config: dict[str, Any], corpus: CorpusSummary
+    ) -> None:
+        self._experiment = experiment
+        self._config = config
+        self._model_config = model_config
+        self.corpus = corpus
+
+    def save(
+        self,
+        name: str,
+        state_dict: Mapping[str, torch.Tensor],
+        progress: Progress,
+        validation: Mapping[str, float] | None = None,
+        averaged: int = 1,
+    ) -> None:
+        """Write `checkpoints/name`.
+
+        Args:
+            name: `best`, `last` or `average`.
+            state_dict: the network's.
+            progress: where the run stood.
+            validation: the numbers of these weights, if they were validated.
+            averaged: of how many snapshots the weights are the mean.
+        """
+        training = {key: value for key, value in to_plain(self._config).items() if key != "model"}
+        provenance: dict[str, Any] = {
+            "made_by": "wesep train",
+            "command": sys.argv,
+            "step": progress.step,
+            "mixtures": progress.position,
+            "hours_trained": round(progress.elapsed_s / 3600, 3),
+            "snapshots_averaged": averaged,
+            "corpus": to_plain(self.corpus),
+            "validation": None if validation is None else self._protocol(validation),
+            "training": training,
+        }
+        checkpoint.save(
+            self._experiment.checkpoints / name,
+            self._model_config,
+            {key: tensor.detach().cpu() for key, tensor in state_dict.items()},
+            provenance,
+            self._card(name, provenance),
+        )
+
+    def is_final(self, progress: Progress) -> bool:
+        """Whether the run's `average` is of the step at which it stands."""
+        try:
+            provenance = checkpoint.load(self._experiment.checkpoints / "average").provenance
+        except CheckpointError:
+            return False
+        return bool(provenance.get("step") == progress.step)
+
+    def _protocol(self, validation: Mapping[str, float]) -> dict[str, Any]:
+        chosen = to_plain(self._config.validation)
+        numbers = {key: round(value, 4) for key, value in validation.items() if math.isfinite(value)}
+        return {**numbers, "trials": {key: chosen[key] for key in ("trials", "enrollment", "condition", "limit")}}
+
+    def _card(self, name: str, provenance: Mapping[str, Any]) -> str:
+        corpus, validation = self.corpus, provenance["validation"]
+        lines = [
+            f"# {self._experiment.folder.name} ({name})",
+            "",
+            f"Target speaker extraction, {self._model_config['sample_rate']} Hz, "
+            f"backbone {self._model_config['backbone']['name']}.",
+            "",
+            f"- trained for {provenance['step']} steps ({provenance['hours_trained']} h) on mixtures simulated from "
+            f"{corpus.hours} h of {corpus.speakers} speakers ({', '.join(self._config.data.train)})",
+        ]
+        if provenance["snapshots_averaged"] > 1:
+            lines.append(f"- weights: the mean of {provenance['snapshots_averaged']} snapshots")
+        if validation is not None:
+            lines.append(
+                f"- validation ({validation['trials']['trials']}, {validation['trials']['condition']}, "
+                f"{validation['count']:.0f} trials): SI-SDRi {validation['si_sdri']:.2f} dB, "
+                f"accuracy {validation['accuracy']:.3f}, confusion {validation['confusion']:.3f}"
+            )
+        return "\n".join(lines) + "\n"

@@ -1,0 +1,229 @@
+"""The loop: steps, logs, validation, saving, until the run is done or asked to stop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from wesep_py.errors import WesepError
+from wesep_py.extractor import TargetSpeakerExtractor
+from wesep_py.training.average import Snapshots
+from wesep_py.training.config import TrainConfig
+from wesep_py.training.experiment import Experiment
+from wesep_py.training.interrupt import StopRequest, TrainingInterrupted
+from wesep_py.training.logs import RunLog
+from wesep_py.training.progress import Throughput, TrainingBar, spell_duration
+from wesep_py.training.results import Results
+from wesep_py.training.schedule import learning_rate_factor, progress
+from wesep_py.training.state import Progress, TrainingState, save_state
+from wesep_py.training.step import Stepper, StepResult
+from wesep_py.training.validate import Validation, means, summarise
+
+
+@dataclass
+class Parts:
+    """What a trainer works with; the log is there in the first process only."""
+
+    fabric: Fabric
+    config: TrainConfig
+    experiment: Experiment
+    network: TargetSpeakerExtractor
+    stepper: Stepper
+    optimizer: torch.optim.Optimizer
+    validation: Validation | None
+    results: Results
+    bar: TrainingBar
+    log: RunLog | None
+    stop: StopRequest
+
+
+class Trainer:
+    """A run from where it stands to its end.
+
+    Args:
+        parts: what it works with.
+        state: where it stands; changed as the run goes on.
+    """
+
+    def __init__(self, parts: Parts, state: Progress) -> None:
+        self._parts = parts
+        self.progress = state
+        self._throughput = Throughput()
+        self._sums: dict[str, float] = {}
+        self._summed = 0
+        self._saved_step = state.step
+        self._stop_asked = False
+        self._elapsed_before = state.elapsed_s
+        self._session_start = time.perf_counter()
+
+    @property
+    def done(self) -> float:
+        """Share of the run that is done, 0 to 1."""
+        loop = self._parts.config.train
+        return progress(self.progress.step, loop.steps, self.progress.elapsed_s, loop.max_minutes)
+
+    def run(self, batches: Iterator[dict[str, torch.Tensor]]) -> None:
+        """Train until the end.
+
+        Args:
+            batches: of this rank, from `progress.position` on.
+
+        Raises:
+            TrainingInterrupted: a stop was asked for; the state is saved.
+            WesepError: too many steps in a row were not finite.
+        """
+        every = self._parts.config.validation.every_steps if self._parts.config.validation else 0
+        if every and self.progress.step and self.progress.step % every == 0:
+            self._validate()
+        self._throughput.reset()
+        while self.done < 1.0:
+            self._step(batches)
+            step = self.progress.step
+            if self._stop_asked:
+                self._interrupt()
+            if every and step % every == 0:
+                self._validate()
+            if step % self._parts.config.checkpoint.every_steps == 0:
+                self._save()
+        self._finish()
+
+    def _step(self, batches: Iterator[dict[str, torch.Tensor]]) -> None:
+        config, state, world = self._parts.config, self.progress, self._parts.fabric.world_size
+        lr = config.optim.lr * learning_rate_factor(config.schedule, state.step, self.done)
+        result = self._parts.stepper.step(
+            (self._next(batches) for _ in range(config.train.accumulate)), state.step, lr, self._share
+        )
+        stop, state.elapsed_s = result.shared
+        self._stop_asked = stop > 0
+        state.step += 1
+        state.position += config.train.batch_size * config.train.accumulate * world
+        self._count(result)
+        is_log_step = state.step % config.log.every_steps == 0
+        rates = self._throughput.rates()
+        text = (
+            f"step {state.step}/{config.train.steps}  loss {result.losses['loss']:.3f}  "
+            f"{rates['audio_s_per_s']:.1f} audio s/s  data wait {100 * rates['data_wait']:.0f} %"
+        )
+        self._parts.bar.update(self.done, text, is_log_step)
+        if is_log_step:
+            self._write_log(lr, rates)
+
+    def _next(self, batches: Iterator[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        start = time.perf_counter()
+        batch = next(batches)
+        self._throughput.waited(time.perf_counter() - start)
+        seconds = batch["target"].numel() / self._parts.network.sample_rate
+        self._throughput.trained(seconds * self._parts.fabric.world_size)
+        return batch
+
+    def _share(self) -> list[float]:
+        elapsed_s = self._elapsed_before + time.perf_counter() - self._session_start
+        return [float(self._parts.stop.requested), elapsed_s]
+
+    def _count(self, result: StepResult) -> None:
+        state, limit = self.progress, self._parts.config.train.max_nonfinite
+        if result.stepped:
+            state.skipped_in_a_row = 0
+            for key, value in {**result.losses, "grad_norm": result.grad_norm}.items():
+                self._sums[key] = self._sums.get(key, 0.0) + value
+            self._summed += 1
+            return
+        state.skipped += 1
+        state.skipped_in_a_row += 1
+        if state.skipped_in_a_row >= limit:
+            raise WesepError(
+                f"step {state.step}: loss or gradient was not finite {limit} steps in a row; lower optim.lr or "
+                f"optim.clip_norm (the state of step {self._saved_step} is in {self._parts.experiment.state})"
+            )
+
+    def _write_log(self, lr: float, rates: dict[str, float]) -> None:
+        state = self.progress
+        values: dict[str, Any] = {key: total / self._summed for key, total in self._sums.items()}
+        values |= {"lr": lr, **rates, "skipped": state.skipped, "elapsed_s": round(state.elapsed_s, 2)}
+        values["epoch"] = state.position / self._parts.config.train.epoch_size
+        if self._parts.log:
+            self._parts.log.write("train", state.step, values)
+        self._sums, self._summed = {}, 0
+        self._throughput.reset()
+
+    def _validate(self, kind: str = "validation") -> dict[str, float] | None:
+        """Validate the network as it is; keep it as the best if it is (the average is not compared)."""
+        parts, state = self._parts, self.progress
+        if parts.validation is None or (kind == "validation" and state.validated_step == state.step):
+            return None
+        parts.bar.say(f"step {state.step}: {kind.replace('_', ' ')} …")
+        asked = parts.stop
+        wanted = parts.config.log.audio_samples if parts.log else 0
+        found = parts.validation.run(
+            parts.network, parts.fabric.device, wanted, lambda: asked.requested and parts.fabric.world_size == 1
+        )
+        if found is None:
+            self._interrupt()
+        scores, examples = found
+        sums = summarise(scores)
+        own = torch.tensor(list(sums.values()), dtype=torch.float64, device=parts.fabric.device)
+        added = parts.fabric.all_reduce(own, reduce_op="sum")
+        numbers = means(dict(zip(sums, added.tolist(), strict=True)))
+        if parts.log:
+            parts.log.write(kind, state.step, numbers)
+            for example in examples:
+                for name in ("mixture", "reference", "estimate"):
+                    waveform = getattr(example, name)
+                    parts.log.audio(f"{example.name}/{name}", state.step, waveform, parts.network.sample_rate)
+        parts.bar.say(
+            f"step {state.step}: SI-SDRi {numbers['si_sdri']:.2f} dB, accuracy {numbers['accuracy']:.3f}, "
+            f"confusion {numbers['confusion']:.3f} ({numbers['count']:.0f} trials"
+            + (f", {numbers['missing']:.0f} without a result)" if numbers["missing"] else ")")
+        )
+        if kind == "validation":
+            state.validated_step = state.step
+            if math.isfinite(numbers["si_sdri"]) and numbers["si_sdri"] > state.best_si_sdri:
+                state.best_si_sdri, state.best_step = numbers["si_sdri"], state.step
+                if parts.fabric.is_global_zero:
+                    parts.results.save("best", parts.network.state_dict(), state, numbers)
+        self._throughput.reset()
+        return numbers
+
+    def _save(self, snapshot: bool = True) -> None:
+        """Write weights and state: everything a resumed run needs, the state last."""
+        parts, state = self._parts, self.progress
+        if parts.fabric.is_global_zero:
+            weights = parts.network.state_dict()
+            if snapshot:
+                Snapshots(parts.experiment.snapshots, parts.config.checkpoint.keep).save(state.step, weights)
+            parts.results.save("last", weights, state)
+            save_state(parts.experiment.state, TrainingState(state, weights, parts.optimizer.state_dict()))
+        self._saved_step = state.step
+        parts.fabric.barrier()
+
+    def _interrupt(self) -> None:
+        config = self._parts.config
+        self._save(snapshot=self.progress.step % config.checkpoint.every_steps == 0)
+        steps = config.train.steps
+        raise TrainingInterrupted(
+            f"stopped at step {self.progress.step} of {steps}; the state is saved in "
+            f"{self._parts.experiment.folder}: run the same command again to go on"
+        )
+
+    def _finish(self) -> None:
+        """The end of a run: a last validation, a last checkpoint, the average of the newest snapshots."""
+        parts, state = self._parts, self.progress
+        numbers = self._validate()
+        self._save()
+        snapshots = Snapshots(parts.experiment.snapshots, parts.config.checkpoint.keep)
+        count = min(parts.config.checkpoint.average, len(snapshots))
+        parts.network.load_state_dict(snapshots.average(count))
+        numbers = self._validate("validation_average") if count > 1 else numbers
+        if parts.fabric.is_global_zero:
+            parts.results.save("average", parts.network.state_dict(), state, numbers, averaged=count)
+        parts.fabric.barrier()
+        parts.bar.say(
+            f"finished: {state.step} steps in {spell_duration(state.elapsed_s)}, {state.skipped} skipped; "
+            f"the model is {parts.experiment.checkpoints / 'average'}"
+        )
