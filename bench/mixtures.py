@@ -13,9 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from wesep_py.corpus import pack, read_manifest
+from wesep_py.corpus import find_noises, pack, read_manifest
 from wesep_py.simulation import NoiseConfig, RoomConfig, SimulationConfig, Simulator
-from wesep_py.simulation.sources import find_noises
 
 SAMPLE_RATE = 16000
 ROUNDS = 10

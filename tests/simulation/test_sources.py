@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from wesep_py.config import construct, load_yaml
-from wesep_py.corpus import Utterance, write_manifest
+from wesep_py.corpus import Utterance, find_noises, write_manifest
 from wesep_py.errors import ConfigError, InputError
-from wesep_py.simulation.sources import CorpusConfig, find_noises, make_simulator
+from wesep_py.simulation.sources import CorpusConfig, make_simulator
 
 SHIPPED = sorted((Path(__file__).resolve().parents[2] / "simulation").glob("*.yaml"))
 

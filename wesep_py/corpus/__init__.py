@@ -7,6 +7,7 @@ from wesep_py.corpus.manifest import read_manifest, write_manifest
 from wesep_py.corpus.mixtures import Mixture, TrialNoise, TrialSource, read_mixtures
 from wesep_py.corpus.packed import PackedReader, pack
 from wesep_py.corpus.reader import FileReader, Reader
+from wesep_py.corpus.recordings import find_noises, read_speech
 from wesep_py.corpus.speakers import Speaker, read_speakers, speaker_of
 from wesep_py.corpus.toy import make_toy_corpus
 from wesep_py.corpus.trials import Trial, read_trials
@@ -23,6 +24,7 @@ __all__ = [
     "TrialSource",
     "Utterance",
     "find_audio",
+    "find_noises",
     "make_toy_corpus",
     "pack",
     "read_kaldi",
@@ -32,6 +34,7 @@ __all__ = [
     "read_mixtures",
     "read_speaker_folders",
     "read_speakers",
+    "read_speech",
     "read_trials",
     "speaker_of",
     "write_manifest",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,15 +16,9 @@ from wesep_py.metrics import attenuation_db, is_silent
 if TYPE_CHECKING:
     from wesep_py.corpus.trials import Trial
     from wesep_py.inference import Extractor
-    from wesep_py.simulation.trials import TrialAudio
+    from wesep_py.simulation.trials import Condition, TrialAudio
 
 log = logging.getLogger(__name__)
-
-Condition = Literal["clean", "noisy"]
-CONDITIONS: dict[str, str] = {
-    "clean": "speakers only (LibriMix mix_clean)",
-    "noisy": "speakers and noise (LibriMix mix_both)",
-}
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from wesep_py import __version__
 from wesep_py.evaluation.bootstrap import DEFINITION as INTERVAL
-from wesep_py.evaluation.extraction import CONDITIONS
 from wesep_py.metrics import DEFINITIONS, METRICS
+from wesep_py.simulation.trials import CONDITIONS
 
 if TYPE_CHECKING:
     from wesep_py.corpus.trials import Trial

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from wesep_py.errors import InputError, OutputExistsError, WesepError, nearest
 from wesep_py.evaluation import protocol
-from wesep_py.evaluation.extraction import CONDITIONS, Condition, Extracted, extract, render
+from wesep_py.evaluation.extraction import Extracted, extract, render
 from wesep_py.evaluation.record import TrialRecord
 from wesep_py.evaluation.scoring import ScoringJob, ScoringPool
 from wesep_py.evaluation.speakers import Speakers, age_group, gender_pair
 from wesep_py.evaluation.summary import summarise
 from wesep_py.files import write_json, write_text
 from wesep_py.metrics import check_metrics
+from wesep_py.simulation.trials import CONDITIONS, Condition
 
 if TYPE_CHECKING:
     from wesep_py.corpus.trials import Trial

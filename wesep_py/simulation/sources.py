@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wesep_py.audio.files import info
-from wesep_py.corpus import FileReader, Reader, Utterance, find_audio, read_manifest
-from wesep_py.errors import InputError
+from wesep_py.corpus import FileReader, Reader, find_noises, read_speech
 from wesep_py.simulation.config import SimulationConfig
 from wesep_py.simulation.draw import Simulator
-
-MANIFEST_SUFFIXES = (".jsonl", ".csv")
 
 
 @dataclass(frozen=True)
@@ -61,36 +56,7 @@ def make_simulator(config: CorpusConfig, reader: Reader | None = None) -> Simula
             `Simulator`.
     """
     root = None if config.root is None else Path(config.root)
-    base = Path.cwd() if root is None else root
-    utterances = [u for name in config.speech for u in read_manifest(base / name, root)]
-    noises = find_noises(config.noise, base)
+    utterances = read_speech(config.speech, root)
+    noises = find_noises(config.noise, Path.cwd() if root is None else root)
     reader = FileReader(config.sample_rate) if reader is None else reader
     return Simulator(config.simulation, utterances, noises, reader, config.seed)
-
-
-def find_noises(names: Sequence[str], root: Path) -> list[Utterance]:
-    """Noise recordings as utterances of a speaker `noise`.
-
-    Args:
-        names: manifests, audio files, or folders, all of whose audio files are taken; relative to `root`.
-        root: a folder.
-
-    Raises:
-        InputError: a name that stands for nothing, or a folder without audio.
-    """
-    noises: list[Utterance] = []
-    for name in names:
-        path = root / name
-        if path.suffix in MANIFEST_SUFFIXES:
-            noises.extend(read_manifest(path, root))
-            continue
-        files = list(find_audio(path)) if path.is_dir() else [path]
-        if not files or not all(file.is_file() for file in files):
-            raise InputError(f"noise: {path} is no manifest, no audio file and no folder that holds any")
-        for file in files:
-            place = file.relative_to(root) if file.is_relative_to(root) else file
-            noise_id = "noise/" + "/".join(
-                "_".join(part.split()) for part in place.with_suffix("").parts if part != "/"
-            )
-            noises.append(Utterance(noise_id, "noise", file, info(file).duration_s))
-    return noises

@@ -16,7 +16,10 @@ from wesep_py.errors import InputError, nearest
 from wesep_py.simulation.noise import loop
 
 Condition = Literal["clean", "noisy"]
-CONDITIONS = ("clean", "noisy")
+CONDITIONS: dict[str, str] = {
+    "clean": "speakers only (LibriMix mix_clean)",
+    "noisy": "speakers and noise (LibriMix mix_both)",
+}
 
 Waveform = NDArray[np.float32]
 

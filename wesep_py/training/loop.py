@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from wesep_py.corpus import Utterance
+from wesep_py.corpus import Utterance, find_noises, read_speech
 from wesep_py.errors import CheckpointError
 from wesep_py.extractor import TargetSpeakerExtractor, build_network
 from wesep_py.simulation import Simulator
@@ -25,7 +25,7 @@ from wesep_py.training.logs import RunLog
 from wesep_py.training.optim import build_optimizer
 from wesep_py.training.progress import TrainingBar
 from wesep_py.training.results import CorpusSummary, Results
-from wesep_py.training.sources import make_reader, read_noises, read_speech
+from wesep_py.training.sources import make_reader
 from wesep_py.training.state import Progress, TrainingState, load_state
 from wesep_py.training.step import Stepper
 from wesep_py.training.trainer import Parts, Trainer
@@ -88,7 +88,8 @@ def _train(config: TrainConfig, fabric: Fabric, stop: StopRequest) -> TrainResul
     torch.manual_seed(config.seed)
     network = build_network(config.model)
     criterion = Criterion(config.loss)
-    speech, noises = read_speech(config.data), read_noises(config.data)
+    root = Path(config.data.root)
+    speech, noises = read_speech(config.data.train, root), find_noises(config.data.noise, root)
     results = Results(experiment, config, network.config, CorpusSummary.of(speech))
     state = load_state(experiment.state)
     trainer_progress = state.progress if state else Progress()

@@ -1,4 +1,4 @@
-"""From the configuration's `data` to utterances, noises and a reader of their samples."""
+"""From the configuration's `data` to a reader of its recordings."""
 
 from __future__ import annotations
 
@@ -6,48 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from wesep_py.audio import info
-from wesep_py.corpus import FileReader, PackedReader, Reader, Utterance, pack, read_manifest
-from wesep_py.errors import InputError
+from wesep_py.corpus import FileReader, PackedReader, Reader, Utterance, pack
 from wesep_py.training.config import DataConfig
-
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
-
-
-def read_speech(config: DataConfig) -> list[Utterance]:
-    """The utterances of all manifests of `data.train`.
-
-    Raises:
-        InputError: a manifest is missing or malformed, or an utterance stands in two of them.
-    """
-    root = Path(config.root)
-    utterances = [u for name in config.train for u in read_manifest(_under(root, name), root)]
-    seen: set[str] = set()
-    for utterance in utterances:
-        if utterance.utterance_id in seen:
-            raise InputError(f"data.train: utterance {utterance.utterance_id!r} is in two manifests; name it once")
-        seen.add(utterance.utterance_id)
-    return utterances
-
-
-def read_noises(config: DataConfig) -> list[Utterance]:
-    """The recordings of `data.noise`: of manifests, of folders (all audio files below them), and single files.
-
-    Raises:
-        InputError: a name that stands for nothing, a folder without audio.
-    """
-    root = Path(config.root)
-    noises: list[Utterance] = []
-    for name in config.noise:
-        path = _under(root, name)
-        if path.suffix in (".jsonl", ".csv"):
-            noises.extend(read_manifest(path, root))
-            continue
-        files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.suffix.lower() in AUDIO_SUFFIXES)
-        if not files:
-            raise InputError(f"data.noise: {path} is no manifest, no audio file and no folder that holds any")
-        noises.extend(_noise(file, root) for file in files)
-    return noises
 
 
 def make_reader(
@@ -72,14 +32,3 @@ def make_reader(
         Path(config.packed).parent.mkdir(parents=True, exist_ok=True)
         pack(recordings, config.packed, sample_rate, os.cpu_count() or 1, on_progress)
     return PackedReader(config.packed)
-
-
-def _noise(file: Path, root: Path) -> Utterance:
-    """A noise recording; its id is its path under the root."""
-    name = Path(os.path.relpath(file, root)).with_suffix("").as_posix()
-    return Utterance(f"noise:{'_'.join(name.split())}", "noise", file, info(file).duration_s)
-
-
-def _under(root: Path, name: str) -> Path:
-    """The path under the root; an absolute one as it is."""
-    return root / name

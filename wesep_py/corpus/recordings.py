@@ -1,0 +1,63 @@
+"""From names in a configuration to recordings: speech by manifests, noise also by files and folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from wesep_py.audio.files import info
+from wesep_py.corpus.folders import find_audio
+from wesep_py.corpus.manifest import read_manifest
+from wesep_py.corpus.utterance import Utterance
+from wesep_py.errors import InputError
+
+MANIFEST_SUFFIXES = (".jsonl", ".csv")
+
+
+def read_speech(names: Sequence[str], root: Path | None = None) -> list[Utterance]:
+    """The utterances of several manifests.
+
+    Args:
+        names: manifests, relative to `root`.
+        root: a folder, from which paths inside the manifests start too; `None`: the working folder for the names, and
+            each manifest's own folder for the paths inside it.
+
+    Raises:
+        InputError: a manifest is missing or malformed, or an utterance stands in two of them.
+    """
+    base = Path.cwd() if root is None else root
+    utterances = [utterance for name in names for utterance in read_manifest(base / name, root)]
+    seen: set[str] = set()
+    for utterance in utterances:
+        if utterance.utterance_id in seen:
+            raise InputError(f"speech: utterance {utterance.utterance_id!r} is in two manifests; name it once")
+        seen.add(utterance.utterance_id)
+    return utterances
+
+
+def find_noises(names: Sequence[str], root: Path) -> list[Utterance]:
+    """Noise recordings as utterances of a speaker `noise`.
+
+    Args:
+        names: manifests, audio files, or folders, all of whose audio files are taken; relative to `root`.
+        root: a folder.
+
+    Raises:
+        InputError: a name that stands for nothing, or a folder without audio.
+    """
+    noises: list[Utterance] = []
+    for name in names:
+        path = root / name
+        if path.suffix in MANIFEST_SUFFIXES:
+            noises.extend(read_manifest(path, root))
+            continue
+        files = list(find_audio(path)) if path.is_dir() else [path]
+        if not files or not all(file.is_file() for file in files):
+            raise InputError(f"noise: {path} is no manifest, no audio file and no folder that holds any")
+        for file in files:
+            place = file.relative_to(root) if file.is_relative_to(root) else file
+            noise_id = "noise/" + "/".join(
+                "_".join(part.split()) for part in place.with_suffix("").parts if part != "/"
+            )
+            noises.append(Utterance(noise_id, "noise", file, info(file).duration_s))
+    return noises
