@@ -1,0 +1,52 @@
+# make demo    install what is needed into .venv and show it working (under five minutes once installed)
+# make test    lint, format check and the tests that take seconds
+# make help    the rest
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+THREADS ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow test-gpu lint format clean
+
+help:
+	@echo "make demo       show it working: pictures and sound in demo/"
+	@echo "make test       lint and the tests that take seconds"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-gpu   the tests that need a CUDA device"
+	@echo "make lint       ruff: errors and format"
+	@echo "make format     ruff: put the format right"
+	@echo "make clean      remove .venv, demo/ and caches"
+
+# Installed once for each set of extras; an environment that already has everything is left as it is.
+$(VENV)/.ready-%: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python .ci/ready $* || $(BIN)/python -m pip install -c constraints.txt -e '.[$*]'
+	@$(BIN)/python .ci/ready $*
+	@touch $@
+
+demo: $(VENV)/.ready-demo
+	$(BIN)/wesep demo -o demo --overwrite
+
+lint: $(VENV)/.ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.ready-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -m 'not slow and not gpu'
+
+test-slow: $(VENV)/.ready-dev
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -m 'slow and not gpu'
+
+test-gpu: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -m gpu
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

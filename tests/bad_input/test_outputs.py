@@ -1,0 +1,102 @@
+"""Outputs that cannot be written: said before anything is computed, or nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+
+@pytest.fixture
+def recording(tiny_speech: Path) -> Path:
+    return tiny_speech / "anna" / "anna-0.wav"
+
+
+@pytest.fixture
+def arguments(recording: Path, tiny_model: Path) -> list[str]:
+    return ["extract", str(recording), "--enroll", str(recording), "--model", str(tiny_model), "--device", "cpu", "-o"]
+
+
+def test_an_output_that_exists(wesep, arguments: list[str], tmp_path: Path):
+    (tmp_path / "out.wav").write_bytes(b"precious")
+    ran = wesep(*arguments, tmp_path / "out.wav")
+    assert ran.status == 2
+    assert "out.wav: exists already" in ran.message and "--overwrite" in ran.message
+    assert (tmp_path / "out.wav").read_bytes() == b"precious"
+
+
+def test_an_output_in_a_folder_that_does_not_exist(wesep, arguments: list[str], tmp_path: Path):
+    ran = wesep(*arguments, tmp_path / "no" / "out.wav")
+    assert ran.status == 2 and f"{tmp_path / 'no'} does not exist; create it first" in ran.message
+
+
+def test_an_output_of_a_format_that_cannot_be_written(wesep, arguments: list[str], tmp_path: Path):
+    ran = wesep(*arguments, tmp_path / "out.docx")
+    assert ran.status == 2 and "out.docx" in ran.message and ".flac" in ran.message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_output_is_found_before_the_model_is_loaded(wesep, recording: Path, tmp_path: Path):
+    (tmp_path / "out.wav").touch()
+    ran = wesep("extract", recording, "--enroll", recording, "--model", "no-such-model", "-o", tmp_path / "out.wav")
+    assert "exists already" in ran.message
+
+
+LIMITED = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+from wesep_py.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the limit on file size is POSIX")
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
+def test_a_disk_that_fills_while_writing(arguments: list[str], tmp_path: Path, suffix: str):
+    # A file may not grow past 50 kB here, which to the program is a disk without room.
+    rng = np.random.default_rng(0)
+    soundfile.write(tmp_path / "long.wav", 0.1 * rng.standard_normal(16000 * 30), 16000)
+    arguments[1] = str(tmp_path / "long.wav")
+    output = tmp_path / "out" / f"result{suffix}"
+    output.parent.mkdir()
+    output.write_bytes(b"precious")
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, *arguments, str(output), "--overwrite"], capture_output=True, text=True
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("\n") == 1 and str(output) in done.stderr and "Traceback" not in done.stderr
+    assert output.read_bytes() == b"precious"
+    assert list(output.parent.iterdir()) == [output]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the limit on file size is POSIX")
+def test_a_disk_that_fills_while_a_voice_print_is_written(recording: Path, tiny_model: Path, tmp_path: Path):
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", LIMITED, "enroll", str(recording), "-o", str(tmp_path / "a.voice")),
+            *("--model", str(tiny_model), "--device", "cpu"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "a.voice: writing failed" in done.stderr and done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_results_that_cannot_be_printed(arguments: list[str], tmp_path: Path):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "wesep_py.cli.main", *arguments, str(tmp_path / "out.wav"), "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode != 0 and "No space left" in done.stderr
+    assert soundfile.info(tmp_path / "out.wav").frames > 0

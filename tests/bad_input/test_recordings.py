@@ -1,0 +1,168 @@
+"""Recordings that are wrong or odd, as mixture and as enrollment: one line and status 2, or a sound result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+RNG = np.random.default_rng(0)
+NOISE = (0.1 * RNG.standard_normal(24000)).astype(np.float32)
+
+
+@pytest.fixture
+def good(tiny_speech: Path) -> Path:
+    return tiny_speech / "anna" / "anna-0.wav"
+
+
+@pytest.fixture
+def extract(wesep, tiny_model: Path, tmp_path: Path) -> Callable:
+    """Extract with the tiny model to `out.wav`."""
+
+    def run(mixture: Path, enrollment: Path):
+        common = ["--model", tiny_model, "--device", "cpu"]
+        return wesep("extract", mixture, "--enroll", enrollment, "-o", tmp_path / "out.wav", *common)
+
+    return run
+
+
+def missing(path: Path) -> None:
+    assert not path.exists()
+
+
+def empty(path: Path) -> None:
+    path.touch()
+
+
+def text(path: Path) -> None:
+    path.write_text("This is a shopping list, not a recording.\n" * 50)
+
+
+def truncated(path: Path) -> None:
+    soundfile.write(path, NOISE, 16000)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def truncated_in_its_header(path: Path) -> None:
+    soundfile.write(path, NOISE, 16000)
+    path.write_bytes(path.read_bytes()[:20])
+
+
+def zero_length(path: Path) -> None:
+    soundfile.write(path, NOISE[:0], 16000)
+
+
+def not_a_number(path: Path) -> None:
+    samples = NOISE.copy()
+    samples[1234] = np.nan
+    soundfile.write(path, samples, 16000, subtype="FLOAT")
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+UNREADABLE = {
+    missing: "no such file",
+    empty: "empty file",
+    text: "not audio",
+    truncated: "cut short",
+    truncated_in_its_header: "bad.wav",
+    zero_length: "no samples",
+    not_a_number: "not finite",
+    folder: "holds no recordings",
+}
+
+
+@pytest.mark.parametrize(("make", "reason"), UNREADABLE.items(), ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize("role", ["mixture", "enrollment"])
+def test_a_recording_that_cannot_be_read(extract, good: Path, tmp_path: Path, make, reason: str, role: str):
+    bad = tmp_path / "bad.wav"
+    make(bad)
+    ran = extract(bad, good) if role == "mixture" else extract(good, bad)
+    assert ran.status == 2, ran
+    assert str(bad) in ran.message and reason in ran.message
+    assert ran.out == ""
+    assert not (tmp_path / "out.wav").exists()
+
+
+def test_a_silent_enrollment(extract, good: Path, tmp_path: Path):
+    soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
+    ran = extract(good, tmp_path / "silent.wav")
+    assert ran.status == 2 and "silent.wav: is silent" in ran.message
+
+
+def test_a_silent_mixture_gives_silence(extract, good: Path, tmp_path: Path):
+    soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
+    assert extract(tmp_path / "silent.wav", good).status == 0
+    result, _ = soundfile.read(tmp_path / "out.wav")
+    assert len(result) == 16000 and not result.any()
+
+
+def test_an_enrollment_that_is_too_short(extract, good: Path, tmp_path: Path):
+    soundfile.write(tmp_path / "short.wav", NOISE[:400], 16000)
+    ran = extract(good, tmp_path / "short.wav")
+    assert ran.status == 2 and "0.025 s" in ran.message and "at least 0.1 s" in ran.message
+
+
+@pytest.mark.parametrize("num_samples", [1, 100, 511])
+def test_a_mixture_shorter_than_a_window(extract, good: Path, tmp_path: Path, num_samples: int):
+    soundfile.write(tmp_path / "short.wav", NOISE[:num_samples], 16000)
+    assert extract(tmp_path / "short.wav", good).status == 0
+    assert soundfile.info(tmp_path / "out.wav").frames == num_samples
+
+
+def test_an_enrollment_just_long_enough(extract, good: Path, tmp_path: Path):
+    soundfile.write(tmp_path / "short.wav", NOISE[:800], 8000)
+    assert extract(good, tmp_path / "short.wav").status == 0
+
+
+def clipped(path: Path) -> None:
+    soundfile.write(path, np.clip(NOISE * 30, -1, 1), 16000)
+
+
+def stereo(path: Path) -> None:
+    soundfile.write(path, np.stack([NOISE, -NOISE], axis=1), 16000)
+
+
+def eight_bit(path: Path) -> None:
+    soundfile.write(path, NOISE, 16000, subtype="PCM_U8")
+
+
+def eight_khz(path: Path) -> None:
+    soundfile.write(path, NOISE, 8000)
+
+
+def forty_eight_khz(path: Path) -> None:
+    soundfile.write(path, NOISE, 48000)
+
+
+def louder_than_full_scale(path: Path) -> None:
+    soundfile.write(path, 20 * NOISE, 16000, subtype="FLOAT")
+
+
+@pytest.mark.parametrize(
+    "make", [clipped, stereo, eight_bit, eight_khz, forty_eight_khz, louder_than_full_scale], ids=lambda m: m.__name__
+)
+@pytest.mark.parametrize("role", ["mixture", "enrollment"])
+def test_a_recording_that_is_odd_but_sound(extract, good: Path, tmp_path: Path, make, role: str):
+    odd = tmp_path / "odd.wav"
+    make(odd)
+    ran = extract(odd, good) if role == "mixture" else extract(good, odd)
+    assert ran.status == 0, ran.err
+    given, got = soundfile.info(odd if role == "mixture" else good), soundfile.info(tmp_path / "out.wav")
+    assert (got.samplerate, got.channels, got.frames, got.subtype) == (
+        *(given.samplerate, given.channels, given.frames, given.subtype),
+    )
+    result, _ = soundfile.read(tmp_path / "out.wav")
+    assert np.isfinite(result).all() and result.any()
+
+
+def test_a_folder_of_mixtures_without_audio(extract, good: Path, tmp_path: Path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").write_text("nothing to hear")
+    ran = extract(tmp_path / "folder", good)
+    assert ran.status == 2 and "folder: holds no recordings" in ran.message

@@ -1,0 +1,56 @@
+"""`wesep demo`, with next to no training: the story is told to its end, and its files are what it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import soundfile
+
+pytest.importorskip("espeakng_loader")
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo") / "demo"
+
+
+def test_the_demo_from_nothing(wesep, folder: Path):
+    ran = wesep("demo", "-o", folder, "--minutes", "0.05", "--device", "cpu", "--threads", "1", "--json")
+    assert ran.status == 0, ran.err
+    report = json.loads(ran.out)
+    assert report["num_mixtures"] == 20 and -30 < report["mean_si_sdri_db"] < 30
+    lengths = {part: soundfile.info(report[part]).frames for part in ("mixture", "extracted", "reference")}
+    assert set(lengths.values()) == {4 * 16000}
+    assert soundfile.info(report["enrollment"]).duration > 2
+    assert Path(report["picture"]).read_bytes()[:4] == b"\x89PNG"
+    assert (folder / "model" / "checkpoints" / "average" / "model.safetensors").is_file()
+
+
+def test_the_numbers_are_those_of_the_files(wesep, folder: Path):
+    from wesep_py.metrics import si_sdr
+
+    ran = wesep("demo", "-o", folder, "--model", folder / "model", "--device", "cpu", "--overwrite", "--json")
+    report = json.loads(ran.out)
+    mixture, extracted, reference = (
+        soundfile.read(report[part], dtype="float32")[0] for part in ("mixture", "extracted", "reference")
+    )
+    assert float(si_sdr(mixture, reference)) == pytest.approx(report["shown_si_sdr_before_db"], abs=0.01)
+    assert float(si_sdr(extracted, reference)) == pytest.approx(report["shown_si_sdr_after_db"], abs=0.01)
+
+
+def test_the_command_it_suggests_gives_what_it_wrote(wesep, folder: Path, tmp_path: Path):
+    ran = wesep("demo", "-o", folder, "--model", folder / "model", "--device", "cpu", "--overwrite")
+    line = next(line for line in ran.out.splitlines() if line.strip().startswith("wesep extract"))
+    arguments = [*line.split()[1:-1], str(tmp_path / "out.wav"), "--device", "cpu"]
+    assert wesep(*arguments).status == 0
+    expected, _ = soundfile.read(folder / "extracted.wav", dtype="float32")
+    got, _ = soundfile.read(tmp_path / "out.wav", dtype="float32")
+    assert got == pytest.approx(expected, abs=1e-5)
+
+
+def test_files_that_are_there_are_kept(wesep, folder: Path):
+    ran = wesep("demo", "-o", folder)
+    assert ran.status == 2 and "exists already" in ran.message

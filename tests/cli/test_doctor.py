@@ -1,0 +1,64 @@
+"""`wesep doctor`: what it says of installations that are right and wrong."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+
+import pytest
+
+from wesep_py.cli import doctor
+from wesep_py.cli.doctor import check_command, check_package, check_pair, check_python
+
+
+@pytest.mark.parametrize(
+    ("torch_version", "torchaudio_version", "status", "advice"),
+    [
+        ("2.11.0+cu130", "2.11.0+cu130", "ok", ""),
+        ("2.11.0", "2.11.1", "ok", ""),
+        ("2.11.0", "2.10.0", "wrong", "torchaudio==2.11.0"),
+        ("2.11.0+cpu", "2.11.0+cu130", "wrong", "one build"),
+        ("2.11.0", "", "wrong", "pip install -c constraints.txt torch torchaudio"),
+    ],
+)
+def test_torch_and_torchaudio_have_to_be_a_pair(torch_version, torchaudio_version, status, advice):
+    finding = check_pair(torch_version, torchaudio_version)
+    assert finding.status == status and advice in finding.advice and bool(finding.advice) == bool(advice)
+
+
+def test_python_has_to_be_new_enough():
+    assert check_python((3, 9)).status == "wrong"
+    assert check_python((3, 10)).status == check_python((3, 14)).status == "ok"
+
+
+def test_a_package_that_is_missing_is_said_with_advice():
+    assert check_package("numpy", "wrong", "x").found == metadata.version("numpy")
+    finding = check_package("no-such-package-here", "note", "pip install it")
+    assert (finding.status, finding.found, finding.advice) == ("note", "not installed", "pip install it")
+
+
+def test_another_owner_of_the_command_is_named():
+    finding = check_command("/env/bin/wesep", "/env", ["wesep", "wesep-py"])
+    assert finding.status == "wrong" and "claimed by wesep" in finding.found and "python -m" in finding.advice
+    assert check_command("/env/bin/wesep", "/env", ["wesep-py"]).status == "ok"
+    assert "of another Python" in check_command("/other/bin/wesep", "/env", ["wesep-py"]).found
+    assert check_command(None, "/env", ["wesep-py"]).status == "note"
+
+
+def test_this_installation_is_sound(wesep):
+    ran = wesep("doctor")
+    assert ran.status == 0, ran.out
+    assert "torch and torchaudio" in ran.out and ": a pair" in ran.out and "\n0 wrong" in ran.out
+    findings = json.loads(wesep("doctor", "--json").out)
+    assert {finding["status"] for finding in findings} <= {"ok", "note"}
+    assert next(f["found"] for f in findings if f["subject"] == "torch") == metadata.version("torch")
+
+
+def test_a_check_that_breaks_does_not_stop_the_doctor(wesep, monkeypatch: pytest.MonkeyPatch):
+    def broken() -> doctor.Finding:
+        raise OSError("undefined symbol: _ZN3c10")
+
+    monkeypatch.setattr(doctor, "check_torchaudio_works", broken)
+    ran = wesep("doctor")
+    assert ran.status == 1
+    assert "WRONG torchaudio computes" in ran.out and "undefined symbol" in ran.out and "1 wrong" in ran.out

@@ -1,0 +1,119 @@
+"""The command line: which command, which exit status, one line for an error."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from wesep_py import __version__
+from wesep_py.cli import main as cli
+from wesep_py.errors import ConfigError, TargetAbsentError, WesepError
+
+
+def install(monkeypatch: pytest.MonkeyPatch, command) -> None:
+    """Put a function in the place of the command `doctor`."""
+    module = ModuleType("wesep_py.cli.doctor")
+    module.doctor = command
+    monkeypatch.setitem(sys.modules, "wesep_py.cli.doctor", module)
+
+
+def raising(error: BaseException):
+    def command() -> None:
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (WesepError("it broke"), 1, "wesep doctor: it broke"),
+        (ConfigError("lr: is 'x';\n  a number is needed"), 2, "wesep doctor: lr: is 'x'; a number is needed"),
+        (TargetAbsentError("alice is not there"), 3, "wesep doctor: alice is not there"),
+        (RuntimeError("bad\nshape"), 1, "wesep doctor: RuntimeError: bad shape (--debug shows where)"),
+        (KeyboardInterrupt(), 130, "wesep doctor: interrupted"),
+        (KeyboardInterrupt("3 of 5 are written"), 130, "wesep doctor: 3 of 5 are written"),
+    ],
+)
+def test_an_error_is_one_line_and_a_status(wesep, monkeypatch, error, status, message):
+    install(monkeypatch, raising(error))
+    ran = wesep("doctor")
+    assert (ran.status, ran.message, ran.out) == (status, message, "")
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(wesep, monkeypatch):
+    install(monkeypatch, raising(WesepError("it broke")))
+    for arguments in (["--debug", "doctor"], ["doctor", "--debug"]):
+        ran = wesep(*arguments)
+        assert ran.status == 1 and "Traceback" in ran.err and ran.err.endswith("wesep doctor: it broke\n")
+
+
+def test_what_a_command_returns_is_not_its_exit_status(wesep, monkeypatch):
+    install(monkeypatch, lambda: 7)
+    assert wesep("doctor").status == 0
+
+
+def test_a_command_may_choose_its_exit_status(wesep, monkeypatch):
+    install(monkeypatch, raising(typer.Exit(5)))
+    assert wesep("doctor").status == 5
+
+
+def test_arguments_reach_the_command_as_they_are(wesep, monkeypatch):
+    seen: list = []
+
+    def command(words: list[str], output: str = typer.Option("", "-o")) -> None:
+        seen.append((words, output))
+
+    install(monkeypatch, command)
+    assert wesep("doctor", "a", "-o", "out", "b=c", "--", "-v", "--", "d").status == 0
+    assert seen == [(["a", "b=c", "-v", "--", "d"], "out")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["extrct"], ["extrct", "Did you mean 'extract'?", "wesep --help"]),
+        (["--nonsense"], ["--nonsense"]),
+        (["doctor", "--nonsense"], ["wesep doctor:", "--nonsense", "wesep doctor --help"]),
+        (["extract"], ["wesep extract:", "MIXTURE"]),
+        (["enroll", "a.wav"], ["wesep enroll:", "--output"]),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(wesep, arguments, parts):
+    ran = wesep(*arguments)
+    assert ran.status == 2
+    assert all(part in ran.message for part in parts), ran.message
+
+
+def test_version_and_help(wesep):
+    assert wesep("--version").out == f"wesep {__version__}\n"
+    ran = wesep("--help")
+    assert ran.status == 0
+    assert all(name in ran.out for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_every_command_has_help_with_an_example(wesep, name):
+    ran = wesep(name, "--help")
+    assert ran.status == 0 and f"wesep {name}" in ran.out
+    module = importlib.import_module(f"wesep_py.cli.{name}")
+    assert isinstance(getattr(module, "app", None), typer.Typer) or callable(getattr(module, name))
+    assert "Example" in ran.out
+
+
+def test_a_command_runs_as_a_module():
+    arguments = [sys.executable, "-m", "wesep_py.cli.extract", "missing.wav", "--enroll", "missing.wav"]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("wesep extract: missing.wav: no such file") and done.stderr.count("\n") == 1
+
+
+def test_the_application_object_gives_the_same_status():
+    done = CliRunner().invoke(cli.app, ["extract", "missing.wav", "--enroll", "missing.wav"])
+    assert done.exit_code == 2

@@ -1,0 +1,50 @@
+"""Networks whose answer is known, in the place of trained ones."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+
+from wesep_py.extractor import NetworkOutput
+
+
+class BandNetwork(nn.Module):
+    """ "Extracts" what lies below a frequency, at a level and polarity of its own.
+
+    Args:
+        cutoff_hz: what lies above is taken for other voices.
+        gain: the level that it gets wrong.
+        presence_logits: what the presence head says of each frame; none if empty.
+    """
+
+    sample_rate = 16000
+
+    def __init__(self, cutoff_hz: float = 1000.0, gain: float = 1.0, presence_logits: tuple[float, ...] = ()) -> None:
+        super().__init__()
+        self.config = {"cutoff_hz": cutoff_hz}
+        self.cutoff_hz, self.presence_logits = cutoff_hz, presence_logits
+        self.gain = nn.Parameter(torch.tensor(gain))
+        self.backbone = SimpleNamespace(stride=1600)
+
+    def prepare(self, enrollment: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        return {"level": enrollment.square().sum(dim=1, keepdim=True) / lengths[:, None]}
+
+    def combine(self, prepared: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return {"level": torch.stack([one["level"] for one in prepared]).mean(dim=0)}
+
+    def extract(self, mixture: Tensor, prepared: dict[str, Tensor]) -> NetworkOutput:
+        spectrum = torch.fft.rfft(mixture)
+        frequencies = torch.fft.rfftfreq(mixture.shape[1], 1 / self.sample_rate)
+        voice = torch.fft.irfft(spectrum * (frequencies < self.cutoff_hz), n=mixture.shape[1])
+        logits = torch.tensor([self.presence_logits]) if self.presence_logits else None
+        return NetworkOutput((voice * self.gain,), logits)
+
+
+def tone(frequency_hz: float, duration_s: float, sample_rate: int, amplitude: float = 0.1) -> Tensor:
+    """A sine that fades in and out, [samples]."""
+    num_samples = round(duration_s * sample_rate)
+    time_s = torch.arange(num_samples, dtype=torch.float64) / sample_rate
+    fade = torch.hann_window(num_samples, periodic=False, dtype=torch.float64)
+    return (amplitude * fade * torch.sin(2 * torch.pi * frequency_hz * time_s)).float()

@@ -1,0 +1,121 @@
+"""Enrollment and extraction, with a network whose answer is known and with a real one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import wesep_py
+from tests.inference.networks import BandNetwork, tone
+from wesep_py.errors import AudioError, InputError, WesepError
+from wesep_py.inference import Extractor
+
+ENROLLMENT = (tone(300, 1.0, 16000), 16000)
+
+
+def make(**arguments) -> Extractor:
+    return Extractor(BandNetwork(**arguments))
+
+
+@pytest.mark.parametrize("gain", [1.0, -3.0, 0.001])
+@pytest.mark.parametrize("sample_rate", [8000, 16000, 44100])
+def test_the_voice_comes_back_at_its_level(gain: float, sample_rate: int):
+    extractor = make(gain=gain)
+    voice, other = tone(400, 1.0, sample_rate), tone(2500, 1.0, sample_rate, amplitude=0.3)
+    result = extractor.extract((voice + other, sample_rate), extractor.enroll(ENROLLMENT))
+    assert result.sample_rate == sample_rate
+    assert result.waveform.shape == voice.shape
+    np.testing.assert_allclose(result.waveform, voice.numpy(), atol=2e-4)
+
+
+def test_each_channel_is_extracted_and_keeps_its_level():
+    extractor = make(gain=-2.0)
+    voice, other = tone(400, 1.0, 16000), tone(2500, 1.0, 16000, amplitude=0.3)
+    stereo = torch.stack([voice + other, 0.25 * voice - other])
+    result = extractor.extract((stereo, 16000), extractor.enroll(ENROLLMENT))
+    np.testing.assert_allclose(result.waveform, torch.stack([voice, 0.25 * voice]).numpy(), atol=2e-4)
+
+
+def test_a_silent_channel_stays_silent():
+    extractor = make()
+    stereo = torch.stack([tone(400, 0.5, 16000), torch.zeros(8000)])
+    result = extractor.extract((stereo, 16000), extractor.enroll(ENROLLMENT))
+    assert np.abs(result.waveform[0]).max() > 0.09
+    assert not result.waveform[1].any()
+
+
+def test_several_enrollments_are_combined_by_the_network():
+    extractor = make()
+    quiet, loud = (torch.full((16000,), 0.1), 16000), (torch.full((8000,), 0.3), 16000)
+    voice = extractor.enroll(quiet, loud)
+    assert voice.enrolled_s == pytest.approx(1.5)
+    assert voice.tensors["level"].item() == pytest.approx((0.01 + 0.09) / 2, rel=1e-5)
+
+
+def test_the_loudest_channel_enrolls():
+    extractor = make()
+    stereo = torch.stack([torch.zeros(16000), torch.full((16000,), 0.2)])
+    assert extractor.enroll((stereo, 16000)).tensors["level"].item() == pytest.approx(0.04, rel=1e-5)
+
+
+def test_presence_is_that_of_the_surest_half_second():
+    # Frames of 0.1 s: half a second is five of them.
+    extractor = make(presence_logits=(-9.0, 9.0, 9.0, -9.0, 9.0, 9.0, 9.0, -9.0))
+    result = extractor.extract(ENROLLMENT, extractor.enroll(ENROLLMENT))
+    assert result.presence == pytest.approx(1.0, abs=1e-3)
+    absent = make(presence_logits=(-9.0,) * 8 + (9.0,))
+    assert absent.extract(ENROLLMENT, absent.enroll(ENROLLMENT)).presence == pytest.approx(0.2, abs=1e-3)
+    assert make().extract(ENROLLMENT, make().enroll(ENROLLMENT)).presence is None
+
+
+def test_enrollment_needs_audible_audio():
+    extractor = make()
+    with pytest.raises(InputError, match="at least one recording"):
+        extractor.enroll()
+    with pytest.raises(AudioError, match="silent"):
+        extractor.enroll((torch.zeros(16000), 16000))
+    with pytest.raises(AudioError, match=r"0\.099 s.*at least 0\.1 s"):
+        extractor.enroll((torch.ones(1590), 16000))
+
+
+def test_a_voice_of_another_model_is_refused():
+    voice = make().enroll(ENROLLMENT)
+    with pytest.raises(InputError, match="another model"):
+        make(gain=2.0).extract(ENROLLMENT, voice)
+
+
+def test_a_network_that_returns_nan_is_reported():
+    extractor = make(gain=float("nan"))
+    with pytest.raises(WesepError, match="not finite"):
+        extractor.extract(ENROLLMENT, extractor.enroll(ENROLLMENT))
+
+
+def test_the_result_keeps_the_form_of_the_array():
+    extractor = make()
+    voice = extractor.enroll(ENROLLMENT)
+    assert extractor.extract((np.zeros(700), 8000), voice).waveform.shape == (700,)
+    assert extractor.extract((np.zeros((1, 700)), 8000), voice).waveform.shape == (1, 700)
+    assert extractor.extract((np.zeros((3, 700)), 8000), voice).waveform.shape == (3, 700)
+
+
+def test_a_real_network_from_files(tiny_model: Path, tiny_speech: Path, tmp_path: Path):
+    extractor = wesep_py.load(tiny_model, device="cpu")
+    voice = extractor.enroll(tiny_speech / "anna" / "anna-0.wav", tiny_speech / "anna" / "anna-1.wav")
+    path = tmp_path / "alice.voice"
+    voice.save(path)
+    mixture = tiny_speech / "bert" / "bert-2.wav"
+    direct, from_print = extractor.extract(mixture, voice), extractor.extract(mixture, wesep_py.Voice.load(path))
+    np.testing.assert_array_equal(direct.waveform, from_print.waveform)
+    assert np.isfinite(direct.waveform).all() and direct.waveform.any()
+
+
+def test_the_hash_is_that_of_the_checkpoint(tiny_model: Path):
+    from wesep_py import checkpoint
+    from wesep_py.extractor import load_network
+
+    saved = checkpoint.load(tiny_model).hash
+    assert wesep_py.load(tiny_model, "cpu").model_hash == saved
+    assert Extractor(load_network(tiny_model)).model_hash == saved

@@ -1,0 +1,244 @@
+"""`wesep doctor`: what is installed, whether it fits together, and what to do about what does not."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import typer
+
+from wesep_py.cli.common import JsonOption
+
+NEEDED = ("torch", "torchaudio", "numpy", "scipy", "soundfile", "soxr", "safetensors", "omegaconf", "typer", "rich")
+TRAINING = ("lightning-fabric", "tensorboard")
+METRICS = ("pesq", "pystoi", "fast_bss_eval")
+DEMO = ("espeakng-loader", "matplotlib")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        status: `ok`; `note`: works, but something is limited; `wrong`: something will fail.
+        subject: what was looked at.
+        found: what there is.
+        advice: what to do; empty where nothing needs doing.
+    """
+
+    status: Literal["ok", "note", "wrong"]
+    subject: str
+    found: str
+    advice: str = ""
+
+
+def doctor(as_json: JsonOption = False) -> None:
+    """Check the installation, and say what to do about what is wrong.
+
+    Example: wesep doctor
+
+    Exit status 1 if something is wrong that will make a command fail.
+    """
+    findings = examine()
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        _show(findings)
+    if any(finding.status == "wrong" for finding in findings):
+        raise typer.Exit(1)
+
+
+def examine() -> list[Finding]:
+    """All findings, in the order in which one would look."""
+    findings = [
+        check_python(sys.version_info[:2]),
+        *(check_package(name, "wrong", "reinstall wesep-py") for name in NEEDED),
+        check_pair(_build("torch"), _build("torchaudio")),
+        *(check_package(name, "wrong", "`wesep train` needs it: reinstall wesep-py") for name in TRAINING),
+        *(check_package(name, "note", "its metric is reported as missing: reinstall wesep-py") for name in METRICS),
+        *(check_package(name, "note", "only for `wesep demo`: pip install 'wesep-py[demo]'") for name in DEMO),
+    ]
+    findings += [
+        _survive("torch computes", check_torch_works),
+        _survive("torchaudio computes", check_torchaudio_works),
+        _survive("sound formats", check_sound_formats),
+    ]
+    if _version("torch"):
+        findings += check_devices()
+    findings.append(check_command(shutil.which("wesep"), sys.prefix, _owners_of_the_command()))
+    findings.append(check_temporary_space())
+    return findings
+
+
+def check_python(version: tuple[int, ...]) -> Finding:
+    """Python is 3.10 or later."""
+    found = ".".join(map(str, version))
+    if tuple(version) < (3, 10):
+        return Finding("wrong", "python", found, "install Python 3.10 or later")
+    return Finding("ok", "python", found)
+
+
+def check_package(name: str, if_missing: Literal["note", "wrong"], advice: str) -> Finding:
+    """A package is installed."""
+    version = _version(name)
+    return Finding("ok", name, version) if version else Finding(if_missing, name, "not installed", advice)
+
+
+def check_pair(torch_version: str, torchaudio_version: str) -> Finding:
+    """torch and torchaudio are a matched pair: one release, one build (`2.11.0+cu130` with `2.11.0+cu130`)."""
+    subject = "torch and torchaudio"
+    if not torch_version or not torchaudio_version:
+        return Finding("wrong", subject, "not both installed", "pip install -c constraints.txt torch torchaudio")
+    (torch_release, _, torch_build), (audio_release, _, audio_build) = (
+        version.partition("+") for version in (torch_version, torchaudio_version)
+    )
+    found = f"{torch_version} and {torchaudio_version}"
+    if torch_release.split(".")[:2] != audio_release.split(".")[:2]:
+        return Finding("wrong", subject, found, f"they must be of one release: pip install torchaudio=={torch_release}")
+    if torch_build != audio_build:
+        return Finding("wrong", subject, found, "they must be of one build: install both from the same index")
+    return Finding("ok", subject, f"{found}: a pair")
+
+
+def check_torch_works() -> Finding:
+    """torch computes: a product and a Fourier transform of known result."""
+    import torch
+
+    spectrum = torch.fft.rfft(torch.ones(8))
+    if not torch.allclose(torch.eye(3) @ torch.ones(3), torch.ones(3)) or abs(spectrum[0].item() - 8) > 1e-5:
+        return Finding("wrong", "torch computes", "wrong results", "reinstall torch")
+    return Finding("ok", "torch computes", f"with {torch.get_num_threads()} CPU threads")
+
+
+def check_torchaudio_works() -> Finding:
+    """torchaudio's compiled part loads, which it does not with another build of torch."""
+    import torch
+    import torchaudio.functional
+
+    torchaudio.functional.resample(torch.zeros(1, 100), 16000, 8000)
+    return Finding("ok", "torchaudio computes", "resampling runs")
+
+
+def check_sound_formats() -> Finding:
+    """libsndfile reads and writes what wesep offers."""
+    import soundfile
+
+    formats = soundfile.available_formats()
+    lacking = [name for name in ("WAV", "FLAC", "OGG", "MP3") if name not in formats]
+    if "OGG" in formats and "OPUS" not in soundfile.available_subtypes("OGG"):
+        lacking.append("Opus")
+    found = f"libsndfile {soundfile.__libsndfile_version__}"
+    if lacking:
+        return Finding(
+            "note", "sound formats", f"{found} without {', '.join(lacking)}", "pip install -U soundfile (1.1 is needed)"
+        )
+    return Finding("ok", "sound formats", f"{found}: wav, flac, ogg, opus, mp3")
+
+
+def check_devices() -> list[Finding]:
+    """The devices that networks can run on."""
+    import torch
+
+    findings = [Finding("ok", "device cpu", f"{os.cpu_count()} processors")]
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        memory = f"{properties.total_memory / 2**30:.0f} GiB"
+        findings.append(Finding("ok", f"device cuda:{index}", f"{properties.name}, {memory}"))
+    if torch.backends.mps.is_available():
+        findings.append(Finding("ok", "device mps", "Apple GPU"))
+    if len(findings) == 1:
+        if torch.version.cuda and Path("/proc/driver/nvidia").exists():
+            advice = f"the driver is too old for CUDA {torch.version.cuda}, or the GPU is hidden: run nvidia-smi"
+            findings.append(Finding("note", "device cuda", "an NVIDIA driver, but torch sees no GPU", advice))
+        else:
+            findings.append(Finding("ok", "device cuda", "none; the CPU is used"))
+    return findings
+
+
+def check_command(on_path: str | None, prefix: str, owners: list[str]) -> Finding:
+    """The command `wesep` is this one; the research toolkit WeSep can own the name too."""
+    others = [owner for owner in owners if owner != "wesep-py"]
+    if others:
+        advice = f"`python -m wesep_py.cli.main` always is this one; or pip uninstall {' '.join(others)}"
+        return Finding("wrong", "command wesep", f"also claimed by {', '.join(others)}", advice)
+    if on_path is None:
+        return Finding("note", "command wesep", "not on PATH", f"activate {prefix}, or run {prefix}/bin/wesep")
+    if Path(prefix).resolve() not in Path(on_path).absolute().parents:
+        return Finding("note", "command wesep", f"{on_path}, of another Python", f"this one's is {prefix}/bin/wesep")
+    return Finding("ok", "command wesep", on_path)
+
+
+def check_temporary_space() -> Finding:
+    """There is room for temporary files."""
+    import tempfile
+
+    folder = tempfile.gettempdir()
+    free_gib = shutil.disk_usage(folder).free / 2**30
+    if free_gib < 1:
+        return Finding("note", "disk", f"{free_gib:.1f} GiB free in {folder}", "make room, or set TMPDIR")
+    return Finding("ok", "disk", f"{free_gib:.0f} GiB free in {folder}")
+
+
+def _survive(subject: str, check: Callable[[], Finding]) -> Finding:
+    """The finding of a check, or that it failed: a broken package must not stop the doctor."""
+    try:
+        return check()
+    except Exception as error:
+        message = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return Finding(
+            "wrong", subject, message, "reinstall: pip install --force-reinstall -c constraints.txt wesep-py"
+        )
+
+
+def _owners_of_the_command() -> list[str]:
+    entries = metadata.entry_points(group="console_scripts", name="wesep")
+    return sorted({entry.dist.name for entry in entries if entry.dist is not None})
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _build(name: str) -> str:
+    """The version with its build (`2.11.0+cu130`), which the package's metadata may leave out."""
+    try:
+        return str(importlib.import_module(name).__version__)
+    except Exception:  # reported by the check that computes with it
+        return _version(name)
+
+
+def _show(findings: list[Finding]) -> None:
+    from wesep_py import __version__
+
+    marks = {
+        "ok": ("ok   ", typer.colors.GREEN),
+        "note": ("note ", typer.colors.YELLOW),
+        "wrong": ("WRONG", typer.colors.RED),
+    }
+    typer.echo(f"wesep {__version__}")
+    width = max(len(finding.subject) for finding in findings)
+    for finding in findings:
+        mark, colour = marks[finding.status]
+        typer.echo(f"{typer.style(mark, fg=colour)} {finding.subject:<{width}}  {finding.found}")
+        if finding.advice:
+            typer.echo(f"      {'':<{width}}  -> {finding.advice}")
+    wrong = sum(finding.status == "wrong" for finding in findings)
+    notes = sum(finding.status == "note" for finding in findings)
+    typer.echo(f"{wrong} wrong, {notes} to note, {len(findings) - wrong - notes} as they should be")
+
+
+if __name__ == "__main__":
+    from wesep_py.cli.main import run_module
+
+    run_module("doctor")

@@ -1,0 +1,156 @@
+"""What `--enroll` says, and which file each extraction is written to. Knows nothing of models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wesep_py.errors import AudioError, InputError
+
+VOICE_SUFFIX = ".voice"
+# Containers that can be written; a recording in another one comes out as wav.
+WRITABLE_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+
+
+@dataclass
+class Target:
+    """One person to extract.
+
+    Attributes:
+        name: as given by `NAME=FILE`, else the first file's stem.
+        named: whether the user gave the name.
+        files: recordings of the voice; or one voice print.
+    """
+
+    name: str
+    named: bool
+    files: list[Path] = field(default_factory=list)
+
+    @property
+    def voice_print(self) -> Path | None:
+        """The voice print, where one was given instead of recordings."""
+        return next((file for file in self.files if file.suffix.lower() == VOICE_SUFFIX), None)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One recording, one target, one file to write."""
+
+    mixture: Path
+    target: Target
+    output: Path
+
+
+def parse_targets(enrollments: Sequence[str]) -> list[Target]:
+    """The targets that `--enroll FILE`, `--enroll NAME=FILE`, … ask for, in order of first mention.
+
+    Files without a name, and files under the same name, are all of one voice. A file may be a recording, a
+    folder of recordings or a voice print.
+
+    Raises:
+        InputError: none given; some files with a name and some without; a voice print and something else for
+            one voice.
+        AudioError: a file that does not exist, a folder without recordings.
+    """
+    if not enrollments:
+        raise InputError("no enrollment was given; add --enroll FILE with a recording of the voice")
+    targets: dict[str | None, Target] = {}
+    for text in enrollments:
+        name, path = _split(text)
+        if targets and (name is None) != (None in targets):
+            raise InputError(f"--enroll {text}: give every file a NAME=, or none (then all are one voice)")
+        files = enrollment_files(path)
+        targets.setdefault(name, Target(name or path.stem, name is not None)).files.extend(files)
+    for target in targets.values():
+        if target.voice_print is not None and len(target.files) > 1:
+            raise InputError(
+                f"{target.voice_print}: is a voice print, and stands alone; "
+                "to join recordings, give them all to `wesep enroll`"
+            )
+    return list(targets.values())
+
+
+def enrollment_files(path: Path) -> list[Path]:
+    """The file itself, or the recordings in a folder.
+
+    Raises:
+        AudioError: it does not exist, or is a folder without recordings.
+    """
+    from wesep_py.inference import audio_files
+
+    if path.is_dir():
+        return audio_files(path)
+    if not path.is_file():
+        raise AudioError(f"{path}: no such file; an enrollment is a recording, a folder of them or a voice print")
+    return [path]
+
+
+def plan(mixtures: Sequence[Path], targets: Sequence[Target], output: Path | None, overwrite: bool) -> list[Job]:
+    """Which file each recording and target go to.
+
+    One recording and one target: `output` is the file (or an existing folder for it). Otherwise `output`
+    is a folder, made if its parent exists. Without `output` results are written beside the recordings. Inside
+    a folder, files are called as the recording, followed by `_NAME` where the target has a name or the folder
+    is the recording's own.
+
+    Raises:
+        AudioError: a folder given as mixture holds no recordings.
+        InputError: the output folder cannot be made; two results would be written to the same file.
+        OutputExistsError: the one output exists.
+    """
+    from wesep_py.files import check_writable
+
+    expanded = _expand(mixtures)
+    single = len(expanded) == 1 and len(targets) == 1 and not mixtures[0].is_dir()
+    if single and output is not None and not output.is_dir():
+        check_writable(output, overwrite)
+        return [Job(expanded[0], targets[0], output)]
+    if output is not None and not output.is_dir():
+        _make_folder(output)
+    jobs = [Job(mixture, target, _output_path(mixture, target, output)) for mixture in expanded for target in targets]
+    seen: dict[Path, Job] = {}
+    for job in jobs:
+        if (other := seen.setdefault(job.output, job)) is not job:
+            raise InputError(
+                f"{job.output}: both {other.mixture} and {job.mixture} would be written there; "
+                "extract them into different folders"
+            )
+    if single:
+        check_writable(jobs[0].output, overwrite)
+    return jobs
+
+
+def _split(text: str) -> tuple[str | None, Path]:
+    """`NAME=FILE` or `FILE`; a path that exists is a path even if it holds an `=`."""
+    name, equals, path = text.partition("=")
+    if not equals or Path(text).exists():
+        return None, Path(text)
+    if not name or not path or "/" in name or "\\" in name:
+        raise InputError(f"--enroll {text}: FILE or NAME=FILE is needed, NAME without a slash")
+    return name, Path(path)
+
+
+def _expand(mixtures: Sequence[Path]) -> list[Path]:
+    from wesep_py.inference import audio_files
+
+    return [file for path in mixtures for file in (audio_files(path) if path.is_dir() else [path])]
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.exists():
+        raise InputError(f"{folder}: is a file; several results need a folder to be written to")
+    try:
+        folder.mkdir()
+    except FileNotFoundError:
+        raise InputError(f"{folder}: the folder {folder.parent} does not exist; create it first") from None
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be created ({error.strerror})") from error
+
+
+def _output_path(mixture: Path, target: Target, folder: Path | None) -> Path:
+    folder = mixture.parent if folder is None else folder
+    own = folder.resolve() == mixture.parent.resolve()
+    stem = f"{mixture.stem}_{target.name}" if target.named or own else mixture.stem
+    suffix = mixture.suffix if mixture.suffix.lower() in WRITABLE_SUFFIXES else ".wav"
+    return folder / f"{stem}{suffix}"

@@ -1,0 +1,124 @@
+"""What users hand in: a file or an array, read and checked into one form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from wesep_py import audio
+from wesep_py.errors import AudioError, InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    Source: TypeAlias = "str | PathLike[str] | tuple[np.ndarray | torch.Tensor, int]"
+else:
+    Source: TypeAlias = Any
+
+# Suffixes under which a folder is searched for recordings.
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".caf")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording in memory, and how it was stored.
+
+    Attributes:
+        waveform: float32 [channels, samples].
+        sample_rate: in Hz.
+        name: the path, or "array", for messages.
+        mono_array: the user gave an array [samples], and gets one back.
+        file_format: container ("WAV", "FLAC", …) of a file; None for an array.
+        subtype: sample format ("PCM_16", …) of a file; None for an array.
+    """
+
+    waveform: np.ndarray
+    sample_rate: int
+    name: str
+    mono_array: bool = False
+    file_format: str | None = None
+    subtype: str | None = None
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in each channel."""
+        return int(self.waveform.shape[1])
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.num_samples / self.sample_rate
+
+
+def read_source(source: Source) -> Recording:
+    """Read a file, or check an array.
+
+    Args:
+        source: a path; or `(waveform, sample_rate)` with floating-point samples, [samples] or
+            [channels, samples], a NumPy array or a torch tensor.
+
+    Raises:
+        AudioError: the file is missing, damaged or no audio; the waveform is empty or holds NaN or infinity.
+        InputError: `source` is neither a path nor such a pair.
+
+    >>> read_source((np.zeros(8, dtype=np.float32), 16000)).waveform.shape
+    (1, 8)
+    """
+    if isinstance(source, (str, PathLike)):
+        return _read_file(Path(fspath(source)))
+    if isinstance(source, (tuple, list)) and len(source) == 2:
+        return _check_array(*source)
+    raise InputError(f"a source is {type(source).__name__}; a path or a pair (waveform, sample_rate) is needed")
+
+
+def audio_files(folder: str | PathLike[str]) -> list[Path]:
+    """The recordings directly in a folder, by suffix and sorted by name (hidden files are passed over).
+
+    Raises:
+        AudioError: the folder holds none.
+    """
+    folder = Path(folder)
+    found = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file() and not path.name.startswith(".")
+    )
+    if not found:
+        raise AudioError(f"{folder}: holds no recordings ({', '.join(AUDIO_SUFFIXES)}); name another folder")
+    return found
+
+
+def _read_file(path: Path) -> Recording:
+    if path.is_dir():
+        raise AudioError(f"{path}: is a folder; name one recording")
+    about = audio.info(path)
+    waveform, sample_rate = audio.read(path)
+    return Recording(waveform, sample_rate, str(path), file_format=about.format, subtype=about.subtype)
+
+
+def _check_array(waveform: Any, sample_rate: Any) -> Recording:
+    if hasattr(waveform, "detach"):
+        waveform = waveform.detach().cpu().numpy()
+    samples = np.asarray(waveform)
+    if isinstance(sample_rate, bool) or int(sample_rate) != sample_rate or sample_rate < 1:
+        raise InputError(f"the sample rate is {sample_rate!r}; a whole number of Hz above 0 is needed")
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise InputError(f"the waveform's samples are {samples.dtype}; floats are needed (divide 16-bit ones by 32768)")
+    if samples.ndim not in (1, 2):
+        raise InputError(f"the waveform has shape {samples.shape}; [samples] or [channels, samples] is needed")
+    mono_array = samples.ndim == 1
+    samples = np.atleast_2d(samples).astype(np.float32)
+    if samples.size == 0:
+        raise AudioError("the waveform has no samples")
+    if samples.shape[0] > samples.shape[1]:
+        raise InputError(
+            f"the waveform has {samples.shape[0]} channels of {samples.shape[1]} samples; "
+            "[channels, samples] is needed: transpose it"
+        )
+    if not np.isfinite(samples).all():
+        raise AudioError("the waveform holds samples that are not finite (NaN or infinity)")
+    return Recording(samples, int(sample_rate), "array", mono_array=mono_array)
