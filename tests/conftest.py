@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,11 @@ VOICES = {
     "carl": (150.0, (420.0, 2000.0, 2600.0)),
     "dora": (290.0, (700.0, 2300.0, 3300.0)),
 }
+
+
+def pytest_configure() -> None:
+    """Ctrl-C as in a terminal: a shell starts background jobs with it ignored, and children would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _shared(name: str) -> Path:

@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "speaker": {"features", "audio", "metrics", "checkpoint", "backbones"},
     "cues": {"features", "audio", "metrics", "checkpoint", "backbones", "speaker"},
     "extractor": {"features", "audio", "metrics", "checkpoint", "backbones", "speaker", "cues"},
+    "interop": {"features", "audio", "metrics", "checkpoint", "backbones", "speaker", "cues", "extractor"},
     "losses": {"metrics", "features"},
     "corpus": {"audio"},
     "simulation": {"audio", "corpus"},

@@ -102,25 +102,32 @@ class TargetSpeakerExtractor(nn.Module):
         self.sample_rate, self.normalise = config.sample_rate, config.normalise
         self.cues = nn.ModuleList(cues.build(cue, f"model.cues[{i}]") for i, cue in enumerate(config.cues))
         backbone_class = backbones.get(str(config.backbone.get("name")), "model.backbone")
-        added = sum(cue.added_channels() for cue in self.cues)
+        if sum(cue.replaces_features for cue in self.cues) > 1:
+            raise ConfigError("model.cues: two cues would replace the backbone's features; one at most can")
+        native = 0 if any(cue.replaces_features for cue in self.cues) else backbone_class.native_channels
         self.backbone = backbones.build(
             config.backbone,
             "model.backbone",
             sample_rate=config.sample_rate,
-            input_channels=backbone_class.native_channels + added,
+            input_channels=native + sum(cue.added_channels() for cue in self.cues),
         )
         if self.backbone.latency is not None and self.normalise != "none":
             raise ConfigError(
                 f"model.normalise: is {self.normalise!r}, which needs the whole recording; "
                 "a causal backbone needs 'none'"
             )
-        self.encoder = build_encoder(config.speaker, config.sample_rate, initialise)
+        self.encoder = build_encoder(config.speaker, config.sample_rate, initialise, self.backbone)
         for i, cue in enumerate(self.cues):
             try:
                 cue.attach(self.backbone, self.encoder)
             except ValueError as error:
                 raise ConfigError(f"model.cues[{i}]: {error}") from error
-        self.presence = None if config.presence is None else PresenceHead(self.backbone.latent_dim, config.presence)
+        self.presence = None if config.presence is None else PresenceHead(self.backbone.summary_dim, config.presence)
+
+    @property
+    def latency(self) -> int | None:
+        """The backbone's latency in samples; `None` where it, or a cue, looks at later frames without bound."""
+        return None if any(cue.looks_ahead for cue in self.cues) else self.backbone.latency
 
     def forward(self, mixture: Tensor, enrollment: Tensor, enrollment_lengths: Tensor | None = None) -> NetworkOutput:
         """Extract.
@@ -162,25 +169,46 @@ class TargetSpeakerExtractor(nn.Module):
             state: of the stretch before, for a causal backbone.
         """
         scale = self._scale(mixture)
-        analysis = self.backbone.analyse(mixture / scale)
+        waveform, heard_before = mixture / scale, 0
+        if state is None:
+            own = [_of_cue(prepared, i) for i in range(len(self.cues))]
+            for cue, kept in self._cues("waveform", own):
+                waveform, added = cue.steer_waveform(waveform, kept)
+                heard_before += added
+        analysis = self.backbone.analyse(waveform)
         latent, state = self.encode(analysis, prepared, state)
-        estimates = self.backbone.synthesise(latent, analysis, mixture.shape[1])
-        presence = None if self.presence is None else self.presence(self.backbone.summarise(latent))
-        return NetworkOutput(tuple(estimate * scale for estimate in estimates), presence, None, state)
+        estimates = self.backbone.synthesise(latent, analysis, waveform.shape[1])
+        presence = None
+        if self.presence is not None:
+            presence = self.presence(self.backbone.summarise(latent))[:, heard_before // self.backbone.stride :]
+        waveforms = tuple(estimate[:, heard_before:] * scale for estimate in estimates)
+        logits = (cue.speaker_logits(_of_cue(prepared, i)) for i, cue in enumerate(self.cues))
+        speaker = next((one for one in logits if one is not None), None)
+        return NetworkOutput(waveforms, presence, speaker, state)
 
     def encode(self, analysis: Analysis, prepared: Prepared, state: Any = None) -> tuple[Tensor, Any]:
-        """The latent of a stretch of frames, steered by the cues, and the state after it."""
+        """The latent of a stretch of frames, steered by the cues, and the state after it.
+
+        Waveform-stage cues have done their part before: in `extract`.
+        """
         own = [_of_cue(prepared, i) for i in range(len(self.cues))]
-        features = analysis.features
+        past, state = (None, None) if state is None else state
+        seen = analysis if past is None else _joined(past, analysis)
+        features = seen.features
         for cue, kept in self._cues("input", own):
-            features = cue.steer_features(analysis, features, kept)
+            features = cue.steer_features(seen, features, kept)
+        features = features[..., seen.num_frames - analysis.num_frames :]
 
         def condition(point: int, latent: Tensor) -> Tensor:
             for cue, kept in self._cues("latent", own):
                 latent = cue.steer_latent(point, latent, kept)
             return latent
 
-        return self.backbone.encode(features, condition, state)
+        latent, state = self.backbone.encode(features, condition, state)
+        if state is None or any(cue.looks_ahead for cue in self.cues):
+            return latent, None
+        wanted = max(cue.past_frames for cue in self.cues)
+        return latent, (_last_frames(seen, wanted) if wanted else None, state)
 
     def _cues(self, stage: str, prepared: Sequence[Prepared]) -> list[tuple[Cue, Prepared]]:
         return [(cue, kept) for cue, kept in zip(self.cues, prepared, strict=True) if cue.stage == stage]
@@ -195,6 +223,7 @@ class TargetSpeakerExtractor(nn.Module):
         waveform = waveform.float() * valid
         if self.normalise == "std":
             waveform = (waveform - waveform.sum(dim=1, keepdim=True) / count) * valid
+            count = (count - 1).clamp_min(1)  # unbiased, as TF-GridNet's authors divide
         level = (waveform.square().sum(dim=1, keepdim=True) / count).sqrt()
         return torch.where(level > 1e-8, level, torch.ones_like(level))
 
@@ -230,6 +259,16 @@ def load_network(path: str | Path) -> TargetSpeakerExtractor:
     except (ConfigError, RuntimeError) as error:
         raise CheckpointError(f"{saved.folder}: weights and configuration do not fit ({error})") from error
     return network.eval()
+
+
+def _joined(past: Analysis, analysis: Analysis) -> Analysis:
+    return Analysis(
+        torch.cat([past.features, analysis.features], dim=-1), torch.cat([past.spectrum, analysis.spectrum], dim=-1)
+    )
+
+
+def _last_frames(analysis: Analysis, count: int) -> Analysis:
+    return Analysis(analysis.features[..., -count:], analysis.spectrum[..., -count:])
 
 
 def _of_cue(prepared: Prepared, index: int) -> Prepared:

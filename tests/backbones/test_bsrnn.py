@@ -66,6 +66,36 @@ def test_the_causal_network_looks_ahead_exactly_its_latency():
     assert min(look_ahead) == network.latency - network.stride + 1
 
 
+def test_statistics_over_the_bands_of_a_frame_are_causal():
+    """Normalising before the layers across bands by all bands of a frame looks no further ahead."""
+    network = small(causal=True, norm_across="group", norm_eps=1e-5).double()
+    assert [network.blocks[0].along_time.norm.over_length, network.blocks[0].across_bands.norm.over_length] == [0, 1]
+    torch.manual_seed(1)
+    waveform = torch.randn(1, 4000, dtype=torch.float64)
+    before, look_ahead = run(network, waveform), []
+    for phase in range(0, network.stride):
+        changed, at = waveform.clone(), 2000 + phase
+        changed[:, at:] = torch.randn(1, 4000 - at, dtype=torch.float64)
+        look_ahead.append(at - int((run(network, changed)[0] != before[0]).nonzero()[0]))
+    assert max(look_ahead) == network.latency
+
+
+def test_norm_eps_is_what_keeps_silence_small():
+    """A constant of 0.01 in one feature, norm before the layer: x / sqrt(x² / dim + eps), so eps decides."""
+    network = small(norm="frame", norm_eps=1.0)
+    norm, x = network.blocks[0].along_time.norm, torch.zeros(1, 1, 8)
+    x[..., 0] = 0.01
+    centred = x - x.mean()
+    torch.testing.assert_close(norm(x), centred / (centred.square().mean() + 1.0).sqrt())
+
+
+def test_reflection_changes_the_edges_alone():
+    waveform = torch.randn(1, 4000)
+    zeros, mirrored = (small(pad_mode=mode).analyse(waveform).spectrum for mode in ("constant", "reflect"))
+    differs = (zeros - mirrored).abs().amax(dim=(0, 1)) > 1e-4
+    assert differs.nonzero().flatten().tolist() == [0, 1, 30, 31]
+
+
 def test_the_other_network_looks_at_everything():
     network = small()
     waveform = torch.randn(1, 6000)
@@ -97,6 +127,7 @@ def test_a_normalised_network_does_not_mind_the_level():
         ({"hop_ms": 20}, "hop_ms"),
         ({"causal": True, "norm": "group"}, "averages over time"),
         ({"input_power": 2.0}, "input_power"),
+        ({"norm_eps": 0.0}, "norm_eps"),
         ({"num_blocks": 0}, "1 or more"),
     ],
 )

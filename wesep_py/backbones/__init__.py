@@ -2,5 +2,8 @@
 
 from wesep_py.backbones.base import Analysis, Backbone, Condition, backbones
 from wesep_py.backbones.bsrnn import BSRNN
+from wesep_py.backbones.conv_tasnet import ConvTasNet
+from wesep_py.backbones.dpccn import DPCCN
+from wesep_py.backbones.tf_gridnet import TFGridNet
 
-__all__ = ["BSRNN", "Analysis", "Backbone", "Condition", "backbones"]
+__all__ = ["BSRNN", "DPCCN", "Analysis", "Backbone", "Condition", "ConvTasNet", "TFGridNet", "backbones"]

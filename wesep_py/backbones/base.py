@@ -82,7 +82,12 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def summarise(self, latent: Tensor) -> Tensor:
-        """Latent → `[batch, frames, latent_dim]`: what a head that judges frames looks at."""
+        """Latent → `[batch, frames, summary_dim]`: what a head that judges frames looks at."""
+
+    @property
+    def summary_dim(self) -> int:
+        """Size of the last axis of what `summarise` returns."""
+        return self.latent_dim
 
 
 backbones: Registry[Backbone] = Registry("backbone")

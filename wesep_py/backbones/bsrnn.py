@@ -46,8 +46,16 @@ class BSRNN(Backbone):
             the window's: `latency`.
         norm: `group` normalises over time and features, `frame` over the features of each frame; `null` is
             `frame` when causal and `group` otherwise.
+        norm_across: the same for the layers across bands, where `group` is over the bands and features of one
+            frame, which a causal network may know; `null` is `norm`.
+        norm_eps: added to the variance by the normalisations before the recurrent layers; `null` is float32's
+            smallest step for `group` and 1e-5 for `frame`.
         input_power: exponent on the magnitude of what the network sees, between 0 (phase alone) and 1 (the
             spectrum as it is). The mask is applied to the spectrum as it is.
+        pad_mode: what the STFT sees before and after the recording: zeros (`constant`) or its `reflect`ion.
+
+    Attributes:
+        num_bands: bands at this sample rate, the latent's second axis.
 
     Raises:
         ValueError: sizes below 1, a hop longer than half the window, `norm: group` in a causal network.
@@ -75,7 +83,10 @@ class BSRNN(Backbone):
         mask_hidden: int | None = None,
         causal: bool = False,
         norm: Literal["group", "frame"] | None = None,
+        norm_across: Literal["group", "frame"] | None = None,
+        norm_eps: float | None = None,
         input_power: float = 1.0,
+        pad_mode: Literal["constant", "reflect"] = "constant",
     ) -> None:
         super().__init__()
         window, hop = round(sample_rate * window_ms / 1000), round(sample_rate * hop_ms / 1000)
@@ -87,22 +98,25 @@ class BSRNN(Backbone):
             raise ValueError(f"input_power: is {input_power}; between 0 and 1 is allowed")
         if causal and norm == "group":
             raise ValueError("norm: 'group' averages over time, which a causal network cannot; use 'frame'")
+        if norm_eps is not None and norm_eps <= 0:
+            raise ValueError(f"norm_eps: is {norm_eps}; more than 0 is needed")
         norm = norm or ("frame" if causal else "group")
-        over_time = norm == "group"
+        over_time, over_bands = norm == "group", (norm_across or norm) == "group"
 
         self.sample_rate, self.input_power, self.causal = sample_rate, input_power, causal
         self.latent_dim, self.fusion_axis, self.num_fusion_points = feature_dim, -1, num_blocks
         # Frame t covers the samples t·hop − window/2 … t·hop + window/2 − 1, and a Hann window's first sample is
         # zero; so a sample reaches frames up to window/2 − 1 ahead, each of which ends window/2 − 1 further on.
         self.stride, self.latency = hop, window - 2 if causal else None
-        self.stft = STFT(window, hop)
+        self.stft = STFT(window, hop, pad_mode=pad_mode)
 
         widths = band_widths(sample_rate, window // 2 + 1, bands)
-        self.groups = group_bands(widths)
+        self.num_bands, self.groups = len(widths), group_bands(widths)
         self.split = nn.ModuleList(BandEncoder(group, input_channels, feature_dim, over_time) for group in self.groups)
         self.blocks = nn.ModuleList(
             BandSplitBlock(
-                feature_dim, time_hidden or 2 * feature_dim, band_hidden or 2 * feature_dim, over_time, causal
+                ResidualRNN(feature_dim, time_hidden or 2 * feature_dim, over_time, not causal, norm_eps),
+                ResidualRNN(feature_dim, band_hidden or 2 * feature_dim, over_bands, True, norm_eps),
             )
             for _ in range(num_blocks)
         )
@@ -162,10 +176,9 @@ class BandEncoder(nn.Module):
 class BandSplitBlock(nn.Module):
     """A residual recurrent layer along time, then one across bands."""
 
-    def __init__(self, dim: int, time_hidden: int, band_hidden: int, over_time: bool, causal: bool) -> None:
+    def __init__(self, along_time: ResidualRNN, across_bands: ResidualRNN) -> None:
         super().__init__()
-        self.along_time = ResidualRNN(dim, time_hidden, over_time, bidirectional=not causal)
-        self.across_bands = ResidualRNN(dim, band_hidden, over_time, bidirectional=True)
+        self.along_time, self.across_bands = along_time, across_bands
 
     def forward(self, latent: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         batch, bands, frames, dim = latent.shape
@@ -180,11 +193,12 @@ class ResidualRNN(nn.Module):
 
     Args:
         over_length: normalise over length and dim (one-group GroupNorm), or over dim alone (LayerNorm).
+        eps: of the normalisation; see `SequenceNorm`.
     """
 
-    def __init__(self, dim: int, hidden: int, over_length: bool, bidirectional: bool) -> None:
+    def __init__(self, dim: int, hidden: int, over_length: bool, bidirectional: bool, eps: float | None = None) -> None:
         super().__init__()
-        self.norm = SequenceNorm(dim, over_length)
+        self.norm = SequenceNorm(dim, over_length, eps)
         self.rnn = nn.LSTM(dim, hidden, batch_first=True, bidirectional=bidirectional)
         self.linear = nn.Linear(hidden * (2 if bidirectional else 1), dim)
 

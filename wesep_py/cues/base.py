@@ -41,14 +41,19 @@ class Enrollment:
 
     @cached_property
     def frame_mask(self) -> Tensor:
-        """`[batch, frames]`, true where a frame of `analysis` holds any of the recording."""
+        """`[batch, frames]`, true for the frames that the recording would have without its padding.
+
+        Frame t is centred on sample t · stride, so one may straddle the end.
+        """
         frames = torch.arange(self.analysis.num_frames, device=self.waveform.device)
-        return frames[None] * self.backbone.stride < self.lengths[:, None].clamp_min(1)
+        return frames[None] * self.backbone.stride <= self.lengths[:, None]
 
     @cached_property
     def speaker(self) -> SpeakerOutput:
         """Embedding and frame-level features of the speaker encoder."""
         assert self.encoder is not None, "Cue.attach checks that there is an encoder"
+        if self.encoder.front_end == "backbone":
+            return self.encoder.of_features(self.analysis.features, self.frame_mask)
         return self.encoder(self.waveform, self.lengths)
 
 
@@ -61,9 +66,15 @@ class Cue(nn.Module, ABC):
 
     Attributes:
         stage: `waveform`, `input` (features) or `latent`.
+        replaces_features: an input-stage cue whose channels stand in the place of the backbone's own.
+        past_frames: frames before the first that `steer_features` wants to see again when a causal network goes on.
+        looks_ahead: whether a frame is steered by later ones of the mixture, so that no stretch can go on.
     """
 
     stage: Literal["waveform", "input", "latent"]
+    replaces_features: bool = False
+    past_frames: int = 0
+    looks_ahead: bool = False
 
     def added_channels(self) -> int:
         """Feature channels that the cue adds to the backbone's own."""
@@ -84,13 +95,27 @@ class Cue(nn.Module, ABC):
     def combine(self, prepared: Sequence[Prepared]) -> Prepared:
         """Several enrollments of the same voice as one."""
 
+    def steer_waveform(self, waveform: Tensor, prepared: Prepared) -> tuple[Tensor, int]:
+        """Waveform-stage cues: `[batch, samples]` with what is to be heard before it, and how many samples that is.
+
+        The number is a multiple of the backbone's stride; the network cuts as much from the estimate.
+        """
+        return waveform, 0
+
     def steer_features(self, analysis: Analysis, features: Tensor, prepared: Prepared) -> Tensor:
-        """Input-stage cues: features `[batch, channels, bins, frames]` with the cue's channels appended."""
+        """Input-stage cues: features `[batch, channels, bins, frames]` with the cue's channels appended.
+
+        A cue that replaces features drops the backbone's own, which stand first.
+        """
         return features
 
     def steer_latent(self, point: int, latent: Tensor, prepared: Prepared) -> Tensor:
         """Latent-stage cues: the latent at a fusion point, steered."""
         return latent
+
+    def speaker_logits(self, prepared: Prepared) -> Tensor | None:
+        """`[batch, speakers]`: which speaker of the training set the enrollment sounds like, from cues that tell."""
+        return None
 
 
 cues: Registry[Cue] = Registry("cue")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from wesep_py.backbones import Backbone
 from wesep_py.cues.base import Cue, Enrollment, Prepared, cues
 from wesep_py.cues.fusion import FusionPoints, Points, mean_embedding
-from wesep_py.errors import ConfigError
+from wesep_py.errors import ConfigError, InputError
 from wesep_py.speaker import SpeakerEncoder
 
 
@@ -21,23 +22,49 @@ class EmbeddingCue(Cue):
         fusion: `concat`, `add`, `multiply` or `film`.
         points: `first`, `all`, or indices of fusion points.
         shared: one layer for all points.
+        embedding_dim: size of embeddings that are computed elsewhere and handed in as prepared tensors
+            (`{"0.embedding": [batch, embedding_dim]}`); `null` takes those of the model's speaker encoder.
+        transform: a residual bottleneck of half the embedding's width, learned with the extractor, stands before the
+            fusion; it starts at the embedding as it is. For an encoder that is frozen, or computes elsewhere.
+        num_speakers: of the training set, among whom a linear layer is to tell the enrolled one by the embedding (a
+            second task in training); `null` for none.
 
     Raises:
-        ConfigError: the model has no speaker encoder.
+        ConfigError: the model has no speaker encoder, or has one while `embedding_dim` is given.
     """
 
     stage = "latent"
 
-    def __init__(self, fusion: str = "film", points: Points = "all", shared: bool = False) -> None:
+    def __init__(
+        self,
+        fusion: str = "film",
+        points: Points = "all",
+        shared: bool = False,
+        embedding_dim: int | None = None,
+        transform: bool = False,
+        num_speakers: int | None = None,
+    ) -> None:
         super().__init__()
+        if embedding_dim is not None and embedding_dim < 1:
+            raise ValueError(f"embedding_dim: is {embedding_dim}; 1 or more is allowed")
+        if num_speakers is not None and num_speakers < 2:
+            raise ValueError(f"num_speakers: is {num_speakers}; 2 or more is allowed")
+        self.num_speakers = num_speakers
         self.operator, self.points, self.shared = fusion, points, shared
+        self.embedding_dim, self.has_transform = embedding_dim, transform
 
     def attach(self, backbone: Backbone, encoder: SpeakerEncoder | None) -> None:
-        if encoder is None:
+        if encoder is None and self.embedding_dim is None:
             raise ConfigError("cues: 'embedding' needs a speaker encoder; give the model a key 'speaker'")
+        if encoder is not None and self.embedding_dim is not None:
+            raise ConfigError("cues: 'embedding_dim' is for embeddings computed elsewhere; this model has a 'speaker'")
+        dim = self.embedding_dim if encoder is None else encoder.embedding_dim
+        assert dim is not None, "one of the two gives it: see above"
+        self.transform = EmbeddingTransform(dim) if self.has_transform else nn.Identity()
+        self.classifier = None if self.num_speakers is None else nn.Linear(dim, self.num_speakers)
         self.fusion = FusionPoints(
             self.operator,
-            encoder.embedding_dim,
+            dim,
             backbone.latent_dim,
             backbone.fusion_axis,
             backbone.num_fusion_points,
@@ -46,10 +73,35 @@ class EmbeddingCue(Cue):
         )
 
     def prepare(self, enrollment: Enrollment) -> Prepared:
+        if self.embedding_dim is not None:
+            raise InputError(
+                f"this model has no speaker encoder; compute embeddings of {self.embedding_dim} numbers elsewhere "
+                "and pass them as prepared tensors"
+            )
         return {"embedding": enrollment.speaker.embedding}
 
     def combine(self, prepared: Sequence[Prepared]) -> Prepared:
         return {"embedding": mean_embedding([one["embedding"] for one in prepared])}
 
     def steer_latent(self, point: int, latent: Tensor, prepared: Prepared) -> Tensor:
-        return self.fusion(point, latent, prepared["embedding"])
+        if not self.fusion.at(point):
+            return latent
+        return self.fusion(point, latent, self.transform(prepared["embedding"]))
+
+    def speaker_logits(self, prepared: Prepared) -> Tensor | None:
+        return None if self.classifier is None else self.classifier(prepared["embedding"]).float()
+
+
+class EmbeddingTransform(nn.Module):
+    """`e + W₂ relu(W₁ e + b₁) + b₂` through half of e's width; W₂ and b₂ start at zero."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        hidden = max(1, dim // 2)
+        self.narrow, self.widen = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        nn.init.zeros_(self.widen.weight)
+        nn.init.zeros_(self.widen.bias)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """`[batch, dim]` → `[batch, dim]`."""
+        return embedding + self.widen(torch.relu(self.narrow(embedding)))

@@ -138,9 +138,13 @@ class FusionPoints(nn.Module):
         self.layers = nn.ModuleList(layers)
         self._layer_at = {point: 0 if shared else i for i, point in enumerate(chosen)}
 
+    def at(self, point: int) -> bool:
+        """Whether `point` is one of the chosen."""
+        return point in self._layer_at
+
     def forward(self, point: int, features: Tensor, embedding: Tensor) -> Tensor:
         """The features, steered if `point` is one of the chosen."""
-        if point not in self._layer_at:
+        if not self.at(point):
             return features
         return self.layers[self._layer_at[point]](features, embedding)
 
