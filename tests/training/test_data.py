@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from wesep_py.corpus import FileReader, read_speaker_folders
 from wesep_py.simulation import SimulationConfig, Simulator
 from wesep_py.simulation.config import EnrollmentConfig
+from wesep_py.training import data
 from wesep_py.training.data import PositionSampler, SimulatedMixtures, collate, make_loader
 
 
@@ -71,3 +74,17 @@ def test_an_error_in_a_worker_reaches_the_run(simulator: Simulator):
     dataset = SimulatedMixtures(simulator, {}, "all")
     with pytest.raises(KeyError, match=r"anna|bert|carl|dora"):
         next(iter(make_loader(dataset, PositionSampler(0, 1, 1, 5), workers=1, prefetch=1)))
+    gc.collect()  # ends the worker, which the error's traceback keeps alive
+
+
+def test_a_worker_that_is_told_to_end_does_so_in_time(simulator: Simulator, monkeypatch):
+    """Regression: workers ignored SIGTERM for good, and a process that left one behind could not end."""
+    monkeypatch.setattr(data, "WORKER_GRACE_S", 1)
+    loader = make_loader(SimulatedMixtures(simulator, LABELS), PositionSampler(0, 99, 1, 5), workers=1, prefetch=1)
+    batches = iter(loader)
+    next(batches)
+    (worker,) = batches._workers
+    worker.terminate()
+    with suppress(RuntimeError):  # torch's word that a worker died, if it hears of it first
+        worker.join(timeout=20)
+    assert not worker.is_alive()

@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from wesep_py.simulation import Simulator
 
+WORKER_GRACE_S = 10
+
 
 class SimulatedMixtures(Dataset[list[dict[str, Any]]]):
     """The items that a mixture gives: one a target.
@@ -125,8 +127,10 @@ def make_loader(
 
 
 def _start_worker(worker: int) -> None:
+    # A signal to the whole group is for the main process, which saves its state and then ends its workers. One that
+    # is told to end and is still there after a while ends by itself: whoever waits for it would wait for ever.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda signum, frame: signal.alarm(WORKER_GRACE_S))
     torch.set_num_threads(1)
 
 
