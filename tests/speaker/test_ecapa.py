@@ -72,3 +72,14 @@ def test_uniform_attention_is_the_plain_mean_and_deviation():
 def test_channels_must_divide():
     with pytest.raises(ValueError, match="multiple of res2_scale"):
         ECAPATDNN(channels=20)
+
+
+def test_frames_of_the_last_block():
+    torch.manual_seed(0)
+    pooled = ECAPATDNN(channels=16, frame_dim=32, embedding_dim=8).eval()
+    last = ECAPATDNN(channels=16, frame_dim=32, embedding_dim=8, frames="last_block").eval()
+    last.load_state_dict(pooled.state_dict())
+    features = torch.randn(2, 60, 80)
+    assert torch.equal(last(features).embedding, pooled(features).embedding)
+    assert last(features).frames.shape == (2, last.frame_dim, 60) == (2, 16, 60)
+    assert pooled(features).frames.shape == (2, pooled.frame_dim, 60) == (2, 32, 60)

@@ -151,7 +151,7 @@ def _speaker(speaker: Mapping[str, Any], encoder: Mapping[str, Any] | None) -> d
         )
     fbank = speaker.get("fbank", {})
     return {
-        "network": {**network, "name": "ecapa_tdnn_last_block"},
+        "network": {**network, "frames": "last_block"},
         "sample_rate": fbank.get("sample_rate", 16000),
         "filterbank": {
             "num_mel_bins": fbank.get("num_mel_bins", 80),

@@ -7,13 +7,9 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-# What the translated configurations name is registered by its module.
-from wesep_py.backbones import conv_tasnet, dpccn, tf_gridnet  # noqa: F401
-from wesep_py.cues import context, listen_first, usef  # noqa: F401
 from wesep_py.errors import CheckpointError, ConfigError, nearest
 from wesep_py.extractor import TargetSpeakerExtractor, build_network
 from wesep_py.interop import realtse_bsrnn, wesep_bsrnn, wesep_conv_tasnet, wesep_dpccn, wesep_tf_gridnet
-from wesep_py.speaker import ecapa_blocks, resnet, spex_plus  # noqa: F401
 
 Enrolled = Literal["waveform", "features", "embedding"]
 REAL_TSE = "TSE_BSRNN_SPK"

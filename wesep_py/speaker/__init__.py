@@ -2,7 +2,6 @@
 
 from wesep_py.speaker.base import SpeakerNetwork, SpeakerOutput, length_mask, speaker_networks
 from wesep_py.speaker.ecapa import ECAPATDNN
-from wesep_py.speaker.ecapa_blocks import ECAPALastBlock
 from wesep_py.speaker.encoder import SpeakerConfig, SpeakerEncoder, build_encoder
 from wesep_py.speaker.pooling import AttentiveStatisticsPooling
 from wesep_py.speaker.resnet import ResNet
@@ -11,7 +10,6 @@ from wesep_py.speaker.spex_plus import SpExPlusNetwork
 __all__ = [
     "ECAPATDNN",
     "AttentiveStatisticsPooling",
-    "ECAPALastBlock",
     "ResNet",
     "SpExPlusNetwork",
     "SpeakerConfig",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +23,8 @@ class ECAPATDNN(SpeakerNetwork):
         res2_scale: parts into which a block's channels are split.
         global_context: pooling sees the whole recording's mean and standard deviation.
         embedding_norm: batch normalisation of the embedding.
+        frames: which frame-level features are handed out: `pooled`, those before pooling (`frame_dim` wide), or
+            `last_block`, the third block's (`channels` wide), as WeSpeaker does.
 
     Raises:
         ValueError: `channels` is not a multiple of `res2_scale`.
@@ -38,11 +42,13 @@ class ECAPATDNN(SpeakerNetwork):
         res2_scale: int = 8,
         global_context: bool = True,
         embedding_norm: bool = False,
+        frames: Literal["pooled", "last_block"] = "pooled",
     ) -> None:
         super().__init__()
         if channels < 1 or channels % res2_scale:
             raise ValueError(f"channels: is {channels}; a multiple of res2_scale ({res2_scale}) is needed")
-        self.frame_dim, self.embedding_dim = frame_dim, embedding_dim
+        self.frames, self.embedding_dim = frames, embedding_dim
+        self.frame_dim = channels if frames == "last_block" else frame_dim
         self.layer1 = ConvReluNorm(num_mel_bins, channels, kernel_size=5, padding=2)
         self.blocks = nn.ModuleList(SERes2Block(channels, res2_scale, dilation) for dilation in (2, 3, 4))
         self.conv = nn.Conv1d(3 * channels, frame_dim, 1)
@@ -62,7 +68,8 @@ class ECAPATDNN(SpeakerNetwork):
             outputs.append(x)
         frames = torch.relu(self.conv(torch.cat(outputs, dim=1))) * valid
         embedding = self.linear(self.pool_norm(self.pool(frames, mask)))
-        return SpeakerOutput(frames, mask, self.embedding_norm(embedding).float())
+        seen = x * valid if self.frames == "last_block" else frames
+        return SpeakerOutput(seen, mask, self.embedding_norm(embedding).float())
 
 
 class ConvReluNorm(nn.Module):

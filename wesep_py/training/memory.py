@@ -13,7 +13,7 @@ def keep_freed_memory() -> bool:
     """Tell the GNU C library's malloc to keep what is freed.
 
     By default it maps every large tensor afresh and unmaps it when it is freed; each step on the CPU then pays for
-    zeroed pages again: 110,000 page faults a step for `conf/model/bsrnn_small.yaml`, a quarter of the processor time.
+    zeroed pages again: a quarter to a third of its processor time (`bench/training_step.py`).
 
     Returns:
         Whether it was done; false on systems with another C library.
