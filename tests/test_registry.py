@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from wesep_py.errors import ConfigError
-from wesep_py.registry import Registry
+from wesep_py.registry import Registry, no_plugins
 
 shapes: Registry[object] = Registry("shape")
 
@@ -42,3 +42,45 @@ def test_a_class_outside_the_package_is_named_by_its_file(tmp_path):
         shapes.build({"name": f"{tmp_path}/square.py:Sqare"}, "shape")
     with pytest.raises(ConfigError, match="cannot be imported"):
         shapes.build({"name": f"{tmp_path}/none.py:Square"}, "shape")
+
+
+def test_two_files_of_one_name_are_two_modules(tmp_path):
+    for side in (1, 2):
+        folder = tmp_path / str(side)
+        folder.mkdir()
+        (folder / "part.py").write_text(f"class Square:\n    side = {side}\n")
+    assert [shapes.build({"name": f"{tmp_path}/{s}/part.py:Square"}, "shape").side for s in (1, 2)] == [1, 2]
+
+
+def test_a_file_with_a_mistake_can_be_mended(tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text("class Square:\n    pass\nimport no_such_package\n")
+    name = {"name": f"{path}:Square"}
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"cannot be imported .No module named 'no_such_package'"):
+            shapes.build(name, "shape")
+    path.write_text("class Square:\n    pass pass\n")
+    with pytest.raises(ConfigError, match=r"cannot be imported .invalid syntax"):
+        shapes.build(name, "shape")
+    path.write_text("class Square:\n    pass\n")
+    assert type(shapes.build(name, "shape")).__name__ == "Square"
+
+
+@pytest.mark.parametrize("name", ["os:system", "pathlib:Path"])
+def test_only_a_class_of_the_kind_is_called(name: str, tmp_path):
+    kind: Registry[Circle] = Registry("circle", Circle)
+    with pytest.raises(ConfigError, match=r"has no class 'system'|'pathlib:Path' is no circle; derive it from Circle"):
+        kind.build({"name": name, "command": f"touch {tmp_path}/run"}, "shape")
+    assert not (tmp_path / "run").exists()
+
+
+def test_code_that_a_checkpoint_names_is_not_run_unasked(tmp_path, monkeypatch):
+    (tmp_path / "spy.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')\nclass Square:\n    pass\n")
+    name = {"name": f"{tmp_path}/spy.py:Square"}
+    with no_plugins(), pytest.raises(ConfigError, match=r"not run unasked; if you trust it, set .* WESEP_PLUGINS=1"):
+        shapes.build(name, "shape")
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setenv("WESEP_PLUGINS", "1")
+    with no_plugins():
+        shapes.build(name, "shape")
+    assert (tmp_path / "run").exists()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
-from collections.abc import Callable, Mapping
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from wesep_py.config import construct
@@ -15,11 +21,34 @@ from wesep_py.errors import ConfigError, nearest
 
 T = TypeVar("T")
 
+TRUST_VARIABLE = "WESEP_PLUGINS"
+"""With this environment variable set to 1, a checkpoint's configuration may name classes outside the package."""
+
+_plugins_allowed: ContextVar[bool] = ContextVar("plugins_allowed", default=True)
+
+
+@contextmanager
+def no_plugins() -> Iterator[None]:
+    """Within it only registered names are known, unless `WESEP_PLUGINS=1`: for configurations from elsewhere.
+
+    A configuration that a user wrote may name the user's own files. One that came with a checkpoint would run whatever
+    it names, which nobody expects of reading a model.
+    """
+    token = _plugins_allowed.set(os.environ.get(TRUST_VARIABLE) == "1")
+    try:
+        yield
+    finally:
+        _plugins_allowed.reset(token)
+
 
 class Registry(Generic[T]):
     """The classes of one kind (backbones, cues, …) under the names that configurations use.
 
     A name may also be `module:Class` or `path/to/file.py:Class`, for classes outside the package.
+
+    Args:
+        kind: what they are, for messages.
+        base: what every class has to be derived from; any class, if `None`.
 
     >>> shapes = Registry("shape")
     >>> @shapes.register("circle")
@@ -29,8 +58,8 @@ class Registry(Generic[T]):
     2.0
     """
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, base: type | None = None) -> None:
+        self.kind, self.base = kind, base
         self._classes: dict[str, Callable[..., T]] = {}
 
     def register(self, name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
@@ -52,12 +81,13 @@ class Registry(Generic[T]):
         """The class that `name` stands for.
 
         Raises:
-            ConfigError: no such name; the message lists the names there are.
+            ConfigError: no such name, and the message lists the names there are; or a class outside the package that
+                is not allowed, not there or not derived from the base.
         """
         if name in self._classes:
             return self._classes[name]
         if ":" in name:
-            return _import(name, where or self.kind)
+            return self._outside(name, where or self.kind)
         place = f"{where}: " if where else ""
         raise ConfigError(f"{place}no {self.kind} is called {name!r}; {nearest(name, self._classes)}")
 
@@ -71,26 +101,43 @@ class Registry(Generic[T]):
         arguments = {key: value for key, value in mapping.items() if key != "name"}
         return construct(self.get(str(mapping["name"]), where), arguments, where, **given)
 
+    def _outside(self, name: str, where: str) -> Callable[..., T]:
+        if not _plugins_allowed.get():
+            raise ConfigError(
+                f"{where}: {name!r} is code that is no part of this package, and it is not run unasked; if you trust "
+                f"it, set the environment variable {TRUST_VARIABLE}=1"
+            )
+        module, attribute = _import(name, where), name.rpartition(":")[2]
+        found = getattr(module, attribute, None)
+        classes = {key: value for key, value in vars(module).items() if self._is_one(value)}
+        if not inspect.isclass(found):
+            raise ConfigError(f"{where}: {module.__name__} has no class {attribute!r}; {nearest(attribute, classes)}")
+        if not self._is_one(found):
+            base = "" if self.base is None else self.base.__name__
+            raise ConfigError(f"{where}: {name!r} is no {self.kind}; derive it from {base}")
+        return typing.cast("Callable[..., T]", found)
 
-def _import(name: str, where: str) -> Callable[..., Any]:
-    module_name, _, attribute = name.rpartition(":")
+    def _is_one(self, value: Any) -> bool:
+        return inspect.isclass(value) and (self.base is None or issubclass(value, self.base))
+
+
+def _import(name: str, where: str) -> ModuleType:
+    """The module of `module:Class` or `file.py:Class`, run once; every file is a module of its own."""
+    module_name = name.rpartition(":")[0]
+    path = Path(module_name).resolve()
+    own_name = f"wesep_py_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     try:
-        if module_name.endswith(".py"):
-            path = Path(module_name).resolve()
-            module_name = f"wesep_py_plugin_{path.stem}"
-            if module_name not in sys.modules:
-                spec = importlib.util.spec_from_file_location(module_name, path)
-                assert spec is not None and spec.loader is not None
-                module = importlib.util.module_from_spec(spec)
-                sys.modules[module_name] = module
+        if not module_name.endswith(".py"):
+            return importlib.import_module(module_name)
+        if own_name not in sys.modules:
+            spec = importlib.util.spec_from_file_location(own_name, path)
+            assert spec is not None and spec.loader is not None
+            sys.modules[own_name] = module = importlib.util.module_from_spec(spec)
+            try:
                 spec.loader.exec_module(module)
-            module = sys.modules[module_name]
-        else:
-            module = importlib.import_module(module_name)
-    except (ImportError, FileNotFoundError) as error:
+            except BaseException:
+                del sys.modules[own_name]
+                raise
+        return sys.modules[own_name]
+    except (ImportError, FileNotFoundError, SyntaxError) as error:
         raise ConfigError(f"{where}: {name!r} cannot be imported ({error})") from error
-    found = getattr(module, attribute, None)
-    if not callable(found):
-        classes = [key for key, value in vars(module).items() if inspect.isclass(value)]
-        raise ConfigError(f"{where}: {module_name} has no class {attribute!r}; {nearest(attribute, classes)}")
-    return found

@@ -7,7 +7,7 @@ from wesep_py.corpus.manifest import read_manifest, write_manifest
 from wesep_py.corpus.mixtures import Mixture, TrialNoise, TrialSource, read_mixtures
 from wesep_py.corpus.packed import PackedReader, pack
 from wesep_py.corpus.reader import FileReader, Reader
-from wesep_py.corpus.recordings import find_noises, read_speech
+from wesep_py.corpus.recordings import find_noises, perturb_speed, read_speech
 from wesep_py.corpus.speakers import Speaker, read_speakers, speaker_of
 from wesep_py.corpus.toy import make_toy_corpus
 from wesep_py.corpus.trials import Trial, read_trials
@@ -27,6 +27,7 @@ __all__ = [
     "find_noises",
     "make_toy_corpus",
     "pack",
+    "perturb_speed",
     "read_kaldi",
     "read_librimix_metadata",
     "read_librispeech",

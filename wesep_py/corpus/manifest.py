@@ -25,7 +25,7 @@ def read_manifest(
 
     Args:
         path: a `.jsonl` or `.csv` file with the fields `utterance_id, speaker_id, path, duration_s` and,
-            where known, `start_s, gender, age, text`. Other fields are passed over.
+            where known, `start_s, gender, age, text, speed`. Other fields are passed over.
         root: the folder that relative paths are relative to; by default the manifest's own.
         check_files: whether every audio file must exist now. Without it a missing one shows when it is read.
 
@@ -103,18 +103,20 @@ def write_manifest(
         raise InputError(f"{path}: there is no utterance to write")
     check_unique(utterances)
     base = Path(relative_to) if relative_to is not None else path.parent
+    played_as_recorded = all(utterance.speed == 1 for utterance in utterances)
+    names = [name for name in FIELDS if name != "speed" or not played_as_recorded]
     records = [_to_record(utterance, base) for utterance in utterances]
     with (
         atomic_path(path, overwrite) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
     ):
         if path.suffix == ".csv":
-            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+            writer = csv.DictWriter(file, names, lineterminator="\n", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(records)
         else:
             for record in records:
-                kept = {name: value for name, value in record.items() if value is not None}
+                kept = {name: record[name] for name in names if record[name] is not None}
                 file.write(json.dumps(kept, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -140,6 +142,7 @@ def _from_row(row: Row, base: Path) -> Utterance:
         "gender": row.optional_text("gender"),
         "age": row.optional_number("age"),
         "text": row.optional_text("text"),
+        "speed": row.optional_number("speed") or 1.0,
     }
     try:
         return Utterance(**values)

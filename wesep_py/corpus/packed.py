@@ -178,7 +178,7 @@ def fingerprint_of(utterances: Sequence[Utterance], sample_rate: int) -> str:
             raise AudioError(f"{utterance.path}: cannot be read ({reason}); correct the manifest") from error
         identity = [
             utterance.utterance_id, os.fspath(utterance.path), utterance.start_s, utterance.duration_s,
-            status.st_size, status.st_mtime_ns,
+            status.st_size, status.st_mtime_ns, *([] if utterance.speed == 1 else [utterance.speed]),
         ]  # fmt: skip
         digest.update(json.dumps(identity).encode() + b"\n")
     return digest.hexdigest()

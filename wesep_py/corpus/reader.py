@@ -78,7 +78,7 @@ def quantise(waveform: NDArray[np.floating[Any]]) -> Quantised:
 
 
 def load_utterance(utterance: Utterance, sample_rate: int) -> Quantised:
-    """Decode an utterance: its stretch of the first channel of its file, resampled, in 16 bits a sample.
+    """Decode an utterance: its stretch of the first channel, at its speed, resampled, in 16 bits a sample.
 
     A stretch whose stated end lies within 1 ms of the end of the file ends with the file.
 
@@ -106,7 +106,8 @@ def load_utterance(utterance: Utterance, sample_rate: int) -> Quantised:
     else:
         waveform, rate = read(utterance.path, start, stop)
         samples = waveform[0]
-    return quantise(resample(samples, rate, sample_rate))
+    # Played faster is: recorded at a higher rate.
+    return quantise(resample(samples, round(rate * utterance.speed), sample_rate))
 
 
 @lru_cache(maxsize=1)
@@ -196,8 +197,8 @@ class FileReader:
         return quantised
 
     def _forget(self) -> None:
-        self._cache: OrderedDict[tuple[Path, float, float], Quantised] = OrderedDict()
-        self._lengths: dict[tuple[Path, float, float], int] = {}
+        self._cache: OrderedDict[tuple[Path, float, float, float], Quantised] = OrderedDict()
+        self._lengths: dict[tuple[Path, float, float, float], int] = {}
         self._cached_bytes = 0
 
     def __getstate__(self) -> dict[str, Any]:
@@ -208,5 +209,5 @@ class FileReader:
         self._forget()
 
 
-def _key(utterance: Utterance) -> tuple[Path, float, float]:
-    return utterance.path, utterance.start_s, utterance.duration_s
+def _key(utterance: Utterance) -> tuple[Path, float, float, float]:
+    return utterance.path, utterance.start_s, utterance.duration_s, utterance.speed

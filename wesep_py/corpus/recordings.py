@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from wesep_py.audio.files import info
@@ -61,3 +62,43 @@ def find_noises(names: Sequence[str], root: Path) -> list[Utterance]:
             )
             noises.append(Utterance(noise_id, "noise", file, info(file).duration_s))
     return noises
+
+
+def perturb_speed(utterances: Sequence[Utterance], speeds: Sequence[float]) -> list[Utterance]:
+    """Every utterance at every speed; at another speed than recorded, its speaker is another speaker.
+
+    Tempo and pitch change together, as does everything that a voice is known by: Ko et al., "Audio augmentation for
+    speech recognition" (Interspeech 2015); as further speakers: Yamamoto et al., "Speaker augmentation and bandwidth
+    extension for deep speaker embedding" (Interspeech 2019).
+
+    Args:
+        utterances: as recorded.
+        speeds: factors above 0, for example `[0.9, 1, 1.1]`, none twice.
+
+    Raises:
+        InputError: no speed, one that comes twice, or one that is not above 0.
+
+    >>> [u.speaker_id for u in perturb_speed([Utterance("a-1", "a", Path("1.wav"), 2.2)], [1, 1.1])]
+    ['a', 'a@1.1']
+    """
+    if not speeds or len(set(speeds)) < len(speeds) or min(speeds) <= 0:
+        raise InputError(
+            f"speeds: is {list(speeds)}; factors above 0, each once, are needed, for example [0.9, 1, 1.1]"
+        )
+    changed = []
+    for speed in speeds:
+        if speed == 1:
+            changed.extend(utterances)
+            continue
+        mark = f"@{speed:g}"
+        changed.extend(
+            replace(
+                utterance,
+                utterance_id=utterance.utterance_id + mark,
+                speaker_id=utterance.speaker_id + mark,
+                duration_s=utterance.duration_s / speed,
+                speed=utterance.speed * speed,
+            )
+            for utterance in utterances
+        )
+    return changed

@@ -17,11 +17,12 @@ class Utterance:
         utterance_id: its name, unique in its corpus, without white space.
         speaker_id: who speaks; the same text for the same person throughout a corpus, without white space.
         path: the audio file, absolute or relative to the working folder. Of several channels it is the first.
-        duration_s: length in seconds, greater than 0.
+        duration_s: length in seconds, greater than 0; at another `speed`, of what is heard.
         start_s: where the utterance begins in the file, in seconds, at least 0. More than 0 for a segment.
         gender: `m`, `f` or any other text, or `None` where it is not known.
         age: in years, at least 0, or `None`.
         text: what is said, or `None`.
+        speed: how much faster than recorded it is played, pitch and all; above 0 (see `perturb_speed`).
 
     Raises:
         InputError: an empty or spaced id, or a value out of its range. The message begins with the field.
@@ -38,6 +39,7 @@ class Utterance:
     gender: str | None = None
     age: float | None = None
     text: str | None = None
+    speed: float = 1.0
 
     def __post_init__(self) -> None:
         for field in ("utterance_id", "speaker_id"):
@@ -50,8 +52,10 @@ class Utterance:
             raise InputError(f"start_s: is {self.start_s!r}; seconds of at least 0 are needed")
         if self.age is not None and not (math.isfinite(self.age) and self.age >= 0):
             raise InputError(f"age: is {self.age!r}; years of at least 0 are needed, or nothing")
+        if not (math.isfinite(self.speed) and self.speed > 0):
+            raise InputError(f"speed: is {self.speed!r}; a factor above 0 is needed")
 
     @property
     def stop_s(self) -> float:
         """Where the utterance ends in its file, in seconds."""
-        return self.start_s + self.duration_s
+        return self.start_s + self.duration_s * self.speed
