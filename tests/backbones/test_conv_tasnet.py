@@ -66,6 +66,40 @@ def test_dropping_the_last_samples():
     assert network.analyse(waveform).num_frames == small().analyse(waveform).num_frames - 1 == 3
 
 
+@pytest.mark.parametrize("arguments", [{}, {"drop_last": True}, SPEX], ids=["one window", "drop_last", "three windows"])
+def test_frames_are_counted_before_they_are_made(arguments):
+    network, lengths = small(**arguments), torch.tensor([1, 15, 16, 32, 33, 47, 48, 49, 1000])
+    made = [network.analyse(torch.randn(1, int(length))).num_frames for length in lengths]
+    assert network.num_frames(lengths).tolist() == made
+
+
+@pytest.mark.parametrize("name", ["spexplus_small", "td_speakerbeam_small"])
+def test_padding_of_an_enrollment_does_not_count(name):
+    """Regression: frames that begin before the end of a recording, but that it would not have, were once counted."""
+    torch.manual_seed(0)
+    network = build_network(load_yaml(conf_folder() / f"model/{name}.yaml")["model"]).eval()
+    padded = torch.cat([torch.randn(1, 3500), torch.zeros(1, 900)], dim=1)
+    for length in range(3400, 3500, 7):
+        alone, cut = padded[:, :length], padded * (torch.arange(4400) < length)
+        with_padding = network.prepare(cut, torch.tensor([length]))["0.embedding"]
+        torch.testing.assert_close(with_padding, network.prepare(alone)["0.embedding"], atol=1e-5, rtol=1e-4)
+
+
+def test_the_speaker_task_of_spex_plus_is_a_key_of_its_cue():
+    """Three scales and the logits come out together, and the second task teaches the speaker branch."""
+    torch.manual_seed(0)
+    model = load_yaml(conf_folder() / "model/spexplus_small.yaml")["model"]
+    assert model["cues"][0]["num_speakers"] is None
+    assert build_network(model)(torch.randn(2, 800), torch.randn(2, 1600)).speaker_logits is None
+    network = build_network({**model, "cues": [{**model["cues"][0], "num_speakers": 5}]}).train()
+    output = network(torch.randn(2, 800), torch.randn(2, 1600))
+    assert len(output.waveforms) == 3 and output.speaker_logits.shape == (2, 5)
+    nn.functional.cross_entropy(output.speaker_logits, torch.tensor([3, 0])).backward()
+    assert network.cues[0].classifier.weight.grad.any()
+    assert network.encoder.network.input.weight.grad.any() and network.backbone.bases[0].filters.weight.grad.any()
+    assert all(parameter.grad is None for parameter in network.backbone.blocks.parameters())
+
+
 def test_published_size():
     """SpEx+: 11.2 M, speaker branch and fusion included."""
     network = build_network(load_yaml(conf_folder() / "model/spexplus.yaml")["model"])

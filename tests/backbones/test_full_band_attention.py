@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.backbones.largest_tensor import largest_tensor
 from wesep_py.backbones import full_band_attention
 from wesep_py.backbones.full_band_attention import FullBandAttention, windowed_attention
 
@@ -39,6 +40,21 @@ def test_nothing_beyond_the_window_is_touched(monkeypatch):
     poisoned[:, :, 20:] = torch.nan
     out = windowed_attention(x, poisoned, poisoned, False, 5)
     assert torch.isfinite(out[:, :, :8]).all()
+    out = windowed_attention(x, poisoned.flip(2), poisoned.flip(2), False, 5)
+    assert torch.isfinite(out[:, :, 32:]).all()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_four_times_the_frames_are_four_times_the_memory(monkeypatch, causal):
+    attention = FullBandAttention(2, 3, 1, 3, causal, window=40)
+
+    def needed(frames: int) -> int:
+        return largest_tensor(lambda: attention(torch.randn(1, frames, 3, 2)))
+
+    monkeypatch.setattr(full_band_attention, "QUERIES_AT_ONCE", 2**30)
+    assert needed(1600) == 16 * needed(400)
+    monkeypatch.setattr(full_band_attention, "QUERIES_AT_ONCE", 16)
+    assert needed(1600) == 4 * needed(400)
 
 
 def test_a_frame_alone_attends_to_itself():

@@ -94,3 +94,20 @@ def test_a_backbone_without_bands_says_so():
     del backbone.num_bands
     with pytest.raises(ConfigError, match="BSRNN has no bands; use 'shared'"):
         ContextCue(projection="band").attach(backbone, encoder)
+
+
+@pytest.mark.parametrize(("name", "frame_axis"), [("tf_gridnet", 1), ("dpccn", 2)])
+@pytest.mark.parametrize("fuse_along", ["channels", "bins"])
+def test_latents_of_any_layout(name, frame_axis, fuse_along):
+    """Every query is one frame's features along the fused axis, whatever the others are."""
+    sizes = {"tf_gridnet": {"feature_dim": 4, "num_blocks": 1, "hidden": 4, "num_heads": 2}, "dpccn": {"channels": 4}}
+    backbone = {"name": name, "fuse_along": fuse_along, **sizes[name]}
+    network = build_network({**MODEL, "backbone": backbone, "cues": [{"name": "context", "dim": 8}]}).eval()
+    cue, shape = network.cues[0], [1, 3, 5, 7]
+    shape[network.backbone.fusion_axis] = network.backbone.latent_dim
+    latent, prepared = torch.randn(shape), {"frames": torch.randn(1, 9, 12), "mask": torch.ones(1, 9).bool()}
+    out = cue.steer_latent(0, latent, prepared)
+    assert out.shape == latent.shape
+    assert network.backbone.frame_axis == frame_axis
+    one = tuple(slice(None) if axis in (0, network.backbone.fusion_axis % 4) else slice(1, 2) for axis in range(4))
+    torch.testing.assert_close(cue.steer_latent(0, latent[one], prepared), out[one])

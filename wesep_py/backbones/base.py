@@ -27,10 +27,13 @@ class Analysis:
     Attributes:
         features: `[batch, channels, bins, frames]`, real; input-stage cues append channels to these.
         spectrum: `[batch, bins, frames]`, complex (or a real basis): what the estimate is made from.
+        speaker_frames: `[batch, dim, frames]`, what a speaker encoder makes of the same frames, each of unit length;
+            only where a cue asks for it.
     """
 
     features: Tensor
     spectrum: Tensor
+    speaker_frames: Tensor | None = None
 
     @property
     def num_frames(self) -> int:
@@ -45,6 +48,7 @@ class Backbone(nn.Module, ABC):
         sample_rate: Hz.
         latent_dim: size of the latent along `fusion_axis`.
         fusion_axis: axis of the latent along which an embedding is fused.
+        frame_axis: axis of the latent along which its frames lie.
         num_fusion_points: how many times `encode` calls the condition.
         stride: samples between two frames.
         latency: algorithmic latency in samples: the largest d such that output sample n depends on input
@@ -55,6 +59,7 @@ class Backbone(nn.Module, ABC):
     sample_rate: int
     latent_dim: int
     fusion_axis: int
+    frame_axis: int = 2
     num_fusion_points: int
     stride: int
     latency: int | None
@@ -62,6 +67,10 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def analyse(self, waveform: Tensor) -> Analysis:
         """`[batch, samples]` → `Analysis`."""
+
+    def num_frames(self, lengths: Tensor) -> Tensor:
+        """Frames of recordings of so many samples; if not overridden, frame t is centred on sample t · stride."""
+        return lengths // self.stride + 1
 
     @abstractmethod
     def encode(self, features: Tensor, condition: Condition, state: Any = None) -> tuple[Tensor, Any]:
@@ -90,4 +99,4 @@ class Backbone(nn.Module, ABC):
         return self.latent_dim
 
 
-backbones: Registry[Backbone] = Registry("backbone")
+backbones: Registry[Backbone] = Registry("backbone", Backbone)

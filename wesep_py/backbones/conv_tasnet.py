@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from wesep_py.backbones.bands import full_precision
 from wesep_py.backbones.base import Analysis, Backbone, Condition, backbones
-from wesep_py.backbones.tcn import ChannelNorm, NormKind, TCNBlock
+from wesep_py.backbones.tcn import NormKind, TCNBlock, channel_norm
 
 DEEP_DILATIONS = (1, 2, 4, 8)
 
@@ -45,12 +45,14 @@ class ConvTasNet(Backbone):
         kernel: taps of the depthwise convolutions; odd, unless causal.
         blocks_per_stack: blocks of a stack, with dilations 1, 2, 4, …
         num_stacks: stacks.
-        norm: `global` normalises over time and channels, `frame` over the channels of each frame; `null` is `frame`
-            when causal and `global` otherwise.
+        norm: `global` normalises over time and channels, `frame` over the channels of each frame, `batch` by the
+            statistics of the training; `null` is `frame` when causal and `global` otherwise.
         input_norm: the same for the features before the first block.
         fusion_blocks: the blocks at which an embedding is fused, counted from 0; `null` is the first of each stack.
         fusion_place: `before` the block, or `inside` it.
         fusion_norm: PReLU and norm after every fusion (only `before`).
+        skip: a stack passes on the sum of what its blocks send past the rest of it, by a 1×1 convolution each, instead
+            of the output of its last block; a block inside which an embedding is fused sends nothing.
         mask_activation: `relu` or `sigmoid`.
         deep: four dilated convolutions after the basis in place of its ReLU, mirrored before the last convolution
             of the decoder; one basis, not causal.
@@ -89,6 +91,7 @@ class ConvTasNet(Backbone):
         fusion_blocks: tuple[int, ...] | None = None,
         fusion_place: Literal["before", "inside"] = "before",
         fusion_norm: bool = False,
+        skip: bool = False,
         mask_activation: Literal["relu", "sigmoid"] = "relu",
         deep: bool = False,
         basis_bias: bool = False,
@@ -113,6 +116,8 @@ class ConvTasNet(Backbone):
         points = range(0, num_blocks, blocks_per_stack) if fusion_blocks is None else sorted(set(fusion_blocks))
         if not points or not 0 <= points[0] <= points[-1] < num_blocks:
             raise ValueError(f"fusion_blocks: is {list(points)}; one or more from 0 to {num_blocks - 1} are needed")
+        if skip and fusion_place == "inside" and blocks_per_stack == 1:
+            raise ValueError("skip: needs blocks without a fusion inside; 2 or more blocks_per_stack are allowed")
         norm = norm or ("frame" if causal else "global")
 
         self.sample_rate, self.causal, self.drop_last, self.kernels = sample_rate, causal, drop_last, kernels
@@ -125,12 +130,22 @@ class ConvTasNet(Backbone):
 
         self.bases = nn.ModuleList(Basis(num_filters, size, hop, deep, basis_bias) for size in kernels)
         features = input_channels * len(kernels) * num_filters
-        self.input = nn.Sequential(ChannelNorm(features, input_norm), nn.Conv1d(features, bottleneck, 1))
+        self.input = nn.Sequential(channel_norm(features, input_norm), nn.Conv1d(features, bottleneck, 1))
+        self.blocks_per_stack = blocks_per_stack
         self.blocks = nn.ModuleList(
-            TCNBlock(bottleneck, hidden, kernel, 2 ** (i % blocks_per_stack), norm, causal) for i in range(num_blocks)
+            TCNBlock(
+                bottleneck,
+                hidden,
+                kernel,
+                2 ** (i % blocks_per_stack),
+                norm,
+                causal,
+                skip and not (self.inside and i in self._point_of),
+            )
+            for i in range(num_blocks)
         )
         self.fusion_norms = nn.ModuleList(
-            nn.Sequential(nn.PReLU(), ChannelNorm(bottleneck, norm)) if fusion_norm else nn.Identity() for _ in points
+            nn.Sequential(nn.PReLU(), channel_norm(bottleneck, norm)) if fusion_norm else nn.Identity() for _ in points
         )
         self.mask = nn.Sequential(
             nn.Conv1d(bottleneck, len(kernels) * num_filters, 1),
@@ -139,13 +154,13 @@ class ConvTasNet(Backbone):
         self.decoders = nn.ModuleList(Decoder(num_filters, size, hop, deep, basis_bias) for size in kernels)
 
     def analyse(self, waveform: Tensor) -> Analysis:
-        frames = self._num_frames(waveform.shape[1])
+        frames = int(self.num_frames(torch.tensor(waveform.shape[1])))
         with torch.autocast(waveform.device.type, enabled=False):
             basis = torch.cat([basis(full_precision(waveform), frames) for basis in self.bases], dim=1)
         return Analysis(features=basis[:, None], spectrum=basis)
 
     def encode(self, features: Tensor, condition: Condition, state: Any = None) -> tuple[Tensor, Any]:
-        latent, pasts = self.input(features.flatten(1, 2)), []
+        latent, pasts, skipped = self.input(features.flatten(1, 2)), [], []
         for i, block in enumerate(self.blocks):
             point, steer = self._point_of.get(i), None
             if point is not None and self.inside:
@@ -154,6 +169,11 @@ class ConvTasNet(Backbone):
                 latent = self.fusion_norms[point](condition(point, latent))
             latent, past = block(latent, None if state is None else state[i], steer)
             pasts.append(past)
+            if block.skip is not None:
+                latent, sent = latent
+                skipped.append(sent)
+            if skipped and (i + 1) % self.blocks_per_stack == 0:
+                latent, skipped = torch.stack(skipped).sum(dim=0), []
         return latent, pasts if self.causal else None
 
     def synthesise(self, latent: Tensor, analysis: Analysis, length: int) -> tuple[Tensor, ...]:
@@ -175,8 +195,9 @@ class ConvTasNet(Backbone):
         """Latent → `[batch, frames, summary_dim]`."""
         return latent.transpose(1, 2)
 
-    def _num_frames(self, length: int) -> int:
-        beyond = max(0, length - self.kernels[0])
+    def num_frames(self, lengths: Tensor) -> Tensor:
+        """Those that the first window needs to reach the end, or (`drop_last`) that it fills; at least one."""
+        beyond = (lengths - self.kernels[0]).clamp_min(0)
         return 1 + (beyond // self.stride if self.drop_last else -(-beyond // self.stride))
 
 

@@ -13,7 +13,12 @@ from torch import Tensor, nn
 
 from wesep_py.backbones.bands import full_precision
 
-NormKind = Literal["global", "frame"]
+NormKind = Literal["global", "frame", "batch"]
+
+
+def channel_norm(channels: int, kind: NormKind) -> nn.Module:
+    """Normalisation of `[batch, channels, frames]`: a `ChannelNorm`, or for `batch` a batch normalisation."""
+    return nn.BatchNorm1d(channels) if kind == "batch" else ChannelNorm(channels, kind)
 
 
 class ChannelNorm(nn.Module):
@@ -28,7 +33,7 @@ class ChannelNorm(nn.Module):
     tensor(True)
     """
 
-    def __init__(self, channels: int, kind: NormKind, eps: float = 1e-5) -> None:
+    def __init__(self, channels: int, kind: Literal["global", "frame"], eps: float = 1e-5) -> None:
         super().__init__()
         self.kind, self.eps = kind, eps
         self.weight = nn.Parameter(torch.ones(channels))
@@ -50,19 +55,30 @@ class TCNBlock(nn.Module):
         hidden: of what is between the 1×1 convolutions.
         kernel: taps of the depthwise convolution; odd, unless causal.
         dilation: frames between two taps.
-        norm: see `ChannelNorm`.
+        norm: see `channel_norm`.
         causal: the taps lie in the past.
+        skip: another 1×1 convolution, `skip`, stands beside the last; see `forward`.
     """
 
-    def __init__(self, channels: int, hidden: int, kernel: int, dilation: int, norm: NormKind, causal: bool) -> None:
+    def __init__(
+        self,
+        channels: int,
+        hidden: int,
+        kernel: int,
+        dilation: int,
+        norm: NormKind,
+        causal: bool,
+        skip: bool = False,
+    ) -> None:
         super().__init__()
         self.reach = (kernel - 1) * dilation if causal else 0
         padding = 0 if causal else (kernel - 1) * dilation // 2
         self.expand = nn.Conv1d(channels, hidden, 1)
-        self.activation1, self.norm1 = nn.PReLU(), ChannelNorm(hidden, norm)
+        self.activation1, self.norm1 = nn.PReLU(), channel_norm(hidden, norm)
         self.depthwise = nn.Conv1d(hidden, hidden, kernel, dilation=dilation, padding=padding, groups=hidden)
-        self.activation2, self.norm2 = nn.PReLU(), ChannelNorm(hidden, norm)
+        self.activation2, self.norm2 = nn.PReLU(), channel_norm(hidden, norm)
         self.project = nn.Conv1d(hidden, channels, 1)
+        self.skip = nn.Conv1d(hidden, channels, 1) if skip else None
 
     def forward(
         self, x: Tensor, past: Tensor | None = None, steer: Callable[[Tensor], Tensor] | None = None
@@ -76,7 +92,8 @@ class TCNBlock(nn.Module):
             steer: applied to the output of the first 1×1 convolution, `[batch, hidden, frames]`.
 
         Returns:
-            `[batch, channels, frames]`, and the past of the next frames (`None` if not causal).
+            `[batch, channels, frames]`, or with `skip` `[2, batch, channels, frames]`, the second what leaves by the
+            skip convolution; and the past of the next frames (`None` if not causal).
         """
         hidden = self.expand(x)
         if steer is not None:
@@ -88,4 +105,5 @@ class TCNBlock(nn.Module):
             hidden = torch.cat([past, hidden], dim=-1)
             past = hidden[..., -self.reach :]
         hidden = self.norm2(self.activation2(self.depthwise(hidden)))
-        return x + self.project(hidden), past
+        out = x + self.project(hidden)
+        return out if self.skip is None else torch.stack([out, self.skip(hidden)]), past

@@ -65,6 +65,7 @@ class TFGridNet(Backbone):
     """
 
     native_channels = 2
+    frame_axis = 1
 
     def __init__(
         self,

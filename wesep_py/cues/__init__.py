@@ -1,6 +1,6 @@
 """How an enrollment steers a network: fusion operators, and the cues that use them."""
 
-from wesep_py.cues.base import Cue, Enrollment, Prepared, cues
+from wesep_py.cues.base import Cue, Enrollment, Prepared, Recording, cues
 from wesep_py.cues.context import ContextCue
 from wesep_py.cues.embedding import EmbeddingCue
 from wesep_py.cues.fusion import Fusion, FusionPoints, fusions
@@ -17,6 +17,7 @@ __all__ = [
     "FusionPoints",
     "ListenFirstCue",
     "Prepared",
+    "Recording",
     "TFMapCue",
     "USEFCue",
     "cues",

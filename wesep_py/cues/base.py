@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from wesep_py.backbones import Analysis, Backbone
+from wesep_py.cues.alignment import align_frames
 from wesep_py.registry import Registry
-from wesep_py.speaker import SpeakerEncoder, SpeakerOutput
+from wesep_py.speaker import SpeakerEncoder, SpeakerOutput, length_mask
 
 Prepared = dict[str, Tensor]
 """What a cue keeps of an enrollment: named tensors, batch first. A voice print stores these."""
 
 
 @dataclass
-class Enrollment:
-    """An enrollment and what may be computed from it, each once and only if some cue asks.
+class Recording:
+    """An enrollment, or a mixture, and what may be computed from it: each once, and only if some cue asks.
 
     Attributes:
         waveform: `[batch, samples]`, zero where a recording is shorter than the longest.
@@ -36,17 +36,13 @@ class Enrollment:
 
     @cached_property
     def analysis(self) -> Analysis:
-        """The enrollment as the backbone sees a mixture."""
+        """The recording as the backbone sees it."""
         return self.backbone.analyse(self.waveform)
 
     @cached_property
     def frame_mask(self) -> Tensor:
-        """`[batch, frames]`, true for the frames that the recording would have without its padding.
-
-        Frame t is centred on sample t · stride, so one may straddle the end.
-        """
-        frames = torch.arange(self.analysis.num_frames, device=self.waveform.device)
-        return frames[None] * self.backbone.stride <= self.lengths[:, None]
+        """`[batch, frames]`, true for the frames that the recording would have without its padding."""
+        return length_mask(self.backbone.num_frames(self.lengths), self.analysis.num_frames)
 
     @cached_property
     def speaker(self) -> SpeakerOutput:
@@ -55,6 +51,17 @@ class Enrollment:
         if self.encoder.front_end == "backbone":
             return self.encoder.of_features(self.analysis.features, self.frame_mask)
         return self.encoder(self.waveform, self.lengths)
+
+    @cached_property
+    def speaker_frames(self) -> Tensor:
+        """`[batch, frame_dim, frames]`: the encoder's features at the frames of `analysis`, each of unit length."""
+        assert self.encoder is not None, "Cue.attach checks that there is an encoder"
+        aligned = align_frames(self.speaker, self.encoder, self.backbone, self.lengths, self.analysis.num_frames)
+        return nn.functional.normalize(aligned, dim=1)
+
+
+Enrollment = Recording
+"""What `Cue.prepare` is given."""
 
 
 class Cue(nn.Module, ABC):
@@ -69,12 +76,15 @@ class Cue(nn.Module, ABC):
         replaces_features: an input-stage cue whose channels stand in the place of the backbone's own.
         past_frames: frames before the first that `steer_features` wants to see again when a causal network goes on.
         looks_ahead: whether a frame is steered by later ones of the mixture, so that no stretch can go on.
+        needs_speaker_frames: whether `steer_features` wants the speaker encoder to hear the mixture too
+            (`Analysis.speaker_frames`).
     """
 
     stage: Literal["waveform", "input", "latent"]
     replaces_features: bool = False
     past_frames: int = 0
     looks_ahead: bool = False
+    needs_speaker_frames: bool = False
 
     def added_channels(self) -> int:
         """Feature channels that the cue adds to the backbone's own."""
@@ -92,8 +102,14 @@ class Cue(nn.Module, ABC):
         """What is kept of the enrollment: computed once, used for any number of mixtures."""
 
     @abstractmethod
-    def combine(self, prepared: Sequence[Prepared]) -> Prepared:
-        """Several enrollments of the same voice as one."""
+    def combine(self, prepared: Sequence[Prepared], weights: Sequence[float] | None = None) -> Prepared:
+        """Several enrollments of the same voice as one.
+
+        Args:
+            prepared: one or more.
+            weights: of each, above 0, for what is averaged; all alike, if `None`. What is joined in time
+                takes no notice.
+        """
 
     def steer_waveform(self, waveform: Tensor, prepared: Prepared) -> tuple[Tensor, int]:
         """Waveform-stage cues: `[batch, samples]` with what is to be heard before it, and how many samples that is.
@@ -118,4 +134,4 @@ class Cue(nn.Module, ABC):
         return None
 
 
-cues: Registry[Cue] = Registry("cue")
+cues: Registry[Cue] = Registry("cue", Cue)

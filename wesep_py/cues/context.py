@@ -13,13 +13,11 @@ from torch import Tensor, nn
 
 from wesep_py.backbones import Backbone
 from wesep_py.backbones.bands import BandLinear
+from wesep_py.cues.attention import cross_attention
 from wesep_py.cues.base import Cue, Enrollment, Prepared, cues
 from wesep_py.cues.fusion import FusionPoints, Points
 from wesep_py.errors import ConfigError
 from wesep_py.speaker import SpeakerEncoder
-
-FRAME_AXIS = 2
-"""Where every backbone's latent has its frames."""
 
 
 @cues.register("context")
@@ -61,7 +59,7 @@ class ContextCue(Cue):
     def attach(self, backbone: Backbone, encoder: SpeakerEncoder | None) -> None:
         if encoder is None:
             raise ConfigError("cues: 'context' needs a speaker encoder; give the model a key 'speaker'")
-        self.fusion_axis = backbone.fusion_axis
+        self.frame_axis, self.fusion_axis = backbone.frame_axis, backbone.fusion_axis
         if self.projection == "band":
             num_bands = getattr(backbone, "num_bands", None)
             if num_bands is None:
@@ -85,13 +83,13 @@ class ContextCue(Cue):
         speaker = enrollment.speaker
         return {"frames": speaker.frames.transpose(1, 2), "mask": speaker.mask}
 
-    def combine(self, prepared: Sequence[Prepared]) -> Prepared:
+    def combine(self, prepared: Sequence[Prepared], weights: Sequence[float] | None = None) -> Prepared:
         return {key: torch.cat([one[key] for one in prepared], dim=1) for key in ("frames", "mask")}
 
     def steer_latent(self, point: int, latent: Tensor, prepared: Prepared) -> Tensor:
         if not self.fusion.at(point):
             return latent
-        axes = (FRAME_AXIS, self.fusion_axis % latent.dim())
+        axes = (self.frame_axis, self.fusion_axis % latent.dim())
         h = latent.movedim(axes, (-2, -1))
         context = self.attend(h.reshape(len(h), -1, *h.shape[-2:]), prepared)
         return self.fusion(point, latent, context.reshape(*h.shape[:-1], self.dim).movedim((-2, -1), axes))
@@ -106,7 +104,7 @@ class ContextCue(Cue):
         query = self._heads(self.query(latent), bands)
         key, value = self._heads(self.key(enrolled), bands), self._heads(self.value(enrolled), bands)
         valid = prepared["mask"].bool()[:, None, None, None, :].expand(-1, bands, 1, 1, -1).flatten(0, 1)
-        out = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=valid)
+        out = cross_attention(query, key, value, valid)
         return self.output(out.transpose(1, 2).reshape(batch, bands, frames, self.dim))
 
     def _heads(self, x: Tensor, bands: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,8 @@ class EmbeddingCue(Cue):
         embedding_dim: size of embeddings that are computed elsewhere and handed in as prepared tensors
             (`{"0.embedding": [batch, embedding_dim]}`); `null` takes those of the model's speaker encoder.
         transform: a residual bottleneck of half the embedding's width, learned with the extractor, stands before the
-            fusion; it starts at the embedding as it is. For an encoder that is frozen, or computes elsewhere.
+            fusion; it starts at the embedding as it is. For an encoder that is frozen, or computes elsewhere. `tanh`
+            is WeSep's form of it: tanh for ReLU, and nothing passes by.
         num_speakers: of the training set, among whom a linear layer is to tell the enrolled one by the embedding (a
             second task in training); `null` for none.
 
@@ -41,7 +43,7 @@ class EmbeddingCue(Cue):
         points: Points = "all",
         shared: bool = False,
         embedding_dim: int | None = None,
-        transform: bool = False,
+        transform: bool | Literal["tanh"] = False,
         num_speakers: int | None = None,
     ) -> None:
         super().__init__()
@@ -51,7 +53,7 @@ class EmbeddingCue(Cue):
             raise ValueError(f"num_speakers: is {num_speakers}; 2 or more is allowed")
         self.num_speakers = num_speakers
         self.operator, self.points, self.shared = fusion, points, shared
-        self.embedding_dim, self.has_transform = embedding_dim, transform
+        self.embedding_dim, self.transform_kind = embedding_dim, transform
 
     def attach(self, backbone: Backbone, encoder: SpeakerEncoder | None) -> None:
         if encoder is None and self.embedding_dim is None:
@@ -60,7 +62,9 @@ class EmbeddingCue(Cue):
             raise ConfigError("cues: 'embedding_dim' is for embeddings computed elsewhere; this model has a 'speaker'")
         dim = self.embedding_dim if encoder is None else encoder.embedding_dim
         assert dim is not None, "one of the two gives it: see above"
-        self.transform = EmbeddingTransform(dim) if self.has_transform else nn.Identity()
+        self.transform = nn.Identity()
+        if self.transform_kind:
+            self.transform = EmbeddingTransform(dim, residual=self.transform_kind is True)
         self.classifier = None if self.num_speakers is None else nn.Linear(dim, self.num_speakers)
         self.fusion = FusionPoints(
             self.operator,
@@ -80,8 +84,9 @@ class EmbeddingCue(Cue):
             )
         return {"embedding": enrollment.speaker.embedding}
 
-    def combine(self, prepared: Sequence[Prepared]) -> Prepared:
-        return {"embedding": mean_embedding([one["embedding"] for one in prepared])}
+    def combine(self, prepared: Sequence[Prepared], weights: Sequence[float] | None = None) -> Prepared:
+        embeddings = [one["embedding"] for one in prepared]
+        return {"embedding": mean_embedding(embeddings) if weights is None else _weighted(embeddings, weights)}
 
     def steer_latent(self, point: int, latent: Tensor, prepared: Prepared) -> Tensor:
         if not self.fusion.at(point):
@@ -93,15 +98,31 @@ class EmbeddingCue(Cue):
 
 
 class EmbeddingTransform(nn.Module):
-    """`e + W₂ relu(W₁ e + b₁) + b₂` through half of e's width; W₂ and b₂ start at zero."""
+    """`e + W₂ relu(W₁ e + b₁) + b₂` through half of e's width; W₂ and b₂ start at zero.
 
-    def __init__(self, dim: int) -> None:
+    Without `residual`: `W₂ tanh(W₁ e + b₁) + b₂`.
+    """
+
+    def __init__(self, dim: int, residual: bool = True) -> None:
         super().__init__()
         hidden = max(1, dim // 2)
+        self.residual = residual
         self.narrow, self.widen = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
-        nn.init.zeros_(self.widen.weight)
-        nn.init.zeros_(self.widen.bias)
+        if residual:
+            nn.init.zeros_(self.widen.weight)
+            nn.init.zeros_(self.widen.bias)
 
     def forward(self, embedding: Tensor) -> Tensor:
         """`[batch, dim]` → `[batch, dim]`."""
-        return embedding + self.widen(torch.relu(self.narrow(embedding)))
+        if self.residual:
+            return embedding + self.widen(torch.relu(self.narrow(embedding)))
+        return self.widen(torch.tanh(self.narrow(embedding)))
+
+
+def _weighted(embeddings: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """As `fusion.mean_embedding`, with weights on directions and lengths."""
+    stacked = torch.stack(list(embeddings))
+    shares = torch.tensor(weights, dtype=stacked.dtype, device=stacked.device)
+    shares = (shares / shares.sum())[:, None, None]
+    norms = stacked.norm(dim=-1, keepdim=True).clamp_min(1e-8)
+    return (stacked / norms * shares).sum(dim=0) * (norms * shares).sum(dim=0)

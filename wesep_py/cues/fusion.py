@@ -50,7 +50,7 @@ class Fusion(nn.Module, ABC):
         """`[…, feature_dim]` and `[…, embedding_dim]`, broadcastable → `[…, feature_dim]`."""
 
 
-fusions: Registry[Fusion] = Registry("fusion")
+fusions: Registry[Fusion] = Registry("fusion", Fusion)
 
 
 @fusions.register("concat")

@@ -49,7 +49,7 @@ class ListenFirstCue(Cue):
         ending_together = _end_together(enrollment.waveform[:, :size], enrollment.lengths)
         return {"prefix": torch.nn.functional.pad(ending_together, (0, total - size))}
 
-    def combine(self, prepared: Sequence[Prepared]) -> Prepared:
+    def combine(self, prepared: Sequence[Prepared], weights: Sequence[float] | None = None) -> Prepared:
         return {"prefix": torch.cat([one["prefix"] for one in prepared], dim=1)}
 
     def steer_waveform(self, waveform: Tensor, prepared: Prepared) -> tuple[Tensor, int]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from wesep_py.backbones import Analysis, Backbone
 from wesep_py.backbones.bands import full_precision
+from wesep_py.cues.attention import cross_attention
 from wesep_py.cues.base import Cue, Enrollment, Prepared, cues
 from wesep_py.speaker import SpeakerEncoder, length_mask
 
@@ -97,7 +98,7 @@ class USEFCue(Cue):
             "mask": mask,
         }
 
-    def combine(self, prepared: Sequence[Prepared]) -> Prepared:
+    def combine(self, prepared: Sequence[Prepared], weights: Sequence[float] | None = None) -> Prepared:
         along = {"keys": 2, "values": 2, "mask": 1}
         return {key: torch.cat([one[key] for one in prepared], dim=axis) for key, axis in along.items()}
 
@@ -105,11 +106,11 @@ class USEFCue(Cue):
         everywhere = torch.full((len(features),), features.shape[-1], device=features.device)
         own = self.convolve(analysis.features[:, : self.native], length_mask(everywhere, features.shape[-1]))
         query = self.query(own)
-        attended = nn.functional.scaled_dot_product_attention(
+        attended = cross_attention(
             query.flatten(3),
             prepared["keys"].to(query.dtype),
             prepared["values"].to(query.dtype),
-            attn_mask=prepared["mask"].bool()[:, None, None],
+            prepared["mask"].bool()[:, None, None],
         )
         batch, _, frames, _ = attended.shape
         merged = attended.view(batch, self.num_heads, frames, -1, features.shape[2]).transpose(2, 3)

@@ -1,0 +1,108 @@
+"""Every YAML of `conf/model` builds, takes a step, is saved and loaded; every published system has one and a twin."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from wesep_py import checkpoint
+from wesep_py.config import conf_folder, load_yaml
+from wesep_py.cues import EmbeddingCue
+from wesep_py.extractor import TargetSpeakerExtractor, build_network, load_network
+
+FOLDER = conf_folder() / "model"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+SMALL = {"bsrnn_tiny", *(name for name in NAMES if name.endswith("_small"))}
+PUBLISHED = {
+    "convtasnet": "conv_tasnet",
+    "spexplus": "conv_tasnet",
+    "td_speakerbeam": "conv_tasnet",
+    "bsrnn": "bsrnn",
+    "bsrnn_tfmap": "bsrnn",
+    "bsrnn_multilevel": "bsrnn",
+    "bsrnn_causal": "bsrnn",
+    "dpccn": "dpccn",
+    "tfgridnet": "tf_gridnet",
+    "usef_tfgridnet": "tf_gridnet",
+}
+PUBLISHED_CUES = {
+    "bsrnn_tfmap": {"tf_map"},
+    "bsrnn_multilevel": {"tf_map", "context", "embedding"},
+    "usef_tfgridnet": {"usef"},
+}
+
+
+def model(name: str) -> dict:
+    return load_yaml(FOLDER / f"{name}.yaml")["model"]
+
+
+def cues(name: str) -> set[str]:
+    return {cue["name"] for cue in model(name)["cues"]}
+
+
+def step(network: TargetSpeakerExtractor, mixture: torch.Tensor, enrollment: torch.Tensor) -> None:
+    """One optimiser step, with the mixture itself for a target."""
+    optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)
+    loss = sum((estimate - 0.5 * mixture).square().mean() for estimate in network(mixture, enrollment).waveforms)
+    loss.backward()
+    optimiser.step()
+
+
+@pytest.fixture
+def folder(tmp_path: Path):
+    """Where a checkpoint goes; taken away at once, for the big ones together are a gigabyte."""
+    yield tmp_path / "model"
+    shutil.rmtree(tmp_path / "model", ignore_errors=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_builds_steps_saves_and_loads(name, folder):
+    torch.manual_seed(0)
+    network = build_network(model(name)).train()
+    # The spectral networks at full size take seconds for a tenth of a second; a batch norm wants two items.
+    samples = 4000 if name in SMALL else 480
+    mixture, enrollment = torch.randn(2, samples), torch.randn(2, 4000 if name in SMALL else 2000)
+    before = {key: parameter.detach().clone() for key, parameter in network.named_parameters()}
+    step(network, mixture, enrollment)
+    for key, parameter in network.named_parameters():
+        assert parameter.grad is not None or not parameter.requires_grad, f"{key} is not used"
+        assert parameter.grad is None or parameter.grad.isfinite().all(), key
+    parts = {"backbone"}
+    parts |= {f"cues.{i}" for i, cue in enumerate(network.cues) if isinstance(cue, EmbeddingCue)}
+    for part in parts:
+        moved = [not torch.equal(before[key], p) for key, p in network.named_parameters() if key.startswith(part)]
+        assert any(moved), f"the step moved nothing of {part}"
+
+    checkpoint.save(folder, network.config, network.state_dict(), {"step": 1})
+    again, network = load_network(folder), network.eval()
+    assert again.config == network.config
+    with torch.no_grad():
+        ours, theirs = (each(mixture, enrollment).waveforms for each in (network, again))
+    assert ours[0].shape == mixture.shape and ours[0].isfinite().all()
+    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+    assert ours[0].std() > 1e-4, "silence is equal to silence"
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_system_has_a_small_twin(name):
+    assert {name, f"{name}_small"} <= set(NAMES)
+    assert model(name)["backbone"]["name"] == model(f"{name}_small")["backbone"]["name"] == PUBLISHED[name]
+    assert cues(name) == PUBLISHED_CUES.get(name, {"embedding"})
+    assert cues(name) <= cues(f"{name}_small")
+    causal = [model(each)["backbone"].get("causal", False) for each in (name, f"{name}_small")]
+    assert causal == [name == "bsrnn_causal"] * 2
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_a_small_one_is_small(name):
+    network = build_network(model(name))
+    assert sum(parameter.numel() for parameter in network.parameters()) < 1.1e6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_first_line_says_what_it_is(name):
+    first = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# ") and len(first.split()) >= 6, first
