@@ -9,9 +9,11 @@ card.md             for people
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,6 +28,14 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, PROVENANCE, CARD = "model.safetensors", "config.yaml", "provenance.json", "card.md"
+
+FOREIGN = (".pt", ".pth")
+"""How the files of other toolkits end."""
+FOREIGN_READERS = "wesep_py.interop"
+"""The module that registers their readers when it is imported, which is when the first of them is needed."""
+
+Reader = Callable[[Path, Mapping[str, Any]], "dict[str, Tensor]"]
+_readers: dict[str, Reader] = {}
 
 
 @dataclass(frozen=True)
@@ -147,6 +157,47 @@ def resolve(path: str | Path) -> Path:
     raise CheckpointError(
         f"{path}: {what}; give a checkpoint folder (with {WEIGHTS}) or an experiment folder that training made"
     )
+
+
+def register_reader(kind: str) -> Callable[[Reader], Reader]:
+    """Function decorator: enter a reader of other toolkits' files.
+
+    It takes a file and the configuration of the part of ours that is to be filled, and returns the weights under our
+    names. `kind` says which part: `"speaker network"`.
+    """
+
+    def enter(reader: Reader) -> Reader:
+        _readers[kind] = reader
+        return reader
+
+    return enter
+
+
+def read_foreign(kind: str, path: str | Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights in another toolkit's file, by the reader that was registered for the part of ours they are for.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+        ConfigError: no file of another toolkit fills such a part.
+    """
+    if kind not in _readers:
+        importlib.import_module(FOREIGN_READERS)
+    return _readers[kind](Path(path), config)
+
+
+def misfit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """What keeps weights from a network, a line each: those that are missing, that it has not, of another size.
+
+    >>> import torch
+    >>> misfit({"a": torch.ones(2), "b": torch.ones(1)}, {"a": torch.ones(3), "c": torch.ones(1)})
+    ['missing: b', 'not used: c', 'a: has size [3]; [2] is needed']
+    """
+    lines = [f"missing: {name}" for name in expected if name not in given]
+    lines += [f"not used: {name}" for name in given if name not in expected]
+    sizes = {name: (list(given[name].shape), list(expected[name].shape)) for name in expected if name in given}
+    return lines + [
+        f"{name}: has size {has}; {needs} is needed" for name, (has, needs) in sizes.items() if has != needs
+    ]
 
 
 def fingerprint(weights: bytes, config: str) -> str:

@@ -1,16 +1,14 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors import safe_open
 from torch import Tensor
+from torch.nn import functional as F
 
 from wesep_py.errors import CheckpointError, ConfigError
 from wesep_py.extractor import TargetSpeakerExtractor
-from wesep_py.interop.wesep_conv_tasnet import rename, signature, translate
+from wesep_py.interop import load_wesep
+from wesep_py.interop.wesep_conv_tasnet import rename, translate
 
 ARGS = {
     "N": 12,
@@ -25,40 +23,14 @@ ARGS = {
     "encoder_type": None,
     "decoder_type": None,
     "joint_training": False,
+    "use_spk_transform": False,
 }
 EMBEDDING_KEY = "0.embedding"
 
 
-def read(path: Path) -> tuple[dict, dict[str, dict[str, Tensor]]]:
-    """A fixture's arguments, and its tensors by kind (`weight`, `input`, `output`)."""
-    tensors: dict[str, dict[str, Tensor]] = {"weight": {}, "input": {}, "output": {}}
-    with safe_open(path, "pt") as file:
-        args = json.loads(file.metadata()["config"])["args"]
-        for key in file.keys():  # noqa: SIM118
-            kind, _, name = key.partition("/")
-            tensors[kind][name] = file.get_tensor(key)
-    return args, tensors
-
-
-@pytest.mark.parametrize("name", ["convtasnet_None", "convtasnet_Deep", "spexplus_concatConv_multi"])
-def test_the_public_output_comes_out(shared_parity, name):
-    args, tensors = read(shared_parity / f"wesep_{name}.safetensors")
-    network = TargetSpeakerExtractor(translate(args)).eval()
-    network.load_state_dict(rename(tensors["weight"], args))
-    mixture, given = tensors["input"]["0"], tensors["input"]["1"]
-    with torch.no_grad():
-        prepared = network.prepare(given) if signature(args)[0] == "waveform" else {EMBEDDING_KEY: given}
-        estimates = network.extract(mixture, prepared).waveforms
-    assert len(estimates) == len(tensors["output"])
-    for i, estimate in enumerate(estimates):
-        expected = tensors["output"][str(i)]
-        assert (expected.dim() == 3) == signature(args)[1]
-        expected = expected.view_as(estimate)
-        assert (estimate - expected).norm() / expected.norm() < 1e-5
-
-
-def public_weights(args: dict, grouped: bool = True) -> dict[str, Tensor]:
-    """Random weights under the public names; stacks after a single fusion in one list, or one each."""
+def public_weights(args: dict) -> dict[str, Tensor]:
+    """Random weights of the public layout."""
+    torch.manual_seed(0)
     n, b, h, e, x = args["N"], args["B"], args["H"], args["spk_emb_dim"], args["X"]
     shapes: dict[str, tuple[int, ...]] = {
         "encoder.0.weight": (n, 1, 16),
@@ -74,47 +46,45 @@ def public_weights(args: dict, grouped: bool = True) -> dict[str, Tensor]:
     }
 
     def block(place: str, names: tuple[str, ...], width: int) -> None:
-        expand, prelu1, norm1, depthwise, prelu2, norm2, project = (f"{place}.{name}" for name in names)
+        expand, prelu1, norm1, depthwise, prelu2, norm2, *project = (f"{place}.{name}" for name in names)
         shapes.update({f"{expand}.weight": (h, width, 1), f"{expand}.bias": (h,), f"{prelu1}.weight": (1,)})
         shapes.update({f"{depthwise}.weight": (h, 1, 3), f"{depthwise}.bias": (h,), f"{prelu2}.weight": (1,)})
         shapes.update({f"{norm}.{kind}": (h, 1) for norm in (norm1, norm2) for kind in ("weight", "bias")})
-        shapes.update({f"{project}.weight": (b, h, 1), f"{project}.bias": (b,)})
+        for last in project:
+            shapes.update({f"{last}.weight": (b, h, 1), f"{last}.bias": (b,)})
 
     plain = ("conv1x1", "PReLU_1", "norm_1", "dwconv", "PReLU_2", "norm_2", "Output")
+    if args.get("skip_con"):
+        plain = (*plain, "Sc_conv")
     fusing = ("conv1x1", "prelu1", "lnorm1", "dconv", "prelu2", "lnorm2", "sconv")
     fuse, index = args["spk_fuse_type"], 0
-    for stack in range(args["R"]):
-        left = x
-        if stack == 0 or args["multi_fuse"]:
-            place = f"separation.separation.{index}"
-            if fuse == "concatConv":
-                block(place, fusing, b + e)
-                left, index = x - 1, index + 1
-            else:
-                layers = ("gamma_fcs.0", "beta_fcs.0") if fuse == "FiLM" else ("linear",)
-                width = e + b if fuse == "concat" else e
-                shapes.update({f"{place}.fc.{layer}.weight": (b, width) for layer in layers})
-                shapes.update({f"{place}.fc.{layer}.bias": (b,) for layer in layers})
-                shapes[f"separation.separation.{index + 1}.weight"] = (1,)
-                shapes.update({f"separation.separation.{index + 2}.{kind}": (b, 1) for kind in ("weight", "bias")})
-                index += 3
-        together = grouped and not args["multi_fuse"]
-        start = 0 if not together or stack == 0 else stack * x - (fuse == "concatConv")
+    for _ in range(args["R"]):
+        left, place = x, f"separation.separation.{index}"
+        if fuse == "concatConv":
+            block(place, fusing, b + e)
+            left, index = x - 1, index + 1
+        else:
+            layers = ("gamma_fcs.0", "beta_fcs.0") if fuse == "FiLM" else ("linear",)
+            width = e + b if fuse == "concat" else e
+            shapes.update({f"{place}.fc.{layer}.weight": (b, width) for layer in layers})
+            shapes.update({f"{place}.fc.{layer}.bias": (b,) for layer in layers})
+            shapes[f"separation.separation.{index + 1}.weight"] = (1,)
+            shapes.update({f"separation.separation.{index + 2}.{kind}": (b, 1) for kind in ("weight", "bias")})
+            index += 3
         for i in range(left):
-            block(f"separation.separation.{index}.separation.{start + i}", plain, b)
-        if not together:
-            index += 1
+            block(f"separation.separation.{index}.separation.{i}", plain, b)
+        index += 1
     return {name: torch.randn(shape) for name, shape in shapes.items()}
 
 
 @pytest.mark.parametrize("fusion", ["concat", "additive", "multiply", "FiLM", "concatConv"])
-@pytest.mark.parametrize(("multi", "grouped"), [(True, True), (False, True), (False, False)])
-def test_every_weight_of_every_fusion_finds_its_place(fusion, multi, grouped):
-    args = {**ARGS, "spk_fuse_type": fusion, "multi_fuse": multi}
-    public = public_weights(args, grouped)
+@pytest.mark.parametrize("skip", [False, True])
+def test_every_weight_of_every_fusion_finds_its_place(fusion, skip):
+    args = {**ARGS, "spk_fuse_type": fusion, "skip_con": skip}
+    public = public_weights(args)
     network = TargetSpeakerExtractor(translate(args)).eval()
     network.load_state_dict(rename(public, args))
-    assert network.backbone.num_fusion_points == (2 if multi else 1)
+    assert network.backbone.num_fusion_points == 2
     weights = [value for key, value in public.items() if key.endswith(("Output.weight", "sconv.weight"))]
     for block, expected in zip(network.backbone.blocks, weights, strict=True):
         assert torch.equal(block.project.weight, expected)
@@ -122,9 +92,85 @@ def test_every_weight_of_every_fusion_finds_its_place(fusion, multi, grouped):
     assert estimate.shape == (2, 500)
 
 
+def with_norm(weights: dict[str, Tensor], norm: str) -> dict[str, Tensor]:
+    """The same network with another kind of norm, whose weights are not `[channels, 1]`."""
+    if norm == "gLN":
+        return weights
+    made = {key: value.squeeze(1) if value.shape[1:] == (1,) else value for key, value in weights.items()}
+    if norm == "BN":
+        for key, value in list(made.items()):
+            if weights[key].shape[1:] == (1,) and key.endswith("weight"):
+                place = key.removesuffix("weight")
+                made |= {
+                    f"{place}running_mean": torch.randn(len(value)),
+                    f"{place}running_var": 1 + torch.rand(len(value)),
+                }
+    return made
+
+
+def slow_reference(args: dict, weights: dict[str, Tensor], mixture: Tensor, embedding: Tensor) -> Tensor:
+    """The public network, layer by layer: one stack passes on the sum of its skips, or the output of its last block."""
+
+    def conv(x: Tensor, name: str, **options) -> Tensor:
+        return F.conv1d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], **options)
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        weight, bias = weights[f"{name}.weight"].flatten(), weights[f"{name}.bias"].flatten()
+        if args["norm"] == "BN":
+            return F.batch_norm(x, weights[f"{name}.running_mean"], weights[f"{name}.running_var"], weight, bias)
+        if args["norm"] == "cLN":
+            return F.layer_norm(x.transpose(1, 2), weight.shape, weight, bias).transpose(1, 2)
+        return F.group_norm(x, 1, weight, bias)
+
+    def block(x: Tensor, place: str, names: tuple[str, ...], dilation: int, heard: Tensor) -> Tensor:
+        expand, prelu1, norm1, depthwise, prelu2, norm2 = (f"{place}.{name}" for name in names)
+        y = norm(F.prelu(conv(heard, expand), weights[f"{prelu1}.weight"]), norm1)
+        y = conv(y, depthwise, dilation=dilation, padding=dilation, groups=args["H"])
+        return norm(F.prelu(y, weights[f"{prelu2}.weight"]), norm2)
+
+    basis = torch.relu(conv(mixture[:, None], "encoder.0", stride=8))
+    x, index, inside = conv(norm(basis, "LayerN_S"), "BottleN_S"), 0, args["spk_fuse_type"] == "concatConv"
+    for _ in range(args["R"]):
+        place = f"separation.separation.{index}"
+        if inside:
+            heard = torch.cat([x, embedding[..., None].expand(-1, -1, x.shape[2])], dim=1)
+            names = ("conv1x1", "prelu1", "lnorm1", "dconv", "prelu2", "lnorm2")
+            x = x + conv(block(x, place, names, 1, heard), f"{place}.sconv")
+        else:
+            fused = x * F.linear(embedding, *(weights[f"{place}.fc.linear.{k}"] for k in ("weight", "bias")))[..., None]
+            x = norm(
+                F.prelu(fused, weights[f"separation.separation.{index + 1}.weight"]),
+                f"separation.separation.{index + 2}",
+            )
+        index += 1 if inside else 3
+        skips = []
+        for i in range(args["X"] - inside):
+            place, names = f"separation.separation.{index}.separation.{i}", ("conv1x1", "PReLU_1", "norm_1", "dwconv")
+            y = block(x, place, (*names, "PReLU_2", "norm_2"), 2 ** (i + inside), x)
+            x = x + conv(y, f"{place}.Output")
+            if args["skip_con"]:
+                skips.append(conv(y, f"{place}.Sc_conv"))
+        x = sum(skips) if args["skip_con"] else x
+        index += 1
+    masked = torch.relu(conv(x, "gen_masks")) * basis
+    return F.conv_transpose1d(masked, weights["decoder.weight"], weights["decoder.bias"], stride=8)
+
+
+@pytest.mark.parametrize("norm", ["gLN", "cLN", "BN"])
+@pytest.mark.parametrize("fusion", ["multiply", "concatConv"])
+@pytest.mark.parametrize("skip", [False, True])
+def test_norms_and_skips_compute_what_the_public_code_says(norm, fusion, skip):
+    args = {**ARGS, "norm": norm, "spk_fuse_type": fusion, "skip_con": skip}
+    weights = with_norm({key: 0.3 * value for key, value in public_weights(args).items()}, norm)
+    mixture, embedding = torch.randn(2, 480), torch.randn(2, 4)
+    with torch.no_grad():
+        estimate = load_wesep({"model": "ConvTasNet", "args": args}, weights)(mixture, embedding)
+    torch.testing.assert_close(estimate, slow_reference(args, weights, mixture, embedding), atol=1e-5, rtol=1e-4)
+
+
 def test_a_concatenation_is_turned_round():
     """[h; e] there, [e; h] here."""
-    args = {**ARGS, "spk_fuse_type": "concat", "multi_fuse": True}
+    args = {**ARGS, "spk_fuse_type": "concat"}
     public = public_weights(args)
     theirs = public["separation.separation.0.fc.linear.weight"]
     ours = rename(public, args)["cues.0.fusion.layers.0.linear.weight"]
@@ -132,17 +178,14 @@ def test_a_concatenation_is_turned_round():
 
 
 def test_per_frame_norms_and_causality():
-    args = {**ARGS, "norm": "cLN", "causal": True, "multi_fuse": True}
+    args = {**ARGS, "norm": "cLN", "causal": True}
     network = TargetSpeakerExtractor(translate(args))
-    # Their norm over the channels of a frame keeps [channels].
-    public = public_weights(args)
-    public = {key: value.squeeze(1) if value.shape[1:] == (1,) else value for key, value in public.items()}
-    network.load_state_dict(rename(public, args))
+    network.load_state_dict(rename(with_norm(public_weights(args), "cLN"), args))
     assert network.backbone.latency == 15
 
 
 def test_a_weight_without_a_place_is_named():
-    args = {**ARGS, "multi_fuse": True}
+    args = {**ARGS}
     with pytest.raises(CheckpointError, match="pred_linear"):
         rename({**public_weights(args), "pred_linear.weight": torch.zeros(3, 4)}, args)
 
@@ -153,11 +196,15 @@ def test_a_weight_without_a_place_is_named():
         ({"encoder_type": "Free"}, "encoder_type"),
         ({"decoder_type": "Deep"}, "decoder_type"),
         ({"spk_fuse_type": "glue"}, "spk_fuse_type"),
-        ({"norm": "BN"}, "norm"),
-        ({"activate": "softmax"}, "activate"),
+        ({"norm": "LN"}, "norm"),
+        ({"activate": "softmax"}, "activate: 'softmax' runs over the recordings"),
         ({"causal": True}, "averages over time"),
-        ({"skip_con": True}, "skip_con"),
-        ({"joint_training": True}, "joint_training"),
+        ({"skip_con": True, "X": 1, "spk_fuse_type": "concatConv"}, "skip_con"),
+        ({"multi_fuse": False}, "multi_fuse: false cannot run in WeSep"),
+        ({"joint_training": True}, "joint_training: true on waveforms cannot run in WeSep"),
+        ({"joint_training": True, "encoder_type": "Multi", "decoder_type": "Multi"}, "N: is 12"),
+        ({"use_spk_transform": True}, "use_spk_transform: true with spk_emb_dim 4"),
+        ({"skipcon": True}, "did you mean 'skip_con'"),
     ],
 )
 def test_what_cannot_be_translated_is_refused(change, message):

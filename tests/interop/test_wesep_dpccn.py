@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 
 import wesep_py.backbones.dpccn
+from tests.interop.public import read, relative_error
 from wesep_py.errors import CheckpointError, ConfigError
 from wesep_py.extractor import build_network
 from wesep_py.interop import wesep_dpccn
 
-ARGS = {"win": 512, "stride": 128, "spk_emb_dim": 8, "tcn_blocks": 2, "tcn_layers": 2}
+ARGS = {"win": 512, "stride": 128, "spk_emb_dim": 8, "joint_training": False, "tcn_blocks": 2, "tcn_layers": 2}
 
 
 def public_weights(args) -> dict[str, torch.Tensor]:
@@ -52,18 +51,14 @@ FUSIONS = {
 
 
 def test_computes_what_the_public_network_computes(shared_parity):
-    from safetensors import safe_open
-
-    with safe_open(shared_parity / "wesep_dpccn_multiply.safetensors", framework="pt") as fixture:
-        args = json.loads(fixture.metadata()["config"])["args"]
-        weights = {k.removeprefix("weight/"): fixture.get_tensor(k) for k in fixture.keys() if k.startswith("weight/")}  # noqa: SIM118
-        mixture, embedding, expected = (fixture.get_tensor(k) for k in ("input/0", "input/1", "output/0"))
+    config, weights, (mixture, embedding), (expected,) = read(shared_parity, "wesep_dpccn_multiply")
+    args = config["args"]
     network = build_network(wesep_dpccn.translate(args)).eval()
     network.load_state_dict(wesep_dpccn.rename(weights, args))
     with torch.no_grad():
         out = network.extract(mixture, {"0.embedding": embedding}).waveforms[0]
     assert out.shape == expected.shape
-    assert (out - expected).norm() / expected.norm() < 1e-5
+    assert relative_error(out, expected) < 1e-5
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -90,9 +85,12 @@ def test_what_is_missing_or_left_over_is_named():
     ("args", "message"),
     [
         ({"strid": 128}, "strid: cannot be translated; did you mean 'stride'"),
-        ({"use_spk_transform": True}, "use_spk_transform"),
-        ({"joint_training": True}, "joint_training"),
-        ({"spk_fuse_type": "product"}, "spk_fuse_type"),
+        ({"use_spk_transform": True, "joint_training": False, "spk_emb_dim": 192}, "use_spk_transform"),
+        ({"spk_feat": True, "spk_model": "X"}, "encoder: 'X'"),
+        ({"feat_type": "other", "spk_model": "ResNet34"}, "feat_type"),
+        ({"feature_dim": 129}, "feature_dim: 129 cannot be translated; only 257 is"),
+        ({"causal": True}, "causal"),
+        ({"spk_fuse_type": "product", "joint_training": False}, "spk_fuse_type"),
     ],
 )
 def test_what_cannot_be_translated_is_said(args, message):

@@ -1,19 +1,25 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 from torch.nn import functional as F
 
 import wesep_py.backbones.tf_gridnet
+from tests.interop.public import read, relative_error
 from wesep_py.backbones.tf_gridnet import WindowedRNN
 from wesep_py.errors import CheckpointError, ConfigError
 from wesep_py.extractor import build_network
 from wesep_py.interop import wesep_tf_gridnet
 from wesep_py.interop.weights import PublicWeights
 
-ARGS = {"n_layers": 1, "lstm_hidden_units": 4, "attn_n_head": 2, "emb_dim": 6, "spk_emb_dim": 8}
+ARGS = {
+    "n_layers": 1,
+    "lstm_hidden_units": 4,
+    "attn_n_head": 2,
+    "emb_dim": 6,
+    "spk_emb_dim": 8,
+    "joint_training": False,
+}
 
 
 def public_recurrent_layer(kernel: int, hop: int, dim: int, hidden: int) -> dict[str, torch.Tensor]:
@@ -34,18 +40,14 @@ def public_recurrent_layer(kernel: int, hop: int, dim: int, hidden: int) -> dict
 
 @pytest.mark.parametrize("name", ["wesep_tfgridnet_concat", "wesep_tfgridnet_multiply"])
 def test_computes_what_the_public_network_computes(shared_parity, name):
-    from safetensors import safe_open
-
-    with safe_open(shared_parity / f"{name}.safetensors", framework="pt") as fixture:
-        args = json.loads(fixture.metadata()["config"])["args"]
-        weights = {k.removeprefix("weight/"): fixture.get_tensor(k) for k in fixture.keys() if k.startswith("weight/")}  # noqa: SIM118
-        mixture, embedding, expected = (fixture.get_tensor(k) for k in ("input/0", "input/1", "output/0"))
+    config, weights, (mixture, embedding), (expected,) = read(shared_parity, name)
+    args = config["args"]
     network = build_network(wesep_tf_gridnet.translate(args)).eval()
     network.load_state_dict(wesep_tf_gridnet.rename(weights, args))
     with torch.no_grad():
         out = network.extract(mixture, {"0.embedding": embedding}).waveforms[0]
     assert out.shape == expected.shape
-    assert (out - expected).norm() / expected.norm() < 1e-4
+    assert relative_error(out, expected) < 1e-4
 
 
 @pytest.mark.parametrize(("kernel", "hop"), [(1, 1), (3, 3), (4, 1), (4, 2)])
@@ -119,8 +121,8 @@ def test_film_fills_every_parameter_and_what_is_left_over_is_named():
         ({"n_srcs": 2}, "n_srcs: 2 cannot be translated"),
         ({"activation": "relu"}, "activation"),
         ({"emb_dims": 48}, "did you mean 'emb_dim'"),
-        ({"joint_training": True}, "joint_training"),
-        ({"spk_fuse_type": "product"}, "spk_fuse_type"),
+        ({"spk_feat": True, "spk_model": "X"}, "encoder: 'X'"),
+        ({"spk_fuse_type": "product", "joint_training": False}, "spk_fuse_type"),
     ],
 )
 def test_what_cannot_be_translated_is_said(args, message):

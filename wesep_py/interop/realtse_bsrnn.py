@@ -11,7 +11,8 @@ from torch import Tensor
 from wesep_py.errors import CheckpointError, ConfigError, nearest
 from wesep_py.interop import encoders
 from wesep_py.interop.weights import PublicWeights, linear
-from wesep_py.interop.wesep_bsrnn import backbone, backbone_weights, fusion, fusion_weights
+from wesep_py.interop.wesep_bsrnn import backbone, backbone_weights
+from wesep_py.interop.wesep_enrollment import Signature, fusion, fusion_weights
 
 CUES = ("usef", "tfmap", "listen", "context", "spkemb")
 """In the order in which our network takes them."""
@@ -55,11 +56,18 @@ def translate(
         "cues": [_cue(name, arguments, separator, state_dict or {}) for name, arguments in features.items()],
     }
     if features.keys() & {"context", "spkemb"}:
-        model["speaker"] = _speaker(args["speaker"]["speaker_model"], encoder)
+        model["speaker"] = _speaker(args["speaker"]["speaker_model"], encoder, separator["sr"], "context" in features)
     return model
 
 
-def rename(state_dict: Mapping[str, Tensor], args: Mapping[str, Any]) -> dict[str, Tensor]:
+def signature(args: Mapping[str, Any]) -> Signature:
+    """What the public `forward` takes and returns."""
+    return Signature("waveform")
+
+
+def rename(
+    state_dict: Mapping[str, Tensor], args: Mapping[str, Any], encoder: Mapping[str, Any] | None = None
+) -> dict[str, Tensor]:
     """Real-TSE's weights under our names.
 
     Raises:
@@ -74,10 +82,10 @@ def rename(state_dict: Mapping[str, Tensor], args: Mapping[str, Any]) -> dict[st
         mask="sep_model.band_masker.mask.{}",
         blocks=[f"sep_model.separator.separation.{i}" for i in range(separator["num_repeat"])],
     )
-    encoder = weights.take_all(ENCODER)
+    shared = weights.take_all(ENCODER)
     for index, (name, arguments) in enumerate(features.items()):
         ours, theirs = f"cues.{index}", f"spk_ft.{name}"
-        _check_same_encoder(encoder, weights.take_all(f"{theirs}.encoder.spk_model."), name)
+        _check_same_encoder(shared, weights.take_all(f"{theirs}.encoder.spk_model."), name)
         if name == "tfmap":
             mapped[f"{ours}.log_temperatures"] = torch.zeros(1)
         elif name == "usef":
@@ -89,7 +97,8 @@ def rename(state_dict: Mapping[str, Tensor], args: Mapping[str, Any]) -> dict[st
                 weights, f"{theirs}.fusionLayer.fc", f"{ours}.fusion.layers.0", arguments.get("fusion", "multiply")
             )
     if features.keys() & {"context", "spkemb"}:
-        mapped |= encoders.rename("ECAPA_TDNN", encoder)
+        named = args["speaker"]["speaker_model"]["speaker_encoder"]["model"] if encoder is None else encoder["model"]
+        mapped |= encoders.rename(named, shared)
     weights.check_all_taken()
     return mapped
 
@@ -122,7 +131,7 @@ def _cue(
     if name == "context":
         return {
             "name": "context",
-            "dim": arguments.get("atten_dim", 128),
+            "dim": arguments.get("atten_dim", separator["feature_dim"]),
             "num_heads": arguments.get("num_heads", 2),
             "fusion": fusion(arguments.get("fusion", "multiply")),
             "points": "first",
@@ -131,7 +140,7 @@ def _cue(
     kernel = state_dict.get("spk_ft.usef.usef_con2v.1.weight")
     return {
         "name": "usef",
-        "channels": arguments.get("emb_dim", 8) if kernel is None else len(kernel),
+        "channels": arguments.get("emb_dim", separator["feature_dim"] // 2) if kernel is None else len(kernel),
         "num_heads": arguments.get("n_head", 4),
         "query_dim": arguments.get("approx_qk_dim", 512),
         "kernel": arguments.get("t_ksize", 3),
@@ -139,20 +148,22 @@ def _cue(
     }
 
 
-def _speaker(speaker: Mapping[str, Any], encoder: Mapping[str, Any] | None) -> dict[str, Any]:
+def _speaker(
+    speaker: Mapping[str, Any], encoder: Mapping[str, Any] | None, sample_rate: int, needs_frames: bool
+) -> dict[str, Any]:
     named = speaker["speaker_encoder"]
-    model, arguments = named["model"], named.get("spk_args", {})
-    if encoder is not None:
-        model, arguments = encoder["model"], encoder["args"]
-    network = encoders.translate(model, arguments)
-    if network["name"] != "ecapa_tdnn":
+    network = encoders.translate(named["model"], named.get("spk_args", {}), encoder)
+    if network["name"] == "ecapa_tdnn":
+        network["frames"] = "last_block"
+    elif needs_frames:
         raise ConfigError(
-            f"speaker_encoder: {model!r} cannot be translated; real-TSE networks with ECAPA_TDNN are read"
+            f"speaker_encoder: {named['model']!r} cannot be translated; "
+            "real-TSE networks with the cue 'context' are read with ECAPA_TDNN"
         )
     fbank = speaker.get("fbank", {})
     return {
-        "network": {**network, "frames": "last_block"},
-        "sample_rate": fbank.get("sample_rate", 16000),
+        "network": network,
+        "sample_rate": fbank.get("sample_rate", sample_rate),
         "filterbank": {
             "num_mel_bins": fbank.get("num_mel_bins", 80),
             "frame_length_ms": float(fbank.get("frame_length", 25)),

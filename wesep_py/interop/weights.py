@@ -5,12 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wesep_py.backbones.bands import group_bands
+from wesep_py.checkpoint import misfit
 from wesep_py.errors import CheckpointError
 
 NAMES_IN_AN_ERROR = 5
+
+
+class MisfitError(CheckpointError):
+    """Weights that do not fit; `lines` says why, a line for each tensor. The message names the first ones."""
+
+    def __init__(self, what: str, lines: list[str]) -> None:
+        more = f" and {len(lines) - NAMES_IN_AN_ERROR} more" if len(lines) > NAMES_IN_AN_ERROR else ""
+        super().__init__(f"{what}: {', '.join(lines[:NAMES_IN_AN_ERROR])}{more}")
+        self.lines = lines
+
+
+class MissingTensorError(CheckpointError):
+    """A tensor that the public checkpoint lacks; `name` is the public one."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the public checkpoint has no tensor {name!r}, which its configuration promises")
+        self.name = name
 
 
 class PublicWeights:
@@ -36,10 +54,10 @@ class PublicWeights:
         """The tensor of that name.
 
         Raises:
-            CheckpointError: it is not there, or was taken before.
+            MissingTensorError: it is not there, or was taken before.
         """
         if name not in self._left:
-            raise CheckpointError(f"the public checkpoint has no tensor {name!r}, which its configuration promises")
+            raise MissingTensorError(name)
         return self._left.pop(name)
 
     def take_all(self, prefix: str) -> dict[str, Tensor]:
@@ -52,14 +70,29 @@ class PublicWeights:
 
     def check_all_taken(self) -> None:
         """Raises:
-        CheckpointError: some tensors have no place in our network; the message lists them.
+        MisfitError: some tensors have no place in our network; the message lists them.
         """
         if self._left:
-            names = sorted(self._left)
-            more = f" and {len(names) - NAMES_IN_AN_ERROR} more" if len(names) > NAMES_IN_AN_ERROR else ""
-            raise CheckpointError(
-                f"the public checkpoint has tensors that find no place: {', '.join(names[:NAMES_IN_AN_ERROR])}{more}"
-            )
+            raise MisfitError("the public checkpoint has tensors that find no place", sorted(self._left))
+
+
+def fill(network: nn.Module, weights: Mapping[str, Tensor], named: str) -> None:
+    """Give a network its weights, all of them and no others.
+
+    Args:
+        network: ours.
+        weights: under our names. The counters of batch normalisation may be missing, as in old files.
+        named: what the public toolkit calls the network, for the message.
+
+    Raises:
+        MisfitError: weights that are missing, too many, or of another size.
+    """
+    expected = network.state_dict()
+    counters = {name: value for name, value in expected.items() if name.endswith("num_batches_tracked")}
+    complete = counters | dict(weights)
+    if lines := misfit(expected, complete):
+        raise MisfitError(f"{named}: the weights do not fit the arguments", lines)
+    network.load_state_dict(complete)
 
 
 def linear(weights: PublicWeights, theirs: str, ours: str) -> dict[str, Tensor]:

@@ -8,79 +8,58 @@ from typing import Any
 from torch import Tensor
 
 from wesep_py.backbones.bands import STANDARD_BANDS, band_widths
-from wesep_py.errors import ConfigError, nearest
-from wesep_py.features.wesep_mel import WesepMel
-from wesep_py.interop import encoders
+from wesep_py.interop import wesep_enrollment
+from wesep_py.interop.arguments import complete
 from wesep_py.interop.weights import PublicWeights, band_layers, linear
+from wesep_py.interop.wesep_enrollment import Signature, fusion, fusion_weights
 
-FUSIONS = {"concat": "concat", "additive": "add", "multiply": "multiply", "FiLM": "film"}
 DEFAULTS: dict[str, Any] = {
-    "spk_emb_dim": 256,
+    **wesep_enrollment.DEFAULTS,
     "sr": 16000,
     "win": 512,
     "stride": 128,
     "feature_dim": 128,
     "num_repeat": 6,
-    "use_spk_transform": False,
+    "use_spk_transform": True,
     "spk_fuse_type": "concat",
     "multi_fuse": True,
-    "joint_training": False,
-    "multi_task": False,
-    "spksInTrain": 251,
-    "spk_model": None,
-    "spk_args": {},
-    "spk_feat": False,
 }
-ENCODER, FRONT_END = (
-    "spk_model.",
-    ("preEmphasis.flipped_filter", "spk_encoder.spectrogram.window", "spk_encoder.mel_scale.fb"),
-)
+INERT = wesep_enrollment.INERT | {"use_bidirectional"}
 
 
-def translate(args: Mapping[str, Any], encoder: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def translate(
+    args: Mapping[str, Any], encoder: Mapping[str, Any] | None = None, state_dict: Mapping[str, Tensor] | None = None
+) -> dict[str, Any]:
     """Arguments of WeSep's `BSRNN` → a `ModelConfig` mapping.
 
     Args:
         args: the constructor's.
         encoder: model and arguments of the jointly trained speaker encoder, where it is not the one that `args` name.
+        state_dict: not used: the arguments say it all.
 
     Raises:
-        ConfigError: a fusion that WeSep does not know, or a part that has no counterpart here.
+        ConfigError: a fusion or an argument that WeSep does not know, or a part that has no counterpart here.
     """
-    args = {**DEFAULTS, **args}
-    if args["use_spk_transform"]:
-        raise ConfigError("use_spk_transform: true cannot be translated; only BSRNN checkpoints without it are read")
+    args = complete(args, DEFAULTS, INERT)
     points = "all" if args["multi_fuse"] else "first"
-    cue: dict[str, Any] = {"name": "embedding", "fusion": fusion(args["spk_fuse_type"]), "points": points}
-    model = {"sample_rate": args["sr"], "normalise": "none", "backbone": backbone(args), "cues": [cue]}
-    if not args["joint_training"]:
-        cue["embedding_dim"] = args["spk_emb_dim"]
-        return model
-    network = encoders.translate(str(args["spk_model"]), args["spk_args"], encoder)
-    heard = encoder["args"] if encoder is not None else args["spk_args"]
-    model["speaker"] = {"network": network, "filterbank": {"num_mel_bins": heard.get("feat_dim", 80)}}
-    if args["multi_task"]:
-        cue["num_speakers"] = args["spksInTrain"]
-    return model
+    return {
+        "sample_rate": args["sr"],
+        "normalise": "none",
+        "backbone": backbone(args),
+        "speaker": wesep_enrollment.speaker(args, encoder, args) if args["joint_training"] else None,
+        "cues": [wesep_enrollment.cue(args, fusion=fusion(args["spk_fuse_type"]), points=points)],
+    }
 
 
-def front_end(state_dict: Mapping[str, Tensor], args: Mapping[str, Any]) -> WesepMel | None:
-    """What makes a jointly trained encoder's features of an enrollment's waveform; `None` where it is given features.
-
-    Raises:
-        CheckpointError: its buffers are not in the checkpoint.
-    """
-    args = {**DEFAULTS, **args}
-    if args["spk_feat"]:
-        return None
-    weights = PublicWeights(state_dict)
-    return WesepMel(*(weights.take(name) for name in FRONT_END), hop_length=args["stride"])
+def signature(args: Mapping[str, Any]) -> Signature:
+    """What the public `forward` takes and returns."""
+    return wesep_enrollment.signature({**DEFAULTS, **args})
 
 
 def rename(
     state_dict: Mapping[str, Tensor], args: Mapping[str, Any], encoder: Mapping[str, Any] | None = None
 ) -> dict[str, Tensor]:
-    """WeSep's weights under our names; those of the front end are `front_end`'s.
+    """WeSep's weights under our names.
 
     Raises:
         CheckpointError: a tensor is missing, or finds no place.
@@ -98,27 +77,9 @@ def rename(
         mapped |= fusion_weights(
             weights, f"separator.separation.{place}.fc", f"cues.0.fusion.layers.{point}", args["spk_fuse_type"]
         )
-    if args["joint_training"]:
-        named = str(args["spk_model"] if encoder is None else encoder["model"])
-        mapped |= encoders.rename(named, weights.take_all(ENCODER))
-        if args["multi_task"]:
-            mapped |= linear(weights, "pred_linear", "cues.0.classifier")
-        if not args["spk_feat"]:
-            for name in FRONT_END:
-                weights.take(name)
+    mapped |= wesep_enrollment.weights(weights, args, encoder, args)
     weights.check_all_taken()
     return mapped
-
-
-def fusion(name: str) -> str:
-    """Our name of WeSep's fusion.
-
-    >>> fusion("additive")
-    'add'
-    """
-    if name not in FUSIONS:
-        raise ConfigError(f"spk_fuse_type: no fusion is called {name!r}; {nearest(name, FUSIONS)}")
-    return FUSIONS[name]
 
 
 def bands(sample_rate: int) -> list[list[float]]:
@@ -162,16 +123,3 @@ def backbone_weights(
             recurrent = weights.take_all(f"{block}.{theirs}.rnn.")
             mapped |= {f"{target}.rnn.{name}": tensor for name, tensor in recurrent.items()}
     return mapped
-
-
-def fusion_weights(weights: PublicWeights, theirs: str, ours: str, name: str) -> dict[str, Tensor]:
-    """The weights of one fusion layer under our names."""
-    if fusion(name) != "film":
-        mapped = linear(weights, f"{theirs}.linear", f"{ours}.linear")
-        if fusion(name) == "concat":
-            # Theirs is of [h; e], ours of [e; h].
-            weight = mapped[f"{ours}.linear.weight"]
-            mapped[f"{ours}.linear.weight"] = weight.roll(-len(weight), dims=1)
-        return mapped
-    scale = linear(weights, f"{theirs}.gamma_fcs.0", f"{ours}.scale")
-    return scale | linear(weights, f"{theirs}.beta_fcs.0", f"{ours}.shift")

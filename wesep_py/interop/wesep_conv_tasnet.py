@@ -1,29 +1,32 @@
 """WeSep's `ConvTasNet` (plain, with a deep encoder, and SpEx+) as a network of ours: arguments, and names of weights.
 
 Its separation network is a list of fusion layers, PReLUs, norms, stacks of blocks and blocks that fuse inside, in order
-of computation. How they are grouped depends on `multi_fuse` and `spk_fuse_type`; their order does not.
+of computation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from wesep_py.errors import ConfigError, nearest
-from wesep_py.interop.weights import PublicWeights
-from wesep_py.interop.wesep_bsrnn import FUSIONS, fusion_weights
+from wesep_py.errors import nearest
+from wesep_py.interop import wesep_enrollment
+from wesep_py.interop.arguments import UntranslatableError, complete
+from wesep_py.interop.weights import PublicWeights, linear
+from wesep_py.interop.wesep_enrollment import FUSIONS, Signature, fusion_weights
 
-# WeSep gives kernels in samples and trains at 16 kHz; the longer two of SpEx+ are fixed.
-SAMPLE_RATE = 16000
+# WeSep gives kernels in samples; the longer two of SpEx+ are fixed.
 MULTI_KERNELS = (80, 160)
 IN_BLOCK = "concatConv"
-NORMS = {"gLN": "global", "cLN": "frame"}
+NORMS = {"gLN": "global", "cLN": "frame", "BN": "batch"}
+SPEX_FILTERS = 256
 ACTIVATIONS = ("relu", "sigmoid")
 ENCODERS = (None, "Deep", "Multi")
 DEFAULTS: dict[str, Any] = {
+    **wesep_enrollment.DEFAULTS,
     "N": 512,
     "L": 16,
     "B": 128,
@@ -31,19 +34,16 @@ DEFAULTS: dict[str, Any] = {
     "P": 3,
     "X": 8,
     "R": 3,
-    "spk_emb_dim": 256,
     "norm": "gLN",
     "activate": "relu",
     "causal": False,
     "skip_con": False,
     "spk_fuse_type": IN_BLOCK,
     "multi_fuse": True,
-    "use_spk_transform": False,
+    "use_spk_transform": True,
     "encoder_type": "Multi",
     "decoder_type": "Multi",
-    "joint_training": True,
-    "multi_task": False,
-    "spk_feat": False,
+    "sr": 16000,
 }
 
 # What the names of their modules begin with, and ours; the shorter of two that begin alike comes last.
@@ -65,9 +65,6 @@ OUTER = {
     **{f"decoder.sequential.{i}.": f"backbone.decoders.0.layers.{i}." for i in range(8)},
     "decoder.sequential.8.": "backbone.decoders.0.filters.",
     "decoder.": "backbone.decoders.0.filters.",
-    "spk_model.aux_enc3.0.": "encoder.network.norm.",
-    "spk_model.aux_enc3.1.": "encoder.network.input.",
-    "spk_model.aux_enc3.5.": "encoder.network.output.",
 }
 BLOCK = {
     "conv1x1": "expand",
@@ -77,6 +74,7 @@ BLOCK = {
     "PReLU_2": "activation2",
     "norm_2": "norm2",
     "Output": "project",
+    "Sc_conv": "skip",
 }
 FUSING_BLOCK = {
     "conv1x1": "expand",
@@ -86,6 +84,11 @@ FUSING_BLOCK = {
     "prelu2": "activation2",
     "lnorm2": "norm2",
     "sconv": "project",
+}
+SPEAKER = {
+    "aux_enc3.0.": "encoder.network.norm.",
+    "aux_enc3.1.": "encoder.network.input.",
+    "aux_enc3.5.": "encoder.network.output.",
 }
 SPEAKER_BLOCK = {
     "conv1": "conv1",
@@ -98,23 +101,31 @@ SPEAKER_BLOCK = {
 }
 
 
-def translate(args: Mapping[str, Any]) -> dict[str, Any]:
+def translate(
+    args: Mapping[str, Any], encoder: Mapping[str, Any] | None = None, state_dict: Mapping[str, Tensor] | None = None
+) -> dict[str, Any]:
     """Arguments of WeSep's `ConvTasNet` → a `ModelConfig` mapping.
 
     Without joint training the embedding is computed elsewhere: `speaker` is `None`, and the cue knows the embedding's
     size.
 
+    Args:
+        args: the constructor's; and `sr`, the rate in Hz that it was trained at, of which it is not told.
+        encoder: model and arguments of the jointly trained speaker encoder, where it is not the one that `args` name.
+        state_dict: not used: the arguments say it all.
+
     Raises:
-        ConfigError: an option that ours does not have (`skip_con`, `use_spk_transform`, batch normalisation, …).
+        ConfigError: an unknown argument, or an option that has no counterpart here, or cannot run in WeSep.
     """
-    args = {**DEFAULTS, **args}
-    _refuse(args)
-    encoder, inside, norm = args["encoder_type"], args["spk_fuse_type"] == IN_BLOCK, NORMS[args["norm"]]
-    kernels = (args["L"], *MULTI_KERNELS) if encoder == "Multi" else (args["L"],)
+    args = complete(args, DEFAULTS, wesep_enrollment.INERT)
+    if refused := list(_refusals(args)):
+        raise UntranslatableError(refused)
+    kind, inside, norm, rate = args["encoder_type"], args["spk_fuse_type"] == IN_BLOCK, NORMS[args["norm"]], args["sr"]
+    kernels = (args["L"], *MULTI_KERNELS) if kind == "Multi" else (args["L"],)
     backbone = {
         "name": "conv_tasnet",
-        "kernels_ms": [kernel * 1000 / SAMPLE_RATE for kernel in kernels],
-        "hop_ms": args["L"] // 2 * 1000 / SAMPLE_RATE,
+        "kernels_ms": [kernel * 1000 / rate for kernel in kernels],
+        "hop_ms": args["L"] // 2 * 1000 / rate,
         "num_filters": args["N"],
         "bottleneck": args["B"],
         "hidden": args["H"],
@@ -122,43 +133,45 @@ def translate(args: Mapping[str, Any]) -> dict[str, Any]:
         "blocks_per_stack": args["X"],
         "num_stacks": args["R"],
         "norm": norm,
-        "input_norm": "frame" if encoder == "Multi" else norm,
-        "fusion_blocks": None if args["multi_fuse"] else [0],
+        "input_norm": "frame" if kind == "Multi" else norm,
         "fusion_place": "inside" if inside else "before",
         "fusion_norm": not inside,
+        "skip": args["skip_con"],
         "mask_activation": args["activate"],
-        "deep": encoder == "Deep",
+        "deep": kind == "Deep",
         "basis_bias": True,
         "drop_last": True,
         "causal": args["causal"],
     }
-    cue = {"name": "embedding", "fusion": "add" if inside else FUSIONS[args["spk_fuse_type"]], "points": "all"}
     speaker = None
-    if args["joint_training"]:
-        network = {"name": "spex_plus", "embedding_dim": args["spk_emb_dim"]}
-        speaker = {"front_end": "backbone", "network": network}
-    else:
-        cue["embedding_dim"] = args["spk_emb_dim"]
+    if args["joint_training"] and args["spk_feat"]:
+        speaker = wesep_enrollment.speaker(args, encoder, {"sr": rate})
+    elif args["joint_training"]:
+        speaker = {"front_end": "backbone", "network": {"name": "spex_plus", "embedding_dim": args["spk_emb_dim"]}}
+    fusion = "add" if inside else FUSIONS[args["spk_fuse_type"]]
     return {
-        "sample_rate": SAMPLE_RATE,
+        "sample_rate": rate,
         "normalise": "none",
         "backbone": backbone,
         "speaker": speaker,
-        "cues": [cue],
+        "cues": [wesep_enrollment.cue(args, fusion=fusion, points="all")],
     }
 
 
-def signature(args: Mapping[str, Any]) -> tuple[Literal["waveform", "embedding"], bool]:
-    """What the public `forward` takes beside the mixture, and whether it returns `[batch, 1, samples]`.
+def signature(args: Mapping[str, Any]) -> Signature:
+    """What the public `forward` takes and returns.
 
     >>> signature({"encoder_type": None, "decoder_type": None, "joint_training": False})
-    ('embedding', True)
+    Signature(enrolled='embedding', channel=True, embedding=False)
     """
     args = {**DEFAULTS, **args}
-    return "waveform" if args["joint_training"] else "embedding", args["encoder_type"] is None
+    taken = wesep_enrollment.signature(args).enrolled
+    return Signature("waveform" if taken == "encoder" else taken, channel=not args["encoder_type"])
 
 
-def rename(state_dict: Mapping[str, Tensor], args: Mapping[str, Any]) -> dict[str, Tensor]:
+def rename(
+    state_dict: Mapping[str, Tensor], args: Mapping[str, Any], encoder: Mapping[str, Any] | None = None
+) -> dict[str, Tensor]:
     """WeSep's weights under the names of `TargetSpeakerExtractor(translate(args))`.
 
     Raises:
@@ -171,35 +184,58 @@ def rename(state_dict: Mapping[str, Tensor], args: Mapping[str, Any]) -> dict[st
             mapped[f"backbone.mask.0.{kind}"] = torch.cat([weights.take(f"decoder.mask{i}.{kind}") for i in (1, 2, 3)])
     for theirs, ours in OUTER.items():
         mapped |= {ours + rest: value for rest, value in weights.take_all(theirs).items()}
+    mapped = {name: value if name.startswith("cues.") else _without_last_axis(value) for name, value in mapped.items()}
+    own = args["joint_training"] and not args["spk_feat"]
+    if own:
+        mapped |= _speaker_weights(PublicWeights(weights.take_all(wesep_enrollment.ENCODER)))
+        if args["multi_task"]:
+            mapped |= linear(weights, "pred_linear", "cues.0.classifier")
+    mapped |= wesep_enrollment.weights(weights, {**args, "joint_training": args["joint_training"] and not own}, encoder)
+    weights.check_all_taken()
+    return mapped
+
+
+def _speaker_weights(weights: PublicWeights) -> dict[str, Tensor]:
+    mapped = {ours + rest: v for theirs, ours in SPEAKER.items() for rest, v in weights.take_all(theirs).items()}
     for block in range(3):
         for theirs, ours in SPEAKER_BLOCK.items():
-            taken = weights.take_all(f"spk_model.aux_enc3.{block + 2}.{theirs}.")
+            taken = weights.take_all(f"aux_enc3.{block + 2}.{theirs}.")
             mapped |= {f"encoder.network.blocks.{block}.{ours}.{rest}": value for rest, value in taken.items()}
     weights.check_all_taken()
-    return {name: value if name.startswith("cues.") else _without_last_axis(value) for name, value in mapped.items()}
+    return mapped
 
 
-def _refuse(args: Mapping[str, Any]) -> None:
-    encoder, fusion = args["encoder_type"], args["spk_fuse_type"]
-    if encoder not in ENCODERS:
-        raise ConfigError(f"encoder_type: is {encoder!r}; null, 'Deep' or 'Multi' can be translated")
-    if args["decoder_type"] != encoder:
-        raise ConfigError(f"decoder_type: is {args['decoder_type']!r}; it can only be the encoder's, {encoder!r}")
+def _refusals(args: Mapping[str, Any]) -> Iterator[str]:
+    """What has no counterpart here, and what cannot run in WeSep, a line each."""
+    kind, fusion = args["encoder_type"] or None, args["spk_fuse_type"]
+    if kind not in ENCODERS:
+        yield f"encoder_type: is {kind!r}; null, 'Deep' or 'Multi' can be translated"
+    if (args["decoder_type"] or None) != kind:
+        yield f"decoder_type: is {args['decoder_type']!r}; it can only be the encoder's, {kind!r}"
     if fusion not in (*FUSIONS, IN_BLOCK):
-        raise ConfigError(f"spk_fuse_type: no fusion is called {fusion!r}; {nearest(fusion, (*FUSIONS, IN_BLOCK))}")
+        yield f"spk_fuse_type: no fusion is called {fusion!r}; {nearest(fusion, (*FUSIONS, IN_BLOCK))}"
     if args["norm"] not in NORMS:
-        raise ConfigError(f"norm: is {args['norm']!r}; 'gLN' or 'cLN' can be translated")
-    if args["activate"] not in ACTIVATIONS:
-        raise ConfigError(f"activate: is {args['activate']!r}; 'relu' or 'sigmoid' can be translated")
+        yield f"norm: is {args['norm']!r}; {', '.join(map(repr, NORMS))} can be translated"
+    if args["activate"] == "softmax":
+        yield "activate: 'softmax' runs over the recordings of a batch in WeSep; 'relu' or 'sigmoid' can be translated"
+    elif args["activate"] not in ACTIVATIONS:
+        yield f"activate: is {args['activate']!r}; 'relu' or 'sigmoid' can be translated"
     if args["causal"] and args["norm"] == "gLN":
-        raise ConfigError("norm: 'gLN' averages over time, which a causal network cannot; 'cLN' can be translated")
-    for key in ("skip_con", "use_spk_transform", "spk_feat", "multi_task"):
-        if args[key]:
-            raise ConfigError(
-                f"{key}: true cannot be translated; only ConvTasNet checkpoints with {key}: false are read"
+        yield "norm: 'gLN' averages over time, which a causal network cannot; 'cLN' or 'BN' can be translated"
+    if args["causal"] and kind == "Deep":
+        yield "encoder_type: 'Deep' looks ahead, which a causal network cannot; null or 'Multi' can be translated"
+    if not args["multi_fuse"]:
+        yield "multi_fuse: false cannot run in WeSep, whose ConvTasNet then loses its fusion layer; true is translated"
+    if args["skip_con"] and fusion == IN_BLOCK and args["X"] == 1:
+        yield "skip_con: true with one block a stack and concatConv passes nothing on in WeSep; X from 2 up is allowed"
+    if args["joint_training"] and not args["spk_feat"]:
+        if kind != "Multi":
+            yield (
+                "joint_training: true on waveforms cannot run in WeSep but with encoder_type 'Multi' (SpEx+); "
+                "use that, or spk_feat: true"
             )
-    if args["joint_training"] and encoder != "Multi":
-        raise ConfigError("joint_training: true can be translated with encoder_type 'Multi' (SpEx+) alone")
+        elif args["N"] != SPEX_FILTERS:
+            yield f"N: is {args['N']}; the speaker network of WeSep's SpEx+ runs with {SPEX_FILTERS} filters alone"
 
 
 def _without_last_axis(value: Tensor) -> Tensor:

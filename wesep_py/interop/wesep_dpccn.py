@@ -7,87 +7,74 @@ from typing import Any
 
 from torch import Tensor
 
-from wesep_py.errors import ConfigError, nearest
+from wesep_py.interop import wesep_enrollment
+from wesep_py.interop.arguments import complete
 from wesep_py.interop.weights import PublicWeights
-from wesep_py.interop.wesep_bsrnn import fusion, fusion_weights
+from wesep_py.interop.wesep_enrollment import Signature, fusion
 
 DEFAULTS: dict[str, Any] = {
+    **wesep_enrollment.DEFAULTS,
     "sr": 16000,
     "win": 512,
     "stride": 128,
     "tcn_blocks": 10,
     "tcn_layers": 2,
-    "spk_emb_dim": 256,
-    "use_spk_transform": False,
-    "spk_fuse_type": "multiply",
-    "joint_training": False,
 }
-INERT = frozenset(
-    {
-        "multi_task",
-        "spksInTrain",
-        "spk_model",
-        "spk_model_init",
-        "spk_model_freeze",
-        "spk_args",
-        "spk_feat",
-        "feat_type",
-    }
-)
-"""What describes a speaker encoder that trains with the network; nothing reads it where there is none."""
+ONLY = {
+    "kernel_size": [3, 3],
+    "stride1": [1, 1],
+    "stride2": [1, 2],
+    "paddings": [1, 1],
+    "output_padding": [0, 0],
+    "tcn_dims": 384,
+    "causal": False,
+    "pool_size": [4, 8, 16, 32],
+}
+"""The one value of each that the backbone can be built with."""
 
 DENSE_LEVELS, DEEP_LEVELS, DENSE_LAYERS, POOL_SIZES = 4, 3, 5, 4
 
 
-def translate(args: Mapping[str, Any]) -> dict[str, Any]:
+def translate(
+    args: Mapping[str, Any], encoder: Mapping[str, Any] | None = None, state_dict: Mapping[str, Tensor] | None = None
+) -> dict[str, Any]:
     """Arguments of WeSep's `DPCCN` → a `ModelConfig` mapping.
+
+    Args:
+        args: the constructor's.
+        encoder: model and arguments of the jointly trained speaker encoder, where it is not the one that `args` name.
+        state_dict: not used: the arguments say it all.
 
     Raises:
         ConfigError: an unknown argument or fusion, or a part that has no counterpart here.
     """
-    args = complete(args, DEFAULTS)
-    for key in ("use_spk_transform", "joint_training"):
-        if args[key]:
-            raise ConfigError(f"{key}: true cannot be translated; only DPCCN checkpoints with {key}: false are read")
+    args = {key: list(value) if isinstance(value, tuple) else value for key, value in args.items()}
+    bins = args.get("win", DEFAULTS["win"]) // 2 + 1
+    args = complete(args, DEFAULTS, wesep_enrollment.INERT, {**ONLY, "feature_dim": bins})
     return {
         "sample_rate": args["sr"],
         "normalise": "none",
         "backbone": backbone(args),
-        "cues": [
-            {
-                "name": "embedding",
-                "fusion": fusion(args["spk_fuse_type"]),
-                "embedding_dim": args["spk_emb_dim"],
-                "points": "all",
-            }
-        ],
+        "speaker": wesep_enrollment.speaker(args, encoder, args) if args["joint_training"] else None,
+        "cues": [wesep_enrollment.cue(args, fusion=fusion(args["spk_fuse_type"]), points="all")],
     }
 
 
-def rename(state_dict: Mapping[str, Tensor], args: Mapping[str, Any]) -> dict[str, Tensor]:
+def signature(args: Mapping[str, Any]) -> Signature:
+    """What the public `forward` takes and returns."""
+    return wesep_enrollment.signature({**DEFAULTS, **args})
+
+
+def rename(
+    state_dict: Mapping[str, Tensor], args: Mapping[str, Any], encoder: Mapping[str, Any] | None = None
+) -> dict[str, Tensor]:
     """WeSep's weights under our names.
 
     Raises:
         CheckpointError: a tensor is missing, or finds no place.
     """
     args = {**DEFAULTS, **args}
-    weights = PublicWeights(state_dict)
-    mapped = backbone_weights(weights, args)
-    mapped |= fusion_weights(weights, "spk_fuse.fc", "cues.0.fusion.layers.0", args["spk_fuse_type"])
-    weights.check_all_taken()
-    return mapped
-
-
-def complete(args: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments, with the defaults of those that are not given.
-
-    Raises:
-        ConfigError: an argument that has neither a default nor no effect.
-    """
-    for key in args:
-        if key not in defaults and key not in INERT:
-            raise ConfigError(f"{key}: cannot be translated; {nearest(key, defaults)}")
-    return {**defaults, **args}
+    return wesep_enrollment.rename(state_dict, args, encoder, args, backbone_weights)
 
 
 def backbone(args: Mapping[str, Any]) -> dict[str, Any]:

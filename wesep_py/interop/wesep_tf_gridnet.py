@@ -7,18 +7,16 @@ from typing import Any
 
 from torch import Tensor
 
-from wesep_py.errors import ConfigError
+from wesep_py.interop import wesep_enrollment
+from wesep_py.interop.arguments import complete
 from wesep_py.interop.weights import PublicWeights, linear
-from wesep_py.interop.wesep_bsrnn import fusion, fusion_weights
-from wesep_py.interop.wesep_dpccn import complete
+from wesep_py.interop.wesep_enrollment import Signature, fusion
 
 DEFAULTS: dict[str, Any] = {
-    "n_srcs": 1,
+    **wesep_enrollment.DEFAULTS,
     "sr": 16000,
     "n_fft": 128,
     "stride": 64,
-    "window": "hann",
-    "n_imics": 1,
     "n_layers": 6,
     "lstm_hidden_units": 192,
     "attn_n_head": 4,
@@ -26,55 +24,54 @@ DEFAULTS: dict[str, Any] = {
     "emb_dim": 48,
     "emb_ks": 4,
     "emb_hs": 1,
-    "activation": "prelu",
-    "eps": 1e-5,
-    "spk_emb_dim": 256,
-    "use_spk_transform": False,
-    "spk_fuse_type": "multiply",
-    "joint_training": False,
 }
 ONLY = {"n_srcs": 1, "n_imics": 1, "window": "hann", "activation": "prelu", "eps": 1e-5}
 """The one value of each that the backbone can be built with."""
 
 
-def translate(args: Mapping[str, Any]) -> dict[str, Any]:
+def translate(
+    args: Mapping[str, Any], encoder: Mapping[str, Any] | None = None, state_dict: Mapping[str, Tensor] | None = None
+) -> dict[str, Any]:
     """Arguments of WeSep's `TFGridNet` → a `ModelConfig` mapping.
+
+    Args:
+        args: the constructor's.
+        encoder: model and arguments of the jointly trained speaker encoder, where it is not the one that `args` name.
+        state_dict: not used: the arguments say it all.
 
     Raises:
         ConfigError: an unknown argument or fusion, or a value that has no counterpart here.
     """
-    args = complete(args, DEFAULTS)
-    for key, only in {**ONLY, "use_spk_transform": False, "joint_training": False}.items():
-        if args[key] != only:
-            raise ConfigError(f"{key}: {args[key]!r} cannot be translated; only TF-GridNets with {only!r} are read")
+    args = complete(args, DEFAULTS, wesep_enrollment.INERT, ONLY)
+    cue = wesep_enrollment.cue(args, fusion=fusion(args["spk_fuse_type"]), points="all", shared=True)
     return {
         "sample_rate": args["sr"],
         "normalise": "std",
         "backbone": backbone(args),
-        "cues": [
-            {
-                "name": "embedding",
-                "fusion": fusion(args["spk_fuse_type"]),
-                "embedding_dim": args["spk_emb_dim"],
-                "points": "all",
-                "shared": True,
-            }
-        ],
+        "speaker": wesep_enrollment.speaker(args, encoder, _mel(args)) if args["joint_training"] else None,
+        "cues": [cue],
     }
 
 
-def rename(state_dict: Mapping[str, Tensor], args: Mapping[str, Any]) -> dict[str, Tensor]:
+def signature(args: Mapping[str, Any]) -> Signature:
+    """What the public `forward` takes and returns."""
+    return wesep_enrollment.signature({**DEFAULTS, **args})
+
+
+def rename(
+    state_dict: Mapping[str, Tensor], args: Mapping[str, Any], encoder: Mapping[str, Any] | None = None
+) -> dict[str, Tensor]:
     """WeSep's weights under our names.
 
     Raises:
         CheckpointError: a tensor is missing, or finds no place.
     """
     args = {**DEFAULTS, **args}
-    weights = PublicWeights(state_dict)
-    mapped = backbone_weights(weights, args)
-    mapped |= fusion_weights(weights, "spk_fuse.fc", "cues.0.fusion.layers.0", args["spk_fuse_type"])
-    weights.check_all_taken()
-    return mapped
+    return wesep_enrollment.rename(state_dict, args, encoder, _mel(args), backbone_weights)
+
+
+def _mel(args: Mapping[str, Any]) -> dict[str, int]:
+    return {"sr": args["sr"], "win": args["n_fft"], "stride": args["stride"]}
 
 
 def backbone(args: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from wesep_py.errors import CheckpointError, ConfigError
+from wesep_py.errors import CheckpointError, ConfigError, nearest
+from wesep_py.interop.wespeaker_common import complete, substitute
+from wesep_py.interop.wespeaker_pooling import POOLING_RULES, translate_pooling
 
 NAMES = (
     ("se_res2block.0.bn.", "expand.norm."),
@@ -21,27 +22,48 @@ NAMES = (
 )
 
 
-def translate(model: str, args: Mapping[str, Any]) -> dict[str, Any]:
+SIZED = {
+    "ECAPA_TDNN_c512": (512, False),
+    "ECAPA_TDNN_c1024": (1024, False),
+    "ECAPA_TDNN_GLOB_c512": (512, True),
+    "ECAPA_TDNN_GLOB_c1024": (1024, True),
+}
+"""Channels of each published size, and whether its attention sees the whole recording's statistics."""
+
+MODELS = ("ECAPA_TDNN", *SIZED)
+FRAME_DIM = 1536
+"""Before pooling, whatever the channels."""
+
+
+def translate(model: str, args: Mapping[str, Any], block: str | None = None) -> dict[str, Any]:
     """A model's name and arguments in WeSpeaker → `{name: ecapa_tdnn, …}` without the number of mel bins.
+
+    Args:
+        model: a name in `SIZED`, or `ECAPA_TDNN`.
+        args: `channels`, `embed_dim`, `pooling_func`, `global_context_att` (heard by ASTP only), `emb_bn`.
+        block: not used; there is one kind.
 
     >>> translate("ECAPA_TDNN_GLOB_c512", {"feat_dim": 80, "embed_dim": 192})["channels"]
     512
 
     Raises:
-        ConfigError: another model, or another pooling.
+        ConfigError: another model or pooling, or an unknown argument.
     """
-    sized = re.fullmatch(r"ECAPA_TDNN(?P<glob>_GLOB)?(_c(?P<channels>\d+))?", model)
-    if sized is None:
-        raise ConfigError(f"encoder: {model!r} cannot be translated; 'ECAPA_TDNN' and its sizes are allowed")
-    if args.get("pooling_func", "ASTP") != "ASTP":
-        raise ConfigError(f"encoder: pooling_func {args['pooling_func']!r} cannot be translated; 'ASTP' is allowed")
-    channels = args.get("channels", sized["channels"])
+    if model not in MODELS:
+        raise ConfigError(f"encoder: {model!r} cannot be translated; {nearest(model, MODELS)}")
+    channels, context = SIZED.get(model, (512, False))
+    own = {"channels": channels, "embed_dim": 192, "global_context_att": context}
+    given = complete(model, args, {**own, "pooling_func": "ASTP", "emb_bn": False})
+    pooling = translate_pooling(given["pooling_func"])
+    attention = {"global_context": bool(given["global_context_att"])} if pooling == "astp" else {}
     return {
         "name": "ecapa_tdnn",
-        "channels": int(channels or 512),
-        "embedding_dim": args.get("embed_dim", 192),
-        "global_context": bool(args.get("global_context_att", sized["glob"] is not None)),
-        "embedding_norm": bool(args.get("emb_bn", False)),
+        "channels": given["channels"],
+        "frame_dim": FRAME_DIM,
+        "embedding_dim": given["embed_dim"],
+        "pooling": pooling,
+        **attention,
+        "embedding_norm": bool(given["emb_bn"]),
     }
 
 
@@ -52,7 +74,7 @@ def rename(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         CheckpointError: two names become one.
     """
     mapped: dict[str, Tensor] = {}
-    for theirs, tensor in state_dict.items():
+    for theirs, tensor in substitute(state_dict, POOLING_RULES).items():
         ours = _rename(theirs)
         if ours in mapped:
             raise CheckpointError(f"two tensors of the public checkpoint become {ours!r}; one of them is {theirs!r}")

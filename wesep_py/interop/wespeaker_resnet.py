@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from wesep_py.errors import ConfigError, nearest
+from wesep_py.interop.wespeaker_pooling import POOLING_RULES, translate_pooling
 
 BLOCKS = {"BasicBlock": "basic", "Bottleneck": "bottleneck"}
-POOLINGS = {"TAP": "mean", "TSDP": "std", "TSTP": "mean_std"}
 NAMED = {
     "ResNet18": ("basic", (2, 2, 2, 2)),
     "ResNet34": ("basic", (3, 4, 6, 3)),
@@ -22,6 +22,9 @@ NAMED = {
     "ResNet293": ("bottleneck", (10, 20, 64, 3)),
 }
 """Block and number of blocks of each depth."""
+
+MODELS = ("ResNet", *NAMED)
+ARGUMENTS = ("block", "num_blocks", "m_channels", "feat_dim", "embed_dim", "pooling_func", "two_emb_layer")
 
 
 def translate(model: str, args: Mapping[str, Any], block: str | None = None) -> dict[str, Any]:
@@ -36,27 +39,31 @@ def translate(model: str, args: Mapping[str, Any], block: str | None = None) -> 
     [3, 4, 6, 3]
 
     Raises:
-        ConfigError: another model, block or pooling.
+        ConfigError: another model, block or pooling; an unknown or a missing argument.
     """
-    if model in NAMED:
-        kind, num_blocks = NAMED[model]
-    elif model == "ResNet":
+    if model not in MODELS:
+        raise ConfigError(f"encoder: {model!r} cannot be translated; {nearest(model, MODELS)}")
+    for name in args:
+        if name not in ARGUMENTS:
+            raise ConfigError(f"encoder: {model} has no argument {name!r}; {nearest(name, ARGUMENTS)}")
+    needed = "num_blocks" if model == "ResNet" else "embed_dim"
+    if needed not in args:
+        raise ConfigError(f"encoder: {model} needs its argument {needed!r}; give it")
+    if model == "ResNet":
+        block = str(args.get("block", block))
         if block not in BLOCKS:
-            raise ConfigError(f"encoder.block: is {block!r}; {nearest(str(block), BLOCKS)}")
+            raise ConfigError(f"encoder.block: is {block!r}; {nearest(block, BLOCKS)}")
         kind, num_blocks = BLOCKS[block], args["num_blocks"]
     else:
-        raise ConfigError(f"encoder: {model!r} cannot be translated; {nearest(model, [*NAMED, 'ResNet'])}")
-    pooling = args.get("pooling_func", "TSTP")
-    if pooling not in POOLINGS:
-        raise ConfigError(f"encoder: pooling_func {pooling!r} cannot be translated; {nearest(pooling, POOLINGS)}")
+        kind, num_blocks = NAMED[model]
     return {
         "name": "resnet",
         "num_blocks": list(num_blocks),
         "channels": args.get("m_channels", 32),
-        "embedding_dim": args.get("embed_dim", 256),
+        "embedding_dim": args.get("embed_dim", 128),
         "block": kind,
-        "pooling": POOLINGS[pooling],
-        "second_layer": bool(args.get("two_emb_layer", True)),
+        "pooling": translate_pooling(args.get("pooling_func", "TSTP")),
+        "second_layer": bool(args.get("two_emb_layer", False)),
     }
 
 
@@ -68,6 +75,8 @@ def rename(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _rename(name: str) -> str:
     block = re.fullmatch(r"layer(\d)\.(\d+)\.(conv|bn|shortcut\.)(\d)\.(.+)", name)
     if block is None:
+        for pattern, replacement in POOLING_RULES:
+            name = re.sub(pattern, replacement, name)
         layer, dot, rest = name.partition(".")
         ours = {"conv1": "conv", "bn1": "norm", "seg_1": "linear", "seg_bn_1": "second.1", "seg_2": "second.2"}
         return ours.get(layer, layer) + dot + rest

@@ -1,0 +1,61 @@
+"""`wesep import-checkpoint`: a checkpoint of WeSep or WeSpeaker into a checkpoint folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wesep_py.cli.common import OverwriteOption
+from wesep_py.errors import InputError, OutputExistsError
+
+
+def import_checkpoint(
+    weights: Annotated[Path, typer.Argument(metavar="FILE", help="The weights, for example avg_model.pt.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The checkpoint folder to write.")],
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="The YAML it was trained with; config.yaml beside FILE by default."),
+    ] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Make a checkpoint folder of a checkpoint of WeSep, real-TSE or WeSpeaker.
+
+    Example: wesep import-checkpoint avg_model.pt --config config.yaml -o models/bsrnn
+
+    `wesep extract --model models/bsrnn` uses an extractor; `speaker: {checkpoint: models/resnet34}` in a training
+    configuration starts from a speaker network. What cannot be mapped is listed, and nothing is written.
+    """
+    _check_folder(output, overwrite)
+    from wesep_py.interop.importing import UnmappedError
+    from wesep_py.interop.importing import import_checkpoint as read
+
+    try:
+        imported = read(weights, weights.with_name("config.yaml") if config is None else config)
+    except UnmappedError as error:
+        for line in error.lines:
+            typer.echo(line, err=True)
+        raise
+    imported.save(output)
+    count = sum(value.numel() for value in imported.state_dict.values())
+    typer.echo(
+        f"{output}: {imported.kind} {imported.provenance['imported_from']['model']}, {count / 1e6:.2f} M numbers"
+    )
+
+
+def _check_folder(output: Path, overwrite: bool) -> None:
+    """Refuse what stands there, unless it is a checkpoint and may be replaced."""
+    if output.is_dir() and any(output.iterdir()):
+        if not (output / "model.safetensors").is_file():
+            raise InputError(f"{output}: is a folder with other things than a checkpoint; name a new one")
+        if not overwrite:
+            raise OutputExistsError(f"{output}: exists already; name another output, or pass --overwrite")
+    elif output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file; name a folder to write")
+
+
+if __name__ == "__main__":
+    from wesep_py.cli.main import run_module
+
+    run_module("import-checkpoint")
