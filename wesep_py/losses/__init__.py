@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from wesep_py.losses.base import Loss, losses
 from wesep_py.losses.si_sdr import SISDR
+from wesep_py.losses.speaker_cross_entropy import SpeakerCrossEntropy
 
-__all__ = ["SISDR", "Loss", "losses"]
+__all__ = ["SISDR", "Loss", "SpeakerCrossEntropy", "losses"]

@@ -32,5 +32,5 @@ class Loss(nn.Module, ABC):
         """
 
 
-losses: Registry[Loss] = Registry("loss")
+losses: Registry[Loss] = Registry("loss", Loss)
 """The losses that a configuration can name: `{"name": "si_sdr", …}`."""
