@@ -39,6 +39,24 @@ def test_padding_changes_nothing():
     torch.testing.assert_close(made(padded, torch.tensor([16000])).embedding, alone, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("front_end", ["filterbank", "mel"])
+@pytest.mark.parametrize("sample_rate", [8000, 16000])
+def test_either_filterbank_takes_any_rate_and_passes_over_padding(front_end, sample_rate):
+    made = encoder(sample_rate, front_end=front_end, filterbank={"num_mel_bins": 24}).eval()
+    waveform = torch.randn(2, sample_rate)
+    padded = torch.cat([waveform, torch.zeros(2, 3000)], dim=1)
+    lengths = torch.full((2,), sample_rate)
+    alone = made(waveform, lengths).embedding
+    torch.testing.assert_close(made(padded, lengths).embedding, alone, atol=1e-4, rtol=1e-3)
+
+
+def test_the_front_ends_have_arguments_of_their_own():
+    made = encoder(front_end="mel", filterbank={"window_ms": 16.0, "hop_ms": 4.0})
+    assert (made.filterbank.window_length, made.filterbank.hop_length) == (256, 64)
+    with pytest.raises(ConfigError, match=r"speaker.filterbank.frame_length_ms: unknown key; .*window_ms"):
+        encoder(front_end="mel", filterbank={"frame_length_ms": 25.0})
+
+
 def test_frozen_is_frozen(tmp_path):
     """No parameter and no buffer moves, whatever the model around it does."""
     made = encoder(mode="frozen", checkpoint=save(encoder(), tmp_path / "encoder"))

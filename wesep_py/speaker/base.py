@@ -49,4 +49,4 @@ def length_mask(lengths: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=lengths.device)[None] < lengths[:, None]
 
 
-speaker_networks: Registry[SpeakerNetwork] = Registry("speaker network")
+speaker_networks: Registry[SpeakerNetwork] = Registry("speaker network", SpeakerNetwork)

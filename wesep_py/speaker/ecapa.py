@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from wesep_py.speaker.base import SpeakerNetwork, SpeakerOutput, speaker_networks
-from wesep_py.speaker.pooling import AttentiveStatisticsPooling, masked_statistics
+from wesep_py.speaker.base import SpeakerOutput, speaker_networks
+from wesep_py.speaker.pooling import RecursiveAttentivePooling, build_pooling, masked_statistics
+from wesep_py.speaker.voices import PoolingNetwork
 
 
 @speaker_networks.register("ecapa_tdnn")
-class ECAPATDNN(SpeakerNetwork):
-    """Squeeze-and-excitation Res2 blocks, aggregated over layers, with attentive statistics pooling.
+class ECAPATDNN(PoolingNetwork):
+    """Squeeze-and-excitation Res2 blocks, aggregated over layers, with attentive statistics or another pooling.
 
     Args:
         num_mel_bins: size of a filterbank frame (given by the front end).
@@ -21,13 +22,17 @@ class ECAPATDNN(SpeakerNetwork):
         frame_dim: width before pooling.
         embedding_dim: size of the embedding.
         res2_scale: parts into which a block's channels are split.
-        global_context: pooling sees the whole recording's mean and standard deviation.
+        global_context: attentive statistics see the whole recording's mean and standard deviation. `None`: they do
+            where `pooling` is the mere name `astp`, and what its own arguments say otherwise.
         embedding_norm: batch normalisation of the embedding.
         frames: which frame-level features are handed out: `pooled`, those before pooling (`frame_dim` wide), or
             `last_block`, the third block's (`channels` wide), as WeSpeaker does.
+        pooling: a pooling's name, or `{name: …, …}`; see `pooling`.
 
     Raises:
-        ValueError: `channels` is not a multiple of `res2_scale`.
+        ValueError: `channels` is not a multiple of `res2_scale`; `global_context` with a pooling other than the mere
+            name `astp`; `last_block` with the pooling `recursive`, which makes voices of the frames handed out.
+        ConfigError: no such pooling.
 
     >>> ECAPATDNN(channels=16, embedding_dim=8)(torch.randn(2, 100, 80)).embedding.shape
     torch.Size([2, 8])
@@ -40,36 +45,51 @@ class ECAPATDNN(SpeakerNetwork):
         frame_dim: int = 1536,
         embedding_dim: int = 192,
         res2_scale: int = 8,
-        global_context: bool = True,
+        global_context: bool | None = None,
         embedding_norm: bool = False,
         frames: Literal["pooled", "last_block"] = "pooled",
+        pooling: str | dict[str, Any] = "astp",
     ) -> None:
         super().__init__()
         if channels < 1 or channels % res2_scale:
             raise ValueError(f"channels: is {channels}; a multiple of res2_scale ({res2_scale}) is needed")
+        if pooling == "astp":
+            pooling = {"name": "astp", "global_context": global_context is not False}
+        elif global_context is not None:
+            raise ValueError("global_context: is an argument of the pooling 'astp'; leave it out with another one")
         self.frames, self.embedding_dim = frames, embedding_dim
         self.frame_dim = channels if frames == "last_block" else frame_dim
         self.layer1 = ConvReluNorm(num_mel_bins, channels, kernel_size=5, padding=2)
         self.blocks = nn.ModuleList(SERes2Block(channels, res2_scale, dilation) for dilation in (2, 3, 4))
         self.conv = nn.Conv1d(3 * channels, frame_dim, 1)
-        self.pool = AttentiveStatisticsPooling(frame_dim, global_context=global_context)
-        self.pool_norm = nn.BatchNorm1d(2 * frame_dim)
-        self.linear = nn.Linear(2 * frame_dim, embedding_dim)
+        self.pool = build_pooling(pooling, frame_dim)
+        if frames == "last_block" and isinstance(self.pool, RecursiveAttentivePooling):
+            raise ValueError("frames: is 'last_block'; the pooling 'recursive' needs 'pooled'")
+        self.pool_norm = nn.BatchNorm1d(self.pool.out_dim)
+        self.linear = nn.Linear(self.pool.out_dim, embedding_dim)
         self.embedding_norm = nn.BatchNorm1d(embedding_dim) if embedding_norm else nn.Identity()
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> SpeakerOutput:
         if mask is None:
             mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+        frames, last = self._blocks(features, mask)
+        return SpeakerOutput(last if self.frames == "last_block" else frames, mask, self.head(self.pool(frames, mask)))
+
+    def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        return self._blocks(features, mask)[0], mask
+
+    def head(self, pooled: Tensor) -> Tensor:
+        return self.embedding_norm(self.linear(self.pool_norm(pooled))).float()
+
+    def _blocks(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The frames before pooling, and those of the last block; zero past the end."""
         valid = mask[:, None].to(features.dtype)
         x = self.layer1(features.transpose(1, 2) * valid)
         outputs = []
         for block in self.blocks:
             x = block(x * valid, mask)
             outputs.append(x)
-        frames = torch.relu(self.conv(torch.cat(outputs, dim=1))) * valid
-        embedding = self.linear(self.pool_norm(self.pool(frames, mask)))
-        seen = x * valid if self.frames == "last_block" else frames
-        return SpeakerOutput(seen, mask, self.embedding_norm(embedding).float())
+        return torch.relu(self.conv(torch.cat(outputs, dim=1))) * valid, x * valid
 
 
 class ConvReluNorm(nn.Module):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,9 +14,15 @@ from wesep_py import checkpoint
 from wesep_py.audio import Resample
 from wesep_py.backbones import Backbone
 from wesep_py.config import construct
-from wesep_py.errors import CheckpointError, ConfigError
-from wesep_py.features import KaldiFilterbank, SpecAugment
+from wesep_py.errors import CheckpointError, ConfigError, InputError
+from wesep_py.features import KaldiFilterbank, SpecAugment, WesepMel
 from wesep_py.speaker.base import SpeakerOutput, length_mask, speaker_networks
+from wesep_py.speaker.pooling import RecursiveAttentivePooling
+from wesep_py.speaker.self_supervised import SelfSupervised
+from wesep_py.speaker.self_supervised_models import complete
+from wesep_py.speaker.voices import PoolingNetwork, Voices
+
+FRONT_ENDS = {"filterbank": KaldiFilterbank, "mel": WesepMel, "self_supervised": SelfSupervised}
 
 
 @dataclass
@@ -23,19 +31,23 @@ class SpeakerConfig:
 
     Attributes:
         network: `{name: ecapa_tdnn, …}`, the arguments of the network.
-        front_end: what the network hears: a `filterbank`, or the features that the `backbone` makes of an enrollment
-            (at the model's rate; `filterbank` and `sample_rate` are then not used).
-        filterbank: arguments of `features.KaldiFilterbank`.
+        front_end: what the network hears: a `filterbank` (Kaldi's), WeSep's `mel`, the layers of a `self_supervised`
+            model, or the features that the `backbone` makes of an enrollment (at the model's rate; `filterbank` and
+            `sample_rate` are then not used).
+        filterbank: arguments of `features.KaldiFilterbank`, or for `mel` of `features.WesepMel`.
+        self_supervised: arguments of `speaker.SelfSupervised`, for that front end; what a folder says of the model's
+            form is read into them, so that a checkpoint does without the folder.
         sample_rate: Hz at which the encoder hears; enrollments of other models are resampled to it.
         mode: `joint` trains with the extractor from the start; `finetune` the same, from a checkpoint;
             `frozen` never changes.
-        checkpoint: a checkpoint folder (or its `model.safetensors`) to start from.
+        checkpoint: a checkpoint folder (or its `model.safetensors`) to start from, or a `.pt` file of WeSpeaker.
         spec_augment: arguments of `features.SpecAugment` (while training), or `null`.
     """
 
     network: dict[str, Any]
-    front_end: Literal["filterbank", "backbone"] = "filterbank"
+    front_end: Literal["filterbank", "mel", "self_supervised", "backbone"] = "filterbank"
     filterbank: dict[str, Any] = field(default_factory=dict)
+    self_supervised: dict[str, Any] = field(default_factory=dict)
     sample_rate: int = 16000
     mode: Literal["joint", "finetune", "frozen"] = "joint"
     checkpoint: str | None = None
@@ -44,8 +56,22 @@ class SpeakerConfig:
     def __post_init__(self) -> None:
         if self.mode != "joint" and self.checkpoint is None:
             raise ValueError(f"mode {self.mode!r} needs a checkpoint to start from; give one, or use mode 'joint'")
-        if self.front_end == "backbone" and self.filterbank:
-            raise ValueError("filterbank: is not used with front_end 'backbone'; leave it out")
+        if self.front_end in ("backbone", "self_supervised") and self.filterbank:
+            raise ValueError(f"filterbank: is not used with front_end {self.front_end!r}; leave it out")
+        if self.front_end != "self_supervised" and self.self_supervised:
+            raise ValueError(f"self_supervised: is not used with front_end {self.front_end!r}; leave it out")
+        self.self_supervised = complete(self.self_supervised)
+
+    @property
+    def front_end_arguments(self) -> tuple[str, dict[str, Any]]:
+        """The key that holds the front end's arguments, and these."""
+        key = "self_supervised" if self.front_end == "self_supervised" else "filterbank"
+        return key, getattr(self, key)
+
+    @property
+    def starts_from_own_checkpoint(self) -> bool:
+        """Whether the weights come from a checkpoint of ours, which holds those of the front end too."""
+        return self.checkpoint is not None and Path(self.checkpoint).suffix not in checkpoint.FOREIGN
 
 
 class SpeakerEncoder(nn.Module):
@@ -66,7 +92,7 @@ class SpeakerEncoder(nn.Module):
         self, config: SpeakerConfig, sample_rate: int, initialise: bool = True, backbone: Backbone | None = None
     ) -> None:
         super().__init__()
-        self.mode, self.front_end = config.mode, config.front_end
+        self.config, self.mode, self.front_end = config, config.mode, config.front_end
         if config.front_end == "backbone":
             size = _frame_size(backbone)
         else:
@@ -74,9 +100,11 @@ class SpeakerEncoder(nn.Module):
                 Resample(sample_rate, config.sample_rate) if sample_rate != config.sample_rate else nn.Identity()
             )
             self._rates = sample_rate, config.sample_rate
-            self.filterbank = construct(
-                KaldiFilterbank, config.filterbank, "speaker.filterbank", sample_rate=config.sample_rate
-            )
+            key, arguments = config.front_end_arguments
+            given: dict[str, Any] = {"sample_rate": config.sample_rate}
+            if config.front_end == "self_supervised":
+                given["initialise"] = initialise and not config.starts_from_own_checkpoint
+            self.filterbank = construct(FRONT_ENDS[config.front_end], arguments, f"speaker.{key}", **given)
             size = self.filterbank.num_mel_bins
         self.augment = (
             nn.Identity()
@@ -85,10 +113,15 @@ class SpeakerEncoder(nn.Module):
         )
         self.network = speaker_networks.build(config.network, "speaker.network", num_mel_bins=size)
         if config.checkpoint is not None and initialise:
-            self._load(config.checkpoint)
+            self._load(config.checkpoint, config.network)
         if self.mode == "frozen":
             self.requires_grad_(False)
             self.eval()
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the waveforms that it takes; not of use where it hears a backbone's features."""
+        return self._rates[0]
 
     @property
     def embedding_dim(self) -> int:
@@ -104,37 +137,103 @@ class SpeakerEncoder(nn.Module):
         """A frozen encoder stays in evaluation mode, so that its batch statistics stay too."""
         return super().train(mode and self.mode != "frozen")
 
+    @property
+    def max_voices(self) -> int:
+        """How many voices it tells in a recording: 1, unless its pooling is `recursive`."""
+        pool = self.network.pool if isinstance(self.network, PoolingNetwork) else None
+        return pool.max_voices if isinstance(pool, RecursiveAttentivePooling) else 1
+
     def forward(self, waveform: Tensor, lengths: Tensor) -> SpeakerOutput:
         """`[batch, samples]` and `[batch]` valid samples → `SpeakerOutput`, through the filterbank."""
-        from_rate, to_rate = self._rates
-        lengths = -(-lengths * to_rate // from_rate)
-        with torch.autocast(waveform.device.type, enabled=False):
-            features = self.filterbank(self.resample(waveform.float()), lengths)
-        mask = length_mask(self.filterbank.frame_lengths(lengths), features.shape[1])
-        return self._embed(features, mask)
+        return self._embed(*self._filterbank(waveform, lengths))
 
     def of_features(self, features: Tensor, mask: Tensor) -> SpeakerOutput:
         """A backbone's features `[batch, channels, bins, frames]`, `[batch, frames]` valid → `SpeakerOutput`."""
-        return self._embed(features.flatten(1, 2).transpose(1, 2), mask)
+        return self._embed(_as_frames(features), mask)
+
+    def voices(
+        self,
+        waveform: Tensor,
+        lengths: Tensor,
+        max_voices: int | None = None,
+        threshold: float = 0.5,
+        counts: Tensor | None = None,
+    ) -> Voices:
+        """All voices of recordings, as `forward` gives one of each; see `PoolingNetwork.voices`.
+
+        Args:
+            waveform: `[batch, samples]`.
+            lengths: `[batch]`, valid samples.
+            max_voices, threshold, counts: as there.
+
+        Raises:
+            InputError: the encoder hears one voice only (`max_voices` is 1).
+        """
+        features, mask = self._filterbank(waveform, lengths)
+        return self._voices(features, mask, max_voices, threshold, counts)
+
+    def voices_of_features(
+        self, features: Tensor, mask: Tensor, max_voices: int | None = None, threshold: float = 0.5
+    ) -> Voices:
+        """As `voices`, of a backbone's features as `of_features` takes them."""
+        return self._voices(_as_frames(features), mask, max_voices, threshold, None)
+
+    def _filterbank(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        from_rate, to_rate = self._rates
+        lengths = -(-lengths * to_rate // from_rate)
+        device, is_network = waveform.device.type, self.front_end == "self_supervised"
+        with torch.autocast(device, enabled=False):
+            waveform = self.resample(waveform.float())
+        grads = torch.is_grad_enabled() and not (is_network and self.mode == "frozen")
+        mixed = is_network and torch.is_autocast_enabled(device)
+        with torch.autocast(device, enabled=mixed), torch.set_grad_enabled(grads):
+            features = self.filterbank(waveform, lengths)
+        return features, length_mask(self.filterbank.frame_lengths(lengths), features.shape[1])
 
     def _embed(self, features: Tensor, mask: Tensor) -> SpeakerOutput:
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.mode != "frozen"):
             return self.network(self.augment(features), mask)
 
-    def _load(self, path: str) -> None:
-        weights = checkpoint.load(path).state_dict
-        for prefix in ("encoder.network.", "network."):
-            if any(key.startswith(prefix) for key in weights):
-                weights = {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
-                break
-        try:
-            self.network.load_state_dict(weights)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
+    def _voices(
+        self, features: Tensor, mask: Tensor, max_voices: int | None, threshold: float, counts: Tensor | None
+    ) -> Voices:
+        if not isinstance(self.network, PoolingNetwork):
+            raise InputError(
+                "the speaker encoder hears one voice a recording; one with the pooling 'recursive' is needed"
+            )
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.mode != "frozen"):
+            frames, mask = self.network.encode(self.augment(features), mask)
+            return self.network.voices(frames, mask, max_voices, threshold, counts)
+
+    def _load(self, path: str, network: dict[str, Any]) -> None:
+        if Path(path).suffix in checkpoint.FOREIGN:
+            weights = checkpoint.read_foreign("speaker network", path, network)
+        else:
+            weights = checkpoint.load(path).state_dict
+            if self.front_end == "self_supervised":
+                self._load_front_end(path, weights)
+            for prefix in ("encoder.network.", "network."):
+                if any(key.startswith(prefix) for key in weights):
+                    weights = {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
+                    break
+        if differences := checkpoint.misfit(self.network.state_dict(), weights):
             raise CheckpointError(
-                f"speaker.checkpoint {path}: does not fit the configured network ({reason}); "
+                f"speaker.checkpoint {path}: does not fit the configured network {network['name']!r} "
+                f"(tensors that differ: {len(differences)}; the first: {differences[0]}); "
                 "use the 'speaker.network' that it was trained with"
-            ) from error
+            )
+        self.network.load_state_dict(weights)
+
+    def _load_front_end(self, path: str, weights: Mapping[str, Tensor]) -> None:
+        own = {key.removeprefix("encoder."): value for key, value in weights.items()}
+        own = {key[11:]: value for key, value in own.items() if key.startswith("filterbank.")}
+        if differences := checkpoint.misfit(self.filterbank.state_dict(), own):
+            raise CheckpointError(
+                f"speaker.checkpoint {path}: does not fit the configured front end 'self_supervised' "
+                f"(tensors that differ: {len(differences)}; the first: {differences[0]}); "
+                "use the 'speaker.self_supervised' that it was trained with"
+            )
+        self.filterbank.load_state_dict(own)
 
 
 def build_encoder(
@@ -151,6 +250,11 @@ def build_encoder(
     if "name" not in config.network:
         raise ConfigError("speaker.network: needs a key 'name', for example 'ecapa_tdnn'")
     return SpeakerEncoder(config, sample_rate, initialise, backbone)
+
+
+def _as_frames(features: Tensor) -> Tensor:
+    """A backbone's features `[batch, channels, bins, frames]` as `[batch, frames, channels · bins]`."""
+    return features.flatten(1, 2).transpose(1, 2)
 
 
 def _frame_size(backbone: Backbone | None) -> int:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from wesep_py.speaker.base import SpeakerNetwork, SpeakerOutput, speaker_networks
-from wesep_py.speaker.pooling import masked_statistics
+from wesep_py.speaker.base import speaker_networks
+from wesep_py.speaker.pooled import PooledNetwork
 
 STAGES = 4
 
 
 @speaker_networks.register("resnet")
-class ResNet(SpeakerNetwork):
-    """Four stages of residual blocks over frequency and time, then statistics over time.
+class ResNet(PooledNetwork):
+    """Four stages of residual blocks over frequency and time, then pooling over time.
 
-    Each stage but the first halves frequency and time, and doubles the channels.
+    Each stage but the first halves frequency and time, and doubles the channels. A subclass may set `attention`.
 
     Args:
         num_mel_bins: size of a filterbank frame (given by the front end).
@@ -26,15 +26,19 @@ class ResNet(SpeakerNetwork):
         channels: of the first stage.
         embedding_dim: size of the embedding.
         block: two 3×3 convolutions (`basic`), or 1×1, 3×3, 1×1 to four times the width (`bottleneck`).
-        pooling: mean (`mean`), standard deviation (`std`) or both (`mean_std`) over time.
+        pooling: a pooling's name, or `{name: …, …}`; see `pooling`.
         second_layer: ReLU, batch normalisation and another linear layer make the embedding.
+        dropout: share of the pooled vector that is dropped while training, from 0 to below 1.
 
     Raises:
-        ValueError: not four numbers of blocks, or one below 1.
+        ValueError: not four numbers of blocks, or one below 1, or another size out of its range.
+        ConfigError: no such pooling.
 
     >>> ResNet(num_blocks=(1, 1, 1, 1), channels=4, embedding_dim=8)(torch.randn(2, 100, 80)).embedding.shape
     torch.Size([2, 8])
     """
+
+    attention: type[nn.Module] | None = None
 
     def __init__(
         self,
@@ -43,13 +47,15 @@ class ResNet(SpeakerNetwork):
         channels: int = 32,
         embedding_dim: int = 256,
         block: Literal["basic", "bottleneck"] = "basic",
-        pooling: Literal["mean", "std", "mean_std"] = "mean_std",
+        pooling: str | dict[str, Any] = "tstp",
         second_layer: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if len(num_blocks) != STAGES or min(num_blocks) < 1:
             raise ValueError(f"num_blocks: is {list(num_blocks)}; four numbers, each 1 or more, are needed")
-        self.pooling, self.embedding_dim = pooling, embedding_dim
+        if channels < 1:
+            raise ValueError(f"channels: is {channels}; 1 or more is needed")
         self.conv = nn.Conv2d(1, channels, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(channels)
         self.stages = nn.ModuleList()
@@ -58,34 +64,20 @@ class ResNet(SpeakerNetwork):
             inner, stride = channels * 2**stage, 1 if stage == 0 else 2
             blocks = nn.ModuleList()
             for i in range(count):
-                blocks.append(ResidualBlock(width, inner, stride if i == 0 else 1, block == "bottleneck"))
+                weigh = None if self.attention is None else self.attention()
+                blocks.append(ResidualBlock(width, inner, stride if i == 0 else 1, block == "bottleneck", weigh))
                 width = blocks[-1].out_channels
             self.stages.append(blocks)
             bins = -(-bins // stride)
-        self.frame_dim = width * bins
-        self.linear = nn.Linear(self.frame_dim * (2 if pooling == "mean_std" else 1), embedding_dim)
-        self.second = None
-        if second_layer:
-            self.second = nn.Sequential(
-                nn.ReLU(), nn.BatchNorm1d(embedding_dim, affine=False), nn.Linear(embedding_dim, embedding_dim)
-            )
+        self.add_head(width * bins, embedding_dim, pooling, second_layer, dropout)
 
-    def forward(self, features: Tensor, mask: Tensor | None = None) -> SpeakerOutput:
-        if mask is None:
-            mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+    def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         x = features.transpose(1, 2)[:, None] * mask[:, None, None]
         x = torch.relu(self.norm(self.conv(x)))
         for blocks in self.stages:
             for block in blocks:
                 x, mask = block(x, mask)
-        frames = x.flatten(1, 2) * mask[:, None]
-        # In float32: a deviation over few frames is a small difference.
-        mean, deviation = masked_statistics(frames.float(), mask, unbiased=True)
-        pooled = {"mean": [mean], "std": [deviation], "mean_std": [mean, deviation]}[self.pooling]
-        embedding = self.linear(torch.cat(pooled, dim=1).squeeze(2))
-        if self.second is not None:
-            embedding = self.second(embedding)
-        return SpeakerOutput(frames, mask, embedding.float())
+        return x.flatten(1, 2) * mask[:, None], mask
 
 
 class ResidualBlock(nn.Module):
@@ -96,9 +88,12 @@ class ResidualBlock(nn.Module):
         channels: of the 3×3 convolutions.
         stride: in frequency and time.
         bottleneck: 1×1, 3×3 and 1×1 convolutions, the last to four times the channels, instead of two of 3×3.
+        attention: a module that weighs f(x), given the mask too, or `None`.
     """
 
-    def __init__(self, in_channels: int, channels: int, stride: int, bottleneck: bool) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, bottleneck: bool, attention: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.stride = stride
         self.out_channels = 4 * channels if bottleneck else channels
@@ -114,6 +109,7 @@ class ResidualBlock(nn.Module):
             nn.Conv2d(before, after, kernel, step, kernel // 2, bias=False) for before, after, kernel, step in sizes
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(after) for _, after, _, _ in sizes)
+        self.attention = attention
         self.shortcut = None
         if stride != 1 or in_channels != self.out_channels:
             self.shortcut = nn.Sequential(
@@ -128,4 +124,6 @@ class ResidualBlock(nn.Module):
             x = norm(conv(x * mask[:, None, None]))
             if conv.stride[0] > 1:
                 mask = mask[:, :: self.stride]
+        if self.attention is not None:
+            x = self.attention(x, mask)
         return torch.relu(x + passed), mask
