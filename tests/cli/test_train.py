@@ -43,7 +43,8 @@ def test_overrides_reach_the_run_and_its_config_file(wesep, config: Path):
 def test_the_result_as_json_and_again_when_finished(wesep, config: Path):
     first = json.loads(wesep("train", config, "--json").out)
     assert first == {
-        "experiment": str(config.parent / "exp"), "step": 2, "skipped": 0, "best_si_sdri": None, "was_finished": False,
+        "experiment": str(config.parent / "exp"), "step": 2, "skipped": 0, "best": None, "measure": "",
+        "was_finished": False,
     }  # fmt: skip
     again = wesep("train", config, "--json")
     assert json.loads(again.out) == {**first, "was_finished": True}

@@ -27,7 +27,8 @@ from wesep_py.inference import Extractor
 from wesep_py.inference.sources import read_source
 from wesep_py.simulation import EnrollmentConfig, Recipe, SimulationConfig, Simulator
 from wesep_py.simulation.corpus_tree import TreeLayout, write_lists, write_sample
-from wesep_py.training.data import SimulatedMixtures, collate
+from wesep_py.training.data import SimulatedMixtures
+from wesep_py.training.extraction_task import collate_targets, target_items
 
 PACKAGE = Path(__file__).resolve().parents[2] / "wesep_py"
 
@@ -90,7 +91,7 @@ def test_law_1_one_path_for_features(simulator: Simulator, tmp_path: Path):
     network = _network(simulator.sample_rate)
     # Training: drawn, rendered, collated, and through the network while it trains.
     speakers = {utterance: label for label, utterance in enumerate(("anna", "bert", "carl", "dora"))}
-    batch = collate([SimulatedMixtures(simulator, speakers)[0, 0]])
+    batch = collate_targets([SimulatedMixtures(simulator, speakers, target_items)[0, 0]])
     network.train()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm1d):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ import torch
 from wesep_py.corpus import FileReader, Utterance, read_speaker_folders
 from wesep_py.simulation import Recipe, SimulationConfig, Simulator, render
 from wesep_py.simulation.config import EnrollmentConfig, NoiseConfig, RoomConfig
-from wesep_py.training.data import PositionSampler, SimulatedMixtures, collate, make_loader
+from wesep_py.training.data import PositionSampler, SimulatedMixtures, make_loader
+from wesep_py.training.extraction_task import collate_targets, target_items
 
+ALL = partial(target_items, targets="all")
 RATE = 16000
 EPOCH_SIZE = 5
 CONFIG = SimulationConfig(
@@ -34,7 +37,7 @@ def utterances(tiny_speech: Path) -> list[Utterance]:
 def dataset(utterances: list[Utterance], seed: int = 7) -> SimulatedMixtures:
     simulator = Simulator(CONFIG, utterances, [], FileReader(RATE), seed)
     labels = {speaker: label for label, speaker in enumerate(sorted({u.speaker_id for u in utterances}))}
-    return SimulatedMixtures(simulator, labels, "all")
+    return SimulatedMixtures(simulator, labels, ALL)
 
 
 def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
@@ -45,14 +48,14 @@ def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -
 
 def batches(utterances: list[Utterance], workers: int, start: int = 0, rank: int = 0, world: int = 1, size: int = 2):
     sampler = PositionSampler(start, (12 - start) // (size * world), size, EPOCH_SIZE, rank, world)
-    return list(make_loader(dataset(utterances), sampler, workers, prefetch=2))
+    return list(make_loader(dataset(utterances), sampler, collate_targets, workers, prefetch=2))
 
 
 def test_law_3_what_was_drawn_before_does_not_matter(utterances: list[Utterance]):
     one, other = dataset(utterances), dataset(list(reversed(utterances)))
     for key in [(3, 1), (0, 4), (0, 0)]:
         other[key]
-    assert_same(collate([one[0, 1]]), collate([other[0, 1]]))
+    assert_same(collate_targets([one[0, 1]]), collate_targets([other[0, 1]]))
     first, again, next_epoch, next_index, other_seed = (
         made[key][0]["mixture"]
         for made, key in [(one, (0, 1)), (one, (0, 1)), (one, (1, 1)), (one, (0, 2)), (dataset(utterances, 8), (0, 1))]
@@ -65,10 +68,10 @@ def test_law_3_what_was_drawn_before_does_not_matter(utterances: list[Utterance]
 def test_law_3_global_random_state_does_not_matter(utterances: list[Utterance]):
     torch.manual_seed(1)
     np.random.seed(1)
-    one = collate([dataset(utterances)[0, 3]])
+    one = collate_targets([dataset(utterances)[0, 3]])
     torch.manual_seed(2)
     np.random.seed(2)
-    assert_same(one, collate([dataset(utterances)[0, 3]]))
+    assert_same(one, collate_targets([dataset(utterances)[0, 3]]))
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -46,7 +46,7 @@ def test_what_is_saved_is_read_back_equal() -> None:
         (lambda: RoomConfig(height_m=(1.0, 3.0)), "height_m"),
         (lambda: RoomConfig(num_reflections=1), "num_reflections"),
         (lambda: EnrollmentConfig(duration_s=(0.1, 3.0)), "duration_s"),
-        (lambda: EnrollmentConfig(count=0), "count"),
+        (lambda: EnrollmentConfig(count=-1), "count"),
         (lambda: EnrollmentConfig(gap_s=-1.0), "gap_s"),
     ],
 )

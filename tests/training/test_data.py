@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from wesep_py.corpus import FileReader, read_speaker_folders
 from wesep_py.simulation import SimulationConfig, Simulator
 from wesep_py.simulation.config import EnrollmentConfig
 from wesep_py.training import data
-from wesep_py.training.data import PositionSampler, SimulatedMixtures, collate, make_loader
+from wesep_py.training.data import PositionSampler, SimulatedMixtures, make_loader
+from wesep_py.training.extraction_task import collate_targets, target_items
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +27,7 @@ def simulator(tiny_speech: Path) -> Simulator:
     return Simulator(config, read_speaker_folders(tiny_speech), [], FileReader(16000), seed=3)
 
 
+ALL = partial(target_items, targets="all")
 LABELS = {"anna": 0, "bert": 1, "carl": 2, "dora": 3}
 
 
@@ -37,11 +40,11 @@ def test_positions_run_on_over_epochs_and_are_dealt_to_ranks():
 
 def test_every_speaker_is_a_target_or_the_recipes_alone(simulator: Simulator):
     recipe = simulator.draw(0, 4)
-    all_items = SimulatedMixtures(simulator, LABELS, "all")[0, 4]
+    all_items = SimulatedMixtures(simulator, LABELS, ALL)[0, 4]
     assert [item["speaker"] for item in all_items] == [LABELS[source.speaker_id] for source in recipe.sources]
     total = sum(item["target"] for item in all_items)
     np.testing.assert_allclose(total, all_items[0]["mixture"], atol=1e-6)
-    (one,) = SimulatedMixtures(simulator, LABELS, "one")[0, 4]
+    (one,) = SimulatedMixtures(simulator, LABELS, target_items)[0, 4]
     assert one["speaker"] == LABELS[recipe.sources[recipe.target].speaker_id]
     np.testing.assert_array_equal(one["target"], all_items[recipe.target]["target"])
     np.testing.assert_array_equal(one["enrollment"], all_items[recipe.target]["enrollment"])
@@ -54,7 +57,7 @@ def test_collate_pads_at_the_end_and_tells_lengths():
             "enrollment": np.ones(enrollment, np.float32), "activity": np.array([True, False]), "speaker": label,
         }  # fmt: skip
 
-    batch = collate([[item(4, 3, 7), item(4, 5, 8)], [item(2, 1, 9)]])
+    batch = collate_targets([[item(4, 3, 7), item(4, 5, 8)], [item(2, 1, 9)]])
     assert batch["mixture"].tolist() == [[2, 2, 2, 2], [2, 2, 2, 2], [2, 2, 0, 0]]
     assert batch["enrollment"].sum(1).tolist() == [3, 5, 1] and batch["enrollment"].shape == (3, 5)
     assert batch["enrollment_lengths"].tolist() == [3, 5, 1]
@@ -65,22 +68,28 @@ def test_collate_pads_at_the_end_and_tells_lengths():
 
 def test_batches_lie_aligned_in_memory(simulator: Simulator):
     """Sums over memory that is aligned otherwise differ in the last bit: resumed runs would drift."""
-    batch = collate([SimulatedMixtures(simulator, LABELS, "all")[0, 0]])
+    batch = collate_targets([SimulatedMixtures(simulator, LABELS, ALL)[0, 0]])
     assert all(batch[key].data_ptr() % 64 == 0 for key in ("mixture", "target", "enrollment"))
 
 
 def test_an_error_in_a_worker_reaches_the_run(simulator: Simulator):
     """A speaker without a label cannot be passed over in silence."""
-    dataset = SimulatedMixtures(simulator, {}, "all")
+    dataset = SimulatedMixtures(simulator, {}, ALL)
     with pytest.raises(KeyError, match=r"anna|bert|carl|dora"):
-        next(iter(make_loader(dataset, PositionSampler(0, 1, 1, 5), workers=1, prefetch=1)))
+        next(iter(make_loader(dataset, PositionSampler(0, 1, 1, 5), collate_targets, workers=1, prefetch=1)))
     gc.collect()  # ends the worker, which the error's traceback keeps alive
 
 
 def test_a_worker_that_is_told_to_end_does_so_in_time(simulator: Simulator, monkeypatch):
     """Regression: workers ignored SIGTERM for good, and a process that left one behind could not end."""
     monkeypatch.setattr(data, "WORKER_GRACE_S", 1)
-    loader = make_loader(SimulatedMixtures(simulator, LABELS), PositionSampler(0, 99, 1, 5), workers=1, prefetch=1)
+    loader = make_loader(
+        SimulatedMixtures(simulator, LABELS, target_items),
+        PositionSampler(0, 99, 1, 5),
+        collate_targets,
+        workers=1,
+        prefetch=1,
+    )
     batches = iter(loader)
     next(batches)
     (worker,) = batches._workers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
@@ -12,6 +13,7 @@ from wesep_py.training.config import load_config
 from wesep_py.training.experiment import Experiment
 from wesep_py.training.results import CorpusSummary, Results
 from wesep_py.training.state import Progress
+from wesep_py.training.validate import Validation
 
 NUMBERS = {"count": 2.0, "si_sdr": 3.0, "si_sdri": 4.25, "accuracy": 0.5, "confusion": 0.25}
 
@@ -19,8 +21,13 @@ NUMBERS = {"count": 2.0, "si_sdr": 3.0, "si_sdri": 4.25, "accuracy": 0.5, "confu
 def make(settings, validation) -> Results:
     config = load_config(settings(validation=validation))
     utterances = [Utterance(f"{speaker}-{i}", speaker, Path("x.wav"), 900.0) for speaker in "ab" for i in range(2)]
-    model = {"backbone": {"name": "bsrnn"}, "sample_rate": 16000}
-    return Results(Experiment(config.experiment), config, model, CorpusSummary.of(utterances))
+    task = SimpleNamespace(
+        checkpoint_config={"backbone": {"name": "bsrnn"}, "sample_rate": 16000},
+        title="Extraction",
+        exported=dict,
+        judge=Validation(config.validation, config.data.root, 16000),
+    )
+    return Results(Experiment(config.experiment), config, task, CorpusSummary.of(utterances))
 
 
 def test_provenance_and_card(settings, validation, tmp_path: Path):

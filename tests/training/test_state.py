@@ -17,7 +17,7 @@ def state(step: int) -> TrainingState:
     optimizer = torch.optim.Adam(layer.parameters())
     layer(torch.randn(1, 2)).sum().backward()
     optimizer.step()
-    progress = Progress(step=step, position=8 * step, elapsed_s=1.5, best_step=1, best_si_sdri=2.5)
+    progress = Progress(step=step, position=8 * step, elapsed_s=1.5, best_step=1, best=2.5)
     return TrainingState(progress, layer.state_dict(), optimizer.state_dict())
 
 

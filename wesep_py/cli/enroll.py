@@ -1,13 +1,14 @@
-"""`wesep enroll`: recordings of one voice into a voice print."""
+"""`wesep enroll`: recordings of one voice into a voice print, and how good they are."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from wesep_py.cli.common import DeviceOption, ModelOption, OverwriteOption, ThreadsOption, set_threads
+from wesep_py.cli.common import DeviceOption, JsonOption, ModelOption, OverwriteOption, ThreadsOption, set_threads
 
 
 def enroll(
@@ -15,29 +16,63 @@ def enroll(
         list[Path],
         typer.Argument(metavar="FILE", help="Recordings of the person alone, or folders of them."),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The voice print to write: NAME.voice")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The voice print to write: NAME.voice. Without it: the report only."),
+    ] = None,
+    list_voices: Annotated[
+        bool,
+        typer.Option("--list", help="Tell how many voices speak; -o DIR or -o NAME.voice: a print of each, NAME-1.voice …"),
+    ] = False,
     model: ModelOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     overwrite: OverwriteOption = False,
+    vad: Annotated[
+        str, typer.Option("--vad", help="What tells speech from pauses: energy, or silero (package silero-vad).")
+    ] = "energy",
+    as_json: JsonOption = False,
 ) -> None:
     """Make a reusable voice print from recordings of one person speaking alone.
 
     Example: wesep enroll alice1.wav alice2.wav -o alice.voice --model exp/mine
 
+    It says how much speech there is, how clean, and whether it seems to be of
+    one person; less than a second of speech is refused.
+
     `wesep extract --enroll alice.voice` takes it, with the same model.
+
+    With --list, of a recording in which several people speak:
+    wesep enroll meeting.wav --list -o voices/ --model exp/mine
     """
+    if list_voices:
+        from wesep_py.cli.voice_list import tell_voices
+
+        tell_voices(recordings, output, model, device, threads, overwrite, vad, as_json)
+        return
     from wesep_py.cli.targets import enrollment_files
     from wesep_py.files import check_writable
-    from wesep_py.inference import load
+    from wesep_py.inference import MIN_SPEECH_S, load
 
-    check_writable(output, overwrite)
+    if output is not None:
+        check_writable(output, overwrite)
     files = [file for recording in recordings for file in enrollment_files(recording)]
     set_threads(threads)
     extractor = load(model, device)
-    voice = extractor.enroll(*files)
-    voice.save(output, overwrite)
-    typer.echo(f"{output}: {voice.enrolled_s:.1f} s of {len(files)} recording(s), for {extractor.name}")
+    voice = extractor.enroll(*files, vad=vad, min_speech_s=MIN_SPEECH_S)  # type: ignore[arg-type]
+    quality = voice.quality
+    assert quality is not None, "a voice that was enrolled just now has been examined"
+    if output is not None:
+        voice.save(output, overwrite)
+    if as_json:
+        written = None if output is None else str(output)
+        typer.echo(json.dumps({"output": written, "model": extractor.name, **quality.as_dict()}, indent=2))
+        return
+    typer.echo(quality.table())
+    for warning in quality.warnings:
+        typer.echo(f"warning: {warning}")
+    if output is not None:
+        typer.echo(f"{output}: {voice.enrolled_s:.1f} s of {len(files)} recording(s), for {extractor.name}")
 
 
 if __name__ == "__main__":

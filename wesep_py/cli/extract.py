@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,12 +24,22 @@ if TYPE_CHECKING:
     from wesep_py.cli.targets import Job, Target
     from wesep_py.inference import Extractor, Voice
 
+log = logging.getLogger(__name__)
+
 
 def extract(
     mixtures: Annotated[list[Path], typer.Argument(metavar="MIXTURE", help="Recordings, or folders of them.")],
     enrollments: Annotated[
         list[str] | None,
         typer.Option("--enroll", metavar="[NAME=]FILE", help="A recording of the voice alone, a folder, or a .voice."),
+    ] = None,
+    prints: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--enroll-like",
+            metavar="[NAME=]PRINT",
+            help="A .voice of the person: of several voices in the enrollment the nearest to it is taken.",
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -51,13 +62,16 @@ def extract(
     --enroll repeated adds audio of the same voice. With names, --enroll
     alice=a.wav --enroll bob=b.wav, each voice goes to a file of its own.
 
+    Where others speak in an enrollment too, --enroll-like alice.voice says which
+    of its voices is meant (with a model whose encoder tells voices apart).
+
     Any sample rate, channel count and length; the result has those of the
     recording.
     """
     from wesep_py.cli.targets import parse_targets, plan
     from wesep_py.inference import load
 
-    targets = parse_targets(enrollments or [])
+    targets = parse_targets(enrollments or [], prints or [])
     jobs = plan(mixtures, targets, output, overwrite or skip_existing)
     if skip_existing:
         jobs = [job for job in jobs if not job.output.exists()]
@@ -65,6 +79,8 @@ def extract(
     extractor = load(model, device)
     voices = {target.name: _voice(extractor, target) for target in targets}
     done, failed = _run(extractor, voices, jobs, overwrite)
+    if done:
+        _warn(voices)
     if as_json:
         typer.echo(json.dumps(done, indent=2))
     else:
@@ -83,7 +99,19 @@ def _voice(extractor: Extractor, target: Target) -> Voice:
 
     if target.voice_print is not None:
         return Voice.load(target.voice_print)
-    return extractor.enroll(*target.files)
+    like = None if target.like is None else Voice.load(target.like)
+    return extractor.enroll(*target.files, like=like)
+
+
+def _warn(voices: dict[str, Voice]) -> None:
+    """What is wrong with the enrollments, on stderr; with -v all that is known of them."""
+    for name, voice in voices.items():
+        if voice.quality is not None:
+            log.info("the enrollment of %s:\n%s", name, voice.quality.table())
+            for note in voice.quality.notes:
+                typer.echo(note, err=True)
+            for warning in voice.quality.warnings:
+                typer.echo(f"warning: {warning}", err=True)
 
 
 def _run(

@@ -2,7 +2,7 @@
 
 A command module is imported only when its command is run, so `wesep --help` answers at once. To add one,
 write `cli/NAME.py` with a function `NAME` (or, for a group, a `typer.Typer` named `app`) and enter
-it in `COMMANDS`.
+it in `COMMANDS`; a hyphen in the command's name is an underscore in both.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "simulate": ("Data", "Render mixtures, or only their recipes."),
     "render": ("Data", "Render mixtures from recipes, to the bit as they were drawn."),
     "train": ("Experiments", "Train a network from one YAML file, or resume its training."),
+    "import-checkpoint": ("Experiments", "A checkpoint of WeSep, real-TSE or WeSpeaker into a checkpoint folder."),
     "evaluate": ("Experiments", "Extract and score a list of trials."),
+    "verify": ("Experiments", "Score trials of speaker verification: EER, minDCF."),
 }
 
 EXIT_INTERRUPTED = 130
@@ -102,11 +104,12 @@ def run_command(name: str, arguments: Sequence[str], debug: bool = False) -> int
 
 
 def _command_app(name: str) -> typer.Typer:
-    module = importlib.import_module(f"wesep_py.cli.{name}")
+    file = name.replace("-", "_")
+    module = importlib.import_module(f"wesep_py.cli.{file}")
     if isinstance(group := getattr(module, "app", None), typer.Typer):
         return group
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    single.command(name)(_saying_goodbye(getattr(module, name)))
+    single.command(name)(_saying_goodbye(getattr(module, file)))
     return single
 
 

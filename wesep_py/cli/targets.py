@@ -21,11 +21,13 @@ class Target:
         name: as given by `NAME=FILE`, else the first file's stem.
         named: whether the user gave the name.
         files: recordings of the voice; or one voice print.
+        like: a voice print; of several voices in a recording the one that is nearest to it is meant.
     """
 
     name: str
     named: bool
     files: list[Path] = field(default_factory=list)
+    like: Path | None = None
 
     @property
     def voice_print(self) -> Path | None:
@@ -42,15 +44,19 @@ class Job:
     output: Path
 
 
-def parse_targets(enrollments: Sequence[str]) -> list[Target]:
+def parse_targets(enrollments: Sequence[str], prints: Sequence[str] = ()) -> list[Target]:
     """The targets that `--enroll FILE`, `--enroll NAME=FILE`, … ask for, in order of first mention.
 
     Files without a name, and files under the same name, are all of one voice. A file may be a recording, a
     folder of recordings or a voice print.
 
+    Args:
+        enrollments: what `--enroll` was given.
+        prints: what `--enroll-like` was given: `PRINT` or `NAME=PRINT`.
+
     Raises:
         InputError: none given; some files with a name and some without; a voice print and something else for
-            one voice.
+            one voice; a print to choose by that does not fit the enrollments.
         AudioError: a file that does not exist, a folder without recordings.
     """
     if not enrollments:
@@ -68,7 +74,26 @@ def parse_targets(enrollments: Sequence[str]) -> list[Target]:
                 f"{target.voice_print}: is a voice print, and stands alone; "
                 "to join recordings, give them all to `wesep enroll`"
             )
+    for text in prints:
+        _add_print(text, targets)
     return list(targets.values())
+
+
+def _add_print(text: str, targets: dict[str | None, Target]) -> None:
+    """What `--enroll-like` says, entered at its target."""
+    name, path = _split(text, "--enroll-like")
+    if name not in targets:
+        names = ", ".join(f"{known}={path}" for known in targets if known is not None)
+        wanted = f"with a name of --enroll: {names}" if names else f"without a name: {path}"
+        raise InputError(f"--enroll-like {text}: give it {wanted}")
+    target = targets[name]
+    if target.voice_print is not None:
+        raise InputError(f"--enroll-like {text}: {target.voice_print} is one voice; the option is for recordings")
+    if target.like is not None:
+        raise InputError(f"--enroll-like {text}: {target.like} was given already; one print a voice is allowed")
+    if path.suffix.lower() != VOICE_SUFFIX:
+        raise InputError(f"--enroll-like {text}: a voice print (NAME.voice) is needed; `wesep enroll` makes one")
+    target.like = path
 
 
 def enrollment_files(path: Path) -> list[Path]:
@@ -121,13 +146,13 @@ def plan(mixtures: Sequence[Path], targets: Sequence[Target], output: Path | Non
     return jobs
 
 
-def _split(text: str) -> tuple[str | None, Path]:
+def _split(text: str, option: str = "--enroll") -> tuple[str | None, Path]:
     """`NAME=FILE` or `FILE`; a path that exists is a path even if it holds an `=`."""
     name, equals, path = text.partition("=")
     if not equals or Path(text).exists():
         return None, Path(text)
     if not name or not path or "/" in name or "\\" in name:
-        raise InputError(f"--enroll {text}: FILE or NAME=FILE is needed, NAME without a slash")
+        raise InputError(f"{option} {text}: FILE or NAME=FILE is needed, NAME without a slash")
     return name, Path(path)
 
 

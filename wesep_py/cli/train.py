@@ -36,7 +36,7 @@ def train(
         values = {**vars(result), "experiment": str(result.experiment)}
         typer.echo(json.dumps(values))
         return
-    best = "" if result.best_si_sdri is None else f", best validation SI-SDRi {result.best_si_sdri:.2f} dB"
+    best = "" if result.best is None else f", best validation {result.measure} {result.best:.3g}"
     typer.echo(f"{result.experiment}: {result.step} steps{best}")
 
 

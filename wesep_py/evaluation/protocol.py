@@ -56,6 +56,13 @@ def describe(
         "trials": {"count": len(trials), "sha256": fingerprint(trials)},
         "model": {"name": extractor.name, "hash": extractor.model_hash},
         "device": str(extractor.device),
+        **circumstances(command),
+    }
+
+
+def circumstances(command: str | None = None) -> dict[str, Any]:
+    """By what software, which command (by default that of this process) and when something was measured."""
+    return {
         "threads": _num_threads(),
         "versions": _versions(),
         "command": command if command is not None else shlex.join(sys.argv),

@@ -56,7 +56,7 @@ class EnrollmentConfig:
         duration_s: range of the length of one stretch. A speaker without a recording that long gives the
             longest that there is.
         count: number of stretches, each of another utterance where the speaker has so many; they are joined
-            in time.
+            in time. 0 for mixtures that need no enrollment.
         level_db: range of the level over active samples, in dB relative to full scale.
         gap_s: least distance between enrollment and mixture excerpt, where both are from one recording.
     """
@@ -69,8 +69,8 @@ class EnrollmentConfig:
     def __post_init__(self) -> None:
         _check_range("duration_s", self.duration_s, low=0.5)
         _check_range("level_db", self.level_db, high=0.0)
-        if self.count < 1:
-            raise ValueError(f"count: is {self.count}; a whole number of 1 or more is needed")
+        if self.count < 0:
+            raise ValueError(f"count: is {self.count}; a whole number of 0 or more is needed")
         if not 0 <= self.gap_s < math.inf:
             raise ValueError(f"gap_s: is {self.gap_s}; 0 or more seconds are needed")
 

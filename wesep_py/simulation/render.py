@@ -123,7 +123,9 @@ def assemble(recipe: Recipe, parts: Parts) -> Sample:
         noise = parts.noise * np.float32(recipe.noise.gain)
         mixture += noise
     enrollments = tuple(
-        np.concatenate([piece * np.float32(stretch.gain) for piece, stretch in zip(pieces, s.enrollments, strict=True)])
+        np.concatenate(
+            [silence[:0], *(piece * np.float32(e.gain) for piece, e in zip(pieces, s.enrollments, strict=True))]
+        )
         for pieces, s in zip(parts.enrollments, recipe.sources, strict=True)
     )
     activity = np.stack([frame_activity(target, recipe.sample_rate) for target in parts.targets])

@@ -40,6 +40,10 @@ class CorpusConfig:
             raise ValueError("speech: is empty; name at least one manifest")
         if not 1000 <= self.sample_rate <= 192000:
             raise ValueError(f"sample_rate: is {self.sample_rate}; give 1000 to 192000 Hz")
+        if self.simulation.enrollment.count < 1:
+            raise ValueError(
+                "simulation.enrollment.count: is 0; the trials of a corpus need an enrollment each, give 1"
+            )
         if self.seed < 0:
             raise ValueError(f"seed: is {self.seed}; a whole number of 0 or more is needed")
 

@@ -90,8 +90,8 @@ class Voices:
         utterance = _draw_long(speaker, 0.0 if num_samples is None else num_samples / rate, rng)
         available = reader.length(utterance)
         length = available if num_samples is None else min(num_samples, available)
-        others = self._others(speaker, utterance)
-        if not others:
+        others = self._others(speaker, utterance) if self._enrollment.count else []
+        if self._enrollment.count and not others:
             return self._split(utterance, available, length, rate, rng)
         start = int(rng.integers(available - length + 1))
         return Stretch(utterance, start, length), self._draw_enrollments(others, reader, rng)
@@ -105,6 +105,8 @@ class Voices:
     def _draw_enrollments(
         self, others: list[Utterance], reader: Reader, rng: np.random.Generator
     ) -> tuple[Stretch, ...]:
+        if not others:
+            return ()
         low, high = self._enrollment.duration_s
         long_enough = [other for other in others if other.duration_s >= low]
         candidates = long_enough or [max(others, key=lambda other: other.duration_s)]
@@ -152,6 +154,8 @@ class Voices:
         ]
 
     def _gives_both(self, own: list[Utterance], durations_s: np.ndarray) -> bool:
+        if self._enrollment.count == 0:
+            return bool(durations_s.max() >= MIN_STRETCH_S)
         if durations_s.max() >= 2 * MIN_STRETCH_S + self._enrollment.gap_s:
             return True
         recordings = {utterance.path for utterance in own if utterance.duration_s >= MIN_STRETCH_S}

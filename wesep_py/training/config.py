@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wesep_py.config import construct, load_yaml, to_plain
-from wesep_py.errors import ConfigError
+from wesep_py.errors import ConfigError, nearest
 from wesep_py.extractor import ModelConfig
 from wesep_py.simulation import SimulationConfig
+from wesep_py.speaker import SpeakerConfig
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class DataConfig:
             none reads the files themselves.
         workers: processes that simulate mixtures; 0 simulates between the steps.
         prefetch: batches that each worker keeps ready.
+        speeds: every recording of `train` is there at each of these speeds; at another than 1, its speaker is another
+            one (`corpus.perturb_speed`).
     """
 
     root: str
@@ -37,6 +40,7 @@ class DataConfig:
     packed: str | None = None
     workers: int = 1
     prefetch: int = 4
+    speeds: list[float] = field(default_factory=lambda: [1.0])
 
     def __post_init__(self) -> None:
         _at_least(1, {"train": len(self.train)}, "name at least one manifest")
@@ -178,20 +182,40 @@ class LogConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """A training run: the folder it fills (`experiment`), its seed, and its parts."""
+class VerificationConfig:
+    """Speaker verification as validation: every pair of a manifest's utterances is a trial.
 
+    Args:
+        manifest: `.jsonl` or CSV of speech, relative to `root`; of other speakers than those of `data.train`.
+        root: the folder its paths are relative to; none: `data.root`.
+        limit: so many utterances, spread evenly over the manifest; none: all of them.
+        every_steps: how often; at the end always.
+    """
+
+    manifest: str
+    root: str | None = None
+    limit: int | None = 250
+    every_steps: int = 1000
+
+    def __post_init__(self) -> None:
+        _at_least(1, {"every_steps": self.every_steps})
+        if self.limit is not None:
+            _at_least(2, {"limit": self.limit})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What every run has: what it trains, the folder it fills (`experiment`), seed, data, mixtures, how it goes."""
+
+    task: Literal["extraction", "speaker"]
     experiment: str
-    model: ModelConfig
     data: DataConfig
     seed: int = 0
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
-    loss: list[dict[str, Any]] | dict[str, Any] = field(default_factory=lambda: {"name": "si_sdr"})
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainLoopConfig = field(default_factory=TrainLoopConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    validation: ValidationConfig | None = None
     log: LogConfig = field(default_factory=LogConfig)
 
     def __post_init__(self) -> None:
@@ -200,7 +224,47 @@ class TrainConfig:
             raise ValueError("experiment is empty; name the folder that the run fills")
 
 
-def load_config(source: Mapping[str, Any] | str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """A run that trains an extractor."""
+
+    task: Literal["extraction"] = "extraction"
+    model: ModelConfig
+    loss: list[dict[str, Any]] | dict[str, Any] = field(default_factory=lambda: {"name": "si_sdr"})
+    validation: ValidationConfig | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeakerTrainConfig(RunConfig):
+    """A run that trains a speaker encoder alone, to tell the speakers of its mixtures.
+
+    Args:
+        sample_rate: of the mixtures, in Hz.
+        speaker: the encoder, as in a model; `mode: finetune` goes on from its `checkpoint`.
+        loss: one speaker loss `{name, …}` or a list of them, each with a `weight` (1 if not given).
+        validation: trials of speaker verification.
+        existence_weight: of the cross-entropy of whether a voice exists, beside the loss, for the pooling `recursive`;
+            none: 0.1.
+    """
+
+    task: Literal["speaker"]
+    speaker: SpeakerConfig
+    sample_rate: int = 16000
+    loss: list[dict[str, Any]] | dict[str, Any] = field(default_factory=lambda: {"name": "aam"})
+    validation: VerificationConfig | None = None
+    existence_weight: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.speaker.mode == "frozen":
+            raise ValueError("speaker.mode is 'frozen', and there is nothing else to train; use joint or finetune")
+
+
+CONFIGS: dict[str, type[RunConfig]] = {"extraction": TrainConfig, "speaker": SpeakerTrainConfig}
+"""What a run trains (`task`), and the keys that it then has."""
+
+
+def load_config(source: Mapping[str, Any] | str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The configuration from a YAML file, or from a mapping of the same form.
 
     Args:
@@ -216,11 +280,15 @@ def load_config(source: Mapping[str, Any] | str | Path, overrides: Sequence[str]
     if isinstance(source, Mapping):
         if overrides:
             raise ConfigError("overrides are for a YAML file; change the mapping itself")
-        return construct(TrainConfig, to_plain(source))
-    values = load_yaml(source, overrides)
-    if missing := _missing(values):
-        raise ConfigError(f"{source}: {missing} has no value yet; give one, as {missing}=… on the command line")
-    return construct(TrainConfig, values)
+        values = to_plain(source)
+    else:
+        values = load_yaml(source, overrides)
+        if missing := _missing(values):
+            raise ConfigError(f"{source}: {missing} has no value yet; give one, as {missing}=… on the command line")
+    task = str(values.get("task", "extraction"))
+    if task not in CONFIGS:
+        raise ConfigError(f"task: is {task!r}; {nearest(task, CONFIGS)}")
+    return construct(CONFIGS[task], values)
 
 
 def _missing(values: Mapping[str, Any], prefix: str = "") -> str:

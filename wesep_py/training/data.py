@@ -1,4 +1,4 @@
-"""From a position in the run to a batch: the dataset, the sampler and the collation.
+"""From a position in the run to a batch: the dataset, the sampler and the loader.
 
 Position n of a run with `epoch_size` E is sample n % E of epoch n // E. Batch k of rank r among W holds the positions
 (k W + r) B … (k W + r + 1) B - 1, so what is learned from, and in which order, depends on neither the number of workers
@@ -9,54 +9,38 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from wesep_py.simulation import Simulator
+from wesep_py.training.task import Collate, Item, Items
 
 WORKER_GRACE_S = 10
 
 
-class SimulatedMixtures(Dataset[list[dict[str, Any]]]):
-    """The items that a mixture gives: one a target.
-
-    `dataset[epoch, index]` draws and renders a mixture and returns a list of dictionaries with `mixture`, `target`,
-    `enrollment` (float32 `[samples]`), `activity` (of the target, `[frames]` at 100 Hz) and `speaker` (its label).
+class SimulatedMixtures(Dataset[list[Item]]):
+    """What is learned from the mixtures of a simulator: `dataset[epoch, index]` is a list of items.
 
     Args:
         simulator: gives the mixtures.
         speaker_labels: a whole number for each speaker_id.
-        targets: `one`: the recipe's target; `all`: every speaker of the mixture.
+        items: makes the items of a mixture; see `Task.items`.
     """
 
     def __init__(
         self,
         simulator: Simulator,
         speaker_labels: Mapping[str, int],
-        targets: Literal["one", "all"] = "one",
+        items: Items,
     ) -> None:
         self.simulator = simulator
         self.speaker_labels = dict(speaker_labels)
-        self.targets = targets
+        self.items = items
 
-    def __getitem__(self, key: tuple[int, int]) -> list[dict[str, Any]]:
-        epoch, index = key
-        sample = self.simulator.sample(epoch, index)
-        recipe = sample.recipe
-        chosen = range(len(recipe.sources)) if self.targets == "all" else [recipe.target]
-        return [
-            {
-                "mixture": sample.mixture,
-                "target": sample.targets[i],
-                "enrollment": sample.enrollments[i],
-                "activity": sample.activity[i],
-                "speaker": self.speaker_labels[recipe.sources[i].speaker_id],
-            }
-            for i in chosen
-        ]
+    def __getitem__(self, key: tuple[int, int]) -> list[Item]:
+        return self.items(self.simulator.sample(*key), self.speaker_labels)
 
 
 class PositionSampler(Sampler[list[tuple[int, int]]]):
@@ -92,23 +76,13 @@ class PositionSampler(Sampler[list[tuple[int, int]]]):
             yield [divmod(position, self.epoch_size) for position in range(first, first + self.batch_size)]
 
 
-def collate(mixtures: Sequence[list[dict[str, Any]]]) -> dict[str, torch.Tensor]:
-    """One batch of the items of all mixtures.
-
-    Returns:
-        `mixture`, `target` `[B, samples]`, `enrollment` `[B, longest]` padded with zeros at the end,
-        `enrollment_lengths` `[B]` in samples, `activity` `[B, frames]`, `speaker` `[B]`. Mixtures of different
-        lengths are padded likewise.
-    """
-    items = [item for mixture in mixtures for item in mixture]
-    batch = {key: _stack([item[key] for item in items]) for key in ("mixture", "target", "enrollment", "activity")}
-    batch["enrollment_lengths"] = torch.tensor([len(item["enrollment"]) for item in items])
-    batch["speaker"] = torch.tensor([item["speaker"] for item in items])
-    return batch
-
-
 def make_loader(
-    dataset: SimulatedMixtures, sampler: PositionSampler, workers: int, prefetch: int, pin_memory: bool = False
+    dataset: SimulatedMixtures,
+    sampler: PositionSampler,
+    collate: Collate,
+    workers: int,
+    prefetch: int,
+    pin_memory: bool = False,
 ) -> DataLoader[dict[str, torch.Tensor]]:
     """The loader of a rank; workers use one CPU thread each and leave signals to the main process.
 
@@ -134,7 +108,8 @@ def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def _stack(arrays: Sequence[np.ndarray]) -> torch.Tensor:
+def stack_padded(arrays: Sequence[np.ndarray]) -> torch.Tensor:
+    """`[batch, longest]`, float32, zeros past each end."""
     # Allocated by torch, which aligns to 64 bytes. NumPy aligns to 16, and MKL's sums depend on the alignment in their
     # last bit: the same batch would not always give the same gradient.
     stacked = torch.zeros(len(arrays), max(len(array) for array in arrays))

@@ -9,7 +9,7 @@ from typing import Any
 from wesep_py.config import dump_yaml, load_yaml, to_plain
 from wesep_py.errors import ConfigError, WesepError
 from wesep_py.files import write_text
-from wesep_py.training.config import TrainConfig
+from wesep_py.training.config import RunConfig
 from wesep_py.training.state import has_state
 
 CHANGEABLE = (
@@ -44,7 +44,7 @@ class Experiment:
         """Whether there is a training state to go on from."""
         return has_state(self.state)
 
-    def check(self, config: TrainConfig) -> None:
+    def check(self, config: RunConfig) -> None:
         """Refuse to continue a run under another configuration.
 
         Raises:
@@ -68,7 +68,7 @@ class Experiment:
                 "name another experiment, or set these keys back"
             )
 
-    def write_config(self, config: TrainConfig) -> None:
+    def write_config(self, config: RunConfig) -> None:
         """Write the resolved configuration: every key, the defaults included.
 
         Raises:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 
-from wesep_py.corpus import Utterance, find_noises, read_speech
+from wesep_py.corpus import Utterance, find_noises, perturb_speed, read_speech
 from wesep_py.errors import CheckpointError
-from wesep_py.extractor import TargetSpeakerExtractor, build_network
 from wesep_py.simulation import Simulator
 from wesep_py.training.average import Snapshots
-from wesep_py.training.config import TrainConfig, load_config
-from wesep_py.training.criterion import Criterion, TrainingStep
+from wesep_py.training.config import RunConfig, load_config
 from wesep_py.training.data import PositionSampler, SimulatedMixtures, make_loader
 from wesep_py.training.devices import make_fabric
 from wesep_py.training.experiment import Experiment
@@ -28,8 +27,9 @@ from wesep_py.training.results import CorpusSummary, Results
 from wesep_py.training.sources import make_reader
 from wesep_py.training.state import Progress, TrainingState, load_state
 from wesep_py.training.step import Stepper
+from wesep_py.training.task import Task
+from wesep_py.training.tasks import make_task
 from wesep_py.training.trainer import Parts, Trainer
-from wesep_py.training.validate import Validation
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,21 @@ class TrainResult:
         experiment: its folder, which `wesep_py.load` takes.
         step: optimiser steps done.
         skipped: of these, skipped because they were not finite.
-        best_si_sdri: of the best validation in dB, or none.
+        best: result of the best validation, or none.
+        measure: what that is (`si_sdri`, in dB); empty without a validation.
         was_finished: whether the run was finished before.
     """
 
     experiment: Path
     step: int
     skipped: int
-    best_si_sdri: float | None
+    best: float | None
+    measure: str
     was_finished: bool
 
 
-def train(config: TrainConfig | Mapping[str, Any] | str | Path, overrides: Sequence[str] = ()) -> TrainResult:
-    """Train a model, or go on with a run that was stopped.
+def train(config: RunConfig | Mapping[str, Any] | str | Path, overrides: Sequence[str] = ()) -> TrainResult:
+    """Train an extractor or a speaker encoder, or go on with a run that was stopped.
 
     A run is resumed when its experiment's folder holds a state; it must then be the same configuration, except for
     keys that change no step (`experiment.CHANGEABLE`). On the CPU a resumed run ends with the same weights, to the
@@ -74,7 +76,7 @@ def train(config: TrainConfig | Mapping[str, Any] | str | Path, overrides: Seque
     Example:
         >>> train("recipes/speechocean762/train.yaml", ["data.root=data", "optim.lr=0.0005"])  # doctest: +SKIP
     """
-    if not isinstance(config, TrainConfig):
+    if not isinstance(config, RunConfig):
         config = load_config(config, overrides)
     with catch_signals() as stop:
         fabric = make_fabric(config.train)
@@ -82,33 +84,35 @@ def train(config: TrainConfig | Mapping[str, Any] | str | Path, overrides: Seque
         return _train(config, fabric, stop)
 
 
-def _train(config: TrainConfig, fabric: Fabric, stop: StopRequest) -> TrainResult:
+def _train(config: RunConfig, fabric: Fabric, stop: StopRequest) -> TrainResult:
     experiment = Experiment(config.experiment)
     experiment.check(config)
     torch.manual_seed(config.seed)
-    network = build_network(config.model)
-    criterion = Criterion(config.loss)
     root = Path(config.data.root)
-    speech, noises = read_speech(config.data.train, root), find_noises(config.data.noise, root)
-    results = Results(experiment, config, network.config, CorpusSummary.of(speech))
+
+    @cache
+    def read() -> list[Utterance]:
+        return perturb_speed(read_speech(config.data.train, root), config.data.speeds)
+
+    task = make_task(config, fabric, num_speakers=lambda: len({utterance.speaker_id for utterance in read()}))
+    speech, noises = read(), find_noises(config.data.noise, root)
+    results = Results(experiment, config, task, CorpusSummary.of(speech))
     state = load_state(experiment.state)
     trainer_progress = state.progress if state else Progress()
-    validation = _validation(config, network.sample_rate, fabric)
     bar = TrainingBar(enabled=fabric.is_global_zero)
-    dataset = _dataset(config, network.sample_rate, speech, noises, fabric, bar)
+    dataset = _dataset(config, task, speech, noises, fabric, bar)
     fabric.barrier()
     if fabric.is_global_zero:
         experiment.write_config(config)
         Snapshots(experiment.snapshots, config.checkpoint.keep).drop_after(trainer_progress.step)
-    module = TrainingStep(network, criterion)
-    plain_optimizer = build_optimizer(config.optim, network)
-    wrapped, optimizer = fabric.setup(module, plain_optimizer)
-    _restore(state, network, plain_optimizer, experiment)
+    plain_optimizer = build_optimizer(config.optim, task.step)
+    wrapped, optimizer = fabric.setup(task.step, plain_optimizer)
+    _restore(state, task, plain_optimizer, experiment)
     wrapped.train()
     main = fabric.is_global_zero
     log = RunLog(experiment.log_file, experiment.tensorboard, trainer_progress.step) if main else None
     stepper = Stepper(fabric, config, wrapped, optimizer)
-    parts = Parts(fabric, config, experiment, network, stepper, plain_optimizer, validation, results, bar, log, stop)
+    parts = Parts(fabric, config, experiment, task, stepper, plain_optimizer, results, bar, log, stop)
     trainer = Trainer(parts, trainer_progress)
     bar.begin(trainer.done)
     if trainer.done >= 1.0 and results.is_final(trainer_progress):
@@ -116,43 +120,37 @@ def _train(config: TrainConfig, fabric: Fabric, stop: StopRequest) -> TrainResul
             f"{experiment.folder}: is finished, after {trainer_progress.step} steps; "
             "for more, raise train.steps or train.max_minutes"
         )
-        return _result(experiment, trainer_progress, was_finished=True)
+        return _result(experiment, trainer_progress, task, was_finished=True)
     try:
         with bar:
-            _greet(config, experiment, results, network, trainer_progress, bar)
-            trainer.run(iter(_loader(config, dataset, trainer_progress, fabric)))
+            _greet(config, experiment, results, task, trainer_progress, bar)
+            trainer.run(iter(_loader(config, task, dataset, trainer_progress, fabric)))
     finally:
         if log:
             log.close()
-    return _result(experiment, trainer_progress, was_finished=False)
-
-
-def _validation(config: TrainConfig, sample_rate: int, fabric: Fabric) -> Validation | None:
-    if config.validation is None:
-        return None
-    return Validation(config.validation, config.data.root, sample_rate, fabric.global_rank, fabric.world_size)
+    return _result(experiment, trainer_progress, task, was_finished=False)
 
 
 def _dataset(
-    config: TrainConfig,
-    sample_rate: int,
+    config: RunConfig,
+    task: Task,
     speech: list[Utterance],
     noises: list[Utterance],
     fabric: Fabric,
     bar: TrainingBar,
 ) -> SimulatedMixtures:
     """The mixtures of the run; the first process packs the recordings, if asked, and the others wait for it."""
-    recordings = [*speech, *noises]
+    recordings, sample_rate = [*speech, *noises], task.sample_rate
     if fabric.is_global_zero:
         make_reader(config.data, recordings, sample_rate, on_progress=_packing(config, bar))
     fabric.barrier()
     reader = make_reader(config.data, recordings, sample_rate, may_pack=False)
     simulator = Simulator(config.simulation, speech, noises, reader, config.seed, sample_rate)
     labels = {speaker: label for label, speaker in enumerate(sorted({u.speaker_id for u in speech}))}
-    return SimulatedMixtures(simulator, labels, config.train.targets_per_mixture)
+    return SimulatedMixtures(simulator, labels, task.items)
 
 
-def _packing(config: TrainConfig, bar: TrainingBar) -> Callable[[int, int], None]:
+def _packing(config: RunConfig, bar: TrainingBar) -> Callable[[int, int], None]:
     """Says that recordings are being packed when the first is done, and then every thousand."""
 
     def tell(done: int, total: int) -> None:
@@ -162,7 +160,7 @@ def _packing(config: TrainConfig, bar: TrainingBar) -> Callable[[int, int], None
     return tell
 
 
-def _loader(config: TrainConfig, dataset: SimulatedMixtures, state: Progress, fabric: Fabric) -> Any:
+def _loader(config: RunConfig, task: Task, dataset: SimulatedMixtures, state: Progress, fabric: Fabric) -> Any:
     loop = config.train
     sampler = PositionSampler(
         start=state.position,
@@ -173,20 +171,20 @@ def _loader(config: TrainConfig, dataset: SimulatedMixtures, state: Progress, fa
         world_size=fabric.world_size,
     )
     on_gpu = fabric.device.type == "cuda"
-    loader = make_loader(dataset, sampler, config.data.workers, config.data.prefetch, pin_memory=on_gpu)
+    loader = make_loader(dataset, sampler, task.collate, config.data.workers, config.data.prefetch, pin_memory=on_gpu)
     return fabric.setup_dataloaders(loader, use_distributed_sampler=False)
 
 
 def _restore(
     state: TrainingState | None,
-    network: TargetSpeakerExtractor,
+    task: Task,
     optimizer: torch.optim.Optimizer,
     experiment: Experiment,
 ) -> None:
     if state is None:
         return
     try:
-        network.load_state_dict(state.model)
+        task.step.load_state_dict(state.model)
         optimizer.load_state_dict(state.optimizer)
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(
@@ -195,15 +193,15 @@ def _restore(
 
 
 def _greet(
-    config: TrainConfig,
+    config: RunConfig,
     experiment: Experiment,
     results: Results,
-    network: TargetSpeakerExtractor,
+    task: Task,
     state: Progress,
     bar: TrainingBar,
 ) -> None:
     corpus, loop = results.corpus, config.train
-    parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    parameters = sum(p.numel() for p in task.network.parameters() if p.requires_grad)
     bar.say(
         f"{experiment.folder}: {'resuming at step ' + str(state.step) if state.step else 'training'} of {loop.steps}; "
         f"{parameters / 1e6:.2f} M parameters; {corpus.hours} h of {corpus.speakers} speakers; "
@@ -211,6 +209,6 @@ def _greet(
     )
 
 
-def _result(experiment: Experiment, state: Progress, was_finished: bool) -> TrainResult:
-    best = state.best_si_sdri if state.best_step >= 0 else None
-    return TrainResult(experiment.folder, state.step, state.skipped, best, was_finished)
+def _result(experiment: Experiment, state: Progress, task: Task, was_finished: bool) -> TrainResult:
+    best, measure = state.best if state.best_step >= 0 else None, task.judge.measure if task.judge else ""
+    return TrainResult(experiment.folder, state.step, state.skipped, best, measure, was_finished)

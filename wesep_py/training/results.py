@@ -14,9 +14,10 @@ from wesep_py import checkpoint
 from wesep_py.config import to_plain
 from wesep_py.corpus import Utterance
 from wesep_py.errors import CheckpointError
-from wesep_py.training.config import TrainConfig
+from wesep_py.training.config import RunConfig
 from wesep_py.training.experiment import Experiment
 from wesep_py.training.state import Progress
+from wesep_py.training.task import Task
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,14 @@ class Results:
     Args:
         experiment: where to.
         config: the run's.
-        model_config: the network's resolved configuration.
+        task: what is trained.
         corpus: what was trained on.
     """
 
-    def __init__(
-        self, experiment: Experiment, config: TrainConfig, model_config: dict[str, Any], corpus: CorpusSummary
-    ) -> None:
+    def __init__(self, experiment: Experiment, config: RunConfig, task: Task, corpus: CorpusSummary) -> None:
         self._experiment = experiment
         self._config = config
-        self._model_config = model_config
+        self._task = task
         self.corpus = corpus
 
     def save(
@@ -64,12 +63,12 @@ class Results:
 
         Args:
             name: `best`, `last` or `average`.
-            state_dict: the network's.
+            state_dict: of all that is trained.
             progress: where the run stood.
             validation: the numbers of these weights, if they were validated.
             averaged: of how many snapshots the weights are the mean.
         """
-        training = {key: value for key, value in to_plain(self._config).items() if key != "model"}
+        training = {key: value for key, value in to_plain(self._config).items() if key not in ("model", "speaker")}
         provenance: dict[str, Any] = {
             "made_by": "wesep train",
             "command": sys.argv,
@@ -83,8 +82,8 @@ class Results:
         }
         checkpoint.save(
             self._experiment.checkpoints / name,
-            self._model_config,
-            {key: tensor.detach().cpu() for key, tensor in state_dict.items()},
+            self._task.checkpoint_config,
+            {key: tensor.detach().cpu() for key, tensor in self._task.exported(state_dict).items()},
             provenance,
             self._card(name, provenance),
         )
@@ -98,27 +97,22 @@ class Results:
         return bool(provenance.get("step") == progress.step)
 
     def _protocol(self, validation: Mapping[str, float]) -> dict[str, Any]:
-        chosen = to_plain(self._config.validation)
+        assert self._task.judge is not None
         numbers = {key: round(value, 4) for key, value in validation.items() if math.isfinite(value)}
-        return {**numbers, "trials": {key: chosen[key] for key in ("trials", "enrollment", "condition", "limit")}}
+        return {**numbers, "trials": self._task.judge.protocol()}
 
     def _card(self, name: str, provenance: Mapping[str, Any]) -> str:
         corpus, validation = self.corpus, provenance["validation"]
         lines = [
             f"# {self._experiment.folder.name} ({name})",
             "",
-            f"Target speaker extraction, {self._model_config['sample_rate']} Hz, "
-            f"backbone {self._model_config['backbone']['name']}.",
+            self._task.title,
             "",
             f"- trained for {provenance['step']} steps ({provenance['hours_trained']} h) on mixtures simulated from "
             f"{corpus.hours} h of {corpus.speakers} speakers ({', '.join(self._config.data.train)})",
         ]
         if provenance["snapshots_averaged"] > 1:
             lines.append(f"- weights: the mean of {provenance['snapshots_averaged']} snapshots")
-        if validation is not None:
-            lines.append(
-                f"- validation ({validation['trials']['trials']}, {validation['trials']['condition']}, "
-                f"{validation['count']:.0f} trials): SI-SDRi {validation['si_sdri']:.2f} dB, "
-                f"accuracy {validation['accuracy']:.3f}, confusion {validation['confusion']:.3f}"
-            )
+        if validation is not None and self._task.judge is not None:
+            lines.append(f"- validation: {self._task.judge.describe(validation)}")
         return "\n".join(lines) + "\n"

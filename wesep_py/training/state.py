@@ -28,7 +28,7 @@ class Progress:
         skipped: steps skipped because the loss or gradient was not finite.
         skipped_in_a_row: those since the last good step.
         best_step: step of the best validation, -1 before the first.
-        best_si_sdri: its SI-SDRi in dB.
+        best: its result; what that is, the task's judge says.
         validated_step: step of the last validation, -1 before the first.
     """
 
@@ -38,7 +38,7 @@ class Progress:
     skipped: int = 0
     skipped_in_a_row: int = 0
     best_step: int = -1
-    best_si_sdri: float = float("-inf")
+    best: float = 0.0
     validated_step: int = -1
 
 

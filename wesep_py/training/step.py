@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from wesep_py.training.config import TrainConfig
+from wesep_py.training.config import RunConfig
 from wesep_py.training.optim import set_learning_rate
 
 _STREAM = 0x5EED  # separates the seeds of steps from other uses of the run's seed
@@ -53,9 +53,7 @@ class Stepper:
         optimizer: set up by Fabric.
     """
 
-    def __init__(
-        self, fabric: Fabric, config: TrainConfig, module: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> None:
+    def __init__(self, fabric: Fabric, config: RunConfig, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self._fabric = fabric
         self._config = config
         self._module = module

@@ -12,9 +12,8 @@ import torch
 from lightning_fabric import Fabric
 
 from wesep_py.errors import WesepError
-from wesep_py.extractor import TargetSpeakerExtractor
 from wesep_py.training.average import Snapshots
-from wesep_py.training.config import TrainConfig
+from wesep_py.training.config import RunConfig
 from wesep_py.training.experiment import Experiment
 from wesep_py.training.interrupt import StopRequest, TrainingInterrupted
 from wesep_py.training.logs import RunLog
@@ -23,7 +22,7 @@ from wesep_py.training.results import Results
 from wesep_py.training.schedule import learning_rate_factor, progress
 from wesep_py.training.state import Progress, TrainingState, save_state
 from wesep_py.training.step import Stepper, StepResult
-from wesep_py.training.validate import Validation, means, summarise
+from wesep_py.training.task import Task
 
 
 @dataclass
@@ -31,12 +30,11 @@ class Parts:
     """What a trainer works with; the log is there in the first process only."""
 
     fabric: Fabric
-    config: TrainConfig
+    config: RunConfig
     experiment: Experiment
-    network: TargetSpeakerExtractor
+    task: Task
     stepper: Stepper
     optimizer: torch.optim.Optimizer
-    validation: Validation | None
     results: Results
     bar: TrainingBar
     log: RunLog | None
@@ -78,7 +76,7 @@ class Trainer:
             TrainingInterrupted: a stop was asked for; the state is saved.
             WesepError: too many steps in a row were not finite.
         """
-        every = self._parts.config.validation.every_steps if self._parts.config.validation else 0
+        every = self._parts.task.judge.every_steps if self._parts.task.judge else 0
         if every and self.progress.step and self.progress.step % every == 0:
             self._validate()
         self._throughput.reset()
@@ -96,6 +94,7 @@ class Trainer:
     def _step(self, batches: Iterator[dict[str, torch.Tensor]]) -> None:
         config, state, world = self._parts.config, self.progress, self._parts.fabric.world_size
         lr = config.optim.lr * learning_rate_factor(config.schedule, state.step, self.done)
+        self._parts.task.begin_step(state.step)
         result = self._parts.stepper.step(
             (self._next(batches) for _ in range(config.train.accumulate)), state.step, lr, self._share
         )
@@ -118,7 +117,7 @@ class Trainer:
         start = time.perf_counter()
         batch = next(batches)
         self._throughput.waited(time.perf_counter() - start)
-        seconds = batch["target"].numel() / self._parts.network.sample_rate
+        seconds = batch["mixture"].numel() / self._parts.task.sample_rate
         self._throughput.trained(seconds * self._parts.fabric.world_size)
         return batch
 
@@ -155,38 +154,32 @@ class Trainer:
     def _validate(self, kind: str = "validation") -> dict[str, float] | None:
         """Validate the network as it is; keep it as the best if it is (the average is not compared)."""
         parts, state = self._parts, self.progress
-        if parts.validation is None or (kind == "validation" and state.validated_step == state.step):
+        judge = parts.task.judge
+        if judge is None or (kind == "validation" and state.validated_step == state.step):
             return None
         parts.bar.say(f"step {state.step}: {kind.replace('_', ' ')} …")
         asked = parts.stop
         wanted = parts.config.log.audio_samples if parts.log else 0
-        found = parts.validation.run(
-            parts.network, parts.fabric.device, wanted, lambda: asked.requested and parts.fabric.world_size == 1
-        )
-        if found is None:
+        alone = parts.fabric.world_size == 1
+        verdict = judge.judge(parts.task.network, parts.fabric, wanted, lambda: asked.requested and alone)
+        if verdict is None:
             self._interrupt()
-        scores, examples = found
-        sums = summarise(scores)
-        own = torch.tensor(list(sums.values()), dtype=torch.float64, device=parts.fabric.device)
-        added = parts.fabric.all_reduce(own, reduce_op="sum")
-        numbers = means(dict(zip(sums, added.tolist(), strict=True)))
+        numbers = verdict.numbers
         if parts.log:
             parts.log.write(kind, state.step, numbers)
-            for example in examples:
+            for example in verdict.examples:
                 for name in ("mixture", "reference", "estimate"):
                     waveform = getattr(example, name)
-                    parts.log.audio(f"{example.name}/{name}", state.step, waveform, parts.network.sample_rate)
-        parts.bar.say(
-            f"step {state.step}: SI-SDRi {numbers['si_sdri']:.2f} dB, accuracy {numbers['accuracy']:.3f}, "
-            f"confusion {numbers['confusion']:.3f} ({numbers['count']:.0f} trials"
-            + (f", {numbers['missing']:.0f} without a result)" if numbers["missing"] else ")")
-        )
+                    parts.log.audio(f"{example.name}/{name}", state.step, waveform, parts.task.sample_rate)
+        parts.bar.say(f"step {state.step}: {judge.describe(numbers)}")
         if kind == "validation":
             state.validated_step = state.step
-            if math.isfinite(numbers["si_sdri"]) and numbers["si_sdri"] > state.best_si_sdri:
-                state.best_si_sdri, state.best_step = numbers["si_sdri"], state.step
+            value = numbers[judge.measure]
+            is_better = value < state.best if judge.lower_is_better else value > state.best
+            if math.isfinite(value) and (is_better or state.best_step < 0):
+                state.best, state.best_step = value, state.step
                 if parts.fabric.is_global_zero:
-                    parts.results.save("best", parts.network.state_dict(), state, numbers)
+                    parts.results.save("best", parts.task.step.state_dict(), state, numbers)
         self._throughput.reset()
         return numbers
 
@@ -194,7 +187,7 @@ class Trainer:
         """Write weights and state: everything a resumed run needs, the state last."""
         parts, state = self._parts, self.progress
         if parts.fabric.is_global_zero:
-            weights = parts.network.state_dict()
+            weights = parts.task.step.state_dict()
             if snapshot:
                 Snapshots(parts.experiment.snapshots, parts.config.checkpoint.keep).save(state.step, weights)
             parts.results.save("last", weights, state)
@@ -218,10 +211,10 @@ class Trainer:
         self._save()
         snapshots = Snapshots(parts.experiment.snapshots, parts.config.checkpoint.keep)
         count = min(parts.config.checkpoint.average, len(snapshots))
-        parts.network.load_state_dict(snapshots.average(count))
+        parts.task.step.load_state_dict(snapshots.average(count))
         numbers = self._validate("validation_average") if count > 1 else numbers
         if parts.fabric.is_global_zero:
-            parts.results.save("average", parts.network.state_dict(), state, numbers, averaged=count)
+            parts.results.save("average", parts.task.step.state_dict(), state, numbers, averaged=count)
         parts.fabric.barrier()
         parts.bar.say(
             f"finished: {state.step} steps in {spell_duration(state.elapsed_s)}, {state.skipped} skipped; "

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from numpy.typing import NDArray
+from torch import nn
 
 from wesep_py.corpus import read_trials
 from wesep_py.errors import ConfigError, WesepError
@@ -19,21 +20,12 @@ from wesep_py.inference import Extractor
 from wesep_py.metrics import METRICS, score
 from wesep_py.simulation import TrialAudio, render_trial
 from wesep_py.training.config import ValidationConfig
+from wesep_py.training.task import Example, Judge, Verdict
 
 SCORES = METRICS["si_sdr"]
 
 
-@dataclass(frozen=True)
-class Example:
-    """A trial to look at and listen to; waveforms `[samples]`."""
-
-    name: str
-    mixture: NDArray[np.float32]
-    reference: NDArray[np.float32]
-    estimate: NDArray[np.float32]
-
-
-class Validation:
+class Validation(Judge):
     """The trials of a configuration; their audio is rendered once and kept.
 
     Args:
@@ -47,10 +39,12 @@ class Validation:
         ConfigError: no trial of the lists has its target present.
     """
 
+    measure = "si_sdri"
+
     def __init__(
         self, config: ValidationConfig, data_root: str, sample_rate: int, rank: int = 0, world_size: int = 1
     ) -> None:
-        self.config = config
+        self.config, self.every_steps = config, config.every_steps
         self.sample_rate = sample_rate
         self.root = Path(config.root if config.root is not None else data_root)
         trials = read_trials(_find(self.root, config.trials), _find(self.root, config.enrollment), self.root)
@@ -59,6 +53,33 @@ class Validation:
             raise ConfigError(f"validation.trials: {config.trials} has no trial whose target is present")
         self.trials = spread(present, config.limit)[rank::world_size]
         self._audio: dict[int, TrialAudio] = {}
+
+    def judge(
+        self, network: nn.Module, fabric: Fabric, num_examples: int, should_stop: Callable[[], bool]
+    ) -> Verdict | None:
+        assert isinstance(network, TargetSpeakerExtractor)
+        found = self.run(network, fabric.device, num_examples, should_stop)
+        if found is None:
+            return None
+        scores, examples = found
+        sums = summarise(scores)
+        own = torch.tensor(list(sums.values()), dtype=torch.float64, device=fabric.device)
+        added = fabric.all_reduce(own, reduce_op="sum")
+        numbers = means(dict(zip(sums, added.tolist(), strict=True)))
+        return Verdict(numbers, examples)
+
+    def describe(self, numbers: Mapping[str, float]) -> str:
+        missing = numbers.get("missing", 0)
+        return (
+            f"SI-SDRi {numbers['si_sdri']:.2f} dB, accuracy {numbers['accuracy']:.3f}, "
+            f"confusion {numbers['confusion']:.3f} ({numbers['count']:.0f} {self.config.condition} trials of "
+            f"{self.config.trials}" + (f", {missing:.0f} without a result)" if missing else ")")
+        )
+
+    def protocol(self) -> dict[str, Any]:
+        config = self.config
+        chosen = {"trials": config.trials, "enrollment": config.enrollment}
+        return {**chosen, "condition": config.condition, "limit": config.limit}
 
     def run(
         self,

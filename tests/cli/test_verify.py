@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from wesep_py import checkpoint
+from wesep_py.corpus import read_speaker_folders, write_manifest
+from wesep_py.extractor import build_network
+
+MODEL = {
+    "backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1},
+    "speaker": {"network": {"name": "ecapa_tdnn", "channels": 16, "frame_dim": 48, "embedding_dim": 8}},
+    "cues": [{"name": "embedding"}],
+}
+
+
+@pytest.fixture
+def arguments(tiny_speech: Path, tmp_path: Path) -> list:
+    """A manifest and an extractor whose encoder is verified."""
+    torch.manual_seed(0)
+    write_manifest(read_speaker_folders(tiny_speech), tmp_path / "dev.jsonl")
+    network = build_network(MODEL)
+    checkpoint.save(tmp_path / "model", network.config, network.state_dict())
+    return ["verify", tmp_path / "dev.jsonl", "--model", tmp_path / "model"]
+
+
+def test_a_table_and_files(wesep, arguments: list, tmp_path: Path):
+    ran = wesep(*arguments, "-o", tmp_path / "out")
+    assert ran.status == 0 and "120 trials (24 of one speaker) of 16 recordings, 4 speakers; cosine" in ran.out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"summary.json", "scores.txt", "det.png"}
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert f"{100 * summary['eer']['mean']:.3f}" in ran.out and summary["protocol"]["versions"]["wesep-py"]
+    again = wesep(*arguments, "-o", tmp_path / "out")
+    assert again.status != 0 and "exists already" in again.message
+    assert wesep(*arguments, "-o", tmp_path / "out", "--overwrite").status == 0
+
+
+def test_json_for_programs(wesep, arguments: list):
+    found = json.loads(wesep(*arguments, "--json").out)
+    assert 0 <= found["eer"]["mean"] <= 1 and found["eer"]["count"] == 120
+
+
+def test_a_manifest_that_is_not_there(wesep, arguments: list):
+    ran = wesep("verify", "none.csv", *arguments[2:])
+    assert ran.status == 2 and "none.csv" in ran.message

@@ -1,0 +1,116 @@
+"""Verification where people overlap, with encoders whose answer is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from wesep_py.audio import info
+from wesep_py.corpus import FileReader, Utterance
+from wesep_py.evaluation.overlap_verification import (
+    OverlapRecording,
+    best_scores,
+    draw_recordings,
+    embed_voices,
+    overlap_figures,
+    verify_overlap,
+)
+from wesep_py.simulation import SimulationConfig
+from wesep_py.speaker import SpeakerConfig, SpeakerEncoder
+from wesep_py.speaker.base import SpeakerOutput
+from wesep_py.speaker.voices import Voices
+
+
+class Oracle(nn.Module):
+    """A recording's samples say who speaks: sample s is 1 where speaker s does."""
+
+    embedding_dim = 4
+
+    def __init__(self, max_voices: int) -> None:
+        super().__init__()
+        self.max_voices = max_voices
+
+    def forward(self, waveform: torch.Tensor, lengths: torch.Tensor) -> SpeakerOutput:
+        return SpeakerOutput(waveform, waveform, waveform[:, :4])
+
+    def voices(self, waveform: torch.Tensor, lengths: torch.Tensor) -> Voices:
+        order = waveform[:, :4].sort(dim=1, descending=True, stable=True).indices[:, :2]
+        return Voices(torch.eye(4)[order], torch.zeros(len(order), 2), waveform[:, :4].sum(dim=1).long())
+
+
+def recordings(*speakers: tuple[int, ...], offset: int = 0, sir_db: float | None = None) -> list[OverlapRecording]:
+    made = []
+    for number, own in enumerate(speakers, start=offset):
+        waveform = np.zeros(6, np.float32)
+        waveform[list(own)] = 1
+        made.append(OverlapRecording(waveform, frozenset(map(str, own)), frozenset({f"u{number}"}), sir_db))
+    return made
+
+
+SINGLES = recordings((0,), (0,), (1,), (2,), (3,), (3,))
+MIXTURES = recordings((0, 1), (2, 3), (1, 2), (0, 3), offset=10, sir_db=3.0)
+
+
+def test_an_encoder_that_hears_all_voices_makes_no_error():
+    found = overlap_figures(Oracle(2), SINGLES, MIXTURES)
+    assert found.eer == {"single_single": 0, "single_mixture": 0, "mixture_mixture": 0}
+    assert found.trials == {"single_single": 15, "single_mixture": 24, "mixture_mixture": 6}
+    assert found.count_accuracy == {1: 1.0, 2: 1.0} and found.count_accuracy_by_sir == {"0-5": 1.0}
+    assert "2 counted right where 2 speak: 100.0 %" in found.lines()
+
+
+def test_one_that_hears_the_sum_counts_nothing():
+    found = overlap_figures(Oracle(1), SINGLES, MIXTURES)
+    assert found.eer["single_single"] == 0 and found.count_accuracy == {} and len(found.lines()) == 3
+    scores = best_scores(embed_voices(Oracle(1), [SINGLES[0], MIXTURES[0]]))
+    assert scores[0, 1] == pytest.approx(2**-0.5)
+
+
+def test_a_wrong_count_is_counted():
+    wrong = recordings((0, 1), (2, 3), (1, 2), offset=20, sir_db=7.0)
+    wrong[0].waveform[1] = 0  # one voice is heard, two speak
+    found = overlap_figures(Oracle(2), SINGLES, wrong)
+    assert found.count_accuracy == {1: 1.0, 2: pytest.approx(2 / 3)}
+    assert found.count_accuracy_by_sir == {"5-10": pytest.approx(2 / 3)}
+
+
+def test_pieces_of_one_utterance_are_no_trial():
+    again = recordings((0,), offset=0)
+    found = overlap_figures(Oracle(2), SINGLES + again, MIXTURES)
+    assert found.trials["single_single"] == 20
+
+
+def test_the_score_is_the_highest_among_the_voices():
+    left, right = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[3.0, 4.0]])
+    assert best_scores([left, right])[0, 1] == pytest.approx(0.8)
+
+
+@pytest.fixture(scope="module")
+def utterances(tiny_speech: Path) -> list[Utterance]:
+    files = sorted(tiny_speech.glob("*/*.wav"))
+    return [Utterance(file.stem, file.parent.name, file, info(file).duration_s) for file in files]
+
+
+SIMULATION = SimulationConfig(duration_s=1.0, min_source_s=0.5)
+
+
+def test_what_is_drawn_is_the_same_at_every_call_and_other_with_another_seed(utterances):
+    drawn = [draw_recordings(utterances, FileReader(16000), 2, 3, SIMULATION, seed) for seed in (0, 0, 1)]
+    one, again, other = ([recording.waveform for recording in some] for some in drawn)
+    assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
+    assert not np.array_equal(one[0], other[0])
+    assert all(len(r.speaker_ids) == 2 and 0 <= r.sir_db <= 5 and len(r.waveform) == 16000 for r in drawn[0])
+
+
+@pytest.mark.parametrize("pooling", ["recursive", "astp"])
+def test_both_kinds_of_encoder_go_through(utterances, pooling):
+    torch.manual_seed(0)
+    network = {"name": "ecapa_tdnn", "channels": 8, "frame_dim": 16, "embedding_dim": 8, "pooling": pooling}
+    encoder = SpeakerEncoder(SpeakerConfig(network, filterbank={"num_mel_bins": 20}), 16000).train()
+    found = verify_overlap(encoder, utterances, FileReader(16000), count=8, simulation=SIMULATION)
+    assert set(found.count_accuracy) == ({1, 2} if pooling == "recursive" else set()) and encoder.training
+    assert all(0 <= value <= 1 for value in found.eer.values()) and found.as_dict()["trials"]["single_mixture"] > 20

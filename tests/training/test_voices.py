@@ -1,0 +1,93 @@
+"""Training an encoder to hear all voices of a mixture."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from wesep_py import checkpoint
+from wesep_py.errors import ConfigError
+from wesep_py.training import train
+from wesep_py.training.voices import collate_voices, voice_items
+
+
+@pytest.fixture
+def voice_settings(settings) -> dict[str, Any]:
+    """A run of a small encoder with recursive pooling, on mixtures of one and two."""
+    base = settings(train__batch_size=6, train__steps=4)
+    encoder = base.pop("model")["speaker"]
+    encoder["network"]["pooling"] = {"name": "recursive", "bottleneck": 8}
+    base["simulation"] = {
+        "duration_s": 1.0, "min_source_s": 0.5, "num_speakers": {1: 2, 2: 1}, "enrollment": {"count": 0},
+    }  # fmt: skip
+    verification = {"manifest": "train.jsonl", "every_steps": 4}
+    return {**base, "task": "speaker", "speaker": encoder, "loss": {"name": "aam"}, "validation": verification}
+
+
+def log(experiment: Path, kind: str) -> list[dict]:
+    records = [json.loads(line) for line in (experiment / "log.jsonl").read_text().splitlines()]
+    return [record for record in records if record["kind"] == kind]
+
+
+def test_it_learns_to_count_and_its_validation_counts(voice_settings, tmp_path: Path):
+    voice_settings["train"] |= {"steps": 40, "batch_size": 12}
+    voice_settings["optim"]["lr"] = 0.003
+    voice_settings["validation"]["every_steps"] = 20
+    train(voice_settings)
+    first, *_, last = log(tmp_path / "exp", "train")
+    assert last["loss"] < 0.8 * first["loss"] and last["existence"] < first["existence"]
+    assert last["loss"] == pytest.approx(last["aam"] + 0.1 * last["existence"], rel=1e-4)
+    assert 0.6 < last["count_accuracy"] <= 1 and last["accuracy"] > 0.3
+    judged = log(tmp_path / "exp", "validation")[-1]
+    assert judged["count_accuracy_1"] + judged["count_accuracy_2"] > 1.2 and 0 <= judged["eer"] <= 0.5
+    saved = checkpoint.load(tmp_path / "exp")
+    assert saved.config["speaker"]["network"]["pooling"] == {"name": "recursive", "bottleneck": 8}
+    assert any(key.endswith("pool.coverage.weight") for key in saved.state_dict)
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_weights(voice_settings, tmp_path: Path):
+    voice_settings["schedule"] = {"name": "constant"}
+    train({**voice_settings, "experiment": str(tmp_path / "whole")})
+    half = copy.deepcopy(voice_settings)
+    half["train"]["steps"] = 2
+    train(half)
+    train(voice_settings)
+    left, right = (checkpoint.load(tmp_path / name / "checkpoints" / "last").state_dict for name in ("whole", "exp"))
+    assert all(torch.equal(left[key], right[key]) for key in left)
+    whole, exp = (log(tmp_path / name, "validation")[-1] for name in ("whole", "exp"))
+    assert whole["count_accuracy_2"] == exp["count_accuracy_2"]
+
+
+def test_every_speaker_of_a_mixture_has_a_label_and_an_enrollment_its_own():
+    sources = [SimpleNamespace(speaker_id=name) for name in ("anna", "bert")]
+    sample: Any = SimpleNamespace(
+        recipe=SimpleNamespace(sources=sources),
+        mixture=np.ones(5, np.float32),
+        enrollments=(np.ones(3, np.float32), np.zeros(0, np.float32)),
+    )
+    items = voice_items(sample, {"anna": 4, "bert": 7})
+    assert [(len(item["mixture"]), item["speakers"]) for item in items] == [(5, [4, 7]), (3, [4])]
+    batch = collate_voices([items])
+    assert batch["speakers"].tolist() == [[4, 7], [4, -1]] and batch["lengths"].tolist() == [5, 3]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_speakers": {1: 1, 3: 1}}, r"up to 3, and the network's pooling looks for 2; .*max_voices: 3"),
+        ({"loss": {"name": "triplet"}}, "loss: has none that classifies"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(voice_settings, change: dict, message: str):
+    if "num_speakers" in change:
+        voice_settings["simulation"] |= change
+        change = {}
+    with pytest.raises(ConfigError, match=message):
+        train({**voice_settings, **change})

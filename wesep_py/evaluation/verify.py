@@ -1,0 +1,240 @@
+"""A list of speaker verification trials, from a model and a manifest to the figures and the files that hold them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wesep_py import checkpoint
+from wesep_py.corpus import FileReader, Utterance, read_manifest
+from wesep_py.errors import InputError, OutputExistsError, WesepError
+from wesep_py.evaluation.protocol import circumstances
+from wesep_py.evaluation.verification import Trials, embed, figures, mean_by_speaker, score_trials
+from wesep_py.files import atomic_path, write_json
+from wesep_py.metrics.verification import det_curve
+from wesep_py.speaker import load_encoder
+
+SUMMARY, SCORES, PICTURE = "summary.json", "scores.txt", "det.png"
+INTERVAL = "95 % percentile bootstrap over speakers, 200 resamples, seed 0"
+TRUE_WORDS, FALSE_WORDS = {"1", "target"}, {"0", "nontarget"}
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was found.
+
+    Attributes:
+        utterances: the recordings.
+        trials: pairs of them.
+        scores: `[trials]`.
+        protocol: how it was measured.
+    """
+
+    utterances: list[Utterance]
+    trials: Trials
+    scores: NDArray[np.float64]
+    protocol: dict[str, Any]
+
+    def summary(self) -> dict[str, Any]:
+        """`eer` and `min_dcf` as `{mean, low, high, count}`, `counts` and the `protocol`."""
+        speaker_ids = [utterance.speaker_id for utterance in self.utterances]
+        found = figures(self.scores, self.trials, speaker_ids)
+        targets = int(self.trials.is_target.sum())
+        return {
+            **{name: figure.to_dict() for name, figure in found.items()},
+            "counts": {
+                "trials": len(self.scores),
+                "target": targets,
+                "nontarget": len(self.scores) - targets,
+                "utterances": len(self.utterances),
+                "speakers": len(set(speaker_ids)),
+            },
+            "protocol": self.protocol,
+        }
+
+
+def verify_manifest(
+    model: str | Path,
+    manifest: Path,
+    root: Path | None = None,
+    trials: Path | None = None,
+    cohort: Path | None = None,
+    top_n: int = 300,
+    device: str = "cpu",
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Verified:
+    """Score trials of speaker verification.
+
+    Args:
+        model: a checkpoint or experiment folder of a speaker encoder, or of an extractor that has one.
+        manifest: the recordings.
+        root: the folder that paths in manifests start from; by default each manifest's own.
+        trials: a list of them (see `read_trial_list`); by default every pair of the manifest's recordings.
+        cohort: a manifest of other speakers; their mean embeddings normalise the scores (AS-norm).
+        top_n: of the cohort's speakers that are nearest.
+        device: on which to compute.
+        on_progress: called with the number of recordings embedded, and of all.
+
+    Raises:
+        CheckpointError: no encoder in the model.
+        InputError: a list is missing or malformed, or the cohort and the trials share a speaker.
+        AudioError: a recording is missing or damaged.
+    """
+    encoder = load_encoder(model).to(device)
+    utterances = read_manifest(manifest, root)
+    strangers = [] if cohort is None else read_manifest(cohort, root)
+    speaker_ids = [utterance.speaker_id for utterance in utterances]
+    shared = {utterance.speaker_id for utterance in strangers} & set(speaker_ids)
+    if shared:
+        raise InputError(f"{cohort}: speaker {min(shared)!r} is in the trials too; a cohort is of other speakers")
+    listed = Trials.all_pairs(speaker_ids) if trials is None else read_trial_list(trials, utterances)
+    reader, total = FileReader(encoder.sample_rate), len(utterances) + len(strangers)
+    embeddings = embed(encoder, utterances, reader, device, lambda done, _: on_progress(done, total))
+    means = None
+    if strangers:
+        of_strangers = embed(
+            encoder, strangers, reader, device, lambda done, _: on_progress(len(utterances) + done, total)
+        )
+        means = mean_by_speaker(of_strangers, [utterance.speaker_id for utterance in strangers])
+    scores = score_trials(embeddings, listed, means, top_n)
+    nearest = 0 if means is None else min(top_n, len(means))
+    saved = checkpoint.load(model)
+    protocol = {
+        "score": "cosine" if means is None else f"cosine, AS-norm by the {nearest} nearest of {len(means)} speakers",
+        "min_dcf": "p_target 0.01, C_miss = C_fa = 1, normalised",
+        "interval": INTERVAL,
+        "trials": {
+            "manifest": str(manifest),
+            "list": "all pairs" if trials is None else str(trials),
+            "sha256": _fingerprint(utterances, listed),
+        },
+        "model": {"name": str(model), "hash": saved.hash},
+        "device": device,
+        **circumstances(),
+    }
+    return Verified(utterances, listed, scores, protocol)
+
+
+def read_trial_list(path: Path, utterances: Sequence[Utterance]) -> Trials:
+    """The trials of a list.
+
+    Args:
+        path: a text file, a trial a line: `1 ENROLLMENT TEST` (VoxCeleb; 0 for two speakers) or
+            `ENROLLMENT TEST target` (Kaldi; `nontarget`). A recording is named by its utterance id or its path, whole
+            or its end.
+        utterances: the recordings.
+
+    Raises:
+        InputError: the list is missing, or a line of it is malformed, or names no recording.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no readable list of trials ({error})") from error
+    places: dict[str, int] = {}
+    for position, utterance in enumerate(utterances):
+        path = utterance.path
+        for end in (path, *(Path(*path.parts[start:]) for start in range(1, len(path.parts)))):
+            places.setdefault(end.as_posix(), position)
+        places[utterance.utterance_id] = position
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where, words = f"{path}:{number}", line.split()
+        if len(words) != 3:
+            raise InputError(f"{where}: is {line!r}; '1 ENROLLMENT TEST' or 'ENROLLMENT TEST target' is needed")
+        label, *names = words if words[0] in TRUE_WORDS | FALSE_WORDS else (words[2], *words[:2])
+        if label not in TRUE_WORDS | FALSE_WORDS:
+            raise InputError(f"{where}: says {label!r}; 1 or 0, or target or nontarget, is needed")
+        missing = [name for name in names if name not in places]
+        if missing:
+            raise InputError(f"{where}: {missing[0]!r} is no recording of the manifest; name its utterance id or path")
+        rows.append((places[names[0]], places[names[1]], label in TRUE_WORDS))
+    if not rows:
+        raise InputError(f"{path}: holds no trial")
+    enrollment, test, is_target = (np.array(column) for column in zip(*rows, strict=True))
+    return Trials(enrollment, test, is_target)
+
+
+def check_folder(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that cannot be written, before the work.
+
+    Raises:
+        InputError: it is a file, or its parent does not exist.
+        OutputExistsError: it holds results, and `overwrite` is false.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; name a folder")
+    there = [folder / name for name in (SUMMARY, SCORES, PICTURE) if (folder / name).exists()]
+    if there and not overwrite:
+        raise OutputExistsError(f"{there[0]}: exists already; name another folder, or pass --overwrite")
+
+
+def write_results(result: Verified, folder: Path, overwrite: bool = False) -> None:
+    """Write `summary.json`, `scores.txt` (`ENROLLMENT TEST score target`) and, with matplotlib, `det.png`."""
+    check_folder(folder, overwrite)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WesepError(f"{folder}: cannot be made ({error.strerror or error})") from error
+    ids = [utterance.utterance_id for utterance in result.utterances]
+    trials = result.trials
+    with atomic_path(folder / SCORES) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for first, second, same, score in zip(
+            trials.enrollment, trials.test, trials.is_target, result.scores, strict=True
+        ):
+            file.write(f"{ids[first]} {ids[second]} {score:.6f} {'target' if same else 'nontarget'}\n")
+    draw_det(folder / PICTURE, {"": result})
+    write_json(folder / SUMMARY, result.summary())
+
+
+def draw_det(path: Path, results: dict[str, Verified]) -> bool:
+    """Draw misses over false alarms, both on the scale of a normal distribution's deviates (Martin et al., 1997).
+
+    Args:
+        path: the PNG to write.
+        results: under the name of each line.
+
+    Returns:
+        Whether it was drawn: false without matplotlib.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    from scipy.special import ndtri
+
+    shares = np.array([0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4])
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axis = figure.subplots()
+    for name, result in results.items():
+        curve = det_curve(result.scores, result.trials.is_target)
+        inside = (curve.false_alarm > 0) & (curve.miss > 0) & (curve.false_alarm < 1) & (curve.miss < 1)
+        axis.plot(ndtri(curve.false_alarm[inside]), ndtri(curve.miss[inside]), label=name)
+    axis.plot(ndtri(shares), ndtri(shares), color="0.7", linewidth=0.8)
+    for set_ticks, set_limits in ((axis.set_xticks, axis.set_xlim), (axis.set_yticks, axis.set_ylim)):
+        set_ticks(ndtri(shares), [f"{100 * share:g}" for share in shares])
+        set_limits(ndtri(0.0005), ndtri(0.5))
+    axis.set_xlabel("false alarms (%)")
+    axis.set_ylabel("misses (%)")
+    axis.grid(alpha=0.3)
+    if any(results):
+        axis.legend()
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+    return True
+
+
+def _fingerprint(utterances: Sequence[Utterance], trials: Trials) -> str:
+    digest = hashlib.sha256()
+    for first, second, same in zip(trials.enrollment, trials.test, trials.is_target, strict=True):
+        line = (utterances[first].utterance_id, utterances[second].utterance_id, bool(same))
+        digest.update(repr(line).encode() + b"\n")
+    return digest.hexdigest()

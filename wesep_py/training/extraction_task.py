@@ -1,0 +1,90 @@
+"""Training an extractor: every mixture is an item for each target, judged by extracting a fixed list of trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+
+from wesep_py.errors import ConfigError
+from wesep_py.extractor import build_network
+from wesep_py.simulation import Sample
+from wesep_py.training.config import TrainConfig
+from wesep_py.training.criterion import Criterion, TrainingStep
+from wesep_py.training.data import stack_padded
+from wesep_py.training.task import Item, Task
+from wesep_py.training.validate import Validation
+
+
+class ExtractionTask(Task):
+    """A target speaker extractor, from mixtures and enrollments to estimates.
+
+    Args:
+        config: the run's.
+        fabric: the processes among which the trials are dealt.
+
+    Raises:
+        ConfigError: a part of the model or a loss is wrong, or the mixtures come without enrollments.
+        InputError: the lists of trials are missing or malformed.
+    """
+
+    def __init__(self, config: TrainConfig, fabric: Fabric) -> None:
+        if config.simulation.enrollment.count < 1:
+            raise ConfigError("simulation.enrollment.count: is 0; an extractor needs an enrollment, so give 1 or more")
+        self.network = build_network(config.model)
+        self.sample_rate, self.checkpoint_config = self.network.sample_rate, self.network.config
+        self.step = TrainingStep(self.network, Criterion(config.loss))
+        self.items = partial(target_items, targets=config.train.targets_per_mixture)
+        self.collate = collate_targets
+        backbone = self.checkpoint_config["backbone"]["name"]
+        self.title = f"Target speaker extraction, {self.sample_rate} Hz, backbone {backbone}."
+        self.judge = None
+        if config.validation is not None:
+            self.judge = Validation(
+                config.validation, config.data.root, self.sample_rate, fabric.global_rank, fabric.world_size
+            )
+
+
+def target_items(sample: Sample, labels: Mapping[str, int], targets: Literal["one", "all"] = "one") -> list[Item]:
+    """One item a target.
+
+    Args:
+        sample: the mixture.
+        labels: a whole number for each speaker_id.
+        targets: `one`: the recipe's target; `all`: every speaker of the mixture.
+
+    Returns:
+        Dictionaries with `mixture`, `target`, `enrollment` (float32 `[samples]`), `activity` (of the target,
+        `[frames]` at 100 Hz) and `speaker` (its label).
+    """
+    sources = sample.recipe.sources
+    chosen = range(len(sources)) if targets == "all" else [sample.recipe.target]
+    return [
+        {
+            "mixture": sample.mixture,
+            "target": sample.targets[i],
+            "enrollment": sample.enrollments[i],
+            "activity": sample.activity[i],
+            "speaker": labels[sources[i].speaker_id],
+        }
+        for i in chosen
+    ]
+
+
+def collate_targets(mixtures: Sequence[list[Item]]) -> dict[str, torch.Tensor]:
+    """One batch of the items of all mixtures.
+
+    Returns:
+        `mixture`, `target` `[B, samples]`, `enrollment` `[B, longest]` padded with zeros at the end,
+        `enrollment_lengths` `[B]` in samples, `activity` `[B, frames]`, `speaker` `[B]`. Mixtures of different
+        lengths are padded likewise.
+    """
+    items = [item for mixture in mixtures for item in mixture]
+    names = ("mixture", "target", "enrollment", "activity")
+    batch = {name: stack_padded([item[name] for item in items]) for name in names}
+    batch["enrollment_lengths"] = torch.tensor([len(item["enrollment"]) for item in items])
+    batch["speaker"] = torch.tensor([item["speaker"] for item in items])
+    return batch
