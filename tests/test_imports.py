@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "simulation": {"audio", "corpus"},
     "inference": {"audio", "checkpoint", "extractor", "features"},
 }
-MAY_IMPORT["evaluation"] = {"audio", "checkpoint", "metrics", "inference", "corpus", "simulation"}
+MAY_IMPORT["evaluation"] = {"audio", "checkpoint", "metrics", "inference", "corpus", "simulation", "speaker"}
 MAY_IMPORT["training"] = set(MAY_IMPORT)
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 

@@ -8,7 +8,7 @@ enrollment ─► every cue's `prepare` ─────────────�
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from wesep_py import checkpoint
 from wesep_py.backbones import Analysis, backbones
 from wesep_py.config import construct, to_plain
-from wesep_py.cues import Cue, Enrollment, Prepared, cues
+from wesep_py.cues import Cue, Prepared, Recording, cues
 from wesep_py.errors import CheckpointError, ConfigError
-from wesep_py.speaker import build_encoder, length_mask
+from wesep_py.registry import no_plugins
+from wesep_py.speaker import build_encoder, is_encoder, length_mask
 
 
 class NetworkOutput(NamedTuple):
@@ -146,17 +147,21 @@ class TargetSpeakerExtractor(nn.Module):
             enrollment: `[batch, samples]`, zero-padded.
             lengths: `[batch]`, valid samples; all, if `None`.
         """
-        if lengths is None:
-            lengths = torch.full((len(enrollment),), enrollment.shape[1], device=enrollment.device)
+        lengths = _all_of(enrollment) if lengths is None else lengths
         enrollment = enrollment / self._scale(enrollment, lengths)
-        seen = Enrollment(enrollment, lengths, self.backbone, self.encoder)
+        seen = Recording(enrollment, lengths, self.backbone, self.encoder)
         return {f"{i}.{key}": value for i, cue in enumerate(self.cues) for key, value in cue.prepare(seen).items()}
 
-    def combine(self, prepared: Sequence[Prepared]) -> Prepared:
-        """Several enrollments of one voice as one: embeddings are averaged, frame-level cues joined in time."""
+    def combine(self, prepared: Sequence[Prepared], weights: Sequence[float] | None = None) -> Prepared:
+        """Several enrollments of one voice as one: embeddings are averaged, frame-level cues joined in time.
+
+        Args:
+            prepared: one or more.
+            weights: of each in the averages, above 0; all alike, if `None`.
+        """
         combined: Prepared = {}
         for i, cue in enumerate(self.cues):
-            own = cue.combine([_of_cue(one, i) for one in prepared])
+            own = cue.combine([_of_cue(one, i) for one in prepared], weights)
             combined |= {f"{i}.{key}": value for key, value in own.items()}
         return combined
 
@@ -175,7 +180,10 @@ class TargetSpeakerExtractor(nn.Module):
             for cue, kept in self._cues("waveform", own):
                 waveform, added = cue.steer_waveform(waveform, kept)
                 heard_before += added
-        analysis = self.backbone.analyse(waveform)
+        heard = Recording(waveform, _all_of(waveform), self.backbone, self.encoder)
+        analysis = heard.analysis
+        if any(cue.needs_speaker_frames for cue in self.cues):
+            analysis = replace(analysis, speaker_frames=heard.speaker_frames)
         latent, state = self.encode(analysis, prepared, state)
         estimates = self.backbone.synthesise(latent, analysis, waveform.shape[1])
         presence = None
@@ -217,9 +225,8 @@ class TargetSpeakerExtractor(nn.Module):
         """`[batch, 1]`: what the waveform is divided by; 1 for silence."""
         if self.normalise == "none":
             return 1.0
-        size = waveform.shape[1]
-        lengths = torch.full((len(waveform),), size, device=waveform.device) if lengths is None else lengths
-        valid, count = length_mask(lengths, size), lengths.clamp_min(1)[:, None]
+        lengths = _all_of(waveform) if lengths is None else lengths
+        valid, count = length_mask(lengths, waveform.shape[1]), lengths.clamp_min(1)[:, None]
         waveform = waveform.float() * valid
         if self.normalise == "std":
             waveform = (waveform - waveform.sum(dim=1, keepdim=True) / count) * valid
@@ -250,15 +257,26 @@ def load_network(path: str | Path) -> TargetSpeakerExtractor:
     """The network of a checkpoint, in evaluation mode on the CPU.
 
     Raises:
-        CheckpointError: the checkpoint is damaged, or its weights do not fit its configuration.
+        CheckpointError: the checkpoint is damaged, its weights do not fit its configuration, or that names code that
+            is no part of this package (see `registry.no_plugins`).
     """
     saved = checkpoint.load(path)
+    if is_encoder(saved.config):
+        raise CheckpointError(
+            f"{saved.folder}: is a speaker encoder, no extractor; train one with it as 'speaker.checkpoint'"
+        )
     try:
-        network = build_network(saved.config, initialise=False)
+        with no_plugins():
+            network = build_network(saved.config, initialise=False)
         network.load_state_dict(saved.state_dict)
     except (ConfigError, RuntimeError) as error:
         raise CheckpointError(f"{saved.folder}: weights and configuration do not fit ({error})") from error
     return network.eval()
+
+
+def _all_of(waveform: Tensor) -> Tensor:
+    """`[batch]`: the lengths of waveforms without padding."""
+    return torch.full((len(waveform),), waveform.shape[1], device=waveform.device)
 
 
 def _joined(past: Analysis, analysis: Analysis) -> Analysis:

@@ -10,6 +10,25 @@ from torch import Tensor, nn
 from wesep_py.extractor import NetworkOutput
 
 
+class PitchEncoder(nn.Module):
+    """Embeds a recording as the shares of its energy from 0 Hz up in bands of 500 Hz: tones are voices.
+
+    Attributes:
+        calls: the shape of each batch that it was given.
+    """
+
+    front_end = "filterbank"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[torch.Size] = []
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> SimpleNamespace:
+        self.calls.append(waveform.shape)
+        energy = torch.fft.rfft(waveform, n=16000).abs().square()[:, :8000].unflatten(1, (16, 500)).sum(dim=2)
+        return SimpleNamespace(embedding=energy)
+
+
 class BandNetwork(nn.Module):
     """ "Extracts" what lies below a frequency, at a level and polarity of its own.
 
@@ -17,22 +36,32 @@ class BandNetwork(nn.Module):
         cutoff_hz: what lies above is taken for other voices.
         gain: the level that it gets wrong.
         presence_logits: what the presence head says of each frame; none if empty.
+        encoder: what tells voices apart, for example `PitchEncoder`; none by default.
     """
 
     sample_rate = 16000
 
-    def __init__(self, cutoff_hz: float = 1000.0, gain: float = 1.0, presence_logits: tuple[float, ...] = ()) -> None:
+    normalise = "rms"
+
+    def __init__(
+        self,
+        cutoff_hz: float = 1000.0,
+        gain: float = 1.0,
+        presence_logits: tuple[float, ...] = (),
+        encoder: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.config = {"cutoff_hz": cutoff_hz}
         self.cutoff_hz, self.presence_logits = cutoff_hz, presence_logits
         self.gain = nn.Parameter(torch.tensor(gain))
         self.backbone = SimpleNamespace(stride=1600)
+        self.encoder = encoder
 
     def prepare(self, enrollment: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        return {"level": enrollment.square().sum(dim=1, keepdim=True) / lengths[:, None]}
+        return {"0.level": enrollment.square().sum(dim=1, keepdim=True) / lengths[:, None]}
 
-    def combine(self, prepared: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        return {"level": torch.stack([one["level"] for one in prepared]).mean(dim=0)}
+    def combine(self, prepared: list[dict[str, Tensor]], weights: list[float]) -> dict[str, Tensor]:
+        return {"0.level": sum(w * one["0.level"] for w, one in zip(weights, prepared, strict=True))}
 
     def extract(self, mixture: Tensor, prepared: dict[str, Tensor]) -> NetworkOutput:
         spectrum = torch.fft.rfft(mixture)

@@ -52,13 +52,13 @@ def test_several_enrollments_are_combined_by_the_network():
     quiet, loud = (torch.full((16000,), 0.1), 16000), (torch.full((8000,), 0.3), 16000)
     voice = extractor.enroll(quiet, loud)
     assert voice.enrolled_s == pytest.approx(1.5)
-    assert voice.tensors["level"].item() == pytest.approx((0.01 + 0.09) / 2, rel=1e-5)
+    assert voice.tensors["0.level"].item() == pytest.approx((2 * 0.01 + 0.09) / 3, rel=1e-5)
 
 
 def test_the_loudest_channel_enrolls():
     extractor = make()
     stereo = torch.stack([torch.zeros(16000), torch.full((16000,), 0.2)])
-    assert extractor.enroll((stereo, 16000)).tensors["level"].item() == pytest.approx(0.04, rel=1e-5)
+    assert extractor.enroll((stereo, 16000)).tensors["0.level"].item() == pytest.approx(0.04, rel=1e-5)
 
 
 def test_presence_is_that_of_the_surest_half_second():

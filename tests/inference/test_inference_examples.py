@@ -12,7 +12,10 @@ import pytest
     "name",
     [
         "wesep_py.cli.main",
+        "wesep_py.inference.activity",
         "wesep_py.inference.level",
+        "wesep_py.inference.likeness",
+        "wesep_py.inference.snr",
         "wesep_py.inference.sources",
     ],
 )

@@ -52,3 +52,15 @@ def test_a_voice_print_cut_in_half_is_refused(tmp_path: Path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(InputError, match="enroll the voice again"):
         Voice.load(path)
+
+
+def test_a_print_without_a_report_has_none(tmp_path: Path):
+    assert VOICE.quality is None
+    assert Voice.load(VOICE.save(tmp_path / "alice.voice")).quality is None
+
+
+def test_a_report_that_is_damaged_is_refused(tmp_path: Path):
+    header = {"format": "wesep-voice", "format_version": "1", "model_hash": "a", "enrolled_s": "1", "quality": "{}"}
+    save_file({"weight": torch.zeros(2)}, tmp_path / "odd.voice", header)
+    with pytest.raises(InputError, match=r"odd\.voice: is damaged.*enroll the voice again"):
+        Voice.load(tmp_path / "odd.voice")

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import logging
-from functools import cached_property
-from typing import TYPE_CHECKING
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
 from wesep_py import audio
 from wesep_py.errors import AudioError, InputError, WesepError
+from wesep_py.inference.activity import VAD
+from wesep_py.inference.enrollment import Heard, examine, require_speech
 from wesep_py.inference.level import gain_onto
+from wesep_py.inference.quality import VoiceQuality
 from wesep_py.inference.result import Result
-from wesep_py.inference.sources import Recording, Source, read_source
+from wesep_py.inference.sources import Source, read_source
 from wesep_py.inference.voice import Voice
+from wesep_py.inference.voices import (
+    Chosen,
+    HeardVoices,
+    hear_voices,
+    nearest_voice,
+    require_embeddings,
+    require_voices,
+    with_embedding,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
     from wesep_py.extractor import TargetSpeakerExtractor
@@ -72,35 +86,86 @@ class Extractor:
         weights = {key: value.detach().cpu().contiguous() for key, value in self._network.state_dict().items()}
         return fingerprint(save(weights), dump_yaml(self._network.config))
 
-    def enroll(self, *sources: Source) -> Voice:
-        """A voice from one or more recordings of one person speaking alone.
+    def enroll(
+        self, *sources: Source, vad: VAD = "energy", min_speech_s: float = 0.0, like: Voice | None = None
+    ) -> Voice:
+        """A voice from one or more recordings of one person speaking alone, or of one among others.
+
+        Embeddings of several recordings are averaged by their seconds of speech; a recording that sounds unlike the
+        others counts a tenth. What is fed to the network frame by frame is joined in time.
 
         Args:
             sources: paths, or pairs `(waveform, sample_rate)`. Of several channels the loudest is used.
+            vad: what tells speech from pauses: `energy`, or `silero` (needs the package silero-vad).
+            min_speech_s: least speech in all of them together, in seconds.
+            like: a print of the person, of this model: of each recording, the voice that is nearest to it is taken.
 
         Returns:
-            The voice; `voice.save("alice.voice")` keeps it for later.
+            The voice; `voice.quality` says how good the enrollment is, `voice.save("alice.voice")` keeps it for later.
 
         Raises:
             AudioError: a recording is missing, damaged, silent or shorter than 0.1 s.
-            InputError: no source at all.
+            InputError: no source at all; less speech than `min_speech_s`; no such `vad`; with `like`, a model that
+                cannot tell the voices of a recording, or is steered by more than embeddings.
         """
         import torch
 
         if not sources:
             raise InputError("no enrollment was given; at least one recording of the voice is needed")
-        prepared, enrolled_s = [], 0.0
-        for source in sources:
-            recording = read_source(source)
-            waveform = torch.from_numpy(self._enrollment_waveform(recording))[None].to(self.device)
-            lengths = torch.tensor([waveform.shape[1]], device=self.device)
+        heard = [self._hear(source, index, _checked(vad)) for index, source in enumerate(sources, start=1)]
+        if min_speech_s > 0:
+            require_speech(heard, min_speech_s)
+        prepared = [self._prepare(one) for one in heard]
+        chosen: list[Chosen | None] = [None] * len(heard)
+        if like is not None:
+            self._check_print(like)
+            require_voices(self._network, self.name)
+            for i, one in enumerate(heard):
+                require_embeddings(self._network, prepared[i], self.name)
+                voices = hear_voices(self._network, one.waveform, str(self.device))
+                chosen[i] = taken = nearest_voice(voices, like)
+                prepared[i] = with_embedding(prepared[i], voices.embeddings[taken.number - 1])
+        report = partial(examine, self._network, heard, chosen, str(self.device))
+        tensors, enrolled_s = prepared[0], sum(one.duration_s for one in heard)
+        if len(prepared) > 1:
+            quality = report()
             with torch.inference_mode():
-                prepared.append(self._network.prepare(waveform, lengths))
-            enrolled_s += recording.duration_s
-            log.info("enrolled %.1f s of %s", recording.duration_s, recording.name)
-        with torch.inference_mode():
-            tensors = prepared[0] if len(prepared) == 1 else self._network.combine(prepared)
-        return Voice({key: tensor.cpu() for key, tensor in tensors.items()}, self.model_hash, enrolled_s)
+                tensors = self._network.combine(prepared, [one.weight for one in quality.recordings])
+            report = partial(_given, quality)
+        return self._as_voice(tensors, enrolled_s, report)
+
+    def voices(
+        self, source: Source, vad: VAD = "energy", min_speech_s: float = 0.0, prints: bool = True
+    ) -> tuple[HeardVoices, list[Voice]]:
+        """The voices that are heard in a recording, and a print of each.
+
+        Args:
+            source: a path, or a pair `(waveform, sample_rate)`.
+            vad, min_speech_s: as `enroll`.
+            prints: make them; without, any model will do whose encoder hears several voices.
+
+        Returns:
+            What is heard, and the prints in its order (none, where they were not asked for).
+
+        Raises:
+            InputError: the model's encoder hears one voice a recording, or the model is steered by more than
+                embeddings, so that no print can be made; or as `enroll`.
+            AudioError: as `enroll`.
+        """
+        require_voices(self._network, self.name)
+        heard = self._hear(source, 1, _checked(vad))
+        if min_speech_s > 0:
+            require_speech([heard], min_speech_s)
+        found = hear_voices(self._network, heard.waveform, str(self.device))
+        if not prints:
+            return found, []
+        prepared = self._prepare(heard)
+        require_embeddings(self._network, prepared, self.name)
+        made = []
+        for number, embedding in enumerate(found.embeddings, start=1):
+            report = partial(examine, self._network, [heard], [Chosen(len(found), number)], str(self.device))
+            made.append(self._as_voice(with_embedding(prepared, embedding), heard.duration_s, report))
+        return found, made
 
     def extract(self, mixture: Source, voice: Voice) -> Result:
         """The voice out of a recording.
@@ -120,11 +185,7 @@ class Extractor:
             InputError: the voice belongs to another model.
             WesepError: the network returned samples that are not finite.
         """
-        if voice.model_hash != self.model_hash:
-            raise InputError(
-                f"the voice was enrolled with another model (hash {voice.model_hash[:12]}, {self.name} is "
-                f"{self.model_hash[:12]}); enroll it again with this one"
-            )
+        self._check_print(voice)
         recording = read_source(mixture)
         at_model_rate = audio.resample(recording.waveform, recording.sample_rate, self.sample_rate)
         estimate, presence = self._run(at_model_rate, voice)
@@ -141,8 +202,33 @@ class Extractor:
             subtype=recording.subtype,
         )
 
-    def _enrollment_waveform(self, recording: Recording) -> np.ndarray:
-        """The loudest channel at the model's rate, float32 [samples]."""
+    def _prepare(self, heard: Heard) -> dict[str, torch.Tensor]:
+        """What the network keeps of a recording."""
+        import torch
+
+        waveform = torch.from_numpy(heard.waveform)[None].to(self.device)
+        lengths = torch.tensor([waveform.shape[1]], device=self.device)
+        with torch.inference_mode():
+            prepared = self._network.prepare(waveform, lengths)
+        log.info("enrolled %.1f s of %s", heard.duration_s, heard.name)
+        return prepared
+
+    def _as_voice(
+        self, tensors: dict[str, torch.Tensor], enrolled_s: float, report: Callable[[], VoiceQuality]
+    ) -> Voice:
+        return Voice({key: tensor.cpu() for key, tensor in tensors.items()}, self.model_hash, enrolled_s, report)
+
+    def _check_print(self, voice: Voice) -> None:
+        """Refuse a voice that another model enrolled."""
+        if voice.model_hash != self.model_hash:
+            raise InputError(
+                f"the voice was enrolled with another model (hash {voice.model_hash[:12]}, {self.name} is "
+                f"{self.model_hash[:12]}); enroll it again with this one"
+            )
+
+    def _hear(self, source: Source, number: int, vad: VAD) -> Heard:
+        """The loudest channel of a recording, as it was recorded and at the model's rate."""
+        recording = read_source(source)
         if recording.duration_s < MIN_ENROLLMENT_S:
             raise AudioError(
                 f"{recording.name}: lasts {recording.duration_s:.3f} s; an enrollment needs at least "
@@ -152,7 +238,9 @@ class Extractor:
         if energies.max() <= 0.0:
             raise AudioError(f"{recording.name}: is silent; an enrollment needs a recording of the voice")
         channel = recording.waveform[int(energies.argmax())]
-        return np.asarray(audio.resample(channel, recording.sample_rate, self.sample_rate), dtype=np.float32)
+        waveform = np.asarray(audio.resample(channel, recording.sample_rate, self.sample_rate), dtype=np.float32)
+        name = f"recording {number}" if recording.file_format is None else recording.name
+        return Heard(name, waveform, self.sample_rate, channel, recording.duration_s, vad)
 
     def _run(self, mixture: np.ndarray, voice: Voice) -> tuple[np.ndarray, float | None]:
         """The network on each channel; a silent channel stays silent, for there is no voice in it.
@@ -184,6 +272,16 @@ class Extractor:
         frames = max(1, round(PRESENCE_S * self.sample_rate / self._network.backbone.stride))
         surest = logits.float().sigmoid().sort(descending=True).values[:frames]
         return float(surest.mean())
+
+
+def _checked(vad: VAD) -> VAD:
+    if vad not in get_args(VAD):
+        raise InputError(f"vad: is {vad!r}; {' or '.join(get_args(VAD))} is allowed")
+    return vad
+
+
+def _given(quality: VoiceQuality) -> VoiceQuality:
+    return quality
 
 
 def _fit(waveform: np.ndarray, num_samples: int) -> np.ndarray:

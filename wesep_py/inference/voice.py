@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wesep_py.errors import InputError
 from wesep_py.files import atomic_path, check_writable
+from wesep_py.inference.quality import VoiceQuality
 
 if TYPE_CHECKING:
     import torch
@@ -26,11 +29,25 @@ class Voice:
         tensors: what the model's `prepare` made of the enrollment, each with a leading batch axis of 1.
         model_hash: of the model; another model refuses the voice.
         enrolled_s: seconds of audio it was made from.
+        assess: what examines the enrollment, called when `quality` is first asked for.
     """
 
     tensors: dict[str, torch.Tensor]
     model_hash: str
     enrolled_s: float
+    assess: Callable[[], VoiceQuality] | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def quality(self) -> VoiceQuality | None:
+        """How good the enrollment is; `None` for a voice print that does not say.
+
+        A voice fresh from `Extractor.enroll` is examined when this is first asked for, or the voice is saved.
+        """
+        return None if self.assess is None else self.assess()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: with the report, and without the recordings behind it."""
+        return {**self.__dict__, "assess": None, "quality": self.quality}
 
     def save(self, path: str | PathLike[str], overwrite: bool = False) -> Path:
         """Write the voice print (safetensors with a header that names the model).
@@ -53,6 +70,8 @@ class Voice:
             "enrolled_s": json.dumps(self.enrolled_s),
         }
         check_writable(path, overwrite)
+        if self.quality is not None:
+            header["quality"] = json.dumps(self.quality.as_dict())
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
         with atomic_path(path, overwrite) as temporary:
             temporary.write_bytes(save(tensors, header))
@@ -83,4 +102,9 @@ class Voice:
                 f"{path}: has format version {header.get('format_version')}; this program reads "
                 f"version {FORMAT_VERSION}: enroll the voice again"
             )
-        return cls(tensors, header["model_hash"], float(json.loads(header["enrolled_s"])))
+        try:
+            quality = VoiceQuality.from_json(header["quality"]) if "quality" in header else None
+            enrolled_s = float(json.loads(header["enrolled_s"]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{path}: is damaged (its header: {error}); enroll the voice again") from error
+        return cls(tensors, header["model_hash"], enrolled_s, None if quality is None else lambda: quality)

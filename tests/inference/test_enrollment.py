@@ -1,0 +1,189 @@
+"""The report on an enrollment and the weights that follow from it, with tones for voices."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.inference.networks import BandNetwork, PitchEncoder
+from wesep_py import audio
+from wesep_py.errors import InputError
+from wesep_py.extractor import build_network
+from wesep_py.inference import Extractor, Voice, VoiceQuality
+
+RATE = 16000
+
+
+def tone(frequency_hz: float, duration_s: float, amplitude: float = 0.1) -> np.ndarray:
+    """A tone that swells and fades four times a second."""
+    time_s = np.arange(round(duration_s * RATE)) / RATE
+    swell = 0.05 + np.abs(np.sin(2 * np.pi * 2 * time_s))
+    return (amplitude * swell * np.sin(2 * np.pi * frequency_hz * time_s)).astype(np.float32)
+
+
+def enroll(*waveforms: np.ndarray, encoder: PitchEncoder | None = None, **arguments) -> Voice:
+    network = BandNetwork(encoder=encoder or PitchEncoder())
+    return Extractor(network).enroll(*((waveform, RATE) for waveform in waveforms), **arguments)
+
+
+def test_one_voice_raises_no_suspicion():
+    quality = enroll(tone(300, 8.0)).quality
+    assert quality.second_voice is False and quality.coherence > 0.99
+    assert not any("two people" in warning for warning in quality.warnings)
+    (recording,) = quality.recordings
+    assert recording.duration_s == 8.0 and recording.speech_s == pytest.approx(8.0, abs=0.3)
+    assert recording.weight == 1.0 and recording.cosine is None
+
+
+def test_two_voices_in_one_recording_are_suspected():
+    quality = enroll(np.concatenate([tone(300, 4.0), tone(2200, 4.0)])).quality
+    assert quality.second_voice is True
+    assert any("two people seem to speak in recording 1" in warning for warning in quality.warnings)
+
+
+def test_without_an_encoder_it_is_silent_and_says_so():
+    network = BandNetwork()
+    quality = Extractor(network).enroll((np.concatenate([tone(300, 4.0), tone(2200, 4.0)]), RATE)).quality
+    assert quality.second_voice is None and quality.coherence is None
+    assert quality.warnings == []
+    assert "cannot be told: the model has no speaker encoder" in quality.table()
+
+
+def test_a_recording_of_another_voice_is_named_and_counts_a_tenth():
+    voice = enroll(tone(300, 6.0), tone(310, 3.0), tone(2200, 9.0, amplitude=0.9), tone(290, 3.0))
+    assert [one.outlier for one in voice.quality.recordings] == [False, False, True, False]
+    (line,) = [line for line in voice.quality.warnings if "unlike" in line]
+    assert line.startswith("recording 3 sounds unlike the others (cosine 0.0") and line.endswith("the same person?")
+    assert "the others agree at 1.00" in line
+    weights = [one.weight for one in voice.quality.recordings]
+    assert sum(weights) == pytest.approx(1.0)
+    assert weights[0] == pytest.approx(2 * weights[1], rel=0.05)
+    assert weights[2] == pytest.approx(0.15 * weights[0], rel=0.05)
+    levels = [
+        float(np.mean(tone(f, d, a) ** 2)) for f, d, a in ((300, 6, 0.1), (310, 3, 0.1), (2200, 9, 0.9), (290, 3, 0.1))
+    ]
+    assert voice.tensors["0.level"].item() == pytest.approx(float(np.dot(weights, levels)), rel=1e-3)
+
+
+def test_two_recordings_that_differ_are_both_named():
+    quality = enroll(tone(300, 4.0), tone(2200, 4.0)).quality
+    assert quality.unlike and not any(one.outlier for one in quality.recordings)
+    assert any("recording 1 and recording 2 sound unlike each other" in line for line in quality.warnings)
+    assert not enroll(tone(300, 4.0), tone(310, 4.0)).quality.unlike
+
+
+def test_the_encoder_hears_all_windows_at_once_and_no_more_than_it_has_to():
+    encoder = PitchEncoder()
+    enroll(tone(300, 6.0), tone(310, 3.0), encoder=encoder)
+    assert encoder.calls == [(9, RATE)]
+    encoder = PitchEncoder()
+    voice = enroll(tone(300, 90.0), encoder=encoder)
+    assert encoder.calls == []  # nobody has asked yet
+    assert voice.quality is voice.quality
+    assert encoder.calls == [(64, RATE)]
+
+
+def test_short_recordings_are_padded():
+    encoder = PitchEncoder()
+    enroll(tone(300, 2.0), tone(300, 0.4), encoder=encoder)
+    assert encoder.calls == [(3, RATE)]
+
+
+def test_noise_clipping_and_too_little_are_said():
+    rng = np.random.default_rng(0)
+    speech = rng.gamma(0.4, 0.1, 2 * RATE) * rng.choice([-1, 1], 2 * RATE)
+    noisy = (speech + 0.1 * rng.standard_normal(2 * RATE)).astype(np.float32)
+    noisy[: RATE // 20] += tone(200, 0.05, amplitude=8.0)
+    lines = enroll(np.clip(noisy, -1.0, 1.0)).quality.warnings
+    for words in ("sounds noisy (SNR about", "is clipped: record it again", "there are only 2.0 s of speech"):
+        assert any(words in line for line in lines), words
+
+
+def test_too_little_speech_is_refused_where_asked():
+    pause = np.zeros(3 * RATE, np.float32)
+    short = np.concatenate([pause, tone(300, 0.6), pause])
+    with pytest.raises(InputError, match=r"recording 1: 0\.[5-7]\d s of speech; .* at least 1 s"):
+        enroll(short, min_speech_s=1.0)
+    assert enroll(short).quality.speech_s == pytest.approx(0.6, abs=0.1)
+    assert enroll(short, short, min_speech_s=1.0).quality.speech_s == pytest.approx(1.2, abs=0.2)
+    with pytest.raises(InputError, match="the 2 recordings: "):
+        enroll(short, short, min_speech_s=2.0)
+    with pytest.raises(InputError, match="energy or silero"):
+        enroll(short, vad="webrtc")
+
+
+def test_the_report_is_stored_in_the_voice_print(tmp_path: Path):
+    voice = enroll(tone(300, 6.0), tone(310, 3.0), tone(2200, 4.0))
+    back = Voice.load(voice.save(tmp_path / "a.voice"))
+    assert back.quality == voice.quality and back.quality.warnings == voice.quality.warnings
+    assert json.loads(json.dumps(voice.quality.as_dict()))["recordings"][2]["outlier"] is True
+    newer = json.dumps({**voice.quality.as_dict(), "added_later": 1})
+    assert VoiceQuality.from_json(newer) == voice.quality
+
+
+def test_a_voice_travels_to_another_process_with_its_report():
+    voice = enroll(tone(300, 6.0))
+    back = pickle.loads(pickle.dumps(voice))
+    assert back.quality == voice.quality and back.model_hash == voice.model_hash
+
+
+@pytest.mark.parametrize("front_end", ["filterbank", "backbone"])
+def test_a_real_network(front_end: str):
+    torch.manual_seed(0)
+    speaker = {
+        "network": {"name": "ecapa_tdnn", "channels": 16, "frame_dim": 32, "embedding_dim": 8},
+        "front_end": front_end,
+    }
+    network = build_network(
+        {
+            "backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1},
+            "speaker": speaker,
+            "cues": [{"name": "embedding"}, {"name": "tf_map"}],
+        }
+    )
+    extractor = Extractor(network)
+    one, two = (tone(300, 5.0), RATE), (tone(2200, 2.0), RATE)
+    joined, first, second = extractor.enroll(one, two), extractor.enroll(one), extractor.enroll(two)
+    assert joined.quality.coherence is not None and joined.quality.recordings[0].second_voice is not None
+    weights = torch.tensor([recording.weight for recording in joined.quality.recordings])
+    parts = torch.cat([first.tensors["0.embedding"], second.tensors["0.embedding"]])
+    norms = parts.norm(dim=1)
+    expected = (parts / norms[:, None] * weights[:, None]).sum(dim=0) * (norms * weights).sum()
+    torch.testing.assert_close(joined.tensors["0.embedding"][0], expected)
+    frames = [voice.tensors["1.frames"] for voice in (first, second)]
+    assert torch.equal(joined.tensors["1.frames"], torch.cat(frames, dim=-1))
+
+
+@pytest.mark.parametrize("name", ["context", "tf_map", "usef", "listen_first"])
+def test_what_is_joined_in_time_takes_no_notice_of_weights(name: str):
+    torch.manual_seed(0)
+    speaker = {"network": {"name": "ecapa_tdnn", "channels": 16, "frame_dim": 32, "embedding_dim": 8}}
+    network = build_network(
+        {
+            "backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1},
+            "speaker": speaker,
+            "cues": [{"name": name}],
+        }
+    )
+    voice = Extractor(network).enroll((tone(300, 2.0), RATE), (tone(2200, 1.0), RATE))
+    single = [network.prepare(torch.from_numpy(wave)[None]) for wave in (tone(300, 2.0), tone(2200, 1.0))]
+    for key, tensor in network.combine(single).items():
+        torch.testing.assert_close(voice.tensors[key], tensor.detach())
+
+
+def test_real_recordings(shared_data: Path):
+    paths = sorted((shared_data / "speech" / "dev_ls").rglob("*.opus"))[:8]
+    for path in paths:
+        quality = Extractor(BandNetwork()).enroll(path).quality
+        (recording,) = quality.recordings
+        assert recording.name == str(path)
+        assert 0.6 * recording.duration_s < recording.speech_s <= recording.duration_s
+        assert recording.snr_db > 15 and recording.clipped == 0.0 and quality.warnings == []
+        waveform, rate = audio.read(path)
+        loud = np.clip(waveform[0] * 4 / np.abs(waveform).max(), -1, 1)
+        assert Extractor(BandNetwork()).enroll((loud, rate)).quality.clipped > 0.001

@@ -1,0 +1,184 @@
+"""Recordings of an enrollment: examined, and joined into one voice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wesep_py.errors import InputError
+from wesep_py.inference.activity import VAD, speech_mask
+from wesep_py.inference.likeness import SECOND_VOICE, UNLIKE, agreement, coherence, group_likeness, weights_of
+from wesep_py.inference.quality import NO_ENCODER, RecordingQuality, VoiceQuality
+from wesep_py.inference.snr import clipped_share, estimate_snr_db
+from wesep_py.inference.voices import Chosen, encoder_input, hear_voices, tells_voices, told_voices
+
+if TYPE_CHECKING:
+    from wesep_py.extractor import TargetSpeakerExtractor
+
+    Embed = Callable[[Sequence[NDArray[np.float32]]], NDArray[np.float32] | None]
+
+WINDOW_S = 1.0
+"""Windows whose embeddings are compared: short enough for several in an enrollment, long enough to know a voice by."""
+MAX_WINDOWS = 64
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A recording, as it was enrolled.
+
+    Attributes:
+        name: for messages.
+        waveform: `[samples]` at the model's rate.
+        sample_rate: the model's, in Hz.
+        recorded: `[samples]`, the same channel as it was recorded.
+        duration_s: seconds.
+        vad: what tells speech from pauses.
+    """
+
+    name: str
+    waveform: NDArray[np.float32]
+    sample_rate: int
+    recorded: NDArray[np.float32]
+    duration_s: float
+    vad: VAD = "energy"
+
+    @cached_property
+    def mask(self) -> NDArray[np.bool_]:
+        """`[samples]`, true where somebody speaks."""
+        return speech_mask(self.waveform, self.sample_rate, self.vad)
+
+    @property
+    def speech_s(self) -> float:
+        """Seconds of speech."""
+        return float(self.mask.sum()) / self.sample_rate
+
+    def windows(self, most: int) -> list[NDArray[np.float32]]:
+        """Windows of 1 s beside one another, at least half of each speech; else the one with the most.
+
+        Args:
+            most: where there are more, this many, evenly spread.
+        """
+        size = round(WINDOW_S * self.sample_rate)
+        starts = range(0, max(1, len(self.waveform) - size + 1), size)
+        shares = [float(self.mask[at : at + size].mean()) for at in starts]
+        least = min(0.5, max(shares))
+        spoken = [at for at, share in zip(starts, shares, strict=True) if share >= least]
+        if least < 0.5:
+            spoken = spoken[:1]
+        chosen = sorted({round(at) for at in np.linspace(0, len(spoken) - 1, min(most, len(spoken)))})
+        return [self.waveform[spoken[i] : spoken[i] + size] for i in chosen]
+
+
+def require_speech(recordings: Sequence[Heard], min_speech_s: float) -> None:
+    """Refuse an enrollment with less speech than that, in seconds over all recordings.
+
+    Raises:
+        InputError: there is less.
+    """
+    speech_s = sum(one.speech_s for one in recordings)
+    if speech_s < min_speech_s:
+        names = recordings[0].name if len(recordings) == 1 else f"the {len(recordings)} recordings"
+        raise InputError(
+            f"{names}: {speech_s:.2f} s of speech; an enrollment needs at least {min_speech_s:g} s, "
+            "and is better with 5 to 10 s: give a longer recording, or several"
+        )
+
+
+def assess(
+    recordings: Sequence[Heard], embed: Embed, second_voice: float = SECOND_VOICE, unlike: float = UNLIKE
+) -> VoiceQuality:
+    """Examine the recordings of a voice; all windows of all of them go through the encoder together, once.
+
+    Args:
+        recordings: one or more.
+        embed: windows → embeddings `[windows, dim]`, or `None` where the model has no speaker encoder.
+        second_voice: threshold of `likeness.suspect_second_voice`.
+        unlike: threshold of `likeness.agreement`; two recordings alone are unlike each other where their cosine is
+            below this part of the coherence within them.
+    """
+    plain = [
+        RecordingQuality(
+            one.name,
+            one.duration_s,
+            one.speech_s,
+            estimate_snr_db(one.waveform, one.mask, one.sample_rate),
+            clipped_share(one.recorded),
+        )
+        for one in recordings
+    ]
+    vad, durations_s = recordings[0].vad, [one.speech_s for one in recordings]
+    windows = [one.windows(max(4, MAX_WINDOWS // len(recordings))) for one in recordings]
+    embeddings = embed([window for own in windows for window in own])
+    if embeddings is None:
+        shares = weights_of(durations_s, [])
+        told = tuple(replace(one, weight=share) for one, share in zip(plain, shares, strict=True))
+        return VoiceQuality(told, vad, untold=NO_ENCODER)
+    groups = np.split(embeddings, np.cumsum([len(own) for own in windows])[:-1])
+    told = [_of_windows(one, group, second_voice) for one, group in zip(plain, groups, strict=True)]
+    overall = coherence(embeddings) if len(embeddings) > 1 else None
+    if len(told) == 1:
+        return VoiceQuality(tuple(told), vad, overall)
+    means = [(group / np.linalg.norm(group, axis=1, keepdims=True).clip(1e-12)).mean(axis=0) for group in groups]
+    found = agreement(means, durations_s, unlike)
+    shares = weights_of(durations_s, found.outliers)
+    told = [
+        replace(one, cosine=found.cosines[i], others=found.others[i], outlier=i in found.outliers, weight=shares[i])
+        for i, one in enumerate(told)
+    ]
+    within = [one.coherence for one in told if one.coherence is not None]
+    apart = len(told) == 2 and bool(within) and found.cosines[0] < unlike * float(np.mean(within))
+    return VoiceQuality(tuple(told), vad, overall, apart)
+
+
+def examine(
+    network: TargetSpeakerExtractor, recordings: Sequence[Heard], chosen: Sequence[Chosen | None], device: str
+) -> VoiceQuality:
+    """`assess`; where the speaker encoder can tell, with the number of voices that it hears in each recording.
+
+    Args:
+        network: on `device`.
+        recordings: one or more.
+        chosen: which voice of each was taken; `None` where it is not known yet how many there are.
+        device: on which to compute.
+    """
+    quality = assess(recordings, lambda windows: embed_windows(network, windows, device))
+    if not tells_voices(network):
+        return quality
+    counts = [
+        len(hear_voices(network, one.waveform, device)) if taken is None else taken.count
+        for one, taken in zip(recordings, chosen, strict=True)
+    ]
+    return told_voices(quality, counts, chosen)
+
+
+def embed_windows(
+    network: TargetSpeakerExtractor, windows: Sequence[NDArray[np.float32]], device: str
+) -> NDArray[np.float32] | None:
+    """The speaker encoder's embeddings `[windows, dim]` in one pass; `None` where the network has no encoder.
+
+    Each window is brought to the level that the network brings enrollments to.
+    """
+    import torch
+
+    encoder = getattr(network, "encoder", None)
+    if encoder is None:
+        return None
+    with torch.inference_mode():
+        given = encoder_input(network, windows, device)
+        out = encoder.of_features(*given) if encoder.front_end == "backbone" else encoder(*given)
+        return out.embedding.cpu().numpy()
+
+
+def _of_windows(one: RecordingQuality, embeddings: NDArray[np.float32], threshold: float) -> RecordingQuality:
+    likeness = group_likeness(embeddings)
+    return replace(
+        one,
+        coherence=coherence(embeddings) if len(embeddings) > 1 else None,
+        likeness=likeness,
+        second_voice=None if likeness is None else likeness < threshold,
+    )
