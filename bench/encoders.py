@@ -6,7 +6,7 @@
 
 Each encoder is measured in a process of its own, with random weights, and the result appended to `--results`; the same
 command again measures only what is not there yet. Counts take two minutes, times ten on an idle machine. The
-self-supervised ones need the package transformers, and are left out where it is missing.
+self-supervised ones need the package transformers, and are not measured where it is missing.
 """
 
 from __future__ import annotations
@@ -145,8 +145,6 @@ def main() -> None:
     patterns = arguments.blocks or ["*"]
     names = [path.stem for path in (conf_folder() / "speaker").glob("*.yaml")]
     names = sorted((name for name in names if any(fnmatch(name, each) for each in patterns)), key=_natural)
-    if find_spec("transformers") is None:
-        names = [name for name in names if name not in FORMS]
     if not names:
         raise SystemExit(f"no YAML of conf/speaker is called {' or '.join(patterns)}")
     if arguments.write and arguments.blocks:
@@ -173,7 +171,8 @@ def run(names: list[str], arguments: argparse.Namespace) -> dict[tuple[str, str]
         for name in names:
             key = key_of(name, what, arguments.threads)
             result = known.get(json.dumps(key, sort_keys=True))
-            if result is None and not (arguments.no_time and what == "time"):
+            missing = name in FORMS and find_spec("transformers") is None
+            if result is None and not missing and not (arguments.no_time and what == "time"):
                 print(f"{name}: {what}", file=sys.stderr, flush=True)
                 command = [sys.executable, "-m", "bench.encoders", name, "--one", what]
                 command += ["--threads", str(arguments.threads)]

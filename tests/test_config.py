@@ -58,6 +58,19 @@ def test_an_error_names_the_key_and_what_is_allowed(values, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_mapping_in_a_file_includes_too(tmp_path):
+    (tmp_path / "block.yaml").write_text("speaker: {network: {name: a, size: 1}}\n")
+    (tmp_path / "run.yaml").write_text(
+        "optim:\n  lr: ???\nmodel: {include: block.yaml, speaker: {network: {size: 2}}, rate: '${optim.lr}'}\n"
+    )
+    network = {"name": "a", "size": 2}
+    expected = {"optim": {"lr": 3}, "model": {"speaker": {"network": network}, "rate": 3}}
+    assert load_yaml(tmp_path / "run.yaml", ["optim.lr=3"]) == expected
+    (tmp_path / "block.yaml").write_text("deeper: {include: run.yaml}\n")
+    with pytest.raises(ConfigError, match="includes itself"):
+        load_yaml(tmp_path / "run.yaml")
+
+
 def test_includes_lie_beneath_and_overrides_above(tmp_path):
     (tmp_path / "base.yaml").write_text("optim: {lr: 1.0, name: adam}\nseed: 1\n")
     (tmp_path / "run.yaml").write_text("include: base.yaml\noptim: {lr: 0.5}\n")

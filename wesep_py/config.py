@@ -27,7 +27,8 @@ def load_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
 
     Args:
         path: the file. Its key `include: [a.yaml, model/b.yaml]` names files that are merged beneath it, in
-            order; each is looked for beside the file, then among the building blocks shipped in `conf/`.
+            order; each is looked for beside the file, then among the building blocks shipped in `conf/`. A mapping
+            in the file may have one too: what is included lies beneath that mapping.
         overrides: `key.sub=value`, applied last.
 
     Raises:
@@ -220,10 +221,24 @@ def _read(path: Path, parents: tuple[Path, ...]) -> Any:
         raise ConfigError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
     if not OmegaConf.is_dict(own):
         raise ConfigError(f"{path}: holds no mapping of keys to values")
+    return _with_includes(own, path, (*parents, path.resolve()))
+
+
+def _with_includes(own: Any, path: Path, parents: tuple[Path, ...]) -> Any:
+    """The mapping with what it, and each mapping in it, includes laid beneath."""
+    from omegaconf import OmegaConf
+
     includes = own.pop("include", [])
-    if isinstance(includes, str):
-        includes = [includes]
-    layers = [_read(_find(str(name), path), (*parents, path.resolve())) for name in includes]
+    for key in own:
+        if (
+            not OmegaConf.is_missing(own, key)
+            and not OmegaConf.is_interpolation(own, key)
+            and OmegaConf.is_dict(own[key])
+        ):
+            own[key] = _with_includes(own[key], path, parents)
+    layers = [
+        _read(_find(str(name), path), parents) for name in ([includes] if isinstance(includes, str) else includes)
+    ]
     return OmegaConf.merge(*layers, own)
 
 

@@ -118,6 +118,8 @@ class TargetSpeakerExtractor(nn.Module):
                 "a causal backbone needs 'none'"
             )
         self.encoder = build_encoder(config.speaker, config.sample_rate, initialise, self.backbone)
+        if self.encoder is not None and self.encoder.config.self_supervised:
+            self.config["speaker"]["self_supervised"] = to_plain(self.encoder.config.self_supervised)
         for i, cue in enumerate(self.cues):
             try:
                 cue.attach(self.backbone, self.encoder)

@@ -50,7 +50,7 @@ class WesepMel(nn.Module):
             raise ValueError(
                 f"low_hz: is {low_hz}; from 0 to below {sample_rate / 2}, half the sample rate, is allowed"
             )
-        self.num_mel_bins = num_mel_bins
+        self.sample_rate, self.num_mel_bins = sample_rate, num_mel_bins
         filters = _mel_filters(num_mel_bins, self.window_length // 2 + 1, sample_rate, low_hz)
         self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("window", torch.hamming_window(self.window_length), persistent=False)

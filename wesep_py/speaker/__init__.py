@@ -13,6 +13,7 @@ from wesep_py.speaker.redimnet import ReDimNet, ReDimNetStage
 from wesep_py.speaker.repvgg import RepVGG
 from wesep_py.speaker.res2net import Res2Net
 from wesep_py.speaker.resnet import ResNet
+from wesep_py.speaker.self_supervised import SelfSupervised
 from wesep_py.speaker.simam_resnet import SimAMResNet
 from wesep_py.speaker.spex_plus import SpExPlusNetwork
 from wesep_py.speaker.voices import Voices
@@ -30,6 +31,7 @@ __all__ = [
     "RepVGG",
     "Res2Net",
     "ResNet",
+    "SelfSupervised",
     "SimAMResNet",
     "SpExPlusNetwork",
     "SpeakerConfig",

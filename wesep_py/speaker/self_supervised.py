@@ -20,9 +20,10 @@ class SelfSupervised(nn.Module):
     """Hidden states of a self-supervised model `[B, T] → [B, frames, bins]`, summed with learned weights.
 
     The softmax of one weight a hidden state, the first transformer layer's input among them and the last one with the
-    model's final normalisation, says how much each counts (Yang et al., "SUPERB", Interspeech 2021; before ECAPA: Chen et al., "WavLM", JSTSP 2022). A frame is
-    20 ms at the published sizes. Padding does not count, also where the first convolution is normalised over time
-    (`feat_extract_norm: group`): its statistics are those of each waveform's own frames.
+    model's final normalisation, says how much each counts (Yang et al., "SUPERB", Interspeech 2021; before ECAPA: Chen
+    et al., "WavLM", JSTSP 2022). A frame is 20 ms at the published sizes. Padding does not count, also where the first
+    convolution is normalised over time (`feat_extract_norm: group`): its statistics are those of each waveform's own
+    frames.
 
     Models: Chen et al., JSTSP 2022 (WavLM); Baevski et al., NeurIPS 2020 (wav2vec 2.0); Hsu et al., TASLP 2021
     (HuBERT), as the optional package `transformers` builds them. Nothing is ever downloaded.
