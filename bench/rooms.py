@@ -1,92 +1,101 @@
-"""How long a room takes, and how well its decay keeps to the RT60 asked.
+"""How long a room takes, how well its decay keeps to the RT60 asked, and its direct-to-reverberant ratio.
 
-    python bench/rooms.py [--rooms 100] [--compare 10]
+    python bench/rooms.py [--rooms 500] [--compare 50]
 
-For each RT60, rooms of random size with two sources: milliseconds a room (one thread), the median of the measured RT60
-(Schroeder integration, line fit from -5 to -35 dB), and the direct-to-reverberant ratio (DRR) beside that of
-pyroomacoustics' image-source method for the same rooms (absorption by Sabine's formula, so its RT60 is measured, too).
-`--compare 0` does without pyroomacoustics.
+For each RT60, rooms of random size with two sources: milliseconds a room (one thread; once with one microphone, once
+with an array of four), the median of the measured RT60 over that asked (Schroeder integration, T30), and the
+direct-to-reverberant ratio (DRR) beside that of pyroomacoustics' image sources for the same geometry, with absorption
+from the RT60 by Eyring's formula, behind the same 80 Hz high-pass. A shoebox of image sources decays in several
+slopes, so its own T30, in the last column, is longer than the RT60 that its walls were given for. `--compare 0` does
+without pyroomacoustics.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wesep_py.simulation.acoustics import direct_to_reverberant_db, rt60_s
 from wesep_py.simulation.config import RoomConfig
 from wesep_py.simulation.recipe import RoomRecipe
-from wesep_py.simulation.rooms import draw_room, room_responses
+from wesep_py.simulation.rooms import SPEED_OF_SOUND_M_S, draw_room, room_responses
+from wesep_py.simulation.rooms_fra import eyring_absorption, high_pass
+from wesep_py.simulation.rooms_geometric import image_source_order, import_pyroomacoustics
 
 SAMPLE_RATE = 16000
 
 
-def measure_rt60_s(response: NDArray[np.floating], sample_rate: int) -> float:
-    """RT60 in seconds by Schroeder's backward integration (1965), from the slope between -5 and -35 dB (T30)."""
-    energy = np.cumsum(np.asarray(response, dtype=np.float64)[::-1] ** 2)[::-1]
-    decay_db = 10 * np.log10(energy[energy > 0] / energy[0])
-    fitted = np.flatnonzero((decay_db <= -5) & (decay_db >= -35))
-    slope_db, _ = np.polyfit(fitted / sample_rate, decay_db[fitted], 1)
-    return -60 / slope_db
-
-
-def direct_to_reverberant_db(response: NDArray[np.floating], direct_tap: int, sample_rate: int) -> float:
-    """Energy within 2.5 ms of the direct path over all later energy, in dB."""
-    half = round(0.0025 * sample_rate)
-    squared = np.asarray(response, dtype=np.float64) ** 2
-    return float(
-        10 * np.log10(squared[max(direct_tap - half, 0) : direct_tap + half].sum() / squared[direct_tap + half :].sum())
+def image_source_response(room: RoomRecipe) -> tuple[NDArray[np.float64], int]:
+    """The first source's response by pyroomacoustics, and the tap at which its direct path arrives."""
+    pra = import_pyroomacoustics()
+    shoebox = pra.ShoeBox(
+        room.size_m,
+        fs=SAMPLE_RATE,
+        materials=pra.Material(eyring_absorption(room.rt60_s, room.size_m)),
+        max_order=min(image_source_order(room.rt60_s, room.size_m), 100),
     )
-
-
-def image_source_response(room: RoomRecipe, sample_rate: int) -> NDArray[np.floating] | None:
-    """The first source's response by pyroomacoustics; `None` where absorption cannot give the RT60 (Sabine)."""
-    import pyroomacoustics as pra
-
-    try:
-        absorption, order = pra.inverse_sabine(room.rt60_s, room.size_m)
-    except ValueError:
-        return None
-    shoebox = pra.ShoeBox(room.size_m, fs=sample_rate, materials=pra.Material(absorption), max_order=min(order, 60))
     shoebox.add_source(room.sources_m[0])
     shoebox.add_microphone(room.microphone_m)
     shoebox.compute_rir()
-    return shoebox.rir[0][0]
+    lead = pra.constants.get("frac_delay_length") // 2
+    direct_tap = round(lead + room.distances_m[0] / SPEED_OF_SOUND_M_S * SAMPLE_RATE)
+    return high_pass(shoebox.rir[0][0], SAMPLE_RATE), direct_tap
+
+
+def milliseconds(work: Callable[[RoomRecipe], object], rooms: list[RoomRecipe]) -> float:
+    """Median time of the work on a room."""
+    work(rooms[0])
+    took = []
+    for room in rooms:
+        began = time.perf_counter()
+        work(room)
+        took.append(time.perf_counter() - began)
+    return float(np.median(took)) * 1000
+
+
+def with_array(room: RoomRecipe) -> object:
+    """The room's responses at four microphones on a line of 15 cm, towards the middle of the room."""
+    step = 0.05 * np.where(np.array(room.microphone_m) * 2 < np.array(room.size_m), 1, -1) * [1, 0, 0]
+    return room_responses(room, SAMPLE_RATE, np.array(room.microphone_m) + np.arange(4)[:, None] * step)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rooms", type=int, default=100, help="rooms for each RT60 (default 100)")
-    parser.add_argument(
-        "--compare", type=int, default=10, help="of these, how many against pyroomacoustics (default 10)"
-    )
+    parser.add_argument("--rooms", type=int, default=500, help="rooms for each RT60 (default 500)")
+    parser.add_argument("--compare", type=int, default=50, help="how many against pyroomacoustics (default 50)")
     arguments = parser.parse_args()
-    print("| RT60 asked (s) | ms a room | measured (5 % to 95 %) | DRR (dB) | image sources: DRR (dB) | RT60 (s) |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for rt60_s in (0.2, 0.4, 0.6, 0.9):
+    print(
+        "| RT60 asked (s) | ms a room | ms, 4 microphones | measured / asked: median (5 % to 95 %) "
+        "| DRR, image sources (dB) | our DRR - theirs: median | median of the difference's size | their T30 (s) |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for asked_s in (0.2, 0.4, 0.6, 0.9):
         rng = np.random.default_rng(0)
-        config = RoomConfig(rt60_s=(rt60_s, rt60_s))
+        config = RoomConfig(rt60_s=(asked_s, asked_s))
         rooms = [draw_room(rng, config, 2) for _ in range(arguments.rooms)]
-        room_responses(rooms[0], SAMPLE_RATE)
-        began = time.perf_counter()
-        responses = [room_responses(room, SAMPLE_RATE) for room in rooms]
-        took_ms = (time.perf_counter() - began) / len(rooms) * 1000
-        measured = [measure_rt60_s(response.full[0], SAMPLE_RATE) for response in responses]
-        low, median, high = np.percentile(measured, [5, 50, 95])
-        ours, theirs, their_rt60_s = [], [], []
-        for room, response in list(zip(rooms, responses, strict=True))[: arguments.compare]:
-            reference = image_source_response(room, SAMPLE_RATE)
-            if reference is not None:
-                peak = 40 + room.distances_m[0] / 343.0 * SAMPLE_RATE  # pyroomacoustics delays by half its 81-tap sinc
-                their_rt60_s.append(measure_rt60_s(reference[round(peak) :], SAMPLE_RATE))
-                theirs.append(direct_to_reverberant_db(reference, round(peak), SAMPLE_RATE))
+        took_ms = milliseconds(lambda room: room_responses(room, SAMPLE_RATE), rooms[:100])
+        array_ms = milliseconds(with_array, rooms[:20])
+        ratios, ours, theirs, their_rt60_s = [], [], [], []
+        for place, room in enumerate(rooms):
+            response = room_responses(room, SAMPLE_RATE)
+            ratios.append(rt60_s(response.full[0, response.direct_tap :], SAMPLE_RATE) / asked_s)
+            if place < arguments.compare:
+                reference, direct_tap = image_source_response(room)
+                their_rt60_s.append(rt60_s(reference[direct_tap:], SAMPLE_RATE))
+                theirs.append(direct_to_reverberant_db(reference, direct_tap, SAMPLE_RATE))
                 ours.append(direct_to_reverberant_db(response.full[0], response.direct_tap, SAMPLE_RATE))
-        drr = "- | - | -"
+        low, median, high = np.percentile(ratios, [5, 50, 95])
+        drr = "- | - | - | -"
         if ours:
-            drr = f"{np.mean(ours):.1f} | {np.mean(theirs):.1f} | {np.median(their_rt60_s):.2f}"
-        print(f"| {rt60_s} | {took_ms:.1f} | {median:.2f} ({low:.2f} to {high:.2f}) | {drr} |", flush=True)
+            errors = np.array(ours) - np.array(theirs)
+            drr = f"{np.median(theirs):.1f} | {np.median(errors):+.2f} | {np.median(np.abs(errors)):.2f} | "
+            drr += f"{np.nanmedian(their_rt60_s):.2f}"
+        measured = f"{median:.3f} ({low:.2f} to {high:.2f})"
+        print(f"| {asked_s} | {took_ms:.1f} | {array_ms:.1f} | {measured} | {drr} |", flush=True)
 
 
 if __name__ == "__main__":

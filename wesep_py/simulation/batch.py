@@ -100,7 +100,8 @@ def render_tree(
     if len({recipe.mixture_id for recipe in recipes}) < len(recipes):
         raise InputError("two of the recipes have the same seed, epoch and index; leave one out")
     _check_root(recipes, root)
-    layout = TreeLayout(folder, any(recipe.noise is not None for recipe in recipes))
+    has_noise = any(recipe.noise is not None for recipe in recipes)
+    layout = TreeLayout(folder, has_noise, any(recipe.effects for recipe in recipes))
     claim_folder(recipes, folder, overwrite)
     reader = FileReader(rates[0], READER_CACHE_MIB) if reader is None else reader
     done = _map(partial(_render_chunk, layout, reader, root, overwrite), recipes, jobs, on_progress)
@@ -244,10 +245,11 @@ def _begins_with(recipes: Sequence[Recipe], path: Path) -> bool:
 
 def _remove_mixtures(folder: Path, path: Path) -> None:
     """Remove what a tree's own recipes name, and its lists; files that are not of the tree stay."""
-    layout = TreeLayout(folder, has_noise=True)
+    layout = TreeLayout(folder, has_noise=True, has_distortion=True)
     for recipe in read_recipes(path):
         for relative in layout.waveforms(recipe).values():
             (folder / relative).unlink(missing_ok=True)
+        layout.activity(recipe).unlink(missing_ok=True)
     for listing in (*map(layout.metadata, layout.conditions()), folder / MAP_NAME):
         listing.unlink(missing_ok=True)
     for part in folder.iterdir():

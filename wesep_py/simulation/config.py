@@ -3,103 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from wesep_py.errors import nearest
+from wesep_py.simulation.checks import Range, as_weights, check_positive, check_probability, check_range, check_weights
+from wesep_py.simulation.effects_config import EffectsConfig
+from wesep_py.simulation.noise_config import ModulationConfig, NoiseConfig, NoiseGroup
 
-OVERLAPS = ("full", "longest", "partial")
-NOISE_KINDS = ("recording", "coloured", "babble")
+__all__ = [
+    "MAX_SPEAKERS",
+    "OVERLAPS",
+    "ConversationConfig",
+    "EnrollmentConfig",
+    "ModulationConfig",
+    "NoiseConfig",
+    "NoiseGroup",
+    "Range",
+    "RoomConfig",
+    "SimulationConfig",
+]
+
+OVERLAPS = ("full", "longest", "partial", "conversation")
 MAX_SPEAKERS = 4
-
-Range = tuple[float, float]
-
-
-def _check_range(name: str, value: Range, low: float = -math.inf, high: float = math.inf) -> None:
-    if not (low <= value[0] <= value[1] <= high):
-        limits = f"{low:g} ≤ " if low > -math.inf else ""
-        upper = f" ≤ {high:g}" if high < math.inf else ""
-        raise ValueError(f"{name}: is {list(value)}; give [low, high] with {limits}low ≤ high{upper}")
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name}: is {value}; a number above 0 is needed")
-
-
-def _check_probability(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name}: is {value}; a probability between 0 and 1 is needed")
-
-
-def _check_weights(name: str, weights: Mapping[Any, Any], allowed: tuple[Any, ...]) -> dict[Any, float]:
-    """The weights with keys of the allowed kind, or a ValueError that says which entry is wrong."""
-    checked: dict[Any, float] = {}
-    for given, weight in weights.items():
-        known = {str(key): key for key in allowed}
-        if str(given) not in known:
-            raise ValueError(f"{name}: no choice is called {given!r}; {nearest(str(given), known)}")
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-            raise ValueError(f"{name}.{given}: is {weight!r}; a weight of 0 or more is needed")
-        checked[known[str(given)]] = float(weight)
-    if sum(checked.values()) <= 0:
-        raise ValueError(f"{name}: has no weight above 0; give one to at least one of {', '.join(map(str, allowed))}")
-    return checked
-
-
-@dataclass(frozen=True)
-class EnrollmentConfig:
-    """The enrollment that each speaker of a mixture comes with.
-
-    Args:
-        duration_s: range of the length of one stretch. A speaker without a recording that long gives the
-            longest that there is.
-        count: number of stretches, each of another utterance where the speaker has so many; they are joined
-            in time. 0 for mixtures that need no enrollment.
-        level_db: range of the level over active samples, in dB relative to full scale.
-        gap_s: least distance between enrollment and mixture excerpt, where both are from one recording.
-    """
-
-    duration_s: Range = (3.0, 6.0)
-    count: int = 1
-    level_db: Range = (-33.0, -20.0)
-    gap_s: float = 0.5
-
-    def __post_init__(self) -> None:
-        _check_range("duration_s", self.duration_s, low=0.5)
-        _check_range("level_db", self.level_db, high=0.0)
-        if self.count < 0:
-            raise ValueError(f"count: is {self.count}; a whole number of 0 or more is needed")
-        if not 0 <= self.gap_s < math.inf:
-            raise ValueError(f"gap_s: is {self.gap_s}; 0 or more seconds are needed")
-
-
-@dataclass(frozen=True)
-class NoiseConfig:
-    """Noise that is added to the speech.
-
-    Args:
-        probability: share of the mixtures that have noise.
-        snr_db: range of the level of all speech together to that of the noise, both over active samples.
-        kinds: weights of `recording` (cut or looped from the noise recordings given), `coloured` (Gaussian
-            with a sloping spectrum) and `babble` (several other speakers at once).
-        slope_db: range of the spectral slope of coloured noise in dB per octave: 0 white, -3 pink, -6 brown.
-        babble_speakers: range of the number of speakers in babble.
-    """
-
-    probability: float = 0.0
-    snr_db: Range = (0.0, 20.0)
-    kinds: dict[str, float] = field(default_factory=lambda: {"recording": 1.0})
-    slope_db: Range = (-6.0, 0.0)
-    babble_speakers: tuple[int, int] = (4, 8)
-
-    def __post_init__(self) -> None:
-        _check_probability("probability", self.probability)
-        _check_range("snr_db", self.snr_db)
-        _check_range("slope_db", self.slope_db, low=-12.0, high=12.0)
-        _check_range("babble_speakers", self.babble_speakers, low=1, high=32)
-        object.__setattr__(self, "kinds", _check_weights("kinds", self.kinds, NOISE_KINDS))
 
 
 @dataclass(frozen=True)
@@ -113,6 +38,9 @@ class RoomConfig:
         distance_m: range of the distance from source to microphone; shorter where the room is small.
         early_ms: reflections up to this long after the direct path belong to the early part.
         num_reflections: number of virtual sources of each response.
+        bank: folder of a bank (`simulation/make_room_bank.py`), whose rooms are drawn by their measured RT60;
+            null: none.
+        bank_share: share of the rooms that come from the bank; the others are computed.
     """
 
     probability: float = 1.0
@@ -123,16 +51,78 @@ class RoomConfig:
     distance_m: Range = (0.5, 3.0)
     early_ms: float = 50.0
     num_reflections: int = 2048
+    bank: str | None = None
+    bank_share: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_probability("probability", self.probability)
-        _check_range("rt60_s", self.rt60_s, low=0.05, high=3.0)
+        check_probability("probability", self.probability)
+        check_probability("bank_share", self.bank_share)
+        check_range("rt60_s", self.rt60_s, low=0.05, high=3.0)
         for name in ("length_m", "width_m", "height_m"):
-            _check_range(name, getattr(self, name), low=2.0, high=100.0)
-        _check_range("distance_m", self.distance_m, low=0.1, high=50.0)
-        _check_positive("early_ms", self.early_ms)
+            check_range(name, getattr(self, name), low=2.0, high=100.0)
+        check_range("distance_m", self.distance_m, low=0.1, high=50.0)
+        check_positive("early_ms", self.early_ms)
         if not 64 <= self.num_reflections <= 65536:
             raise ValueError(f"num_reflections: is {self.num_reflections}; give 64 to 65536")
+
+
+@dataclass(frozen=True)
+class EnrollmentConfig:
+    """The enrollment that each speaker of a mixture comes with.
+
+    Args:
+        duration_s: range of the length of one stretch. A speaker without a recording that long gives the
+            longest that there is.
+        count: number of stretches, each of another utterance where the speaker has so many; they are joined
+            in time. 0 for mixtures that need no enrollment.
+        level_db: range of the level over active samples, in dB relative to full scale.
+        gap_s: least distance between enrollment and mixture excerpt, where both are from one recording.
+        room: rooms in which enrollments were recorded; null: none.
+        noise: noise under enrollments; null: none.
+        effects: what happens to enrollments after that; null: nothing.
+    """
+
+    duration_s: Range = (3.0, 6.0)
+    count: int = 1
+    level_db: Range = (-33.0, -20.0)
+    gap_s: float = 0.5
+    room: RoomConfig | None = None
+    noise: NoiseConfig | None = None
+    effects: EffectsConfig | None = None
+
+    def __post_init__(self) -> None:
+        check_range("duration_s", self.duration_s, low=0.5)
+        check_range("level_db", self.level_db, high=0.0)
+        if self.count < 0:
+            raise ValueError(f"count: is {self.count}; a whole number of 0 or more is needed")
+        if not 0 <= self.gap_s < math.inf:
+            raise ValueError(f"gap_s: is {self.gap_s}; 0 or more seconds are needed")
+
+    @property
+    def is_augmented(self) -> bool:
+        """Whether anything may happen to enrollments."""
+        return not (self.room is None and self.noise is None and self.effects is None)
+
+
+@dataclass(frozen=True)
+class ConversationConfig:
+    """How people take turns, for the overlap `conversation`.
+
+    Args:
+        turn_s: range of the length of a turn.
+        pause_s: range of the silence between two turns that do not overlap.
+        max_turns: in a mixture; null: as many as its length holds. Needed where mixtures have no given length.
+    """
+
+    turn_s: Range = (1.0, 4.0)
+    pause_s: Range = (0.1, 1.5)
+    max_turns: int | None = None
+
+    def __post_init__(self) -> None:
+        check_range("turn_s", self.turn_s, low=0.5)
+        check_range("pause_s", self.pause_s, low=0.0)
+        if self.max_turns is not None and self.max_turns < MAX_SPEAKERS:
+            raise ValueError(f"max_turns: is {self.max_turns}; give {MAX_SPEAKERS} or more, so that everybody speaks")
 
 
 @dataclass(frozen=True)
@@ -145,8 +135,15 @@ class SimulationConfig:
         num_speakers: a number, or weights of the numbers 1 to 4.
         overlap: a kind, or weights of the kinds. `full`: everybody speaks from start to end (LibriMix's
             "min"); `longest`: one speaks all along, the others part of it ("max"); `partial`: one after the
-            other, each starting before the one before ends.
-        overlap_ratio: range for `partial`: overlapped length / length of the shorter of two neighbours.
+            other, each starting before the one before ends; `conversation`: people take turns.
+        overlap_ratio: range. For `partial`: overlapped length / length of the shorter of two neighbours. For
+            `conversation`: time in which two or more speak / time in which anybody speaks (Chen et al.,
+            "Continuous speech separation: dataset and analysis", 2020), over active samples.
+        overlap_measure: for `partial`, how long something is: all of the `excerpt`, or its `activity` (its
+            active samples, so that pauses do not count). With `activity` and in conversations, the ratio that
+            is reached is within 0.02 of the one drawn, or everything is drawn again.
+        edge_s: range of the silence before the first and, by itself, after the last speaker.
+        absent_probability: share of the mixtures in which the voice that is asked for is not.
         sir_db: range of the level of the target to each interferer, over active samples; positive: target
             louder.
         level_db: range of the level of the mixture over active samples, in dB relative to full scale.
@@ -155,9 +152,13 @@ class SimulationConfig:
         min_source_s: shortest excerpt of a source where its length is drawn.
         noise: noise; null: none.
         room: rooms; null: none.
-        target: what is to be extracted: `dry` (the source as recorded, in time with the direct path), `early`
-            (direct path and early reflections), or `full` (all that arrives: the image).
+        target: what is to be extracted: `dry` (the source as recorded, in time with the direct path), `direct`
+            (the direct path), `early` (direct path and early reflections), or `full` (all that arrives: the
+            image).
         enrollment: the enrollments.
+        conversation: how people take turns.
+        source_effects: what happens to each speaker before the room: images and targets hold it.
+        mixture_effects: what happens to the mixture: its `distortion` holds it.
 
     Raises:
         ValueError: a value out of its range; one line that names the key.
@@ -170,32 +171,44 @@ class SimulationConfig:
     num_speakers: int | dict[int, float] = 2
     overlap: str | dict[str, float] = "full"
     overlap_ratio: Range = (0.2, 0.8)
+    overlap_measure: Literal["excerpt", "activity"] = "excerpt"
+    edge_s: Range = (0.0, 0.0)
+    absent_probability: float = 0.0
     sir_db: Range = (-5.0, 5.0)
     level_db: Range = (-33.0, -20.0)
     peak: float = 0.9
     min_source_s: float = 1.0
     noise: NoiseConfig | None = None
     room: RoomConfig | None = None
-    target: Literal["dry", "early", "full"] = "full"
+    target: Literal["dry", "direct", "early", "full"] = "full"
     enrollment: EnrollmentConfig = field(default_factory=EnrollmentConfig)
+    conversation: ConversationConfig = field(default_factory=ConversationConfig)
+    source_effects: EffectsConfig | None = None
+    mixture_effects: EffectsConfig | None = None
 
     def __post_init__(self) -> None:
-        speakers, overlap = self.num_speakers, self.overlap
-        speakers = speakers if isinstance(speakers, Mapping) else {speakers: 1.0}
-        overlap = overlap if isinstance(overlap, Mapping) else {overlap: 1.0}
         counts = tuple(range(1, MAX_SPEAKERS + 1))
-        object.__setattr__(self, "num_speakers", _check_weights("num_speakers", speakers, counts))
-        object.__setattr__(self, "overlap", _check_weights("overlap", overlap, OVERLAPS))
+        speakers = check_weights("num_speakers", as_weights(self.num_speakers), counts)
+        object.__setattr__(self, "num_speakers", speakers)
+        object.__setattr__(self, "overlap", check_weights("overlap", as_weights(self.overlap), OVERLAPS))
         if self.duration_s is not None:
-            _check_positive("duration_s", self.duration_s)
-        _check_range("overlap_ratio", self.overlap_ratio, low=0.0, high=1.0)
-        _check_range("sir_db", self.sir_db)
-        _check_range("level_db", self.level_db, high=0.0)
-        _check_positive("min_source_s", self.min_source_s)
+            check_positive("duration_s", self.duration_s)
+        check_range("overlap_ratio", self.overlap_ratio, low=0.0, high=1.0)
+        check_range("sir_db", self.sir_db)
+        check_range("level_db", self.level_db, high=0.0)
+        check_positive("min_source_s", self.min_source_s)
         if self.duration_s is not None and self.min_source_s > self.duration_s:
             raise ValueError(f"min_source_s: is {self.min_source_s}; give at most duration_s, {self.duration_s}")
         if not 0 < self.peak <= 1:
             raise ValueError(f"peak: is {self.peak}; a value above 0 and up to 1 is needed")
+        check_range("edge_s", self.edge_s, low=0.0)
+        if self.duration_s is not None and self.duration_s < 2 * self.edge_s[1] + self.min_source_s:
+            raise ValueError(f"edge_s: is {list(self.edge_s)}; leave min_source_s of duration_s between the edges")
+        check_probability("absent_probability", self.absent_probability)
+        if self.absent_probability > 0 and self.enrollment.count < 1:
+            raise ValueError("absent_probability: is above 0 and enrollment.count 0; an absent voice needs one, give 1")
+        if self.duration_s is None and self.conversation.max_turns is None and self.overlap_weights.get("conversation"):
+            raise ValueError("conversation.max_turns: is null; give a number, or duration_s, so that mixtures end")
 
     @property
     def speaker_weights(self) -> dict[int, float]:

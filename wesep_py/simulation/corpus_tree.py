@@ -3,12 +3,14 @@
     DIR/mix_clean/ID.wav, mix_both/ID.wav     the mixture without and with noise
     DIR/s1/ID.wav, s2/ID.wav, …, noise/ID.wav the images and the noise: they sum to mix_both
     DIR/s1_early/ID.wav, … (or s1_dry)        the targets, where they are not the images
-    DIR/enrollment/ID_s1.wav, …               an enrollment for each source
+    DIR/distortion/ID.wav                     what effects on the mixture added; only if any mixture has such effects
+    DIR/enrollment/ID_s1.wav, …               an enrollment for each source (ID_absent.wav: of an absent voice)
+    DIR/activity/ID.rttm                      who speaks when
     DIR/mixture_mix_clean.csv, …_mix_both.csv metadata, paths relative to DIR
     DIR/map_mixture2enrollment                a trial for each source of each mixture
     DIR/recipes.jsonl                         what it was rendered from
 
-All wav files are 32-bit float. Without noise in any mixture there is no `mix_both` and no `noise`.
+All wav files are 32-bit float. Without noise and effects in any mixture there is no `mix_both` and no `noise`.
 """
 
 from __future__ import annotations
@@ -23,13 +25,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py.audio.writer import write
+from wesep_py.corpus.trials import ABSENT
 from wesep_py.files import write_text
 from wesep_py.simulation.recipe import Recipe
-from wesep_py.simulation.render import Sample
+from wesep_py.simulation.render import ACTIVITY_RATE_HZ, Sample
 
 RECIPES_NAME = "recipes.jsonl"
 MAP_NAME = "map_mixture2enrollment"
 ENROLLMENT_FOLDER = "enrollment"
+ACTIVITY_FOLDER = "activity"
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,16 @@ class TreeLayout:
     Args:
         folder: the tree's root.
         has_noise: whether any of its mixtures has noise.
+        has_distortion: whether any of its mixtures goes through effects.
     """
 
     folder: Path
     has_noise: bool
+    has_distortion: bool = False
 
     def conditions(self) -> list[str]:
         """The folders of mixtures."""
-        return ["mix_clean", "mix_both"] if self.has_noise else ["mix_clean"]
+        return ["mix_clean", "mix_both"] if self.has_noise or self.has_distortion else ["mix_clean"]
 
     def metadata(self, condition: str) -> Path:
         """The metadata CSV of the mixtures in folder `condition`."""
@@ -59,7 +65,7 @@ class TreeLayout:
         's1/0000-0000000-seed0.wav'
         """
         name = f"{recipe.mixture_id}.wav"
-        parts = self.conditions() + (["noise"] if self.has_noise else [])
+        parts = self.conditions() + ["noise"] * self.has_noise + ["distortion"] * self.has_distortion
         for k in range(1, len(recipe.sources) + 1):
             parts.append(f"s{k}")
             if recipe.target_kind != "full":
@@ -67,7 +73,13 @@ class TreeLayout:
         paths = {part: f"{part}/{name}" for part in parts}
         for k in range(1, len(recipe.sources) + 1):
             paths[f"enrollment{k}"] = f"{ENROLLMENT_FOLDER}/{recipe.mixture_id}_s{k}.wav"
+        if recipe.absent is not None:
+            paths["absent"] = f"{ENROLLMENT_FOLDER}/{recipe.mixture_id}_absent.wav"
         return paths
+
+    def activity(self, recipe: Recipe) -> Path:
+        """The file that says who speaks when, in a mixture."""
+        return self.folder / ACTIVITY_FOLDER / f"{recipe.mixture_id}.rttm"
 
 
 def write_sample(sample: Sample, layout: TreeLayout, overwrite: bool = False) -> None:
@@ -85,11 +97,28 @@ def write_sample(sample: Sample, layout: TreeLayout, overwrite: bool = False) ->
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, waveforms[part], sample.recipe.sample_rate, overwrite=True)
+    rttm = layout.activity(sample.recipe)
+    if overwrite or not rttm.exists():
+        rttm.parent.mkdir(parents=True, exist_ok=True)
+        write_text(rttm, activity_rttm(sample))
 
 
 def is_written(recipe: Recipe, layout: TreeLayout) -> bool:
     """Whether all files of a mixture are there. (They are written atomically: what is there is whole.)"""
-    return all((layout.folder / relative).is_file() for relative in layout.waveforms(recipe).values())
+    waveforms = (layout.folder / relative for relative in layout.waveforms(recipe).values())
+    return all(path.is_file() for path in (*waveforms, layout.activity(recipe)))
+
+
+def activity_rttm(sample: Sample) -> str:
+    """Who speaks when, as Rich Transcription Time Marked lines: one for each stretch without a pause, in order."""
+    lines = []
+    for source, active in zip(sample.recipe.sources, sample.activity, strict=True):
+        edges = np.flatnonzero(np.diff(active.astype(np.int8), prepend=0, append=0)) / ACTIVITY_RATE_HZ
+        for start_s, stop_s in edges.reshape(-1, 2):
+            name, who = sample.recipe.mixture_id, source.speaker_id
+            line = f"SPEAKER {name} 1 {start_s:.2f} {stop_s - start_s:.2f} <NA> <NA> {who} <NA> <NA>\n"
+            lines.append((start_s, line))
+    return "".join(line for _, line in sorted(lines))
 
 
 def write_lists(recipes: Sequence[Recipe], layout: TreeLayout) -> None:
@@ -107,12 +136,17 @@ def write_lists(recipes: Sequence[Recipe], layout: TreeLayout) -> None:
         paths = layout.waveforms(recipe)
         for k, source in enumerate(recipe.sources, start=1):
             lines.append(f"{recipe.mixture_id} {source.excerpt.utterance.utterance_id} {paths[f'enrollment{k}']}\n")
+        if recipe.absent is not None:
+            lines.append(f"{recipe.mixture_id} {ABSENT} {paths['absent']}\n")
     write_text(layout.folder / MAP_NAME, "".join(lines))
 
 
 def _waveforms(sample: Sample, layout: TreeLayout) -> dict[str, NDArray[np.float32]]:
     clean = sample.images.sum(axis=0)
-    waveforms = {"mix_clean": clean, "mix_both": sample.mixture, "noise": sample.noise}
+    waveforms = {"mix_clean": clean, "mix_both": sample.mixture}
+    waveforms |= {"noise": sample.noise, "distortion": sample.distortion}
+    if sample.absent_enrollment is not None:
+        waveforms["absent"] = sample.absent_enrollment
     kind = sample.recipe.target_kind
     for k, (image, target) in enumerate(zip(sample.images, sample.targets, strict=True), start=1):
         waveforms[f"s{k}"] = image
@@ -126,7 +160,7 @@ def _metadata(recipes: Sequence[Recipe], layout: TreeLayout, condition: str) -> 
     most = max((len(recipe.sources) for recipe in recipes), default=0)
     numbers = range(1, most + 1)
     columns = ["mixture_ID", "mixture_path", *(f"source_{k}_path" for k in numbers)]
-    columns += ["noise_path"] if condition == "mix_both" else []
+    columns += ["noise_path"] if condition == "mix_both" and layout.has_noise else []
     columns += ["length", *(f"source_{k}_utterance_id" for k in numbers), *(f"source_{k}_speaker_id" for k in numbers)]
     text = io.StringIO()
     table = csv.DictWriter(text, columns, restval="", lineterminator="\n", extrasaction="ignore")

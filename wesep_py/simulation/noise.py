@@ -1,4 +1,4 @@
-"""Noise under the speech: recordings cut or looped, coloured Gaussian noise, babble."""
+"""Noise under the speech: recordings cut or looped, coloured Gaussian noise, babble; its level may swing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py.corpus.reader import Reader
-from wesep_py.simulation.recipe import NoiseRecipe, Stretch
+from wesep_py.simulation.recipe_parts import Modulation, NoiseRecipe, Stretch
 
 # A spectrum that slopes forever would put all power of brown noise at the lowest frequencies, unheard: flat
 # below.
@@ -22,13 +22,26 @@ def render_noise(recipe: NoiseRecipe, num_samples: int, reader: Reader) -> NDArr
         reader: knows the recipe's recordings.
     """
     if recipe.kind == "coloured":
-        return coloured_noise(num_samples, reader.sample_rate, recipe.slope_db, recipe.seed)
-    noise = read_looped(recipe.stretches[0], reader)
+        noise = coloured_noise(num_samples, reader.sample_rate, recipe.slope_db, recipe.seed)
+    else:
+        noise = read_looped(recipe.stretches[0], reader)
     if recipe.kind == "babble":
         noise = noise * np.float32(recipe.stretches[0].gain)
         for stretch in recipe.stretches[1:]:
             noise += read_looped(stretch, reader) * np.float32(stretch.gain)
+    if recipe.modulation is not None:
+        noise = noise * modulation_gains(recipe.modulation, num_samples, reader.sample_rate)
     return noise
+
+
+def modulation_gains(modulation: Modulation, num_samples: int, sample_rate: int) -> NDArray[np.float32]:
+    """The linear gain of each sample of a noise whose level swings.
+
+    >>> modulation_gains(Modulation(rate_hz=1.0, depth_db=20.0, phase=0.0), 4, 4).round(2)
+    array([1.  , 3.16, 1.  , 0.32], dtype=float32)
+    """
+    angle = 2 * np.pi * modulation.rate_hz * np.arange(num_samples) / sample_rate + modulation.phase
+    return (10.0 ** (modulation.depth_db / 2 * np.sin(angle) / 20)).astype(np.float32)
 
 
 def read_looped(stretch: Stretch, reader: Reader) -> NDArray[np.float32]:

@@ -13,104 +13,40 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wesep_py.config import construct, to_plain
-from wesep_py.corpus.utterance import Utterance
 from wesep_py.errors import InputError
 from wesep_py.files import atomic_path
+from wesep_py.simulation.effects import Effect
+from wesep_py.simulation.recipe_parts import (
+    AbsentVoice,
+    Augmentation,
+    Modulation,
+    NoiseRecipe,
+    Point,
+    RoomRecipe,
+    SourceRecipe,
+    Stretch,
+    Turn,
+)
+from wesep_py.simulation.room_bank import BankRoomRecipe
+
+__all__ = [
+    "FORMAT_VERSION",
+    "AbsentVoice",
+    "Augmentation",
+    "BankRoomRecipe",
+    "Modulation",
+    "NoiseRecipe",
+    "Point",
+    "Recipe",
+    "RoomRecipe",
+    "SourceRecipe",
+    "Stretch",
+    "Turn",
+    "read_recipes",
+    "write_recipes",
+]
 
 FORMAT_VERSION = 1
-
-Point = tuple[float, float, float]
-
-
-@dataclasses.dataclass(frozen=True)
-class Stretch:
-    """A piece of an utterance: `num_samples` from sample `start` on, times `gain`."""
-
-    utterance: Utterance
-    start: int
-    num_samples: int
-    gain: float = 1.0
-
-    @property
-    def stop(self) -> int:
-        """The sample after the last."""
-        return self.start + self.num_samples
-
-
-@dataclasses.dataclass(frozen=True)
-class SourceRecipe:
-    """One speaker of a mixture.
-
-    Args:
-        excerpt: what the speaker says, and how loud.
-        offset: sample of the mixture at which the excerpt begins.
-        enrollments: stretches of the same voice that share no sample with the excerpt; joined in time.
-    """
-
-    excerpt: Stretch
-    offset: int
-    enrollments: tuple[Stretch, ...]
-
-    @property
-    def speaker_id(self) -> str:
-        """Who speaks."""
-        return self.excerpt.utterance.speaker_id
-
-
-@dataclasses.dataclass(frozen=True)
-class NoiseRecipe:
-    """The noise of a mixture.
-
-    Args:
-        kind: `recording` (one stretch, whose utterance is looped where it ends), `babble` (one stretch a
-            speaker, likewise looped, each brought to the same level by its own gain), or `coloured`.
-        gain: linear factor of the whole noise.
-        stretches: the recordings; none for `coloured`. Their `num_samples` is the mixture's.
-        slope_db: spectral slope of coloured noise in dB per octave.
-        seed: of coloured noise's random numbers.
-    """
-
-    kind: Literal["recording", "coloured", "babble"]
-    gain: float = 1.0
-    stretches: tuple[Stretch, ...] = ()
-    slope_db: float = 0.0
-    seed: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class RoomRecipe:
-    """A shoebox room, one microphone, and a place for every source of the mixture.
-
-    Args:
-        size_m: length, width, height.
-        rt60_s: time in which the reverberation falls by 60 dB.
-        microphone_m: position of the microphone.
-        sources_m: position of each source, in the order of the mixture's sources.
-        num_reflections: number of virtual sources of each response.
-        early_ms: the early part reaches from 6 ms before the direct path to this long after it.
-        seed: of the virtual sources' random numbers.
-    """
-
-    size_m: Point
-    rt60_s: float
-    microphone_m: Point
-    sources_m: tuple[Point, ...]
-    num_reflections: int
-    early_ms: float
-    seed: int
-
-    @property
-    def volume_m3(self) -> float:
-        """Volume in cubic metres."""
-        return self.size_m[0] * self.size_m[1] * self.size_m[2]
-
-    @property
-    def distances_m(self) -> tuple[float, ...]:
-        """Distance of each source to the microphone."""
-        return tuple(
-            sum((s - m) ** 2 for s, m in zip(source, self.microphone_m, strict=True)) ** 0.5
-            for source in self.sources_m
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,15 +59,24 @@ class Recipe:
         sample_rate: in Hz; positions and lengths count samples at this rate.
         num_samples: length of the mixture.
         sources: the speakers, all different.
-        target: which source the drawn levels are relative to. Every source comes with what a target needs.
-        target_kind: `dry`, `early` or `full`: see `SimulationConfig.target`.
-        overlap: `full`, `longest` or `partial`.
-        overlap_ratio: as drawn for `partial`, else `None`.
-        sir_db: level of the target to each source, over active samples; 0 for the target itself.
+        target: which source is asked for; every source comes with what a target needs. `None`: `absent` is.
+        target_kind: `dry`, `direct`, `early` or `full`: see `SimulationConfig.target`.
+        overlap: `full`, `longest`, `partial` or `conversation`.
+        overlap_ratio: as drawn for `partial` and `conversation`, else `None`.
+        sir_db: level of the reference (the target, or the first source where it is absent) to each source, over
+            active samples; 0 for the reference itself.
         snr_db: level of all speech to the noise, over active samples, or `None` without noise.
         noise: the noise, or `None`.
         room: the room, or `None`.
+        further_noises: what is added besides `noise`.
+        absent: the voice that is asked for, where it is not in the mixture.
+        effects: what happens to the mixture; a drifting level to all of its parts together.
+        peak: largest absolute sample of the mixture after the effects; all parts are scaled down together where
+            it is exceeded. `None`: no limit.
         version: of this format.
+
+    Raises:
+        ValueError: neither a target nor an absent voice, or both.
     """
 
     seed: int
@@ -141,15 +86,33 @@ class Recipe:
     sample_rate: int
     num_samples: int
     sources: tuple[SourceRecipe, ...]
-    target: int
-    target_kind: Literal["dry", "early", "full"] = "full"
-    overlap: Literal["full", "longest", "partial"] = "full"
+    target: int | None = None
+    target_kind: Literal["dry", "direct", "early", "full"] = "full"
+    overlap: Literal["full", "longest", "partial", "conversation"] = "full"
     overlap_ratio: float | None = None
     sir_db: tuple[float, ...] = ()
     snr_db: float | None = None
     noise: NoiseRecipe | None = None
-    room: RoomRecipe | None = None
+    room: RoomRecipe | BankRoomRecipe | None = None
+    further_noises: tuple[NoiseRecipe, ...] = ()
+    absent: AbsentVoice | None = None
+    effects: tuple[Effect, ...] = ()
+    peak: float | None = None
     version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if (self.target is None) == (self.absent is None):
+            raise ValueError("target: either a source's number or an absent voice is needed, and not both")
+
+    @property
+    def noises(self) -> tuple[NoiseRecipe, ...]:
+        """All that is added to the speech."""
+        return () if self.noise is None else (self.noise, *self.further_noises)
+
+    @property
+    def reference(self) -> int:
+        """The source to which levels are relative: the target, or the first where it is absent."""
+        return 0 if self.target is None else self.target
 
     @property
     def mixture_id(self) -> str:
@@ -157,8 +120,8 @@ class Recipe:
         return f"{self.epoch:04d}-{self.index:07d}-seed{self.seed}"
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON; what is not known of an utterance is left out."""
-        return _without_none(to_plain(self))
+        """As plain values for JSON; what is not known, or empty, is left out."""
+        return _without_empty(to_plain(self))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:
@@ -213,7 +176,8 @@ def write_recipes(recipes: Iterable[Recipe], path: str | Path, overwrite: bool =
     return count
 
 
-def _without_none(value: Any) -> Any:
+def _without_empty(value: Any) -> Any:
+    """Every empty value of a recipe is its default; so recipes without the newer parts stay as they were."""
     if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
-    return [_without_none(item) for item in value] if isinstance(value, list) else value
+        return {key: _without_empty(item) for key, item in value.items() if item is not None and item != []}
+    return [_without_empty(item) for item in value] if isinstance(value, list) else value

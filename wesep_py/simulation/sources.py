@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from wesep_py.corpus import FileReader, Reader, find_noises, read_speech
-from wesep_py.simulation.config import SimulationConfig
+from wesep_py.corpus import Reader, find_noises, read_speech
+from wesep_py.corpus.stores import locate, reader_of
+from wesep_py.simulation.config import RoomConfig, SimulationConfig
 from wesep_py.simulation.draw import Simulator
 
 
@@ -62,5 +63,18 @@ def make_simulator(config: CorpusConfig, reader: Reader | None = None) -> Simula
     root = None if config.root is None else Path(config.root)
     utterances = read_speech(config.speech, root)
     noises = find_noises(config.noise, Path.cwd() if root is None else root)
-    reader = FileReader(config.sample_rate) if reader is None else reader
-    return Simulator(config.simulation, utterances, noises, reader, config.seed)
+    if reader is None:
+        base = Path.cwd() if root is None else root
+        reader = reader_of([locate(name, base) for name in (*config.speech, *config.noise)], config.sample_rate)
+    simulation = config.simulation if root is None else _with_banks_in(root, config.simulation)
+    return Simulator(simulation, utterances, noises, reader, config.seed)
+
+
+def _with_banks_in(root: Path, config: SimulationConfig) -> SimulationConfig:
+    """The configuration with room banks relative to the root."""
+
+    def place(room: RoomConfig | None) -> RoomConfig | None:
+        return room if room is None or room.bank is None else replace(room, bank=str(root / room.bank))
+
+    enrollment = replace(config.enrollment, room=place(config.enrollment.room))
+    return replace(config, room=place(config.room), enrollment=enrollment)

@@ -12,11 +12,23 @@ from wesep_py.corpus.reader import Reader
 from wesep_py.corpus.utterance import Utterance
 from wesep_py.errors import InputError
 from wesep_py.simulation.config import EnrollmentConfig
-from wesep_py.simulation.recipe import Stretch
+from wesep_py.simulation.recipe_parts import Stretch
 
 # Nothing shorter is taken from an utterance that has to give both excerpt and enrollment, nor as an
 # enrollment while there is something longer: less does not say much about a voice.
 MIN_STRETCH_S = 1.0
+
+
+# A speaker whose stretches are silent this often in a row makes way for others.
+MAX_ATTEMPTS_OF_A_SPEAKER = 10
+
+
+class Unusable(Exception):
+    """What was drawn cannot be used, and why."""
+
+
+def too_short(speaker_id: str) -> str:
+    return f"an utterance of {speaker_id!r} is too short to give both excerpt and enrollment"
 
 
 @dataclass(frozen=True)
@@ -96,6 +108,41 @@ class Voices:
         start = int(rng.integers(available - length + 1))
         return Stretch(utterance, start, length), self._draw_enrollments(others, reader, rng)
 
+    def draw_turns(
+        self, speaker_id: str, lengths: Sequence[int], reader: Reader, rng: np.random.Generator
+    ) -> tuple[list[Stretch], tuple[Stretch, ...]] | None:
+        """Several excerpts of one speaker, and enrollments that share no sample with any of them.
+
+        Args:
+            speaker_id: one of `speaker_ids`.
+            lengths: wanted of each excerpt, in samples; shorter where an utterance ends.
+            reader: tells the lengths of utterances.
+            rng: what is drawn comes from here.
+
+        Returns:
+            The excerpts, each of another utterance while there is one that has not been used, and the enrollments.
+            Fewer excerpts where a speaker has nothing that is apart from the enrollments. `None` as `draw`.
+        """
+        drawn = self.draw(speaker_id, lengths[0], reader, rng)
+        if drawn is None:
+            return None
+        first, enrollments = drawn
+        speaker = self._speakers[speaker_id]
+        introducing = [stretch.utterance for stretch in enrollments]
+        apart = [u for u in speaker.utterances if all(self._is_apart(speaker, u, other) for other in introducing)]
+        apart = [utterance for utterance in apart if utterance.duration_s >= MIN_STRETCH_S]
+        excerpts = [first]
+        unused: list[Utterance] = [utterance for utterance in apart if utterance is not first.utterance]
+        for wanted in lengths[1:]:
+            unused = unused or list(apart)
+            if not unused:
+                break
+            utterance = unused.pop(int(rng.integers(len(unused))))
+            available = reader.length(utterance)
+            length = min(wanted, available)
+            excerpts.append(Stretch(utterance, int(rng.integers(available - length + 1)), length))
+        return excerpts, enrollments
+
     def draw_stretch(self, speaker_id: str, num_samples: int, reader: Reader, rng: np.random.Generator) -> Stretch:
         """A stretch of one speaker from a drawn start on, without enrollment; it may reach past the utterance's end."""
         speaker = self._speakers[speaker_id]
@@ -139,19 +186,21 @@ class Voices:
 
     def _others(self, speaker: _Speaker, utterance: Utterance) -> list[Utterance]:
         """What may introduce the voice: other recordings, and stretches of this file well apart from `utterance`."""
-        gap_s = self._enrollment.gap_s
         return [
             other
             for other in speaker.utterances
-            if other.duration_s >= MIN_STRETCH_S
-            and other is not utterance
-            and (
-                speaker.separate
-                or other.path != utterance.path
-                or other.start_s >= utterance.stop_s + gap_s
-                or other.stop_s + gap_s <= utterance.start_s
-            )
+            if other.duration_s >= MIN_STRETCH_S and self._is_apart(speaker, other, utterance)
         ]
+
+    def _is_apart(self, speaker: _Speaker, one: Utterance, other: Utterance) -> bool:
+        """Whether two utterances come from different files, or from one with the gap between them."""
+        gap_s = self._enrollment.gap_s
+        return one is not other and (
+            speaker.separate
+            or one.path != other.path
+            or one.start_s >= other.stop_s + gap_s
+            or one.stop_s + gap_s <= other.start_s
+        )
 
     def _gives_both(self, own: list[Utterance], durations_s: np.ndarray) -> bool:
         if self._enrollment.count == 0:

@@ -1,0 +1,91 @@
+"""Which effects are drawn: as often as asked, in their order, inside their ranges; bad values named."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from wesep_py.config import construct, to_plain
+from wesep_py.simulation.effects import Clip, Code, Equalise, Level, LosePackets, Resample
+from wesep_py.simulation.effects_config import (
+    BandLimitConfig,
+    ClipConfig,
+    CodecConfig,
+    EffectsConfig,
+    EqualiseConfig,
+    LevelConfig,
+    PacketLossConfig,
+    ResampleConfig,
+)
+
+ALL = EffectsConfig(
+    LevelConfig(),
+    EqualiseConfig(),
+    BandLimitConfig(),
+    ClipConfig(),
+    CodecConfig(),
+    ResampleConfig(),
+    PacketLossConfig(),
+)
+ORDER = ["level", "equalise", "band_limit", "clip", "codec", "resample", "packet_loss"]
+
+
+def test_all_effects_in_their_order() -> None:
+    assert [effect.kind for effect in ALL.draw(np.random.default_rng(0), 16000)] == ORDER
+    assert EffectsConfig().draw(np.random.default_rng(0), 16000) == ()
+
+
+def test_each_has_its_own_probability() -> None:
+    config = EffectsConfig(clip=ClipConfig(probability=0.2), resample=ResampleConfig(probability=0.7))
+    rng = np.random.default_rng(0)
+    drawn = Counter(effect.kind for _ in range(1000) for effect in config.draw(rng, 16000))
+    assert drawn["clip"] == pytest.approx(200, abs=50) and drawn["resample"] == pytest.approx(700, abs=50)
+
+
+def test_values_lie_in_their_ranges() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        level, equaliser, _, clip, codec, resampled, packets = ALL.draw(rng, 16000)
+        assert isinstance(level, Level) and -3 <= level.begin_db <= 3 and -3 <= level.end_db <= 3
+        assert isinstance(equaliser, Equalise) and np.abs(equaliser.coefficients).max() <= 0.375
+        poles = np.abs(np.roots([1.0, *equaliser.coefficients[2:]]))
+        assert poles.max() < 1
+        assert isinstance(clip, Clip) and 10 ** (-12 / 20) <= clip.fraction <= 10 ** (-1 / 20)
+        assert isinstance(codec, Code) and codec.compression in {0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9}
+        assert resampled == Resample(8000)
+        assert isinstance(packets, LosePackets) and 0.01 <= packets.share <= 0.1
+
+
+def test_what_is_saved_is_read_back_equal() -> None:
+    assert construct(EffectsConfig, to_plain(ALL)) == ALL
+
+
+def test_a_rate_above_the_waveforms_changes_nothing() -> None:
+    config = EffectsConfig(resample=ResampleConfig(rates_hz=(24000,)))
+    (effect,) = config.draw(np.random.default_rng(0), 16000)
+    waveform = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
+    assert np.array_equal(effect.apply(waveform, 16000), waveform)
+
+
+@pytest.mark.parametrize(
+    ("make", "key"),
+    [
+        (lambda: LevelConfig(probability=2.0), "probability"),
+        (lambda: LevelConfig(change_db=(3.0, -3.0)), "change_db"),
+        (lambda: EqualiseConfig(coefficient=0.6), "coefficient"),
+        (lambda: EqualiseConfig(low_hz=(0.0, 100.0)), "low_hz"),
+        (lambda: BandLimitConfig(low_hz=(100.0, 4000.0)), "high_hz"),
+        (lambda: ClipConfig(below_peak_db=(-1.0, 3.0)), "below_peak_db"),
+        (lambda: CodecConfig(codecs={"oppus": 1.0}), "did you mean 'opus'"),
+        (lambda: CodecConfig(compression=(0.0, 1.0)), "compression"),
+        (lambda: ResampleConfig(rates_hz=()), "rates_hz"),
+        (lambda: PacketLossConfig(share=(0.0, 0.9)), "share"),
+        (lambda: PacketLossConfig(packet_ms=0.0), "packet_ms"),
+    ],
+)
+def test_a_value_out_of_range_is_named(make: object, key: str) -> None:
+    with pytest.raises(ValueError, match=key) as raised:
+        make()  # type: ignore[operator]
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,178 @@
+"""Room impulse responses in a few milliseconds: nearest image sources exact, all others by fast random approximation.
+
+After FRA-RIR (Luo & Yu, "Fast random approximation of room impulse response", Interspeech 2023; multi-channel:
+Luo & Gu, arXiv 2304.08052): the direct path comes from the geometry, the rest from virtual sources at random places.
+What stands here was derived anew so that decay and level keep their word:
+
+- The image sources of a shoebox of volume V (Allen & Berkley, J. Acoust. Soc. Am. 65, 1979) lie one in each mirrored
+  copy of the room, so with a density of 1/V: their number within distance d is (4π/3) d³ / V.
+- An image at distance d arrives after d / c, weakened by 1/d for the way and by 10^(-3 d / (c·RT60)) for the
+  walls: energy per metre is density · amplitude² ∝ 10^(-6 d / (c·RT60)), an exponential that falls by 60 dB in RT60.
+- The copy that is the room itself holds the source and nothing else, and the first reflections decide the
+  direct-to-reverberant ratio. So the 26 images in the copies that touch the room stand at their exact places,
+  weakened by the walls once for each reflection: sqrt(1 - α) with α of Eyring's formula (J. Acoust. Soc. Am. 1, 1930),
+  RT60 = 24 ln 10 / c · V / (-S ln(1 - α)). Random places from the direct path on, as published, leave the ratio 1.4 to
+  1.8 dB off that of image sources in the same room (median of its size); this, 0.3 to 0.4 dB (`bench/rooms.py`).
+  Of that 0.2 to 0.3 dB are a bias, more than half of it (0.15 dB) because waves along a shoebox meet its walls less
+  often: its decay has several slopes, and keeps more energy than one slope of the same mean rate.
+- Walls, people and furniture turn the sign of some reflections: random signs, which also keep the sum free of DC.
+- A room at RT60 0.6 s has half a million images. Up to the distance that half of `num_reflections` fill, each is
+  placed. Beyond it the other half stands for all the rest, spread evenly over the distance with a random shift each,
+  the height raised by sqrt(number of images for which it stands). (Spreading these, too, by the square of the
+  distance would leave the loud start of the tail to a few dozen impulses, each louder than the direct path.)
+
+Every virtual source has a place, the same for all microphones, so that an array hears each from its direction.
+Impulses are placed between samples by a windowed sinc, at the output rate.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wesep_py.simulation.recipe import RoomRecipe
+
+SPEED_OF_SOUND_M_S = 343.0
+HIGH_PASS_HZ = 80.0
+NEAREST_M = 0.01
+# Half width of the interpolating sinc in samples, and the number of positions between two samples that it is
+# tabulated for: 1/128 sample at most off, an error below -45 dB at the highest frequencies and less
+# elsewhere.
+SINC_HALF_WIDTH = 12
+SINC_PHASES = 64
+
+_OFFSETS = np.arange(-SINC_HALF_WIDTH + 1, SINC_HALF_WIDTH + 1)
+# The copies of the room that touch it, as steps along each axis.
+_NEIGHBOURS = np.array([steps for steps in product((-1, 0, 1), repeat=3) if any(steps)])
+
+Array = NDArray[np.float64]
+
+
+def fra_responses(room: RoomRecipe, microphones_m: Array, sample_rate: int, lead: int) -> tuple[Array, Array]:
+    """The responses from every source of a room to every microphone.
+
+    Args:
+        room: its microphone is the reference that the responses are aligned to.
+        microphones_m: `[microphones, 3]`.
+        sample_rate: in Hz.
+        lead: the tap at which the direct path would arrive at the reference.
+
+    Returns:
+        Responses `[sources, microphones, taps]`, RT60 long after the direct path, and the heights of the direct paths
+        `[sources, microphones]`.
+    """
+    sources = np.array(room.sources_m)
+    direct = np.linalg.norm(sources - np.array(room.microphone_m), axis=-1)
+    is_alone = len(microphones_m) == 1 and tuple(microphones_m[0]) == room.microphone_m
+    places, strengths = _virtual_sources(room, sample_rate, is_alone)
+    places = np.concatenate([sources[:, None], places], axis=1)
+    strengths = np.concatenate([np.ones((len(sources), 1)), strengths], axis=1)
+    distances = np.linalg.norm(places[:, None] - microphones_m[:, None], axis=-1)  # [sources, microphones, places]
+    distances = np.maximum(distances, NEAREST_M)
+    heights = strengths[:, None] / distances
+    delays = (distances - np.maximum(direct, NEAREST_M)[:, None, None]) * (sample_rate / SPEED_OF_SOUND_M_S)
+    taps = lead + round(room.rt60_s * sample_rate) + SINC_HALF_WIDTH + 1
+    responses = place_impulses(lead + delays, heights, taps)
+    return high_pass(responses, sample_rate), heights[..., 0]
+
+
+def eyring_absorption(rt60_s: float, size_m: tuple[float, float, float]) -> float:
+    """The share of the energy that each reflection takes if a diffuse field falls by 60 dB in RT60 (Eyring, 1930).
+
+    >>> round(eyring_absorption(0.5, (5.0, 4.0, 3.0)), 3)
+    0.186
+    """
+    length, width, height = size_m
+    surface = 2 * (length * width + width * height + height * length)
+    return float(-np.expm1(-24 * np.log(10) * length * width * height / (SPEED_OF_SOUND_M_S * surface * rt60_s)))
+
+
+def place_impulses(positions: Array, heights: Array, taps: int) -> Array:
+    """Band-limited impulses: `[..., impulses]` at fractional `positions`, in samples → `[..., taps]`.
+
+    Impulses of height zero, and those that reach beyond the ends, are left out.
+    """
+    steps = np.rint(positions * SINC_PHASES).astype(np.int64)
+    whole, phase = steps // SINC_PHASES, steps % SINC_PHASES
+    rows = np.prod(positions.shape[:-1], dtype=int)
+    starts = whole + taps * np.arange(rows).reshape(*positions.shape[:-1], 1)
+    inside = (heights != 0) & (whole >= SINC_HALF_WIDTH - 1) & (whole + SINC_HALF_WIDTH < taps)
+    between = inside & (phase != 0)
+    exact = inside & (phase == 0)
+    wide = (starts[between][:, None] + _OFFSETS).ravel()
+    values = (heights[between][:, None] * _sinc_table()[phase[between]]).ravel()
+    out = np.bincount(wide, weights=values, minlength=rows * taps)
+    out += np.bincount(starts[exact], weights=heights[exact], minlength=rows * taps)
+    return out.reshape(*positions.shape[:-1], taps)
+
+
+def high_pass(responses: Array, sample_rate: int) -> Array:
+    """Butterworth high-pass of order 2 at 80 Hz along the last axis: below, geometry does not describe a room."""
+    from scipy.signal import sosfilt
+
+    return sosfilt(_high_pass_sections(sample_rate), responses)
+
+
+def _virtual_sources(room: RoomRecipe, sample_rate: int, is_alone: bool) -> tuple[Array, Array]:
+    """Places `[sources, places, 3]` of all reflections, and their heights at a metre's distance `[sources, places]`.
+
+    For the reference microphone alone only distances count: far places are then all in one direction.
+    """
+    rng = np.random.default_rng(room.seed)
+    size, microphone, sources = np.array(room.size_m), np.array(room.microphone_m), np.array(room.sources_m)
+    count = len(sources)
+    direct = np.linalg.norm(sources - microphone, axis=-1)[:, None]
+    reach_m = SPEED_OF_SOUND_M_S * room.rt60_s  # on this way the decay falls by 60 dB
+    end = direct + reach_m
+
+    exact = np.where(_NEIGHBOURS % 2 == 0, sources[:, None], (_NEIGHBOURS + 1) * size - sources[:, None])
+    wall = np.sqrt(1 - eyring_absorption(room.rt60_s, room.size_m))
+    exact_strengths = np.broadcast_to(wall ** np.abs(_NEIGHBOURS).sum(axis=1), exact.shape[:2])
+
+    num_near = room.num_reflections // 2
+    near_m = (num_near * room.volume_m3 * 3 / (4 * np.pi)) ** (1 / 3)
+    distances = near_m * rng.random((count, num_near)) ** (1 / 3)
+    near = microphone + distances[..., None] * _directions(rng, (count, num_near))
+    known = np.all((near > -size) & (near < 2 * size), axis=-1)  # these copies have their exact image
+    unheard = known | (distances <= direct) | (distances > end)
+    near_strengths = np.where(unheard, 0.0, 10.0 ** (-3 * distances / reach_m))
+
+    num_far = room.num_reflections - num_near
+    spacing = np.maximum(end - near_m, 0.0) / num_far
+    distances = near_m + (np.arange(num_far) + rng.random((count, num_far))) * spacing
+    # On whole samples at the reference microphone: nothing is heard of it, and placing takes a 24th of the time.
+    samples_per_metre = sample_rate / SPEED_OF_SOUND_M_S
+    distances = direct + np.rint((distances - direct) * samples_per_metre) / samples_per_metre
+    images = 4 * np.pi * distances**2 * spacing / room.volume_m3
+    far_strengths = 10.0 ** (-3 * distances / reach_m) * np.sqrt(images)
+
+    strengths = np.concatenate([exact_strengths, near_strengths, far_strengths], axis=1)
+    strengths *= rng.choice([-1.0, 1.0], size=strengths.shape)
+    directions = np.array([1.0, 0.0, 0.0]) if is_alone else _directions(rng, (count, num_far))
+    far = microphone + distances[..., None] * directions
+    return np.concatenate([exact, near, far], axis=1), strengths
+
+
+def _directions(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Unit vectors, evenly over the sphere: `[*shape, 3]`."""
+    height = rng.uniform(-1.0, 1.0, shape)
+    angle = rng.uniform(0.0, 2 * np.pi, shape)
+    radius = np.sqrt(1 - height**2)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle), height], axis=-1)
+
+
+@lru_cache(maxsize=1)
+def _sinc_table() -> Array:
+    """A Hann-windowed sinc for each position between two samples: `[phases, taps]`."""
+    distance = _OFFSETS - np.arange(SINC_PHASES)[:, None] / SINC_PHASES
+    return np.sinc(distance) * np.cos(np.pi * distance / (2 * SINC_HALF_WIDTH)) ** 2
+
+
+@lru_cache(maxsize=8)
+def _high_pass_sections(sample_rate: int) -> Array:
+    from scipy.signal import butter
+
+    return butter(2, HIGH_PASS_HZ, "highpass", fs=sample_rate, output="sos")
