@@ -75,7 +75,7 @@ def test_another_rate_is_resampled_as_audio_does_it(recording: Path):
 
 
 def test_segments_of_a_lossy_recording_are_cut_from_it_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from wesep_py.corpus import reader as module
+    from wesep_py.corpus import stretch as module
 
     soundfile.write(tmp_path / "long.ogg", 0.3 * np.sin(np.arange(4 * RATE) ** 1.3 / 500), RATE)
     whole = FileReader(RATE).read(utterance(tmp_path / "long.ogg", 4.0))

@@ -27,6 +27,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("Use", "Show it working: speak, mix, extract, score, draw."),
     "doctor": ("Use", "Check the installation, and say what to do about what is wrong."),
     "prepare": ("Data", "Write the manifest of a corpus: folders, CSV, Kaldi, LibriMix, …"),
+    "shard": ("Data", "Pack a corpus as tar shards with an index, or check or index such a folder."),
+    "lmdb": ("Data", "Pack noise, room responses or other recordings as one LMDB file."),
     "simulate": ("Data", "Render mixtures, or only their recipes."),
     "render": ("Data", "Render mixtures from recipes, to the bit as they were drawn."),
     "train": ("Experiments", "Train a network from one YAML file, or resume its training."),

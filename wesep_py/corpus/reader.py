@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wesep_py.audio.files import info, read
 from wesep_py.audio.resample import resample
+from wesep_py.corpus.stretch import cut_utterance
 from wesep_py.corpus.utterance import Utterance
-from wesep_py.errors import AudioError, InputError
+from wesep_py.errors import InputError
 
-# How far a manifest's duration may reach past the end of its file: durations are rounded and codecs pad.
-DURATION_TOLERANCE_S = 0.1
-# A duration that ends this close to the end of the file means the end of the file: manifests round to 1 ms.
-END_TOLERANCE_S = 0.001
-# A stretch of these is cut from the whole: they have to be decoded from their beginning.
-LOSSY_SUBTYPES = frozenset({"OPUS", "VORBIS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"})
 INT16_MIN, INT16_MAX = -32768, 32767
 
 
@@ -89,32 +82,9 @@ def load_utterance(utterance: Utterance, sample_rate: int) -> Quantised:
     Raises:
         AudioError: the file is missing or damaged, or is more than 0.1 s shorter than the utterance says.
     """
-    found = info(utterance.path)
-    start = round(utterance.start_s * found.sample_rate)
-    stop: int | None = round(utterance.stop_s * found.sample_rate)
-    assert stop is not None
-    if start >= found.num_samples or stop > found.num_samples + DURATION_TOLERANCE_S * found.sample_rate:
-        raise AudioError(
-            f"{utterance.path}: lasts {found.duration_s:.3f} s, but utterance {utterance.utterance_id!r} is "
-            f"said to end at {utterance.stop_s:.3f} s; correct its duration_s, or write the manifest anew"
-        )
-    if stop > found.num_samples - END_TOLERANCE_S * found.sample_rate:
-        stop = None
-    if (start > 0 or stop is not None) and found.subtype in LOSSY_SUBTYPES:
-        samples, rate = _decode_whole(utterance.path, utterance.path.stat().st_mtime_ns)
-        samples = samples[start:stop]
-    else:
-        waveform, rate = read(utterance.path, start, stop)
-        samples = waveform[0]
+    waveform, rate, _ = cut_utterance(utterance)
     # Played faster is: recorded at a higher rate.
-    return quantise(resample(samples, round(rate * utterance.speed), sample_rate))
-
-
-@lru_cache(maxsize=1)
-def _decode_whole(path: Path, mtime_ns: int) -> tuple[NDArray[np.float32], int]:
-    """The first channel of a recording and its rate; the latest is kept, for its other segments."""
-    waveform, rate = read(path)
-    return waveform[0], rate
+    return quantise(resample(waveform[0], round(rate * utterance.speed), sample_rate))
 
 
 def check_span(utterance: Utterance, length: int, start: int, stop: int | None) -> tuple[int, int]:

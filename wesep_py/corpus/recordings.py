@@ -9,6 +9,7 @@ from pathlib import Path
 from wesep_py.audio.files import info
 from wesep_py.corpus.folders import find_audio
 from wesep_py.corpus.manifest import read_manifest
+from wesep_py.corpus.stores import is_store, locate, open_store
 from wesep_py.corpus.utterance import Utterance
 from wesep_py.errors import InputError
 
@@ -16,10 +17,10 @@ MANIFEST_SUFFIXES = (".jsonl", ".csv")
 
 
 def read_speech(names: Sequence[str], root: Path | None = None) -> list[Utterance]:
-    """The utterances of several manifests.
+    """The utterances of several manifests, or of stores.
 
     Args:
-        names: manifests, relative to `root`.
+        names: manifests, folders of shards or LMDB files, relative to `root`, or URLs of folders of shards.
         root: a folder, from which paths inside the manifests start too; `None`: the working folder for the names, and
             each manifest's own folder for the paths inside it.
 
@@ -27,7 +28,7 @@ def read_speech(names: Sequence[str], root: Path | None = None) -> list[Utteranc
         InputError: a manifest is missing or malformed, or an utterance stands in two of them.
     """
     base = Path.cwd() if root is None else root
-    utterances = [utterance for name in names for utterance in read_manifest(base / name, root)]
+    utterances = [utterance for name in names for utterance in _read(name, base, root)]
     seen: set[str] = set()
     for utterance in utterances:
         if utterance.utterance_id in seen:
@@ -40,7 +41,8 @@ def find_noises(names: Sequence[str], root: Path) -> list[Utterance]:
     """Noise recordings as utterances of a speaker `noise`.
 
     Args:
-        names: manifests, audio files, or folders, all of whose audio files are taken; relative to `root`.
+        names: manifests, LMDB files, folders of shards, audio files, or folders, all of whose audio files are taken;
+            relative to `root`.
         root: a folder.
 
     Raises:
@@ -49,8 +51,8 @@ def find_noises(names: Sequence[str], root: Path) -> list[Utterance]:
     noises: list[Utterance] = []
     for name in names:
         path = root / name
-        if path.suffix in MANIFEST_SUFFIXES:
-            noises.extend(read_manifest(path, root))
+        if path.suffix in MANIFEST_SUFFIXES or is_store(locate(name, root)):
+            noises.extend(_read(name, root, root))
             continue
         files = list(find_audio(path)) if path.is_dir() else [path]
         if not files or not all(file.is_file() for file in files):
@@ -62,6 +64,11 @@ def find_noises(names: Sequence[str], root: Path) -> list[Utterance]:
             )
             noises.append(Utterance(noise_id, "noise", file, info(file).duration_s))
     return noises
+
+
+def _read(name: str, base: Path, root: Path | None) -> list[Utterance]:
+    place = locate(name, base)
+    return open_store(place).utterances(root) if is_store(place) else read_manifest(base / name, root)
 
 
 def perturb_speed(utterances: Sequence[Utterance], speeds: Sequence[float]) -> list[Utterance]:

@@ -1,0 +1,113 @@
+"""Precomputed embeddings: folders of .npy, Kaldi's vectors in binary and text; a voice's is the mean of directions."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wesep_py.corpus import Utterance
+from wesep_py.corpus.embeddings import Embeddings
+from wesep_py.errors import InputError
+
+
+def _utterance(name: str, speaker: str) -> Utterance:
+    return Utterance(name, speaker, Path(f"{name}.wav"), 2.0)
+
+
+def _kaldi(vectors: dict[str, np.ndarray], ark: Path) -> dict[str, int]:
+    """A binary archive as Kaldi's `copy-vector` writes it; the places of its vectors."""
+    places = {}
+    with ark.open("wb") as file:
+        for name, vector in vectors.items():
+            file.write(f"{name} ".encode())
+            places[name] = file.tell()
+            token = b"FV " if vector.dtype == np.float32 else b"DV "
+            file.write(b"\0B" + token + b"\4" + struct.pack("<i", vector.size) + vector.tobytes())
+    return places
+
+
+VECTORS = {"a-1": np.array([3.0, 4.0], np.float32), "a-2": np.array([0.0, 2.0]), "b": np.array([-1.0, 0.5], np.float32)}
+
+
+def test_a_folder_of_npy(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    np.save(tmp_path / "a" / "a-1.npy", VECTORS["a-1"])
+    np.save(tmp_path / "b.npy", VECTORS["b"])
+    embeddings = Embeddings(tmp_path)
+    assert "a-1" in embeddings and "a/a-1" in embeddings and "c" not in embeddings
+    assert embeddings.read("a-1").tolist() == [3.0, 4.0] and embeddings.read("a-1").dtype == np.float32
+
+
+def test_kaldi_scp_and_ark(tmp_path: Path) -> None:
+    places = _kaldi(VECTORS, tmp_path / "xvector.1.ark")
+    scp = tmp_path / "xvector.scp"
+    scp.write_text("".join(f"{name} xvector.1.ark:{place}\n" for name, place in places.items()))
+    for embeddings in (Embeddings(scp), Embeddings(tmp_path / "xvector.1.ark")):
+        assert len(embeddings) == 3
+        for name, vector in VECTORS.items():
+            np.testing.assert_allclose(embeddings.read(name), vector)
+
+
+def test_kaldi_text(tmp_path: Path) -> None:
+    ark = tmp_path / "xvector.ark"
+    ark.write_text("a-1  [ 3 4 ]\na-2  [ 0 2.0 ]\n")
+    embeddings = Embeddings(ark)
+    assert embeddings.read("a-1").tolist() == [3.0, 4.0] and embeddings.read("a-2").tolist() == [0.0, 2.0]
+
+
+def test_a_voice_is_the_mean_direction_of_its_utterances(tmp_path: Path) -> None:
+    _kaldi(VECTORS, tmp_path / "x.ark")
+    embeddings = Embeddings(tmp_path / "x.ark")
+    both = embeddings.of([_utterance("a-1", "a"), _utterance("a-2", "a")])
+    mean = (np.array([0.6, 0.8]) + np.array([0.0, 1.0])) / 2
+    np.testing.assert_allclose(both, mean / np.linalg.norm(mean), rtol=1e-6)
+    by_speaker = embeddings.of([_utterance("b-7", "b"), _utterance("b-9", "b")])
+    np.testing.assert_allclose(by_speaker, VECTORS["b"] / np.linalg.norm(VECTORS["b"]), rtol=1e-6)
+
+
+def test_what_is_wrong_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no embedding"):
+        Embeddings(tmp_path)
+    with pytest.raises(InputError, match=r"none\.scp"):
+        Embeddings(tmp_path / "none.scp")
+    (tmp_path / "bad.scp").write_text("a-1 somewhere\n")
+    with pytest.raises(InputError, match=r"bad\.scp:1: 'somewhere' is no place in an archive"):
+        Embeddings(tmp_path / "bad.scp")
+    (tmp_path / "gone.scp").write_text("a-1 gone.ark:5\n")
+    with pytest.raises(InputError, match=r"gone\.ark: cannot be read"):
+        Embeddings(tmp_path / "gone.scp").read("a-1")
+    np.save(tmp_path / "a.npy", np.zeros((2, 2)))
+    np.save(tmp_path / "zero.npy", np.zeros(2))
+    np.save(tmp_path / "nan.npy", np.array([np.nan, 1.0]))
+    (tmp_path / "text.npy").write_text("hello")
+    embeddings = Embeddings(tmp_path)
+    with pytest.raises(InputError, match=r"'a' has shape \[2, 2\]"):
+        embeddings.read("a")
+    with pytest.raises(InputError, match=r"'nan' has shape \[2\]; finite"):
+        embeddings.read("nan")
+    with pytest.raises(InputError, match=r"text\.npy: is no array of numbers"):
+        embeddings.read("text")
+    with pytest.raises(InputError, match="has no embedding 'c'"):
+        embeddings.of([_utterance("c-1", "c")])
+    with pytest.raises(InputError, match="'zero': is zero"):
+        embeddings.of([_utterance("zero-1", "zero")])
+    with pytest.raises(InputError, match="of no utterance"):
+        embeddings.of([])
+
+
+def test_damaged_archives_are_named(tmp_path: Path) -> None:
+    _kaldi(VECTORS, tmp_path / "x.ark")
+    whole = (tmp_path / "x.ark").read_bytes()
+    (tmp_path / "cut.ark").write_bytes(whole[:-3])
+    with pytest.raises(InputError, match=r"cut\.ark: is cut short"):
+        Embeddings(tmp_path / "cut.ark")
+    (tmp_path / "matrix.ark").write_bytes(whole.replace(b"FV ", b"FM "))
+    with pytest.raises(InputError, match="give vectors, not matrices"):
+        Embeddings(tmp_path / "matrix.ark")
+    np.save(tmp_path / "a-1.npy", np.ones(2))
+    np.save(tmp_path / "a-2.npy", np.ones(3))
+    with pytest.raises(InputError, match="differ in size"):
+        Embeddings(tmp_path).of([_utterance("a-1", "a"), _utterance("a-2", "a")])

@@ -1,0 +1,149 @@
+"""`wesep shard`: a corpus as tar shards with an index and checksums."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from wesep_py.cli.common import JsonOption, OverwriteOption, progress_bar
+from wesep_py.errors import InputError, WesepError
+
+if TYPE_CHECKING:
+    from wesep_py.corpus.shards import ShardsResult
+
+FormatOption = Annotated[
+    Literal["flac", "wav", "opus-as-is"],
+    typer.Option(
+        "--format",
+        help="How audio is stored, always without loss: flac (what it cannot hold, such as floating point, as wav), "
+        "wav, or opus-as-is: Opus, Vorbis and MP3 files are copied, all else is flac.",
+    ),
+]
+JobsOption = Annotated[
+    int | None,
+    typer.Option("--jobs", min=1, help="Processes; as many as there are cores by default.", show_default=False),
+]
+
+
+def shard(
+    source: Annotated[
+        Path, typer.Argument(metavar="MANIFEST|DIR", help="A manifest; with --check or --index a folder of shards.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The folder to write.", show_default=False)
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option("--root", help="Folder that paths start from; by default the manifest's.", show_default=False),
+    ] = None,
+    size_mib: Annotated[float, typer.Option("--size-mib", help="About how large a shard becomes, in MiB.")] = 256,
+    form: FormatOption = "flac",
+    in_order: Annotated[
+        bool, typer.Option("--in-order", help="Keep the manifest's order; by default each shard holds many speakers.")
+    ] = False,
+    jobs: JobsOption = None,
+    check: Annotated[bool, typer.Option("--check", help="Verify the checksums of a folder of shards.")] = False,
+    index: Annotated[
+        bool, typer.Option("--index", help="Write the index of a folder of shards that came without one.")
+    ] = False,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Pack a corpus as tar shards in the webdataset layout, with an index and checksums.
+
+    Examples: wesep shard train.jsonl -o shards/train; wesep shard --check shards/train
+
+    The same command again completes what was interrupted.
+    """
+    if check and index:
+        raise InputError("--check and --index: give one of them")
+    if check:
+        _check(source, as_json)
+        return
+    jobs = jobs or os.cpu_count() or 1
+    if index:
+        from wesep_py.corpus.shard_index import index_shards
+
+        with progress_bar("shards") as bar:
+            task = bar.add_task("reading", total=None)
+            result = index_shards(
+                source, jobs, overwrite, lambda done, total: bar.update(task, completed=done, total=total)
+            )
+        _report(result, source, as_json)
+        return
+    if output is None:
+        raise InputError("-o is missing; name the folder to write")
+    from wesep_py.corpus.manifest import read_manifest
+    from wesep_py.corpus.shards import write_shards
+
+    base = source.parent if root is None else root
+    utterances = read_manifest(source, base, check_files=False)
+    try:
+        with progress_bar("utterances") as bar:
+            task = bar.add_task("packing", total=len(utterances))
+            result = write_shards(
+                utterances,
+                output,
+                root=base,
+                size_mib=size_mib,
+                form=form,
+                shuffle=not in_order,
+                jobs=jobs,
+                overwrite=overwrite,
+                on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(f"interrupted; the same command again completes {output}") from interrupt
+    _report(result, output, as_json)
+
+
+def _report(result: ShardsResult, folder: Path, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"folder": str(folder)} | asdict(result), ensure_ascii=False))
+    else:
+        kept = f" ({result.num_kept} were there)" if result.num_kept else ""
+        typer.echo(
+            f"{folder}: {result.num_shards} shards{kept}, {result.num_utterances} utterances, "
+            f"{result.num_speakers} speakers, {result.hours:.2f} hours, {result.size / 2**20:.1f} MiB"
+        )
+    name_left_out(result.left_out, "the shards hold the rest")
+
+
+def name_left_out(left_out: list[str] | tuple[str, ...], rest: str) -> None:
+    """Name every recording that was left out, on stderr, and end the command with status 1 if there is one.
+
+    Raises:
+        WesepError: there is at least one.
+    """
+    for reason in left_out:
+        typer.echo(f"left out: {reason}", err=True)
+    if left_out:
+        raise WesepError(f"{len(left_out)} recordings were left out; {rest}")
+
+
+def _check(folder: Path, as_json: bool) -> None:
+    from wesep_py.corpus.shard_check import check_shards
+
+    with progress_bar("shards") as bar:
+        task = bar.add_task("checking", total=None)
+        problems = check_shards(folder, lambda done, total: bar.update(task, completed=done, total=total))
+    if as_json:
+        typer.echo(json.dumps({"folder": str(folder), "problems": problems}, ensure_ascii=False))
+    elif not problems:
+        typer.echo(f"{folder}: every shard is as it was written")
+    for problem in problems[:-1]:
+        typer.echo(problem, err=True)
+    if problems:
+        more = f" ({len(problems)} problems in all)" if len(problems) > 1 else ""
+        raise WesepError(f"{problems[-1]}; get a whole copy of it, or remove it and write it again{more}")
+
+
+if __name__ == "__main__":
+    from wesep_py.cli.main import run_module
+
+    run_module("shard")

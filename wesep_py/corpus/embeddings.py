@@ -1,0 +1,191 @@
+"""Embeddings that were computed before: vectors in files, found by utterance or by speaker.
+
+Two layouts are read: a folder of `.npy` files, each named after the utterance (or the speaker) whose vector it holds,
+and Kaldi's archives of vectors, as `xvector.scp` beside its `.ark` files.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wesep_py.corpus.table import open_lines
+from wesep_py.corpus.utterance import Utterance
+from wesep_py.errors import InputError
+
+# Kaldi's binary vectors: a token, then the size of an int (always 4) and the number of elements.
+_KINDS = {b"FV ": np.dtype("<f4"), b"DV ": np.dtype("<f8")}
+_LONGEST_VECTOR = 1 << 20
+
+Vector = NDArray[np.float32]
+
+
+class Embeddings:
+    """Vectors by name, read when they are asked for.
+
+    Args:
+        path: a folder of `.npy` files (also in folders below it), a Kaldi `.scp`, or a Kaldi `.ark`.
+
+    Attributes:
+        path: as given.
+
+    Raises:
+        InputError: no such folder or file, none in it, or a line that is no entry of an scp.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> np.save(folder / "alice.npy", np.array([3.0, 4.0]))
+    >>> Embeddings(folder).of([Utterance("alice-1", "alice", Path("1.wav"), 2.0)])
+    array([0.6, 0.8], dtype=float32)
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if self.path.is_dir():
+            self._places = _find_npy(self.path)
+        elif self.path.suffix == ".ark" and self.path.is_file():
+            self._places = _find_in_ark(self.path)
+        else:
+            self._places = _read_scp(self.path)
+        if not self._places:
+            raise InputError(f"{self.path}: holds no embedding; give a folder of .npy files, or Kaldi's .scp or .ark")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def read(self, name: str) -> Vector:
+        """One vector, as it is stored: float32 `[dim]`.
+
+        Raises:
+            InputError: no such name, or what stands there is no vector of finite numbers.
+        """
+        if name not in self._places:
+            raise InputError(f"{self.path}: has no embedding {name!r}, one of {len(self._places)}")
+        path, offset = self._places[name]
+        vector = _read_npy(path) if offset is None else _read_at(path, offset)
+        if vector.ndim != 1 or vector.size == 0 or not np.isfinite(vector).all():
+            shape = list(vector.shape)
+            raise InputError(f"{path}: embedding {name!r} has shape {shape}; finite numbers, [dim], are needed")
+        return vector.astype(np.float32)
+
+    def of(self, utterances: Sequence[Utterance]) -> Vector:
+        """The embedding of a voice: the mean of its utterances' vectors, each at length 1, and itself at length 1.
+
+        Args:
+            utterances: of one speaker, at least one; where an utterance has no vector, the speaker's is taken.
+
+        Returns:
+            float32 `[dim]`.
+
+        Raises:
+            InputError: as `read`; also no utterance, vectors of different sizes, or one that is zero.
+        """
+        if not utterances:
+            raise InputError(f"{self.path}: an embedding of no utterance was asked for; enrollments are needed")
+        names = list(dict.fromkeys(u.utterance_id if u.utterance_id in self else u.speaker_id for u in utterances))
+        vectors = [self.read(name) for name in names]
+        if len({vector.size for vector in vectors}) > 1:
+            raise InputError(f"{self.path}: {', '.join(names)} differ in size; one network has to give all of them")
+        mean = np.mean([_at_length_1(vector, name) for vector, name in zip(vectors, names, strict=True)], axis=0)
+        return _at_length_1(mean, "+".join(names)).astype(np.float32)
+
+
+def _at_length_1(vector: NDArray[np.floating], name: str) -> NDArray[np.floating]:
+    length = float(np.linalg.norm(vector))
+    if length == 0.0:
+        raise InputError(f"embedding {name!r}: is zero and points nowhere; compute it again")
+    return vector / length
+
+
+def _find_npy(folder: Path) -> dict[str, tuple[Path, int | None]]:
+    """By file name, and where that comes twice, or an id has slashes, by the path below the folder."""
+    places: dict[str, tuple[Path, int | None]] = {}
+    for path in sorted(folder.rglob("*.npy")):
+        places.setdefault(path.stem, (path, None))
+        places[path.relative_to(folder).with_suffix("").as_posix()] = (path, None)
+    return places
+
+
+def _read_scp(path: Path) -> dict[str, tuple[Path, int | None]]:
+    places: dict[str, tuple[Path, int | None]] = {}
+    for number, line in enumerate(open_lines(path, "a Kaldi scp of vectors"), start=1):
+        if not line.strip():
+            continue
+        name, _, place = line.strip().partition(" ")
+        file, colon, offset = place.strip().rpartition(":")
+        if not colon or not offset.isdigit():
+            raise InputError(f"{path}:{number}: {place.strip()!r} is no place in an archive; give file.ark:offset")
+        archive = Path(file)
+        places[name] = (archive if archive.is_file() else path.parent / archive, int(offset))
+    return places
+
+
+def _find_in_ark(path: Path) -> dict[str, tuple[Path, int | None]]:
+    places: dict[str, tuple[Path, int | None]] = {}
+    with path.open("rb") as file:
+        while name := _read_token(file):
+            offset = file.tell()
+            _read_vector(file, path)
+            places[name] = (path, offset)
+    return places
+
+
+def _read_token(file: BinaryIO) -> str:
+    """The name before a vector, up to the blank; empty at the end of the file."""
+    token = b""
+    while (byte := file.read(1)) not in (b"", b" "):
+        token += byte
+    return token.decode("utf-8", errors="replace").strip()
+
+
+def _read_at(path: Path, offset: int) -> NDArray[np.floating]:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return _read_vector(file, path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{path}: cannot be read ({reason}); put the archive beside its scp") from error
+
+
+def _read_vector(file: BinaryIO, path: Path) -> NDArray[np.floating]:
+    """A vector of Kaldi at the file's position: binary, or as text between brackets."""
+    begin = file.tell()
+    if file.read(2) != b"\0B":
+        file.seek(begin)
+        return _read_text_vector(file.readline(), path, begin)
+    kind = _KINDS.get(file.read(3))
+    size = file.read(5)
+    if kind is None or len(size) < 5 or size[0] != 4:
+        raise InputError(f"{path}: holds no vector of floats at byte {begin}; give vectors, not matrices")
+    (count,) = struct.unpack("<i", size[1:])
+    data = file.read(count * kind.itemsize) if 0 <= count <= _LONGEST_VECTOR else b""
+    if len(data) != count * kind.itemsize:
+        raise InputError(f"{path}: is cut short at byte {begin}; write it again")
+    return np.frombuffer(data, kind)
+
+
+def _read_text_vector(line: bytes, path: Path, begin: int) -> NDArray[np.floating]:
+    fields = line.split()
+    try:
+        if fields[:1] != [b"["] or fields[-1:] != [b"]"]:
+            raise ValueError
+        return np.array([float(field) for field in fields[1:-1]])
+    except ValueError as error:
+        raise InputError(f"{path}: holds no vector at byte {begin}; numbers between [ and ] are needed") from error
+
+
+def _read_npy(path: Path) -> NDArray[np.floating]:
+    try:
+        return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: is no array of numbers ({error}); save it with numpy.save") from error

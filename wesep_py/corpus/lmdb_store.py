@@ -1,0 +1,189 @@
+"""Encoded audio in one LMDB file: noise, room responses, or any recordings; read by many processes at once.
+
+The file holds the audio of an utterance under `audio/<utterance_id>`, and under `index.json` a JSON object: the format
+version, and a record for each utterance (its line of the manifest, rate, number of samples, checksum, and what else
+was said of it). Nothing in it is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wesep_py.corpus.store import Entry, StoreReader, decode_checked, from_record
+from wesep_py.corpus.utterance import Utterance
+from wesep_py.errors import AudioError, InputError
+
+FORMAT = 1
+INDEX_KEY = b"index.json"
+_MISSING = "lmdb is not installed; pip install lmdb"
+
+
+class LMDBStore:
+    """The encoded audio of an LMDB file, by utterance id; read-only, without locks, a view for each process.
+
+    Args:
+        path: what `write_lmdb` or `write_lmdb_items` wrote.
+
+    Attributes:
+        records: of each utterance by its id: its line of the manifest, rate, samples, and what else was said of it.
+
+    Raises:
+        InputError: no such file, not an LMDB of this format, damaged, or lmdb is not installed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.name = os.fspath(path)
+        self._view: _View | None = None
+        index = self._index()
+        try:
+            self.records = {record["utterance_id"]: record for record in index["utterances"]}
+            self._entries = {
+                name: Entry(record["sample_rate"], record["num_samples"], record["crc32"])
+                for name, record in self.records.items()
+            }
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{self.name}: its index lacks {error}; `wesep lmdb` makes it anew") from error
+
+    def entry(self, utterance_id: str) -> Entry | None:
+        """Rate, number of samples and checksum of an utterance, or `None` if it is not there."""
+        return self._entries.get(utterance_id)
+
+    def data(self, utterance_id: str) -> bytes:
+        """The encoded audio of an utterance.
+
+        Raises:
+            AudioError: the file is damaged.
+        """
+        data = self._get(audio_key(utterance_id))
+        if data is None:
+            raise AudioError(f"{self.name}: {utterance_id!r} stands in its index only; `wesep lmdb` makes it anew")
+        return data
+
+    def waveform(self, utterance_id: str) -> tuple[NDArray[np.float32], int]:
+        """All channels of a recording, float32 `[channels, samples]`, and its rate in Hz: as a room response is read.
+
+        Raises:
+            AudioError: the content is damaged.
+            InputError: it is not in the file.
+        """
+        entry = self.entry(utterance_id)
+        if entry is None:
+            raise InputError(f"{self.name}: holds no {utterance_id!r}")
+        return decode_checked(self.data(utterance_id), entry, f"{self.name}: {utterance_id!r}")
+
+    def utterances(self, root: str | os.PathLike[str] | None = None) -> list[Utterance]:
+        """The index as a manifest: the very utterances that were put in. The files need not exist.
+
+        Args:
+            root: what relative paths start from; `None` leaves them.
+        """
+        return [from_record(record, f"{self.name}: {name!r}", root) for name, record in self.records.items()]
+
+    def identity(self) -> list[str]:
+        """The record of each recording, its checksum included, as text."""
+        return [json.dumps(record, sort_keys=True) for record in self.records.values()]
+
+    def _index(self) -> dict[str, Any]:
+        data = self._get(INDEX_KEY)
+        try:
+            index = json.loads(data or b"")
+            found = index["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.name}: holds no index; `wesep lmdb` writes one") from error
+        if found != FORMAT:
+            raise InputError(f"{self.name}: is of format {found!r}, and {FORMAT} is read; make it anew")
+        return index
+
+    def _get(self, key: bytes) -> bytes | None:
+        if self._view is None or self._view.pid != os.getpid():
+            self._view = _view(self.name)
+        return self._view.get(key)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_view": None}
+
+
+class LMDBReader(StoreReader):
+    """Reads utterances from an LMDB file; see `StoreReader`.
+
+    Args:
+        path: what `write_lmdb` wrote.
+        sample_rate: rate of what it gives in Hz.
+        cache_mib: how much decoded audio it keeps, in MiB.
+
+    Raises:
+        InputError: as `LMDBStore`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], sample_rate: int, cache_mib: float = 512) -> None:
+        super().__init__(LMDBStore(path), sample_rate, cache_mib)
+
+
+class _View:
+    """An LMDB file, opened by one process."""
+
+    def __init__(self, path: str) -> None:
+        lmdb = import_lmdb()
+        self.pid = os.getpid()
+        if not Path(path).is_file():
+            raise InputError(f"{path}: no such file; `wesep lmdb` writes one")
+        try:
+            self.environment = lmdb.open(
+                path, subdir=False, readonly=True, lock=False, readahead=False, create=False, max_spare_txns=1
+            )
+            _check_length(path, self.environment)
+        except lmdb.Error as error:
+            raise InputError(f"{path}: cannot be read as an LMDB ({error}); get a whole copy of it") from error
+
+    def get(self, key: bytes) -> bytes | None:
+        with self.environment.begin(buffers=False) as transaction:
+            return transaction.get(key)
+
+
+# LMDB refuses to open a file twice in a process, so that all readers of a file share its view.
+_views: WeakValueDictionary[str, _View] = WeakValueDictionary()
+
+
+def _view(path: str) -> _View:
+    real = os.path.realpath(path)
+    view = _views.get(real)
+    if view is not None and view.pid != os.getpid():  # inherited by a fork: this process's copy of it is closed
+        view.environment.close()
+        view = None
+    if view is None:
+        view = _View(path)
+        _views[real] = view
+    return view
+
+
+def _check_length(path: str, environment: Any) -> None:
+    """Refuse a file that is cut short: reading past its end would end the process, not raise an error."""
+    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    size = Path(path).stat().st_size
+    if size < needed:
+        raise InputError(f"{path}: is cut short: it has {size} bytes of {needed}; get a whole copy of it")
+
+
+def audio_key(utterance_id: str) -> bytes:
+    """Under which an utterance's audio stands."""
+    return b"audio/" + utterance_id.encode()
+
+
+def import_lmdb() -> Any:
+    """The package lmdb, which only those need who use such a file.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import lmdb
+    except ImportError as error:
+        raise InputError("lmdb is not installed; pip install lmdb") from error
+    return lmdb

@@ -1,0 +1,258 @@
+"""A corpus into tar shards in the webdataset layout, in parallel, each with checksums.
+
+A shard holds two files for each utterance, `KEY.flac` and `KEY.json`, where KEY is the utterance's id with all but
+letters, digits, `-`, `_` and `~` written as `%XX`. The same corpus gives the same bytes, however many processes write.
+See `shard_store` for what else stands in the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tarfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote
+
+from wesep_py.corpus.encoded import StoredFormat, encode_utterance
+from wesep_py.corpus.processes import map_processes, stopped
+from wesep_py.corpus.shard_plan import ShardPlan, plan_shards
+from wesep_py.corpus.shard_store import FORMAT, INDEX_NAME, SUMMARY_NAME
+from wesep_py.corpus.store import to_record
+from wesep_py.corpus.utterance import Utterance
+from wesep_py.errors import AudioError, InputError, OutputExistsError
+from wesep_py.files import atomic_path, write_json
+
+OnProgress = Callable[[int, int], None]
+
+_SHARD_FILE = re.compile(r"\d{6}\.(tar|json)")
+_LEFT_BEHIND = re.compile(r"\.\d{6}\.[^.]+\.(tar|json)")  # of a run that was killed
+
+
+@dataclass(frozen=True)
+class ShardsResult:
+    """What `write_shards` did.
+
+    Attributes:
+        num_shards: in the folder.
+        num_kept: of these, whole before it began.
+        num_utterances: in the folder.
+        num_speakers: in the folder.
+        hours: of audio in the folder.
+        size: of all shards, in bytes.
+        left_out: recordings that could not be read, one line each.
+    """
+
+    num_shards: int
+    num_kept: int
+    num_utterances: int
+    num_speakers: int
+    hours: float
+    size: int
+    left_out: tuple[str, ...]
+
+
+def write_shards(
+    utterances: Sequence[Utterance],
+    folder: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    size_mib: float = 256,
+    form: StoredFormat = "flac",
+    shuffle: bool = True,
+    jobs: int = 1,
+    overwrite: bool = False,
+    on_progress: OnProgress | None = None,
+) -> ShardsResult:
+    """Write a corpus as tar shards with an index; whole shards of an interrupted run are kept.
+
+    Recordings that cannot be read are left out, and named in the result and in `shards.json`.
+
+    Args:
+        utterances: at least one, with ids that differ.
+        folder: made if need be; its parent must exist.
+        root: paths below it are written relative to it.
+        size_mib: about how large a shard becomes, in MiB, above 0.
+        form: see `encode_utterance`.
+        shuffle: spread the utterances over the shards in a fixed random order, so that each holds many speakers;
+            otherwise in the order given.
+        jobs: processes, at least 1; what is written does not depend on it.
+        overwrite: replace the shards of another corpus.
+        on_progress: called with the number of utterances done and of all.
+
+    Raises:
+        InputError: no utterance that can be read, an id that comes twice, or a folder that holds something else.
+        OutputExistsError: the folder holds shards of another corpus, and `overwrite` is false.
+        WesepError: the disk is full or not writable.
+    """
+    folder = Path(folder)
+    plans, left_out = plan_shards(utterances, root, size_mib, form, shuffle)
+    if not plans:
+        raise InputError(f"{folder}: none of the {len(utterances)} recordings can be read; the first: {left_out[0]}")
+    kept = _claim(folder, plans, overwrite)
+    waiting = [plan for plan in plans if plan.name not in kept]
+    total = sum(len(plan.utterances) for plan in plans)
+    done = total - sum(len(plan.utterances) for plan in waiting)
+    for position, _ in map_processes(_Write(str(folder)), waiting, jobs):
+        done += len(waiting[position].utterances)
+        if on_progress is not None:
+            on_progress(done, total)
+    abouts = (json.loads((folder / f"{plan.name}.json").read_text(encoding="utf-8")) for plan in plans)
+    return finish(folder, abouts, form, left_out, len(kept))
+
+
+def write_shard(plan: ShardPlan, folder: Path) -> None:
+    """Write one shard, and beside it a JSON that says what it holds; both whole or not at all.
+
+    Shards depend on nothing but their plan, so any machine that sees the recordings may write them.
+    """
+    entries: list[dict[str, Any]] = []
+    left_out: list[str] = []
+    path = folder / f"{plan.name}.tar"
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        writer = _HashingWriter(file)
+        with tarfile.open(fileobj=writer, mode="w", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
+            for utterance in plan.utterances:
+                if stopped():
+                    raise KeyboardInterrupt
+                try:
+                    encoded = encode_utterance(utterance, plan.form)
+                except AudioError as error:
+                    left_out.append(str(error))
+                    continue
+                key = member_key(utterance.utterance_id)
+                facts = {"sample_rate": encoded.sample_rate, "num_samples": encoded.num_samples}
+                record = to_record(utterance, plan.root) | facts
+                _add(tar, f"{key}.json", json.dumps(record, ensure_ascii=False, allow_nan=False).encode())
+                offset = _add(tar, key + encoded.suffix, encoded.data)
+                place = {"shard": path.name, "member": key + encoded.suffix, "offset": offset}
+                entries.append(record | place | {"size": len(encoded.data), "crc32": zlib.crc32(encoded.data)})
+    shard = {"name": path.name, "size": writer.size, "sha256": writer.digest.hexdigest()}
+    about = {"format": FORMAT, "fingerprint": plan.fingerprint, **shard, "left_out": left_out}
+    write_json(folder / f"{plan.name}.json", about | {"utterances": entries})
+
+
+def member_key(utterance_id: str) -> str:
+    """An utterance's id as the name of a file, without a dot: webdataset ends a key at the first.
+
+    >>> member_key("84-121123-0000"), member_key("a.b/c")
+    ('84-121123-0000', 'a%2Eb%2Fc')
+    """
+    return quote(utterance_id, safe="").replace(".", "%2E")
+
+
+@dataclass(frozen=True)
+class _Write:
+    folder: str
+
+    def __call__(self, plan: ShardPlan) -> None:
+        write_shard(plan, Path(self.folder))
+
+
+class _HashingWriter:
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> int:
+        self._file.write(data)
+        self.digest.update(data)
+        self.size += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self.size
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
+    """Add a file; the same file is the same bytes at any time. Returns where its content begins."""
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, BytesIO(data))
+    return tar.offset - -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+def _claim(folder: Path, plans: Sequence[ShardPlan], overwrite: bool) -> set[str]:
+    """Make the folder ready; the names of the shards in it that are whole and as planned."""
+    if folder.is_file():
+        raise InputError(f"{folder}: is a file; name a folder")
+    if not folder.parent.is_dir():
+        raise InputError(f"{folder}: the folder {folder.parent} does not exist; create it first")
+    folder.mkdir(exist_ok=True)
+    names = sorted(entry.name for entry in folder.iterdir())
+    ours = {SUMMARY_NAME, INDEX_NAME}
+    if strange := [n for n in names if n not in ours and not _SHARD_FILE.fullmatch(n) and not n.startswith(".")]:
+        raise InputError(f"{folder}: holds {strange[0]!r}, which is no shard; name an empty folder")
+    planned = {plan.name: plan.fingerprint for plan in plans}
+    kept, others = set(), []
+    for name in (Path(name).stem for name in names if re.fullmatch(r"\d{6}\.json", name)):
+        about = _read_about(folder / f"{name}.json")
+        if about is None or about["fingerprint"] != planned.get(name):
+            others.append(name)
+        elif (tar := folder / about["name"]).is_file() and tar.stat().st_size == about["size"]:
+            kept.add(name)
+    if others and not overwrite:
+        raise OutputExistsError(
+            f"{folder}: holds shards of another corpus, or of one that has changed; name another folder, or pass "
+            "--overwrite"
+        )
+    if len(kept) < len(plans) or others:  # until all is there, nobody is to take it for complete
+        (folder / SUMMARY_NAME).unlink(missing_ok=True)
+    for name in names:
+        stale = _SHARD_FILE.fullmatch(name) and Path(name).stem not in kept
+        if stale or _LEFT_BEHIND.fullmatch(name):
+            (folder / name).unlink(missing_ok=True)
+    return kept
+
+
+def _read_about(path: Path) -> dict[str, Any] | None:
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        return about if about["format"] == FORMAT and {"fingerprint", "name", "size"} <= about.keys() else None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        return None
+
+
+def finish(
+    folder: Path, abouts: Iterable[Mapping[str, Any]], form: str, left_out: Sequence[str] = (), num_kept: int = 0
+) -> ShardsResult:
+    """Write the index and, last, the summary of a folder whose shards are there.
+
+    Args:
+        folder: the folder.
+        abouts: of each shard `name`, `size`, `sha256`, `left_out` and `utterances`, as `write_shard` writes them.
+        form: how the audio is encoded.
+        left_out: a line for each utterance that was left out before.
+        num_kept: for the result.
+
+    Raises:
+        InputError: there is no utterance in them.
+    """
+    left_out = list(left_out)
+    shards, speakers, hours, count = [], set(), 0.0, 0
+    digest = hashlib.sha256()
+    with atomic_path(folder / INDEX_NAME) as temporary, temporary.open("wb") as file:
+        for about in abouts:
+            left_out += about["left_out"]
+            shards.append({name: about[name] for name in ("name", "size", "sha256")})
+            for entry in about["utterances"]:
+                line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+                file.write(line)
+                digest.update(line)
+                speakers.add(entry["speaker_id"])
+                hours += entry["num_samples"] / entry["sample_rate"] / 3600
+                count += 1
+        if not count:
+            first = f"; the first: {left_out[0]}" if left_out else ""
+            raise InputError(f"{folder}: none of the recordings can be read{first}")
+    summary = {"format": FORMAT, "audio": form, "num_utterances": count, "num_speakers": len(speakers)}
+    summary |= {"index_sha256": digest.hexdigest(), "shards": shards, "left_out": left_out}
+    write_json(folder / SUMMARY_NAME, summary)
+    size = sum(shard["size"] for shard in shards)
+    return ShardsResult(len(shards), num_kept, count, len(speakers), hours, size, tuple(left_out))
