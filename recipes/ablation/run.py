@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from wesep_py.config import conf_folder, dump_yaml, load_yaml
+from wesep_py.config import dump_yaml, load_yaml
 from wesep_py.extractor import build_network
 
 HERE = Path(__file__).resolve().parent
@@ -34,9 +34,7 @@ def configuration(cell: str, data: Path, out: Path, steps: int | None) -> dict[s
     """The training configuration of a cell."""
     backbone, cue = cell.split("/")
     grid = load_yaml(HERE / "grid.yaml")
-    block = grid["backbones"][backbone]
-    model = load_yaml(conf_folder() / block["include"])["model"]
-    model["backbone"].update(block.get("backbone", {}))
+    model = grid["backbones"][backbone]["model"]
     model["speaker"] = None if cue in grid["without_speaker"] else grid["speaker"]
     model["cues"] = grid["cues"][cue]
     config = load_yaml(HERE / "train.yaml")

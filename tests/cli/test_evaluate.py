@@ -108,6 +108,46 @@ def test_existing_results_are_refused_before_the_model_is_loaded(arguments, load
     assert (tmp_path / "out" / "summary.json").read_text() != "kept"
 
 
+def test_an_interrupted_run_goes_on_when_its_command_is_repeated(arguments, loaded, tmp_path, capsys, monkeypatch):
+    extract, calls = Model.extract, []
+
+    def until_the_fourth(self, mixture, voice):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return extract(self, mixture, voice)
+
+    monkeypatch.setattr(Model, "extract", until_the_fourth)
+    assert main(arguments) == 130
+    assert len((tmp_path / "out" / "per_trial.jsonl").read_text().splitlines()) == 3
+    assert main([*arguments, "--condition", "noisy"]) == 2
+    assert "differs in condition" in capsys.readouterr().err
+    assert main(arguments) == 0
+    assert len(calls) == 7
+    assert "6 of 6 trials scored" in capsys.readouterr().out
+
+
+def test_absent_targets(arguments, loaded, tmp_path, capsys):
+    (tmp_path / "map").write_text("mix0 - carl/carl-3.wav\nmix1 - dora/dora-3.wav\nmix2 anna-2 anna/anna-3.wav\n")
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    lines = [line.strip() for line in shown.splitlines()]
+    assert lines[lines.index("absent, attenuation in dB:") + 1].startswith("0.000")
+    assert lines[lines.index("false alarm rate by level:") + 1].startswith("1.000")
+    assert lines[lines.index("retention by level:") + 1].startswith("1.000")
+
+
+def test_a_recogniser_of_the_users(arguments, loaded, tmp_path, capsys, monkeypatch):
+    (tmp_path / "asr_for_cli_test.py").write_text("def f(waveform, sample_rate):\n    return 'yes no'\n")
+    (tmp_path / "text").write_text("".join(f"{who}-{i} yes\n" for who in ("anna", "bert") for i in range(3)))
+    monkeypatch.chdir(tmp_path)
+    asked = ["--recogniser", "asr_for_cli_test:f", "--transcripts", str(tmp_path / "text"), "--json"]
+    assert main([*arguments, *asked]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["wer"]["mean"] == 1.0
+    assert summary["protocol"]["wer"] == {"recogniser": "asr_for_cli_test:f", "against": "transcripts"}
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
@@ -117,6 +157,9 @@ def test_existing_results_are_refused_before_the_model_is_loaded(arguments, load
         (["--limit", "0"], "--limit"),
         (["--trials", "nowhere.csv"], "nowhere.csv"),
         (["--speakers", "nobody.csv"], "nobody.csv"),
+        (["--metrics", "wer"], "give --recogniser"),
+        (["--recogniser", "nothing"], "the form is module:function"),
+        (["--transcripts", "text"], "--transcripts is of use with --recogniser only"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_two(arguments, loaded, tmp_path, capsys, extra, message):

@@ -43,6 +43,13 @@ def test_json_for_programs(wesep, arguments: list):
     assert 0 <= found["eer"]["mean"] <= 1 and found["eer"]["count"] == 120
 
 
+def test_voices_that_overlap(wesep, arguments: list):
+    ran = wesep(*arguments, "--overlap", 6)
+    assert ran.status == 0, ran.err
+    for kind in ("single–single", "single–mixture", "mixture–mixture"):
+        assert f"{kind} EER" in ran.out
+
+
 def test_a_manifest_that_is_not_there(wesep, arguments: list):
     ran = wesep("verify", "none.csv", *arguments[2:])
     assert ran.status == 2 and "none.csv" in ran.message

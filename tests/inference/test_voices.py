@@ -27,7 +27,8 @@ def extractor(second: float = 50.0, cues: tuple[str, ...] = ("embedding",), pool
     torch.manual_seed(0)
     encoder = {**ENCODER, "network": {**ENCODER["network"], **({"pooling": pooling} if pooling else {})}}
     backbone = {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1}
-    network = build_network({"backbone": backbone, "speaker": encoder, "cues": [{"name": cue} for cue in cues]})
+    steered = [{"name": cue, **({"fusion": "concat"} if cue == "embedding" else {})} for cue in cues]
+    network = build_network({"backbone": backbone, "speaker": encoder, "cues": steered})
     if pooling is None:
         pool = network.encoder.network.pool
         torch.nn.init.normal_(pool.coverage.weight)
@@ -83,7 +84,7 @@ def test_a_model_that_cannot_tell_says_nothing_and_refuses(recording):
     voice = model.enroll(recording)
     assert voice.quality.recordings[0].voices is None
     for ask in (lambda: model.voices(recording), lambda: model.enroll(recording, like=voice)):
-        with pytest.raises(InputError, match="hears one voice a recording; .* pooling 'recursive'"):
+        with pytest.raises(InputError, match=r"hears one voice a recording; .* pooling 'recursive'"):
             ask()
 
 

@@ -48,9 +48,8 @@ class Trial:
 
     def waveforms(self) -> dict[str, NDArray[np.float32]]:
         """Mixture, enrollment, extracted and reference, each [samples]."""
-        target = self.sample.recipe.target
-        enrollment, reference = self.sample.enrollments[target], self.sample.targets[target]
-        return dict(zip(PARTS, (self.sample.mixture, enrollment, self.extracted, reference), strict=True))
+        voice = self.sample.voice(self.sample.recipe.target)
+        return dict(zip(PARTS, (self.sample.mixture, voice.enrollment, self.extracted, voice.target), strict=True))
 
 
 def demo(
@@ -164,11 +163,10 @@ def _extract_all(extractor: Extractor, simulator: Simulator) -> list[Trial]:
         task = bar.add_task("extracting", total=NUM_MIXTURES)
         for index in range(NUM_MIXTURES):
             sample = simulator.sample(epoch=0, index=index)
-            target = sample.recipe.target
-            voice = extractor.enroll((sample.enrollments[target], simulator.sample_rate))
+            wanted = sample.voice(sample.recipe.target)
+            voice = extractor.enroll((wanted.enrollment, simulator.sample_rate))
             extracted = extractor.extract((sample.mixture, simulator.sample_rate), voice).waveform
-            reference = sample.targets[target]
-            before_db, after_db = (float(si_sdr(signal, reference)) for signal in (sample.mixture, extracted))
+            before_db, after_db = (float(si_sdr(signal, wanted.target)) for signal in (sample.mixture, extracted))
             trials.append(Trial(sample, extracted, before_db, after_db))
             bar.advance(task)
     return trials

@@ -22,7 +22,7 @@ def enroll(
     ] = None,
     list_voices: Annotated[
         bool,
-        typer.Option("--list", help="Tell how many voices speak; -o DIR or -o NAME.voice: a print of each, NAME-1.voice …"),
+        typer.Option("--list", help="Tell how many voices speak; with -o FOLDER or -o NAME.voice a print of each."),
     ] = False,
     model: ModelOption = None,
     device: DeviceOption = "auto",

@@ -27,6 +27,12 @@ def verify(
         Path | None, typer.Option("--cohort", help="Manifest of other speakers, to normalise scores by (AS-norm).")
     ] = None,
     top_n: Annotated[int, typer.Option("--top-n", min=2, help="So many of the cohort's nearest speakers.")] = 300,
+    overlap: Annotated[
+        int,
+        typer.Option(
+            "--overlap", min=0, help="Draw so many recordings of one voice, and of two, and verify these too."
+        ),
+    ] = 0,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for summary.json, scores.txt and det.png.")
     ] = None,
@@ -59,6 +65,7 @@ def verify(
             top_n,
             pick_device(device),
             lambda done, total: bar.update(task, completed=done, total=total),
+            overlap,
         )
     summary = result.summary()
     if output is not None:
@@ -76,6 +83,8 @@ def verify(
         f"{counts['trials']} trials ({counts['target']} of one speaker) of {counts['utterances']} recordings, "
         f"{counts['speakers']} speakers; {summary['protocol']['score']}"
     )
+    for line in result.overlap.lines() if result.overlap else ():
+        typer.echo(line)
     if output is not None:
         typer.echo(f"written: {output}")
 

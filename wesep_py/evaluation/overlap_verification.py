@@ -95,6 +95,9 @@ def draw_recordings(
         num_speakers=num_speakers,
         noise=None,
         room=None,
+        absent_probability=0.0,
+        source_effects=None,
+        mixture_effects=None,
         enrollment=EnrollmentConfig(count=0),
     )
     simulator = Simulator(config, utterances, [], reader, seed)

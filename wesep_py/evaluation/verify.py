@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from wesep_py import checkpoint
 from wesep_py.corpus import FileReader, Utterance, read_manifest
 from wesep_py.errors import InputError, OutputExistsError, WesepError
+from wesep_py.evaluation.overlap_verification import OverlapFigures, verify_overlap
 from wesep_py.evaluation.protocol import circumstances
 from wesep_py.evaluation.verification import Trials, embed, figures, mean_by_speaker, score_trials
 from wesep_py.files import atomic_path, write_json
 from wesep_py.metrics.verification import det_curve
+from wesep_py.simulation import SimulationConfig
 from wesep_py.speaker import load_encoder
 
 SUMMARY, SCORES, PICTURE = "summary.json", "scores.txt", "det.png"
@@ -34,12 +36,14 @@ class Verified:
         trials: pairs of them.
         scores: `[trials]`.
         protocol: how it was measured.
+        overlap: the same where people overlap, if that was asked for.
     """
 
     utterances: list[Utterance]
     trials: Trials
     scores: NDArray[np.float64]
     protocol: dict[str, Any]
+    overlap: OverlapFigures | None = None
 
     def summary(self) -> dict[str, Any]:
         """`eer` and `min_dcf` as `{mean, low, high, count}`, `counts` and the `protocol`."""
@@ -48,6 +52,7 @@ class Verified:
         targets = int(self.trials.is_target.sum())
         return {
             **{name: figure.to_dict() for name, figure in found.items()},
+            **({} if self.overlap is None else {"overlap": self.overlap.as_dict()}),
             "counts": {
                 "trials": len(self.scores),
                 "target": targets,
@@ -68,6 +73,7 @@ def verify_manifest(
     top_n: int = 300,
     device: str = "cpu",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    overlap: int = 0,
 ) -> Verified:
     """Score trials of speaker verification.
 
@@ -80,6 +86,7 @@ def verify_manifest(
         top_n: of the cohort's speakers that are nearest.
         device: on which to compute.
         on_progress: called with the number of recordings embedded, and of all.
+        overlap: draw so many recordings of one voice, and of two that overlap, and verify these too.
 
     Raises:
         CheckpointError: no encoder in the model.
@@ -118,6 +125,13 @@ def verify_manifest(
         "device": device,
         **circumstances(),
     }
+    if overlap:
+        protocol["overlap"] = (
+            f"{overlap} clean recordings each of one and of two voices, 3 s, |SIR| up to 10 dB, seed 0"
+        )
+        simulation = SimulationConfig(duration_s=3.0, sir_db=(-10, 10))
+        found = verify_overlap(encoder, utterances, reader, device, overlap, simulation)
+        return Verified(utterances, listed, scores, protocol, found)
     return Verified(utterances, listed, scores, protocol)
 
 

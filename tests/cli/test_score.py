@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.conftest import VOICES, make_voice
+from wesep_py.cli.main import run_command
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, Path]:
+    anna, bert = (make_voice(*VOICES[name], 1.0, 0) for name in ("anna", "bert"))
+    signals = {"ref": anna, "est": anna + 0.1 * bert, "mix": anna + bert, "other": bert}
+    for name, signal in signals.items():
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            soundfile.write(tmp_path / name / f"{number}.wav", signal, 16000, subtype="FLOAT")
+    return {name: tmp_path / name for name in signals}
+
+
+def score(folders: dict[str, Path], *more: str) -> int:
+    base = ["--reference", folders["ref"], "--estimate", folders["est"], "-o", folders["ref"].parent / "out"]
+    return run_command("score", [str(word) for word in (*base, *more)])
+
+
+def test_folders_matched_by_name(folders, tmp_path, capsys):
+    given = ["--mixture", str(folders["mix"]), "--interferers", str(folders["other"])]
+    assert score(folders, *given) == 0
+    rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line}
+    assert float(rows["si_sdri"][1]) == pytest.approx(20.0, abs=0.5)
+    assert rows["confusion"][1] == "0.000"
+    assert (tmp_path / "out" / "per_trial.jsonl").exists()
+    assert score(folders, *given) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert score(folders, *given, "--overwrite", "--json", "--metrics", "all", "--jobs", "0") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["pesq"]["count"] == summary["timing_f1"]["count"] == 2
+
+
+def test_a_missing_estimate_fails_and_a_stray_one_is_named(folders, capsys):
+    (folders["est"] / "1.wav").rename(folders["est"] / "stray.wav")
+    assert score(folders) == 1
+    captured = capsys.readouterr()
+    assert "1 of 2 trials scored" in captured.out
+    assert "1 estimates belong to no reference and are not scored: stray" in captured.err
+    assert "there is no estimate of this reference" in captured.err
+
+
+def test_a_tree(folders, tmp_path, capsys):
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for name, folder in (("ref", "s1"), ("other", "s2"), ("mix", "mix_clean")):
+        folders[name].rename(tree / folder)
+    (tmp_path / "made").mkdir()
+    folders["est"].rename(tmp_path / "made" / "s1")
+    (tmp_path / "made" / "s2").mkdir()
+    for number in range(2):
+        soundfile.write(tmp_path / "made" / "s2" / f"{number}.wav", np.zeros(16000), 16000)
+    assert score({"ref": tree, "est": tmp_path / "made"}, "--json") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["counts"]["scored"] == 4
+    assert summary["counts"]["silent_estimate"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"est": "nowhere"}, "nowhere: is no folder"),
+        ({"est": "."}, "no file has the name of a reference"),
+    ],
+)
+def test_wrong_usage_is_one_line(folders, tmp_path, capsys, change, message):
+    assert score({**folders, **{name: tmp_path / path for name, path in change.items()}}) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_shows_an_example(capsys):
+    assert run_command("score", ["--help"]) == 0
+    assert "wesep score --reference" in capsys.readouterr().out

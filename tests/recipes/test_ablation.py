@@ -1,0 +1,49 @@
+"""The grid of recipes/ablation: every cell builds, and a cell of it runs from its data to a row of the table."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from wesep_py.extractor import build_network
+from wesep_py.training import load_config
+
+SCRIPT = Path(__file__).resolve().parents[2] / "recipes" / "ablation" / "run.py"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("ablation_run", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_cell_builds_and_is_of_one_size_class(script: ModuleType):
+    cells = script.cell_names()
+    assert len(cells) == 4 * 8
+    for cell in cells:
+        config = script.configuration(cell, Path("data"), Path("exp"), steps=7)
+        assert load_config(config).train.steps == 7
+        size = sum(parameter.numel() for parameter in build_network(config["model"]).parameters())
+        assert 0.1e6 < size < 1.1e6, f"{cell}: {size} parameters"
+
+
+def test_what_was_not_run_is_said(script: ModuleType, tmp_path: Path):
+    rows = script.table(tmp_path, "dev_2mix").splitlines()
+    assert len(rows) == 2 + 32 and all("not run" in row for row in rows[2:])
+
+
+@pytest.mark.slow
+def test_a_cell_runs_on_real_speech(script: ModuleType, shared_data: Path, tmp_path: Path, monkeypatch, capsys):
+    arguments = ["--data", str(shared_data), "-o", str(tmp_path), "--steps", "2", "bsrnn/tf_map"]
+    monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+    script.main()
+    monkeypatch.setattr(sys, "argv", ["run.py", "-o", str(tmp_path), "--table"])
+    script.main()
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| bsrnn | tf_map |"))
+    assert "not run" not in row and "0.68" in row
