@@ -119,6 +119,7 @@ def test_an_interrupted_run_goes_on_when_its_command_is_repeated(arguments, load
 
     monkeypatch.setattr(Model, "extract", until_the_fourth)
     assert main(arguments) == 130
+    assert "repeat the command to go on" in capsys.readouterr().err
     assert len((tmp_path / "out" / "per_trial.jsonl").read_text().splitlines()) == 3
     assert main([*arguments, "--condition", "noisy"]) == 2
     assert "differs in condition" in capsys.readouterr().err

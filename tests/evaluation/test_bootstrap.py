@@ -54,3 +54,14 @@ def test_too_few_values_have_no_interval():
     assert bootstrap_mean([3.0, 4.0], ["a", "a"]) == Interval(3.5, None, None, 2)
     with pytest.raises(ValueError, match="1 groups for 2 values"):
         bootstrap_mean([3.0, 4.0], ["a"])
+
+
+def test_weights_make_it_a_ratio_of_sums():
+    """Errors over words of each trial, weighted by its words: all errors over all words."""
+    errors, words = np.array([1, 0, 6, 2]), np.array([10, 5, 8, 40])
+    interval = bootstrap_mean(list(errors / words), weights=list(words))
+    assert interval.mean == pytest.approx(errors.sum() / words.sum())
+    assert 0 < interval.low < interval.mean < interval.high < 0.75
+    assert bootstrap_mean([1.0, 2.0], weights=[3.0, 3.0]) == bootstrap_mean([1.0, 2.0])
+    with pytest.raises(ValueError, match="1 weights for 2 values"):
+        bootstrap_mean([1.0, 2.0], weights=[1.0])

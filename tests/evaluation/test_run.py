@@ -168,17 +168,130 @@ def test_wrong_arguments(trials, tmp_path):
     assert oracle.enrolled == []
 
 
-def test_ctrl_c_ends_the_workers_and_leaves_no_half_results(trials, tmp_path):
-    class Interrupted(Oracle):
+class Dying(Oracle):
+    """Is interrupted at the fifth trial that it is given."""
+
+    def extract(self, mixture, voice):
+        if len(self.enrolled) == 5:
+            raise KeyboardInterrupt
+        return super().extract(mixture, voice)
+
+
+def without_times(lines: list[dict]) -> list[dict]:
+    return [{key: value for key, value in line.items() if key != "extraction_s"} for line in lines]
+
+
+def test_ctrl_c_ends_the_workers_and_the_run_goes_on_when_repeated(trials, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Dying(trials), trials, out, jobs=1)
+    assert multiprocessing.active_children() == []
+    assert {path.name for path in out.iterdir()} == {"run.json", "per_trial.jsonl"}
+    done = {line["number"] for line in lines_of(out)}
+    assert done < set(range(4))
+    left = [trial for number, trial in enumerate(trials) if number not in done]
+    again, steps = Oracle(left), []
+    summary = evaluate(again, trials, out, on_progress=lambda *step: steps.append(step))
+    assert len(again.enrolled) == len(left)
+    assert steps[-1] == (6, 6)
+    assert {path.name for path in out.iterdir()} == {"summary.json", "per_trial.jsonl"}
+    whole = evaluate(Oracle(trials), trials, tmp_path / "whole")
+    assert without_times(lines_of(out)) == without_times(lines_of(tmp_path / "whole"))
+    assert summary["si_sdri"] == whole["si_sdri"]
+    assert summary["breakdown"] == whole["breakdown"]
+
+
+def test_an_unfinished_run_with_another_protocol_is_refused(trials, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Dying(trials), trials, out)
+    before = (out / "per_trial.jsonl").read_bytes()
+    for changed in ({"condition": "noisy"}, {"metrics": ("stoi",)}):
+        with pytest.raises(InputError, match=f"unfinished run that differs in .*{next(iter(changed))}"):
+            evaluate(Oracle(trials), trials, out, **changed)
+    with pytest.raises(InputError, match="differs in model"):
+        evaluate(Oracle(trials, model_hash="1" * 64), trials, out)
+    with pytest.raises(InputError, match="differs in trials"):
+        evaluate(Oracle(trials), trials[:3], out)
+    assert (out / "per_trial.jsonl").read_bytes() == before
+    assert evaluate(Oracle(trials, condition="noisy"), trials, out, "noisy", overwrite=True)["counts"]["scored"] == 6
+
+
+def test_speakers_that_are_named_later_break_the_whole_run_down(trials, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Dying(trials), trials, tmp_path / "out")
+    speakers = {"anna": ("f", 30), "bert": ("m", 8), "carl": ("m", 40), "dora": ("f", 15)}
+    pairs = evaluate(Oracle(trials[4:]), trials, tmp_path / "out", speakers=speakers)["breakdown"]["gender_pair"]
+    assert {pair: members["trials"] for pair, members in pairs.items()} == {"f-f": 2, "f-m": 2, "m-m": 2}
+
+
+def test_a_run_that_was_cut_short_in_a_line_does_that_trial_again(trials, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Dying(trials), trials, out)
+    text = (out / "per_trial.jsonl").read_text()
+    (out / "per_trial.jsonl").write_text(text[:-40])
+    again = Oracle(trials[3:])
+    assert evaluate(again, trials, out)["counts"]["scored"] == 6
+    assert len(again.enrolled) == 3
+
+
+def test_trials_that_failed_are_tried_again(trials, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Dying(trials, fails_at=(1,)), trials, out)
+    again = Oracle([trials[1], *trials[4:]])
+    assert evaluate(again, trials, out)["counts"]["failed"] == 0
+    assert len(again.enrolled) == 3
+
+
+def test_a_metric_that_breaks_is_missing_with_its_reason(trials, monkeypatch):
+    def broken(*arguments):
+        raise ZeroDivisionError("by\nzero")
+
+    monkeypatch.setattr("wesep_py.metrics.scores.stoi", broken)
+    summary = evaluate(Oracle(trials), trials, metrics=("si_sdr", "stoi"), jobs=0)
+    assert summary["missing"] == {"stoi": {"ZeroDivisionError: by zero": 6}}
+    assert summary["si_sdr"]["count"] == 6
+
+
+def test_absent_targets_have_false_alarms_and_present_ones_are_kept(odd_trials):
+    """A model that lets a tenth through: 20 dB below is silence, a little more is a false alarm."""
+
+    class Sure(Oracle):
         def extract(self, mixture, voice):
-            if len(self.enrolled) == 4:
-                raise KeyboardInterrupt
+            return replace(super().extract(mixture, voice), presence=0.9)
+
+    for leak, alarms in ((0.09, 0.0), (0.11, 1.0)):
+        absent = evaluate(Sure(odd_trials, leak=leak), odd_trials)["absent"]
+        assert absent["false_alarm_rate"]["by_level"]["mean"] == alarms
+        assert absent["false_alarm_rate"]["by_presence"]["mean"] == 1.0
+        assert absent["retention"]["by_level"] == {"mean": 1.0, "low": None, "high": None, "count": 1}
+    absent = evaluate(Oracle(odd_trials), odd_trials)["absent"]
+    assert absent["false_alarm_rate"]["by_presence"]["count"] == 0
+
+
+def test_conditions_stand_in_records_and_breakdowns(trials, tmp_path):
+    breakdown = evaluate(Oracle(trials), trials, tmp_path / "out")["breakdown"]
+    assert {"sir_db", "num_speakers", "overlap", "enrollment_s", "level_db"} == set(breakdown)
+    for table in breakdown.values():
+        assert sum(members["trials"] for members in table.values()) == 6
+    first = lines_of(tmp_path / "out")[0]
+    assert first["enrollment_s"] == 3.5
+    assert 0 < first["overlap"] <= 1
+    assert breakdown["enrollment_s"] == {"2 to 5": breakdown["num_speakers"]["2"]}
+
+
+def test_audio_of_the_worst_and_best_is_kept(trials, tmp_path):
+    """Leaks of 0.5, 0.1, 0.4, …: the worst and the best are known; the first is saved anyhow."""
+
+    class Uneven(Oracle):
+        def extract(self, mixture, voice):
+            self.leak = (0.3, 0.5, 0.1, 0.05, 0.4, 0.2)[len(self.enrolled) - 1]
             return super().extract(mixture, voice)
 
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(Interrupted(trials), trials, tmp_path / "out", jobs=1)
-    assert multiprocessing.active_children() == []
-    assert list((tmp_path / "out").iterdir()) == []
+    evaluate(Uneven(trials), trials, tmp_path / "out", save_audio=1, save_extremes=1)
+    assert sorted(folder.name[:4] for folder in (tmp_path / "out" / "audio").iterdir()) == ["0000", "0001", "0003"]
 
 
 def test_a_real_network_is_scored_on_what_a_user_would_get(trials):

@@ -70,3 +70,27 @@ def test_nothing_scored_is_no_number_and_no_crash():
     assert summary["si_sdr"] == {"mean": None, "low": None, "high": None, "count": 0}
     assert summary["speed"]["rtf"] is None
     assert summary["breakdown"] == {"sir_db": {}}
+
+
+def test_a_weighted_metric_is_all_errors_over_all_words():
+    records = [
+        TrialRecord("a", "u", "e", values={"wer": 0.5}, weights={"wer": 2.0}),
+        TrialRecord("b", "u", "e", values={"wer": 0.1}, weights={"wer": 10.0}),
+    ]
+    summary = summarise(records, {**PROTOCOL, "metrics": {"wer": "…"}})
+    assert summary["wer"]["mean"] == pytest.approx(2 / 12)
+
+
+def test_records_survive_their_lines():
+    first = record("a", 1.5, sir_db=-3.0, number=4, missing={"pesq": "too short"}, weights={"wer": 3.0})
+    assert TrialRecord.from_dict(first.to_dict()) == first
+
+
+def test_every_condition_has_its_table_in_order():
+    records = [
+        record(str(i), 1.0, overlap=o, enrollment_s=e) for i, (o, e) in enumerate(((0.9, 1), (0.1, 30), (0.5, 7)))
+    ]
+    breakdown = summarise([*records, record("x", 1.0)], PROTOCOL)["breakdown"]
+    assert list(breakdown["overlap"]) == ["under 0.2", "0.4 to 0.6", "from 0.8", "unknown"]
+    assert list(breakdown["enrollment_s"]) == ["under 2", "5 to 10", "from 10", "unknown"]
+    assert "level_db" not in breakdown

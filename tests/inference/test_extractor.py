@@ -11,6 +11,7 @@ import torch
 import wesep_py
 from tests.inference.networks import BandNetwork, tone
 from wesep_py.errors import AudioError, InputError, WesepError
+from wesep_py.extractor import build_network
 from wesep_py.inference import Extractor
 
 ENROLLMENT = (tone(300, 1.0, 16000), 16000)
@@ -119,3 +120,26 @@ def test_the_hash_is_that_of_the_checkpoint(tiny_model: Path):
     saved = checkpoint.load(tiny_model).hash
     assert wesep_py.load(tiny_model, "cpu").model_hash == saved
     assert Extractor(load_network(tiny_model)).model_hash == saved
+
+
+def test_a_batch_is_what_each_gives_alone():
+    torch.manual_seed(0)
+    speaker = {"network": {"name": "ecapa_tdnn", "channels": 16, "frame_dim": 48, "embedding_dim": 8}}
+    config = {
+        "backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1},
+        "speaker": speaker,
+        "cues": [{"name": "embedding"}, {"name": "tf_map"}],
+        "presence": {},
+    }
+    extractor = Extractor(build_network(config), "cpu", "tiny", "hash")
+    mixtures = [torch.randn(8000).numpy(), np.zeros(8000, np.float32), torch.randn(8000).numpy()]
+    voices = [extractor.enroll((torch.randn(16000).numpy(), 16000)) for _ in mixtures]
+    together = extractor.extract_batch([(mixture, 16000) for mixture in mixtures], voices)
+    for mixture, voice, result in zip(mixtures, voices, together, strict=True):
+        alone = extractor.extract((mixture, 16000), voice)
+        np.testing.assert_allclose(result.waveform, alone.waveform, atol=1e-6)
+        assert result.presence == pytest.approx(alone.presence, abs=1e-6)
+    with pytest.raises(InputError, match="of one length at 16000 Hz"):
+        extractor.extract_batch([(mixtures[0], 16000), (mixtures[1][:100], 16000)], voices[:2])
+    with pytest.raises(InputError, match="a voice for each recording, of one shape"):
+        extractor.extract_batch([(mixtures[0], 16000)], voices)

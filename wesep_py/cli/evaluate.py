@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,7 +18,33 @@ from wesep_py.cli.common import (
     progress_bar,
     set_threads,
 )
-from wesep_py.errors import WesepError
+from wesep_py.errors import InputError, WesepError
+
+if TYPE_CHECKING:
+    from wesep_py.evaluation.listeners import Listener
+
+MetricsOption = Annotated[
+    str,
+    typer.Option(
+        "--metrics",
+        help="Any of si_sdr,sdr,pesq,stoi,estoi,timing,dnsmos,pdnsmos, by commas; all: but the last two.",
+    ),
+]
+SpeakerModelOption = Annotated[
+    str | None,
+    typer.Option("--speaker-model", help="An encoder's checkpoint: similarity of the estimate to the enrollment."),
+]
+RecogniserOption = Annotated[
+    str | None,
+    typer.Option("--recogniser", help="MODULE:FUNCTION of yours, (waveform, sample_rate) -> text: word error rate."),
+]
+TranscriptsOption = Annotated[
+    Path | None,
+    typer.Option("--transcripts", help="Lines 'UTTERANCE words'; by default what --recogniser hears in the reference."),
+]
+SaveExtremesOption = Annotated[
+    int, typer.Option("--save-extremes", min=0, help="Save the audio of so many of the worst and of the best trials.")
+]
 
 
 def evaluate(
@@ -38,9 +65,10 @@ def evaluate(
     condition: Annotated[
         Literal["clean", "noisy"], typer.Option("--condition", help="Speakers alone, or with the noise.")
     ] = "clean",
-    metrics: Annotated[
-        str, typer.Option("--metrics", help="Any of si_sdr,sdr,pesq,stoi,estoi, by commas; or all.")
-    ] = "si_sdr",
+    metrics: MetricsOption = "si_sdr",
+    speaker_model: SpeakerModelOption = None,
+    recogniser: RecogniserOption = None,
+    transcripts: TranscriptsOption = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many trials, the first ones.")] = None,
     jobs: Annotated[
         int | None,
@@ -49,6 +77,13 @@ def evaluate(
     save_audio: Annotated[
         int, typer.Option("--save-audio", min=0, help="Save the audio of so many trials, the first ones.")
     ] = 0,
+    save_extremes: SaveExtremesOption = 0,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size", min=1, help="Mixtures of one length extracted at a time; by default 1, on a GPU 8."
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     overwrite: OverwriteOption = False,
@@ -61,22 +96,24 @@ def evaluate(
 
     All trials count. A trial whose target is silent or absent is counted
     apart, with its attenuation. One that fails is named at the end, and does
-    not stop the rest.
+    not stop the rest. A run that was killed goes on when its command is
+    repeated.
     """
     from wesep_py.corpus import read_speakers, read_trials
     from wesep_py.evaluation import evaluate as run
     from wesep_py.evaluation.run import check_output
     from wesep_py.inference import load
-    from wesep_py.metrics import METRICS, check_metrics
 
-    names = [name.strip() for name in metrics.split(",") if name.strip()]
-    chosen = tuple(METRICS) if names == ["all"] else check_metrics(names)
+    chosen = chosen_measures(metrics, speaker_model, recogniser)
+    listeners = word_listeners(recogniser, transcripts)
     check_output(out, overwrite)
     known = None if speakers is None else read_speakers(speakers)
     listed = read_trials(trials, enrollment, root, noise_root, speakers=known or ())[:limit]
     set_threads(threads)
     extractor = load(model, device)
-    with progress_bar("trials") as bar:
+    on = str(extractor.device)
+    listeners += speaker_listeners(speaker_model, extractor.sample_rate, on)
+    with resumable(out), progress_bar("trials") as bar:
         task = bar.add_task("evaluate", total=len(listed))
         summary = run(
             extractor,
@@ -89,12 +126,66 @@ def evaluate(
             overwrite,
             save_audio,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            listeners=listeners,
+            save_extremes=save_extremes,
+            batch_size=batch_size or (8 if on.startswith("cuda") else 1),
         )
-    _show(summary, out, json_output)
-    _name_failures(summary, out)
+    show_summary(summary, out, json_output)
+    name_failures(summary, out)
 
 
-def _show(summary: Mapping[str, Any], out: Path, as_json: bool) -> None:
+@contextmanager
+def resumable(out: Path) -> Iterator[None]:
+    """Say, where a run is interrupted, how it goes on."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; what is done stands in {out}, repeat the command to go on"
+        ) from interrupt
+
+
+def chosen_measures(metrics: str, speaker_model: str | None, recogniser: str | None) -> tuple[str, ...]:
+    """What the options ask for.
+
+    Raises:
+        InputError: an unknown metric, or one that needs an option that is not there.
+    """
+    from wesep_py.evaluation.measures import parse_measures
+    from wesep_py.evaluation.run import with_listeners
+
+    given = [name for name, option in (("similarity", speaker_model), ("wer", recogniser)) if option is not None]
+    return with_listeners(parse_measures(metrics), given)
+
+
+def word_listeners(recogniser: str | None, transcripts: Path | None) -> list[Listener]:
+    """What measures word errors, where the command line names it.
+
+    Raises:
+        InputError: transcripts without a recogniser; something that is named is not there.
+    """
+    from wesep_py.evaluation.listeners import WordListener, read_transcripts
+
+    if recogniser is None:
+        if transcripts is not None:
+            raise InputError("--transcripts is of use with --recogniser only; name one")
+        return []
+    return [WordListener(recogniser, None if transcripts is None else read_transcripts(transcripts))]
+
+
+def speaker_listeners(speaker_model: str | None, sample_rate: int, device: str) -> list[Listener]:
+    """What measures similarity, where the command line names it.
+
+    Raises:
+        CheckpointError: there is no such encoder.
+    """
+    from wesep_py.evaluation.listeners import SpeakerListener
+
+    return [] if speaker_model is None else [SpeakerListener(speaker_model, sample_rate, device)]
+
+
+def show_summary(summary: Mapping[str, Any], out: Path, as_json: bool) -> None:
+    """The summary as a table, or as JSON, on stdout."""
     import json
 
     if as_json:
@@ -103,7 +194,7 @@ def _show(summary: Mapping[str, Any], out: Path, as_json: bool) -> None:
     counts = summary["counts"]
     typer.echo(f"{summary['protocol']['condition']}; {counts['scored']} of {counts['trials']} trials scored")
     if counts["scored"]:
-        typer.echo(f"{'metric':<12}{'mean':>9}   {'95 % interval':<19}{'trials':>6}")
+        typer.echo(f"{'metric':<17}{'mean':>9}   {'95 % interval':<19}{'trials':>6}")
     for name in summary["protocol"]["metrics"]:
         if name in summary and summary[name]["count"]:
             typer.echo(_row(name, summary[name]))
@@ -111,6 +202,11 @@ def _show(summary: Mapping[str, Any], out: Path, as_json: bool) -> None:
         if summary[outcome]["count"]:
             typer.echo(f"{outcome.replace('_', ' ')}, attenuation in dB:")
             typer.echo(_row("", summary[outcome]["attenuation_db"]))
+    for name in ("false_alarm_rate", "retention") if summary["absent"]["count"] else ():
+        for rule, interval in summary["absent"][name].items():
+            if interval["count"]:
+                typer.echo(f"{name.replace('_', ' ')} {rule.replace('_', ' ')}:")
+                typer.echo(_row("", interval))
     for name, reasons in summary["missing"].items():
         for reason, count in reasons.items():
             typer.echo(f"{name}: missing for {count} trials: {reason}")
@@ -125,10 +221,10 @@ def _show(summary: Mapping[str, Any], out: Path, as_json: bool) -> None:
 def _row(name: str, interval: Mapping[str, Any]) -> str:
     low, high = interval["low"], interval["high"]
     ends = "" if low is None else f"{low:.3f} to {high:.3f}"
-    return f"{name:<12}{interval['mean']:>9.3f}   {ends:<19}{interval['count']:>6}"
+    return f"{name:<17}{interval['mean']:>9.3f}   {ends:<19}{interval['count']:>6}"
 
 
-def _name_failures(summary: Mapping[str, Any], out: Path) -> None:
+def name_failures(summary: Mapping[str, Any], out: Path) -> None:
     """Name every trial that failed on stderr, and end with status 1 if there is one."""
     failed = summary["failed"]
     for trial in failed:

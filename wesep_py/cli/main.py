@@ -34,6 +34,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("Experiments", "Train a network from one YAML file, or resume its training."),
     "import-checkpoint": ("Experiments", "A checkpoint of WeSep, real-TSE or WeSpeaker into a checkpoint folder."),
     "evaluate": ("Experiments", "Extract and score a list of trials."),
+    "score": ("Experiments", "Score audio that was made elsewhere."),
+    "compare": ("Experiments", "Pair two results and test the difference."),
+    "report": ("Experiments", "A result as one HTML page that works offline."),
     "verify": ("Experiments", "Score trials of speaker verification: EER, minDCF."),
 }
 

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wesep_py.errors import WesepError
+from wesep_py.evaluation.conditions import describe_audio
 from wesep_py.evaluation.record import TrialRecord
 from wesep_py.metrics import attenuation_db, is_silent
 
 if TYPE_CHECKING:
     from wesep_py.corpus.trials import Trial
-    from wesep_py.inference import Extractor
+    from wesep_py.evaluation.signals import GivenAudio
+    from wesep_py.inference import Extractor, Result
     from wesep_py.simulation.trials import Condition, TrialAudio
 
 log = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ class Extracted:
     """
 
     record: TrialRecord
-    audio: TrialAudio | None = None
+    audio: TrialAudio | GivenAudio | None = None
     estimate: np.ndarray | None = None
 
 
@@ -47,55 +49,87 @@ def render(trial: Trial, condition: Condition, sample_rate: int) -> TrialAudio |
         return error
 
 
-def extract(extractor: Extractor, trial: Trial, audio: TrialAudio | Exception) -> Extracted:
+def extract(extractor: Extractor, trial: Trial, audio: TrialAudio | Exception, number: int | None = None) -> Extracted:
     """Enroll and extract one trial; a failure is recorded, not raised.
 
     Args:
         extractor: any sample rate; the trial must have been rendered at it.
         trial: what is wanted.
         audio: from `render`.
+        number: position of the trial in its list.
     """
-    record = TrialRecord(
-        trial.mixture_id, trial.target_utterance_id, trial.enrollment.name, num_speakers=len(trial.sources)
-    )
     if isinstance(audio, Exception):
-        return _failed(record, audio)
+        return failed(_record(trial, number), audio)
     rate = extractor.sample_rate
-    record.duration_s = len(audio.mixture) / rate
     begin = time.perf_counter()
     try:
         voice = extractor.enroll((audio.enrollment, rate))
         result = extractor.extract((audio.mixture, rate), voice)
+        spent_s = time.perf_counter() - begin
+        return finished(trial, audio, result, rate, spent_s, number)
     except Exception as error:  # one trial's failure, of whatever kind, must not lose the others
         log.debug("extracting %s failed", trial.mixture_id, exc_info=True)
-        return _failed(record, error)
-    record.extraction_s = time.perf_counter() - begin
+        record = _record(trial, number)
+        record.duration_s = len(audio.mixture) / rate
+        return failed(record, error)
+
+
+def finished(
+    trial: Trial, audio: TrialAudio, result: Result, sample_rate: int, extraction_s: float, number: int | None = None
+) -> Extracted:
+    """What is known of a trial once its voice has been extracted: all but the metrics.
+
+    Args:
+        trial: what was wanted.
+        audio: what it was extracted from.
+        result: what the model returned.
+        sample_rate: Hz.
+        extraction_s: time that enrolling and extracting took.
+        number: position of the trial in its list.
+    """
+    record = _record(trial, number)
+    record.duration_s, record.extraction_s = len(audio.mixture) / sample_rate, extraction_s
     estimate = np.asarray(result.waveform, dtype=np.float32)
     record.presence = result.presence
-    record.silent_estimate = is_silent(estimate)
-    if trial.target_index is None or audio.reference is None:
-        record.outcome = "absent"
-    elif is_silent(audio.reference):
-        record.outcome = "silent_reference"
-    if record.outcome == "scored":
-        record.sir_db = _sir_db(audio.reference, audio.interferers, rate)
-    else:
-        record.attenuation_db = attenuation_db(estimate, audio.mixture)
+    reference = audio.reference if trial.target_index is not None else None
+    describe_estimate(record, estimate, reference, audio.mixture)
+    describe_audio(record, reference, audio.interferers, audio.enrollment, sample_rate)
     return Extracted(record, audio, estimate)
 
 
-def _failed(record: TrialRecord, error: Exception) -> Extracted:
+def describe_estimate(
+    record: TrialRecord, estimate: np.ndarray, reference: np.ndarray | None, mixture: np.ndarray | None
+) -> None:
+    """Enter the outcome into a record that has not failed, and how much of the mixture is left.
+
+    Args:
+        record: is changed.
+        estimate: `[samples]`.
+        reference: `[samples]`; `None` if the target is absent.
+        mixture: `[samples]`; `None` if it is not known.
+    """
+    record.silent_estimate = is_silent(estimate)
+    if reference is None:
+        record.outcome = "absent"
+    elif is_silent(reference):
+        record.outcome = "silent_reference"
+    if mixture is not None:
+        record.attenuation_db = attenuation_db(estimate, mixture)
+
+
+def _record(trial: Trial, number: int | None) -> TrialRecord:
+    return TrialRecord(
+        trial.mixture_id,
+        trial.target_utterance_id,
+        trial.enrollment.name,
+        num_speakers=len(trial.sources),
+        number=number,
+    )
+
+
+def failed(record: TrialRecord, error: Exception) -> Extracted:
+    """A trial that could not be rendered, extracted or read, with the reason."""
     record.outcome = "failed"
     kind = "" if isinstance(error, WesepError) else f"{type(error).__name__}: "
     record.error = kind + " ".join(str(error).split())
     return Extracted(record)
-
-
-def _sir_db(reference: np.ndarray, interferers: np.ndarray, sample_rate: int) -> float | None:
-    from wesep_py.audio import active_level_db
-
-    if not len(interferers):
-        return None
-    level_db = active_level_db(reference, sample_rate)
-    others_db = active_level_db(np.sum(interferers, axis=0), sample_rate)
-    return float(level_db - others_db) if np.isfinite(level_db) and np.isfinite(others_db) else None

@@ -13,18 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from wesep_py import __version__
 from wesep_py.evaluation.bootstrap import DEFINITION as INTERVAL
-from wesep_py.metrics import DEFINITIONS, METRICS
+from wesep_py.evaluation.conditions import DEFINITIONS as BREAKDOWNS
+from wesep_py.evaluation.measures import MEASURE_DEFINITIONS, MEASURES
+from wesep_py.evaluation.summary import DECISION
 from wesep_py.simulation.trials import CONDITIONS
 
 if TYPE_CHECKING:
     from wesep_py.corpus.trials import Trial
+    from wesep_py.evaluation.listeners import Listener
     from wesep_py.inference import Extractor
 
-PACKAGES = ("torch", "numpy", "scipy", "soundfile", "soxr", "fast_bss_eval", "pesq", "pystoi")
-SIR = (
-    "breakdown by SIR: active level of the target's reference over that of the sum of all interferers, in dB "
-    "(wesep_py.audio.active_level_db)"
-)
+PACKAGES = ("torch", "numpy", "scipy", "soundfile", "soxr", "fast_bss_eval", "pesq", "pystoi", "speechmos")
 
 
 def describe(
@@ -33,6 +32,7 @@ def describe(
     condition: str,
     metrics: Iterable[str],
     command: str | None = None,
+    listeners: Iterable[Listener] = (),
 ) -> dict[str, Any]:
     """Everything that is needed to measure the same numbers again.
 
@@ -40,23 +40,33 @@ def describe(
         extractor: the model.
         trials: all trials, in order.
         condition: "clean" or "noisy".
-        metrics: names out of `metrics.METRICS`.
+        metrics: names out of `measures.MEASURES`.
         command: the command line; None: that of this process.
+        listeners: what else measures.
 
     Returns:
         A dictionary for JSON: definition of every metric, condition, trials, model, software, command, date.
     """
-    names = [name for metric in metrics for name in METRICS[metric]]
     return {
-        "metrics": {name: DEFINITIONS[name] for name in (*names, "attenuation_db")},
-        "interval": INTERVAL,
-        "sir_db": SIR,
+        **definitions(metrics, listeners),
         "condition": f"{condition}: {CONDITIONS[condition]}",
         "sample_rate": extractor.sample_rate,
         "trials": {"count": len(trials), "sha256": fingerprint(trials)},
         "model": {"name": extractor.name, "hash": extractor.model_hash},
         "device": str(extractor.device),
         **circumstances(command),
+    }
+
+
+def definitions(metrics: Iterable[str], listeners: Iterable[Listener] = ()) -> dict[str, Any]:
+    """What every number means: of each metric, of intervals, breakdowns and decisions, and what listens."""
+    names = [name for metric in metrics for name in MEASURES[metric]]
+    return {
+        "metrics": {name: MEASURE_DEFINITIONS[name] for name in (*names, "attenuation_db")},
+        "interval": INTERVAL,
+        **BREAKDOWNS,
+        "decision": dict(DECISION),
+        **{listener.name: listener.describe() for listener in listeners},
     }
 
 

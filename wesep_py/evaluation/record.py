@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 Outcome = Literal["scored", "silent_reference", "absent", "failed"]
@@ -23,14 +24,19 @@ class TrialRecord:
         duration_s: length of the mixture.
         extraction_s: time that enrolling and extracting took.
         sir_db: active level of the target over that of all interferers together; None where either is silent.
+        overlap: share of the frames with speech in which two speakers or more are active; None where nobody speaks.
+        level_db: active level of the target's reference in dB of full scale; None where it is silent or absent.
+        enrollment_s: length of the enrollment.
         gender_pair: genders of all speakers, sorted ("f-m"); None where they were not asked for.
         age_group: of the target: child (under 13), teenager (under 18), adult, unknown; None likewise.
         presence: probability that the model gave for the target's presence; None if it gives none.
-        attenuation_db: of the estimate against the mixture, where nothing was there to extract.
+        attenuation_db: of the estimate against the mixture.
         silent_estimate: whether the model returned silence (its SI-SDR is 0 dB by definition).
         values: a number for each metric.
         missing: the reason for each metric without one.
+        weights: of the metrics whose mean is not one over trials: for `wer`, the words of the reference.
         error: why the trial failed.
+        number: position in the list of trials, from 0.
     """
 
     mixture_id: str
@@ -41,6 +47,9 @@ class TrialRecord:
     duration_s: float | None = None
     extraction_s: float | None = None
     sir_db: float | None = None
+    overlap: float | None = None
+    level_db: float | None = None
+    enrollment_s: float | None = None
     gender_pair: str | None = None
     age_group: str | None = None
     presence: float | None = None
@@ -48,7 +57,9 @@ class TrialRecord:
     silent_estimate: bool = False
     values: dict[str, float] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
     error: str | None = None
+    number: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The record for JSON: the metrics stand beside the other keys; keys without a value are left out."""
@@ -56,3 +67,14 @@ class TrialRecord:
         values = plain.pop("values")
         kept = {key: value for key, value in plain.items() if value is not None and value != {}}
         return {**kept, **values}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> TrialRecord:
+        """The record that `to_dict` wrote; what is none of its attributes is a metric.
+
+        Raises:
+            TypeError: an attribute without a default is missing.
+        """
+        known = {each.name for each in fields(cls)} - {"values"}
+        values = {key: float(value) for key, value in plain.items() if key not in known}
+        return cls(**{key: value for key, value in plain.items() if key in known}, values=values)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -13,25 +15,26 @@ from types import TracebackType
 
 import numpy as np
 
-from wesep_py.metrics import METRICS, Scores, score
+from wesep_py.evaluation.measures import BY_LISTENERS, MEASURES, measure
+from wesep_py.metrics import Scores
 
 CRASHED = "the process that scored it ended unexpectedly"
 
 
 @dataclass(frozen=True)
 class ScoringJob:
-    """The arguments of `metrics.score` for one trial."""
+    """The arguments of `measures.measure` for one trial; mixture and interferers may be unknown."""
 
     estimate: np.ndarray
     reference: np.ndarray
     sample_rate: int
     metrics: tuple[str, ...]
-    mixture: np.ndarray
-    interferers: tuple[np.ndarray, ...]
+    mixture: np.ndarray | None
+    interferers: tuple[np.ndarray, ...] | None
 
     def run(self) -> Scores:
         """Score it in this process."""
-        return score(self.estimate, self.reference, self.sample_rate, self.metrics, self.mixture, self.interferers)
+        return measure(self.estimate, self.reference, self.sample_rate, self.metrics, self.mixture, self.interferers)
 
 
 class ScoringPool:
@@ -109,7 +112,8 @@ class ScoringPool:
                 try:
                     scores = pool.submit(job.run).result()
                 except BrokenProcessPool:
-                    names = [name for metric in job.metrics for name in METRICS[metric]]
+                    asked = [metric for metric in job.metrics if metric not in BY_LISTENERS]
+                    names = [name for metric in asked for name in MEASURES[metric]]
                     scores = Scores(missing=dict.fromkeys(names, CRASHED))
             self._done.append((number, scores))
 
@@ -125,7 +129,16 @@ def _processes(count: int) -> ProcessPoolExecutor:
 
 
 def _prepare_worker() -> None:
-    """Leave Ctrl-C to the parent, and the cores to the other workers."""
+    """Leave Ctrl-C to the parent, and the cores to the other workers; end when the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot tell its workers; without this they would wait for jobs for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from wesep_py.evaluation.bootstrap import bootstrap_mean
+from wesep_py.evaluation.conditions import EDGES, SIR_EDGES_DB, UNKNOWN, bin_of
 from wesep_py.evaluation.record import TrialRecord
 
-SIR_EDGES_DB = (-10.0, -5.0, 0.0, 5.0, 10.0)
+HEARD_DB = 20.0
+"""An output less than so many dB below the mixture counts as an extracted voice."""
+PRESENT = 0.5
+"""A model that gives at least this probability says that the voice is there."""
+
+DECISION = {
+    "by_level": f"the voice is taken to be there if the output is less than {HEARD_DB:g} dB below the mixture "
+    "(attenuation_db)",
+    "by_presence": f"the voice is taken to be there if the model gives it a probability of at least {PRESENT:g}",
+    "false_alarm_rate": "share of the trials with an absent target whose voice is taken to be there, 0 to 1",
+    "retention": "share of the trials with a target whose voice is taken to be there, 0 to 1; the rest is lost",
+}
 
 
 def summarise(records: Sequence[TrialRecord], protocol: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,8 +33,8 @@ def summarise(records: Sequence[TrialRecord], protocol: Mapping[str, Any]) -> di
 
     Returns:
         A dictionary for JSON: each metric `{mean, low, high, count}` over the scored trials; `counts`; `missing`
-        (reasons and how often, for each metric); `absent` and `silent_reference` with their attenuation; `speed`;
-        `failed`, which names each one; `breakdown`; `protocol`.
+        (reasons and how often, for each metric); `absent` and `silent_reference` with their attenuation, the first also
+        with false-alarm rate and retention; `speed`; `failed`, which names each one; `breakdown`; `protocol`.
     """
     scored = [record for record in records if record.outcome == "scored"]
     names = [name for name in protocol["metrics"] if name != "attenuation_db"]
@@ -39,7 +51,11 @@ def summarise(records: Sequence[TrialRecord], protocol: Mapping[str, Any]) -> di
             for name in names
             if any(name in record.missing for record in scored)
         },
-        "absent": _attenuation(records, "absent"),
+        "absent": {
+            **_attenuation(records, "absent"),
+            "false_alarm_rate": _decided([record for record in records if record.outcome == "absent"]),
+            "retention": _decided(scored),
+        },
         "silent_reference": _attenuation(records, "silent_reference"),
         "speed": _speed(records, protocol),
         "failed": [
@@ -62,32 +78,44 @@ def sir_bin(sir_db: float | None) -> str:
     >>> sir_bin(-5.0), sir_bin(12.0), sir_bin(None)
     ('-5 to 0', 'from 10', 'unknown')
     """
-    if sir_db is None:
-        return "unknown"
-    above = sum(sir_db >= edge for edge in SIR_EDGES_DB)
-    if above == 0:
-        return f"under {SIR_EDGES_DB[0]:g}"
-    if above == len(SIR_EDGES_DB):
-        return f"from {SIR_EDGES_DB[-1]:g}"
-    return f"{SIR_EDGES_DB[above - 1]:g} to {SIR_EDGES_DB[above]:g}"
+    return bin_of(sir_db, SIR_EDGES_DB)
 
 
 def _metrics(scored: Sequence[TrialRecord], names: Sequence[str]) -> dict[str, Any]:
     result = {}
     for name in names:
         having = [record for record in scored if name in record.values]
+        weights = [record.weights.get(name, 1.0) for record in having]
         values = [record.values[name] for record in having]
-        result[name] = bootstrap_mean(values, [record.mixture_id for record in having]).to_dict()
+        mixtures = [record.mixture_id for record in having]
+        result[name] = bootstrap_mean(values, mixtures, weights=weights).to_dict()
     return result
 
 
 def _attenuation(records: Sequence[TrialRecord], outcome: str) -> dict[str, Any]:
     chosen = [record for record in records if record.outcome == outcome]
-    values = [record.attenuation_db for record in chosen if record.attenuation_db is not None]
+    return {"count": len(chosen), "attenuation_db": _mean_of(chosen, lambda record: record.attenuation_db)}
+
+
+def _decided(chosen: Sequence[TrialRecord]) -> dict[str, Any]:
+    """How often the voice is taken to be there, by each rule of `DECISION`; null where a rule has no input."""
     return {
-        "count": len(chosen),
-        "attenuation_db": bootstrap_mean(values, [record.mixture_id for record in chosen]).to_dict(),
+        "by_level": _mean_of(chosen, lambda record: _below(record.attenuation_db, HEARD_DB)),
+        "by_presence": _mean_of(chosen, lambda record: _at_least(record.presence, PRESENT)),
     }
+
+
+def _below(value: float | None, limit: float) -> float | None:
+    return None if value is None else float(value < limit)
+
+
+def _at_least(value: float | None, limit: float) -> float | None:
+    return None if value is None else float(value >= limit)
+
+
+def _mean_of(records: Sequence[TrialRecord], value_of: Callable[[TrialRecord], float | None]) -> dict[str, Any]:
+    pairs = [(value, record.mixture_id) for record in records if (value := value_of(record)) is not None]
+    return bootstrap_mean([value for value, _ in pairs], [mixture for _, mixture in pairs]).to_dict()
 
 
 def _speed(records: Sequence[TrialRecord], protocol: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,18 +130,32 @@ def _speed(records: Sequence[TrialRecord], protocol: Mapping[str, Any]) -> dict[
 
 
 def _breakdown(scored: Sequence[TrialRecord], names: Sequence[str]) -> dict[str, Any]:
-    """Metrics by SIR and, where they are known, by number, genders and age of the speakers."""
-    ordered = sorted(scored, key=lambda record: float("inf") if record.sir_db is None else record.sir_db)
-    tables = {"sir_db": _grouped((sir_bin(record.sir_db), record) for record in ordered)}
+    """Metrics by SIR and, where they are known, by the other conditions and by the speakers."""
+    tables = {"sir_db": _binned(scored, "sir_db")}
     for key in ("num_speakers", "gender_pair", "age_group"):
         known = [record for record in scored if getattr(record, key) is not None]
         if known:
             groups = _grouped((str(getattr(record, key)), record) for record in known)
             tables[key] = dict(sorted(groups.items()))
+    for key in EDGES:
+        if key != "sir_db" and any(getattr(record, key) is not None for record in scored):
+            tables[key] = _binned(scored, key)
     return {
         key: {group: {"trials": len(members), **_metrics(members, names)} for group, members in groups.items()}
         for key, groups in tables.items()
     }
+
+
+def _binned(scored: Sequence[TrialRecord], key: str) -> dict[str, list[TrialRecord]]:
+    """The trials in the bins of a condition, lowest first and unknown last."""
+
+    def value_of(record: TrialRecord) -> float:
+        value = getattr(record, key)
+        return float("inf") if value is None else value
+
+    groups = _grouped((bin_of(getattr(r, key), EDGES[key]), r) for r in sorted(scored, key=value_of))
+    unknown = groups.pop(UNKNOWN, None)
+    return groups if unknown is None else {**groups, UNKNOWN: unknown}
 
 
 def _grouped(named: Iterable[tuple[str, TrialRecord]]) -> dict[str, list[TrialRecord]]:

@@ -28,7 +28,7 @@ from wesep_py.inference.voices import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import torch
 
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A voice is taken to be present if it speaks for this long anywhere in the recording.
-PRESENCE_S = 0.5
 # Shorter enrollments say too little of a voice to be meant.
 MIN_ENROLLMENT_S = 0.1
 
@@ -188,7 +186,9 @@ class Extractor:
         self._check_print(voice)
         recording = read_source(mixture)
         at_model_rate = audio.resample(recording.waveform, recording.sample_rate, self.sample_rate)
-        estimate, presence = self._run(at_model_rate, voice)
+        from wesep_py.inference.running import run_channels
+
+        estimate, presence = run_channels(self._network, self.device, at_model_rate, voice)
         if not np.isfinite(estimate).all():
             raise WesepError(f"{recording.name}: {self.name} returned samples that are not finite (NaN)")
         estimate = estimate * np.float32(gain_onto(estimate, at_model_rate))
@@ -201,6 +201,40 @@ class Extractor:
             file_format=recording.file_format,
             subtype=recording.subtype,
         )
+
+    def extract_batch(self, recordings: Sequence[tuple[np.ndarray, int]], voices: Sequence[Voice]) -> list[Result]:
+        """Several recordings at a time, each with its own voice: what `extract` returns, faster on a GPU.
+
+        Args:
+            recordings: pairs `(waveform, sample_rate)`, all `[samples]` of one length, at the model's rate.
+            voices: one a recording, from `enroll` of this model; their tensors have to be of one shape, which those
+                of frame-level cues are only for enrollments of one length.
+
+        Raises:
+            InputError: other lengths, channels or rates; a voice of another model; voices of different shapes.
+            WesepError: the network returned samples that are not finite.
+        """
+        from wesep_py.inference.running import run_together
+
+        waveforms = [np.asarray(waveform, dtype=np.float32) for waveform, _ in recordings]
+        shapes = {waveform.shape for waveform in waveforms}
+        if {rate for _, rate in recordings} != {self.sample_rate} or len(shapes) != 1 or len(min(shapes)) != 1:
+            raise InputError(
+                f"a batch is of single channels of one length at {self.sample_rate} Hz; extract them one by one"
+            )
+        for voice in voices:
+            self._check_print(voice)
+        mixtures = np.stack(waveforms)
+        estimates, presences = run_together(self._network, self.device, mixtures, voices)
+        if not np.isfinite(estimates).all():
+            raise WesepError(f"{self.name} returned samples that are not finite (NaN)")
+        gains = [
+            np.float32(gain_onto(one[None], mixture[None])) for one, mixture in zip(estimates, mixtures, strict=True)
+        ]
+        return [
+            Result(estimate * gain, self.sample_rate, presence)
+            for estimate, gain, presence in zip(estimates, gains, presences, strict=True)
+        ]
 
     def _prepare(self, heard: Heard) -> dict[str, torch.Tensor]:
         """What the network keeps of a recording."""
@@ -241,37 +275,6 @@ class Extractor:
         waveform = np.asarray(audio.resample(channel, recording.sample_rate, self.sample_rate), dtype=np.float32)
         name = f"recording {number}" if recording.file_format is None else recording.name
         return Heard(name, waveform, self.sample_rate, channel, recording.duration_s, vad)
-
-    def _run(self, mixture: np.ndarray, voice: Voice) -> tuple[np.ndarray, float | None]:
-        """The network on each channel; a silent channel stays silent, for there is no voice in it.
-
-        Args:
-            mixture: [channels, samples] at the model's rate.
-
-        Returns:
-            Estimate of the same shape at any level, and the presence in the channel where it is surest.
-        """
-        import torch
-
-        prepared = {name: tensor.to(self.device) for name, tensor in voice.tensors.items()}
-        estimate = np.zeros_like(mixture, dtype=np.float32)
-        presences = []
-        for index, channel in enumerate(mixture):
-            if not channel.any():
-                continue
-            with torch.inference_mode():
-                batch = torch.from_numpy(np.ascontiguousarray(channel, dtype=np.float32))[None]
-                output = self._network.extract(batch.to(self.device), prepared)
-            estimate[index] = output.waveforms[0][0].float().cpu().numpy()
-            if output.presence_logits is not None:
-                presences.append(self._presence(output.presence_logits[0]))
-        return estimate, max(presences) if presences else None
-
-    def _presence(self, logits: torch.Tensor) -> float:
-        """Mean probability of the `PRESENCE_S` of frames ([frames] logits) that are surest of the voice."""
-        frames = max(1, round(PRESENCE_S * self.sample_rate / self._network.backbone.stride))
-        surest = logits.float().sigmoid().sort(descending=True).values[:frames]
-        return float(surest.mean())
 
 
 def _checked(vad: VAD) -> VAD:

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from wesep_py.evaluation import TrialRecord
+from wesep_py.evaluation.conditions import EDGES, activity, bin_of, describe_audio, overlap
+
+RATE = 8000
+TONE = np.sin(np.arange(RATE) / 3).astype(np.float32)
+PAUSE = np.zeros(RATE, np.float32)
+
+
+def test_overlap_is_counted_over_frames_with_speech():
+    """One speaks in seconds 0 and 1, another in 1 and 2; nobody in 3."""
+    first, second = np.concatenate([TONE, TONE, PAUSE, PAUSE]), np.concatenate([PAUSE, TONE, TONE, PAUSE])
+    assert overlap([first, second], RATE) == pytest.approx(1 / 3)
+    assert overlap([first], RATE) == 0.0
+    assert overlap([PAUSE, PAUSE], RATE) is None
+    assert overlap([], RATE) is None
+    assert activity(first, RATE).tolist() == [True] * 100 + [False] * 100
+
+
+def test_what_a_record_gets():
+    record = TrialRecord("m", "t", "e.wav")
+    describe_audio(record, np.concatenate([TONE, PAUSE]), np.concatenate([PAUSE, 0.5 * TONE])[None], TONE, RATE)
+    assert record.enrollment_s == 1.0
+    assert record.overlap == 0.0
+    assert record.level_db == pytest.approx(-3.01, abs=0.05)
+    assert record.sir_db == pytest.approx(6.02, abs=0.01)
+
+
+def test_what_is_not_known_stays_unknown():
+    record = TrialRecord("m", "-", "e.wav")
+    describe_audio(record, None, None, None, RATE)
+    assert (record.enrollment_s, record.overlap, record.level_db, record.sir_db) == (None,) * 4
+    describe_audio(record, None, np.stack([TONE, TONE]), None, RATE)
+    assert record.overlap == 1.0
+    assert record.sir_db is None
+    silent = TrialRecord("m", "t", "e.wav")
+    describe_audio(silent, PAUSE, TONE[None], None, RATE)
+    assert silent.level_db is None and silent.sir_db is None
+    alone = TrialRecord("m", "t", "e.wav")
+    describe_audio(alone, TONE, np.zeros((0, RATE), np.float32), None, RATE)
+    assert alone.sir_db is None and alone.overlap == 0.0
+
+
+def test_bins_hold_their_lower_edge():
+    assert [bin_of(value, EDGES["overlap"]) for value in (0.0, 0.2, 0.79, 1.0)] == [
+        "under 0.2", "0.2 to 0.4", "0.6 to 0.8", "from 0.8",
+    ]  # fmt: skip

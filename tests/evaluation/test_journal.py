@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from wesep_py.errors import InputError, OutputExistsError, WesepError
+from wesep_py.evaluation import TrialRecord
+from wesep_py.evaluation.journal import Journal
+from wesep_py.evaluation.keeping import AudioKeeper, audio_folder
+
+PROTOCOL = {"condition": "clean", "date": "today", "command": "a"}
+
+
+def record(number: int, **more) -> TrialRecord:
+    return TrialRecord(f"mix{number}", "u", "e.wav", values={"si_sdri": float(number)}, number=number, **more)
+
+
+def test_lines_are_on_disk_at_once_and_in_order_at_the_end(tmp_path):
+    journal = Journal(tmp_path / "out", PROTOCOL)
+    path = tmp_path / "out" / "per_trial.jsonl"
+    for count, number in enumerate((2, 0, 1), start=1):
+        journal.append(record(number))
+        assert len(path.read_text().splitlines()) == count
+    journal.finish([record(number) for number in range(3)], {"counts": {"trials": 3}})
+    assert [json.loads(line)["number"] for line in path.read_text().splitlines()] == [0, 1, 2]
+    assert not (tmp_path / "out" / "run.json").exists()
+    with pytest.raises(OutputExistsError):
+        Journal(tmp_path / "out", PROTOCOL)
+
+
+def test_it_goes_on_with_another_date_and_command_only(tmp_path):
+    journal = Journal(tmp_path / "out", PROTOCOL)
+    journal.append(record(0))
+    journal.append(record(1, outcome="failed", error="no memory"))
+    journal.close()
+    again = Journal(tmp_path / "out", {**PROTOCOL, "date": "tomorrow", "command": "b"})
+    assert again.done == {0: record(0)}
+    again.close()
+    with pytest.raises(InputError, match="differs in condition, device; repeat"):
+        Journal(tmp_path / "out", {"condition": "noisy", "device": "cpu"})
+
+
+def test_garbage_in_the_journal_is_passed_over(tmp_path):
+    Journal(tmp_path / "out", PROTOCOL).close()
+    good = json.dumps(record(3).to_dict())
+    (tmp_path / "out" / "per_trial.jsonl").write_bytes(good.encode() + b'\n{"mixture_id": 1}\n\xff\xfe\n{"mixtu')
+    journal = Journal(tmp_path / "out", PROTOCOL)
+    assert list(journal.done) == [3]
+    journal.append(record(4))
+    journal.close()
+    lines = (tmp_path / "out" / "per_trial.jsonl").read_text().splitlines()
+    assert [json.loads(line)["number"] for line in lines] == [3, 4]
+
+
+def test_overwriting_takes_stale_audio_away_and_leaves_other_files(tmp_path):
+    journal = Journal(tmp_path / "out", PROTOCOL)
+    journal.finish([record(0)], {})
+    (tmp_path / "out" / "audio").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    Journal(tmp_path / "out", PROTOCOL, overwrite=True).close()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"run.json", "per_trial.jsonl", "notes.txt"}
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WesepError, match="file/out: cannot be written"):
+        Journal(tmp_path / "file" / "out", PROTOCOL)
+
+
+def test_the_keeper_knows_the_extremes_of_an_earlier_part(tmp_path):
+    done = [record(number) for number in (5, 1, 9)]
+    for one in done:
+        (tmp_path / audio_folder(one)).mkdir()
+    keeper = AudioKeeper(tmp_path, 0, 1, done)
+    assert {path.name[:4] for path in tmp_path.iterdir()} == {"0001", "0009"}
+    assert not keeper._insert(record(6))
+    assert keeper._insert(record(0))
+    assert {path.name[:4] for path in tmp_path.iterdir()} == {"0009"}

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.conftest import VOICES, make_voice
+from wesep_py.errors import InputError
+from wesep_py.evaluation.measures import (
+    BY_LISTENERS,
+    FREE,
+    MEASURE_DEFINITIONS,
+    MEASURES,
+    check_measures,
+    measure,
+    parse_measures,
+)
+
+VOICE, OTHER = (make_voice(*VOICES[name], 2.0, 0) for name in ("anna", "bert"))
+
+
+def test_every_number_has_a_definition():
+    assert {name for names in MEASURES.values() for name in names} <= set(MEASURE_DEFINITIONS)
+
+
+def test_all_needs_nothing_but_the_installation():
+    assert parse_measures("all") == FREE
+    assert parse_measures("dnsmos,all")[0] == "dnsmos"
+    assert not set(FREE) & {*BY_LISTENERS, "dnsmos", "pdnsmos"}
+    with pytest.raises(InputError, match="metric 'pesk' is not known; did you mean 'pesq'"):
+        parse_measures("si_sdr,pesk")
+    with pytest.raises(InputError, match="no metric was named"):
+        check_measures([])
+
+
+def test_timing_of_signals():
+    pause = np.zeros(16000, np.float32)
+    reference = np.concatenate([pause, VOICE, pause])
+    whole = np.concatenate([OTHER, VOICE])
+    good = measure(0.1 * reference, reference, 16000, ("timing",), None, None).values
+    assert good["timing_f1"] == 1.0
+    late = measure(
+        np.concatenate([pause, pause, VOICE[16000:], pause]), reference, 16000, ("timing",), None, None
+    ).values
+    assert late["timing_precision"] == 1.0
+    assert late["timing_recall"] == pytest.approx(0.5, abs=0.08)
+    busy = measure(whole, np.concatenate([0 * OTHER, VOICE]), 16000, ("timing",), None, None).values
+    assert busy["timing_precision"] == pytest.approx(0.5, abs=0.1)
+    assert busy["timing_recall"] > 0.98
+
+
+def test_timing_of_a_silent_estimate_is_zero_and_of_a_silent_reference_missing():
+    silence = np.zeros_like(VOICE)
+    assert measure(silence, VOICE, 16000, ("timing",), None, None).values["timing_f1"] == 0.0
+    scores = measure(VOICE, silence, 16000, ("timing",), None, None)
+    assert scores.missing == dict.fromkeys(MEASURES["timing"], "the reference is silent")
+
+
+def test_listeners_metrics_are_left_to_them():
+    scores = measure(VOICE, VOICE, 16000, ("similarity", "wer", "si_sdr"), None, None)
+    assert set(scores.values) == {"si_sdr"}
+    assert not set(scores.missing) & set(BY_LISTENERS)
+
+
+def test_without_the_package_dnsmos_is_missing_with_what_to_do(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "speechmos", None)
+    scores = measure(VOICE, VOICE, 16000, ("dnsmos", "pdnsmos", "si_sdr"), None, None)
+    assert set(scores.missing) >= {*MEASURES["dnsmos"], *MEASURES["pdnsmos"]}
+    assert "pip install speechmos" in scores.missing["dnsmos_ovrl"]
+    assert "si_sdr" in scores.values
+
+
+def test_personalised_opinions_have_names_of_their_own(monkeypatch):
+    import sys
+    import types
+
+    package = types.ModuleType("speechmos")
+    marks = {"dnsmos": 3.0, "dnsmos_personalized": 2.0}
+    package.dnsmos = types.SimpleNamespace(
+        run=lambda sample, sr, model_type: {f"{part}_mos": marks[model_type] for part in ("ovrl", "sig", "bak", "p808")}
+    )
+    monkeypatch.setitem(sys.modules, "speechmos", package)
+    values = measure(VOICE, VOICE, 16000, ("dnsmos", "pdnsmos"), None, None).values
+    assert {name: value for name, value in values.items() if value == 2.0}.keys() == set(MEASURES["pdnsmos"])
+    assert {name: value for name, value in values.items() if value == 3.0}.keys() == set(MEASURES["dnsmos"])

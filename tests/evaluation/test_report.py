@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.evaluation.conftest import Oracle
+from wesep_py.evaluation import evaluate
+from wesep_py.evaluation.clips import clips, encode
+from wesep_py.evaluation.report import build_report
+from wesep_py.evaluation.results import read_results
+
+VOID = {"meta", "img", "br", "line", "path", "rect"}
+
+
+class Page(HTMLParser):
+    """Checks that tags close, and collects what the page refers to."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.references: list[str] = []
+        self.tags: list[str] = []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.references += [value for key, value in attributes if key in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.fixture
+def page(trials, tmp_path) -> str:
+    evaluate(Oracle(trials), trials, tmp_path / "out", save_extremes=2, metrics=("si_sdr", "timing"))
+    return build_report(read_results(tmp_path / "out"), 2)
+
+
+def test_the_page_needs_nothing_else(page):
+    parsed = Page(page)
+    assert parsed.references and all(reference.startswith("data:") for reference in parsed.references)
+    assert not {"script", "link", "iframe"} & set(parsed.tags)
+    assert "http" not in re.sub("base64,[A-Za-z0-9+/=]+", "", page).replace("https://github", "")
+    assert "url(" not in page and "@import" not in page
+
+
+def test_numbers_charts_and_protocol_are_there(page, tmp_path):
+    summary = read_results(tmp_path / "out").summary
+    assert f"{summary['si_sdri']['mean']:.3f}" in page
+    assert page.count("<svg") == 2
+    for text in ("oracle", "Worst trials", "Best trials", "SIR (dB)", "Overlap", "sha256", "prefers-color-scheme"):
+        assert text in page
+    assert '<meta name="viewport" content="width=device-width' in page
+
+
+def test_worst_and_best_have_pictures_and_players(page):
+    tags = Page(page).tags
+    assert tags.count("audio") == 4 * 4  # mixture, estimate, target, enrollment of two worst and two best
+    assert tags.count("img") == 4 * 3
+    assert "was not saved" not in page
+
+
+def test_players_play_what_was_saved(page, trials, tmp_path):
+    first = sorted((tmp_path / "out" / "audio").iterdir())[0]
+    expected, rate = soundfile.read(first / "mixture.wav", dtype="float32")
+    html = clips(first)
+    sounds = re.findall(r'<audio [^>]*src="data:audio/mpeg;base64,([^"]+)"', html)
+    heard, heard_rate = soundfile.read(io.BytesIO(base64.b64decode(sounds[0])))
+    assert heard_rate == rate
+    length = min(len(heard), len(expected))
+    assert abs(len(heard) - len(expected)) < 3000
+    spectra = [np.abs(np.fft.rfft(x[:length])) for x in (heard, expected)]
+    assert np.corrcoef(*spectra)[0, 1] > 0.95
+
+
+def test_a_rate_that_mp3_has_not_becomes_wav():
+    kind, data = encode(np.zeros(7000, np.float32), 7000)
+    assert kind == "audio/wav"
+    assert soundfile.info(io.BytesIO(data)).samplerate == 7000
+
+
+def test_without_audio_it_says_how_to_keep_it(trials, tmp_path):
+    evaluate(Oracle(trials), trials, tmp_path / "out")
+    page = build_report(read_results(tmp_path / "out"), 2)
+    assert "Audio of 2 of these 2 was not saved; --save-extremes 2 keeps it" in page
+    assert "audio" not in Page(page).tags
+
+
+def test_odd_trials_and_names_are_shown_as_text(odd_trials, tmp_path):
+    class Named(Oracle):
+        name = "<script>alert(1)</script>"
+
+    evaluate(Named(odd_trials, name=Named.name), odd_trials, tmp_path / "out", metrics=("si_sdr", "dnsmos"), jobs=0)
+    page = build_report(read_results(tmp_path / "out"))
+    assert "script" not in Page(page).tags
+    assert "Nothing to extract" in page and "Failed trials" in page and "text.wav" in page
+    assert "false alarms, by level" in page
+
+
+def test_nothing_scored_is_a_page_still(odd_trials, tmp_path):
+    evaluate(Oracle(odd_trials), odd_trials[1:], tmp_path / "out")
+    Page(build_report(read_results(tmp_path / "out")))

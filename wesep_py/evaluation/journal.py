@@ -1,0 +1,129 @@
+"""A run on disk: a line a trial as soon as it is done, so that a run that was killed goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wesep_py.errors import InputError, OutputExistsError, WesepError
+from wesep_py.evaluation.record import TrialRecord
+from wesep_py.files import write_json, write_text
+
+PER_TRIAL, SUMMARY, AUDIO, RUN = "per_trial.jsonl", "summary.json", "audio", "run.json"
+VOLATILE = ("command", "date")
+
+
+def check_output(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that cannot take results, before anything is computed; one of an unfinished run can.
+
+    Raises:
+        OutputExistsError: it holds results, and `overwrite` is false.
+        InputError: it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; name a folder for the results")
+    if overwrite or (folder / RUN).exists():
+        return
+    there = [folder / name for name in (PER_TRIAL, SUMMARY, AUDIO) if (folder / name).exists()]
+    if there:
+        raise OutputExistsError(f"{there[0]}: exists already; name another folder, or pass --overwrite")
+
+
+class Journal:
+    """The results of a run in its folder, while they come and when they are complete.
+
+    While it runs, `run.json` holds the protocol and `per_trial.jsonl` grows by a line a trial, in the order in which
+    they are done. At the end `per_trial.jsonl` is put in the order of the trials, `summary.json` appears and `run.json`
+    goes.
+
+    Args:
+        folder: made if it is not there.
+        protocol: of this run; an unfinished one goes on only if its own differs in nothing but command and date.
+        overwrite: begin anew, whatever the folder holds.
+
+    Attributes:
+        done: the trials that an unfinished run has done, by their number; those that failed are tried again.
+
+    Raises:
+        OutputExistsError: the folder holds results.
+        InputError: it holds an unfinished run with another protocol; the keys that differ are named.
+        WesepError: the disk is full, or the folder cannot be made.
+    """
+
+    def __init__(self, folder: str | Path, protocol: Mapping[str, Any], overwrite: bool = False) -> None:
+        self.folder = Path(folder)
+        check_output(self.folder, overwrite)
+        self._protocol = json.loads(json.dumps(protocol))
+        self.done: dict[int, TrialRecord] = {}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if overwrite:
+                self._clear()
+            elif (self.folder / RUN).exists():
+                self._check_same(json.loads((self.folder / RUN).read_text(encoding="utf-8")))
+                self.done = {record.number: record for record in self._read() if record.number is not None}
+            write_json(self.folder / RUN, {"protocol": self._protocol})
+            self._write_lines(list(self.done.values()))
+            self._file = (self.folder / PER_TRIAL).open("a", encoding="utf-8")
+        except OSError as error:
+            raise WesepError(f"{self.folder}: cannot be written ({error.strerror or error})") from error
+
+    def append(self, record: TrialRecord) -> None:
+        """Write the line of a trial that is done; it survives this process being killed."""
+        try:
+            self._file.write(_line(record) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise WesepError(f"{self.folder / PER_TRIAL}: writing failed ({error.strerror or error})") from error
+
+    def finish(self, records: Sequence[TrialRecord], summary: Mapping[str, Any]) -> None:
+        """Put all lines in order and write the summary."""
+        self.close()
+        self._write_lines(records)
+        write_json(self.folder / SUMMARY, summary)
+        (self.folder / RUN).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Stop writing; the run can go on later."""
+        self._file.close()
+
+    def _write_lines(self, records: Sequence[TrialRecord]) -> None:
+        write_text(self.folder / PER_TRIAL, "".join(_line(record) + "\n" for record in records))
+
+    def _read(self) -> list[TrialRecord]:
+        """The trials on disk that need not be done again; a line cut short by the end of the run is left out."""
+        path = self.folder / PER_TRIAL
+        records = []
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+            try:
+                record = TrialRecord.from_dict(json.loads(line))
+            except (ValueError, TypeError):
+                continue
+            if record.outcome != "failed":
+                records.append(record)
+        return records
+
+    def _check_same(self, begun: Mapping[str, Any]) -> None:
+        before, now = (
+            {key: value for key, value in protocol.items() if key not in VOLATILE}
+            for protocol in (begun.get("protocol", {}), self._protocol)
+        )
+        differing = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+        if differing:
+            raise InputError(
+                f"{self.folder}: holds an unfinished run that differs in {', '.join(differing)}; repeat its command to "
+                "go on, name another folder, or pass --overwrite to begin anew"
+            )
+
+    def _clear(self) -> None:
+        for name in (PER_TRIAL, SUMMARY, RUN):
+            (self.folder / name).unlink(missing_ok=True)
+        if (self.folder / AUDIO).is_dir():
+            shutil.rmtree(self.folder / AUDIO)
+
+
+def _line(record: TrialRecord) -> str:
+    return json.dumps(record.to_dict(), ensure_ascii=False, allow_nan=False)
