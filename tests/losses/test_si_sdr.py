@@ -74,9 +74,9 @@ def test_half_precision_output_is_scored_in_float32(target, estimate):
 
 
 def test_minimising_it_finds_the_target(target):
-    estimate = torch.randn(3, 800, requires_grad=True)
+    estimate = torch.randn(3, 800, generator=torch.Generator().manual_seed(2)).requires_grad_()
     optimiser = torch.optim.Adam([estimate], lr=0.05)
-    for _ in range(200):
+    for _ in range(400):
         optimiser.zero_grad()
         SISDR()(output_of(estimate), target, {}).backward()
         optimiser.step()

@@ -31,6 +31,11 @@ def dataclasses_below(kind: type) -> dict[type, str]:
     return found
 
 
+def is_of_training(kind: type) -> bool:
+    """Whether it is one of the training's own, not of the model or the simulation."""
+    return kind.__module__.startswith(f"{room.__name__}.")
+
+
 def attributes_read(files: list[Path], without: type) -> set[str]:
     """Names read as `x.name` outside of the class's own definition."""
     names: set[str] = set()
@@ -44,6 +49,14 @@ def attributes_read(files: list[Path], without: type) -> set[str]:
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and id(node) not in inside
         }
     return names
+
+
+def goes_through_its_fields(file: Path, kind: type) -> bool:
+    """Whether a method of the class reads all of them: `getattr(self, field.name) for field in fields(self)`."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    own = next(node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == kind.__name__)
+    called = [ast.unparse(node) for node in ast.walk(own) if isinstance(node, ast.Call)]
+    return "fields(self)" in called and any(call.startswith("getattr(self, ") for call in called)
 
 
 TREE = dataclasses_below(TrainConfig)
@@ -60,12 +73,13 @@ def test_the_tree_is_whole():
 def test_every_key_is_read_by_the_code(kind: type):
     """Each field is read, as an attribute, by code outside the class that declares it."""
     own = Path(typing.cast("str", __import__(kind.__module__, fromlist=["_"]).__file__))
-    readers = list((PACKAGE / "training").glob("*.py")) if kind.__module__ == room.__name__ else []
+    readers = list((PACKAGE / "training").glob("*.py")) if is_of_training(kind) else []
     if not readers:  # the simulation's and the model's own rooms read theirs
         readers = list(own.parent.glob("*.py"))
     read = attributes_read(readers, without=kind)
-    if kind.__module__ != room.__name__:  # properties of the class itself hand fields on
+    if not is_of_training(kind):  # properties of the class itself hand fields on
         read |= attributes_read([own], without=type("None", (), {}))
+        read |= {field.name for field in dataclasses.fields(kind)} if goes_through_its_fields(own, kind) else set()
     unread = [field.name for field in dataclasses.fields(kind) if field.name not in read]
     assert not unread, f"nothing reads {TREE[kind]}: {unread}"
 
@@ -73,7 +87,7 @@ def test_every_key_is_read_by_the_code(kind: type):
 def test_every_key_of_the_training_is_read_in_a_run(settings, validation, tiny_speech, tmp_path, monkeypatch):
     """As above, but watched: a name that several parts share (`every_steps`) must be read of each of them."""
     read: set[tuple[str, str]] = set()
-    own_files = {room.__file__, config_module.__file__}
+    own_files = {*map(str, Path(room.__file__).parent.glob("*.py")), config_module.__file__}
 
     def watch(kind: type) -> None:
         def look_up(self: object, name: str) -> object:
@@ -83,7 +97,7 @@ def test_every_key_of_the_training_is_read_in_a_run(settings, validation, tiny_s
 
         monkeypatch.setattr(kind, "__getattribute__", look_up, raising=False)
 
-    kinds = [kind for kind in TREE if kind.__module__ == room.__name__]
+    kinds = [kind for kind in TREE if is_of_training(kind)]
     for kind in kinds:
         watch(kind)
     train(
@@ -92,6 +106,15 @@ def test_every_key_of_the_training_is_read_in_a_run(settings, validation, tiny_s
             data__packed=str(tmp_path / "packed"),
         )
     )  # fmt: skip
+    every_step = {**validation, "every_steps": 1}
+    group = {"match": "backbone.*"}
+    train(
+        settings(
+            experiment=str(tmp_path / "more"), init={"checkpoint": str(tmp_path / "exp")}, train__steps=2,
+            validation=every_step, optim__lr=1e-12, optim__groups=[group], schedule={"name": "plateau"},
+        )
+    )  # fmt: skip
+    train(settings(experiment=str(tmp_path / "third"), train__steps=1, schedule={"name": "triangular"}))
     declared = {(kind.__name__, field.name) for kind in kinds for field in dataclasses.fields(kind)}
     assert declared - read == set()
 
@@ -114,6 +137,15 @@ def test_the_walk_finds_a_key_that_nothing_reads():
         ("schedule__final_lr_ratio", 0, r"final_lr_ratio is 0.0; it must be above 0"),
         ("checkpoint__average", 9, r"checkpoint: keep is 3; it must be at least 9 .*checkpoint.average"),
         ("data__train", [], r"data: train is 0; it must be at least 1 \(name at least one manifest\)"),
+        ("optim__name", "adamm", r"optim: name is 'adamm'; did you mean 'adam'"),
+        ("optim__ema_decay", 1.0, r"optim: ema_decay is 1.0; it must be above 0 and below 1"),
+        ("optim__groups", [{"match": "a", "lr_ratio": 0}], r"optim.groups\[0\]: lr_ratio is 0.0"),
+        ("optim__groups", [{"match": "a", "freeze_steps": -1}], r"optim.groups\[0\]: freeze_steps is -1"),
+        ("schedule__plateau_factor", 1.0, r"plateau_factor is 1.0; it must be above 0 and below 1"),
+        ("schedule__cycles", 0, r"cycles is 0; it must be at least 1"),
+        ("schedule__name", "plateau", r"schedule.name: is 'plateau', which goes by the validation, and there is none"),
+        ("train__patience", 3, r"train.patience: is 3, which goes by the validation, and there is none"),
+        ("log__to", ["tensorbord"], r"log.to\[0\]: is 'tensorbord'; did you mean 'tensorboard'"),
         ("train__precision", "fp16", r"train.precision: is 'fp16'"),
         ("train__max_minutes", -1, r"max_minutes is -1"),
         ("experiment", " ", r"experiment is empty"),

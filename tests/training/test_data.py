@@ -6,15 +6,17 @@ import gc
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from wesep_py.corpus import FileReader, read_speaker_folders
-from wesep_py.simulation import SimulationConfig, Simulator
+from wesep_py.simulation import Sample, SimulationConfig, Simulator
 from wesep_py.simulation.config import EnrollmentConfig
 from wesep_py.training import data
+from wesep_py.training.criterion import Criterion
 from wesep_py.training.data import PositionSampler, SimulatedMixtures, make_loader
 from wesep_py.training.extraction_task import collate_targets, target_items
 
@@ -50,11 +52,55 @@ def test_every_speaker_is_a_target_or_the_recipes_alone(simulator: Simulator):
     np.testing.assert_array_equal(one["enrollment"], all_items[recipe.target]["enrollment"])
 
 
+@pytest.fixture(scope="module")
+def absent_sample(tiny_speech: Path) -> Sample:
+    """A mixture in which the voice that is asked for is not."""
+    config = SimulationConfig(
+        duration_s=1.0,
+        min_source_s=0.5,
+        num_speakers=3,
+        enrollment=EnrollmentConfig(duration_s=(0.5, 1.0)),
+        absent_probability=1.0,
+    )
+    return Simulator(config, read_speaker_folders(tiny_speech), [], FileReader(16000), seed=3).sample(0, 0)
+
+
+def test_an_absent_target_is_silence_with_its_voice_as_enrollment(absent_sample: Sample):
+    (item,) = target_items(absent_sample, LABELS)
+    absent = absent_sample.recipe.absent.speaker_id
+    assert absent not in {source.speaker_id for source in absent_sample.recipe.sources}
+    assert (item["present"], item["speaker"]) == (0, LABELS[absent])
+    np.testing.assert_array_equal(item["mixture"], absent_sample.mixture)
+    assert item["enrollment"].any()
+    assert item["target"].shape == absent_sample.mixture.shape and not item["target"].any()
+    assert item["activity"].shape == absent_sample.activity[0].shape and not item["activity"].any()
+    every = target_items(absent_sample, LABELS, "all")
+    assert [one["present"] for one in every] == [1, 1, 1, 0] and every[-1]["speaker"] == LABELS[absent]
+    batch = collate_targets([every])
+    assert batch["present"].tolist() == [1, 1, 1, 0] and not batch["target"][3].any()
+
+
+def test_every_loss_takes_a_batch_in_which_targets_are_absent(absent_sample: Sample):
+    batch = collate_targets([target_items(absent_sample, LABELS, "all")])
+    for names in (
+        ["thresholded_sdr", "multi_resolution_spectral", "absent_energy", "presence"],
+        ["si_sdr", "snr", "sd_sdr"],
+    ):
+        waveforms = (0.5 * batch["mixture"]).requires_grad_()
+        logits = torch.zeros(4, 63, requires_grad=True)
+        output = SimpleNamespace(waveforms=(waveforms,), presence_logits=logits, speaker_logits=None)
+        losses = Criterion([{"name": name} for name in names])(output, batch)
+        losses["loss"].backward()
+        assert all(value.isfinite() for value in losses.values()) and waveforms.grad.isfinite().all()
+        assert (waveforms.grad[3] != 0).any() == ("absent_energy" in names)
+
+
 def test_collate_pads_at_the_end_and_tells_lengths():
     def item(samples: int, enrollment: int, label: int) -> dict:
         return {
             "mixture": np.full(samples, 2.0, np.float32), "target": np.ones(samples, np.float32),
-            "enrollment": np.ones(enrollment, np.float32), "activity": np.array([True, False]), "speaker": label,
+            "enrollment": np.ones(enrollment, np.float32), "activity": np.array([True, False]), "present": 1,
+            "speaker": label,
         }  # fmt: skip
 
     batch = collate_targets([[item(4, 3, 7), item(4, 5, 8)], [item(2, 1, 9)]])
@@ -62,6 +108,7 @@ def test_collate_pads_at_the_end_and_tells_lengths():
     assert batch["enrollment"].sum(1).tolist() == [3, 5, 1] and batch["enrollment"].shape == (3, 5)
     assert batch["enrollment_lengths"].tolist() == [3, 5, 1]
     assert batch["speaker"].tolist() == [7, 8, 9] and batch["speaker"].dtype == torch.int64
+    assert batch["present"].tolist() == [1, 1, 1]
     assert batch["activity"].tolist() == [[1, 0]] * 3
     assert {batch[key].dtype for key in ("mixture", "target", "enrollment", "activity")} == {torch.float32}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from wesep_py.config import dump_yaml, load_yaml
 from wesep_py.errors import ConfigError
 from wesep_py.training.config import load_config
 from wesep_py.training.experiment import Experiment
@@ -31,7 +32,7 @@ def test_the_same_configuration_is_continued(begun: Experiment, settings):
     [
         {"train__steps": 99}, {"train__max_minutes": 3}, {"data__workers": 5}, {"train__threads": 2},
         {"log__every_steps": 7}, {"checkpoint__every_steps": 9}, {"data__packed": "elsewhere"},
-        {"validation": {"trials": "a.csv", "enrollment": "a.map"}},
+        {"validation": {"trials": "a.csv", "enrollment": "a.map"}}, {"train__gradient_checkpointing": True},
     ],
 )  # fmt: skip
 def test_what_alters_no_step_may_change(begun: Experiment, settings, changed: dict):
@@ -62,3 +63,16 @@ def test_a_run_without_a_state_begins_again_whatever_it_was(begun: Experiment, s
 
 def test_a_folder_of_something_else_is_no_obstacle(tmp_path: Path, settings):
     Experiment(tmp_path).check(load_config(settings()))
+
+
+def test_a_run_of_before_a_key_was_there_is_continued_with_its_default(begun: Experiment, settings):
+    plain = load_yaml(begun.config_file)
+    del plain["optim"]["ema_decay"], plain["train"]["compile"], plain["init"]
+    begun.config_file.write_text(dump_yaml(plain))
+    begun.check(load_config(settings()))
+    with pytest.raises(ConfigError, match=r"train\.compile \(was False, is True\)"):
+        begun.check(load_config(settings(train__compile=True)))
+    plain["a_key_of_another_version"] = 1
+    begun.config_file.write_text(dump_yaml(plain))
+    with pytest.raises(ConfigError, match="a_key_of_another_version"):
+        begun.check(load_config(settings()))

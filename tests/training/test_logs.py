@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from wesep_py.training.experiment import Experiment
 from wesep_py.training.logs import RunLog
+from wesep_py.training.trackers import TensorBoard
 
 
 def read(path: Path) -> list[dict]:
@@ -25,7 +27,7 @@ def events(folder: Path) -> EventAccumulator:
 
 
 def test_numbers_and_audio(tmp_path: Path):
-    log = RunLog(tmp_path / "log.jsonl", tmp_path / "tensorboard", 0)
+    log = RunLog(tmp_path / "log.jsonl", [TensorBoard(Experiment(tmp_path), 0)], 0)
     log.write("train", 5, {"loss": 1.5, "grad_norm": math.inf})
     log.audio("trial/estimate", 5, np.full(16000, 3.0, np.float32), 16000)
     log.close()
@@ -39,14 +41,14 @@ def test_numbers_and_audio(tmp_path: Path):
 @pytest.mark.parametrize("cut", [False, True])
 def test_a_resumed_log_drops_what_was_lost(tmp_path: Path, cut: bool):
     file, folder = tmp_path / "log.jsonl", tmp_path / "tensorboard"
-    first = RunLog(file, folder, 0)
+    first = RunLog(file, [TensorBoard(Experiment(tmp_path), 0)], 0)
     for step in (1, 2, 3):
         first.write("train", step, {"loss": float(step)})
     first.close()
     if cut:
         file.write_text(file.read_text() + '{"kind": "train", "st')
     time.sleep(1.1)  # TensorBoard orders event files by the second in their names, as a resumed run's are
-    second = RunLog(file, folder, 2)
+    second = RunLog(file, [TensorBoard(Experiment(tmp_path), 2)], 2)
     second.write("train", 3, {"loss": 30.0})
     second.close()
     assert [(line["step"], line["loss"]) for line in read(file)] == [(1, 1.0), (2, 2.0), (3, 30.0)]

@@ -14,8 +14,10 @@ import torch
 
 from wesep_py import checkpoint
 from wesep_py.errors import ConfigError
+from wesep_py.speaker import SpeakerConfig, SpeakerEncoder
+from wesep_py.speaker.losses import AAMSoftmax, PermutationFreeLoss
 from wesep_py.training import train
-from wesep_py.training.voices import collate_voices, voice_items
+from wesep_py.training.voices import VoicesStep, collate_voices, voice_items
 
 
 @pytest.fixture
@@ -37,18 +39,25 @@ def log(experiment: Path, kind: str) -> list[dict]:
 
 
 def test_it_learns_to_count_and_its_validation_counts(voice_settings, tmp_path: Path):
-    voice_settings["train"] |= {"steps": 40, "batch_size": 12}
-    voice_settings["optim"]["lr"] = 0.003
-    voice_settings["validation"]["every_steps"] = 20
+    voice_settings["train"] |= {"steps": 40, "batch_size": 12, "epoch_size": 500}
+    voice_settings["optim"]["lr"] = 0.005
+    voice_settings["existence_weight"] = 2.0
+    voice_settings["simulation"]["num_speakers"] = {1: 1, 2: 1}
+    voice_settings["validation"]["every_steps"] = 40
+    voice_settings["log"]["every_steps"] = 10
     train(voice_settings)
     first, *_, last = log(tmp_path / "exp", "train")
     assert last["loss"] < 0.8 * first["loss"] and last["existence"] < first["existence"]
-    assert last["loss"] == pytest.approx(last["aam"] + 0.1 * last["existence"], rel=1e-4)
+    assert last["loss"] == pytest.approx(last["aam"] + 2 * last["existence"], rel=1e-4)
     assert 0.6 < last["count_accuracy"] <= 1 and last["accuracy"] > 0.3
     judged = log(tmp_path / "exp", "validation")[-1]
-    assert judged["count_accuracy_1"] + judged["count_accuracy_2"] > 1.2 and 0 <= judged["eer"] <= 0.5
+    assert (
+        "count_accuracy_3" not in judged
+        and judged["count_accuracy_1"] + judged["count_accuracy_2"] > 1.2
+        and 0 <= judged["eer"] <= 0.5
+    )
     saved = checkpoint.load(tmp_path / "exp")
-    assert saved.config["speaker"]["network"]["pooling"] == {"name": "recursive", "bottleneck": 8}
+    assert saved.config["network"]["pooling"] == {"name": "recursive", "bottleneck": 8}
     assert any(key.endswith("pool.coverage.weight") for key in saved.state_dict)
 
 
@@ -78,11 +87,42 @@ def test_every_speaker_of_a_mixture_has_a_label_and_an_enrollment_its_own():
     assert batch["speakers"].tolist() == [[4, 7], [4, -1]] and batch["lengths"].tolist() == [5, 3]
 
 
+def test_as_many_voices_as_training_has_are_counted(voice_settings, tmp_path: Path):
+    voice_settings["speaker"]["network"]["pooling"]["max_voices"] = 3
+    voice_settings["simulation"]["num_speakers"] = {1: 1, 3: 1}
+    voice_settings["train"]["steps"] = 1
+    train(voice_settings)
+    judged = log(tmp_path / "exp", "validation")[-1]
+    assert all(0 <= judged[f"count_accuracy_{number}"] <= 1 for number in (1, 2, 3))
+
+
+def test_the_loss_sees_every_voice_there_is_and_the_existence_of_one_more():
+    network = {"name": "ecapa_tdnn", "channels": 8, "frame_dim": 16, "embedding_dim": 4}
+    network["pooling"] = {"name": "recursive", "bottleneck": 4, "max_voices": 3}
+    encoder = SpeakerEncoder(SpeakerConfig(network, filterbank={"num_mel_bins": 20}), 16000)
+    step = VoicesStep(encoder, PermutationFreeLoss(AAMSoftmax(embedding_dim=4, num_speakers=6)))
+    seen = []
+    step.loss.register_forward_pre_hook(lambda module, given: seen.extend(given))
+    batch = {
+        "mixture": torch.randn(3, 8000),
+        "lengths": torch.tensor([8000, 8000, 6000]),
+        "speakers": torch.tensor([[0, 3], [5, -1], [1, -1]]),
+    }
+    values = step(batch)
+    embeddings, logits, labels = seen
+    assert labels.tolist() == [[0, 3, -1], [5, -1, -1], [1, -1, -1]] and logits.shape == (3, 3)
+    assert ((embeddings != 0).any(dim=2) == (labels >= 0)).all()
+    assert values["count_accuracy"] in (0, pytest.approx(1 / 3), pytest.approx(2 / 3), 1)
+    values["loss"].backward()
+    assert all(parameter.grad is not None for parameter in step.parameters())
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"num_speakers": {1: 1, 3: 1}}, r"up to 3, and the network's pooling looks for 2; .*max_voices: 3"),
         ({"loss": {"name": "triplet"}}, "loss: has none that classifies"),
+        ({"existence_weight": -1.0}, "existence_weight: is -1.0; 0 or more"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(voice_settings, change: dict, message: str):
@@ -91,3 +131,12 @@ def test_what_cannot_be_is_said_in_one_line(voice_settings, change: dict, messag
         change = {}
     with pytest.raises(ConfigError, match=message):
         train({**voice_settings, **change})
+
+
+def test_an_encoder_that_does_not_count_takes_no_weight_for_it(voice_settings):
+    voice_settings["speaker"]["network"]["pooling"] = "astp"
+    with pytest.raises(ConfigError, match="a mixture of several has no one speaker to tell; give 1, or let"):
+        train(voice_settings)
+    voice_settings["simulation"]["num_speakers"] = 1
+    with pytest.raises(ConfigError, match="existence_weight: is for an encoder that counts"):
+        train({**voice_settings, "existence_weight": 0.5})

@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "render": ("Data", "Render mixtures from recipes, to the bit as they were drawn."),
     "train": ("Experiments", "Train a network from one YAML file, or resume its training."),
     "import-checkpoint": ("Experiments", "A checkpoint of WeSep, real-TSE or WeSpeaker into a checkpoint folder."),
+    "average": ("Experiments", "One model from the last or the best snapshots of a run."),
     "evaluate": ("Experiments", "Extract and score a list of trials."),
     "score": ("Experiments", "Score audio that was made elsewhere."),
     "compare": ("Experiments", "Pair two results and test the difference."),

@@ -17,6 +17,9 @@ def train(
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Keys to set otherwise, such as optim.lr=0.0005."),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check configuration, data and one step; write nothing.")
+    ] = False,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -31,6 +34,9 @@ def train(
 
     if threads is not None:
         overrides = [*(overrides or []), f"train.threads={threads}"]
+    if dry_run:
+        _try(config, overrides or [], as_json)
+        return
     result = run(config, overrides or [])
     if as_json:
         values = {**vars(result), "experiment": str(result.experiment)}
@@ -38,6 +44,24 @@ def train(
         return
     best = "" if result.best is None else f", best validation {result.measure} {result.best:.3g}"
     typer.echo(f"{result.experiment}: {result.step} steps{best}")
+
+
+def _try(config: Path, overrides: list[str], as_json: bool) -> None:
+    from wesep_py.training.dry_run import dry_run
+
+    found = dry_run(config, overrides)
+    if as_json:
+        typer.echo(json.dumps({**vars(found), "experiment": str(found.experiment)}))
+        return
+    losses = ", ".join(f"{name} {value:.3f}" for name, value in found.losses.items())
+    memory = "" if found.memory_gib is None else f", {found.memory_gib:.1f} GiB"
+    if found.initialised:
+        typer.echo(found.initialised)
+    typer.echo(
+        f"{found.experiment}: would {'go on at step ' + str(found.step) if found.step else 'begin'}; "
+        f"{found.parameters / 1e6:.2f} M parameters, {found.hours} h of {found.speakers} speakers; one step: {losses}, "
+        f"gradient {found.grad_norm:.3g}; data {found.data_s:.2f} s, step {found.step_s:.2f} s{memory}; nothing written"
+    )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
+from wesep_py.losses.absent_energy import AbsentEnergy
 from wesep_py.losses.base import Loss, losses
+from wesep_py.losses.presence import Presence
 from wesep_py.losses.si_sdr import SISDR
+from wesep_py.losses.snr import SDSDR, SNR, ThresholdedSDR
 from wesep_py.losses.speaker_cross_entropy import SpeakerCrossEntropy
+from wesep_py.losses.spectral import MultiResolutionSpectral
+from wesep_py.losses.waveform import WaveformLoss, has_target
 
-__all__ = ["SISDR", "Loss", "SpeakerCrossEntropy", "losses"]
+__all__ = [
+    "SDSDR",
+    "SISDR",
+    "SNR",
+    "AbsentEnergy",
+    "Loss",
+    "MultiResolutionSpectral",
+    "Presence",
+    "SpeakerCrossEntropy",
+    "ThresholdedSDR",
+    "WaveformLoss",
+    "has_target",
+    "losses",
+]

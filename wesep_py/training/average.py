@@ -1,11 +1,14 @@
-"""Snapshots of the weights, and their average."""
+"""Snapshots of the weights, the newest and the best, and their average."""
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 
@@ -52,24 +55,105 @@ class Snapshots:
 
     def save(self, step: int, state_dict: Mapping[str, torch.Tensor]) -> None:
         """Write the weights of a step, and drop the oldest beyond `keep`."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self.folder / f"step_{step:08d}.safetensors") as temporary:
-            temporary.write_bytes(serialise({k: v.detach().cpu().contiguous().clone() for k, v in state_dict.items()}))
+        self._write(step, state_dict)
         for old in self._files()[: -self.keep]:
             old.unlink()
 
     def drop_after(self, step: int) -> None:
         """Remove snapshots of steps after `step`: a resumed run makes them anew."""
         for path in self._files():
-            if int(path.stem.removeprefix("step_")) > step:
+            if step_of(path) > step:
                 path.unlink()
 
     def __len__(self) -> int:
         return len(self._files())
 
+    def newest(self, count: int) -> list[Path]:
+        """The newest `count` files, the oldest of them first."""
+        return self._files()[-count:]
+
+    def read(self, count: int) -> list[dict[str, torch.Tensor]]:
+        """The newest `count`, the oldest of them first; what is damaged is left out, with a warning.
+
+        Raises:
+            CheckpointError: none can be read.
+        """
+        found, problem = [], "there are no snapshots"
+        for path in self.newest(count):
+            try:
+                found.append(read_snapshot(path))
+            except CheckpointError as error:
+                problem = str(error)
+                warnings.warn(f"{problem}; left out of the average", stacklevel=2)
+        if not found:
+            raise CheckpointError(problem)
+        return found
+
     def average(self, count: int) -> dict[str, torch.Tensor]:
-        """The average of the newest `count`."""
-        return average_state_dicts([load_file(path) for path in self._files()[-count:]])
+        """The average of the newest `count`; see `read`."""
+        return average_state_dicts(self.read(count))
+
+    def _write(self, step: int, state_dict: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state_dict.items()}
+        with atomic_path(self.folder / f"step_{step:08d}.safetensors") as temporary:
+            temporary.write_bytes(serialise(tensors, metadata))
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("step_*.safetensors"))
+
+
+class BestSnapshots(Snapshots):
+    """The weights of the steps that were best in the validation; each file holds its result too.
+
+    Args:
+        folder: where they lie.
+        keep: how many stay; none are written if it is 0.
+        lower_is_better: whether the best is the lowest.
+    """
+
+    def __init__(self, folder: Path, keep: int, lower_is_better: bool = False) -> None:
+        super().__init__(folder, keep)
+        self._sign = 1 if lower_is_better else -1
+
+    def offer(self, step: int, result: float, state_dict: Mapping[str, torch.Tensor]) -> None:
+        """Write the weights of a step, and drop the worst beyond `keep`; nothing if it is the worst itself."""
+        others = [path for path in self.best(self.keep) if step_of(path) != step]
+        if not self.keep or (len(others) >= self.keep and self._rank(result) >= self._rank(result_of(others[-1]))):
+            return
+        self._write(step, state_dict, {"result": repr(result)})
+        for worse in self.best(len(self))[self.keep :]:
+            worse.unlink()
+
+    def best(self, count: int) -> list[Path]:
+        """The best `count` files, the best first; of equals the earlier."""
+        return sorted(self._files(), key=lambda path: (self._rank(result_of(path)), step_of(path)))[:count]
+
+    def _rank(self, result: float) -> float:
+        return self._sign * result
+
+
+def step_of(path: Path) -> int:
+    """The step of a snapshot's file."""
+    return int(path.stem.removeprefix("step_"))
+
+
+def result_of(path: Path) -> float:
+    """The validation's result of a best snapshot; not a number if the file is damaged or has none."""
+    try:
+        with safe_open(path, "pt") as file:
+            return float((file.metadata() or {})["result"])
+    except (SafetensorError, KeyError, ValueError):
+        return math.nan
+
+
+def read_snapshot(path: Path) -> dict[str, torch.Tensor]:
+    """The weights of a snapshot.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: is cut short or damaged ({error})") from error

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from wesep_py.simulation import Simulator
+from wesep_py.errors import WesepError
+from wesep_py.simulation import Sample, Simulator
 from wesep_py.training.task import Collate, Item, Items
 
 WORKER_GRACE_S = 10
+FAILURE, FLAW = "failure", "flaw"
+"""Keys of what a worker says instead of an item, or of one: why there is none; what is wrong with it."""
 
 
 class SimulatedMixtures(Dataset[list[Item]]):
@@ -40,7 +44,14 @@ class SimulatedMixtures(Dataset[list[Item]]):
         self.items = items
 
     def __getitem__(self, key: tuple[int, int]) -> list[Item]:
-        return self.items(self.simulator.sample(*key), self.speaker_labels)
+        try:
+            sample = self.simulator.sample(*key)
+            items = self.items(sample, self.speaker_labels)
+        except WesepError as error:
+            return [{FAILURE: f"mixture {key[1]} of epoch {key[0]}: {error}"}]
+        if unfit := _not_finite(items):
+            items[0][FLAW] = f"mixture {key[1]} of epoch {key[0]} has {unfit} not finite; {_made_of(sample)}"
+        return items
 
 
 class PositionSampler(Sampler[list[tuple[int, int]]]):
@@ -76,6 +87,22 @@ class PositionSampler(Sampler[list[tuple[int, int]]]):
             yield [divmod(position, self.epoch_size) for position in range(first, first + self.batch_size)]
 
 
+class Collating:
+    """A task's `collate`, with what is to be said about the mixtures of the batch under `FAILURE` and `FLAW`."""
+
+    def __init__(self, collate: Collate) -> None:
+        self._collate = collate
+
+    def __call__(self, mixtures: Sequence[list[Item]]) -> dict[str, Any]:
+        said = {
+            kind: [item.pop(kind) for items in mixtures for item in items if kind in item] for kind in (FAILURE, FLAW)
+        }
+        if said[FAILURE]:
+            return {FAILURE: said[FAILURE]}
+        batch: dict[str, Any] = self._collate(mixtures)
+        return {**batch, FLAW: said[FLAW]} if said[FLAW] else batch
+
+
 def make_loader(
     dataset: SimulatedMixtures,
     sampler: PositionSampler,
@@ -84,7 +111,9 @@ def make_loader(
     prefetch: int,
     pin_memory: bool = False,
 ) -> DataLoader[dict[str, torch.Tensor]]:
-    """The loader of a rank; workers use one CPU thread each and leave signals to the main process.
+    """The loader of a rank; what goes wrong in a mixture is in its batch (`batches.Batches`).
+
+    Workers use one CPU thread each and leave signals to the main process.
 
     Ctrl-C, and a scheduler that ends a job, signal every process of a run; a worker that died of it would take the run
     down before its state is saved. Workers end when the main process closes the loader, or is gone.
@@ -93,7 +122,7 @@ def make_loader(
         dataset,
         batch_sampler=sampler,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=Collating(collate),
         pin_memory=pin_memory,
         prefetch_factor=prefetch if workers else None,
         worker_init_fn=_start_worker,
@@ -116,3 +145,21 @@ def stack_padded(arrays: Sequence[np.ndarray]) -> torch.Tensor:
     for row, array in zip(stacked, arrays, strict=True):
         row[: len(array)] = torch.from_numpy(array)
     return stacked
+
+
+def _not_finite(items: Sequence[Item]) -> str:
+    """The names of the arrays that are not finite throughout, as a text; empty where all are."""
+    names = {name for item in items for name, value in item.items() if not _is_finite(value)}
+    return " and ".join(sorted(names))
+
+
+def _is_finite(value: Any) -> bool:
+    is_floating = isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.floating)
+    return not is_floating or bool(np.isfinite(value).all())
+
+
+def _made_of(sample: Sample) -> str:
+    """The recordings of a mixture."""
+    stretches = [stretch for source in sample.recipe.sources for stretch in (source.excerpt, *source.enrollments)]
+    paths = dict.fromkeys(str(stretch.utterance.path) for stretch in stretches)
+    return f"it is made of {', '.join(paths)}"

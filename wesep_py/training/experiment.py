@@ -9,12 +9,13 @@ from typing import Any
 from wesep_py.config import dump_yaml, load_yaml, to_plain
 from wesep_py.errors import ConfigError, WesepError
 from wesep_py.files import write_text
-from wesep_py.training.config import RunConfig
+from wesep_py.training.config import RunConfig, load_config
 from wesep_py.training.state import has_state
 
 CHANGEABLE = (
     "experiment", "data.root", "data.packed", "data.workers", "data.prefetch", "train.steps", "train.max_minutes",
-    "train.device", "train.threads", "train.max_nonfinite", "checkpoint", "validation", "log",
+    "train.device", "train.threads", "train.max_nonfinite", "train.patience", "train.gradient_checkpointing",
+    "checkpoint", "validation", "log",
 )  # fmt: skip
 """Keys that may change when a run is resumed: none of them alters a step, except how far the schedule goes."""
 
@@ -24,9 +25,10 @@ class Experiment:
 
     ```
     EXP/config.yaml            resolved, written before the first step
+    EXP/provenance.json        by which commands, versions and data
     EXP/log.jsonl              one line a log step, one a validation
     EXP/tensorboard/
-    EXP/state/                 last.pt, previous.pt: the training state; snapshots/
+    EXP/state/                 last.pt, previous.pt: the training state; snapshots/, best/: weights
     EXP/checkpoints/{best,last,average}/
     ```
     """
@@ -34,10 +36,12 @@ class Experiment:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.config_file = self.folder / "config.yaml"
+        self.provenance_file = self.folder / "provenance.json"
         self.log_file = self.folder / "log.jsonl"
         self.tensorboard = self.folder / "tensorboard"
         self.state = self.folder / "state"
         self.snapshots = self.state / "snapshots"
+        self.best = self.state / "best"
         self.checkpoints = self.folder / "checkpoints"
 
     def has_state(self) -> bool:
@@ -55,7 +59,7 @@ class Experiment:
             raise ConfigError(f"experiment: {self.folder} is a file; name the folder that the run fills")
         if not (self.has_state() and self.config_file.is_file()):
             return
-        before = _flatten(load_yaml(self.config_file))
+        before = _flatten(_resolved(self.config_file))
         now = _flatten(to_plain(config))
         differing = [
             f"{key} (was {before.get(key, 'not set')}, is {now.get(key, 'not set')})"
@@ -68,17 +72,34 @@ class Experiment:
                 "name another experiment, or set these keys back"
             )
 
+    def make(self) -> None:
+        """Make the folder.
+
+        Raises:
+            WesepError: it cannot be made.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WesepError(f"{self.folder}: cannot be made ({error.strerror or error})") from error
+
     def write_config(self, config: RunConfig) -> None:
         """Write the resolved configuration: every key, the defaults included.
 
         Raises:
             WesepError: the folder cannot be made or written.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise WesepError(f"{self.folder}: cannot be made ({error.strerror or error})") from error
+        self.make()
         write_text(self.config_file, dump_yaml(to_plain(config)))
+
+
+def _resolved(file: Path) -> dict[str, Any]:
+    """The configuration of the run before, with the defaults of keys that have been added since; else as it stands."""
+    try:
+        plain: dict[str, Any] = to_plain(load_config(file))
+    except ConfigError:
+        return load_yaml(file)
+    return plain
 
 
 def _changeable(key: str) -> bool:

@@ -49,28 +49,32 @@ class ExtractionTask(Task):
 
 
 def target_items(sample: Sample, labels: Mapping[str, int], targets: Literal["one", "all"] = "one") -> list[Item]:
-    """One item a target.
+    """One item a target; where the recipe's target is absent, one for the absent voice too.
 
     Args:
         sample: the mixture.
         labels: a whole number for each speaker_id.
-        targets: `one`: the recipe's target; `all`: every speaker of the mixture.
+        targets: `one`: the recipe's target, or absent voice; `all`: every speaker of the mixture, and the absent voice.
 
     Returns:
         Dictionaries with `mixture`, `target`, `enrollment` (float32 `[samples]`), `activity` (of the target,
-        `[frames]` at 100 Hz) and `speaker` (its label).
+        `[frames]` at 100 Hz), `present` (1, or 0 with a target of zeros that is never active) and `speaker` (the label
+        of the enrolled voice).
     """
-    sources = sample.recipe.sources
-    chosen = range(len(sources)) if targets == "all" else [sample.recipe.target]
+    asked = sample.recipe.target
+    chosen: list[int | None] = [*range(len(sample.recipe.sources))] if targets == "all" else []
+    chosen += [asked] if asked is None or not chosen else []
+    voices = [(source, sample.voice(source)) for source in chosen]
     return [
         {
             "mixture": sample.mixture,
-            "target": sample.targets[i],
-            "enrollment": sample.enrollments[i],
-            "activity": sample.activity[i],
-            "speaker": labels[sources[i].speaker_id],
+            "target": voice.target,
+            "enrollment": voice.enrollment,
+            "activity": voice.activity,
+            "present": int(source is not None),
+            "speaker": labels[voice.speaker_id],
         }
-        for i in chosen
+        for source, voice in voices
     ]
 
 
@@ -79,12 +83,13 @@ def collate_targets(mixtures: Sequence[list[Item]]) -> dict[str, torch.Tensor]:
 
     Returns:
         `mixture`, `target` `[B, samples]`, `enrollment` `[B, longest]` padded with zeros at the end,
-        `enrollment_lengths` `[B]` in samples, `activity` `[B, frames]`, `speaker` `[B]`. Mixtures of different
-        lengths are padded likewise.
+        `enrollment_lengths` `[B]` in samples, `activity` `[B, frames]`, `present` and `speaker` `[B]`. Mixtures of
+        different lengths are padded likewise.
     """
     items = [item for mixture in mixtures for item in mixture]
     names = ("mixture", "target", "enrollment", "activity")
     batch = {name: stack_padded([item[name] for item in items]) for name in names}
     batch["enrollment_lengths"] = torch.tensor([len(item["enrollment"]) for item in items])
-    batch["speaker"] = torch.tensor([item["speaker"] for item in items])
+    for name in ("present", "speaker"):
+        batch[name] = torch.tensor([item[name] for item in items])
     return batch

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning_fabric import Fabric
 
-from wesep_py.corpus import Utterance, find_noises, perturb_speed, read_speech
 from wesep_py.errors import CheckpointError
-from wesep_py.simulation import Simulator
 from wesep_py.training.average import Snapshots
 from wesep_py.training.config import RunConfig, load_config
-from wesep_py.training.data import PositionSampler, SimulatedMixtures, make_loader
 from wesep_py.training.devices import make_fabric
 from wesep_py.training.experiment import Experiment
 from wesep_py.training.interrupt import StopRequest, catch_signals
-from wesep_py.training.logs import RunLog
-from wesep_py.training.optim import build_optimizer
+from wesep_py.training.lock import locked
+from wesep_py.training.logs import open_log
 from wesep_py.training.progress import TrainingBar
-from wesep_py.training.results import CorpusSummary, Results
-from wesep_py.training.sources import make_reader
+from wesep_py.training.provenance import data_hashes, write_provenance
+from wesep_py.training.results import Results
+from wesep_py.training.setup import Machinery, assemble, gather, make_dataset, open_batches, start_from
 from wesep_py.training.state import Progress, TrainingState, load_state
-from wesep_py.training.step import Stepper
 from wesep_py.training.task import Task
-from wesep_py.training.tasks import make_task
+from wesep_py.training.trackers import check_trackers
 from wesep_py.training.trainer import Parts, Trainer
 
 
@@ -87,106 +83,64 @@ def train(config: RunConfig | Mapping[str, Any] | str | Path, overrides: Sequenc
 def _train(config: RunConfig, fabric: Fabric, stop: StopRequest) -> TrainResult:
     experiment = Experiment(config.experiment)
     experiment.check(config)
-    torch.manual_seed(config.seed)
-    root = Path(config.data.root)
-
-    @cache
-    def read() -> list[Utterance]:
-        return perturb_speed(read_speech(config.data.train, root), config.data.speeds)
-
-    task = make_task(config, fabric, num_speakers=lambda: len({utterance.speaker_id for utterance in read()}))
-    speech, noises = read(), find_noises(config.data.noise, root)
-    results = Results(experiment, config, task, CorpusSummary.of(speech))
-    state = load_state(experiment.state)
-    trainer_progress = state.progress if state else Progress()
+    check_trackers(config.log.to)
+    materials = gather(config, fabric)
     bar = TrainingBar(enabled=fabric.is_global_zero)
-    dataset = _dataset(config, task, speech, noises, fabric, bar)
-    fabric.barrier()
-    if fabric.is_global_zero:
-        experiment.write_config(config)
-        Snapshots(experiment.snapshots, config.checkpoint.keep).drop_after(trainer_progress.step)
-    plain_optimizer = build_optimizer(config.optim, task.step)
-    wrapped, optimizer = fabric.setup(task.step, plain_optimizer)
-    _restore(state, task, plain_optimizer, experiment)
-    wrapped.train()
-    main = fabric.is_global_zero
-    log = RunLog(experiment.log_file, experiment.tensorboard, trainer_progress.step) if main else None
-    stepper = Stepper(fabric, config, wrapped, optimizer)
-    parts = Parts(fabric, config, experiment, task, stepper, plain_optimizer, results, bar, log, stop)
-    trainer = Trainer(parts, trainer_progress)
-    bar.begin(trainer.done)
-    if trainer.done >= 1.0 and results.is_final(trainer_progress):
-        bar.say(
-            f"{experiment.folder}: is finished, after {trainer_progress.step} steps; "
-            "for more, raise train.steps or train.max_minutes"
+    dataset = make_dataset(config, materials, fabric, bar)
+    hashes = data_hashes(config.data)
+    initialised = None if experiment.has_state() else start_from(config, materials.task)
+    machinery = assemble(config, materials.task, fabric)
+    with ExitStack() as held:
+        if fabric.is_global_zero:
+            experiment.make()
+            held.enter_context(locked(experiment.folder))
+        fabric.barrier()
+        experiment.check(config)
+        state = load_state(experiment.state)
+        results = Results(experiment, config, materials.task, materials.corpus, hashes)
+        trainer_progress = state.progress if state else Progress()
+        if fabric.is_global_zero:
+            experiment.write_config(config)
+            for folder in (experiment.snapshots, experiment.best):
+                Snapshots(folder, config.checkpoint.keep).drop_after(trainer_progress.step)
+        _restore(state, materials.task, machinery, experiment)
+        machinery.module.train()
+        trainer = Trainer(
+            Parts(fabric, config, experiment, materials.task, machinery, results, bar, None, stop), trainer_progress
         )
-        return _result(experiment, trainer_progress, task, was_finished=True)
-    try:
+        bar.begin(trainer.done)
+        if trainer.done >= 1.0 and results.is_final(trainer_progress):
+            bar.say(
+                f"{experiment.folder}: is finished, after {trainer_progress.step} steps; "
+                "for more, raise train.steps or train.max_minutes"
+            )
+            return _result(experiment, trainer_progress, materials.task, was_finished=True)
+        if fabric.is_global_zero:
+            _note(experiment, trainer_progress, hashes, bar)
+            log = held.enter_context(closing(open_log(config, experiment, trainer_progress.step)))
+            trainer.log_to(log)
         with bar:
-            _greet(config, experiment, results, task, trainer_progress, bar)
-            trainer.run(iter(_loader(config, task, dataset, trainer_progress, fabric)))
-    finally:
-        if log:
-            log.close()
-    return _result(experiment, trainer_progress, task, was_finished=False)
+            _greet(config, experiment, results, materials.task, trainer_progress, bar)
+            if initialised is not None:
+                bar.say(str(initialised))
+            trainer.run(open_batches(config, materials.task, dataset, trainer_progress, fabric, bar.say))
+        return _result(experiment, trainer_progress, materials.task, was_finished=False)
 
 
-def _dataset(
-    config: RunConfig,
-    task: Task,
-    speech: list[Utterance],
-    noises: list[Utterance],
-    fabric: Fabric,
-    bar: TrainingBar,
-) -> SimulatedMixtures:
-    """The mixtures of the run; the first process packs the recordings, if asked, and the others wait for it."""
-    recordings, sample_rate = [*speech, *noises], task.sample_rate
-    if fabric.is_global_zero:
-        make_reader(config.data, recordings, sample_rate, on_progress=_packing(config, bar))
-    fabric.barrier()
-    reader = make_reader(config.data, recordings, sample_rate, may_pack=False)
-    simulator = Simulator(config.simulation, speech, noises, reader, config.seed, sample_rate)
-    labels = {speaker: label for label, speaker in enumerate(sorted({u.speaker_id for u in speech}))}
-    return SimulatedMixtures(simulator, labels, task.items)
+def _note(experiment: Experiment, state: Progress, hashes: dict[str, str], bar: TrainingBar) -> None:
+    for name in write_provenance(experiment.provenance_file, state.step, hashes):
+        bar.say(f"{name}: is another than when the run began; the run is no longer one that can be repeated")
 
 
-def _packing(config: RunConfig, bar: TrainingBar) -> Callable[[int, int], None]:
-    """Says that recordings are being packed when the first is done, and then every thousand."""
-
-    def tell(done: int, total: int) -> None:
-        if done == 1 or done % 1000 == 0 or done == total:
-            bar.say(f"packing recordings into {config.data.packed}: {done} of {total}")
-
-    return tell
-
-
-def _loader(config: RunConfig, task: Task, dataset: SimulatedMixtures, state: Progress, fabric: Fabric) -> Any:
-    loop = config.train
-    sampler = PositionSampler(
-        start=state.position,
-        num_batches=max(0, loop.steps - state.step) * loop.accumulate,
-        batch_size=loop.batch_size,
-        epoch_size=loop.epoch_size,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-    )
-    on_gpu = fabric.device.type == "cuda"
-    loader = make_loader(dataset, sampler, task.collate, config.data.workers, config.data.prefetch, pin_memory=on_gpu)
-    return fabric.setup_dataloaders(loader, use_distributed_sampler=False)
-
-
-def _restore(
-    state: TrainingState | None,
-    task: Task,
-    optimizer: torch.optim.Optimizer,
-    experiment: Experiment,
-) -> None:
+def _restore(state: TrainingState | None, task: Task, machinery: Machinery, experiment: Experiment) -> None:
     if state is None:
         return
     try:
         task.step.load_state_dict(state.model)
-        optimizer.load_state_dict(state.optimizer)
-    except (RuntimeError, ValueError) as error:
+        machinery.optimizer.load_state_dict(state.optimizer)
+        if machinery.average:
+            machinery.average.load_state_dict(state.average)
+    except (RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"{experiment.state}: does not fit the configuration's network ({str(error).splitlines()[0]})"
         ) from error

@@ -16,6 +16,7 @@ from wesep_py.corpus import Utterance
 from wesep_py.errors import CheckpointError
 from wesep_py.training.config import RunConfig
 from wesep_py.training.experiment import Experiment
+from wesep_py.training.provenance import git_state
 from wesep_py.training.state import Progress
 from wesep_py.training.task import Task
 
@@ -43,13 +44,23 @@ class Results:
         config: the run's.
         task: what is trained.
         corpus: what was trained on.
+        data: hashes of its manifests.
     """
 
-    def __init__(self, experiment: Experiment, config: RunConfig, task: Task, corpus: CorpusSummary) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        config: RunConfig,
+        task: Task,
+        corpus: CorpusSummary,
+        data: Mapping[str, str] | None = None,
+    ) -> None:
         self._experiment = experiment
         self._config = config
         self._task = task
         self.corpus = corpus
+        self._data = dict(data or {})
+        self._git = git_state()
 
     def save(
         self,
@@ -77,6 +88,8 @@ class Results:
             "hours_trained": round(progress.elapsed_s / 3600, 3),
             "snapshots_averaged": averaged,
             "corpus": to_plain(self.corpus),
+            "data": self._data,
+            "git": self._git,
             "validation": None if validation is None else self._protocol(validation),
             "training": training,
         }

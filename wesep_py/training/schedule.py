@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step and of the run's progress; it has no state to save."""
+"""The learning rate as a function of the step and of the run's progress: what state there is, `Progress` holds."""
 
 from __future__ import annotations
 
@@ -24,16 +24,19 @@ def progress(step: int, steps: int, elapsed_s: float = 0.0, max_minutes: float |
     return min(1.0, max(by_steps, by_time))
 
 
-def learning_rate_factor(config: ScheduleConfig, step: int, done: float) -> float:
+def learning_rate_factor(config: ScheduleConfig, step: int, done: float, falls: int = 0) -> float:
     """What the learning rate is multiplied with at a step.
 
     Args:
         step: optimiser steps done before this one.
         done: the run's progress, 0 to 1.
+        falls: how often the validation has stood still for `plateau` (`Progress.falls`).
 
     Returns:
-        A factor in (0, 1]: the warm-up's `(step + 1) / warmup_steps` up to 1, times the decay from 1 to
-        `final_lr_ratio` (exponential: `ratio ** done`; cosine: half a period, Loshchilov & Hutter, ICLR 2017).
+        A factor in (0, 1]: the warm-up's `(step + 1) / warmup_steps` up to 1, times a factor between 1 and
+        `final_lr_ratio`: `ratio ** done` (exponential); half a period (cosine: Loshchilov & Hutter, ICLR 2017); a
+        triangle (triangular: Smith, "Cyclical learning rates for training neural networks", WACV 2017);
+        `plateau_factor ** falls` (plateau).
 
     >>> learning_rate_factor(ScheduleConfig("exponential", warmup_steps=0, final_lr_ratio=0.01), 50, 0.5)
     0.1
@@ -44,4 +47,9 @@ def learning_rate_factor(config: ScheduleConfig, step: int, done: float) -> floa
         return warmup
     if config.name == "exponential":
         return warmup * ratio**done
+    if config.name == "plateau":
+        return warmup * max(ratio, config.plateau_factor**falls)
+    if config.name == "triangular":
+        height = 1.0 - abs(2.0 * (done * config.cycles % 1.0) - 1.0)
+        return warmup * (ratio + (1.0 - ratio) * height)
     return warmup * (ratio + (1.0 - ratio) * 0.5 * (1.0 + math.cos(math.pi * done)))

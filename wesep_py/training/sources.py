@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from wesep_py.corpus import FileReader, PackedReader, Reader, Utterance, pack
+from wesep_py.corpus import PackedReader, Reader, Utterance, pack
+from wesep_py.corpus.stores import locate, reader_of
 from wesep_py.training.config import DataConfig
 
 
@@ -27,7 +28,7 @@ def make_reader(
         on_progress: called with the number of recordings packed, and of all.
     """
     if config.packed is None:
-        return FileReader(sample_rate)
+        return reader_of([locate(name, config.root) for name in (*config.train, *config.noise)], sample_rate)
     if may_pack:
         Path(config.packed).parent.mkdir(parents=True, exist_ok=True)
         pack(recordings, config.packed, sample_rate, os.cpu_count() or 1, on_progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,9 @@ class Progress:
         best_step: step of the best validation, -1 before the first.
         best: its result; what that is, the task's judge says.
         validated_step: step of the last validation, -1 before the first.
+        since_best: validations after the best.
+        waited: of these, those since the learning rate's last fall on a plateau.
+        falls: how often it has fallen so.
     """
 
     step: int = 0
@@ -40,11 +43,14 @@ class Progress:
     best_step: int = -1
     best: float = 0.0
     validated_step: int = -1
+    since_best: int = 0
+    waited: int = 0
+    falls: int = 0
 
 
 @dataclass
 class TrainingState:
-    """All that an exact resumption needs.
+    """All that an exact resumption needs; `average` is that of the weights, empty where none is kept.
 
     The random state is not in it because it is a function of (seed, step, batch, rank), as the data is of its
     position, and the learning rate of the step and the progress.
@@ -53,6 +59,7 @@ class TrainingState:
     progress: Progress
     model: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
+    average: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def save_state(folder: Path, state: TrainingState) -> None:
@@ -68,11 +75,12 @@ def save_state(folder: Path, state: TrainingState) -> None:
         "progress": asdict(state.progress),
         "model": state.model,
         "optimizer": state.optimizer,
+        "average": state.average,
     }
     with atomic_path(folder / "next.pt") as temporary:
         try:
             torch.save(content, temporary)
-        except RuntimeError as error:  # what torch makes of a full disk
+        except (RuntimeError, OSError) as error:  # torch makes the first of a full disk, here and there
             raise WesepError(
                 f"{folder}: the training state cannot be written (is the disk full?); the last one is still there"
             ) from error
@@ -118,6 +126,6 @@ def _read(path: Path) -> TrainingState:
         raise CheckpointError(
             f"{path}: has format version {content.get('format_version')}; this version reads {FORMAT_VERSION}"
         )
-    known = {field.name for field in fields(Progress)}
+    known = {one.name for one in fields(Progress)}
     progress = Progress(**{key: value for key, value in content["progress"].items() if key in known})
-    return TrainingState(progress, content["model"], content["optimizer"])
+    return TrainingState(progress, content["model"], content["optimizer"], content.get("average", {}))

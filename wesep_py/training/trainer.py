@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,29 +13,31 @@ import torch
 from lightning_fabric import Fabric
 
 from wesep_py.errors import WesepError
-from wesep_py.training.average import Snapshots
+from wesep_py.training.average import BestSnapshots, Snapshots, average_state_dicts
+from wesep_py.training.batches import describe_batch
 from wesep_py.training.config import RunConfig
 from wesep_py.training.experiment import Experiment
+from wesep_py.training.faults import Where, explain_faults
 from wesep_py.training.interrupt import StopRequest, TrainingInterrupted
 from wesep_py.training.logs import RunLog
 from wesep_py.training.progress import Throughput, TrainingBar, spell_duration
 from wesep_py.training.results import Results
 from wesep_py.training.schedule import learning_rate_factor, progress
+from wesep_py.training.setup import Machinery
 from wesep_py.training.state import Progress, TrainingState, save_state
-from wesep_py.training.step import Stepper, StepResult
+from wesep_py.training.step import StepResult
 from wesep_py.training.task import Task
 
 
 @dataclass
 class Parts:
-    """What a trainer works with; the log is there in the first process only."""
+    """What a trainer works with; the log is there in the first process only, the average where one is kept."""
 
     fabric: Fabric
     config: RunConfig
     experiment: Experiment
     task: Task
-    stepper: Stepper
-    optimizer: torch.optim.Optimizer
+    machinery: Machinery
     results: Results
     bar: TrainingBar
     log: RunLog | None
@@ -57,14 +60,27 @@ class Trainer:
         self._summed = 0
         self._saved_step = state.step
         self._stop_asked = False
+        self._last_batch = "no batch"
         self._elapsed_before = state.elapsed_s
         self._session_start = time.perf_counter()
 
     @property
     def done(self) -> float:
-        """Share of the run that is done, 0 to 1."""
+        """Share of the run that is done, 0 to 1; 1 too where it ends early."""
         loop = self._parts.config.train
+        if self.ends_early:
+            return 1.0
         return progress(self.progress.step, loop.steps, self.progress.elapsed_s, loop.max_minutes)
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether the validation has not become better for `train.patience` times."""
+        patience = self._parts.config.train.patience
+        return patience is not None and self.progress.since_best >= patience
+
+    def log_to(self, log: RunLog) -> None:
+        """Write the run's numbers there from now on."""
+        self._parts.log = log
 
     def run(self, batches: Iterator[dict[str, torch.Tensor]]) -> None:
         """Train until the end.
@@ -74,8 +90,12 @@ class Trainer:
 
         Raises:
             TrainingInterrupted: a stop was asked for; the state is saved.
-            WesepError: too many steps in a row were not finite.
+            WesepError: too many steps in a row were not finite, memory ran out, or the disk is full.
         """
+        with explain_faults(self._where):
+            self._run(batches)
+
+    def _run(self, batches: Iterator[dict[str, torch.Tensor]]) -> None:
         every = self._parts.task.judge.every_steps if self._parts.task.judge else 0
         if every and self.progress.step and self.progress.step % every == 0:
             self._validate()
@@ -93,9 +113,10 @@ class Trainer:
 
     def _step(self, batches: Iterator[dict[str, torch.Tensor]]) -> None:
         config, state, world = self._parts.config, self.progress, self._parts.fabric.world_size
-        lr = config.optim.lr * learning_rate_factor(config.schedule, state.step, self.done)
+        lr = config.optim.lr * learning_rate_factor(config.schedule, state.step, self.done, state.falls)
         self._parts.task.begin_step(state.step)
-        result = self._parts.stepper.step(
+        self._parts.machinery.freezer.begin_step(state.step)
+        result = self._parts.machinery.stepper.step(
             (self._next(batches) for _ in range(config.train.accumulate)), state.step, lr, self._share
         )
         stop, state.elapsed_s = result.shared
@@ -116,6 +137,7 @@ class Trainer:
     def _next(self, batches: Iterator[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         start = time.perf_counter()
         batch = next(batches)
+        self._last_batch = describe_batch(batch, self._parts.task.sample_rate)
         self._throughput.waited(time.perf_counter() - start)
         seconds = batch["mixture"].numel() / self._parts.task.sample_rate
         self._throughput.trained(seconds * self._parts.fabric.world_size)
@@ -128,6 +150,8 @@ class Trainer:
     def _count(self, result: StepResult) -> None:
         state, limit = self.progress, self._parts.config.train.max_nonfinite
         if result.stepped:
+            if self._parts.machinery.average:
+                self._parts.machinery.average.update()
             state.skipped_in_a_row = 0
             for key, value in {**result.losses, "grad_norm": result.grad_norm}.items():
                 self._sums[key] = self._sums.get(key, 0.0) + value
@@ -161,7 +185,8 @@ class Trainer:
         asked = parts.stop
         wanted = parts.config.log.audio_samples if parts.log else 0
         alone = parts.fabric.world_size == 1
-        verdict = judge.judge(parts.task.network, parts.fabric, wanted, lambda: asked.requested and alone)
+        with self._weights(kind):
+            verdict = judge.judge(parts.task.network, parts.fabric, wanted, lambda: asked.requested and alone)
         if verdict is None:
             self._interrupt()
         numbers = verdict.numbers
@@ -173,27 +198,58 @@ class Trainer:
                     parts.log.audio(f"{example.name}/{name}", state.step, waveform, parts.task.sample_rate)
         parts.bar.say(f"step {state.step}: {judge.describe(numbers)}")
         if kind == "validation":
-            state.validated_step = state.step
-            value = numbers[judge.measure]
-            is_better = value < state.best if judge.lower_is_better else value > state.best
-            if math.isfinite(value) and (is_better or state.best_step < 0):
-                state.best, state.best_step = value, state.step
-                if parts.fabric.is_global_zero:
-                    parts.results.save("best", parts.task.step.state_dict(), state, numbers)
+            self._compare(numbers)
         self._throughput.reset()
         return numbers
+
+    def _compare(self, numbers: dict[str, float]) -> None:
+        """Keep the network as the best, if it is; count how long nothing has become better."""
+        parts, state = self._parts, self.progress
+        judge, schedule = parts.task.judge, parts.config.schedule
+        assert judge is not None
+        state.validated_step = state.step
+        value = numbers[judge.measure]
+        if math.isfinite(value) and parts.fabric.is_global_zero:
+            best = BestSnapshots(parts.experiment.best, parts.config.checkpoint.keep_best, judge.lower_is_better)
+            with self._weights():
+                best.offer(state.step, value, parts.task.step.state_dict())
+        is_better = value < state.best if judge.lower_is_better else value > state.best
+        if math.isfinite(value) and (is_better or state.best_step < 0):
+            state.best, state.best_step = value, state.step
+            state.since_best = state.waited = 0
+            if parts.fabric.is_global_zero:
+                with self._weights():
+                    parts.results.save("best", parts.task.step.state_dict(), state, numbers)
+            return
+        state.since_best += 1
+        state.waited += 1
+        if schedule.name == "plateau" and state.waited >= schedule.patience:
+            state.falls, state.waited = state.falls + 1, 0
+
+    def _weights(self, kind: str = "validation") -> AbstractContextManager[None]:
+        """The weights that are judged and saved: their moving average, if one is kept."""
+        average = self._parts.machinery.average
+        return average.applied() if average is not None and kind == "validation" else nullcontext()
 
     def _save(self, snapshot: bool = True) -> None:
         """Write weights and state: everything a resumed run needs, the state last."""
         parts, state = self._parts, self.progress
         if parts.fabric.is_global_zero:
-            weights = parts.task.step.state_dict()
-            if snapshot:
-                Snapshots(parts.experiment.snapshots, parts.config.checkpoint.keep).save(state.step, weights)
-            parts.results.save("last", weights, state)
-            save_state(parts.experiment.state, TrainingState(state, weights, parts.optimizer.state_dict()))
+            with self._weights():
+                weights = parts.task.step.state_dict()
+                if snapshot:
+                    Snapshots(parts.experiment.snapshots, parts.config.checkpoint.keep).save(state.step, weights)
+                parts.results.save("last", weights, state)
+            machinery, averaged = parts.machinery, parts.machinery.average
+            average = averaged.state_dict() if averaged else {}
+            saved = TrainingState(state, parts.task.step.state_dict(), machinery.optimizer.state_dict(), average)
+            save_state(parts.experiment.state, saved)
         self._saved_step = state.step
         parts.fabric.barrier()
+
+    def _where(self) -> Where:
+        device, saves_memory = str(self._parts.fabric.device), self._parts.config.train.gradient_checkpointing
+        return Where(self.progress.step, self._saved_step, device, self._last_batch, saves_memory)
 
     def _interrupt(self) -> None:
         config = self._parts.config
@@ -211,12 +267,15 @@ class Trainer:
         self._save()
         snapshots = Snapshots(parts.experiment.snapshots, parts.config.checkpoint.keep)
         count = min(parts.config.checkpoint.average, len(snapshots))
-        parts.task.step.load_state_dict(snapshots.average(count))
+        found = snapshots.read(count)
+        count = len(found)
+        parts.task.step.load_state_dict(average_state_dicts(found))
         numbers = self._validate("validation_average") if count > 1 else numbers
         if parts.fabric.is_global_zero:
             parts.results.save("average", parts.task.step.state_dict(), state, numbers, averaged=count)
         parts.fabric.barrier()
+        early = f" (early: {state.since_best} validations without a better one)" if self.ends_early else ""
         parts.bar.say(
-            f"finished: {state.step} steps in {spell_duration(state.elapsed_s)}, {state.skipped} skipped; "
+            f"finished: {state.step} steps{early} in {spell_duration(state.elapsed_s)}, {state.skipped} skipped; "
             f"the model is {parts.experiment.checkpoints / 'average'}"
         )

@@ -24,7 +24,7 @@ from wesep_py.training.task import Judge, Verdict
 from wesep_py.training.validate import spread
 
 NUM_COUNTED = 50
-"""Recordings of one speaker, and of two, in which voices are counted."""
+"""Recordings of each number of speakers in which voices are counted."""
 
 
 class Verification(Judge):
@@ -35,7 +35,7 @@ class Verification(Judge):
         data_root: the folder its paths are relative to where it names none.
         sample_rate: of the encoder's waveforms, in Hz.
         counted: where the encoder is to count voices: the simulation that it learns from, of whose lengths, overlap
-            and levels recordings of one and of two speakers are made, without noise and rooms.
+            and levels recordings of one speaker, of two, and so on are made, without noise and rooms.
 
     Raises:
         InputError: the manifest is missing or malformed, or its utterances make no trials, or no mixtures.
@@ -56,10 +56,12 @@ class Verification(Judge):
         self.speaker_ids = [utterance.speaker_id for utterance in self.utterances]
         self.trials = Trials.all_pairs(self.speaker_ids)
         self.reader = FileReader(sample_rate)
-        self.counted = counted
+        self.counted, self.numbers = counted, range(0)
         self._recordings: list[OverlapRecording] | None = None
         if counted is not None:
-            draw_recordings(self.utterances, self.reader, 2, 0, counted)
+            most = max(number for number, weight in counted.speaker_weights.items() if weight > 0)
+            self.numbers = range(1, max(2, most) + 1)
+            draw_recordings(self.utterances, self.reader, self.numbers[-1], 0, counted)
 
     def judge(
         self, network: nn.Module, fabric: Fabric, num_examples: int, should_stop: Callable[[], bool]
@@ -75,23 +77,26 @@ class Verification(Judge):
         return Verdict({"count": float(len(self.trials.test)), "eer": eer, "min_dcf": cost, **counted})
 
     def describe(self, numbers: Mapping[str, float]) -> str:
-        counted = [f"{100 * numbers[key]:.0f} %" for key in sorted(numbers) if key.startswith("count_accuracy")]
+        shares = ", ".join(f"{100 * numbers[f'count_accuracy_{number}']:.0f} % of {number}" for number in self.numbers)
         return (
             f"EER {100 * numbers['eer']:.2f} %, minDCF {numbers['min_dcf']:.3f} "
             f"({numbers['count']:.0f} pairs of {self.config.manifest})"
-            + (f", voices counted right: {', '.join(counted)} of recordings with 1, 2" if counted else "")
+            + (f", voices counted right: {shares}" if shares else "")
         )
 
     def protocol(self) -> dict[str, Any]:
         told = {"manifest": self.config.manifest, "limit": self.config.limit, "pairs": "all"}
-        return told if self.counted is None else {**told, "counted_recordings": [NUM_COUNTED, NUM_COUNTED]}
+        return told if self.counted is None else {**told, "counted_recordings": [NUM_COUNTED] * len(self.numbers)}
 
     def _count(self, network: SpeakerEncoder, fabric: Fabric) -> dict[str, float]:
-        """`count_accuracy_1` and `count_accuracy_2`; nothing where the encoder does not count."""
+        """`count_accuracy_1`, `count_accuracy_2`, …; nothing where the encoder does not count."""
         if self.counted is None:
             return {}
         if self._recordings is None:
-            drawn = (draw_recordings(self.utterances, self.reader, n, NUM_COUNTED, self.counted) for n in (1, 2))
-            self._recordings = [recording for some in drawn for recording in some]
+            self._recordings = [
+                recording
+                for number in self.numbers
+                for recording in draw_recordings(self.utterances, self.reader, number, NUM_COUNTED, self.counted)
+            ]
         found = count_accuracy(self._recordings, embed_voices(network, self._recordings, fabric.device))
         return {f"count_accuracy_{number}": share for number, share in found.items()}

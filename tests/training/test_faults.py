@@ -1,0 +1,194 @@
+"""What the machine and the data do to a run: each fault is injected, and what was lost is counted."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.test_loop import assert_same, weights
+from wesep_py.config import dump_yaml
+from wesep_py.corpus import FileReader
+from wesep_py.errors import WesepError
+from wesep_py.simulation import Simulator
+from wesep_py.training import state as state_module
+from wesep_py.training import train
+from wesep_py.training.faults import Where, explain_faults
+from wesep_py.training.state import load_state
+from wesep_py.training.step import Stepper
+
+AT = Where(7, 5, "cuda:0", "a batch of 4 items of 3 s", saves_memory=False)
+
+
+@pytest.fixture
+def unbroken(settings, tmp_path: Path) -> Path:
+    train(settings(experiment=str(tmp_path / "unbroken")))
+    return tmp_path / "unbroken"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), MemoryError()],
+)
+def test_out_of_memory_says_what_to_lower(error: BaseException):
+    with pytest.raises(WesepError) as told, explain_faults(lambda: AT):
+        raise error
+    text = str(told.value)
+    assert "step 7: out of memory on cuda:0 with a batch of 4 items of 3 s" in text
+    assert (
+        "train.batch_size" in text and "gradient_checkpointing=true" in text and "step 5" in text and "\n" not in text
+    )
+
+
+def test_memory_that_torch_cannot_get_on_the_cpu_is_known():
+    with pytest.raises(WesepError, match="out of memory"), explain_faults(lambda: AT):
+        torch.empty(2**55)
+
+
+def test_other_errors_pass():
+    for error in (RuntimeError("a bug"), FileNotFoundError("gone"), KeyError("x")):
+        with pytest.raises(type(error)) as passed, explain_faults(lambda: AT):
+            raise error
+        assert passed.value is error
+
+
+def test_a_run_out_of_memory_ends_with_its_batch_named(settings, tmp_path: Path, monkeypatch):
+    def full(self, *given, **named):
+        list(given[0])
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Stepper, "step", full)
+    with pytest.raises(WesepError, match=r"out of memory on cpu with a batch of 2 items of 1 s; .*train\.batch_size"):
+        train(settings())
+
+
+def test_a_full_disk_loses_what_was_not_saved_and_no_more(settings, unbroken: Path, tmp_path: Path, monkeypatch):
+    save, calls = torch.save, []
+
+    def full(content, path):
+        calls.append(1)
+        if len(calls) == 2:
+            Path(path).write_bytes(b"half a fi")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(content, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state_module.torch, "save", full)
+        with pytest.raises(WesepError, match=r"cannot be written \(is the disk full\?\); the last one is still there"):
+            train(settings())
+    assert load_state(tmp_path / "exp" / "state").progress.step == 2
+    train(settings())
+    assert_same(weights(unbroken), weights(tmp_path / "exp"))
+
+
+def test_a_full_disk_under_the_log_is_one_line_too(settings, monkeypatch):
+    from wesep_py.training.logs import RunLog
+
+    def full(self, *given):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RunLog, "write", full)
+    with pytest.raises(WesepError, match=r"step 2: the disk is full .*; make room and run the same command again"):
+        train(settings())
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty"])
+def test_a_damaged_state_gives_way_to_the_one_before_and_the_end_is_the_same(
+    settings, unbroken: Path, tmp_path: Path, damage: str
+):
+    train(settings(train__steps=4, checkpoint__every_steps=2))
+    file = tmp_path / "exp" / "state" / "last.pt"
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
+    with pytest.warns(UserWarning, match=r"last\.pt: is damaged"):
+        train(settings())
+    assert train(settings()).was_finished
+    assert load_state(tmp_path / "exp" / "state").progress.step == 6
+
+
+def test_a_damaged_snapshot_is_left_out_of_the_average(settings, tmp_path: Path):
+    train(settings(train__steps=4))
+    (tmp_path / "exp" / "state" / "snapshots" / "step_00000004.safetensors").write_bytes(b"half")
+    with pytest.warns(UserWarning, match=r"step_00000004\.safetensors: is cut short or damaged"):
+        train(settings(train__steps=5, checkpoint__keep=2))
+    assert (tmp_path / "exp" / "checkpoints" / "average" / "model.safetensors").exists()
+
+
+def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(
+    settings, unbroken: Path, tmp_path: Path, monkeypatch, capsys
+):
+    """The worker is killed as the kernel does when memory runs out."""
+    step, killed = Stepper.step, []
+
+    def kill_worker(self, *given, **named):
+        result = step(self, *given, **named)
+        children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+        workers = [pid for pid in map(int, children) if b"pytest" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        if not killed and workers:
+            killed.extend(workers)
+            for pid in workers:
+                os.kill(pid, signal.SIGKILL)
+        return result
+
+    monkeypatch.setattr(Stepper, "step", kill_worker)
+    result = train(settings(data__workers=1, data__prefetch=1))
+    assert killed and result.step == 6
+    told = [line for line in capsys.readouterr().err.splitlines() if "worker died" in line]
+    assert len(told) == 1 and "done again by a new one" in told[0]
+    assert_same(weights(unbroken), weights(tmp_path / "exp"))
+
+
+def test_data_that_is_not_finite_is_named_and_its_step_skipped(settings, tmp_path: Path, monkeypatch, capsys):
+    sample = Simulator.sample
+
+    def spoiled(self, epoch: int, index: int):
+        made = sample(self, epoch, index)
+        return replace(made, mixture=np.full_like(made.mixture, np.nan)) if index == 3 else made
+
+    monkeypatch.setattr(Simulator, "sample", spoiled)
+    result = train(settings())
+    said = [line for line in capsys.readouterr().err.splitlines() if "not finite" in line]
+    # Batches of two from epochs of five: 3 is in the steps 2 and 5.
+    assert (result.skipped, result.step, len(said)) == (2, 6, 2)
+    assert "mixture 3 of epoch 0 has mixture not finite; it is made of" in said[0] and ".wav" in said[0]
+    assert "mixture 3 of epoch 1" in said[1]
+    assert all(value.isfinite().all() for value in weights(tmp_path / "exp").values())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_recording_that_is_damaged_is_named_in_one_line(settings, monkeypatch, workers: int):
+    from wesep_py.errors import AudioError
+
+    def damaged(self, utterance, start=0, stop=None):
+        raise AudioError(f"{utterance.path}: is damaged")
+
+    monkeypatch.setattr(FileReader, "read", damaged)
+    with pytest.raises(WesepError, match=r"mixture 0 of epoch 0: .*\.wav: is damaged") as told:
+        train(settings(data__workers=workers))
+    assert "\n" not in str(told.value)
+
+
+def test_two_runs_do_not_share_a_folder(settings, tmp_path: Path):
+    config = tmp_path / "train.yaml"
+    config.write_text(dump_yaml(settings(train__steps=100_000, log__every_steps=1)))
+    command = [sys.executable, "-m", "wesep_py.cli.train", str(config)]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        log, deadline = tmp_path / "exp" / "log.jsonl", time.monotonic() + 120
+        while not (log.exists() and log.stat().st_size) and first.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with pytest.raises(WesepError, match=rf"another run is training here \(process {first.pid} on .*name another"):
+            train(settings(train__steps=100_000, log__every_steps=1))
+    finally:
+        first.kill()
+        first.wait(timeout=30)
+    assert train(settings(train__steps=1, log__every_steps=1)).step >= 1  # the lock went with the process

@@ -1,0 +1,85 @@
+"""Fine-tuning: what fits is taken, and the rest is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.test_loop import stop_after, weights
+from wesep_py.errors import CheckpointError
+from wesep_py.training import TrainingInterrupted, train
+from wesep_py.training.config import InitConfig
+from wesep_py.training.init import initialise
+
+CUE = [{"name": "embedding", "fusion": "film", "num_speakers": 4}]
+
+
+@pytest.fixture
+def base(settings, tmp_path: Path) -> Path:
+    train(settings(experiment=str(tmp_path / "base"), train__steps=2, model__cues=CUE))
+    return tmp_path / "base"
+
+
+def test_another_number_of_speakers_is_freshly_initialised_and_named(settings, base: Path, tmp_path: Path, capsys):
+    more = [{**CUE[0], "num_speakers": 7}]
+    train(
+        settings(
+            model__cues=more,
+            model__presence={"hidden": 4},
+            train__steps=1,
+            optim__lr=1e-12,
+            init={"checkpoint": str(base)},
+        )
+    )
+    said = next(line for line in capsys.readouterr().err.splitlines() if "freshly initialised" in line)
+    old, new = weights(base, "average"), weights(tmp_path / "exp")
+    taken = [key for key in new if key in old and old[key].shape == new[key].shape]
+    fresh = [key for key in new if key not in taken]
+    assert {key.partition(".")[0] for key in fresh} == {"cues", "presence"}
+    assert f"{len(taken)} of {len(new)} tensors" in said and all(key in said for key in fresh) and "not used" in said
+    trained = [key for key in taken if old[key].is_floating_point() and "running" not in key]
+    for key in trained:
+        torch.testing.assert_close(new[key], old[key], rtol=1e-5, atol=1e-7)
+
+
+def test_strict_takes_all_or_nothing(settings, base: Path, tmp_path: Path):
+    strict = {"checkpoint": str(base), "strict": True}
+    with pytest.raises(CheckpointError, match=r"does not fit the network: .*has size \[4.*init\.strict=false"):
+        train(settings(model__cues=[{**CUE[0], "num_speakers": 7}], init=strict))
+    assert not (tmp_path / "exp").exists()
+    assert train(settings(model__cues=CUE, init=strict, train__steps=1)).step == 1
+
+
+def test_a_resumed_run_goes_on_from_its_own_weights(settings, base: Path, tmp_path: Path, monkeypatch):
+    mapping = settings(model__cues=CUE, init={"checkpoint": str(base)}, train__steps=4)
+    unbroken = settings(
+        experiment=str(tmp_path / "unbroken"), **{"model__cues": CUE, "train__steps": 4}, init={"checkpoint": str(base)}
+    )
+    train(unbroken)
+    with monkeypatch.context() as patch, pytest.raises(TrainingInterrupted):
+        stop_after(patch, 2)
+        train(mapping)
+    train(mapping)
+    for key, value in weights(tmp_path / "unbroken").items():
+        assert torch.equal(value, weights(tmp_path / "exp")[key]), key
+
+
+def test_what_is_skipped_is_not_taken(base: Path):
+    from wesep_py.extractor import load_network
+
+    network = load_network(base)
+    for parameter in network.parameters():
+        torch.nn.init.zeros_(parameter)
+    found = initialise(network, InitConfig(str(base), skip=["encoder.*"]))
+    assert all(name.startswith("encoder.") for name in found.fresh) and found.fresh
+    assert all((p == 0).all() for p in network.encoder.parameters())
+    assert any((p != 0).any() for p in network.backbone.parameters())
+
+
+def test_a_network_of_another_kind_and_a_missing_one_are_errors(base: Path):
+    with pytest.raises(CheckpointError, match=r"nothing of .* fits the network"):
+        initialise(torch.nn.Linear(2, 2), InitConfig(str(base)))
+    with pytest.raises(CheckpointError, match="no such model"):
+        initialise(torch.nn.Linear(2, 2), InitConfig("gone"))

@@ -1,0 +1,63 @@
+"""By what a run was made, as its folder says it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+from tests.training.test_loop import lines
+from wesep_py import checkpoint
+from wesep_py.training import train
+from wesep_py.training.config import DataConfig
+from wesep_py.training.provenance import data_hashes, git_state, write_provenance
+
+
+def test_a_run_and_its_resumption_are_noted_and_other_data_is_said(settings, corpus: Path, tmp_path: Path, capsys):
+    (tmp_path / "train.jsonl").write_bytes((corpus / "train.jsonl").read_bytes())
+    mapping = {"data__root": str(tmp_path)}
+    train(settings(train__steps=2, **mapping))
+    found = json.loads((tmp_path / "exp" / "provenance.json").read_text())["sessions"]
+    assert len(found) == 1 and found[0]["step"] == 0 and found[0]["command"] and found[0]["versions"]["torch"]
+    expected = hashlib.sha256((corpus / "train.jsonl").read_bytes()).hexdigest()
+    assert found[0]["data"] == {"train.jsonl": expected}
+    saved = checkpoint.load(tmp_path / "exp").provenance
+    assert saved["data"] == {"train.jsonl": expected} and "git" in saved
+    assert "another than when the run began" not in capsys.readouterr().err
+    content = (tmp_path / "train.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "train.jsonl").write_text("".join(content[:-1]))
+    train(settings(train__steps=4, **mapping))
+    found = json.loads((tmp_path / "exp" / "provenance.json").read_text())["sessions"]
+    assert [session["step"] for session in found] == [0, 2] and found[1]["data"]["train.jsonl"] != expected
+    assert "train.jsonl: is another than when the run began" in capsys.readouterr().err
+    assert [line["step"] for line in lines(tmp_path / "exp", "train")] == [2, 4]
+
+
+def test_a_folder_is_known_by_names_and_sizes(tmp_path: Path):
+    (tmp_path / "noise").mkdir()
+    (tmp_path / "noise" / "a.wav").write_bytes(b"123")
+    config = DataConfig(str(tmp_path), ["gone.jsonl"], ["noise"])
+    before = data_hashes(config)
+    assert before["gone.jsonl"] == "not a file" and len(before["noise"]) == 64
+    (tmp_path / "noise" / "a.wav").write_bytes(b"1234")
+    assert data_hashes(config)["noise"] != before["noise"]
+
+
+def test_a_damaged_file_is_begun_again(tmp_path: Path):
+    file = tmp_path / "provenance.json"
+    file.write_text("{")
+    assert write_provenance(file, 5, {"a": "1"}) == []
+    assert len(json.loads(file.read_text())["sessions"]) == 1
+    assert write_provenance(file, 6, {"a": "2"}) == ["a"]
+
+
+def test_the_state_of_a_checkout(tmp_path: Path):
+    assert git_state(tmp_path) is None
+    identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    for arguments in (("init", "-q", "-b", "main"), (*identity, "commit", "-q", "--allow-empty", "-m", "first")):
+        subprocess.run(["git", *arguments], cwd=tmp_path, check=True)
+    found = git_state(tmp_path)
+    assert len(found["commit"]) == 40 and (found["branch"], found["changed"]) == ("main", [])
+    (tmp_path / "new.py").write_text("x")
+    assert git_state(tmp_path)["changed"] == ["new.py"]

@@ -1,0 +1,109 @@
+"""By which commands, versions, code and data a run was made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wesep_py.checkpoint import versions
+from wesep_py.corpus.stores import fingerprint, is_store, locate
+from wesep_py.files import write_json
+from wesep_py.training.config import DataConfig
+
+
+def git_state(folder: Path | None = None) -> dict[str, Any] | None:
+    """Commit and changes of the git checkout that a folder is in; `None` where it is in none, or git is not there.
+
+    Args:
+        folder: the working folder by default.
+
+    Returns:
+        `commit`, `branch`, and under `changed` the files that differ from the commit, fifty at most.
+    """
+
+    def ask(*arguments: str) -> str:
+        command = ["git", *arguments]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=20, check=True)
+        return done.stdout.rstrip("\n")
+
+    try:
+        commit, branch = ask("rev-parse", "HEAD"), ask("rev-parse", "--abbrev-ref", "HEAD")
+        changed = [line[3:] for line in ask("status", "--porcelain").splitlines()]
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "branch": branch, "changed": changed[:50], "changed_count": len(changed)}
+
+
+def data_hashes(config: DataConfig) -> dict[str, str]:
+    """SHA-256 of every manifest; of a folder, over the names and sizes of its files; of a store, of its checksums.
+
+    Args:
+        config: names them, relative to `root`.
+    """
+    places = {name: locate(name, config.root) for name in [*config.train, *config.noise]}
+    return {
+        name: fingerprint(place) if is_store(place) else _hash(_find(Path(config.root), name))
+        for name, place in places.items()
+    }
+
+
+def write_provenance(file: Path, step: int, hashes: dict[str, str]) -> list[str]:
+    """Write, or add this session to, a run's `provenance.json`.
+
+    Args:
+        file: the JSON.
+        step: at which the session begins; what is noted of sessions from later steps stays too.
+        hashes: from `data_hashes`.
+
+    Returns:
+        The manifests that are others than when the run began.
+    """
+    session = {
+        "step": step,
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "folder": str(Path.cwd()),
+        "host": platform.node(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "versions": versions(),
+        "git": git_state(),
+        "data": hashes,
+    }
+    sessions = [*_sessions(file), session] if step else [session]
+    write_json(file, {"sessions": sessions})
+    first = sessions[0]["data"]
+    return [name for name, value in hashes.items() if first.get(name, value) != value]
+
+
+def _sessions(file: Path) -> list[dict[str, Any]]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))["sessions"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return list(found)
+
+
+def _find(root: Path, name: str) -> Path:
+    return root / name if (root / name).exists() else Path(name)
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+            digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\n".encode())
+    elif path.is_file():
+        with path.open("rb") as content:
+            while block := content.read(2**20):
+                digest.update(block)
+    else:
+        return "not a file"
+    return digest.hexdigest()
