@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 THREADS ?= 1
+WORKERS ?= auto
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
@@ -39,7 +40,7 @@ format: $(VENV)/.ready-dev
 	$(BIN)/ruff format .
 
 test: lint
-	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -m 'not slow and not gpu'
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n $(WORKERS) -m 'not slow and not gpu'
 
 test-slow: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -m 'slow and not gpu'

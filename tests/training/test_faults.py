@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -131,8 +132,7 @@ def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(
 
     def kill_worker(self, *given, **named):
         result = step(self, *given, **named)
-        children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-        workers = [pid for pid in map(int, children) if b"pytest" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        workers = [process.pid for process in multiprocessing.active_children()]
         if not killed and workers:
             killed.extend(workers)
             for pid in workers:
