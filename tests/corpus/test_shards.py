@@ -281,8 +281,10 @@ def test_the_cache_stays_within_its_size_and_cannot_be_spoilt(utterances: list[U
         expected = first.copy()
         first[:] = 7
         np.testing.assert_array_equal(reader.read(utterance), expected)
-        assert sum(kept.samples.nbytes for kept in reader._cache.values()) == reader._cached_bytes <= 0.15 * 2**20
-    assert reader._cache
+        assert (
+            sum(kept.samples.nbytes for kept in reader._cache.kept.values()) == reader._cache.num_bytes <= 0.15 * 2**20
+        )
+    assert reader._cache.kept
 
 
 def open_files() -> int:

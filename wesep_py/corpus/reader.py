@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py.audio.resample import resample
+from wesep_py.corpus.cache import DecodedCache
 from wesep_py.corpus.stretch import cut_utterance
 from wesep_py.corpus.utterance import Utterance
 from wesep_py.errors import InputError
@@ -118,11 +118,9 @@ class FileReader:
     def __init__(self, sample_rate: int, cache_mib: float = 512) -> None:
         if sample_rate < 1:
             raise InputError(f"sample_rate: is {sample_rate}; at least 1 Hz is needed")
-        if cache_mib < 0:
-            raise InputError(f"cache_mib: is {cache_mib}; at least 0 is needed")
         self._sample_rate = sample_rate
-        self._cache_bytes = int(cache_mib * 2**20)
-        self._forget()
+        self._cache = DecodedCache(cache_mib)
+        self._lengths: dict[tuple[Path, float, float, float], int] = {}
 
     @property
     def sample_rate(self) -> int:
@@ -153,30 +151,9 @@ class FileReader:
         return self._lengths[key]
 
     def _load(self, utterance: Utterance) -> Quantised:
-        key = _key(utterance)
-        if key in self._cache:
-            self._cache.move_to_end(key)
-            return self._cache[key]
-        quantised = load_utterance(utterance, self._sample_rate)
-        self._lengths[key] = quantised.samples.size
-        self._cache[key] = quantised
-        self._cached_bytes += quantised.samples.nbytes
-        while self._cached_bytes > self._cache_bytes:
-            _, oldest = self._cache.popitem(last=False)
-            self._cached_bytes -= oldest.samples.nbytes
+        quantised = self._cache.get(_key(utterance), lambda: load_utterance(utterance, self._sample_rate))
+        self._lengths[_key(utterance)] = quantised.samples.size
         return quantised
-
-    def _forget(self) -> None:
-        self._cache: OrderedDict[tuple[Path, float, float, float], Quantised] = OrderedDict()
-        self._lengths: dict[tuple[Path, float, float, float], int] = {}
-        self._cached_bytes = 0
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_sample_rate": self._sample_rate, "_cache_bytes": self._cache_bytes}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._forget()
 
 
 def _key(utterance: Utterance) -> tuple[Path, float, float, float]:

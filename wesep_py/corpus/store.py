@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from wesep_py.audio.encoded import decode
 from wesep_py.audio.resample import resample, resampled_length
+from wesep_py.corpus.cache import DecodedCache
 from wesep_py.corpus.reader import Quantised, Reader, check_span, quantise
 from wesep_py.corpus.table import Row
 from wesep_py.corpus.utterance import Utterance
@@ -69,12 +69,9 @@ class StoreReader:
     def __init__(self, store: Store, sample_rate: int, cache_mib: float = 512) -> None:
         if sample_rate < 1:
             raise InputError(f"sample_rate: is {sample_rate}; at least 1 Hz is needed")
-        if cache_mib < 0:
-            raise InputError(f"cache_mib: is {cache_mib}; at least 0 is needed")
         self.store = store
         self._sample_rate = sample_rate
-        self._cache_bytes = int(cache_mib * 2**20)
-        self._forget()
+        self._cache = DecodedCache(cache_mib)
 
     @property
     def sample_rate(self) -> int:
@@ -93,7 +90,8 @@ class StoreReader:
             AudioError: the store cannot be read there, or its content is damaged.
             InputError: the utterance is not in the store, or the positions do not lie inside it.
         """
-        quantised = self._load(utterance)
+        key = utterance.utterance_id, utterance.speed
+        quantised = self._cache.get(key, lambda: self._load(utterance))
         start, stop = check_span(utterance, quantised.samples.size, start, stop)
         return quantised.waveform(start, stop)
 
@@ -120,32 +118,11 @@ class StoreReader:
         return found
 
     def _load(self, utterance: Utterance) -> Quantised:
-        key = utterance.utterance_id, utterance.speed
-        if key in self._cache:
-            self._cache.move_to_end(key)
-            return self._cache[key]
         recorded_id, entry = self._find(utterance)
         waveform, rate = decode_checked(
             self.store.data(recorded_id), entry, f"{self.store.name}: utterance {recorded_id!r}"
         )
-        quantised = quantise(resample(waveform[0], round(rate * utterance.speed), self._sample_rate))
-        self._cache[key] = quantised
-        self._cached_bytes += quantised.samples.nbytes
-        while self._cached_bytes > self._cache_bytes:
-            _, oldest = self._cache.popitem(last=False)
-            self._cached_bytes -= oldest.samples.nbytes
-        return quantised
-
-    def _forget(self) -> None:
-        self._cache: OrderedDict[tuple[str, float], Quantised] = OrderedDict()
-        self._cached_bytes = 0
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"store": self.store, "_sample_rate": self._sample_rate, "_cache_bytes": self._cache_bytes}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._forget()
+        return quantise(resample(waveform[0], round(rate * utterance.speed), self._sample_rate))
 
 
 class RoutedReader:

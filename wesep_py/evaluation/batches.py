@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from wesep_py.errors import WesepError
 from wesep_py.evaluation.extraction import Extracted, extract, finished
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def extract_all(
     """Extract rendered trials, in the order of the list but for those that wait for others of their length.
 
     Args:
-        extractor: with `extract_batch(recordings, voices)` it extracts several at a time; else one by one.
+        extractor: the model.
         listed: number, trial and its audio.
         batch_size: most mixtures at a time.
 
@@ -63,11 +64,11 @@ def extract_all(
 
 
 def can_batch(extractor: Extractor) -> bool:
-    """Whether it takes several mixtures at a time."""
+    """Whether it takes several mixtures at a time; what a user puts in the model's place may not."""
     return hasattr(extractor, "extract_batch")
 
 
-def _extract_batch(extractor: Any, batch: Sequence[Listed]) -> Iterator[tuple[Trial, Extracted]]:
+def _extract_batch(extractor: Extractor, batch: Sequence[Listed]) -> Iterator[tuple[Trial, Extracted]]:
     """A batch; if it fails as a whole (out of memory, voices of different shapes), its trials one by one."""
     rate = extractor.sample_rate
     if len(batch) == 1:
@@ -79,8 +80,8 @@ def _extract_batch(extractor: Any, batch: Sequence[Listed]) -> Iterator[tuple[Tr
         voices = [extractor.enroll((audio.enrollment, rate)) for _, _, audio in batch]
         results = extractor.extract_batch([(audio.mixture, rate) for _, _, audio in batch], voices)
         spent_s = (time.perf_counter() - begin) / len(batch)
-    except Exception:
-        log.debug("a batch of %d failed; its trials are extracted one by one", len(batch), exc_info=True)
+    except (WesepError, RuntimeError) as error:  # torch's out of memory is a RuntimeError
+        log.warning("a batch of %d failed (%s); its trials are extracted one by one", len(batch), error)
         for number, trial, audio in batch:
             yield trial, extract(extractor, trial, audio, number)
         return

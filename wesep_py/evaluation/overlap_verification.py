@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from wesep_py.corpus import Reader, Utterance
+from wesep_py.evaluation.modes import in_evaluation
 from wesep_py.evaluation.verification import BATCH_SAMPLES, batches_by_length
 from wesep_py.metrics.verification import cosine_scores, equal_error_rate
 from wesep_py.simulation import EnrollmentConfig, SimulationConfig, Simulator
@@ -129,9 +130,7 @@ def embed_voices(
     """
     lengths = [len(recording.waveform) for recording in recordings]
     found: list[NDArray[np.float64]] = [np.zeros((0, 0))] * len(recordings)
-    modes = {module: module.training for module in encoder.modules()}
-    encoder.eval()
-    try:
+    with in_evaluation(encoder):
         for batch in batches_by_length(lengths, BATCH_SAMPLES):
             waveforms = torch.zeros(len(batch), max(lengths[i] for i in batch))
             for row, i in zip(waveforms, batch, strict=True):
@@ -145,9 +144,6 @@ def embed_voices(
                     embeddings, counts = voices.embeddings, voices.count.tolist()
             for i, own, number in zip(batch, embeddings.double().cpu().numpy(), counts, strict=True):
                 found[i] = own[:number]
-    finally:
-        for module, training in modes.items():
-            module.training = training
     return found
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from wesep_py.corpus import Reader, Utterance
 from wesep_py.errors import InputError
 from wesep_py.evaluation.bootstrap import CONFIDENCE, Interval
+from wesep_py.evaluation.modes import in_evaluation
 from wesep_py.metrics.verification import as_norm, cosine_scores, equal_error_rate, min_dcf
 from wesep_py.speaker import SpeakerEncoder
 
@@ -75,10 +76,8 @@ def embed(
     """
     lengths = [reader.length(utterance) for utterance in utterances]
     result = np.zeros((len(utterances), encoder.embedding_dim))
-    modes = {module: module.training for module in encoder.modules()}
-    encoder.eval()
     done = 0
-    try:
+    with in_evaluation(encoder):
         for batch in batches_by_length(lengths, BATCH_SAMPLES):
             waveforms = torch.zeros(len(batch), max(lengths[i] for i in batch))
             for row, i in zip(waveforms, batch, strict=True):
@@ -88,9 +87,6 @@ def embed(
             result[batch] = out.embedding.double().cpu().numpy()
             done += len(batch)
             on_progress(done, len(utterances))
-    finally:
-        for module, training in modes.items():
-            module.training = training
     return result
 
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from wesep_py.corpus import read_trials
 from wesep_py.errors import ConfigError, WesepError
+from wesep_py.evaluation.modes import in_evaluation
 from wesep_py.extractor import TargetSpeakerExtractor
 from wesep_py.inference import Extractor
 from wesep_py.metrics import METRICS, score
@@ -100,12 +101,11 @@ class Validation(Judge):
             For each trial its numbers (`metrics.score`: SI-SDR, SI-SDRi, accuracy, confusion; none of them where
             they cannot be computed) and the examples; or none if it was stopped.
         """
-        modes = {module: module.training for module in network.modules()}
-        extractor = Extractor(network, device, "validation", model_hash="validation")
         wanted = set(spread(range(len(self.trials)), num_examples)) if num_examples else set()
         scores: list[dict[str, float]] = []
         examples: list[Example] = []
-        try:
+        with in_evaluation(network):
+            extractor = Extractor(network, device, "validation", model_hash="validation")
             for index, trial in enumerate(self.trials):
                 if should_stop():
                     return None
@@ -126,9 +126,6 @@ class Validation(Judge):
                 if index in wanted:
                     name = f"{index:03d}_{trial.mixture_id}_{trial.target_index}"
                     examples.append(Example(name, audio.mixture, audio.reference, estimate))
-        finally:
-            for module, training in modes.items():
-                module.training = training
         return scores, examples
 
     def _extract(self, extractor: Extractor, audio: TrialAudio) -> NDArray[np.float32] | None:
