@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,25 @@ def check_writable(path: str | os.PathLike[str], overwrite: bool = False) -> Pat
     if not path.parent.is_dir():
         raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
     return path
+
+
+def check_results_folder(folder: Path, names: Iterable[str], overwrite: bool = False) -> None:
+    """Refuse a folder that cannot take results, before anything is computed.
+
+    Args:
+        folder: may be new, or hold other things.
+        names: what will be written there.
+        overwrite: whether these may be there already.
+
+    Raises:
+        InputError: it is a file.
+        OutputExistsError: one of them is there, and `overwrite` is false.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; name a folder for the results")
+    there = [folder / name for name in names if (folder / name).exists()]
+    if there and not overwrite:
+        raise OutputExistsError(f"{there[0]}: exists already; name another folder, or pass --overwrite")
 
 
 @contextmanager

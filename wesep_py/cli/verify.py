@@ -48,11 +48,11 @@ def verify(
     Every recording becomes one embedding; a trial's score is the cosine of two,
     with --cohort how much it stands out from the nearest strangers.
     """
-    from wesep_py.evaluation.verify import check_folder, verify_manifest, write_results
+    from wesep_py.evaluation.verify import check_output, verify_manifest, write_results
     from wesep_py.inference.loading import pick_device
 
     if output is not None:
-        check_folder(output, overwrite)
+        check_output(output, overwrite)
     set_threads(threads)
     with progress_bar("recordings") as bar:
         task = bar.add_task("embedding", total=None)

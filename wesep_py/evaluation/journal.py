@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wesep_py.errors import InputError, OutputExistsError, WesepError
+from wesep_py.errors import InputError, WesepError
 from wesep_py.evaluation.record import TrialRecord
-from wesep_py.files import write_json, write_text
+from wesep_py.files import check_results_folder, write_json, write_text
 
 PER_TRIAL, SUMMARY, AUDIO, RUN = "per_trial.jsonl", "summary.json", "audio", "run.json"
 VOLATILE = ("command", "date")
@@ -23,13 +23,8 @@ def check_output(folder: Path, overwrite: bool) -> None:
         OutputExistsError: it holds results, and `overwrite` is false.
         InputError: it is a file.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; name a folder for the results")
-    if overwrite or (folder / RUN).exists():
-        return
-    there = [folder / name for name in (PER_TRIAL, SUMMARY, AUDIO) if (folder / name).exists()]
-    if there:
-        raise OutputExistsError(f"{there[0]}: exists already; name another folder, or pass --overwrite")
+    goes_on = (folder / RUN).exists()
+    check_results_folder(folder, (PER_TRIAL, SUMMARY, AUDIO), overwrite or goes_on)
 
 
 class Journal:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from numpy.typing import NDArray
 
 from wesep_py import checkpoint
 from wesep_py.corpus import FileReader, Utterance, read_manifest
-from wesep_py.errors import InputError, OutputExistsError, WesepError
+from wesep_py.errors import InputError, WesepError
 from wesep_py.evaluation.overlap_verification import OverlapFigures, verify_overlap
 from wesep_py.evaluation.protocol import circumstances
 from wesep_py.evaluation.verification import Trials, embed, figures, mean_by_speaker, score_trials
-from wesep_py.files import atomic_path, write_json
+from wesep_py.files import atomic_path, check_results_folder, write_json
 from wesep_py.metrics.verification import det_curve
 from wesep_py.simulation import SimulationConfig
 from wesep_py.speaker import load_encoder
@@ -47,6 +48,10 @@ class Verified:
 
     def summary(self) -> dict[str, Any]:
         """`eer` and `min_dcf` as `{mean, low, high, count}`, `counts` and the `protocol`."""
+        return self._summary
+
+    @cached_property
+    def _summary(self) -> dict[str, Any]:
         speaker_ids = [utterance.speaker_id for utterance in self.utterances]
         found = figures(self.scores, self.trials, speaker_ids)
         targets = int(self.trials.is_target.sum())
@@ -177,23 +182,14 @@ def read_trial_list(path: Path, utterances: Sequence[Utterance]) -> Trials:
     return Trials(enrollment, test, is_target)
 
 
-def check_folder(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that cannot be written, before the work.
-
-    Raises:
-        InputError: it is a file, or its parent does not exist.
-        OutputExistsError: it holds results, and `overwrite` is false.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; name a folder")
-    there = [folder / name for name in (SUMMARY, SCORES, PICTURE) if (folder / name).exists()]
-    if there and not overwrite:
-        raise OutputExistsError(f"{there[0]}: exists already; name another folder, or pass --overwrite")
+def check_output(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that cannot take the results, before the work; see `files.check_results_folder`."""
+    check_results_folder(folder, (SUMMARY, SCORES, PICTURE), overwrite)
 
 
 def write_results(result: Verified, folder: Path, overwrite: bool = False) -> None:
     """Write `summary.json`, `scores.txt` (`ENROLLMENT TEST score target`) and, with matplotlib, `det.png`."""
-    check_folder(folder, overwrite)
+    check_output(folder, overwrite)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
