@@ -71,6 +71,14 @@ def test_a_mapping_in_a_file_includes_too(tmp_path):
         load_yaml(tmp_path / "run.yaml")
 
 
+def test_a_list_and_a_mapping_take_each_others_place(tmp_path):
+    (tmp_path / "base.yaml").write_text("loss: {name: aam, margin: 0.2}\ncues: [a, b]\nroot: data\n")
+    (tmp_path / "run.yaml").write_text("include: base.yaml\nloss: [{name: softmax}]\ncues: {a: 1}\nroot: ???\n")
+    run = load_yaml(tmp_path / "run.yaml")
+    assert run["loss"] == [{"name": "softmax"}] and run["cues"] == {"a": 1} and run["root"] == "data"
+    assert load_yaml(tmp_path / "base.yaml", ["loss=[{name: am}]", "cues=null"])["loss"] == [{"name": "am"}]
+
+
 def test_includes_lie_beneath_and_overrides_above(tmp_path):
     (tmp_path / "base.yaml").write_text("optim: {lr: 1.0, name: adam}\nseed: 1\n")
     (tmp_path / "run.yaml").write_text("include: base.yaml\noptim: {lr: 0.5}\n")

@@ -9,6 +9,7 @@ from the command line.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import math
 import types
@@ -37,14 +38,14 @@ def load_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    merged = OmegaConf.create(_read(Path(path), ()))
+    merged = _read(Path(path), ())
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"override {override!r}: give it as key=value, for example optim.lr=0.001")
     try:
-        merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(overrides)))
-        plain = OmegaConf.to_container(merged, resolve=True)
+        above = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
+        plain = OmegaConf.to_container(OmegaConf.create(_laid_over(merged, above)), resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
     return typing.cast("dict[str, Any]", plain)
@@ -207,7 +208,7 @@ def _spell(annotation: Any) -> str:
     return names.get(plain, getattr(plain, "__name__", str(plain)))
 
 
-def _read(path: Path, parents: tuple[Path, ...]) -> Any:
+def _read(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from yaml import YAMLError
 
@@ -221,25 +222,24 @@ def _read(path: Path, parents: tuple[Path, ...]) -> Any:
         raise ConfigError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
     if not OmegaConf.is_dict(own):
         raise ConfigError(f"{path}: holds no mapping of keys to values")
-    return _with_includes(own, path, (*parents, path.resolve()))
+    return _with_includes(OmegaConf.to_container(own, resolve=False), path, (*parents, path.resolve()))
 
 
-def _with_includes(own: Any, path: Path, parents: tuple[Path, ...]) -> Any:
+def _with_includes(own: Any, path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
     """The mapping with what it, and each mapping in it, includes laid beneath."""
-    from omegaconf import OmegaConf
-
     includes = own.pop("include", [])
-    for key in own:
-        if (
-            not OmegaConf.is_missing(own, key)
-            and not OmegaConf.is_interpolation(own, key)
-            and OmegaConf.is_dict(own[key])
-        ):
-            own[key] = _with_includes(own[key], path, parents)
-    layers = [
-        _read(_find(str(name), path), parents) for name in ([includes] if isinstance(includes, str) else includes)
-    ]
-    return OmegaConf.merge(*layers, own)
+    own = {
+        key: _with_includes(value, path, parents) if isinstance(value, dict) else value for key, value in own.items()
+    }
+    names = [includes] if isinstance(includes, str) else includes
+    return functools.reduce(_laid_over, [*(_read(_find(str(name), path), parents) for name in names), own])
+
+
+def _laid_over(below: Any, above: Any) -> Any:
+    """Mappings are merged key by key; anything else takes the place of what lay there, unless it is missing (`???`)."""
+    if isinstance(below, dict) and isinstance(above, dict):
+        return below | {key: _laid_over(below.get(key), value) for key, value in above.items()}
+    return below if above == "???" and below is not None else above
 
 
 def _find(name: str, includer: Path) -> Path:
