@@ -1,10 +1,11 @@
-"""Train and evaluate the grid of backbones and cues, and print it as a table.
+"""Train and evaluate a grid of small models, every backbone with every cell's cues, and print it as a table.
 
     python recipes/ablation/run.py --data DATA -o exp/ablation                    # every cell
     python recipes/ablation/run.py --data DATA -o exp/ablation bsrnn/ */tf_map    # cells whose names match
     python recipes/ablation/run.py -o exp/ablation --table                        # what is there so far
+    python recipes/ablation/run.py --grid recipes/ablation/encoders.yaml --data DATA -o exp/encoders
 
-A cell is a folder BACKBONE/CUE with its configuration, training and results. Cells that have results are passed over,
+A cell is a folder BACKBONE/CELL with its configuration, training and results. Cells that have results are passed over,
 and interrupted ones go on. Two runs with different patterns may work side by side once the first has packed the data.
 """
 
@@ -24,21 +25,19 @@ from wesep_py.extractor import build_network
 HERE = Path(__file__).resolve().parent
 
 
-def cell_names() -> list[str]:
-    """`backbone/cue` of every cell."""
-    grid = load_yaml(HERE / "grid.yaml")
-    return [f"{backbone}/{cue}" for backbone in grid["backbones"] for cue in grid["cues"]]
+def cell_names(grid: Path) -> list[str]:
+    """`backbone/cell` of every cell."""
+    table = load_yaml(grid)
+    return [f"{backbone}/{cell}" for backbone in table["backbones"] for cell in table["cells"]]
 
 
-def configuration(cell: str, data: Path, out: Path, steps: int | None) -> dict[str, Any]:
+def configuration(grid: Path, name: str, data: Path, out: Path, steps: int | None) -> dict[str, Any]:
     """The training configuration of a cell."""
-    backbone, cue = cell.split("/")
-    grid = load_yaml(HERE / "grid.yaml")
-    model = grid["backbones"][backbone]["model"]
-    model["speaker"] = None if cue in grid["without_speaker"] else grid["speaker"]
-    model["cues"] = grid["cues"][cue]
+    backbone, cell = name.split("/")
+    table = load_yaml(grid)
+    model = table["backbones"][backbone]["model"] | {"speaker": table["speaker"]} | table["cells"][cell]
     config = load_yaml(HERE / "train.yaml")
-    config["model"], config["experiment"] = model, str(out / cell)
+    config["model"], config["experiment"] = model, str(out / name)
     config["data"]["root"] = str(data)
     config["data"]["packed"] = str(out / "packed")
     if steps is not None:
@@ -51,7 +50,7 @@ def run_cell(cell: str, arguments: argparse.Namespace) -> None:
     folder, data = arguments.out / cell, arguments.data
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "train.yaml"
-    config.write_text(dump_yaml(configuration(cell, data, arguments.out, arguments.steps)), encoding="utf-8")
+    config.write_text(dump_yaml(configuration(arguments.grid, cell, data, arguments.out, arguments.steps)), encoding="utf-8")
     wesep = [sys.executable, "-m", "wesep_py.cli.main"]
     subprocess.run([*wesep, "train", str(config)], check=True)
     for trials in arguments.trials:
@@ -61,11 +60,11 @@ def run_cell(cell: str, arguments: argparse.Namespace) -> None:
         subprocess.run([*command, "-o", str(folder / "results" / trials)], check=True)
 
 
-def table(out: Path, trials: str) -> str:
+def table(grid: Path, out: Path, trials: str) -> str:
     """The results there are, as Markdown."""
-    names = "| backbone | cue | parameters (M) | SI-SDRi (dB) | accuracy | confusion |"
+    names = "| backbone | cues | parameters (M) | SI-SDRi (dB) | accuracy | confusion |"
     rows = [names, "| --- | --- | --- | --- | --- | --- |"]
-    for cell in cell_names():
+    for cell in cell_names(grid):
         path = out / cell / "results" / trials / "summary.json"
         backbone, cue = cell.split("/")
         if not path.is_file():
@@ -89,6 +88,7 @@ def interval(figure: dict[str, float], digits: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cells", nargs="*", default=["*"], help="patterns of BACKBONE/CUE")
+    parser.add_argument("--grid", type=Path, default=HERE / "grid.yaml", help="the cells; grid.yaml")
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--data", type=Path, help="the folder that recipes/speechocean762/README.md describes")
     parser.add_argument("--steps", type=int, help="instead of those in train.yaml")
@@ -96,12 +96,12 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the results there are, and stop")
     arguments = parser.parse_args()
     if arguments.table:
-        print(table(arguments.out, arguments.trials[0]))
+        print(table(arguments.grid, arguments.out, arguments.trials[0]))
         return
     if arguments.data is None:
         parser.error("--data: where are the recordings?")
     for pattern in arguments.cells:
-        for cell in fnmatch.filter(cell_names(), pattern):
+        for cell in fnmatch.filter(cell_names(arguments.grid), pattern):
             if not (arguments.out / cell / "results" / arguments.trials[-1] / "summary.json").is_file():
                 run_cell(cell, arguments)
 

@@ -13,6 +13,7 @@ from wesep_py.extractor import build_network
 from wesep_py.training import load_config
 
 SCRIPT = Path(__file__).resolve().parents[2] / "recipes" / "ablation" / "run.py"
+GRID, ENCODERS = SCRIPT.parent / "grid.yaml", SCRIPT.parent / "encoders.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -24,17 +25,28 @@ def script() -> ModuleType:
 
 
 def test_every_cell_builds_and_is_of_one_size_class(script: ModuleType):
-    cells = script.cell_names()
+    cells = script.cell_names(GRID)
     assert len(cells) == 4 * 8
     for cell in cells:
-        config = script.configuration(cell, Path("data"), Path("exp"), steps=7)
+        config = script.configuration(GRID, cell, Path("data"), Path("exp"), steps=7)
         assert load_config(config).train.steps == 7
         size = sum(parameter.numel() for parameter in build_network(config["model"]).parameters())
         assert 0.1e6 < size < 1.1e6, f"{cell}: {size} parameters"
 
 
+def test_the_encoders_differ_in_how_they_were_trained_alone(script: ModuleType):
+    trained = {}
+    for cell in script.cell_names(ENCODERS):
+        config = load_config(script.configuration(ENCODERS, cell, Path("data"), Path("exp"), steps=7))
+        trained[cell.split("/")[1]] = config.model.speaker and config.model.speaker["mode"]
+    assert trained["tf_map"] is None
+    assert {trained[cell] for cell in ("joint", "tf_map_joint")} == {"joint"}
+    assert {trained[cell] for cell in ("frozen", "tf_map_frozen")} == {"frozen"}
+    assert {trained[cell] for cell in ("finetune", "tf_map_finetune")} == {"finetune"}
+
+
 def test_what_was_not_run_is_said(script: ModuleType, tmp_path: Path):
-    rows = script.table(tmp_path, "dev_2mix").splitlines()
+    rows = script.table(GRID, tmp_path, "dev_2mix").splitlines()
     assert len(rows) == 2 + 32 and all("not run" in row for row in rows[2:])
 
 
