@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import pickle
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from wesep_py.audio import write
 from wesep_py.config import construct, load_yaml, to_plain
 from wesep_py.corpus import FileReader, Utterance
-from wesep_py.errors import ConfigError, InputError, OutputExistsError
+from wesep_py.errors import ConfigError, InputError
 from wesep_py.simulation import (
     EnrollmentConfig,
     RoomConfig,
@@ -29,20 +25,15 @@ from wesep_py.simulation import (
 from wesep_py.simulation.acoustics import measure
 from wesep_py.simulation.batch import relate
 from wesep_py.simulation.recipe import RoomRecipe
-from wesep_py.simulation.room_bank import BankRoomRecipe, RoomBank, open_bank
-from wesep_py.simulation.rooms import SPEED_OF_SOUND_M_S, reverberate, room_responses
-from wesep_py.simulation.rooms_bank_making import RecordedRooms, RoomBankConfig, make_bank
+from wesep_py.simulation.room_bank import BankRoomRecipe, RoomBank
+from wesep_py.simulation.rooms import reverberate, room_responses
+from wesep_py.simulation.rooms_bank_making import RoomBankConfig, make_bank
 from wesep_py.simulation.rooms_bank_writer import lead_of
-from wesep_py.simulation.rooms_geometric import SimulatedRooms, import_pyroomacoustics, simulate_room
-from wesep_py.simulation.rooms_recorded import find_recorded_rooms
+from wesep_py.simulation.rooms_geometric import SimulatedRooms, simulate_room
 
 RATE = 8000
 ROOMS = SimulatedRooms(count=6, method="fra", rt60_s=(0.1, 0.4), num_reflections=256, num_sources=3, num_microphones=2)
 CONFIG = RoomBankConfig(sample_rate=RATE, simulated=ROOMS)
-
-needs_pyroomacoustics = pytest.mark.skipif(
-    importlib.util.find_spec("pyroomacoustics") is None, reason="pyroomacoustics is not installed"
-)
 
 
 @pytest.fixture(scope="module")
@@ -189,161 +180,6 @@ def test_mixtures_are_drawn_from_a_bank_and_rendered_from_their_json(
         Simulator(config, utterances, [], FileReader(RATE))
 
 
-class _Killed(Exception):
-    pass
-
-
-def _kill_after(rooms: int) -> Callable[[int, int], None]:
-    def stop(done: int, _: int) -> None:
-        if done == rooms:
-            raise _Killed
-
-    return stop
-
-
-@pytest.mark.parametrize("damage", ["none", "half a line", "half a room", "header only"])
-def test_an_interrupted_bank_goes_on(bank: RoomBank, tmp_path: Path, damage: str) -> None:
-    folder = tmp_path / "rooms"
-    with pytest.raises(_Killed):
-        make_bank(CONFIG, folder, on_progress=_kill_after(3))
-    with pytest.raises(InputError, match="holds no finished room bank"):
-        RoomBank(folder)
-    progress, samples = folder / "progress.jsonl", folder / "responses.float32"
-    if damage == "half a line":
-        progress.write_bytes(progress.read_bytes()[:-20])
-    elif damage == "half a room":
-        samples.write_bytes(samples.read_bytes()[:-1000])
-    elif damage == "header only":
-        progress.write_bytes(progress.read_bytes()[:30])
-    seen: list[int] = []
-    make_bank(CONFIG, folder, on_progress=lambda done, _: seen.append(done))
-    assert seen[0] == {"none": 4, "header only": 1}.get(damage, 3)
-    assert _files(folder) == _files(_folder(bank))
-
-
-def test_a_bank_goes_on_after_every_interruption(bank: RoomBank, tmp_path: Path) -> None:
-    folder = tmp_path / "rooms"
-    for rooms in (2, 4):
-        with pytest.raises(_Killed):
-            make_bank(CONFIG, folder, on_progress=_kill_after(rooms))
-        progress = folder / "progress.jsonl"
-        progress.write_bytes(progress.read_bytes()[:-20])
-    seen: list[int] = []
-    make_bank(CONFIG, folder, on_progress=lambda done, _: seen.append(done))
-    assert seen[0] == 4
-    assert _files(folder) == _files(_folder(bank))
-
-
-def test_a_bank_that_is_there_is_opened_or_kept(tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, simulated=dataclasses.replace(ROOMS, count=2))
-    first = make_bank(config, tmp_path / "rooms")
-    before = (tmp_path / "rooms" / "responses.float32").stat().st_mtime_ns
-    assert make_bank(config, tmp_path / "rooms").fingerprint == first.fingerprint
-    assert (tmp_path / "rooms" / "responses.float32").stat().st_mtime_ns == before
-    other = dataclasses.replace(config, seed=7)
-    with pytest.raises(OutputExistsError, match="holds another bank; name another folder, or pass --overwrite"):
-        make_bank(other, tmp_path / "rooms")
-    assert open_bank(tmp_path / "rooms").fingerprint == first.fingerprint
-    replaced = make_bank(other, tmp_path / "rooms", overwrite=True)
-    assert open_bank(tmp_path / "rooms").fingerprint == replaced.fingerprint != first.fingerprint
-
-
-def test_another_bank_that_was_begun_is_kept(tmp_path: Path) -> None:
-    with pytest.raises(_Killed):
-        make_bank(CONFIG, tmp_path / "rooms", on_progress=_kill_after(1))
-    with pytest.raises(OutputExistsError, match="another bank was begun here"):
-        make_bank(dataclasses.replace(CONFIG, seed=3), tmp_path / "rooms")
-
-
-def test_damaged_and_strange_folders_are_refused(tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, simulated=dataclasses.replace(ROOMS, count=1))
-    make_bank(config, tmp_path / "rooms")
-    samples = tmp_path / "rooms" / "responses.float32"
-    samples.write_bytes(samples.read_bytes()[:-4])
-    with pytest.raises(InputError, match=r"responses\.float32: is missing or cut short; make the bank anew"):
-        open_bank(tmp_path / "rooms")
-    (tmp_path / "rooms" / "index.json").write_text('{"format": 99}')
-    with pytest.raises(InputError, match="is no room bank of format 1"):
-        RoomBank(tmp_path / "rooms")
-    (tmp_path / "strange").mkdir()
-    (tmp_path / "strange" / "thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"holds 'thesis\.txt', which is no room bank"):
-        make_bank(config, tmp_path / "strange", overwrite=True)
-    assert (tmp_path / "strange" / "thesis.txt").read_text() == "mine"
-    with pytest.raises(InputError, match="create it first"):
-        make_bank(config, tmp_path / "no" / "rooms")
-    with pytest.raises(InputError, match="has no room"):
-        make_bank(dataclasses.replace(CONFIG, simulated=None), tmp_path / "empty")
-
-
-def _record(
-    path: Path, rt60_s: float, delay: int, channels: int = 1, noise_db: float = -60.0, rate: int = 16000
-) -> None:
-    """A response with its direct path at `delay`, one sample later in each further channel."""
-    rng = np.random.default_rng([delay, channels])
-    response = np.zeros((channels, rate))
-    for channel in range(channels):
-        start = delay + channel
-        taps = np.arange(rate - start)
-        response[channel, start:] = 0.02 * rng.standard_normal(taps.size) * 10 ** (-3 * taps / (rt60_s * rate))
-        response[channel, start] = -0.4
-    response += 0.02 * 10 ** (noise_db / 20) * rng.standard_normal(response.shape)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, response.astype(np.float32), rate, subtype="FLOAT")
-
-
-def test_recorded_rooms_are_aligned_measured_and_drawn(tmp_path: Path) -> None:
-    for n in range(2):
-        _record(tmp_path / "wavs" / "hall" / f"seat{n}.wav", 0.6, 200 + 90 * n, channels=2)
-        _record(tmp_path / "wavs" / "studio" / f"seat{n}.wav", 0.2, 400 + 90 * n)
-    config = RoomBankConfig(sample_rate=16000, simulated=None, recorded=(RecordedRooms(str(tmp_path / "wavs")),))
-    bank = make_bank(config, tmp_path / "bank")
-    assert [room["name"] for room in bank.rooms] == ["hall", "studio"]
-    assert [room["rt60_s"] for room in bank.rooms] == [pytest.approx(0.6, rel=0.1), pytest.approx(0.2, rel=0.1)]
-    for index, entry in enumerate(bank.responses):
-        assert entry["direct_taps"] == ([96, 97] if index < 2 else [96])
-        assert entry["direct_gains"] == pytest.approx([-1.0] * len(entry["direct_taps"]), abs=0.01)
-        assert np.abs(bank.response(index)).argmax(axis=1).tolist() == entry["direct_taps"]
-    assert bank.responses[2]["file"] == "studio/seat0.wav"
-    # Noise alone is cut: the studio has none of the last half second of its second.
-    assert bank.responses[2]["taps"] < 8000
-    recipe = bank.draw_recipe(np.random.default_rng(0), 2, (0.5, 0.7))
-    assert set(recipe.responses) == {0, 1}
-    click = np.zeros((2, 2000), dtype=np.float32)
-    click[:, 700] = 1.0
-    for channel in (0, 1):
-        images, _ = reverberate(click, dataclasses.replace(recipe, channel=channel), 16000)
-        assert np.abs(images).argmax(axis=1).tolist() == [700, 700]
-
-
-def test_recorded_rooms_are_resampled_and_bad_files_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    _record(tmp_path / "wavs" / "a" / "good.wav", 0.3, 480, rate=48000)
-    (tmp_path / "wavs" / "a" / "bad.wav").write_bytes(b"no audio")
-    (tmp_path / "wavs" / "b").mkdir()
-    (tmp_path / "wavs" / "b" / "bad.wav").write_bytes(b"no audio")
-    recorded = RecordedRooms(str(tmp_path / "wavs"), max_s=0.2)
-    bank = make_bank(RoomBankConfig(simulated=None, recorded=(recorded,)), tmp_path / "bank")
-    assert [room["name"] for room in bank.rooms] == ["a"]
-    assert len(bank.responses) == 1 and bank.responses[0]["taps"] <= 96 + 3200
-    assert abs(int(np.abs(bank.response(0)[0]).argmax()) - 96) <= 0
-    assert "a/bad.wav" in caplog.text and "b/bad.wav" in caplog.text
-
-
-def test_rooms_are_told_by_a_pattern(tmp_path: Path) -> None:
-    for name in ("x_room1_far.wav", "x_room1_near.wav", "x_room2_far.wav"):
-        (tmp_path / name).write_bytes(b"")
-    rooms = find_recorded_rooms(tmp_path, r"_(room\d)_")
-    assert [(room.name, len(room.paths)) for room in rooms] == [("room1", 2), ("room2", 1)]
-    assert [room.name for room in find_recorded_rooms(tmp_path)] == [p.name for p in sorted(tmp_path.iterdir())]
-    for pattern, message in (
-        (r"room\d", "has no group"),
-        (r"(room1)", "finds no room in 'x_room2_far"),
-        ("(", "is no reg"),
-    ):
-        with pytest.raises(InputError, match=message):
-            find_recorded_rooms(tmp_path, pattern)
-
-
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -365,54 +201,3 @@ def test_the_shipped_yaml_is_a_bank() -> None:
     path = Path(__file__).parents[2] / "simulation" / "room_bank.yaml"
     config = construct(RoomBankConfig, load_yaml(path))
     assert config.simulated is not None and config.simulated.method == "hybrid"
-
-
-def test_without_pyroomacoustics_one_line_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "pyroomacoustics", None)
-    config = dataclasses.replace(CONFIG, simulated=dataclasses.replace(ROOMS, method="hybrid"))
-    with pytest.raises(InputError, match=r"need pyroomacoustics .*; pip install 'pyroomacoustics>=0.10', or give") as e:
-        make_bank(config, tmp_path / "rooms")
-    assert "\n" not in str(e.value)
-    assert not (tmp_path / "rooms").exists()
-
-
-@needs_pyroomacoustics
-@pytest.mark.parametrize("method", ["image_source", "hybrid"])
-@pytest.mark.parametrize("absorption", ["eyring", "materials"])
-def test_rooms_of_pyroomacoustics(method: str, absorption: str) -> None:
-    config = SimulatedRooms(
-        method=method, absorption=absorption, num_sources=2, num_microphones=2, num_rays=1000, max_order=30,  # type: ignore[arg-type]
-        rt60_s=(0.2, 0.2), length_m=(4, 5), width_m=(4, 5),
-        materials={"floor": ["carpet_hairy"], "ceiling": ["ceiling_fibre_absorber"], "walls": ["curtains_velvet"]},
-    )  # fmt: skip
-    room = simulate_room(config, 3, 0, 16000)
-    again = simulate_room(config, 3, 0, 16000)
-    for response, same in zip(room.responses, again.responses, strict=True):
-        assert np.array_equal(response.samples, same.samples)
-        source, microphones = np.array(response.about["source_m"]), np.array(room.about["microphones_m"])
-        distances = np.linalg.norm(source - microphones, axis=-1)
-        # Air and the high-pass take little of the direct path.
-        np.testing.assert_allclose(response.direct_gains, 1 / distances, rtol=0.15)
-        assert response.direct_taps[0] == 96
-        steps = distances[0] * 16000 / SPEED_OF_SOUND_M_S
-        assert abs(steps - round(steps)) < 0.02
-        assert response.samples[0, 96] == pytest.approx(response.direct_gains[0])
-        assert np.abs(response.samples[0, :84]).max() < 0.1 * np.abs(response.samples[0, 96])
-        assert 0.15 < measure(response.samples[0], 16000, 96).rt60_s < (0.35 if absorption == "eyring" else 1.2)
-    assert ("materials" in room.about) == (absorption == "materials")
-
-
-@needs_pyroomacoustics
-def test_a_bank_of_pyroomacoustics_is_the_same_from_any_number_of_processes(tmp_path: Path) -> None:
-    rooms = dataclasses.replace(ROOMS, count=3, method="hybrid", num_rays=500, hybrid_order=2)
-    config = RoomBankConfig(sample_rate=RATE, simulated=rooms)
-    assert make_bank(config, tmp_path / "1").fingerprint == make_bank(config, tmp_path / "2", jobs=2).fingerprint
-
-
-@needs_pyroomacoustics
-def test_unknown_materials_are_named() -> None:
-    names = {"floor": ["carpet_hairy"], "ceiling": ["hard_surface"], "walls": ["carpet_hair"]}
-    config = SimulatedRooms(absorption="materials", materials=names)
-    import_pyroomacoustics()
-    with pytest.raises(InputError, match=r"^materials\.walls: pyroomacoustics knows no 'carpet_hair'; did you mean"):
-        simulate_room(config, 0, 0, RATE)
