@@ -47,3 +47,29 @@ def test_what_is_missing_is_said(logits, message: str):
 def test_a_share_out_of_range():
     with pytest.raises(ValueError, match="label_smoothing: is 1"):
         SpeakerCrossEntropy(1.0)
+
+
+def test_the_number_of_speakers_is_that_of_the_training_set_not_of_a_batch():
+    few, batch = output(torch.zeros(2, 3)), {"speaker": torch.tensor([0, 1])}
+    SpeakerCrossEntropy()(few, TARGET, batch)
+    SpeakerCrossEntropy(num_speakers=3)(few, TARGET, batch)
+    with pytest.raises(ConfigError, match="num_speakers is 3, and the training set has 4 speakers"):
+        SpeakerCrossEntropy(num_speakers=4)(few, TARGET, batch)
+
+
+def test_labels_are_read_once_at_most():
+    """To read a label of a GPU's is to wait for all that it has to do."""
+
+    class Labels(torch.Tensor):
+        reads = 0
+
+        def __int__(self) -> int:
+            Labels.reads += 1
+            return super().__int__()
+
+    labels, logits = torch.tensor([0, 1]).as_subclass(Labels), output(torch.zeros(2, 3))
+    for loss, reads in ((SpeakerCrossEntropy(num_speakers=3), 0), (SpeakerCrossEntropy(), 1)):
+        Labels.reads = 0
+        for _ in range(3):
+            loss(logits, TARGET, {"speaker": labels})
+        assert Labels.reads == reads

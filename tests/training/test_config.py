@@ -13,6 +13,7 @@ import pytest
 import wesep_py
 from wesep_py import config as config_module
 from wesep_py.config import load_yaml
+from wesep_py.corpus import read_speech, write_shards
 from wesep_py.errors import ConfigError
 from wesep_py.training import config as room
 from wesep_py.training import train
@@ -84,7 +85,7 @@ def test_every_key_is_read_by_the_code(kind: type):
     assert not unread, f"nothing reads {TREE[kind]}: {unread}"
 
 
-def test_every_key_of_the_training_is_read_in_a_run(settings, validation, tiny_speech, tmp_path, monkeypatch):
+def test_every_key_of_the_training_is_read_in_a_run(settings, validation, corpus, tiny_speech, tmp_path, monkeypatch):
     """As above, but watched: a name that several parts share (`every_steps`) must be read of each of them."""
     read: set[tuple[str, str]] = set()
     own_files = {*map(str, Path(room.__file__).parent.glob("*.py")), config_module.__file__}
@@ -114,7 +115,29 @@ def test_every_key_of_the_training_is_read_in_a_run(settings, validation, tiny_s
             validation=every_step, optim__lr=1e-12, optim__groups=[group], schedule={"name": "plateau"},
         )
     )  # fmt: skip
-    train(settings(experiment=str(tmp_path / "third"), train__steps=1, schedule={"name": "triangular"}))
+    train(
+        settings(
+            experiment=str(tmp_path / "third"), train__steps=1, schedule={"name": "triangular"},
+            self_enrollment={"loss_on": "both"},
+        )
+    )  # fmt: skip
+    shards = tmp_path / "shards"
+    write_shards(read_speech(["train.jsonl"], corpus), shards, root=corpus)
+    for index in shards.glob("*.json*"):
+        index.unlink()
+    train(
+        settings(
+            experiment=str(tmp_path / "streamed"), train__steps=1, data__root=str(shards), data__train=["*.tar"],
+            data__stream={"min_speakers": 2},
+        )
+    )  # fmt: skip
+    listed = {"duration_s": 1.0, "enrollment": {"duration_s": [0.5, 1.0]}}
+    train(
+        settings(
+            experiment=str(tmp_path / "listed"), train__steps=1, simulation=listed,
+            data__mixtures={"lists": ["trials.csv"]},
+        )
+    )  # fmt: skip
     declared = {(kind.__name__, field.name) for kind in kinds for field in dataclasses.fields(kind)}
     assert declared - read == set()
 

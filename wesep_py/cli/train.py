@@ -54,12 +54,13 @@ def _try(config: Path, overrides: list[str], as_json: bool) -> None:
         typer.echo(json.dumps({**vars(found), "experiment": str(found.experiment)}))
         return
     losses = ", ".join(f"{name} {value:.3f}" for name, value in found.losses.items())
+    corpus = f"{found.hours} h of {found.speakers} speakers" if found.speakers else "a stream of shards"
     memory = "" if found.memory_gib is None else f", {found.memory_gib:.1f} GiB"
     if found.initialised:
         typer.echo(found.initialised)
     typer.echo(
         f"{found.experiment}: would {'go on at step ' + str(found.step) if found.step else 'begin'}; "
-        f"{found.parameters / 1e6:.2f} M parameters, {found.hours} h of {found.speakers} speakers; one step: {losses}, "
+        f"{found.parameters / 1e6:.2f} M parameters, {corpus}; one step: {losses}, "
         f"gradient {found.grad_norm:.3g}; data {found.data_s:.2f} s, step {found.step_s:.2f} s{memory}; nothing written"
     )
 

@@ -57,16 +57,18 @@ def quantise(waveform: NDArray[np.floating[Any]]) -> Quantised:
     >>> quantise(np.array([0.5, -1.0])).waveform().tolist()
     [0.5, -1.0]
     """
-    waveform = np.asarray(waveform, dtype=np.float64)
-    peak = float(np.abs(waveform).max(initial=0.0))
+    waveform = np.asarray(waveform)
+    low, high = float(waveform.min(initial=0.0)), float(waveform.max(initial=0.0))
+    peak = max(-low, high)
     if peak == 0.0:
         return Quantised(np.zeros(waveform.shape, np.int16), -15)
     # peak < 2**exponent_of_peak; one step lower fits only if the peak is the lowest number, -2**k.
     exponent_of_peak = max(math.frexp(peak)[1], -100)
     for exponent in (exponent_of_peak - 16, exponent_of_peak - 15, exponent_of_peak - 14):
-        scaled = np.rint(waveform * 2.0**-exponent)
-        if scaled.min() >= INT16_MIN and scaled.max() <= INT16_MAX:
+        scale = 2.0**-exponent
+        if round(low * scale) >= INT16_MIN and round(high * scale) <= INT16_MAX:
             break
+    scaled = np.rint(waveform * waveform.dtype.type(scale))
     return Quantised(scaled.astype(np.int16), exponent)
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from wesep_py.losses.absent_energy import AbsentEnergy
+from wesep_py.losses.adversary import Adversary
 from wesep_py.losses.base import Loss, losses
+from wesep_py.losses.discriminator import DiscriminatorConfig, MetricDiscriminator
+from wesep_py.losses.metric_gan import MetricGAN
 from wesep_py.losses.presence import Presence
 from wesep_py.losses.si_sdr import SISDR
 from wesep_py.losses.snr import SDSDR, SNR, ThresholdedSDR
 from wesep_py.losses.speaker_cross_entropy import SpeakerCrossEntropy
+from wesep_py.losses.speaker_margin import SpeakerMargin
 from wesep_py.losses.spectral import MultiResolutionSpectral
 from wesep_py.losses.waveform import WaveformLoss, has_target
 
@@ -16,10 +20,15 @@ __all__ = [
     "SISDR",
     "SNR",
     "AbsentEnergy",
+    "Adversary",
+    "DiscriminatorConfig",
     "Loss",
+    "MetricDiscriminator",
+    "MetricGAN",
     "MultiResolutionSpectral",
     "Presence",
     "SpeakerCrossEntropy",
+    "SpeakerMargin",
     "ThresholdedSDR",
     "WaveformLoss",
     "has_target",

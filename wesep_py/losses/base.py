@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from wesep_py.losses.adversary import Adversary
 from wesep_py.registry import Registry
 
 if TYPE_CHECKING:
@@ -15,7 +16,23 @@ if TYPE_CHECKING:
 
 
 class Loss(nn.Module, ABC):
-    """A loss; its constructor's arguments are its configuration."""
+    """A loss; its constructor's arguments are its configuration.
+
+    Some are not written but given by the training to a constructor that names them: `sample_rate` (of the model, Hz),
+    `num_speakers` (of the training set), `speaker_loss` (makes a loss of the network's embeddings of a configuration).
+
+    Attributes:
+        adversary: what learns against the network, if anything does.
+        needs_embedding: whether the batch has to hold the network's `embedding` of the enrollment,
+            `[batch, embedding_dim]`.
+    """
+
+    adversary: Adversary | None = None
+    needs_embedding: bool = False
+
+    def update(self, step: int) -> None:
+        """Take on the state of a step, 0 or more: optimiser steps done. Most losses have none."""
+        return
 
     @abstractmethod
     def forward(self, output: NetworkOutput, target: Tensor, batch: Mapping[str, Any]) -> Tensor:

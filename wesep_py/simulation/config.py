@@ -15,6 +15,7 @@ __all__ = [
     "OVERLAPS",
     "ConversationConfig",
     "EnrollmentConfig",
+    "LoudnessConfig",
     "ModulationConfig",
     "NoiseConfig",
     "NoiseGroup",
@@ -126,6 +127,25 @@ class ConversationConfig:
 
 
 @dataclass(frozen=True)
+class LoudnessConfig:
+    """Levels as LibriMix draws them: the loudness of each voice and of the noise, each by itself.
+
+    Cosentino et al., "LibriMix: an open-source dataset for generalizable speech separation" (2020), section 2.1.
+
+    Args:
+        speech_lufs: range of the integrated loudness (ITU-R BS.1770-4) of each voice in the mixture.
+        noise_lufs: range of that of each noise.
+    """
+
+    speech_lufs: Range = (-33.0, -25.0)
+    noise_lufs: Range = (-38.0, -30.0)
+
+    def __post_init__(self) -> None:
+        check_range("speech_lufs", self.speech_lufs, low=-70.0, high=0.0)
+        check_range("noise_lufs", self.noise_lufs, low=-70.0, high=0.0)
+
+
+@dataclass(frozen=True)
 class SimulationConfig:
     """How mixtures are drawn.
 
@@ -159,6 +179,7 @@ class SimulationConfig:
         conversation: how people take turns.
         source_effects: what happens to each speaker before the room: images and targets hold it.
         mixture_effects: what happens to the mixture: its `distortion` holds it.
+        loudness: levels as LibriMix draws them, in place of `sir_db`, `level_db` and every SNR of `noise`; null: those.
 
     Raises:
         ValueError: a value out of its range; one line that names the key.
@@ -185,6 +206,7 @@ class SimulationConfig:
     conversation: ConversationConfig = field(default_factory=ConversationConfig)
     source_effects: EffectsConfig | None = None
     mixture_effects: EffectsConfig | None = None
+    loudness: LoudnessConfig | None = None
 
     def __post_init__(self) -> None:
         counts = tuple(range(1, MAX_SPEAKERS + 1))

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from wesep_py.audio.level import active_level_db
 from wesep_py.corpus.embeddings import Embeddings
 from wesep_py.corpus.reader import Reader
 from wesep_py.corpus.utterance import Utterance
@@ -109,11 +108,11 @@ class Simulator:
                 blank = Recipe(self.seed, epoch, index, attempt, self.sample_rate, 0, (), 0)
                 plan = self._add_later(self._plan(blank, rng, more), more)
                 parts = read_parts(plan, self.reader)
-                self._check_sound(plan, parts)
+                recipe = set_levels(plan, parts, self.config, rng)
             except Unusable as unusable:
                 problem = str(unusable)
                 continue
-            return set_levels(plan, parts, self.config, rng), parts
+            return recipe, parts
         raise InputError(
             f"mixture (seed {self.seed}, epoch {epoch}, index {index}): {MAX_ATTEMPTS} draws in a row cannot be used; "
             f"of the last, {problem}; check the recordings, duration_s and overlap_ratio"
@@ -194,15 +193,6 @@ class Simulator:
         from wesep_py.simulation.rooms import draw_room
 
         return draw_room(rng, config, count)
-
-    def _check_sound(self, plan: Recipe, parts: Parts) -> None:
-        """Refuse noise that is silent, and a room or effects in which a recording vanishes."""
-        if any(active_level_db(noise, self.sample_rate) == -np.inf for noise in parts.noises):
-            raise Unusable("the noise is silent")
-        is_changed = plan.room is not None or any(source.effects for source in plan.sources)
-        at_microphone = parts.images if is_changed else ()
-        if any(active_level_db(image, self.sample_rate) == -np.inf for image in at_microphone):
-            raise Unusable("a source is silent at the microphone")
 
     def _check_corpus(self) -> None:
         config = self.config

@@ -24,6 +24,7 @@ class Batches:
     Args:
         open_from: gives the iterator of a loader that begins so many batches after the first.
         say: is told a line for people.
+        finish: makes of what the loader gives what is learned from; `None`: it is that already.
         restarts: so many are made at most.
     """
 
@@ -31,10 +32,12 @@ class Batches:
         self,
         open_from: Callable[[int], Iterator[dict[str, Any]]],
         say: Callable[[str], None],
+        finish: Callable[[dict[str, Any]], dict[str, torch.Tensor]] | None = None,
         restarts: int = MAX_RESTARTS,
     ) -> None:
         self._open_from = open_from
         self._say = say
+        self._finish = finish
         self._restarts = restarts
         self._given = 0
         self._batches: Iterator[dict[str, Any]] | None = None
@@ -55,7 +58,7 @@ class Batches:
         for flaw in batch.pop(FLAW, []):
             self._say(flaw)
         self._given += 1
-        return batch
+        return batch if self._finish is None else self._finish(batch)
 
     def _read(self) -> dict[str, Any]:
         while True:

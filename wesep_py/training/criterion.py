@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from wesep_py.config import check
 from wesep_py.errors import ConfigError
-from wesep_py.losses import losses
+from wesep_py.losses import Adversary, losses
 
 
 class Criterion(nn.Module):
@@ -18,6 +19,8 @@ class Criterion(nn.Module):
 
     Args:
         config: one loss `{name, argument: value, …}`, or a list of them; each may have a `weight` (1 if not given).
+        given: makers of the arguments that the training gives to the losses whose constructors name them
+            (`losses.Loss`); asked only then.
 
     Raises:
         ConfigError: an unknown loss or argument, a weight that is not positive, an empty list.
@@ -26,7 +29,11 @@ class Criterion(nn.Module):
     [0.5]
     """
 
-    def __init__(self, config: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        given: Mapping[str, Callable[[], Any]] | None = None,
+    ) -> None:
         super().__init__()
         single = isinstance(config, Mapping)
         items: list[Mapping[str, Any]] = [config] if isinstance(config, Mapping) else list(config)
@@ -41,10 +48,28 @@ class Criterion(nn.Module):
             if not weight > 0:
                 raise ConfigError(f"{where}.weight: is {weight}; it must be above 0")
             arguments = {key: value for key, value in item.items() if key != "weight"}
-            self.terms.append(losses.build(arguments, where))
+            wanted = inspect.signature(losses.get(str(item["name"]), where)).parameters if "name" in item else {}
+            makers = {key: make for key, make in (given or {}).items() if key in wanted}
+            self.terms.append(losses.build(arguments, where, **{key: make() for key, make in makers.items()}))
             name = str(item["name"])
             self.names.append(name if name not in self.names else f"{name}_{index}")
             self.weights.append(weight)
+
+    @property
+    def adversaries(self) -> dict[str, Adversary]:
+        """Those of the losses, under the losses' names."""
+        found = {name: term.adversary for name, term in zip(self.names, self.terms, strict=True)}
+        return {name: adversary for name, adversary in found.items() if adversary is not None}
+
+    @property
+    def needs_embedding(self) -> bool:
+        """Whether a loss asks for the network's embedding of the enrollment."""
+        return any(term.needs_embedding for term in self.terms)
+
+    def update(self, step: int) -> None:
+        """Let the losses take on the state of a step (`losses.Loss.update`)."""
+        for term in self.terms:
+            term.update(step)
 
     def forward(self, output: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Every loss under its name, and their weighted sum under `loss`; scalars."""
@@ -68,7 +93,21 @@ class TrainingStep(nn.Module):
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The losses of a batch; see `Criterion.forward`."""
-        mixture = batch["mixture"]
-        output = self.network(mixture, batch["enrollment"], batch["enrollment_lengths"])
+        mixture, enrollment, lengths = batch["mixture"], batch["enrollment"], batch["enrollment_lengths"]
+        if getattr(self.criterion, "needs_embedding", False):
+            prepared = self.network.prepare(enrollment, lengths)
+            output = self.network.extract(mixture, prepared)
+            batch = {**batch, "embedding": embedding_of(prepared)}
+        else:
+            output = self.network(mixture, enrollment, lengths)
         with torch.autocast(mixture.device.type, enabled=False):
             return self.criterion(output, batch)
+
+
+def embedding_of(prepared: Mapping[str, Tensor]) -> Tensor | None:
+    """The encoder's embedding `[batch, embedding_dim]` in what the cues keep of an enrollment; the first, if any.
+
+    >>> embedding_of({"0.features": torch.zeros(1, 3), "1.embedding": torch.ones(1, 2)})
+    tensor([[1., 1.]])
+    """
+    return next((value for key, value in prepared.items() if key.partition(".")[2] == "embedding"), None)

@@ -8,7 +8,7 @@ nor on how the same global batch is spread over ranks; and a run resumes at its 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from wesep_py.errors import WesepError
-from wesep_py.simulation import Sample, Simulator
+from wesep_py.simulation import Recipe, Simulator
 from wesep_py.training.task import Collate, Item, Items
 
 WORKER_GRACE_S = 10
@@ -40,7 +40,7 @@ class SimulatedMixtures(Dataset[list[Item]]):
         items: Items,
     ) -> None:
         self.simulator = simulator
-        self.speaker_labels = dict(speaker_labels)
+        self.speaker_labels = speaker_labels
         self.items = items
 
     def __getitem__(self, key: tuple[int, int]) -> list[Item]:
@@ -49,9 +49,17 @@ class SimulatedMixtures(Dataset[list[Item]]):
             items = self.items(sample, self.speaker_labels)
         except WesepError as error:
             return [{FAILURE: f"mixture {key[1]} of epoch {key[0]}: {error}"}]
-        if unfit := _not_finite(items):
-            items[0][FLAW] = f"mixture {key[1]} of epoch {key[0]} has {unfit} not finite; {_made_of(sample)}"
+        if flaw := flaw_of(key, items, sample.recipe):
+            items[0][FLAW] = flaw
         return items
+
+    def collated(self, collate: Collate) -> Callable[[Sequence[list[Item]]], dict[str, Any]]:
+        """What the loader makes of the items of several mixtures, given the task's `collate`."""
+        return collate
+
+    def finish(self, batch: dict[str, Any], collate: Collate) -> dict[str, torch.Tensor]:
+        """From what the loader gives to the batch that is learned from, on the device."""
+        return batch
 
 
 class PositionSampler(Sampler[list[tuple[int, int]]]):
@@ -137,14 +145,21 @@ def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def stack_padded(arrays: Sequence[np.ndarray]) -> torch.Tensor:
-    """`[batch, longest]`, float32, zeros past each end."""
+def stack_padded(arrays: Sequence[np.ndarray | torch.Tensor]) -> torch.Tensor:
+    """`[batch, longest]`, float32, zeros past each end; where the arrays are, if they are tensors."""
     # Allocated by torch, which aligns to 64 bytes. NumPy aligns to 16, and MKL's sums depend on the alignment in their
     # last bit: the same batch would not always give the same gradient.
-    stacked = torch.zeros(len(arrays), max(len(array) for array in arrays))
+    device = arrays[0].device if isinstance(arrays[0], torch.Tensor) else None
+    stacked = torch.zeros(len(arrays), max(len(array) for array in arrays), device=device)
     for row, array in zip(stacked, arrays, strict=True):
-        row[: len(array)] = torch.from_numpy(array)
+        row[: len(array)] = torch.as_tensor(array)
     return stacked
+
+
+def flaw_of(key: tuple[int, int], items: Sequence[Item], recipe: Recipe) -> str:
+    """What is not finite in the items of a mixture, and what that is made of; empty where all is well."""
+    unfit = _not_finite(items)
+    return f"mixture {key[1]} of epoch {key[0]} has {unfit} not finite; {_made_of(recipe)}" if unfit else ""
 
 
 def _not_finite(items: Sequence[Item]) -> str:
@@ -158,8 +173,8 @@ def _is_finite(value: Any) -> bool:
     return not is_floating or bool(np.isfinite(value).all())
 
 
-def _made_of(sample: Sample) -> str:
+def _made_of(recipe: Recipe) -> str:
     """The recordings of a mixture."""
-    stretches = [stretch for source in sample.recipe.sources for stretch in (source.excerpt, *source.enrollments)]
+    stretches = [stretch for source in recipe.sources for stretch in (source.excerpt, *source.enrollments)]
     paths = dict.fromkeys(str(stretch.utterance.path) for stretch in stretches)
     return f"it is made of {', '.join(paths)}"

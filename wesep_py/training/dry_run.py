@@ -91,6 +91,8 @@ def dry_run(config: RunConfig | Mapping[str, Any] | str | Path, overrides: Seque
         made = time.perf_counter()
         result = machinery.stepper.step(step_batches, at.step, config.optim.lr)
         taken_s = time.perf_counter() - made
+        for adversary in materials.task.adversaries.values():
+            adversary.close()
     if not result.stepped:
         raise WesepError(
             f"the step's loss ({result.losses['loss']:.3g}) or gradient ({result.grad_norm:.3g}) is not finite; "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
@@ -11,10 +11,13 @@ from lightning_fabric import Fabric
 
 from wesep_py.errors import ConfigError
 from wesep_py.extractor import build_network
+from wesep_py.losses import Adversary
 from wesep_py.simulation import Sample
 from wesep_py.training.config import TrainConfig
 from wesep_py.training.criterion import Criterion, TrainingStep
 from wesep_py.training.data import stack_padded
+from wesep_py.training.loss_arguments import loss_arguments
+from wesep_py.training.self_enrollment import SelfEnrolledStep
 from wesep_py.training.task import Item, Task
 from wesep_py.training.validate import Validation
 
@@ -25,18 +28,24 @@ class ExtractionTask(Task):
     Args:
         config: the run's.
         fabric: the processes among which the trials are dealt.
+        num_speakers: counts those of the training set; asked only if a loss wants them.
 
     Raises:
         ConfigError: a part of the model or a loss is wrong, or the mixtures come without enrollments.
         InputError: the lists of trials are missing or malformed.
     """
 
-    def __init__(self, config: TrainConfig, fabric: Fabric) -> None:
+    def __init__(self, config: TrainConfig, fabric: Fabric, num_speakers: Callable[[], int]) -> None:
         if config.simulation.enrollment.count < 1:
             raise ConfigError("simulation.enrollment.count: is 0; an extractor needs an enrollment, so give 1 or more")
         self.network = build_network(config.model)
         self.sample_rate, self.checkpoint_config = self.network.sample_rate, self.network.config
-        self.step = TrainingStep(self.network, Criterion(config.loss))
+        self.criterion = Criterion(config.loss, loss_arguments(self.network, num_speakers))
+        self.step = (
+            TrainingStep(self.network, self.criterion)
+            if config.self_enrollment is None
+            else SelfEnrolledStep(self.network, self.criterion, config.self_enrollment)
+        )
         self.items = partial(target_items, targets=config.train.targets_per_mixture)
         self.collate = collate_targets
         backbone = self.checkpoint_config["backbone"]["name"]
@@ -46,6 +55,15 @@ class ExtractionTask(Task):
             self.judge = Validation(
                 config.validation, config.data.root, self.sample_rate, fabric.global_rank, fabric.world_size
             )
+
+    def begin_step(self, step: int) -> None:
+        self.criterion.update(step)
+        if isinstance(self.step, SelfEnrolledStep):
+            self.step.begin_step(step)
+
+    @property
+    def adversaries(self) -> dict[str, Adversary]:
+        return self.criterion.adversaries
 
 
 def target_items(sample: Sample, labels: Mapping[str, int], targets: Literal["one", "all"] = "one") -> list[Item]:

@@ -11,6 +11,7 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from wesep_py.errors import CheckpointError
+from wesep_py.training.adversaries import load_adversaries
 from wesep_py.training.average import Snapshots
 from wesep_py.training.config import RunConfig, load_config
 from wesep_py.training.devices import make_fabric
@@ -103,7 +104,9 @@ def _train(config: RunConfig, fabric: Fabric, stop: StopRequest) -> TrainResult:
             experiment.write_config(config)
             for folder in (experiment.snapshots, experiment.best):
                 Snapshots(folder, config.checkpoint.keep).drop_after(trainer_progress.step)
-        _restore(state, materials.task, machinery, experiment)
+        for adversary in materials.task.adversaries.values():
+            held.callback(adversary.close)
+        _restore(state, materials.task, machinery, experiment, fabric)
         machinery.module.train()
         trainer = Trainer(
             Parts(fabric, config, experiment, materials.task, machinery, results, bar, None, stop), trainer_progress
@@ -132,7 +135,9 @@ def _note(experiment: Experiment, state: Progress, hashes: dict[str, str], bar: 
         bar.say(f"{name}: is another than when the run began; the run is no longer one that can be repeated")
 
 
-def _restore(state: TrainingState | None, task: Task, machinery: Machinery, experiment: Experiment) -> None:
+def _restore(
+    state: TrainingState | None, task: Task, machinery: Machinery, experiment: Experiment, fabric: Fabric
+) -> None:
     if state is None:
         return
     try:
@@ -140,6 +145,7 @@ def _restore(state: TrainingState | None, task: Task, machinery: Machinery, expe
         machinery.optimizer.load_state_dict(state.optimizer)
         if machinery.average:
             machinery.average.load_state_dict(state.average)
+        load_adversaries(task.adversaries, state.adversaries, fabric)
     except (RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"{experiment.state}: does not fit the configuration's network ({str(error).splitlines()[0]})"
@@ -158,7 +164,7 @@ def _greet(
     parameters = sum(p.numel() for p in task.network.parameters() if p.requires_grad)
     bar.say(
         f"{experiment.folder}: {'resuming at step ' + str(state.step) if state.step else 'training'} of {loop.steps}; "
-        f"{parameters / 1e6:.2f} M parameters; {corpus.hours} h of {corpus.speakers} speakers; "
+        f"{parameters / 1e6:.2f} M parameters; {corpus}; "
         f"batches of {loop.batch_size} mixtures, {loop.precision}"
     )
 

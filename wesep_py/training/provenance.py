@@ -15,6 +15,7 @@ import torch
 
 from wesep_py.checkpoint import versions
 from wesep_py.corpus.stores import fingerprint, is_store, locate
+from wesep_py.corpus.stream_names import is_stream, stream_identity
 from wesep_py.files import write_json
 from wesep_py.training.config import DataConfig
 
@@ -43,16 +44,13 @@ def git_state(folder: Path | None = None) -> dict[str, Any] | None:
 
 
 def data_hashes(config: DataConfig) -> dict[str, str]:
-    """SHA-256 of every manifest; of a folder, over the names and sizes of its files; of a store, of its checksums.
+    """SHA-256 of every manifest; of a folder, over the names and sizes of its files; of a store, of its
+    checksums; of tar files without an index, over their names and sizes.
 
     Args:
         config: names them, relative to `root`.
     """
-    places = {name: locate(name, config.root) for name in [*config.train, *config.noise]}
-    return {
-        name: fingerprint(place) if is_store(place) else _hash(_find(Path(config.root), name))
-        for name, place in places.items()
-    }
+    return {name: _hash_of(name, config.root) for name in [*config.sources, *config.noise]}
 
 
 def write_provenance(file: Path, step: int, hashes: dict[str, str]) -> list[str]:
@@ -89,6 +87,13 @@ def _sessions(file: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return list(found)
+
+
+def _hash_of(name: str, root: str) -> str:
+    place = locate(name, root)
+    if is_stream(name):
+        return hashlib.sha256("\n".join(stream_identity(name, root)).encode()).hexdigest()
+    return fingerprint(place) if is_store(place) else _hash(_find(Path(root), name))
 
 
 def _find(root: Path, name: str) -> Path:

@@ -35,6 +35,9 @@ class CorpusSummary:
         speakers = {utterance.speaker_id for utterance in utterances}
         return cls(len(utterances), len(speakers), round(sum(u.duration_s for u in utterances) / 3600, 3))
 
+    def __str__(self) -> str:
+        return f"{self.hours} h of {self.speakers} speakers" if self.utterances else "a stream of shards"
+
 
 class Results:
     """Writes the checkpoints of a run.
@@ -122,7 +125,7 @@ class Results:
             self._task.title,
             "",
             f"- trained for {provenance['step']} steps ({provenance['hours_trained']} h) on mixtures simulated from "
-            f"{corpus.hours} h of {corpus.speakers} speakers ({', '.join(self._config.data.train)})",
+            f"{corpus} ({', '.join(self._config.data.sources)})",
         ]
         if provenance["snapshots_averaged"] > 1:
             lines.append(f"- weights: the mean of {provenance['snapshots_averaged']} snapshots")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,10 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from wesep_py.corpus import Utterance, find_noises, perturb_speed, read_speech
+from wesep_py.corpus.listed import MixtureCorpus
 from wesep_py.simulation import Simulator
+from wesep_py.simulation.listed import ListedMixtures
+from wesep_py.simulation.on_device_draw import DrySimulator
 from wesep_py.training.batches import Batches
 from wesep_py.training.config import RunConfig
 from wesep_py.training.data import PositionSampler, SimulatedMixtures, make_loader
@@ -21,12 +24,15 @@ from wesep_py.training.ema import WeightAverage
 from wesep_py.training.freeze import Freezer
 from wesep_py.training.init import Initialised, initialise
 from wesep_py.training.memory import compile_blocks, recompute_blocks
+from wesep_py.training.mixtures import read_mixtures_of
+from wesep_py.training.on_device import DryMixtures
 from wesep_py.training.optim import build_optimizer
 from wesep_py.training.progress import TrainingBar
 from wesep_py.training.results import CorpusSummary
 from wesep_py.training.sources import make_reader
 from wesep_py.training.state import Progress
 from wesep_py.training.step import Stepper
+from wesep_py.training.stream import UnknownSpeakers, count_no_speakers, make_stream, shards_of
 from wesep_py.training.task import Task
 from wesep_py.training.tasks import make_task
 
@@ -38,6 +44,8 @@ class Materials:
     task: Task
     speech: list[Utterance]
     noises: list[Utterance]
+    mixtures: MixtureCorpus | None = None
+    shards: tuple[str, ...] = ()
 
     @property
     def corpus(self) -> CorpusSummary:
@@ -66,12 +74,20 @@ def gather(config: RunConfig, fabric: Fabric) -> Materials:
     torch.manual_seed(config.seed)
     root = Path(config.data.root)
 
+    shards = shards_of(config.data)
+    if shards:
+        task = make_task(config, fabric, count_no_speakers)
+        return Materials(task, [], find_noises(config.data.noise, root), shards=tuple(shards))
+    mixtures = read_mixtures_of(config.data)
+
     @cache
     def read() -> list[Utterance]:
+        if mixtures is not None:
+            return list(mixtures.speech)
         return perturb_speed(read_speech(config.data.train, root), config.data.speeds)
 
     task = make_task(config, fabric, num_speakers=lambda: len({utterance.speaker_id for utterance in read()}))
-    return Materials(task, read(), find_noises(config.data.noise, root))
+    return Materials(task, read(), find_noises(config.data.noise, root), mixtures)
 
 
 def assemble(config: RunConfig, task: Task, fabric: Fabric) -> Machinery:
@@ -89,7 +105,8 @@ def assemble(config: RunConfig, task: Task, fabric: Fabric) -> Machinery:
     wrapped, wrapped_optimizer = fabric.setup(task.step, optimizer)
     decay = config.optim.ema_decay
     average = None if decay is None else WeightAverage(task.step, decay)
-    return Machinery(Stepper(fabric, config, wrapped, wrapped_optimizer), wrapped, optimizer, freezer, average)
+    stepper = Stepper(fabric, config, wrapped, wrapped_optimizer, task.adversaries)
+    return Machinery(stepper, wrapped, optimizer, freezer, average)
 
 
 def start_from(config: RunConfig, task: Task) -> Initialised | None:
@@ -102,15 +119,28 @@ def make_dataset(
 ) -> SimulatedMixtures:
     """The mixtures of the run; the first process packs the recordings, if asked, and the others wait for it."""
     data, speech, noises = config.data, materials.speech, materials.noises
-    recordings, sample_rate = [*speech, *noises], materials.task.sample_rate
+    listed = materials.mixtures
+    if materials.shards:
+        stream = make_stream(config, materials.shards, noises, materials.task.sample_rate)
+        kind = DryMixtures if data.render == "device" else SimulatedMixtures
+        return kind(stream, UnknownSpeakers(), materials.task.items)
+    recordings = [*speech, *noises, *(listed.noises if listed else [])]
+    sample_rate = materials.task.sample_rate
     if not may_pack:
         data = replace(data, packed=None)
     elif fabric.is_global_zero:
         make_reader(data, recordings, sample_rate, on_progress=_packing(config, bar))
     fabric.barrier()
     reader = make_reader(data, recordings, sample_rate, may_pack=False)
-    simulator = Simulator(config.simulation, speech, noises, reader, config.seed, sample_rate)
+    drawn = DrySimulator if data.render == "device" else Simulator
+    simulator = (
+        drawn(config.simulation, speech, noises, reader, config.seed, sample_rate)
+        if listed is None
+        else ListedMixtures(config.simulation, listed, noises, reader, config.seed)
+    )
     labels = {speaker: label for label, speaker in enumerate(sorted({u.speaker_id for u in speech}))}
+    if isinstance(simulator, DrySimulator):
+        return DryMixtures(simulator, labels, materials.task.items)
     return SimulatedMixtures(simulator, labels, materials.task.items)
 
 
@@ -136,10 +166,11 @@ def open_batches(
             rank=fabric.global_rank,
             world_size=fabric.world_size,
         )
-        loader = make_loader(dataset, sampler, task.collate, config.data.workers, config.data.prefetch, on_gpu)
+        collate = dataset.collated(task.collate)
+        loader = make_loader(dataset, sampler, collate, config.data.workers, config.data.prefetch, on_gpu)
         return iter(fabric.setup_dataloaders(loader, use_distributed_sampler=False))
 
-    return Batches(open_from, say)
+    return Batches(open_from, say, partial(dataset.finish, collate=task.collate))
 
 
 def _packing(config: RunConfig, bar: TrainingBar) -> Callable[[int, int], None]:

@@ -88,7 +88,7 @@ def _check_num_speakers(config: SpeakerTrainConfig, max_voices: int) -> None:
 def speaker_items(sample: Sample, labels: Mapping[str, int]) -> list[Item]:
     """The mixture, and the enrollment if there is one, as `{mixture: float32 [samples], speaker: its label}`."""
     (source,) = sample.recipe.sources
-    waveforms = [sample.mixture, *(one for one in sample.enrollments if one.size)]
+    waveforms = [sample.mixture, *(one for one in sample.enrollments if len(one))]
     return [{"mixture": waveform, "speaker": labels[source.speaker_id]} for waveform in waveforms]
 
 

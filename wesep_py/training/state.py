@@ -52,6 +52,8 @@ class Progress:
 class TrainingState:
     """All that an exact resumption needs; `average` is that of the weights, empty where none is kept.
 
+    `adversaries` is what learns against the network (`training.adversaries`), empty where nothing does.
+
     The random state is not in it because it is a function of (seed, step, batch, rank), as the data is of its
     position, and the learning rate of the step and the progress.
     """
@@ -60,6 +62,7 @@ class TrainingState:
     model: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
     average: dict[str, torch.Tensor] = field(default_factory=dict)
+    adversaries: dict[str, Any] = field(default_factory=dict)
 
 
 def save_state(folder: Path, state: TrainingState) -> None:
@@ -76,6 +79,7 @@ def save_state(folder: Path, state: TrainingState) -> None:
         "model": state.model,
         "optimizer": state.optimizer,
         "average": state.average,
+        **({"adversaries": state.adversaries} if state.adversaries else {}),
     }
     with atomic_path(folder / "next.pt") as temporary:
         try:
@@ -128,4 +132,6 @@ def _read(path: Path) -> TrainingState:
         )
     known = {one.name for one in fields(Progress)}
     progress = Progress(**{key: value for key, value in content["progress"].items() if key in known})
-    return TrainingState(progress, content["model"], content["optimizer"], content.get("average", {}))
+    return TrainingState(
+        progress, content["model"], content["optimizer"], content.get("average", {}), content.get("adversaries", {})
+    )

@@ -11,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from wesep_py.losses import Adversary
 from wesep_py.training.config import RunConfig
 from wesep_py.training.optim import set_learning_rate
 
@@ -22,7 +23,7 @@ class StepResult:
     """What a step gave, over all ranks.
 
     Args:
-        losses: means over the batches; `loss` is what was minimised.
+        losses: means over the batches; `loss` is what was minimised. With what the adversaries say of themselves.
         grad_norm: of all parameters together, before clipping.
         stepped: false if loss or gradient was not finite and the weights were left as they were.
         shared: means over ranks of the numbers that the caller shares.
@@ -51,13 +52,24 @@ class Stepper:
         config: the run's.
         module: the training step, set up by Fabric; gives a dictionary of losses for a batch.
         optimizer: set up by Fabric.
+        adversaries: by name, what learns after each step; moved to the device.
     """
 
-    def __init__(self, fabric: Fabric, config: RunConfig, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        config: RunConfig,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        adversaries: Mapping[str, Adversary] | None = None,
+    ) -> None:
         self._fabric = fabric
         self._config = config
         self._module = module
         self._optimizer = optimizer
+        self._adversaries = dict(adversaries or {})
+        for adversary in self._adversaries.values():
+            adversary.to(fabric.device)
 
     def step(
         self,
@@ -106,4 +118,14 @@ class Stepper:
                 for buffer, value in zip(buffers, before, strict=True):
                     buffer.copy_(value)
         self._optimizer.zero_grad(set_to_none=True)
+        losses_now |= self._learn_against(step)
         return StepResult(losses_now, grad_norm, stepped, numbers[len(totals) + 1 :])
+
+    def _learn_against(self, step: int) -> dict[str, float]:
+        """Let the adversaries learn from the step; what they say, each under its name."""
+        fabric, found = self._fabric, {}
+        for name, adversary in self._adversaries.items():
+            seed_step(self._config.seed, step, 0, fabric.global_rank)
+            said = adversary.learn(step, lambda tensor: fabric.all_reduce(tensor, reduce_op="sum"))
+            found |= {f"{name}_{key}": value for key, value in said.items()}
+        return found

@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import nn
 
+from wesep_py.losses import Adversary
 from wesep_py.simulation import Sample
 
 Item = dict[str, Any]
@@ -106,6 +107,11 @@ class Task(ABC):
     def begin_step(self, step: int) -> None:
         """Take on what changes in the course of a training; called with the steps done. Most tasks have nothing."""
         return
+
+    @property
+    def adversaries(self) -> dict[str, Adversary]:
+        """What learns against the network after each step, by the names under which it is saved. Most have none."""
+        return {}
 
     def exported(self, state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Of the state of `step`, the weights of `network`."""

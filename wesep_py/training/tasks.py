@@ -25,4 +25,4 @@ def make_task(config: RunConfig, fabric: Fabric, num_speakers: Callable[[], int]
         assert isinstance(config, SpeakerTrainConfig)
         return SpeakerTask(config, num_speakers())
     assert isinstance(config, TrainConfig)
-    return ExtractionTask(config, fabric)
+    return ExtractionTask(config, fabric, num_speakers)

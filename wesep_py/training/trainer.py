@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 from lightning_fabric import Fabric
 
 from wesep_py.errors import WesepError
+from wesep_py.training.adversaries import adversary_states
 from wesep_py.training.average import BestSnapshots, Snapshots, average_state_dicts
 from wesep_py.training.batches import describe_batch
 from wesep_py.training.config import RunConfig
@@ -57,7 +59,7 @@ class Trainer:
         self.progress = state
         self._throughput = Throughput()
         self._sums: dict[str, float] = {}
-        self._summed = 0
+        self._summed: Counter[str] = Counter()
         self._saved_step = state.step
         self._stop_asked = False
         self._last_batch = "no batch"
@@ -155,7 +157,7 @@ class Trainer:
             state.skipped_in_a_row = 0
             for key, value in {**result.losses, "grad_norm": result.grad_norm}.items():
                 self._sums[key] = self._sums.get(key, 0.0) + value
-            self._summed += 1
+                self._summed[key] += 1
             return
         state.skipped += 1
         state.skipped_in_a_row += 1
@@ -167,12 +169,12 @@ class Trainer:
 
     def _write_log(self, lr: float, rates: dict[str, float]) -> None:
         state = self.progress
-        values: dict[str, Any] = {key: total / self._summed for key, total in self._sums.items()}
+        values: dict[str, Any] = {key: total / self._summed[key] for key, total in self._sums.items()}
         values |= {"lr": lr, **rates, "skipped": state.skipped, "elapsed_s": round(state.elapsed_s, 2)}
         values["epoch"] = state.position / self._parts.config.train.epoch_size
         if self._parts.log:
             self._parts.log.write("train", state.step, values)
-        self._sums, self._summed = {}, 0
+        self._sums, self._summed = {}, Counter()
         self._throughput.reset()
 
     def _validate(self, kind: str = "validation") -> dict[str, float] | None:
@@ -234,6 +236,7 @@ class Trainer:
     def _save(self, snapshot: bool = True) -> None:
         """Write weights and state: everything a resumed run needs, the state last."""
         parts, state = self._parts, self.progress
+        adversaries = adversary_states(parts.task.adversaries, parts.fabric)
         if parts.fabric.is_global_zero:
             with self._weights():
                 weights = parts.task.step.state_dict()
@@ -242,7 +245,8 @@ class Trainer:
                 parts.results.save("last", weights, state)
             machinery, averaged = parts.machinery, parts.machinery.average
             average = averaged.state_dict() if averaged else {}
-            saved = TrainingState(state, parts.task.step.state_dict(), machinery.optimizer.state_dict(), average)
+            weights, optimizer = parts.task.step.state_dict(), machinery.optimizer.state_dict()
+            saved = TrainingState(state, weights, optimizer, average, adversaries)
             save_state(parts.experiment.state, saved)
         self._saved_step = state.step
         parts.fabric.barrier()

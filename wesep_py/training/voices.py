@@ -19,7 +19,7 @@ from wesep_py.training.task import Item
 def voice_items(sample: Sample, labels: Mapping[str, int]) -> list[Item]:
     """The mixture with its speakers' labels, and each enrollment with its own: `{mixture: …, speakers: [label, …]}`."""
     told = [labels[source.speaker_id] for source in sample.recipe.sources]
-    alone = [(waveform, [label]) for waveform, label in zip(sample.enrollments, told, strict=True) if waveform.size]
+    alone = [(waveform, [label]) for waveform, label in zip(sample.enrollments, told, strict=True) if len(waveform)]
     return [{"mixture": waveform, "speakers": own} for waveform, own in [(sample.mixture, told), *alone]]
 
 

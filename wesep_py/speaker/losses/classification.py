@@ -71,8 +71,11 @@ class ClassificationLoss(SpeakerLoss):
         """The labels as int64.
 
         Raises:
-            InputError: one is not from 0 to `num_speakers - 1`.
+            InputError: one is not from 0 to `num_speakers - 1`; on a GPU it is the kernels' own error, as to look at
+                them here would make every step wait.
         """
+        if labels.is_cuda:
+            return labels.long()
         lowest, highest = labels.aminmax()
         if lowest < 0 or highest >= self.num_speakers:
             wrong = int(lowest) if lowest < 0 else int(highest)

@@ -10,8 +10,10 @@ from wesep_py.training.config.data import DataConfig
 from wesep_py.training.config.judges import ValidationConfig, VerificationConfig
 from wesep_py.training.config.load import CONFIGS, load_config
 from wesep_py.training.config.loop import CheckpointConfig, InitConfig, LogConfig, TrainLoopConfig
+from wesep_py.training.config.mixtures import MixturesConfig
 from wesep_py.training.config.optim import GroupConfig, OptimConfig, ScheduleConfig
 from wesep_py.training.config.runs import RunConfig, SpeakerTrainConfig, TrainConfig
+from wesep_py.training.config.self_enrollment import SelfEnrollmentConfig
 
 __all__ = [
     "CONFIGS",
@@ -20,9 +22,11 @@ __all__ = [
     "GroupConfig",
     "InitConfig",
     "LogConfig",
+    "MixturesConfig",
     "OptimConfig",
     "RunConfig",
     "ScheduleConfig",
+    "SelfEnrollmentConfig",
     "SpeakerTrainConfig",
     "TrainConfig",
     "TrainLoopConfig",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
+from wesep_py.training.config.mixtures import MixturesConfig
 from wesep_py.training.config.ranges import at_least
+from wesep_py.training.config.stream import StreamConfig
 
 
 @dataclass(frozen=True)
@@ -13,7 +16,8 @@ class DataConfig:
 
     Args:
         root: the folder that the paths of `train` and `noise`, and those inside the manifests, are relative to.
-        train: manifests (`.jsonl`) or CSV files of speech.
+        train: manifests (`.jsonl`) or CSV files of speech, folders of shards, LMDB files; or tar files that have no
+            index, `shards/{000..127}.tar`; with `mixtures` what introduces the voices, if any.
         noise: manifests, or folders of recordings, of noise; may be empty.
         packed: a folder for one int16 memory map of all recordings, made on the first run (fast reading);
             none reads the files themselves.
@@ -21,17 +25,33 @@ class DataConfig:
         prefetch: batches that each worker keeps ready.
         speeds: every recording of `train` is there at each of these speeds; at another than 1, its speaker is another
             one (`corpus.perturb_speed`).
+        mixtures: lists of mixtures to learn from as they are; none: mixtures are drawn, as `simulation` says.
+        render: where mixtures are convolved, brought to their levels and added: by the `workers`, one after the other,
+            or in batch on the `device` that trains, while the workers only draw and read. The mixtures are the same,
+            to 1e-5 of their peak.
+        stream: how tar files without an index are read.
     """
 
     root: str
-    train: list[str]
+    train: list[str] = field(default_factory=list)
     noise: list[str] = field(default_factory=list)
     packed: str | None = None
     workers: int = 1
     prefetch: int = 4
     speeds: list[float] = field(default_factory=lambda: [1.0])
+    mixtures: MixturesConfig | None = None
+    render: Literal["workers", "device"] = "workers"
+    stream: StreamConfig = field(default_factory=StreamConfig)
 
     def __post_init__(self) -> None:
-        at_least(1, {"train": len(self.train)}, "name at least one manifest")
+        if self.mixtures is None:
+            at_least(1, {"train": len(self.train)}, "name at least one manifest")
         at_least(0, {"workers": self.workers})
         at_least(1, {"prefetch": self.prefetch})
+        if self.render == "device" and self.mixtures is not None:
+            raise ValueError("render: is 'device', which is for mixtures that are drawn; with mixtures use 'workers'")
+
+    @property
+    def sources(self) -> list[str]:
+        """The names of all that is learned from."""
+        return [*self.train, *(self.mixtures.lists if self.mixtures else [])]

@@ -7,12 +7,14 @@ from typing import Any, Literal
 
 from wesep_py.extractor import ModelConfig
 from wesep_py.simulation import SimulationConfig
+from wesep_py.simulation.on_device_effects import check_renders_on_device
 from wesep_py.speaker import SpeakerConfig
 from wesep_py.training.config.data import DataConfig
 from wesep_py.training.config.judges import ValidationConfig, VerificationConfig
 from wesep_py.training.config.loop import CheckpointConfig, InitConfig, LogConfig, TrainLoopConfig
 from wesep_py.training.config.optim import OptimConfig, ScheduleConfig
 from wesep_py.training.config.ranges import at_least
+from wesep_py.training.config.self_enrollment import SelfEnrollmentConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,8 @@ class RunConfig:
         at_least(0, {"seed": self.seed})
         if not self.experiment.strip():
             raise ValueError("experiment is empty; name the folder that the run fills")
+        if self.data.render == "device":
+            check_renders_on_device(self.simulation)
         by = self.schedule.name == "plateau", self.train.patience is not None
         if any(by) and getattr(self, "validation", None) is None:
             name = "schedule.name: is 'plateau'" if by[0] else f"train.patience: is {self.train.patience}"
@@ -47,12 +51,17 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(RunConfig):
-    """A run that trains an extractor."""
+    """A run that trains an extractor.
+
+    Args:
+        self_enrollment: the network's own estimates as enrollments; none: never.
+    """
 
     task: Literal["extraction"] = "extraction"
     model: ModelConfig
     loss: list[dict[str, Any]] | dict[str, Any] = field(default_factory=lambda: {"name": "si_sdr"})
     validation: ValidationConfig | None = None
+    self_enrollment: SelfEnrollmentConfig | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

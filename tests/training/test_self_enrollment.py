@@ -1,0 +1,217 @@
+"""Self-estimated augmentation: whose enrollment changes, where gradient flows, that seeds repeat."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from wesep_py import checkpoint
+from wesep_py.errors import ConfigError
+from wesep_py.extractor import NetworkOutput
+from wesep_py.training import TrainingInterrupted, load_config, train
+from wesep_py.training.config import SelfEnrollmentConfig
+from wesep_py.training.criterion import TrainingStep
+from wesep_py.training.self_enrollment import SelfEnrolledStep, introduced
+from wesep_py.training.step import Stepper, seed_step
+
+SAMPLES = 6
+
+
+class Network(nn.Module):
+    """Scales the mixture by what it hears of the enrollment; notes how it is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(0.5))
+        self.norm = nn.BatchNorm1d(1)
+        self.calls: list[dict[str, Any]] = []
+
+    def forward(self, mixture: torch.Tensor, enrollment: torch.Tensor, lengths: torch.Tensor) -> NetworkOutput:
+        self.calls.append({
+            "items": len(mixture), "enrollment": enrollment, "lengths": lengths.tolist(), "training": self.training,
+            "grad": torch.is_grad_enabled(), "tracked": int(self.norm.num_batches_tracked),
+        })  # fmt: skip
+        heard = enrollment.sum(dim=1, keepdim=True) / lengths[:, None]
+        return NetworkOutput((self.gain * mixture * (2 + self.norm(heard)),))
+
+
+class Square(nn.Module):
+    def forward(self, output: NetworkOutput, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"loss": (output.waveforms[0] - batch["target"]).square().mean()}
+
+
+def batch(items: int = 4) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    lengths = torch.tensor([3, 5, 4, 5][:items])
+    enrollment = torch.rand(items, 5, generator=generator) + 0.1
+    enrollment = enrollment * (torch.arange(5) < lengths[:, None])
+    mixture = torch.rand(items, SAMPLES, generator=generator) + 0.1
+    return {
+        "mixture": mixture, "target": mixture.flip(1), "enrollment": enrollment, "enrollment_lengths": lengths,
+        "present": torch.ones(items, dtype=torch.int64),
+    }  # fmt: skip
+
+
+def step(**named: Any) -> SelfEnrolledStep:
+    return SelfEnrolledStep(Network(), Square(), SelfEnrollmentConfig(**{"probability": 1.0, **named})).train()
+
+
+def test_the_estimate_is_joined_at_the_level_of_the_enrollment():
+    given, estimate = batch(), torch.arange(1.0, 7.0).repeat(2, 1)
+    made = introduced(given, torch.tensor([0, 3]), estimate, "joined")
+    assert made["enrollment_lengths"].tolist() == [3 + SAMPLES, 5, 4, 5 + SAMPLES]
+    assert made["enrollment"].shape == (4, 5 + SAMPLES)
+    for item, length in ((0, 3), (3, 5)):
+        torch.testing.assert_close(made["enrollment"][item, :length], given["enrollment"][item, :length])
+        added = made["enrollment"][item, length : length + SAMPLES]
+        torch.testing.assert_close(added / added[0], estimate[0])
+        own = given["enrollment"][item, :length].square().mean()
+        torch.testing.assert_close(added.square().mean(), own)
+        assert not made["enrollment"][item, length + SAMPLES :].any()
+    for item in (1, 2):
+        torch.testing.assert_close(made["enrollment"][item, :5], given["enrollment"][item])
+        assert not made["enrollment"][item, 5:].any()
+
+
+def test_the_estimate_stands_instead_of_the_enrollment():
+    given, estimate = batch(), torch.arange(1.0, 4.0).repeat(4, 1)
+    made = introduced(given, torch.arange(4), estimate, "instead")
+    assert made["enrollment_lengths"].tolist() == [3] * 4 and made["enrollment"].shape == (4, 3)
+    torch.testing.assert_close(made["enrollment"] / made["enrollment"][:, :1], estimate)
+    one = introduced(given, torch.tensor([1]), estimate[:1], "instead")
+    assert one["enrollment_lengths"].tolist() == [3, 3, 4, 5] and not one["enrollment"][1, 3:].any()
+
+
+def test_a_silent_estimate_stays_silent():
+    made = introduced(batch(), torch.arange(4), torch.zeros(4, 2), "instead")
+    assert not made["enrollment"].any() and made["enrollment"].isfinite().all()
+
+
+def test_the_first_pass_has_no_gradient_and_moves_no_statistics():
+    trained = step()
+    losses = trained(batch())
+    first, second = trained.network.calls
+    assert (first["grad"], first["training"]) == (False, False)
+    assert (second["grad"], second["training"], second["tracked"]) == (True, True, 0)
+    assert int(trained.network.norm.num_batches_tracked) == 1 and trained.network.norm.training
+    assert second["lengths"] == [length + SAMPLES for length in first["lengths"]]
+    assert losses["self_enrolled"] == 1.0
+    losses["loss"].backward()
+    gradient = trained.network.gain.grad.clone()
+    again = TrainingStep(Network(), Square()).train()
+    given = {**batch(), "enrollment": second["enrollment"], "enrollment_lengths": torch.tensor(second["lengths"])}
+    again(given)["loss"].backward()
+    torch.testing.assert_close(gradient, again.network.gain.grad)
+
+
+def test_an_absent_target_keeps_its_enrollment_and_so_does_everybody_before_the_step():
+    trained, given = step(from_step=5), batch()
+    assert trained(given)["self_enrolled"] == 0.0 and len(trained.network.calls) == 1
+    trained.begin_step(5)
+    given["present"][1] = 0
+    assert trained(given)["self_enrolled"] == 0.75
+    first, second = trained.network.calls[1:]
+    assert first["items"] == 3 and second["lengths"][1] == 5
+
+
+def test_the_share_of_the_items_is_the_probability_and_repeats_with_the_seed():
+    def chosen(seed: int, at: int) -> list[int]:
+        trained = step(probability=0.3)
+        seed_step(seed, at, 1, 0)
+        return [length > 5 for length in (trained(batch()), trained.network.calls[-1]["lengths"])[1]]
+
+    drawn = [chosen(1, at) for at in range(100)]
+    assert drawn == [chosen(1, at) for at in range(100)] != [chosen(2, at) for at in range(100)]
+    assert sum(map(sum, drawn)) / 400 == pytest.approx(0.3, abs=0.07)
+
+
+def test_both_passes_have_a_loss_and_their_weights():
+    trained, given = step(loss_on="both", weights=(0.25, 0.5)), batch()
+    losses = trained(given)
+    first, second = trained.network.calls
+    assert first["grad"] and first["training"] and not second["enrollment"].requires_grad
+    plain = TrainingStep(Network(), Square()).train()
+    one = plain(given)["loss"]
+    made = {**given, "enrollment": second["enrollment"], "enrollment_lengths": torch.tensor(second["lengths"])}
+    two = plain(made)["loss"]
+    torch.testing.assert_close(losses["loss"], 0.25 * one + 0.5 * two)
+    torch.testing.assert_close(losses["loss_first"], one)
+    losses["loss"].backward()
+    (0.25 * one + 0.5 * two).backward()
+    torch.testing.assert_close(trained.network.gain.grad, plain.network.gain.grad)
+    trained = step(loss_on="both", from_step=9)
+    losses = trained(given)
+    torch.testing.assert_close(losses["loss"], losses["loss_first"])
+
+
+def test_gradient_reaches_the_weights_under_mixed_precision():
+    """Autocast keeps the weights that it has cast; those of a pass without gradient have none."""
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(SAMPLES, SAMPLES)
+
+        def forward(self, mixture, enrollment, lengths):
+            return NetworkOutput((self.layer(mixture) + enrollment.sum(dim=1, keepdim=True),))
+
+    torch.manual_seed(0)
+    trained = SelfEnrolledStep(Layer(), Square(), SelfEnrollmentConfig(probability=1.0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        trained(batch())["loss"].backward()
+    assert trained.network.layer.weight.grad is not None and trained.network.layer.weight.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"probability": 0.0}, "probability is 0.0; it must be above 0"),
+        ({"probability": 1.5}, "probability is 1.5"),
+        ({"from_step": -1}, "from_step is -1"),
+        ({"weights": [0.0, 1.0]}, r"weights are \[0.0, 1.0\]; both must be above 0"),
+        ({"use": "mixed"}, "use"),
+    ],
+)
+def test_what_cannot_be_is_refused(settings, values: dict[str, Any], message: str):
+    with pytest.raises(ConfigError, match=message):
+        load_config(settings(self_enrollment=values))
+
+
+def weights(experiment: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(experiment / "checkpoints" / "last").state_dict
+
+
+@pytest.mark.parametrize("loss_on", ["second", "both"])
+def test_a_run_resumes_to_the_bit(settings, tmp_path: Path, monkeypatch, loss_on: str):
+    named = {
+        "self_enrollment": {"probability": 0.6, "from_step": 1, "loss_on": loss_on}, "train__steps": 3,
+        "log__every_steps": 1, "log__to": [], "log__audio_samples": 0,
+    }  # fmt: skip
+    train(settings(experiment=str(tmp_path / "unbroken"), **named))
+    taken, calls = Stepper.step, []
+
+    def interrupted(self, *arguments, **given):
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return taken(self, *arguments, **given)
+
+    with monkeypatch.context() as patch, pytest.raises(TrainingInterrupted, match="stopped at step 2"):
+        patch.setattr(Stepper, "step", interrupted)
+        train(settings(**named))
+    train(settings(**named))
+    one, two = weights(tmp_path / "unbroken"), weights(tmp_path / "exp")
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    records = [json.loads(line) for line in (tmp_path / "unbroken" / "log.jsonl").read_text().splitlines()]
+    shares = [record["self_enrolled"] for record in records if record["kind"] == "train"]
+    assert shares[0] == 0.0 and max(shares) > 0.0
+    train(settings(experiment=str(tmp_path / "plain"), **{**named, "self_enrollment": None}))
+    plain = weights(tmp_path / "plain")
+    assert any(not torch.equal(one[key], plain[key]) for key in one)
