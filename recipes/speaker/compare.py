@@ -85,7 +85,7 @@ def table(group: str, out: Path) -> str:
         size = sum(parameter.numel() for parameter in encoder.parameters()) / 1e6
         cells = [name, f"{size:.2f}", f"{_minutes(out / experiment):.1f}"]
         for summary in summaries(experiment, out).values():
-            cells += [f"{100 * summary['eer']:.1f}", f"{summary['min_dcf']:.2f}"]
+            cells += [f"{100 * summary['eer']['mean']:.1f}", f"{summary['min_dcf']['mean']:.2f}"]
         rows.append(_row(cells))
     return "\n".join(rows)
 

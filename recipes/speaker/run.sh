@@ -1,51 +1,43 @@
 #!/usr/bin/env bash
-# A speaker encoder, from the recordings to its equal error rate.
+# Speaker encoders: from the recordings to equal error rates.
 #
-#   bash recipes/speaker/run.sh --data DATA -o OUT [--recipe ecapa] [--stage N] [--stop-stage N] [--devices N] [--smoke]
-#     [KEY=VALUE…]
+#   recipes/speaker/run.sh --data DATA [KEY=VALUE …]
+#     --stage 1 --stop-stage 4     1 prepare, 2 train, 3 average, 4 verify
+#     --system NAME                NAME.yaml beside this script: ecapa, resnet, resnet_basis, xvector, recursive
+#     --work DIR                   what stage 1 makes; by default DATA/speechocean762_lists
+#     --exp DIR                    the experiment; by default exp/<system>
+#     --devices N                  processes to train in
+#     --smoke                      a tiny network, a few steps: to see that everything is in its place
 #
-# Stages: 1 manifests, 2 train, 3 average, 4 verify. --recipe is the name of a YAML file beside this script; DATA is as for
-# recipes/speechocean762/run.sh. KEY=VALUE changes the recipe; --smoke goes through all stages with next to no work in each.
+# DATA as for recipes/speechocean762/run.sh. KEY=VALUE goes to wesep train: optim.lr=0.0005. Each stage goes on where it
+# was interrupted.
+
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-stage=1 stop_stage=4 data='' out='' smoke='' devices=1 recipe=ecapa keys=()
-while [ $# -gt 0 ]; do
-  case $1 in
-    --data) data=$(realpath "$2"); shift 2 ;;
-    -o) mkdir -p "$2"; out=$(realpath "$2"); shift 2 ;;
-    --recipe) recipe=$2; shift 2 ;;
-    --stage) stage=$2; shift 2 ;;
-    --stop-stage) stop_stage=$2; shift 2 ;;
-    --devices) devices=$2; shift 2 ;;
-    --smoke) smoke=1; shift ;;
-    *=*) keys+=("$1"); shift ;;
-    *) echo "$0: $1 is no option; see the head of this file" >&2; exit 2 ;;
-  esac
-done
-[ -n "$data" ] && [ -n "$out" ] || { echo "$0: --data and -o are needed" >&2; exit 2; }
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+source "$here/../options.sh"
 
-config=$here/$recipe.yaml exp=$out/exp/$recipe results=$out/results/$recipe
-if [ -n "$smoke" ]; then config=$here/smoke.yaml; fi
-root=$data train=$data/speech/train.csv dev=$data/speech/dev.csv
-if [ ! -e "$train" ]; then root=$data/speechocean762 train=$out/data/train.csv dev=$out/data/dev.csv; fi
-runs() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ] && echo "stage $1: $2"; }
+data= work= exp= stage=1 stop_stage=4 system=ecapa devices=1 smoke=false
+options="data work exp stage stop_stage system devices smoke"
+read_options "$@"
 
-if runs 1 "manifests"; then
-  bash "$here/../speechocean762/run.sh" --data "$data" -o "$out" --stage 1 --stop-stage 1
+if $smoke; then system=smoke; fi
+needs "$here/$system.yaml" "--system is the name of a YAML in $here"
+exp=${exp:-exp/$system}
+source "$here/../speechocean762/lists.sh"
+
+if at_stage 1 "prepare: manifests"; then
+  need_manifests
 fi
 
-if runs 2 "train"; then
-  wesep_train=(wesep train)
-  if [ "$devices" -gt 1 ]; then wesep_train=(torchrun --nproc-per-node "$devices" -m wesep_py.cli.train); fi
-  "${wesep_train[@]}" "$config" experiment="$exp" data.root="$root" data.train="[$train]" data.noise="[$data/noise/train]" \
-    data.packed="$out/data/packed_speeds" validation.manifest="$dev" "${keys[@]}"
+if at_stage 2 "train: $exp"; then
+  train "$here/$system.yaml" "experiment=$exp" "data.root=$root" "data.train=[$train]" \
+    "data.noise=[$data/noise/train]" "data.packed=$exp/packed" "validation.manifest=$dev"
 fi
 
-if runs 3 "average"; then
-  wesep average "$exp" --last 2 -o "$exp/average" --overwrite
+if at_stage 3 "average: the 2 last snapshots"; then
+  wesep average "$exp" --last 2 -o "$exp/checkpoints/last2" --overwrite
 fi
 
-if runs 4 "verify"; then
-  mkdir -p "$out/results"
-  wesep verify "$dev" --root "$root" --model "$exp/average" -o "$results" --overwrite
+if at_stage 4 "verify: every pair of recordings of speakers that were not trained on"; then
+  wesep verify "$dev" --root "$root" --model "$exp/checkpoints/last2" -o "$exp/results/dev" --overwrite
 fi

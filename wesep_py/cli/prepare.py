@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -107,6 +107,89 @@ def librispeech(
     from wesep_py.corpus import read_librispeech
 
     _prepare(lambda **calls: read_librispeech(source, **calls), output, root, overwrite, as_json)
+
+
+@app.command(epilog="Example: wesep prepare voxceleb voxceleb1 --set dev -o vox1_dev.jsonl")
+def voxceleb(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="VoxCeleb1 or VoxCeleb2, or a part of it.")],
+    output: OutputOption,
+    root: RootOption = None,
+    subset: Annotated[
+        Literal["all", "dev", "test"],
+        typer.Option("--set", help="Only the speakers of that set, by vox1_meta.csv and vox2_meta.csv."),
+    ] = "all",
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """VoxCeleb1 and VoxCeleb2, with gender where their tables are: wav, or m4a converted beforehand."""
+    from wesep_py.corpus.voxceleb import read_voxceleb
+
+    _prepare(lambda **calls: read_voxceleb(source, subset, **calls), output, root, overwrite, as_json)
+
+
+@app.command(epilog="Example: wesep prepare wsj0mix wsj0/si_tr_s -o si_tr_s.jsonl")
+def wsj0mix(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="DIR|LIST", help="WSJ0's wav files, a list mix_2_spk_tr.txt, or a set of WSJ0-mix."),
+    ],
+    output: OutputOption,
+    root: RootOption = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """The utterances of WSJ0, of a list of WSJ0-mix (from --root on), or of a set such as 2speakers/wav8k/min/tr."""
+    from wesep_py.corpus.wsj0mix import read_wsj0mix
+
+    _prepare(lambda **calls: read_wsj0mix(source, root, **calls), output, root, overwrite, as_json)
+
+
+@app.command(
+    epilog="Example: wesep prepare wsj0mix-trials 2speakers/wav8k/min/tt --wsj0 wsj0 --enrollment aux.scp -o tt.csv"
+)
+def wsj0mix_trials(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="A set of WSJ0-mix: mix, s1, s2, …")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The list of mixtures to write, a CSV.")],
+    wsj0: Annotated[
+        Path | None, typer.Option("--wsj0", help="WSJ0's wav files; without it no enrollments are written.")
+    ] = None,
+    enrollment: Annotated[
+        Path | None,
+        typer.Option("--enrollment", help="SpEx's aux.scp of that set; by default one is drawn for every speaker."),
+    ] = None,
+    mix_list: Annotated[
+        Path | None, typer.Option("--list", help="mix_2_spk_*.txt of that set, all of which has to be there.")
+    ] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """The mixtures of WSJ0-mix as a list to learn from or to evaluate, and a map of enrollments beside it."""
+    from wesep_py.corpus.wsj0mix import (
+        check_complete,
+        drawn_enrollments,
+        listed_enrollments,
+        mixtures_csv,
+        read_wsj0_mixtures,
+    )
+    from wesep_py.errors import InputError
+    from wesep_py.files import check_writable, write_text
+
+    if enrollment is not None and wsj0 is None:
+        raise InputError("--enrollment: names utterances of WSJ0; say with --wsj0 where it lies")
+    written = {output: "mixtures"}
+    if wsj0 is not None:
+        written[output.with_suffix(".map_mixture2enrollment")] = "trials"
+    for path in written:
+        check_writable(path, overwrite)
+    mixtures = read_wsj0_mixtures(source)
+    if mix_list is not None:
+        check_complete(mixtures, mix_list)
+    texts = [mixtures_csv(mixtures)]
+    if wsj0 is not None:
+        drawn = enrollment is None
+        texts.append(drawn_enrollments(mixtures, wsj0) if drawn else listed_enrollments(mixtures, enrollment, wsj0))
+    for (path, what), text in zip(written.items(), texts, strict=True):
+        write_text(path, text, overwrite)
+        typer.echo(f"{path}: {len(text.splitlines()) - (what == 'mixtures')} {what}")
 
 
 def _prepare(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from wesep_py.cli.common import JsonOption, OverwriteOption, progress_bar
+from wesep_py.cli.simulate import ExecutorOption
 from wesep_py.errors import InputError, WesepError
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def shard(
         bool, typer.Option("--in-order", help="Keep the manifest's order; by default each shard holds many speakers.")
     ] = False,
     jobs: JobsOption = None,
+    executor: ExecutorOption = "local",
     check: Annotated[bool, typer.Option("--check", help="Verify the checksums of a folder of shards.")] = False,
     index: Annotated[
         bool, typer.Option("--index", help="Write the index of a folder of shards that came without one.")
@@ -96,6 +98,7 @@ def shard(
                 jobs=jobs,
                 overwrite=overwrite,
                 on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+                executor=executor,
             )
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(f"interrupted; the same command again completes {output}") from interrupt

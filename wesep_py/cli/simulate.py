@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 JobsOption = Annotated[
     int | None, typer.Option("--jobs", min=1, help="Processes; as many as there are cores by default.")
 ]
+ExecutorOption = Annotated[
+    Literal["local", "ray"],
+    typer.Option(
+        "--executor",
+        help="Where the processes run: local: this machine; ray: the cluster of RAY_ADDRESS, or through Ray here.",
+    ),
+]
 
 
 def simulate(
@@ -28,6 +35,7 @@ def simulate(
     ] = None,
     count: Annotated[int, typer.Option("--count", min=1, help="Number of mixtures.")] = 100,
     jobs: JobsOption = None,
+    executor: ExecutorOption = "local",
     describe_only: Annotated[
         bool, typer.Option("--describe-only", help="Write recipes.jsonl only; `wesep render` renders it later.")
     ] = False,
@@ -51,7 +59,11 @@ def simulate(
         with progress_bar("mixtures") as bar:
             task = bar.add_task("drawing", total=count)
             recipes, failures = draw_many(
-                simulator, count, jobs, on_progress=lambda done, _: bar.update(task, completed=done)
+                simulator,
+                count,
+                jobs,
+                on_progress=lambda done, _: bar.update(task, completed=done),
+                executor=executor,
             )
             recipes = [relate(recipe, lambda path: _shorten(path, root)) for recipe in recipes]
             if describe_only:
@@ -65,6 +77,7 @@ def simulate(
                     jobs=jobs,
                     overwrite=overwrite,
                     on_progress=lambda done, _: bar.update(task, completed=done),
+                    executor=executor,
                 )
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(f"interrupted; the same command again completes {output}") from interrupt

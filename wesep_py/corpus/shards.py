@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from wesep_py.corpus.encoded import StoredFormat, encode_utterance
-from wesep_py.corpus.processes import map_processes, stopped
+from wesep_py.corpus.processes import Executor, check_executor, map_processes, stopped
 from wesep_py.corpus.shard_plan import ShardPlan, plan_shards
 from wesep_py.corpus.shard_store import FORMAT, INDEX_NAME, SUMMARY_NAME
 from wesep_py.corpus.store import to_record
@@ -68,6 +68,7 @@ def write_shards(
     jobs: int = 1,
     overwrite: bool = False,
     on_progress: OnProgress | None = None,
+    executor: Executor = "local",
 ) -> ShardsResult:
     """Write a corpus as tar shards with an index; whole shards of an interrupted run are kept.
 
@@ -84,12 +85,15 @@ def write_shards(
         jobs: processes, at least 1; what is written does not depend on it.
         overwrite: replace the shards of another corpus.
         on_progress: called with the number of utterances done and of all.
+        executor: see `corpus.processes`; what is written does not depend on it.
 
     Raises:
-        InputError: no utterance that can be read, an id that comes twice, or a folder that holds something else.
+        InputError: no utterance that can be read, an id that comes twice, a folder that holds something else, or
+            `ray` where Ray is not installed.
         OutputExistsError: the folder holds shards of another corpus, and `overwrite` is false.
         WesepError: the disk is full or not writable.
     """
+    check_executor(executor)
     folder = Path(folder)
     plans, left_out = plan_shards(utterances, root, size_mib, form, shuffle)
     if not plans:
@@ -98,7 +102,7 @@ def write_shards(
     waiting = [plan for plan in plans if plan.name not in kept]
     total = sum(len(plan.utterances) for plan in plans)
     done = total - sum(len(plan.utterances) for plan in waiting)
-    for position, _ in map_processes(_Write(str(folder)), waiting, jobs):
+    for position, _ in map_processes(_Write(str(folder)), waiting, jobs, executor):
         done += len(waiting[position].utterances)
         if on_progress is not None:
             on_progress(done, total)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from wesep_py.corpus.processes import Executor, check_executor, map_processes
 from wesep_py.corpus.reader import FileReader, Reader
-from wesep_py.errors import AudioError, InputError, OutputExistsError, WesepError
+from wesep_py.errors import AudioError, InputError, OutputExistsError
 from wesep_py.simulation.corpus_tree import (
     MAP_NAME,
     RECIPES_NAME,
@@ -42,7 +40,12 @@ class Failure:
 
 
 def draw_many(
-    simulator: Simulator, count: int, jobs: int = 1, epoch: int = 0, on_progress: OnProgress | None = None
+    simulator: Simulator,
+    count: int,
+    jobs: int = 1,
+    epoch: int = 0,
+    on_progress: OnProgress | None = None,
+    executor: Executor = "local",
 ) -> tuple[list[Recipe], list[Failure]]:
     """The recipes of mixtures 0 to `count` - 1 of an epoch, in order, and what could not be drawn.
 
@@ -52,9 +55,13 @@ def draw_many(
         jobs: processes, 1 or more; the recipes do not depend on it.
         epoch: 0 or more.
         on_progress: called with the number done and of all.
+        executor: see `corpus.processes`; the recipes do not depend on it.
+
+    Raises:
+        InputError: a number below 1, or `ray` where Ray is not installed.
     """
     _check_numbers(count=count, jobs=jobs)
-    done = _map(partial(_draw_chunk, simulator, epoch), range(count), jobs, on_progress)
+    done = _map(partial(_draw_chunk, simulator, epoch), range(count), jobs, on_progress, executor)
     return [r for r in done if isinstance(r, Recipe)], [f for f in done if isinstance(f, Failure)]
 
 
@@ -66,6 +73,7 @@ def render_tree(
     jobs: int = 1,
     overwrite: bool = False,
     on_progress: OnProgress | None = None,
+    executor: Executor = "local",
 ) -> list[Failure]:
     """Render recipes as a tree in LibriMix's layout (see `corpus_tree`).
 
@@ -80,16 +88,18 @@ def render_tree(
         jobs: processes, 1 or more; what is written does not depend on it.
         overwrite: write a tree of other recipes over one that is there.
         on_progress: called with the number done and of all.
+        executor: see `corpus.processes`; what is written does not depend on it.
 
     Returns:
         The mixtures that could not be rendered; they stand in none of the lists.
 
     Raises:
-        InputError: no recipe, two of one name, different sample rates, or a root that holds none of the
-            recordings.
+        InputError: no recipe, two of one name, different sample rates, a root that holds none of the
+            recordings, or `ray` where Ray is not installed.
         OutputExistsError: the folder holds something else, and `overwrite` is false.
     """
     _check_numbers(jobs=jobs)
+    check_executor(executor)
     if not recipes:
         raise InputError("there is no recipe to render; `wesep simulate --describe-only` writes some")
     rates = sorted({recipe.sample_rate for recipe in recipes})
@@ -104,7 +114,7 @@ def render_tree(
     layout = TreeLayout(folder, has_noise, any(recipe.effects for recipe in recipes))
     claim_folder(recipes, folder, overwrite)
     reader = FileReader(rates[0], READER_CACHE_MIB) if reader is None else reader
-    done = _map(partial(_render_chunk, layout, reader, root, overwrite), recipes, jobs, on_progress)
+    done = _map(partial(_render_chunk, layout, reader, root, overwrite), recipes, jobs, on_progress, executor)
     failures = [outcome for outcome in done if isinstance(outcome, Failure)]
     failed = {failure.mixture for failure in failures}
     write_lists([recipe for recipe in recipes if recipe.mixture_id not in failed], layout)
@@ -172,52 +182,22 @@ def _render_chunk(
 
 
 def _map(
-    work: Callable[[Sequence[Any]], list[Any]], items: Sequence[Any], jobs: int, on_progress: OnProgress | None
+    work: Callable[[Sequence[Any]], list[Any]],
+    items: Sequence[Any],
+    jobs: int,
+    on_progress: OnProgress | None,
+    executor: Executor,
 ) -> list[Any]:
     """`work` on chunks of the items, in `jobs` processes; its results for all items in their order."""
     chunks = list(_chunks(items))
     results: list[list[Any]] = [[] for _ in chunks]
     done = 0
-    for position, result in _run(work, chunks, jobs):
+    for position, result in map_processes(work, chunks, jobs, executor):
         results[position] = result
         done += len(chunks[position])
         if on_progress is not None:
             on_progress(done, len(items))
     return [outcome for result in results for outcome in result]
-
-
-def _run(
-    work: Callable[[Sequence[Any]], list[Any]], chunks: Sequence[Sequence[Any]], jobs: int
-) -> Iterator[tuple[int, list[Any]]]:
-    if jobs == 1 or len(chunks) < 2:
-        for position, chunk in enumerate(chunks):
-            yield position, work(chunk)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(chunks)), context, _set_work, (work,)) as pool:
-        futures: dict[Future[list[Any]], int] = {pool.submit(_do_work, c): n for n, c in enumerate(chunks)}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-# What a process of the pool works with: sent once, not with every chunk.
-_work: Callable[[Sequence[Any]], list[Any]] | None = None
-
-
-def _set_work(work: Callable[[Sequence[Any]], list[Any]]) -> None:
-    global _work
-    _work = work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the pool
-
-
-def _do_work(chunk: Sequence[Any]) -> list[Any]:
-    if _work is None:
-        raise WesepError("a process of the pool was started without its work")
-    return _work(chunk)
 
 
 def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:

@@ -1,0 +1,34 @@
+# LibriMix from its published lists; sourced by run.sh of this recipe and of librimix_online, after options.sh.
+#
+# Reads data, speakers, condition, jobs; sets mixtures, maps, suffix, types and wesep_condition.
+
+one_of speakers 2 3
+one_of condition clean both
+
+mixtures=Libri${speakers}Mix/wav16k/min
+maps=speakerbeam/egs/libri2mix/data/wav8k/min
+case $speakers in 2) suffix= ;; 3) suffix=_3spk ;; esac
+case $condition in
+  clean) types=mix_clean wesep_condition=clean ;;
+  both) types=mix_clean,mix_both wesep_condition=noisy ;;
+esac
+
+# A set of LibriMix: its name there ($1: train-100), and that of its LibriSpeech ($2: train-clean-100).
+render() {
+  local csv=$data/LibriMix/metadata/Libri${speakers}Mix/libri${speakers}mix_$2.csv
+  [[ ! -f $data/$mixtures/metadata/mixture_$1_mix_$condition.csv ]] || return 0
+  needs "$csv" "git clone https://github.com/JorisCos/LibriMix $data/LibriMix"
+  needs "$data/LibriSpeech/$2" "it is a part of LibriSpeech, https://www.openslr.org/12"
+  [[ $condition == clean ]] || needs "$data/wham_noise" "it is the noise of WHAM!, http://wham.whisper.ai"
+  wesep render "$csv" --root "$data/LibriSpeech" --noise-root "$data/wham_noise" --types "$types" \
+    -o "$data/$mixtures/$1" ${jobs:+--jobs "$jobs"}
+}
+
+# SpeakerBeam's lists of enrollments.
+need_maps() {
+  local part
+  for part in dev test; do
+    needs "$data/$maps/$part/map_mixture2enrollment$suffix" \
+      "git clone https://github.com/BUTSpeechFIT/speakerbeam $data/speakerbeam"
+  done
+}

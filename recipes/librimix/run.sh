@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Libri2Mix or Libri3Mix: from LibriSpeech, WHAM! and the published lists to a page of results.
+#
+#   recipes/librimix/run.sh --data DATA [KEY=VALUE …]
+#     --stage 1 --stop-stage 5     1 prepare, 2 train, 3 average, 4 evaluate, 5 report
+#     --speakers 2|3               Libri2Mix or Libri3Mix
+#     --train 100|360              trained on train-100 or train-360
+#     --condition clean|both       mix_clean, or mix_both: with WHAM!'s noise
+#     --system NAME                NAME.yaml beside this script: bsrnn_tfmap, bsrnn, td_speakerbeam, spexplus
+#     --exp DIR                    the experiment; by default exp/libri<N>mix_<train>_<condition>_<system>
+#     --devices N --jobs N         GPUs to train on; processes that render
+#     --smoke                      a tiny network, a few steps: to see that everything is in its place
+#
+# KEY=VALUE goes to wesep train: optim.lr=0.0005. Each stage goes on where it was interrupted.
+
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+source "$here/../options.sh"
+
+data= exp= stage=1 stop_stage=5 speakers=2 train=100 condition=clean system=bsrnn_tfmap devices=1 jobs= smoke=false
+options="data exp stage stop_stage speakers train condition system devices jobs smoke"
+read_options "$@"
+one_of train 100 360
+source "$here/render.sh"
+
+metrics=si_sdr,sdr,pesq,estoi best=5
+if $smoke; then system=smoke metrics=si_sdr best=2; fi
+needs "$here/$system.yaml" "--system is the name of a YAML in $here"
+exp=${exp:-exp/libri${speakers}mix_${train}_${condition}_$system}
+case $speakers-$train in 2-100) size=13900 ;; 2-360) size=50800 ;; 3-100) size=9300 ;; 3-360) size=33900 ;; esac
+
+if at_stage 1 "prepare: render $mixtures/{train-$train,dev,test}"; then
+  need_maps
+  render "train-$train" "train-clean-$train"
+  render dev dev-clean
+  render test test-clean
+fi
+
+if at_stage 2 "train: $exp"; then
+  train "$here/$system.yaml" "experiment=$exp" "data.root=$data" \
+    "data.mixtures.lists=[$mixtures/train-$train]" "data.mixtures.condition=$wesep_condition" \
+    "train.epoch_size=$size" \
+    "validation.trials=$mixtures/dev" "validation.enrollment=$maps/dev/map_mixture2enrollment$suffix" \
+    "validation.condition=$wesep_condition"
+fi
+
+if at_stage 3 "average: the $best best snapshots"; then
+  wesep average "$exp" --best "$best" -o "$exp/checkpoints/best$best" --overwrite
+fi
+
+if at_stage 4 "evaluate: test-clean, SpeakerBeam's list"; then
+  wesep evaluate --model "$exp/checkpoints/best$best" --trials "$data/$mixtures/test" \
+    --enrollment "$data/$maps/test/map_mixture2enrollment$suffix" --condition "$wesep_condition" \
+    --metrics "$metrics" --save-extremes 5 -o "$exp/results/test"
+fi
+
+if at_stage 5 "report"; then
+  wesep report "$exp/results/test" --overwrite
+fi
