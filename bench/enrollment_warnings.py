@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,12 +80,13 @@ class Voices:
         return np.asarray(self.reader.read(utterance), np.float32)
 
 
-def embedder(encoder: SpeakerEncoder):
+def embedder(encoder: SpeakerEncoder) -> Callable[[Sequence[Waveform]], NDArray[np.float32]]:
     """Windows → embeddings."""
 
     def embed(windows: Sequence[Waveform]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            return encoder(torch.from_numpy(np.stack(windows))).embedding.numpy()
+            lengths = torch.tensor([len(window) for window in windows])
+            return encoder(torch.from_numpy(np.stack(windows)), lengths).embedding.numpy()
 
     return embed
 

@@ -1,0 +1,72 @@
+"""Where the time of a mixture goes: processor time by stage, each second counted for the innermost stage."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from importlib import import_module
+from typing import Any
+from unittest import mock
+
+from wesep_py.corpus import FileReader, PackedReader, RoutedReader
+
+draw, enrollment, levels, render, rooms, speech = (
+    import_module(f"wesep_py.simulation.{name}")  # `render` is a function of the package, too
+    for name in ("draw", "enrollment", "levels", "render", "rooms", "speech")
+)
+STAGES: dict[str, list[tuple[Any, str]]] = {
+    "draw": [(draw.Simulator, "_draw")],
+    "read": [(kind, name) for kind in (FileReader, PackedReader, RoutedReader) for name in ("read", "length")],
+    "rooms": [(rooms, "room_responses")],
+    "convolution": [(rooms, "reverberate")],
+    "noise": [(render, "render_noise"), (enrollment, "render_noise")],
+    "effects": [(render, "apply_effects"), (render, "_through_effects"), (enrollment, "apply_effects")],
+    "levels": [(module, "active_level_db") for module in (speech, levels, enrollment)] + [(draw, "set_levels")],
+    "enrollment": [(render, "render_enrollment")],
+    "sum, activity": [(draw, "assemble")],
+}
+"""What each stage is made of: functions, by where they are looked up."""
+
+
+class StageClock:
+    """Seconds of processor time by stage, of what is called while it is installed."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._running: list[str] = []
+        self._since = 0.0
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Count what the functions of the stages take."""
+        with ExitStack() as patches:
+            for stage, functions in STAGES.items():
+                for owner, name in functions:
+                    timed = self._timed(stage, getattr(owner, name))
+                    patches.enter_context(mock.patch.object(owner, name, timed))
+            yield
+
+    def _timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def run(*positional: Any, **named: Any) -> Any:
+            self._go_to(stage)
+            try:
+                return function(*positional, **named)
+            finally:
+                self._go_to(None)
+
+        return run
+
+    def _go_to(self, stage: str | None) -> None:
+        """Enter a stage; `None` leaves the one that is running."""
+        now = time.process_time()
+        if self._running:
+            self.seconds[self._running[-1]] += now - self._since
+        if stage is None:
+            self._running.pop()
+        else:
+            self._running.append(stage)
+        self._since = now
