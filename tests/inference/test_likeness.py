@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wesep_py.inference.likeness import agreement, coherence, group_likeness, suspect_second_voice, weights_of
+from wesep_py.inference.likeness import agreement, coherence, stretch_likeness, suspect_second_voice, weights_of
 
 DIM = 192
 
@@ -35,30 +35,43 @@ def test_one_voice_is_not_two(count: int, cosine: float):
         assert suspect_second_voice(voice(rng, unit(rng), count, cosine)) is False
 
 
-@pytest.mark.parametrize("counts", [(3, 3), (8, 4), (4, 20)])
-@pytest.mark.parametrize("likeness", [0.0, 0.3])
-def test_two_voices_are_two_in_any_order(counts: tuple[int, int], likeness: float):
-    rng = np.random.default_rng(sum(counts))
+@pytest.mark.parametrize("turns", [(3, 3), (8, 4), (2, 20), (4, 3, 9)])
+@pytest.mark.parametrize("likeness", [-0.3, 0.0])
+def test_two_voices_in_turn_are_two(turns: tuple[int, ...], likeness: float):
+    rng = np.random.default_rng(sum(turns))
     for _ in range(10):
         one = unit(rng)
-        both = np.concatenate([voice(rng, one, counts[0]), voice(rng, near(rng, one, likeness), counts[1])])
-        rng.shuffle(both)
-        assert suspect_second_voice(both) is True
-        assert group_likeness(both) == pytest.approx(likeness, abs=0.2)
+        pair = (one, near(rng, one, likeness))
+        windows = np.concatenate([voice(rng, pair[turn % 2], count, 0.9) for turn, count in enumerate(turns)])
+        assert suspect_second_voice(windows) is True
+        assert stretch_likeness(windows) == pytest.approx(likeness, abs=0.2)
+
+
+def test_every_stretch_is_looked_at():
+    """Against the definition, stretch by stretch."""
+    rng = np.random.default_rng(3)
+    windows = unit(rng, 7)
+    lowest = 1.0
+    for first in range(7):
+        for last in range(first + 2, 8):
+            rest = np.delete(windows, np.s_[first:last], axis=0).sum(axis=0)
+            if last - first <= 5:
+                own = windows[first:last].sum(axis=0)
+                lowest = min(lowest, own @ rest / np.linalg.norm(own) / np.linalg.norm(rest))
+    assert stretch_likeness(windows * 3) == pytest.approx(lowest, abs=1e-5)
 
 
 def test_the_threshold_is_an_argument():
     rng = np.random.default_rng(0)
     one = unit(rng)
     both = np.concatenate([voice(rng, one, 6), voice(rng, near(rng, one, 0.6), 6)])
-    assert suspect_second_voice(both, threshold=0.5) is False
+    assert suspect_second_voice(both) is False
     assert suspect_second_voice(both, threshold=0.8) is True
 
 
 def test_what_cannot_be_told():
     rng = np.random.default_rng(0)
     assert suspect_second_voice(voice(rng, unit(rng), 3)) is None
-    assert suspect_second_voice(np.eye(8)) is None  # nothing is like anything
 
 
 def test_one_odd_window_is_no_voice():
@@ -68,7 +81,7 @@ def test_one_odd_window_is_no_voice():
 
 
 def test_windows_that_are_the_same_are_one_voice():
-    assert group_likeness(np.ones((6, 4))) == 1.0
+    assert stretch_likeness(np.ones((6, 4))) == 1.0
     assert coherence(np.ones((6, 4))) == pytest.approx(1.0)
 
 

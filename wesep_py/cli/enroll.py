@@ -14,7 +14,9 @@ from wesep_py.cli.common import DeviceOption, JsonOption, ModelOption, Overwrite
 def enroll(
     recordings: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE", help="Recordings of the person alone, or folders of them."),
+        typer.Argument(
+            metavar="FILE", help="Recordings of the person alone, FILE@12.3-17.8 for a part of one, or folders."
+        ),
     ],
     output: Annotated[
         Path | None,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,23 +17,30 @@ from wesep_py.cli.common import (
     ModelOption,
     OverwriteOption,
     ThreadsOption,
-    progress_bar,
     set_threads,
 )
-from wesep_py.errors import WesepError
+from wesep_py.errors import InputError, TargetAbsentError, WesepError
 
 if TYPE_CHECKING:
+    from wesep_py.cli.extract_tasks import Task
     from wesep_py.cli.targets import Job, Target
     from wesep_py.inference import Extractor, Voice
+    from wesep_py.inference.file_to_file import Outcome
 
 log = logging.getLogger(__name__)
 
 
 def extract(
-    mixtures: Annotated[list[Path], typer.Argument(metavar="MIXTURE", help="Recordings, or folders of them.")],
+    mixtures: Annotated[
+        list[Path] | None, typer.Argument(metavar="MIXTURE", help="Recordings, folders of them, or patterns ('*.wav').")
+    ] = None,
     enrollments: Annotated[
         list[str] | None,
-        typer.Option("--enroll", metavar="[NAME=]FILE", help="A recording of the voice alone, a folder, or a .voice."),
+        typer.Option(
+            "--enroll",
+            metavar="[NAME=]FILE",
+            help="A recording of the voice alone, FILE@12.3-17.8 for these seconds of it, a folder, or a .voice.",
+        ),
     ] = None,
     prints: Annotated[
         list[str] | None,
@@ -41,17 +50,37 @@ def extract(
             help="A .voice of the person: of several voices in the enrollment the nearest to it is taken.",
         ),
     ] = None,
+    batch: Annotated[
+        Path | None,
+        typer.Option("--batch", metavar="CSV", help="Jobs: columns mixture, enroll, and if wanted name, output."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="File to write; a folder for several. Default: beside the recording."),
     ] = None,
+    residual: Annotated[
+        Path | None,
+        typer.Option("--residual", metavar="OUT", help="Write the rest too: a file, or a folder for several."),
+    ] = None,
+    timeline: Annotated[
+        Path | None,
+        typer.Option("--timeline", metavar="OUT", help="Write when the target speaks: .rttm, .json, or a folder."),
+    ] = None,
     model: ModelOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Recordings at a time, each in a process.")] = 1,
+    block_s: Annotated[
+        float,
+        typer.Option("--block", metavar="SECONDS", min=2.0, help="Of a long recording so much is extracted at a time."),
+    ] = 30.0,
     overwrite: OverwriteOption = False,
     skip_existing: Annotated[
         bool,
         typer.Option("--skip-existing", help="Leave out what is written already: go on after an interruption."),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write what is extracted also where the voice seems to be absent.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -60,38 +89,163 @@ def extract(
     Example: wesep extract meeting.wav --enroll alice.wav -o alice_only.wav --model exp/mine
 
     --enroll repeated adds audio of the same voice. With names, --enroll
-    alice=a.wav --enroll bob=b.wav, each voice goes to a file of its own.
+    alice=a.wav --enroll bob=b.wav, each voice goes to a file of its own; the
+    recording is read once.
 
     Where others speak in an enrollment too, --enroll-like alice.voice says which
     of its voices is meant (with a model whose encoder tells voices apart).
 
     Any sample rate, channel count and length; the result has those of the
-    recording.
+    recording. A recording of hours is extracted block by block; stopped or
+    killed, the same command goes on where it was.
+
+    Exit status 3: no voice asked for is in the recording, and silence was
+    written (only models with a presence head can tell).
     """
-    from wesep_py.cli.targets import parse_targets, plan
+    from wesep_py.cli.extract_tasks import Worker, run_all
+    from wesep_py.cli.targets import timeline_paths
     from wesep_py.inference import load
 
-    targets = parse_targets(enrollments or [], prints or [])
-    jobs = plan(mixtures, targets, output, overwrite or skip_existing)
+    asked = (mixtures or [], enrollments or [], prints or [])
+    planned, bad = _plan(*asked, batch, output, residual, overwrite or skip_existing)
+    timelines = timeline_paths(planned, timeline)
     if skip_existing:
-        jobs = [job for job in jobs if not job.output.exists()]
+        planned = [job for job in planned if not job.output.exists()]
+    if threads is None and jobs > 1:
+        import os
+
+        threads = max(1, (os.cpu_count() or 1) // jobs)
     set_threads(threads)
     extractor = load(model, device)
-    voices = {target.name: _voice(extractor, target) for target in targets}
-    done, failed = _run(extractor, voices, jobs, overwrite)
+    voices, untold = _voices(extractor, planned, strict=batch is None)
+    bad += untold
+    planned = [job for job in planned if id(job.target) in voices]
+    tasks = [
+        replace(task, force=force, overwrite=overwrite, block_s=block_s) for task in _tasks(planned, voices, timelines)
+    ]
+    done, failed = run_all(extractor, tasks, jobs, Worker(model, device, threads))
+    total = len(planned) + len(bad)
     if done:
-        _warn(voices)
-    if as_json:
-        typer.echo(json.dumps(done, indent=2))
-    else:
-        for result in done:
-            typer.echo(result["output"])
-    if failed and len(jobs) == 1:
+        _warn(voices, planned)
+    _tell(done, as_json)
+    if failed and total == len(tasks) == 1:
         raise failed[0][1]
-    if failed:
-        for job, error in failed:
-            typer.echo(f"failed: {job.mixture}: {_one_line(job, error)}", err=True)
-        raise WesepError(f"{len(failed)} of {len(jobs)} extractions failed (named above); the others are written")
+    problems = [(job.mixture, 1, error) for job, error in bad]
+    problems += [(task.mixture, len(task.wanted), error) for task, error in failed]
+    if problems:
+        for mixture, _, error in problems:
+            typer.echo(f"failed: {mixture}: {_one_line(mixture, error)}", err=True)
+        count = sum(number for _, number, _ in problems)
+        raise WesepError(f"{count} of {total} extractions failed (named above); the others are written")
+    _tell_absent([(task, outcome) for task, outcomes in done for outcome in outcomes], force)
+
+
+def _plan(
+    mixtures: Sequence[Path],
+    enrollments: Sequence[str],
+    prints: Sequence[str],
+    batch: Path | None,
+    output: Path | None,
+    residual: Path | None,
+    overwrite: bool,
+) -> tuple[list[Job], list[tuple[Job, Exception]]]:
+    """The extractions asked for, and those of a CSV that cannot be done, with the reason."""
+    from wesep_py.cli.job_list import read_jobs
+    from wesep_py.cli.targets import parse_targets, plan
+
+    if batch is not None:
+        if mixtures or enrollments or prints:
+            raise InputError(f"--batch {batch}: says the recordings and voices; leave out MIXTURE and --enroll")
+        return read_jobs(batch, output, residual)
+    if not mixtures:
+        raise InputError("no MIXTURE was given; name a recording, or a CSV of them with --batch")
+    targets = parse_targets(enrollments, prints)
+    return plan(mixtures, targets, output, overwrite, residual), []
+
+
+def _voices(
+    extractor: Extractor, jobs: Sequence[Job], strict: bool
+) -> tuple[dict[int, Voice], list[tuple[Job, Exception]]]:
+    """The voice of each target, by the target's `id`; and the jobs whose voice cannot be enrolled, if not `strict`."""
+    voices: dict[int, Voice] = {}
+    problems: dict[int, Exception] = {}
+    for job in jobs:
+        key = id(job.target)
+        if key in voices or key in problems:
+            continue
+        try:
+            voices[key] = _voice(extractor, job.target)
+        except (WesepError, OSError) as error:
+            if strict:
+                raise
+            problems[key] = error
+    return voices, [(job, problems[id(job.target)]) for job in jobs if id(job.target) in problems]
+
+
+def _tasks(jobs: Sequence[Job], voices: dict[int, Voice], timelines: dict[Path, list[Path]]) -> list[Task]:
+    """A task for each recording."""
+    from wesep_py.cli.extract_tasks import Task
+    from wesep_py.inference.long import Wanted
+
+    tasks: dict[Path, Task] = {}
+    for job in jobs:
+        task = tasks.setdefault(job.mixture, Task(job.mixture, [], timelines.get(job.mixture, [])))
+        task.wanted.append(Wanted(job.target.name, voices[id(job.target)], job.output, job.rest))
+    return list(tasks.values())
+
+
+def _tell(done: Sequence[tuple[Task, list[Outcome]]], as_json: bool) -> None:
+    """What was written on stdout, what is to be said of it on stderr."""
+    found: list[dict[str, Any]] = []
+    for task, outcomes in done:
+        for one in outcomes:
+            found.append(
+                {
+                    "mixture": str(task.mixture),
+                    "target": one.name,
+                    "output": str(one.output),
+                    "residual": None if one.rest is None else str(one.rest),
+                    "timelines": [str(path) for path in task.timelines],
+                    "sample_rate": one.sample_rate,
+                    "presence": one.presence,
+                    "threshold": one.threshold,
+                    "absent": one.absent if one.presence is not None else None,
+                    "silenced": one.silenced,
+                }
+            )
+            if one.presence is not None:
+                typer.echo(f"{task.mixture}: {one.name} speaks in it with probability {one.presence:.2f}", err=True)
+            if one.breaks_s and not one.silenced:
+                places = ", ".join(_clock(at_s) for at_s in one.breaks_s[:5])
+                more = f" and {len(one.breaks_s) - 5} more" if len(one.breaks_s) > 5 else ""
+                typer.echo(
+                    f"warning: {task.mixture}: what is heard of {one.name} may change voice at {places}{more}", err=True
+                )
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        for line in found:
+            typer.echo(line["output"])
+
+
+def _tell_absent(outcomes: Sequence[tuple[Task, Outcome]], force: bool) -> None:
+    """Name the voices that are absent.
+
+    Raises:
+        TargetAbsentError: all of them are, and silence was written.
+    """
+    absent = [(task, one) for task, one in outcomes if one.absent]
+    lines = [
+        f"{one.name} is not in {task.mixture}: probability {one.presence:.2f}, below {one.threshold:.2f}; "
+        + ("written as asked" if force else "silence was written; --force writes what was extracted")
+        for task, one in absent
+    ]
+    if not force and absent and len(absent) == len(outcomes):
+        for line in lines[:-1]:
+            typer.echo(line, err=True)
+        raise TargetAbsentError(lines[-1])
+    for line in lines:
+        typer.echo(line, err=True)
 
 
 def _voice(extractor: Extractor, target: Target) -> Voice:
@@ -103,61 +257,27 @@ def _voice(extractor: Extractor, target: Target) -> Voice:
     return extractor.enroll(*target.files, like=like)
 
 
-def _warn(voices: dict[str, Voice]) -> None:
+def _warn(voices: dict[int, Voice], jobs: Sequence[Job]) -> None:
     """What is wrong with the enrollments, on stderr; with -v all that is known of them."""
-    for name, voice in voices.items():
-        if voice.quality is not None:
-            log.info("the enrollment of %s:\n%s", name, voice.quality.table())
-            for note in voice.quality.notes:
+    for target in {id(job.target): job.target for job in jobs}.values():
+        quality = voices[id(target)].quality
+        if quality is not None:
+            log.info("the enrollment of %s:\n%s", target.name, quality.table())
+            for note in quality.notes:
                 typer.echo(note, err=True)
-            for warning in voice.quality.warnings:
+            for warning in quality.warnings:
                 typer.echo(f"warning: {warning}", err=True)
 
 
-def _run(
-    extractor: Extractor, voices: dict[str, Voice], jobs: list[Job], overwrite: bool
-) -> tuple[list[dict[str, Any]], list[tuple[Job, Exception]]]:
-    """Extract job after job; a bad recording does not stop the rest.
-
-    Raises:
-        KeyboardInterrupt: with a message that says what is written and how to go on.
-    """
-    done: list[dict[str, Any]] = []
-    failed: list[tuple[Job, Exception]] = []
-    with progress_bar("recordings") as bar:
-        task = bar.add_task("extracting", total=len(jobs), visible=len(jobs) > 1)
-        for job in jobs:
-            try:
-                done.append(_extract_one(extractor, voices[job.target.name], job, overwrite))
-            except (WesepError, OSError, RuntimeError) as error:
-                failed.append((job, error))
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(
-                    f"interrupted at {job.mixture}; {len(done)} of {len(jobs)} results were written before it, whole; "
-                    "the same command with --skip-existing goes on"
-                ) from None
-            bar.advance(task)
-    return done, failed
-
-
-def _extract_one(extractor: Extractor, voice: Voice, job: Job, overwrite: bool) -> dict[str, Any]:
-    from wesep_py.files import check_writable
-
-    check_writable(job.output, overwrite)
-    result = extractor.extract(job.mixture, voice)
-    result.save(job.output, overwrite)
-    return {
-        "mixture": str(job.mixture),
-        "target": job.target.name,
-        "output": str(job.output),
-        "sample_rate": result.sample_rate,
-        "presence": result.presence,
-    }
-
-
-def _one_line(job: Job, error: Exception) -> str:
+def _one_line(mixture: Path, error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    return text.removeprefix(f"{job.mixture}: ")
+    return text.removeprefix(f"{mixture}: ")
+
+
+def _clock(seconds: float) -> str:
+    """`1:02:03`."""
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
 if __name__ == "__main__":

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from wesep_py.inference.blocks import Blocks
 from wesep_py.inference.extractor import Extractor
 from wesep_py.inference.loading import load, pick_device
+from wesep_py.inference.presence import Calibration, Presence
 from wesep_py.inference.quality import MIN_SPEECH_S, RecordingQuality, VoiceQuality
 from wesep_py.inference.result import Result
-from wesep_py.inference.sources import AUDIO_SUFFIXES, Recording, Source, audio_files, read_source
+from wesep_py.inference.sources import AUDIO_SUFFIXES, Recording, Source, audio_files, read_source, stretch_of
 from wesep_py.inference.voice import Voice
 from wesep_py.inference.voices import HeardVoices
 
 __all__ = [
     "AUDIO_SUFFIXES",
     "MIN_SPEECH_S",
+    "Blocks",
+    "Calibration",
     "Extractor",
     "HeardVoices",
+    "Presence",
     "Recording",
     "RecordingQuality",
     "Result",
@@ -25,4 +30,5 @@ __all__ = [
     "load",
     "pick_device",
     "read_source",
+    "stretch_of",
 ]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wesep_py.errors import InputError
 from wesep_py.inference.activity import VAD, speech_mask
-from wesep_py.inference.likeness import SECOND_VOICE, UNLIKE, agreement, coherence, group_likeness, weights_of
+from wesep_py.inference.likeness import SECOND_VOICE, UNLIKE, agreement, coherence, stretch_likeness, weights_of
 from wesep_py.inference.quality import NO_ENCODER, RecordingQuality, VoiceQuality
 from wesep_py.inference.snr import clipped_share, estimate_snr_db
 from wesep_py.inference.voices import Chosen, encoder_input, hear_voices, tells_voices, told_voices
@@ -175,7 +175,7 @@ def embed_windows(
 
 
 def _of_windows(one: RecordingQuality, embeddings: NDArray[np.float32], threshold: float) -> RecordingQuality:
-    likeness = group_likeness(embeddings)
+    likeness = stretch_likeness(embeddings)
     return replace(
         one,
         coherence=coherence(embeddings) if len(embeddings) > 1 else None,

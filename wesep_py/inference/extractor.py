@@ -11,11 +11,13 @@ import numpy as np
 from wesep_py import audio
 from wesep_py.errors import AudioError, InputError, WesepError
 from wesep_py.inference.activity import VAD
+from wesep_py.inference.blocks import Blocks
 from wesep_py.inference.enrollment import Heard, examine, require_speech
 from wesep_py.inference.level import gain_onto
+from wesep_py.inference.presence import UNCALIBRATED, Calibration
 from wesep_py.inference.quality import VoiceQuality
 from wesep_py.inference.result import Result
-from wesep_py.inference.sources import Source, read_source
+from wesep_py.inference.sources import Source, read_enrollment, read_source
 from wesep_py.inference.voice import Voice
 from wesep_py.inference.voices import (
     Chosen,
@@ -48,6 +50,7 @@ class Extractor:
         device: `"cpu"`, `"cuda"`, … .
         name: what to call the model in messages.
         model_hash: of its checkpoint; computed from the weights where not given.
+        calibration: of its presence head (`presence.Calibration`); the head's own probabilities where not given.
 
     >>> extractor = wesep_py.load("exp/mine")                               # doctest: +SKIP
     >>> voice = extractor.enroll("alice1.wav", "alice2.wav")                # doctest: +SKIP
@@ -60,11 +63,18 @@ class Extractor:
         device: str | torch.device = "cpu",
         name: str = "model",
         model_hash: str | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         self.device = device
         self.name = name
+        self.calibration = calibration or UNCALIBRATED
         self._network = network.to(device).eval()
         self._given_hash = model_hash
+
+    @property
+    def network(self) -> TargetSpeakerExtractor:
+        """The model, in evaluation mode on `device`."""
+        return self._network
 
     @property
     def sample_rate(self) -> int:
@@ -93,7 +103,8 @@ class Extractor:
         others counts a tenth. What is fed to the network frame by frame is joined in time.
 
         Args:
-            sources: paths, or pairs `(waveform, sample_rate)`. Of several channels the loudest is used.
+            sources: paths, or pairs `(waveform, sample_rate)`. Of several channels the loudest is used. A path may
+                name a stretch: `meeting.wav@12.3-17.8`, in seconds or as `[h:]mm:ss`.
             vad: what tells speech from pauses: `energy`, or `silero` (needs the package silero-vad).
             min_speech_s: least speech in all of them together, in seconds.
             like: a print of the person, of this model: of each recording, the voice that is nearest to it is taken.
@@ -165,15 +176,18 @@ class Extractor:
             made.append(self._as_voice(with_embedding(prepared, embedding), heard.duration_s, report))
         return found, made
 
-    def extract(self, mixture: Source, voice: Voice) -> Result:
+    def extract(self, mixture: Source, voice: Voice, blocks: Blocks | None = None) -> Result:
         """The voice out of a recording.
 
         Every channel is extracted by itself; one gain for all brings the result to the level that the voice
-        has in the recording (`wesep_py.inference.level`).
+        has in the recording (`wesep_py.inference.level`). What is longer than a block goes through the network block by
+        block; `long.LongExtraction` does the same from file to file, without holding the recording.
 
         Args:
-            mixture: a path, or a pair `(waveform, sample_rate)` with [samples] or [channels, samples].
+            mixture: a path, a pair `(waveform, sample_rate)` with [samples] or [channels, samples], or what
+                `read_source` made of one, so that it is read once for several voices.
             voice: from `enroll` of this model.
+            blocks: how a long recording is cut; `None` is blocks of 30 s.
 
         Returns:
             The waveform in the rate, length, channels and shape of the mixture.
@@ -185,10 +199,12 @@ class Extractor:
         """
         self._check_print(voice)
         recording = read_source(mixture)
-        at_model_rate = audio.resample(recording.waveform, recording.sample_rate, self.sample_rate)
+        at_model_rate = recording.at_rate(self.sample_rate)
         from wesep_py.inference.running import run_channels
 
-        estimate, presence = run_channels(self._network, self.device, at_model_rate, voice)
+        estimate, presence = run_channels(
+            self._network, self.device, at_model_rate, voice, blocks or Blocks(), self.calibration
+        )
         if not np.isfinite(estimate).all():
             raise WesepError(f"{recording.name}: {self.name} returned samples that are not finite (NaN)")
         estimate = estimate * np.float32(gain_onto(estimate, at_model_rate))
@@ -197,9 +213,10 @@ class Extractor:
         return Result(
             waveform[0] if recording.mono_array else waveform,
             recording.sample_rate,
-            presence,
+            None if presence is None else presence.probability,
             file_format=recording.file_format,
             subtype=recording.subtype,
+            detection=presence,
         )
 
     def extract_batch(self, recordings: Sequence[tuple[np.ndarray, int]], voices: Sequence[Voice]) -> list[Result]:
@@ -225,15 +242,16 @@ class Extractor:
         for voice in voices:
             self._check_print(voice)
         mixtures = np.stack(waveforms)
-        estimates, presences = run_together(self._network, self.device, mixtures, voices)
+        estimates, presences = run_together(self._network, self.device, mixtures, voices, self.calibration)
         if not np.isfinite(estimates).all():
             raise WesepError(f"{self.name} returned samples that are not finite (NaN)")
         gains = [
             np.float32(gain_onto(one[None], mixture[None])) for one, mixture in zip(estimates, mixtures, strict=True)
         ]
+        probabilities = [None if presence is None else presence.probability for presence in presences]
         return [
-            Result(estimate * gain, self.sample_rate, presence)
-            for estimate, gain, presence in zip(estimates, gains, presences, strict=True)
+            Result(estimate * gain, self.sample_rate, probability, detection=presence)
+            for estimate, gain, probability, presence in zip(estimates, gains, probabilities, presences, strict=True)
         ]
 
     def _prepare(self, heard: Heard) -> dict[str, torch.Tensor]:
@@ -262,7 +280,7 @@ class Extractor:
 
     def _hear(self, source: Source, number: int, vad: VAD) -> Heard:
         """The loudest channel of a recording, as it was recorded and at the model's rate."""
-        recording = read_source(source)
+        recording = read_enrollment(source)
         if recording.duration_s < MIN_ENROLLMENT_S:
             raise AudioError(
                 f"{recording.name}: lasts {recording.duration_s:.3f} s; an enrollment needs at least "

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-SECOND_VOICE = 0.5
-"""A second voice is suspected where two groups of windows are less alike than this, in parts of their own likeness."""
-UNLIKE = 0.5
+SECOND_VOICE = 0.15
+"""A second voice is suspected where a stretch of windows is less like the rest than this cosine."""
+UNLIKE = 0.6
 """A recording is an outlier where it is less like the others than this, in parts of their own agreement."""
 OUTLIER_WEIGHT = 0.1
 """What is left of an outlier's weight."""
-MIN_WINDOWS = 4
-MIN_GROUP = 2
-MIN_GROUP_SHARE = 0.15
+MIN_STRETCH = 2
+"""Windows, of a stretch and of the rest: an odd window is no voice."""
 
 
 @dataclass(frozen=True)
@@ -44,50 +43,45 @@ def coherence(embeddings: ArrayLike) -> float:
     return float((unit @ _unit(unit.mean(axis=0))).mean())
 
 
-def group_likeness(embeddings: ArrayLike) -> float | None:
-    """How alike the two groups are into which the windows of a recording fall, 1 for one voice.
+def stretch_likeness(embeddings: ArrayLike) -> float | None:
+    """How like the rest of a recording its most unlike stretch is.
 
-    The windows are parted by spherical 2-means, begun at the sign of their first principal component. Then the mean
-    cosine of pairs across the groups is divided by that of pairs within them: a window's embedding is its voice's and
-    something of its own, which lowers both alike, so that what is left is the cosine of the two voices.
+    People take turns: a second voice is a run of windows, not windows here and there. Of every run of at least two that
+    leaves at least two, the mean embedding is compared with the mean of all others; the lowest cosine counts.
 
     Args:
-        embeddings: `[windows, dim]`, of stretches of about equal length.
+        embeddings: `[windows, dim]`, of stretches of about equal length, in their order.
 
     Returns:
-        The quotient; `None` where there are fewer than four windows, or no likeness within the groups either. It is 1
-        where a group has less than two windows, or less than 15 %: an odd window is no voice.
+        A cosine; `None` for fewer than four windows.
 
-    >>> group_likeness([[1.0, 0.0], [1.0, 0.0], [0.6, 0.8], [0.6, 0.8]])
+    >>> stretch_likeness([[1.0, 0.0], [1.0, 0.0], [0.6, 0.8], [0.6, 0.8]])
     0.6
     """
     unit = _unit(embeddings)
     count = len(unit)
-    if count < MIN_WINDOWS:
+    if count < 2 * MIN_STRETCH:
         return None
-    second = _two_groups(unit)
-    if min(second.sum(), (~second).sum()) < max(MIN_GROUP, MIN_GROUP_SHARE * count):
-        return 1.0
-    cosines = unit @ unit.T
-    same = (second[:, None] == second[None]) & ~np.eye(count, dtype=bool)
-    within = float(cosines[same].mean())
-    if within <= 0.05:
-        return None
-    return round(float(cosines[np.ix_(second, ~second)].mean()) / within, 6)
+    before = np.concatenate([np.zeros((1, unit.shape[1])), np.cumsum(unit, axis=0)])
+    first, last = np.triu_indices(count + 1, k=MIN_STRETCH)
+    kept = last - first <= count - MIN_STRETCH
+    stretches = before[last[kept]] - before[first[kept]]
+    cosines = (_unit(stretches) * _unit(before[-1] - stretches)).sum(axis=1)
+    return round(float(cosines.min()), 6)
 
 
 def suspect_second_voice(embeddings: ArrayLike, threshold: float = SECOND_VOICE) -> bool | None:
-    """Whether the windows of a recording seem to be of two voices; `None` where they do not tell.
+    """Whether the windows of a recording seem to be of two voices in turn; `None` where they do not tell.
 
     Args:
-        embeddings: `[windows, dim]`.
-        threshold: two voices are suspected where `group_likeness` is below, from 0 (never) to 1. It depends on the
-            encoder: how like each other it makes two people.
+        embeddings: `[windows, dim]`, in their order.
+        threshold: two voices are suspected where `stretch_likeness` is below, from -1 (never) to 1. It depends on the
+            encoder: how like each other it makes two people, and two seconds of one.
 
     >>> suspect_second_voice([[1.0, 0.0]] * 4), suspect_second_voice([[1.0, 0.0]] * 2 + [[0.0, 1.0]] * 2)
     (False, True)
     """
-    likeness = group_likeness(embeddings)
+    likeness = stretch_likeness(embeddings)
     return None if likeness is None else likeness < threshold
 
 
@@ -144,21 +138,6 @@ def _compared(
         return 1.0, None
     theirs = [to_mean(one, [other for other in others if other != one]) for one in others] if len(others) > 1 else []
     return to_mean(index, others), float(np.mean(theirs)) if theirs else None
-
-
-def _two_groups(unit: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Spherical 2-means: true for the rows of the second group, which may come out empty."""
-    centred = unit - unit.mean(axis=0)
-    _, vectors = np.linalg.eigh(centred @ centred.T)
-    second = vectors[:, -1] > 0
-    for _ in range(20):
-        if second.all() or not second.any():
-            break
-        nearer = unit @ _unit(unit[second].mean(axis=0)) > unit @ _unit(unit[~second].mean(axis=0))
-        if (nearer == second).all():
-            break
-        second = nearer
-    return second
 
 
 def _unit(vectors: ArrayLike) -> NDArray[np.float64]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from os import PathLike
-from pathlib import Path
 
 from wesep_py.errors import InputError
 from wesep_py.inference.extractor import Extractor
+from wesep_py.inference.presence import calibration_of
 
 
 def load(model: str | PathLike[str] | None = None, device: str = "auto") -> Extractor:
@@ -14,24 +14,31 @@ def load(model: str | PathLike[str] | None = None, device: str = "auto") -> Extr
 
     Args:
         model: a checkpoint folder or an experiment folder (its averaged checkpoint, else the best, else the
-            last); `None` is the bundled model.
+            last); or the name of a bundled model (`wesep_py.models`); `None` is the bundled default.
+            Weights stored in half precision compute as float32.
         device: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`.
 
     Raises:
-        CheckpointError: the checkpoint is missing, incomplete or damaged.
+        CheckpointError: there is no such model, or its checkpoint is incomplete or damaged.
         InputError: there is no such device, or no bundled model.
 
     >>> load("exp/mine", device="cpu").sample_rate  # doctest: +SKIP
     16000
     """
-    from wesep_py import checkpoint
+    from wesep_py import checkpoint, models
     from wesep_py.extractor import load_network
 
-    if model is None:
-        raise InputError("no model is bundled with this version; name one (--model): a checkpoint or experiment folder")
+    name, path = models.find(model)
     chosen = pick_device(device)
-    folder = checkpoint.resolve(Path(model))
-    return Extractor(load_network(folder), chosen, str(Path(model)), checkpoint.load(folder).hash)
+    folder = checkpoint.resolve(path)
+    saved = checkpoint.load(folder)
+    return Extractor(
+        load_network(folder),
+        chosen,
+        name,
+        saved.hash,
+        calibration_of(saved.provenance, str(folder / checkpoint.PROVENANCE)),
+    )
 
 
 def pick_device(device: str = "auto") -> str:

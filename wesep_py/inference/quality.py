@@ -29,7 +29,7 @@ class RecordingQuality:
         clipped: share of clipped samples, 0 to 1 (`snr.clipped_share`).
         coherence: mean cosine of the embeddings of windows of 1 s to their mean; `None` for fewer than two windows or
             without a speaker encoder.
-        likeness: of the two groups into which the windows fall, 1 for one voice (`likeness.group_likeness`).
+        likeness: of its most unlike stretch to the rest, a cosine (`likeness.stretch_likeness`).
         second_voice: whether two voices are suspected; `None` where that cannot be told.
         voices: how many the speaker encoder hears; `None` for one that hears a single voice. It then decides on
             `second_voice`.
@@ -178,7 +178,7 @@ def _warnings(one: RecordingQuality, several: bool) -> list[str]:
         )
     if one.second_voice and one.voices is None:
         lines.append(
-            f"two people seem to speak in {one.name} (likeness {one.likeness:.2f} of 1): "
+            f"two people seem to speak in {one.name} (cosine {one.likeness:.2f} of a stretch to the rest): "
             "cut it to where the one you mean speaks alone"
         )
     if one.outlier:

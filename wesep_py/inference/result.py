@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
 from wesep_py import audio
+from wesep_py.inference.presence import Presence
+from wesep_py.inference.rest import UNBOUNDED, split
 
 log = logging.getLogger(__name__)
 
-# Sample formats that hold values beyond full scale.
-_FLOATING = ("FLOAT", "DOUBLE")
 # Container of each suffix whose sample format can be chosen; the others have one each.
 _CONTAINERS = {".wav": ("WAV", "WAVEX"), ".flac": ("FLAC",)}
 
@@ -29,6 +29,7 @@ class Result:
         presence: probability (0 to 1) that the voice is in the recording; None if the model does not say.
         subtype: sample format of the recording's file, kept by `save`; None for arrays.
         file_format: its container.
+        detection: what the presence head says, overall and over time; None without one.
     """
 
     waveform: np.ndarray
@@ -36,6 +37,11 @@ class Result:
     presence: float | None = None
     file_format: str | None = None
     subtype: str | None = None
+    detection: Presence | None = None
+
+    def silenced(self) -> Result:
+        """The same with silence in the place of the voice."""
+        return replace(self, waveform=np.zeros_like(self.waveform))
 
     def save(self, path: str | PathLike[str], overwrite: bool = False) -> Path:
         """Write the voice to a file, in the sample format of the recording where the container is the same.
@@ -54,14 +60,52 @@ class Result:
             InputError: its folder does not exist, or the suffix is unknown.
             WesepError: the disk is full.
         """
-        peak = float(np.abs(self.waveform).max(initial=0.0))
-        subtype = self._subtype_for(path)
-        if peak > 1.0 and subtype not in _FLOATING:
-            log.warning("%s: the voice peaks at %.2f; scaled down to full scale", path, peak)
-        audio.write(path, self.waveform, self.sample_rate, subtype, overwrite, clip="scale")
+        self._checked_writer(path, overwrite)
+        audio.write(path, self.waveform, self.sample_rate, self._subtype_for(path), overwrite, clip="scale")
         return Path(path)
 
+    def save_with_rest(
+        self,
+        path: str | PathLike[str],
+        rest: str | PathLike[str],
+        mixture: np.ndarray,
+        overwrite: bool = False,
+    ) -> None:
+        """Write the voice, and what is left of the mixture without it: as written, the two sum to the mixture.
+
+        Args:
+            path: of the voice, as `save`.
+            rest: of the rest, with the same suffix.
+            mixture: of the shape of `waveform`.
+            overwrite: replace existing files.
+
+        Raises:
+            as `save`.
+        """
+        writer = self._checked_writer(path, overwrite)
+        voice, peak = np.atleast_2d(self.waveform), float(np.abs(self.waveform).max(initial=0.0))
+        if writer.subtype not in UNBOUNDED:
+            voice = voice / max(1.0, peak)
+        voice, other, altered = split(np.atleast_2d(mixture), voice, writer.subtype)
+        if altered:
+            log.warning("%s: %d samples gave way to keep the rest within full scale", path, altered)
+        audio.write(rest, other, self.sample_rate, self._subtype_for(rest), overwrite)
+        audio.write(path, voice, self.sample_rate, self._subtype_for(path), overwrite)
+
+    def _checked_writer(self, path: str | PathLike[str], overwrite: bool) -> audio.AudioWriter:
+        """What will write the voice; a voice that has to be scaled down for it is said."""
+        num_channels = len(np.atleast_2d(self.waveform))
+        writer = audio.AudioWriter(path, self.sample_rate, num_channels, self._subtype_for(path), overwrite)
+        peak = float(np.abs(self.waveform).max(initial=0.0))
+        if peak > 1.0 and writer.subtype not in UNBOUNDED:
+            log.warning("%s: the voice peaks at %.2f; scaled down to full scale", path, peak)
+        return writer
+
     def _subtype_for(self, path: str | PathLike[str]) -> str | None:
-        """The recording's sample format, if a file with this suffix has the recording's container."""
-        containers = _CONTAINERS.get(Path(path).suffix.lower(), ())
-        return self.subtype if self.file_format in containers else None
+        return subtype_for(path, self.file_format, self.subtype)
+
+
+def subtype_for(path: str | PathLike[str], file_format: str | None, subtype: str | None) -> str | None:
+    """The sample format for a file: the recording's, if its suffix stands for the recording's container."""
+    containers = _CONTAINERS.get(Path(path).suffix.lower(), ())
+    return subtype if file_format in containers else None

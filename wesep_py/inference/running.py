@@ -9,48 +9,60 @@ import torch
 
 from wesep_py.errors import InputError
 from wesep_py.extractor import TargetSpeakerExtractor
+from wesep_py.inference.blocks import Blocks
+from wesep_py.inference.blockwise import Overlapping, run_voices
+from wesep_py.inference.carried import Carried, carries_state
+from wesep_py.inference.presence import UNCALIBRATED, Calibration, Presence, presence_in
 from wesep_py.inference.voice import Voice
-
-PRESENCE_S = 0.5
-"""A voice is taken to be present if it speaks for this long anywhere in the recording."""
 
 
 def run_channels(
-    network: TargetSpeakerExtractor, device: str | torch.device, mixture: np.ndarray, voice: Voice
-) -> tuple[np.ndarray, float | None]:
-    """The network on each channel; a silent channel stays silent, for there is no voice in it.
+    network: TargetSpeakerExtractor,
+    device: str | torch.device,
+    mixture: np.ndarray,
+    voice: Voice,
+    blocks: Blocks,
+    calibration: Calibration = UNCALIBRATED,
+) -> tuple[np.ndarray, Presence | None]:
+    """The network on each channel: whole, or block by block where the mixture is longer than one block.
 
     Args:
         network: in evaluation mode.
         device: on which it is.
         mixture: `[channels, samples]` at the network's rate.
         voice: of this network.
+        blocks: how long they are.
+        calibration: of the presence head.
 
     Returns:
         Estimate of the same shape at any level, and the presence in the channel where it is surest.
     """
-    prepared = {name: tensor.to(device) for name, tensor in voice.tensors.items()}
-    estimate = np.zeros_like(mixture, dtype=np.float32)
-    presences = []
-    for index, channel in enumerate(mixture):
-        if not channel.any():
-            continue
-        with torch.inference_mode():
-            batch = torch.from_numpy(np.ascontiguousarray(channel, dtype=np.float32))[None]
-            output = network.extract(batch.to(device), prepared)
-        estimate[index] = output.waveforms[0][0].float().cpu().numpy()
-        if output.presence_logits is not None:
-            presences.append(presence_of(network, output.presence_logits[0]))
-    return estimate, max(presences) if presences else None
+    grid = blocks.grid(network.sample_rate, network.backbone.stride)
+    if mixture.shape[1] <= grid.block:
+        prepared = {name: tensor.to(device) for name, tensor in voice.tensors.items()}
+        estimates, logits = run_voices(network, device, mixture, [prepared])
+    else:
+        runner = (Carried if carries_state(network) else Overlapping)(network, device, [voice], grid, len(mixture))
+        pieces = [*runner.push(mixture), *runner.finish()]
+        estimates = np.concatenate([piece.estimates for piece in pieces], axis=-1)
+        tracks = [piece.logits for piece in pieces if piece.logits is not None]
+        logits = np.concatenate(tracks, axis=-1) if tracks else None
+    frame_s = network.backbone.stride / network.sample_rate
+    sounding = [] if logits is None else [one for one, channel in zip(logits[0], mixture, strict=True) if channel.any()]
+    return estimates[0], presence_in(sounding, frame_s, calibration)
 
 
 def run_together(
-    network: TargetSpeakerExtractor, device: str | torch.device, mixtures: np.ndarray, voices: Sequence[Voice]
-) -> tuple[np.ndarray, list[float | None]]:
+    network: TargetSpeakerExtractor,
+    device: str | torch.device,
+    mixtures: np.ndarray,
+    voices: Sequence[Voice],
+    calibration: Calibration = UNCALIBRATED,
+) -> tuple[np.ndarray, list[Presence | None]]:
     """The network on several recordings at a time.
 
     Args:
-        network, device: as `run_channels`.
+        network, device, calibration: as `run_channels`.
         mixtures: `[recordings, samples]`.
         voices: one a recording.
 
@@ -69,13 +81,10 @@ def run_together(
     estimates, logits = output.waveforms[0].float().cpu().numpy(), output.presence_logits
     sounding = mixtures.any(axis=1)
     estimates[~sounding] = 0.0
+    if logits is None:
+        return estimates, [None] * len(mixtures)
+    frame_s, tracks = network.backbone.stride / network.sample_rate, logits.float().cpu().numpy()
     return estimates, [
-        presence_of(network, logits[i]) if logits is not None and sounding[i] else None for i in range(len(mixtures))
+        presence_in([track], frame_s, calibration) if there else None
+        for track, there in zip(tracks, sounding, strict=True)
     ]
-
-
-def presence_of(network: TargetSpeakerExtractor, logits: torch.Tensor) -> float:
-    """Mean probability of the `PRESENCE_S` of frames (`[frames]` logits) that are surest of the voice."""
-    frames = max(1, round(PRESENCE_S * network.sample_rate / network.backbone.stride))
-    surest = logits.float().sigmoid().sort(descending=True).values[:frames]
-    return float(surest.mean())

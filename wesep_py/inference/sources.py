@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from wesep_py import audio
+from wesep_py.audio.streams import Stretch, read_stretch
 from wesep_py.errors import AudioError, InputError
 
 if TYPE_CHECKING:
     import torch
 
-    Source: TypeAlias = "str | PathLike[str] | tuple[np.ndarray | torch.Tensor, int]"
+    Source: TypeAlias = "str | PathLike[str] | tuple[np.ndarray | torch.Tensor, int] | Recording"
 else:
     Source: TypeAlias = Any
 
@@ -42,6 +43,13 @@ class Recording:
     mono_array: bool = False
     file_format: str | None = None
     subtype: str | None = None
+    _at_rates: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+
+    def at_rate(self, sample_rate: int) -> np.ndarray:
+        """The waveform resampled to another rate in Hz; computed once."""
+        if sample_rate not in self._at_rates:
+            self._at_rates[sample_rate] = audio.resample(self.waveform, self.sample_rate, sample_rate)
+        return self._at_rates[sample_rate]
 
     @property
     def num_samples(self) -> int:
@@ -68,11 +76,35 @@ def read_source(source: Source) -> Recording:
     >>> read_source((np.zeros(8, dtype=np.float32), 16000)).waveform.shape
     (1, 8)
     """
+    if isinstance(source, Recording):
+        return source
     if isinstance(source, (str, PathLike)):
         return _read_file(Path(fspath(source)))
     if isinstance(source, (tuple, list)) and len(source) == 2:
         return _check_array(*source)
     raise InputError(f"a source is {type(source).__name__}; a path or a pair (waveform, sample_rate) is needed")
+
+
+def read_enrollment(source: Source) -> Recording:
+    """As `read_source`, of which a path may also name a stretch: `meeting.wav@12.3-17.8`.
+
+    Raises:
+        AudioError, InputError: as `read_source`; also a stretch that is not in the recording.
+    """
+    if isinstance(source, (str, PathLike)) and (stretch := stretch_of(source)) is not None:
+        about = audio.info(stretch.path)
+        waveform, sample_rate = read_stretch(stretch)
+        return Recording(waveform, sample_rate, fspath(source), file_format=about.format, subtype=about.subtype)
+    return read_source(source)
+
+
+def stretch_of(path: str | PathLike[str]) -> Stretch | None:
+    """The stretch that a path names; `None` for a file, also one whose own name looks like a stretch's.
+
+    Raises:
+        InputError: a stretch that ends before it begins.
+    """
+    return None if Path(path).exists() else Stretch.parse(path)
 
 
 def audio_files(folder: str | PathLike[str]) -> list[Path]:

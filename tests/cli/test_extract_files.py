@@ -1,0 +1,194 @@
+"""`wesep extract` on long files, batches, absent voices: what is written, said, and returned."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from wesep_py import checkpoint
+from wesep_py.extractor import build_network
+from wesep_py.inference import Calibration
+from wesep_py.inference.presence import save_calibration
+
+
+@pytest.fixture(scope="module")
+def telling_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A very small model with a presence head."""
+    torch.manual_seed(0)
+    backbone = {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1}
+    network = build_network({"backbone": backbone, "cues": [{"name": "tf_map"}], "presence": {}})
+    return checkpoint.save(tmp_path_factory.mktemp("telling") / "model", network.config, network.state_dict())
+
+
+@pytest.fixture
+def says(telling_model: Path, tmp_path: Path):
+    """The model, made to say that everybody is present (`True`) or absent."""
+
+    def made(present: bool) -> Path:
+        model = shutil.copytree(telling_model, tmp_path / f"model_{present}")
+        save_calibration(model, Calibration(offset=50.0 if present else -50.0))
+        return model
+
+    return made
+
+
+@pytest.fixture
+def arguments(tiny_speech: Path) -> list:
+    return [tiny_speech / "bert" / "bert-0.wav", "--enroll", tiny_speech / "anna" / "anna-1.wav", "--device", "cpu"]
+
+
+def test_an_absent_voice_is_silence_and_status_3(wesep, says, arguments, tmp_path):
+    out, rest = tmp_path / "o.wav", tmp_path / "r.wav"
+    ran = wesep("extract", *arguments, "-o", out, "--residual", rest, "--model", says(False), "--json")
+    assert ran.status == 3 and "silence was written; --force" in ran.err
+    (result,) = json.loads(ran.out)
+    assert result["absent"] and result["silenced"] and result["presence"] < 0.01 and result["threshold"] == 0.5
+    assert not soundfile.read(out)[0].any()
+    np.testing.assert_array_equal(soundfile.read(rest)[0], soundfile.read(arguments[0])[0])
+    forced = wesep("extract", *arguments, "-o", out, "--model", tmp_path / "model_False", "--force", "--overwrite")
+    assert forced.status == 0 and "written as asked" in forced.err and soundfile.read(out)[0].any()
+
+
+def test_a_present_voice_is_told_and_a_model_without_the_head_says_nothing(
+    wesep, says, tiny_model, arguments, tmp_path
+):
+    ran = wesep("extract", *arguments, "-o", tmp_path / "o.wav", "--model", says(True))
+    assert ran.status == 0 and "anna-1 speaks in it with probability 1.00" in ran.err
+    assert ran.out.strip() == str(tmp_path / "o.wav")
+    ran = wesep("extract", *arguments, "-o", tmp_path / "p.wav", "--model", tiny_model)
+    assert ran.status == 0 and "probability" not in ran.err
+
+
+def test_residual_and_timeline_of_several_voices(wesep, tiny_model, tiny_speech, tmp_path):
+    mixture = tiny_speech / "carl" / "carl-0.wav"
+    enrollments = ["--enroll", f"anna={tiny_speech}/anna/anna-1.wav", "--enroll", f"bert={mixture}@0.5-1.75"]
+    places = ["-o", tmp_path / "out", "--residual", tmp_path / "out", "--timeline", tmp_path / "when.rttm"]
+    ran = wesep("extract", mixture, *enrollments, *places, "--model", tiny_model, "--device", "cpu")
+    assert ran.status == 0, ran.err
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["carl-0_anna.wav", "carl-0_anna_rest.wav", "carl-0_bert.wav", "carl-0_bert_rest.wav"]
+    whole = soundfile.read(mixture)[0]
+    for name in ("anna", "bert"):
+        parts = [soundfile.read(tmp_path / "out" / f"carl-0_{name}{end}.wav")[0] for end in ("", "_rest")]
+        np.testing.assert_array_equal(sum(parts), whole)
+    for line in (tmp_path / "when.rttm").read_text().splitlines():
+        assert line.split()[:3] == ["SPEAKER", "carl-0", "1"] and line.split()[7] in ("anna", "bert")
+    clash = ["--residual", tmp_path / "r.flac", "-o", tmp_path / "o.wav", "--model", tiny_model]
+    assert "the same suffix" in wesep("extract", mixture, "--enroll", mixture, *clash).message
+    several = ["--timeline", tmp_path / "t.txt", "-o", tmp_path / "o.wav", "--model", tiny_model]
+    assert ".rttm or .json" in wesep("extract", mixture, "--enroll", mixture, *several).message
+
+
+def test_a_stretch_enrolls(wesep, tiny_model, tiny_speech, tmp_path):
+    recording = tiny_speech / "anna" / "anna-2.wav"
+    samples, rate = soundfile.read(recording)
+    soundfile.write(tmp_path / "part.wav", samples[8000:32000], rate, subtype="PCM_16")
+    common = ["--model", tiny_model, "--device", "cpu"]
+    mixture = tiny_speech / "bert" / "bert-0.wav"
+    for name, enrollment in {"a": f"{recording}@0.5-2", "b": tmp_path / "part.wav"}.items():
+        assert wesep("extract", mixture, "--enroll", enrollment, "-o", tmp_path / f"{name}.wav", *common).status == 0
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+    ran = wesep("enroll", f"{recording}@0:00.5-0:02.5", "-o", tmp_path / "anna.voice", *common)
+    assert ran.status == 0 and "2.0 s of 1 recording" in ran.out
+    assert "1 to 99 s were asked for" in wesep("enroll", f"{recording}@1-99", *common).message
+    ran = wesep("extract", mixture, "--enroll", f"{recording}@0.5-2", *common)
+    assert Path(ran.out.strip()).name == "bert-0_anna-2.wav"
+    Path(ran.out.strip()).unlink()
+
+
+def test_patterns_and_processes(wesep, tiny_model, tiny_speech, tmp_path):
+    common = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", tiny_model, "--device", "cpu"]
+    (tmp_path / "in").mkdir()
+    for index in range(3):
+        shutil.copy(tiny_speech / "bert" / f"bert-{index}.wav", tmp_path / "in")
+    (tmp_path / "in" / "bert-1.wav").write_bytes(b"text")
+    pattern = f"{tmp_path}/i?/*.wav"
+    ran = wesep("extract", pattern, *common, "-o", tmp_path / "out", "--jobs", "2", "--threads", "1")
+    assert ran.status == 1 and "1 of 3 extractions failed" in ran.err
+    assert [Path(line).name for line in ran.out.split()] == ["bert-0.wav", "bert-2.wav"]
+    assert any(line.startswith("failed: ") and "bert-1.wav" in line for line in ran.err.splitlines())
+    wesep("extract", tmp_path / "in" / "bert-2.wav", *common, "-o", tmp_path / "alone.wav")
+    assert (tmp_path / "alone.wav").read_bytes() == (tmp_path / "out" / "bert-2.wav").read_bytes()
+    assert "no recording is called like this" in wesep("extract", f"{tmp_path}/*.flac", *common).message
+
+
+def test_a_csv_of_jobs(wesep, tiny_model, tiny_speech, tmp_path):
+    for name in ("anna/anna-0.wav", "anna/anna-1.wav", "bert/bert-0.wav", "carl/carl-0.wav"):
+        shutil.copy(tiny_speech / name, tmp_path)
+    lines = ["carl-0.wav,anna-0.wav; anna-1.wav,anna,", "bert-0.wav,missing.wav,,", "carl-0.wav,bert-0.wav,,b.flac"]
+    (tmp_path / "jobs.csv").write_text("\n".join(["mixture,enroll,name,output", *lines]) + "\n")
+    common = ["--model", tiny_model, "--device", "cpu"]
+    ran = wesep("extract", "--batch", tmp_path / "jobs.csv", *common)
+    assert ran.status == 1 and "1 of 3 extractions failed" in ran.err and "missing.wav: no such file" in ran.err
+    assert [Path(line).name for line in ran.out.split()] == ["carl-0_anna.wav", "b.flac"]
+    assert "leave out MIXTURE" in wesep("extract", tmp_path, "--batch", tmp_path / "jobs.csv", *common).message
+    for text, message in {
+        "mixture,voice\na,b\n": "did you mean|has a column 'voice'",
+        "mixture\na\n": "no column 'enroll'",
+        "mixture,enroll\n": "holds no lines",
+        "mixture,enroll\na.wav,\n": "line 2 names no enroll",
+        "mixture,enroll,output\nm.wav,anna-0.wav,o.wav\nn.wav,anna-0.wav,o.wav\n": "would be written there",
+    }.items():
+        (tmp_path / "bad.csv").write_text(text)
+        ran = wesep("extract", "--batch", tmp_path / "bad.csv", *common)
+        assert ran.status == 2 and any(part in ran.message for part in message.split("|")), ran.err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+def test_a_killed_extraction_goes_on(wesep, tiny_model, tiny_speech, tmp_path):
+    voice, rate = soundfile.read(tiny_speech / "bert" / "bert-3.wav")
+    soundfile.write(tmp_path / "long.wav", np.tile(voice, 14), rate, subtype="PCM_16")
+    enroll = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", tiny_model, "--device", "cpu"]
+    arguments = ["extract", tmp_path / "long.wav", *enroll, "--block", "2", "--threads", "1"]
+    command = [sys.executable, "-m", "wesep_py.cli.main", *map(str, arguments), "-o", str(tmp_path / "out.wav")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    partial, deadline = tmp_path / ".out.wav.partial", time.monotonic() + 120
+    try:
+        while process.poll() is None and time.monotonic() < deadline:
+            if partial.exists() and partial.stat().st_size > 300_000:
+                break
+            time.sleep(0.002)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert partial.exists() and not (tmp_path / "out.wav").exists()
+    before = partial.stat().st_size
+    ran = wesep(*arguments, "-o", tmp_path / "out.wav", "-v")
+    assert ran.status == 0, ran.err
+    assert wesep(*arguments, "-o", tmp_path / "whole.wav").status == 0
+    assert (tmp_path / "out.wav").read_bytes() == (tmp_path / "whole.wav").read_bytes()
+    assert before > 0 and not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_ctrl_c_in_a_long_extraction_says_how_to_go_on(wesep, tiny_model, tiny_speech, tmp_path, monkeypatch):
+    from wesep_py.inference.partial import Partial
+
+    voice, rate = soundfile.read(tiny_speech / "bert" / "bert-3.wav")
+    soundfile.write(tmp_path / "long.wav", np.tile(voice, 4), rate)
+    append, calls = Partial.append, []
+
+    def interrupted(self, record, state=None):
+        append(self, record, state)
+        calls.append(record)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Partial, "append", interrupted)
+    enroll = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", tiny_model, "--device", "cpu"]
+    arguments = ["extract", tmp_path / "long.wav", *enroll, "--block", "2", "-o", tmp_path / "out.wav"]
+    ran = wesep(*arguments)
+    assert ran.status == 130 and "is kept); 0 of 1 results" in ran.message and "the same command goes on" in ran.message
+    ran = wesep(*arguments)
+    assert ran.status == 0 and 3 < len(calls) < 14
+    assert soundfile.info(tmp_path / "out.wav").frames == 4 * len(voice)

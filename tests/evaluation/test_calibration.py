@@ -1,0 +1,138 @@
+"""Platt scaling, calibration error, thresholds, and the way into a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+import wesep_py
+from wesep_py import checkpoint
+from wesep_py.errors import CheckpointError, InputError
+from wesep_py.evaluation.calibration import calibrate, fit_platt, reliability, scores_of, threshold_for
+from wesep_py.inference.presence import Calibration, pooled, save_calibration, sigmoid
+
+
+def drawn(scale: float, offset: float, count: int = 20000) -> tuple[np.ndarray, np.ndarray]:
+    """Scores, and labels that are true with the probability sigmoid(scale · score + offset)."""
+    rng = np.random.default_rng(0)
+    scores = 3 * rng.standard_normal(count)
+    return scores, rng.uniform(size=count) < sigmoid(scale * scores + offset)
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (0.3, -1.0), (2.5, 4.0)])
+def test_the_parameters_that_made_the_labels_are_found(scale: float, offset: float):
+    found = fit_platt(*drawn(scale, offset))
+    np.testing.assert_allclose(found, (scale, offset), rtol=0.08, atol=0.08)
+
+
+def test_newton_ends_where_gradient_descent_does():
+    scores, labels = drawn(0.7, 0.4, 300)
+    positive, negative = labels.sum(), (~labels).sum()
+    targets = torch.tensor(np.where(labels, (positive + 1) / (positive + 2), 1 / (negative + 2)))
+    parameters = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([parameters], max_iter=200, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimiser.zero_grad()
+        loss = binary_cross_entropy_with_logits(parameters[0] * torch.tensor(scores) + parameters[1], targets)
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    np.testing.assert_allclose(fit_platt(scores, labels), parameters.detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_scores_that_tell_all_apart_have_a_finite_solution():
+    scale, offset = fit_platt([-1e3, -2e3, 1e3, 2e3], [0, 0, 1, 1])
+    assert np.isfinite([scale, offset]).all() and scale > 0
+    shifted = fit_platt([9e5 - 1, 9e5 - 2, 9e5 + 1, 9e5 + 2], [0, 0, 1, 1])
+    assert sigmoid(shifted[0] * 9e5 + shifted[1]) == pytest.approx(0.5, abs=1e-3)
+
+
+def test_equal_priors_do_not_depend_on_the_counts():
+    scores, labels = drawn(1.0, 0.0)
+    many = np.concatenate([scores, *[scores[~labels]] * 4]), np.concatenate([labels, *[labels[~labels]] * 4])
+    np.testing.assert_allclose(fit_platt(*many, equal_priors=True), fit_platt(scores, labels, True), atol=0.01)
+    assert fit_platt(*many)[1] < fit_platt(scores, labels)[1] - 1
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "message"),
+    [
+        ([1.0, 2.0], [1, 1], "with and without"),
+        ([1.0, np.inf], [1, 0], "not finite"),
+        ([1.0], [1, 0], "one of each a trial"),
+        ([1.0, 2.0, 3.0, 4.0], [1, 1, 0, 0], "do not rise with presence"),
+    ],
+)
+def test_trials_that_cannot_be_fitted(scores, labels, message):
+    with pytest.raises(InputError, match=message):
+        fit_platt(scores, labels)
+
+
+def test_the_error_of_a_calibrated_score_is_small_and_of_a_bold_one_is_not():
+    scores, labels = drawn(0.5, -1.0)
+    good = reliability(sigmoid(0.5 * scores - 1.0), labels)
+    bold = reliability(sigmoid(3.0 * scores - 1.0), labels)
+    assert good.ece < 0.015 and bold.ece > 0.1 and bold.brier > good.brier
+    assert sum(one.count for one in good.bins) == len(scores)
+    assert all(abs(one.mean - one.present) < 0.05 for one in good.bins)
+
+
+def test_reliability_by_hand():
+    found = reliability([0.05, 0.05, 0.95, 0.95, 1.0], [0, 1, 1, 1, 0], threshold=0.95)
+    assert (found.present, found.absent) == (3, 2)
+    assert found.lost == pytest.approx(1 / 3) and found.false_alarms == pytest.approx(1 / 2)
+    assert found.ece == pytest.approx(2 / 5 * 0.45 + 3 / 5 * abs(2.9 / 3 - 2 / 3))
+    assert (found.bins[-1].count, found.bins[5].mean) == (3, None)
+    assert "false alarms 50.0 % of 2" in found.table() and len(found.table().splitlines()) == 12
+
+
+def test_the_threshold_loses_no_more_than_allowed():
+    scores, labels = drawn(1.0, 0.0, 2000)
+    p = sigmoid(scores)
+    for share in (0.0, 0.02, 0.1):
+        found = reliability(p, labels, threshold_for(p, labels, share))
+        assert found.lost <= share
+        higher = reliability(p, labels, np.nextafter(threshold_for(p, labels, share), 1) + 0.01)
+        assert higher.lost > share
+
+
+def test_a_checkpoint_takes_its_calibration_and_keeps_its_hash(tiny_model: Path, tmp_path: Path):
+    import shutil
+
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    before = checkpoint.load(model).hash
+    assert wesep_py.load(model, "cpu").calibration == Calibration()
+    calibration, found = calibrate(*drawn(0.5, -1.0, 500))
+    save_calibration(model, calibration, {"fitted_on": ["dev"], "there": found.as_dict()})
+    again = wesep_py.load(model, "cpu")
+    assert again.calibration == calibration and again.model_hash == before
+    assert checkpoint.load(model).provenance["presence"]["fitted_on"] == ["dev"]
+    provenance = json.loads((model / "provenance.json").read_text())
+    provenance["presence"]["scale"] = -1
+    (model / "provenance.json").write_text(json.dumps(provenance))
+    with pytest.raises(CheckpointError, match=r"scale: is -1; above 0"):
+        wesep_py.load(model, "cpu")
+
+
+def test_scores_from_results(tmp_path: Path):
+    lines = [{"outcome": "scored", "presence": 0.9}, {"outcome": "absent", "presence": 0.2}, {"outcome": "failed"}]
+    (tmp_path / "per_trial.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    scores, labels = scores_of([tmp_path], Calibration(scale=2.0, offset=1.0))
+    np.testing.assert_allclose(scores, [(np.log(9) - 1) / 2, (np.log(0.25) - 1) / 2])
+    assert labels.tolist() == [True, False]
+    (tmp_path / "per_trial.jsonl").write_text(json.dumps({"outcome": "scored", "presence": None}))
+    with pytest.raises(InputError, match="presence head"):
+        scores_of([tmp_path])
+
+
+def test_pooling_does_not_saturate():
+    assert pooled([500.0] * 60, 0.01) == pytest.approx(500.0)
+    assert pooled([-500.0] * 60, 0.01) == pytest.approx(-500.0)
+    assert pooled([-500.0] * 1000 + [3.0] * 50, 0.01) == pytest.approx(3.0)

@@ -1,0 +1,88 @@
+"""A CSV of extractions: a recording, whose voice, and where to, on each line."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+from wesep_py.cli.targets import Job, Target, enrollment_files, make_folder, output_path, require_alone, with_rests
+from wesep_py.errors import InputError, WesepError, nearest
+
+COLUMNS = ("mixture", "enroll", "name", "output")
+NEEDED = ("mixture", "enroll")
+
+
+def read_jobs(
+    path: Path, output: Path | None = None, residual: Path | None = None
+) -> tuple[list[Job], list[tuple[Job, Exception]]]:
+    """The jobs in a CSV with the columns `mixture, enroll[, name][, output]`.
+
+    Paths are relative to the CSV. Several recordings of one voice stand in `enroll` with `;` between them. A line
+    without `output` goes where `targets.plan` says.
+
+    Args:
+        path: the CSV.
+        output: folder for the lines without an output of their own; beside the recording if `None`.
+        residual: folder for the rests.
+
+    Returns:
+        The jobs, lines of one recording together; and those whose enrollment is not there, with the reason.
+
+    Raises:
+        InputError: no such file, no lines, columns that are missing or unknown, two lines with one output.
+    """
+    rows = _rows(path)
+    if output is not None and not output.is_dir():
+        make_folder(output)
+    jobs: list[Job] = []
+    bad: list[tuple[Job, Exception]] = []
+    targets: dict[tuple[str, str], Target] = {}
+    for row in rows:
+        files = [path.parent / name.strip() for name in row["enroll"].split(";") if name.strip()]
+        name = row.get("name") or files[0].stem
+        target = targets.get((row["enroll"], name))
+        problem: Exception | None = None
+        if target is None:
+            target = targets[row["enroll"], name] = Target(name, bool(row.get("name")))
+            try:
+                target.files = [found for file in files for found in enrollment_files(file)]
+                require_alone(target)
+            except WesepError as error:
+                target.files, problem = [], error
+        mixture = path.parent / row["mixture"]
+        where = path.parent / row["output"] if row.get("output") else output_path(mixture, target, output)
+        job = Job(mixture, target, where)
+        if target.files:
+            jobs.append(job)
+        else:
+            bad.append((job, problem or InputError(f"{row['enroll']}: is no enrollment (told above)")))
+    order = {mixture: i for i, mixture in enumerate(dict.fromkeys(job.mixture for job in jobs))}
+    jobs.sort(key=lambda job: order[job.mixture])
+    if residual is not None and not residual.is_dir():
+        make_folder(residual)
+    return with_rests(jobs, residual), bad
+
+
+def _rows(path: Path) -> list[Mapping[str, str]]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a CSV with the columns {', '.join(COLUMNS)}")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            columns = list(reader.fieldnames or [])
+            rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: is no CSV ({error})") from error
+    for column in columns:
+        if column not in COLUMNS:
+            raise InputError(f"{path}: has a column {column!r}; {nearest(column, COLUMNS)}")
+    for column in NEEDED:
+        if column not in columns:
+            raise InputError(f"{path}: has no column {column!r}; {', '.join(NEEDED)} are needed")
+    for number, row in enumerate(rows, start=2):
+        if not row["mixture"] or not (row["enroll"] or "").strip(" ;"):
+            raise InputError(f"{path}: line {number} names no {'enroll' if row['mixture'] else 'mixture'}")
+    if not rows:
+        raise InputError(f"{path}: holds no lines; a recording and an enrollment a line are needed")
+    return rows

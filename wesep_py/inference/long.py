@@ -1,0 +1,315 @@
+"""A recording of any length from file to file: read, extracted, joined and written block by block."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wesep_py import audio
+from wesep_py.audio.streams import resample_blocks
+from wesep_py.errors import AudioError, WesepError
+from wesep_py.inference.blocks import Blocks
+from wesep_py.inference.blockwise import Overlapping, Piece
+from wesep_py.inference.carried import Carried, carries_state
+from wesep_py.inference.identity import file_ends, voice_hash
+from wesep_py.inference.partial import Partial, Record
+from wesep_py.inference.presence import Presence, presence_in
+from wesep_py.inference.rest import UNBOUNDED, split
+from wesep_py.inference.result import subtype_for
+from wesep_py.inference.timeline import frame_energies
+
+if TYPE_CHECKING:
+    from wesep_py.inference.extractor import Extractor
+    from wesep_py.inference.voice import Voice
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[float, float], None]
+"""Called with the seconds of the recording that are done, and that this run did itself."""
+
+_READ_S = 4.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A voice, and where to.
+
+    Attributes:
+        name: of the target, for messages and timelines.
+        voice: from `Extractor.enroll`.
+        output: the file to write.
+        rest: the file for the rest of the mixture; `None` for none.
+    """
+
+    name: str
+    voice: Voice
+    output: Path
+    rest: Path | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of a voice when all blocks are done, before anything is written.
+
+    Attributes:
+        gain: that brings the estimate to the level in the mixture.
+        presence: what the presence head says; `None` without one.
+        energies: `[frames]`, mean squares of the estimate at that level.
+        mixture_energies: `[frames]` of the mixture.
+        frame_s: seconds of such a frame.
+        breaks_s: where the voice of a block did not go on in the next, in seconds.
+    """
+
+    gain: float
+    presence: Presence | None
+    energies: NDArray[np.float32]
+    mixture_energies: NDArray[np.float32]
+    frame_s: float
+    breaks_s: tuple[float, ...]
+
+
+class LongExtraction:
+    """One recording, one or more voices, in one pass over the recording; a killed run goes on.
+
+    Args:
+        extractor: the model.
+        mixture: a file of any length.
+        wanted: one or more.
+        blocks: lengths.
+
+    Raises:
+        AudioError: the file is missing, damaged or no audio.
+        InputError: another process is at the same output.
+
+    >>> work = LongExtraction(extractor, "meeting.wav", [Wanted("alice", voice, Path("a.wav"))])    # doctest: +SKIP
+    >>> (alice,) = work.run()                                                                       # doctest: +SKIP
+    >>> work.write([alice.gain])                                                                    # doctest: +SKIP
+    """
+
+    def __init__(
+        self, extractor: Extractor, mixture: str | Path, wanted: Sequence[Wanted], blocks: Blocks | None = None
+    ) -> None:
+        self.extractor, self.mixture, self.wanted = extractor, Path(mixture), list(wanted)
+        self.blocks = blocks or Blocks()
+        self.about = audio.info(self.mixture)
+        network = extractor.network
+        self.grid = self.blocks.grid(extractor.sample_rate, network.backbone.stride)
+        self.carried = carries_state(network)
+        self.partial = Partial(self.wanted[0].output, self._identity())
+        if self.partial.discarded:
+            log.warning(
+                "%s: what was done of it differs in %s; begun anew",
+                self.mixture,
+                ", ".join(self.partial.discarded),
+            )
+
+    def run(self, progress: Progress = lambda done_s, own_s: None) -> list[Measured]:
+        """Extract all blocks that are not done yet; what is known of each voice then.
+
+        Raises:
+            AudioError: the recording is damaged; nothing is kept of it.
+            WesepError: the network returned samples that are not finite, or the disk is full.
+        """
+        try:
+            self._extract(progress)
+            return self._measure()
+        except AudioError:
+            self.partial.restart()
+            self.close()
+            raise
+
+    def write(self, gains: Sequence[float], overwrite: bool = False) -> None:
+        """Write every voice times its gain (0 for silence), and its rest; then forget the blocks.
+
+        The files appear, whole, when all of them are written.
+
+        Raises:
+            OutputExistsError, InputError, WesepError: as `audio.AudioWriter`.
+        """
+        about, gains = self.about, list(gains)
+        with ExitStack() as stack:
+            writers, rests, altered = [], [], [0] * len(gains)
+            for i, one in enumerate(self.wanted):
+                writers.append(self._writer(one.output, overwrite))
+                rests.append(None if one.rest is None else self._writer(one.rest, overwrite))
+                gains[i] = self._within_full_scale(i, gains[i], writers[i])
+            for writer in (*writers, *rests):
+                if writer is not None:
+                    stack.enter_context(writer)
+            voices = [_Taker(self._at_file_rate(i, gain), about.num_channels) for i, gain in enumerate(gains)]
+            for block in audio.read_blocks(self.mixture, round(_READ_S * about.sample_rate)):
+                for i, (voice, writer, rest) in enumerate(zip(voices, writers, rests, strict=True)):
+                    part = voice.take(block.shape[1])
+                    if rest is not None:
+                        part, other, count = split(block, part, writer.subtype)
+                        rest.write(other)
+                        altered[i] += count
+                    writer.write(part)
+        for one, count in zip(self.wanted, altered, strict=True):
+            if count:
+                log.warning("%s: %d samples gave way to keep the rest within full scale", one.output, count)
+        self.partial.remove()
+
+    def close(self) -> None:
+        """Leave the blocks to a later run."""
+        self.partial.close()
+
+    def _extract(self, progress: Progress) -> None:
+        extractor, about = self.extractor, self.about
+        kind = Carried if self.carried else Overlapping
+        runner: Any = kind(
+            extractor.network, extractor.device, [one.voice for one in self.wanted], self.grid, about.num_channels
+        )
+        done = self._resume(runner)
+        rate, total = (
+            extractor.sample_rate,
+            audio.resampled_length(about.num_samples, about.sample_rate, extractor.sample_rate),
+        )
+        if done >= total:
+            return
+        own = 0
+        progress(done / rate, 0.0)
+
+        def keep(pieces: Iterator[Piece]) -> None:
+            nonlocal done, own
+            for piece in pieces:
+                if not np.isfinite(piece.estimates).all():
+                    raise WesepError(f"{self.mixture}: {extractor.name} returned samples that are not finite (NaN)")
+                self.partial.append(self._record(piece), runner.state())
+                done, own = done + piece.mixture.shape[1], own + piece.mixture.shape[1]
+                progress(done / rate, own / rate)
+
+        blocks = audio.read_blocks(self.mixture, round(_READ_S * about.sample_rate))
+        for block in resample_blocks(blocks, about.sample_rate, rate, about.num_channels):
+            keep(runner.push(block))
+        keep(runner.finish())
+
+    def _resume(self, runner: Any) -> int:
+        """Samples at the model's rate that an earlier run did."""
+        if not self.partial.count:
+            return 0
+        last = self.partial.last()
+        complete = bool(last["last"][0])
+        if self.carried and not complete:
+            state = self.partial.state()
+            if state is None:
+                self.partial.restart()
+                return 0
+            runner.resume(self.partial.count - 1, last["tail"], state)
+        elif not complete:
+            runner.resume(self.partial.count - 1, last["tail"])
+        done = sum(record["estimates"].shape[-1] for record in self.partial.records())
+        log.info("%s: %d blocks are done already", self.mixture, self.partial.count)
+        # An mp3's header may promise more than there is.
+        return max(done, 1 << 62) if complete else done
+
+    def _record(self, piece: Piece) -> Record:
+        estimates = piece.estimates.astype(np.float64)
+        sums = [[float((one * piece.mixture).sum()), float((one**2).sum())] for one in estimates]
+        energies = [frame_energies(one, self.grid.frame) for one in (piece.mixture, *piece.estimates)]
+        record: Record = {
+            "estimates": piece.estimates,
+            "tail": piece.tail,
+            "sums": np.array(sums),
+            "energies": np.stack(energies),
+            "broken": np.array(piece.broken, dtype=np.uint8),
+            "last": np.array([piece.last], dtype=np.uint8),
+        }
+        return record if piece.logits is None else record | {"logits": piece.logits}
+
+    def _measure(self) -> list[Measured]:
+        sums = np.zeros((len(self.wanted), 2))
+        energies, logits, breaks, size = [], [], [], 0
+        for record in self.partial.records():
+            sums += record["sums"]
+            energies.append(record["energies"])
+            if "logits" in record:
+                logits.append(record["logits"])
+            at_s = size / self.extractor.sample_rate
+            breaks += [(i, at_s) for i, broken in enumerate(record["broken"]) if broken]
+            size += record["estimates"].shape[-1]
+        frames = np.concatenate(energies, axis=1)
+        tracks = np.concatenate(logits, axis=-1) if logits else None
+        rate, stride = self.extractor.sample_rate, self.grid.stride
+        least = np.finfo(np.float32).tiny * size * self.about.num_channels
+        measured = []
+        for i, (product, energy) in enumerate(sums):
+            gain = float(product / energy) if energy > least else 0.0
+            presence = None
+            if tracks is not None:
+                presence = presence_in(list(tracks[i]), stride / rate, self.extractor.calibration)
+            measured.append(
+                Measured(
+                    gain,
+                    presence,
+                    np.float32(gain**2) * frames[1 + i],
+                    frames[0],
+                    self.grid.frame / rate,
+                    tuple(at_s for voice, at_s in breaks if voice == i),
+                )
+            )
+        return measured
+
+    def _at_file_rate(self, voice: int, gain: float) -> Iterator[NDArray[np.float32]]:
+        blocks = (record["estimates"][voice] * np.float32(gain) for record in self.partial.records())
+        rate = self.extractor.sample_rate
+        yield from resample_blocks(blocks, rate, self.about.sample_rate, self.about.num_channels)
+
+    def _within_full_scale(self, voice: int, gain: float, writer: audio.AudioWriter) -> float:
+        """The gain; where the format would clip, so much lower that it does not."""
+        if writer.subtype in UNBOUNDED or gain == 0.0:
+            return gain
+        peak = max(float(np.abs(block).max()) for block in self._at_file_rate(voice, gain))
+        if peak <= 1.0:
+            return gain
+        log.warning("%s: the voice peaks at %.2f; scaled down to full scale", writer.path, peak)
+        return gain / (peak * (1 + 1e-6))
+
+    def _writer(self, path: Path, overwrite: bool) -> audio.AudioWriter:
+        about = self.about
+        subtype = subtype_for(path, about.format, about.subtype)
+        return audio.AudioWriter(path, about.sample_rate, about.num_channels, subtype, overwrite)
+
+    def _identity(self) -> dict[str, Any]:
+        """What the blocks depend on."""
+        from wesep_py.checkpoint import versions
+
+        stat = self.mixture.stat()
+        found = versions()
+        return {
+            "recording": {
+                "path": str(self.mixture.resolve()),
+                "bytes": stat.st_size,
+                "modified_ns": stat.st_mtime_ns,
+                "ends": file_ends(self.mixture),
+            },
+            "model": self.extractor.model_hash,
+            "voices": [voice_hash(one.voice) for one in self.wanted],
+            "blocks": [self.grid.step, self.grid.overlap, self.grid.fade, self.grid.stride],
+            "versions": {name: found[name] for name in ("wesep-py", "torch", "soxr")},
+        }
+
+
+class _Taker:
+    """Blocks of one length out of blocks of another; zeros where they end early."""
+
+    def __init__(self, blocks: Iterator[NDArray[np.float32]], num_channels: int) -> None:
+        self._blocks, self._rest = blocks, np.zeros((num_channels, 0), np.float32)
+
+    def take(self, count: int) -> NDArray[np.float32]:
+        parts, size = [self._rest], self._rest.shape[1]
+        while size < count and (block := next(self._blocks, None)) is not None:
+            parts.append(block)
+            size += block.shape[1]
+        joined = np.concatenate(parts, axis=1)
+        if size < count:
+            joined = np.pad(joined, ((0, 0), (0, count - size)))
+        taken, self._rest = joined[:, :count], joined[:, count:]
+        return taken

@@ -1,0 +1,185 @@
+"""Whether the enrolled voice is in a recording, as a probability: pooled from frames, and calibrated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wesep_py.errors import CheckpointError, InputError
+from wesep_py.files import write_json
+
+PRESENCE_S = 0.5
+"""A voice is taken to be present if it speaks for this long anywhere in the recording."""
+PROVENANCE, KEY = "provenance.json", "presence"
+SILENT = -80.0
+"""The logit of a frame of digital silence: nobody speaks there."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What turns the scores of a presence head into probabilities, and from which one on a voice is present.
+
+    Kept in a checkpoint's `provenance.json` under `presence`, which is no part of the model's hash: a model that is
+    calibrated again keeps its voice prints.
+
+    Attributes:
+        scale, offset: of a recording's score: probability = sigmoid(scale · score + offset) (Platt, 1999).
+        threshold: the least probability at which the voice counts as present, 0 to 1.
+        frame_scale, frame_offset: the same for the logit of a frame.
+
+    Raises:
+        ValueError: a scale that is not positive, a threshold beyond 0 to 1, anything that is not finite.
+
+    >>> round(Calibration(scale=2.0, offset=-1.0).probability(0.5), 3)
+    0.5
+    """
+
+    scale: float = 1.0
+    offset: float = 0.0
+    threshold: float = 0.5
+    frame_scale: float = 1.0
+    frame_offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
+                raise ValueError(f"{name}: is {value!r}; a finite number is needed")
+        if min(self.scale, self.frame_scale) <= 0:
+            raise ValueError(f"scale: is {min(self.scale, self.frame_scale)}; above 0 is allowed")
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold: is {self.threshold}; 0 to 1 is allowed")
+
+    def probability(self, score: float) -> float:
+        """Of the voice being in a recording of that score."""
+        return float(sigmoid(self.scale * score + self.offset))
+
+    def track(self, logits: ArrayLike) -> NDArray[np.float64]:
+        """Of the voice speaking in each frame, from the frames' logits."""
+        return sigmoid(self.frame_scale * np.asarray(logits, dtype=np.float64) + self.frame_offset)
+
+
+UNCALIBRATED = Calibration()
+"""What holds for a checkpoint that says nothing: the head's own probabilities, and a threshold of 0.5."""
+
+
+@dataclass(frozen=True)
+class Presence:
+    """What a presence head says of a voice in a recording.
+
+    Attributes:
+        score: of the recording, before calibration (a logit).
+        logits: of each frame `[frames]`, before calibration.
+        frame_s: seconds from one frame to the next.
+        calibration: what makes probabilities of them.
+    """
+
+    score: float
+    logits: NDArray[np.float32]
+    frame_s: float
+    calibration: Calibration = UNCALIBRATED
+
+    @property
+    def probability(self) -> float:
+        """That the voice is in the recording, 0 to 1."""
+        return self.calibration.probability(self.score)
+
+    @property
+    def is_present(self) -> bool:
+        """Whether the probability reaches the threshold."""
+        return self.probability >= self.calibration.threshold
+
+    @property
+    def track(self) -> NDArray[np.float64]:
+        """Probability `[frames]` that the voice speaks."""
+        return self.calibration.track(self.logits)
+
+
+def presence_in(
+    logits: list[NDArray[np.float32]], frame_s: float, calibration: Calibration = UNCALIBRATED
+) -> Presence | None:
+    """The presence in the channel in which it is surest; `None` without any logits."""
+    if not logits:
+        return None
+    surest = max(logits, key=lambda one: pooled(one, frame_s))
+    return Presence(pooled(surest, frame_s), surest, frame_s, calibration)
+
+
+def pooled(logits: ArrayLike, frame_s: float) -> float:
+    """A recording's score: the logit of the mean probability of the `PRESENCE_S` of frames that are surest.
+
+    Computed from logarithms, so that it does not saturate where probabilities do.
+
+    Args:
+        logits: `[frames]`.
+        frame_s: seconds from one frame to the next.
+
+    >>> round(pooled([-9.0, 0.5, 0.5], frame_s=0.25), 3)
+    0.5
+    """
+    values = np.asarray(logits, dtype=np.float64)
+    count = min(len(values), max(1, round(PRESENCE_S / frame_s)))
+    surest = np.partition(values, len(values) - count)[len(values) - count :]
+    return float(_log_mean_sigmoid(surest) - _log_mean_sigmoid(-surest))
+
+
+def sigmoid(x: ArrayLike) -> Any:
+    """`1 / (1 + exp(-x))` in float64, without overflow."""
+    x = np.asarray(x, dtype=np.float64)
+    return np.exp(-np.logaddexp(0.0, -x))
+
+
+def calibration_of(provenance: Mapping[str, Any], where: str = "provenance") -> Calibration | None:
+    """The calibration in a checkpoint's provenance; `None` where it has none.
+
+    Raises:
+        CheckpointError: it is there and makes no sense.
+    """
+    given = provenance.get(KEY)
+    if given is None:
+        return None
+    names = {field.name for field in fields(Calibration)}
+    try:
+        return Calibration(**{name: value for name, value in given.items() if name in names})
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"{where}: its presence calibration is damaged ({error}); calibrate again") from error
+
+
+def save_calibration(folder: str | Path, calibration: Calibration, about: Mapping[str, Any] | None = None) -> Path:
+    """Write a calibration into a checkpoint, which keeps its hash.
+
+    Args:
+        folder: a checkpoint folder, or an experiment's (see `checkpoint.resolve`).
+        calibration: replaces one that is there.
+        about: how it was found: lists, counts, errors, … ; plain values.
+
+    Returns:
+        The file written.
+
+    Raises:
+        CheckpointError: no checkpoint is there.
+    """
+    from wesep_py import checkpoint
+
+    path = checkpoint.resolve(folder) / PROVENANCE
+    try:
+        provenance = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    clash = sorted({*(about or {})} & {field.name for field in fields(Calibration)})
+    if clash:
+        raise InputError(f"about: holds {clash[0]}, which the calibration itself says")
+    write_json(path, {**provenance, KEY: {**asdict(calibration), **(about or {})}})
+    return path
+
+
+def _log_mean_sigmoid(x: NDArray[np.float64]) -> float:
+    """`log(mean(sigmoid(x)))`."""
+    logs = -np.logaddexp(0.0, -x)
+    highest = float(logs.max())
+    return highest + float(np.log(np.mean(np.exp(logs - highest))))
