@@ -1,12 +1,16 @@
-"""`wesep demo`, with next to no training: the story is told to its end, and its files are what it says."""
+"""`wesep demo`, with a bundled model or next to no training: the story is told, and its files are what it says."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import soundfile
+
+from wesep_py import models
+from wesep_py.cli import demo
 
 pytest.importorskip("espeakng_loader")
 pytest.importorskip("matplotlib")
@@ -15,6 +19,13 @@ pytest.importorskip("matplotlib")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("demo") / "demo"
+
+
+@pytest.fixture(autouse=True)
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where bundled models lie: none yet."""
+    monkeypatch.setattr(models, "FOLDER", tmp_path / "models")
+    return models.FOLDER
 
 
 def test_the_demo_from_nothing(wesep, folder: Path):
@@ -54,3 +65,36 @@ def test_the_command_it_suggests_gives_what_it_wrote(wesep, folder: Path, tmp_pa
 def test_files_that_are_there_are_kept(wesep, folder: Path):
     ran = wesep("demo", "-o", folder)
     assert ran.status == 2 and "exists already" in ran.message
+
+
+def speak_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few sentences and mixtures, where what they sound like does not matter."""
+    monkeypatch.setattr(demo, "SENTENCES", demo.HELD_OUT_SENTENCES + 1)
+    monkeypatch.setattr(demo, "NUM_MIXTURES", 3)
+
+
+def test_a_bundled_model_is_used_and_nothing_trained(wesep, shelf, tiny_model: Path, tmp_path: Path, monkeypatch):
+    shutil.copytree(tiny_model, shelf / models.DEFAULT)
+    speak_little(monkeypatch)
+    ran = wesep("demo", "-o", tmp_path / "shown", "--device", "cpu")
+    assert ran.status == 0, ran.err
+    assert [line[:3] for line in ran.err.splitlines()] == ["1/3", "2/3", "3/3"]
+    assert not (tmp_path / "shown" / "model").exists()
+    assert f"The model is {models.DEFAULT}," in ran.out
+    line = next(line for line in ran.out.splitlines() if line.strip().startswith("wesep extract"))
+    assert "--model" not in line
+    arguments = [*line.split()[1:-1], str(tmp_path / "out.wav"), "--device", "cpu"]
+    assert wesep(*arguments).status == 0
+    expected, got = (soundfile.read(path)[0] for path in (tmp_path / "shown" / "extracted.wav", tmp_path / "out.wav"))
+    assert got == pytest.approx(expected, abs=1e-5)
+
+
+def test_training_can_be_asked_for(wesep, shelf: Path, tiny_model: Path, tmp_path: Path, monkeypatch):
+    shutil.copytree(tiny_model, shelf / models.DEFAULT)
+    speak_little(monkeypatch)
+    monkeypatch.setattr(demo, "_train", lambda experiment, *rest: shutil.copytree(tiny_model, experiment))
+    ran = wesep("demo", "-o", tmp_path / "shown", "--train", "--device", "cpu", "--json")
+    assert ran.status == 0, ran.err
+    assert json.loads(ran.out)["model"] == str(tmp_path / "shown" / "model")
+    ran = wesep("demo", "-o", tmp_path / "other", "--train", "--model", models.DEFAULT)
+    assert ran.status == 2 and "--train" in ran.message

@@ -1,17 +1,27 @@
-"""`wesep demo`: the main job shown from nothing: speak, train, mix, extract, score, draw."""
+"""`wesep demo`: the main job shown from nothing: speak, (train,) mix, extract, score, draw."""
 
 from __future__ import annotations
 
 import json
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wesep_py.cli.common import DeviceOption, JsonOption, OverwriteOption, ThreadsOption, progress_bar, set_threads
+from wesep_py.cli.common import (
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    OverwriteOption,
+    ThreadsOption,
+    progress_bar,
+    set_threads,
+)
+from wesep_py.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,9 +64,10 @@ class Trial:
 
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")] = Path("demo"),
-    model: Annotated[
-        Path | None, typer.Option("--model", help="Use this model instead of training one.", show_default=False)
-    ] = None,
+    model: ModelOption = None,
+    train: Annotated[
+        bool, typer.Option("--train", help="Train a very small model on the spot, and use that.", show_default=False)
+    ] = False,
     minutes: Annotated[float, typer.Option("--minutes", help="Longest time to train.", min=0.01)] = 3.25,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -67,53 +78,65 @@ def demo(
 
     Example: wesep demo -o demo
 
-    No model is bundled yet, so the demo first trains a very small one on the
-    synthetic voices, in a few minutes. That model knows these voices only.
+    The model is the bundled one (see `wesep models`), or that of --model.
 
-    The same command again, with --overwrite, finds the model trained.
+    With --train, or where no model is bundled, a very small one is first
+    trained on the synthetic voices, in a few minutes. It knows these voices
+    only. The same command again, with --overwrite, finds it trained.
     """
     from wesep_py.corpus import FileReader
     from wesep_py.files import check_writable
     from wesep_py.inference import load
+    from wesep_py.models import DEFAULT, bundled
     from wesep_py.simulation import Simulator
 
+    if train and model is not None:
+        raise InputError("--train makes a model and --model names one; give one of the two")
+    trained = train or (model is None and DEFAULT not in bundled())
     started = time.monotonic()
     files = {part: output / f"{part}.wav" for part in PARTS} | {"picture": output / "picture.png"}
     output.mkdir(parents=True, exist_ok=True)
     for file in files.values():
         check_writable(file, overwrite)
     set_threads(threads)
-    training, held_out = _speak(output / "voices")
-    if model is None:
-        model = output / "model"
-        _train(model, output / "voices", minutes, device, threads)
-    extractor = load(model, device)
+    steps = _steps(4 if trained else 3)
+    extractor = None if trained else load(model, device)
+    held_out = _speak(output / "voices", steps)
+    if extractor is None:
+        _train(output / "model", output / "voices", minutes, device, threads, steps)
+        extractor = load(output / "model", device)
     mixing = replace(_simulation(), duration_s=MIXTURE_S)
     simulator = Simulator(mixing, held_out, [], FileReader(extractor.sample_rate), seed=1)
-    trials = _extract_all(extractor, simulator)
+    trials = _extract_all(extractor, simulator, steps)
     shown = sorted(trials, key=lambda trial: trial.improvement_db)[len(trials) // 2]
     mean_db = sum(trial.improvement_db for trial in trials) / len(trials)
-    _write(shown, extractor, files)
+    _write(shown, extractor, files, steps)
     report = {
         "mean_si_sdri_db": round(mean_db, 2),
         "num_mixtures": len(trials),
         "shown_si_sdr_before_db": round(shown.before_db, 2),
         "shown_si_sdr_after_db": round(shown.after_db, 2),
-        "model": str(model),
+        "model": extractor.name,
         "seconds": round(time.monotonic() - started, 1),
         **{name: str(file) for name, file in files.items()},
     }
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:
-        _tell(report, len({utterance.speaker_id for utterance in training}))
+        _tell(report, trained, is_default=model is None and not trained)
 
 
-def _speak(folder: Path) -> tuple[list[Utterance], list[Utterance]]:
-    """The synthetic voices: sentences for training (also written as `train.jsonl`), and sentences held out."""
+def _steps(total: int) -> Callable[[str], None]:
+    """Says what is done next, on stderr, numbered."""
+    numbers = iter(range(1, total + 1))
+    return lambda text: typer.echo(f"{next(numbers)}/{total}  {text}", err=True)
+
+
+def _speak(folder: Path, say: Callable[[str], None]) -> list[Utterance]:
+    """The synthetic voices: writes sentences for training (`train.jsonl`), and returns sentences held out."""
     from wesep_py.corpus import make_toy_corpus, write_manifest
 
-    typer.echo(f"1/4  {NUM_SPEAKERS} synthetic voices speak {SENTENCES} sentences each (espeak-ng)", err=True)
+    say(f"{NUM_SPEAKERS} synthetic voices speak {SENTENCES} sentences each (espeak-ng)")
     with progress_bar("voices") as bar:
         task = bar.add_task("speaking", total=NUM_SPEAKERS)
         utterances = make_toy_corpus(
@@ -129,14 +152,16 @@ def _speak(folder: Path) -> tuple[list[Utterance], list[Utterance]]:
         is_held_out = index % SENTENCES >= SENTENCES - HELD_OUT_SENTENCES
         (held_out if is_held_out else training).append(utterance)
     write_manifest(training, folder / "train.jsonl", overwrite=True)
-    return training, held_out
+    return held_out
 
 
-def _train(experiment: Path, voices: Path, minutes: float, device: str, threads: int | None) -> None:
+def _train(
+    experiment: Path, voices: Path, minutes: float, device: str, threads: int | None, say: Callable[[str], None]
+) -> None:
     from wesep_py.config import conf_folder
     from wesep_py.training import train
 
-    typer.echo(f"2/4  a very small model is trained on them, for at most {minutes:g} minutes", err=True)
+    say(f"a very small model is trained on them, for at most {minutes:g} minutes")
     overrides = [f"experiment={experiment}", f"data.root={voices}", f"train.max_minutes={minutes}"]
     if device in ("cpu", "cuda"):
         overrides.append(f"train.device={device}")
@@ -154,10 +179,10 @@ def _simulation() -> SimulationConfig:
     return construct(SimulationConfig, settings["simulation"], "simulation")
 
 
-def _extract_all(extractor: Extractor, simulator: Simulator) -> list[Trial]:
+def _extract_all(extractor: Extractor, simulator: Simulator, say: Callable[[str], None]) -> list[Trial]:
     from wesep_py.metrics import si_sdr
 
-    typer.echo(f"3/4  {NUM_MIXTURES} mixtures of sentences that it has not heard: the target is extracted", err=True)
+    say(f"{NUM_MIXTURES} mixtures of sentences that it has not heard: the target is extracted")
     trials = []
     with progress_bar("mixtures") as bar:
         task = bar.add_task("extracting", total=NUM_MIXTURES)
@@ -172,12 +197,12 @@ def _extract_all(extractor: Extractor, simulator: Simulator) -> list[Trial]:
     return trials
 
 
-def _write(shown: Trial, extractor: Extractor, files: dict[str, Path]) -> None:
+def _write(shown: Trial, extractor: Extractor, files: dict[str, Path], say: Callable[[str], None]) -> None:
     """The parts of a trial as wav files, and their spectrograms."""
     from wesep_py import audio
     from wesep_py.cli.picture import draw_spectrograms
 
-    typer.echo("4/4  the median mixture is written and drawn", err=True)
+    say("the median mixture is written and drawn")
     waveforms = shown.waveforms()
     for part, waveform in waveforms.items():
         audio.write(files[part], waveform, extractor.sample_rate, overwrite=True)
@@ -192,16 +217,22 @@ def _write(shown: Trial, extractor: Extractor, files: dict[str, Path]) -> None:
     draw_spectrograms(files["picture"], panels, extractor.sample_rate, title, max_hz=5000.0, overwrite=True)
 
 
-def _tell(report: dict[str, Any], num_speakers: int) -> None:
+def _tell(report: dict[str, Any], trained: bool, is_default: bool) -> None:
     typer.echo(
         f"\nSI-SDRi {report['mean_si_sdri_db']:+.1f} dB, the mean of {report['num_mixtures']} mixtures. The median one "
         f"went from {report['shown_si_sdr_before_db']:.1f} to {report['shown_si_sdr_after_db']:.1f} dB:\n"
     )
     for name in ("picture", *PARTS):
         typer.echo(f"  {name:<11} {report[name]}")
+    model = f"The model is {report['model']}."
+    if trained:
+        model = f"The model is tuned to these {NUM_SPEAKERS} synthetic voices and knows no others."
+    elif is_default:
+        model = f"The model is {report['model']}, which has not heard such voices (`wesep models {report['model']}`)."
+    named = "" if is_default else f"--model {report['model']} "
     typer.echo(
-        f"\nThe model is tuned to these {num_speakers} synthetic voices and knows no others. By hand:\n\n"
-        f"  wesep extract {report['mixture']} --enroll {report['enrollment']} --model {report['model']} -o out.wav\n\n"
+        f"\n{model} By hand:\n\n"
+        f"  wesep extract {report['mixture']} --enroll {report['enrollment']} {named}-o out.wav\n\n"
         f"({report['seconds']:.0f} s)"
     )
 

@@ -24,6 +24,7 @@ from wesep_py.errors import WesepError
 COMMANDS: dict[str, tuple[str, str]] = {
     "extract": ("Use", "One person's voice out of recordings, given a few seconds of that voice."),
     "enroll": ("Use", "Recordings of one voice into a reusable voice print."),
+    "models": ("Use", "The models that come with the package, and their cards."),
     "demo": ("Use", "Show it working: speak, mix, extract, score, draw."),
     "doctor": ("Use", "Check the installation, and say what to do about what is wrong."),
     "prepare": ("Data", "Write the manifest of a corpus: folders, CSV, Kaldi, LibriMix, …"),

@@ -1,0 +1,88 @@
+"""`wesep models`, and commands that take a bundled model by its name or by none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from wesep_py import checkpoint, models
+
+
+@pytest.fixture
+def shelf(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "models"
+    monkeypatch.setattr(models, "FOLDER", folder)
+    saved = checkpoint.load(tiny_model)
+    half = {name: value.half() for name, value in saved.state_dict.items()}
+    about = {models.KEY: {"licence": "CC BY 4.0", "figures": "12.1 dB SI-SDRi on dev_2mix"}}
+    checkpoint.save(folder / "base", saved.config, half, about, "# base\n\nA card.\n")
+    shutil.copytree(tiny_model, folder / "tiny")
+    return folder
+
+
+def test_they_are_listed(wesep, shelf: Path):
+    ran = wesep("models")
+    assert ran.status == 0, ran.err
+    head, base, figures, tiny = ran.out.splitlines()
+    assert head.split() == ["name", "size", "parameters", "sample", "rate", "licence"]
+    assert base.split()[:2] == ["*", "base"] and "16000 Hz" in base and base.endswith("CC BY 4.0")
+    assert figures.strip() == "12.1 dB SI-SDRi on dev_2mix"
+    assert tiny.split()[0] == "tiny" and tiny.endswith("not said")
+    listed = json.loads(wesep("models", "--json").out)
+    assert [(one["name"], one["default"], one["stored_as"]) for one in listed] == [
+        ("base", True, "F16"),
+        ("tiny", False, "F32"),
+    ]
+
+
+def test_a_card_is_printed(wesep, shelf: Path):
+    assert wesep("models", "base").out == "# base\n\nA card.\n"
+    told = json.loads(wesep("models", "base", "--json").out)
+    assert told["card"] == "# base\n\nA card.\n" and told["provenance"]["format_version"] == 1
+    ran = wesep("models", "bass")
+    assert ran.status == 2 and "did you mean 'base'?" in ran.message
+
+
+def test_without_any_it_says_so(wesep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    ran = wesep("models")
+    assert (ran.status, ran.out) == (0, "") and "no model is bundled" in ran.err
+    assert json.loads(wesep("models", "--json").out) == []
+    ran = wesep("models", "base")
+    assert ran.status == 2 and "(allowed: none)" in ran.message
+
+
+def test_commands_take_the_default_or_a_name(wesep, shelf: Path, tiny_speech: Path, tmp_path: Path):
+    anna, bert = tiny_speech / "anna" / "anna-0.wav", tiny_speech / "bert" / "bert-0.wav"
+    made = []
+    for name, options in {"none": [], "named": ["--model", "base"], "path": ["--model", shelf / "base"]}.items():
+        out = tmp_path / f"{name}.wav"
+        ran = wesep("extract", bert, "--enroll", anna, "-o", out, "--device", "cpu", *options)
+        assert ran.status == 0, ran.err
+        made.append(soundfile.read(out)[0].tolist())
+    assert made[0] == made[1] == made[2]
+    voice = tmp_path / "anna.voice"
+    ran = wesep("enroll", anna, "-o", voice, "--device", "cpu", "--json")
+    assert ran.status == 0 and json.loads(ran.out)["model"] == "base", ran.err
+    assert wesep("extract", bert, "--enroll", voice, "-o", tmp_path / "by_print.wav", "--device", "cpu").status == 0
+    ran = wesep("extract", bert, "--enroll", anna, "-o", tmp_path / "no.wav", "--model", "tinny")
+    assert ran.status == 2 and "did you mean 'tiny'?" in ran.message
+
+
+def test_evaluate_names_the_bundled_model_it_measured(wesep, shelf: Path, tiny_speech: Path, tmp_path: Path):
+    rows = [tiny_speech / name / f"{name}-0.wav" for name in ("anna", "bert")]
+    (tmp_path / "list.csv").write_text(
+        f"mixture_ID,source_1_path,source_1_gain,source_2_path,source_2_gain\nmix,{rows[0]},1,{rows[1]},1\n"
+    )
+    (tmp_path / "list.map").write_text(f"mix anna-0 {tiny_speech / 'anna' / 'anna-1.wav'}\n")
+    arguments = ["--trials", tmp_path / "list.csv", "--enrollment", tmp_path / "list.map", "-o", tmp_path / "out"]
+    ran = wesep("evaluate", *arguments, "--device", "cpu", "--json")
+    assert ran.status == 0, ran.err
+    assert json.loads(ran.out)["protocol"]["model"] == {
+        "name": "base",
+        "hash": checkpoint.load(shelf / "base").hash,
+    }
