@@ -35,11 +35,15 @@ def configuration(grid: Path, name: str, data: Path, out: Path, steps: int | Non
     """The training configuration of a cell."""
     backbone, cell = name.split("/")
     table = load_yaml(grid)
-    model = table["backbones"][backbone]["model"] | {"speaker": table["speaker"]} | table["cells"][cell]
+    chosen = dict(table["cells"][cell])
+    loss = chosen.pop("loss", None)
+    model = table["backbones"][backbone]["model"] | {"speaker": table["speaker"]} | chosen
     config = load_yaml(HERE / "train.yaml")
     config["model"], config["experiment"] = model, str(out / name)
     config["data"]["root"] = str(data)
     config["data"]["packed"] = str(out / "packed")
+    if loss is not None:
+        config["loss"] = loss
     if steps is not None:
         config["train"]["steps"] = steps
     return config
@@ -50,7 +54,9 @@ def run_cell(cell: str, arguments: argparse.Namespace) -> None:
     folder, data = arguments.out / cell, arguments.data
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "train.yaml"
-    config.write_text(dump_yaml(configuration(arguments.grid, cell, data, arguments.out, arguments.steps)), encoding="utf-8")
+    config.write_text(
+        dump_yaml(configuration(arguments.grid, cell, data, arguments.out, arguments.steps)), encoding="utf-8"
+    )
     wesep = [sys.executable, "-m", "wesep_py.cli.main"]
     subprocess.run([*wesep, "train", str(config)], check=True)
     for trials in arguments.trials:

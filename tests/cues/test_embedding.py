@@ -40,6 +40,16 @@ def test_an_encoder_and_embeddings_from_elsewhere_exclude_each_other():
         EmbeddingCue(embedding_dim=0)
 
 
+def test_of_unit_length_only_the_direction_counts():
+    network = build({"fusion": "multiply", "embedding_dim": 5, "unit_length": True})
+    plain = build({"fusion": "multiply", "embedding_dim": 5})
+    mixture, embedding = torch.randn(2, 2000), torch.randn(2, 5)
+    out, long = (network.extract(mixture, {"0.embedding": e}).waveforms[0] for e in (embedding, 50 * embedding))
+    torch.testing.assert_close(out, long, atol=1e-6, rtol=1e-4)
+    unit = embedding / embedding.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(out, plain.extract(mixture, {"0.embedding": unit}).waveforms[0])
+
+
 def test_a_transform_starts_as_nothing_and_learns():
     plain, transformed = (build({"fusion": "add", "embedding_dim": 6, "transform": t}) for t in (False, True))
     transformed.load_state_dict(plain.state_dict(), strict=False)

@@ -28,6 +28,8 @@ class EmbeddingCue(Cue):
         transform: a residual bottleneck of half the embedding's width, learned with the extractor, stands before the
             fusion; it starts at the embedding as it is. For an encoder that is frozen, or computes elsewhere. `tanh`
             is WeSep's form of it: tanh for ReLU, and nothing passes by.
+        unit_length: only the embedding's direction is fused. For encoders that were trained on cosines: the length of
+            what they give means nothing, and may be fifty times that of an encoder before training.
         num_speakers: of the training set, among whom a linear layer is to tell the enrolled one by the embedding (a
             second task in training); `null` for none.
 
@@ -44,6 +46,7 @@ class EmbeddingCue(Cue):
         shared: bool = False,
         embedding_dim: int | None = None,
         transform: bool | Literal["tanh"] = False,
+        unit_length: bool = False,
         num_speakers: int | None = None,
     ) -> None:
         super().__init__()
@@ -54,6 +57,7 @@ class EmbeddingCue(Cue):
         self.num_speakers = num_speakers
         self.operator, self.points, self.shared = fusion, points, shared
         self.embedding_dim, self.transform_kind = embedding_dim, transform
+        self.unit_length = unit_length
 
     def attach(self, backbone: Backbone, encoder: SpeakerEncoder | None) -> None:
         if encoder is None and self.embedding_dim is None:
@@ -91,7 +95,10 @@ class EmbeddingCue(Cue):
     def steer_latent(self, point: int, latent: Tensor, prepared: Prepared) -> Tensor:
         if not self.fusion.at(point):
             return latent
-        return self.fusion(point, latent, self.transform(prepared["embedding"]))
+        embedding = prepared["embedding"]
+        if self.unit_length:
+            embedding = nn.functional.normalize(embedding, dim=-1)
+        return self.fusion(point, latent, self.transform(embedding))
 
     def speaker_logits(self, prepared: Prepared) -> Tensor | None:
         return None if self.classifier is None else self.classifier(prepared["embedding"]).float()
