@@ -3,7 +3,7 @@
     python bench/enrollment_warnings.py DATA/speech/dev.csv DATA/speech/dev_ls.csv --root DATA --model exp/ecapa
 
 Recordings of 8 s are put together from the manifests' utterances: of one voice, of one in white noise at 10 dB, of
-two voices in turn, of two voices at once. A second voice should be suspected in the last two only. Then sets of four
+two voices in turn (4 s each; 2 s of one between 3 s and 3 s of the other), of two voices at once. Then sets of four
 utterances of one voice, and such sets with a fourth of somebody else, who should be named.
 """
 
@@ -23,7 +23,7 @@ from wesep_py.inference.enrollment import Heard, assess
 from wesep_py.speaker import SpeakerEncoder, load_encoder
 
 LENGTH_S, GAP_S, SET_SIZE = 8.0, 0.3, 4
-KINDS = ("one voice", "one voice in noise", "two in turn", "two at once")
+KINDS = ("one voice", "one voice in noise", "two in turn", "one between another", "two at once")
 Waveform = NDArray[np.float32]
 
 
@@ -60,6 +60,9 @@ class Voices:
         one, other = self.speakers(2)
         if kind == "two in turn":
             return np.concatenate([self.stretch(one, LENGTH_S / 2), self.stretch(other, LENGTH_S / 2)])
+        if kind == "one between another":
+            parts = [self.stretch(speaker, length_s) for speaker, length_s in ((one, 3.0), (other, 2.0), (one, 3.0))]
+            return np.concatenate(parts)
         if kind == "two at once":
             pair = [self.stretch(speaker, LENGTH_S) for speaker in (one, other)]
             size = min(map(len, pair))
@@ -96,7 +99,7 @@ def heard(waveform: Waveform, rate: int) -> Heard:
 
 
 def second_voices(voices: Voices, encoder: SpeakerEncoder, count: int) -> dict[str, list[float | None]]:
-    """Likeness of the two groups of windows, for recordings of each kind."""
+    """Likeness of the most unlike stretch to the rest, for recordings of each kind."""
     embed = embedder(encoder)
     found: dict[str, list[float | None]] = {}
     for kind in KINDS:
@@ -128,7 +131,8 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True, help="where paths in the manifests start")
     parser.add_argument("--model", required=True, help="an encoder's checkpoint, or that of an extractor with one")
     parser.add_argument("--count", type=int, default=100, help="recordings of each kind, and sets; 100")
-    parser.add_argument("--thresholds", nargs="+", type=float, default=[0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
+    parser.add_argument("--second-voice", nargs="+", type=float, default=[0.0, 0.1, 0.15, 0.2, 0.3], help="thresholds")
+    parser.add_argument("--outlier", nargs="+", type=float, default=[0.4, 0.5, 0.6, 0.7], help="thresholds")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     encoder = load_encoder(arguments.model)
@@ -136,7 +140,7 @@ def main() -> None:
         voices = Voices(manifest, arguments.root, encoder.config.sample_rate, seed=0)
         found = second_voices(voices, encoder, arguments.count)
         rows = []
-        for threshold in arguments.thresholds:
+        for threshold in arguments.second_voice:
             told = [[value < threshold for value in values if value is not None] for values in found.values()]
             rows.append([f"{threshold:g}", *(f"{100 * np.mean(one):.0f}" if one else "" for one in told)])
         print(f"\n{manifest.stem}: a second voice is suspected (% of {arguments.count})\n")
@@ -144,9 +148,9 @@ def main() -> None:
         if max(map(len, voices.of.values())) < SET_SIZE:
             continue
         print(f"\n{manifest.stem}: an outlier among {SET_SIZE} recordings (% of {arguments.count})\n")
-        rates = [outliers(voices, encoder, arguments.count, threshold) for threshold in arguments.thresholds]
+        rates = [outliers(voices, encoder, arguments.count, threshold) for threshold in arguments.outlier]
         shown = [
-            [f"{t:g}", *(f"{100 * r:.0f}" for r in rate)] for t, rate in zip(arguments.thresholds, rates, strict=True)
+            [f"{t:g}", *(f"{100 * r:.0f}" for r in rate)] for t, rate in zip(arguments.outlier, rates, strict=True)
         ]
         print(table(["threshold", "none is one, but one is named", "the stranger, and nobody else, is named"], shown))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-SECOND_VOICE = 0.15
+SECOND_VOICE = 0.1
 """A second voice is suspected where a stretch of windows is less like the rest than this cosine."""
 UNLIKE = 0.6
 """A recording is an outlier where it is less like the others than this, in parts of their own agreement."""
