@@ -19,12 +19,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backbones": {"features", "audio", "metrics", "checkpoint"},
     "speaker": {"features", "audio", "metrics", "checkpoint", "backbones"},
     "cues": {"features", "audio", "metrics", "checkpoint", "backbones", "speaker"},
-    "extractor": {"features", "audio", "metrics", "checkpoint", "backbones", "speaker", "cues"},
+    "presence_head": {"features", "audio", "metrics", "checkpoint", "backbones", "speaker", "cues"},
+    "extractor": {"features", "audio", "metrics", "checkpoint", "backbones", "speaker", "cues", "presence_head"},
     "interop": {"features", "audio", "metrics", "checkpoint", "backbones", "speaker", "cues", "extractor"},
     "losses": {"metrics", "features"},
+    "models": {"checkpoint"},
     "corpus": {"audio"},
     "simulation": {"audio", "corpus"},
-    "inference": {"audio", "checkpoint", "extractor", "features"},
+    "inference": {"audio", "checkpoint", "extractor", "features", "models"},
 }
 MAY_IMPORT["evaluation"] = {"audio", "checkpoint", "metrics", "inference", "corpus", "simulation", "speaker"}
 MAY_IMPORT["training"] = set(MAY_IMPORT)

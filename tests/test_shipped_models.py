@@ -46,7 +46,10 @@ def cues(name: str) -> set[str]:
 def step(network: TargetSpeakerExtractor, mixture: torch.Tensor, enrollment: torch.Tensor) -> None:
     """One optimiser step, with the mixture itself for a target."""
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)
-    loss = sum((estimate - 0.5 * mixture).square().mean() for estimate in network(mixture, enrollment).waveforms)
+    out = network(mixture, enrollment)
+    loss = sum((estimate - 0.5 * mixture).square().mean() for estimate in out.waveforms)
+    if out.presence_logits is not None:
+        loss = loss + out.presence_logits.square().mean()
     loss.backward()
     optimiser.step()
 

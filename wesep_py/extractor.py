@@ -20,6 +20,7 @@ from wesep_py.backbones import Analysis, backbones
 from wesep_py.config import construct, to_plain
 from wesep_py.cues import Cue, Prepared, Recording, cues
 from wesep_py.errors import CheckpointError, ConfigError
+from wesep_py.presence_head import PresenceConfig, PresenceHead
 from wesep_py.registry import no_plugins
 from wesep_py.speaker import build_encoder, is_encoder, length_mask
 
@@ -31,24 +32,13 @@ class NetworkOutput(NamedTuple):
         waveforms: estimates `[batch, samples]`: one, or several scales with the result first.
         presence_logits: `[batch, frames]`, above 0 where the target is more likely to speak than not; or `None`.
         speaker_logits: `[batch, speakers]`, or `None`.
-        state: what a causal backbone passes on to the next stretch, or `None`.
+        state: what a causal network passes on to the next `extract`, of backbone and presence head; else `None`.
     """
 
     waveforms: tuple[Tensor, ...]
     presence_logits: Tensor | None = None
     speaker_logits: Tensor | None = None
     state: Any = None
-
-
-@dataclass
-class PresenceConfig:
-    """The presence head: a small network on the latent of each frame.
-
-    Attributes:
-        hidden: units of its hidden layer.
-    """
-
-    hidden: int = 64
 
 
 @dataclass
@@ -125,7 +115,9 @@ class TargetSpeakerExtractor(nn.Module):
                 cue.attach(self.backbone, self.encoder)
             except ValueError as error:
                 raise ConfigError(f"model.cues[{i}]: {error}") from error
-        self.presence = None if config.presence is None else PresenceHead(self.backbone.summary_dim, config.presence)
+        self.presence = None
+        if config.presence is not None:
+            self.presence = PresenceHead(config.presence, self.backbone, list(self.cues), config.sample_rate)
 
     @property
     def latency(self) -> int | None:
@@ -186,15 +178,16 @@ class TargetSpeakerExtractor(nn.Module):
         analysis = heard.analysis
         if any(cue.needs_speaker_frames for cue in self.cues):
             analysis = replace(analysis, speaker_frames=heard.speaker_frames)
-        latent, state = self.encode(analysis, prepared, state)
+        encoded, detected = (None, None) if state is None else state
+        latent, encoded = self.encode(analysis, prepared, encoded)
         estimates = self.backbone.synthesise(latent, analysis, waveform.shape[1])
-        presence = None
-        if self.presence is not None:
-            presence = self.presence(self.backbone.summarise(latent))[:, heard_before // self.backbone.stride :]
+        presence, detected = self.detect(latent, analysis, prepared, estimates[0], detected)
+        if presence is not None:
+            presence = presence[:, heard_before // self.backbone.stride :]
         waveforms = tuple(estimate[:, heard_before:] * scale for estimate in estimates)
         logits = (cue.speaker_logits(_of_cue(prepared, i)) for i, cue in enumerate(self.cues))
         speaker = next((one for one in logits if one is not None), None)
-        return NetworkOutput(waveforms, presence, speaker, state)
+        return NetworkOutput(waveforms, presence, speaker, None if encoded is None else (encoded, detected))
 
     def encode(self, analysis: Analysis, prepared: Prepared, state: Any = None) -> tuple[Tensor, Any]:
         """The latent of a stretch of frames, steered by the cues, and the state after it.
@@ -220,6 +213,31 @@ class TargetSpeakerExtractor(nn.Module):
         wanted = max(cue.past_frames for cue in self.cues)
         return latent, (_last_frames(seen, wanted) if wanted else None, state)
 
+    def detect(
+        self,
+        latent: Tensor,
+        analysis: Analysis,
+        prepared: Prepared,
+        estimate: Tensor | None = None,
+        state: Tensor | None = None,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Presence logits `[batch, frames]` of a stretch, `None` without a head, and what a causal head goes on from.
+
+        Args:
+            latent, analysis: of the stretch.
+            prepared: what `prepare` returned.
+            estimate: `[batch, samples]`, made of the latent; causal networks need none.
+            state: of the stretch before, for a causal head.
+        """
+        if self.presence is None:
+            return None, None
+        own = [_of_cue(prepared, i) for i in range(len(self.cues))]
+        made = None
+        if self.presence.needs_estimate and estimate is not None:
+            made = Recording(estimate, _all_of(estimate), self.backbone, self.encoder)
+        evidence = self.presence.observe(analysis, list(self.cues), own, made)
+        return self.presence.go_on(self.backbone.summarise(latent), evidence, state)
+
     def _cues(self, stage: str, prepared: Sequence[Prepared]) -> list[tuple[Cue, Prepared]]:
         return [(cue, kept) for cue, kept in zip(self.cues, prepared, strict=True) if cue.stage == stage]
 
@@ -235,19 +253,6 @@ class TargetSpeakerExtractor(nn.Module):
             count = (count - 1).clamp_min(1)  # unbiased, as TF-GridNet's authors divide
         level = (waveform.square().sum(dim=1, keepdim=True) / count).sqrt()
         return torch.where(level > 1e-8, level, torch.ones_like(level))
-
-
-class PresenceHead(nn.Module):
-    """`[batch, frames, dim]` → one logit a frame: does the target speak?"""
-
-    def __init__(self, dim: int, config: PresenceConfig) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.LayerNorm(dim), nn.Linear(dim, config.hidden), nn.GELU(), nn.Linear(config.hidden, 1)
-        )
-
-    def forward(self, frames: Tensor) -> Tensor:
-        return self.layers(frames).squeeze(-1).float()
 
 
 def build_network(config: ModelConfig | Mapping[str, Any], initialise: bool = True) -> TargetSpeakerExtractor:

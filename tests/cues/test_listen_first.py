@@ -55,7 +55,7 @@ def test_a_causal_network_listens_only_at_the_start():
     further = network.extract(mixture, prepared, first.state)
     assert further.waveforms[0].shape == (1, 3000)
     analysis = network.backbone.analyse(mixture)
-    latent, _ = network.encode(analysis, prepared, first.state)
+    latent, _ = network.encode(analysis, prepared, first.state[0])
     expected = network.backbone.synthesise(latent, analysis, 3000)[0]
     torch.testing.assert_close(further.waveforms[0], expected)
 

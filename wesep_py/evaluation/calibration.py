@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wesep_py.errors import InputError
+from wesep_py.errors import InputError, WesepError
 from wesep_py.inference.presence import Calibration, save_calibration, sigmoid
 
 BINS = 10
@@ -263,6 +263,13 @@ def main() -> None:
     parser.add_argument("--check", nargs="+", type=Path, default=[], help="other results, to see what it does there")
     parser.add_argument("--max-lost", type=float, default=MAX_LOST, help="share of present voices that may be lost")
     arguments = parser.parse_args()
+    try:
+        _calibrate(arguments)
+    except WesepError as error:
+        raise SystemExit(f"calibration: {error}") from error
+
+
+def _calibrate(arguments: argparse.Namespace) -> None:
     applied = None
     if arguments.model is not None:
         from wesep_py import checkpoint

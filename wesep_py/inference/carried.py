@@ -121,9 +121,8 @@ class Carried:
         network, stride = self.network, self.grid.stride
         axis, past = network.backbone.frame_axis, self._states.get(key)
         latent, state = network.encode(heard, kept, None if past is None else past["state"])
-        logits = None
-        if network.presence is not None:
-            logits = network.presence(network.backbone.summarise(latent))[0].float().cpu().numpy()
+        found, detected = network.detect(latent, heard, kept, state=None if past is None else past["detected"])
+        logits = None if found is None else found[0].float().cpu().numpy()
         if past is not None:
             latent = torch.cat([past["latent"], latent], dim=axis)
             heard = Analysis(
@@ -140,6 +139,7 @@ class Carried:
             "features": heard.features[..., -keep:].clone(),
             "spectrum": heard.spectrum[..., -keep:].clone(),
             "state": state,
+            "detected": detected,
         }
         return made.float().cpu().numpy(), logits
 

@@ -1,0 +1,56 @@
+"""recipes/default, through all of its stages, on a miniature in the real layout; and its full-size configurations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.recipes.miniature import RECIPES, check_results, run_recipe
+from tests.recipes.miniature_default import make_data
+from wesep_py import checkpoint
+from wesep_py.extractor import build_network
+from wesep_py.training import load_config
+
+
+def test_all_stages_give_a_bundle(tmp_path: Path):
+    counts, exp = make_data(tmp_path / "data"), tmp_path / "exp"
+    ran = run_recipe("default", "--data", tmp_path / "data", "--exp", exp, "--smoke", "--hardware", "one toy", "seed=3")
+    assert ran.returncode == 0, ran.stderr
+    summary = check_results(exp, "checkpoints/last2", "results/dev_2mix/clean", trials=counts["dev_2mix"])
+    assert "gender_pair" in summary["breakdown"]
+    for name, count in counts.items():
+        found = json.loads((exp / "results" / name / "clean" / "summary.json").read_text())
+        assert found["counts"]["trials"] == count
+        assert found["counts"]["absent" if name.endswith("absent") else "scored"] == count
+    first, second = (load_config(folder / "config.yaml") for folder in (tmp_path / "exp_clean", exp))
+    assert first.model.presence is None and first.simulation.absent_probability == 0 and first.seed == 3
+    assert second.model.presence is not None and second.simulation.absent_probability > 0
+    assert second.init.checkpoint == f"{exp}_clean"
+    assert "freshly initialised: presence" in ran.stdout + ran.stderr
+    bundle = checkpoint.load(exp / "bundle")
+    assert bundle.config["presence"]["inputs"] == ["latent", "similarity", "energy", "voice"]
+    card = (exp / "bundle" / "card.md").read_text()
+    assert "one toy" in card and "dev_ls_2mix_absent/clean" in card
+
+
+def test_what_is_missing_is_said_in_one_line(tmp_path: Path):
+    ran = run_recipe("default", "--data", tmp_path)
+    lines = ran.stderr.splitlines()
+    assert ran.returncode == 1 and len(lines) == 1 and "README.md" in lines[0], ran.stderr
+
+
+@pytest.mark.parametrize(("size", "largest"), [("cpu", 1.0), ("gpu", 8.0)])
+def test_the_second_stage_takes_all_weights_of_the_first(size: str, largest: float):
+    configs = [
+        load_config(RECIPES / "default" / f"train_{size}{stage}.yaml", ["data.root=x"]) for stage in ("_clean", "")
+    ]
+    first, second = (build_network(config.model).state_dict() for config in configs)
+    assert {name for name in second if name not in first} == {name for name in second if name.startswith("presence.")}
+    assert all(second[name].shape == tensor.shape for name, tensor in first.items())
+    assert sum(tensor.numel() for tensor in second.values()) < largest * 1e6
+    assert configs[0].experiment != configs[1].experiment
+    # What a mixture's channel would tell is told by no enrollment.
+    simulation = configs[1].simulation
+    assert simulation.source_effects.equalise and simulation.enrollment.effects.equalise

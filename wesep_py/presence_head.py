@@ -1,0 +1,210 @@
+"""A head that says of every frame whether the target speaks, from the latent and from what speaks for it besides.
+
+That an estimate is verified against the enrollment is TSE-V of Delcroix et al., "Listen only to me! How well can target
+speech extraction handle false alarms?" (Interspeech 2022); here the verifier is learned with the extractor, as one of
+several inputs of a detector (TSEJoint: Zhang et al., 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from wesep_py.backbones import Analysis, Backbone
+from wesep_py.backbones.bands import full_precision
+from wesep_py.cues import BandAttentionCue, Cue, Prepared, Recording, TFMapCue
+from wesep_py.cues.attention import frames_at_once
+from wesep_py.errors import ConfigError
+
+PresenceInput = Literal["latent", "similarity", "energy", "voice"]
+LEAST_DB = -40.0
+"""An estimate that is quieter than this re mixture counts as this quiet."""
+VOICE_DIM = 32
+_EPS = 1e-8
+
+
+@dataclass
+class PresenceConfig:
+    """The presence head: a small network on each frame, and on its neighbours if it is smoothed.
+
+    Attributes:
+        hidden: units of its hidden layer; an even number where it is smoothed.
+        inputs: what it judges by, one or more. `latent`: what the backbone makes of the frame. `similarity`: the
+            highest cosine of the mixture's frame with a frame of the enrollment, for which the TF-map has to be among
+            the cues. `energy`: of the estimate re mixture, in dB. `voice`: how the estimate's voice around the frame
+            compares with the enrollment's, band by band, as the network of the cue `band_attention` hears both. The
+            last two look at the finished estimate, which a causal network does not have yet.
+        smoothing: `gru` lets a recurrent layer along time have the last word, in both directions unless the backbone
+            is causal.
+        window_s: seconds of the estimate, around a frame, that `voice` compares.
+        detach: how far the head's gradient goes: `none` holds it back nowhere, `estimate` keeps it out of the estimate,
+            `inputs` out of all but the head.
+    """
+
+    hidden: int = 64
+    inputs: tuple[PresenceInput, ...] = ("latent",)
+    smoothing: Literal["none", "gru"] = "none"
+    window_s: float = 1.0
+    detach: Literal["none", "estimate", "inputs"] = "none"
+
+    def __post_init__(self) -> None:
+        if self.hidden < 1 or (self.smoothing == "gru" and self.hidden % 2):
+            raise ValueError(f"hidden: is {self.hidden}; 1 or more is needed, and with smoothing an even number")
+        if not self.inputs or len(set(self.inputs)) < len(self.inputs):
+            raise ValueError(f"inputs: are {list(self.inputs)}; one or more are needed, each once")
+        if not 0.05 <= self.window_s <= 60:
+            raise ValueError(f"window_s: is {self.window_s}; 0.05 to 60 seconds are allowed")
+
+
+class PresenceHead(nn.Module):
+    """One logit a frame: does the target speak?
+
+    Args:
+        config: a `PresenceConfig`.
+        backbone, cues: those of the model, attached to each other.
+        sample_rate: Hz.
+
+    Attributes:
+        needs_estimate: whether it looks at the finished estimate.
+
+    Raises:
+        ConfigError: an input that the cues or a causal backbone do not give.
+    """
+
+    def __init__(self, config: PresenceConfig, backbone: Backbone, cues: Sequence[Cue], sample_rate: int) -> None:
+        super().__init__()
+        self.inputs, self.detach = config.inputs, config.detach
+        self.needs_estimate = not {"energy", "voice"}.isdisjoint(config.inputs)
+        if self.needs_estimate and backbone.latency is not None:
+            raise ConfigError(
+                "model.presence.inputs: 'energy' and 'voice' look at the finished estimate, which comes too late for a "
+                "causal backbone; use 'latent' and 'similarity'"
+            )
+        sizes = {"similarity": 1, "energy": 1, "voice": 0}
+        if "similarity" in self.inputs:
+            self.maps_at = _first(cues, TFMapCue, "similarity", "tf_map")
+        if "voice" in self.inputs:
+            self.voice_at = _first(cues, BandAttentionCue, "voice", "band_attention")
+            listener = cues[self.voice_at]
+            assert isinstance(listener, BandAttentionCue)
+            self.reach = max(0, round(config.window_s * sample_rate / backbone.stride / 2))
+            self.voice = nn.Sequential(nn.LayerNorm(2 * listener.dim), nn.Linear(2 * listener.dim, VOICE_DIM))
+            sizes["voice"] = sum(group.count for group in listener.groups)
+        size = sum(sizes.get(name, 0) for name in self.inputs)
+        by_latent = "latent" in self.inputs
+        self.evidence = nn.Linear(size, config.hidden) if size else None
+        self.layers = nn.Sequential(
+            nn.LayerNorm(backbone.summary_dim) if by_latent else nn.Identity(),
+            nn.Linear(backbone.summary_dim, config.hidden) if by_latent else nn.Identity(),
+            nn.GELU(),
+            nn.Linear(config.hidden, 1),
+        )
+        self.gru = None
+        if config.smoothing == "gru":
+            ways = 1 if backbone.latency is not None else 2
+            self.gru = nn.GRU(config.hidden, config.hidden // ways, batch_first=True, bidirectional=ways == 2)
+
+    def forward(self, frames: Tensor, evidence: Tensor | None = None) -> Tensor:
+        """Logits `[batch, frames]` of a recording from its start.
+
+        Args:
+            frames: `[batch, frames, summary_dim]`, what the backbone makes of them.
+            evidence: what `observe` returned.
+        """
+        return self.go_on(frames, evidence)[0]
+
+    def go_on(
+        self, frames: Tensor, evidence: Tensor | None = None, state: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `forward`, from the state of the stretch before; a causal head's new state comes with the logits."""
+        norm, project, activate, last = self.layers
+        hidden = torch.zeros((), device=frames.device)
+        if "latent" in self.inputs:
+            hidden = project(norm(frames.detach() if self.detach == "inputs" else frames))
+        if self.evidence is not None:
+            if evidence is None:
+                raise ValueError("evidence: is missing; `TargetSpeakerExtractor.detect` gathers it")
+            hidden = hidden + self.evidence(evidence)
+        hidden = activate(hidden)
+        if self.gru is None:
+            return last(hidden).squeeze(-1).float(), None
+        smoothed, after = self.gru(hidden, state)
+        return last(hidden + smoothed).squeeze(-1).float(), None if self.gru.bidirectional else after
+
+    def observe(
+        self, heard: Analysis, cues: Sequence[Cue], prepared: Sequence[Prepared], estimate: Recording | None
+    ) -> Tensor | None:
+        """`[batch, frames, inputs]`: all that the head judges by besides the latent; `None` where that is nothing.
+
+        Args:
+            heard: the mixture.
+            cues: the model's.
+            prepared: what each of them keeps of the enrollment.
+            estimate: the finished estimate, where `needs_estimate`.
+        """
+        found = []
+        with torch.autocast(heard.spectrum.device.type, enabled=False):
+            if "similarity" in self.inputs:
+                found.append(_similarity(heard.spectrum, cues[self.maps_at], prepared[self.maps_at]))
+            if self.needs_estimate:
+                assert estimate is not None, "the extractor sees to it: see `needs_estimate`"
+                if self.detach != "none":
+                    estimate = Recording(
+                        estimate.waveform.detach(), estimate.lengths, estimate.backbone, estimate.encoder
+                    )
+            if "energy" in self.inputs:
+                found.append(_energy(heard.spectrum, estimate.analysis.spectrum))
+        if "voice" in self.inputs:
+            found.append(self._likeness(cues[self.voice_at], prepared[self.voice_at], estimate))
+        return torch.cat(found, dim=-1) if found else None
+
+    def _likeness(self, listener: Cue, prepared: Prepared, estimate: Recording) -> Tensor:
+        """`[batch, frames, bands]`: cosine of the enrollment's and the estimate's voice, the latter around each frame.
+
+        Mean and spread are weighted by the estimate's magnitude: in a pause nobody's voice is heard.
+        """
+        frames, known = full_precision(listener.prepare(estimate)["frames"]), full_precision(prepared["voice"])
+        if self.detach == "inputs":
+            frames, known = frames.detach(), known.detach()
+        weights = (estimate.analysis.spectrum.abs().square().sum(dim=1) + _EPS).sqrt()[:, None, :, None]
+        total = self._around(weights)
+        mean = self._around(weights * frames) / total
+        spread = (self._around(weights * frames.square()) / total - mean.square()).clamp_min(0)
+        own = torch.cat([mean, (spread + _EPS).sqrt()], dim=-1)
+        return nn.functional.cosine_similarity(self.voice(own), self.voice(known), dim=-1).float().mT
+
+    def _around(self, x: Tensor) -> Tensor:
+        """Mean over the window around each frame of `[batch, bands, frames, dim]`, zeros where the recording ends."""
+        batch, bands, frames, dim = x.shape
+        series = x.permute(0, 1, 3, 2).reshape(1, batch * bands * dim, frames)
+        series = nn.functional.avg_pool1d(series, 2 * self.reach + 1, stride=1, padding=self.reach)
+        return series.view(batch, bands, dim, frames).transpose(2, 3)
+
+
+def _similarity(spectrum: Tensor, cue: Cue, prepared: Prepared) -> Tensor:
+    """`[batch, frames, 1]`: the highest cosine of each frame's magnitudes with those of an enrolled frame."""
+    assert isinstance(cue, TFMapCue)
+    frames, padding = prepared["frames"].float(), ~prepared["mask"].bool()[:, None]
+    seen = nn.functional.normalize((spectrum.abs() + _EPS) ** cue.power, dim=1)
+    parts = seen.split(frames_at_once(len(seen) * frames.shape[2]), dim=2)
+    highest = [(part.mT @ frames).masked_fill(padding, -1.0).amax(dim=-1) for part in parts]
+    return torch.cat(highest, dim=1)[..., None]
+
+
+def _energy(mixture: Tensor, estimate: Tensor) -> Tensor:
+    """`[batch, frames, 1]`: energy of the estimate's frames re mixture in units of 10 dB, from `LEAST_DB` on."""
+    given, made = (spectrum.abs().square().sum(dim=1) for spectrum in (mixture, estimate))
+    ratio = (made / (given + _EPS)).clamp_max(100.0)
+    return torch.log10(ratio + 10 ** (LEAST_DB / 10))[..., None]
+
+
+def _first(cues: Sequence[Cue], kind: type[Cue], wanted: str, name: str) -> int:
+    """The place of the first cue of a kind."""
+    for place, cue in enumerate(cues):
+        if isinstance(cue, kind):
+            return place
+    raise ConfigError(f"model.presence.inputs: {wanted!r} needs the cue {name!r}; add it, or leave the input out")
