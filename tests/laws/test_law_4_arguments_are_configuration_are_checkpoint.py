@@ -20,7 +20,7 @@ CONFIG = {
     "backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1, "hop_ms": 16},
     "speaker": {"network": {"name": "ecapa_tdnn", "channels": 8, "frame_dim": 16, "embedding_dim": 4}},
     "cues": [{"name": "embedding", "fusion": "add"}],
-    "presence": {"hidden": 4},
+    "presence": {"hidden": 4, "inputs": ["latent"], "smoothing": "none", "window_s": 1.0, "detach": "none"},
     "sample_rate": 8000,
     "normalise": "std",
 }
