@@ -88,6 +88,9 @@ def test_residual_and_timeline_of_several_voices(wesep, tiny_model, tiny_speech,
     assert "the same suffix" in wesep("extract", mixture, "--enroll", mixture, *clash).message
     several = ["--timeline", tmp_path / "t.txt", "-o", tmp_path / "o.wav", "--model", tiny_model]
     assert ".rttm or .json" in wesep("extract", mixture, "--enroll", mixture, *several).message
+    folder = ["--timeline", tmp_path / "when", "-o", tmp_path / "p.wav", "--model", tiny_model]
+    assert wesep("extract", mixture, "--enroll", mixture, *folder).status == 0
+    assert sorted(path.name for path in (tmp_path / "when").iterdir()) == ["carl-0.json", "carl-0.rttm"]
 
 
 def test_a_stretch_enrolls(wesep, tiny_model, tiny_speech, tmp_path):

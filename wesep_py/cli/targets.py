@@ -193,7 +193,7 @@ def timeline_paths(jobs: Sequence[Job], timeline: Path | None) -> dict[Path, lis
 
     Args:
         jobs: of all recordings.
-        timeline: `.rttm` or `.json` for one recording; a folder, for any number, gets both of each.
+        timeline: `.rttm` or `.json` for one recording; a folder (made if need be), for any number, gets both of each.
 
     Raises:
         InputError: another suffix; a file for several recordings; two recordings of one name.
@@ -201,7 +201,7 @@ def timeline_paths(jobs: Sequence[Job], timeline: Path | None) -> dict[Path, lis
     mixtures = list(dict.fromkeys(job.mixture for job in jobs))
     if timeline is None:
         return {}
-    if len(mixtures) == 1 and not timeline.is_dir():
+    if len(mixtures) == 1 and timeline.suffix and not timeline.is_dir():
         from wesep_py.inference.timeline import check_suffix
 
         return {mixtures[0]: [check_suffix(timeline)]}
