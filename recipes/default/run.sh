@@ -75,7 +75,7 @@ if at_stage 4 "calibrate presence on $calibrate_on, look at it on $check_on"; th
   cp -r "$averaged" "$calibrated"
   read -ra fitted <<<"$(results_of "$calibrate_on" | tr '\n' ' ')"
   read -ra checked <<<"$(results_of "$check_on" | tr '\n' ' ')"
-  if ! python -m wesep_py.evaluation.calibration "${fitted[@]}" --check "${checked[@]}" --model "$calibrated"; then
+  if ! wesep calibrate "${fitted[@]}" "${checked[@]/#/--check=}" --model "$calibrated"; then
     $smoke || die "the presence could not be calibrated; the message above says why"
     echo "after so few steps the head cannot tell yet: not calibrated" >&2
   fi

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "import-checkpoint": ("Experiments", "A checkpoint of WeSep, real-TSE or WeSpeaker into a checkpoint folder."),
     "average": ("Experiments", "One model from the last or the best snapshots of a run."),
     "evaluate": ("Experiments", "Extract and score a list of trials."),
+    "calibrate": ("Experiments", "Make the probability that a voice is there believable."),
     "score": ("Experiments", "Score audio that was made elsewhere."),
     "compare": ("Experiments", "Pair two results and test the difference."),
     "report": ("Experiments", "A result as one HTML page that works offline."),

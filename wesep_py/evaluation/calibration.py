@@ -1,85 +1,24 @@
-"""How far a model's probability that a voice is in a recording can be believed, and what makes it believable."""
+"""What makes a model's probability that a voice is in a recording believable: Platt scaling, and a threshold."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wesep_py.errors import InputError, WesepError
-from wesep_py.inference.presence import Calibration, save_calibration, sigmoid
+from wesep_py import checkpoint
+from wesep_py.errors import InputError
+from wesep_py.evaluation.reliability import Reliability, of_one_shape, reliability
+from wesep_py.inference.presence import Calibration, calibration_of, save_calibration, sigmoid
 
-BINS = 10
 MAX_LOST = 0.02
 """Share of present voices that the threshold may lose."""
 _STEPS, _SMALLEST = 100, 1e-10
-
-
-@dataclass(frozen=True)
-class Bin:
-    """The trials whose probability lies between two edges.
-
-    Attributes:
-        low, high: the edges; the lower one belongs to the bin.
-        count: trials.
-        mean: of their probabilities; `None` for none.
-        present: share of them in which the voice is there; `None` for none.
-    """
-
-    low: float
-    high: float
-    count: int
-    mean: float | None
-    present: float | None
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """What a threshold does, and how far probabilities are from frequencies.
-
-    Attributes:
-        threshold: at least this is present.
-        present, absent: trials of each kind.
-        false_alarms: share of the absent ones that are taken for present.
-        lost: share of the present ones that are taken for absent.
-        ece: expected calibration error (Guo et al., ICML 2017, eq. 3), 0 to 1.
-        brier: mean squared error of the probabilities.
-        bins: the reliability table.
-    """
-
-    threshold: float
-    present: int
-    absent: int
-    false_alarms: float | None
-    lost: float | None
-    ece: float
-    brier: float
-    bins: tuple[Bin, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
-    def table(self) -> str:
-        """For people: the reliability table, and a line of figures."""
-        lines = ["probability  trials   mean  present"]
-        for one in self.bins:
-            figures = "     -        -" if one.mean is None else f"{one.mean:6.3f}   {one.present:6.3f}"
-            lines.append(f"{one.low:4.2f}-{one.high:4.2f}  {one.count:8d} {figures}")
-        told = [
-            f"false alarms {_percent(self.false_alarms)} of {self.absent}",
-            f"lost {_percent(self.lost)} of {self.present}",
-            f"ECE {self.ece:.3f}",
-            f"Brier {self.brier:.3f}",
-        ]
-        return "\n".join([*lines, f"at {self.threshold:.3f}: {', '.join(told)}"])
 
 
 def fit_platt(scores: ArrayLike, present: ArrayLike, equal_priors: bool = False) -> tuple[float, float]:
@@ -138,48 +77,6 @@ def fit_platt(scores: ArrayLike, present: ArrayLike, equal_priors: bool = False)
     return scale, offset
 
 
-def reliability(probabilities: ArrayLike, present: ArrayLike, threshold: float = 0.5, bins: int = BINS) -> Reliability:
-    """How probabilities compare with what is there.
-
-    Args:
-        probabilities: `[trials]`, 0 to 1.
-        present: `[trials]`.
-        threshold: at least this is present.
-        bins: of equal width, over which the calibration error is taken.
-
-    Raises:
-        InputError: shapes that differ, no trials, a probability out of range.
-
-    >>> found = reliability([0.9, 0.8, 0.1, 0.2], [1, 1, 0, 1])
-    >>> found.lost, found.false_alarms, round(found.ece, 3)
-    (0.3333333333333333, 0.0, 0.3)
-    """
-    p, labels = _arrays(probabilities, present)
-    if not len(p) or p.min() < 0 or p.max() > 1:
-        raise InputError("probabilities: one or more, each 0 to 1, are needed")
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    places = np.minimum((p * bins).astype(int), bins - 1)
-    table, ece = [], 0.0
-    for i in range(bins):
-        inside = places == i
-        count = int(inside.sum())
-        mean, share = (float(p[inside].mean()), float(labels[inside].mean())) if count else (None, None)
-        if mean is not None and share is not None:
-            ece += count / len(p) * abs(mean - share)
-        table.append(Bin(float(edges[i]), float(edges[i + 1]), count, mean, share))
-    said = p >= threshold
-    return Reliability(
-        threshold,
-        int(labels.sum()),
-        int((~labels).sum()),
-        float(said[~labels].mean()) if (~labels).any() else None,
-        float((~said[labels]).mean()) if labels.any() else None,
-        ece,
-        float(((p - labels) ** 2).mean()),
-        tuple(table),
-    )
-
-
 def threshold_for(probabilities: ArrayLike, present: ArrayLike, max_lost: float = MAX_LOST) -> float:
     """The highest threshold that loses at most a share of the present voices; absent ones fall below it as they may.
 
@@ -196,7 +93,7 @@ def threshold_for(probabilities: ArrayLike, present: ArrayLike, max_lost: float 
     >>> threshold_for([0.1, 0.6, 0.7, 0.8, 0.9], [0, 1, 1, 1, 1], max_lost=0.25)
     0.65
     """
-    p, labels = _arrays(probabilities, present)
+    p, labels = of_one_shape(probabilities, present)
     there = np.sort(p[labels])
     if not len(there):
         raise InputError("a threshold is found from trials in which the voice is there; there are none")
@@ -255,39 +152,33 @@ def scores_of(
     return np.array(scores), np.array(labels, dtype=bool)
 
 
-def main() -> None:
-    """Calibrate a checkpoint on results of `wesep evaluate`."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("results", nargs="+", type=Path, help="folders of wesep evaluate, present and absent targets")
-    parser.add_argument("--model", type=Path, help="the checkpoint to write the calibration into")
-    parser.add_argument("--check", nargs="+", type=Path, default=[], help="other results, to see what it does there")
-    parser.add_argument("--max-lost", type=float, default=MAX_LOST, help="share of present voices that may be lost")
-    arguments = parser.parse_args()
-    try:
-        _calibrate(arguments)
-    except WesepError as error:
-        raise SystemExit(f"calibration: {error}") from error
+def calibrate_model(
+    model: str | Path, results: Sequence[str | Path], check: Sequence[str | Path] = (), max_lost: float = MAX_LOST
+) -> tuple[Calibration, Reliability, Reliability | None]:
+    """Calibrate a checkpoint on results of `wesep evaluate`, and write it there (`presence.save_calibration`).
 
+    Args:
+        model: the checkpoint or experiment folder that the results are of.
+        results: folders with present and with absent targets.
+        check: other results, to see what the calibration does there.
+        max_lost: as `calibrate`.
 
-def _calibrate(arguments: argparse.Namespace) -> None:
-    applied = None
-    if arguments.model is not None:
-        from wesep_py import checkpoint
-        from wesep_py.inference.presence import calibration_of
+    Returns:
+        The calibration, what it does on `results`, and on `check`.
 
-        applied = calibration_of(checkpoint.load(arguments.model).provenance)
-    scores, labels = scores_of(arguments.results, applied)
-    calibration, found = calibrate(scores, labels, arguments.max_lost)
-    print(calibration, found.table(), sep="\n")
-    about: dict[str, Any] = {"fitted_on": [str(folder) for folder in arguments.results], "there": found.as_dict()}
-    if arguments.check:
-        others, kinds = scores_of(arguments.check, applied)
-        p = sigmoid(calibration.scale * others + calibration.offset)
-        elsewhere = reliability(p, kinds, calibration.threshold)
-        print(f"on {', '.join(map(str, arguments.check))}", elsewhere.table(), sep="\n")
-        about |= {"checked_on": [str(folder) for folder in arguments.check], "checked": elsewhere.as_dict()}
-    if arguments.model is not None:
-        print(f"{save_calibration(arguments.model, calibration, about)}: written")
+    Raises:
+        InputError, CheckpointError: as `scores_of`, `fit_platt` and `save_calibration`.
+    """
+    applied = calibration_of(checkpoint.load(model).provenance)
+    calibration, there = calibrate(*scores_of(results, applied), max_lost)
+    about: dict[str, Any] = {"fitted_on": [str(folder) for folder in results], "there": there.as_dict()}
+    elsewhere = None
+    if check:
+        scores, labels = scores_of(check, applied)
+        elsewhere = reliability(sigmoid(calibration.scale * scores + calibration.offset), labels, calibration.threshold)
+        about |= {"checked_on": [str(folder) for folder in check], "checked": elsewhere.as_dict()}
+    save_calibration(model, calibration, about)
+    return calibration, there, elsewhere
 
 
 def _cross_entropy(
@@ -297,25 +188,10 @@ def _cross_entropy(
     return float((weights * (np.logaddexp(0.0, logits) - targets * logits)).sum())
 
 
-def _arrays(values: ArrayLike, present: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    x, labels = np.asarray(values, dtype=np.float64), np.asarray(present).astype(bool)
-    if x.ndim != 1 or x.shape != labels.shape:
-        raise InputError(f"{list(x.shape)} values and {list(labels.shape)} labels; one of each a trial is needed")
-    return x, labels
-
-
 def _checked(scores: ArrayLike, present: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    x, labels = _arrays(scores, present)
+    x, labels = of_one_shape(scores, present)
     if labels.all() or not labels.any():
         raise InputError("trials with and without the voice are needed, to tell them apart")
     if not np.isfinite(x).all():
         raise InputError("the scores hold values that are not finite")
     return x, labels
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
-
-
-if __name__ == "__main__":
-    main()
