@@ -9,6 +9,7 @@ import soundfile
 
 from wesep_py.cli.main import main
 from wesep_py.inference import Result
+from wesep_py.inference.presence import UNCALIBRATED
 
 METADATA = "mixture_ID,source_1_path,source_1_gain,source_2_path,source_2_gain,noise_path,noise_gain\n"
 
@@ -17,6 +18,7 @@ class Model:
     """A stand-in that gives the mixture back, but for one trial that it fails on."""
 
     sample_rate, name, model_hash, device = 16000, "stand-in", "cd" * 32, "cpu"
+    calibration = UNCALIBRATED
 
     def enroll(self, *sources):
         return sources

@@ -12,6 +12,7 @@ import soundfile
 from wesep_py.corpus import read_trials
 from wesep_py.corpus.trials import Trial
 from wesep_py.inference import Result
+from wesep_py.inference.presence import UNCALIBRATED, Calibration
 from wesep_py.simulation.trials import render_trial
 
 SAMPLE_RATE = 16000
@@ -29,6 +30,7 @@ class Oracle:
     name: str = "oracle"
     model_hash: str = "0" * 64
     device: str = "cpu"
+    calibration: Calibration = UNCALIBRATED
     enrolled: list[np.ndarray] = field(default_factory=list)
 
     def enroll(self, *sources):

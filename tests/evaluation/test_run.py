@@ -14,6 +14,7 @@ from wesep_py.errors import InputError, OutputExistsError
 from wesep_py.evaluation import evaluate
 from wesep_py.extractor import build_network
 from wesep_py.inference import Extractor
+from wesep_py.inference.presence import Calibration
 from wesep_py.metrics import METRICS, si_sdr
 from wesep_py.simulation.trials import render_trial
 
@@ -269,6 +270,9 @@ def test_absent_targets_have_false_alarms_and_present_ones_are_kept(odd_trials):
         assert absent["retention"]["by_level"] == {"mean": 1.0, "low": None, "high": None, "count": 1}
     absent = evaluate(Oracle(odd_trials), odd_trials)["absent"]
     assert absent["false_alarm_rate"]["by_presence"]["count"] == 0
+    summary = evaluate(Sure(odd_trials, calibration=Calibration(threshold=0.95)), odd_trials)
+    assert summary["protocol"]["presence_threshold"] == 0.95
+    assert summary["absent"]["false_alarm_rate"]["by_presence"]["mean"] == 0.0
 
 
 def test_conditions_stand_in_records_and_breakdowns(trials, tmp_path):

@@ -16,6 +16,7 @@ from wesep_py import __version__
 from wesep_py.corpus import read_trials
 from wesep_py.evaluation import evaluate
 from wesep_py.inference import Result
+from wesep_py.inference.presence import Calibration
 from wesep_py.metrics import DEFINITIONS, METRICS, score, si_sdr
 
 NOT_METRICS = {
@@ -27,6 +28,7 @@ class Halver:
     """A stand-in for a model: the mixture at half its level."""
 
     sample_rate, name, model_hash, device = 16000, "halver", "ab" * 32, "cpu"
+    calibration = Calibration()
 
     def enroll(self, *sources):
         return sources

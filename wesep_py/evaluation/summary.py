@@ -13,12 +13,13 @@ from wesep_py.evaluation.record import TrialRecord
 HEARD_DB = 20.0
 """An output less than so many dB below the mixture counts as an extracted voice."""
 PRESENT = 0.5
-"""A model that gives at least this probability says that the voice is there."""
+"""From this probability on a model says that the voice is there, if its calibration names no other threshold."""
 
 DECISION = {
     "by_level": f"the voice is taken to be there if the output is less than {HEARD_DB:g} dB below the mixture "
     "(attenuation_db)",
-    "by_presence": f"the voice is taken to be there if the model gives it a probability of at least {PRESENT:g}",
+    "by_presence": "the voice is taken to be there if the model gives it a probability of at least its own threshold "
+    f"(presence_threshold; {PRESENT:g} where it is not calibrated)",
     "false_alarm_rate": "share of the trials with an absent target whose voice is taken to be there, 0 to 1",
     "retention": "share of the trials with a target whose voice is taken to be there, 0 to 1; the rest is lost",
 }
@@ -39,6 +40,7 @@ def summarise(records: Sequence[TrialRecord], protocol: Mapping[str, Any]) -> di
     scored = [record for record in records if record.outcome == "scored"]
     names = [name for name in protocol["metrics"] if name != "attenuation_db"]
     outcomes = Counter(record.outcome for record in records)
+    threshold = protocol.get("presence_threshold", PRESENT)
     return {
         **_metrics(scored, names),
         "counts": {
@@ -53,8 +55,8 @@ def summarise(records: Sequence[TrialRecord], protocol: Mapping[str, Any]) -> di
         },
         "absent": {
             **_attenuation(records, "absent"),
-            "false_alarm_rate": _decided([record for record in records if record.outcome == "absent"]),
-            "retention": _decided(scored),
+            "false_alarm_rate": _decided([one for one in records if one.outcome == "absent"], threshold),
+            "retention": _decided(scored, threshold),
         },
         "silent_reference": _attenuation(records, "silent_reference"),
         "speed": _speed(records, protocol),
@@ -97,11 +99,11 @@ def _attenuation(records: Sequence[TrialRecord], outcome: str) -> dict[str, Any]
     return {"count": len(chosen), "attenuation_db": _mean_of(chosen, lambda record: record.attenuation_db)}
 
 
-def _decided(chosen: Sequence[TrialRecord]) -> dict[str, Any]:
+def _decided(chosen: Sequence[TrialRecord], threshold: float) -> dict[str, Any]:
     """How often the voice is taken to be there, by each rule of `DECISION`; null where a rule has no input."""
     return {
         "by_level": _mean_of(chosen, lambda record: _below(record.attenuation_db, HEARD_DB)),
-        "by_presence": _mean_of(chosen, lambda record: _at_least(record.presence, PRESENT)),
+        "by_presence": _mean_of(chosen, lambda record: _at_least(record.presence, threshold)),
     }
 
 
