@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -17,6 +12,7 @@ import numpy as np
 
 from wesep_py.evaluation.measures import BY_LISTENERS, MEASURES, measure
 from wesep_py.metrics import Scores
+from wesep_py.worker_processes import worker_processes
 
 CRASHED = "the process that scored it ended unexpectedly"
 
@@ -85,7 +81,7 @@ class ScoringPool:
 
     def _send(self, number: int, job: ScoringJob) -> None:
         if self._pool is None:
-            self._pool = _processes(self._num_processes)
+            self._pool = worker_processes(self._num_processes)
         try:
             self._pending[self._pool.submit(job.run)] = (number, job)
         except BrokenProcessPool:
@@ -108,7 +104,7 @@ class ScoringPool:
         jobs, self._pending = list(self._pending.values()), {}
         self._close()
         for number, job in jobs:
-            with _processes(1) as pool:
+            with worker_processes(1) as pool:
                 try:
                     scores = pool.submit(job.run).result()
                 except BrokenProcessPool:
@@ -121,24 +117,3 @@ class ScoringPool:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
-
-
-def _processes(count: int) -> ProcessPoolExecutor:
-    # Spawned, not forked: a fork of a process that runs torch's threads can hang.
-    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _prepare_worker)
-
-
-def _prepare_worker() -> None:
-    """Leave Ctrl-C to the parent, and the cores to the other workers; end when the parent is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    if torch := sys.modules.get("torch"):
-        torch.set_num_threads(1)
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed cannot tell its workers; without this they would wait for jobs for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 
@@ -15,6 +11,7 @@ from numpy.typing import NDArray
 
 from wesep_py.metrics.errors import MetricError
 from wesep_py.metrics.perceptual import MODES, pesq
+from wesep_py.worker_processes import worker_processes
 
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Reference and estimate, `[samples]` each."""
@@ -84,14 +81,12 @@ class QualityScorer:
         if not self.workers:
             return [normalised_pesq(*pair, self.sample_rate) for pair, _ in waiting]
         scores = [_result(future) for _, future in waiting]
-        lost = [position for position, score in enumerate(scores) if score is None]
-        has_died = True
-        for position in lost:  # one by one, so that a pair that ends its process takes no other along
-            self._pool = None if has_died else self._pool
-            scores[position] = _result(self._start(waiting[position][0]))
-            has_died = scores[position] is None
-        if lost and has_died:
-            self._pool = None
+        if None in scores:
+            self.close()
+        for position, score in enumerate(scores):
+            if score is None:  # in a process of its own, so that a pair that ends it takes no other along
+                with worker_processes(1) as pool:
+                    scores[position] = _result(pool.submit(normalised_pesq, *waiting[position][0], self.sample_rate))
         return [math.nan if score is None else score for score in scores]
 
     def close(self) -> None:
@@ -103,8 +98,7 @@ class QualityScorer:
 
     def _start(self, pair: Pair) -> Future[float] | None:
         if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.workers, context, _begin_worker)
+            self._pool = worker_processes(self.workers)
         try:
             return self._pool.submit(normalised_pesq, *pair, self.sample_rate)
         except BrokenExecutor:
@@ -117,16 +111,3 @@ def _result(future: Future[float] | None) -> float | None:
         return None if future is None else future.result()
     except BrokenExecutor:
         return None
-
-
-def _begin_worker() -> None:
-    """Ctrl-C is for the parent; when that dies, however it does, this process ends too."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

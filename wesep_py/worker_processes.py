@@ -1,0 +1,32 @@
+"""Processes that work for this one, and end with it, however it ends."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from concurrent.futures import ProcessPoolExecutor
+
+
+def worker_processes(count: int) -> ProcessPoolExecutor:
+    """So many processes, each on one thread, deaf to Ctrl-C, which is for the parent, and ending when that ends."""
+    # Spawned, not forked: a fork of a process that runs torch's threads can hang.
+    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _prepare_worker)
+
+
+def _prepare_worker() -> None:
+    """Leave Ctrl-C to the parent, and the cores to the other workers; end when the parent is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot tell its workers; without this they would wait for jobs for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
