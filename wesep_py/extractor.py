@@ -196,7 +196,7 @@ class TargetSpeakerExtractor(nn.Module):
         """
         own = [_of_cue(prepared, i) for i in range(len(self.cues))]
         past, state = (None, None) if state is None else state
-        seen = analysis if past is None else _joined(past, analysis)
+        seen = analysis if past is None else past.followed_by(analysis)
         features = seen.features
         for cue, kept in self._cues("input", own):
             features = cue.steer_features(seen, features, kept)
@@ -211,7 +211,7 @@ class TargetSpeakerExtractor(nn.Module):
         if state is None or any(cue.looks_ahead for cue in self.cues):
             return latent, None
         wanted = max(cue.past_frames for cue in self.cues)
-        return latent, (_last_frames(seen, wanted) if wanted else None, state)
+        return latent, (seen.frames(-wanted) if wanted else None, state)
 
     def detect(
         self,
@@ -284,16 +284,6 @@ def load_network(path: str | Path) -> TargetSpeakerExtractor:
 def _all_of(waveform: Tensor) -> Tensor:
     """`[batch]`: the lengths of waveforms without padding."""
     return torch.full((len(waveform),), waveform.shape[1], device=waveform.device)
-
-
-def _joined(past: Analysis, analysis: Analysis) -> Analysis:
-    return Analysis(
-        torch.cat([past.features, analysis.features], dim=-1), torch.cat([past.spectrum, analysis.spectrum], dim=-1)
-    )
-
-
-def _last_frames(analysis: Analysis, count: int) -> Analysis:
-    return Analysis(analysis.features[..., -count:], analysis.spectrum[..., -count:])
 
 
 def _of_cue(prepared: Prepared, index: int) -> Prepared:

@@ -189,7 +189,7 @@ def _similarity(spectrum: Tensor, cue: Cue, prepared: Prepared) -> Tensor:
     """`[batch, frames, 1]`: the highest cosine of each frame's magnitudes with those of an enrolled frame."""
     assert isinstance(cue, TFMapCue)
     frames, padding = prepared["frames"].float(), ~prepared["mask"].bool()[:, None]
-    seen = nn.functional.normalize((spectrum.abs() + _EPS) ** cue.power, dim=1)
+    seen = nn.functional.normalize(cue.magnitude(spectrum), dim=1)
     parts = seen.split(frames_at_once(len(seen) * frames.shape[2]), dim=2)
     highest = [(part.mT @ frames).masked_fill(padding, -1.0).amax(dim=-1) for part in parts]
     return torch.cat(highest, dim=1)[..., None]

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from wesep_py.registry import Registry
@@ -38,6 +39,16 @@ class Analysis:
     @property
     def num_frames(self) -> int:
         return self.spectrum.shape[-1]
+
+    def frames(self, start: int | None = None, stop: int | None = None) -> Analysis:
+        """The frames from `start` to `stop`, as in a slice; without those of a speaker encoder."""
+        return Analysis(self.features[..., start:stop], self.spectrum[..., start:stop])
+
+    def followed_by(self, later: Analysis) -> Analysis:
+        """These frames and then those of `later`; without those of a speaker encoder."""
+        return Analysis(
+            torch.cat([self.features, later.features], dim=-1), torch.cat([self.spectrum, later.spectrum], dim=-1)
+        )
 
 
 class Backbone(nn.Module, ABC):

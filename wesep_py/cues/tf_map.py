@@ -75,7 +75,7 @@ class TFMapCue(Cue):
             )
 
     def prepare(self, enrollment: Enrollment) -> Prepared:
-        frames = self._magnitude(enrollment.analysis.spectrum) * enrollment.frame_mask[:, None]
+        frames = self.magnitude(enrollment.analysis.spectrum) * enrollment.frame_mask[:, None]
         prepared = {"frames": nn.functional.normalize(frames, dim=1), "mask": enrollment.frame_mask}
         return prepared | ({"speaker_frames": enrollment.speaker_frames} if self.needs_speaker_frames else {})
 
@@ -84,7 +84,7 @@ class TFMapCue(Cue):
 
     def steer_features(self, analysis: Analysis, features: Tensor, prepared: Prepared) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
-            mixture = self._magnitude(analysis.spectrum)
+            mixture = self.magnitude(analysis.spectrum)
             frames, padding = prepared["frames"].to(mixture.dtype), ~prepared["mask"].bool()[:, None]
             seen, known = nn.functional.normalize(mixture, dim=1), frames
             if self.needs_speaker_frames:
@@ -105,6 +105,7 @@ class TFMapCue(Cue):
             maps.append((mixture * matched).sum(dim=1, keepdim=True) * matched)
         return torch.stack(maps, dim=1)
 
-    def _magnitude(self, spectrum: Tensor) -> Tensor:
+    def magnitude(self, spectrum: Tensor) -> Tensor:
+        """What frames are compared by: the magnitudes of a spectrum, to the cue's power."""
         magnitude = spectrum.abs()
         return magnitude if self.power == 1 else (magnitude + 1e-8) ** self.power

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wesep_py.extractor import Analysis
 from wesep_py.inference.blocks import Grid
-from wesep_py.inference.blockwise import Piece, num_frames
+from wesep_py.inference.blockwise import Overlapping, Piece, num_frames
 
 if TYPE_CHECKING:
     from wesep_py.extractor import TargetSpeakerExtractor
@@ -102,7 +102,7 @@ class Carried:
         for channel in range(self.shape[1]):
             samples = torch.from_numpy(self._buffer[channel, first - self._from : upto - self._from].copy())[None]
             with torch.inference_mode():
-                heard = _cut(self.network.backbone.analyse(samples.to(self.device)), begin, begin + count)
+                heard = self.network.backbone.analyse(samples.to(self.device)).frames(begin, begin + count)
                 for voice, kept in enumerate(self.prepared):
                     made, logits = self._go_on(f"{voice}.{channel}", heard, kept, start, done, finished, last)
                     estimates[voice, channel] = made
@@ -125,10 +125,7 @@ class Carried:
         logits = None if found is None else found[0].float().cpu().numpy()
         if past is not None:
             latent = torch.cat([past["latent"], latent], dim=axis)
-            heard = Analysis(
-                torch.cat([past["features"], heard.features], dim=-1),
-                torch.cat([past["spectrum"], heard.spectrum], dim=-1),
-            )
+            heard = past["heard"].followed_by(heard)
         first = start - (0 if past is None else past["latent"].shape[axis]) * stride
         length = finished - first if last else (heard.num_frames - 1) * stride
         made = network.backbone.synthesise(latent, heard, length)[0][0, done - first : finished - first]
@@ -136,16 +133,23 @@ class Carried:
         size = latent.shape[axis]
         self._states[key] = {
             "latent": latent.narrow(axis, size - keep, keep).clone(),
-            "features": heard.features[..., -keep:].clone(),
-            "spectrum": heard.spectrum[..., -keep:].clone(),
+            "heard": heard.frames(-keep),
             "state": state,
             "detected": detected,
         }
         return made.float().cpu().numpy(), logits
 
 
-def _cut(heard: Analysis, begin: int, end: int) -> Analysis:
-    return Analysis(heard.features[..., begin:end], heard.spectrum[..., begin:end])
+def block_runner(
+    network: TargetSpeakerExtractor,
+    device: str | torch.device,
+    voices: Sequence[Voice],
+    grid: Grid,
+    num_channels: int,
+) -> Carried | Overlapping:
+    """What takes a network through a recording in blocks, as the network allows; arguments as `Overlapping`."""
+    kind = Carried if carries_state(network) else Overlapping
+    return kind(network, device, voices, grid, num_channels)
 
 
 def _packed(value: Any) -> Any:

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from wesep_py import audio
 from wesep_py.files import check_writable
-from wesep_py.inference.blocks import Blocks
+from wesep_py.inference.blocks import FRAME_S, Blocks
 from wesep_py.inference.long import LongExtraction, Progress, Wanted
 from wesep_py.inference.presence import Presence
 from wesep_py.inference.sources import Recording, read_source
 from wesep_py.inference.timeline import (
-    FRAME_S,
     Timeline,
     check_suffix,
     frame_energies,

@@ -17,7 +17,7 @@ from wesep_py.audio.streams import resample_blocks
 from wesep_py.errors import AudioError, WesepError
 from wesep_py.inference.blocks import Blocks
 from wesep_py.inference.blockwise import Overlapping, Piece
-from wesep_py.inference.carried import Carried, carries_state
+from wesep_py.inference.carried import Carried, block_runner
 from wesep_py.inference.identity import file_ends, voice_hash
 from wesep_py.inference.partial import Partial, Record
 from wesep_py.inference.presence import Presence, presence_in
@@ -101,7 +101,6 @@ class LongExtraction:
         self.about = audio.info(self.mixture)
         network = extractor.network
         self.grid = self.blocks.grid(extractor.sample_rate, network.backbone.stride)
-        self.carried = carries_state(network)
         self.partial = Partial(self.wanted[0].output, self._identity())
         if self.partial.discarded:
             log.warning(
@@ -163,18 +162,11 @@ class LongExtraction:
 
     def _extract(self, progress: Progress) -> None:
         extractor, about = self.extractor, self.about
-        kind = Carried if self.carried else Overlapping
-        runner: Any = kind(
-            extractor.network, extractor.device, [one.voice for one in self.wanted], self.grid, about.num_channels
-        )
-        done = self._resume(runner)
-        rate, total = (
-            extractor.sample_rate,
-            audio.resampled_length(about.num_samples, about.sample_rate, extractor.sample_rate),
-        )
-        if done >= total:
+        voices = [one.voice for one in self.wanted]
+        runner = block_runner(extractor.network, extractor.device, voices, self.grid, about.num_channels)
+        if self.partial.count and self.partial.last()["last"][0]:
             return
-        own = 0
+        rate, done, own = extractor.sample_rate, self._resume(runner), 0
         progress(done / rate, 0.0)
 
         def keep(pieces: Iterator[Piece]) -> None:
@@ -191,24 +183,21 @@ class LongExtraction:
             keep(runner.push(block))
         keep(runner.finish())
 
-    def _resume(self, runner: Any) -> int:
+    def _resume(self, runner: Carried | Overlapping) -> int:
         """Samples at the model's rate that an earlier run did."""
         if not self.partial.count:
             return 0
         last = self.partial.last()
-        complete = bool(last["last"][0])
-        if self.carried and not complete:
+        if isinstance(runner, Carried):
             state = self.partial.state()
             if state is None:
                 self.partial.restart()
                 return 0
             runner.resume(self.partial.count - 1, last["tail"], state)
-        elif not complete:
+        else:
             runner.resume(self.partial.count - 1, last["tail"])
-        done = sum(record["estimates"].shape[-1] for record in self.partial.records())
         log.info("%s: %d blocks are done already", self.mixture, self.partial.count)
-        # An mp3's header may promise more than there is.
-        return max(done, 1 << 62) if complete else done
+        return sum(record["estimates"].shape[-1] for record in self.partial.records())
 
     def _record(self, piece: Piece) -> Record:
         estimates = piece.estimates.astype(np.float64)

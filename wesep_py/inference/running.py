@@ -10,8 +10,8 @@ import torch
 from wesep_py.errors import InputError
 from wesep_py.extractor import TargetSpeakerExtractor
 from wesep_py.inference.blocks import Blocks
-from wesep_py.inference.blockwise import Overlapping, run_voices
-from wesep_py.inference.carried import Carried, carries_state
+from wesep_py.inference.blockwise import run_voices
+from wesep_py.inference.carried import block_runner
 from wesep_py.inference.presence import UNCALIBRATED, Calibration, Presence, presence_in
 from wesep_py.inference.voice import Voice
 
@@ -42,7 +42,7 @@ def run_channels(
         prepared = {name: tensor.to(device) for name, tensor in voice.tensors.items()}
         estimates, logits = run_voices(network, device, mixture, [prepared])
     else:
-        runner = (Carried if carries_state(network) else Overlapping)(network, device, [voice], grid, len(mixture))
+        runner = block_runner(network, device, [voice], grid, len(mixture))
         pieces = [*runner.push(mixture), *runner.finish()]
         estimates = np.concatenate([piece.estimates for piece in pieces], axis=-1)
         tracks = [piece.logits for piece in pieces if piece.logits is not None]

@@ -24,8 +24,6 @@ TRACK_S = 0.1
 # An estimate speaks where it is at most so far below its loud frames, and below the mixture.
 RANGE_DB, BELOW_MIXTURE_DB, FLOOR_DB = 35.0, 15.0, -80.0
 SMOOTH_S = 0.1
-FRAME_S = 0.02
-"""Frames of the energies of a recording that is extracted whole."""
 
 
 @dataclass(frozen=True)
