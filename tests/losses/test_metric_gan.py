@@ -165,9 +165,11 @@ def test_it_goes_on_from_its_state_to_the_bit(replay: int):
 
 
 def test_it_learns_from_different_lengths_and_the_sum_of_all_ranks():
-    """Two ranks, one without an item, do what one does: `total` doubles what a rank alone gives."""
+    """Two ranks with the same pairs do what one does: the mean over all of them counts, not the sum."""
     one, two = make(), make()
     for loss, total in ((one, lambda tensor: tensor), (two, lambda tensor: 2 * tensor)):
+        # Adam would not see a sum in the place of a mean.
+        loss.adversary.optimizer = torch.optim.SGD(loss.adversary.network.parameters(), lr=0.1)
         for step in range(3):
             target, noisy = examples("anna", step)
             run(loss, target[:2], noisy[:2])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from wesep_py import checkpoint
+from tests.training.test_loop import assert_same, lines, stop_after, weights
 from wesep_py.config import dump_yaml
 from wesep_py.errors import ConfigError, InputError
 from wesep_py.simulation.on_device_draw import DryMixture, DrySimulator
@@ -24,7 +23,6 @@ from wesep_py.training.devices import make_fabric
 from wesep_py.training.progress import TrainingBar
 from wesep_py.training.setup import gather, make_dataset, open_batches
 from wesep_py.training.state import Progress
-from wesep_py.training.step import Stepper
 
 ROOMS = {"probability": 0.7, "rt60_s": [0.1, 0.2], "num_reflections": 128}
 NOISE = {"probability": 0.7, "kinds": {"coloured": 1, "babble": 1}, "babble_speakers": [1, 1]}
@@ -43,12 +41,7 @@ SPEAKER = {
 
 
 def losses(experiment: Path) -> list[float]:
-    records = [json.loads(line) for line in (experiment / "log.jsonl").read_text().splitlines()]
-    return [record["loss"] for record in records if record["kind"] == "train"]
-
-
-def weights(experiment: Path) -> dict[str, torch.Tensor]:
-    return checkpoint.load(experiment / "checkpoints" / "last").state_dict
+    return [record["loss"] for record in lines(experiment, "train")]
 
 
 def speaker_settings(settings, **replaced: Any) -> dict[str, Any]:
@@ -128,20 +121,11 @@ def test_two_ranks_take_what_one_takes(settings):
 def test_interrupted_and_resumed_ends_with_the_same_weights(settings, tmp_path: Path, monkeypatch):
     named = {**HARD, "train__steps": 3, "data__render": "device"}
     train(settings(experiment=str(tmp_path / "unbroken"), **named))
-    step, calls = Stepper.step, []
-
-    def interrupted(self, *arguments, **given):
-        calls.append(1)
-        if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return step(self, *arguments, **given)
-
     with monkeypatch.context() as patch, pytest.raises(TrainingInterrupted, match="stopped at step 2"):
-        patch.setattr(Stepper, "step", interrupted)
+        stop_after(patch, 2)
         train(settings(**named))
     train(settings(**named))
-    one, two = weights(tmp_path / "unbroken"), weights(tmp_path / "exp")
-    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert_same(weights(tmp_path / "unbroken"), weights(tmp_path / "exp"))
 
 
 @pytest.mark.slow

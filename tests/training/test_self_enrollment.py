@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from wesep_py import checkpoint
+from tests.training.test_loop import assert_same, lines, stop_after, weights
 from wesep_py.errors import ConfigError
 from wesep_py.extractor import NetworkOutput
 from wesep_py.training import TrainingInterrupted, load_config, train
 from wesep_py.training.config import SelfEnrollmentConfig
 from wesep_py.training.criterion import TrainingStep
 from wesep_py.training.self_enrollment import SelfEnrolledStep, introduced
-from wesep_py.training.step import Stepper, seed_step
+from wesep_py.training.step import seed_step
 
 SAMPLES = 6
 
@@ -184,10 +181,6 @@ def test_what_cannot_be_is_refused(settings, values: dict[str, Any], message: st
         load_config(settings(self_enrollment=values))
 
 
-def weights(experiment: Path) -> dict[str, torch.Tensor]:
-    return checkpoint.load(experiment / "checkpoints" / "last").state_dict
-
-
 @pytest.mark.parametrize("loss_on", ["second", "both"])
 def test_a_run_resumes_to_the_bit(settings, tmp_path: Path, monkeypatch, loss_on: str):
     named = {
@@ -195,22 +188,13 @@ def test_a_run_resumes_to_the_bit(settings, tmp_path: Path, monkeypatch, loss_on
         "log__every_steps": 1, "log__to": [], "log__audio_samples": 0,
     }  # fmt: skip
     train(settings(experiment=str(tmp_path / "unbroken"), **named))
-    taken, calls = Stepper.step, []
-
-    def interrupted(self, *arguments, **given):
-        calls.append(1)
-        if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return taken(self, *arguments, **given)
-
     with monkeypatch.context() as patch, pytest.raises(TrainingInterrupted, match="stopped at step 2"):
-        patch.setattr(Stepper, "step", interrupted)
+        stop_after(patch, 2)
         train(settings(**named))
     train(settings(**named))
     one, two = weights(tmp_path / "unbroken"), weights(tmp_path / "exp")
-    assert all(torch.equal(one[key], two[key]) for key in one)
-    records = [json.loads(line) for line in (tmp_path / "unbroken" / "log.jsonl").read_text().splitlines()]
-    shares = [record["self_enrolled"] for record in records if record["kind"] == "train"]
+    assert_same(one, two)
+    shares = [record["self_enrolled"] for record in lines(tmp_path / "unbroken", "train")]
     assert shares[0] == 0.0 and max(shares) > 0.0
     train(settings(experiment=str(tmp_path / "plain"), **{**named, "self_enrollment": None}))
     plain = weights(tmp_path / "plain")

@@ -26,7 +26,7 @@ class Adversary(ABC):
     def learn(self, step: int, total: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Learn from what the loss saw in a step; called on every rank, after the network's own update.
 
-        A gradient that is not finite must leave the weights as they are. The random state is seeded by the step.
+        A gradient that is not finite must leave the weights as they are.
 
         Args:
             step: optimiser steps done before.

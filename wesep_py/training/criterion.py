@@ -93,6 +93,10 @@ class TrainingStep(nn.Module):
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The losses of a batch; see `Criterion.forward`."""
+        return self.run(batch)[1]
+
+    def run(self, batch: Mapping[str, Any]) -> tuple[Any, dict[str, Tensor]]:
+        """The network's output for a batch, and its losses."""
         mixture, enrollment, lengths = batch["mixture"], batch["enrollment"], batch["enrollment_lengths"]
         if getattr(self.criterion, "needs_embedding", False):
             prepared = self.network.prepare(enrollment, lengths)
@@ -101,7 +105,7 @@ class TrainingStep(nn.Module):
         else:
             output = self.network(mixture, enrollment, lengths)
         with torch.autocast(mixture.device.type, enabled=False):
-            return self.criterion(output, batch)
+            return output, self.criterion(output, batch)
 
 
 def embedding_of(prepared: Mapping[str, Tensor]) -> Tensor | None:

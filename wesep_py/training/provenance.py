@@ -90,9 +90,9 @@ def _sessions(file: Path) -> list[dict[str, Any]]:
 
 
 def _hash_of(name: str, root: str) -> str:
-    place = locate(name, root)
     if is_stream(name):
         return hashlib.sha256("\n".join(stream_identity(name, root)).encode()).hexdigest()
+    place = locate(name, root)
     return fingerprint(place) if is_store(place) else _hash(_find(Path(root), name))
 
 

@@ -60,15 +60,11 @@ class SelfEnrolledStep(TrainingStep):
 
     def _both(self, batch: Mapping[str, Any], chosen: Tensor) -> dict[str, Tensor]:
         first_weight, second_weight = self.config.weights
-        heard: list[Tensor] = []
-        handle = self.criterion.register_forward_pre_hook(lambda _, given: heard.append(given[0].waveforms[0]))
-        try:
-            first = super().forward(batch)
-        finally:
-            handle.remove()
+        output, first = self.run(batch)
         second = first
         if len(chosen):
-            second = super().forward(introduced(batch, chosen, heard[0][chosen].detach().float(), self.config.use))
+            estimate = output.waveforms[0][chosen].detach().float()
+            second = super().forward(introduced(batch, chosen, estimate, self.config.use))
         total = first_weight * first["loss"] + second_weight * second["loss"]
         return {**second, "loss": total, "loss_first": first["loss"]}
 

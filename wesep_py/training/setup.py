@@ -120,9 +120,9 @@ def make_dataset(
     """The mixtures of the run; the first process packs the recordings, if asked, and the others wait for it."""
     data, speech, noises = config.data, materials.speech, materials.noises
     listed = materials.mixtures
+    kind = DryMixtures if data.render == "device" else SimulatedMixtures
     if materials.shards:
         stream = make_stream(config, materials.shards, noises, materials.task.sample_rate)
-        kind = DryMixtures if data.render == "device" else SimulatedMixtures
         return kind(stream, UnknownSpeakers(), materials.task.items)
     recordings = [*speech, *noises, *(listed.noises if listed else [])]
     sample_rate = materials.task.sample_rate
@@ -139,9 +139,7 @@ def make_dataset(
         else ListedMixtures(config.simulation, listed, noises, reader, config.seed)
     )
     labels = {speaker: label for label, speaker in enumerate(sorted({u.speaker_id for u in speech}))}
-    if isinstance(simulator, DrySimulator):
-        return DryMixtures(simulator, labels, materials.task.items)
-    return SimulatedMixtures(simulator, labels, materials.task.items)
+    return kind(simulator, labels, materials.task.items)
 
 
 def open_batches(

@@ -125,7 +125,6 @@ class Stepper:
         """Let the adversaries learn from the step; what they say, each under its name."""
         fabric, found = self._fabric, {}
         for name, adversary in self._adversaries.items():
-            seed_step(self._config.seed, step, 0, fabric.global_rank)
             said = adversary.learn(step, lambda tensor: fabric.all_reduce(tensor, reduce_op="sum"))
             found |= {f"{name}_{key}": value for key, value in said.items()}
         return found

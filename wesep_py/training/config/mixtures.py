@@ -12,9 +12,9 @@ from wesep_py.training.config.ranges import at_least
 class MixturesConfig:
     """Lists of mixtures in LibriMix's form, instead of mixtures drawn as `simulation` says.
 
-    Of `simulation` then only `duration_s` (mixtures are cut to it, anew in every epoch) and `enrollment` apply. A voice
-    is introduced by the recordings of `data.train`, or, where these are none, by what it says in the other mixtures;
-    never by what it says in the mixture itself.
+    Of `simulation` then only `duration_s` (mixtures are cut to it, anew in every epoch), `enrollment` and `peak` apply.
+    A voice is introduced by the recordings of `data.train`, or, where these are none, by what it says in the other
+    mixtures; never by what it says in the mixture itself.
 
     Args:
         lists: rendered trees, or metadata CSVs of what to mix or of what was rendered; relative to `data.root`.
