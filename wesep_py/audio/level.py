@@ -36,12 +36,16 @@ def rms_db(waveform: ArrayLike) -> float | NDArray[np.float64]:
     return gain_to_db(rms(waveform))
 
 
+ACTIVE_RANGE_DB, ACTIVE_FLOOR_DB, ACTIVE_FRAME_S = 40.0, -80.0, 0.02
+"""How far below the loudest frame a frame counts as speech, below which level none does, and the length of a frame."""
+
+
 def active_mask(
     waveform: ArrayLike,
     sample_rate: int,
-    range_db: float = 40.0,
-    floor_db: float = -80.0,
-    frame_s: float = 0.02,
+    range_db: float = ACTIVE_RANGE_DB,
+    floor_db: float = ACTIVE_FLOOR_DB,
+    frame_s: float = ACTIVE_FRAME_S,
 ) -> NDArray[np.bool_]:
     """Where somebody speaks: the samples of frames no more than `range_db` below the loudest frame.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from wesep_py.corpus.durations import OnBad, OnProgress, measure_durations
@@ -105,7 +105,7 @@ def read_librispeech(
     return utterances
 
 
-def find_audio(folder: Path) -> Iterator[Path]:
+def find_audio(folder: Path, suffixes: Collection[str] = AUDIO_SUFFIXES) -> Iterator[Path]:
     """The audio files at any depth below a folder, by their suffix, in the order of their names.
 
     Links to folders are followed, each folder once; hidden files and folders are passed over.
@@ -119,7 +119,7 @@ def find_audio(folder: Path) -> Iterator[Path]:
         seen.add(real)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES:
+            if not name.startswith(".") and Path(name).suffix.lower() in suffixes:
                 yield Path(parent) / name
 
 

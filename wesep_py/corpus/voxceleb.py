@@ -144,20 +144,9 @@ def _id_of(path: Path) -> str:
 
 def _check_converted(folder: Path, files: dict[str, Path]) -> None:
     """Refuse a folder with an m4a that has no copy in a format that can be read."""
-    left = [path for path in _in_layout(_find_m4a(folder)) if _id_of(path) not in files]
+    left = [path for path in _in_layout(find_audio(folder, {".m4a"})) if _id_of(path) not in files]
     if left:
         raise InputError(
             f"{folder}: {len(left)} recordings are m4a only, which cannot be read, such as {left[0]}; convert them: "
             + _CONVERT.format(folder=folder)
         )
-
-
-def _find_m4a(folder: Path) -> Iterator[Path]:
-    seen: set[str] = set()  # links are followed, each folder once, as by `find_audio`
-    for parent, subfolders, names in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(parent)) in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders.sort()
-        yield from (Path(parent) / name for name in sorted(names) if name.lower().endswith(".m4a"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -31,6 +31,7 @@ LATER = 1
 
 
 Introduced = TypeVar("Introduced", SourceRecipe, AbsentVoice)
+Made = TypeVar("Made")
 
 
 class Simulator:
@@ -100,19 +101,23 @@ class Simulator:
         return assemble(recipe, parts, self.reader, self.embeddings)
 
     def _draw(self, epoch: int, index: int) -> tuple[Recipe, Parts]:
+        return self._attempt(epoch, index, self._read_and_level)
+
+    def _read_and_level(self, plan: Recipe, rng: np.random.Generator) -> tuple[Recipe, Parts]:
+        parts = read_parts(plan, self.reader)
+        return set_levels(plan, parts, self.config, rng), parts
+
+    def _attempt(self, epoch: int, index: int, make: Callable[[Recipe, np.random.Generator], Made]) -> Made:
+        """What `make` makes of the first plan that can be used; it draws on from the plan's random numbers."""
         problem = ""
         for attempt in range(MAX_ATTEMPTS):
             key = [self.seed, epoch, index, attempt]
             rng, more = np.random.default_rng(key), np.random.default_rng([*key, LATER])
             try:
                 blank = Recipe(self.seed, epoch, index, attempt, self.sample_rate, 0, (), 0)
-                plan = self._add_later(self._plan(blank, rng, more), more)
-                parts = read_parts(plan, self.reader)
-                recipe = set_levels(plan, parts, self.config, rng)
+                return make(self._add_later(self._plan(blank, rng, more), more), rng)
             except Unusable as unusable:
                 problem = str(unusable)
-                continue
-            return recipe, parts
         raise InputError(
             f"mixture (seed {self.seed}, epoch {epoch}, index {index}): {MAX_ATTEMPTS} draws in a row cannot be used; "
             f"of the last, {problem}; check the recordings, duration_s and overlap_ratio"

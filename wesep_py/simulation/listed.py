@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
@@ -73,7 +73,7 @@ class ListedMixtures(Simulator):
             spoken = corpus.spoken.get(utterance.utterance_id, utterance.utterance_id)
             if utterance.duration_s >= MIN_STRETCH_S:
                 self._introductions[utterance.speaker_id].append(_Introduction(utterance, spoken))
-        usable = [all(self._others(source) for source in mixture.sources) for mixture in corpus.mixtures]
+        usable = [all(any(True for _ in self._others(one)) for one in mixture.sources) for mixture in corpus.mixtures]
         self.mixtures = [mixture for mixture, is_usable in zip(corpus.mixtures, usable, strict=True) if is_usable]
         self.left_out = [m.mixture_id for m, is_usable in zip(corpus.mixtures, usable, strict=True) if not is_usable]
         super().__init__(config, corpus.speech, noises, reader, seed)
@@ -105,11 +105,10 @@ class ListedMixtures(Simulator):
                 plan = replace(plan, sources=tuple(self._augment(source, more) for source in plan.sources))
             try:
                 parts = read_parts(plan, self.reader)
-                self._check_heard(mixture, parts)
+                self._check_introduced(mixture, parts)
+                return self._with_levels(plan, parts, rng), parts
             except Unusable as unusable:
                 problem = str(unusable)
-                continue
-            return self._with_levels(plan, parts, rng), parts
         raise InputError(
             f"mixture {mixture.mixture_id!r}: {MAX_ATTEMPTS} cuts in a row cannot be used; of the last, {problem}; "
             "take it out of its list"
@@ -137,17 +136,17 @@ class ListedMixtures(Simulator):
             sir_db=(0.0,) * len(sources),
         )
 
-    def _others(self, source: ListedSource) -> list[Utterance]:
+    def _others(self, source: ListedSource) -> Iterator[Utterance]:
         """What introduces the voice of a source: other words, from another file."""
-        return [
+        return (
             introduction.utterance
             for introduction in self._introductions[source.utterance.speaker_id]
             if introduction.spoken != source.spoken and introduction.utterance.path != source.utterance.path
-        ]
+        )
 
     def _introduce(self, source: ListedSource, rng: np.random.Generator) -> tuple[Stretch, ...]:
         low, high = self.config.enrollment.duration_s
-        others = self._others(source)
+        others = list(self._others(source))
         long_enough = [other for other in others if other.duration_s >= low]
         candidates = long_enough or [max(others, key=lambda other: other.duration_s)]
         count = min(self.config.enrollment.count, len(candidates))
@@ -158,18 +157,24 @@ class ListedMixtures(Simulator):
             stretches.append(Stretch(candidates[position], int(rng.integers(available - length + 1)), length))
         return tuple(stretches)
 
-    def _check_heard(self, mixture: ListedMixture, parts: Parts) -> None:
-        """Refuse a cut in which somebody is silent, or whose enrollment is."""
-        for source, image, pieces in zip(mixture.sources, parts.images, parts.enrollments, strict=True):
-            if any(active_level_db(heard, self.sample_rate) == -np.inf for heard in (image, *pieces)):
-                raise Unusable(f"{source.spoken!r} or what introduces its speaker is silent")
+    def _check_introduced(self, mixture: ListedMixture, parts: Parts) -> None:
+        """Refuse a cut whose enrollment is silent."""
+        for source, pieces in zip(mixture.sources, parts.enrollments, strict=True):
+            if any(active_level_db(piece, self.sample_rate) == -np.inf for piece in pieces):
+                raise Unusable(f"what introduces the speaker of {source.spoken!r} is silent")
 
     def _with_levels(self, plan: Recipe, parts: Parts, rng: np.random.Generator) -> Recipe:
-        """The recipe with the levels of its enrollments, and with the SIR that the list gave it."""
+        """The recipe with the levels of its enrollments, and with the SIR that the list gave it.
+
+        Raises:
+            Unusable: somebody is silent.
+        """
         heard_db = [
             active_level_db(image * np.float32(source.excerpt.gain), self.sample_rate)
             for image, source in zip(parts.images, plan.sources, strict=True)
         ]
+        if -np.inf in heard_db:
+            raise Unusable(f"{plan.sources[heard_db.index(-np.inf)].excerpt.utterance.utterance_id!r} is silent")
         sources = tuple(
             replace(
                 source,
@@ -194,7 +199,7 @@ def check_applies(config: SimulationConfig) -> None:
     if changed := [name for name in names if getattr(config, name) != getattr(default, name)]:
         raise InputError(
             f"simulation.{changed[0]}: says how mixtures are made, and data.mixtures gives them as they are; "
-            "leave it out (of simulation, duration_s and enrollment apply)"
+            "leave it out (of simulation, duration_s, enrollment and peak apply)"
         )
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from wesep_py.errors import InputError
 from wesep_py.simulation.on_device_batch import DryBatch
 from wesep_py.simulation.on_device_effects import Packed, apply_packed, level_gains
-from wesep_py.simulation.on_device_levels import active_frames, active_levels_db, activity_at, gains_between
+from wesep_py.simulation.on_device_levels import active_frames, active_levels_db, activity_at, gains_between, levels_of
 from wesep_py.simulation.on_device_parts import finished_noises, reverberate_packed
 from wesep_py.simulation.recipe import Recipe
 from wesep_py.simulation.render import ACTIVITY_RATE_HZ, Sample, Voice
@@ -100,9 +100,10 @@ def _render_mixtures(batch: DryBatch) -> _Scaled:
     lengths, spoken = given["lengths"], given["spoken"]
     images, targets = reverberate_packed(given["dry"], lengths, given["rooms"], batch.plans[0].target_kind, rate)
     of_sources = lengths[:, None].expand(spoken.shape)
-    levels_db = active_levels_db(images, of_sources, rate)
+    frames = active_frames(images, of_sources, rate)
+    levels_db = levels_of(*frames)
     _check_sound(images, levels_db, spoken, batch.plans)
-    active, *_ = active_frames(targets, of_sources, rate)
+    active, *_ = frames if targets is images else active_frames(targets, of_sources, rate)
 
     reference_db = levels_db.gather(1, given["reference"][:, None])
     gains = torch.where(spoken, 10 ** ((reference_db - levels_db - given["sir_db"]) / 20), 0.0)

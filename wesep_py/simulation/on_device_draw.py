@@ -11,10 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from wesep_py.audio.level import active_level_db
-from wesep_py.errors import InputError
-from wesep_py.simulation.config import SimulationConfig
-from wesep_py.simulation.draw import LATER, MAX_ATTEMPTS, Simulator
+from wesep_py.audio.level import ACTIVE_FLOOR_DB, active_level_db
+from wesep_py.simulation.draw import Simulator
 from wesep_py.simulation.enrollment import render_enrollment
 from wesep_py.simulation.levels import set_enrollment_levels
 from wesep_py.simulation.noise import modulation_gains, render_noise
@@ -33,8 +31,6 @@ from wesep_py.simulation.render import Parts, read_parts
 from wesep_py.simulation.rooms import RoomResponses, reverberate, room_responses
 from wesep_py.simulation.speech import Unusable
 
-SILENCE_DB = -80.0
-"""What never counts as active (`audio.active_mask`)."""
 ROOM_MARGIN_DB = 20.0
 """So far above silence the direct path has to be for a room's reflections not to cancel it below silence."""
 
@@ -123,25 +119,19 @@ class DrySimulator(Simulator):
             InputError: 50 draws in a row held a silent stretch; the message names the last.
             AudioError: a recording that is missing or damaged.
         """
-        problem = ""
-        for attempt in range(MAX_ATTEMPTS):
-            key = [self.seed, epoch, index, attempt]
-            rng, more = np.random.default_rng(key), np.random.default_rng([*key, LATER])
-            try:
-                blank = Recipe(self.seed, epoch, index, attempt, self.sample_rate, 0, (), 0)
-                plan = self._add_later(self._plan(blank, rng, more), more)
-                parts = read_parts(replace(plan, room=None, noise=None, further_noises=()), self.reader)
-                responses = self._responses(plan.room)
-                noises = [self._read_noise(noise, plan.num_samples) for noise in plan.noises]
-                self._check_dry(plan, parts.dry, responses, noises)
-            except Unusable as unusable:
-                problem = str(unusable)
-                continue
-            return self._ask_levels(plan, parts, responses, noises, rng)
-        raise InputError(
-            f"mixture (seed {self.seed}, epoch {epoch}, index {index}): {MAX_ATTEMPTS} draws in a row cannot be used; "
-            f"of the last, {problem}; check the recordings, duration_s and overlap_ratio"
-        )
+        return self._attempt(epoch, index, self._read_dry)
+
+    def _read_dry(self, plan: Recipe, rng: np.random.Generator) -> DryMixture:
+        """What a plan says, read; its levels drawn.
+
+        Raises:
+            Unusable: as `levels.set_levels`.
+        """
+        parts = read_parts(replace(plan, room=None, noise=None, further_noises=()), self.reader)
+        responses = self._responses(plan.room)
+        noises = [self._read_noise(noise, plan.num_samples) for noise in plan.noises]
+        self._check_dry(plan, parts.dry, responses, noises)
+        return self._ask_levels(plan, parts, responses, noises, rng)
 
     def _ask_levels(
         self,
@@ -164,7 +154,7 @@ class DrySimulator(Simulator):
         voices = [*plan.sources, *([] if plan.absent is None else [plan.absent])]
         said = [*parts.enrollments, *([] if plan.absent is None else [parts.absent])]
         enrollments = tuple(
-            self._dry_enrollment(voice, pieces, config, rng) for voice, pieces in zip(voices, said, strict=True)
+            self._dry_enrollment(voice, pieces, rng) for voice, pieces in zip(voices, said, strict=True)
         )
         return DryMixture(plan, parts.dry, responses, tuple(under), sir_db, level_db, config.peak, enrollments)
 
@@ -172,10 +162,9 @@ class DrySimulator(Simulator):
         self,
         voice: SourceRecipe | AbsentVoice,
         pieces: tuple[Waveform, ...],
-        config: SimulationConfig,
         rng: np.random.Generator,
     ) -> DryEnrollment:
-        augmentation = voice.augmentation
+        config, augmentation = self.config, voice.augmentation
         if augmentation is not None and not all(runs_on_device(effect) for effect in augmentation.effects):
             levels = set_enrollment_levels(voice.enrollments, augmentation, pieces, self.sample_rate, config, rng)
             whole = render_enrollment(levels["enrollments"], pieces, levels["augmentation"], self.reader)
@@ -200,7 +189,7 @@ class DrySimulator(Simulator):
         """What `levels.set_levels` refuses; the waveforms that it listens to are made in doubtful cases only."""
         for recipe, noise in zip(plan.noises, noises, strict=True):
             swing = recipe.modulation
-            if _mean_db(noise) < SILENCE_DB + (0.0 if swing is None else swing.depth_db / 2) + 0.1:
+            if _mean_db(noise) < ACTIVE_FLOOR_DB + (0.0 if swing is None else swing.depth_db / 2) + 0.1:
                 swung = noise if swing is None else noise * modulation_gains(swing, noise.size, self.sample_rate)
                 if active_level_db(swung, self.sample_rate) == -np.inf:
                     raise Unusable("the noise is silent")
@@ -209,7 +198,7 @@ class DrySimulator(Simulator):
                 _mean_db(row) + 20 * np.log10(max(float(gain), 1e-9))
                 for row, gain in zip(dry, responses.direct_gains, strict=True)
             ]
-            if min(direct_db) >= SILENCE_DB + ROOM_MARGIN_DB:
+            if min(direct_db) >= ACTIVE_FLOOR_DB + ROOM_MARGIN_DB:
                 return
             assert plan.room is not None
             dry = reverberate(dry, plan.room, self.sample_rate)[0]

@@ -9,12 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-FRAME_S, RANGE_DB, FLOOR_DB = 0.02, 40.0, -80.0  # of `audio.active_mask`
+from wesep_py.audio.level import ACTIVE_FLOOR_DB, ACTIVE_FRAME_S, ACTIVE_RANGE_DB
 
 
 def frame_length(sample_rate: int) -> int:
     """Samples in a frame of activity."""
-    return max(1, round(FRAME_S * sample_rate))
+    return max(1, round(ACTIVE_FRAME_S * sample_rate))
 
 
 def active_frames(waveforms: Tensor, lengths: Tensor, sample_rate: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -36,7 +36,7 @@ def active_frames(waveforms: Tensor, lengths: Tensor, sample_rate: int) -> tuple
     counts = (lengths[..., None] - starts).clamp(0, frame)
     # As a root and decibels, as on the CPU: a threshold in energies rounds otherwise.
     levels_db = 20 * torch.log10((energies / counts.clamp_min(1)).sqrt())
-    limits_db = (levels_db.amax(dim=-1, keepdim=True) - RANGE_DB).clamp_min(FLOOR_DB)
+    limits_db = (levels_db.amax(dim=-1, keepdim=True) - ACTIVE_RANGE_DB).clamp_min(ACTIVE_FLOOR_DB)
     return (levels_db >= limits_db) & (counts > 0), energies, counts
 
 
@@ -47,7 +47,11 @@ def active_levels_db(waveforms: Tensor, lengths: Tensor, sample_rate: int) -> Te
     >>> round(float(active_levels_db(waveforms, torch.tensor([640]), 16000)), 6)
     -20.0
     """
-    active, energies, counts = active_frames(waveforms, lengths, sample_rate)
+    return levels_of(*active_frames(waveforms, lengths, sample_rate))
+
+
+def levels_of(active: Tensor, energies: Tensor, counts: Tensor) -> Tensor:
+    """The same of what `active_frames` returned: `[..., frames]` each → float64 `[...]`."""
     energy = torch.where(active, energies, 0.0).sum(dim=-1)
     count = torch.where(active, counts, 0).sum(dim=-1)
     return 10 * torch.log10(energy / count.clamp_min(1))
