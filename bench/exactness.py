@@ -112,7 +112,8 @@ def main() -> None:
         corpus_file = Path(temporary) / "corpus.pickle"  # from this process to those that it starts
         corpus_file.write_bytes(pickle.dumps(corpus))
         print("# The same mixtures for any number of workers and ranks\n")
-        print(f"`python bench/exactness.py`: {corpus.about}; batches of {GLOBAL_BATCH} mixtures over all ranks.\n")
+        command = " ".join(["OMP_NUM_THREADS=1 python bench/exactness.py", *sys.argv[1:]])
+        print(f"`{command}`: {corpus.about}; batches of {GLOBAL_BATCH} mixtures over all ranks.\n")
         print(
             "| workers of a rank | ranks | mixtures | SHA-256 of all, in order |\n| --- | --- | --- | --- |", flush=True
         )

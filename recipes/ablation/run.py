@@ -1,7 +1,7 @@
 """Train and evaluate a grid of small models, every backbone with every cell's cues, and print it as a table.
 
     python recipes/ablation/run.py --data DATA -o exp/ablation                    # every cell
-    python recipes/ablation/run.py --data DATA -o exp/ablation bsrnn/ */tf_map    # cells whose names match
+    python recipes/ablation/run.py --data DATA -o exp/ablation 'bsrnn/*'          # cells whose names match
     python recipes/ablation/run.py -o exp/ablation --table                        # what is there so far
     python recipes/ablation/run.py --grid recipes/ablation/encoders.yaml --data DATA -o exp/encoders
 
@@ -93,7 +93,7 @@ def interval(figure: dict[str, float], digits: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cells", nargs="*", default=["*"], help="patterns of BACKBONE/CUE")
+    parser.add_argument("cells", nargs="*", default=["*"], help="patterns of BACKBONE/CELL")
     parser.add_argument("--grid", type=Path, default=HERE / "grid.yaml", help="the cells; grid.yaml")
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--data", type=Path, help="the folder that recipes/speechocean762/README.md describes")

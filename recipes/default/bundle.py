@@ -1,8 +1,8 @@
 """Make a bundled model of a training run: strip it, store it in half precision, check it, write its card.
 
-    python recipes/default/bundle.py exp/default -o wesep_py/models/base --half --root DATA \\
-        --trials DATA/trials/dev_2mix --trials DATA/trials/dev_ls_2mix --results exp/default/results \\
-        recipe='recipes/default/train.yaml' hardware='one H200'
+    python recipes/default/bundle.py exp/default_gpu -o wesep_py/models/base --half --root DATA \\
+        --trials DATA/trials/dev_2mix --trials DATA/trials/dev_ls_2mix --results exp/default_gpu/results \\
+        recipe='recipes/default/train_gpu.yaml' hardware='one H200'
 
 CHECKPOINT is a checkpoint or an experiment folder. --results holds folders of `wesep evaluate` of this very model (by
 its hash): dev_2mix/clean, dev_2mix/noisy, dev_2mix_absent/clean, … Nothing is written where a check fails.

@@ -1,6 +1,6 @@
 # LibriMix from its published lists; sourced by run.sh of this recipe and of librimix_online, after options.sh.
 #
-# Reads data, speakers, condition, jobs; sets mixtures, maps, suffix, types and wesep_condition.
+# Reads data, speakers, condition, jobs, and for the last stages exp, best, metrics; sets mixtures, maps, suffix, types and wesep_condition.
 
 one_of speakers 2 3
 one_of condition clean both
@@ -31,4 +31,21 @@ need_maps() {
     needs "$data/$maps/$part/map_mixture2enrollment$suffix" \
       "git clone https://github.com/BUTSpeechFIT/speakerbeam $data/speakerbeam"
   done
+}
+
+# Stages 3 to 5.
+average_evaluate_report() {
+  if at_stage 3 "average: the $best best snapshots"; then
+    wesep average "$exp" --best "$best" -o "$exp/checkpoints/best$best" --overwrite
+  fi
+
+  if at_stage 4 "evaluate: test-clean, SpeakerBeam's list"; then
+    wesep evaluate --model "$exp/checkpoints/best$best" --trials "$data/$mixtures/test" \
+      --enrollment "$data/$maps/test/map_mixture2enrollment$suffix" --condition "$wesep_condition" \
+      --metrics "$metrics" --save-extremes 5 -o "$exp/results/test"
+  fi
+
+  if at_stage 5 "report"; then
+    wesep report "$exp/results/test" --overwrite
+  fi
 }

@@ -49,16 +49,4 @@ if at_stage 2 "train: $exp"; then
     "validation.condition=$wesep_condition"
 fi
 
-if at_stage 3 "average: the $best best snapshots"; then
-  wesep average "$exp" --best "$best" -o "$exp/checkpoints/best$best" --overwrite
-fi
-
-if at_stage 4 "evaluate: test-clean, SpeakerBeam's list"; then
-  wesep evaluate --model "$exp/checkpoints/best$best" --trials "$data/$mixtures/test" \
-    --enrollment "$data/$maps/test/map_mixture2enrollment$suffix" --condition "$wesep_condition" \
-    --metrics "$metrics" --save-extremes 5 -o "$exp/results/test"
-fi
-
-if at_stage 5 "report"; then
-  wesep report "$exp/results/test" --overwrite
-fi
+average_evaluate_report
