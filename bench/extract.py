@@ -4,14 +4,14 @@
     python bench/extract.py --config conf/model/bsrnn_tfmap_small.yaml --long-s 10800
     python bench/extract.py --model exp/mine --what memory --lengths-s 10 60 600 --threads 1
 
-Prints Markdown. Every measurement runs in a process of its own. Recordings are noise that comes and goes, so figures
-of quality are about the arithmetic and say nothing of voices, unless --mixture and --enroll name a recording.
+Prints Markdown. Every measurement runs in a process of its own. Recordings are noise that comes and goes; what smaller
+numbers cost in quality is measured on trials, if --trials names a list (LIST.csv and LIST.map_mixture2enrollment).
 
 startup    seconds of processor time: python, importing, loading the model, and `wesep extract` of 1 s
 speed      RTF of `extract` on 60 s: seconds of wall time, and of processor time, for a second of recording
 memory     peak memory of `wesep extract` from file to file, and how much of it is not there for 1 s
 precision  float32, int8 (dynamic quantisation of linear and recurrent layers) and bf16 (autocast): RTF, size of the
-           weights, SI-SDR against the output of float32
+           weights, SI-SDR against the output of float32; with --trials, SI-SDRi on them and the largest loss
 """
 
 from __future__ import annotations
@@ -140,21 +140,20 @@ def quantised(extractor: Any) -> Any:
     return Extractor(network, "cpu", "int8", extractor.model_hash)
 
 
-def precision(
-    model: str, length_s: float, threads: int, mixture: str | None, enroll: str | None
-) -> list[dict[str, Any]]:
+def precision(model: str, length_s: float, threads: int, pairs: list[Any]) -> list[dict[str, Any]]:
+    """Cost and quality of each kind of numbers; `pairs` are rendered trials, for the quality."""
     import torch
 
     import wesep_py
-    from wesep_py import audio
     from wesep_py.metrics.scale_invariant import si_sdr
 
     torch.set_num_threads(threads)
     extractor = wesep_py.load(model, "cpu")
     rate = extractor.sample_rate
-    given = (audio.read_mono(mixture, rate), rate) if mixture else (mixture_of(length_s, rate), rate)
-    voice = extractor.enroll(enroll or (mixture_of(5.0, rate, 1), rate))
-    found, reference = [], None
+    given = (mixture_of(length_s, rate), rate)
+    voice = extractor.enroll((mixture_of(5.0, rate, 1), rate))
+    found: list[dict[str, Any]] = []
+    reference, reached = None, None
     for name in ("float32", "int8", "bf16"):
         chosen = quantised(extractor) if name == "int8" else extractor
         with torch.autocast("cpu", torch.bfloat16, enabled=name == "bf16"):
@@ -162,14 +161,42 @@ def precision(
             began, computed = time.perf_counter(), time.process_time()
             estimate = chosen.extract(given, voice).waveform
             wall, computed = time.perf_counter() - began, time.process_time() - computed
+            improved = np.array([improvement_db(chosen, audio) for audio in pairs])
         reference = estimate if reference is None else reference
+        reached = improved if reached is None else reached
         weights = io.BytesIO()
         torch.save(chosen.network.state_dict(), weights)
-        size = len(weights.getvalue()) / (2 if name == "bf16" else 1)
-        length = len(given[0]) / rate
-        kept = None if name == "float32" else float(si_sdr(estimate, reference))
-        found.append({"name": name, "rtf": wall / length, "computed": computed / length, "bytes": size, "si_sdr": kept})
+        found.append(
+            {
+                "name": name,
+                "rtf": wall / length_s,
+                "computed": computed / length_s,
+                "bytes": len(weights.getvalue()) / (2 if name == "bf16" else 1),
+                "to_float32_db": None if name == "float32" else float(si_sdr(estimate, reference)),
+                "si_sdri_db": float(improved.mean()) if pairs else None,
+                "largest_loss_db": float((reached - improved).max()) if pairs else None,
+            }
+        )
     return found
+
+
+def improvement_db(extractor: Any, audio: Any) -> float:
+    """SI-SDRi of a rendered trial."""
+    from wesep_py.metrics.scale_invariant import si_sdr
+
+    rate = extractor.sample_rate
+    estimate = extractor.extract((audio.mixture, rate), extractor.enroll((audio.enrollment, rate))).waveform
+    return float(si_sdr(estimate, audio.reference) - si_sdr(audio.mixture, audio.reference))
+
+
+def rendered(listed: Path, root: Path | None, limit: int, sample_rate: int) -> list[Any]:
+    """Clean trials of a list, `limit` of them, spread over it."""
+    from wesep_py.corpus import read_trials
+    from wesep_py.simulation.trials import render_trial
+
+    trials = read_trials(f"{listed}.csv", f"{listed}.map_mixture2enrollment", root)
+    there = [trial for trial in trials if trial.target_index is not None]
+    return [render_trial(trial, "clean", sample_rate) for trial in there[:: max(1, -(-len(there) // limit))]]
 
 
 def checkpoint_of(config: Path, folder: Path) -> str:
@@ -200,10 +227,13 @@ def main() -> None:
     parser.add_argument("--lengths-s", nargs="+", type=float, default=[10.0, 60.0, 600.0])
     parser.add_argument("--long-s", type=float, help="one more length for the memory: 10800 is three hours")
     parser.add_argument("--speed-s", type=float, default=60.0, help="length for speed and precision")
-    parser.add_argument("--mixture", help="for precision: a recording in the place of noise")
-    parser.add_argument("--enroll", help="for precision: of the voice in it")
+    parser.add_argument("--trials", type=Path, metavar="LIST", help="for precision: LIST.csv and its map")
+    parser.add_argument("--root", type=Path, help="where paths of the list start")
+    parser.add_argument("--limit", type=int, default=50, help="trials of the list; 50")
     arguments = parser.parse_args()
     import torch
+
+    import wesep_py
 
     print(f"`python bench/extract.py {' '.join(sys.argv[1:])}`: {platform.machine()}, torch {torch.__version__}\n")
     with tempfile.TemporaryDirectory() as name:
@@ -229,19 +259,23 @@ def main() -> None:
             head = ("recording", "peak (MiB)", "beyond that of 1 s (MiB)", "processor time a second, start-up included")
             print(table(head, rows), flush=True)
         if "precision" in arguments.what:
-            given = (arguments.mixture, arguments.enroll)
+            rate = wesep_py.load(model, "cpu").sample_rate
+            pairs = rendered(arguments.trials, arguments.root, arguments.limit, rate) if arguments.trials else []
             rows = [
                 (
                     one["name"],
                     f"{one['rtf']:.3f}",
                     f"{one['computed']:.3f}",
                     f"{one['bytes'] / 2**20:.2f}",
-                    "-" if one["si_sdr"] is None else f"{one['si_sdr']:.1f}",
+                    *(
+                        "-" if one[key] is None else f"{one[key]:.{digits}f}"
+                        for key, digits in (("to_float32_db", 1), ("si_sdri_db", 3), ("largest_loss_db", 3))
+                    ),
                 )
-                for one in precision(model, arguments.speed_s, arguments.threads[0], *given)
+                for one in precision(model, arguments.speed_s, arguments.threads[0], pairs)
             ]
             head = ("numbers", "RTF", "processor time a second", "weights (MiB)", "SI-SDR to float32 (dB)")
-            print(table(head, rows), flush=True)
+            print(table((*head, f"SI-SDRi of {len(pairs)} trials (dB)", "largest loss (dB)"), rows), flush=True)
 
 
 if __name__ == "__main__":
