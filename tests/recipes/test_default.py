@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,23 @@ def test_all_stages_give_a_bundle(tmp_path: Path):
     assert bundle.config["presence"]["inputs"] == ["latent", "similarity", "energy", "voice"]
     card = (exp / "bundle" / "card.md").read_text()
     assert "one toy" in card and "dev_ls_2mix_absent/clean" in card
+    _draw(tmp_path / "data", exp, tmp_path / "drawn")
+    assert {path.name for path in (tmp_path / "drawn").iterdir()} == {"good_1", "good_1.png", "bad_1", "bad_1.png"}
+    assert {path.stem for path in (tmp_path / "drawn/bad_1").iterdir()} == {
+        "mixture", "enrollment", "estimate", "reference",
+    }  # fmt: skip
+
+
+def _draw(data: Path, exp: Path, output: Path) -> None:
+    lists = [
+        "--trials", data / "trials/dev_2mix.csv", "--enrollment", data / "trials/dev_2mix.map_mixture2enrollment",
+    ]  # fmt: skip
+    script, results = RECIPES / "default/draw_trials.py", exp / "results/dev_2mix/clean"
+    counts = ["--good", "1", "--typical", "0", "--bad", "1"]
+    subprocess.run(
+        [sys.executable, script, results, "--model", exp / "bundle", *lists, "--root", data, "-o", output, *counts],
+        check=True,
+    )
 
 
 def test_what_is_missing_is_said_in_one_line(tmp_path: Path):

@@ -1,0 +1,75 @@
+"""The best, the typical and the worst trials of an evaluation, to look at and to listen to.
+
+    python recipes/default/draw_trials.py RESULTS --model MODEL --trials CSV --enrollment MAP --root DATA -o DIR
+
+RESULTS is a folder that `wesep evaluate` wrote. For each trial DIR/good_1.png (mixture, enrollment, estimate and
+reference as spectrograms) and the four as DIR/good_1/NAME.wav; likewise typical_1 (around the median of SI-SDRi) and
+bad_1. A line a trial says what it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+import wesep_py
+from wesep_py import audio
+from wesep_py.cli.picture import draw_spectrograms
+from wesep_py.corpus import read_trials
+from wesep_py.simulation import render_trial
+
+COLOURS = 64
+"""Of a picture: as many as the eye can tell, in a third of the bytes."""
+
+
+def choose(records: Sequence[dict[str, Any]], good: int, typical: int, bad: int) -> dict[str, dict[str, Any]]:
+    """Scored trials by name: `good_1` has the highest SI-SDRi, `bad_1` the lowest; `typical_1` is near the median."""
+    ordered = sorted((one for one in records if one["outcome"] == "scored"), key=lambda one: -one["si_sdri"])
+    middle = max(0, (len(ordered) - typical) // 2)
+    parts = {"good": ordered[:good], "typical": ordered[middle : middle + typical], "bad": ordered[::-1][:bad]}
+    return {f"{name}_{i + 1}": one for name, part in parts.items() for i, one in enumerate(part)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path)
+    for name in ("--trials", "--enrollment", "--root"):
+        parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--model", help="name or folder; the bundled one by default")
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--condition", choices=("clean", "noisy"), default="clean")
+    for name, count in (("--good", 4), ("--typical", 2), ("--bad", 4)):
+        parser.add_argument(name, type=int, default=count, help=f"how many; {count}")
+    arguments = parser.parse_args()
+
+    lines = (arguments.results / "per_trial.jsonl").read_text(encoding="utf-8").splitlines()
+    chosen = choose([json.loads(line) for line in lines], arguments.good, arguments.typical, arguments.bad)
+    listed = read_trials(arguments.trials, arguments.enrollment, arguments.root)
+    trials = {(trial.mixture_id, trial.target_utterance_id): trial for trial in listed}
+    extractor = wesep_py.load(arguments.model, "cpu")
+    rate = extractor.sample_rate
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for name, record in chosen.items():
+        trial = trials[record["mixture_id"], record["target_utterance_id"]]
+        parts = render_trial(trial, arguments.condition, rate)
+        estimate = extractor.extract((parts.mixture, rate), extractor.enroll((parts.enrollment, rate))).waveform
+        waveforms = {"mixture": parts.mixture, "enrollment": parts.enrollment, "estimate": estimate}
+        waveforms["reference"] = parts.reference
+        title = f"{record['target_utterance_id']} in {trial.mixture_id}: SI-SDRi {record['si_sdri']:.1f} dB"
+        path = draw_spectrograms(arguments.out / f"{name}.png", waveforms, rate, title, overwrite=True)
+        with Image.open(path) as picture:
+            small = picture.convert("RGB").quantize(COLOURS)
+        small.save(path, optimize=True)
+        (arguments.out / name).mkdir(exist_ok=True)
+        for part, waveform in waveforms.items():
+            audio.write(arguments.out / name / f"{part}.wav", waveform, rate, overwrite=True)
+        print(f"{path}: {title}, SIR {record['sir_db']:.1f} dB, {record.get('gender_pair', '')}")
+
+
+if __name__ == "__main__":
+    main()
