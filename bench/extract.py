@@ -76,7 +76,7 @@ def startup(model: str, folder: Path) -> dict[str, float]:
     steps: dict[str, Callable[[], object]] = {
         "python": lambda: child("pass"),
         "wesep --help": lambda: subprocess.run([*wesep, "--help"], check=True, capture_output=True),
-        "import": lambda: child("import wesep_py.inference.running"),
+        "import": lambda: child("import wesep_py.inference.recording.running"),
         "import and load": lambda: child(load, model),
         "wesep extract of 1 s": lambda: subprocess.run([*wesep, *extract], check=True, capture_output=True),
     }

@@ -20,9 +20,9 @@ import torch
 
 from wesep_py.corpus import FileReader, read_speech
 from wesep_py.simulation import EnrollmentConfig, NoiseConfig, RoomConfig, SimulationConfig
-from wesep_py.simulation.on_device import render_on_device
-from wesep_py.simulation.on_device_batch import collate_dry
-from wesep_py.simulation.on_device_draw import DrySimulator
+from wesep_py.simulation.on_device.batch import collate_dry
+from wesep_py.simulation.on_device.draw import DrySimulator
+from wesep_py.simulation.on_device.render import render_on_device
 
 SAMPLE_RATE = 16000
 SPEAKERS = 20

@@ -28,9 +28,10 @@ from wesep_py.simulation import (
     SimulationConfig,
     Simulator,
 )
-from wesep_py.simulation.acoustics import energy_decay_db, rt60_s
 from wesep_py.simulation.render import ACTIVITY_RATE_HZ
-from wesep_py.simulation.rooms import draw_room, room_responses
+from wesep_py.simulation.rooms.acoustics import energy_decay_db, rt60_s
+from wesep_py.simulation.rooms.draw import draw_room
+from wesep_py.simulation.rooms.responses import room_responses
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

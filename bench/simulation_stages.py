@@ -15,7 +15,7 @@ from wesep_py.corpus import FileReader, PackedReader, RoutedReader
 
 draw, enrollment, levels, render, rooms, speech = (
     import_module(f"wesep_py.simulation.{name}")  # `render` is a function of the package, too
-    for name in ("draw", "enrollment", "levels", "render", "rooms", "speech")
+    for name in ("draw", "enrollment", "levels", "render", "rooms.responses", "speech.draw")
 )
 STAGES: dict[str, list[tuple[Any, str]]] = {
     "draw": [(draw.Simulator, "_draw")],

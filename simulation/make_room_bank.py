@@ -11,7 +11,7 @@ import sys
 
 from wesep_py.config import construct, load_yaml
 from wesep_py.errors import WesepError
-from wesep_py.simulation.rooms_bank_making import RoomBankConfig, make_bank
+from wesep_py.simulation.rooms.bank_making import RoomBankConfig, make_bank
 
 
 def main() -> int:

@@ -175,7 +175,7 @@ def test_a_killed_extraction_goes_on(wesep, tiny_model, tiny_speech, tmp_path):
 
 
 def test_ctrl_c_in_a_long_extraction_says_how_to_go_on(wesep, tiny_model, tiny_speech, tmp_path, monkeypatch):
-    from wesep_py.inference.partial import Partial
+    from wesep_py.inference.recording.partial import Partial
 
     voice, rate = soundfile.read(tiny_speech / "bert" / "bert-3.wav")
     soundfile.write(tmp_path / "long.wav", np.tile(voice, 4), rate)

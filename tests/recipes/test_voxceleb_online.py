@@ -12,7 +12,7 @@ from tests.recipes.miniature_voxceleb import DEV, VOX2, make_libri2mix, make_mus
 from wesep_py.corpus import read_manifest
 from wesep_py.corpus.lmdb_store import LMDBStore
 from wesep_py.corpus.shard_store import ShardStore
-from wesep_py.simulation.room_bank import RoomBank
+from wesep_py.simulation.rooms.bank import RoomBank
 from wesep_py.training import load_config
 
 GIVEN = ("experiment=e", "data.root=d", "data.train=[t]", "simulation.room.bank=rooms", "validation.root=v")

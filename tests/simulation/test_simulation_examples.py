@@ -10,7 +10,7 @@ import pytest
 
 import wesep_py.simulation
 
-MODULES = [f"wesep_py.simulation.{module.name}" for module in pkgutil.iter_modules(wesep_py.simulation.__path__)]
+MODULES = [m.name for m in pkgutil.walk_packages(wesep_py.simulation.__path__, "wesep_py.simulation.")]
 
 
 @pytest.mark.parametrize("name", MODULES)

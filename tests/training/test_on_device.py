@@ -17,7 +17,7 @@ import torch
 from tests.training.test_loop import assert_same, lines, stop_after, weights
 from wesep_py.config import dump_yaml
 from wesep_py.errors import ConfigError, InputError
-from wesep_py.simulation.on_device_draw import DryMixture, DrySimulator
+from wesep_py.simulation.on_device.draw import DryMixture, DrySimulator
 from wesep_py.training import TrainingInterrupted, load_config, train
 from wesep_py.training.devices import make_fabric
 from wesep_py.training.progress import TrainingBar

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from wesep_py.cli.extract_tasks import Task
     from wesep_py.cli.targets import Job, Target
     from wesep_py.inference import Extractor, Voice
-    from wesep_py.inference.file_to_file import Outcome
+    from wesep_py.inference.recording.file_to_file import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +185,7 @@ def _voices(
 def _tasks(jobs: Sequence[Job], voices: dict[int, Voice], timelines: dict[Path, list[Path]]) -> list[Task]:
     """A task for each recording."""
     from wesep_py.cli.extract_tasks import Task
-    from wesep_py.inference.long import Wanted
+    from wesep_py.inference.recording.long import Wanted
 
     tasks: dict[Path, Task] = {}
     for job in jobs:

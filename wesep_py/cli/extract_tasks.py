@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from wesep_py.inference import Extractor
-    from wesep_py.inference.file_to_file import Outcome
-    from wesep_py.inference.long import Wanted
+    from wesep_py.inference.recording.file_to_file import Outcome
+    from wesep_py.inference.recording.long import Wanted
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def _loaded(worker: Worker) -> Extractor:
 def run_one(extractor: Extractor, task: Task, progress: Callable[[float, float], None] | None = None) -> list[Outcome]:
     """Extract what is wanted of one recording."""
     from wesep_py.inference import Blocks
-    from wesep_py.inference.file_to_file import extract_file
+    from wesep_py.inference.recording.file_to_file import extract_file
 
     return extract_file(
         extractor,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from wesep_py.inference.blocks import Blocks
 from wesep_py.inference.extractor import Extractor
 from wesep_py.inference.loading import load, pick_device
 from wesep_py.inference.presence import Calibration, Presence
 from wesep_py.inference.quality import MIN_SPEECH_S, RecordingQuality, VoiceQuality
+from wesep_py.inference.recording.blocks import Blocks
 from wesep_py.inference.result import Result
 from wesep_py.inference.sources import AUDIO_SUFFIXES, Recording, Source, audio_files, read_source, stretch_of
 from wesep_py.inference.voice import Voice

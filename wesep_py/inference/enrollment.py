@@ -1,20 +1,22 @@
-"""Recordings of an enrollment: examined, and joined into one voice."""
+"""Recordings of an enrollment: heard and examined."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wesep_py.errors import InputError
+from wesep_py import audio
+from wesep_py.errors import AudioError, InputError
 from wesep_py.inference.activity import VAD, speech_mask
 from wesep_py.inference.likeness import SECOND_VOICE, UNLIKE, agreement, coherence, stretch_likeness, weights_of
 from wesep_py.inference.quality import NO_ENCODER, RecordingQuality, VoiceQuality
 from wesep_py.inference.snr import clipped_share, estimate_snr_db
+from wesep_py.inference.sources import Source, read_enrollment
 from wesep_py.inference.voices import Chosen, encoder_input, hear_voices, tells_voices, told_voices
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 WINDOW_S = 1.0
 """Windows whose embeddings are compared: short enough for several in an enrollment, long enough to know a voice by."""
 MAX_WINDOWS = 64
+# Shorter enrollments say too little of a voice to be meant.
+MIN_ENROLLMENT_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,36 @@ class Heard:
             spoken = spoken[:1]
         chosen = sorted({round(at) for at in np.linspace(0, len(spoken) - 1, min(most, len(spoken)))})
         return [self.waveform[spoken[i] : spoken[i] + size] for i in chosen]
+
+
+def hear(source: Source, number: int, sample_rate: int, vad: VAD) -> Heard:
+    """The loudest channel of a recording, as it was recorded and at the model's rate.
+
+    Args:
+        source: a path, or a pair `(waveform, sample_rate)`.
+        number: which one of the enrollment it is, from 1 on; names what has no file.
+        sample_rate: the model's, in Hz.
+        vad: what tells speech from pauses.
+
+    Raises:
+        AudioError: the recording is missing, damaged, silent or shorter than 0.1 s.
+        InputError: no such `vad`.
+    """
+    if vad not in get_args(VAD):
+        raise InputError(f"vad: is {vad!r}; {' or '.join(get_args(VAD))} is allowed")
+    recording = read_enrollment(source)
+    if recording.duration_s < MIN_ENROLLMENT_S:
+        raise AudioError(
+            f"{recording.name}: lasts {recording.duration_s:.3f} s; an enrollment needs at least "
+            f"{MIN_ENROLLMENT_S} s, and is better with 5 to 10 s"
+        )
+    energies = (recording.waveform.astype(np.float64) ** 2).sum(axis=1)
+    if energies.max() <= 0.0:
+        raise AudioError(f"{recording.name}: is silent; an enrollment needs a recording of the voice")
+    channel = recording.waveform[int(energies.argmax())]
+    waveform = np.asarray(audio.resample(channel, recording.sample_rate, sample_rate), dtype=np.float32)
+    name = f"recording {number}" if recording.file_format is None else recording.name
+    return Heard(name, waveform, sample_rate, channel, recording.duration_s, vad)
 
 
 def require_speech(recordings: Sequence[Heard], min_speech_s: float) -> None:

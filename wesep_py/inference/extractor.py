@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wesep_py import audio
-from wesep_py.errors import AudioError, InputError, WesepError
+from wesep_py.errors import InputError, WesepError
 from wesep_py.inference.activity import VAD
-from wesep_py.inference.blocks import Blocks
-from wesep_py.inference.enrollment import Heard, examine, require_speech
+from wesep_py.inference.enrollment import Heard, examine, hear, require_speech
 from wesep_py.inference.level import gain_onto
 from wesep_py.inference.presence import UNCALIBRATED, Calibration
 from wesep_py.inference.quality import VoiceQuality
+from wesep_py.inference.recording.blocks import Blocks
 from wesep_py.inference.result import Result
-from wesep_py.inference.sources import Source, read_enrollment, read_source
+from wesep_py.inference.sources import Source, read_source
 from wesep_py.inference.voice import Voice
 from wesep_py.inference.voices import (
     Chosen,
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from wesep_py.extractor import TargetSpeakerExtractor
 
 log = logging.getLogger(__name__)
-
-# Shorter enrollments say too little of a voice to be meant.
-MIN_ENROLLMENT_S = 0.1
 
 
 class Extractor:
@@ -121,7 +118,7 @@ class Extractor:
 
         if not sources:
             raise InputError("no enrollment was given; at least one recording of the voice is needed")
-        heard = [self._hear(source, index, _checked(vad)) for index, source in enumerate(sources, start=1)]
+        heard = [hear(source, index, self.sample_rate, vad) for index, source in enumerate(sources, start=1)]
         if min_speech_s > 0:
             require_speech(heard, min_speech_s)
         prepared = [self._prepare(one) for one in heard]
@@ -162,7 +159,7 @@ class Extractor:
             AudioError: as `enroll`.
         """
         require_voices(self._network, self.name)
-        heard = self._hear(source, 1, _checked(vad))
+        heard = hear(source, 1, self.sample_rate, vad)
         if min_speech_s > 0:
             require_speech([heard], min_speech_s)
         found = hear_voices(self._network, heard.waveform, str(self.device))
@@ -181,7 +178,7 @@ class Extractor:
 
         Every channel is extracted by itself; one gain for all brings the result to the level that the voice
         has in the recording (`wesep_py.inference.level`). What is longer than a block goes through the network block by
-        block; `long.LongExtraction` does the same from file to file, without holding the recording.
+        block; `recording.long.LongExtraction` does the same from file to file, without holding the recording.
 
         Args:
             mixture: a path, a pair `(waveform, sample_rate)` with [samples] or [channels, samples], or what
@@ -200,7 +197,7 @@ class Extractor:
         self._check_print(voice)
         recording = read_source(mixture)
         at_model_rate = recording.at_rate(self.sample_rate)
-        from wesep_py.inference.running import run_channels
+        from wesep_py.inference.recording.running import run_channels
 
         estimate, presence = run_channels(
             self._network, self.device, at_model_rate, voice, blocks or Blocks(), self.calibration
@@ -231,7 +228,7 @@ class Extractor:
             InputError: other lengths, channels or rates; a voice of another model; voices of different shapes.
             WesepError: the network returned samples that are not finite.
         """
-        from wesep_py.inference.running import run_together
+        from wesep_py.inference.recording.running import run_together
 
         waveforms = [np.asarray(waveform, dtype=np.float32) for waveform, _ in recordings]
         shapes = {waveform.shape for waveform in waveforms}
@@ -277,28 +274,6 @@ class Extractor:
                 f"the voice was enrolled with another model (hash {voice.model_hash[:12]}, {self.name} is "
                 f"{self.model_hash[:12]}); enroll it again with this one"
             )
-
-    def _hear(self, source: Source, number: int, vad: VAD) -> Heard:
-        """The loudest channel of a recording, as it was recorded and at the model's rate."""
-        recording = read_enrollment(source)
-        if recording.duration_s < MIN_ENROLLMENT_S:
-            raise AudioError(
-                f"{recording.name}: lasts {recording.duration_s:.3f} s; an enrollment needs at least "
-                f"{MIN_ENROLLMENT_S} s, and is better with 5 to 10 s"
-            )
-        energies = (recording.waveform.astype(np.float64) ** 2).sum(axis=1)
-        if energies.max() <= 0.0:
-            raise AudioError(f"{recording.name}: is silent; an enrollment needs a recording of the voice")
-        channel = recording.waveform[int(energies.argmax())]
-        waveform = np.asarray(audio.resample(channel, recording.sample_rate, self.sample_rate), dtype=np.float32)
-        name = f"recording {number}" if recording.file_format is None else recording.name
-        return Heard(name, waveform, self.sample_rate, channel, recording.duration_s, vad)
-
-
-def _checked(vad: VAD) -> VAD:
-    if vad not in get_args(VAD):
-        raise InputError(f"vad: is {vad!r}; {' or '.join(get_args(VAD))} is allowed")
-    return vad
 
 
 def _given(quality: VoiceQuality) -> VoiceQuality:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from wesep_py.simulation.checks import Range, as_weights, check_positive, check_probability, check_range, check_weights
 from wesep_py.simulation.effects_config import EffectsConfig
-from wesep_py.simulation.noise_config import ModulationConfig, NoiseConfig, NoiseGroup
+from wesep_py.simulation.noise.config import ModulationConfig, NoiseConfig, NoiseGroup
 
 __all__ = [
     "MAX_SPEAKERS",

@@ -15,11 +15,12 @@ from wesep_py.corpus.utterance import Utterance
 from wesep_py.errors import InputError
 from wesep_py.simulation.config import RoomConfig, SimulationConfig
 from wesep_py.simulation.levels import set_levels
-from wesep_py.simulation.noise_draw import NoiseDrawer
+from wesep_py.simulation.noise.draw import NoiseDrawer
 from wesep_py.simulation.recipe import AbsentVoice, Augmentation, BankRoomRecipe, Recipe, RoomRecipe, SourceRecipe
 from wesep_py.simulation.render import Parts, Sample, assemble, read_parts
-from wesep_py.simulation.room_bank import open_bank
-from wesep_py.simulation.speech import Speech, Unusable
+from wesep_py.simulation.rooms.bank import open_bank
+from wesep_py.simulation.rooms.draw import draw_room
+from wesep_py.simulation.speech.draw import Speech, Unusable
 from wesep_py.simulation.weights import choose
 
 logger = logging.getLogger(__name__)
@@ -195,8 +196,6 @@ class Simulator:
             return None
         if config.bank is not None and rng.random() < config.bank_share:
             return open_bank(config.bank).draw_recipe(rng, count, config.rt60_s, config.early_ms)
-        from wesep_py.simulation.rooms import draw_room
-
         return draw_room(rng, config, count)
 
     def _check_corpus(self) -> None:

@@ -11,7 +11,7 @@ from wesep_py.audio.level import active_level_db
 from wesep_py.corpus.reader import Reader
 from wesep_py.simulation.effects import apply_effects
 from wesep_py.simulation.gains import gain_between
-from wesep_py.simulation.noise import render_noise
+from wesep_py.simulation.noise.render import render_noise
 from wesep_py.simulation.recipe_parts import Augmentation, Stretch
 
 Waveform = NDArray[np.float32]
@@ -43,7 +43,7 @@ def augment(waveform: Waveform, augmentation: Augmentation, reader: Reader) -> W
     """
     rate = reader.sample_rate
     if augmentation.room is not None:
-        from wesep_py.simulation.rooms import reverberate
+        from wesep_py.simulation.rooms.responses import reverberate
 
         waveform = reverberate(waveform[None], augmentation.room, rate)[0][0]
     speech_db = active_level_db(waveform, rate)

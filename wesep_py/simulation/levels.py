@@ -13,11 +13,11 @@ from wesep_py.audio.level import active_level_db, gain_to_db
 from wesep_py.audio.loudness import loudness_lufs
 from wesep_py.simulation.config import Range, SimulationConfig
 from wesep_py.simulation.gains import level_gain
-from wesep_py.simulation.noise_draw import draw_snr_db
+from wesep_py.simulation.noise.draw import draw_snr_db
 from wesep_py.simulation.recipe import Recipe
 from wesep_py.simulation.recipe_parts import Augmentation, NoiseRecipe, Stretch
 from wesep_py.simulation.render import Parts
-from wesep_py.simulation.voices import Unusable
+from wesep_py.simulation.speech.voices import Unusable
 
 
 def set_levels(plan: Recipe, parts: Parts, config: SimulationConfig, rng: np.random.Generator) -> Recipe:

@@ -27,7 +27,7 @@ from wesep_py.simulation.recipe_parts import (
     Stretch,
     Turn,
 )
-from wesep_py.simulation.room_bank import BankRoomRecipe
+from wesep_py.simulation.rooms.bank import BankRoomRecipe
 
 __all__ = [
     "FORMAT_VERSION",

@@ -7,7 +7,7 @@ from typing import Literal
 
 from wesep_py.corpus.utterance import Utterance
 from wesep_py.simulation.effects import Effect
-from wesep_py.simulation.room_bank import BankRoomRecipe
+from wesep_py.simulation.rooms.bank import BankRoomRecipe
 
 Point = tuple[float, float, float]
 

@@ -13,7 +13,7 @@ from wesep_py.corpus.reader import Reader
 from wesep_py.errors import InputError
 from wesep_py.simulation.effects import Level, apply_effects
 from wesep_py.simulation.enrollment import render_enrollment
-from wesep_py.simulation.noise import render_noise
+from wesep_py.simulation.noise.render import render_noise
 from wesep_py.simulation.recipe import Recipe
 from wesep_py.simulation.recipe_parts import SourceRecipe, Stretch
 
@@ -155,7 +155,7 @@ def read_parts(recipe: Recipe, reader: Reader) -> Parts:
     dry = np.stack([_read_source(source, recipe.num_samples, reader) for source in recipe.sources])
     images, targets = dry, dry
     if recipe.room is not None:
-        from wesep_py.simulation.rooms import reverberate
+        from wesep_py.simulation.rooms.responses import reverberate
 
         images, targets = reverberate(dry, recipe.room, recipe.sample_rate, recipe.target_kind)
     noises = tuple(render_noise(noise, recipe.num_samples, reader) for noise in recipe.noises)

@@ -11,7 +11,7 @@ from wesep_py.corpus.stream import StreamPool, Window
 from wesep_py.errors import InputError
 from wesep_py.simulation.config import SimulationConfig
 from wesep_py.simulation.draw import Simulator
-from wesep_py.simulation.on_device_draw import DryMixture, DrySimulator
+from wesep_py.simulation.on_device.draw import DryMixture, DrySimulator
 from wesep_py.simulation.render import Sample
 
 logger = logging.getLogger(__name__)

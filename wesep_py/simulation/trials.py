@@ -13,7 +13,7 @@ from wesep_py.audio.files import read_mono
 from wesep_py.corpus.mixtures import TrialNoise, TrialSource
 from wesep_py.corpus.trials import Trial
 from wesep_py.errors import InputError, nearest
-from wesep_py.simulation.noise import loop
+from wesep_py.simulation.noise.render import loop
 
 Condition = Literal["clean", "noisy"]
 CONDITIONS: dict[str, str] = {

@@ -9,9 +9,9 @@ from typing import Any, cast
 import torch
 
 from wesep_py.errors import WesepError
-from wesep_py.simulation.on_device import render_on_device
-from wesep_py.simulation.on_device_batch import collate_dry
-from wesep_py.simulation.on_device_draw import DryMixture, DrySimulator
+from wesep_py.simulation.on_device.batch import collate_dry
+from wesep_py.simulation.on_device.draw import DryMixture, DrySimulator
+from wesep_py.simulation.on_device.render import render_on_device
 from wesep_py.training.data import FAILURE, FLAW, SimulatedMixtures, flaw_of
 from wesep_py.training.task import Collate, Item
 

@@ -16,7 +16,7 @@ from wesep_py.corpus import Utterance, find_noises, perturb_speed, read_speech
 from wesep_py.corpus.listed import MixtureCorpus
 from wesep_py.simulation import Simulator
 from wesep_py.simulation.listed import ListedMixtures
-from wesep_py.simulation.on_device_draw import DrySimulator
+from wesep_py.simulation.on_device.draw import DrySimulator
 from wesep_py.training.batches import Batches
 from wesep_py.training.config import RunConfig
 from wesep_py.training.data import PositionSampler, SimulatedMixtures, make_loader

@@ -11,7 +11,7 @@ from wesep_py.corpus.stores import locate, reader_of
 from wesep_py.corpus.stream_names import is_stream, stream_shards
 from wesep_py.errors import ConfigError, InputError
 from wesep_py.simulation import Simulator
-from wesep_py.simulation.on_device_draw import DrySimulator
+from wesep_py.simulation.on_device.draw import DrySimulator
 from wesep_py.simulation.stream import StreamSimulator, WindowSimulator
 from wesep_py.training.config import DataConfig, RunConfig
 

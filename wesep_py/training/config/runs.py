@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from wesep_py.extractor import ModelConfig
 from wesep_py.simulation import SimulationConfig
-from wesep_py.simulation.on_device_effects import check_renders_on_device
+from wesep_py.simulation.on_device.effects import check_renders_on_device
 from wesep_py.speaker import SpeakerConfig
 from wesep_py.training.config.data import DataConfig
 from wesep_py.training.config.judges import ValidationConfig, VerificationConfig

@@ -1,0 +1,223 @@
+"""From file to file: the result of the whole recording, resumed where it stopped, and never more than asked."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from tests.conftest import VOICES, make_voice
+from wesep_py.errors import AudioError, InputError, WesepError
+from wesep_py.extractor import build_network
+from wesep_py.inference import Blocks, Calibration, Extractor
+from wesep_py.inference.recording.file_to_file import extract_file
+from wesep_py.inference.recording.long import LongExtraction, Wanted
+from wesep_py.inference.recording.partial import Partial
+
+SHORT = Blocks.of(2.0)
+
+
+@pytest.fixture(scope="module", params=["overlapping", "carried"])
+def extractor(request) -> Extractor:
+    torch.manual_seed(0)
+    backbone = {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1, "causal": request.param == "carried"}
+    # A head that remembers is carried over from block to block too.
+    presence = {"inputs": ["latent", "similarity"], "smoothing": "gru"} if request.param == "carried" else {}
+    normalise = "none" if request.param == "carried" else "rms"
+    network = build_network(
+        {"backbone": backbone, "cues": [{"name": "tf_map"}], "presence": presence, "normalise": normalise}
+    )
+    return Extractor(network, "cpu", "tiny", f"hash of {request.param}", Calibration(threshold=0.0))
+
+
+@pytest.fixture(scope="module")
+def voices() -> tuple[np.ndarray, np.ndarray]:
+    return make_voice(*VOICES["anna"], 7.3, seed=1), make_voice(*VOICES["bert"], 7.3, seed=2)
+
+
+def enrolled(extractor: Extractor, seed: int = 3):
+    return extractor.enroll((make_voice(*VOICES["anna"], 2.0, seed=seed), 16000))
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "channels", "subtype"),
+    [
+        ("a.wav", 16000, 1, "PCM_16"),
+        ("b.wav", 44100, 2, "PCM_24"),
+        ("c.flac", 16000, 2, "PCM_16"),
+        ("d.wav", 8000, 1, "FLOAT"),
+        ("e.ogg", 16000, 1, "VORBIS"),
+    ],
+)
+def test_a_long_file_is_what_python_extracts(extractor, voices, tmp_path, name, rate, channels, subtype):
+    mixture = tmp_path / name
+    samples = np.stack([voices[0] + voices[1], voices[0] - 0.5 * voices[1]])[:channels] / 3
+    from wesep_py import audio
+
+    soundfile.write(mixture, audio.resample(samples, 16000, rate).T, rate, subtype=subtype)
+    voice, out, rest = enrolled(extractor), tmp_path / f"out{mixture.suffix}", tmp_path / f"rest{mixture.suffix}"
+    (outcome,) = extract_file(extractor, mixture, [Wanted("anna", voice, out, rest)], blocks=SHORT)
+    expected = extractor.extract(mixture, voice, blocks=SHORT)
+    got, given = soundfile.info(out), soundfile.info(mixture)
+    assert (got.samplerate, got.channels, got.frames, got.subtype) == (rate, channels, given.frames, subtype)
+    assert outcome.presence == pytest.approx(expected.presence, abs=1e-6) and not outcome.silenced
+    written, left, whole = (soundfile.read(path, always_2d=True)[0].T for path in (out, rest, mixture))
+    if subtype == "VORBIS":
+        assert ((written - expected.waveform) ** 2).sum() < 0.05 * (expected.waveform**2).sum()
+        return
+    step = {"PCM_16": 2.0**-15, "PCM_24": 2.0**-23}.get(subtype, 0.0)
+    np.testing.assert_allclose(written, expected.waveform, atol=step + 1e-5)
+    if step:
+        np.testing.assert_array_equal(written + left, whole)
+    else:
+        np.testing.assert_allclose(written + left, whole, atol=2.0**-25)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, out.name, rest.name])
+
+
+def test_a_short_file_is_extracted_whole_to_the_bit(extractor, voices, tmp_path):
+    soundfile.write(tmp_path / "m.wav", voices[0][:31000], 16000)
+    voice = enrolled(extractor)
+    extract_file(extractor, tmp_path / "m.wav", [Wanted("anna", voice, tmp_path / "a.wav")], blocks=SHORT)
+    extractor.extract(tmp_path / "m.wav", voice).save(tmp_path / "b.wav")
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+
+
+def test_several_voices_in_one_pass_are_what_each_gives_alone(extractor, voices, tmp_path, monkeypatch):
+    from wesep_py.inference.recording import long
+
+    soundfile.write(tmp_path / "m.wav", (voices[0] + voices[1]) / 3, 16000)
+    both = [Wanted(f"v{seed}", enrolled(extractor, seed), tmp_path / f"both{seed}.wav") for seed in (3, 4)]
+    read, calls = long.audio.read_blocks, []
+    monkeypatch.setattr(long.audio, "read_blocks", lambda *a: calls.append(a) or read(*a))
+    extract_file(extractor, tmp_path / "m.wav", both, blocks=SHORT)
+    assert len(calls) == 2  # once to extract, once to write
+    for one in both:
+        alone = tmp_path / f"alone_{one.name}.wav"
+        extract_file(extractor, tmp_path / "m.wav", [Wanted(one.name, one.voice, alone)], blocks=SHORT)
+        assert alone.read_bytes() == one.output.read_bytes()
+
+
+class Stop(Exception):
+    pass
+
+
+def stopping(after: int):
+    calls = []
+
+    def progress(done_s: float, own_s: float) -> None:
+        calls.append(own_s)
+        if len(calls) == after:
+            raise Stop
+
+    return progress, calls
+
+
+@pytest.mark.parametrize("cut", [0, 1, 4000])
+def test_stopped_and_resumed_gives_the_same_bytes(extractor, voices, tmp_path, cut):
+    soundfile.write(tmp_path / "m.wav", (voices[0] + voices[1]) / 3, 16000)
+    voice = enrolled(extractor)
+    whole = [Wanted("anna", voice, tmp_path / "whole.wav", tmp_path / "whole_rest.wav")]
+    extract_file(extractor, tmp_path / "m.wav", whole, blocks=SHORT)
+    parts = [Wanted("anna", voice, tmp_path / "parts.wav", tmp_path / "parts_rest.wav")]
+    progress, _ = stopping(after=4)  # at the beginning, and after three blocks
+    with pytest.raises(Stop):
+        extract_file(extractor, tmp_path / "m.wav", parts, blocks=SHORT, progress=progress)
+    partial = tmp_path / ".parts.wav.partial"
+    assert not (tmp_path / "parts.wav").exists() and partial.stat().st_size > 0
+    if cut:  # killed while the last block was written
+        with partial.open("r+b") as file:
+            file.truncate(partial.stat().st_size - cut)
+    progress, calls = stopping(after=-1)
+    extract_file(extractor, tmp_path / "m.wav", parts, blocks=SHORT, progress=progress)
+    assert 1 < len(calls) < 6  # not all of the blocks again
+    for name in ("", "_rest"):
+        assert (tmp_path / f"parts{name}.wav").read_bytes() == (tmp_path / f"whole{name}.wav").read_bytes()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("what", ["recording", "voices", "blocks", "journal"])
+def test_what_was_done_of_something_else_is_thrown_away(extractor, voices, tmp_path, caplog, what):
+    soundfile.write(tmp_path / "m.wav", voices[0], 16000)
+    wanted, blocks = Wanted("anna", enrolled(extractor), tmp_path / "out.wav"), SHORT
+    with pytest.raises(Stop):
+        extract_file(extractor, tmp_path / "m.wav", [wanted], blocks=blocks, progress=stopping(3)[0])
+    if what == "recording":
+        soundfile.write(tmp_path / "m.wav", voices[1], 16000)
+    elif what == "voices":
+        wanted = Wanted("anna", enrolled(extractor, 9), wanted.output)
+    elif what == "blocks":
+        blocks = Blocks.of(3.0)
+    else:
+        (tmp_path / ".out.wav.partial.json").write_text("{")
+    work = LongExtraction(extractor, tmp_path / "m.wav", [wanted], blocks)
+    assert f"differs in {what}; begun anew" in caplog.text and work.partial.count == 0
+    work.close()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_damaged_recording_leaves_nothing(extractor, voices, tmp_path):
+    samples = voices[0].copy()
+    samples[-100] = np.nan
+    soundfile.write(tmp_path / "m.wav", samples, 16000, subtype="FLOAT")
+    with pytest.raises(AudioError, match="not finite"):
+        extract_file(
+            extractor, tmp_path / "m.wav", [Wanted("a", enrolled(extractor), tmp_path / "o.wav")], blocks=SHORT
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["m.wav"]
+
+
+def test_two_at_one_output(extractor, voices, tmp_path):
+    soundfile.write(tmp_path / "m.wav", voices[0], 16000)
+    wanted = [Wanted("a", enrolled(extractor), tmp_path / "o.wav")]
+    first = LongExtraction(extractor, tmp_path / "m.wav", wanted, SHORT)
+    with pytest.raises(InputError, match="another process"):
+        LongExtraction(extractor, tmp_path / "m.wav", wanted, SHORT)
+    first.close()
+
+
+def test_an_absent_voice_is_silence_unless_forced(extractor, voices, tmp_path):
+    soundfile.write(tmp_path / "m.wav", voices[0], 16000)
+    sure = Extractor(extractor.network, "cpu", "tiny", extractor.model_hash, Calibration(offset=-50.0))
+    voice, lines = enrolled(sure), [tmp_path / "t.json", tmp_path / "t.rttm"]
+    wanted = [Wanted("anna", voice, tmp_path / "o.wav", tmp_path / "r.wav")]
+    (outcome,) = extract_file(sure, tmp_path / "m.wav", wanted, lines, blocks=SHORT)
+    assert outcome.absent and outcome.silenced and outcome.presence < 0.5
+    assert not soundfile.read(tmp_path / "o.wav")[0].any()
+    np.testing.assert_array_equal(soundfile.read(tmp_path / "r.wav")[0], soundfile.read(tmp_path / "m.wav")[0])
+    target = json.loads((tmp_path / "t.json").read_text())["targets"][0]
+    assert target["absent"] and target["segments"] == [] and (tmp_path / "t.rttm").read_text() == ""
+    (forced,) = extract_file(sure, tmp_path / "m.wav", wanted, force=True, overwrite=True, blocks=SHORT)
+    assert forced.absent and not forced.silenced and soundfile.read(tmp_path / "o.wav")[0].any()
+
+
+def test_a_partial_file_counts_whole_blocks_only(tmp_path):
+    block = {"a": np.arange(10.0)}
+    first = Partial(tmp_path / "o.wav", {"x": 1})
+    for _ in range(3):
+        first.append(block)
+    first.close()
+    data = bytearray((tmp_path / ".o.wav.partial").read_bytes())
+    data[-3] ^= 1  # one bit of the last block
+    (tmp_path / ".o.wav.partial").write_bytes(data)
+    second = Partial(tmp_path / "o.wav", {"x": 1})
+    assert second.count == 2 and not second.discarded
+    np.testing.assert_array_equal(second.last()["a"], block["a"])
+    second.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_that_returns_nan_is_reported(voices, tmp_path):
+    torch.manual_seed(0)
+    config = {"backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1}, "cues": [{"name": "tf_map"}]}
+    network = build_network(config)
+    good = Extractor(network, "cpu", "tiny", "hash")
+    voice = enrolled(good)
+    for parameter in network.parameters():
+        torch.nn.init.constant_(parameter, float("nan"))
+    soundfile.write(tmp_path / "m.wav", voices[0], 16000)
+    with pytest.raises(WesepError, match="not finite"):
+        extract_file(good, tmp_path / "m.wav", [Wanted("a", voice, tmp_path / "o.wav")], blocks=SHORT)
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["m.wav"]

@@ -1,0 +1,87 @@
+"""Levels, activity and single effects of many waveforms at once, against those of one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from wesep_py.audio.level import active_level_db, active_mask
+from wesep_py.simulation.effects import BandLimit, Clip, Code, Equalise, Level, LosePackets, Resample
+from wesep_py.simulation.on_device.effects import apply_packed, level_gains, pack_effects, runs_on_device
+from wesep_py.simulation.on_device.levels import active_frames, active_levels_db, activity_at, frame_length
+from wesep_py.simulation.render import frame_activity
+
+RATE = 8000
+LENGTHS = (8000, 4321, 100, 1, 7999)
+
+
+@pytest.fixture
+def rows() -> list[np.ndarray]:
+    """Bursts of other lengths and levels; one is silent."""
+    rng = np.random.default_rng(4)
+    made = [rng.standard_normal(n) * np.repeat(10 ** rng.uniform(-4, 0, n // 50 + 1), 50)[:n] for n in LENGTHS]
+    made[2] *= 0.0
+    return [row.astype(np.float32) for row in made]
+
+
+def padded(rows: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    waveforms = torch.zeros(len(rows), max(map(len, rows)))
+    for into, row in zip(waveforms, rows, strict=True):
+        into[: len(row)] = torch.from_numpy(row)
+    return waveforms, torch.tensor([len(row) for row in rows])
+
+
+def test_levels_are_those_of_each_alone(rows):
+    found = active_levels_db(*padded(rows), RATE)
+    assert found.dtype == torch.float64 and found[2] == -torch.inf
+    np.testing.assert_allclose(found.numpy(), [active_level_db(row, RATE) for row in rows], rtol=0, atol=1e-9)
+
+
+def test_activity_is_that_of_each_alone(rows):
+    waveforms, lengths = padded(rows)
+    active, *_ = active_frames(waveforms, lengths, RATE)
+    at = activity_at(active, lengths, max(LENGTHS), RATE, 100)
+    assert not active.all() and active.any()
+    for row, frames, hundredths in zip(rows, active.numpy(), at.numpy(), strict=True):
+        np.testing.assert_array_equal(np.repeat(frames, frame_length(RATE))[: len(row)], active_mask(row, RATE))
+        expected = frame_activity(row, RATE)
+        np.testing.assert_array_equal(hundredths[: len(expected)], expected)
+
+
+@pytest.mark.parametrize(
+    "effect",
+    [
+        Level(-3.0, 12.0),
+        Equalise((0.3, -0.2, 0.44, 0.44), 10.0, 12.0, 3500.0, -12.0),
+        BandLimit(100.0, 2000.0),
+        BandLimit(0.0, 2000.0),
+        BandLimit(300.0, 4000.0),
+        Clip(0.3),
+        LosePackets(20.0, 0.3, seed=5),
+    ],
+    ids=lambda effect: f"{effect.kind}",
+)
+def test_an_effect_is_that_of_the_cpu(rows, effect):
+    """On every other row; the rest, and what lies beyond an end, stay as they are."""
+    waveforms, lengths = padded(rows)
+    changed = [n % 2 == 0 for n in range(len(rows))]
+    packed = pack_effects([[effect] if is_changed else [] for is_changed in changed], LENGTHS, RATE)
+    found = apply_packed(waveforms, lengths, packed, RATE)
+    for row, made, is_changed in zip(rows, found.numpy(), changed, strict=True):
+        expected = effect.apply(row, RATE) if is_changed else row
+        peak = max(float(np.abs(expected).max()), 1e-6)
+        np.testing.assert_allclose(made[: len(row)], expected, rtol=0, atol=3e-6 * peak)
+        assert not made[len(row) :].any()
+
+
+def test_drifting_levels_as_gains():
+    packed = pack_effects([[Level(0.0, -20.0)], [Clip(0.5)]], (5, 3), RATE)
+    gains = level_gains(2, torch.tensor([5, 3]), packed, 5)
+    np.testing.assert_allclose(gains[0].numpy(), Level(0.0, -20.0).gains(5), rtol=1e-6)
+    assert (gains[1] == 1).all()
+
+
+def test_which_effects_run_on_a_device():
+    assert not runs_on_device(Code("ulaw", 0.0, 8000)) and not runs_on_device(Resample(4000))
+    assert runs_on_device(Clip(0.5))

@@ -1,0 +1,177 @@
+"""A causal network along a recording of any length: its state is carried from block to block, nothing overlaps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wesep_py.extractor import Analysis
+from wesep_py.inference.recording.blocks import Grid
+from wesep_py.inference.recording.blockwise import Overlapping, Piece, num_frames
+
+if TYPE_CHECKING:
+    from wesep_py.extractor import TargetSpeakerExtractor
+    from wesep_py.inference.voice import Voice
+
+
+def carries_state(network: TargetSpeakerExtractor) -> bool:
+    """Whether a network can go on from a state, so that blocks give what the whole recording would."""
+    if getattr(network, "latency", None) is None or network.normalise != "none":
+        return False
+    return not any(cue.looks_ahead or cue.needs_speaker_frames or cue.stage == "waveform" for cue in network.cues)
+
+
+class Carried:
+    """Blocks that begin with the state in which the one before ended: the result of the whole recording.
+
+    A block's frames are computed from the samples around it; as much as a window reaches is added at both ends, and the
+    frames that miss samples are thrown away. A sample is finished when all frames that it is made from are there.
+
+    Args:
+        as `Overlapping`; of `grid` only the step counts.
+    """
+
+    def __init__(
+        self,
+        network: TargetSpeakerExtractor,
+        device: str | torch.device,
+        voices: Sequence[Voice],
+        grid: Grid,
+        num_channels: int,
+    ) -> None:
+        self.network, self.device, self.grid = network, device, grid
+        self.prepared = [{key: tensor.to(device) for key, tensor in voice.tensors.items()} for voice in voices]
+        self.shape = (len(voices), num_channels)
+        assert network.latency is not None, "asked for by `carries_state`"
+        stride = self.grid.stride
+        # Beyond a window on either side no frame knows of a sample.
+        self.margin = stride * (-(-(network.latency + 2) // stride) + 1)
+        self._buffer, self._from = np.zeros((num_channels, 0), np.float32), 0
+        self._index = 0
+        self._states: dict[str, Any] = {}
+
+    def push(self, samples: NDArray[np.float32]) -> Iterator[Piece]:
+        """As `Overlapping.push`."""
+        self._buffer = np.concatenate([self._buffer, samples], axis=1)
+        self._drop()
+        while self._from + self._buffer.shape[1] > (self._index + 1) * self.grid.step + self.margin:
+            yield self._block(last=False)
+            self._drop()
+
+    def finish(self) -> Iterator[Piece]:
+        """The last piece."""
+        if self._from + self._buffer.shape[1]:
+            yield self._block(last=True)
+
+    def resume(self, index: int, tail: NDArray[np.float32], state: Any) -> None:
+        """Go on after the block `index`, whose `state` was kept."""
+        self._index = index + 1
+        self._states = {key: _unpacked(one, self.device) for key, one in state.items()}
+
+    def state(self) -> dict[str, Any]:
+        """What `resume` needs, as tensors on the CPU, lists and dictionaries."""
+        return {key: _packed(one) for key, one in self._states.items()}
+
+    def _finished(self, index: int) -> int:
+        """Samples that are finished before the block `index`."""
+        behind = -(-(self.margin + self.grid.stride) // self.grid.frame) * self.grid.frame
+        return max(0, index * self.grid.step - behind)
+
+    def _drop(self) -> None:
+        before = min(self._finished(self._index), self._index * self.grid.step - self.margin)
+        count = min(max(0, before - self._from), self._buffer.shape[1])
+        self._buffer, self._from = self._buffer[:, count:], self._from + count
+
+    def _block(self, last: bool) -> Piece:
+        start, end = self._index * self.grid.step, self._from + self._buffer.shape[1]
+        stop = end if last else start + self.grid.step
+        done, finished = self._finished(self._index), end if last else self._finished(self._index + 1)
+        mixture = self._buffer[:, done - self._from : finished - self._from]
+        estimates = np.zeros((*self.shape, finished - done), dtype=np.float32)
+        rows: dict[tuple[int, int], NDArray[np.float32]] = {}
+        first, upto = max(0, start - self.margin), end if last else stop + self.margin
+        count = (
+            num_frames(self.network, end) - start // self.grid.stride if last else self.grid.step // self.grid.stride
+        )
+        begin = (start - first) // self.grid.stride
+        for channel in range(self.shape[1]):
+            samples = torch.from_numpy(self._buffer[channel, first - self._from : upto - self._from].copy())[None]
+            with torch.inference_mode():
+                heard = self.network.backbone.analyse(samples.to(self.device)).frames(begin, begin + count)
+                for voice, kept in enumerate(self.prepared):
+                    made, logits = self._go_on(f"{voice}.{channel}", heard, kept, start, done, finished, last)
+                    estimates[voice, channel] = made
+                    if logits is not None:
+                        rows[voice, channel] = logits
+        logits = np.stack([rows[place] for place in sorted(rows)]).reshape(*self.shape, -1) if rows else None
+        tail = np.zeros((*self.shape, 0), np.float32)
+        piece = Piece(self._index, mixture, estimates, tail, logits, last, [False] * self.shape[0])
+        self._index += 1
+        return piece
+
+    def _go_on(
+        self, key: str, heard: Analysis, kept: dict[str, torch.Tensor], start: int, done: int, finished: int, last: bool
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """The samples from `done` to `finished`, and the logits of the block's frames."""
+        network, stride = self.network, self.grid.stride
+        axis, past = network.backbone.frame_axis, self._states.get(key)
+        latent, state = network.encode(heard, kept, None if past is None else past["state"])
+        found, detected = network.detect(latent, heard, kept, state=None if past is None else past["detected"])
+        logits = None if found is None else found[0].float().cpu().numpy()
+        if past is not None:
+            latent = torch.cat([past["latent"], latent], dim=axis)
+            heard = past["heard"].followed_by(heard)
+        first = start - (0 if past is None else past["latent"].shape[axis]) * stride
+        length = finished - first if last else (heard.num_frames - 1) * stride
+        made = network.backbone.synthesise(latent, heard, length)[0][0, done - first : finished - first]
+        keep = min(heard.num_frames, (2 * self.margin + self.grid.frame) // stride + 2)
+        size = latent.shape[axis]
+        self._states[key] = {
+            "latent": latent.narrow(axis, size - keep, keep).clone(),
+            "heard": heard.frames(-keep),
+            "state": state,
+            "detected": detected,
+        }
+        return made.float().cpu().numpy(), logits
+
+
+def block_runner(
+    network: TargetSpeakerExtractor,
+    device: str | torch.device,
+    voices: Sequence[Voice],
+    grid: Grid,
+    num_channels: int,
+) -> Carried | Overlapping:
+    """What takes a network through a recording in blocks, as the network allows; arguments as `Overlapping`."""
+    kind = Carried if carries_state(network) else Overlapping
+    return kind(network, device, voices, grid, num_channels)
+
+
+def _packed(value: Any) -> Any:
+    """Tensors on the CPU in lists and dictionaries, which `torch.load` reads without unpickling objects."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, Analysis):
+        return {"analysis": {one.name: _packed(getattr(value, one.name)) for one in fields(value)}}
+    if isinstance(value, dict):
+        return {key: _packed(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_packed(item) for item in value)
+    return value
+
+
+def _unpacked(value: Any, device: str | torch.device) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, dict) and set(value) == {"analysis"}:
+        return Analysis(**{key: _unpacked(item, device) for key, item in value["analysis"].items()})
+    if isinstance(value, dict):
+        return {key: _unpacked(item, device) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_unpacked(item, device) for item in value)
+    return value

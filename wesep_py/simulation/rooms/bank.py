@@ -1,0 +1,246 @@
+"""A bank of room impulse responses: made once, read from a memory map, drawn by reverberation time.
+
+The folder holds `responses.float32` (little-endian samples of all responses, one after the other, each
+`[microphones, taps]`) and `index.json`, which is written last: for each room its size, its microphones, how it was
+made or where it was recorded; for each response its source's place, its direct paths, and what was measured of it
+(`acoustics.py`): RT60, C50, DRR. Its fingerprint is made of all of that and of the samples. `bank_making.py`
+makes banks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wesep_py.errors import InputError
+
+FORMAT = 1
+INDEX_NAME = "index.json"
+SAMPLES_NAME = "responses.float32"
+EARLY_BEFORE_MS = 6.0
+
+Waveform = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class BankRoomRecipe:
+    """A room of a bank, with one of its responses for every source of the mixture.
+
+    Args:
+        path: the bank's folder.
+        fingerprint: of the bank that it was drawn from.
+        responses: index of the response of each source, in the order of the mixture's sources.
+        channel: which of the room's microphones hears.
+        early_ms: the early part reaches from 6 ms before the direct path to this long after it.
+    """
+
+    path: str
+    fingerprint: str
+    responses: tuple[int, ...]
+    channel: int
+    early_ms: float
+
+
+class RoomBank:
+    """Reads and draws from a bank. It can be sent to other processes; they share the map.
+
+    Args:
+        folder: the folder that `make_bank` wrote.
+
+    Raises:
+        InputError: the folder holds no bank, one that is not finished, or one of another format.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._folder = Path(folder)
+        index = _read_index(self._folder)
+        self.fingerprint: str = index["fingerprint"]
+        self.sample_rate: int = index["sample_rate"]
+        self.direct_tap: int = index["direct_tap"]
+        self.rooms: list[dict[str, Any]] = index["rooms"]
+        self.responses: list[dict[str, Any]] = [r for room in self.rooms for r in room["responses"]]
+        counts = [len(room["responses"]) for room in self.rooms]
+        self._first = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        self._room_of = np.repeat(np.arange(len(counts)), counts)
+        self._rt60_s = np.array([math.nan if room["rt60_s"] is None else room["rt60_s"] for room in self.rooms])
+        self._samples: Waveform | None = None
+
+    def draw(self, rng: np.random.Generator, count: int, rt60_s: tuple[float, float]) -> tuple[int, ...]:
+        """Responses of one room, all different, for `count` sources.
+
+        Args:
+            rng: what is drawn comes from here.
+            count: number of sources, 1 or more.
+            rt60_s: range of the room's measured RT60.
+
+        Returns:
+            Their places in `responses`. Rooms are equally likely, whatever the number of their responses.
+
+        Raises:
+            InputError: the bank has no such room; the message says what it has.
+
+        >>> bank.draw(np.random.default_rng(0), 2, (0.2, 0.6))                  # doctest: +SKIP
+        (130, 128)
+        """
+        fitting = self._fitting(count, rt60_s)
+        room = int(fitting[rng.integers(fitting.size)])
+        chosen = rng.permutation(int(self._first[room + 1] - self._first[room]))[:count]
+        return tuple(int(self._first[room] + place) for place in chosen)
+
+    def check(self, count: int, rt60_s: tuple[float, float], sample_rate: int) -> None:
+        """Refuse, before anything is drawn, what this bank cannot give.
+
+        Args:
+            count, rt60_s: as for `draw`.
+            sample_rate: the mixtures', in Hz.
+
+        Raises:
+            InputError: no such room, or another sample rate.
+        """
+        self._fitting(count, rt60_s)
+        self._check_rate(sample_rate)
+
+    def draw_recipe(
+        self, rng: np.random.Generator, count: int, rt60_s: tuple[float, float], early_ms: float = 50.0
+    ) -> BankRoomRecipe:
+        """A room as `draw` gives it, and one of its microphones, as a recipe.
+
+        Args:
+            rng, count, rt60_s: as for `draw`.
+            early_ms: where the early part ends, in milliseconds.
+
+        Raises:
+            InputError: as `draw`.
+        """
+        responses = self.draw(rng, count, rt60_s)
+        channels = min(len(self.responses[index]["direct_taps"]) for index in responses)
+        channel = int(rng.integers(channels))
+        return BankRoomRecipe(os.fspath(self._folder), self.fingerprint, responses, channel, early_ms)
+
+    def response(self, index: int) -> Waveform:
+        """A response, `[microphones, taps]`; its entry says where the direct path arrives at each (`direct_taps`).
+
+        Raises:
+            InputError: no such response.
+        """
+        entry = self._entry(index)
+        if self._samples is None:
+            self._samples = np.memmap(self._folder / SAMPLES_NAME, dtype="<f4", mode="r")
+        channels, taps = len(entry["direct_taps"]), entry["taps"]
+        flat = self._samples[entry["offset"] : entry["offset"] + channels * taps]
+        return np.array(flat, dtype=np.float32).reshape(channels, taps)
+
+    def read(self, recipe: BankRoomRecipe, sample_rate: int) -> tuple[Waveform, Waveform, int]:
+        """The responses of a recipe, its direct paths in time with each other.
+
+        Args:
+            recipe: drawn from this bank.
+            sample_rate: the mixture's, in Hz.
+
+        Returns:
+            Responses `[sources, taps]`, heights of the direct paths `[sources]`, and the tap at which they arrive.
+
+        Raises:
+            InputError: the bank has another content or sample rate, no such response or microphone, or the responses
+                are of different rooms.
+        """
+        if recipe.fingerprint != self.fingerprint:
+            raise InputError(
+                f"{self._folder}: is another bank ({self.fingerprint[:12]}) than the recipe was drawn from "
+                f"({recipe.fingerprint[:12]}); give that one, or make it anew from its YAML"
+            )
+        self._check_rate(sample_rate)
+        entries = [self._entry(index) for index in recipe.responses]
+        if len({int(self._room_of[index]) for index in recipe.responses}) > 1:
+            raise InputError(f"{self._folder}: responses {list(recipe.responses)} are of different rooms; name one's")
+        if not 0 <= recipe.channel < min(len(entry["direct_taps"]) for entry in entries):
+            raise InputError(f"{self._folder}: response {recipe.responses[0]} has no microphone {recipe.channel}")
+        rows = [self.response(index)[recipe.channel] for index in recipe.responses]
+        taps = [entry["direct_taps"][recipe.channel] for entry in entries]
+        lead = max(taps)
+        full = np.zeros(
+            (len(rows), max(lead - tap + row.size for row, tap in zip(rows, taps, strict=True))), np.float32
+        )
+        for out, row, tap in zip(full, rows, taps, strict=True):
+            out[lead - tap : lead - tap + row.size] = row
+        gains = np.array([entry["direct_gains"][recipe.channel] for entry in entries], dtype=np.float32)
+        return full, gains, lead
+
+    def _fitting(self, count: int, rt60_s: tuple[float, float]) -> NDArray[np.int64]:
+        """The rooms that have so many responses and an RT60 in the range; at least one."""
+        counts = np.diff(self._first)
+        fitting = np.flatnonzero((counts >= count) & (self._rt60_s >= rt60_s[0]) & (self._rt60_s <= rt60_s[1]))
+        if not fitting.size:
+            known = self._rt60_s[np.isfinite(self._rt60_s)]
+            spread = f"{known.min():.2f} to {known.max():.2f} s" if known.size else "not known"
+            raise InputError(
+                f"{self._folder}: has no room with {count} responses and an RT60 of {rt60_s[0]:g} to {rt60_s[1]:g} s; "
+                f"its rooms have up to {counts.max()} responses and an RT60 of {spread}: widen rt60_s, or make a bank"
+            )
+        return fitting
+
+    def _check_rate(self, sample_rate: int) -> None:
+        if sample_rate != self.sample_rate:
+            raise InputError(
+                f"{self._folder}: the bank is for {self.sample_rate} Hz, the mixture has {sample_rate} Hz; "
+                f"make a bank with sample_rate {sample_rate}"
+            )
+
+    def _entry(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self.responses):
+            raise InputError(f"{self._folder}: has no response {index}; it has 0 to {len(self.responses) - 1}")
+        return self.responses[index]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_samples": None}
+
+
+def open_bank(folder: str | os.PathLike[str]) -> RoomBank:
+    """The bank of a folder; opened once in a process, and again when it was made anew.
+
+    Raises:
+        InputError: as `RoomBank`.
+    """
+    path = Path(folder)
+    try:
+        changed = (path / INDEX_NAME).stat().st_mtime_ns
+    except OSError:
+        changed = 0
+    return _open_bank(path, changed)
+
+
+def fingerprint_of(index: dict[str, Any], samples_digest: str) -> str:
+    """What a bank is recognised by: a hash of its index and of its samples."""
+    described = {key: value for key, value in index.items() if key != "fingerprint"}
+    text = json.dumps([described, samples_digest], sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@lru_cache(maxsize=8)
+def _open_bank(folder: Path, changed: int) -> RoomBank:
+    return RoomBank(folder)
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    path = folder / INDEX_NAME
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{folder}: holds no finished room bank; make one with simulation/make_room_bank.py") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: is not JSON ({error.msg}); make the bank anew") from error
+    if not isinstance(index, dict) or index.get("format") != FORMAT:
+        raise InputError(f"{path}: is no room bank of format {FORMAT}; make the bank anew")
+    samples = folder / SAMPLES_NAME
+    if not samples.is_file() or samples.stat().st_size != 4 * index["num_samples"]:
+        raise InputError(f"{samples}: is missing or cut short; make the bank anew")
+    return index

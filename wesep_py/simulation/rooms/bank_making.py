@@ -1,0 +1,138 @@
+"""Making a bank of rooms, in parallel processes: the same bank whatever their number, and after any interruption."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from wesep_py.config import to_plain
+from wesep_py.errors import InputError
+from wesep_py.simulation.rooms.bank import RoomBank
+from wesep_py.simulation.rooms.bank_writer import BankRoom, BankWriter
+from wesep_py.simulation.rooms.geometric import SimulatedRooms, import_pyroomacoustics, simulate_room
+from wesep_py.simulation.rooms.recorded import RecordedRoom, find_recorded_rooms, identity_of, read_recorded_room
+
+ROOMS_AT_A_TIME = 16
+
+Item = int | RecordedRoom
+
+
+@dataclass(frozen=True)
+class RecordedRooms:
+    """Recorded responses of a bank.
+
+    Args:
+        folder: of the recordings.
+        room_pattern: regular expression whose first group names the room; null: by subfolders.
+        max_s: longest response kept, in seconds.
+    """
+
+    folder: str
+    room_pattern: str | None = None
+    max_s: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not 0.05 <= self.max_s <= 60:
+            raise ValueError(f"max_s: is {self.max_s}; give 0.05 to 60 seconds")
+
+
+@dataclass(frozen=True)
+class RoomBankConfig:
+    """What a bank is made of.
+
+    Args:
+        sample_rate: of all responses, in Hz; that of the mixtures.
+        seed: another seed, other rooms.
+        simulated: rooms to simulate; null: none.
+        recorded: folders of recorded responses, which come after the simulated ones.
+    """
+
+    sample_rate: int = 16000
+    seed: int = 0
+    simulated: SimulatedRooms | None = field(default_factory=SimulatedRooms)
+    recorded: tuple[RecordedRooms, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 1000 <= self.sample_rate <= 192000:
+            raise ValueError(f"sample_rate: is {self.sample_rate}; give 1000 to 192000 Hz")
+        if self.seed < 0:
+            raise ValueError(f"seed: is {self.seed}; a whole number of 0 or more is needed")
+
+
+def make_bank(
+    config: RoomBankConfig,
+    folder: str | os.PathLike[str],
+    jobs: int = 1,
+    overwrite: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> RoomBank:
+    """Make a bank, go on with one that was interrupted, or open it if it is there.
+
+    Args:
+        config: what it is made of.
+        folder: made if need be; its parent must exist.
+        jobs: processes, 1 or more; what is written does not depend on it.
+        overwrite: replace another bank.
+        on_progress: called with the number of rooms done and of all.
+
+    Returns:
+        The bank.
+
+    Raises:
+        InputError: pyroomacoustics is needed and missing, a folder without recordings, or no room at all.
+        OutputExistsError: the folder holds another bank, and `overwrite` is false.
+        WesepError: the disk is full or not writable.
+
+    >>> bank = make_bank(RoomBankConfig(), "rooms", jobs=16)                    # doctest: +SKIP
+    """
+    if jobs < 1:
+        raise InputError(f"jobs: is {jobs}; 1 or more are needed")
+    simulated = config.simulated
+    if simulated is not None and simulated.count and simulated.method != "fra":
+        import_pyroomacoustics()
+    items: list[Item] = [] if simulated is None else list(range(simulated.count))
+    longest: dict[Path, float] = {}
+    recorded = []
+    for source in config.recorded:
+        rooms = find_recorded_rooms(source.folder, source.room_pattern)
+        longest[Path(source.folder)] = source.max_s
+        recorded.append({"files": identity_of(rooms), "max_s": source.max_s})
+        items.extend(rooms)
+    described = {"seed": config.seed, "simulated": to_plain(simulated), "recorded": recorded}
+    with BankWriter(folder, described, config.sample_rate, overwrite) as writer:
+        if not writer.finished:
+            first = writer.next_index
+            work = partial(_make_room, config, longest)
+            for done, room in enumerate(_in_order(work, list(enumerate(items))[first:], jobs), start=first + 1):
+                if room is not None:
+                    writer.append(room)
+                if on_progress is not None:
+                    on_progress(done, len(items))
+        return writer.finish()
+
+
+def _make_room(config: RoomBankConfig, longest: dict[Path, float], numbered: tuple[int, Item]) -> BankRoom | None:
+    index, item = numbered
+    if isinstance(item, RecordedRoom):
+        return read_recorded_room(item, index, config.sample_rate, longest[item.folder])
+    assert config.simulated is not None
+    return simulate_room(config.simulated, index, config.seed, config.sample_rate)
+
+
+def _in_order(
+    work: Callable[[tuple[int, Item]], BankRoom | None], items: Sequence[tuple[int, Item]], jobs: int
+) -> Iterator[BankRoom | None]:
+    """`work` on the items, in their order; a few at a time, so that rooms do not pile up while the disk is slow."""
+    if jobs == 1 or len(items) < 2:
+        yield from map(work, items)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, len(items)), context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        for start in range(0, len(items), ROOMS_AT_A_TIME * jobs):
+            yield from pool.map(work, items[start : start + ROOMS_AT_A_TIME * jobs], chunksize=4)

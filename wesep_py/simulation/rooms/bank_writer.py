@@ -1,0 +1,231 @@
+"""Writing a bank room by room, so that an interrupted one goes on where it stopped and a finished one is whole.
+
+While it grows, the folder holds the samples and `progress.jsonl`: a line that says what is being made, then one a
+room. `index.json` is written last, and the progress removed. What is written does not depend on interruptions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wesep_py.errors import InputError, OutputExistsError, WesepError
+from wesep_py.files import write_json
+from wesep_py.simulation.rooms.acoustics import measure
+from wesep_py.simulation.rooms.bank import EARLY_BEFORE_MS, FORMAT, INDEX_NAME, SAMPLES_NAME, RoomBank, fingerprint_of
+
+PROGRESS_NAME = "progress.jsonl"
+
+
+@dataclass(frozen=True)
+class BankResponse:
+    """A response on its way into a bank.
+
+    Attributes:
+        samples: float32 `[microphones, taps]`; the direct path to the first arrives at `lead_of(sample_rate)`.
+        direct_taps: where the direct path to each microphone arrives.
+        direct_gains: its height at each microphone.
+        about: what else the index says of it, plain values.
+    """
+
+    samples: NDArray[np.float32]
+    direct_taps: tuple[int, ...]
+    direct_gains: tuple[float, ...]
+    about: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class BankRoom:
+    """A room on its way into a bank: what the index says of it (plain values, `index` among them), its responses."""
+
+    about: Mapping[str, Any]
+    responses: tuple[BankResponse, ...]
+
+
+def lead_of(sample_rate: int) -> int:
+    """The tap of a bank's responses at which the direct path arrives: 6 ms."""
+    return round(EARLY_BEFORE_MS * sample_rate / 1000)
+
+
+class BankWriter:
+    """Appends rooms to a bank; as a context it closes the files at the end, whether it went well or not.
+
+    Args:
+        folder: made if need be; its parent must exist.
+        described: what is being made, plain values; a folder in which another bank was begun is refused.
+        sample_rate: of the responses, in Hz.
+        overwrite: begin anew, whatever bank there is.
+
+    Raises:
+        OutputExistsError: the folder holds another bank, finished or begun, and `overwrite` is false.
+        InputError: the folder holds something else, or its parent does not exist.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], described: Mapping[str, Any], sample_rate: int, overwrite: bool = False
+    ) -> None:
+        self._folder = Path(folder)
+        self._header = {"format": FORMAT, "sample_rate": sample_rate, "made_from": dict(described)}
+        self._rate = sample_rate
+        _claim(self._folder)
+        if overwrite:
+            for name in (INDEX_NAME, PROGRESS_NAME, SAMPLES_NAME):
+                with suppress(FileNotFoundError):
+                    (self._folder / name).unlink()
+        self._rooms: list[dict[str, Any]] = []
+        self._digest = hashlib.sha256()
+        self._num_samples = 0
+        self.finished = (self._folder / INDEX_NAME).exists()
+        if self.finished:
+            self._check_finished()
+        else:
+            self._resume()
+
+    @property
+    def next_index(self) -> int:
+        """The `index` of the last room there is already, plus 1."""
+        return self._rooms[-1]["index"] + 1 if self._rooms else 0
+
+    def append(self, room: BankRoom) -> None:
+        """Measure a room's responses and add them.
+
+        Raises:
+            WesepError: the disk is full or not writable; what was there before stays whole.
+        """
+        entries, chunks, offset = [], [], self._num_samples
+        for response in room.responses:
+            samples = np.ascontiguousarray(response.samples, dtype="<f4")
+            measured = measure(samples[0], self._rate, response.direct_taps[0])
+            entries.append(
+                {
+                    **response.about,
+                    "offset": offset,
+                    "taps": samples.shape[1],
+                    "direct_taps": list(response.direct_taps),
+                    "direct_gains": [round(float(gain), 6) for gain in response.direct_gains],
+                    "rt60_s": _rounded(measured.rt60_s),
+                    "c50_db": _rounded(measured.c50_db),
+                    "drr_db": _rounded(measured.drr_db),
+                }
+            )
+            chunks.append(samples.tobytes())
+            offset += samples.size
+        known = [entry["rt60_s"] for entry in entries if entry["rt60_s"] is not None]
+        about = {**room.about, "rt60_s": _rounded(float(np.median(known))) if known else None, "responses": entries}
+        try:
+            for chunk in chunks:
+                self._samples.write(chunk)
+                self._digest.update(chunk)
+            self._samples.flush()
+            self._progress.write((json.dumps(about, allow_nan=False) + "\n").encode())
+            self._progress.flush()
+        except OSError as error:
+            raise WesepError(f"{self._folder}: writing failed ({error.strerror or error}); make room, go on") from error
+        self._num_samples = offset
+        self._rooms.append(about)
+
+    def finish(self) -> RoomBank:
+        """Write the index, which makes it a bank, and open it.
+
+        Raises:
+            InputError: no room was added.
+        """
+        if not self.finished:
+            if not self._rooms:
+                raise InputError(f"{self._folder}: has no room; a bank needs at least one")
+            os.fsync(self._samples.fileno())
+            index = {
+                **self._header,
+                "direct_tap": lead_of(self._rate),
+                "num_samples": self._num_samples,
+                "rooms": self._rooms,
+            }
+            digest = self._digest.hexdigest()
+            write_json(self._folder / INDEX_NAME, {"fingerprint": fingerprint_of(index, digest), **index})
+            self.close()
+            (self._folder / PROGRESS_NAME).unlink()
+            self.finished = True
+        return RoomBank(self._folder)
+
+    def close(self) -> None:
+        """Close the files; an unfinished bank can be gone on with."""
+        if not self.finished:
+            self._samples.close()
+            self._progress.close()
+
+    def __enter__(self) -> BankWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_finished(self) -> None:
+        RoomBank(self._folder)  # whole, or an InputError
+        index = json.loads((self._folder / INDEX_NAME).read_text(encoding="utf-8"))
+        if {key: index.get(key) for key in self._header} != self._header:
+            raise OutputExistsError(f"{self._folder}: holds another bank; name another folder, or pass --overwrite")
+        self._rooms = index["rooms"]
+        with suppress(FileNotFoundError):  # left by a run that was killed between the last two steps
+            (self._folder / PROGRESS_NAME).unlink()
+
+    def _resume(self) -> None:
+        path, samples = self._folder / PROGRESS_NAME, self._folder / SAMPLES_NAME
+        header = (json.dumps(self._header, allow_nan=False) + "\n").encode()
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        if lines and lines[0].endswith(b"\n") and json.loads(lines[0]) != json.loads(header):
+            raise OutputExistsError(
+                f"{self._folder}: another bank was begun here; name another folder, or pass --overwrite"
+            )
+        available = samples.stat().st_size // 4 if samples.exists() else 0
+        whole = len(header) if lines else 0
+        for line in lines[1:]:
+            room = json.loads(line) if line.endswith(b"\n") else None
+            stop = (
+                0 if room is None else max(r["offset"] + r["taps"] * len(r["direct_taps"]) for r in room["responses"])
+            )
+            if room is None or stop > available:
+                break  # the run was killed while it wrote this one
+            self._rooms.append(room)
+            self._num_samples = stop
+            whole += len(line)
+        self._samples = samples.open("ab")
+        self._samples.truncate(4 * self._num_samples)
+        with samples.open("rb") as written:
+            while chunk := written.read(1 << 20):
+                self._digest.update(chunk)
+        self._progress = path.open("ab")
+        self._progress.truncate(whole)
+        if not lines or not lines[0].endswith(b"\n"):
+            self._progress.truncate(0)
+            self._progress.write(header)
+            self._progress.flush()
+
+
+def _claim(folder: Path) -> None:
+    """Make the folder, or refuse one that holds something else."""
+    if folder.is_file():
+        raise InputError(f"{folder}: is a file; name a folder")
+    if not folder.parent.is_dir():
+        raise InputError(f"{folder}: the folder {folder.parent} does not exist; create it first")
+    folder.mkdir(exist_ok=True)
+    ours = {INDEX_NAME, SAMPLES_NAME, PROGRESS_NAME}
+    strange = sorted(e.name for e in folder.iterdir() if e.name not in ours and not e.name.startswith("."))
+    if strange:
+        raise InputError(f"{folder}: holds {strange[0]!r}, which is no room bank; name an empty folder")
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 4) if math.isfinite(value) else None

@@ -1,0 +1,278 @@
+"""Rooms of a bank, simulated: image sources, hybrid with ray tracing (both by pyroomacoustics), or FRA.
+
+pyroomacoustics (Scheibler, Bezzam & Dokmanić, ICASSP 2018) is needed for the first two only. Two facts about
+its rooms: a source is moved towards the first microphone by less than a sample's way, so that the direct path arrives
+on a sample, and a dry target is in time to the last digit; and a shoebox decays in several slopes, because waves
+that run along it meet its walls less often, so that T30 is up to half longer than the RT60 that Eyring's or Sabine's
+formula was solved for. A bank's rooms are drawn by what was measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wesep_py.errors import InputError, nearest
+from wesep_py.simulation.config import Range, RoomConfig
+from wesep_py.simulation.recipe import RoomRecipe
+from wesep_py.simulation.rooms.bank_writer import BankResponse, BankRoom, lead_of
+from wesep_py.simulation.rooms.draw import WALL_DISTANCE_M, draw_room
+from wesep_py.simulation.rooms.fra import NEAREST_M, SPEED_OF_SOUND_M_S, eyring_absorption, high_pass
+from wesep_py.simulation.rooms.responses import room_responses
+
+SURFACES = ("ceiling", "floor", "walls")
+# How much longer than the asked RT60 the image sources reach.
+REACH = 1.2
+OCTAVES_HZ = (125.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0)
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SimulatedRooms:
+    """The simulated rooms of a bank.
+
+    Args:
+        count: number of rooms.
+        method: `image_source`; `hybrid`: image sources up to `hybrid_order`, ray tracing after; `fra`: as rooms that
+            are drawn for each mixture.
+        rt60_s: range of the RT60 that the walls are given for.
+        length_m, width_m, height_m: ranges of the room's size.
+        distance_m: range of the distance from source to first microphone; shorter where the room is small.
+        num_sources: responses of each room.
+        num_microphones: of each room, on a circle; the first is the one that distances are to.
+        array_radius_m: of the circle.
+        absorption: of the walls, from the RT60 by Eyring's or Sabine's formula, or by `materials`.
+        materials: for `materials`: names that pyroomacoustics knows, of which one is drawn for each of `ceiling`,
+            `floor` and `walls`.
+        scattering: share of the energy that walls scatter, heard by ray tracing.
+        air_absorption: whether air weakens high frequencies.
+        max_order: most reflections of an image source; at high RT60 and in low rooms it ends the response early.
+        hybrid_order: most reflections of an image source where rays are traced.
+        num_rays: rays of each source.
+        num_reflections: number of virtual sources of each response, for `fra`.
+    """
+
+    count: int = 1000
+    method: Literal["image_source", "hybrid", "fra"] = "hybrid"
+    rt60_s: Range = (0.15, 0.8)
+    length_m: Range = (3.0, 9.0)
+    width_m: Range = (3.0, 7.0)
+    height_m: Range = (2.4, 3.5)
+    distance_m: Range = (0.5, 3.0)
+    num_sources: int = 4
+    num_microphones: int = 1
+    array_radius_m: float = 0.05
+    absorption: Literal["eyring", "sabine", "materials"] = "eyring"
+    materials: dict[str, list[str]] = field(default_factory=dict)
+    scattering: float = 0.1
+    air_absorption: bool = True
+    max_order: int = 100
+    hybrid_order: int = 3
+    num_rays: int = 5000
+    num_reflections: int = 2048
+
+    @property
+    def ranges(self) -> RoomConfig:
+        """What a room is drawn from."""
+        return RoomConfig(
+            rt60_s=self.rt60_s, length_m=self.length_m, width_m=self.width_m, height_m=self.height_m,
+            distance_m=self.distance_m, num_reflections=self.num_reflections,
+        )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        self.ranges  # noqa: B018 - raises where a range is wrong
+        for name, low, high in (
+            ("count", 0, 10_000_000), ("num_sources", 1, 64), ("num_microphones", 1, 64), ("scattering", 0, 1),
+            ("max_order", 1, 300), ("hybrid_order", 0, 20), ("num_rays", 100, 10_000_000),
+        ):  # fmt: skip
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name}: is {getattr(self, name)}; give {low} to {high}")
+        if not 0 < self.array_radius_m < WALL_DISTANCE_M / 2:
+            raise ValueError(f"array_radius_m: is {self.array_radius_m}; give more than 0 and less than 0.15")
+        if self.absorption == "materials" and (
+            set(self.materials) != set(SURFACES) or not all(self.materials.values())
+        ):
+            raise ValueError(f"materials: has {sorted(self.materials)}; give names for each of {', '.join(SURFACES)}")
+        if self.absorption == "materials" and self.method == "fra":
+            raise ValueError("absorption: is materials, which method fra cannot use; give eyring")
+
+
+def simulate_room(config: SimulatedRooms, index: int, seed: int, sample_rate: int) -> BankRoom:
+    """Room `index` of a bank; a function of the arguments alone.
+
+    Args:
+        config: the bank's simulated rooms.
+        index, seed: 0 or more.
+        sample_rate: in Hz.
+
+    Raises:
+        InputError: pyroomacoustics is needed and missing, or does not know a material.
+    """
+    rng = np.random.default_rng([seed, index])
+    room = draw_room(rng, config.ranges, config.num_sources)
+    microphones = _circle(rng, config, room)
+    if config.method == "fra":
+        responses = room_responses(room, sample_rate, microphones)
+        rows, reference = responses.full.astype(np.float64), responses.direct_tap
+        starts, gains = np.full(len(rows), reference), responses.direct_gains[:, 0]
+        how: dict[str, Any] = {"absorption": round(eyring_absorption(room.rt60_s, room.size_m), 4)}
+    else:
+        room = _on_samples(room, sample_rate)
+        rows, starts, how = _by_pyroomacoustics(rng, config, room, microphones, sample_rate)
+        gains = np.array([row[0, start] for row, start in zip(rows, starts, strict=True)])
+    lead = lead_of(sample_rate)
+    distances = np.maximum(np.linalg.norm(np.array(room.sources_m)[:, None] - microphones, axis=-1), NEAREST_M)
+    delays = np.rint((distances - distances[:, :1]) * sample_rate / SPEED_OF_SOUND_M_S).astype(int)
+    about = {
+        "index": index,
+        "method": config.method,
+        "seed": seed,
+        "size_m": _rounded(room.size_m),
+        "rt60_asked_s": None if config.absorption == "materials" else round(room.rt60_s, 4),
+        **how,
+        "microphones_m": [_rounded(place) for place in microphones],
+    }
+    built = tuple(
+        BankResponse(
+            samples=_aligned(row, int(start), lead),
+            direct_taps=tuple(int(lead + delay) for delay in delay_row),
+            direct_gains=tuple(float(gain * distance_row[0] / distance) for distance in distance_row),
+            about={"source_m": _rounded(place)},
+        )
+        for row, start, gain, delay_row, distance_row, place in zip(
+            rows, starts, gains, delays, distances, room.sources_m, strict=True
+        )
+    )
+    return BankRoom(about, built)
+
+
+def import_pyroomacoustics() -> Any:
+    """The module, or one line that says how to get it.
+
+    Raises:
+        InputError: it is not installed, or too old to be seeded.
+    """
+    try:
+        import pyroomacoustics
+    except ImportError as error:
+        raise InputError(
+            f"rooms of method image_source and hybrid need pyroomacoustics ({error}); "
+            "pip install 'pyroomacoustics>=0.10', or give method fra"
+        ) from error
+    if not hasattr(pyroomacoustics, "random"):
+        raise InputError(
+            f"pyroomacoustics {pyroomacoustics.__version__} cannot be seeded; pip install 'pyroomacoustics>=0.10'"
+        )
+    return pyroomacoustics
+
+
+def image_source_order(rt60_s: float, size_m: tuple[float, float, float]) -> int:
+    """The number of reflections by which all image sources on `REACH` · RT60 of way are there.
+
+    >>> image_source_order(0.3, (6.0, 5.0, 3.0))
+    53
+    """
+    # The images with up to n reflections fill an octahedron; its nearest face is at n / sqrt(Σ 1/L²).
+    return math.ceil(REACH * rt60_s * SPEED_OF_SOUND_M_S * math.sqrt(sum(length**-2 for length in size_m)))
+
+
+def _by_pyroomacoustics(
+    rng: np.random.Generator, config: SimulatedRooms, room: RoomRecipe, microphones: Array, sample_rate: int
+) -> tuple[list[Array], list[int], dict[str, Any]]:
+    """Responses `[microphones, taps]` of each source, where in them the direct path arrives, and how they were made."""
+    pra = import_pyroomacoustics()
+    pra.random.seed(numpy=int(rng.integers(2**63)), libroom=int(rng.integers(2**63)))
+    materials, how = _materials(pra, rng, config, room)
+    rt60_s = _longest_rt60_s(materials, room) if config.absorption == "materials" else room.rt60_s
+    hybrid = config.method == "hybrid"
+    how["order"] = config.hybrid_order if hybrid else min(image_source_order(rt60_s, room.size_m), config.max_order)
+    shoebox = pra.ShoeBox(
+        room.size_m, fs=sample_rate, materials=materials, air_absorption=config.air_absorption,
+        ray_tracing=hybrid, max_order=how["order"],
+    )  # fmt: skip
+    if hybrid:
+        shoebox.set_ray_tracing(n_rays=config.num_rays, receiver_radius=0.3)
+    for place in room.sources_m:
+        shoebox.add_source(list(place))
+    shoebox.add_microphone_array(microphones.T)
+    shoebox.compute_rir()
+    lead = pra.constants.get("frac_delay_length") // 2
+    starts = [lead + round(distance * sample_rate / SPEED_OF_SOUND_M_S) for distance in room.distances_m]
+    rows = []
+    for source, start in enumerate(starts):
+        stop = start + round(REACH * rt60_s * sample_rate)
+        row = np.zeros((len(microphones), stop))
+        for out, response in zip(row, (channel[source] for channel in shoebox.rir), strict=True):
+            out[: len(response[:stop])] = response[:stop]
+        rows.append(high_pass(row, sample_rate))
+    return rows, starts, how
+
+
+def _materials(
+    pra: Any, rng: np.random.Generator, config: SimulatedRooms, room: RoomRecipe
+) -> tuple[Any, dict[str, Any]]:
+    if config.absorption == "materials":
+        names = {surface: str(rng.choice(config.materials[surface])) for surface in SURFACES}
+        known = pra.materials_absorption_table
+        for surface, name in names.items():
+            if name not in known:
+                raise InputError(f"materials.{surface}: pyroomacoustics knows no {name!r}; {nearest(name, known)}")
+        sides = dict.fromkeys(("north", "east", "south", "west"), names["walls"])
+        surfaces = {"ceiling": names["ceiling"], "floor": names["floor"], **sides}
+        return {side: pra.Material(name, config.scattering) for side, name in surfaces.items()}, {"materials": names}
+    absorption = eyring_absorption(room.rt60_s, room.size_m)
+    if config.absorption == "sabine":
+        # Sabine's is the first term of Eyring's: α = -ln(1 - α_Eyring); small, dead rooms would need more than 1.
+        absorption = min(-math.log1p(-absorption), 0.99)
+    return pra.Material(absorption, config.scattering), {"absorption": round(absorption, 4)}
+
+
+def _longest_rt60_s(materials: Mapping[str, Any], room: RoomRecipe) -> float:
+    """RT60 by Eyring's formula in the octave from 125 Hz to 4 kHz that reverberates longest."""
+    length, width, height = room.size_m
+    areas = {"floor": length * width, "ceiling": length * width}
+    areas |= dict.fromkeys(("north", "south"), length * height) | dict.fromkeys(("east", "west"), width * height)
+    taken = np.zeros(len(OCTAVES_HZ))
+    for side, area in areas.items():
+        about = materials[side].energy_absorption
+        # A coefficient alone is for all frequencies.
+        known_hz = about.get("center_freqs", [1000.0])
+        taken += area * np.interp(np.log2(OCTAVES_HZ), np.log2(known_hz), about["coeffs"])
+    surface = sum(areas.values())
+    kept = np.clip(1 - taken / surface, 1e-3, 0.999).max()
+    return float(-24 * np.log(10) * room.volume_m3 / (SPEED_OF_SOUND_M_S * surface * np.log(kept)))
+
+
+def _circle(rng: np.random.Generator, config: SimulatedRooms, room: RoomRecipe) -> Array:
+    """Microphones evenly on a level circle through the room's microphone, which is the first: `[microphones, 3]`."""
+    first = np.array(room.microphone_m)
+    angles = rng.uniform(0, 2 * np.pi) + 2 * np.pi * np.arange(config.num_microphones) / config.num_microphones
+    circle = np.stack([np.cos(angles), np.sin(angles), np.zeros_like(angles)], axis=1)
+    return first + config.array_radius_m * (circle - circle[0])
+
+
+def _on_samples(room: RoomRecipe, sample_rate: int) -> RoomRecipe:
+    """The room with every source at a whole number of samples' way from its microphone."""
+    microphone, step = np.array(room.microphone_m), SPEED_OF_SOUND_M_S / sample_rate
+    places = []
+    for place, distance in zip(room.sources_m, room.distances_m, strict=True):
+        whole = max(math.floor(distance / step), 1) * step
+        x, y, z = (float(v) for v in microphone + (np.array(place) - microphone) * (whole / max(distance, 1e-9)))
+        places.append((x, y, z))
+    return replace(room, sources_m=tuple(places))
+
+
+def _aligned(row: Array, start: int, lead: int) -> NDArray[np.float32]:
+    """`[microphones, taps]` with tap `start` moved to `lead`."""
+    moved = row[:, start - lead :] if start >= lead else np.pad(row, ((0, 0), (lead - start, 0)))
+    return moved.astype(np.float32)
+
+
+def _rounded(values: Any) -> list[float]:
+    return [round(float(value), 4) for value in values]

@@ -1,0 +1,139 @@
+"""Recorded room impulse responses as rooms of a bank: one folder, or one part of the name, a room."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wesep_py.audio import read, resample
+from wesep_py.corpus import find_audio
+from wesep_py.errors import AudioError, InputError
+from wesep_py.simulation.rooms.acoustics import decay_end, find_direct_tap
+from wesep_py.simulation.rooms.bank_writer import BankResponse, BankRoom, lead_of
+
+logger = logging.getLogger(__name__)
+
+FADE_MS = 5.0
+# A microphone's direct path is looked for this long before and after that of the first: 3.4 m.
+ARRAY_MS = 10.0
+
+
+@dataclass(frozen=True)
+class RecordedRoom:
+    """The recordings of one room: its name, the folder that paths are relative to, and the paths."""
+
+    name: str
+    folder: Path
+    paths: tuple[Path, ...]
+
+
+def find_recorded_rooms(folder: str | os.PathLike[str], room_pattern: str | None = None) -> list[RecordedRoom]:
+    """The rooms of a folder of recorded responses, in the order of their names.
+
+    Args:
+        folder: searched at any depth. A recording's channels are the microphones of an array.
+        room_pattern: regular expression, searched in the path relative to the folder; what its first group matches
+            names the room. By default files of one subfolder are of one room, and each file directly in the folder
+            is a room of its own.
+
+    Raises:
+        InputError: no such folder, no recording in it, or a pattern that is none, has no group, or misses a file.
+
+    >>> find_recorded_rooms("RIRS_NOISES/real_rirs_isotropic_noises", r"_(.*room\\d)_")       # doctest: +SKIP
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is no folder; give one that holds recorded responses")
+    try:
+        pattern = None if room_pattern is None else re.compile(room_pattern)
+    except re.error as error:
+        raise InputError(f"room_pattern: {room_pattern!r} is no regular expression ({error})") from error
+    if pattern is not None and pattern.groups < 1:
+        raise InputError(f"room_pattern: {room_pattern!r} has no group; put what names the room in parentheses")
+    rooms: dict[str, list[Path]] = {}
+    for path in find_audio(folder):
+        relative = path.relative_to(folder)
+        if pattern is None:
+            name = relative.parent.as_posix() if len(relative.parts) > 1 else relative.as_posix()
+        else:
+            match = pattern.search(relative.as_posix())
+            if match is None or match[1] is None:
+                raise InputError(f"{path}: room_pattern {room_pattern!r} finds no room in {relative.as_posix()!r}")
+            name = match[1]
+        rooms.setdefault(name, []).append(relative)
+    if not rooms:
+        raise InputError(f"{folder}: holds no recording; give a folder with recorded responses")
+    return [RecordedRoom(name, folder, tuple(sorted(rooms[name]))) for name in sorted(rooms)]
+
+
+def identity_of(rooms: Sequence[RecordedRoom]) -> str:
+    """A hash of the rooms' names and of their files' names and sizes; not of where the folder is."""
+    digest = hashlib.sha256()
+    for room in rooms:
+        for path in room.paths:
+            digest.update(f"{room.name}\n{path.as_posix()}\n{(room.folder / path).stat().st_size}\n".encode())
+    return digest.hexdigest()
+
+
+def read_recorded_room(room: RecordedRoom, index: int, sample_rate: int, max_s: float) -> BankRoom | None:
+    """Read a room's responses: resampled, the direct path to the first channel at 6 ms, the noise after the decay cut.
+
+    Their scale is changed, the same for the whole room, so that the highest direct path is 1. Recordings that cannot
+    be read, or are silent, are left out and named in a warning.
+
+    Args:
+        room: from `find_recorded_rooms`.
+        index: the room's place in the bank.
+        sample_rate: of the bank, in Hz.
+        max_s: longest response kept, in seconds after the direct path.
+
+    Returns:
+        The room, or `None` if none of its recordings can be used.
+    """
+    responses = []
+    for path in room.paths:
+        try:
+            waveform, rate = read(room.folder / path)
+            if not waveform[0].any():
+                raise AudioError(f"{room.folder / path}: is silent")
+        except AudioError as error:
+            logger.warning("left out: %s", error)
+            continue
+        responses.append(_response(resample(waveform, rate, sample_rate), sample_rate, max_s, path))
+    if not responses:
+        return None
+    scale = 1 / max(abs(gain) for response in responses for gain in response.direct_gains)
+    scaled = tuple(
+        BankResponse(
+            (response.samples * scale).astype(np.float32),
+            response.direct_taps,
+            tuple(gain * scale for gain in response.direct_gains),
+            response.about,
+        )
+        for response in responses
+    )
+    return BankRoom({"index": index, "method": "recorded", "name": room.name}, scaled)
+
+
+def _response(waveform: np.ndarray, sample_rate: int, max_s: float, path: Path) -> BankResponse:
+    lead, fade = lead_of(sample_rate), max(round(FADE_MS * sample_rate / 1000), 1)
+    direct = find_direct_tap(waveform[0], sample_rate)
+    kept = min(decay_end(waveform[0, direct:], sample_rate), round(max_s * sample_rate))
+    padded = np.pad(waveform.astype(np.float64), ((0, 0), (lead, 0)))[:, direct : direct + lead + kept]
+    if padded.shape[1] == lead + kept and direct + kept < waveform.shape[1] and kept > 2 * fade:
+        padded[:, -fade:] *= np.cos(np.linspace(0, np.pi / 2, fade)) ** 2
+    around = round(ARRAY_MS * sample_rate / 1000)
+    taps = [lead]
+    for channel in padded[1:]:
+        first = max(lead - around, 0)
+        nearby = channel[first : lead + around]
+        taps.append(first + find_direct_tap(nearby, sample_rate) if nearby.any() else lead)
+    gains = tuple(float(channel[tap]) for channel, tap in zip(padded, taps, strict=True))
+    return BankResponse(padded.astype(np.float32), tuple(taps), gains, {"file": path.as_posix()})

@@ -1,0 +1,188 @@
+"""Drawing speech: who says what, and when, in a mixture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from wesep_py.audio.level import active_level_db
+from wesep_py.corpus.reader import Reader
+from wesep_py.corpus.utterance import Utterance
+from wesep_py.simulation.config import SimulationConfig
+from wesep_py.simulation.recipe_parts import SourceRecipe, Stretch
+from wesep_py.simulation.render import read_stretch
+from wesep_py.simulation.speech.conversation import frame_samples, frames_of, partial_layout, whole_frames
+from wesep_py.simulation.speech.layout import Slot, fixed_layout, whole_layout
+from wesep_py.simulation.speech.turn_taking import place_conversation
+from wesep_py.simulation.speech.voices import MAX_ATTEMPTS_OF_A_SPEAKER, Unusable, Voices, too_short
+
+# A stretch this far below its own utterance is a pause with its background noise, not speech: bringing that
+# to a drawn level would make a "speaker" of the noise.
+PAUSE_DB = 20.0
+
+
+class Speech:
+    """Draws the speakers' parts of mixtures.
+
+    Args:
+        config: ranges and weights.
+        utterances: the corpus, in any order.
+        reader: reads it.
+
+    Attributes:
+        voices: the corpus by speaker.
+        reader: as given.
+    """
+
+    def __init__(self, config: SimulationConfig, utterances: Sequence[Utterance], reader: Reader) -> None:
+        self.config = config
+        self.reader = reader
+        self.voices = Voices(utterances, config.enrollment)
+        self._levels_db: dict[str, float] = {}
+
+    def place(
+        self,
+        speaker_ids: Sequence[str],
+        overlap: str,
+        ratio: float,
+        rng: np.random.Generator,
+        more: np.random.Generator,
+    ) -> tuple[tuple[SourceRecipe, ...], int]:
+        """The sources of a mixture, and its length in samples.
+
+        Args:
+            speaker_ids: the speakers.
+            overlap: kind of overlap.
+            ratio: for the kinds that have one.
+            rng: what is drawn comes from here.
+            more: from here comes what edges, activity and conversations need.
+
+        Raises:
+            Unusable: a stretch is silent, or the ratio is out of reach.
+        """
+        frame = frame_samples(self.reader.sample_rate)
+        low, high = self.config.edge_s
+        edges_s = more.uniform(low, high, 2) if high > 0 else np.zeros(2)
+        before, after = (round(edge_s * self.reader.sample_rate / frame) * frame for edge_s in edges_s)
+        duration_s = self.config.duration_s
+        room = None if duration_s is None else round(duration_s * self.reader.sample_rate) - before - after
+        if overlap == "conversation":
+            sources, length = place_conversation(self, speaker_ids, ratio, room, more)
+        elif overlap == "partial" and self.config.overlap_measure == "activity":
+            sources, length = self._place_by_activity(speaker_ids, ratio, room, rng, more)
+        else:
+            sources, length = self._place_by_excerpt(speaker_ids, overlap, ratio, room, rng)
+        return tuple(_later(source, before) for source in sources), before + length + after
+
+    def draw_enrollments(self, speaker_id: str, rng: np.random.Generator) -> tuple[Stretch, ...]:
+        """Enrollments of somebody who says nothing.
+
+        Raises:
+            Unusable: all that was drawn is silent, or too short.
+        """
+        return self._draw_voice(speaker_id, self.reader.sample_rate, rng)[1]
+
+    def level_db(self, utterance: Utterance) -> float:
+        """Active level of a whole utterance; measured once."""
+        known = self._levels_db.get(utterance.utterance_id)
+        if known is None:
+            known = active_level_db(self.reader.read(utterance), self.reader.sample_rate)
+            self._levels_db[utterance.utterance_id] = known
+        return known
+
+    def _place_by_excerpt(
+        self, speaker_ids: Sequence[str], overlap: str, ratio: float, room: int | None, rng: np.random.Generator
+    ) -> tuple[list[SourceRecipe], int]:
+        slots, drawn = self._draw_slots(speaker_ids, overlap, ratio, room, rng)
+        num_samples = room or 0
+        if slots is None:
+            slots, num_samples = whole_layout(overlap, [excerpt.num_samples for excerpt, _ in drawn], ratio)
+        sources = []
+        for slot, (excerpt, enrollments) in zip(slots, drawn, strict=True):
+            if excerpt.num_samples > slot.num_samples:
+                excerpt = replace(excerpt, num_samples=slot.num_samples)
+                self.check_speech(excerpt)
+            spare = slot.num_samples - excerpt.num_samples
+            sources.append(SourceRecipe(excerpt, slot.offset + int(rng.integers(spare + 1)), enrollments))
+        return sources, num_samples
+
+    def _place_by_activity(
+        self,
+        speaker_ids: Sequence[str],
+        ratio: float,
+        room: int | None,
+        rng: np.random.Generator,
+        more: np.random.Generator,
+    ) -> tuple[list[SourceRecipe], int]:
+        frame = frame_samples(self.reader.sample_rate)
+        _, drawn = self._draw_slots(speaker_ids, "partial", ratio, room, rng)
+        excerpts = [whole_frames(excerpt, frame) for excerpt, _ in drawn]
+        active = [frames_of(read_stretch(excerpt, self.reader), self.reader.sample_rate) for excerpt in excerpts]
+        starts = partial_layout(active, ratio)
+        if starts is None:
+            raise Unusable(f"pauses keep the voices from overlapping by {ratio:.2f}")
+        length = max(start * frame + excerpt.num_samples for start, excerpt in zip(starts, excerpts, strict=True))
+        if room is not None and length > room:
+            raise Unusable(f"voices that overlap by {ratio:.2f} take longer than the mixture")
+        spare = 0 if room is None else (room - length) // frame
+        first = int(more.integers(spare + 1))
+        sources = [
+            SourceRecipe(excerpt, (first + start) * frame, enrollments)
+            for excerpt, start, (_, enrollments) in zip(excerpts, starts, drawn, strict=True)
+        ]
+        return sources, length if room is None else room
+
+    def _draw_slots(
+        self, speaker_ids: Sequence[str], overlap: str, ratio: float, room: int | None, rng: np.random.Generator
+    ) -> tuple[list[Slot] | None, list[tuple[Stretch, tuple[Stretch, ...]]]]:
+        """Slots where the mixture has a given length, and what each speaker says."""
+        slots: list[Slot] | None = None
+        if room is not None:
+            shortest = round(self.config.min_source_s * self.reader.sample_rate)
+            slots = fixed_layout(overlap, len(speaker_ids), room, ratio, shortest, rng)
+        drawn = []
+        for position, speaker_id in enumerate(speaker_ids):
+            drawn.append(self._draw_voice(speaker_id, None if slots is None else slots[position].num_samples, rng))
+        return slots, drawn
+
+    def _draw_voice(
+        self, speaker_id: str, num_samples: int | None, rng: np.random.Generator
+    ) -> tuple[Stretch, tuple[Stretch, ...]]:
+        """Excerpt and enrollments of one speaker; where one of them is silent, all are drawn again."""
+        problem = ""
+        for _ in range(MAX_ATTEMPTS_OF_A_SPEAKER):
+            drawn = self.voices.draw(speaker_id, num_samples, self.reader, rng)
+            if drawn is None:
+                problem = too_short(speaker_id)
+                continue
+            excerpt, enrollments = drawn
+            try:
+                for stretch in (excerpt, *enrollments):
+                    self.check_speech(stretch)
+            except Unusable as unusable:
+                problem = str(unusable)
+                continue
+            return drawn
+        raise Unusable(problem)
+
+    def is_speech(self, stretch: Stretch) -> bool:
+        """Whether a stretch is neither silent nor a pause of its utterance."""
+        level_db = active_level_db(read_stretch(stretch, self.reader), self.reader.sample_rate)
+        return level_db != -np.inf and level_db >= self.level_db(stretch.utterance) - PAUSE_DB
+
+    def check_speech(self, stretch: Stretch) -> None:
+        """Refuse a stretch that is silent, or a pause of its utterance."""
+        if not self.is_speech(stretch):
+            start_s, stop_s = stretch.start / self.reader.sample_rate, stretch.stop / self.reader.sample_rate
+            name = stretch.utterance.utterance_id
+            raise Unusable(f"utterance {name!r} is silent from {start_s:.2f} s to {stop_s:.2f} s")
+
+
+def _later(source: SourceRecipe, samples: int) -> SourceRecipe:
+    """The source, everything it says `samples` later; itself for 0."""
+    if samples == 0:
+        return source
+    turns = tuple(replace(turn, offset=turn.offset + samples) for turn in source.turns)
+    return replace(source, offset=source.offset + samples, turns=turns)
