@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from tests.backbones.largest_tensor import largest_tensor
 from wesep_py.cues import attention
@@ -71,3 +72,16 @@ def test_four_times_the_length_is_four_times_the_memory(monkeypatch, name):
     assert steer(16000) > 14 * steer(4000)
     monkeypatch.setattr(attention, "SCORES_AT_ONCE", 2**12)
     assert steer(16000) < 4.2 * steer(4000)
+
+
+def test_training_in_bfloat16_on_a_cpu_attends_in_float32():
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 2, n, 8).bfloat16().requires_grad_() for n in (9, 7, 7))
+    valid = torch.ones(2, 1, 1, 7, dtype=torch.bool)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = cross_attention(query, key, value, valid)
+    exact = nn.functional.scaled_dot_product_attention(query.float(), key.float(), value.float())
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, exact.bfloat16())
+    found.sum().backward()
+    assert query.grad is not None and query.grad.dtype == torch.bfloat16
