@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from wesep_py.config import dump_yaml, load_yaml
+from wesep_py.errors import nearest
 from wesep_py.extractor import build_network
 
 HERE = Path(__file__).resolve().parent
@@ -106,8 +107,12 @@ def main() -> None:
         return
     if arguments.data is None:
         parser.error("--data: where are the recordings?")
+    names = cell_names(arguments.grid)
     for pattern in arguments.cells:
-        for cell in fnmatch.filter(cell_names(arguments.grid), pattern):
+        if not fnmatch.filter(names, pattern):
+            parser.error(f"no cell of {arguments.grid.name} fits {pattern!r}; {nearest(pattern, names)}")
+    for pattern in arguments.cells:
+        for cell in fnmatch.filter(names, pattern):
             if not (arguments.out / cell / "results" / arguments.trials[-1] / "summary.json").is_file():
                 run_cell(cell, arguments)
 

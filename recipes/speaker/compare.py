@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from wesep_py.config import dump_yaml, load_yaml
+from wesep_py.errors import nearest
 from wesep_py.speaker import SpeakerEncoder
 from wesep_py.training import load_config
 
@@ -116,8 +117,12 @@ def main() -> None:
         return
     if arguments.data is None:
         parser.error("--data: where are the recordings?")
+    names = experiment_names()
     for pattern in arguments.experiments:
-        for experiment in fnmatch.filter(experiment_names(), pattern):
+        if not fnmatch.filter(names, pattern):
+            parser.error(f"no experiment fits {pattern!r}; {nearest(pattern, names)}")
+    for pattern in arguments.experiments:
+        for experiment in fnmatch.filter(names, pattern):
             if not is_done(experiment, arguments.out):
                 overlapped = any(fnmatch.fnmatch(experiment, other) for other in arguments.overlap_of)
                 overlap = arguments.overlap if overlapped else 0

@@ -11,6 +11,7 @@ from torch import nn
 
 from wesep_py.audio import info
 from wesep_py.corpus import FileReader, Utterance
+from wesep_py.errors import InputError
 from wesep_py.evaluation.overlap_verification import (
     OverlapRecording,
     best_scores,
@@ -82,6 +83,15 @@ def test_pieces_of_one_utterance_are_no_trial():
     again = recordings((0,), offset=0)
     found = overlap_figures(Oracle(2), SINGLES + again, MIXTURES)
     assert found.trials["single_single"] == 20
+
+
+def test_trials_of_one_kind_are_refused_before_anything_is_embedded():
+    both = recordings((0, 1), (0, 1), offset=10, sir_db=3.0)
+    singles = recordings((0,), (0,), (1,))
+    with pytest.raises(InputError, match=r"3 recordings of one voice and 2 of several make no single–mixture .*6 of 6"):
+        overlap_figures(None, singles, both)
+    with pytest.raises(InputError, match=r"no single–single .*\(0 of 1 share"):
+        overlap_figures(None, singles[1:], MIXTURES)
 
 
 def test_the_score_is_the_highest_among_the_voices():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from wesep_py import checkpoint
 from wesep_py.corpus import FileReader, Utterance, read_speaker_folders, write_manifest
 from wesep_py.errors import CheckpointError, InputError
+from wesep_py.evaluation import verify
 from wesep_py.evaluation.verification import (
     Trials,
     batches_by_length,
@@ -132,15 +135,15 @@ def test_lists_in_both_forms(utterances: list[Utterance], tmp_path: Path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("1 anna-anna-0", "is '1 anna-anna-0'; '1 ENROLLMENT TEST'"),
-        ("anna-anna-0 anna-anna-1 yes", "says 'yes'; 1 or 0, or target or nontarget"),
-        ("1 anna-anna-0 nobody", "'nobody' is no recording of the manifest"),
-        ("", "holds no trial"),
+        ("\n1 anna-anna-0", ":2: is '1 anna-anna-0'; '1 ENROLLMENT TEST'"),
+        ("anna-anna-0 anna-anna-1 yes", ":1: says 'yes'; 1 or 0, or target or nontarget"),
+        ("1 anna-anna-0 anna-anna-1\n1 anna-anna-0 nobody", ":2: 'nobody' is no recording of the manifest"),
+        ("", ": holds no trial"),
     ],
 )
 def test_a_line_that_cannot_be_read(utterances: list[Utterance], tmp_path: Path, line: str, message: str):
     (tmp_path / "trials.txt").write_text(line + "\n")
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match="^" + re.escape(f"{tmp_path / 'trials.txt'}{message}")):
         read_trial_list(tmp_path / "trials.txt", utterances)
 
 
@@ -169,6 +172,26 @@ def test_a_cohort_of_other_speakers_normalises_the_scores(model: Path, manifest:
     assert "AS-norm by the 2 nearest of 2 speakers" in normalised.protocol["score"]
     with pytest.raises(InputError, match="speaker 'anna' is in the trials too"):
         verify_manifest(model, tmp_path / "dev.csv", cohort=manifest)
+
+
+def test_a_cohort_of_one_speaker_is_refused_before_anything_is_embedded(
+    model: Path, utterances, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name, own in (("dev", utterances[4:]), ("cohort", utterances[:4])):
+        write_manifest(own, tmp_path / f"{name}.csv")
+    monkeypatch.setattr(verify, "embed", lambda *given: pytest.fail("embeds"))
+    with pytest.raises(InputError, match=r"cohort\.csv: a cohort of 1 speaker; AS-norm needs 2 or more"):
+        verify_manifest(model, tmp_path / "dev.csv", cohort=tmp_path / "cohort.csv")
+
+
+def test_a_picture_of_earlier_results_does_not_stay_where_none_can_be_drawn(
+    model: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    result, folder = verify_manifest(model, manifest), tmp_path / "out"
+    assert write_results(result, folder) and (folder / "det.png").exists()
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert not write_results(result, folder, overwrite=True)
+    assert {path.name for path in folder.iterdir()} == {"summary.json", "scores.txt"}
 
 
 def test_a_model_without_an_encoder(manifest: Path, tmp_path: Path):

@@ -50,6 +50,20 @@ def test_what_was_not_run_is_said(script: ModuleType, tmp_path: Path):
     assert len(rows) == 2 + 32 and all("not run" in row for row in rows[2:])
 
 
+@pytest.mark.parametrize("grid", [GRID, ENCODERS], ids=lambda grid: grid.stem)
+def test_a_pattern_that_fits_none_is_refused_before_anything_runs(
+    script: ModuleType, tmp_path, monkeypatch, capsys, grid: Path
+):
+    monkeypatch.setattr(script, "run_cell", lambda *given: pytest.fail(f"runs {given}"))
+    arguments = ["--grid", str(grid), "--data", str(tmp_path), "-o", str(tmp_path / "out"), "*", "bsrn/*"]
+    monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        script.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and f"no cell of {grid.name} fits 'bsrn/*'" in said
+    assert script.cell_names(grid)[-1] in said
+
+
 @pytest.mark.slow
 def test_a_cell_runs_on_real_speech(script: ModuleType, shared_data: Path, tmp_path: Path, monkeypatch, capsys):
     arguments = ["--data", str(shared_data), "-o", str(tmp_path), "--steps", "2", "bsrnn/tf_map"]

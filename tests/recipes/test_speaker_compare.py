@@ -44,6 +44,16 @@ def test_what_was_not_run_is_said(script: ModuleType, tmp_path: Path):
     assert len(rows) == 10 and all("not run" in row for row in rows[2:])
 
 
+def test_a_pattern_that_fits_none_is_refused_before_anything_runs(script: ModuleType, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(script, "run", lambda *given: pytest.fail(f"runs {given}"))
+    arguments = ["--data", str(tmp_path), "-o", str(tmp_path / "out"), "losses/*", "nothing/*"]
+    monkeypatch.setattr(sys, "argv", ["compare.py", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        script.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "no experiment fits 'nothing/*'" in said and "networks/xvector" in said
+
+
 @pytest.mark.slow
 def test_an_experiment_runs_on_real_speech(script: ModuleType, shared_data: Path, tmp_path: Path, monkeypatch, capsys):
     arguments = ["--data", str(shared_data), "-o", str(tmp_path), "--steps", "2", "losses/softmax"]

@@ -31,6 +31,10 @@ def test_size_of_the_papers_network():
     assert sum(p.numel() for p in network.parameters()) == layers + 256 * 256 + 256
 
 
+def test_names_in_checkpoints():
+    assert {key.split(".")[0] for key in DVector(hidden_dim=8, frame_dim=4).state_dict()} == {"lstm", "linear"}
+
+
 def test_impossible_arguments():
     with pytest.raises(ValueError, match=r"frame_dim: is 9; from 1 to below hidden_dim \(9\)"):
         DVector(hidden_dim=9, frame_dim=9)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 
 from wesep_py.errors import ConfigError, InputError
 from wesep_py.speaker import SpeakerConfig, SpeakerEncoder, length_mask, speaker_networks
-from wesep_py.speaker.voices import count
+from wesep_py.speaker.voices import PoolingNetwork, count
 
 RECURSIVE = {"name": "recursive", "bottleneck": 8}
 NETWORKS = [
     {"name": "ecapa_tdnn", "channels": 16, "frame_dim": 24},
     {"name": "resnet", "channels": 4},
     {"name": "xvector", "frame_dim": 24},
+    {"name": "dvector", "hidden_dim": 24, "frame_dim": 16, "num_layers": 1},
+    {"name": "campplus", "growth_rate": 4, "bottleneck_factor": 2, "head_channels": 4, "num_layers": [2, 1, 1]},
 ]
 
 
@@ -35,6 +39,19 @@ def test_the_first_voice_is_the_embedding_and_padding_counts_for_nothing(config)
         voices.embeddings[1:], network.voices(alone.frames, alone.mask, 3).embeddings, atol=1e-4, rtol=1e-4
     )
     assert not torch.allclose(voices.embeddings[:, 1], voices.embeddings[:, 0])
+
+
+@pytest.mark.parametrize("name", speaker_networks.names())
+def test_every_network_that_takes_a_pooling_can_tell_voices(name):
+    kind = speaker_networks.get(name)
+    assert issubclass(kind, PoolingNetwork) == ("pooling" in inspect.signature(kind).parameters)
+
+
+@pytest.mark.parametrize("config", NETWORKS, ids=lambda config: config["name"])
+def test_an_encoder_hears_as_many_voices_as_its_pooling_looks_for(config):
+    network = {**config, "embedding_dim": 8, "pooling": {**RECURSIVE, "max_voices": 3}}
+    encoder = SpeakerEncoder(SpeakerConfig(network, filterbank={"num_mel_bins": 20}), 16000)
+    assert encoder.max_voices == 3
 
 
 def test_voices_are_counted_up_to_the_first_that_is_not_there():

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from wesep_py import checkpoint, load
-from wesep_py.errors import CheckpointError, ConfigError
+from wesep_py.errors import CheckpointError, ConfigError, InputError
 from wesep_py.extractor import build_network
 from wesep_py.speaker import load_encoder
+from wesep_py.speaker.losses import episodes
 from wesep_py.training import train
 from wesep_py.training.speaker_task import collate_speakers
 
@@ -97,6 +98,27 @@ def test_enrollments_are_further_examples_for_losses_that_compare(speaker_settin
     assert record["loss"] == pytest.approx(total, rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["prototypical", "angular_prototypical", "ge2e"])
+def test_losses_on_episodes_train_where_speakers_are_drawn_unequally_often(speaker_settings, tmp_path: Path, name: str):
+    """Four speakers in six mixtures with an enrollment each: of some two utterances, of some more, of some none."""
+    speaker_settings["simulation"]["enrollment"] = {"count": 1, "duration_s": [0.5, 0.8]}
+    speaker_settings["loss"] = {"name": name}
+    speaker_settings["train"] |= {"steps": 3, "batch_size": 6, "epoch_size": 18}
+    speaker_settings["log"]["every_steps"] = 1
+    del speaker_settings["validation"]
+    train(speaker_settings)
+    losses = [record["loss"] for record in log(tmp_path / "exp", "train")]
+    assert len(losses) == 3 and all(0 < loss < 100 for loss in losses)
+
+
+def test_losses_on_episodes_need_two_utterances_of_two_speakers(speaker_settings, monkeypatch):
+    monkeypatch.setattr(episodes, "PATIENCE", 2)
+    speaker_settings["loss"] = {"name": "ge2e"}
+    speaker_settings["train"] |= {"batch_size": 2, "steps": 3}
+    with pytest.raises(InputError, match=r"(1 of 1|0 of 2)\).*enrollment\.count: 1"):
+        train(speaker_settings)
+
+
 def test_waveforms_of_other_lengths_are_padded():
     items = [{"mixture": np.ones(n, np.float32), "speaker": n} for n in (3, 5)]
     batch = collate_speakers([items[:1], items[1:]])
@@ -118,6 +140,12 @@ def test_waveforms_of_other_lengths_are_padded():
 def test_what_cannot_be_is_said_in_one_line(speaker_settings, change: dict, message: str):
     with pytest.raises(ConfigError, match=message):
         train({**speaker_settings, **change})
+
+
+def test_a_batch_of_one_is_refused_where_it_is_normalised_over(speaker_settings):
+    speaker_settings["train"]["batch_size"] = 1
+    with pytest.raises(ConfigError, match=r"train\.batch_size: is 1, .*; use 2 or more"):
+        train(speaker_settings)
 
 
 def test_a_frozen_encoder_cannot_be_trained(speaker_settings):

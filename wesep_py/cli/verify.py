@@ -69,7 +69,9 @@ def verify(
         )
     summary = result.summary()
     if output is not None:
-        write_results(result, output, overwrite)
+        drawn = write_results(result, output, overwrite)
+        if not drawn:
+            typer.echo("warning: no det.png: it needs matplotlib; pip install 'wesep-py[demo]'", err=True)
     if json_output:
         typer.echo(json.dumps(summary, indent=2))
         return

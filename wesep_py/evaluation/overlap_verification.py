@@ -11,12 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 from wesep_py.corpus import Reader, Utterance
+from wesep_py.errors import InputError
 from wesep_py.evaluation.modes import in_evaluation
 from wesep_py.evaluation.verification import BATCH_SAMPLES, batches_by_length
 from wesep_py.metrics.verification import cosine_scores, equal_error_rate
 from wesep_py.simulation import EnrollmentConfig, SimulationConfig, Simulator
 from wesep_py.speaker import SpeakerEncoder
 
+LEAST_SPEAKERS = 3
+"""Of two, all mixtures hold both: no pair of them would be of strangers."""
 SIR_BINS_DB = ((0.0, 5.0), (5.0, 10.0))
 
 
@@ -61,8 +64,7 @@ class OverlapFigures:
     def lines(self) -> list[str]:
         """One figure a line."""
         told = [
-            f"{kind.replace('_', '–')} EER {100 * value:.2f} % ({self.trials[kind]} trials)"
-            for kind, value in self.eer.items()
+            f"{_shown(kind)} EER {100 * value:.2f} % ({self.trials[kind]} trials)" for kind, value in self.eer.items()
         ]
         told += [f"{n} counted right where {n} speak: {100 * v:.1f} %" for n, v in sorted(self.count_accuracy.items())]
         told += [f"counted right at |SIR| {bin} dB: {100 * v:.1f} %" for bin, v in self.count_accuracy_by_sir.items()]
@@ -166,16 +168,18 @@ def overlap_figures(
         device: on which to compute.
 
     Raises:
-        MetricError: trials of one kind only: too few recordings or speakers.
+        InputError: trials of one kind only: too few recordings or speakers.
     """
     recordings = [*singles, *mixtures]
-    voices = embed_voices(encoder, recordings, device)
-    scores = best_scores(voices)
     is_target = np.array([[bool(a.speaker_ids & b.speaker_ids) for b in recordings] for a in recordings])
-    counts = np.triu(np.ones(scores.shape, dtype=bool), 1)
+    counts = np.triu(np.ones(is_target.shape, dtype=bool), 1)
     counts &= ~np.array([[bool(a.utterance_ids & b.utterance_ids) for b in recordings] for a in recordings])
     one, several = slice(None, len(singles)), slice(len(singles), None)
     pairs = {"single_single": (one, one), "single_mixture": (one, several), "mixture_mixture": (several, several)}
+    for kind, part in pairs.items():
+        _check_both_kinds(kind, is_target[part][counts[part]], len(singles), len(mixtures))
+    voices = embed_voices(encoder, recordings, device)
+    scores = best_scores(voices)
     eer, trials = {}, {}
     for kind, part in pairs.items():
         chosen = counts[part]
@@ -226,11 +230,23 @@ def verify_overlap(
         simulation, seed: see `draw_recordings`.
 
     Raises:
-        InputError: too few speakers with enough audio.
-        MetricError: too few recordings for trials of both kinds.
+        InputError: too few speakers with enough audio, or too few recordings for trials of both kinds.
     """
     singles, mixtures = (draw_recordings(utterances, reader, n, count, simulation, seed) for n in (1, 2))
     return overlap_figures(encoder, singles, mixtures, device)
+
+
+def _check_both_kinds(kind: str, is_target: NDArray[np.bool_], num_singles: int, num_mixtures: int) -> None:
+    if is_target.all() or not is_target.any():
+        raise InputError(
+            f"--overlap: {num_singles} recordings of one voice and {num_mixtures} of several make no {_shown(kind)} "
+            f"trials of both kinds ({is_target.sum()} of {len(is_target)} share a speaker); draw more, 100 say, of "
+            f"{LEAST_SPEAKERS} speakers or more"
+        )
+
+
+def _shown(kind: str) -> str:
+    return kind.replace("_", "–")
 
 
 def _by_sir(recordings: Sequence[OverlapRecording], right: NDArray[np.bool_]) -> dict[str, float]:

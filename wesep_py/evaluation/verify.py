@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from wesep_py import checkpoint
 from wesep_py.corpus import FileReader, Utterance, read_manifest
 from wesep_py.errors import InputError, WesepError
-from wesep_py.evaluation.overlap_verification import OverlapFigures, verify_overlap
+from wesep_py.evaluation.overlap_verification import LEAST_SPEAKERS, OverlapFigures, verify_overlap
 from wesep_py.evaluation.protocol import circumstances
 from wesep_py.evaluation.verification import Trials, embed, figures, mean_by_speaker, score_trials
 from wesep_py.files import atomic_path, check_results_folder, write_json
@@ -95,18 +95,25 @@ def verify_manifest(
 
     Raises:
         CheckpointError: no encoder in the model.
-        InputError: a list is missing or malformed, or the cohort and the trials share a speaker.
+        InputError: a list is missing or malformed; the cohort and the trials share a speaker, or it has fewer than
+            two; too few speakers or recordings for `overlap`.
         AudioError: a recording is missing or damaged.
     """
     encoder = load_encoder(model).to(device)
     utterances = read_manifest(manifest, root)
-    strangers = [] if cohort is None else read_manifest(cohort, root)
     speaker_ids = [utterance.speaker_id for utterance in utterances]
-    shared = {utterance.speaker_id for utterance in strangers} & set(speaker_ids)
-    if shared:
-        raise InputError(f"{cohort}: speaker {min(shared)!r} is in the trials too; a cohort is of other speakers")
+    strangers = [] if cohort is None else _read_cohort(cohort, root, set(speaker_ids))
+    if overlap and len(set(speaker_ids)) < LEAST_SPEAKERS:
+        raise InputError(
+            f"--overlap: two voices at a time need recordings of {LEAST_SPEAKERS} speakers or more to tell apart; "
+            f"{manifest} has {len(set(speaker_ids))}, so leave it out"
+        )
     listed = Trials.all_pairs(speaker_ids) if trials is None else read_trial_list(trials, utterances)
     reader, total = FileReader(encoder.sample_rate), len(utterances) + len(strangers)
+    overlapped = None
+    if overlap:
+        simulation = SimulationConfig(duration_s=3.0, sir_db=(-10, 10))
+        overlapped = verify_overlap(encoder, utterances, reader, device, overlap, simulation)
     embeddings = embed(encoder, utterances, reader, device, lambda done, _: on_progress(done, total))
     means = None
     if strangers:
@@ -134,10 +141,20 @@ def verify_manifest(
         protocol["overlap"] = (
             f"{overlap} clean recordings each of one and of two voices, 3 s, |SIR| up to 10 dB, seed 0"
         )
-        simulation = SimulationConfig(duration_s=3.0, sir_db=(-10, 10))
-        found = verify_overlap(encoder, utterances, reader, device, overlap, simulation)
-        return Verified(utterances, listed, scores, protocol, found)
-    return Verified(utterances, listed, scores, protocol)
+    return Verified(utterances, listed, scores, protocol, overlapped)
+
+
+def _read_cohort(path: Path, root: Path | None, known: Set[str]) -> list[Utterance]:
+    """The cohort's recordings, none of them of `known` speakers."""
+    strangers = read_manifest(path, root)
+    speaker_ids = {utterance.speaker_id for utterance in strangers}
+    if shared := speaker_ids & known:
+        raise InputError(f"{path}: speaker {min(shared)!r} is in the trials too; a cohort is of other speakers")
+    if len(speaker_ids) < 2:
+        raise InputError(
+            f"{path}: a cohort of {len(speaker_ids)} speaker; AS-norm needs 2 or more, and some hundreds to be of use"
+        )
+    return strangers
 
 
 def read_trial_list(path: Path, utterances: Sequence[Utterance]) -> Trials:
@@ -158,8 +175,8 @@ def read_trial_list(path: Path, utterances: Sequence[Utterance]) -> Trials:
         raise InputError(f"{path}: no readable list of trials ({error})") from error
     places: dict[str, int] = {}
     for position, utterance in enumerate(utterances):
-        path = utterance.path
-        for end in (path, *(Path(*path.parts[start:]) for start in range(1, len(path.parts)))):
+        parts = utterance.path.parts
+        for end in (utterance.path, *(Path(*parts[start:]) for start in range(1, len(parts)))):
             places.setdefault(end.as_posix(), position)
         places[utterance.utterance_id] = position
     rows = []
@@ -187,8 +204,12 @@ def check_output(folder: Path, overwrite: bool) -> None:
     check_results_folder(folder, (SUMMARY, SCORES, PICTURE), overwrite)
 
 
-def write_results(result: Verified, folder: Path, overwrite: bool = False) -> None:
-    """Write `summary.json`, `scores.txt` (`ENROLLMENT TEST score target`) and, with matplotlib, `det.png`."""
+def write_results(result: Verified, folder: Path, overwrite: bool = False) -> bool:
+    """Write `summary.json`, `scores.txt` (`ENROLLMENT TEST score target`) and, with matplotlib, `det.png`.
+
+    Returns:
+        Whether `det.png` was drawn; if not, one of earlier results is removed.
+    """
     check_output(folder, overwrite)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -201,8 +222,11 @@ def write_results(result: Verified, folder: Path, overwrite: bool = False) -> No
             trials.enrollment, trials.test, trials.is_target, result.scores, strict=True
         ):
             file.write(f"{ids[first]} {ids[second]} {score:.6f} {'target' if same else 'nontarget'}\n")
-    draw_det(folder / PICTURE, {"": result})
+    drawn = draw_det(folder / PICTURE, {"": result})
+    if not drawn:
+        (folder / PICTURE).unlink(missing_ok=True)
     write_json(folder / SUMMARY, result.summary())
+    return drawn
 
 
 def draw_det(path: Path, results: dict[str, Verified]) -> bool:

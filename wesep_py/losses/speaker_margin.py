@@ -19,7 +19,7 @@ and the training set's speakers."""
 
 @losses.register("speaker_margin")
 class SpeakerMargin(Loss):
-    """A loss of speaker encoders (`aam`, `am`, `sphereface2`, `ge2e`, …) on the embedding of the enrollment.
+    """A loss of speaker encoders (`aam`, `am`, `sphereface2`, …) on the embedding of the enrollment.
 
     The embedding is the encoder's, before the cue's `transform`; its label is the enrolled speaker, there or not. The
     vectors of the classes belong to the loss: they train with the network and are in the training state, but not in the

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wesep_py.speaker.base import SpeakerNetwork, SpeakerOutput, speaker_networks
+from wesep_py.speaker.base import speaker_networks
 from wesep_py.speaker.image_layers import ConvNorm, shortcut
 from wesep_py.speaker.pooling import build_pooling
+from wesep_py.speaker.voices import PoolingNetwork
 
 DILATIONS = (1, 2, 2)
 SEGMENT_LENGTH = 100
@@ -20,7 +21,7 @@ Step = Literal["batchnorm", "batchnorm_", "relu", "prelu"]
 
 
 @speaker_networks.register("campplus")
-class CAMPlusPlus(SpeakerNetwork):
+class CAMPlusPlus(PoolingNetwork):
     """A small ResNet over frequency, then three blocks of a dense TDNN at half the frame rate.
 
     Args:
@@ -84,9 +85,7 @@ class CAMPlusPlus(SpeakerNetwork):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, features: Tensor, mask: Tensor | None = None) -> SpeakerOutput:
-        if mask is None:
-            mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+    def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         image = features.transpose(1, 2)[:, None]
         x = self.tdnn_activation(self.tdnn(self.head(image, mask) * mask[:, None]))
         mask = mask[:, ::2]
@@ -94,9 +93,10 @@ class CAMPlusPlus(SpeakerNetwork):
             for layer in layers:
                 x = torch.cat([x, layer(x, mask)], dim=1)
             x = transition(x)
-        frames = self.activation(x) * mask[:, None]
-        embedding = self.embedding_norm(self.linear(self.pool(frames, mask)))
-        return SpeakerOutput(frames, mask, embedding.float())
+        return self.activation(x) * mask[:, None], mask
+
+    def embed(self, pooled: Tensor) -> Tensor:
+        return self.embedding_norm(self.linear(pooled)).float()
 
 
 class FrequencyResNet(nn.Module):

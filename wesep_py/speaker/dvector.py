@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from wesep_py.speaker.base import SpeakerNetwork, SpeakerOutput, speaker_networks
+from wesep_py.speaker.base import speaker_networks
 from wesep_py.speaker.pooling import build_pooling
+from wesep_py.speaker.voices import PoolingNetwork
 
 
 @speaker_networks.register("dvector")
-class DVector(SpeakerNetwork):
+class DVector(PoolingNetwork):
     """LSTM layers with projections, the mean over the frames, a linear layer, and the length of one.
 
     Wan et al. take the LSTM's last frame of a short window, and average over windows; this averages its frames, as
@@ -31,6 +31,7 @@ class DVector(SpeakerNetwork):
         ValueError: a size below 1, a projection that is not narrower than the layer, an impossible share.
         ConfigError: no such pooling.
 
+    >>> import torch
     >>> DVector(hidden_dim=8, frame_dim=4, embedding_dim=6)(torch.randn(2, 100, 80)).embedding.norm(dim=1).allclose(
     ...     torch.ones(2)
     ... )
@@ -67,10 +68,9 @@ class DVector(SpeakerNetwork):
         self.pool = build_pooling(pooling, frame_dim)
         self.linear = nn.Linear(self.pool.out_dim, embedding_dim)
 
-    def forward(self, features: Tensor, mask: Tensor | None = None) -> SpeakerOutput:
-        if mask is None:
-            mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+    def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         frames, _ = self.lstm(features * mask[:, :, None])
-        frames = frames.transpose(1, 2) * mask[:, None]
-        embedding = self.linear(self.pool(frames, mask)).float()
-        return SpeakerOutput(frames, mask, nn.functional.normalize(embedding, dim=1))
+        return frames.transpose(1, 2) * mask[:, None], mask
+
+    def embed(self, pooled: Tensor) -> Tensor:
+        return nn.functional.normalize(self.linear(pooled).float(), dim=1)

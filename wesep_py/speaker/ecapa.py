@@ -73,12 +73,12 @@ class ECAPATDNN(PoolingNetwork):
         if mask is None:
             mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
         frames, last = self._blocks(features, mask)
-        return SpeakerOutput(last if self.frames == "last_block" else frames, mask, self.head(self.pool(frames, mask)))
+        return SpeakerOutput(last if self.frames == "last_block" else frames, mask, self.embed(self.pool(frames, mask)))
 
     def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         return self._blocks(features, mask)[0], mask
 
-    def head(self, pooled: Tensor) -> Tensor:
+    def embed(self, pooled: Tensor) -> Tensor:
         return self.embedding_norm(self.linear(self.pool_norm(pooled))).float()
 
     def _blocks(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

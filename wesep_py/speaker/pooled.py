@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from wesep_py.speaker.base import SpeakerOutput
@@ -50,13 +49,7 @@ class PooledNetwork(PoolingNetwork):
                 nn.ReLU(), nn.BatchNorm1d(embedding_dim, affine=False), nn.Linear(embedding_dim, embedding_dim)
             )
 
-    def forward(self, features: Tensor, mask: Tensor | None = None) -> SpeakerOutput:
-        if mask is None:
-            mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
-        frames, mask = self.encode(features, mask)
-        return SpeakerOutput(frames, mask, self.head(self.pool(frames, mask)))
-
-    def head(self, pooled: Tensor) -> Tensor:
+    def embed(self, pooled: Tensor) -> Tensor:
         embedding = self.linear(self.dropout(pooled))
         return (embedding if self.second is None else self.second(embedding)).float()
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wesep_py.errors import InputError
-from wesep_py.speaker.base import SpeakerNetwork
+from wesep_py.speaker.base import SpeakerNetwork, SpeakerOutput
 from wesep_py.speaker.pooling import Pooling, RecursiveAttentivePooling
 
 
@@ -41,8 +41,14 @@ class PoolingNetwork(SpeakerNetwork):
         """`[batch, frames, bins]`, `[batch, frames]` → what is pooled, zero past the end; its mask."""
 
     @abstractmethod
-    def head(self, pooled: Tensor) -> Tensor:
+    def embed(self, pooled: Tensor) -> Tensor:
         """What was pooled, `[items, pool.out_dim]` → embeddings `[items, embedding_dim]`, float32."""
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> SpeakerOutput:
+        if mask is None:
+            mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+        frames, mask = self.encode(features, mask)
+        return SpeakerOutput(frames, mask, self.embed(self.pool(frames, mask)))
 
     def voices(
         self,
@@ -75,9 +81,9 @@ class PoolingNetwork(SpeakerNetwork):
             raise InputError(f"threshold: is {threshold}; a probability between 0 and 1 is allowed")
         pooled, logits = self.pool.voices(frames, mask, max_voices)
         if counts is None:
-            return Voices(self.head(pooled.flatten(0, 1)).unflatten(0, logits.shape), logits, count(logits, threshold))
+            return Voices(self.embed(pooled.flatten(0, 1)).unflatten(0, logits.shape), logits, count(logits, threshold))
         there = torch.arange(logits.shape[1], device=logits.device)[None] < counts[:, None]
-        found = self.head(pooled[there])
+        found = self.embed(pooled[there])
         embeddings = found.new_zeros(*logits.shape, self.embedding_dim)
         embeddings[there] = found
         return Voices(embeddings, logits, counts)

@@ -40,6 +40,7 @@ class SpeakerTask(Task):
             raise ConfigError("speaker.front_end: is 'backbone', and there is none here; use 'filterbank'")
         self.network = SpeakerEncoder(config.speaker, config.sample_rate)
         several = self.network.max_voices > 1
+        _check_batch(config, self.network)
         _check_num_speakers(config, self.network.max_voices)
         losses = [config.loss] if isinstance(config.loss, Mapping) else config.loss
         loss = build_speaker_loss(losses, self.network.embedding_dim, num_speakers, "loss")
@@ -69,6 +70,13 @@ class SpeakerTask(Task):
 
     def begin_step(self, step: int) -> None:
         self.loss.update(step)
+
+
+def _check_batch(config: SpeakerTrainConfig, network: SpeakerEncoder) -> None:
+    examples = config.train.batch_size * (1 + config.simulation.enrollment.count)
+    normalises = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+    if examples == 1 and normalises:
+        raise ConfigError("train.batch_size: is 1, and this network normalises over its batch; use 2 or more")
 
 
 def _check_num_speakers(config: SpeakerTrainConfig, max_voices: int) -> None:
