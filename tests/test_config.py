@@ -112,6 +112,24 @@ def test_a_missing_file_and_a_malformed_override(tmp_path):
         load_yaml(tmp_path / "run.yaml", ["a"])
 
 
+@pytest.mark.parametrize("value", ["[shards/{000000..000009}.tar]", "{x", "b: c: d"])
+def test_an_override_that_is_no_yaml_says_where_quotes_go(tmp_path, value):
+    (tmp_path / "run.yaml").write_text("data: {train: []}")
+    with pytest.raises(ConfigError) as caught:
+        load_yaml(tmp_path / "run.yaml", ["a=1", f"data.train={value}"])
+    assert str(caught.value).startswith(f"override 'data.train={value}': its value is not valid YAML (")
+    assert str(caught.value).endswith(
+        """put quotes around a name that holds { or [, as in 'data.train=["a/{0..9}.tar"]'"""
+    )
+    assert "\n" not in str(caught.value)
+
+
+def test_an_override_with_a_quoted_pattern_is_a_list(tmp_path):
+    (tmp_path / "run.yaml").write_text("data: {train: []}")
+    read = load_yaml(tmp_path / "run.yaml", ['data.train=["shards/{000000..000009}.tar", other.jsonl]'])
+    assert read == {"data": {"train": ["shards/{000000..000009}.tar", "other.jsonl"]}}
+
+
 def test_what_is_dumped_is_what_was_read(tmp_path):
     plain = to_plain(Outer(2.0))
     (tmp_path / "run.yaml").write_text(dump_yaml(plain))

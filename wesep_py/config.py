@@ -44,11 +44,28 @@ def load_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
         if not equals or not key.strip():
             raise ConfigError(f"override {override!r}: give it as key=value, for example optim.lr=0.001")
     try:
+        for override in overrides:
+            _check_value(override)
         above = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
         plain = OmegaConf.to_container(OmegaConf.create(_laid_over(merged, above)), resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
     return typing.cast("dict[str, Any]", plain)
+
+
+def _check_value(override: str) -> None:
+    """Refuse an override whose value is no YAML."""
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
+    try:
+        OmegaConf.from_dotlist([override])
+    except YAMLError as error:
+        problem = getattr(error, "problem", None) or "syntax error"
+        raise ConfigError(
+            f"override {override!r}: its value is not valid YAML ({problem}); "
+            "put quotes around a name that holds { or [, as in 'data.train=[\"a/{0..9}.tar\"]'"
+        ) from error
 
 
 def dump_yaml(value: Mapping[str, Any]) -> str:
@@ -212,6 +229,8 @@ def _read(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from yaml import YAMLError
 
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder; give the path of a YAML configuration")
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; give the path of a YAML configuration")
     if path.resolve() in parents:

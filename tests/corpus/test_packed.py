@@ -85,21 +85,56 @@ def test_a_pack_whose_samples_were_cut_short_is_made_anew(utterances: list[Utter
     np.testing.assert_array_equal(packed.read(utterances[-1]), FileReader(16000).read(utterances[-1]))
 
 
-def test_a_bad_recording_leaves_the_former_pack(utterances: list[Utterance], tmp_path: Path):
-    pack(utterances[:2], tmp_path / "pack", 16000)
+def test_what_cannot_be_read_is_left_out_named_and_counted(
+    utterances: list[Utterance], tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     (tmp_path / "bad.wav").write_text("no audio")
     bad = Utterance("bad", "bad", tmp_path / "bad.wav", 1.0)
-    with pytest.raises(AudioError, match=r"bad\.wav"):
-        pack([*utterances, bad], tmp_path / "pack", 16000)
-    packed = PackedReader(tmp_path / "pack")
-    assert packed.length(utterances[1]) > 0
+    gone = Utterance("gone", "gone", tmp_path / "gone.wav", 1.0)
+    calls: list[tuple[int, int]] = []
+    corpus = [bad, *utterances, gone]
+    packed = pack(corpus, tmp_path / "pack", 16000, on_progress=lambda *count: calls.append(count))
+    assert calls[-1] == (len(corpus), len(corpus))
+    assert f"left out of {tmp_path / 'pack'} (1 so far): {tmp_path / 'bad.wav'}: is not audio" in caplog.text
+    assert f"(2 so far): {tmp_path / 'gone.wav'}: no such file" in caplog.text
+    index = json.loads((tmp_path / "pack/index.json").read_text())
+    assert list(index["left_out"]) == ["bad", "gone"]
+    np.testing.assert_array_equal(packed.read(utterances[0]), FileReader(16000).read(utterances[0]))
+    for reader in (packed, PackedReader(tmp_path / "pack")):
+        with pytest.raises(AudioError, match=r"bad\.wav: is not audio"):
+            reader.length(bad)
+        with pytest.raises(AudioError, match=r"gone\.wav: no such file"):
+            reader.read(gone)
+    caplog.clear()
+    pack(corpus, tmp_path / "pack", 16000)
+    assert f"2 of {len(corpus)} recordings could not be read and are not in it; the first: " in caplog.text
+    assert len(caplog.records) == 1
+    soundfile.write(gone.path, np.full(16000, 0.25), 16000)
+    caplog.clear()
+    assert pack(corpus, tmp_path / "pack", 16000).length(gone) == 16000
+    assert "(1 so far)" in caplog.text and "(2 so far)" not in caplog.text
+
+
+def test_where_nothing_can_be_read_the_former_pack_stays(utterances: list[Utterance], tmp_path: Path):
+    pack(utterances[:2], tmp_path / "pack", 16000)
+    gone = [Utterance(f"gone{n}", "gone", tmp_path / f"gone{n}.wav", 1.0) for n in range(2)]
+    with pytest.raises(
+        AudioError, match=r"pack: none of 2 recordings can be read; the last: .*gone1\.wav: no such file"
+    ):
+        pack(gone, tmp_path / "pack", 16000)
+    assert PackedReader(tmp_path / "pack").length(utterances[1]) > 0
     assert len(list((tmp_path / "pack").iterdir())) == 2
 
 
-def test_a_missing_recording_is_named_before_anything_is_packed(utterances: list[Utterance], tmp_path: Path):
-    gone = Utterance("gone", "gone", tmp_path / "gone.wav", 1.0)
-    with pytest.raises(AudioError, match=r"gone\.wav: cannot be read \(No such file"):
-        pack([*utterances, gone], tmp_path / "pack", 16000)
+def test_another_corpus_in_the_folder_is_replaced_with_a_word(
+    utterances: list[Utterance], tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    pack(utterances, tmp_path / "pack", 16000)
+    pack(utterances, tmp_path / "pack", 16000)
+    assert not caplog.records
+    pack(utterances, tmp_path / "pack", 8000)
+    (said,) = caplog.messages
+    assert said == f"{tmp_path / 'pack'}: holds another corpus, or files have changed; it is packed anew and replaced"
 
 
 def test_a_folder_of_something_else_is_left_alone(utterances: list[Utterance], tmp_path: Path):

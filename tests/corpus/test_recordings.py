@@ -18,7 +18,7 @@ from wesep_py.corpus import (
     read_speech,
     write_manifest,
 )
-from wesep_py.errors import InputError
+from wesep_py.errors import AudioError, InputError
 
 
 @pytest.fixture
@@ -42,6 +42,23 @@ def test_noise_of_a_folder_a_file_and_a_manifest(root: Path, tiny_speech: Path):
     noises = find_noises(names, root)
     assert len(noises) == 4 + 1 + 16 and len({n.utterance_id for n in noises}) == len(noises)
     assert noises[0].path.name == "anna-0.wav" and noises[0].duration_s == pytest.approx(2.0)
+
+
+def test_noise_of_a_folder_that_cannot_be_read_is_left_out_and_named(
+    tmp_path: Path, tiny_speech: Path, caplog: pytest.LogCaptureFixture
+):
+    folder = tmp_path / "noise"
+    folder.mkdir()
+    for name in ("a.wav", "b.wav"):
+        (folder / name).write_bytes(b"no audio")
+    with pytest.raises(AudioError, match=r"b\.wav: is not audio"):
+        find_noises(["noise"], tmp_path)
+    (folder / "c.wav").write_bytes((tiny_speech / "anna" / "anna-0.wav").read_bytes())
+    caplog.clear()
+    assert [noise.path.name for noise in find_noises(["noise"], tmp_path)] == ["c.wav"]
+    assert len(caplog.messages) == 2 and f"(2 so far): {folder / 'b.wav'}: is not audio" in caplog.messages[1]
+    with pytest.raises(AudioError, match=r"a\.wav: is not audio"):
+        find_noises(["noise/a.wav", "noise/c.wav"], tmp_path)
 
 
 @pytest.mark.parametrize("name", ["no_such_folder", "."])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from wesep_py.config import construct, to_plain
+from wesep_py.errors import ConfigError
+from wesep_py.simulation.config import SimulationConfig
 from wesep_py.simulation.effects import Clip, Code, Equalise, Level, LosePackets, Resample
 from wesep_py.simulation.effects_config import (
     BandLimitConfig,
@@ -18,6 +21,7 @@ from wesep_py.simulation.effects_config import (
     LevelConfig,
     PacketLossConfig,
     ResampleConfig,
+    SpeedConfig,
 )
 
 ALL = EffectsConfig(
@@ -89,3 +93,28 @@ def test_a_value_out_of_range_is_named(make: object, key: str) -> None:
     with pytest.raises(ValueError, match=key) as raised:
         make()  # type: ignore[operator]
     assert "\n" not in str(raised.value)
+
+
+def test_speed_is_drawn_by_itself_and_the_others_stay() -> None:
+    with_speed = replace(ALL, speed=SpeedConfig(factor=(0.9, 1.1)))
+    assert with_speed.draw(np.random.default_rng(4), 16000) == ALL.draw(np.random.default_rng(4), 16000)
+    rng = np.random.default_rng(0)
+    drawn = [with_speed.draw_speed(rng, 16000) for _ in range(300)]
+    factors = {speed.factor for (speed,) in drawn}
+    assert factors == {round(0.9 + 0.01 * step, 2) for step in range(21)}
+    half = EffectsConfig(speed=SpeedConfig(probability=0.5))
+    assert sum(len(half.draw_speed(rng, 16000)) for _ in range(400)) == pytest.approx(200, abs=50)
+    assert ALL.draw_speed(rng, 16000) == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"source_effects": {"speed": {}}}, r"source_effects\.speed: .* another voice: set data\.speeds of a training"),
+        ({"mixture_effects": {"speed": {}}}, r"mixture_effects\.speed: .* no longer in time with its targets"),
+        ({"enrollment": {"effects": {"speed": {"factor": [0, 1]}}}}, r"enrollment\.effects\.speed: factor: is \[0"),
+    ],
+)
+def test_a_speed_that_cannot_be_is_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        construct(SimulationConfig, values)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -164,8 +166,43 @@ def test_data_that_is_not_finite_is_named_and_its_step_skipped(settings, tmp_pat
     assert all(value.isfinite().all() for value in weights(tmp_path / "exp").values())
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_recording_that_is_damaged_is_named_and_others_are_drawn(
+    settings, corpus: Path, tmp_path: Path, caplog, packed: bool
+):
+    lines = [json.loads(line) for line in (corpus / "train.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["path"] = shutil.copy(line["path"], tmp_path)
+    broken = Path(lines[3]["path"])
+    broken.write_bytes(b"no audio")
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    keys = {"data__packed": str(tmp_path / "pack")} if packed else {}
+    result = train(settings(data__root=str(tmp_path), train__epoch_size=50, train__batch_size=4, **keys))
+    assert (result.step, result.skipped) == (6, 0)
+    named = [text for text in caplog.messages if text.startswith("others are drawn")]
+    assert len(named) == 1 and f"(1 so far): {broken}: is not audio" in named[0]
+    left_out = [text for text in caplog.messages if text.startswith("left out of")]
+    assert len(left_out) == packed
+
+
+def test_a_damaged_recording_of_a_validation_list_ends_the_run_with_its_name(settings, corpus: Path, tmp_path: Path):
+    """Nothing is drawn in its place: a score would be of another list."""
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"no audio")
+    rows = (corpus / "trials.csv").read_text().splitlines()
+    rows.append(rows[1].replace("anna-0_bert-0", "other").replace(rows[1].split(",")[1], str(broken)))
+    (tmp_path / "trials.csv").write_text("\n".join(rows) + "\n")
+    enrolled = (corpus / "trials.map").read_text()
+    (tmp_path / "trials.map").write_text(enrolled + f"other bert-0 {enrolled.split()[-1]}\n")
+    lists = {"trials": str(tmp_path / "trials.csv"), "enrollment": str(tmp_path / "trials.map")}
+    keys = {"train__steps": 1, "validation": {**lists, "every_steps": 1}}
+    with pytest.raises(WesepError, match=r"broken\.wav: is not audio") as told:
+        train(settings(**keys))
+    assert "\n" not in str(told.value)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_recording_that_is_damaged_is_named_in_one_line(settings, monkeypatch, workers: int):
+def test_where_every_recording_is_damaged_the_run_ends_with_one_line(settings, monkeypatch, workers: int):
     from wesep_py.errors import AudioError
 
     def damaged(self, utterance, start=0, stop=None):

@@ -1,14 +1,16 @@
 """A corpus decoded once into a memory map, so that training reads samples instead of decoding files.
 
 The folder holds `samples-<fingerprint>.int16` (little-endian samples of all utterances, one after the other)
-and `index.json`, which is written last and names it. The fingerprint is made of what was packed: ids, paths,
-places, sizes and times of change of the files, and the rate.
+and `index.json`, which is written last and names it, and says of each recording that could not be read why
+(`left_out`). The fingerprint is made of what was packed: ids, paths, places, sizes and times of change of the files,
+and the rate; a file that is put right is packed by the next run.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +27,8 @@ from wesep_py.corpus.utterance import Utterance
 from wesep_py.errors import AudioError, InputError
 from wesep_py.files import atomic_path, write_json
 
+logger = logging.getLogger(__name__)
+
 FORMAT = 1
 INDEX_NAME = "index.json"
 
@@ -36,6 +40,9 @@ class PackedReader:
 
     Args:
         folder: the folder that `pack` wrote.
+
+    Attributes:
+        left_out: what was wrong with each utterance that could not be packed, by its id.
 
     Raises:
         InputError: the folder holds no packed corpus, or one of another format version, or is incomplete.
@@ -52,6 +59,7 @@ class PackedReader:
             utterance_id: (offset, length, exponent)
             for utterance_id, (offset, length, exponent) in index["utterances"].items()
         }
+        self.left_out: dict[str, str] = index.get("left_out", {})
         self._samples: NDArray[np.int16] | None = None
 
     @property
@@ -68,6 +76,7 @@ class PackedReader:
             stop: the sample to stop before; `None` for the end.
 
         Raises:
+            AudioError: the recording could not be read when the corpus was packed.
             InputError: the utterance was not packed, or the positions do not lie inside it.
         """
         offset, length, exponent = self._span(utterance)
@@ -84,6 +93,8 @@ class PackedReader:
         try:
             return self._spans[utterance.utterance_id]
         except KeyError:
+            if reason := self.left_out.get(utterance.utterance_id):
+                raise AudioError(reason) from None
             raise InputError(
                 f"{self._folder}: utterance {utterance.utterance_id!r} was not packed; pack the corpus anew"
             ) from None
@@ -101,7 +112,9 @@ def pack(
 ) -> PackedReader:
     """Decode utterances into a folder, unless it holds the very same already, and read from there.
 
-    A folder that holds another packed corpus is replaced. Two processes may pack into one folder at a time.
+    Recordings that cannot be read are left out, named in the log and counted; the reader raises an error when it is
+    asked for one. A folder that holds another packed corpus is replaced, which the log says too. Two processes may pack
+    into one folder at a time.
 
     Args:
         utterances: at least one, with ids that differ.
@@ -114,7 +127,7 @@ def pack(
         A reader of the folder.
 
     Raises:
-        AudioError: a recording is missing or damaged; nothing is changed.
+        AudioError: no recording can be read; nothing is changed.
         InputError: no utterance, an id that comes twice, or a folder that holds something else.
         WesepError: the disk is full or not writable.
     """
@@ -126,10 +139,20 @@ def pack(
     fingerprint = fingerprint_of(utterances, sample_rate)
     index = read_index(folder)
     if index is not None and index["fingerprint"] == fingerprint:
-        return PackedReader(folder)
+        return _opened(folder, len(utterances))
+    if index is not None:
+        logger.warning("%s: holds another corpus, or files have changed; it is packed anew and replaced", folder)
     samples_name = f"samples-{fingerprint[:16]}.int16"
     spans: dict[str, tuple[int, int, int]] = {}
+    left_out: dict[str, str] = {}
     offset = 0
+
+    def load(utterance: Utterance) -> Quantised | AudioError:
+        try:
+            return load_utterance(utterance, sample_rate)
+        except AudioError as error:
+            return error
+
     with (
         atomic_path(folder / samples_name) as temporary,
         temporary.open("wb") as file,
@@ -138,14 +161,18 @@ def pack(
         # A few at a time, so that decoded audio does not pile up while the disk is slow.
         for first in range(0, len(utterances), 16 * threads):
             some = utterances[first : first + 16 * threads]
-            for utterance, quantised in zip(
-                some, pool.map(lambda u: load_utterance(u, sample_rate), some), strict=True
-            ):
-                file.write(quantised.samples.astype("<i2", copy=False).tobytes())
-                spans[utterance.utterance_id] = (offset, quantised.samples.size, quantised.exponent)
-                offset += quantised.samples.size
+            for utterance, loaded in zip(some, pool.map(load, some), strict=True):
+                if isinstance(loaded, AudioError):
+                    left_out[utterance.utterance_id] = str(loaded)
+                    logger.warning("left out of %s (%d so far): %s", folder, len(left_out), loaded)
+                else:
+                    file.write(loaded.samples.astype("<i2", copy=False).tobytes())
+                    spans[utterance.utterance_id] = (offset, loaded.samples.size, loaded.exponent)
+                    offset += loaded.samples.size
                 if on_progress is not None:
-                    on_progress(len(spans), len(utterances))
+                    on_progress(len(spans) + len(left_out), len(utterances))
+        if not spans:
+            raise AudioError(f"{folder}: none of {len(utterances)} recordings can be read; the last: {loaded}")
     write_json(
         folder / INDEX_NAME,
         {
@@ -155,6 +182,7 @@ def pack(
             "samples": samples_name,
             "num_samples": offset,
             "utterances": spans,
+            "left_out": left_out,
         },
     )
     if index is not None and index["samples"] != samples_name:
@@ -163,22 +191,29 @@ def pack(
     return PackedReader(folder)
 
 
-def fingerprint_of(utterances: Sequence[Utterance], sample_rate: int) -> str:
-    """What a packed corpus is recognised by: a hash of ids, paths, places, sizes, times and the rate.
+def _opened(folder: Path, count: int) -> PackedReader:
+    reader = PackedReader(folder)
+    if reader.left_out:
+        first = next(iter(reader.left_out.values()))
+        logger.warning(
+            "%s: %d of %d recordings could not be read and are not in it; the first: %s",
+            folder, len(reader.left_out), count, first,
+        )  # fmt: skip
+    return reader
 
-    Raises:
-        AudioError: a file is missing.
-    """
+
+def fingerprint_of(utterances: Sequence[Utterance], sample_rate: int) -> str:
+    """What a packed corpus is recognised by: a hash of ids, paths, places, sizes, times and the rate."""
     digest = hashlib.sha256(json.dumps([FORMAT, sample_rate]).encode())
     for utterance in utterances:
         try:
             status = utterance.path.stat()
-        except OSError as error:
-            reason = error.strerror or error
-            raise AudioError(f"{utterance.path}: cannot be read ({reason}); correct the manifest") from error
+            file = [status.st_size, status.st_mtime_ns]
+        except OSError:
+            file = [None, None]
         identity = [
             utterance.utterance_id, os.fspath(utterance.path), utterance.start_s, utterance.duration_s,
-            status.st_size, status.st_mtime_ns, *([] if utterance.speed == 1 else [utterance.speed]),
+            *file, *([] if utterance.speed == 1 else [utterance.speed]),
         ]  # fmt: skip
         digest.update(json.dumps(identity).encode() + b"\n")
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,9 @@ from wesep_py.corpus.folders import find_audio
 from wesep_py.corpus.manifest import read_manifest
 from wesep_py.corpus.stores import is_store, locate, open_store
 from wesep_py.corpus.utterance import Utterance
-from wesep_py.errors import InputError
+from wesep_py.errors import AudioError, InputError
+
+logger = logging.getLogger(__name__)
 
 MANIFEST_SUFFIXES = (".jsonl", ".csv")
 
@@ -41,11 +44,12 @@ def find_noises(names: Sequence[str], root: Path) -> list[Utterance]:
     """Noise recordings as utterances of a speaker `noise`.
 
     Args:
-        names: manifests, LMDB files, folders of shards, audio files, or folders, all of whose audio files are taken;
-            relative to `root`.
+        names: manifests, LMDB files, folders of shards, audio files, or folders, all of whose audio files are taken
+            but those that cannot be read, which the log names; relative to `root`.
         root: a folder.
 
     Raises:
+        AudioError: an audio file that is named itself cannot be read, or none of a folder.
         InputError: a name that stands for nothing, or a folder without audio.
     """
     noises: list[Utterance] = []
@@ -57,12 +61,21 @@ def find_noises(names: Sequence[str], root: Path) -> list[Utterance]:
         files = list(find_audio(path)) if path.is_dir() else [path]
         if not files or not all(file.is_file() for file in files):
             raise InputError(f"noise: {path} is no manifest, no audio file and no folder that holds any")
+        left_out = 0
         for file in files:
+            try:
+                duration_s = info(file).duration_s
+            except AudioError as error:
+                left_out += 1
+                if left_out == len(files):
+                    raise
+                logger.warning("noise: left out of %s (%d so far): %s", path, left_out, error)
+                continue
             place = file.relative_to(root) if file.is_relative_to(root) else file
             noise_id = "noise/" + "/".join(
                 "_".join(part.split()) for part in place.with_suffix("").parts if part != "/"
             )
-            noises.append(Utterance(noise_id, "noise", file, info(file).duration_s))
+            noises.append(Utterance(noise_id, "noise", file, duration_s))
     return noises
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 from wesep_py.corpus.processes import Executor, check_executor, map_processes
 from wesep_py.corpus.reader import FileReader, Reader
 from wesep_py.errors import AudioError, InputError, OutputExistsError
+from wesep_py.simulation.broken import Broken
 from wesep_py.simulation.corpus_tree import (
     MAP_NAME,
     RECIPES_NAME,
@@ -32,6 +34,13 @@ READER_CACHE_MIB = 128
 
 
 @dataclass(frozen=True)
+class _Unread:
+    """A recording that cannot be read; others were drawn instead."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Failure:
     """A mixture that could not be made, and why, in one line."""
 
@@ -49,6 +58,8 @@ def draw_many(
 ) -> tuple[list[Recipe], list[Failure]]:
     """The recipes of mixtures 0 to `count` - 1 of an epoch, in order, and what could not be drawn.
 
+    Recordings that cannot be read are named in the log, each once, and others drawn instead.
+
     Args:
         simulator: draws them.
         count: how many, 1 or more.
@@ -61,7 +72,12 @@ def draw_many(
         InputError: a number below 1, or `ray` where Ray is not installed.
     """
     _check_numbers(count=count, jobs=jobs)
-    done = _map(partial(_draw_chunk, simulator, epoch), range(count), jobs, on_progress, executor)
+    quiet = copy.copy(simulator)
+    quiet.broken = Broken(say=False)
+    done = _map(partial(_draw_chunk, quiet, epoch), range(count), jobs, on_progress, executor)
+    for item in done:
+        if isinstance(item, _Unread):
+            simulator.broken.add(item.reason)
     return [r for r in done if isinstance(r, Recipe)], [f for f in done if isinstance(f, Failure)]
 
 
@@ -155,14 +171,14 @@ def relate(recipe: Recipe, change: Callable[[Path], Path]) -> Recipe:
     return Recipe.from_dict(walk(recipe.to_dict()))
 
 
-def _draw_chunk(simulator: Simulator, epoch: int, indices: Sequence[int]) -> list[Recipe | Failure]:
-    drawn: list[Recipe | Failure] = []
+def _draw_chunk(simulator: Simulator, epoch: int, indices: Sequence[int]) -> list[Recipe | Failure | _Unread]:
+    drawn: list[Recipe | Failure | _Unread] = []
     for index in indices:
         try:
             drawn.append(simulator.draw(epoch, index))
         except AudioError as error:
             drawn.append(Failure(f"epoch {epoch}, index {index}", str(error)))
-    return drawn
+    return [*drawn, *map(_Unread, simulator.broken.take())]
 
 
 def _render_chunk(

@@ -27,6 +27,11 @@ __all__ = [
 OVERLAPS = ("full", "longest", "partial", "conversation")
 MAX_SPEAKERS = 4
 
+SPEEDS_OF_SOURCES = (
+    "is for enrollments; a source at another speed is another voice: set data.speeds of a training, speeds of a corpus"
+)
+NO_SPEED_OF_MIXTURES = "is for enrollments; a mixture at another speed is no longer in time with its targets"
+
 
 @dataclass(frozen=True)
 class RoomConfig:
@@ -39,7 +44,7 @@ class RoomConfig:
         distance_m: range of the distance from source to microphone; shorter where the room is small.
         early_ms: reflections up to this long after the direct path belong to the early part.
         num_reflections: number of virtual sources of each response.
-        bank: folder of a bank (`simulation/make_room_bank.py`), whose rooms are drawn by their measured RT60;
+        bank: folder or tar of a bank (`simulation/make_room_bank.py`), whose rooms are drawn by their measured RT60;
             null: none.
         bank_share: share of the rooms that come from the bank; the others are computed.
     """
@@ -80,7 +85,7 @@ class EnrollmentConfig:
         gap_s: least distance between enrollment and mixture excerpt, where both are from one recording.
         room: rooms in which enrollments were recorded; null: none.
         noise: noise under enrollments; null: none.
-        effects: what happens to enrollments after that; null: nothing.
+        effects: what happens to enrollments after that, `speed` first; null: nothing.
     """
 
     duration_s: Range = (3.0, 6.0)
@@ -227,6 +232,10 @@ class SimulationConfig:
         if self.duration_s is not None and self.duration_s < 2 * self.edge_s[1] + self.min_source_s:
             raise ValueError(f"edge_s: is {list(self.edge_s)}; leave min_source_s of duration_s between the edges")
         check_probability("absent_probability", self.absent_probability)
+        for name, instead in (("source_effects", SPEEDS_OF_SOURCES), ("mixture_effects", NO_SPEED_OF_MIXTURES)):
+            effects = getattr(self, name)
+            if effects is not None and effects.speed is not None:
+                raise ValueError(f"{name}.speed: {instead}")
         if self.absent_probability > 0 and self.enrollment.count < 1:
             raise ValueError("absent_probability: is above 0 and enrollment.count 0; an absent voice needs one, give 1")
         if self.duration_s is None and self.conversation.max_turns is None and self.overlap_weights.get("conversation"):

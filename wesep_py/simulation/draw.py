@@ -12,7 +12,8 @@ import numpy as np
 from wesep_py.corpus.embeddings import Embeddings
 from wesep_py.corpus.reader import Reader
 from wesep_py.corpus.utterance import Utterance
-from wesep_py.errors import InputError
+from wesep_py.errors import AudioError, InputError
+from wesep_py.simulation.broken import Broken, CheckedReader, Unreadable
 from wesep_py.simulation.config import RoomConfig, SimulationConfig
 from wesep_py.simulation.levels import set_levels
 from wesep_py.simulation.noise.draw import NoiseDrawer
@@ -25,10 +26,11 @@ from wesep_py.simulation.weights import choose
 
 logger = logging.getLogger(__name__)
 
-# After so many silent draws in a row the corpus, not chance, is to blame.
+# After so many draws in a row that are silent or cannot be read, the corpus, not chance, is to blame.
 MAX_ATTEMPTS = 50
 # What came later than the rest is drawn from random numbers of its own, so that the rest stays as it was.
 LATER = 1
+SPEED = 2
 
 
 Introduced = TypeVar("Introduced", SourceRecipe, AbsentVoice)
@@ -39,7 +41,8 @@ class Simulator:
     """Draws mixtures from a corpus.
 
     What is drawn is a function of the configuration, the corpus, the sample rate and (seed, epoch, index)
-    alone: not of what was drawn before, of the process, or of the order of the utterances.
+    alone: not of what was drawn before, of the process, or of the order of the utterances. Which recordings can be
+    read is part of the corpus: where one that was drawn cannot, everything is drawn again.
 
     Args:
         config: ranges and weights.
@@ -49,6 +52,9 @@ class Simulator:
         seed: 0 or more.
         sample_rate: in Hz; `None` for the reader's.
         embeddings: precomputed ones for samples to carry, or `None`.
+
+    Attributes:
+        broken: the recordings that could not be read so far; each is named once in the log.
 
     Raises:
         InputError: too few speakers with enough audio, no noise where noise is asked for, a reader at another
@@ -74,11 +80,12 @@ class Simulator:
         if seed < 0:
             raise InputError(f"seed: is {seed}; a whole number of 0 or more is needed")
         self.config = config
-        self.reader = reader
+        self.reader: Reader = CheckedReader(reader)
         self.seed = seed
         self.sample_rate = reader.sample_rate
         self.embeddings = embeddings
-        self._speech = Speech(config, utterances, reader)
+        self.broken = Broken()
+        self._speech = Speech(config, utterances, self.reader)
         self.voices = self._speech.voices
         self._check_corpus()
         self._noise = NoiseDrawer(config.noise, noises, self._speech)
@@ -92,7 +99,7 @@ class Simulator:
 
         Raises:
             InputError: 50 draws in a row held a silent stretch; the message names the last.
-            AudioError: a recording that is missing or damaged.
+            AudioError: likewise, where the last held a recording that is missing or damaged.
         """
         return self._draw(epoch, index)[0]
 
@@ -106,23 +113,40 @@ class Simulator:
 
     def _read_and_level(self, plan: Recipe, rng: np.random.Generator) -> tuple[Recipe, Parts]:
         parts = read_parts(plan, self.reader)
+        self._check_under_enrollments(plan)
         return set_levels(plan, parts, self.config, rng), parts
 
     def _attempt(self, epoch: int, index: int, make: Callable[[Recipe, np.random.Generator], Made]) -> Made:
         """What `make` makes of the first plan that can be used; it draws on from the plan's random numbers."""
-        problem = ""
+        problem, kind = "", InputError
         for attempt in range(MAX_ATTEMPTS):
             key = [self.seed, epoch, index, attempt]
             rng, more = np.random.default_rng(key), np.random.default_rng([*key, LATER])
             try:
                 blank = Recipe(self.seed, epoch, index, attempt, self.sample_rate, 0, (), 0)
-                return make(self._add_later(self._plan(blank, rng, more), more), rng)
+                plan = self._add_speeds(self._add_later(self._plan(blank, rng, more), more), key)
+                return make(plan, rng)
             except Unusable as unusable:
-                problem = str(unusable)
-        raise InputError(
+                problem, kind = str(unusable), InputError
+            except Unreadable as error:
+                problem, kind = str(error), AudioError
+                self.broken.add(problem)
+        raise kind(
             f"mixture (seed {self.seed}, epoch {epoch}, index {index}): {MAX_ATTEMPTS} draws in a row cannot be used; "
             f"of the last, {problem}; check the recordings, duration_s and overlap_ratio"
         )
+
+    def _check_under_enrollments(self, plan: Recipe) -> None:
+        """Read what lies under enrollments: it is rendered when everything is decided.
+
+        Raises:
+            AudioError: a recording that cannot be read.
+        """
+        voices = (*plan.sources, *([] if plan.absent is None else [plan.absent]))
+        for voice in voices:
+            for noise in () if voice.augmentation is None else voice.augmentation.noises:
+                for stretch in noise.stretches:
+                    self.reader.read(stretch.utterance, 0, 1)
 
     def _plan(self, recipe: Recipe, rng: np.random.Generator, more: np.random.Generator) -> Recipe:
         """Who speaks what, when and where, all gains still 1."""
@@ -163,6 +187,23 @@ class Simulator:
             sources = tuple(self._augment(source, rng) for source in plan.sources)
             plan = replace(plan, sources=sources, absent=plan.absent and self._augment(plan.absent, rng))
         return plan
+
+    def _add_speeds(self, plan: Recipe, key: Sequence[int]) -> Recipe:
+        """The speeds of enrollments, from random numbers of the attempt's `key`."""
+        effects = self.config.enrollment.effects
+        if effects is None or effects.speed is None:
+            return plan
+        rng = np.random.default_rng([*key, SPEED])
+
+        def change(voice: Introduced) -> Introduced:
+            speed = effects.draw_speed(rng, self.sample_rate)
+            if not speed or not voice.enrollments:
+                return voice
+            augmentation = voice.augmentation or Augmentation()
+            return replace(voice, augmentation=replace(augmentation, effects=(*speed, *augmentation.effects)))
+
+        sources = tuple(map(change, plan.sources))
+        return replace(plan, sources=sources, absent=plan.absent and change(plan.absent))
 
     def _draw_absent(self, plan: Recipe, rng: np.random.Generator) -> AbsentVoice:
         """Somebody who is neither in the mixture nor in its babble."""

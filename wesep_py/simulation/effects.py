@@ -1,7 +1,8 @@
-"""What happens to a waveform on its way: level, equalisation, band, clipping, codec, sample rate, lost packets.
+"""What happens to a waveform on its way: speed, level, equalisation, band, clipping, codec, sample rate, lost packets.
 
 Each effect is data with everything that was drawn, and a pure function of a waveform: `effect.apply(waveform,
-sample_rate)` gives float32 `[samples]`, as long as before and in time with it, and leaves what it got as it was.
+sample_rate)` gives float32 `[samples]`, as long as before and in time with it (but for `Speed`), and leaves what it
+got as it was.
 """
 
 from __future__ import annotations
@@ -21,6 +22,21 @@ Waveform = NDArray[np.float32]
 BAND_ORDER = 8
 # Zeros around a waveform that is filtered in the frequency domain, in seconds.
 BAND_PADDING_S = 0.05
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Played `factor` times as fast, pitch and all: `[samples]` → `[⌈samples / factor⌉]`, but for rounding of the rate.
+
+    Ko et al., "Audio augmentation for speech recognition" (Interspeech 2015).
+    """
+
+    factor: float
+    kind: Literal["speed"] = "speed"
+
+    def apply(self, waveform: Waveform, sample_rate: int) -> Waveform:
+        """The waveform as if it had been recorded at `factor` times its rate."""
+        return resample(waveform, round(self.factor * sample_rate), sample_rate)
 
 
 @dataclass(frozen=True)
@@ -164,7 +180,7 @@ class LosePackets:
         return waveform * np.repeat(kept, length)[: waveform.size]
 
 
-Effect = Level | Equalise | BandLimit | Clip | Code | Resample | LosePackets
+Effect = Speed | Level | Equalise | BandLimit | Clip | Code | Resample | LosePackets
 
 
 def apply_effects(waveform: Waveform, effects: Sequence[Effect], sample_rate: int) -> Waveform:

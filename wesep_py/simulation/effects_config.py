@@ -8,12 +8,35 @@ import numpy as np
 
 from wesep_py.audio.codecs import CODECS, codec_rate
 from wesep_py.simulation.checks import Range, check_positive, check_probability, check_range, check_weights
-from wesep_py.simulation.effects import BandLimit, Clip, Code, Effect, Equalise, Level, LosePackets, Resample
+from wesep_py.simulation.effects import BandLimit, Clip, Code, Effect, Equalise, Level, LosePackets, Resample, Speed
 from wesep_py.simulation.weights import choose
 
 # Steps of the compression that is drawn: the delay of a codec is measured once a step.
 COMPRESSION_DECIMALS = 1
+# Speeds are drawn in steps of a hundredth.
+SPEED_DECIMALS = 2
 DEFAULT_CODECS = {"opus": 1.0, "vorbis": 1.0, "mp3": 1.0, "ulaw": 1.0, "alaw": 1.0, "gsm": 1.0}
+
+
+@dataclass(frozen=True)
+class SpeedConfig:
+    """Another speed, at which pitch and all change with it; of enrollments.
+
+    Args:
+        probability: with which this effect happens.
+        factor: range of how much faster than recorded it is played, in steps of 0.01.
+    """
+
+    probability: float = 1.0
+    factor: Range = (0.9, 1.1)
+
+    def __post_init__(self) -> None:
+        check_probability("probability", self.probability)
+        check_range("factor", self.factor, low=0.5, high=2.0)
+
+    def draw(self, rng: np.random.Generator, sample_rate: int) -> Effect:
+        """The effect, drawn."""
+        return Speed(round(float(rng.uniform(*self.factor)), SPEED_DECIMALS))
 
 
 @dataclass(frozen=True)
@@ -199,6 +222,7 @@ class EffectsConfig:
         codec: a codec and back.
         resample: a lower sample rate and back.
         packet_loss: gaps.
+        speed: another speed, before everything else; of enrollments alone, whose length it changes.
 
     >>> EffectsConfig(clip=ClipConfig(below_peak_db=(6.0, 6.0))).draw(np.random.default_rng(0), 16000)
     (Clip(fraction=0.5011872336272722, kind='clip'),)
@@ -211,14 +235,25 @@ class EffectsConfig:
     codec: CodecConfig | None = None
     resample: ResampleConfig | None = None
     packet_loss: PacketLossConfig | None = None
+    speed: SpeedConfig | None = None
 
     def draw(self, rng: np.random.Generator, sample_rate: int) -> tuple[Effect, ...]:
-        """The effects that happen, drawn.
+        """The effects that happen, drawn; `draw_speed` has the speed.
 
         Args:
             rng: what is drawn comes from here.
             sample_rate: of the waveform, in Hz.
         """
-        kinds = [getattr(self, kind.name) for kind in fields(self)]
+        kinds = [getattr(self, kind.name) for kind in fields(self) if kind.name != "speed"]
         happening = [kind for kind in kinds if kind is not None and rng.random() < kind.probability]
         return tuple(kind.draw(rng, sample_rate) for kind in happening)
+
+    def draw_speed(self, rng: np.random.Generator, sample_rate: int) -> tuple[Effect, ...]:
+        """The speed, where there is one; from random numbers of its own, so that the other effects stay as they are.
+
+        Args:
+            rng, sample_rate: as for `draw`.
+        """
+        if self.speed is None or rng.random() >= self.speed.probability:
+            return ()
+        return (self.speed.draw(rng, sample_rate),)

@@ -11,10 +11,12 @@ from functools import lru_cache
 import numpy as np
 
 from wesep_py.audio.level import active_level_db
+from wesep_py.corpus.embeddings import Embeddings
 from wesep_py.corpus.listed import ListedMixture, ListedSource, MixtureCorpus
 from wesep_py.corpus.reader import Reader
 from wesep_py.corpus.utterance import Utterance
-from wesep_py.errors import InputError
+from wesep_py.errors import AudioError, InputError
+from wesep_py.simulation.broken import Unreadable
 from wesep_py.simulation.config import SimulationConfig
 from wesep_py.simulation.draw import LATER, MAX_ATTEMPTS, Simulator
 from wesep_py.simulation.levels import set_enrollment_levels
@@ -25,6 +27,8 @@ from wesep_py.simulation.speech.voices import MIN_STRETCH_S
 
 logger = logging.getLogger(__name__)
 
+# Of the random numbers that say which mixture stands in the place of one that cannot be read.
+ANOTHER = 3
 APPLIES = ("duration_s", "enrollment", "peak")
 
 
@@ -41,8 +45,9 @@ class ListedMixtures(Simulator):
 
     What is drawn is which mixture, where it is cut (`simulation.duration_s`), which source is the target, and what
     introduces each voice (`simulation.enrollment`): another recording of the speaker, never what is said in the
-    mixture. Levels and noise are the list's. A sample is a function of (seed, epoch, index), as a drawn mixture is. An
-    epoch may have any length; one of a multiple of the number of mixtures goes through all of them.
+    mixture. Where a recording cannot be read, another mixture stands in its place. Levels and noise are the list's. A
+    sample is a function of (seed, epoch, index), as a drawn mixture is. An epoch may have any length; one of a multiple
+    of the number of mixtures goes through all of them.
 
     Args:
         config: of which `duration_s` and `enrollment` apply; everything else has to be at its default.
@@ -50,6 +55,7 @@ class ListedMixtures(Simulator):
         noises: recordings for the noise under enrollments, if there is any.
         reader: reads all of them.
         seed: 0 or more.
+        embeddings: precomputed ones for samples to carry, or `None`.
 
     Attributes:
         mixtures: those that are used.
@@ -66,6 +72,7 @@ class ListedMixtures(Simulator):
         noises: Sequence[Utterance],
         reader: Reader,
         seed: int = 0,
+        embeddings: Embeddings | None = None,
     ) -> None:
         check_applies(config)
         self._introductions: dict[str, list[_Introduction]] = defaultdict(list)
@@ -76,7 +83,7 @@ class ListedMixtures(Simulator):
         usable = [all(any(True for _ in self._others(one)) for one in mixture.sources) for mixture in corpus.mixtures]
         self.mixtures = [mixture for mixture, is_usable in zip(corpus.mixtures, usable, strict=True) if is_usable]
         self.left_out = [m.mixture_id for m, is_usable in zip(corpus.mixtures, usable, strict=True) if not is_usable]
-        super().__init__(config, corpus.speech, noises, reader, seed)
+        super().__init__(config, corpus.speech, noises, reader, seed, embeddings=embeddings)
 
     def _check_corpus(self) -> None:
         if not self.mixtures:
@@ -95,21 +102,27 @@ class ListedMixtures(Simulator):
     def _draw(self, epoch: int, index: int) -> tuple[Recipe, Parts]:
         round_, place = divmod(index, len(self.mixtures))
         mixture = self.mixtures[_order(self.seed, epoch, round_, len(self.mixtures))[place]]
-        problem = ""
+        problem, kind = "", InputError
         for attempt in range(MAX_ATTEMPTS):
             key = [self.seed, epoch, index, attempt]
             rng, more = np.random.default_rng(key), np.random.default_rng([*key, LATER])
             blank = Recipe(self.seed, epoch, index, attempt, self.sample_rate, 0, (), 0)
-            plan = self._plan_listed(blank, mixture, rng)
-            if self.config.enrollment.is_augmented:
-                plan = replace(plan, sources=tuple(self._augment(source, more) for source in plan.sources))
             try:
+                plan = self._plan_listed(blank, mixture, rng)
+                if self.config.enrollment.is_augmented:
+                    plan = replace(plan, sources=tuple(self._augment(source, more) for source in plan.sources))
+                    plan = self._add_speeds(plan, key)
+                    self._check_under_enrollments(plan)
                 parts = read_parts(plan, self.reader)
                 self._check_introduced(mixture, parts)
                 return self._with_levels(plan, parts, rng), parts
             except Unusable as unusable:
-                problem = str(unusable)
-        raise InputError(
+                problem, kind = str(unusable), InputError
+            except Unreadable as error:
+                problem, kind = str(error), AudioError
+                self.broken.add(problem)
+                mixture = self.mixtures[int(np.random.default_rng([*key, ANOTHER]).integers(len(self.mixtures)))]
+        raise kind(
             f"mixture {mixture.mixture_id!r}: {MAX_ATTEMPTS} cuts in a row cannot be used; of the last, {problem}; "
             "take it out of its list"
         )

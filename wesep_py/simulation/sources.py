@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from wesep_py.corpus import Reader, find_noises, read_speech
+from wesep_py.corpus import Reader, find_noises, perturb_speed, read_speech
 from wesep_py.corpus.stores import locate, reader_of
 from wesep_py.simulation.config import RoomConfig, SimulationConfig
 from wesep_py.simulation.draw import Simulator
@@ -24,6 +24,8 @@ class CorpusConfig:
         sample_rate: of the mixtures, in Hz.
         seed: another seed, other mixtures.
         simulation: how mixtures are drawn.
+        speeds: every recording of `speech` is there at each of these speeds; at another than 1, its speaker is another
+            one (`corpus.perturb_speed`).
 
     Raises:
         ValueError: a value out of its range, or no speech.
@@ -35,6 +37,7 @@ class CorpusConfig:
     sample_rate: int = 16000
     seed: int = 0
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
+    speeds: list[float] = field(default_factory=lambda: [1.0])
 
     def __post_init__(self) -> None:
         if not self.speech:
@@ -57,11 +60,11 @@ def make_simulator(config: CorpusConfig, reader: Reader | None = None) -> Simula
         reader: reads its recordings at `config.sample_rate`; by default a `FileReader`.
 
     Raises:
-        InputError: a manifest, a file or a folder is missing, an utterance is in two manifests, or as
-            `Simulator`.
+        InputError: a manifest, a file or a folder is missing, an utterance is in two manifests, impossible speeds, or
+            as `Simulator`.
     """
     root = None if config.root is None else Path(config.root)
-    utterances = read_speech(config.speech, root)
+    utterances = perturb_speed(read_speech(config.speech, root), config.speeds)
     noises = find_noises(config.noise, Path.cwd() if root is None else root)
     if reader is None:
         base = Path.cwd() if root is None else root

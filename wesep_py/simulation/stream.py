@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wesep_py.corpus import Reader, RoutedReader, Utterance, perturb_speed
 from wesep_py.corpus.stream import StreamPool, Window
 from wesep_py.errors import InputError
+from wesep_py.simulation.broken import Broken
 from wesep_py.simulation.config import SimulationConfig
 from wesep_py.simulation.draw import Simulator
 from wesep_py.simulation.on_device.draw import DryMixture, DrySimulator
@@ -28,6 +29,7 @@ class WindowSimulator:
         seed: of the run.
         speeds: every utterance is there at each of them.
         kind: what is made: `Simulator`, or `DrySimulator` for mixtures that a device renders.
+        broken: the recordings that could not be read so far, in whatever window.
     """
 
     config: SimulationConfig
@@ -36,6 +38,7 @@ class WindowSimulator:
     seed: int = 0
     speeds: tuple[float, ...] = (1.0,)
     kind: type[Simulator] = Simulator
+    broken: Broken = field(default_factory=Broken)
 
     def __call__(self, window: Window) -> Simulator:
         if window.left_out:
@@ -48,11 +51,13 @@ class WindowSimulator:
         speech = perturb_speed(window.utterances, self.speeds)
         reader = RoutedReader([window.reader], self.reader)
         try:
-            return self.kind(self.config, speech, self.noises, reader, self.seed)
+            simulator = self.kind(self.config, speech, self.noises, reader, self.seed)
         except InputError as error:
             raise InputError(
                 f"{window.shards[0]} and what follows: {error}; or raise the stream's min_speakers or shards_per_window"
             ) from error
+        simulator.broken = self.broken
+        return simulator
 
 
 class StreamSimulator:

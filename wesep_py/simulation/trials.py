@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py.audio.files import read_mono
+from wesep_py.corpus.embeddings import Embeddings
 from wesep_py.corpus.mixtures import TrialNoise, TrialSource
 from wesep_py.corpus.trials import Trial
 from wesep_py.errors import InputError, nearest
@@ -35,6 +36,7 @@ class TrialAudio:
         noise: `[samples]`; zero in the clean condition.
         enrollment: `[samples of its own]`.
         sample_rate: in Hz.
+        embedding: the precomputed one of the enrollment, `[dim]`, or `None`.
     """
 
     mixture: Waveform
@@ -43,9 +45,18 @@ class TrialAudio:
     noise: Waveform
     enrollment: Waveform
     sample_rate: int
+    embedding: Waveform | None = None
+
+    @property
+    def introduction(self) -> tuple[tuple[Waveform, int] | Waveform, ...]:
+        """What the voice is enrolled from: the recording with its rate, and the embedding, where there is one."""
+        recording = (self.enrollment, self.sample_rate)
+        return (recording,) if self.embedding is None else (recording, self.embedding)
 
 
-def render_trial(trial: Trial, condition: Condition = "clean", sample_rate: int = 16000) -> TrialAudio:
+def render_trial(
+    trial: Trial, condition: Condition = "clean", sample_rate: int = 16000, embeddings: Embeddings | None = None
+) -> TrialAudio:
     """Render a trial as its list says, or read its rendered files.
 
     Every source is read whole, cut to the shortest ("min" mode) and multiplied by its gain. The clean mixture
@@ -56,6 +67,7 @@ def render_trial(trial: Trial, condition: Condition = "clean", sample_rate: int 
         trial: from `wesep_py.corpus.read_trials`.
         condition: `clean` or `noisy`.
         sample_rate: rate of the result in Hz.
+        embeddings: precomputed ones, for the result to carry that of the enrollment; `None`: it carries none.
 
     Raises:
         AudioError: a recording that is missing, damaged or empty.
@@ -92,6 +104,7 @@ def render_trial(trial: Trial, condition: Condition = "clean", sample_rate: int 
         noise=noise,
         enrollment=_read_enrollment(trial, sample_rate),
         sample_rate=sample_rate,
+        embedding=None if embeddings is None else embeddings.of_trial(trial),
     )
 
 

@@ -84,7 +84,7 @@ def test_a_bank_that_is_there_is_opened_or_kept(tmp_path: Path) -> None:
     assert make_bank(config, tmp_path / "rooms").fingerprint == first.fingerprint
     assert (tmp_path / "rooms" / "responses.float32").stat().st_mtime_ns == before
     other = dataclasses.replace(config, seed=7)
-    with pytest.raises(OutputExistsError, match="holds another bank; name another folder, or pass --overwrite"):
+    with pytest.raises(OutputExistsError, match="holds another bank; name another output, or pass --overwrite"):
         make_bank(other, tmp_path / "rooms")
     assert open_bank(tmp_path / "rooms").fingerprint == first.fingerprint
     replaced = make_bank(other, tmp_path / "rooms", overwrite=True)

@@ -83,3 +83,26 @@ def test_rooms_are_told_by_a_pattern(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             find_recorded_rooms(tmp_path, pattern)
+
+
+def test_an_lmdb_of_responses_makes_the_bank_that_their_folder_makes(tmp_path: Path, wesep) -> None:
+    pytest.importorskip("lmdb")
+    for n in range(2):
+        _record(tmp_path / "wavs" / "hall" / f"seat{n}.wav", 0.4, 200 + 90 * n, channels=2)
+    _record(tmp_path / "wavs" / "studio.wav", 0.2, 400)
+    assert (
+        wesep(
+            "lmdb", tmp_path / "wavs", "-o", tmp_path / "n.lmdb", "--all-channels", "--root", tmp_path / "wavs"
+        ).status
+        == 0
+    )
+    banks = [
+        make_bank(RoomBankConfig(simulated=None, recorded=(RecordedRooms(str(source)),)), tmp_path / f"bank-{n}")
+        for n, source in enumerate((tmp_path / "wavs", tmp_path / "n.lmdb"))
+    ]
+    assert banks[0].rooms == banks[1].rooms and [room["name"] for room in banks[1].rooms] == ["hall", "studio.wav"]
+    for index in range(3):
+        assert np.array_equal(banks[0].response(index), banks[1].response(index))
+    assert banks[1].response(0).shape[0] == 2
+    with pytest.raises(InputError, match=r"none\.lmdb: no such file"):
+        find_recorded_rooms(tmp_path / "none.lmdb")

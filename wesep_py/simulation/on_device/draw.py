@@ -117,7 +117,7 @@ class DrySimulator(Simulator):
 
         Raises:
             InputError: 50 draws in a row held a silent stretch; the message names the last.
-            AudioError: a recording that is missing or damaged.
+            AudioError: likewise, where the last held a recording that is missing or damaged.
         """
         return self._attempt(epoch, index, self._read_dry)
 

@@ -1,7 +1,7 @@
 """Effects on many waveforms at once, on a device; `simulation/effects.py` has them for one, on the CPU.
 
-Codecs, and the resampling that is an effect, do not run here: the one is a program of the CPU, the other would be a
-further implementation of a filter that everything else uses.
+Codecs, and the resampling that is an effect or makes a speed, do not run here: the one is a program of the CPU, the
+other would be a further implementation of a filter that everything else uses.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from wesep_py.simulation.effects import (
     Level,
     LosePackets,
     Resample,
+    Speed,
 )
 
 ORDER = (Level, Equalise, BandLimit, Clip, LosePackets)
 """Kinds that run on a device, in the order in which a configuration draws them."""
-NOT_ON_DEVICE = (Code, Resample)
+NOT_ON_DEVICE = (Code, Resample, Speed)
 # The filters' slowest pole, that of a shelf at 10 Hz, has fallen by 380 dB in that time.
 FILTER_TAIL_S = 1.0
 

@@ -3,8 +3,8 @@
 The folder holds `responses.float32` (little-endian samples of all responses, one after the other, each
 `[microphones, taps]`) and `index.json`, which is written last: for each room its size, its microphones, how it was
 made or where it was recorded; for each response its source's place, its direct paths, and what was measured of it
-(`acoustics.py`): RT60, C50, DRR. Its fingerprint is made of all of that and of the samples. `bank_making.py`
-makes banks.
+(`acoustics.py`): RT60, C50, DRR. Its fingerprint is made of all of that and of the samples. An uncompressed tar of the
+two files is the same bank. `bank_making.py` makes banks.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py.errors import InputError
+from wesep_py.simulation.rooms.bank_tar import Place, find_in_tar
 
 FORMAT = 1
 INDEX_NAME = "index.json"
@@ -36,7 +37,7 @@ class BankRoomRecipe:
     """A room of a bank, with one of its responses for every source of the mixture.
 
     Args:
-        path: the bank's folder.
+        path: the bank's folder, or tar.
         fingerprint: of the bank that it was drawn from.
         responses: index of the response of each source, in the order of the mixture's sources.
         channel: which of the room's microphones hears.
@@ -54,15 +55,15 @@ class RoomBank:
     """Reads and draws from a bank. It can be sent to other processes; they share the map.
 
     Args:
-        folder: the folder that `make_bank` wrote.
+        folder: the folder, or the tar, that `make_bank` wrote.
 
     Raises:
-        InputError: the folder holds no bank, one that is not finished, or one of another format.
+        InputError: it holds no bank, one that is not finished, or one of another format.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = Path(folder)
-        index = _read_index(self._folder)
+        index, self._place = read_index(self._folder)
         self.fingerprint: str = index["fingerprint"]
         self.sample_rate: int = index["sample_rate"]
         self.direct_tap: int = index["direct_tap"]
@@ -134,7 +135,8 @@ class RoomBank:
         """
         entry = self._entry(index)
         if self._samples is None:
-            self._samples = np.memmap(self._folder / SAMPLES_NAME, dtype="<f4", mode="r")
+            file, offset, size = self._place
+            self._samples = np.memmap(file, dtype="<f4", mode="r", offset=offset, shape=(size // 4,))
         channels, taps = len(entry["direct_taps"]), entry["taps"]
         flat = self._samples[entry["offset"] : entry["offset"] + channels * taps]
         return np.array(flat, dtype=np.float32).reshape(channels, taps)
@@ -205,14 +207,14 @@ class RoomBank:
 
 
 def open_bank(folder: str | os.PathLike[str]) -> RoomBank:
-    """The bank of a folder; opened once in a process, and again when it was made anew.
+    """The bank of a folder or tar; opened once in a process, and again when it was made anew.
 
     Raises:
         InputError: as `RoomBank`.
     """
     path = Path(folder)
     try:
-        changed = (path / INDEX_NAME).stat().st_mtime_ns
+        changed = (path / INDEX_NAME if path.is_dir() else path).stat().st_mtime_ns
     except OSError:
         changed = 0
     return _open_bank(path, changed)
@@ -230,17 +232,27 @@ def _open_bank(folder: Path, changed: int) -> RoomBank:
     return RoomBank(folder)
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
-    path = folder / INDEX_NAME
+def read_index(folder: Path) -> tuple[dict[str, Any], Place]:
+    """The index of a bank that is whole, and where its samples lie.
+
+    Raises:
+        InputError: as `RoomBank`.
+    """
+    places = find_in_tar(folder) if folder.is_file() else _find_in_folder(folder)
+    if INDEX_NAME not in places:
+        raise InputError(f"{folder}: holds no finished room bank; make one with simulation/make_room_bank.py")
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{folder}: holds no finished room bank; make one with simulation/make_room_bank.py") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: is not JSON ({error.msg}); make the bank anew") from error
+        index = json.loads(places[INDEX_NAME].read())
+    except ValueError as error:
+        raise InputError(f"{folder / INDEX_NAME}: is not JSON ({error}); make the bank anew") from error
     if not isinstance(index, dict) or index.get("format") != FORMAT:
-        raise InputError(f"{path}: is no room bank of format {FORMAT}; make the bank anew")
-    samples = folder / SAMPLES_NAME
-    if not samples.is_file() or samples.stat().st_size != 4 * index["num_samples"]:
-        raise InputError(f"{samples}: is missing or cut short; make the bank anew")
-    return index
+        raise InputError(f"{folder / INDEX_NAME}: is no room bank of format {FORMAT}; make the bank anew")
+    samples = places.get(SAMPLES_NAME)
+    if samples is None or samples.size != 4 * index["num_samples"]:
+        raise InputError(f"{folder / SAMPLES_NAME}: is missing or cut short; make the bank anew")
+    return index, samples
+
+
+def _find_in_folder(folder: Path) -> dict[str, Place]:
+    files = [folder / name for name in (INDEX_NAME, SAMPLES_NAME)]
+    return {file.name: Place(file, 0, file.stat().st_size) for file in files if file.is_file()}

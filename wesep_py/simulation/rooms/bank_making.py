@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -13,8 +14,10 @@ from pathlib import Path
 
 from wesep_py.config import to_plain
 from wesep_py.errors import InputError
-from wesep_py.simulation.rooms.bank import RoomBank
-from wesep_py.simulation.rooms.bank_writer import BankRoom, BankWriter
+from wesep_py.files import check_writable
+from wesep_py.simulation.rooms.bank import INDEX_NAME, SAMPLES_NAME, RoomBank
+from wesep_py.simulation.rooms.bank_tar import SUFFIX, write_tar
+from wesep_py.simulation.rooms.bank_writer import BankRoom, BankWriter, check_same, header_of
 from wesep_py.simulation.rooms.geometric import SimulatedRooms, import_pyroomacoustics, simulate_room
 from wesep_py.simulation.rooms.recorded import RecordedRoom, find_recorded_rooms, identity_of, read_recorded_room
 
@@ -28,7 +31,8 @@ class RecordedRooms:
     """Recorded responses of a bank.
 
     Args:
-        folder: of the recordings.
+        folder: of the recordings, or an LMDB file of them (`wesep lmdb FOLDER -o NAME.lmdb --root FOLDER
+            --all-channels`).
         room_pattern: regular expression whose first group names the room; null: by subfolders.
         max_s: longest response kept, in seconds.
     """
@@ -76,7 +80,8 @@ def make_bank(
 
     Args:
         config: what it is made of.
-        folder: made if need be; its parent must exist.
+        folder: made if need be; its parent must exist. A name that ends in `.tar`: the bank is that file, and grows in
+            a folder `NAME.tar.part` beside it.
         jobs: processes, 1 or more; what is written does not depend on it.
         overwrite: replace another bank.
         on_progress: called with the number of rooms done and of all.
@@ -86,7 +91,7 @@ def make_bank(
 
     Raises:
         InputError: pyroomacoustics is needed and missing, a folder without recordings, or no room at all.
-        OutputExistsError: the folder holds another bank, and `overwrite` is false.
+        OutputExistsError: another bank is there, and `overwrite` is false.
         WesepError: the disk is full or not writable.
 
     >>> bank = make_bank(RoomBankConfig(), "rooms", jobs=16)                    # doctest: +SKIP
@@ -105,7 +110,14 @@ def make_bank(
         recorded.append({"files": identity_of(rooms), "max_s": source.max_s})
         items.extend(rooms)
     described = {"seed": config.seed, "simulated": to_plain(simulated), "recorded": recorded}
-    with BankWriter(folder, described, config.sample_rate, overwrite) as writer:
+    path = place = Path(folder)
+    if path.suffix == SUFFIX:
+        if path.is_file() and not overwrite:
+            check_same(path, header_of(described, config.sample_rate))
+            return RoomBank(path)
+        check_writable(path, overwrite)
+        place = path.with_name(f"{path.name}.part")
+    with BankWriter(place, described, config.sample_rate, overwrite) as writer:
         if not writer.finished:
             first = writer.next_index
             work = partial(_make_room, config, longest)
@@ -114,7 +126,12 @@ def make_bank(
                     writer.append(room)
                 if on_progress is not None:
                     on_progress(done, len(items))
-        return writer.finish()
+        bank = writer.finish()
+    if place == path:
+        return bank
+    write_tar(place, (INDEX_NAME, SAMPLES_NAME), path, overwrite)
+    shutil.rmtree(place)
+    return RoomBank(path)
 
 
 def _make_room(config: RoomBankConfig, longest: dict[Path, float], numbered: tuple[int, Item]) -> BankRoom | None:

@@ -23,7 +23,15 @@ from numpy.typing import NDArray
 from wesep_py.errors import InputError, OutputExistsError, WesepError
 from wesep_py.files import write_json
 from wesep_py.simulation.rooms.acoustics import measure
-from wesep_py.simulation.rooms.bank import EARLY_BEFORE_MS, FORMAT, INDEX_NAME, SAMPLES_NAME, RoomBank, fingerprint_of
+from wesep_py.simulation.rooms.bank import (
+    EARLY_BEFORE_MS,
+    FORMAT,
+    INDEX_NAME,
+    SAMPLES_NAME,
+    RoomBank,
+    fingerprint_of,
+    read_index,
+)
 
 PROGRESS_NAME = "progress.jsonl"
 
@@ -58,6 +66,24 @@ def lead_of(sample_rate: int) -> int:
     return round(EARLY_BEFORE_MS * sample_rate / 1000)
 
 
+def header_of(described: Mapping[str, Any], sample_rate: int) -> dict[str, Any]:
+    """What an index says of what its bank was made from."""
+    return {"format": FORMAT, "sample_rate": sample_rate, "made_from": dict(described)}
+
+
+def check_same(path: Path, header: Mapping[str, Any]) -> dict[str, Any]:
+    """The index of a finished bank, if it was made from what `header_of` gave.
+
+    Raises:
+        InputError: the bank is not whole.
+        OutputExistsError: it is another.
+    """
+    index, _ = read_index(path)
+    if {key: index.get(key) for key in header} != dict(header):
+        raise OutputExistsError(f"{path}: holds another bank; name another output, or pass --overwrite")
+    return index
+
+
 class BankWriter:
     """Appends rooms to a bank; as a context it closes the files at the end, whether it went well or not.
 
@@ -76,7 +102,7 @@ class BankWriter:
         self, folder: str | os.PathLike[str], described: Mapping[str, Any], sample_rate: int, overwrite: bool = False
     ) -> None:
         self._folder = Path(folder)
-        self._header = {"format": FORMAT, "sample_rate": sample_rate, "made_from": dict(described)}
+        self._header = header_of(described, sample_rate)
         self._rate = sample_rate
         _claim(self._folder)
         if overwrite:
@@ -173,11 +199,7 @@ class BankWriter:
         self.close()
 
     def _check_finished(self) -> None:
-        RoomBank(self._folder)  # whole, or an InputError
-        index = json.loads((self._folder / INDEX_NAME).read_text(encoding="utf-8"))
-        if {key: index.get(key) for key in self._header} != self._header:
-            raise OutputExistsError(f"{self._folder}: holds another bank; name another folder, or pass --overwrite")
-        self._rooms = index["rooms"]
+        self._rooms = check_same(self._folder, self._header)["rooms"]
         with suppress(FileNotFoundError):  # left by a run that was killed between the last two steps
             (self._folder / PROGRESS_NAME).unlink()
 

@@ -1,4 +1,4 @@
-"""Recorded room impulse responses as rooms of a bank: one folder, or one part of the name, a room."""
+"""Recorded room impulse responses as rooms of a bank: one folder, or one part of the name, a room; files or an LMDB."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from wesep_py.audio import read, resample
 from wesep_py.corpus import find_audio
+from wesep_py.corpus.lmdb_store import LMDBStore
 from wesep_py.errors import AudioError, InputError
 from wesep_py.simulation.rooms.acoustics import decay_end, find_direct_tap
 from wesep_py.simulation.rooms.bank_writer import BankResponse, BankRoom, lead_of
@@ -27,7 +29,7 @@ ARRAY_MS = 10.0
 
 @dataclass(frozen=True)
 class RecordedRoom:
-    """The recordings of one room: its name, the folder that paths are relative to, and the paths."""
+    """The recordings of one room: its name, the folder or LMDB file that paths are relative to, and the paths."""
 
     name: str
     folder: Path
@@ -38,18 +40,21 @@ def find_recorded_rooms(folder: str | os.PathLike[str], room_pattern: str | None
     """The rooms of a folder of recorded responses, in the order of their names.
 
     Args:
-        folder: searched at any depth. A recording's channels are the microphones of an array.
+        folder: searched at any depth; or an LMDB file (`wesep lmdb FOLDER --root FOLDER --all-channels`), whose
+            recordings have the paths that they had in the folder. A recording's channels are the microphones of an
+            array.
         room_pattern: regular expression, searched in the path relative to the folder; what its first group matches
             names the room. By default files of one subfolder are of one room, and each file directly in the folder
             is a room of its own.
 
     Raises:
-        InputError: no such folder, no recording in it, or a pattern that is none, has no group, or misses a file.
+        InputError: no such folder or file, no recording in it, or a pattern that is none, has no group, or misses a
+            file.
 
     >>> find_recorded_rooms("RIRS_NOISES/real_rirs_isotropic_noises", r"_(.*room\\d)_")       # doctest: +SKIP
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not (folder.is_dir() or folder.suffix == ".lmdb"):
         raise InputError(f"{folder}: is no folder; give one that holds recorded responses")
     try:
         pattern = None if room_pattern is None else re.compile(room_pattern)
@@ -58,14 +63,16 @@ def find_recorded_rooms(folder: str | os.PathLike[str], room_pattern: str | None
     if pattern is not None and pattern.groups < 1:
         raise InputError(f"room_pattern: {room_pattern!r} has no group; put what names the room in parentheses")
     rooms: dict[str, list[Path]] = {}
-    for path in find_audio(folder):
-        relative = path.relative_to(folder)
+    found = [path.relative_to(folder) for path in find_audio(folder)] if folder.is_dir() else _stored(folder)[1]
+    for relative in found:
         if pattern is None:
             name = relative.parent.as_posix() if len(relative.parts) > 1 else relative.as_posix()
         else:
             match = pattern.search(relative.as_posix())
             if match is None or match[1] is None:
-                raise InputError(f"{path}: room_pattern {room_pattern!r} finds no room in {relative.as_posix()!r}")
+                raise InputError(
+                    f"{folder / relative}: room_pattern {room_pattern!r} finds no room in {relative.as_posix()!r}"
+                )
             name = match[1]
         rooms.setdefault(name, []).append(relative)
     if not rooms:
@@ -74,11 +81,11 @@ def find_recorded_rooms(folder: str | os.PathLike[str], room_pattern: str | None
 
 
 def identity_of(rooms: Sequence[RecordedRoom]) -> str:
-    """A hash of the rooms' names and of their files' names and sizes; not of where the folder is."""
+    """A hash of the rooms' names and of their files' names and sizes, or checksums; not of where the folder is."""
     digest = hashlib.sha256()
     for room in rooms:
         for path in room.paths:
-            digest.update(f"{room.name}\n{path.as_posix()}\n{(room.folder / path).stat().st_size}\n".encode())
+            digest.update(f"{room.name}\n{path.as_posix()}\n{_size_of(room.folder, path)}\n".encode())
     return digest.hexdigest()
 
 
@@ -100,7 +107,7 @@ def read_recorded_room(room: RecordedRoom, index: int, sample_rate: int, max_s: 
     responses = []
     for path in room.paths:
         try:
-            waveform, rate = read(room.folder / path)
+            waveform, rate = _read(room.folder, path)
             if not waveform[0].any():
                 raise AudioError(f"{room.folder / path}: is silent")
         except AudioError as error:
@@ -120,6 +127,29 @@ def read_recorded_room(room: RecordedRoom, index: int, sample_rate: int, max_s: 
         for response in responses
     )
     return BankRoom({"index": index, "method": "recorded", "name": room.name}, scaled)
+
+
+@lru_cache(maxsize=4)
+def _stored(file: Path) -> tuple[LMDBStore, dict[Path, str]]:
+    """An LMDB of responses, and the ids in it of their paths."""
+    store = LMDBStore(file)
+    return store, {utterance.path: utterance.utterance_id for utterance in store.utterances()}
+
+
+def _read(folder: Path, path: Path) -> tuple[np.ndarray, int]:
+    if folder.is_dir():
+        return read(folder / path)
+    store, ids = _stored(folder)
+    return store.waveform(ids[path])
+
+
+def _size_of(folder: Path, path: Path) -> int:
+    if folder.is_dir():
+        return (folder / path).stat().st_size
+    store, ids = _stored(folder)
+    entry = store.entry(ids[path])
+    assert entry is not None
+    return entry.crc32
 
 
 def _response(waveform: np.ndarray, sample_rate: int, max_s: float, path: Path) -> BankResponse:

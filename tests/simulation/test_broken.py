@@ -1,0 +1,167 @@
+"""Recordings that cannot be read: named once and counted, others drawn, the same ones whoever asks."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wesep_py.corpus import FileReader, Utterance, pack
+from wesep_py.corpus.listed import ListedMixture, ListedSource, MixtureCorpus
+from wesep_py.errors import AudioError
+from wesep_py.simulation import EffectsConfig, EnrollmentConfig, NoiseConfig, Recipe, SimulationConfig, Simulator
+from wesep_py.simulation.batch import draw_many
+from wesep_py.simulation.effects_config import CodecConfig
+from wesep_py.simulation.listed import ListedMixtures
+from wesep_py.simulation.on_device.draw import DrySimulator
+from wesep_py.simulation.render import render
+
+SHORT = EnrollmentConfig(duration_s=(0.5, 1.0))
+CONFIG = SimulationConfig(duration_s=1.0, enrollment=SHORT, noise=NoiseConfig(probability=1.0))
+
+
+@pytest.fixture
+def copies(utterances: list[Utterance], tmp_path: Path) -> list[Utterance]:
+    """The speech in files of this test's own."""
+    return [replace(u, path=Path(shutil.copy(u.path, tmp_path / f"{u.utterance_id}.wav"))) for u in utterances]
+
+
+def damage(*utterances: Utterance) -> set[Path]:
+    for utterance in utterances:
+        utterance.path.write_bytes(b"no audio")
+    return {utterance.path for utterance in utterances}
+
+
+def paths(recipe: Recipe) -> set[Path]:
+    stretches = [s for source in recipe.sources for s in (source.excerpt, *source.enrollments)]
+    return {stretch.utterance.path for stretch in (*stretches, *(s for n in recipe.noises for s in n.stretches))}
+
+
+def test_others_are_drawn_and_each_broken_file_is_named_once(
+    copies: list[Utterance], noises: list[Utterance], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad_noise = replace(noises[0], utterance_id="noise/bad", path=tmp_path / "bad-noise.wav")
+    broken = damage(copies[0], copies[5], bad_noise)
+    simulator = Simulator(CONFIG, copies, [noises[0], bad_noise], FileReader(16000), seed=1)
+    drawn = [simulator.sample(0, index).recipe for index in range(30)]
+    assert not any(paths(recipe) & broken for recipe in drawn)
+    assert any(recipe.attempt > 0 for recipe in drawn) and any(recipe.attempt == 0 for recipe in drawn)
+    named = [message for message in caplog.messages if "others are drawn" in message]
+    assert len(named) == 3 == len(simulator.broken)
+    assert [f"({number} so far)" in text for number, text in enumerate(named, start=1)] == [True] * 3
+    assert {path for path in broken for text in named if str(path) in text} == broken
+    again = Simulator(CONFIG, copies, [bad_noise, noises[0]], FileReader(16000), seed=1)
+    assert [again.draw(0, index) for index in reversed(range(30))] == drawn[::-1]
+
+
+def test_what_needs_no_broken_file_is_drawn_as_if_there_were_none(
+    copies: list[Utterance], noises: list[Utterance]
+) -> None:
+    before = [Simulator(CONFIG, copies, noises, FileReader(16000)).draw(0, index) for index in range(20)]
+    broken = damage(copies[3])
+    simulator = Simulator(CONFIG, copies, noises, FileReader(16000))
+    after = [simulator.draw(0, index) for index in range(20)]
+    same = [one == other for one, other in zip(before, after, strict=True)]
+    assert same == [not paths(recipe) & broken for recipe in before] and not all(same) and any(same)
+
+
+def test_a_device_draws_the_same_others(copies: list[Utterance], noises: list[Utterance]) -> None:
+    damage(copies[0], copies[5])
+    dry = DrySimulator(CONFIG, copies, noises, FileReader(16000))
+    for index in range(12):
+        plan, recipe = dry.dry(0, index).plan, dry.draw(0, index)
+        assert (plan.attempt, paths(plan)) == (recipe.attempt, paths(recipe))
+    assert len(dry.broken) > 0
+
+
+def test_a_packed_corpus_is_drawn_from_as_the_files_are(
+    copies: list[Utterance], noises: list[Utterance], tmp_path: Path
+) -> None:
+    """Noise under enrollments too, of which the drawing reads the length alone."""
+    under = EnrollmentConfig(duration_s=(0.5, 1.0), noise=NoiseConfig(probability=1.0))
+    config = replace(CONFIG, noise=None, enrollment=under)
+    bad_noise = replace(noises[0], utterance_id="noise/bad", path=tmp_path / "bad-noise.wav")
+    damage(copies[0], copies[5], bad_noise)
+    all_noises = [noises[0], bad_noise]
+    packed = pack([*copies, *all_noises], tmp_path / "pack", 16000)
+    from_files, from_pack = (Simulator(config, copies, all_noises, r) for r in (FileReader(16000), packed))
+    for index in range(8):
+        one, other = from_files.sample(0, index), from_pack.sample(0, index)
+        assert one.recipe == other.recipe and np.array_equal(one.mixture, other.mixture)
+    assert len(from_pack.broken) == len(from_files.broken) > 0
+
+
+class LateReader(FileReader):
+    """As a store: tells lengths without decoding, so that a damaged recording shows when it is read."""
+
+    def length(self, utterance: Utterance) -> int:
+        return round(utterance.duration_s * 16000)
+
+
+def test_noise_under_an_enrollment_is_read_before_a_mixture_is_decided(
+    copies: list[Utterance], noises: list[Utterance], tmp_path: Path
+) -> None:
+    under = EnrollmentConfig(duration_s=(0.5, 1.0), noise=NoiseConfig(probability=1.0))
+    bad_noise = replace(noises[0], utterance_id="noise/bad", path=tmp_path / "bad-noise.wav")
+    damage(bad_noise)
+    config = replace(CONFIG, noise=None, enrollment=under)
+    simulator = Simulator(config, copies, [noises[0], bad_noise], LateReader(16000))
+    for index in range(6):
+        recipe = simulator.draw(0, index)
+        assert np.array_equal(render(recipe, FileReader(16000)).mixture, simulator.sample(0, index).mixture)
+    assert len(simulator.broken) == 1
+
+
+def test_where_everything_is_broken_the_error_is_clear(copies: list[Utterance], noises: list[Utterance]) -> None:
+    damage(*copies)
+    for simulator in (kind(CONFIG, copies, noises, FileReader(16000)) for kind in (Simulator, DrySimulator)):
+        with pytest.raises(
+            AudioError, match=r"index 3\): 50 draws in a row cannot be used; of the last, .*is not audio"
+        ):
+            simulator.draw(0, 3)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_simulate_names_each_once_and_leaves_out_no_mixture(
+    copies: list[Utterance], noises: list[Utterance], caplog: pytest.LogCaptureFixture, jobs: int
+) -> None:
+    broken = damage(copies[0], copies[5])
+    simulator = Simulator(CONFIG, copies, noises, FileReader(16000))
+    recipes, failures = draw_many(simulator, 17, jobs)
+    assert (len(recipes), failures) == (17, [])
+    named = [message for message in caplog.messages if "others are drawn" in message]
+    assert len(named) == 2 and all(any(str(path) in text for text in named) for path in broken)
+
+
+def test_a_mixture_of_a_list_makes_way_for_another(copies: list[Utterance], caplog: pytest.LogCaptureFixture) -> None:
+    anna, bert = ([u for u in copies if u.speaker_id == name] for name in ("anna", "bert"))
+    mixtures = tuple(
+        ListedMixture(f"m{n}", tuple(ListedSource(u, u.utterance_id, 1.0) for u in pair))
+        for n, pair in enumerate(zip(anna, bert, strict=True))
+    )
+    broken = damage(anna[0])
+    corpus = MixtureCorpus(mixtures, (*anna, *bert))
+    config = SimulationConfig(duration_s=1.0, enrollment=SHORT)
+    listed = ListedMixtures(config, corpus, [], FileReader(16000))
+    with caplog.at_level(logging.WARNING):
+        drawn = [listed.draw(0, index) for index in range(4)]
+    assert not any(paths(recipe) & broken for recipe in drawn)
+    assert len([text for text in caplog.messages if str(anna[0].path) in text]) == 1
+
+
+def test_a_codec_that_fails_is_no_broken_recording(
+    copies: list[Utterance], noises: list[Utterance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*given: object) -> None:
+        raise AudioError("codec 'gsm': is not written by this libsndfile")
+
+    monkeypatch.setattr("wesep_py.simulation.effects.apply_codec", fails)
+    config = replace(CONFIG, source_effects=EffectsConfig(codec=CodecConfig(codecs={"gsm": 1.0})))
+    simulator = Simulator(config, copies, noises, FileReader(16000))
+    with pytest.raises(AudioError, match=r"^codec 'gsm'"):
+        simulator.draw(0, 0)
+    assert len(simulator.broken) == 0

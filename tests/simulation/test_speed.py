@@ -1,0 +1,121 @@
+"""Enrollments at other speeds, everything else as it was; corpora whose recordings are there at several speeds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wesep_py.corpus import FileReader, Utterance, write_manifest
+from wesep_py.errors import InputError
+from wesep_py.simulation import (
+    EffectsConfig,
+    EnrollmentConfig,
+    NoiseConfig,
+    Recipe,
+    SimulationConfig,
+    Simulator,
+    render,
+)
+from wesep_py.simulation.effects import Clip, Speed
+from wesep_py.simulation.effects_config import ClipConfig, CodecConfig, SpeedConfig
+from wesep_py.simulation.on_device.draw import DrySimulator
+from wesep_py.simulation.sources import CorpusConfig, make_simulator
+
+EFFECTS = EffectsConfig(clip=ClipConfig(probability=0.5), codec=CodecConfig(0.5, {"ulaw": 1.0}))
+CONFIG = SimulationConfig(
+    duration_s=1.0,
+    absent_probability=0.3,
+    noise=NoiseConfig(probability=0.5, kinds={"coloured": 1}),
+    mixture_effects=EffectsConfig(clip=ClipConfig()),
+    enrollment=EnrollmentConfig((0.5, 1.0), noise=NoiseConfig(probability=0.5, kinds={"coloured": 1}), effects=EFFECTS),
+)
+
+
+def with_speed(config: SimulationConfig, speed: SpeedConfig) -> SimulationConfig:
+    changed = replace(config.enrollment.effects or EffectsConfig(), speed=speed)
+    return replace(config, enrollment=replace(config.enrollment, effects=changed))
+
+
+def speeds(recipe: Recipe) -> list[list[float]]:
+    voices = [*recipe.sources, *([] if recipe.absent is None else [recipe.absent])]
+    return [
+        [e.factor for e in v.augmentation.effects if isinstance(e, Speed)] if v.augmentation else [] for v in voices
+    ]
+
+
+def without_speed(recipe: Recipe) -> Recipe:
+    def strip(voice):
+        own = voice.augmentation
+        if own is None:
+            return voice
+        effects = tuple(effect for effect in own.effects if not isinstance(effect, Speed))
+        is_empty = own.room is None and not own.noises and not effects
+        return replace(voice, augmentation=None if is_empty else replace(own, effects=effects))
+
+    sources = tuple(map(strip, recipe.sources))
+    return replace(recipe, sources=sources, absent=recipe.absent and strip(recipe.absent))
+
+
+def test_switching_it_on_leaves_everything_else(utterances: list[Utterance], reader: FileReader) -> None:
+    plain = Simulator(CONFIG, utterances, [], reader, seed=3)
+    fast = Simulator(with_speed(CONFIG, SpeedConfig(0.6)), utterances, [], reader, seed=3)
+    found = []
+    for index in range(20):
+        one, other = plain.sample(0, index), fast.sample(0, index)
+        assert without_speed(other.recipe) == one.recipe
+        assert np.array_equal(one.mixture, other.mixture) and np.array_equal(one.targets, other.targets)
+        found += speeds(other.recipe)
+    assert {len(own) for own in found} == {0, 1}
+    factors = [factor for own in found for factor in own]
+    assert min(factors) >= 0.9 and max(factors) <= 1.1 and len(set(factors)) > 5
+    assert Recipe.from_dict(other.recipe.to_dict()) == other.recipe
+
+
+def test_an_enrollment_is_heard_faster_and_higher(tmp_path: Path, utterances: list[Utterance]) -> None:
+    class Tones(FileReader):
+        def read(self, utterance: Utterance, start: int = 0, stop: int | None = None) -> np.ndarray:
+            frame = np.arange(super().length(utterance))
+            return (0.1 * np.sin(2 * np.pi * 500 * frame / 16000)).astype(np.float32)[start:stop]
+
+    config = replace(CONFIG, absent_probability=0.0, enrollment=EnrollmentConfig((1.0, 1.0)))
+    reader = Tones(16000)
+    plain = Simulator(config, utterances, [], reader).sample(0, 0)
+    fast = Simulator(with_speed(config, SpeedConfig(1.0, (1.1, 1.1))), utterances, [], reader).sample(0, 0)
+    for one, other in zip(plain.enrollments, fast.enrollments, strict=True):
+        assert other.size == -(-one.size * 16000 // 17600)
+        spectrum = np.abs(np.fft.rfft(other[2000:-2000], 1 << 16))
+        assert spectrum.argmax() * 16000 / (1 << 16) == pytest.approx(550, abs=1)
+        assert np.sqrt(np.mean(other**2)) == pytest.approx(np.sqrt(np.mean(one**2)), rel=0.02)
+    assert np.array_equal(render(fast.recipe, reader).enrollments[0], fast.enrollments[0])
+
+
+def test_speed_comes_before_the_other_effects(utterances: list[Utterance], reader: FileReader) -> None:
+    config = replace(CONFIG, enrollment=EnrollmentConfig((0.5, 1.0), effects=EffectsConfig(clip=ClipConfig())))
+    recipe = Simulator(with_speed(config, SpeedConfig()), utterances, [], reader).draw(0, 0)
+    assert [type(effect) for effect in recipe.sources[0].augmentation.effects] == [Speed, Clip]
+
+
+def test_what_a_device_renders_has_it_too(utterances: list[Utterance], reader: FileReader) -> None:
+    simulator = DrySimulator(with_speed(CONFIG, SpeedConfig()), utterances, [], reader)
+    for index in range(4):
+        sample, dry = simulator.sample(0, index), simulator.dry(0, index)
+        expected = [*sample.enrollments, *([] if sample.absent_enrollment is None else [sample.absent_enrollment])]
+        for one, other in zip(expected, dry.enrollments, strict=True):
+            np.testing.assert_allclose(other.pieces[0], one, atol=1e-6)
+            assert other.level_db is None and len(other.pieces) == 1
+
+
+def test_a_corpus_at_several_speeds(utterances: list[Utterance], tmp_path: Path) -> None:
+    write_manifest(utterances, tmp_path / "speech.jsonl")
+    config = CorpusConfig(["speech.jsonl"], root=str(tmp_path), speeds=[0.9, 1.0, 1.1])
+    simulator = make_simulator(config)
+    assert len(simulator.voices.speaker_ids) == 12 and "anna@1.1" in simulator.voices.speaker_ids
+    drawn = [simulator.draw(0, index) for index in range(8)]
+    assert {s.excerpt.utterance.speed for recipe in drawn for s in recipe.sources} == {0.9, 1.0, 1.1}
+    for source in (source for recipe in drawn for source in recipe.sources):
+        assert {stretch.utterance.speed for stretch in source.enrollments} == {source.excerpt.utterance.speed}
+    with pytest.raises(InputError, match="speeds: is"):
+        make_simulator(replace(config, speeds=[0.0]))
