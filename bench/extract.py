@@ -10,8 +10,11 @@ numbers cost in quality is measured on trials, if --trials names a list (LIST.cs
 startup    seconds of processor time: python, importing, loading the model, and `wesep extract` of 1 s
 speed      RTF of `extract` on 60 s: seconds of wall time, and of processor time, for a second of recording
 memory     peak memory of `wesep extract` from file to file, and how much of it is not there for 1 s
-precision  float32, int8 (dynamic quantisation of linear and recurrent layers) and bf16 (autocast): RTF, size of the
-           weights, SI-SDR against the output of float32; with --trials, SI-SDRi on them and the largest loss
+precision  float32, int8 (dynamic quantisation of linear and recurrent layers) and bf16 (autocast, which keeps float32
+           weights): RTF, size of the weights in memory, SI-SDR against the output of float32; with --trials, SI-SDRi on
+           them and the largest loss
+blocks     with --trials: SI-SDR of recordings extracted by blocks minus that of the whole. Each is made of the list's
+           mixtures, with pauses of the target; --recordings of --blocks-s
 """
 
 from __future__ import annotations
@@ -32,7 +35,9 @@ from typing import Any
 
 import numpy as np
 
-WHAT = ("startup", "speed", "memory", "precision")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+WHAT = ("startup", "speed", "memory", "precision", "blocks")
 
 
 def mixture_of(duration_s: float, sample_rate: int, seed: int = 0) -> np.ndarray:
@@ -171,7 +176,7 @@ def precision(model: str, length_s: float, threads: int, pairs: list[Any]) -> li
                 "name": name,
                 "rtf": wall / length_s,
                 "computed": computed / length_s,
-                "bytes": len(weights.getvalue()) / (2 if name == "bf16" else 1),
+                "bytes": len(weights.getvalue()),
                 "to_float32_db": None if name == "float32" else float(si_sdr(estimate, reference)),
                 "si_sdri_db": float(improved.mean()) if pairs else None,
                 "largest_loss_db": float((reached - improved).max()) if pairs else None,
@@ -187,16 +192,6 @@ def improvement_db(extractor: Any, audio: Any) -> float:
     rate = extractor.sample_rate
     estimate = extractor.extract((audio.mixture, rate), extractor.enroll((audio.enrollment, rate))).waveform
     return float(si_sdr(estimate, audio.reference) - si_sdr(audio.mixture, audio.reference))
-
-
-def rendered(listed: Path, root: Path | None, limit: int, sample_rate: int) -> list[Any]:
-    """Clean trials of a list, `limit` of them, spread over it."""
-    from wesep_py.corpus import read_trials
-    from wesep_py.simulation.trials import render_trial
-
-    trials = read_trials(f"{listed}.csv", f"{listed}.map_mixture2enrollment", root)
-    there = [trial for trial in trials if trial.target_index is not None]
-    return [render_trial(trial, "clean", sample_rate) for trial in there[:: max(1, -(-len(there) // limit))]]
 
 
 def checkpoint_of(config: Path, folder: Path) -> str:
@@ -217,6 +212,15 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+def given_trials(arguments: argparse.Namespace, sample_rate: int) -> list[Any]:
+    """The trials asked for, rendered."""
+    from bench.joined_trials import read_pieces
+
+    if arguments.trials is None:
+        return []
+    return read_pieces(arguments.trials, arguments.root, arguments.limit, sample_rate)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     chosen = parser.add_mutually_exclusive_group(required=True)
@@ -230,7 +234,11 @@ def main() -> None:
     parser.add_argument("--trials", type=Path, metavar="LIST", help="for precision: LIST.csv and its map")
     parser.add_argument("--root", type=Path, help="where paths of the list start")
     parser.add_argument("--limit", type=int, default=50, help="trials of the list; 50")
+    parser.add_argument("--recordings", type=int, default=4, help="for blocks: how many; 4")
+    parser.add_argument("--blocks-s", type=float, default=120.0, help="for blocks: length of a recording; 120")
     arguments = parser.parse_args()
+    if arguments.what == ["blocks"] and arguments.trials is None:
+        parser.error("--what blocks needs --trials")
     import torch
 
     import wesep_py
@@ -260,7 +268,7 @@ def main() -> None:
             print(table(head, rows), flush=True)
         if "precision" in arguments.what:
             rate = wesep_py.load(model, "cpu").sample_rate
-            pairs = rendered(arguments.trials, arguments.root, arguments.limit, rate) if arguments.trials else []
+            pairs = [piece.audio for piece in given_trials(arguments, rate)]
             rows = [
                 (
                     one["name"],
@@ -276,6 +284,12 @@ def main() -> None:
             ]
             head = ("numbers", "RTF", "processor time a second", "weights (MiB)", "SI-SDR to float32 (dB)")
             print(table((*head, f"SI-SDRi of {len(pairs)} trials (dB)", "largest loss (dB)"), rows), flush=True)
+        if "blocks" in arguments.what and arguments.trials:
+            from bench.extract_blocks import blocks_row
+
+            extractor = wesep_py.load(model, "cpu")
+            pieces = given_trials(arguments, extractor.sample_rate)
+            print(table(*blocks_row(extractor, pieces, arguments.recordings, arguments.blocks_s)), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -51,3 +52,13 @@ def test_a_full_disk_is_one_line_and_nothing_is_left(tmp_path):
         with Path("/dev/full").open("w") as full:
             full.write("x" * 100_000)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_named_with_what_to_do(tmp_path, monkeypatch):
+    def refuse(**named):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("wesep_py.files.tempfile.mkstemp", refuse)
+    message = r"a.txt: cannot be written \(Read-only file system\); name another place, or make this one writable"
+    with pytest.raises(WesepError, match=message), atomic_path(tmp_path / "a.txt"):
+        pass

@@ -100,7 +100,9 @@ def save(
         write_text(partial / CARD, card or default_card(folder.name, made))
         _replace_folder(partial, folder)
     except OSError as error:
-        raise WesepError(f"{folder}: the checkpoint cannot be written ({error.strerror or error})") from error
+        raise WesepError(
+            f"{folder}: the checkpoint cannot be written ({error.strerror or error}); name another place, or make room"
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder

@@ -124,26 +124,34 @@ class TargetSpeakerExtractor(nn.Module):
         """The backbone's latency in samples; `None` where it, or a cue, looks at later frames without bound."""
         return None if any(cue.looks_ahead for cue in self.cues) else self.backbone.latency
 
+    @property
+    def given_embedding_dim(self) -> int | None:
+        """Size of the embedding that is computed elsewhere and given to `prepare`; `None` where no cue takes one."""
+        return next((cue.embedding_dim for cue in self.cues if cue.embedding_dim is not None), None)
+
     def forward(self, mixture: Tensor, enrollment: Tensor, enrollment_lengths: Tensor | None = None) -> NetworkOutput:
         """Extract.
 
         Args:
             mixture: `[batch, samples]`, from one sample up.
-            enrollment: `[batch, samples]`, zero-padded.
-            enrollment_lengths: `[batch]`, valid samples of each enrollment; all, if `None`.
+            enrollment, enrollment_lengths: as for `prepare`.
         """
         return self.extract(mixture, self.prepare(enrollment, enrollment_lengths))
 
-    def prepare(self, enrollment: Tensor, lengths: Tensor | None = None) -> Prepared:
+    def prepare(self, enrollment: Tensor, lengths: Tensor | None = None, embedding: Tensor | None = None) -> Prepared:
         """What the cues keep of an enrollment: named tensors, batch first. Computed once a voice.
 
         Args:
-            enrollment: `[batch, samples]`, zero-padded.
+            enrollment: `[batch, samples]`, zero-padded; of no samples where all cues take an embedding.
             lengths: `[batch]`, valid samples; all, if `None`.
+            embedding: `[batch, given_embedding_dim]` of the voice, where a cue takes one that is computed elsewhere.
+
+        Raises:
+            InputError: a cue takes an embedding, and there is none, or one of another size.
         """
         lengths = _all_of(enrollment) if lengths is None else lengths
         enrollment = enrollment / self._scale(enrollment, lengths)
-        seen = Recording(enrollment, lengths, self.backbone, self.encoder)
+        seen = Recording(enrollment, lengths, self.backbone, self.encoder, embedding)
         return {f"{i}.{key}": value for i, cue in enumerate(self.cues) for key, value in cue.prepare(seen).items()}
 
     def combine(self, prepared: Sequence[Prepared], weights: Sequence[float] | None = None) -> Prepared:

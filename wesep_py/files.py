@@ -67,7 +67,9 @@ def atomic_path(path: str | os.PathLike[str], overwrite: bool = True) -> Iterato
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
     except OSError as error:
-        raise WesepError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise WesepError(
+            f"{path}: cannot be written ({error.strerror or error}); name another place, or make this one writable"
+        ) from error
     os.close(handle)
     temporary = Path(name)
     try:

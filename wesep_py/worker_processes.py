@@ -19,13 +19,17 @@ def worker_processes(count: int) -> ProcessPoolExecutor:
 def _prepare_worker() -> None:
     """Leave Ctrl-C to the parent, and the cores to the other workers; end when the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """A parent that is killed cannot tell its workers; without this they would wait for jobs for ever."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -67,11 +67,11 @@ def folder(path: Path) -> None:
 
 UNREADABLE = {
     missing: "no such file",
-    empty: "empty file",
+    empty: "is an empty file; get a whole copy of it, or leave it out",
     text: "not audio",
     truncated: "cut short",
     truncated_in_its_header: "bad.wav",
-    zero_length: "no samples",
+    zero_length: "holds no samples; get a whole copy of it, or leave it out",
     not_a_number: "not finite",
     folder: "holds no recordings",
 }

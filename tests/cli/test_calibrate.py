@@ -2,17 +2,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import wesep_py
+from wesep_py import checkpoint
 
 
 @pytest.fixture
-def results(tmp_path: Path) -> Path:
-    """Results of a list whose present voices have the higher probabilities, by and large."""
+def results(tiny_model: Path, tmp_path: Path) -> Path:
+    """Results of a list whose present voices have the higher probabilities, by and large; of an older version."""
     rng = np.random.default_rng(0)
     folder = tmp_path / "results"
     folder.mkdir()
@@ -22,20 +24,80 @@ def results(tmp_path: Path) -> Path:
         for _ in range(100)
     ]
     (folder / "per_trial.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    model = {"name": "tiny", "hash": checkpoint.load(tiny_model).hash}
+    (folder / "summary.json").write_text(json.dumps({"protocol": {"model": model, "presence_threshold": 0.5}}))
     return folder
+
+
+def calibrated(wesep, results: Path, model: Path, *more: str) -> dict:
+    ran = wesep("calibrate", results, "--model", model, "--max-lost", "0.1", "--json", *more)
+    assert ran.status == 0, ran.err
+    return json.loads(ran.out)
 
 
 def test_a_checkpoint_is_calibrated(wesep, tiny_model: Path, results: Path, tmp_path: Path):
     model = shutil.copytree(tiny_model, tmp_path / "model")
     ran = wesep("calibrate", results, "--model", model, "--check", results, "--max-lost", "0.1")
     assert ran.status == 0 and "threshold" in ran.out and f"on {results}" in ran.out
-    again = json.loads(wesep("calibrate", results, "--model", model, "--max-lost", "0.1", "--json").out)
     written = wesep_py.load(model, "cpu").calibration
-    # Made of the same results: the second calibration takes the first back before it is fitted.
-    assert again["calibration"]["threshold"] == written.threshold and again["there"]["lost"] <= 0.1
-    assert written.offset != 0 and again["checked"] is None
+    assert written.scale != 1 and written.offset != 0
+
+
+def test_another_run_on_the_same_results_finds_the_same(wesep, tiny_model: Path, results: Path, tmp_path: Path):
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    runs = [calibrated(wesep, results, model) for _ in range(3)]
+    assert runs[0] == runs[1] == runs[2]
+    assert runs[0]["calibration"] == asdict(wesep_py.load(model, "cpu").calibration)
+    assert runs[0]["there"]["lost"] <= 0.1 and runs[0]["checked"] is None
+
+
+def test_results_of_the_calibrated_model_find_the_same(wesep, tiny_model: Path, results: Path, tmp_path: Path):
+    """What the model says once it is calibrated, with its calibration in the protocol, is the same evidence."""
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    first = calibrated(wesep, results, model)
+    applied = wesep_py.load(model, "cpu").calibration
+    lines = [json.loads(line) for line in (results / "per_trial.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["presence"] = applied.probability(float(np.log(line["presence"] / (1 - line["presence"]))))
+    (results / "per_trial.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    summary = json.loads((results / "summary.json").read_text())
+    summary["protocol"] |= {"presence_threshold": applied.threshold, "presence_calibration": asdict(applied)}
+    (results / "summary.json").write_text(json.dumps(summary))
+    again = calibrated(wesep, results, model)
+    assert again["calibration"] == pytest.approx(first["calibration"], rel=1e-6)
+
+
+def test_a_dry_run_says_all_and_writes_nothing(wesep, tiny_model: Path, results: Path, tmp_path: Path):
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    before = (model / "provenance.json").read_bytes()
+    found = calibrated(wesep, results, model, "--dry-run")
+    assert (model / "provenance.json").read_bytes() == before
+    assert found == calibrated(wesep, results, model)
+    assert (model / "provenance.json").read_bytes() != before
+
+
+def test_results_of_another_model_are_refused(wesep, tiny_model: Path, results: Path):
+    text = (results / "summary.json").read_text()
+    (results / "summary.json").write_text(text.replace(checkpoint.load(tiny_model).hash, "cd" * 32))
+    ran = wesep("calibrate", results, "--model", tiny_model, "--dry-run")
+    assert ran.status == 2 and "is of another model (hash cdcdcdcdcdcd, this one is" in ran.message
 
 
 def test_results_that_are_not_there_are_named(wesep, tiny_model: Path, tmp_path: Path):
     ran = wesep("calibrate", tmp_path / "none", "--model", tiny_model)
     assert ran.status == 2 and "per_trial.jsonl: no such file; make it with `wesep evaluate`" in ran.message
+
+
+def test_frames_are_calibrated_too(wesep, tiny_model: Path, results: Path, tmp_path: Path):
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    lines = [json.loads(line) for line in (results / "per_trial.jsonl").read_text().splitlines()]
+    for line in lines:
+        active = [1, 2, 6, 9] if line["outcome"] == "scored" else [0] * 4
+        line["presence_frames"] = {"lowest": -2, "active": active, "inactive": [9, 6, 2, 1]}
+    (results / "per_trial.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ran = wesep("calibrate", results, "--model", model)
+    written = wesep_py.load(model, "cpu").calibration
+    assert ran.status == 0 and f"of frames: scale {written.frame_scale:.4g}" in ran.out
+    assert written.frame_scale > 1.5 and written.frame_offset < 0
+    assert wesep("calibrate", results, "--model", model).status == 0
+    assert wesep_py.load(model, "cpu").calibration == written

@@ -72,6 +72,16 @@ def test_without_an_output_nothing_is_written(wesep, recordings: Path, tiny_mode
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("given", "wanted"), [("a", "a.voice"), ("a.wav", "a.voice"), (".", "NAME.voice")])
+def test_a_print_that_would_not_be_known_again_is_refused(
+    wesep, recordings: Path, tiny_model: Path, tmp_path, monkeypatch, given: str, wanted: str
+):
+    monkeypatch.chdir(tmp_path)
+    ran = wesep("enroll", recordings / "anna.wav", "-o", given, "--model", tiny_model, "--device", "cpu")
+    assert ran.status == 2 and f"{given}: a voice print is known by its ending; name it {wanted}" in ran.message
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_less_than_a_second_of_speech_is_refused(wesep, recordings: Path, tiny_model: Path, tmp_path: Path):
     common = ["-o", tmp_path / "a.voice", "--model", tiny_model, "--device", "cpu"]
     ran = wesep("enroll", recordings / "short.wav", *common)

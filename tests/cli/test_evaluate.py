@@ -136,7 +136,7 @@ def test_absent_targets(arguments, loaded, tmp_path, capsys):
     shown = capsys.readouterr().out
     lines = [line.strip() for line in shown.splitlines()]
     assert lines[lines.index("absent, attenuation in dB:") + 1].startswith("0.000")
-    assert lines[lines.index("false alarm rate by level:") + 1].startswith("1.000")
+    assert lines[lines.index("absent, false alarm rate by level:") + 1].startswith("1.000")
     assert lines[lines.index("retention by level:") + 1].startswith("1.000")
 
 
@@ -163,6 +163,7 @@ def test_a_recogniser_of_the_users(arguments, loaded, tmp_path, capsys, monkeypa
         (["--metrics", "wer"], "give --recogniser"),
         (["--recogniser", "nothing"], "the form is module:function"),
         (["--transcripts", "text"], "--transcripts is of use with --recogniser only"),
+        (["--labels", "nowhere.rttm"], "nowhere.rttm: no such file; give the path of an RTTM file"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_two(arguments, loaded, tmp_path, capsys, extra, message):
@@ -170,6 +171,36 @@ def test_wrong_usage_is_one_line_and_status_two(arguments, loaded, tmp_path, cap
     assert message in capsys.readouterr().err
     assert loaded == []
     assert not (tmp_path / "out").exists()
+
+
+def test_a_metric_without_its_package_is_refused_before_the_model_is_loaded(
+    arguments, loaded, tmp_path, wesep, monkeypatch
+):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "speechmos", None)
+    ran = wesep(*arguments, "--metrics", "si_sdr,dnsmos")
+    assert ran.status == 2 and "pip install 'wesep-py[mos]'" in ran.err and len(ran.err.strip().splitlines()) == 1
+    assert loaded == [] and not (tmp_path / "out").exists()
+
+
+def test_labels(arguments, loaded, tmp_path, wesep):
+    (tmp_path / "l.rttm").write_text("SPEAKER mix0 1 0 9 <NA> <NA> anna-0 <NA> <NA>\n")
+    summary = json.loads(wesep(*arguments, "--labels", tmp_path / "l.rttm", "--json").out)
+    assert summary["timing_f1"]["count"] == 1
+    assert summary["missing"]["timing_f1"] == {
+        "the labels do not name the recording": 4,
+        "the labels do not name the target in its recording": 1,
+    }
+
+
+def test_recordings_alone(arguments, loaded, tiny_speech, tmp_path, wesep):
+    (tmp_path / "trials.csv").write_text("mixture_ID,mixture_path\nmeeting,anna/anna-0.wav\n")
+    (tmp_path / "map").write_text("meeting alice anna/anna-1.wav\n")
+    (tmp_path / "l.rttm").write_text("SPEAKER meeting 1 0 9 <NA> <NA> alice <NA> <NA>\n")
+    ran = wesep(*arguments, "--labels", tmp_path / "l.rttm", "--metrics", "timing")
+    assert ran.status == 0 and "timing_f1" in ran.out
+    assert "needs references" in wesep(*arguments, "--overwrite").message
 
 
 def test_help_shows_an_example(capsys):

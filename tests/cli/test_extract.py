@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from wesep_py.cli.targets import Target, parse_targets, plan
+from wesep_py.cli.outputs import plan
+from wesep_py.cli.targets import Target, parse_targets
 from wesep_py.errors import AudioError, InputError
 
 
@@ -78,6 +79,50 @@ def test_where_results_are_written(files: Path):
 def test_two_recordings_of_one_name_are_not_written_over_each_other(files: Path):
     with pytest.raises(InputError, match=r"both .*x/1\.wav and .*y/1\.wav"):
         outputs(files, ["x", "y"], [UNNAMED], "out")
+
+
+def test_two_results_of_one_recording_need_two_names(files: Path):
+    with pytest.raises(InputError, match="two results would be written there; name another output for one"):
+        plan([files / "meeting.wav"], [UNNAMED], files / "out.wav", False, residual=files / "x" / ".." / "out.wav")
+
+
+def test_a_pattern_that_fits_one_file_is_as_one_that_fits_several(files: Path):
+    assert outputs(files, ["meet*.wav"], [UNNAMED], "new") == ["new/meeting.wav"]
+    assert (files / "new").is_dir()
+    assert outputs(files, ["meet*.wav"], [UNNAMED], "out.wav") == ["out.wav"]
+
+
+def test_an_output_needs_a_suffix_that_can_be_written(files: Path):
+    with pytest.raises(InputError, match=r"has no suffix; name one of \.flac, \.mp3, \.ogg, \.opus, \.wav"):
+        outputs(files, ["meeting.wav"], [UNNAMED], "new")
+    with pytest.raises(InputError, match=r"\.m4a is not a format to write"):
+        outputs(files, ["meeting.wav"], [UNNAMED], "new.m4a")
+
+
+def test_what_is_read_is_never_replaced(files: Path):
+    meeting, enrolled = files / "meeting.wav", Target("a", False, [files / "a.wav"])
+    (files / "linked.wav").hardlink_to(meeting)
+    for place in ("meeting.wav", "x/../meeting.wav", "linked.wav"):
+        with pytest.raises(InputError, match="is the recording itself; name another output"):
+            plan([meeting], [enrolled], files / place, True)
+        with pytest.raises(InputError, match="is the recording itself"):
+            plan([meeting], [enrolled], files / "out.wav", True, residual=files / place)
+    with pytest.raises(InputError, match=r"a\.wav: is an enrollment itself; name another output"):
+        plan([meeting], [enrolled], files / "a.wav", True)
+    stretch = Target("a", False, [files / "a.wav@0:01-0:02"])
+    with pytest.raises(InputError, match="is an enrollment itself"):
+        plan([meeting], [stretch], files / "out.wav", True, residual=files / "a.wav")
+    with pytest.raises(InputError, match="is the recording itself"):  # and not: pass --overwrite
+        plan([meeting], [enrolled], meeting, False)
+
+
+def test_the_results_of_an_earlier_run_are_no_recordings(files: Path, caplog):
+    (files / "x" / "1_voice.wav").touch()
+    jobs = plan([files / "x"], [UNNAMED], None, False, skip_existing=True)
+    assert [job.mixture.name for job in jobs] == ["1.wav", "2.flac"]
+    assert "1_voice.wav: of the recordings 1 are where the results of others go" in caplog.text
+    with pytest.raises(InputError, match="is the recording itself"):
+        plan([files / "x"], [UNNAMED], None, True)
 
 
 def test_a_folder_is_needed_for_several(files: Path):

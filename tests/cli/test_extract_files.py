@@ -17,9 +17,12 @@ import soundfile
 import torch
 
 from wesep_py import checkpoint
+from wesep_py.cli.extract_tasks import Task, Worker, run_all, told
 from wesep_py.extractor import build_network
 from wesep_py.inference import Calibration
 from wesep_py.inference.presence import save_calibration
+from wesep_py.inference.recording.file_to_file import Outcome
+from wesep_py.inference.recording.long import Wanted
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +121,7 @@ def test_patterns_and_processes(wesep, tiny_model, tiny_speech, tmp_path):
     (tmp_path / "in" / "bert-1.wav").write_bytes(b"text")
     pattern = f"{tmp_path}/i?/*.wav"
     ran = wesep("extract", pattern, *common, "-o", tmp_path / "out", "--jobs", "2", "--threads", "1")
-    assert ran.status == 1 and "1 of 3 extractions failed" in ran.err
+    assert ran.status == 1 and "1 of 3 extractions failed (named above); the others are written" in ran.err
     assert [Path(line).name for line in ran.out.split()] == ["bert-0.wav", "bert-2.wav"]
     assert any(line.startswith("failed: ") and "bert-1.wav" in line for line in ran.err.splitlines())
     wesep("extract", tmp_path / "in" / "bert-2.wav", *common, "-o", tmp_path / "alone.wav")
@@ -126,14 +129,82 @@ def test_patterns_and_processes(wesep, tiny_model, tiny_speech, tmp_path):
     assert "no recording is called like this" in wesep("extract", f"{tmp_path}/*.flac", *common).message
 
 
+class FragileWorker(Worker):
+    """A `Worker` without a model: one recording kills every process that takes it up."""
+
+    def __call__(self, task: Task) -> list[Outcome]:
+        if task.mixture.stem == "bert-1":
+            os._exit(9)
+        return [Outcome(one.name, one.output, None, 16000, 1.0, None, None, False, False) for one in task.wanted]
+
+
+def test_a_process_that_is_killed_costs_its_recording(tmp_path):
+    tasks = [Task(tmp_path / f"bert-{i}.wav", [Wanted("anna", None, tmp_path / f"{i}.wav")]) for i in range(4)]
+    done, failed = run_all(None, tasks, 2, FragileWorker(None, "cpu", 1))
+    assert [task.mixture.stem for task, _ in done] == ["bert-0", "bert-2", "bert-3"]
+    ((task, error),) = failed
+    assert task.mixture.stem == "bert-1" and str(error) == "the process that extracted it ended unexpectedly"
+
+
+@pytest.mark.parametrize("error", [ValueError("out of step"), MemoryError(), KeyError("x")])
+def test_a_failure_of_any_kind_costs_its_recording(wesep, says, tiny_speech, tmp_path, monkeypatch, error):
+    from wesep_py.inference import Extractor
+
+    extract = Extractor.extract
+    (tmp_path / "in").mkdir()
+    for index in range(2):
+        shutil.copy(tiny_speech / "bert" / f"bert-{index}.wav", tmp_path / "in")
+
+    def failing(self, mixture, voice, blocks=None):
+        if mixture.name.endswith("bert-0.wav"):
+            raise error
+        return extract(self, mixture, voice, blocks)
+
+    monkeypatch.setattr(Extractor, "extract", failing)
+    arguments = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", says(False), "--device", "cpu"]
+    ran = wesep("extract", tmp_path / "in", *arguments, "-o", tmp_path / "out", "--json")
+    assert ran.status == 1 and "1 of 2 extractions failed (named above); the others are written" in ran.err
+    assert "anna-1 is not in" in ran.err and "silence was written" in ran.err
+    written, missing = json.loads(ran.out)
+    assert Path(written["output"]).name == "bert-1.wav"
+    assert missing == {"mixture": str(tmp_path / "in" / "bert-0.wav"), "error": told(error)}
+    assert type(error).__name__ in missing["error"]
+
+
+def test_where_nothing_is_written_nothing_is_said_of_it(wesep, tiny_model, tiny_speech, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "in" / f"{name}.wav").write_bytes(b"text")
+    common = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", tiny_model, "--device", "cpu"]
+    ran = wesep("extract", tmp_path / "in", *common, "-o", tmp_path / "out", "--json")
+    assert ran.status == 1 and ran.err.splitlines()[-1].endswith("2 of 2 extractions failed (named above)")
+    assert [Path(one["mixture"]).name for one in json.loads(ran.out)] == ["a.wav", "b.wav"]
+    ran = wesep("extract", tmp_path / "in" / "a.wav", *common, "-o", tmp_path / "o.wav", "--json")
+    (only,) = json.loads(ran.out)
+    assert ran.status == 2 and "not audio" in only["error"] and "not audio" in ran.message
+
+
+def test_a_recording_is_not_replaced_by_its_voice(wesep, tiny_model, tiny_speech, tmp_path):
+    mixture, enrollment = (shutil.copy(tiny_speech / one, tmp_path) for one in ("bert/bert-0.wav", "anna/anna-0.wav"))
+    before = Path(mixture).read_bytes(), Path(enrollment).read_bytes()
+    common = ["extract", mixture, "--enroll", enrollment, "--model", tiny_model, "--overwrite"]
+    assert "is the recording itself; name another output" in wesep(*common, "-o", mixture).message
+    ran = wesep(*common, "-o", tmp_path / "o.wav", "--residual", enrollment)
+    assert ran.status == 2 and "is an enrollment itself" in ran.message
+    assert (Path(mixture).read_bytes(), Path(enrollment).read_bytes()) == before
+
+
 def test_a_csv_of_jobs(wesep, tiny_model, tiny_speech, tmp_path):
     for name in ("anna/anna-0.wav", "anna/anna-1.wav", "bert/bert-0.wav", "carl/carl-0.wav"):
         shutil.copy(tiny_speech / name, tmp_path)
     lines = ["carl-0.wav,anna-0.wav; anna-1.wav,anna,", "bert-0.wav,missing.wav,,", "carl-0.wav,bert-0.wav,,b.flac"]
+    lines.append("bert-0.wav,anna-0.wav,an/na,")
     (tmp_path / "jobs.csv").write_text("\n".join(["mixture,enroll,name,output", *lines]) + "\n")
     common = ["--model", tiny_model, "--device", "cpu"]
     ran = wesep("extract", "--batch", tmp_path / "jobs.csv", *common)
-    assert ran.status == 1 and "1 of 3 extractions failed" in ran.err and "missing.wav: no such file" in ran.err
+    assert ran.status == 1 and "2 of 4 extractions failed" in ran.err
+    assert "jobs.csv: line 3: " in ran.err and "missing.wav: no such file" in ran.err
+    assert "jobs.csv: line 5: the name 'an/na' becomes part of a file's; give one without a slash" in ran.err
     assert [Path(line).name for line in ran.out.split()] == ["carl-0_anna.wav", "b.flac"]
     assert "leave out MIXTURE" in wesep("extract", tmp_path, "--batch", tmp_path / "jobs.csv", *common).message
     for text, message in {
@@ -141,11 +212,13 @@ def test_a_csv_of_jobs(wesep, tiny_model, tiny_speech, tmp_path):
         "mixture\na\n": "no column 'enroll'",
         "mixture,enroll\n": "holds no lines",
         "mixture,enroll\na.wav,\n": "line 2 names no enroll",
-        "mixture,enroll,output\nm.wav,anna-0.wav,o.wav\nn.wav,anna-0.wav,o.wav\n": "would be written there",
+        "mixture,enroll,output\nm.wav,anna-0.wav,o.wav\nn.wav,anna-0.wav,o.wav\n": "name another output for one, or",
+        "mixture,enroll,output\nm.wav,anna-0.wav,o.wav\nm.wav,bert-0.wav,./o.wav\n": "two results would be written",
     }.items():
         (tmp_path / "bad.csv").write_text(text)
         ran = wesep("extract", "--batch", tmp_path / "bad.csv", *common)
         assert ran.status == 2 and any(part in ran.message for part in message.split("|")), ran.err
+    assert "is a folder; give a CSV" in wesep("extract", "--batch", tmp_path, *common).message
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")

@@ -79,6 +79,31 @@ def test_wrong_usage_is_one_line(folders, tmp_path, capsys, change, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_silent_reference_without_a_mixture(folders, capsys):
+    soundfile.write(folders["ref"] / "1.wav", np.zeros(16000), 16000)
+    assert score(folders) == 0
+    shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert "1 of 2 trials scored" in shown[0]
+    assert shown[shown.index("silent reference, attenuation in dB:") + 1] == "not known: no mixtures were given"
+    assert score(folders, "--mixture", str(folders["mix"]), "--overwrite") == 0
+    shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert shown[shown.index("silent reference, false alarm rate by level:") + 1].startswith("1.000")
+    assert shown[shown.index("retention by level:") + 1].startswith("1.000")
+
+
+def test_estimates_without_references(folders, tmp_path, capsys):
+    labels = tmp_path / "labels.rttm"
+    labels.write_text("".join(f"SPEAKER {n} 1 0 1 <NA> <NA> anna <NA> <NA>\n" for n in range(2)))
+    given = ["score", "--estimate", folders["est"], "--mixture", folders["mix"], "-o", tmp_path / "out"]
+    asked = [str(word) for word in (*given, "--labels", labels, "--metrics", "timing", "--json")]
+    assert run_command(asked[0], asked[1:]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["timing_f1"]["count"] == 2 and summary["protocol"]["labels"]["file"] == "labels.rttm"
+    assert run_command("score", [*map(str, given[1:-1]), str(tmp_path / "refused")]) == 2
+    assert "metric 'si_sdr' needs references, and there are none" in capsys.readouterr().err
+    assert not (tmp_path / "refused").exists()
+
+
 def test_help_shows_an_example(capsys):
     assert run_command("score", ["--help"]) == 0
     assert "wesep score --reference" in capsys.readouterr().out

@@ -46,6 +46,9 @@ def test_the_result_as_json_and_again_when_finished(wesep, config: Path):
         "experiment": str(config.parent / "exp"), "step": 2, "skipped": 0, "best": None, "measure": "",
         "was_finished": False,
     }  # fmt: skip
+    tried = wesep("train", config, "--dry-run")
+    assert "is finished, after 2 steps; for more, raise train.steps" in tried.out and "would" not in tried.out
+    assert "would go on at step 2" in wesep("train", config, "--dry-run", "train.steps=3").out
     again = wesep("train", config, "--json")
     assert json.loads(again.out) == {**first, "was_finished": True}
     assert "is finished" in again.err
@@ -63,6 +66,7 @@ def test_the_model_can_be_used(wesep, config: Path, tiny_speech: Path, tmp_path:
     ("arguments", "part"),
     [
         (["no_such.yaml"], "no_such.yaml: no such file"),
+        (["{config.parent}"], "is a folder; give the path of a YAML configuration"),
         (["{config}", "optim.lr"], "give it as key=value"),
         (["{config}", "optim.lr=0"], "lr is 0.0; it must be above 0"),
         (["{config}", "data.train=[gone.jsonl]"], "gone.jsonl"),

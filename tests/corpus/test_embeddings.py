@@ -1,4 +1,4 @@
-"""Precomputed embeddings: folders of .npy, Kaldi's vectors in binary and text; a voice's is the mean of directions."""
+"""Precomputed embeddings: folders of .npy, Kaldi's vectors in binary and text; a voice's is the mean of its own."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from wesep_py.corpus import Utterance
 from wesep_py.corpus.embeddings import Embeddings
+from wesep_py.corpus.mixtures import TrialSource
+from wesep_py.corpus.trials import Trial
+from wesep_py.cues.fusion import mean_embedding
 from wesep_py.errors import InputError
 
 
@@ -58,14 +62,46 @@ def test_kaldi_text(tmp_path: Path) -> None:
     assert embeddings.read("a-1").tolist() == [3.0, 4.0] and embeddings.read("a-2").tolist() == [0.0, 2.0]
 
 
-def test_a_voice_is_the_mean_direction_of_its_utterances(tmp_path: Path) -> None:
+def test_a_voice_is_the_mean_direction_of_its_utterances_at_their_mean_length(tmp_path: Path) -> None:
     _kaldi(VECTORS, tmp_path / "x.ark")
     embeddings = Embeddings(tmp_path / "x.ark")
     both = embeddings.of([_utterance("a-1", "a"), _utterance("a-2", "a")])
     mean = (np.array([0.6, 0.8]) + np.array([0.0, 1.0])) / 2
-    np.testing.assert_allclose(both, mean / np.linalg.norm(mean), rtol=1e-6)
+    np.testing.assert_allclose(both, mean * (5.0 + 2.0) / 2, rtol=1e-6)
+    combined = mean_embedding([torch.from_numpy(np.float32(VECTORS[name]))[None] for name in ("a-1", "a-2")])
+    np.testing.assert_allclose(both, combined[0], rtol=1e-6)
     by_speaker = embeddings.of([_utterance("b-7", "b"), _utterance("b-9", "b")])
-    np.testing.assert_allclose(by_speaker, VECTORS["b"] / np.linalg.norm(VECTORS["b"]), rtol=1e-6)
+    np.testing.assert_array_equal(by_speaker, VECTORS["b"])
+
+
+def _trial(enrollment: str, speaker: str | None = None) -> Trial:
+    sources = () if speaker is None else (TrialSource("x-1", Path("x-1.wav"), speaker_id=speaker),)
+    return Trial("mix", sources, None, 0 if sources else None, "x-1", Path(enrollment))
+
+
+def test_a_trial_is_looked_up_by_the_end_of_its_enrollments_path(tmp_path: Path) -> None:
+    names = ["s1/mix", "s2/mix", "mix2-s1", "alice", "1.5-x"]
+    for number, name in enumerate(names, start=1):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        np.save(tmp_path / f"{name}.npy", np.full(2, number))
+    embeddings = Embeddings(tmp_path)
+    found = {"data/s1/mix.wav": 1, "/data/s2/mix.flac": 2, "s1/mix2.wav": 3, "a/b/1.5-x.wav": 5, "alice.opus": 4}
+    for path, number in found.items():
+        assert embeddings.of_trial(_trial(path)).tolist() == [number, number]
+    assert embeddings.of_trial(_trial("s3/mix.wav", "alice")).tolist() == [4, 4]
+    assert "mix" not in embeddings  # of which of the two it would be, the name does not say
+    with pytest.raises(InputError, match=r"has no embedding of s3/mix\.wav; it would be called 'mix'"):
+        embeddings.of_trial(_trial("s3/mix.wav", "bob"))
+
+
+def test_a_corpus_is_covered_by_utterance_or_by_speaker(tmp_path: Path) -> None:
+    _kaldi(VECTORS, tmp_path / "x.ark")
+    embeddings = Embeddings(tmp_path / "x.ark", dim=2)
+    embeddings.require([_utterance("a-1", "a"), _utterance("b-7", "b")])
+    with pytest.raises(InputError, match="no embedding of 2 of 3 utterances, such as 'a-3', nor of its speaker 'a'"):
+        embeddings.require([_utterance("a-1", "a"), _utterance("a-3", "a"), _utterance("c-1", "c")])
+    with pytest.raises(InputError, match="'a-1' has 2 numbers; the model takes 3"):
+        Embeddings(tmp_path / "x.ark", dim=3).read("a-1")
 
 
 def test_what_is_wrong_is_named(tmp_path: Path) -> None:
@@ -92,7 +128,7 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
         embeddings.read("text")
     with pytest.raises(InputError, match="has no embedding 'c'"):
         embeddings.of([_utterance("c-1", "c")])
-    with pytest.raises(InputError, match="'zero': is zero"):
+    with pytest.raises(InputError, match="'zero' is zero"):
         embeddings.of([_utterance("zero-1", "zero")])
     with pytest.raises(InputError, match="of no utterance"):
         embeddings.of([])

@@ -117,12 +117,32 @@ def test_the_ids_of_sources_are_told_by_the_mixtures_id(mixture_id: str, names: 
         ("mixture_ID,source_1_path\nm,\n", "m.csv:2: source_1_path is missing"),
         ("mixture_ID,source_1_path\nm,a.wav\nm,b.wav\n", "m.csv:3: mixture_ID 'm' stands at .*m.csv:2 already"),
         ("mixture_ID,source_1_path,source_1_gain\nm,a.wav,loud\n", "m.csv:2: source_1_gain is 'loud'"),
+        (
+            "mixture_ID,source_1_path,source_1_gain,source_2_path\nm,a.wav,0.5,b.wav\n",
+            "m.csv:2: has no source_2_gain, but other sources have a gain",
+        ),
+        (
+            "mixture_ID,source_1_path,source_1_gain,source_2_path,source_2_gain\nm,a.wav,,b.wav,2\n",
+            "m.csv:2: has no source_1_gain, but",
+        ),
         ("mixture_ID,source_1_path,noise_path,noise_offset_s\nm,a.wav,n.wav,-1\n", "noise_offset_s is -1.0"),
     ],
 )
 def test_a_malformed_list_is_named(tmp_path: Path, content: str, message: str):
     with pytest.raises(InputError, match=message):
         read_mixtures(write(tmp_path / "m.csv", content))
+
+
+def test_recordings_alone_where_they_are_allowed(tmp_path: Path):
+    path = write(tmp_path / "m.csv", "mixture_ID,mixture_path\nm,a.wav\n")
+    with pytest.raises(InputError, match="no column 'source_1_path'"):
+        read_mixtures(path)
+    mixture = read_mixtures(path, recordings=True)["m"]
+    assert mixture.sources == ()
+    assert mixture.rendered == {"clean": tmp_path / "a.wav", "noisy": tmp_path / "a.wav"}
+    write(path, "mixture_ID,mixture_path\nm,\n")
+    with pytest.raises(InputError, match=r"m\.csv:2: source_1_path is missing, and mixture_path"):
+        read_mixtures(path, recordings=True)
 
 
 def test_a_missing_list_is_named(tmp_path: Path):

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 
 import pytest
 
 from wesep_py.corpus.processes import map_processes, stopped
-from wesep_py.errors import AudioError
+from wesep_py.errors import AudioError, WesepError
 
 PATIENCE_S = 20
 
@@ -34,3 +36,33 @@ def test_an_error_ends_the_other_processes_soon():
     with pytest.raises(AudioError, match="the first is bad"):
         list(map_processes(work, [1, 0, 2], 2))
     assert time.monotonic() - began < PATIENCE_S / 2
+
+
+def fragile(item: int) -> int:
+    if item == 2:
+        os._exit(9)
+    return square(item)
+
+
+def dies_once(item: tuple[Path, int]) -> int:
+    marker, value = item
+    if value == 1 and not marker.exists():
+        marker.touch()
+        os._exit(9)
+    return value
+
+
+def test_a_process_that_ends_unexpectedly_costs_one_item():
+    got = sorted(map_processes(fragile, [0, 1, 2, 3, 4], 2, lost=lambda item: -item))
+    assert got == [(0, 0), (1, 1), (2, -2), (3, 9), (4, 16)]
+
+
+def test_what_was_begun_is_tried_again(tmp_path: Path):
+    items = [(tmp_path / "died", value) for value in range(4)]
+    assert sorted(map_processes(dies_once, items, 2, lost=lambda item: -1)) == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    assert (tmp_path / "died").exists()
+
+
+def test_work_that_cannot_be_done_twice_ends_with_one_line():
+    with pytest.raises(WesepError, match=r"ended unexpectedly.*give fewer jobs"):
+        list(map_processes(fragile, [2, 1], 2))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from wesep_py.corpus.table import Row, read_csv, read_jsonl
+from wesep_py.corpus.table import Row, open_lines, read_csv, read_jsonl
 from wesep_py.errors import InputError
 
 
@@ -34,3 +34,8 @@ def test_a_value_that_is_no_finite_number_is_named(value: str):
 def test_a_missing_field_is_named_with_the_nearest():
     with pytest.raises(InputError, match=r"t:1: duration_s is missing; did you mean 'duration'\?"):
         Row("t:1", {"duration": "1"}).number("duration_s")
+
+
+def test_a_folder_in_the_place_of_a_list_is_named(tmp_path: Path):
+    with pytest.raises(InputError, match="is a folder; give the path of a map_mixture2enrollment"):
+        open_lines(tmp_path, "a map_mixture2enrollment")

@@ -31,6 +31,26 @@ def test_embeddings_computed_elsewhere():
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-4)
     with pytest.raises(InputError, match="no speaker encoder; compute embeddings of 5 numbers elsewhere"):
         network(mixture, torch.randn(2, 4000))
+    for recording in (torch.randn(2, 4000), torch.zeros(2, 0)):
+        prepared = network.prepare(recording, embedding=embedding)
+        assert torch.equal(network.extract(mixture, prepared).waveforms[0], out)
+    with pytest.raises(InputError, match="has 6 numbers, and this model takes 5"):
+        network.prepare(torch.zeros(2, 0), embedding=torch.randn(2, 6))
+
+
+def test_a_cue_beside_it_hears_the_recording():
+    network = build({"embedding_dim": 5})
+    both = build_network(
+        {"backbone": BACKBONE, "cues": [{"name": "tf_map"}, {"name": "embedding", "embedding_dim": 5}]}
+    )
+    assert (network.given_embedding_dim, both.given_embedding_dim, build({}, speaker=SPEAKER).given_embedding_dim) == (
+        5, 5, None,
+    )  # fmt: skip
+    recording, embedding = torch.randn(2, 4000), torch.randn(2, 5)
+    alone = build_network({"backbone": BACKBONE, "cues": [{"name": "tf_map"}]}).prepare(recording)
+    prepared = both.prepare(recording, embedding=embedding)
+    assert torch.equal(prepared.pop("1.embedding"), embedding)
+    assert prepared.keys() == alone.keys() and all(torch.equal(prepared[key], alone[key]) for key in alone)
 
 
 def test_an_encoder_and_embeddings_from_elsewhere_exclude_each_other():

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
+from tests.conftest import VOICES, make_voice
 from tests.evaluation.conftest import Oracle
+from wesep_py.corpus.trials import Trial
 from wesep_py.evaluation import evaluate
 from wesep_py.extractor import build_network
 from wesep_py.inference import Extractor, Result
@@ -63,19 +70,69 @@ def test_batches_of_one_length_give_the_same_numbers(trials, embedding_model, tm
     assert ids[0] == ids[1]
 
 
-def test_voices_of_different_lengths_are_extracted_one_by_one(trials):
-    """A frame-level cue keeps as many frames as the enrollment has: such voices do not stack."""
+def with_enrollments(trials: list[Trial], folder: Path, durations_s: Sequence[float]) -> list[Trial]:
+    """The trials, with recordings of these lengths to enroll from."""
+    changed = []
+    for number, (trial, duration_s) in enumerate(zip(trials, durations_s, strict=True)):
+        path = folder / f"enrollment{number}.wav"
+        soundfile.write(path, make_voice(*VOICES["anna"], duration_s, number), 16000)
+        changed.append(replace(trial, enrollment=path))
+    return changed
+
+
+def test_voices_of_frames_go_together_by_their_shapes(trials, tmp_path, caplog):
+    """A frame-level cue keeps as many frames as the enrollment has: those of one length stack."""
+    trials = [one for one in trials if one.mixture_id == "mix0"] * 2 + [trials[2]]
+    trials = with_enrollments(trials, tmp_path, (1.0, 1.2, 1.2, 1.0, 1.0))
     extractor = BatchExtractor(network([{"name": "tf_map"}]), "cpu", "tiny")
     extractor.sizes = []
-    trials = [trial for trial in trials if trial.mixture_id == "mix0"]
-    object.__setattr__(trials[1], "enrollment", trials[1].sources[0].path)
-    assert evaluate(extractor, trials, batch_size=4)["counts"]["scored"] == 2
-    assert extractor.sizes == [2]
+    batched = evaluate(extractor, trials, batch_size=2)
+    assert extractor.sizes == [2, 2] and caplog.messages == []
+    one = evaluate(Extractor(extractor._network, "cpu", "tiny"), trials)
+    assert batched["counts"]["scored"] == 5
+    assert batched["si_sdr"]["mean"] == pytest.approx(one["si_sdr"]["mean"], abs=1e-3)
 
 
 def test_a_failure_in_a_batch_costs_its_trial_only(odd_trials, embedding_model):
     counts = evaluate(embedding_model, odd_trials, batch_size=3)["counts"]
     assert [counts[key] for key in ("scored", "silent_reference", "absent", "failed")] == [1, 1, 1, 1]
+
+
+def test_an_enrollment_that_fails_costs_its_trial_only(trials, tmp_path, embedding_model):
+    trials = with_enrollments([trials[0]] * 4, tmp_path, (1.0, 1.0, 0.02, 1.0))
+    summary = evaluate(embedding_model, trials, batch_size=3)
+    assert embedding_model.sizes == [3]
+    assert [summary["counts"][key] for key in ("scored", "failed")] == [3, 1]
+    assert "0.1 s" in summary["failed"][0]["error"]
+
+
+def test_a_batch_that_fails_is_extracted_one_by_one_from_voices_enrolled_once(trials, embedding_model, caplog):
+    enrolled, enroll = [], embedding_model.enroll
+
+    def counted(*sources):
+        enrolled.append(sources)
+        return enroll(*sources)
+
+    def out_of_memory(recordings, voices):
+        raise RuntimeError("out of memory")
+
+    embedding_model.enroll, embedding_model.extract_batch = counted, out_of_memory
+    summary = evaluate(embedding_model, trials, batch_size=2)
+    assert summary["counts"]["scored"] == len(enrolled) == 6
+    assert sum("a batch of 2 failed (out of memory)" in text for text in caplog.messages) == 3
+
+
+def test_the_time_of_enrolling_counts(trials, tmp_path, embedding_model):
+    enroll = embedding_model.enroll
+
+    def slow(*sources):
+        time.sleep(0.05)
+        return enroll(*sources)
+
+    embedding_model.enroll = slow
+    evaluate(embedding_model, trials[:2], tmp_path / "out", batch_size=2)
+    lines = (tmp_path / "out" / "per_trial.jsonl").read_text().splitlines()
+    assert all(json.loads(line)["extraction_s"] >= 0.05 for line in lines)
 
 
 def test_a_model_without_batches_is_asked_one_by_one(trials):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -121,14 +122,43 @@ def test_a_checkpoint_takes_its_calibration_and_keeps_its_hash(tiny_model: Path,
         wesep_py.load(model, "cpu")
 
 
+def say_how(folder: Path, **protocol) -> None:
+    """The part of a summary that says what the results are of."""
+    whole = {"model": {"name": "m", "hash": "ab" * 32}, **protocol}
+    (folder / "summary.json").write_text(json.dumps({"protocol": whole}))
+
+
 def test_scores_from_results(tmp_path: Path):
     lines = [{"outcome": "scored", "presence": 0.9}, {"outcome": "absent", "presence": 0.2}, {"outcome": "failed"}]
     (tmp_path / "per_trial.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    scores, labels = scores_of([tmp_path], Calibration(scale=2.0, offset=1.0))
+    say_how(tmp_path, presence_threshold=0.7, presence_calibration=asdict(Calibration(2.0, 1.0, 0.7)))
+    scores, labels = scores_of([tmp_path], "ab" * 32)
     np.testing.assert_allclose(scores, [(np.log(9) - 1) / 2, (np.log(0.25) - 1) / 2])
     assert labels.tolist() == [True, False]
     (tmp_path / "per_trial.jsonl").write_text(json.dumps({"outcome": "scored", "presence": None}))
     with pytest.raises(InputError, match="presence head"):
+        scores_of([tmp_path])
+
+
+@pytest.mark.parametrize("protocol", [{}, {"presence_threshold": 0.5}])
+def test_results_that_say_nothing_of_a_calibration_are_of_a_model_without(tmp_path: Path, protocol):
+    (tmp_path / "per_trial.jsonl").write_text(json.dumps({"outcome": "scored", "presence": 0.9}))
+    say_how(tmp_path, **protocol)
+    np.testing.assert_allclose(scores_of([tmp_path], "ab" * 32)[0], [np.log(9)])
+
+
+def test_results_that_cannot_be_taken_back_are_refused(tmp_path: Path):
+    (tmp_path / "per_trial.jsonl").write_text(json.dumps({"outcome": "scored", "presence": 0.9}))
+    with pytest.raises(InputError, match=r"summary\.json: no such file"):
+        scores_of([tmp_path])
+    say_how(tmp_path, presence_threshold=0.95)
+    with pytest.raises(InputError, match="does not say how the model was calibrated"):
+        scores_of([tmp_path])
+    say_how(tmp_path)
+    with pytest.raises(InputError, match=r"is of another model .hash abababababab, this one is cdcdcdcdcdcd"):
+        scores_of([tmp_path], "cd" * 32)
+    say_how(tmp_path, presence_calibration={"scale": -1.0})
+    with pytest.raises(InputError, match=r"is damaged .*above 0 is allowed"):
         scores_of([tmp_path])
 
 

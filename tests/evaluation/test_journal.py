@@ -59,7 +59,7 @@ def test_overwriting_takes_stale_audio_away_and_leaves_other_files(tmp_path):
     (tmp_path / "out" / "audio").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
     Journal(tmp_path / "out", PROTOCOL, overwrite=True).close()
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"run.json", "per_trial.jsonl", "notes.txt"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {".lock", "run.json", "per_trial.jsonl", "notes.txt"}
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):

@@ -108,6 +108,8 @@ def test_a_recogniser_by_name(tmp_path, monkeypatch):
 def test_transcripts_are_read_as_kaldi_writes_them(tmp_path):
     (tmp_path / "text").write_text("84-1 HE SAID\n\n84-2\n")
     assert read_transcripts(tmp_path / "text") == {"84-1": "HE SAID", "84-2": ""}
+    (tmp_path / "text").write_bytes("\ufeff84-1\tHE SAID\r\n84-2   NO\n".encode())
+    assert read_transcripts(tmp_path / "text") == {"84-1": "HE SAID", "84-2": "NO"}
     (tmp_path / "empty").write_text("\n")
     with pytest.raises(InputError, match="names no utterance"):
         read_transcripts(tmp_path / "empty")

@@ -11,6 +11,7 @@ from wesep_py.evaluation.measures import (
     MEASURE_DEFINITIONS,
     MEASURES,
     check_measures,
+    check_possible,
     measure,
     parse_measures,
 )
@@ -55,6 +56,31 @@ def test_timing_of_a_silent_estimate_is_zero_and_of_a_silent_reference_missing()
     assert scores.missing == dict.fromkeys(MEASURES["timing"], "the reference is silent")
 
 
+def test_timing_against_labels():
+    """Where labels say when the target speaks, the reference has no say, and none is needed."""
+    estimate = np.concatenate([VOICE, np.zeros(16000, np.float32)])
+    says = np.repeat([True, False], [100, 50])
+    alone = measure(estimate, None, 16000, ("timing", "si_sdr"), None, None, says)
+    assert alone.values["timing_f1"] > 0.9  # the voice has pauses of its own
+    assert set(alone.missing.values()) == {"there is no reference"}
+    assert measure(estimate, OTHER, 16000, ("timing",), None, None, says).values == alone.values
+    half = measure(estimate, estimate, 16000, ("timing",), None, None, np.repeat([True, False], [50, 100])).values
+    assert half["timing_precision"] == pytest.approx(0.5, abs=0.08) and half["timing_recall"] == 1.0
+    never = measure(estimate, None, 16000, ("timing",), None, None, np.zeros(150, bool)).missing
+    assert set(never.values()) == {"the labels say that the target does not speak"}
+    unknown = measure(estimate, None, 16000, ("timing",), None, None).missing
+    assert set(unknown.values()) == {"there is neither a reference nor a label"}
+
+
+def test_what_no_trial_can_have_is_refused():
+    check_possible(("si_sdr", "timing"), referenced=True, labelled=False)
+    check_possible(("timing", "similarity"), referenced=False, labelled=True)
+    with pytest.raises(InputError, match="metric 'si_sdr' needs references, and there are none; choose of timing"):
+        check_possible(("timing", "si_sdr"), referenced=False, labelled=True)
+    with pytest.raises(InputError, match="metric 'timing' needs references or labels; give --labels"):
+        check_possible(("timing",), referenced=False, labelled=False)
+
+
 def test_listeners_metrics_are_left_to_them():
     scores = measure(VOICE, VOICE, 16000, ("similarity", "wer", "si_sdr"), None, None)
     assert set(scores.values) == {"si_sdr"}
@@ -67,8 +93,10 @@ def test_without_the_package_dnsmos_is_missing_with_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "speechmos", None)
     scores = measure(VOICE, VOICE, 16000, ("dnsmos", "pdnsmos", "si_sdr"), None, None)
     assert set(scores.missing) >= {*MEASURES["dnsmos"], *MEASURES["pdnsmos"]}
-    assert "pip install speechmos" in scores.missing["dnsmos_ovrl"]
+    assert "pip install 'wesep-py[mos]'" in scores.missing["dnsmos_ovrl"]
     assert "si_sdr" in scores.values
+    with pytest.raises(InputError, match="metric 'pdnsmos': speechmos cannot be imported"):
+        check_possible(("si_sdr", "pdnsmos"), referenced=True, labelled=False)
 
 
 def test_personalised_opinions_have_names_of_their_own(monkeypatch):

@@ -3,6 +3,8 @@ from __future__ import annotations
 import base64
 import io
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
@@ -103,11 +105,53 @@ def test_odd_trials_and_names_are_shown_as_text(odd_trials, tmp_path):
     class Named(Oracle):
         name = "<script>alert(1)</script>"
 
-    evaluate(Named(odd_trials, name=Named.name), odd_trials, tmp_path / "out", metrics=("si_sdr", "dnsmos"), jobs=0)
+    evaluate(Named(odd_trials, name=Named.name), odd_trials, tmp_path / "out", metrics=("si_sdr", "timing"), jobs=0)
     page = build_report(read_results(tmp_path / "out"))
     assert "script" not in Page(page).tags
     assert "Nothing to extract" in page and "Failed trials" in page and "text.wav" in page
-    assert "false alarms, by level" in page
+    assert "absent target: false alarms, by level" in page
+    assert "silent reference: false alarms, by level" in page
+
+
+def test_the_headline_is_the_models_name_and_the_protocol_has_its_path(trials, tmp_path):
+    evaluate(Oracle(trials, name="/srv/exp/long/path/mine"), trials, tmp_path / "out")
+    page = build_report(read_results(tmp_path / "out"))
+    assert "<h1>mine</h1>" in page and "<title>mine: " in page
+    assert page.count("/srv/exp/long/path/mine") == 1
+
+
+# A window of chromium may have a least width (500 px); a frame in it has any, and its page knows no other.
+PROBE = """<script>addEventListener("load", () => {
+  const whole = document.documentElement, first = document.querySelector(".scroll");
+  parent.postMessage([innerWidth, whole.scrollWidth, first.scrollWidth - first.clientWidth].join(" "), "*");
+});</script>"""
+PHONE = """<!doctype html><body><script>addEventListener("message", (said) => {
+  const out = document.createElement("output");
+  out.textContent = said.data;
+  document.body.append(out);
+});</script><iframe src="copy.html" style="width: 390px; height: 2000px; border: 0"></iframe></body>"""
+
+
+def test_a_phone_shows_the_page_and_its_first_table_whole(trials, tmp_path):
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("needs chromium")
+    metrics = ("si_sdr", "sdr", "stoi", "timing")
+    evaluate(Oracle(trials, name="/srv/exp/a_long_name_of_a_model" * 3), trials[:2], tmp_path / "out", metrics=metrics)
+    page = build_report(read_results(tmp_path / "out"), 1)
+    (tmp_path / "copy.html").write_text(page.replace("</body>", PROBE + "</body>"))
+    (tmp_path / "phone.html").write_text(PHONE)
+    command = [
+        chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=390,2000",
+        f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom",
+        (tmp_path / "phone.html").as_uri(),
+    ]  # fmt: skip
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    found = re.search(r"<output>(\d+) (\d+) (\d+)</output>", ran.stdout)
+    assert found is not None, ran.stderr[-500:]
+    width, page_width, hidden_by_scrolling = map(int, found.groups())
+    assert width == 390 and page_width <= 390
+    assert hidden_by_scrolling == 0
 
 
 def test_nothing_scored_is_a_page_still(odd_trials, tmp_path):

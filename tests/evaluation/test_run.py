@@ -187,7 +187,7 @@ def test_ctrl_c_ends_the_workers_and_the_run_goes_on_when_repeated(trials, tmp_p
     with pytest.raises(KeyboardInterrupt):
         evaluate(Dying(trials), trials, out, jobs=1)
     assert multiprocessing.active_children() == []
-    assert {path.name for path in out.iterdir()} == {"run.json", "per_trial.jsonl"}
+    assert {path.name for path in out.iterdir()} == {".lock", "run.json", "per_trial.jsonl"}
     done = {line["number"] for line in lines_of(out)}
     assert done < set(range(4))
     left = [trial for number, trial in enumerate(trials) if number not in done]
@@ -195,7 +195,7 @@ def test_ctrl_c_ends_the_workers_and_the_run_goes_on_when_repeated(trials, tmp_p
     summary = evaluate(again, trials, out, on_progress=lambda *step: steps.append(step))
     assert len(again.enrolled) == len(left)
     assert steps[-1] == (6, 6)
-    assert {path.name for path in out.iterdir()} == {"summary.json", "per_trial.jsonl"}
+    assert {path.name for path in out.iterdir()} == {".lock", "summary.json", "per_trial.jsonl"}
     whole = evaluate(Oracle(trials), trials, tmp_path / "whole")
     assert without_times(lines_of(out)) == without_times(lines_of(tmp_path / "whole"))
     assert summary["si_sdri"] == whole["si_sdri"]

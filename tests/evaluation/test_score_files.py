@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from tests.conftest import VOICES, make_voice
 from tests.evaluation.conftest import Oracle
 from wesep_py.errors import InputError, OutputExistsError
 from wesep_py.evaluation import evaluate
+from wesep_py.evaluation.labels import read_labels
 from wesep_py.evaluation.pairs import find_pairs
 from wesep_py.evaluation.score_files import score_files
 from wesep_py.simulation.trials import render_trial
@@ -93,6 +95,18 @@ def test_a_silent_reference_is_an_absent_target(tmp_path, voices):
     assert summary["counts"]["scored"] == 0
 
 
+def test_silent_references_have_false_alarms_and_the_others_retention(tmp_path, voices):
+    for name, reference, loudness in (("x", 0.0, 0.01), ("y", 0.0, 0.5), ("z", 1.0, 1.0)):
+        put(tmp_path / "ref" / f"{name}.wav", reference * voices[0])
+        put(tmp_path / "est" / f"{name}.wav", loudness * voices[0])
+        put(tmp_path / "mix" / f"{name}.wav", voices[0])
+    summary = score_files(find_pairs(*(tmp_path / name for name in ("ref", "est", "mix"))))
+    assert summary["silent_reference"]["false_alarm_rate"]["by_level"]["mean"] == 0.5
+    assert summary["absent"]["retention"]["by_level"]["mean"] == 1.0
+    alone = score_files(find_pairs(tmp_path / "ref", tmp_path / "est"))["silent_reference"]
+    assert alone["count"] == 2 and alone["attenuation_db"]["count"] == 0
+
+
 def test_files_that_do_not_fit_fail_alone(tmp_path, voices):
     voice = voices[0]
     for name in ("good", "short", "long", "damaged", "none", "rate"):
@@ -123,6 +137,58 @@ def test_a_run_that_was_killed_goes_on(tree, tmp_path, monkeypatch):
     summary = score_files(pairs, tmp_path / "out", on_progress=dies)
     assert seen == [1, 2, 3, 3, 4, 5, 6]
     assert summary["si_sdr"] == score_files(pairs)["si_sdr"]
+
+
+def test_a_run_does_not_go_on_with_the_estimates_of_another_system(tree, tmp_path):
+    """Two systems in one folder would be a result of neither."""
+    import shutil
+
+    def dies(done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    reference, estimate = tree
+    other = shutil.copytree(estimate, tmp_path / "other")
+    with pytest.raises(KeyboardInterrupt):
+        score_files(find_pairs(reference, estimate), tmp_path / "out", on_progress=dies)
+    with pytest.raises(InputError, match="unfinished run that differs in files; repeat"):
+        score_files(find_pairs(reference, other), tmp_path / "out")
+    made = estimate / "s1" / "a-1_b-1_c-1.wav"
+    before = made.stat()
+    put(made, np.zeros(100))
+    with pytest.raises(InputError, match="differs in files"):
+        score_files(find_pairs(reference, estimate), tmp_path / "out")
+    shutil.copy2(other / "s1" / made.name, made)
+    os.utime(made, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert score_files(find_pairs(reference, estimate), tmp_path / "out")["counts"]["scored"] == 6
+
+
+def test_recordings_without_references(tmp_path, voices):
+    pause = np.zeros(8000, np.float32)
+    for speaker, signal in (("anna", voices[0]), ("bert", voices[1])):
+        put(tmp_path / "est" / "meeting" / f"{speaker}.wav", np.concatenate([pause, signal]))
+        put(tmp_path / "enrolled" / f"{speaker}.wav", signal)
+    put(tmp_path / "est" / "call.wav", voices[2])
+    put(tmp_path / "mix" / "meeting.wav", np.concatenate([pause, voices[0] + voices[1]]))
+    (tmp_path / "l.rttm").write_text(
+        "SPEAKER meeting 1 0.5 1 <NA> <NA> anna <NA>\nSPEAKER meeting 1 0 1.5 <NA> <NA> bert <NA>\n"
+        "SPEAKER call 1 0 1 <NA> <NA> whoever <NA>\n"
+    )
+    pairs = find_pairs(None, tmp_path / "est", tmp_path / "mix", enrollment=tmp_path / "enrolled")
+    assert [(pair.name, pair.target) for pair in pairs] == [("call", "call"), ("meeting", "anna"), ("meeting", "bert")]
+    assert [pair.enrollment and pair.enrollment.name for pair in pairs] == [None, "anna.wav", "bert.wav"]
+    assert pairs[1].mixture == pairs[2].mixture == tmp_path / "mix" / "meeting.wav"
+    labels = read_labels(tmp_path / "l.rttm")
+    summary = score_files(pairs, tmp_path / "out", ("timing",), labels=labels)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "per_trial.jsonl").read_text().splitlines()]
+    assert lines[0]["timing_f1"] > 0.9 and lines[1]["timing_f1"] > 0.9
+    assert lines[2]["timing_precision"] == 1.0 and lines[2]["timing_recall"] < 0.75
+    assert lines[1]["attenuation_db"] == pytest.approx(3.0, abs=2.0)
+    assert summary["counts"]["scored"] == summary["timing_f1"]["count"] == 3
+    with pytest.raises(InputError, match="metric 'si_sdr' needs references"):
+        score_files(pairs, labels=labels)
+    with pytest.raises(InputError, match="leave out --interferers"):
+        find_pairs(None, tmp_path / "est", interferers=[tmp_path / "mix"])
 
 
 def test_nothing_to_score_is_refused():

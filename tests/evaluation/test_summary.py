@@ -32,9 +32,11 @@ def test_means_counts_and_reasons():
         "trials": 7, "scored": 3, "silent_reference": 1, "absent": 2, "failed": 1, "silent_estimate": 1,
     }  # fmt: skip
     assert summary["absent"]["attenuation_db"]["mean"] == 20.0
-    assert summary["silent_reference"] == {
-        "count": 1, "attenuation_db": {"mean": 5.0, "low": None, "high": None, "count": 1},
-    }  # fmt: skip
+    silent = summary["silent_reference"]
+    assert silent["count"] == 1
+    assert silent["attenuation_db"] == {"mean": 5.0, "low": None, "high": None, "count": 1}
+    assert silent["false_alarm_rate"]["by_level"]["mean"] == 1.0
+    assert silent["false_alarm_rate"]["by_presence"]["count"] == 0
     assert summary["failed"] == [{"mixture_id": "g", "target_utterance_id": "u", "error": "no such file"}]
     assert "attenuation_db" not in summary
 

@@ -11,6 +11,7 @@ import torch
 
 from wesep_py.errors import AudioError, InputError
 from wesep_py.inference import audio_files, read_source
+from wesep_py.inference.sources import read_embedding
 
 RAMP = np.linspace(-0.5, 0.5, 64, dtype=np.float32)
 
@@ -58,3 +59,31 @@ def test_a_folder_lists_its_recordings_by_name(tmp_path: Path):
     assert [path.name for path in audio_files(tmp_path)] == ["a.FLAC", "b.wav"]
     with pytest.raises(AudioError, match=r"c\.wav: holds no recordings"):
         audio_files(tmp_path / "c.wav")
+
+
+def test_an_embedding_is_a_npy_or_an_array_without_a_rate(tmp_path: Path):
+    np.save(tmp_path / "a.npy", np.array([1, 0, 2]))
+    for source in (tmp_path / "a.npy", str(tmp_path / "a.npy"), np.array([1.0, 0.0, 2.0]), torch.tensor([1, 0, 2])):
+        embedding = read_embedding(source)
+        assert embedding is not None and embedding.dtype == np.float32 and embedding.tolist() == [1, 0, 2]
+    for source in ("a.wav", "a.npy.wav@1-2", (RAMP, 16000), RAMP[None], 3):
+        assert read_embedding(source) is None
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros(3), r"a\.npy: has shape \[3\] of float64; finite numbers \[dim\], not all 0"),
+        (np.ones((1, 3)), r"has shape \[1, 3\]"),
+        (np.array([1.0, np.nan]), "finite numbers"),
+        (np.array(["a"]), "of <U1"),
+    ],
+)
+def test_what_is_no_embedding_is_refused(tmp_path: Path, array: np.ndarray, message: str):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(InputError, match=message):
+        read_embedding(tmp_path / "a.npy")
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:20])
+    for name in ("cut.npy", "gone.npy"):
+        with pytest.raises(InputError, match=f"{name}: is no array of numbers"):
+            read_embedding(tmp_path / name)

@@ -46,8 +46,22 @@ def test_reasons(calls, monkeypatch):
     with pytest.raises(MetricError, match="silent"):
         dnsmos(np.zeros(16000), 16000)
     monkeypatch.setitem(sys.modules, "speechmos", None)
-    with pytest.raises(MetricError, match="speechmos is not installed"):
+    with pytest.raises(MetricError, match=r"speechmos cannot be imported .*pip install 'wesep-py\[mos\]'"):
         dnsmos(NOISE, 16000)
+
+
+def test_what_the_package_itself_lacks_is_named(tmp_path, monkeypatch):
+    """It names none of the packages that it needs, so that pip may install it without them."""
+    (tmp_path / "speechmos").mkdir()
+    (tmp_path / "speechmos" / "__init__.py").write_text("")
+    (tmp_path / "speechmos" / "dnsmos.py").write_text("import librosa_that_is_not_there\n")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "speechmos"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(MetricError, match="No module named 'librosa_that_is_not_there'"):
+        dnsmos(NOISE, 16000)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "speechmos"]:
+        del sys.modules[name]
 
 
 def test_a_crash_of_the_network_is_a_reason(calls):

@@ -97,7 +97,7 @@ def decode(data: bytes, place: str) -> tuple[Waveform, int]:
     except (soundfile.LibsndfileError, TypeError, RuntimeError) as error:
         raise AudioError(f"{place}: is not audio that can be read, or is damaged ({error})") from error
     if not len(samples) or not np.isfinite(samples.sum(dtype=np.float64)):
-        raise AudioError(f"{place}: holds no samples, or samples that are not finite numbers")
+        raise AudioError(f"{place}: holds no samples, or samples that are not finite numbers; leave it out")
     return np.ascontiguousarray(samples.T), rate
 
 

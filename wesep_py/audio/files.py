@@ -197,7 +197,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[soundfile.SoundFile]:
         if not path.exists():
             raise AudioError(f"{path}: no such file")
         if path.stat().st_size == 0:
-            raise AudioError(f"{path}: is an empty file")
+            raise AudioError(f"{path}: is an empty file; get a whole copy of it, or leave it out")
         check_complete(path)
     except OSError as error:
         raise AudioError(f"{path}: cannot be read ({error.strerror or error})") from error
@@ -213,7 +213,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[soundfile.SoundFile]:
     file.seekable = lambda: False  # type: ignore[method-assign]
     with file:
         if file.frames < 1:
-            raise AudioError(f"{path}: holds no samples")
+            raise AudioError(f"{path}: holds no samples; get a whole copy of it, or leave it out")
         yield file
 
 

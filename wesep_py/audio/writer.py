@@ -225,8 +225,10 @@ def _resolve_format(path: Path, sample_rate: int, num_channels: int, subtype: st
     import soundfile
 
     suffix = path.suffix.lower()
+    if not suffix:
+        raise AudioError(f"{path}: has no suffix; name one of {', '.join(sorted(_FORMATS))}")
     if suffix not in _FORMATS:
-        raise AudioError(f"{path}: {suffix or 'no suffix'} is not a format to write; {nearest(suffix, _FORMATS)}")
+        raise AudioError(f"{path}: {suffix} is not a format to write; {nearest(suffix, _FORMATS)}")
     container, default = _FORMATS[suffix]
     chosen = (subtype or default).upper()
     if not soundfile.check_format(container, chosen):

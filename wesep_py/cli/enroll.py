@@ -52,29 +52,36 @@ def enroll(
 
         tell_voices(recordings, output, model, device, threads, overwrite, vad, as_json)
         return
-    from wesep_py.cli.targets import enrollment_files
+    from wesep_py.cli.targets import VOICE_SUFFIX, enrollment_files
+    from wesep_py.errors import InputError
     from wesep_py.files import check_writable
     from wesep_py.inference import MIN_SPEECH_S, load
 
     if output is not None:
+        if output.suffix.lower() != VOICE_SUFFIX:
+            wanted = (output / "NAME" if output.is_dir() else output).with_suffix(VOICE_SUFFIX)
+            raise InputError(f"{output}: a voice print is known by its ending; name it {wanted}")
         check_writable(output, overwrite)
     files = [file for recording in recordings for file in enrollment_files(recording)]
     set_threads(threads)
     extractor = load(model, device)
     voice = extractor.enroll(*files, vad=vad, min_speech_s=MIN_SPEECH_S)  # type: ignore[arg-type]
     quality = voice.quality
-    assert quality is not None, "a voice that was enrolled just now has been examined"
     if output is not None:
         voice.save(output, overwrite)
     if as_json:
         written = None if output is None else str(output)
-        typer.echo(json.dumps({"output": written, "model": extractor.name, **quality.as_dict()}, indent=2))
+        examined = {} if quality is None else quality.as_dict()
+        typer.echo(json.dumps({"output": written, "model": extractor.name, **examined}, indent=2))
         return
-    typer.echo(quality.table())
-    for warning in quality.warnings:
-        typer.echo(f"warning: {warning}")
+    if quality is not None:  # None: embeddings only, and there is nothing to listen to
+        typer.echo(quality.table())
+        for warning in quality.warnings:
+            typer.echo(f"warning: {warning}")
     if output is not None:
-        typer.echo(f"{output}: {voice.enrolled_s:.1f} s of {len(files)} recording(s), for {extractor.name}")
+        heard = "embedding(s)" if quality is None else "recording(s)"
+        seconds = "" if quality is None else f"{voice.enrolled_s:.1f} s "
+        typer.echo(f"{output}: {seconds}of {len(files)} {heard}, for {extractor.name}")
 
 
 if __name__ == "__main__":

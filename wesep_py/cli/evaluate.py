@@ -42,13 +42,25 @@ TranscriptsOption = Annotated[
     Path | None,
     typer.Option("--transcripts", help="Lines 'UTTERANCE words'; by default what --recogniser hears in the reference."),
 ]
+EmbeddingsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--embeddings", help="The enrollments' precomputed embeddings: a folder of .npy, Kaldi's .scp or .ark."
+    ),
+]
+LabelsOption = Annotated[
+    Path | None,
+    typer.Option("--labels", metavar="FILE.rttm", help="When the targets speak, for timing; else their references."),
+]
 SaveExtremesOption = Annotated[
     int, typer.Option("--save-extremes", min=0, help="Save the audio of so many of the worst and of the best trials.")
 ]
 
 
 def evaluate(
-    trials: Annotated[Path, typer.Option("--trials", help="LibriMix metadata CSV, or a rendered LibriMix tree.")],
+    trials: Annotated[
+        Path, typer.Option("--trials", help="LibriMix metadata CSV, or a rendered LibriMix tree; or recordings alone.")
+    ],
     enrollment: Annotated[Path, typer.Option("--enrollment", help="Whose voice is wanted: a map_mixture2enrollment.")],
     out: Annotated[Path, typer.Option("-o", "--output", help="Folder for summary.json and per_trial.jsonl.")],
     model: ModelOption = None,
@@ -66,9 +78,11 @@ def evaluate(
         Literal["clean", "noisy"], typer.Option("--condition", help="Speakers alone, or with the noise.")
     ] = "clean",
     metrics: MetricsOption = "si_sdr",
+    embeddings: EmbeddingsOption = None,
     speaker_model: SpeakerModelOption = None,
     recogniser: RecogniserOption = None,
     transcripts: TranscriptsOption = None,
+    labels: LabelsOption = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many trials, the first ones.")] = None,
     jobs: Annotated[
         int | None,
@@ -100,7 +114,9 @@ def evaluate(
     repeated.
     """
     from wesep_py.corpus import read_speakers, read_trials
+    from wesep_py.corpus.embeddings import Embeddings
     from wesep_py.evaluation import evaluate as run
+    from wesep_py.evaluation.labels import read_labels
     from wesep_py.evaluation.run import check_output
     from wesep_py.inference import load
 
@@ -108,10 +124,12 @@ def evaluate(
     listeners = word_listeners(recogniser, transcripts)
     check_output(out, overwrite)
     known = None if speakers is None else read_speakers(speakers)
-    listed = read_trials(trials, enrollment, root, noise_root, speakers=known or ())[:limit]
+    listed = read_trials(trials, enrollment, root, noise_root, speakers=known or (), recordings=True)[:limit]
+    spoken = None if labels is None else read_labels(labels)
     set_threads(threads)
     extractor = load(model, device)
     on = str(extractor.device)
+    known_voices = None if embeddings is None else Embeddings(embeddings, getattr(extractor, "embedding_dim", None))
     listeners += speaker_listeners(speaker_model, extractor.sample_rate, on)
     with resumable(out), progress_bar("trials") as bar:
         task = bar.add_task("evaluate", total=len(listed))
@@ -129,6 +147,8 @@ def evaluate(
             listeners=listeners,
             save_extremes=save_extremes,
             batch_size=batch_size or (8 if on.startswith("cuda") else 1),
+            embeddings=known_voices,
+            labels=spoken,
         )
     show_summary(summary, out, json_output)
     name_failures(summary, out)
@@ -149,13 +169,15 @@ def chosen_measures(metrics: str, speaker_model: str | None, recogniser: str | N
     """What the options ask for.
 
     Raises:
-        InputError: an unknown metric, or one that needs an option that is not there.
+        InputError: an unknown metric, one that needs an option that is not there, or one whose package is missing.
     """
-    from wesep_py.evaluation.measures import parse_measures
+    from wesep_py.evaluation.measures import check_possible, parse_measures
     from wesep_py.evaluation.run import with_listeners
 
     given = [name for name, option in (("similarity", speaker_model), ("wer", recogniser)) if option is not None]
-    return with_listeners(parse_measures(metrics), given)
+    chosen = with_listeners(parse_measures(metrics), given)
+    check_possible(chosen, referenced=True, labelled=True)
+    return chosen
 
 
 def word_listeners(recogniser: str | None, transcripts: Path | None) -> list[Listener]:
@@ -200,13 +222,13 @@ def show_summary(summary: Mapping[str, Any], out: Path, as_json: bool) -> None:
             typer.echo(_row(name, summary[name]))
     for outcome in ("absent", "silent_reference"):
         if summary[outcome]["count"]:
-            typer.echo(f"{outcome.replace('_', ' ')}, attenuation in dB:")
-            typer.echo(_row("", summary[outcome]["attenuation_db"]))
-    for name in ("false_alarm_rate", "retention") if summary["absent"]["count"] else ():
-        for rule, interval in summary["absent"][name].items():
-            if interval["count"]:
-                typer.echo(f"{name.replace('_', ' ')} {rule.replace('_', ' ')}:")
-                typer.echo(_row("", interval))
+            called = outcome.replace("_", " ")
+            typer.echo(f"{called}, attenuation in dB:")
+            attenuation = summary[outcome]["attenuation_db"]
+            typer.echo(_row("", attenuation) if attenuation["count"] else "  not known: no mixtures were given")
+            _show_rates(f"{called}, false alarm rate", summary[outcome]["false_alarm_rate"])
+    if summary["absent"]["count"] or summary["silent_reference"]["count"]:
+        _show_rates("retention", summary["absent"]["retention"])
     for name, reasons in summary["missing"].items():
         for reason, count in reasons.items():
             typer.echo(f"{name}: missing for {count} trials: {reason}")
@@ -216,6 +238,13 @@ def show_summary(summary: Mapping[str, Any], out: Path, as_json: bool) -> None:
         speed = summary["speed"]
         typer.echo(f"real-time factor {speed['rtf']:.3f} on {speed['device']}, {speed['threads']} threads")
     typer.echo(f"written: {out}")
+
+
+def _show_rates(title: str, rates: Mapping[str, Mapping[str, Any]]) -> None:
+    for rule, interval in rates.items():
+        if interval["count"]:
+            typer.echo(f"{title} {rule.replace('_', ' ')}:")
+            typer.echo(_row("", interval))
 
 
 def _row(name: str, interval: Mapping[str, Any]) -> str:

@@ -39,7 +39,7 @@ def extract(
         typer.Option(
             "--enroll",
             metavar="[NAME=]FILE",
-            help="A recording of the voice alone, FILE@12.3-17.8 for these seconds of it, a folder, or a .voice.",
+            help="A recording of the voice alone, FILE@12.3-17.8 for a part of it, a folder, a .voice, or a .npy.",
         ),
     ] = None,
     prints: Annotated[
@@ -103,11 +103,11 @@ def extract(
     written (only models with a presence head can tell).
     """
     from wesep_py.cli.extract_tasks import Worker, run_all
-    from wesep_py.cli.targets import timeline_paths
+    from wesep_py.cli.outputs import timeline_paths
     from wesep_py.inference import load
 
     asked = (mixtures or [], enrollments or [], prints or [])
-    planned, bad = _plan(*asked, batch, output, residual, overwrite or skip_existing)
+    planned, bad = _plan(*asked, batch, output, residual, overwrite, skip_existing)
     timelines = timeline_paths(planned, timeline)
     if skip_existing:
         planned = [job for job in planned if not job.output.exists()]
@@ -127,17 +127,20 @@ def extract(
     total = len(planned) + len(bad)
     if done:
         _warn(voices, planned)
-    _tell(done, as_json)
-    if failed and total == len(tasks) == 1:
-        raise failed[0][1]
     problems = [(job.mixture, 1, error) for job, error in bad]
     problems += [(task.mixture, len(task.wanted), error) for task, error in failed]
+    _tell(done, problems, as_json)
+    if failed and total == len(tasks) == 1:
+        raise failed[0][1]
     if problems:
+        for line in _absent_lines(done, force):
+            typer.echo(line, err=True)
         for mixture, _, error in problems:
             typer.echo(f"failed: {mixture}: {_one_line(mixture, error)}", err=True)
         count = sum(number for _, number, _ in problems)
-        raise WesepError(f"{count} of {total} extractions failed (named above); the others are written")
-    _tell_absent([(task, outcome) for task, outcomes in done for outcome in outcomes], force)
+        others = "; the others are written" if done else ""
+        raise WesepError(f"{count} of {total} extractions failed (named above){others}")
+    _tell_absent(done, force)
 
 
 def _plan(
@@ -148,10 +151,12 @@ def _plan(
     output: Path | None,
     residual: Path | None,
     overwrite: bool,
+    skip_existing: bool,
 ) -> tuple[list[Job], list[tuple[Job, Exception]]]:
     """The extractions asked for, and those of a CSV that cannot be done, with the reason."""
     from wesep_py.cli.job_list import read_jobs
-    from wesep_py.cli.targets import parse_targets, plan
+    from wesep_py.cli.outputs import plan
+    from wesep_py.cli.targets import parse_targets
 
     if batch is not None:
         if mixtures or enrollments or prints:
@@ -160,7 +165,7 @@ def _plan(
     if not mixtures:
         raise InputError("no MIXTURE was given; name a recording, or a CSV of them with --batch")
     targets = parse_targets(enrollments, prints)
-    return plan(mixtures, targets, output, overwrite, residual), []
+    return plan(mixtures, targets, output, overwrite, residual, skip_existing), []
 
 
 def _voices(
@@ -175,9 +180,10 @@ def _voices(
             continue
         try:
             voices[key] = _voice(extractor, job.target)
-        except (WesepError, OSError) as error:
+        except Exception as error:  # one voice's failure must not lose the others
             if strict:
                 raise
+            log.debug("enrolling %s failed", job.target.name, exc_info=True)
             problems[key] = error
     return voices, [(job, problems[id(job.target)]) for job in jobs if id(job.target) in problems]
 
@@ -194,8 +200,12 @@ def _tasks(jobs: Sequence[Job], voices: dict[int, Voice], timelines: dict[Path, 
     return list(tasks.values())
 
 
-def _tell(done: Sequence[tuple[Task, list[Outcome]]], as_json: bool) -> None:
-    """What was written on stdout, what is to be said of it on stderr."""
+def _tell(
+    done: Sequence[tuple[Task, list[Outcome]]], problems: Sequence[tuple[Path, int, Exception]], as_json: bool
+) -> None:
+    """What was written on stdout, in JSON also what was not; what is to be said of it on stderr."""
+    from wesep_py.cli.extract_tasks import clock
+
     found: list[dict[str, Any]] = []
     for task, outcomes in done:
         for one in outcomes:
@@ -216,31 +226,38 @@ def _tell(done: Sequence[tuple[Task, list[Outcome]]], as_json: bool) -> None:
             if one.presence is not None:
                 typer.echo(f"{task.mixture}: {one.name} speaks in it with probability {one.presence:.2f}", err=True)
             if one.breaks_s and not one.silenced:
-                places = ", ".join(_clock(at_s) for at_s in one.breaks_s[:5])
+                places = ", ".join(clock(at_s) for at_s in one.breaks_s[:5])
                 more = f" and {len(one.breaks_s) - 5} more" if len(one.breaks_s) > 5 else ""
                 typer.echo(
                     f"warning: {task.mixture}: what is heard of {one.name} may change voice at {places}{more}", err=True
                 )
     if as_json:
+        found += [{"mixture": str(mixture), "error": _one_line(mixture, error)} for mixture, _, error in problems]
         typer.echo(json.dumps(found, indent=2))
     else:
         for line in found:
             typer.echo(line["output"])
 
 
-def _tell_absent(outcomes: Sequence[tuple[Task, Outcome]], force: bool) -> None:
+def _absent_lines(done: Sequence[tuple[Task, list[Outcome]]], force: bool) -> list[str]:
+    """A line for each voice that is absent."""
+    return [
+        f"{one.name} is not in {task.mixture}: probability {one.presence:.2f}, below {one.threshold:.2f}; "
+        + ("written as asked" if force else "silence was written; --force writes what was extracted")
+        for task, outcomes in done
+        for one in outcomes
+        if one.absent
+    ]
+
+
+def _tell_absent(done: Sequence[tuple[Task, list[Outcome]]], force: bool) -> None:
     """Name the voices that are absent.
 
     Raises:
         TargetAbsentError: all of them are, and silence was written.
     """
-    absent = [(task, one) for task, one in outcomes if one.absent]
-    lines = [
-        f"{one.name} is not in {task.mixture}: probability {one.presence:.2f}, below {one.threshold:.2f}; "
-        + ("written as asked" if force else "silence was written; --force writes what was extracted")
-        for task, one in absent
-    ]
-    if not force and absent and len(absent) == len(outcomes):
+    lines = _absent_lines(done, force)
+    if not force and lines and len(lines) == sum(len(outcomes) for _, outcomes in done):
         for line in lines[:-1]:
             typer.echo(line, err=True)
         raise TargetAbsentError(lines[-1])
@@ -270,14 +287,9 @@ def _warn(voices: dict[int, Voice], jobs: Sequence[Job]) -> None:
 
 
 def _one_line(mixture: Path, error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text.removeprefix(f"{mixture}: ")
+    from wesep_py.cli.extract_tasks import told
 
-
-def _clock(seconds: float) -> str:
-    """`1:02:03`."""
-    whole = int(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+    return told(error).removeprefix(f"{mixture}: ")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SAY_EVERY_S = 30.0
+CRASHED = "the process that extracted it ended unexpectedly"
 
 
 @dataclass
@@ -60,8 +61,24 @@ class Worker:
         """What was written, or why it could not be."""
         try:
             return run_one(_loaded(self), task)
-        except (WesepError, OSError, RuntimeError, MemoryError) as error:
-            return error
+        except Exception as error:  # one recording's failure, of whatever kind, must not lose the others
+            log.debug("extracting %s failed", task.mixture, exc_info=True)
+            # Not every exception survives the way to another process.
+            return error if isinstance(error, (WesepError, OSError)) else WesepError(told(error))
+
+
+def told(error: Exception) -> str:
+    """What went wrong, in one line; with its kind, where the message is not written for the user."""
+    text = " ".join(str(error).split())
+    if isinstance(error, (WesepError, OSError)):
+        return text or type(error).__name__
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def clock(seconds: float) -> str:
+    """`1:02:03`."""
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
 _extractors: dict[Worker, Extractor] = {}
@@ -151,7 +168,7 @@ def _results(
     if jobs > 1 and len(tasks) > 1:
         from wesep_py.corpus.processes import map_processes
 
-        yield from map_processes(worker, tasks, jobs)
+        yield from map_processes(worker, tasks, jobs, lost=_lost)
         return
     for position, task in enumerate(tasks):
         current.task, current.share = task, None
@@ -159,11 +176,16 @@ def _results(
         result: list[Outcome] | Exception
         try:
             result = run_one(extractor, task, bar)
-        except (WesepError, OSError, RuntimeError) as error:
+        except Exception as error:  # as in a `Worker`
+            log.debug("extracting %s failed", task.mixture, exc_info=True)
             result = error
         finally:
             bar.remove()
         yield position, result
+
+
+def _lost(task: Task) -> list[Outcome] | Exception:
+    return WesepError(CRASHED)
 
 
 class LongBar:

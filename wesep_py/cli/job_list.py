@@ -6,7 +6,8 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from wesep_py.cli.targets import Job, Target, enrollment_files, make_folder, output_path, require_alone, with_rests
+from wesep_py.cli.outputs import check_places, make_folder, output_path, with_rests
+from wesep_py.cli.targets import Job, Target, enrollment_files, require_alone
 from wesep_py.errors import InputError, WesepError, nearest
 
 COLUMNS = ("mixture", "enroll", "name", "output")
@@ -27,7 +28,7 @@ def read_jobs(
         residual: folder for the rests.
 
     Returns:
-        The jobs, lines of one recording together; and those whose enrollment is not there, with the reason.
+        The jobs, lines of one recording together; and those of lines that cannot be done, with the reason.
 
     Raises:
         InputError: no such file, no lines, columns that are missing or unknown, two lines with one output.
@@ -38,33 +39,38 @@ def read_jobs(
     jobs: list[Job] = []
     bad: list[tuple[Job, Exception]] = []
     targets: dict[tuple[str, str], Target] = {}
-    for row in rows:
+    for number, row in enumerate(rows, start=2):
         files = [path.parent / name.strip() for name in row["enroll"].split(";") if name.strip()]
         name = row.get("name") or files[0].stem
-        target = targets.get((row["enroll"], name))
-        problem: Exception | None = None
-        if target is None:
-            target = targets[row["enroll"], name] = Target(name, bool(row.get("name")))
-            try:
-                target.files = [found for file in files for found in enrollment_files(file)]
+        mixture, target = path.parent / row["mixture"], targets.get((row["enroll"], name))
+        try:
+            if target is None:
+                target = Target(name, bool(row.get("name")), _enrollments(name, files))
                 require_alone(target)
-            except WesepError as error:
-                target.files, problem = [], error
-        mixture = path.parent / row["mixture"]
+                targets[row["enroll"], name] = target
+        except WesepError as error:
+            bad.append((Job(mixture, Target(name, True), mixture), InputError(f"{path}: line {number}: {error}")))
+            continue
         where = path.parent / row["output"] if row.get("output") else output_path(mixture, target, output)
-        job = Job(mixture, target, where)
-        if target.files:
-            jobs.append(job)
-        else:
-            bad.append((job, problem or InputError(f"{row['enroll']}: is no enrollment (told above)")))
+        jobs.append(Job(mixture, target, where))
     order = {mixture: i for i, mixture in enumerate(dict.fromkeys(job.mixture for job in jobs))}
     jobs.sort(key=lambda job: order[job.mixture])
     if residual is not None and not residual.is_dir():
         make_folder(residual)
-    return with_rests(jobs, residual), bad
+    jobs = with_rests(jobs, residual)
+    check_places(jobs)
+    return jobs, bad
+
+
+def _enrollments(name: str, files: list[Path]) -> list[Path]:
+    if "/" in name or "\\" in name:
+        raise InputError(f"the name {name!r} becomes part of a file's; give one without a slash")
+    return [found for file in files for found in enrollment_files(file)]
 
 
 def _rows(path: Path) -> list[Mapping[str, str]]:
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give a CSV with the columns {', '.join(COLUMNS)}")
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a CSV with the columns {', '.join(COLUMNS)}")
     try:

@@ -9,6 +9,7 @@ import typer
 
 from wesep_py.cli.common import JsonOption, OverwriteOption, progress_bar
 from wesep_py.cli.evaluate import (
+    LabelsOption,
     MetricsOption,
     RecogniserOption,
     SaveExtremesOption,
@@ -24,9 +25,12 @@ from wesep_py.cli.evaluate import (
 
 
 def score(
-    reference: Annotated[Path, typer.Option("--reference", help="Folder of the targets alone; or a LibriMix tree.")],
     estimate: Annotated[Path, typer.Option("--estimate", help="Folder of what was made, with the same file names.")],
     out: Annotated[Path, typer.Option("-o", "--output", help="Folder for summary.json and per_trial.jsonl.")],
+    reference: Annotated[
+        Path | None,
+        typer.Option("--reference", help="Folder of the targets alone; or a LibriMix tree.", show_default=False),
+    ] = None,
     mixture: Annotated[
         Path | None, typer.Option("--mixture", help="Folder of the mixtures; a tree has its own.", show_default=False)
     ] = None,
@@ -45,6 +49,7 @@ def score(
     speaker_model: SpeakerModelOption = None,
     recogniser: RecogniserOption = None,
     transcripts: TranscriptsOption = None,
+    labels: LabelsOption = None,
     jobs: Annotated[
         int | None,
         typer.Option("--jobs", min=0, help="Processes that score; by default one a core where it pays."),
@@ -61,8 +66,12 @@ def score(
     In a LibriMix tree (folders s1, s2, …) every source is a target, and
     estimates lie in folders s1, s2, … too: wesep score --reference test
     --estimate mine -o results. A silent reference is an absent target.
+
+    Recordings whose targets nobody has alone: wesep score --estimate mine
+    --mixture meetings --labels meetings.rttm --metrics timing -o results
     """
     from wesep_py.evaluation.journal import check_output
+    from wesep_py.evaluation.labels import read_labels
     from wesep_py.evaluation.pairs import find_pairs, unmatched
     from wesep_py.evaluation.score_files import rate_of, score_files
 
@@ -73,6 +82,7 @@ def score(
     if extra := unmatched(pairs, estimate):
         listing = ", ".join(extra[:3]) + (", …" if len(extra) > 3 else "")
         typer.echo(f"{len(extra)} estimates belong to no reference and are not scored: {listing}", err=True)
+    spoken = None if labels is None else read_labels(labels)
     rate = rate_of(pairs)
     listeners += speaker_listeners(speaker_model, rate, "cpu")
     with resumable(out), progress_bar("trials") as bar:
@@ -87,6 +97,7 @@ def score(
             listeners=listeners,
             save_extremes=save_extremes,
             sample_rate=rate,
+            labels=spoken,
         )
     show_summary(summary, out, json_output)
     name_failures(summary, out)

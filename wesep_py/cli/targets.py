@@ -1,16 +1,14 @@
-"""What `--enroll` says, and which file each extraction is written to. Knows nothing of models."""
+"""What `--enroll` and `--enroll-like` say: the voices that are wanted. Knows nothing of models."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from wesep_py.errors import AudioError, InputError
 
 VOICE_SUFFIX = ".voice"
-# Containers that can be written; a recording in another one comes out as wav.
-WRITABLE_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 
 
 @dataclass
@@ -123,95 +121,6 @@ def enrollment_files(path: Path) -> list[Path]:
     return [path]
 
 
-def plan(
-    mixtures: Sequence[Path],
-    targets: Sequence[Target],
-    output: Path | None,
-    overwrite: bool,
-    residual: Path | None = None,
-) -> list[Job]:
-    """Which file each recording and target go to.
-
-    One recording and one target: `output` is the file (or an existing folder for it). Otherwise `output`
-    is a folder, made if its parent exists. Without `output` results are written beside the recordings. Inside
-    a folder, files are called as the recording, followed by `_NAME` where the target has a name or the folder
-    is the recording's own. `residual` is the file for the rest of one, else a folder: there `_rest` follows.
-
-    Raises:
-        AudioError: a folder given as mixture holds no recordings, or a pattern (`*.wav`) fits none.
-        InputError: the output folder cannot be made; two results would be written to the same file.
-        OutputExistsError: the one output exists.
-    """
-    from wesep_py.files import check_writable
-
-    expanded = _expand(mixtures)
-    single = len(expanded) == 1 and len(targets) == 1 and not mixtures[0].is_dir()
-    if single and output is not None and not output.is_dir():
-        check_writable(output, overwrite)
-        return with_rests([Job(expanded[0], targets[0], output)], residual)
-    if output is not None and not output.is_dir():
-        make_folder(output)
-    jobs = [Job(mixture, target, output_path(mixture, target, output)) for mixture in expanded for target in targets]
-    if single:
-        check_writable(jobs[0].output, overwrite)
-    return with_rests(jobs, residual)
-
-
-def with_rests(jobs: Sequence[Job], residual: Path | None) -> list[Job]:
-    """The jobs with the files for their rests, checked that no two files are the same.
-
-    Raises:
-        InputError: two results would be written to the same file; the rest of one in another format than the voice.
-    """
-    if residual is not None and len(jobs) == 1 and not residual.is_dir():
-        if residual.suffix.lower() != jobs[0].output.suffix.lower():
-            raise InputError(
-                f"{residual}: the voice goes to {jobs[0].output.name}; give the rest the same suffix, so that the two "
-                "sum to the mixture"
-            )
-        jobs = [replace(jobs[0], rest=residual)]
-    elif residual is not None:
-        if not residual.is_dir():
-            make_folder(residual)
-        jobs = [replace(job, rest=residual / f"{job.output.stem}_rest{job.output.suffix}") for job in jobs]
-    seen: dict[Path, Job] = {}
-    for job in jobs:
-        for path in (job.output, job.rest):
-            if path is None:
-                continue
-            if (other := seen.get(path)) is not None:
-                raise InputError(
-                    f"{path}: both {other.mixture} and {job.mixture} would be written there; "
-                    "extract them into different folders"
-                )
-            seen[path] = job
-    return list(jobs)
-
-
-def timeline_paths(jobs: Sequence[Job], timeline: Path | None) -> dict[Path, list[Path]]:
-    """The files that say when the targets of each recording speak.
-
-    Args:
-        jobs: of all recordings.
-        timeline: `.rttm` or `.json` for one recording; a folder (made if need be), for any number, gets both of each.
-
-    Raises:
-        InputError: another suffix; a file for several recordings; two recordings of one name.
-    """
-    mixtures = list(dict.fromkeys(job.mixture for job in jobs))
-    if timeline is None:
-        return {}
-    if len(mixtures) == 1 and timeline.suffix and not timeline.is_dir():
-        from wesep_py.inference.timeline import check_suffix
-
-        return {mixtures[0]: [check_suffix(timeline)]}
-    if not timeline.is_dir():
-        make_folder(timeline)
-    if len({mixture.stem for mixture in mixtures}) < len(mixtures):
-        raise InputError(f"{timeline}: two recordings have one name, and so would their timelines; take them apart")
-    return {mixture: [timeline / f"{mixture.stem}{suffix}" for suffix in (".rttm", ".json")] for mixture in mixtures}
-
-
 def _split(text: str, option: str = "--enroll") -> tuple[str | None, Path]:
     """`NAME=FILE` or `FILE`; a path that exists is a path even if it holds an `=`."""
     name, equals, path = text.partition("=")
@@ -222,54 +131,14 @@ def _split(text: str, option: str = "--enroll") -> tuple[str | None, Path]:
     return name, Path(path)
 
 
-def _stem(path: Path) -> str:
-    """What a target without a name is called after its first file."""
+def file_of(path: Path) -> Path:
+    """The file itself, of which `path` may name a stretch."""
     from wesep_py.inference import stretch_of
 
     stretch = stretch_of(path)
-    return path.stem if stretch is None else Path(stretch.path).stem
+    return path if stretch is None else Path(stretch.path)
 
 
-def _expand(mixtures: Sequence[Path]) -> list[Path]:
-    """Files as they are, the recordings in folders, and those that a pattern fits."""
-    from wesep_py.inference import AUDIO_SUFFIXES, audio_files
-
-    found: list[Path] = []
-    for path in mixtures:
-        if path.is_dir():
-            found += audio_files(path)
-        elif any(sign in str(path) for sign in "*?[") and not path.exists():
-            root = Path(path.anchor or ".")
-            fitting = sorted(root.glob(str(path.relative_to(path.anchor) if path.anchor else path)))
-            files = [file for file in fitting if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file()]
-            if not files:
-                raise AudioError(f"{path}: no recording is called like this; ** stands for folders in folders")
-            found += files
-        else:
-            found.append(path)
-    return list(dict.fromkeys(found))
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder whose parent exists.
-
-    Raises:
-        InputError: a file is there, there is no parent, or it cannot be made.
-    """
-    if folder.exists():
-        raise InputError(f"{folder}: is a file; several results need a folder to be written to")
-    try:
-        folder.mkdir()
-    except FileNotFoundError:
-        raise InputError(f"{folder}: the folder {folder.parent} does not exist; create it first") from None
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be created ({error.strerror})") from error
-
-
-def output_path(mixture: Path, target: Target, folder: Path | None) -> Path:
-    """Where the result goes in a folder, or beside the recording."""
-    folder = mixture.parent if folder is None else folder
-    own = folder.resolve() == mixture.parent.resolve()
-    stem = f"{mixture.stem}_{target.name}" if target.named or own else mixture.stem
-    suffix = mixture.suffix if mixture.suffix.lower() in WRITABLE_SUFFIXES else ".wav"
-    return folder / f"{stem}{suffix}"
+def _stem(path: Path) -> str:
+    """What a target without a name is called after its first file."""
+    return file_of(path).stem

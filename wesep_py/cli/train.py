@@ -58,8 +58,12 @@ def _try(config: Path, overrides: list[str], as_json: bool) -> None:
     memory = "" if found.memory_gib is None else f", {found.memory_gib:.1f} GiB"
     if found.initialised:
         typer.echo(found.initialised)
+    if found.finished:
+        begins = f"is finished, after {found.step} steps; for more, raise train.steps or train.max_minutes"
+    else:
+        begins = f"would go on at step {found.step}" if found.step else "would begin"
     typer.echo(
-        f"{found.experiment}: would {'go on at step ' + str(found.step) if found.step else 'begin'}; "
+        f"{found.experiment}: {begins}; "
         f"{found.parameters / 1e6:.2f} M parameters, {corpus}; one step: {losses}, "
         f"gradient {found.grad_norm:.3g}; data {found.data_s:.2f} s, step {found.step_s:.2f} s{memory}; nothing written"
     )

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import struct
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from numpy.typing import NDArray
 from wesep_py.corpus.table import open_lines
 from wesep_py.corpus.utterance import Utterance
 from wesep_py.errors import InputError
+
+if TYPE_CHECKING:
+    from wesep_py.corpus.trials import Trial
 
 # Kaldi's binary vectors: a token, then the size of an int (always 4) and the number of elements.
 _KINDS = {b"FV ": np.dtype("<f4"), b"DV ": np.dtype("<f8")}
@@ -31,9 +35,10 @@ class Embeddings:
 
     Args:
         path: a folder of `.npy` files (also in folders below it), a Kaldi `.scp`, or a Kaldi `.ark`.
+        dim: the size that all have to have; `None`: any.
 
     Attributes:
-        path: as given.
+        path, dim: as given.
 
     Raises:
         InputError: no such folder or file, none in it, or a line that is no entry of an scp.
@@ -42,11 +47,11 @@ class Embeddings:
     >>> folder = Path(tempfile.mkdtemp())
     >>> np.save(folder / "alice.npy", np.array([3.0, 4.0]))
     >>> Embeddings(folder).of([Utterance("alice-1", "alice", Path("1.wav"), 2.0)])
-    array([0.6, 0.8], dtype=float32)
+    array([3., 4.], dtype=float32)
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike[str], dim: int | None = None) -> None:
+        self.path, self.dim = Path(path), dim
         if self.path.is_dir():
             self._places = _find_npy(self.path)
         elif self.path.suffix == ".ark" and self.path.is_file():
@@ -66,7 +71,7 @@ class Embeddings:
         """One vector, as it is stored: float32 `[dim]`.
 
         Raises:
-            InputError: no such name, or what stands there is no vector of finite numbers.
+            InputError: no such name, or what stands there is no vector of `dim` finite numbers.
         """
         if name not in self._places:
             raise InputError(f"{self.path}: has no embedding {name!r}, one of {len(self._places)}")
@@ -75,10 +80,12 @@ class Embeddings:
         if vector.ndim != 1 or vector.size == 0 or not np.isfinite(vector).all():
             shape = list(vector.shape)
             raise InputError(f"{path}: embedding {name!r} has shape {shape}; finite numbers, [dim], are needed")
+        if self.dim not in (None, vector.size):
+            raise InputError(f"{path}: embedding {name!r} has {vector.size} numbers; the model takes {self.dim}")
         return vector.astype(np.float32)
 
     def of(self, utterances: Sequence[Utterance]) -> Vector:
-        """The embedding of a voice: the mean of its utterances' vectors, each at length 1, and itself at length 1.
+        """The embedding of a voice: its utterances' mean direction times their mean length, as cues combine embeddings.
 
         Args:
             utterances: of one speaker, at least one; where an utterance has no vector, the speaker's is taken.
@@ -91,28 +98,61 @@ class Embeddings:
         """
         if not utterances:
             raise InputError(f"{self.path}: an embedding of no utterance was asked for; enrollments are needed")
-        names = list(dict.fromkeys(u.utterance_id if u.utterance_id in self else u.speaker_id for u in utterances))
+        names = dict.fromkeys(u.utterance_id if u.utterance_id in self else u.speaker_id for u in utterances)
+        return self._mean(list(names))
+
+    def of_trial(self, trial: Trial) -> Vector:
+        """The embedding of a trial's enrollment, by the end of its path without suffix; else the target's speaker's.
+
+        For `a/s1/mix.wav` it is the first of `a/s1/mix`, `s1/mix`, `mix-s1` (as lists of mixtures call it) and `mix`.
+
+        Raises:
+            InputError: there is none, or as `of`.
+        """
+        path = trial.enrollment.with_suffix("")
+        names = ["/".join(path.parts[start:]) for start in range(len(path.parts))]
+        names.insert(-1, f"{path.name}-{path.parent.name}")
+        if trial.target is not None and trial.target.speaker_id is not None:
+            names.append(trial.target.speaker_id)
+        found = next((name for name in names if name in self), None)
+        if found is None:
+            raise InputError(f"{self.path}: has no embedding of {trial.enrollment}; it would be called {path.name!r}")
+        return self._mean([found])
+
+    def require(self, utterances: Sequence[Utterance]) -> None:
+        """Refuse utterances of which there is no embedding, nor of their speakers; nothing is read.
+
+        Raises:
+            InputError: there are such ones.
+        """
+        missing = [u for u in utterances if u.utterance_id not in self and u.speaker_id not in self]
+        if missing:
+            first = missing[0]
+            raise InputError(
+                f"{self.path}: has no embedding of {len(missing)} of {len(utterances)} utterances, such as "
+                f"{first.utterance_id!r}, nor of its speaker {first.speaker_id!r}; compute them, or take these out"
+            )
+
+    def _mean(self, names: Sequence[str]) -> Vector:
         vectors = [self.read(name) for name in names]
         if len({vector.size for vector in vectors}) > 1:
             raise InputError(f"{self.path}: {', '.join(names)} differ in size; one network has to give all of them")
-        mean = np.mean([_at_length_1(vector, name) for vector, name in zip(vectors, names, strict=True)], axis=0)
-        return _at_length_1(mean, "+".join(names)).astype(np.float32)
-
-
-def _at_length_1(vector: NDArray[np.floating], name: str) -> NDArray[np.floating]:
-    length = float(np.linalg.norm(vector))
-    if length == 0.0:
-        raise InputError(f"embedding {name!r}: is zero and points nowhere; compute it again")
-    return vector / length
+        lengths = [float(np.linalg.norm(vector)) for vector in vectors]
+        if 0.0 in lengths:
+            zero = names[lengths.index(0.0)]
+            raise InputError(f"{self.path}: embedding {zero!r} is zero and points nowhere; compute it again")
+        if len(vectors) == 1:
+            return vectors[0]
+        mean = np.mean([vector / length for vector, length in zip(vectors, lengths, strict=True)], axis=0)
+        return (mean * np.mean(lengths)).astype(np.float32)
 
 
 def _find_npy(folder: Path) -> dict[str, tuple[Path, int | None]]:
     """By file name, and where that comes twice, or an id has slashes, by the path below the folder."""
-    places: dict[str, tuple[Path, int | None]] = {}
-    for path in sorted(folder.rglob("*.npy")):
-        places.setdefault(path.stem, (path, None))
-        places[path.relative_to(folder).with_suffix("").as_posix()] = (path, None)
-    return places
+    paths = sorted(folder.rglob("*.npy"))
+    times = Counter(path.stem for path in paths)
+    places: dict[str, tuple[Path, int | None]] = {path.stem: (path, None) for path in paths if times[path.stem] == 1}
+    return places | {path.relative_to(folder).with_suffix("").as_posix(): (path, None) for path in paths}
 
 
 def _read_scp(path: Path) -> dict[str, tuple[Path, int | None]]:

@@ -39,10 +39,11 @@ class Mixture:
 
     Args:
         mixture_id: its name, unique in its list.
-        sources: at least one. All are cut to the shortest, multiplied by their gains and added.
+        sources: at least one, but of a recording whose sources nobody knows apart. All are cut to the shortest,
+            multiplied by their gains and added.
         noise: added in the noisy condition; `None` where the list names none.
         rendered: the mixture's own file by condition (`"clean"`, `"noisy"`), where it has been rendered.
-            Then the sources are its images, with gain 1.
+            Then the sources are its images, with gain 1. A recording without sources stands for both conditions.
         place: file and line it stands at, for messages.
     """
 
@@ -57,6 +58,7 @@ def read_mixtures(
     path: str | os.PathLike[str],
     root: str | os.PathLike[str] | None = None,
     noise_root: str | os.PathLike[str] | None = None,
+    recordings: bool = False,
 ) -> dict[str, Mixture]:
     """The mixtures of a list, by their ids, in its order.
 
@@ -71,6 +73,7 @@ def read_mixtures(
         path: the CSV, or the folder.
         root: the folder that relative paths in a CSV start from; by default the CSV's own.
         noise_root: the same for noise; by default `root`.
+        recordings: whether a CSV may name recordings alone, `mixture_ID, mixture_path`, without their sources.
 
     Raises:
         InputError: the list is missing, empty or malformed; the message names file, line and column.
@@ -78,14 +81,15 @@ def read_mixtures(
     path = Path(path)
     if path.is_dir():
         return _read_tree(path)
-    rows = read_csv(path, "a LibriMix metadata CSV, or of a rendered tree", ("mixture_ID", "source_1_path"))
+    columns = ("mixture_ID",) if recordings else ("mixture_ID", "source_1_path")
+    rows = read_csv(path, "a LibriMix metadata CSV, or of a rendered tree", columns)
     if not rows:
         raise InputError(f"{path}: names no mixture")
     base = Path(root) if root is not None else path.parent
     noise_base = Path(noise_root) if noise_root is not None else base
     mixtures: dict[str, Mixture] = {}
     for row in rows:
-        mixture = _from_row(row, base, noise_base)
+        mixture = _from_row(row, base, noise_base, recordings)
         if mixture.mixture_id in mixtures:
             first = mixtures[mixture.mixture_id].place
             raise InputError(f"{row.place}: mixture_ID {mixture.mixture_id!r} stands at {first} already")
@@ -112,22 +116,25 @@ def source_ids(mixture_id: str, paths: list[Path]) -> list[str]:
     return ["_".join(parts[k * size : (k + 1) * size]) for k in range(len(paths))]
 
 
-def _from_row(row: Row, base: Path, noise_base: Path) -> Mixture:
+def _from_row(row: Row, base: Path, noise_base: Path, recordings: bool) -> Mixture:
     mixture_id = row.text("mixture_ID")
     paths = []
     while (source := row.optional_text(f"source_{len(paths) + 1}_path")) is not None:
         paths.append(base / source)
+    mixture_path = row.optional_text("mixture_path")
+    if not paths and recordings and mixture_path is not None:
+        return Mixture(mixture_id, (), rendered=dict.fromkeys(MIXTURE_FOLDERS, base / mixture_path), place=row.place)
     if not paths:
-        raise InputError(f"{row.place}: source_1_path is missing")
+        raise InputError(f"{row.place}: source_1_path is missing" + (", and mixture_path" if recordings else ""))
     ids = source_ids(mixture_id, paths)
     sources = tuple(
         TrialSource(
             row.optional_text(f"source_{k}_utterance_id") or ids[k - 1],
             path,
-            _gain(row, f"source_{k}_gain"),
+            gain,
             row.optional_text(f"source_{k}_speaker_id"),
         )
-        for k, path in enumerate(paths, start=1)
+        for k, (path, gain) in enumerate(zip(paths, _source_gains(row, len(paths)), strict=True), start=1)
     )
     noise_path = row.optional_text("noise_path")
     noise = None
@@ -137,10 +144,23 @@ def _from_row(row: Row, base: Path, noise_base: Path) -> Mixture:
             raise InputError(f"{row.place}: noise_offset_s is {offset_s}; seconds of at least 0 are needed")
         noise = TrialNoise(noise_base / noise_path, _gain(row, "noise_gain"), offset_s)
     rendered: dict[str, Path] = {}
-    mixture_path = row.optional_text("mixture_path")
     if mixture_path is not None:
         rendered[_condition(base / mixture_path, noise)] = base / mixture_path
     return Mixture(mixture_id, sources, noise, rendered, row.place)
+
+
+def _source_gains(row: Row, count: int) -> list[float]:
+    """The gains of all sources; 1 where the row has none.
+
+    Raises:
+        InputError: some sources have a gain and others have none.
+    """
+    gains = [row.optional_number(f"source_{k}_gain") for k in range(1, count + 1)]
+    given = [gain for gain in gains if gain is not None]
+    if given and len(given) < count:
+        bare = ", ".join(f"source_{k}_gain" for k, gain in enumerate(gains, start=1) if gain is None)
+        raise InputError(f"{row.place}: has no {bare}, but other sources have a gain; give all of them one, or none")
+    return given or [1.0] * count
 
 
 def _gain(row: Row, column: str) -> float:

@@ -71,9 +71,11 @@ def open_lines(path: str | Path, what: str) -> list[str]:
         what: what it should be, for messages: `"a manifest"`.
 
     Raises:
-        InputError: there is no such file, or it is not UTF-8 text.
+        InputError: there is no such file, it is a folder, or it is not UTF-8 text.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the path of {what}")
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the path of {what}")
     try:

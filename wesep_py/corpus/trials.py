@@ -22,10 +22,12 @@ class Trial:
 
     Args:
         mixture_id: the mixture's name.
-        sources: the mixture's speakers; all are cut to the shortest, multiplied by their gains and added.
+        sources: the mixture's speakers; all are cut to the shortest, multiplied by their gains and added. None for a
+            recording whose sources nobody knows apart.
         noise: added in the noisy condition; `None` where the list names none.
-        target_index: which of the sources is wanted, from 0; `None` if the voice is not in the mixture.
-        target_utterance_id: the id of that source, or `-`.
+        target_index: which of the sources is wanted, from 0; `None` if the voice is not in the mixture, or there are no
+            sources.
+        target_utterance_id: the id of that source, or `-`; in a recording without sources, any name of the target.
         enrollment: the recording that shows the voice.
         enrollment_mates: the sources of the mixture that `enrollment` is one source of, where a list names it
             as `s<k>/<mixture_ID>` and that mixture has not been rendered: the enrollment is then
@@ -60,6 +62,7 @@ def read_trials(
     noise_root: str | os.PathLike[str] | None = None,
     speakers: Container[str] = (),
     check_files: bool = True,
+    recordings: bool = False,
 ) -> list[Trial]:
     """The trials of an enrollment map whose mixtures stand in the metadata, in the map's order.
 
@@ -77,6 +80,7 @@ def read_trials(
             mapping such as that of `read_speakers` serves.
         check_files: whether every source and enrollment must exist now. Noise is not looked for: the clean
             condition needs none.
+        recordings: whether the metadata may name recordings without their sources (`read_mixtures`).
 
     Returns:
         The trials, at least one.
@@ -90,7 +94,7 @@ def read_trials(
     base = Path(root) if root is not None else default_root
     mixtures = {
         mixture_id: replace(mixture, sources=_name_speakers(mixture.sources, speakers))
-        for mixture_id, mixture in read_mixtures(metadata_csv, base, noise_root).items()
+        for mixture_id, mixture in read_mixtures(metadata_csv, base, noise_root, recordings).items()
     }
     trials, places = [], []
     for number, line in enumerate(open_lines(enrollment_map, "a map_mixture2enrollment"), start=1):
@@ -126,7 +130,7 @@ def _trial(
     place: str,
 ) -> Trial:
     target_index = None
-    if target_id != ABSENT:
+    if target_id != ABSENT and mixture.sources:
         ids = [source.utterance_id for source in mixture.sources]
         if target_id not in ids:
             raise InputError(
@@ -174,7 +178,8 @@ def _find_enrollment(
 def _check_files(trials: list[Trial], places: list[tuple[str, str]]) -> None:
     exists: dict[Path, bool] = {}
     for trial, (map_place, metadata_place) in zip(trials, places, strict=True):
-        needed = [(source.path, metadata_place) for source in trial.sources] + [(trial.enrollment, map_place)]
+        heard = [source.path for source in trial.sources] or set(trial.rendered.values())
+        needed = [(path, metadata_place) for path in heard] + [(trial.enrollment, map_place)]
         for path, place in needed:
             if path not in exists:
                 exists[path] = path.is_file()

@@ -27,12 +27,14 @@ class Recording:
         waveform: `[batch, samples]`, zero where a recording is shorter than the longest.
         lengths: `[batch]`, samples of each.
         backbone, encoder: those of the model.
+        embedding: of the voice, computed elsewhere, `[batch, dim]`; `None` where there is none.
     """
 
     waveform: Tensor
     lengths: Tensor
     backbone: Backbone
     encoder: SpeakerEncoder | None
+    embedding: Tensor | None = None
 
     @cached_property
     def analysis(self) -> Analysis:
@@ -78,6 +80,8 @@ class Cue(nn.Module, ABC):
         looks_ahead: whether a frame is steered by later ones of the mixture, so that no stretch can go on.
         needs_speaker_frames: whether `steer_features` wants the speaker encoder to hear the mixture too
             (`Analysis.speaker_frames`).
+        embedding_dim: size of the embedding, computed elsewhere, that the cue takes instead of a recording; `None`: it
+            hears the recording.
     """
 
     stage: Literal["waveform", "input", "latent"]
@@ -85,6 +89,7 @@ class Cue(nn.Module, ABC):
     past_frames: int = 0
     looks_ahead: bool = False
     needs_speaker_frames: bool = False
+    embedding_dim: int | None = None
 
     def added_channels(self) -> int:
         """Feature channels that the cue adds to the backbone's own."""

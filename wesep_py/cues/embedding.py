@@ -23,8 +23,8 @@ class EmbeddingCue(Cue):
         fusion: `concat`, `add`, `multiply` or `film`.
         points: `first`, `all`, or indices of fusion points.
         shared: one layer for all points.
-        embedding_dim: size of embeddings that are computed elsewhere and handed in as prepared tensors
-            (`{"0.embedding": [batch, embedding_dim]}`); `null` takes those of the model's speaker encoder.
+        embedding_dim: size of embeddings that are computed elsewhere (`data.embeddings`, `--enroll NAME.npy`); `null`
+            takes those of the model's speaker encoder.
         transform: a residual bottleneck of half the embedding's width, learned with the extractor, stands before the
             fusion; it starts at the embedding as it is. For an encoder that is frozen, or computes elsewhere. `tanh`
             is WeSep's form of it: tanh for ReLU, and nothing passes by.
@@ -81,12 +81,19 @@ class EmbeddingCue(Cue):
         )
 
     def prepare(self, enrollment: Enrollment) -> Prepared:
-        if self.embedding_dim is not None:
+        if self.embedding_dim is None:
+            return {"embedding": enrollment.speaker.embedding}
+        if enrollment.embedding is None:
             raise InputError(
                 f"this model has no speaker encoder; compute embeddings of {self.embedding_dim} numbers elsewhere "
-                "and pass them as prepared tensors"
+                "and give them beside, or instead of, recordings"
             )
-        return {"embedding": enrollment.speaker.embedding}
+        if (size := enrollment.embedding.shape[-1]) != self.embedding_dim:
+            raise InputError(
+                f"the embedding has {size} numbers, and this model takes {self.embedding_dim}; compute it with the "
+                "network whose embeddings the model was trained with"
+            )
+        return {"embedding": enrollment.embedding}
 
     def combine(self, prepared: Sequence[Prepared], weights: Sequence[float] | None = None) -> Prepared:
         embeddings = [one["embedding"] for one in prepared]

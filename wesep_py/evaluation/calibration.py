@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from wesep_py import checkpoint
 from wesep_py.errors import InputError
+from wesep_py.evaluation.frame_calibration import calibrate_frames, fit_weighted
+from wesep_py.evaluation.journal import PER_TRIAL, SUMMARY
 from wesep_py.evaluation.reliability import Reliability, of_one_shape, reliability
-from wesep_py.inference.presence import Calibration, calibration_of, save_calibration, sigmoid
+from wesep_py.inference.presence import UNCALIBRATED, Calibration, save_calibration, sigmoid
 
 MAX_LOST = 0.02
 """Share of present voices that the threshold may lose."""
-_STEPS, _SMALLEST = 100, 1e-10
 
 
 def fit_platt(scores: ArrayLike, present: ArrayLike, equal_priors: bool = False) -> tuple[float, float]:
     """Scale and offset with which sigmoid(scale · score + offset) is the most likely probability.
 
-    Newton's method on the cross-entropy, with a line search; the labels are drawn in a little, as if each kind had one
+    The labels are drawn in a little, as if each kind had one
     trial more of either label, so that scores that tell all trials apart have a finite solution.
 
     Args:
@@ -46,30 +48,7 @@ def fit_platt(scores: ArrayLike, present: ArrayLike, equal_priors: bool = False)
     positive, negative = int(labels.sum()), int((~labels).sum())
     targets = np.where(labels, (positive + 1) / (positive + 2), 1 / (negative + 2))
     weights = np.where(labels, 0.5 / positive, 0.5 / negative) if equal_priors else np.full(len(x), 1 / len(x))
-    # In standard form the two parameters are of one size, whatever the scores' scale.
-    centre, spread = float(x.mean()), float(x.std()) or 1.0
-    z = (x - centre) / spread
-    prior = float((weights * targets).sum() / weights.sum())
-    a, b = 0.0, math.log(prior / (1 - prior))
-    value = _cross_entropy(a, b, z, targets, weights)
-    for _ in range(_STEPS):
-        p = sigmoid(a * z + b)
-        error, curve = weights * (p - targets), weights * p * (1 - p)
-        gradient = np.array([(error * z).sum(), error.sum()])
-        if np.abs(gradient).max() < 1e-10:
-            break
-        hessian = np.array([[(curve * z * z).sum(), (curve * z).sum()], [(curve * z).sum(), curve.sum()]])
-        step = np.linalg.solve(hessian + 1e-12 * np.eye(2), gradient)
-        size = 1.0
-        while size > _SMALLEST:
-            trial = _cross_entropy(a - size * step[0], b - size * step[1], z, targets, weights)
-            if trial < value - 1e-4 * size * float(gradient @ step):
-                break
-            size /= 2
-        else:
-            break
-        a, b, value = a - size * step[0], b - size * step[1], trial
-    scale, offset = float(a) / spread, float(b - a * centre / spread)
+    scale, offset = fit_weighted(x, targets, weights)
     if scale <= 0:
         raise InputError(
             f"the scores do not rise with presence (the best scale is {scale:.3g}); are labels turned around?"
@@ -123,23 +102,26 @@ def calibrate(
 
 
 def scores_of(
-    folders: Sequence[str | Path], applied: Calibration | None = None
+    folders: Sequence[str | Path], model_hash: str | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Scores and labels from results of `wesep evaluate`, on lists with and without the target.
 
+    The calibration that the model had when a result was made, which its `summary.json` names, is taken back.
+
     Args:
-        folders: with `per_trial.jsonl`; trials that failed, and those with a silent reference, are left out.
-        applied: the calibration that the model had when they were made, which is taken back.
+        folders: finished results; trials that failed, and those with a silent reference, are left out.
+        model_hash: of the model that they have to be of; `None` asks for none.
 
     Raises:
-        InputError: a file that is missing; no presence in it, as the model has no presence head.
+        InputError: a file that is missing or damaged; results of another model; no presence in them, as the model has
+            no presence head.
     """
-    applied = applied or Calibration()
     scores, labels = [], []
     for folder in folders:
-        path = Path(folder) / "per_trial.jsonl"
+        path = Path(folder) / PER_TRIAL
         if not path.is_file():
             raise InputError(f"{path}: no such file; make it with `wesep evaluate`")
+        applied = _applied(Path(folder) / SUMMARY, model_hash)
         for line in path.read_text(encoding="utf-8").splitlines():
             record = json.loads(line)
             if record["outcome"] not in ("scored", "absent"):
@@ -153,7 +135,11 @@ def scores_of(
 
 
 def calibrate_model(
-    model: str | Path, results: Sequence[str | Path], check: Sequence[str | Path] = (), max_lost: float = MAX_LOST
+    model: str | Path,
+    results: Sequence[str | Path],
+    check: Sequence[str | Path] = (),
+    max_lost: float = MAX_LOST,
+    dry_run: bool = False,
 ) -> tuple[Calibration, Reliability, Reliability | None]:
     """Calibrate a checkpoint on results of `wesep evaluate`, and write it there (`presence.save_calibration`).
 
@@ -162,6 +148,7 @@ def calibrate_model(
         results: folders with present and with absent targets.
         check: other results, to see what the calibration does there.
         max_lost: as `calibrate`.
+        dry_run: write nothing.
 
     Returns:
         The calibration, what it does on `results`, and on `check`.
@@ -169,23 +156,50 @@ def calibrate_model(
     Raises:
         InputError, CheckpointError: as `scores_of`, `fit_platt` and `save_calibration`.
     """
-    applied = calibration_of(checkpoint.load(model).provenance)
-    calibration, there = calibrate(*scores_of(results, applied), max_lost)
+    model_hash = checkpoint.load(model).hash
+    calibration, there = calibrate(*scores_of(results, model_hash), max_lost)
     about: dict[str, Any] = {"fitted_on": [str(folder) for folder in results], "there": there.as_dict()}
+    frames = calibrate_frames(results)
+    if frames is not None:
+        calibration = replace(calibration, frame_scale=frames.scale, frame_offset=frames.offset)
+        about["frames"] = frames.as_dict()
     elsewhere = None
     if check:
-        scores, labels = scores_of(check, applied)
+        scores, labels = scores_of(check, model_hash)
         elsewhere = reliability(sigmoid(calibration.scale * scores + calibration.offset), labels, calibration.threshold)
         about |= {"checked_on": [str(folder) for folder in check], "checked": elsewhere.as_dict()}
-    save_calibration(model, calibration, about)
+    if not dry_run:
+        save_calibration(model, calibration, about)
     return calibration, there, elsewhere
 
 
-def _cross_entropy(
-    a: float, b: float, z: NDArray[np.float64], targets: NDArray[np.float64], weights: NDArray[np.float64]
-) -> float:
-    logits = a * z + b
-    return float((weights * (np.logaddexp(0.0, logits) - targets * logits)).sum())
+def _applied(path: Path, model_hash: str | None) -> Calibration:
+    """The calibration that a result was made with, from its `summary.json`.
+
+    Results of versions that did not write it down count as uncalibrated where their threshold is that of a model
+    without a calibration.
+
+    Raises:
+        InputError: it is missing or damaged, says nothing of a calibration that there was, or is of another model.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; make it with `wesep evaluate`, or repeat its command to finish it")
+    try:
+        protocol = json.loads(path.read_text(encoding="utf-8"))["protocol"]
+        made_by, given = protocol["model"]["hash"], protocol.get("presence_calibration")
+        threshold = protocol.get("presence_threshold", UNCALIBRATED.threshold)
+        names = {field.name for field in fields(Calibration)}
+        known = {} if given is None else {name: value for name, value in given.items() if name in names}
+        applied = Calibration(**known)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: is damaged ({type(error).__name__}: {error}); evaluate again") from error
+    if model_hash is not None and made_by != model_hash:
+        raise InputError(
+            f"{path}: is of another model (hash {str(made_by)[:12]}, this one is {model_hash[:12]}); evaluate this one"
+        )
+    if given is None and threshold != UNCALIBRATED.threshold:
+        raise InputError(f"{path}: does not say how the model was calibrated when it was made; evaluate again")
+    return applied
 
 
 def _checked(scores: ArrayLike, present: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from wesep_py.errors import InputError, WesepError
 from wesep_py.evaluation.record import TrialRecord
 from wesep_py.files import check_results_folder, write_json, write_text
+from wesep_py.lock import locked
 
 PER_TRIAL, SUMMARY, AUDIO, RUN = "per_trial.jsonl", "summary.json", "audio", "run.json"
 VOLATILE = ("command", "date")
@@ -32,7 +34,7 @@ class Journal:
 
     While it runs, `run.json` holds the protocol and `per_trial.jsonl` grows by a line a trial, in the order in which
     they are done. At the end `per_trial.jsonl` is put in the order of the trials, `summary.json` appears and `run.json`
-    goes.
+    goes. Until `finish` or `close` no other process can begin a run in the folder.
 
     Args:
         folder: made if it is not there.
@@ -45,7 +47,7 @@ class Journal:
     Raises:
         OutputExistsError: the folder holds results.
         InputError: it holds an unfinished run with another protocol; the keys that differ are named.
-        WesepError: the disk is full, or the folder cannot be made.
+        WesepError: another run is at work in the folder; the disk is full, or the folder cannot be made.
     """
 
     def __init__(self, folder: str | Path, protocol: Mapping[str, Any], overwrite: bool = False) -> None:
@@ -55,16 +57,15 @@ class Journal:
         self.done: dict[int, TrialRecord] = {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if overwrite:
-                self._clear()
-            elif (self.folder / RUN).exists():
-                self._check_same(json.loads((self.folder / RUN).read_text(encoding="utf-8")))
-                self.done = {record.number: record for record in self._read() if record.number is not None}
-            write_json(self.folder / RUN, {"protocol": self._protocol})
-            self._write_lines(list(self.done.values()))
-            self._file = (self.folder / PER_TRIAL).open("a", encoding="utf-8")
+            with ExitStack() as held:
+                held.enter_context(locked(self.folder, "writing its results"))
+                self._begin(overwrite)
+                self._file = held.enter_context((self.folder / PER_TRIAL).open("a", encoding="utf-8"))
+                self._held = held.pop_all()
         except OSError as error:
-            raise WesepError(f"{self.folder}: cannot be written ({error.strerror or error})") from error
+            raise WesepError(
+                f"{self.folder}: cannot be written ({error.strerror or error}); name another folder, or make it writable"
+            ) from error
 
     def append(self, record: TrialRecord) -> None:
         """Write the line of a trial that is done; it survives this process being killed."""
@@ -76,14 +77,26 @@ class Journal:
 
     def finish(self, records: Sequence[TrialRecord], summary: Mapping[str, Any]) -> None:
         """Put all lines in order and write the summary."""
-        self.close()
+        self._file.close()
         self._write_lines(records)
         write_json(self.folder / SUMMARY, summary)
         (self.folder / RUN).unlink(missing_ok=True)
+        self.close()
 
     def close(self) -> None:
         """Stop writing; the run can go on later."""
-        self._file.close()
+        self._held.close()
+
+    def _begin(self, overwrite: bool) -> None:
+        """Take over what an earlier part of the run has done, and say in the folder that it goes on."""
+        check_output(self.folder, overwrite)  # another run may have ended since
+        if overwrite:
+            self._clear()
+        elif (self.folder / RUN).exists():
+            self._check_same(json.loads((self.folder / RUN).read_text(encoding="utf-8")))
+            self.done = {record.number: record for record in self._read() if record.number is not None}
+        write_json(self.folder / RUN, {"protocol": self._protocol})
+        self._write_lines(list(self.done.values()))
 
     def _write_lines(self, records: Sequence[TrialRecord]) -> None:
         write_text(self.folder / PER_TRIAL, "".join(_line(record) + "\n" for record in records))

@@ -39,7 +39,7 @@ class Listener(Protocol):
         self,
         record: TrialRecord,
         estimate: np.ndarray,
-        reference: np.ndarray,
+        reference: np.ndarray | None,
         enrollment: np.ndarray | None,
         sample_rate: int,
     ) -> tuple[float, float]:
@@ -80,7 +80,7 @@ class SpeakerListener:
         self,
         record: TrialRecord,
         estimate: np.ndarray,
-        reference: np.ndarray,
+        reference: np.ndarray | None,
         enrollment: np.ndarray | None,
         sample_rate: int,
     ) -> tuple[float, float]:
@@ -128,11 +128,13 @@ class WordListener:
         self,
         record: TrialRecord,
         estimate: np.ndarray,
-        reference: np.ndarray,
+        reference: np.ndarray | None,
         enrollment: np.ndarray | None,
         sample_rate: int,
     ) -> tuple[float, float]:
         if self._transcripts is None:
+            if reference is None:
+                raise MetricError("there is no reference to hear; give --transcripts")
             said = words(self._heard(reference, sample_rate))
         elif record.target_utterance_id in self._transcripts:
             said = words(self._transcripts[record.target_utterance_id])
@@ -176,14 +178,13 @@ def read_transcripts(path: str | Path) -> dict[str, str]:
         InputError: the file cannot be read or names no utterance.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as transcripts ({error})") from error
     found = {}
     for line in lines:
-        utterance_id, _, text = line.strip().partition(" ")
-        if utterance_id:
-            found[utterance_id] = text
+        if fields := line.split(maxsplit=1):
+            found[fields[0]] = fields[1].strip() if len(fields) > 1 else ""
     if not found:
         raise InputError(f"{path}: names no utterance; lines 'UTTERANCE_ID words …' are needed")
     return found
@@ -193,7 +194,7 @@ def listen_to(
     listeners: list[Listener],
     record: TrialRecord,
     estimate: np.ndarray,
-    reference: np.ndarray,
+    reference: np.ndarray | None,
     enrollment: np.ndarray | None,
     sample_rate: int,
 ) -> None:

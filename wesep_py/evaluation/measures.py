@@ -9,8 +9,8 @@ import numpy as np
 from wesep_py.errors import InputError, nearest
 from wesep_py.inference.activity import speech_mask
 from wesep_py.metrics import DEFINITIONS, METRICS, MetricError, Scores, score
-from wesep_py.metrics.dnsmos import dnsmos
-from wesep_py.metrics.signals import checked_pair, is_silent
+from wesep_py.metrics.dnsmos import dnsmos, load_network
+from wesep_py.metrics.signals import checked, checked_pair, is_silent
 from wesep_py.metrics.timing import COLLAR_S, FRAME_S, PAUSE_S, timing
 
 BY_SIGNALS: dict[str, tuple[str, ...]] = {
@@ -29,18 +29,24 @@ MEASURES: dict[str, tuple[str, ...]] = {**METRICS, **BY_SIGNALS, **BY_LISTENERS}
 FREE = (*METRICS, "timing")
 """Those that need nothing but the installation: what `--metrics all` stands for."""
 
-_FRAMES = (
-    f"frames of {FRAME_S * 1000:g} ms; activity of estimate and reference by energy "
-    f"(wesep_py.inference.activity.speech_mask), pauses under {PAUSE_S:g} s closed; {COLLAR_S:g} s before and after "
-    "each boundary of the reference not counted"
-)
+
+def _timing_definitions(activities: str, boundary: str) -> dict[str, str]:
+    frames = (
+        f"frames of {FRAME_S * 1000:g} ms; {activities} (wesep_py.inference.activity.speech_mask), pauses under "
+        f"{PAUSE_S:g} s closed; {COLLAR_S:g} s before and after each boundary of the {boundary} not counted"
+    )
+    return {
+        "timing_precision": f"share of the estimate's active frames in which the target speaks, 0 to 1; {frames}",
+        "timing_recall": f"share of the frames in which the target speaks that are active in the estimate, 0 to 1; "
+        f"{frames}",
+        "timing_f1": "harmonic mean of timing_precision and timing_recall of each trial, 0 to 1",
+    }
+
+
 _MOS = "1 to 5 (speechmos)"
 MEASURE_DEFINITIONS: dict[str, str] = {
     **DEFINITIONS,
-    "timing_precision": f"share of the estimate's active frames in which the target speaks, 0 to 1; {_FRAMES}",
-    "timing_recall": f"share of the frames in which the target speaks that are active in the estimate, 0 to 1; "
-    f"{_FRAMES}",
-    "timing_f1": "harmonic mean of timing_precision and timing_recall of each trial, 0 to 1",
+    **_timing_definitions("activity of estimate and reference by energy", "reference"),
     "dnsmos_ovrl": f"DNSMOS P.835 overall opinion, {_MOS}",
     "dnsmos_sig": f"DNSMOS P.835 opinion of the speech, {_MOS}",
     "dnsmos_bak": f"DNSMOS P.835 opinion of the background, {_MOS}",
@@ -53,6 +59,11 @@ MEASURE_DEFINITIONS: dict[str, str] = {
     "case and punctuation do not count, each ideograph is a word",
 }
 """What each number means, in the words that results carry with them."""
+
+LABELLED = _timing_definitions(
+    "the target speaks where the labels say so; activity of the estimate by energy", "labels"
+)
+"""Those that mean something else where labels are given."""
 
 
 def check_measures(names: Iterable[str]) -> tuple[str, ...]:
@@ -80,26 +91,62 @@ def parse_measures(text: str) -> tuple[str, ...]:
     return check_measures(each for name in named for each in (FREE if name == "all" else (name,)))
 
 
+def check_possible(chosen: Sequence[str], referenced: bool, labelled: bool) -> None:
+    """Refuse, before anything is extracted, what cannot be measured of any trial.
+
+    Args:
+        chosen: from `check_measures`.
+        referenced: whether any trial has a reference.
+        labelled: whether there are labels.
+
+    Raises:
+        InputError: a metric that needs references, or labels; one whose package cannot be imported.
+    """
+    for name in chosen:
+        if name in METRICS and not referenced:
+            raise InputError(
+                f"metric {name!r} needs references, and there are none; choose of timing (with --labels), dnsmos, "
+                "pdnsmos, similarity (with --speaker-model), wer (with --recogniser) with --metrics"
+            )
+        if name == "timing" and not referenced and not labelled:
+            raise InputError("metric 'timing' needs references or labels; give --labels")
+        if name in ("dnsmos", "pdnsmos"):
+            try:
+                load_network()
+            except MetricError as error:
+                raise InputError(f"metric {name!r}: {error}") from error
+
+
 def measure(
     estimate: np.ndarray,
-    reference: np.ndarray,
+    reference: np.ndarray | None,
     sample_rate: int,
     names: Sequence[str],
     mixture: np.ndarray | None,
     interferers: Sequence[np.ndarray] | None,
+    activity: np.ndarray | None = None,
 ) -> Scores:
-    """As `metrics.score`, with `BY_SIGNALS` too; those of listeners are passed over."""
+    """As `metrics.score`, with `BY_SIGNALS` too; those of listeners are passed over.
+
+    Args:
+        estimate, sample_rate, mixture, interferers: as `metrics.score`.
+        reference: likewise; without one, what needs it is missing.
+        names: out of `MEASURES`.
+        activity: when the target speaks, bool in frames of `timing.FRAME_S`; `None`: where the reference does.
+    """
     scores = Scores()
     for name in names:
         if name in BY_LISTENERS:
             continue
         try:
-            if name in METRICS:
+            if name in METRICS and reference is None:
+                raise MetricError("there is no reference")
+            if name in METRICS and reference is not None:
                 found = score(estimate, reference, sample_rate, (name,), mixture, interferers)
                 scores.values.update(found.values)
                 scores.missing.update(found.missing)
             else:
-                numbers = _COMPUTE[name](estimate, reference, sample_rate)
+                numbers = _COMPUTE[name](estimate, reference, sample_rate, activity)
                 scores.values.update(zip(BY_SIGNALS[name], numbers, strict=False))
         except MetricError as error:
             scores.missing.update(dict.fromkeys(MEASURES[name], str(error)))
@@ -109,15 +156,27 @@ def measure(
     return scores
 
 
-def _timing(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) -> tuple[float, float, float]:
-    estimate, reference = checked_pair(estimate, reference)
-    step = max(1, round(FRAME_S * sample_rate))
-    heard, said = (speech_mask(signal.astype(np.float32), sample_rate)[::step] for signal in (estimate, reference))
-    return timing(heard & (not is_silent(estimate)), said)
+def _timing(
+    estimate: np.ndarray, reference: np.ndarray | None, sample_rate: int, activity: np.ndarray | None
+) -> tuple[float, float, float]:
+    if activity is None:
+        if reference is None:
+            raise MetricError("there is neither a reference nor a label")
+        estimate, reference = checked_pair(estimate, reference)
+        activity = _speaks(reference, sample_rate)
+    elif not activity.any():
+        raise MetricError("the labels say that the target does not speak")
+    estimate = checked(estimate, "estimate")
+    return timing(_speaks(estimate, sample_rate) & (not is_silent(estimate)), activity)
 
 
-_COMPUTE: dict[str, Callable[[np.ndarray, np.ndarray, int], Iterable[float]]] = {
+def _speaks(signal: np.ndarray, sample_rate: int) -> np.ndarray:
+    return speech_mask(signal.astype(np.float32), sample_rate)[:: max(1, round(FRAME_S * sample_rate))]
+
+
+Computed = Callable[[np.ndarray, "np.ndarray | None", int, "np.ndarray | None"], Iterable[float]]
+_COMPUTE: dict[str, Computed] = {
     "timing": _timing,
-    "dnsmos": lambda estimate, _, sample_rate: dnsmos(estimate, sample_rate).values(),
-    "pdnsmos": lambda estimate, _, sample_rate: dnsmos(estimate, sample_rate, personalised=True).values(),
+    "dnsmos": lambda estimate, _, sample_rate, __: dnsmos(estimate, sample_rate).values(),
+    "pdnsmos": lambda estimate, _, sample_rate, __: dnsmos(estimate, sample_rate, personalised=True).values(),
 }

@@ -21,7 +21,7 @@ class Pair:
     Attributes:
         name: the mixture's: path of the reference under its folder, without suffix; in a tree, of the mixture.
         target: the target's utterance; in a folder that is no tree, the name again.
-        reference: the target alone.
+        reference: the target alone; `None` if it is not known.
         estimate: what was made; `None` if there is none.
         mixture: what it was made from, where that is known.
         interferers: the other speakers; `None` if they are not known.
@@ -30,7 +30,7 @@ class Pair:
 
     name: str
     target: str
-    reference: Path
+    reference: Path | None
     estimate: Path | None
     mixture: Path | None = None
     interferers: tuple[Path, ...] | None = None
@@ -38,7 +38,7 @@ class Pair:
 
 
 def find_pairs(
-    reference: Path,
+    reference: Path | None,
     estimate: Path,
     mixture: Path | None = None,
     interferers: Sequence[Path] = (),
@@ -52,8 +52,11 @@ def find_pairs(
     `s1/MIXTURE.wav`, `s2/MIXTURE.wav`. In any other folder, files of one name (and sub-folder) belong together;
     suffixes may differ.
 
+    Without references every estimate is a trial. One in a sub-folder, `MEETING/ALICE.wav`, is of the recording
+    `MEETING` and the speaker `ALICE`, whose mixture and enrollment may bear these names alone.
+
     Args:
-        reference: folder of the targets alone, or a tree.
+        reference: folder of the targets alone, or a tree; `None` if there is none.
         estimate: folder of what was made.
         mixture: folder of the mixtures; in a tree by default its own.
         interferers: folders of the other speakers, one a speaker; in a tree its own.
@@ -61,10 +64,10 @@ def find_pairs(
         condition: which of a tree's mixtures: `clean` or `noisy`.
 
     Raises:
-        InputError: a folder is missing; no estimate matches; interferers are named for a tree.
+        InputError: a folder is missing; no estimate matches; interferers are named for a tree, or without references.
     """
     for folder in (
-        reference,
+        *([reference] if reference else []),
         estimate,
         *([mixture] if mixture else []),
         *interferers,
@@ -72,6 +75,13 @@ def find_pairs(
     ):
         if not folder.is_dir():
             raise InputError(f"{folder}: is no folder; name one with audio files")
+    if reference is None:
+        if interferers:
+            raise InputError("interferers are compared with references, and there are none; leave out --interferers")
+        pairs = _by_estimate(estimate, mixture, enrollment)
+        if not pairs:
+            raise InputError(f"{estimate}: holds no audio files")
+        return pairs
     sources = _sources_of(reference)
     if sources:
         if interferers:
@@ -82,7 +92,7 @@ def find_pairs(
     if not pairs:
         raise InputError(f"{reference}: holds no audio files")
     if all(pair.estimate is None for pair in pairs):
-        wanted = pairs[0].reference.relative_to(reference).with_suffix(".*")
+        wanted = Path(f"s1/{pairs[0].name}.*" if sources else f"{pairs[0].name}.*")
         raise InputError(f"{estimate}: no file has the name of a reference; {wanted} is looked for, for example")
     return pairs
 
@@ -91,6 +101,26 @@ def unmatched(pairs: Sequence[Pair], estimate: Path) -> list[str]:
     """The names of the estimates that no reference belongs to."""
     used = {pair.estimate for pair in pairs}
     return sorted(name for name, path in _files(estimate).items() if path not in used)
+
+
+def _by_estimate(estimate: Path, mixture: Path | None, enrollment: Path | None) -> list[Pair]:
+    mixtures, enrollments = _files(mixture), _files(enrollment)
+    pairs = []
+    for name, path in _files(estimate).items():
+        recording, _, target = name.rpartition("/")
+        recording, target = recording or name, target or name
+        pairs.append(
+            Pair(
+                recording,
+                target,
+                None,
+                path,
+                mixtures.get(name, mixtures.get(recording)),
+                None,
+                enrollments.get(name, enrollments.get(target)),
+            )
+        )
+    return pairs
 
 
 def _in_folder(

@@ -7,6 +7,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from wesep_py import __version__
 from wesep_py.evaluation.bootstrap import DEFINITION as INTERVAL
 from wesep_py.evaluation.conditions import DEFINITIONS as BREAKDOWNS
-from wesep_py.evaluation.measures import MEASURE_DEFINITIONS, MEASURES
+from wesep_py.evaluation.measures import LABELLED, MEASURE_DEFINITIONS, MEASURES
 from wesep_py.evaluation.summary import DECISION
 from wesep_py.simulation.trials import CONDITIONS
 
 if TYPE_CHECKING:
     from wesep_py.corpus.trials import Trial
+    from wesep_py.evaluation.labels import Labels
     from wesep_py.evaluation.listeners import Listener
     from wesep_py.inference import Extractor
 
@@ -33,6 +35,7 @@ def describe(
     metrics: Iterable[str],
     command: str | None = None,
     listeners: Iterable[Listener] = (),
+    labels: Labels | None = None,
 ) -> dict[str, Any]:
     """Everything that is needed to measure the same numbers again.
 
@@ -43,31 +46,37 @@ def describe(
         metrics: names out of `measures.MEASURES`.
         command: the command line; None: that of this process.
         listeners: what else measures.
+        labels: what says when the targets speak, where it is not their references.
 
     Returns:
         A dictionary for JSON: definition of every metric, condition, trials, model, software, command, date.
     """
     return {
-        **definitions(metrics, listeners),
+        **definitions(metrics, listeners, labels),
         "condition": f"{condition}: {CONDITIONS[condition]}",
         "sample_rate": extractor.sample_rate,
         "trials": {"count": len(trials), "sha256": fingerprint(trials)},
         "model": {"name": extractor.name, "hash": extractor.model_hash},
         "presence_threshold": extractor.calibration.threshold,
+        "presence_calibration": asdict(extractor.calibration),
         "device": str(extractor.device),
         **circumstances(command),
     }
 
 
-def definitions(metrics: Iterable[str], listeners: Iterable[Listener] = ()) -> dict[str, Any]:
+def definitions(
+    metrics: Iterable[str], listeners: Iterable[Listener] = (), labels: Labels | None = None
+) -> dict[str, Any]:
     """What every number means: of each metric, of intervals, breakdowns and decisions, and what listens."""
     names = [name for metric in metrics for name in MEASURES[metric]]
+    meaning = MEASURE_DEFINITIONS if labels is None else {**MEASURE_DEFINITIONS, **LABELLED}
     return {
-        "metrics": {name: MEASURE_DEFINITIONS[name] for name in (*names, "attenuation_db")},
+        "metrics": {name: meaning[name] for name in (*names, "attenuation_db")},
         "interval": INTERVAL,
         **BREAKDOWNS,
         "decision": dict(DECISION),
         **{listener.name: listener.describe() for listener in listeners},
+        **({} if labels is None else {"labels": labels.describe()}),
     }
 
 

@@ -30,6 +30,8 @@ class TrialRecord:
         gender_pair: genders of all speakers, sorted ("f-m"); None where they were not asked for.
         age_group: of the target: child (under 13), teenager (under 18), adult, unknown; None likewise.
         presence: probability that the model gave for the target's presence; None if it gives none.
+        presence_frames: its frames by their logits (`frame_calibration.frame_histogram`); None likewise, or where
+            nobody knows when the target speaks.
         attenuation_db: of the estimate against the mixture.
         silent_estimate: whether the model returned silence (its SI-SDR is 0 dB by definition).
         values: a number for each metric.
@@ -53,6 +55,7 @@ class TrialRecord:
     gender_pair: str | None = None
     age_group: str | None = None
     presence: float | None = None
+    presence_frames: dict[str, Any] | None = None
     attenuation_db: float | None = None
     silent_estimate: bool = False
     values: dict[str, float] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from wesep_py.evaluation.clips import clips
@@ -16,7 +16,7 @@ from wesep_py.evaluation.record import TrialRecord
 from wesep_py.evaluation.results import Results
 from wesep_py.evaluation.tables import breakdown_table, metric_table, spread, table
 
-TILES = ("si_sdri", "si_sdr", "accuracy", "confusion", "pesq", "estoi", "similarity", "wer")
+TILES = ("si_sdri", "si_sdr", "accuracy", "confusion", "pesq", "estoi", "timing_f1", "similarity", "wer")
 TITLES = {
     "sir_db": "SIR (dB)",
     "num_speakers": "Number of speakers",
@@ -41,7 +41,7 @@ def build_report(results: Results, count: int = 10) -> str:
     """
     summary = results.summary
     protocol = summary["protocol"]
-    model = protocol["model"]["name"]
+    model = _short(protocol["model"]["name"])
     counts = summary["counts"]
     date = protocol["date"].replace("T", " ").replace("+00:00", " UTC")
     worst, best = _extremes(results.records, count)
@@ -76,6 +76,15 @@ def build_report(results: Results, count: int = 10) -> str:
         f"<title>{escape(model)}: target speaker extraction</title><style>{style}</style></head>"
         f"<body><main>{''.join(part for part in parts if part)}</main></body></html>\n"
     )
+
+
+def _short(name: str) -> str:
+    """The last part of a model's path, which the protocol has whole.
+
+    >>> _short("exp/mine/"), _short("audio made elsewhere")
+    ('mine', 'audio made elsewhere')
+    """
+    return PurePath(name).name or name
 
 
 def _tiles(summary: Mapping[str, Any]) -> str:
@@ -135,11 +144,13 @@ def _absent(summary: Mapping[str, Any], records: Sequence[TrialRecord]) -> str:
     if not absent["count"] and not silent["count"]:
         return ""
     rows = []
-    for title, section in (("absent target", absent), ("silent reference", silent)):
+    sections = (("absent target", absent), ("silent reference", silent))
+    for title, section in sections:
         if section["count"]:
             rows.append(_interval_row(f"{title}: attenuation (dB)", section["attenuation_db"]))
-    for name, title in (("false_alarm_rate", "false alarms"), ("retention", "retention")) if absent["count"] else ():
-        for rule, interval in absent.get(name, {}).items():
+    rates = [(f"{title}: false alarms", section.get("false_alarm_rate", {})) for title, section in sections]
+    for title, rules in (*rates, ("retention", absent.get("retention", {}))):
+        for rule, interval in rules.items():
             if interval["count"]:
                 rows.append(_interval_row(f"{title}, {rule.replace('_', ' ')}", interval))
     values = [r.attenuation_db for r in records if r.outcome in ("absent", "silent_reference") and r.attenuation_db]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,19 +11,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from wesep_py.corpus.trials import ABSENT
 from wesep_py.errors import InputError, nearest
 from wesep_py.evaluation import protocol
 from wesep_py.evaluation.batches import can_batch, extract_all
 from wesep_py.evaluation.extraction import render
 from wesep_py.evaluation.journal import AUDIO, PER_TRIAL, SUMMARY, check_output
+from wesep_py.evaluation.labels import Labels
 from wesep_py.evaluation.listeners import Listener
-from wesep_py.evaluation.measures import BY_LISTENERS, check_measures
+from wesep_py.evaluation.measures import BY_LISTENERS, check_measures, check_possible
 from wesep_py.evaluation.record import TrialRecord
 from wesep_py.evaluation.session import Session
 from wesep_py.evaluation.speakers import Speakers, age_group, gender_pair
 from wesep_py.simulation.trials import CONDITIONS, Condition
 
 if TYPE_CHECKING:
+    from wesep_py.corpus.embeddings import Embeddings
     from wesep_py.corpus.trials import Trial
     from wesep_py.inference import Extractor
 
@@ -50,6 +54,8 @@ def evaluate(
     listeners: Sequence[Listener] = (),
     save_extremes: int = 0,
     batch_size: int = 1,
+    embeddings: Embeddings | None = None,
+    labels: Labels | None = None,
 ) -> dict[str, Any]:
     """Extract and score every trial; a trial that fails is recorded and does not stop the rest.
 
@@ -72,20 +78,23 @@ def evaluate(
         listeners: what measures `similarity` or `wer`; their names need not stand in `metrics`.
         save_extremes: of so many of the worst trials and as many of the best, audio is saved in `out`.
         batch_size: mixtures of one length that are extracted at a time; 1 is best on a CPU.
+        embeddings: of the trials' enrollments, for a model that takes precomputed ones; `None` for any other.
+        labels: when the targets speak, for timing, which need not stand in `metrics` then; `None`: when their
+            references do.
 
     Returns:
         The content of `summary.json`; see `summary.summarise`.
 
     Raises:
         InputError: no trials; an unknown metric or condition; a metric whose listener is not there; audio to be saved
-            but no folder; `out` holds an unfinished run with another protocol.
+            but no folder; embeddings as `introduced_by`; `out` holds an unfinished run with another protocol.
         OutputExistsError: `out` holds results, and `overwrite` is false.
         WesepError: the disk is full.
 
     >>> summary = evaluate(load("exp/mine"), trials, "results")  # doctest: +SKIP
     >>> summary["si_sdri"]["mean"]                               # doctest: +SKIP
     """
-    chosen = with_listeners(check_measures(metrics), [listener.name for listener in listeners])
+    chosen = with_labels(with_listeners(check_measures(metrics), [listener.name for listener in listeners]), labels)
     if condition not in CONDITIONS:
         raise InputError(f"condition {condition!r} is not known; {nearest(condition, CONDITIONS)}")
     if not trials:
@@ -94,25 +103,61 @@ def evaluate(
         raise InputError("audio cannot be saved without an output folder; name one")
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; give the number of mixtures extracted at a time, 1 or more")
+    absent = all(trial.target_utterance_id == ABSENT for trial in trials)
+    check_possible(chosen, absent or any(trial.sources for trial in trials), labels is not None)
     jobs = checked_jobs(jobs, chosen, len(trials))
-    measured = protocol.describe(extractor, trials, condition, chosen, command, listeners)
+    measured = protocol.describe(extractor, trials, condition, chosen, command, listeners, labels)
     if batch_size > 1 and can_batch(extractor):
         measured["batch_size"] = batch_size
+    measured |= introduced_by(extractor, trials, embeddings)
     folder = None if out is None else Path(out)
     with Session(
-        measured, len(trials), chosen, jobs, folder, overwrite, listeners, save_audio, save_extremes, on_progress
+        measured,
+        len(trials),
+        chosen,
+        jobs,
+        folder,
+        overwrite,
+        listeners,
+        save_audio,
+        save_extremes,
+        on_progress,
+        labels,
     ) as session:
         for number in session.done:
             _name_speakers(session.records[number], trials[number], speakers)
         left = [(number, trial) for number, trial in enumerate(trials) if number not in session.done]
         rendered = ahead(
-            partial(_rendered, condition=condition, sample_rate=extractor.sample_rate), left, depth=max(4, batch_size)
+            partial(_rendered, condition=condition, sample_rate=extractor.sample_rate, embeddings=embeddings),
+            left,
+            depth=max(4, batch_size),
         )
         listed = ((number, trial, audio) for (number, trial), audio in zip(left, rendered, strict=True))
         for trial, extracted in extract_all(extractor, listed, batch_size):
             _name_speakers(extracted.record, trial, speakers)
             session.add(extracted)
         return session.finish()
+
+
+def introduced_by(extractor: Extractor, trials: Sequence[Trial], embeddings: Embeddings | None) -> dict[str, Any]:
+    """For the protocol: which embeddings introduce the voices; empty where recordings do.
+
+    Raises:
+        InputError: embeddings for a model that takes none, or none for one that takes them; an enrollment without one.
+    """
+    dim = getattr(extractor, "embedding_dim", None)
+    if embeddings is None:
+        if dim is not None:
+            raise InputError(
+                f"{extractor.name}: takes embeddings of {dim} numbers that are computed elsewhere; give --embeddings"
+            )
+        return {}
+    if dim is None:
+        raise InputError(f"{extractor.name}: takes no embeddings that are computed elsewhere; leave out --embeddings")
+    digest = hashlib.sha256()
+    for trial in trials:
+        digest.update(embeddings.of_trial(trial).tobytes())
+    return {"embeddings": {"path": str(embeddings.path), "sha256": digest.hexdigest()}}
 
 
 def with_listeners(chosen: tuple[str, ...], given: Sequence[str]) -> tuple[str, ...]:
@@ -126,6 +171,11 @@ def with_listeners(chosen: tuple[str, ...], given: Sequence[str]) -> tuple[str, 
             option = {"similarity": "--speaker-model", "wer": "--recogniser"}[name]
             raise InputError(f"metric {name!r} needs something that measures it; give {option}")
     return (*chosen, *(name for name in given if name not in chosen))
+
+
+def with_labels(chosen: tuple[str, ...], labels: Labels | None) -> tuple[str, ...]:
+    """The measures that were chosen, and timing, where there are labels for it."""
+    return chosen if labels is None or "timing" in chosen else (*chosen, "timing")
 
 
 def checked_jobs(jobs: int | None, chosen: Sequence[str], num_trials: int) -> int:
@@ -157,9 +207,11 @@ def ahead(function: Callable[[Item], Value], items: Iterable[Item], depth: int =
 
 
 def _name_speakers(record: TrialRecord, trial: Trial, speakers: Speakers | None) -> None:
-    record.gender_pair = None if speakers is None else gender_pair(trial, speakers)
+    record.gender_pair = None if speakers is None or not trial.sources else gender_pair(trial, speakers)
     record.age_group = None if speakers is None else age_group(trial, speakers)
 
 
-def _rendered(numbered: tuple[int, Trial], condition: Condition, sample_rate: int) -> Any:
-    return render(numbered[1], condition, sample_rate)
+def _rendered(
+    numbered: tuple[int, Trial], condition: Condition, sample_rate: int, embeddings: Embeddings | None
+) -> Any:
+    return render(numbered[1], condition, sample_rate, embeddings)

@@ -14,11 +14,12 @@ from wesep_py.errors import AudioError, InputError
 from wesep_py.evaluation import protocol
 from wesep_py.evaluation.conditions import describe_audio
 from wesep_py.evaluation.extraction import Extracted, describe_estimate, failed
+from wesep_py.evaluation.labels import Labels
 from wesep_py.evaluation.listeners import Listener
-from wesep_py.evaluation.measures import check_measures
+from wesep_py.evaluation.measures import check_measures, check_possible
 from wesep_py.evaluation.pairs import Pair
 from wesep_py.evaluation.record import TrialRecord
-from wesep_py.evaluation.run import ahead, checked_jobs, with_listeners
+from wesep_py.evaluation.run import ahead, checked_jobs, with_labels, with_listeners
 from wesep_py.evaluation.session import Session
 from wesep_py.evaluation.signals import GivenAudio
 
@@ -38,6 +39,7 @@ def score_files(
     listeners: Sequence[Listener] = (),
     save_extremes: int = 0,
     sample_rate: int | None = None,
+    labels: Labels | None = None,
 ) -> dict[str, Any]:
     """Score estimates that lie in files; a reference without estimate, or a damaged file, is a trial that failed.
 
@@ -51,35 +53,40 @@ def score_files(
         command: how this was started; None: the command line of this process.
         listeners: what measures `similarity` or `wer`; made for `sample_rate`.
         save_extremes: of so many of the worst and of the best trials, audio is saved in `out`.
-        sample_rate: Hz at which all is scored; `None`: that of the first reference.
+        sample_rate: Hz at which all is scored; `None`: that of the first reference, or estimate.
+        labels: when the targets speak, for timing, which need not stand in `metrics` then; `None`: when their
+            references do.
 
     Returns:
         The content of `summary.json`, as that of `evaluate`; a silent reference (an absent target) is counted apart.
 
     Raises:
-        InputError: no pairs; an unknown metric; as `evaluate`.
+        InputError: no pairs; an unknown metric, or one that none of them can have; as `evaluate`.
         OutputExistsError: `out` holds results, and `overwrite` is false.
     """
     if not pairs:
         raise InputError("there is nothing to score; name a folder of references and one of estimates")
     if save_extremes and out is None:
         raise InputError("audio cannot be saved without an output folder; name one")
-    chosen = with_listeners(check_measures(metrics), [listener.name for listener in listeners])
+    chosen = with_labels(with_listeners(check_measures(metrics), [listener.name for listener in listeners]), labels)
+    check_possible(chosen, any(pair.reference is not None for pair in pairs), labels is not None)
     rate = sample_rate or rate_of(pairs)
     jobs = checked_jobs(jobs, chosen, len(pairs))
     measured = {
-        **protocol.definitions(chosen, listeners),
+        **protocol.definitions(chosen, listeners, labels),
         "condition": "audio made elsewhere, matched by name",
         "lengths": LENGTHS,
         "sample_rate": rate,
         "trials": {"count": len(pairs), "sha256": _fingerprint(pairs)},
+        "files": {"sha256": _state_of(pairs)},
         "model": {"name": "audio made elsewhere", "hash": None},
         "device": None,
         **protocol.circumstances(command),
     }
     folder = None if out is None else Path(out)
-    session = Session(measured, len(pairs), chosen, jobs, folder, overwrite, listeners, 0, save_extremes, on_progress)
-    with session:
+    with Session(
+        measured, len(pairs), chosen, jobs, folder, overwrite, listeners, 0, save_extremes, on_progress, labels
+    ) as session:
         left = [(number, pair) for number, pair in enumerate(pairs) if number not in session.done]
         for extracted in ahead(partial(_read, sample_rate=rate), left):
             session.add(extracted)
@@ -87,15 +94,16 @@ def score_files(
 
 
 def rate_of(pairs: Sequence[Pair]) -> int:
-    """The sample rate of the first reference that can be read, in Hz."""
+    """The sample rate of the first reference that can be read, in Hz; of the first estimate, where there is none."""
     from wesep_py.audio import info
 
-    for pair in pairs:
+    paths = [path for pair in pairs if (path := pair.reference or pair.estimate) is not None]
+    for path in paths:
         try:
-            return info(pair.reference).sample_rate
+            return info(path).sample_rate
         except AudioError:
             continue
-    raise InputError(f"{pairs[0].reference.parent}: none of its files can be read")
+    raise InputError(f"{paths[0].parent}: none of its files can be read")
 
 
 def _read(numbered: tuple[int, Pair], sample_rate: int) -> Extracted:
@@ -106,7 +114,7 @@ def _read(numbered: tuple[int, Pair], sample_rate: int) -> Extracted:
         record.num_speakers = 1 + len(pair.interferers)
     try:
         estimate, audio = _load(pair, sample_rate)
-        record.duration_s = len(audio.reference) / sample_rate
+        record.duration_s = len(estimate) / sample_rate
         describe_estimate(record, estimate, audio.reference, audio.mixture)
         describe_audio(record, audio.reference, audio.interferers, audio.enrollment, sample_rate)
     except Exception as error:  # one file's failure, of whatever kind, must not lose the others
@@ -124,9 +132,8 @@ def _load(pair: Pair, sample_rate: int) -> tuple[np.ndarray, GivenAudio]:
 
     if pair.estimate is None:
         raise AudioError("there is no estimate of this reference")
-    paths = [pair.reference, pair.estimate, *(pair.interferers or ())]
-    if pair.mixture is not None:
-        paths.append(pair.mixture)
+    paths = [pair.estimate, *(pair.interferers or ())]
+    paths += [path for path in (pair.reference, pair.mixture) if path is not None]
     signals = [read_mono(path, sample_rate) for path in paths]
     shortest = min(len(signal) for signal in signals)
     for path, signal in zip(paths, signals, strict=True):
@@ -137,7 +144,8 @@ def _load(pair: Pair, sample_rate: int) -> tuple[np.ndarray, GivenAudio]:
             )
     signals = [signal[:shortest] for signal in signals]
     mixture = signals.pop() if pair.mixture is not None else None
-    reference, estimate, *others = signals
+    reference = signals.pop() if pair.reference is not None else None
+    estimate, *others = signals
     interferers = None if pair.interferers is None else np.array(others).reshape(len(others), shortest)
     enrollment = None if pair.enrollment is None else read_mono(pair.enrollment, sample_rate)
     return estimate, GivenAudio(reference, mixture, interferers, enrollment, sample_rate)
@@ -148,5 +156,17 @@ def _fingerprint(pairs: Iterable[Pair]) -> str:
     digest = hashlib.sha256()
     for pair in pairs:
         others = None if pair.interferers is None else len(pair.interferers)
-        digest.update(repr((pair.name, pair.target, pair.mixture is not None, others)).encode() + b"\n")
+        known = (pair.name, pair.target, pair.mixture is not None, others)
+        digest.update(repr(known if pair.reference is not None else (*known, "no reference")).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _state_of(pairs: Iterable[Pair]) -> str:
+    """SHA-256 over path, size and time of every file: a run goes on only with those that it was begun with."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        for path in (pair.reference, pair.estimate, pair.mixture, pair.enrollment, *(pair.interferers or ())):
+            state = None if path is None else path.stat()
+            line = None if state is None or path is None else (str(path.resolve()), state.st_size, state.st_mtime_ns)
+            digest.update(repr(line).encode() + b"\n")
     return digest.hexdigest()

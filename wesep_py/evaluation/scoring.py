@@ -19,18 +19,27 @@ CRASHED = "the process that scored it ended unexpectedly"
 
 @dataclass(frozen=True)
 class ScoringJob:
-    """The arguments of `measures.measure` for one trial; mixture and interferers may be unknown."""
+    """The arguments of `measures.measure` for one trial; all but the estimate may be unknown."""
 
     estimate: np.ndarray
-    reference: np.ndarray
+    reference: np.ndarray | None
     sample_rate: int
     metrics: tuple[str, ...]
     mixture: np.ndarray | None
     interferers: tuple[np.ndarray, ...] | None
+    activity: np.ndarray | None = None
 
     def run(self) -> Scores:
         """Score it in this process."""
-        return measure(self.estimate, self.reference, self.sample_rate, self.metrics, self.mixture, self.interferers)
+        return measure(
+            self.estimate,
+            self.reference,
+            self.sample_rate,
+            self.metrics,
+            self.mixture,
+            self.interferers,
+            self.activity,
+        )
 
 
 class ScoringPool:

@@ -9,13 +9,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from wesep_py.evaluation.extraction import Extracted
 from wesep_py.evaluation.journal import AUDIO, Journal
 from wesep_py.evaluation.keeping import AudioKeeper
+from wesep_py.evaluation.labels import Labels
 from wesep_py.evaluation.listeners import Listener, listen_to
+from wesep_py.evaluation.measures import MEASURES
 from wesep_py.evaluation.record import TrialRecord
 from wesep_py.evaluation.scoring import ScoringJob, ScoringPool
 from wesep_py.evaluation.summary import summarise
+from wesep_py.metrics import MetricError
 
 log = logging.getLogger(__name__)
 SAY_EVERY_S = 60.0
@@ -35,6 +40,7 @@ class Session:
         save_audio: of so many trials, the first ones, audio is saved.
         save_extremes: of so many of the worst and of the best trials, audio is saved.
         on_progress: called with the number of trials done, and of all.
+        labels: what says when the targets speak; `None`: their references.
 
     Attributes:
         done: numbers of the trials that an earlier part of the run has done.
@@ -56,6 +62,7 @@ class Session:
         save_audio: int = 0,
         save_extremes: int = 0,
         on_progress: Callable[[int, int], None] | None = None,
+        labels: Labels | None = None,
     ) -> None:
         self._protocol, self._total, self._names = protocol, total, tuple(names)
         self._journal = None if folder is None else Journal(folder, protocol, overwrite)
@@ -63,7 +70,7 @@ class Session:
         self.done = frozenset(self.records)
         audio = None if folder is None else folder / AUDIO
         self._keeper = AudioKeeper(audio, save_audio, save_extremes, self.records.values())
-        self._listeners, self._on_progress = list(listeners), on_progress
+        self._listeners, self._on_progress, self._labels = list(listeners), on_progress, labels
         self._waiting: dict[int, Extracted] = {}
         self._pool = ScoringPool(jobs)
         self._begun = self._said = time.monotonic()
@@ -90,13 +97,15 @@ class Session:
         if record.outcome != "scored":
             self._finish(extracted)
         else:
-            assert audio is not None and audio.reference is not None and estimate is not None
+            assert audio is not None and estimate is not None
             rate = audio.sample_rate
             listen_to(self._listeners, record, estimate, audio.reference, audio.enrollment, rate)
             interferers = None if audio.interferers is None else tuple(audio.interferers)
+            names, activity = self._labelled(extracted)
             self._waiting[record.number] = extracted
             self._pool.submit(
-                record.number, ScoringJob(estimate, audio.reference, rate, self._names, audio.mixture, interferers)
+                record.number,
+                ScoringJob(estimate, audio.reference, rate, names, audio.mixture, interferers, activity),
             )
         self._collect()
 
@@ -108,6 +117,21 @@ class Session:
         if self._journal is not None:
             self._journal.finish(records, summary)
         return summary
+
+    def _labelled(self, extracted: Extracted) -> tuple[tuple[str, ...], np.ndarray | None]:
+        """What is to be measured, and when the target speaks by the labels; without a label, timing is missing."""
+        record, audio, estimate = extracted.record, extracted.audio, extracted.estimate
+        assert audio is not None and estimate is not None
+        if self._labels is None or "timing" not in self._names:
+            return self._names, None
+        target, recording = record.target_utterance_id, record.mixture_id
+        named = [target, *filter(None, (extracted.speaker_id, Path(record.enrollment).stem))]
+        try:
+            activity = self._labels.activity(recording, named, len(estimate), audio.sample_rate, target == recording)
+        except MetricError as error:
+            record.missing.update(dict.fromkeys(MEASURES["timing"], str(error)))
+            return tuple(name for name in self._names if name != "timing"), None
+        return self._names, activity
 
     def _collect(self, wait_for_all: bool = False) -> None:
         for number, scores in self._pool.finished(wait_for_all):

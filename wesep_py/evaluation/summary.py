@@ -20,7 +20,8 @@ DECISION = {
     "(attenuation_db)",
     "by_presence": "the voice is taken to be there if the model gives it a probability of at least its own threshold "
     f"(presence_threshold; {PRESENT:g} where it is not calibrated)",
-    "false_alarm_rate": "share of the trials with an absent target whose voice is taken to be there, 0 to 1",
+    "false_alarm_rate": "share of the trials with an absent target, or with a silent reference, whose voice is taken "
+    "to be there, 0 to 1",
     "retention": "share of the trials with a target whose voice is taken to be there, 0 to 1; the rest is lost",
 }
 
@@ -34,8 +35,8 @@ def summarise(records: Sequence[TrialRecord], protocol: Mapping[str, Any]) -> di
 
     Returns:
         A dictionary for JSON: each metric `{mean, low, high, count}` over the scored trials; `counts`; `missing`
-        (reasons and how often, for each metric); `absent` and `silent_reference` with their attenuation, the first also
-        with false-alarm rate and retention; `speed`; `failed`, which names each one; `breakdown`; `protocol`.
+        (reasons and how often, for each metric); `absent` and `silent_reference` with their attenuation and false-alarm
+        rate, the first also with the retention; `speed`; `failed`, which names each one; `breakdown`; `protocol`.
     """
     scored = [record for record in records if record.outcome == "scored"]
     names = [name for name in protocol["metrics"] if name != "attenuation_db"]
@@ -54,11 +55,10 @@ def summarise(records: Sequence[TrialRecord], protocol: Mapping[str, Any]) -> di
             if any(name in record.missing for record in scored)
         },
         "absent": {
-            **_attenuation(records, "absent"),
-            "false_alarm_rate": _decided([one for one in records if one.outcome == "absent"], threshold),
+            **_nothing_there(records, "absent", threshold),
             "retention": _decided(scored, threshold),
         },
-        "silent_reference": _attenuation(records, "silent_reference"),
+        "silent_reference": _nothing_there(records, "silent_reference", threshold),
         "speed": _speed(records, protocol),
         "failed": [
             {
@@ -94,9 +94,13 @@ def _metrics(scored: Sequence[TrialRecord], names: Sequence[str]) -> dict[str, A
     return result
 
 
-def _attenuation(records: Sequence[TrialRecord], outcome: str) -> dict[str, Any]:
+def _nothing_there(records: Sequence[TrialRecord], outcome: str, threshold: float) -> dict[str, Any]:
     chosen = [record for record in records if record.outcome == outcome]
-    return {"count": len(chosen), "attenuation_db": _mean_of(chosen, lambda record: record.attenuation_db)}
+    return {
+        "count": len(chosen),
+        "attenuation_db": _mean_of(chosen, lambda record: record.attenuation_db),
+        "false_alarm_rate": _decided(chosen, threshold),
+    }
 
 
 def _decided(chosen: Sequence[TrialRecord], threshold: float) -> dict[str, Any]:
@@ -135,7 +139,7 @@ def _breakdown(scored: Sequence[TrialRecord], names: Sequence[str]) -> dict[str,
     """Metrics by SIR and, where they are known, by the other conditions and by the speakers."""
     tables = {"sir_db": _binned(scored, "sir_db")}
     for key in ("num_speakers", "gender_pair", "age_group"):
-        known = [record for record in scored if getattr(record, key) is not None]
+        known = [record for record in scored if getattr(record, key) not in (None, 0)]
         if known:
             groups = _grouped((str(getattr(record, key)), record) for record in known)
             tables[key] = dict(sorted(groups.items()))

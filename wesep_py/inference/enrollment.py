@@ -16,7 +16,7 @@ from wesep_py.inference.activity import VAD, speech_mask
 from wesep_py.inference.likeness import SECOND_VOICE, UNLIKE, agreement, coherence, stretch_likeness, weights_of
 from wesep_py.inference.quality import NO_ENCODER, RecordingQuality, VoiceQuality
 from wesep_py.inference.snr import clipped_share, estimate_snr_db
-from wesep_py.inference.sources import Source, read_enrollment
+from wesep_py.inference.sources import EnrollmentSource, Source, read_embedding, read_enrollment
 from wesep_py.inference.voices import Chosen, encoder_input, hear_voices, tells_voices, told_voices
 
 if TYPE_CHECKING:
@@ -106,6 +106,31 @@ def hear(source: Source, number: int, sample_rate: int, vad: VAD) -> Heard:
     waveform = np.asarray(audio.resample(channel, recording.sample_rate, sample_rate), dtype=np.float32)
     name = f"recording {number}" if recording.file_format is None else recording.name
     return Heard(name, waveform, sample_rate, channel, recording.duration_s, vad)
+
+
+def tell_apart(
+    sources: Sequence[EnrollmentSource], network: TargetSpeakerExtractor, name: str
+) -> tuple[list[Source], list[NDArray[np.float32]]]:
+    """The recordings among the sources, and the embeddings that were computed elsewhere.
+
+    Raises:
+        InputError: they are not what the cues take: recordings, one embedding beside them, or embeddings alone.
+    """
+    read = [(source, read_embedding(source)) for source in sources]
+    recordings = [source for source, embedding in read if embedding is None]
+    embeddings = [embedding for _, embedding in read if embedding is not None]
+    dim = getattr(network, "given_embedding_dim", None)
+    if dim is None and embeddings:
+        raise InputError(f"{name}: takes recordings of a voice, no embedding; give a file, or (waveform, sample_rate)")
+    if dim is not None and not embeddings:
+        raise InputError(f"{name}: takes an embedding of {dim} numbers that is computed elsewhere; give NAME.npy")
+    if not recordings:
+        for cue, config in zip(network.cues, network.config["cues"], strict=True):
+            if cue.embedding_dim is None:
+                raise InputError(f"{name}: its cue {config['name']!r} hears the voice; give a recording of it as well")
+    if recordings and len(embeddings) > 1:
+        raise InputError(f"{name}: was given {len(embeddings)} embeddings beside recordings; one is allowed")
+    return recordings, embeddings
 
 
 def require_speech(recordings: Sequence[Heard], min_speech_s: float) -> None:

@@ -11,13 +11,13 @@ import numpy as np
 from wesep_py import audio
 from wesep_py.errors import InputError, WesepError
 from wesep_py.inference.activity import VAD
-from wesep_py.inference.enrollment import Heard, examine, hear, require_speech
+from wesep_py.inference.enrollment import Heard, examine, hear, require_speech, tell_apart
 from wesep_py.inference.level import gain_onto
 from wesep_py.inference.presence import UNCALIBRATED, Calibration
 from wesep_py.inference.quality import VoiceQuality
 from wesep_py.inference.recording.blocks import Blocks
 from wesep_py.inference.result import Result
-from wesep_py.inference.sources import Source, read_source
+from wesep_py.inference.sources import EnrollmentSource, Source, read_source
 from wesep_py.inference.voice import Voice
 from wesep_py.inference.voices import (
     Chosen,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import torch
+    from numpy.typing import NDArray
 
     from wesep_py.extractor import TargetSpeakerExtractor
 
@@ -78,6 +79,11 @@ class Extractor:
         """The rate the model works at, in Hz; recordings are resampled to it and back."""
         return int(self._network.sample_rate)
 
+    @property
+    def embedding_dim(self) -> int | None:
+        """Size of the embedding, computed elsewhere, that the model wants of a voice; `None` where it wants none."""
+        return getattr(self._network, "given_embedding_dim", None)
+
     @cached_property
     def model_hash(self) -> str:
         """What ties a voice print to the model: the hash of its checkpoint (`checkpoint.fingerprint`)."""
@@ -92,7 +98,7 @@ class Extractor:
         return fingerprint(save(weights), dump_yaml(self._network.config))
 
     def enroll(
-        self, *sources: Source, vad: VAD = "energy", min_speech_s: float = 0.0, like: Voice | None = None
+        self, *sources: EnrollmentSource, vad: VAD = "energy", min_speech_s: float = 0.0, like: Voice | None = None
     ) -> Voice:
         """A voice from one or more recordings of one person speaking alone, or of one among others.
 
@@ -101,7 +107,8 @@ class Extractor:
 
         Args:
             sources: paths, or pairs `(waveform, sample_rate)`. Of several channels the loudest is used. A path may
-                name a stretch: `meeting.wav@12.3-17.8`, in seconds or as `[h:]mm:ss`.
+                name a stretch: `meeting.wav@12.3-17.8`, in seconds or as `[h:]mm:ss`. What a model with an
+                `embedding_dim` takes, instead of recordings or beside them: `alice.npy`, or an array `[embedding_dim]`.
             vad: what tells speech from pauses: `energy`, or `silero` (needs the package silero-vad).
             min_speech_s: least speech in all of them together, in seconds.
             like: a print of the person, of this model: of each recording, the voice that is nearest to it is taken.
@@ -111,17 +118,18 @@ class Extractor:
 
         Raises:
             AudioError: a recording is missing, damaged, silent or shorter than 0.1 s.
-            InputError: no source at all; less speech than `min_speech_s`; no such `vad`; with `like`, a model that
-                cannot tell the voices of a recording, or is steered by more than embeddings.
+            InputError: no source at all; not what the model takes; less speech than `min_speech_s`; no such `vad`; with
+                `like`, a model that cannot tell the voices of a recording, or is steered by more than embeddings.
         """
         import torch
 
         if not sources:
             raise InputError("no enrollment was given; at least one recording of the voice is needed")
-        heard = [hear(source, index, self.sample_rate, vad) for index, source in enumerate(sources, start=1)]
-        if min_speech_s > 0:
+        recordings, embeddings = tell_apart(sources, self._network, self.name)
+        heard = [hear(source, index, self.sample_rate, vad) for index, source in enumerate(recordings, start=1)]
+        if heard and min_speech_s > 0:
             require_speech(heard, min_speech_s)
-        prepared = [self._prepare(one) for one in heard]
+        prepared = [self._prepare(one, *embeddings) for one in heard] or [self._prepare(None, e) for e in embeddings]
         chosen: list[Chosen | None] = [None] * len(heard)
         if like is not None:
             self._check_print(like)
@@ -131,13 +139,15 @@ class Extractor:
                 voices = hear_voices(self._network, one.waveform, str(self.device))
                 chosen[i] = taken = nearest_voice(voices, like)
                 prepared[i] = with_embedding(prepared[i], voices.embeddings[taken.number - 1])
-        report = partial(examine, self._network, heard, chosen, str(self.device))
+        report = partial(examine, self._network, heard, chosen, str(self.device)) if heard else None
         tensors, enrolled_s = prepared[0], sum(one.duration_s for one in heard)
         if len(prepared) > 1:
-            quality = report()
+            weights = None
+            if report is not None:
+                quality = report()
+                weights, report = [one.weight for one in quality.recordings], partial(_given, quality)
             with torch.inference_mode():
-                tensors = self._network.combine(prepared, [one.weight for one in quality.recordings])
-            report = partial(_given, quality)
+                tensors = self._network.combine(prepared, weights)
         return self._as_voice(tensors, enrolled_s, report)
 
     def voices(
@@ -251,19 +261,21 @@ class Extractor:
             for estimate, gain, probability, presence in zip(estimates, gains, probabilities, presences, strict=True)
         ]
 
-    def _prepare(self, heard: Heard) -> dict[str, torch.Tensor]:
-        """What the network keeps of a recording."""
+    def _prepare(self, heard: Heard | None, *embedding: NDArray[np.float32]) -> dict[str, torch.Tensor]:
+        """What the network keeps of a recording, if there is one, and of the embedding, where it takes one."""
         import torch
 
-        waveform = torch.from_numpy(heard.waveform)[None].to(self.device)
+        recorded = np.zeros(0, dtype=np.float32) if heard is None else heard.waveform
+        waveform, *given = (torch.from_numpy(array)[None].to(self.device) for array in (recorded, *embedding))
         lengths = torch.tensor([waveform.shape[1]], device=self.device)
         with torch.inference_mode():
-            prepared = self._network.prepare(waveform, lengths)
-        log.info("enrolled %.1f s of %s", heard.duration_s, heard.name)
+            prepared = self._network.prepare(waveform, lengths, *given)
+        if heard is not None:
+            log.info("enrolled %.1f s of %s", heard.duration_s, heard.name)
         return prepared
 
     def _as_voice(
-        self, tensors: dict[str, torch.Tensor], enrolled_s: float, report: Callable[[], VoiceQuality]
+        self, tensors: dict[str, torch.Tensor], enrolled_s: float, report: Callable[[], VoiceQuality] | None
     ) -> Voice:
         return Voice({key: tensor.cpu() for key, tensor in tensors.items()}, self.model_hash, enrolled_s, report)
 

@@ -110,20 +110,21 @@ def presence_in(
     return Presence(pooled(surest, frame_s), surest, frame_s, calibration)
 
 
-def pooled(logits: ArrayLike, frame_s: float) -> float:
-    """A recording's score: the logit of the mean probability of the `PRESENCE_S` of frames that are surest.
+def pooled(logits: ArrayLike, frame_s: float, seconds: float = PRESENCE_S) -> float:
+    """A recording's score: the logit of the mean probability of so many seconds of frames, the surest.
 
     Computed from logarithms, so that it does not saturate where probabilities do.
 
     Args:
         logits: `[frames]`.
         frame_s: seconds from one frame to the next.
+        seconds: how many count.
 
     >>> round(pooled([-9.0, 0.5, 0.5], frame_s=0.25), 3)
     0.5
     """
     values = np.asarray(logits, dtype=np.float64)
-    count = min(len(values), max(1, round(PRESENCE_S / frame_s)))
+    count = min(len(values), max(1, round(seconds / frame_s)))
     surest = np.partition(values, len(values) - count)[len(values) - count :]
     return float(_log_mean_sigmoid(surest) - _log_mean_sigmoid(-surest))
 

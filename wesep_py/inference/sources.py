@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wesep_py import audio
 from wesep_py.audio.streams import Stretch, read_stretch
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
     import torch
 
     Source: TypeAlias = "str | PathLike[str] | tuple[np.ndarray | torch.Tensor, int] | Recording"
+    EnrollmentSource: TypeAlias = "Source | np.ndarray | torch.Tensor"
 else:
     Source: TypeAlias = Any
+    EnrollmentSource: TypeAlias = Any
 
 # Suffixes under which a folder is searched for recordings.
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".caf")
+EMBEDDING_SUFFIX = ".npy"
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,34 @@ def read_enrollment(source: Source) -> Recording:
         waveform, sample_rate = read_stretch(stretch)
         return Recording(waveform, sample_rate, fspath(source), file_format=about.format, subtype=about.subtype)
     return read_source(source)
+
+
+def read_embedding(source: Any) -> NDArray[np.float32] | None:
+    """The embedding `[dim]` that a source is: a path `NAME.npy`, or one axis of numbers without a sample rate.
+
+    Returns:
+        `None` for any other source.
+
+    Raises:
+        InputError: a `.npy` that cannot be read; no vector of finite numbers, or all of them zero.
+    """
+    name = "the embedding"
+    if isinstance(source, (str, PathLike)):
+        if Path(source).suffix != EMBEDDING_SUFFIX:
+            return None
+        name = fspath(source)
+        try:
+            source = np.load(name, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{name}: is no array of numbers ({error}); save it with numpy.save") from error
+    elif hasattr(source, "detach"):
+        source = source.detach().cpu().numpy()
+    elif not isinstance(source, np.ndarray) or source.ndim != 1:
+        return None
+    if source.ndim != 1 or source.dtype.kind not in "fiu" or not np.isfinite(source).all() or not np.any(source):
+        shape = list(source.shape)
+        raise InputError(f"{name}: has shape {shape} of {source.dtype}; finite numbers [dim], not all 0, are needed")
+    return source.astype(np.float32)
 
 
 def stretch_of(path: str | PathLike[str]) -> Stretch | None:

@@ -39,7 +39,7 @@ class Voice:
 
     @cached_property
     def quality(self) -> VoiceQuality | None:
-        """How good the enrollment is; `None` for a voice print that does not say.
+        """How good the enrollment is; `None` for a voice print that does not say, or of no recording.
 
         A voice fresh from `Extractor.enroll` is examined when this is first asked for, or the voice is saved.
         """

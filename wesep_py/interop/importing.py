@@ -57,7 +57,7 @@ class Imported:
         if self.kind != "extractor":
             use = f"`speaker: {{network: …, checkpoint: {name}}}` in a configuration, with the network of `config.yaml`"
         elif self.config.get("speaker") is None and any("embedding_dim" in cue for cue in self.config["cues"]):
-            use = "it has no speaker encoder: embeddings are computed elsewhere and handed in as prepared tensors"
+            use = "it has no speaker encoder: embeddings are computed elsewhere (`--enroll NAME.npy`)"
         return (
             f"# {name}\n\nThe {self.kind} `{source['model']}`, trained with {source['toolkit']} and imported by "
             f"wesep-py; nothing was trained here.\n\n"

@@ -11,8 +11,21 @@ from wesep_py.metrics.errors import MetricError
 from wesep_py.metrics.signals import checked, is_silent
 
 SAMPLE_RATE = 16000
-MISSING = "speechmos is not installed: pip install speechmos"
+MISSING = "speechmos cannot be imported ({error}): pip install 'wesep-py[mos]'"
 PARTS = ("ovrl", "sig", "bak", "p808")
+
+
+def load_network() -> Any:
+    """The module of `speechmos` that holds the networks.
+
+    Raises:
+        MetricError: it cannot be imported, or a package that it needs.
+    """
+    try:
+        from speechmos import dnsmos as network
+    except ImportError as error:
+        raise MetricError(MISSING.format(error=error)) from error
+    return network
 
 
 def dnsmos(estimate: np.ndarray, sample_rate: int, personalised: bool = False) -> dict[str, float]:
@@ -36,10 +49,7 @@ def dnsmos(estimate: np.ndarray, sample_rate: int, personalised: bool = False) -
     signal = checked(estimate, "estimate")
     if is_silent(signal):
         raise MetricError("the estimate is silent")
-    try:
-        from speechmos import dnsmos as network
-    except ImportError as error:
-        raise MetricError(MISSING) from error
+    network = load_network()
     signal = signal / max(1.0, float(np.abs(signal).max()))
     kind = "dnsmos_personalized" if personalised else "dnsmos"
     try:

@@ -98,8 +98,8 @@ class TrainingStep(nn.Module):
     def run(self, batch: Mapping[str, Any]) -> tuple[Any, dict[str, Tensor]]:
         """The network's output for a batch, and its losses."""
         mixture, enrollment, lengths = batch["mixture"], batch["enrollment"], batch["enrollment_lengths"]
-        if getattr(self.criterion, "needs_embedding", False):
-            prepared = self.network.prepare(enrollment, lengths)
+        if "embedding" in batch or getattr(self.criterion, "needs_embedding", False):
+            prepared = self.network.prepare(enrollment, lengths, batch.get("embedding"))
             output = self.network.extract(mixture, prepared)
             batch = {**batch, "embedding": embedding_of(prepared)}
         else:

@@ -19,6 +19,7 @@ from wesep_py.training.progress import TrainingBar
 from wesep_py.training.setup import assemble, gather, make_dataset, open_batches, start_from
 from wesep_py.training.state import Progress, load_state
 from wesep_py.training.trackers import check_trackers
+from wesep_py.training.trainer import share_done
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class DryRun:
         step_s: seconds the step took; the first is slower than those after it.
         memory_gib: the GPU's, at most; `None` on the CPU.
         initialised: what was taken over from `init.checkpoint`; `None` without one.
+        finished: whether the run is done, so that nothing would be trained.
     """
 
     experiment: Path
@@ -49,6 +51,7 @@ class DryRun:
     step_s: float
     memory_gib: float | None
     initialised: str | None
+    finished: bool = False
 
 
 def dry_run(config: RunConfig | Mapping[str, Any] | str | Path, overrides: Sequence[str] = ()) -> DryRun:
@@ -111,4 +114,5 @@ def dry_run(config: RunConfig | Mapping[str, Any] | str | Path, overrides: Seque
         taken_s,
         torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None,
         None if taken is None else str(taken),
+        share_done(config.train, at) >= 1.0,
     )

@@ -11,13 +11,13 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from wesep_py.errors import CheckpointError
+from wesep_py.lock import locked
 from wesep_py.training.adversaries import load_adversaries
 from wesep_py.training.average import Snapshots
 from wesep_py.training.config import RunConfig, load_config
 from wesep_py.training.devices import make_fabric
 from wesep_py.training.experiment import Experiment
 from wesep_py.training.interrupt import StopRequest, catch_signals
-from wesep_py.training.lock import locked
 from wesep_py.training.logs import open_log
 from wesep_py.training.progress import TrainingBar
 from wesep_py.training.provenance import data_hashes, write_provenance
@@ -94,7 +94,7 @@ def _train(config: RunConfig, fabric: Fabric, stop: StopRequest) -> TrainResult:
     with ExitStack() as held:
         if fabric.is_global_zero:
             experiment.make()
-            held.enter_context(locked(experiment.folder))
+            held.enter_context(locked(experiment.folder, "training", "experiment"))
         fabric.barrier()
         experiment.check(config)
         state = load_state(experiment.state)

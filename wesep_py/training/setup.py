@@ -124,6 +124,9 @@ def make_dataset(
     if materials.shards:
         stream = make_stream(config, materials.shards, noises, materials.task.sample_rate)
         return kind(stream, UnknownSpeakers(), materials.task.items)
+    embeddings = materials.task.embeddings
+    if embeddings is not None:
+        embeddings.require(speech)
     recordings = [*speech, *noises, *(listed.noises if listed else [])]
     sample_rate = materials.task.sample_rate
     if not may_pack:
@@ -134,9 +137,9 @@ def make_dataset(
     reader = make_reader(data, recordings, sample_rate, may_pack=False)
     drawn = DrySimulator if data.render == "device" else Simulator
     simulator = (
-        drawn(config.simulation, speech, noises, reader, config.seed, sample_rate)
+        drawn(config.simulation, speech, noises, reader, config.seed, sample_rate, embeddings)
         if listed is None
-        else ListedMixtures(config.simulation, listed, noises, reader, config.seed)
+        else ListedMixtures(config.simulation, listed, noises, reader, config.seed, embeddings)
     )
     labels = {speaker: label for label, speaker in enumerate(sorted({u.speaker_id for u in speech}))}
     return kind(simulator, labels, materials.task.items)

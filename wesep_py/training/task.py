@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import nn
 
+from wesep_py.corpus.embeddings import Embeddings
 from wesep_py.losses import Adversary
 from wesep_py.simulation import Sample
 
@@ -93,6 +94,7 @@ class Task(ABC):
             with at least a `mixture`. A function of a module, for it is sent to the loader's processes.
         collate: the batch of the items of several mixtures; likewise.
         title: what is trained, in one line.
+        embeddings: precomputed ones for the mixtures to carry, or `None`.
     """
 
     sample_rate: int
@@ -103,6 +105,7 @@ class Task(ABC):
     items: Items
     collate: Collate
     title: str
+    embeddings: Embeddings | None = None
 
     def begin_step(self, step: int) -> None:
         """Take on what changes in the course of a training; called with the steps done. Most tasks have nothing."""

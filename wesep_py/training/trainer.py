@@ -17,7 +17,7 @@ from wesep_py.errors import WesepError
 from wesep_py.training.adversaries import adversary_states
 from wesep_py.training.average import BestSnapshots, Snapshots, average_state_dicts
 from wesep_py.training.batches import describe_batch
-from wesep_py.training.config import RunConfig
+from wesep_py.training.config import RunConfig, TrainLoopConfig
 from wesep_py.training.experiment import Experiment
 from wesep_py.training.faults import Where, explain_faults
 from wesep_py.training.interrupt import StopRequest, TrainingInterrupted
@@ -69,16 +69,12 @@ class Trainer:
     @property
     def done(self) -> float:
         """Share of the run that is done, 0 to 1; 1 too where it ends early."""
-        loop = self._parts.config.train
-        if self.ends_early:
-            return 1.0
-        return progress(self.progress.step, loop.steps, self.progress.elapsed_s, loop.max_minutes)
+        return share_done(self._parts.config.train, self.progress)
 
     @property
     def ends_early(self) -> bool:
         """Whether the validation has not become better for `train.patience` times."""
-        patience = self._parts.config.train.patience
-        return patience is not None and self.progress.since_best >= patience
+        return _ends_early(self._parts.config.train, self.progress)
 
     def log_to(self, log: RunLog) -> None:
         """Write the run's numbers there from now on."""
@@ -283,3 +279,12 @@ class Trainer:
             f"finished: {state.step} steps{early} in {spell_duration(state.elapsed_s)}, {state.skipped} skipped; "
             f"the model is {parts.experiment.checkpoints / 'average'}"
         )
+
+
+def share_done(loop: TrainLoopConfig, state: Progress) -> float:
+    """Share of a run that is done where it stands, 0 to 1; 1 too where it ends early."""
+    return 1.0 if _ends_early(loop, state) else progress(state.step, loop.steps, state.elapsed_s, loop.max_minutes)
+
+
+def _ends_early(loop: TrainLoopConfig, state: Progress) -> bool:
+    return loop.patience is not None and state.since_best >= loop.patience

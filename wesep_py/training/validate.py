@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from wesep_py.corpus import read_trials
+from wesep_py.corpus.embeddings import Embeddings
 from wesep_py.errors import ConfigError, WesepError
 from wesep_py.evaluation.modes import in_evaluation
 from wesep_py.extractor import TargetSpeakerExtractor
@@ -34,16 +35,23 @@ class Validation(Judge):
         data_root: the folder its paths are relative to where it names none.
         sample_rate: of the model, in Hz.
         rank, world_size: each process takes every `world_size`-th trial.
+        embeddings: the run's precomputed ones, or `None`.
 
     Raises:
-        InputError: the lists are missing or malformed.
-        ConfigError: no trial of the lists has its target present.
+        InputError: the lists are missing or malformed, or an enrollment has no embedding.
+        ConfigError: no trial of the lists has its target present; embeddings for a model that takes none.
     """
 
     measure = "si_sdri"
 
     def __init__(
-        self, config: ValidationConfig, data_root: str, sample_rate: int, rank: int = 0, world_size: int = 1
+        self,
+        config: ValidationConfig,
+        data_root: str,
+        sample_rate: int,
+        rank: int = 0,
+        world_size: int = 1,
+        embeddings: Embeddings | None = None,
     ) -> None:
         self.config, self.every_steps = config, config.every_steps
         self.sample_rate = sample_rate
@@ -53,6 +61,13 @@ class Validation(Judge):
         if not present:
             raise ConfigError(f"validation.trials: {config.trials} has no trial whose target is present")
         self.trials = spread(present, config.limit)[rank::world_size]
+        self.embeddings = embeddings
+        if config.embeddings is not None:
+            if embeddings is None:
+                raise ConfigError("validation.embeddings: is of use with data.embeddings only; remove it, or name both")
+            self.embeddings = Embeddings(_find(self.root, config.embeddings), embeddings.dim)
+        for trial in self.trials if self.embeddings else ():
+            self.embeddings.of_trial(trial)
         self._audio: dict[int, TrialAudio] = {}
 
     def judge(
@@ -131,7 +146,7 @@ class Validation(Judge):
     def _extract(self, extractor: Extractor, audio: TrialAudio) -> NDArray[np.float32] | None:
         """The estimate `[samples]`; none where the network gives nothing that is finite, which is no reason to end."""
         try:
-            voice = extractor.enroll((audio.enrollment, self.sample_rate))
+            voice = extractor.enroll(*audio.introduction)
             return extractor.extract((audio.mixture, self.sample_rate), voice).waveform
         except WesepError as error:
             warnings.warn(f"a validation trial has no result: {error}", stacklevel=2)
@@ -139,7 +154,8 @@ class Validation(Judge):
 
     def _render(self, index: int) -> TrialAudio:
         if index not in self._audio:
-            self._audio[index] = render_trial(self.trials[index], self.config.condition, self.sample_rate)
+            trial, condition = self.trials[index], self.config.condition
+            self._audio[index] = render_trial(trial, condition, self.sample_rate, self.embeddings)
         return self._audio[index]
 
 

@@ -221,3 +221,14 @@ def test_a_network_that_returns_nan_is_reported(voices, tmp_path):
     with pytest.raises(WesepError, match="not finite"):
         extract_file(good, tmp_path / "m.wav", [Wanted("a", voice, tmp_path / "o.wav")], blocks=SHORT)
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["m.wav"]
+
+
+def test_where_blocks_cannot_be_kept_is_said(tmp_path, monkeypatch):
+    def refuse(*given, **named):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(
+        WesepError, match=r"\(Read-only file system\); what is done .* beside its output: name one else"
+    ):
+        Partial(tmp_path / "a.wav", {})

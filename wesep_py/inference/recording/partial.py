@@ -60,7 +60,10 @@ class Partial:
             if not self.count:
                 write_json(self.journal, {"format": 1, "identity": identity})
         except OSError as error:
-            raise WesepError(f"{self.path}: cannot be written ({error.strerror or error})") from error
+            raise WesepError(
+                f"{self.path}: cannot be written ({error.strerror or error}); what is done of a long recording is kept "
+                "beside its output: name one elsewhere, or make room"
+            ) from error
 
     def append(self, record: Record, state: Any = None) -> None:
         """Add a block, and with it what a causal network goes on from.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from wesep_py.corpus.stream_names import is_stream
 from wesep_py.training.config.mixtures import MixturesConfig
 from wesep_py.training.config.ranges import at_least
 from wesep_py.training.config.stream import StreamConfig
@@ -23,6 +24,8 @@ class DataConfig:
             none reads the files themselves.
         workers: processes that simulate mixtures; 0 simulates between the steps.
         prefetch: batches that each worker keeps ready.
+        embeddings: of voices, computed before, for a cue `embedding` with an `embedding_dim`: a folder of `.npy`, a
+            Kaldi `.scp` or `.ark`, by utterance or by speaker, relative to `root` (`corpus.embeddings`).
         speeds: every recording of `train` is there at each of these speeds; at another than 1, its speaker is another
             one (`corpus.perturb_speed`).
         mixtures: lists of mixtures to learn from as they are; none: mixtures are drawn, as `simulation` says.
@@ -36,6 +39,7 @@ class DataConfig:
     train: list[str] = field(default_factory=list)
     noise: list[str] = field(default_factory=list)
     packed: str | None = None
+    embeddings: str | None = None
     workers: int = 1
     prefetch: int = 4
     speeds: list[float] = field(default_factory=lambda: [1.0])
@@ -50,8 +54,13 @@ class DataConfig:
         at_least(1, {"prefetch": self.prefetch})
         if self.render == "device" and self.mixtures is not None:
             raise ValueError("render: is 'device', which is for mixtures that are drawn; with mixtures use 'workers'")
+        if self.embeddings is not None and self.render == "device":
+            raise ValueError("embeddings: are read by the workers that render a mixture; with them, render: 'workers'")
+        if self.embeddings is not None and any(is_stream(name) for name in self.train):
+            raise ValueError("embeddings: are of utterances that are known, and train names tar files; index these")
 
     @property
     def sources(self) -> list[str]:
         """The names of all that is learned from."""
-        return [*self.train, *(self.mixtures.lists if self.mixtures else [])]
+        lists = self.mixtures.lists if self.mixtures else []
+        return [*self.train, *lists, *([self.embeddings] if self.embeddings else [])]

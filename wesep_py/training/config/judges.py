@@ -16,6 +16,7 @@ class ValidationConfig:
         trials: metadata CSV, relative to `root`, or as it stands.
         enrollment: the `map_mixture2enrollment` that goes with it, likewise.
         root: the folder that the paths in both are relative to; none: `data.root`.
+        embeddings: of the trials' enrollments, found likewise; none: they are in `data.embeddings`, if there are any.
         condition: `clean`, or `noisy` with the trials' noise.
         limit: so many trials, spread evenly over the list; none: all of them.
         every_steps: how often; at the end always.
@@ -24,6 +25,7 @@ class ValidationConfig:
     trials: str
     enrollment: str
     root: str | None = None
+    embeddings: str | None = None
     condition: Literal["clean", "noisy"] = "clean"
     limit: int | None = 50
     every_steps: int = 5000

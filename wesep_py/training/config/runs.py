@@ -88,3 +88,5 @@ class SpeakerTrainConfig(RunConfig):
         super().__post_init__()
         if self.speaker.mode == "frozen":
             raise ValueError("speaker.mode is 'frozen', and there is nothing else to train; use joint or finetune")
+        if self.data.embeddings is not None:
+            raise ValueError("data.embeddings: is for extractors, and task is 'speaker'; remove it")

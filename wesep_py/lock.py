@@ -1,4 +1,4 @@
-"""One run at a time in an experiment's folder."""
+"""One run at a time in a folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAME = ".lock"
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, doing: str = "working", another: str = "folder") -> Iterator[None]:
     """While the block runs, no other process can lock the folder.
 
     The lock is the operating system's (`fcntl.lockf`), so it ends with the process, however that ends; data workers do
@@ -23,9 +23,12 @@ def locked(folder: Path) -> Iterator[None]:
 
     Args:
         folder: it exists; the file `.lock` in it stays, and says who had the lock last.
+        doing: what a run does there, for the message.
+        another: what to name instead, for the message.
 
     Raises:
         WesepError: another process has it.
+        OSError: the file cannot be written.
     """
     try:
         import fcntl
@@ -41,8 +44,8 @@ def locked(folder: Path) -> Iterator[None]:
                 return
             file.seek(0)
             raise WesepError(
-                f"{folder}: another run is training here ({file.read().strip() or 'of another machine'}); wait for its "
-                "end, or name another experiment"
+                f"{folder}: another run is {doing} here ({file.read().strip() or 'of another machine'}); wait for its "
+                f"end, or name another {another}"
             ) from error
         file.seek(0)
         file.truncate()

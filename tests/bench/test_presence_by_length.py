@@ -1,0 +1,97 @@
+"""`bench/presence_by_length.py`: what is looked for in which recording, and what comes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from bench.joined_trials import Piece, join, others, read_pieces
+from bench.presence_by_length import POOLINGS, Tracks, auc, report, scores, tracks_of
+from wesep_py.errors import InputError
+from wesep_py.inference import Calibration, Presence
+
+RATE, STRIDE = 1000, 20
+
+
+class Listener:
+    """A model that hears a voice by its level: a frame's logit is the mean of its samples, the enrollment's is 1."""
+
+    sample_rate, name = RATE, "listener"
+
+    def enroll(self, source):
+        return source[0][0]
+
+    def extract(self, mixture, voice):
+        frames = mixture[0][: len(mixture[0]) // STRIDE * STRIDE].reshape(-1, STRIDE)
+        logits = 10 * (np.isclose(frames, voice).mean(axis=1) - 0.5).astype(np.float32)
+        return SimpleNamespace(detection=Presence(0.0, logits, STRIDE / RATE))
+
+
+def piece(number: int, speakers: tuple[str, ...], duration_s: float = 2.0) -> Piece:
+    level = np.full(round(duration_s * RATE), float(number), dtype=np.float32)
+    audio = SimpleNamespace(mixture=level, enrollment=level[:10], reference=level)
+    return Piece(audio, speakers[0], frozenset(speakers))
+
+
+PIECES = [piece(1, ("a", "b")), piece(2, ("b", "c")), piece(3, ("c", "d")), piece(1, ("d", "a"))]
+
+
+def test_the_voice_is_in_one_recording_and_not_in_the_other():
+    found = tracks_of(Listener(), PIECES[0], PIECES, 60.0, seed=0)
+    assert found.absent.max() < 0 and len(found.absent) == len(found.present) == 3000
+    spoken_s = np.flatnonzero(found.present > 0) * found.frame_s
+    assert spoken_s.min() == pytest.approx(found.at_s[0], abs=0.04)
+    assert spoken_s.max() == pytest.approx(found.at_s[1], abs=0.04)
+    assert found.at_s[1] - found.at_s[0] == pytest.approx(2.0)
+
+
+def test_stretches_of_the_long_recording_are_the_shorter_ones():
+    logits = np.full(3000, -4.0, dtype=np.float32)
+    present, spike = logits.copy(), logits.copy()
+    present[1000:1100] = 4.0
+    spike[50:75] = 2.0
+    one = Tracks(spike, present, (20.0, 22.0), 0.02)
+    for length_s, count in ((10.0, 6), (60.0, 1)):
+        absent, there = scores([one], length_s, POOLINGS["0.5 s"])
+        assert len(absent) == count and len(there) == 1 and there[0] == pytest.approx(4.0)
+        assert sorted(absent)[-1] == pytest.approx(2.0) and sorted(absent)[0] == pytest.approx(-4.0 if count > 1 else 2)
+    assert scores([one], 60.0, POOLINGS["2 s"])[0][0] < 0.0
+    text = report([one], [10.0, 60.0], Calibration())
+    assert "| 10 s | 16.7 % of 6 | 0.0 % of 1 |" in text and "| 60 s | 100.0 % of 1 |" in text
+    assert "| 60 s | 2 s | 1.000 |" in text
+
+
+def test_longer_recordings_are_judged_by_more_frames():
+    log = POOLINGS["log"]
+    assert (log(5.0), log(10.0), log(20.0)) == (0.5, 1.0, 1.5) and log(1.0) == 0.5
+    assert auc(np.array([1.0]), np.array([1.0])) == 0.5
+
+
+def test_recordings_are_made_of_what_others_say():
+    rng = np.random.default_rng(0)
+    assert {float(one[0]) for one in others(PIECES, "a", rng)} == {2.0, 3.0}
+    assert len(join([np.ones(3, np.float32), np.zeros(2, np.float32)], 12)) == 12
+    with pytest.raises(InputError, match="speaks in all of the trials"):
+        others([PIECES[0]], "a", rng)
+
+
+def test_a_model_without_the_head_is_refused():
+    deaf = Listener()
+    deaf.extract = lambda mixture, voice: SimpleNamespace(detection=None)
+    with pytest.raises(InputError, match="has no presence head"):
+        tracks_of(deaf, PIECES[0], PIECES, 10.0, seed=0)
+
+
+def test_pieces_of_a_list(tiny_speech: Path, tmp_path: Path):
+    names = ["anna/anna-0", "bert/bert-0", "carl/carl-0"]
+    paths = [f"{tiny_speech}/{name}.wav" for name in names]
+    rows = [f"m{i},{paths[i]},1,{paths[i - 1]},1" for i in range(3)]
+    header = "mixture_ID,source_1_path,source_1_gain,source_2_path,source_2_gain\n"
+    (tmp_path / "l.csv").write_text(header + "\n".join(rows) + "\n")
+    lines = [f"m{i} {Path(paths[i]).stem} {paths[i]}" for i in range(3)]
+    (tmp_path / "l.map_mixture2enrollment").write_text("\n".join(lines) + "\n")
+    pieces = read_pieces(tmp_path / "l", None, 2, 16000)
+    assert [one.speaker for one in pieces] == ["anna", "carl"] and pieces[0].speakers == {"anna", "carl"}

@@ -1,0 +1,224 @@
+"""Which recordings are meant, and which file each extraction is written to; none that is read is ever replaced."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from wesep_py.cli.targets import Job, Target, file_of
+from wesep_py.errors import AudioError, InputError
+
+log = logging.getLogger(__name__)
+
+# Containers that can be written; a recording in another one comes out as wav.
+WRITABLE_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+
+
+def plan(
+    mixtures: Sequence[Path],
+    targets: Sequence[Target],
+    output: Path | None,
+    overwrite: bool,
+    residual: Path | None = None,
+    skip_existing: bool = False,
+) -> list[Job]:
+    """Which file each recording and target go to.
+
+    One recording and one target: `output` is the file (or an existing folder for it). Otherwise `output`
+    is a folder, made if its parent exists. Without `output` results are written beside the recordings. Inside
+    a folder, files are called as the recording, followed by `_NAME` where the target has a name or the folder
+    is the recording's own. `residual` is the file for the rest of one, else a folder: there `_rest` follows.
+
+    What is found in a folder, or by a pattern, and is where the result of another recording goes, is taken for the
+    result of an earlier run and left out, unless `overwrite`.
+
+    Raises:
+        AudioError: a folder given as mixture holds no recordings, or a pattern (`*.wav`) fits none.
+        InputError: the output folder cannot be made; a result would be written to the same file as another, or in the
+            place of a recording that is read.
+        OutputExistsError: the one output exists.
+    """
+    from wesep_py.files import check_writable
+
+    expanded = _expand(mixtures)
+    single = len(expanded) == 1 and len(targets) == 1 and not mixtures[0].is_dir()
+    # How many recordings a pattern fits should not decide on what `output` stands for.
+    as_file = not _is_pattern(mixtures[0]) or (output is not None and output.suffix.lower() in WRITABLE_SUFFIXES)
+    if single and as_file and output is not None and not output.is_dir():
+        _require_suffix(output)
+        places = [output]
+    else:
+        if output is not None and not output.is_dir():
+            make_folder(output)
+        places = [output_path(mixture, target, output) for mixture in expanded for target in targets]
+    pairs = [(mixture, target) for mixture in expanded for target in targets]
+    jobs = [Job(*pair, place) for pair, place in zip(pairs, places, strict=True)]
+    jobs = with_rests(jobs, residual)
+    if skip_existing or not overwrite:
+        jobs = _without_results(jobs, mixtures)
+    check_places(jobs)
+    if single:
+        check_writable(jobs[0].output, overwrite or skip_existing)
+    return jobs
+
+
+def _without_results(jobs: Sequence[Job], named: Sequence[Path]) -> list[Job]:
+    """The jobs, but for those whose recording is where another's result goes, and was not `named` itself."""
+    results = {_identity(path) for job in jobs for path in (job.output, job.rest) if path is not None} - {None}
+    dropped = {job.mixture for job in jobs if _identity(job.mixture) in results} - {*named}
+    if dropped:
+        log.warning(
+            "%s: of the recordings %d are where the results of others go, and were not extracted from",
+            min(dropped),
+            len(dropped),
+        )
+    return [job for job in jobs if job.mixture not in dropped]
+
+
+def with_rests(jobs: Sequence[Job], residual: Path | None) -> list[Job]:
+    """The jobs with the files for their rests.
+
+    Raises:
+        InputError: the rest of one in another format than the voice; the folder cannot be made.
+    """
+    if residual is not None and len(jobs) == 1 and not residual.is_dir():
+        if residual.suffix.lower() != jobs[0].output.suffix.lower():
+            raise InputError(
+                f"{residual}: the voice goes to {jobs[0].output.name}; give the rest the same suffix, so that the two "
+                "sum to the mixture"
+            )
+        jobs = [replace(jobs[0], rest=residual)]
+    elif residual is not None:
+        if not residual.is_dir():
+            make_folder(residual)
+        jobs = [replace(job, rest=residual / f"{job.output.stem}_rest{job.output.suffix}") for job in jobs]
+    return list(jobs)
+
+
+def check_places(jobs: Sequence[Job]) -> None:
+    """Refuse jobs of which one would undo what another wrote, or replace what is read.
+
+    Raises:
+        InputError: two results would be written to the same file, or one in the place of a recording.
+    """
+    seen: dict[Path, Job] = {}
+    read = _read_files(jobs)
+    for job in jobs:
+        for path in (job.output, job.rest):
+            if path is None:
+                continue
+            if (what := read.get(_identity(path))) is not None:
+                raise InputError(f"{path}: is {what} itself; name another output")
+            if (other := seen.get(path.resolve())) is None:
+                seen[path.resolve()] = job
+                continue
+            if other.mixture == job.mixture:
+                raise InputError(f"{path}: two results would be written there; name another output for one")
+            raise InputError(
+                f"{path}: both {other.mixture} and {job.mixture} would be written there; "
+                "name another output for one, or extract them into different folders"
+            )
+
+
+def _read_files(jobs: Sequence[Job]) -> dict[tuple[int, int] | None, str]:
+    """What is read, by the identity of the file."""
+    found: dict[tuple[int, int] | None, str] = {}
+    for job in jobs:
+        given = [*job.target.files, *([job.target.like] if job.target.like else [])]
+        found |= {_identity(file_of(path)): "an enrollment" for path in given}
+    found |= {_identity(job.mixture): "the recording" for job in jobs}
+    found.pop(None, None)
+    return found
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What two names of one file have in common; `None` of what is not there."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
+
+
+def timeline_paths(jobs: Sequence[Job], timeline: Path | None) -> dict[Path, list[Path]]:
+    """The files that say when the targets of each recording speak.
+
+    Args:
+        jobs: of all recordings.
+        timeline: `.rttm` or `.json` for one recording; a folder (made if need be), for any number, gets both of each.
+
+    Raises:
+        InputError: another suffix; a file for several recordings; two recordings of one name.
+    """
+    mixtures = list(dict.fromkeys(job.mixture for job in jobs))
+    if timeline is None:
+        return {}
+    if len(mixtures) == 1 and timeline.suffix and not timeline.is_dir():
+        from wesep_py.inference.timeline import check_suffix
+
+        return {mixtures[0]: [check_suffix(timeline)]}
+    if not timeline.is_dir():
+        make_folder(timeline)
+    if len({mixture.stem for mixture in mixtures}) < len(mixtures):
+        raise InputError(f"{timeline}: two recordings have one name, and so would their timelines; take them apart")
+    return {mixture: [timeline / f"{mixture.stem}{suffix}" for suffix in (".rttm", ".json")] for mixture in mixtures}
+
+
+def _expand(mixtures: Sequence[Path]) -> list[Path]:
+    """Files as they are, the recordings in folders, and those that a pattern fits."""
+    from wesep_py.inference import AUDIO_SUFFIXES, audio_files
+
+    found: list[Path] = []
+    for path in mixtures:
+        if path.is_dir():
+            found += audio_files(path)
+        elif _is_pattern(path):
+            root = Path(path.anchor or ".")
+            fitting = sorted(root.glob(str(path.relative_to(path.anchor) if path.anchor else path)))
+            files = [file for file in fitting if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file()]
+            if not files:
+                raise AudioError(f"{path}: no recording is called like this; ** stands for folders in folders")
+            found += files
+        else:
+            found.append(path)
+    return list(dict.fromkeys(found))
+
+
+def _is_pattern(path: Path) -> bool:
+    return any(sign in str(path) for sign in "*?[") and not path.exists()
+
+
+def _require_suffix(path: Path) -> None:
+    """Refuse an output of no format that can be written, before anything is computed."""
+    if path.suffix.lower() not in WRITABLE_SUFFIXES:
+        given = f"{path.suffix} is not a format to write" if path.suffix else "has no suffix"
+        raise InputError(
+            f"{path}: {given}; name one of {', '.join(sorted(WRITABLE_SUFFIXES))}, or a folder that exists"
+        )
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder whose parent exists.
+
+    Raises:
+        InputError: a file is there, there is no parent, or it cannot be made.
+    """
+    if folder.exists():
+        raise InputError(f"{folder}: is a file; several results need a folder to be written to")
+    try:
+        folder.mkdir()
+    except FileNotFoundError:
+        raise InputError(f"{folder}: the folder {folder.parent} does not exist; create it first") from None
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be created ({error.strerror})") from error
+
+
+def output_path(mixture: Path, target: Target, folder: Path | None) -> Path:
+    """Where the result goes in a folder, or beside the recording."""
+    folder = mixture.parent if folder is None else folder
+    own = folder.resolve() == mixture.parent.resolve()
+    stem = f"{mixture.stem}_{target.name}" if target.named or own else mixture.stem
+    suffix = mixture.suffix if mixture.suffix.lower() in WRITABLE_SUFFIXES else ".wav"
+    return folder / f"{stem}{suffix}"

@@ -1,0 +1,220 @@
+"""The calibration of presence over time: scale and offset of the logit of a frame, from histograms of many trials."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wesep_py.audio.level import active_mask
+from wesep_py.errors import InputError
+from wesep_py.evaluation.journal import PER_TRIAL
+from wesep_py.evaluation.reliability import BINS
+from wesep_py.inference.presence import Presence, sigmoid
+
+STEP, HIGHEST = 0.5, 20.0
+"""Width of a bin of the histogram of logits; what lies beyond the highest, or its negative, counts as that."""
+_STEPS, _SMALLEST = 100, 1e-10
+
+
+def frame_histogram(
+    presence: Presence, reference: NDArray[np.float32] | None, sample_rate: int
+) -> dict[str, int | list[int]]:
+    """How many frames of a trial have which logit, before calibration, where the target speaks and where not.
+
+    A frame counts as spoken in if the reference is active at its middle (`audio.level.active_mask`), as in training.
+
+    Args:
+        presence: what the head says of the trial.
+        reference: `[samples]`, the target as it is in the mixture; `None` if it is absent.
+        sample_rate: of the reference, in Hz.
+
+    Returns:
+        `lowest`: the first bin, which holds the logits from `lowest · STEP` on; `active`, `inactive`: frames in each
+        bin from there on.
+
+    >>> frame_histogram(Presence(0.0, np.array([-0.6, 0.1, 0.2], np.float32), 0.02), None, 16000)
+    {'lowest': -2, 'active': [0, 0, 0], 'inactive': [1, 0, 2]}
+    """
+    limit = round(HIGHEST / STEP)
+    bins = np.floor(np.asarray(presence.logits, dtype=np.float64) / STEP).clip(-limit, limit - 1).astype(int)
+    active = np.zeros(len(bins), dtype=bool)
+    if reference is not None and len(reference):
+        middles = ((np.arange(len(bins)) + 0.5) * presence.frame_s * sample_rate).astype(int)
+        active = active_mask(reference, sample_rate)[middles.clip(max=len(reference) - 1)]
+    lowest = int(bins.min(initial=0))
+    size = int(bins.max(initial=lowest)) - lowest + 1
+    count = {name: np.bincount(bins[chosen] - lowest, minlength=size) for name, chosen in _kinds(active)}
+    return {"lowest": lowest, **{name: values.tolist() for name, values in count.items()}}
+
+
+@dataclass(frozen=True)
+class FrameCounts:
+    """Frames of all trials, by their logit.
+
+    Attributes:
+        logits: `[bins]`, the middle of each.
+        active, inactive: `[bins]`, frames of the trials in which the voice is there.
+        absent: `[bins]`, frames of those in which it is not.
+    """
+
+    logits: NDArray[np.float64]
+    active: NDArray[np.float64]
+    inactive: NDArray[np.float64]
+    absent: NDArray[np.float64]
+
+    def weighted(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """`[bins]` each: weights of frames with and without speech, as if half of the trials were absent ones.
+
+        So does `calibration.calibrate` weigh recordings. Where all trials are of one kind, they count alone.
+        """
+        there, not_there = (self.active + self.inactive).sum(), self.absent.sum()
+        share = 0.5 if there and not_there else 1.0
+        here, gone = (share / max(1.0, total) for total in (there, not_there))
+        return self.active * here, self.inactive * here + self.absent * gone
+
+
+@dataclass(frozen=True)
+class FrameCalibration:
+    """What `presence.Calibration` holds of frames, and what it does on those it was fitted to.
+
+    Attributes:
+        scale, offset: probability of a frame = sigmoid(scale · logit + offset).
+        frames: they were fitted to.
+        ece: expected calibration error, weighted as the fit is.
+        ece_before: the same with the head's own probabilities.
+    """
+
+    scale: float
+    offset: float
+    frames: int
+    ece: float
+    ece_before: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, and a checkpoint's provenance."""
+        return asdict(self)
+
+
+def frame_counts(folders: Sequence[str | Path]) -> FrameCounts | None:
+    """The frames in results of `wesep evaluate`; `None` where they hold none.
+
+    Args:
+        folders: with `per_trial.jsonl`; trials that failed, and those with a silent reference, are left out.
+
+    Raises:
+        InputError: a file that is missing.
+    """
+    limit = round(HIGHEST / STEP)
+    counts = {name: np.zeros(2 * limit) for name in ("active", "inactive", "absent")}
+    for folder in folders:
+        path = Path(folder) / PER_TRIAL
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; make it with `wesep evaluate`")
+        for line in path.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            frames = record.get("presence_frames")
+            if frames is None or record["outcome"] not in ("scored", "absent"):
+                continue
+            first = frames["lowest"] + limit
+            place = slice(first, first + len(frames["active"]))
+            counts["active"][place] += frames["active"]
+            counts["absent" if record["outcome"] == "absent" else "inactive"][place] += frames["inactive"]
+    if not any(values.any() for values in counts.values()):
+        return None
+    return FrameCounts((np.arange(-limit, limit) + 0.5) * STEP, **counts)
+
+
+def calibrate_frames(folders: Sequence[str | Path]) -> FrameCalibration | None:
+    """Fit scale and offset to the frames in results of `wesep evaluate`; `None` where they hold none.
+
+    The logits are those before calibration, so the same results give the same, however the model was calibrated.
+
+    Args:
+        folders: as `frame_counts`.
+
+    Raises:
+        InputError: no frame in which the voice speaks, or none in which it does not; logits that fall with activity.
+    """
+    counts = frame_counts(folders)
+    if counts is None:
+        return None
+    active, inactive = counts.weighted()
+    if not active.any() or not inactive.any():
+        raise InputError("frames with and without the voice are needed, to tell them apart; add such results")
+    spoken, unspoken = float(counts.active.sum()), float((counts.inactive + counts.absent).sum())
+    # Labels drawn in as by `calibration.fit_platt`, so that frames that all tell apart have a finite solution.
+    targets = np.repeat([(spoken + 1) / (spoken + 2), 1 / (unspoken + 2)], len(counts.logits))
+    scale, offset = fit_weighted(np.tile(counts.logits, 2), targets, np.concatenate([active, inactive]))
+    if scale <= 0:
+        raise InputError(f"the logits of frames do not rise with activity (the best scale is {scale:.3g})")
+    errors = [_ece(sigmoid(a * counts.logits + b), active, inactive) for a, b in ((scale, offset), (1.0, 0.0))]
+    return FrameCalibration(scale, offset, round(spoken + unspoken), *errors)
+
+
+def fit_weighted(x: ArrayLike, targets: ArrayLike, weights: ArrayLike) -> tuple[float, float]:
+    """Scale and offset with which sigmoid(scale · x + offset) is the most likely probability of the targets.
+
+    Newton's method on the weighted cross-entropy, with a line search (Lin, Lin and Weng, "A note on Platt's
+    probabilistic outputs", Machine Learning, 2007).
+
+    Args:
+        x: `[items]`, finite.
+        targets: `[items]`, between 0 and 1.
+        weights: `[items]`, 0 or more, not all 0.
+
+    >>> scale, offset = fit_weighted([-1.0, -1.0, 1.0, 1.0], [0, 1, 0, 1], [3, 1, 1, 3])
+    >>> round(scale, 6) == round(math.log(3), 6), round(offset, 6)
+    (True, 0.0)
+    """
+    x, y, w = (np.asarray(one, dtype=np.float64) for one in (x, targets, weights))
+    w = w / w.sum()
+    # In standard form the two parameters are of one size, whatever the scale of x.
+    centre = float((w * x).sum())
+    spread = math.sqrt(float((w * (x - centre) ** 2).sum())) or 1.0
+    z = (x - centre) / spread
+    prior = float((w * y).sum())
+    parameters = np.array([0.0, math.log(prior / (1 - prior))])
+    value = _cross_entropy(parameters, z, y, w)
+    for _ in range(_STEPS):
+        p = sigmoid(parameters[0] * z + parameters[1])
+        error, curve = w * (p - y), w * p * (1 - p)
+        gradient = np.array([(error * z).sum(), error.sum()])
+        if np.abs(gradient).max() < 1e-10:
+            break
+        hessian = np.array([[(curve * z * z).sum(), (curve * z).sum()], [(curve * z).sum(), curve.sum()]])
+        step, size = np.linalg.solve(hessian + 1e-12 * np.eye(2), gradient), 1.0
+        while size > _SMALLEST:
+            trial = _cross_entropy(parameters - size * step, z, y, w)
+            if trial < value - 1e-4 * size * float(gradient @ step):
+                break
+            size /= 2
+        else:
+            break
+        parameters, value = parameters - size * step, trial
+    scale = float(parameters[0]) / spread
+    return scale, float(parameters[1]) - scale * centre
+
+
+def _kinds(active: NDArray[np.bool_]) -> tuple[tuple[str, NDArray[np.bool_]], ...]:
+    return ("active", active), ("inactive", ~active)
+
+
+def _cross_entropy(
+    parameters: NDArray[np.float64], z: NDArray[np.float64], targets: NDArray[np.float64], weights: NDArray[np.float64]
+) -> float:
+    logits = parameters[0] * z + parameters[1]
+    return float((weights * (np.logaddexp(0.0, logits) - targets * logits)).sum())
+
+
+def _ece(p: NDArray[np.float64], active: NDArray[np.float64], inactive: NDArray[np.float64]) -> float:
+    """Expected calibration error (Guo et al., ICML 2017, eq. 3) of weighted frames."""
+    places = np.minimum((p * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(places, active - p * (active + inactive), BINS)
+    return float(np.abs(gaps).sum() / (active.sum() + inactive.sum()))
