@@ -64,7 +64,7 @@ class Journal:
                 self._held = held.pop_all()
         except OSError as error:
             raise WesepError(
-                f"{self.folder}: cannot be written ({error.strerror or error}); name another folder, or make it writable"
+                f"{self.folder}: cannot be written ({error.strerror or error}); name another folder"
             ) from error
 
     def append(self, record: TrialRecord) -> None:
