@@ -214,7 +214,7 @@ def bundle(
         "sample_rate": f"{network.sample_rate} Hz",
         "hash": model_hash,
         "training": training_text(facts, provenance),
-        "results": results_tables(rows),
+        "results": results_tables(rows, (provenance.get("presence") or {}).get("threshold")),
         "half": half_text(cost, rows, saved.hash),
         "presence": "The model has no presence head."
         if network.presence is None

@@ -92,8 +92,13 @@ def headline(rows: Sequence[Row]) -> str:
     return "; ".join(figures)
 
 
-def results_tables(rows: Sequence[Row]) -> str:
-    """The trials with a target, and those without, as Markdown."""
+def results_tables(rows: Sequence[Row], threshold: float | None = None) -> str:
+    """The trials with a target, and those without, as Markdown.
+
+    Args:
+        rows: the results.
+        threshold: from which probability on the bundle takes a voice to be there; `None`: it is not calibrated.
+    """
     tables = []
     if present := [row for row in rows if row.summary["counts"]["scored"]]:
         head = ("list", "condition", "trials", "SI-SDRi", "accuracy", "confusion", "lost by level", "lost by presence")
@@ -102,6 +107,10 @@ def results_tables(rows: Sequence[Row]) -> str:
         head = ("target absent", "condition", "trials", "dB below the mixture", "heard by level", "heard by presence")
         tables.append(_table(head, [_absent(row) for row in absent]))
     decision = rows[0].summary["protocol"].get("decision", {})
+    thresholds = sorted({row.summary["protocol"].get("presence_threshold", 0.5) for row in rows})
+    if threshold is not None and thresholds != [threshold]:
+        before = ", ".join(f"{one:g}" for one in thresholds)
+        tables.append(f"The columns by presence are from before the calibration below: a threshold of {before}.")
     tables += [f"By {rule.removeprefix('by_')}: {decision[rule]}." for rule in ("by_level", "by_presence") if decision]
     return "\n\n".join(tables)
 

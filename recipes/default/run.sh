@@ -2,7 +2,7 @@
 # The bundled model: from recordings to a folder that goes into the package.
 #
 #   recipes/default/run.sh --data DATA [KEY=VALUE …]
-#     --stage 1 --stop-stage 5     1 train, 2 average, 3 evaluate, 4 calibrate presence, 5 bundle and report
+#     --stage 1 --stop-stage 5     1 train, 2 average, 3 calibrate presence, 4 evaluate, 5 bundle and report
 #     --size cpu|gpu               train_cpu.yaml or train_gpu.yaml, and before it its first stage, …_clean.yaml
 #     --exp DIR                    the experiment; by default exp/default_<size>; its first stage is DIR_clean
 #     --init CHECKPOINT            goes on from these weights instead of making the first stage
@@ -32,10 +32,15 @@ exp=${exp:-exp/default_$size} bundle=${bundle:-$exp/bundle}
 if $smoke; then config=$here/smoke conditions=clean metrics=si_sdr last=2 limit=1; fi
 averaged=$exp/checkpoints/last$last calibrated=$exp/checkpoints/calibrated
 
-# The results of list $1, with its target or without (_absent), in all conditions.
-results_of() {
-  local condition
-  for condition in $conditions; do echo "$exp/results/$1/$condition" "$exp/results/$1_absent/$condition"; done
+# Evaluates a model ($1) on a list ($2), with the metrics $3, in all conditions, into a folder ($4).
+evaluate_list() {
+  local model=$1 name=$2 metrics=$3 output=$4 condition list=${2%_absent} speakers=()
+  [[ ! -f $data/speech/${list%_*}.csv ]] || speakers=(--speakers "$data/speech/${list%_*}.csv")
+  for condition in $conditions; do
+    wesep evaluate --model "$model" --trials "$data/trials/$list.csv" --root "$data" --condition "$condition" \
+      --enrollment "$data/trials/$name.map_mixture2enrollment" ${speakers[@]+"${speakers[@]}"} --metrics "$metrics" \
+      -o "$output/$name/$condition"
+  done
 }
 
 needs "$data/speech/train.csv" "see README.md for what DATA holds"
@@ -56,29 +61,27 @@ if at_stage 2 "average: the $last last snapshots"; then
   wesep average "$exp" --last "$last" -o "$averaged" --overwrite
 fi
 
-if at_stage 3 "evaluate: every list in $data/trials"; then
-  for map in "$data"/trials/*.map_mixture2enrollment; do
-    name=$(basename "$map" .map_mixture2enrollment) list=$(basename "${map%_absent.*}" .map_mixture2enrollment)
-    set_name=${list%_*}
-    speakers=()
-    [[ ! -f $data/speech/$set_name.csv ]] || speakers=(--speakers "$data/speech/$set_name.csv")
-    for condition in $conditions; do
-      wesep evaluate --model "$averaged" --trials "$data/trials/$list.csv" --enrollment "$map" --root "$data" \
-        ${speakers[@]+"${speakers[@]}"} --condition "$condition" --metrics "$metrics" \
-        -o "$exp/results/$name/$condition"
-    done
+if at_stage 3 "calibrate presence on $calibrate_on, look at it on $check_on"; then
+  for list in "$calibrate_on" "$check_on"; do
+    for name in "$list" "${list}_absent"; do evaluate_list "$averaged" "$name" si_sdr "$exp/uncalibrated"; done
   done
-fi
-
-if at_stage 4 "calibrate presence on $calibrate_on, look at it on $check_on"; then
-  rm -rf "$calibrated" # the results are of a model that is not calibrated; so is this copy, before
+  rm -rf "$calibrated" # a copy, for the calibration is written into it
   cp -r "$averaged" "$calibrated"
-  read -ra fitted <<<"$(results_of "$calibrate_on" | tr '\n' ' ')"
-  read -ra checked <<<"$(results_of "$check_on" | tr '\n' ' ')"
+  results() {
+    for condition in $conditions; do echo "$exp/uncalibrated/"{"$1","$1_absent"}"/$condition"; done
+  }
+  read -ra fitted <<<"$(results "$calibrate_on" | tr '\n' ' ')"
+  read -ra checked <<<"$(results "$check_on" | tr '\n' ' ')"
   if ! wesep calibrate "${fitted[@]}" "${checked[@]/#/--check=}" --model "$calibrated"; then
     $smoke || die "the presence could not be calibrated; the message above says why"
     echo "after so few steps the head cannot tell yet: not calibrated" >&2
   fi
+fi
+
+if at_stage 4 "evaluate: every list in $data/trials"; then
+  for map in "$data"/trials/*.map_mixture2enrollment; do
+    evaluate_list "$calibrated" "$(basename "$map" .map_mixture2enrollment)" "$metrics" "$exp/results"
+  done
 fi
 
 if at_stage 5 "bundle and report: $bundle"; then

@@ -37,7 +37,7 @@ def enroll(
 ) -> None:
     """Make a reusable voice print from recordings of one person speaking alone.
 
-    Example: wesep enroll alice1.wav alice2.wav -o alice.voice --model exp/mine
+    Example: wesep enroll alice1.wav alice2.wav -o alice.voice
 
     It says how much speech there is, how clean, and whether it seems to be of
     one person; less than a second of speech is refused.

@@ -86,7 +86,7 @@ def extract(
 ) -> None:
     """Extract one person's voice from recordings in which people talk over each other.
 
-    Example: wesep extract meeting.wav --enroll alice.wav -o alice_only.wav --model exp/mine
+    Example: wesep extract meeting.wav --enroll alice.wav -o alice_only.wav
 
     --enroll repeated adds audio of the same voice. With names, --enroll
     alice=a.wav --enroll bob=b.wav, each voice goes to a file of its own; the
