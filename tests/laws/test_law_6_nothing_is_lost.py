@@ -47,7 +47,7 @@ def test_law_6_an_output_is_not_overwritten_unless_asked(tmp_path: Path):
 
 @pytest.mark.parametrize("command", ["extract", "enroll"])
 def test_law_6_commands_leave_existing_files(wesep, tiny_model: Path, tiny_speech: Path, tmp_path: Path, command: str):
-    target = tmp_path / "out.wav"
+    target = tmp_path / ("out.wav" if command == "extract" else "out.voice")
     target.write_bytes(b"precious")
     recording = tiny_speech / "anna" / "anna-0.wav"
     arguments = [command, recording, "-o", target, "--model", tiny_model, "--device", "cpu"]

@@ -76,7 +76,7 @@ def test_every_key_is_read_by_the_code(kind: type):
     own = Path(typing.cast("str", __import__(kind.__module__, fromlist=["_"]).__file__))
     readers = list((PACKAGE / "training").glob("*.py")) if is_of_training(kind) else []
     if not readers:  # the simulation's and the model's own rooms read theirs
-        readers = list(own.parent.glob("*.py"))
+        readers = list(own.parent.rglob("*.py"))
     read = attributes_read(readers, without=kind)
     if not is_of_training(kind):  # properties of the class itself hand fields on
         read |= attributes_read([own], without=type("None", (), {}))
