@@ -25,10 +25,11 @@ def test_a_checkpoint_that_is_damaged(wesep, tiny_model: Path, tiny_speech: Path
     assert not (tmp_path / "out.wav").exists()
 
 
-def test_a_model_that_is_not_there(wesep, tiny_speech: Path, tmp_path: Path):
+def test_a_model_that_is_not_there(wesep, tiny_speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     recording = tiny_speech / "anna" / "anna-0.wav"
     ran = wesep("extract", recording, "--enroll", recording, "--model", tmp_path / "none", "-o", tmp_path / "out.wav")
     assert ran.status == 2 and "none: no such model" in ran.message
+    monkeypatch.setattr("wesep_py.models.FOLDER", tmp_path / "nothing bundled")
     ran = wesep("extract", recording, "--enroll", recording, "-o", tmp_path / "out.wav")
     assert ran.status == 2 and "--model" in ran.message
 
