@@ -23,6 +23,15 @@ def test_a_voice_print_comes_back_as_it_was(tmp_path: Path):
         assert torch.equal(back.tensors[name], tensor)
 
 
+def test_cues_that_keep_one_tensor_have_a_print_too(tmp_path: Path):
+    mask = torch.ones(1, 5)
+    back = Voice.load(
+        Voice({"0.mask": mask, "1.mask": mask, "2.part": mask[:, :3]}, "abc", 1.0).save(tmp_path / "a.voice")
+    )
+    assert torch.equal(back.tensors["0.mask"], mask) and torch.equal(back.tensors["1.mask"], mask)
+    assert back.tensors["2.part"].shape == (1, 3)
+
+
 def test_a_voice_print_is_not_overwritten_unless_asked(tmp_path: Path):
     path = VOICE.save(tmp_path / "alice.voice")
     with pytest.raises(OutputExistsError, match="--overwrite"):

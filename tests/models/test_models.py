@@ -85,6 +85,17 @@ def test_what_is_bundled_is_small_and_whole():
         assert checkpoint.load(model.folder).hash and model.card and model.licence and model.figures
 
 
+@pytest.mark.parametrize("name", sorted(models.bundled()))
+def test_what_is_bundled_enrolls_prints_and_extracts(wesep, tiny_speech: Path, tmp_path: Path, name: str):
+    anna, bert = tiny_speech / "anna/anna-0.wav", tiny_speech / "bert/bert-0.wav"
+    given = ["--model", name, "--device", "cpu"]
+    assert wesep("enroll", anna, "-o", tmp_path / "anna.voice", *given).status == 0
+    for source, output in ((anna, "by_recording.wav"), (tmp_path / "anna.voice", "by_print.wav")):
+        ran = wesep("extract", bert, "--enroll", source, "-o", tmp_path / output, "--force", *given)
+        assert ran.status == 0, ran.message
+    assert (tmp_path / "by_recording.wav").read_bytes() == (tmp_path / "by_print.wav").read_bytes()
+
+
 def test_the_registry_loads_nothing_heavy():
     code = "import wesep_py.models, sys; wesep_py.models.bundled(); assert not {'torch', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -72,7 +72,8 @@ class Voice:
         check_writable(path, overwrite)
         if self.quality is not None:
             header["quality"] = json.dumps(self.quality.as_dict())
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
+        # Cues may keep one tensor between them (the mask of an enrollment), which the format does not allow.
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.tensors.items()}
         with atomic_path(path, overwrite) as temporary:
             temporary.write_bytes(save(tensors, header))
         return Path(path)
