@@ -44,6 +44,18 @@ class TargetAbsentError(WesepError):
     exit_status = 3
 
 
+def reason(error: BaseException) -> str:
+    """What went wrong, in one line; with the kind of error, where its message is not written for the user.
+
+    >>> reason(InputError("a.wav: is\\n empty")), reason(KeyError("rate")), reason(ValueError())
+    ('a.wav: is empty', "KeyError: 'rate'", 'ValueError')
+    """
+    text, kind = " ".join(str(error).split()), type(error).__name__
+    if not text:
+        return kind
+    return text if isinstance(error, (WesepError, OSError)) else f"{kind}: {text}"
+
+
 def nearest(given: str, allowed: Iterable[str]) -> str:
     """The end of an error about a name: the nearest allowed one, and all of them.
 

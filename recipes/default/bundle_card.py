@@ -10,6 +10,7 @@ from string import Template
 from typing import Any
 
 from wesep_py.errors import InputError
+from wesep_py.evaluation.summary import threshold_of
 
 TEMPLATE = Path(__file__).resolve().parent / "card.md"
 
@@ -107,7 +108,7 @@ def results_tables(rows: Sequence[Row], threshold: float | None = None) -> str:
         head = ("target absent", "condition", "trials", "dB below the mixture", "heard by level", "heard by presence")
         tables.append(_table(head, [_absent(row) for row in absent]))
     decision = rows[0].summary["protocol"].get("decision", {})
-    thresholds = sorted({row.summary["protocol"].get("presence_threshold", 0.5) for row in rows})
+    thresholds = sorted({threshold_of(row.summary["protocol"]) for row in rows})
     if threshold is not None and thresholds != [threshold]:
         before = ", ".join(f"{one:g}" for one in thresholds)
         tables.append(f"The columns by presence are from before the calibration below: a threshold of {before}.")

@@ -18,7 +18,7 @@ class Model:
     """A stand-in that gives the mixture back, but for one trial that it fails on."""
 
     sample_rate, name, model_hash, device = 16000, "stand-in", "cd" * 32, "cpu"
-    calibration = UNCALIBRATED
+    calibration, embedding_dim = UNCALIBRATED, None
 
     def enroll(self, *sources):
         return sources

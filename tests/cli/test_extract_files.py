@@ -17,12 +17,13 @@ import soundfile
 import torch
 
 from wesep_py import checkpoint
-from wesep_py.cli.extract_tasks import Task, Worker, run_all, told
+from wesep_py.cli.extract_tasks import Task, Worker, run_all
+from wesep_py.errors import reason
 from wesep_py.extractor import build_network
 from wesep_py.inference import Calibration
 from wesep_py.inference.presence import save_calibration
 from wesep_py.inference.recording.file_to_file import Outcome
-from wesep_py.inference.recording.long import Wanted
+from wesep_py.inference.recording.writing import Wanted
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ def test_a_failure_of_any_kind_costs_its_recording(wesep, says, tiny_speech, tmp
     assert "anna-1 is not in" in ran.err and "silence was written" in ran.err
     written, missing = json.loads(ran.out)
     assert Path(written["output"]).name == "bert-1.wav"
-    assert missing == {"mixture": str(tmp_path / "in" / "bert-0.wav"), "error": told(error)}
+    assert missing == {"mixture": str(tmp_path / "in" / "bert-0.wav"), "error": reason(error)}
     assert type(error).__name__ in missing["error"]
 
 

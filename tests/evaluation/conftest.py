@@ -31,6 +31,7 @@ class Oracle:
     model_hash: str = "0" * 64
     device: str = "cpu"
     calibration: Calibration = UNCALIBRATED
+    embedding_dim: int | None = None
     enrolled: list[np.ndarray] = field(default_factory=list)
 
     def enroll(self, *sources):

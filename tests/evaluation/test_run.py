@@ -271,7 +271,7 @@ def test_absent_targets_have_false_alarms_and_present_ones_are_kept(odd_trials):
     absent = evaluate(Oracle(odd_trials), odd_trials)["absent"]
     assert absent["false_alarm_rate"]["by_presence"]["count"] == 0
     summary = evaluate(Sure(odd_trials, calibration=Calibration(threshold=0.95)), odd_trials)
-    assert summary["protocol"]["presence_threshold"] == 0.95
+    assert summary["protocol"]["presence_calibration"]["threshold"] == 0.95
     assert summary["absent"]["false_alarm_rate"]["by_presence"]["mean"] == 0.0
 
 

@@ -42,6 +42,7 @@ class BandNetwork(nn.Module):
     sample_rate = 16000
 
     normalise = "rms"
+    given_embedding_dim = None
 
     def __init__(
         self,

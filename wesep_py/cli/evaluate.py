@@ -129,7 +129,7 @@ def evaluate(
     set_threads(threads)
     extractor = load(model, device)
     on = str(extractor.device)
-    known_voices = None if embeddings is None else Embeddings(embeddings, getattr(extractor, "embedding_dim", None))
+    known_voices = None if embeddings is None else Embeddings(embeddings, extractor.embedding_dim)
     listeners += speaker_listeners(speaker_model, extractor.sample_rate, on)
     with resumable(out), progress_bar("trials") as bar:
         task = bar.add_task("evaluate", total=len(listed))

@@ -19,7 +19,7 @@ from wesep_py.cli.common import (
     ThreadsOption,
     set_threads,
 )
-from wesep_py.errors import InputError, TargetAbsentError, WesepError
+from wesep_py.errors import InputError, TargetAbsentError, WesepError, reason
 
 if TYPE_CHECKING:
     from wesep_py.cli.extract_tasks import Task
@@ -191,7 +191,7 @@ def _voices(
 def _tasks(jobs: Sequence[Job], voices: dict[int, Voice], timelines: dict[Path, list[Path]]) -> list[Task]:
     """A task for each recording."""
     from wesep_py.cli.extract_tasks import Task
-    from wesep_py.inference.recording.long import Wanted
+    from wesep_py.inference.recording.writing import Wanted
 
     tasks: dict[Path, Task] = {}
     for job in jobs:
@@ -287,9 +287,7 @@ def _warn(voices: dict[int, Voice], jobs: Sequence[Job]) -> None:
 
 
 def _one_line(mixture: Path, error: Exception) -> str:
-    from wesep_py.cli.extract_tasks import told
-
-    return told(error).removeprefix(f"{mixture}: ")
+    return reason(error).removeprefix(f"{mixture}: ")
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wesep_py.cli.common import set_threads
-from wesep_py.errors import WesepError
+from wesep_py.errors import WesepError, reason
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from wesep_py.inference import Extractor
     from wesep_py.inference.recording.file_to_file import Outcome
-    from wesep_py.inference.recording.long import Wanted
+    from wesep_py.inference.recording.writing import Wanted
 
 log = logging.getLogger(__name__)
 
@@ -64,15 +64,7 @@ class Worker:
         except Exception as error:  # one recording's failure, of whatever kind, must not lose the others
             log.debug("extracting %s failed", task.mixture, exc_info=True)
             # Not every exception survives the way to another process.
-            return error if isinstance(error, (WesepError, OSError)) else WesepError(told(error))
-
-
-def told(error: Exception) -> str:
-    """What went wrong, in one line; with its kind, where the message is not written for the user."""
-    text = " ".join(str(error).split())
-    if isinstance(error, (WesepError, OSError)):
-        return text or type(error).__name__
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+            return error if isinstance(error, (WesepError, OSError)) else WesepError(reason(error))
 
 
 def clock(seconds: float) -> str:

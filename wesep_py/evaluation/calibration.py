@@ -26,8 +26,8 @@ MAX_LOST = 0.02
 def fit_platt(scores: ArrayLike, present: ArrayLike, equal_priors: bool = False) -> tuple[float, float]:
     """Scale and offset with which sigmoid(scale · score + offset) is the most likely probability.
 
-    The labels are drawn in a little, as if each kind had one
-    trial more of either label, so that scores that tell all trials apart have a finite solution.
+    The labels are drawn in a little, as if each kind had one trial more of either label, so that scores that tell all
+    trials apart have a finite solution.
 
     Args:
         scores: `[trials]`, higher for present.

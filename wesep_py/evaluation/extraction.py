@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wesep_py.corpus.trials import ABSENT
-from wesep_py.errors import WesepError
+from wesep_py.errors import reason
 from wesep_py.evaluation.conditions import describe_audio
 from wesep_py.evaluation.frame_calibration import frame_histogram
 from wesep_py.evaluation.record import TrialRecord
@@ -177,6 +177,5 @@ def _record(trial: Trial, number: int | None) -> TrialRecord:
 def failed(record: TrialRecord, error: Exception) -> Extracted:
     """A trial that could not be rendered, extracted or read, with the reason."""
     record.outcome = "failed"
-    kind = "" if isinstance(error, WesepError) else f"{type(error).__name__}: "
-    record.error = kind + " ".join(str(error).split())
+    record.error = reason(error)
     return Extracted(record)

@@ -50,8 +50,11 @@ def frame_histogram(
         active = active_mask(reference, sample_rate)[middles.clip(max=len(reference) - 1)]
     lowest = int(bins.min(initial=0))
     size = int(bins.max(initial=lowest)) - lowest + 1
-    count = {name: np.bincount(bins[chosen] - lowest, minlength=size) for name, chosen in _kinds(active)}
-    return {"lowest": lowest, **{name: values.tolist() for name, values in count.items()}}
+    count = {
+        name: np.bincount(bins[chosen] - lowest, minlength=size).tolist()
+        for name, chosen in (("active", active), ("inactive", ~active))
+    }
+    return {"lowest": lowest, **count}
 
 
 @dataclass(frozen=True)
@@ -200,10 +203,6 @@ def fit_weighted(x: ArrayLike, targets: ArrayLike, weights: ArrayLike) -> tuple[
         parameters, value = parameters - size * step, trial
     scale = float(parameters[0]) / spread
     return scale, float(parameters[1]) - scale * centre
-
-
-def _kinds(active: NDArray[np.bool_]) -> tuple[tuple[str, NDArray[np.bool_]], ...]:
-    return ("active", active), ("inactive", ~active)
 
 
 def _cross_entropy(

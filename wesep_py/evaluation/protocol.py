@@ -57,7 +57,6 @@ def describe(
         "sample_rate": extractor.sample_rate,
         "trials": {"count": len(trials), "sha256": fingerprint(trials)},
         "model": {"name": extractor.name, "hash": extractor.model_hash},
-        "presence_threshold": extractor.calibration.threshold,
         "presence_calibration": asdict(extractor.calibration),
         "device": str(extractor.device),
         **circumstances(command),

@@ -145,7 +145,7 @@ def introduced_by(extractor: Extractor, trials: Sequence[Trial], embeddings: Emb
     Raises:
         InputError: embeddings for a model that takes none, or none for one that takes them; an enrollment without one.
     """
-    dim = getattr(extractor, "embedding_dim", None)
+    dim = extractor.embedding_dim
     if embeddings is None:
         if dim is not None:
             raise InputError(

@@ -19,7 +19,7 @@ DECISION = {
     "by_level": f"the voice is taken to be there if the output is less than {HEARD_DB:g} dB below the mixture "
     "(attenuation_db)",
     "by_presence": "the voice is taken to be there if the model gives it a probability of at least its own threshold "
-    f"(presence_threshold; {PRESENT:g} where it is not calibrated)",
+    f"(presence_calibration; {PRESENT:g} where it is not calibrated)",
     "false_alarm_rate": "share of the trials with an absent target, or with a silent reference, whose voice is taken "
     "to be there, 0 to 1",
     "retention": "share of the trials with a target whose voice is taken to be there, 0 to 1; the rest is lost",
@@ -41,7 +41,7 @@ def summarise(records: Sequence[TrialRecord], protocol: Mapping[str, Any]) -> di
     scored = [record for record in records if record.outcome == "scored"]
     names = [name for name in protocol["metrics"] if name != "attenuation_db"]
     outcomes = Counter(record.outcome for record in records)
-    threshold = protocol.get("presence_threshold", PRESENT)
+    threshold = threshold_of(protocol)
     return {
         **_metrics(scored, names),
         "counts": {
@@ -81,6 +81,11 @@ def sir_bin(sir_db: float | None) -> str:
     ('-5 to 0', 'from 10', 'unknown')
     """
     return bin_of(sir_db, SIR_EDGES_DB)
+
+
+def threshold_of(protocol: Mapping[str, Any]) -> float:
+    """From which probability on the model that a protocol speaks of takes a voice to be there."""
+    return float((protocol.get("presence_calibration") or {}).get("threshold", PRESENT))
 
 
 def _metrics(scored: Sequence[TrialRecord], names: Sequence[str]) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def tell_apart(
     read = [(source, read_embedding(source)) for source in sources]
     recordings = [source for source, embedding in read if embedding is None]
     embeddings = [embedding for _, embedding in read if embedding is not None]
-    dim = getattr(network, "given_embedding_dim", None)
+    dim = network.given_embedding_dim
     if dim is None and embeddings:
         raise InputError(f"{name}: takes recordings of a voice, no embedding; give a file, or (waveform, sample_rate)")
     if dim is not None and not embeddings:

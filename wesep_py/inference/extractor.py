@@ -82,7 +82,7 @@ class Extractor:
     @property
     def embedding_dim(self) -> int | None:
         """Size of the embedding, computed elsewhere, that the model wants of a voice; `None` where it wants none."""
-        return getattr(self._network, "given_embedding_dim", None)
+        return self._network.given_embedding_dim
 
     @cached_property
     def model_hash(self) -> str:

@@ -14,8 +14,9 @@ from wesep_py.errors import AudioError, InputError, WesepError
 from wesep_py.extractor import build_network
 from wesep_py.inference import Blocks, Calibration, Extractor
 from wesep_py.inference.recording.file_to_file import extract_file
-from wesep_py.inference.recording.long import LongExtraction, Wanted
+from wesep_py.inference.recording.long import LongExtraction
 from wesep_py.inference.recording.partial import Partial
+from wesep_py.inference.recording.writing import Wanted
 
 SHORT = Blocks.of(2.0)
 

@@ -11,7 +11,8 @@ from wesep_py import audio
 from wesep_py.files import check_writable
 from wesep_py.inference.presence import Presence
 from wesep_py.inference.recording.blocks import FRAME_S, Blocks
-from wesep_py.inference.recording.long import LongExtraction, Progress, Wanted
+from wesep_py.inference.recording.long import LongExtraction, Progress
+from wesep_py.inference.recording.writing import Wanted
 from wesep_py.inference.sources import Recording, read_source
 from wesep_py.inference.timeline import (
     Timeline,

@@ -20,34 +20,16 @@ from wesep_py.inference.recording.blockwise import Overlapping, Piece
 from wesep_py.inference.recording.carried import Carried, block_runner
 from wesep_py.inference.recording.identity import file_ends, voice_hash
 from wesep_py.inference.recording.partial import Partial, Record
-from wesep_py.inference.recording.writing import READ_S, write_voices
+from wesep_py.inference.recording.writing import READ_S, Wanted, write_voices
 from wesep_py.inference.timeline import frame_energies
 
 if TYPE_CHECKING:
     from wesep_py.inference.extractor import Extractor
-    from wesep_py.inference.voice import Voice
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[float, float], None]
 """Called with the seconds of the recording that are done, and that this run did itself."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A voice, and where to.
-
-    Attributes:
-        name: of the target, for messages and timelines.
-        voice: from `Extractor.enroll`.
-        output: the file to write.
-        rest: the file for the rest of the mixture; `None` for none.
-    """
-
-    name: str
-    voice: Voice
-    output: Path
-    rest: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from wesep_py.inference.rest import UNBOUNDED, split
 from wesep_py.inference.result import subtype_for
 
 if TYPE_CHECKING:
-    from wesep_py.inference.recording.long import Wanted
+    from wesep_py.inference.voice import Voice
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,23 @@ READ_S = 4.0
 
 Scaled = Callable[[int, float], Iterator[NDArray[np.float32]]]
 """Called with the number of a voice and its gain: its blocks `[channels, samples]` at the recording's rate."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A voice, and where to.
+
+    Attributes:
+        name: of the target, for messages and timelines.
+        voice: from `Extractor.enroll`.
+        output: the file to write.
+        rest: the file for the rest of the mixture; `None` for none.
+    """
+
+    name: str
+    voice: Voice
+    output: Path
+    rest: Path | None = None
 
 
 def write_voices(
