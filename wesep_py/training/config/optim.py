@@ -10,8 +10,9 @@ import torch
 
 from wesep_py.errors import nearest
 from wesep_py.training.config.ranges import at_least, positive
+from wesep_py.training.muon import Muon
 
-_UNSUITED = {"lbfgs", "sparseadam", "muon"}  # a closure, sparse gradients, matrices only
+_UNSUITED = {"lbfgs", "sparseadam", "muon"}  # a closure, sparse gradients, parameters of two dimensions only
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     name.lower(): kind
     for name, kind in vars(torch.optim).items()
@@ -19,8 +20,8 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     and issubclass(kind, torch.optim.Optimizer)
     and kind is not torch.optim.Optimizer
     and name.lower() not in _UNSUITED
-}
-"""What `optim.name` can be: torch's optimisers, in lower case."""
+} | {"muon": Muon}
+"""What `optim.name` can be: torch's optimisers, in lower case, and a Muon for whole networks."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class OptimConfig:
     """The optimiser, its learning rate, the gradient norm, groups of parameters, the average of the weights.
 
     Args:
-        name: an optimiser of `torch.optim`, in lower case: `adam`, `adamw`, `sgd`, `radam`, …
+        name: an optimiser of `torch.optim`, in lower case (`adam`, `adamw`, `sgd`, `radam`, …), or `muon`
+            (`wesep_py.training.muon`).
         betas: for the optimisers that have them.
         weight_decay: on weights of two and more dimensions only; biases and norms are not decayed.
         clip_norm: the norm, over all parameters together, to which gradients are clipped.

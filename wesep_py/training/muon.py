@@ -1,0 +1,128 @@
+"""Muon: matrices move along the nearest orthogonal matrix of their gradients' mean, everything else as by AdamW."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.adamw import adamw
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of the iteration's polynomial `a x + b x^3 + c x^5`: steep at zero, and near 1 where it has been steep (Jordan)."""
+SMALLEST = 8
+"""Rows and columns that a matrix needs; of thinner ones, AdamW takes care."""
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon for matrices and stacks of them, AdamW for biases, norms and what is thinner than 8, as short kernels are.
+
+    `torch.optim.Muon` takes parameters of two dimensions only, one at a time. This one takes a network as it is: a
+    weight `[bands, rows, columns]` is as many matrices, and all matrices of one shape are orthogonalised together.
+    Updates have the root mean square that AdamW's have, so that learning rate and weight decay mean the same for both.
+
+    Args:
+        params: parameters, or groups of them.
+        lr: learning rate.
+        betas: AdamW's.
+        eps: AdamW's.
+        weight_decay: decoupled, for all.
+        momentum: of the matrices' gradients, with Nesterov's step ahead, in [0, 1).
+
+    Sources: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024 (the iteration and its
+    coefficients); J. Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982, section 2.2 (0.2 times the root
+    of the longer side, which matches AdamW).
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        momentum: float = 0.95,
+    ) -> None:
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum is {momentum}; it must be at least 0 and below 1")
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "momentum": momentum}
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Move the parameters that have a gradient; returns what `closure` returns, which is called first."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            trained = [parameter for parameter in group["params"] if parameter.grad is not None]
+            by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
+            for parameter in filter(is_matrix, trained):
+                by_shape[parameter.shape[-2:]].append(parameter)
+            for alike in by_shape.values():
+                self._move_matrices(alike, group)
+            self._move_others([parameter for parameter in trained if not is_matrix(parameter)], group)
+        return loss
+
+    def _move_matrices(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """Parameters whose matrices have one shape."""
+        shape, momentum = parameters[0].shape[-2:], group["momentum"]
+        ahead = []
+        for parameter in parameters:
+            mean = self.state[parameter].setdefault("mean", torch.zeros_like(parameter))
+            mean.lerp_(parameter.grad, 1 - momentum)
+            ahead.append(parameter.grad.lerp(mean, momentum).reshape(-1, *shape))
+        updates = orthogonalise(torch.cat(ahead)).split([len(matrices) for matrices in ahead])
+        for parameter, update in zip(parameters, updates, strict=True):
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            parameter.add_(update.reshape(parameter.shape), alpha=-0.2 * max(shape) ** 0.5 * group["lr"])
+
+    def _move_others(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        for parameter in parameters:
+            if not self.state[parameter]:
+                zeros = {name: torch.zeros_like(parameter) for name in ("mean", "mean_square")}
+                self.state[parameter] |= {"step": torch.tensor(0.0), **zeros}
+        states = [self.state[parameter] for parameter in parameters]
+        adamw(
+            parameters,
+            [parameter.grad for parameter in parameters],
+            [state["mean"] for state in states],
+            [state["mean_square"] for state in states],
+            [],
+            [state["step"] for state in states],
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+
+def is_matrix(parameter: Tensor) -> bool:
+    """Whether it is a matrix, or a stack of them, with at least 8 rows and columns."""
+    return parameter.ndim in (2, 3) and min(parameter.shape[-2:]) >= SMALLEST
+
+
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Matrices with the same singular vectors, and singular values near 1 (about 0.7 to 1.2), by matrix products alone.
+
+    Args:
+        matrices: `[batch, rows, columns]`, of any scale.
+        steps: of Newton and Schulz's iteration.
+
+    >>> orthogonalise(100 * torch.eye(8)[None])[0, 0, :2]
+    tensor([1.0670, 0.0000])
+    """
+    a, b, c = COEFFICIENTS
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    result = matrices.mT if tall else matrices
+    result = result / result.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    for _ in range(steps):
+        gram = result @ result.mT
+        result = torch.baddbmm(result, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), result, beta=a)
+    return result.mT if tall else result
