@@ -9,7 +9,7 @@ import soundfile
 
 from wesep_py.audio import resample
 from wesep_py.corpus import FileReader, Reader, Utterance
-from wesep_py.corpus.reader import quantise
+from wesep_py.corpus.quantised import quantise
 from wesep_py.errors import AudioError, InputError
 
 RATE = 16000

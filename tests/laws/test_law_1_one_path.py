@@ -19,7 +19,7 @@ from torch import nn
 from wesep_py import audio
 from wesep_py.corpus import FileReader, Utterance, pack, read_speaker_folders, read_trials
 from wesep_py.corpus.packed import PackedReader
-from wesep_py.corpus.reader import quantise
+from wesep_py.corpus.quantised import quantise
 from wesep_py.evaluation.extraction import extract, render
 from wesep_py.extractor import TargetSpeakerExtractor, build_network
 from wesep_py.features import STFT, KaldiFilterbank

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from wesep_py.corpus.quantised import Quantised
 from wesep_py.errors import InputError
-
-if TYPE_CHECKING:
-    from wesep_py.corpus.reader import Quantised
 
 
 class DecodedCache:

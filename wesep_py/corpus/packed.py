@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py.corpus.manifest import check_unique
-from wesep_py.corpus.reader import Quantised, check_span, load_utterance
+from wesep_py.corpus.quantised import Quantised
+from wesep_py.corpus.reader import check_span, load_utterance
 from wesep_py.corpus.utterance import Utterance
 from wesep_py.errors import AudioError, InputError
 from wesep_py.files import atomic_path, write_json

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from wesep_py.audio.encoded import decode
 from wesep_py.audio.resample import resample, resampled_length
 from wesep_py.corpus.cache import DecodedCache
-from wesep_py.corpus.reader import Quantised, Reader, check_span, quantise
+from wesep_py.corpus.quantised import Quantised, quantise
+from wesep_py.corpus.reader import Reader, check_span
 from wesep_py.corpus.table import Row
 from wesep_py.corpus.utterance import Utterance
 from wesep_py.errors import AudioError, InputError
