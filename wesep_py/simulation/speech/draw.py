@@ -7,40 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from wesep_py.audio.level import active_level_db
-from wesep_py.corpus.reader import Reader
-from wesep_py.corpus.utterance import Utterance
-from wesep_py.simulation.config import SimulationConfig
 from wesep_py.simulation.recipe_parts import SourceRecipe, Stretch
 from wesep_py.simulation.render import read_stretch
 from wesep_py.simulation.speech.conversation import frame_samples, frames_of, partial_layout, whole_frames
 from wesep_py.simulation.speech.layout import Slot, fixed_layout, whole_layout
+from wesep_py.simulation.speech.talkers import Talkers
 from wesep_py.simulation.speech.turn_taking import place_conversation
-from wesep_py.simulation.speech.voices import MAX_ATTEMPTS_OF_A_SPEAKER, Unusable, Voices, too_short
-
-# A stretch this far below its own utterance is a pause with its background noise, not speech: bringing that
-# to a drawn level would make a "speaker" of the noise.
-PAUSE_DB = 20.0
+from wesep_py.simulation.speech.voices import Unusable
 
 
-class Speech:
-    """Draws the speakers' parts of mixtures.
-
-    Args:
-        config: ranges and weights.
-        utterances: the corpus, in any order.
-        reader: reads it.
-
-    Attributes:
-        voices: the corpus by speaker.
-        reader: as given.
-    """
-
-    def __init__(self, config: SimulationConfig, utterances: Sequence[Utterance], reader: Reader) -> None:
-        self.config = config
-        self.reader = reader
-        self.voices = Voices(utterances, config.enrollment)
-        self._levels_db: dict[str, float] = {}
+class Speech(Talkers):
+    """Draws the speakers' parts of mixtures."""
 
     def place(
         self,
@@ -75,22 +52,6 @@ class Speech:
         else:
             sources, length = self._place_by_excerpt(speaker_ids, overlap, ratio, room, rng)
         return tuple(_later(source, before) for source in sources), before + length + after
-
-    def draw_enrollments(self, speaker_id: str, rng: np.random.Generator) -> tuple[Stretch, ...]:
-        """Enrollments of somebody who says nothing.
-
-        Raises:
-            Unusable: all that was drawn is silent, or too short.
-        """
-        return self._draw_voice(speaker_id, self.reader.sample_rate, rng)[1]
-
-    def level_db(self, utterance: Utterance) -> float:
-        """Active level of a whole utterance; measured once."""
-        known = self._levels_db.get(utterance.utterance_id)
-        if known is None:
-            known = active_level_db(self.reader.read(utterance), self.reader.sample_rate)
-            self._levels_db[utterance.utterance_id] = known
-        return known
 
     def _place_by_excerpt(
         self, speaker_ids: Sequence[str], overlap: str, ratio: float, room: int | None, rng: np.random.Generator
@@ -144,40 +105,8 @@ class Speech:
             slots = fixed_layout(overlap, len(speaker_ids), room, ratio, shortest, rng)
         drawn = []
         for position, speaker_id in enumerate(speaker_ids):
-            drawn.append(self._draw_voice(speaker_id, None if slots is None else slots[position].num_samples, rng))
+            drawn.append(self.draw_voice(speaker_id, None if slots is None else slots[position].num_samples, rng))
         return slots, drawn
-
-    def _draw_voice(
-        self, speaker_id: str, num_samples: int | None, rng: np.random.Generator
-    ) -> tuple[Stretch, tuple[Stretch, ...]]:
-        """Excerpt and enrollments of one speaker; where one of them is silent, all are drawn again."""
-        problem = ""
-        for _ in range(MAX_ATTEMPTS_OF_A_SPEAKER):
-            drawn = self.voices.draw(speaker_id, num_samples, self.reader, rng)
-            if drawn is None:
-                problem = too_short(speaker_id)
-                continue
-            excerpt, enrollments = drawn
-            try:
-                for stretch in (excerpt, *enrollments):
-                    self.check_speech(stretch)
-            except Unusable as unusable:
-                problem = str(unusable)
-                continue
-            return drawn
-        raise Unusable(problem)
-
-    def is_speech(self, stretch: Stretch) -> bool:
-        """Whether a stretch is neither silent nor a pause of its utterance."""
-        level_db = active_level_db(read_stretch(stretch, self.reader), self.reader.sample_rate)
-        return level_db != -np.inf and level_db >= self.level_db(stretch.utterance) - PAUSE_DB
-
-    def check_speech(self, stretch: Stretch) -> None:
-        """Refuse a stretch that is silent, or a pause of its utterance."""
-        if not self.is_speech(stretch):
-            start_s, stop_s = stretch.start / self.reader.sample_rate, stretch.stop / self.reader.sample_rate
-            name = stretch.utterance.utterance_id
-            raise Unusable(f"utterance {name!r} is silent from {start_s:.2f} s to {stop_s:.2f} s")
 
 
 def _later(source: SourceRecipe, samples: int) -> SourceRecipe:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,10 +21,8 @@ from wesep_py.simulation.speech.conversation import (
     turns_ratio,
     whole_frames,
 )
+from wesep_py.simulation.speech.talkers import Talkers
 from wesep_py.simulation.speech.voices import MAX_ATTEMPTS_OF_A_SPEAKER, Unusable, too_short
-
-if TYPE_CHECKING:
-    from wesep_py.simulation.speech.draw import Speech
 
 # Everybody's first turn together takes at most this share of a conversation of a given length.
 FIRST_TURNS = 0.7
@@ -33,12 +30,12 @@ MOST_TURNS = 64
 
 
 def place_conversation(
-    speech: Speech, speaker_ids: Sequence[str], ratio: float, room: int | None, rng: np.random.Generator
+    talkers: Talkers, speaker_ids: Sequence[str], ratio: float, room: int | None, rng: np.random.Generator
 ) -> tuple[list[SourceRecipe], int]:
     """A conversation: its sources with all of their turns, and its length in samples.
 
     Args:
-        speech: gives the voices, and the configuration.
+        talkers: gives the voices, and the configuration.
         speaker_ids: who takes part.
         ratio: overlap that is asked for; see `conversation.conversation_ratio`.
         room: length that it has; `None`: as long as the turns take.
@@ -47,24 +44,24 @@ def place_conversation(
     Raises:
         Unusable: a voice is silent, somebody has no turn, or the ratio is missed.
     """
-    config, rate = speech.config.conversation, speech.reader.sample_rate
+    config, rate = talkers.config.conversation, talkers.reader.sample_rate
     frame = frame_samples(rate)
-    lengths = _draw_turn_lengths(speech, len(speaker_ids), ratio, room, rng)
+    lengths = _draw_turn_lengths(talkers, len(speaker_ids), ratio, room, rng)
     order = draw_speakers_of_turns(len(speaker_ids), len(lengths), rng)
     pauses = draw_pauses(len(lengths), ratio, config.pause_s, rng)
     said, introductions = [], []
     for speaker, speaker_id in enumerate(speaker_ids):
         own = [length for length, whose in zip(lengths, order, strict=True) if whose == speaker]
-        stretches, enrollments = _draw_turns(speech, speaker_id, own, rng)
-        said.append(iter(_equally_loud(speech, [whole_frames(stretch, frame) for stretch in stretches])))
+        stretches, enrollments = _draw_turns(talkers, speaker_id, own, rng)
+        said.append(iter(_equally_loud(talkers, [whole_frames(stretch, frame) for stretch in stretches])))
         introductions.append(enrollments)
     turns = [(whose, stretch) for whose in order if (stretch := next(said[whose], None)) is not None]
     num_frames = None if room is None else room // frame
-    starts = place_turns(_hear(speech, turns), pauses[: len(turns)], ratio, num_frames)
+    starts = place_turns(_hear(talkers, turns), pauses[: len(turns)], ratio, num_frames)
     if starts is None or len(starts) < len(speaker_ids):
         raise Unusable(f"turns that overlap by {ratio:.2f} in all leave no room for every speaker")
     turns = turns[: len(starts)]
-    if abs(turns_ratio(_hear(speech, turns), starts) - ratio) > TOLERANCE:
+    if abs(turns_ratio(_hear(talkers, turns), starts) - ratio) > TOLERANCE:
         raise Unusable(f"a turn that sets the level of a voice has no room, and {ratio:.2f} is missed without it")
     sources = []
     for speaker, enrollments in enumerate(introductions):
@@ -75,10 +72,10 @@ def place_conversation(
     return sources, length if room is None else room
 
 
-def _hear(speech: Speech, turns: Sequence[tuple[int, Stretch]]) -> list[Speaking]:
+def _hear(talkers: Talkers, turns: Sequence[tuple[int, Stretch]]) -> list[Speaking]:
     """The turns with their active frames: what is active is told by the loudest of all turns of a speaker."""
-    rate, frame = speech.reader.sample_rate, frame_samples(speech.reader.sample_rate)
-    waveforms = [read_stretch(stretch, speech.reader) * np.float32(stretch.gain) for _, stretch in turns]
+    rate, frame = talkers.reader.sample_rate, frame_samples(talkers.reader.sample_rate)
+    waveforms = [read_stretch(stretch, talkers.reader) * np.float32(stretch.gain) for _, stretch in turns]
     active: list[Speaking] = []
     by_speaker = {
         speaker: frames_of(
@@ -94,10 +91,10 @@ def _hear(speech: Speech, turns: Sequence[tuple[int, Stretch]]) -> list[Speaking
 
 
 def _draw_turn_lengths(
-    speech: Speech, num_speakers: int, ratio: float, room: int | None, rng: np.random.Generator
+    talkers: Talkers, num_speakers: int, ratio: float, room: int | None, rng: np.random.Generator
 ) -> list[int]:
     """As many turns as surely fill the mixture, or as `max_turns` says; in samples."""
-    config, rate = speech.config.conversation, speech.reader.sample_rate
+    config, rate = talkers.config.conversation, talkers.reader.sample_rate
     most = config.max_turns or MOST_TURNS
     wanted = float("inf") if room is None else (1 + ratio) * room
     lengths: list[int] = []
@@ -110,27 +107,27 @@ def _draw_turn_lengths(
 
 
 def _draw_turns(
-    speech: Speech, speaker_id: str, lengths: Sequence[int], rng: np.random.Generator
+    talkers: Talkers, speaker_id: str, lengths: Sequence[int], rng: np.random.Generator
 ) -> tuple[list[Stretch], tuple[Stretch, ...]]:
     """Turns of one speaker, those that are silent left out, and enrollments."""
     problem = ""
     for _ in range(MAX_ATTEMPTS_OF_A_SPEAKER):
-        drawn = speech.voices.draw_turns(speaker_id, lengths, speech.reader, rng)
+        drawn = talkers.voices.draw_turns(speaker_id, lengths, talkers.reader, rng)
         if drawn is None:
             problem = too_short(speaker_id)
             continue
         (first, *others), enrollments = drawn
         try:
             for stretch in (first, *enrollments):
-                speech.check_speech(stretch)
+                talkers.check_speech(stretch)
         except Unusable as unusable:
             problem = str(unusable)
             continue
-        return [first, *(stretch for stretch in others if speech.is_speech(stretch))], enrollments
+        return [first, *(stretch for stretch in others if talkers.is_speech(stretch))], enrollments
     raise Unusable(problem)
 
 
-def _equally_loud(speech: Speech, stretches: Sequence[Stretch]) -> list[Stretch]:
+def _equally_loud(talkers: Talkers, stretches: Sequence[Stretch]) -> list[Stretch]:
     """One speaker's turns, all brought to the level of the first's utterance."""
-    levels_db = [speech.level_db(stretch.utterance) for stretch in stretches]
+    levels_db = [talkers.level_db(stretch.utterance) for stretch in stretches]
     return [replace(s, gain=level_gain(levels_db[0] - db)) for s, db in zip(stretches, levels_db, strict=True)]
