@@ -32,11 +32,13 @@ exp=${exp:-exp/default_$size} bundle=${bundle:-$exp/bundle}
 if $smoke; then config=$here/smoke conditions=clean metrics=si_sdr last=2 limit=1; fi
 averaged=$exp/checkpoints/last$last calibrated=$exp/checkpoints/calibrated
 
-# Evaluates a model ($1) on a list ($2), with the metrics $3, in all conditions, into a folder ($4).
+# Evaluates a model ($1) on a list ($2), with the metrics $3, in all conditions, into a folder ($4). What is finished there
+# is kept: calibrate and bundle.py refuse results of other weights.
 evaluate_list() {
   local model=$1 name=$2 metrics=$3 output=$4 condition list=${2%_absent} speakers=()
   [[ ! -f $data/speech/${list%_*}.csv ]] || speakers=(--speakers "$data/speech/${list%_*}.csv")
   for condition in $conditions; do
+    [[ ! -f $output/$name/$condition/summary.json ]] || continue
     wesep evaluate --model "$model" --trials "$data/trials/$list.csv" --root "$data" --condition "$condition" \
       --enrollment "$data/trials/$name.map_mixture2enrollment" ${speakers[@]+"${speakers[@]}"} --metrics "$metrics" \
       -o "$output/$name/$condition"

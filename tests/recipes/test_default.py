@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,13 @@ def test_all_stages_give_a_bundle(tmp_path: Path):
     assert bundle.config["presence"]["inputs"] == ["latent", "similarity", "energy", "voice"]
     card = (exp / "bundle" / "card.md").read_text()
     assert "one toy" in card and "dev_ls_2mix_absent/clean" in card
+    kept, lost = (exp / "results" / name / "clean" / "summary.json" for name in ("dev_2mix", "dev_2mix_absent"))
+    before = kept.read_bytes()
+    shutil.rmtree(lost.parent)
+    stages = ["--stage", "3", "--stop-stage", "4"]
+    on = run_recipe("default", "--data", tmp_path / "data", "--exp", exp, "--smoke", *stages)
+    assert on.returncode == 0, on.stderr  # it goes on where it was interrupted
+    assert kept.read_bytes() == before and lost.is_file()
     _draw(tmp_path / "data", exp, tmp_path / "drawn")
     assert {path.name for path in (tmp_path / "drawn").iterdir()} == {"good_1", "good_1.png", "bad_1", "bad_1.png"}
     assert {path.stem for path in (tmp_path / "drawn/bad_1").iterdir()} == {
