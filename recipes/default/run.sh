@@ -2,10 +2,11 @@
 # The bundled model: from recordings to a folder that goes into the package.
 #
 #   recipes/default/run.sh --data DATA [KEY=VALUE …]
-#     --stage 1 --stop-stage 5     1 train, 2 average, 3 calibrate presence, 4 evaluate, 5 bundle and report
+#     --stage 1 --stop-stage 5     1 train, 2 average, with the first stage too, 3 calibrate presence, 4 evaluate,
+#                                  5 bundle and report
 #     --size cpu|gpu               train_cpu.yaml or train_gpu.yaml, and before it its first stage, …_clean.yaml
 #     --exp DIR                    the experiment; by default exp/default_<size>; its first stage is DIR_clean
-#     --init CHECKPOINT            goes on from these weights instead of making the first stage
+#     --init CHECKPOINT            goes on from these weights instead of making the first stage, and averages without one
 #     --bundle DIR                 by default DIR of --exp, /bundle; wesep_py/models/base is what the package ships
 #     --calibrate-on LIST          trials/LIST.csv and its map, and LIST_absent; by default dev_2mix
 #     --check-on LIST              where the calibration is looked at; by default dev_ls_2mix
@@ -59,8 +60,10 @@ if at_stage 1 "train: $exp"; then
   train "$config.yaml" "experiment=$exp" "init.checkpoint=$init" "${common[@]}"
 fi
 
-if at_stage 2 "average: the $last last snapshots"; then
-  wesep average "$exp" --last "$last" -o "$averaged" --overwrite
+if at_stage 2 "average: the $last last snapshots, and half and half with the first stage"; then
+  first=()
+  [[ -n $init && $init != "${exp}_clean" ]] || first=(--with "${exp}_clean")
+  wesep average "$exp" --last "$last" ${first[@]+"${first[@]}"} -o "$averaged" --overwrite
 fi
 
 if at_stage 3 "calibrate presence on $calibrate_on, look at it on $check_on"; then

@@ -31,6 +31,8 @@ def test_all_stages_give_a_bundle(tmp_path: Path):
     assert first.model.presence is None and first.simulation.absent_probability == 0 and first.seed == 3
     assert second.model.presence is not None and second.simulation.absent_probability > 0
     assert second.init.checkpoint == f"{exp}_clean"
+    mixed_in = checkpoint.load(exp / "checkpoints/last2").provenance["mixed_in"]
+    assert mixed_in == {"share": 0.5, "hash": checkpoint.load(f"{exp}_clean").hash}
     assert "freshly initialised: presence" in ran.stdout + ran.stderr
     bundle = checkpoint.load(exp / "bundle")
     assert bundle.config["presence"]["inputs"] == ["latent", "similarity", "energy", "voice"]

@@ -93,3 +93,28 @@ def test_only_the_best_stay(tmp_path: Path, lower: bool, kept: list[int]):
     assert [int(path.stem[5:]) for path in snapshots.best(9)] == kept
     BestSnapshots(tmp_path / "none", 0).offer(1, 1.0, {"w": torch.ones(1)})
     assert not (tmp_path / "none").exists()
+
+
+def test_another_models_weights_are_mixed_in(run: Path, tmp_path: Path):
+    average_run(run, tmp_path / "first", last=3)
+    average_run(run, tmp_path / "last", last=1)
+    average_run(run, tmp_path / "out", last=1, other=tmp_path / "first", share=0.25)
+    first, last, out = (checkpoint.load(tmp_path / name) for name in ("first", "last", "out"))
+    assert any(not torch.equal(first.state_dict[key], last.state_dict[key]) for key in last.state_dict)
+    for key, value in out.state_dict.items():
+        torch.testing.assert_close(value, 0.75 * last.state_dict[key] + 0.25 * first.state_dict[key])
+    assert out.provenance["mixed_in"] == {"share": 0.25, "hash": first.hash}
+    assert "with 25% of the weights of first" in (tmp_path / "out" / "card.md").read_text()
+
+
+def test_weights_that_do_not_fit_and_shares_out_of_range_are_one_line(run: Path, tmp_path: Path):
+    average_run(run, tmp_path / "narrow", last=1)
+    narrow = checkpoint.load(tmp_path / "narrow")
+    tensors = {key: value[..., :1].contiguous() for key, value in narrow.state_dict.items()}
+    checkpoint.save(tmp_path / "other", narrow.config, tensors, narrow.provenance, "")
+    with pytest.raises(CheckpointError, match=r"not of one network: .* has another shape"):
+        average_run(run, tmp_path / "out", last=1, other=tmp_path / "other")
+    for share in (0.0, 1.0, -1.0):
+        with pytest.raises(InputError, match="above 0 and below 1 is allowed"):
+            average_run(run, tmp_path / "out", last=1, other=tmp_path / "narrow", share=share)
+    assert not (tmp_path / "out").exists()

@@ -18,18 +18,24 @@ def average(
     best: Annotated[
         int | None, typer.Option(help="Average the N that were best in the validation.", show_default=False)
     ] = None,
+    other: Annotated[
+        Path | None,
+        typer.Option("--with", help="Mix in the weights of this checkpoint or experiment.", show_default=False),
+    ] = None,
+    share: Annotated[float, typer.Option(help="Of those of --with, above 0 and below 1.")] = 0.5,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Average the weights of a run's snapshots, its last or its best, into one model.
 
-    A run averages its last ones by itself, when it ends.
+    A run averages its last ones by itself, when it ends. --with the model that the run went on from gives back some of
+    what further training lost.
 
     Example: wesep average exp/bsrnn --best 3 -o exp/bsrnn_best3
     """
     from wesep_py.training.average_run import average_run
 
-    made = average_run(experiment, output, last, best, overwrite)
+    made = average_run(experiment, output, last, best, overwrite, other, share)
     if as_json:
         typer.echo(json.dumps({"folder": str(made.folder), "steps": made.steps, "results": made.results}))
         return

@@ -41,6 +41,38 @@ def average_state_dicts(state_dicts: Sequence[Mapping[str, torch.Tensor]]) -> di
     return result
 
 
+def interpolate(
+    own: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor], share: float
+) -> dict[str, torch.Tensor]:
+    """Weights on the line from one model's to those of another from which it was trained on, or the other way round.
+
+    What was learned first and is lost in further training partly comes back, at little or no cost to what was learned
+    last (WiSE-FT: Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, eq. 1).
+
+    Args:
+        own: whose tensors the result has; what `other` lacks stays as it is, and so do counters.
+        other: the other model's.
+        share: of the other's in what both have, 0 to 1.
+
+    Raises:
+        CheckpointError: nothing in common, or tensors of one name and different shapes.
+
+    >>> interpolate({"w": torch.tensor([1.0]), "head": torch.tensor([5.0])}, {"w": torch.tensor([2.0])}, 0.25)
+    {'w': tensor([1.2500]), 'head': tensor([5.])}
+    """
+    common = [key for key in own if key in other]
+    differing = [key for key in common if own[key].shape != other[key].shape]
+    if not common or differing:
+        told = f"{differing[0]} has another shape" if differing else "no tensor of one is in the other"
+        raise CheckpointError(f"the weights to average are not of one network: {told}")
+    result = {key: tensor.clone() for key, tensor in own.items()}
+    for key in common:
+        if own[key].is_floating_point():
+            mixed = (1 - share) * own[key].double() + share * other[key].double()
+            result[key] = mixed.to(own[key].dtype)
+    return result
+
+
 class Snapshots:
     """The weights of the newest few checkpoints, as safetensors.
 

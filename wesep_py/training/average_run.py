@@ -12,6 +12,7 @@ from wesep_py.training.average import (
     BestSnapshots,
     Snapshots,
     average_state_dicts,
+    interpolate,
     read_snapshot,
     result_of,
     step_of,
@@ -46,6 +47,8 @@ def average_run(
     last: int | None = None,
     best: int | None = None,
     overwrite: bool = False,
+    other: str | Path | None = None,
+    share: float = 0.5,
 ) -> Averaged:
     """Average snapshots of a run, finished or not, into a checkpoint.
 
@@ -55,10 +58,13 @@ def average_run(
         last: the newest so many, or
         best: the so many that were best in the validation.
         overwrite: replace a folder that is there.
+        other: a checkpoint or experiment, as that from which the run went on, whose weights are mixed in.
+        share: of `other` in what both have, above 0 and below 1.
 
     Raises:
-        InputError: neither `last` nor `best`, or both; not a positive number; more than there are.
-        CheckpointError: no experiment, or a damaged snapshot.
+        InputError: neither `last` nor `best`, or both; not a positive number; more than there are; a share out of
+            range.
+        CheckpointError: no experiment, a damaged snapshot, or weights of `other` that do not fit.
         OutputExistsError: the output is there already.
 
     Example:
@@ -70,6 +76,8 @@ def average_run(
     assert count is not None
     if count < 1:
         raise InputError(f"{count} snapshots: at least 1 is needed")
+    if not 0 < share < 1:
+        raise InputError(f"share: is {share:g}; above 0 and below 1 is allowed")
     run, output = Experiment(experiment), Path(output)
     if not run.config_file.is_file():
         raise CheckpointError(f"{run.folder}: is no experiment folder (config.yaml is missing)")
@@ -92,5 +100,11 @@ def average_run(
     if missing := [key for key in model.state_dict if f"network.{key}" not in weights]:
         raise CheckpointError(f"{run.snapshots}: the snapshots lack {missing[0]}; they are not of this run's network")
     own = {key: weights[f"network.{key}"] for key in model.state_dict}
-    card = f"# {run.folder.name} ({output.name})\n\nThe mean of the snapshots of steps {', '.join(map(str, steps))}.\n"
+    told = f"The mean of the snapshots of steps {', '.join(map(str, steps))}"
+    if other is not None:
+        mixed_in = checkpoint.load(other)
+        own = interpolate(own, mixed_in.state_dict, share)
+        provenance["mixed_in"] = {"share": share, "hash": mixed_in.hash}
+        told += f", with {share:.0%} of the weights of {Path(other).name} ({mixed_in.hash[:12]})"
+    card = f"# {run.folder.name} ({output.name})\n\n{told}.\n"
     return Averaged(checkpoint.save(output, model.config, own, provenance, card), steps, results)
