@@ -13,9 +13,9 @@ from unittest import mock
 
 from wesep_py.corpus import FileReader, PackedReader, RoutedReader
 
-draw, enrollment, levels, render, rooms, speech = (
+draw, enrollment, levels, render, rooms, talkers = (
     import_module(f"wesep_py.simulation.{name}")  # `render` is a function of the package, too
-    for name in ("draw", "enrollment", "levels", "render", "rooms.responses", "speech.draw")
+    for name in ("draw", "enrollment", "levels", "render", "rooms.responses", "speech.talkers")
 )
 STAGES: dict[str, list[tuple[Any, str]]] = {
     "draw": [(draw.Simulator, "_draw")],
@@ -24,7 +24,7 @@ STAGES: dict[str, list[tuple[Any, str]]] = {
     "convolution": [(rooms, "reverberate")],
     "noise": [(render, "render_noise"), (enrollment, "render_noise")],
     "effects": [(render, "apply_effects"), (render, "_through_effects"), (enrollment, "apply_effects")],
-    "levels": [(module, "active_level_db") for module in (speech, levels, enrollment)] + [(draw, "set_levels")],
+    "levels": [(module, "active_level_db") for module in (talkers, levels, enrollment)] + [(draw, "set_levels")],
     "enrollment": [(render, "render_enrollment")],
     "sum, activity": [(draw, "assemble")],
 }
