@@ -145,6 +145,10 @@ def training_text(facts: Facts, provenance: Mapping[str, Any]) -> str:
         lines.append(f"from {corpus['utterances']} utterances of {corpus['speakers']} speakers, {corpus['hours']} h")
     if (averaged := provenance.get("snapshots_averaged", 1)) > 1:
         lines.append(f"weights: the mean of {averaged} snapshots")
+    if mixed_in := provenance.get("mixed_in"):
+        lines.append(
+            f"{mixed_in['share']:.0%} of the weights are those of {mixed_in['hash'][:12]}, which it went on from"
+        )
     if commit := (provenance.get("git") or {}).get("commit"):
         lines.append(f"code: commit {commit}")
     return _list(lines)

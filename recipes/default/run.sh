@@ -39,7 +39,10 @@ evaluate_list() {
   local model=$1 name=$2 metrics=$3 output=$4 condition list=${2%_absent} speakers=()
   [[ ! -f $data/speech/${list%_*}.csv ]] || speakers=(--speakers "$data/speech/${list%_*}.csv")
   for condition in $conditions; do
-    [[ ! -f $output/$name/$condition/summary.json ]] || continue
+    if [[ -f $output/$name/$condition/summary.json ]]; then
+      echo "kept: $output/$name/$condition; remove it to measure anew" >&2
+      continue
+    fi
     wesep evaluate --model "$model" --trials "$data/trials/$list.csv" --root "$data" --condition "$condition" \
       --enrollment "$data/trials/$name.map_mixture2enrollment" ${speakers[@]+"${speakers[@]}"} --metrics "$metrics" \
       -o "$output/$name/$condition"

@@ -37,6 +37,8 @@ def test_all_stages_give_a_bundle(tmp_path: Path):
     bundle = checkpoint.load(exp / "bundle")
     assert bundle.config["presence"]["inputs"] == ["latent", "similarity", "energy", "voice"]
     card = (exp / "bundle" / "card.md").read_text()
+    assert f"50% of the weights are those of {mixed_in['hash'][:12]}" in card
+    assert bundle.provenance["mixed_in"] == mixed_in
     assert "one toy" in card and "dev_ls_2mix_absent/clean" in card
     kept, lost = (exp / "results" / name / "clean" / "summary.json" for name in ("dev_2mix", "dev_2mix_absent"))
     before = kept.read_bytes()

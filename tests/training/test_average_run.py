@@ -117,4 +117,6 @@ def test_weights_that_do_not_fit_and_shares_out_of_range_are_one_line(run: Path,
     for share in (0.0, 1.0, -1.0):
         with pytest.raises(InputError, match="above 0 and below 1 is allowed"):
             average_run(run, tmp_path / "out", last=1, other=tmp_path / "narrow", share=share)
+    with pytest.raises(InputError, match="--share: says how much of --with; give both"):
+        average_run(run, tmp_path / "out", last=1, share=0.5)
     assert not (tmp_path / "out").exists()

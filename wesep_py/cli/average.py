@@ -22,7 +22,9 @@ def average(
         Path | None,
         typer.Option("--with", help="Mix in the weights of this checkpoint or experiment.", show_default=False),
     ] = None,
-    share: Annotated[float, typer.Option(help="Of those of --with, above 0 and below 1.")] = 0.5,
+    share: Annotated[
+        float | None, typer.Option(help="Of those of --with, above 0 and below 1; by default 0.5.", show_default=False)
+    ] = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -48,7 +48,7 @@ def average_run(
     best: int | None = None,
     overwrite: bool = False,
     other: str | Path | None = None,
-    share: float = 0.5,
+    share: float | None = None,
 ) -> Averaged:
     """Average snapshots of a run, finished or not, into a checkpoint.
 
@@ -59,7 +59,7 @@ def average_run(
         best: the so many that were best in the validation.
         overwrite: replace a folder that is there.
         other: a checkpoint or experiment, as that from which the run went on, whose weights are mixed in.
-        share: of `other` in what both have, above 0 and below 1.
+        share: of `other` in what both have, above 0 and below 1; by default half.
 
     Raises:
         InputError: neither `last` nor `best`, or both; not a positive number; more than there are; a share out of
@@ -76,6 +76,9 @@ def average_run(
     assert count is not None
     if count < 1:
         raise InputError(f"{count} snapshots: at least 1 is needed")
+    if other is None and share is not None:
+        raise InputError("--share: says how much of --with; give both")
+    share = 0.5 if share is None else share
     if not 0 < share < 1:
         raise InputError(f"share: is {share:g}; above 0 and below 1 is allowed")
     run, output = Experiment(experiment), Path(output)

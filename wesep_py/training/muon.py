@@ -72,8 +72,10 @@ class Muon(torch.optim.Optimizer):
         shape, momentum = parameters[0].shape[-2:], group["momentum"]
         ahead = []
         for parameter in parameters:
-            mean = self.state[parameter].setdefault("mean", torch.zeros_like(parameter))
-            mean.lerp_(parameter.grad, 1 - momentum)
+            state = self.state[parameter]
+            if not state:
+                state["mean"] = torch.zeros_like(parameter)
+            mean = state["mean"].lerp_(parameter.grad, 1 - momentum)
             ahead.append(parameter.grad.lerp(mean, momentum).reshape(-1, *shape))
         updates = orthogonalise(torch.cat(ahead)).split([len(matrices) for matrices in ahead])
         for parameter, update in zip(parameters, updates, strict=True):

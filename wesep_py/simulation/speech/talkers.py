@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -17,6 +17,10 @@ from wesep_py.simulation.speech.voices import MAX_ATTEMPTS_OF_A_SPEAKER, Unusabl
 # A stretch this far below its own utterance is a pause with its background noise, not speech: bringing that
 # to a drawn level would make a "speaker" of the noise.
 PAUSE_DB = 20.0
+
+
+Drawn = tuple[list[Stretch], tuple[Stretch, ...]]
+"""What somebody says, and the enrollments."""
 
 
 class Talkers:
@@ -57,16 +61,40 @@ class Talkers:
     def draw_voice(
         self, speaker_id: str, num_samples: int | None, rng: np.random.Generator
     ) -> tuple[Stretch, tuple[Stretch, ...]]:
-        """Excerpt and enrollments of one speaker; where one of them is silent, all are drawn again."""
+        """Excerpt and enrollments of one speaker; where one of them is silent, all are drawn again.
+
+        Raises:
+            Unusable: all that was drawn is silent, or too short.
+        """
+
+        def draw() -> Drawn | None:
+            drawn = self.voices.draw(speaker_id, num_samples, self.reader, rng)
+            return drawn and ([drawn[0]], drawn[1])
+
+        (excerpt,), enrollments = self._first_heard(speaker_id, draw)
+        return excerpt, enrollments
+
+    def draw_turns(self, speaker_id: str, lengths: Sequence[int], rng: np.random.Generator) -> Drawn:
+        """Turns of one speaker, those after the first that are silent left out, and enrollments.
+
+        Raises:
+            Unusable: as `draw_voice`.
+        """
+        (first, *others), enrollments = self._first_heard(
+            speaker_id, lambda: self.voices.draw_turns(speaker_id, lengths, self.reader, rng)
+        )
+        return [first, *filter(self.is_speech, others)], enrollments
+
+    def _first_heard(self, speaker_id: str, draw: Callable[[], Drawn | None]) -> Drawn:
+        """The first that `draw` gives whose first stretch and enrollments are speech."""
         problem = ""
         for _ in range(MAX_ATTEMPTS_OF_A_SPEAKER):
-            drawn = self.voices.draw(speaker_id, num_samples, self.reader, rng)
+            drawn = draw()
             if drawn is None:
                 problem = too_short(speaker_id)
                 continue
-            excerpt, enrollments = drawn
             try:
-                for stretch in (excerpt, *enrollments):
+                for stretch in (drawn[0][0], *drawn[1]):
                     self.check_speech(stretch)
             except Unusable as unusable:
                 problem = str(unusable)

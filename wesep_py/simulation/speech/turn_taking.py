@@ -22,7 +22,7 @@ from wesep_py.simulation.speech.conversation import (
     whole_frames,
 )
 from wesep_py.simulation.speech.talkers import Talkers
-from wesep_py.simulation.speech.voices import MAX_ATTEMPTS_OF_A_SPEAKER, Unusable, too_short
+from wesep_py.simulation.speech.voices import Unusable
 
 # Everybody's first turn together takes at most this share of a conversation of a given length.
 FIRST_TURNS = 0.7
@@ -52,7 +52,7 @@ def place_conversation(
     said, introductions = [], []
     for speaker, speaker_id in enumerate(speaker_ids):
         own = [length for length, whose in zip(lengths, order, strict=True) if whose == speaker]
-        stretches, enrollments = _draw_turns(talkers, speaker_id, own, rng)
+        stretches, enrollments = talkers.draw_turns(speaker_id, own, rng)
         said.append(iter(_equally_loud(talkers, [whole_frames(stretch, frame) for stretch in stretches])))
         introductions.append(enrollments)
     turns = [(whose, stretch) for whose in order if (stretch := next(said[whose], None)) is not None]
@@ -104,27 +104,6 @@ def _draw_turn_lengths(
             length = min(length, round(FIRST_TURNS * (1 + ratio) * room / num_speakers))
         lengths.append(length)
     return lengths
-
-
-def _draw_turns(
-    talkers: Talkers, speaker_id: str, lengths: Sequence[int], rng: np.random.Generator
-) -> tuple[list[Stretch], tuple[Stretch, ...]]:
-    """Turns of one speaker, those that are silent left out, and enrollments."""
-    problem = ""
-    for _ in range(MAX_ATTEMPTS_OF_A_SPEAKER):
-        drawn = talkers.voices.draw_turns(speaker_id, lengths, talkers.reader, rng)
-        if drawn is None:
-            problem = too_short(speaker_id)
-            continue
-        (first, *others), enrollments = drawn
-        try:
-            for stretch in (first, *enrollments):
-                talkers.check_speech(stretch)
-        except Unusable as unusable:
-            problem = str(unusable)
-            continue
-        return [first, *(stretch for stretch in others if talkers.is_speech(stretch))], enrollments
-    raise Unusable(problem)
 
 
 def _equally_loud(talkers: Talkers, stretches: Sequence[Stretch]) -> list[Stretch]:
