@@ -1,7 +1,7 @@
 # What the recipes' run.sh share: options, stages, and one line where something is missing. Sourced by them.
 #
 # A variable that is named in `options` is set by --its-name VALUE, or, where it is `false`, by --its-name alone.
-# KEY=VALUE is kept in `overrides`, for wesep train.
+# What stop_stage is before is the last stage. KEY=VALUE is kept in `overrides`, for wesep train.
 
 die() {
   echo "${0##*/}: $*" >&2
@@ -9,6 +9,7 @@ die() {
 }
 
 read_options() {
+  local last_stage=$stop_stage
   overrides=()
   while (($#)); do
     case $1 in
@@ -40,7 +41,7 @@ read_options() {
   [[ -d $data ]] || die "--data $data: no such folder"
   data=$(cd "$data" && pwd)
   command -v wesep >/dev/null || die "the command wesep is not on the PATH; install the package, or activate its environment"
-  [[ $stage =~ ^[1-5]$ && $stop_stage =~ ^[1-5]$ ]] || die "--stage and --stop-stage: are 1 to 5"
+  [[ $stage =~ ^[1-$last_stage]$ && $stop_stage =~ ^[1-$last_stage]$ ]] || die "--stage and --stop-stage: are 1 to $last_stage"
 }
 
 # Whether stage $1 is to be run; says what it does ($2).

@@ -47,7 +47,9 @@ def test_a_head_as_it_was_before_it_had_inputs_loads(tmp_path):
     torch.testing.assert_close(load_network(tmp_path / "old").presence(latent), expected)
 
 
-@pytest.mark.parametrize("inputs", [["latent"], ["similarity"], ["energy"], ["voice"], ["energy", "latent"]])
+@pytest.mark.parametrize(
+    "inputs", [["latent"], ["similarity"], ["energy"], ["voice"], ["mixture"], ["energy", "latent"]]
+)
 @pytest.mark.parametrize("smoothing", ["none", "gru"])
 def test_every_input_alone_learns(inputs, smoothing):
     network = build(presence={"hidden": 8, "inputs": inputs, "smoothing": smoothing}).train()
@@ -86,8 +88,8 @@ def test_the_level_of_the_recording_does_not_count():
     torch.testing.assert_close(network(0.01 * mixture, 3 * enrollment).presence_logits, loud, atol=1e-3, rtol=1e-3)
 
 
-def observed(inputs: list[str], mixture, enrollment, estimate) -> torch.Tensor:
-    network = build(presence={"hidden": 8, "inputs": inputs})
+def observed(inputs: list[str], mixture, enrollment, estimate, **options) -> torch.Tensor:
+    network = build(presence={"hidden": 8, "inputs": inputs, **options})
     prepared = network.prepare(enrollment)
     own = [{key[2:]: value for key, value in prepared.items() if key[0] == str(i)} for i in range(2)]
     made = Recording(estimate, torch.tensor([estimate.shape[1]]), network.backbone, None)
@@ -131,6 +133,24 @@ def test_a_voice_is_heard_around_the_frame_only():
     changed = (one - two).abs().amax(dim=1) > 1e-5
     first = int(changed.nonzero()[0])
     assert 24000 / 256 - 0.5 * 16000 / 256 - 2 <= first <= 24000 / 256
+
+
+def test_several_windows_stand_side_by_side():
+    mixture, enrollment = torch.randn(1, 32000), torch.randn(1, 8000)
+    short, long, both = (
+        observed(["voice"], mixture, enrollment, mixture, window_s=window_s) for window_s in (0.5, 2, [0.5, 2])
+    )
+    torch.testing.assert_close(both, torch.cat([short, long], dim=1))
+    assert long.std(dim=0).mean() < short.std(dim=0).mean()
+
+
+def test_the_mixture_is_heard_as_the_estimate_is():
+    mixture, estimate, enrollment = (torch.randn(1, samples) for samples in (9000, 9000, 8000))
+    found = observed(["voice", "mixture"], mixture, enrollment, estimate)
+    own, heard = found.chunk(2, dim=1)
+    torch.testing.assert_close(own, observed(["voice"], mixture, enrollment, estimate))
+    torch.testing.assert_close(heard, observed(["voice"], mixture, enrollment, mixture))
+    assert (own - heard).abs().max() > 0.01
 
 
 @pytest.mark.parametrize(
@@ -195,7 +215,10 @@ def test_without_a_head_nothing_is_detected():
         ({"inputs": ["latnt"]}, False, CUES, "inputs"),
         ({"hidden": 0}, False, CUES, "hidden: is 0"),
         ({"hidden": 5, "smoothing": "gru"}, False, CUES, "even number"),
-        ({"window_s": 0.0}, False, CUES, "window_s"),
+        ({"window_s": 0.0}, False, CUES, "window_s: is 0.0; 0.05 to 60 seconds"),
+        ({"window_s": []}, False, CUES, "window_s"),
+        ({"window_s": [1, 61]}, False, CUES, "window_s"),
+        ({"inputs": ["mixture"]}, False, CUES[:1], "'mixture' needs the cue 'band_attention'"),
     ],
 )
 def test_a_wrong_configuration_is_one_line(presence, causal, cues, message):

@@ -20,7 +20,7 @@ from wesep_py.cues import BandAttentionCue, Cue, Prepared, Recording, TFMapCue
 from wesep_py.cues.attention import frames_at_once
 from wesep_py.errors import ConfigError
 
-PresenceInput = Literal["latent", "similarity", "energy", "voice"]
+PresenceInput = Literal["latent", "similarity", "energy", "voice", "mixture"]
 LEAST_DB = -40.0
 """An estimate that is quieter than this re mixture counts as this quiet."""
 VOICE_DIM = 32
@@ -36,11 +36,13 @@ class PresenceConfig:
         inputs: what it judges by, one or more. `latent`: what the backbone makes of the frame. `similarity`: the
             highest cosine of the mixture's frame with a frame of the enrollment, for which the TF-map has to be among
             the cues. `energy`: of the estimate re mixture, in dB. `voice`: how the estimate's voice around the frame
-            compares with the enrollment's, band by band, as the network of the cue `band_attention` hears both. The
-            last two look at the finished estimate, which a causal network does not have yet.
+            compares with the enrollment's, band by band, as the network of the cue `band_attention` hears both.
+            `mixture`: how the mixture's does, so that the head can tell what the estimate owes to it. The last three
+            look at the finished estimate, or ahead, which a causal network does not have yet.
         smoothing: `gru` lets a recurrent layer along time have the last word, in both directions unless the backbone
             is causal.
-        window_s: seconds of the estimate, around a frame, that `voice` compares.
+        window_s: seconds around a frame that `voice` and `mixture` compare; or several such windows, each an input of
+            its own: the longer, the better are two voices told apart; the shorter, the better is told when.
         detach: how far the head's gradient goes: `none` holds it back nowhere, `estimate` keeps it out of the estimate,
             `inputs` out of all but the head.
     """
@@ -48,7 +50,7 @@ class PresenceConfig:
     hidden: int = 64
     inputs: tuple[PresenceInput, ...] = ("latent",)
     smoothing: Literal["none", "gru"] = "none"
-    window_s: float = 1.0
+    window_s: float | tuple[float, ...] = 1.0
     detach: Literal["none", "estimate", "inputs"] = "none"
 
     def __post_init__(self) -> None:
@@ -56,8 +58,13 @@ class PresenceConfig:
             raise ValueError(f"hidden: is {self.hidden}; 1 or more is needed, and with smoothing an even number")
         if not self.inputs or len(set(self.inputs)) < len(self.inputs):
             raise ValueError(f"inputs: are {list(self.inputs)}; one or more are needed, each once")
-        if not 0.05 <= self.window_s <= 60:
-            raise ValueError(f"window_s: is {self.window_s}; 0.05 to 60 seconds are allowed")
+        if not self.windows_s or not all(0.05 <= window_s <= 60 for window_s in self.windows_s):
+            raise ValueError(f"window_s: is {self.window_s}; 0.05 to 60 seconds are allowed, once or several times")
+
+    @property
+    def windows_s(self) -> tuple[float, ...]:
+        """All windows."""
+        return self.window_s if isinstance(self.window_s, tuple) else (self.window_s,)
 
 
 class PresenceHead(nn.Module):
@@ -69,7 +76,7 @@ class PresenceHead(nn.Module):
         sample_rate: Hz.
 
     Attributes:
-        needs_estimate: whether it looks at the finished estimate.
+        needs_estimate: whether it looks at the finished estimate, or ahead.
 
     Raises:
         ConfigError: an input that the cues or a causal backbone do not give.
@@ -78,22 +85,23 @@ class PresenceHead(nn.Module):
     def __init__(self, config: PresenceConfig, backbone: Backbone, cues: Sequence[Cue], sample_rate: int) -> None:
         super().__init__()
         self.inputs, self.detach = config.inputs, config.detach
-        self.needs_estimate = not {"energy", "voice"}.isdisjoint(config.inputs)
+        self.needs_estimate = not {"energy", "voice", "mixture"}.isdisjoint(config.inputs)
         if self.needs_estimate and backbone.latency is not None:
             raise ConfigError(
-                "model.presence.inputs: 'energy' and 'voice' look at the finished estimate, which comes too late for a "
-                "causal backbone; use 'latent' and 'similarity'"
+                "model.presence.inputs: 'energy', 'voice' and 'mixture' look at the finished estimate or ahead, which "
+                "comes too late for a causal backbone; use 'latent' and 'similarity'"
             )
-        sizes = {"similarity": 1, "energy": 1, "voice": 0}
+        sizes = {"similarity": 1, "energy": 1}
         if "similarity" in self.inputs:
             self.maps_at = _first(cues, TFMapCue, "similarity", "tf_map")
-        if "voice" in self.inputs:
-            self.voice_at = _first(cues, BandAttentionCue, "voice", "band_attention")
+        if compared := [name for name in ("voice", "mixture") if name in self.inputs]:
+            self.voice_at = _first(cues, BandAttentionCue, compared[0], "band_attention")
             listener = cues[self.voice_at]
             assert isinstance(listener, BandAttentionCue)
-            self.reach = max(0, round(config.window_s * sample_rate / backbone.stride / 2))
+            frames = [window_s * sample_rate / backbone.stride for window_s in config.windows_s]
+            self.reaches = [round(count / 2) for count in frames]
             self.voice = nn.Sequential(nn.LayerNorm(2 * listener.dim), nn.Linear(2 * listener.dim, VOICE_DIM))
-            sizes["voice"] = sum(group.count for group in listener.groups)
+            sizes |= dict.fromkeys(compared, len(self.reaches) * sum(group.count for group in listener.groups))
         size = sum(sizes.get(name, 0) for name in self.inputs)
         by_latent = "latent" in self.inputs
         self.evidence = nn.Linear(size, config.hidden) if size else None
@@ -159,30 +167,50 @@ class PresenceHead(nn.Module):
             if "energy" in self.inputs:
                 found.append(_energy(heard.spectrum, estimate.analysis.spectrum))
         if "voice" in self.inputs:
-            found.append(self._likeness(cues[self.voice_at], prepared[self.voice_at], estimate))
+            found += self._likeness(cues[self.voice_at], prepared[self.voice_at], estimate.analysis)
+        if "mixture" in self.inputs:
+            found += self._likeness(cues[self.voice_at], prepared[self.voice_at], heard)
         return torch.cat(found, dim=-1) if found else None
 
-    def _likeness(self, listener: Cue, prepared: Prepared, estimate: Recording) -> Tensor:
-        """`[batch, frames, bands]`: cosine of the enrollment's and the estimate's voice, the latter around each frame.
+    def _likeness(self, listener: Cue, prepared: Prepared, heard: Analysis) -> list[Tensor]:
+        """`[batch, frames, bands]` for each window: cosine of the enrollment's voice and of what is heard around it.
 
-        Mean and spread are weighted by the estimate's magnitude: in a pause nobody's voice is heard.
+        Mean and spread are weighted by the magnitude: in a pause nobody's voice is heard.
         """
-        frames, known = full_precision(listener.prepare(estimate)["frames"]), full_precision(prepared["voice"])
+        assert isinstance(listener, BandAttentionCue)
+        frames, known = full_precision(listener.listen(heard)), full_precision(prepared["voice"])
         if self.detach == "inputs":
             frames, known = frames.detach(), known.detach()
-        weights = (estimate.analysis.spectrum.abs().square().sum(dim=1) + _EPS).sqrt()[:, None, :, None]
-        total = self._around(weights)
-        mean = self._around(weights * frames) / total
-        spread = (self._around(weights * frames.square()) / total - mean.square()).clamp_min(0)
-        own = torch.cat([mean, (spread + _EPS).sqrt()], dim=-1)
-        return nn.functional.cosine_similarity(self.voice(own), self.voice(known), dim=-1).float().mT
+        weights = (heard.spectrum.abs().square().sum(dim=1) + _EPS).sqrt()[:, None, :, None]
+        sums = [_from_the_start(x) for x in (weights, weights * frames, weights * frames.square())]
+        likeness = []
+        for reach in self.reaches:
+            total, first, second = (_around(x, reach).to(frames.dtype) for x in sums)
+            mean = first / total
+            spread = (second / total - mean.square()).clamp_min(0)
+            own = torch.cat([mean, (spread + _EPS).sqrt()], dim=-1)
+            likeness.append(nn.functional.cosine_similarity(self.voice(own), self.voice(known), dim=-1).float().mT)
+        return likeness
 
-    def _around(self, x: Tensor) -> Tensor:
-        """Mean over the window around each frame of `[batch, bands, frames, dim]`, zeros where the recording ends."""
-        # By sums from the start, in float64: a quiet stretch after a loud one would be lost in float32.
-        sums = nn.functional.pad(x.double(), (0, 0, self.reach + 1, self.reach)).cumsum(dim=2)
-        size = 2 * self.reach + 1
-        return ((sums[:, :, size:] - sums[:, :, :-size]) / size).to(x.dtype)
+
+def _from_the_start(x: Tensor) -> Tensor:
+    """Sums of `[batch, bands, frames, dim]` over the frames before each, and over all.
+
+    In float64: a quiet stretch after a loud one would be lost in float32.
+    """
+    return nn.functional.pad(x.double().cumsum(dim=2), (0, 0, 1, 0))
+
+
+def _around(sums: Tensor, reach: int) -> Tensor:
+    """Mean over `reach` frames before each frame, itself and as many after it, zeros where the recording ends.
+
+    >>> _around(_from_the_start(torch.tensor([3.0, 6.0, 0.0])[None, None, :, None]), 1).flatten().tolist()
+    [3.0, 3.0, 2.0]
+    """
+    frames = torch.arange(sums.shape[2] - 1, device=sums.device)
+    after = (frames + reach + 1).clamp_max(len(frames))
+    before = (frames - reach).clamp_min(0)
+    return (sums[:, :, after] - sums[:, :, before]) / (2 * reach + 1)
 
 
 def _similarity(spectrum: Tensor, cue: Cue, prepared: Prepared) -> Tensor:

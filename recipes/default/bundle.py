@@ -53,8 +53,8 @@ MAX_ROUNDING = 1e-3
 TRAINING_ONLY = ("mode", "checkpoint", "spec_augment")
 """Keys of `speaker` that say how its encoder trained."""
 KEPT = (
-    "made_by", "step", "steps", "mixtures", "hours_trained", "snapshots_averaged", "mixed_in", "corpus", "data",
-    "validation", "validations", "training", "presence",
+    "made_by", "step", "steps", "mixtures", "hours_trained", "snapshots_averaged", "mixed_in", "went_on_from",
+    "corpus", "data", "validation", "validations", "training", "presence",
 )  # fmt: skip
 """What a bundle's provenance takes over."""
 

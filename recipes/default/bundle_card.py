@@ -136,22 +136,26 @@ def presence_text(presence: Mapping[str, Any] | None) -> str:
 def training_text(facts: Facts, provenance: Mapping[str, Any]) -> str:
     """How it was trained, a line each."""
     lines = [f"recipe: {facts.recipe}", f"hardware: {facts.hardware}"]
-    if "step" in provenance:
-        lines.append(
-            f"{provenance['step']} steps, {provenance.get('mixtures')} simulated mixtures, "
-            f"{provenance.get('hours_trained')} h"
-        )
     if corpus := provenance.get("corpus"):
         lines.append(f"from {corpus['utterances']} utterances of {corpus['speakers']} speakers, {corpus['hours']} h")
-    if (averaged := provenance.get("snapshots_averaged", 1)) > 1:
-        lines.append(f"weights: the mean of {averaged} snapshots")
-    if mixed_in := provenance.get("mixed_in"):
-        lines.append(
-            f"{mixed_in['share']:.0%} of the weights are those of {mixed_in['hash'][:12]}, which it went on from"
-        )
+    runs = [run for run in (*provenance.get("went_on_from", []), provenance) if "mixtures" in run]
+    for number, run in enumerate(runs, start=1):
+        which = f"run {number}, from the weights of the one before: " if number > 1 else "run 1: " if runs[1:] else ""
+        lines.append(which + _run_text(run))
     if commit := (provenance.get("git") or {}).get("commit"):
         lines.append(f"code: commit {commit}")
     return _list(lines)
+
+
+def _run_text(run: Mapping[str, Any]) -> str:
+    """What one run did, and what its weights are the mean of."""
+    steps = max(run.get("steps") or [run.get("step")])
+    text = f"{steps} steps, {run['mixtures']} simulated mixtures, {run.get('hours_trained')} h"
+    if (averaged := run.get("snapshots_averaged", 1)) > 1:
+        text += f"; the mean of {averaged} snapshots"
+    if mixed_in := run.get("mixed_in"):
+        text += f", with {mixed_in['share']:.0%} of the weights {mixed_in['hash'][:12]}"
+    return text
 
 
 def speed_text(rows: Sequence[Row], measured: str | None) -> str:

@@ -2,10 +2,12 @@
 # The bundled model: from recordings to a folder that goes into the package.
 #
 #   recipes/default/run.sh --data DATA [KEY=VALUE …]
-#     --stage 1 --stop-stage 5     1 train, 2 average, with the first stage too, 3 calibrate presence, 4 evaluate,
-#                                  5 bundle and report
-#     --size cpu|gpu               train_cpu.yaml or train_gpu.yaml, and before it its first stage, …_clean.yaml
-#     --exp DIR                    the experiment; by default exp/default_<size>; its first stage is DIR_clean
+#     --stage 1 --stop-stage 6     1 train, 2 average, with the first stage too, 3 train the presence head alone, 4 calibrate
+#                                  presence, 5 evaluate, 6 bundle and report
+#     --size cpu|gpu               train_cpu.yaml or train_gpu.yaml, before it its first stage, …_clean.yaml, after it the
+#                                  head's, …_presence.yaml
+#     --exp DIR                    the experiment; by default exp/default_<size>; the stages around it are DIR_clean and
+#                                  DIR_presence
 #     --init CHECKPOINT            goes on from these weights instead of making the first stage, and averages without one
 #     --bundle DIR                 by default DIR of --exp, /bundle; wesep_py/models/base is what the package ships
 #     --calibrate-on LIST          trials/LIST.csv and its map, and LIST_absent; by default dev_2mix
@@ -15,14 +17,14 @@
 #     --devices N                  processes to train in
 #     --smoke                      a tiny network, a few steps: to see that everything is in its place
 #
-# DATA holds speech/, noise/ and trials/ as in README.md. KEY=VALUE goes to wesep train, in both stages: data.workers=4.
+# DATA holds speech/, noise/ and trials/ as in README.md. KEY=VALUE goes to wesep train, in all stages: data.workers=4.
 # Each stage goes on where it was interrupted.
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/../options.sh"
 
-data= exp= init= bundle= stage=1 stop_stage=5 size=cpu devices=1 smoke=false
+data= exp= init= bundle= stage=1 stop_stage=6 size=cpu devices=1 smoke=false
 calibrate_on=dev_2mix check_on=dev_ls_2mix metrics=si_sdr,sdr,pesq,estoi hardware="$(uname -m), $(getconf _NPROCESSORS_ONLN) cores"
 options="data exp init bundle stage stop_stage size devices smoke calibrate_on check_on metrics hardware"
 read_options "$@"
@@ -31,7 +33,8 @@ one_of size cpu gpu
 config=$here/train_$size conditions="clean noisy" last=3 limit=50
 exp=${exp:-exp/default_$size} bundle=${bundle:-$exp/bundle}
 if $smoke; then config=$here/smoke conditions=clean metrics=si_sdr last=2 limit=1; fi
-averaged=$exp/checkpoints/last$last calibrated=$exp/checkpoints/calibrated
+averaged=$exp/checkpoints/last$last whole=$exp/checkpoints/whole calibrated=$exp/checkpoints/calibrated
+common=("data.root=$data" "data.packed=$(dirname "$exp")/packed_default_$size")
 
 # Evaluates a model ($1) on a list ($2), with the metrics $3, in all conditions, into a folder ($4). What is finished there
 # is kept: calibrate and bundle.py refuse results of other weights.
@@ -55,7 +58,6 @@ for list in "$calibrate_on" "$check_on"; do
 done
 
 if at_stage 1 "train: $exp"; then
-  common=("data.root=$data" "data.packed=$(dirname "$exp")/packed_default_$size")
   if [[ -z $init ]]; then
     train "${config}_clean.yaml" "experiment=${exp}_clean" "${common[@]}"
     init=${exp}_clean
@@ -69,12 +71,17 @@ if at_stage 2 "average: the $last last snapshots, and half and half with the fir
   wesep average "$exp" --last "$last" ${first[@]+"${first[@]}"} -o "$averaged" --overwrite
 fi
 
-if at_stage 3 "calibrate presence on $calibrate_on, look at it on $check_on"; then
+if at_stage 3 "train the presence head: ${exp}_presence"; then
+  train "${config}_presence.yaml" "experiment=${exp}_presence" "init.checkpoint=$averaged" "${common[@]}"
+  wesep average "${exp}_presence" --last "$last" -o "$whole" --overwrite
+fi
+
+if at_stage 4 "calibrate presence on $calibrate_on, look at it on $check_on"; then
   for list in "$calibrate_on" "$check_on"; do
-    for name in "$list" "${list}_absent"; do evaluate_list "$averaged" "$name" si_sdr "$exp/uncalibrated"; done
+    for name in "$list" "${list}_absent"; do evaluate_list "$whole" "$name" si_sdr "$exp/uncalibrated"; done
   done
   rm -rf "$calibrated" # a copy, for the calibration is written into it
-  cp -r "$averaged" "$calibrated"
+  cp -r "$whole" "$calibrated"
   results() {
     for condition in $conditions; do echo "$exp/uncalibrated/"{"$1","$1_absent"}"/$condition"; done
   }
@@ -86,13 +93,13 @@ if at_stage 3 "calibrate presence on $calibrate_on, look at it on $check_on"; th
   fi
 fi
 
-if at_stage 4 "evaluate: every list in $data/trials"; then
+if at_stage 5 "evaluate: every list in $data/trials"; then
   for map in "$data"/trials/*.map_mixture2enrollment; do
     evaluate_list "$calibrated" "$(basename "$map" .map_mixture2enrollment)" "$metrics" "$exp/results"
   done
 fi
 
-if at_stage 5 "bundle and report: $bundle"; then
+if at_stage 6 "bundle and report: $bundle"; then
   python "$here/bundle.py" "$calibrated" "recipe=recipes/default/$(basename "$config").yaml" "hardware=$hardware" \
     -o "$bundle" --half --results "$exp/results" --root "$data" --limit "$limit" --overwrite \
     --trials "$data/trials/$calibrate_on" --trials "$data/trials/$check_on"

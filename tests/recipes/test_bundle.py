@@ -49,6 +49,17 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_speech: Path) -> Path:
         "step": 7,
         "mixtures": 56,
         "hours_trained": 0.5,
+        "went_on_from": [
+            {
+                "hash": "fe12",
+                "steps": [30, 40],
+                "mixtures": 320,
+                "hours_trained": 1.25,
+                "snapshots_averaged": 2,
+                "mixed_in": {"share": 0.5, "hash": "012345"},
+            },
+            {"hash": "cd34", "made_by": "wesep import"},
+        ],
         "corpus": {"utterances": 16, "speakers": 4, "hours": 0.1},
         "git": {"commit": "abc123", "branch": "work", "changed": ["/home/someone/notes"], "changed_count": 1},
         "training": {"data": {"root": "/home/someone/corpora/data"}, "noise": ["../data/noise/train"]},
@@ -122,7 +133,11 @@ def test_the_card_says_what_was_measured(script, run: Path, tmp_path: Path):
     row = next(line for line in card.splitlines() if line.startswith("| dev_2mix_absent/clean | clean | 1 | "))
     assert row.split("|")[4].split()[0] == f"{absent['absent']['attenuation_db']['mean']:.1f}"
     assert "| fitted on results/dev_2mix | 1 | 2 | 5.0 % | 2.0 % | 0.031 |" in card and "0.400 on" in card
-    for said in ("one CPU", "CC BY 4.0", "7 steps, 56 simulated mixtures, 0.5 h", "4 speakers", "RTF", "abc123"):
+    runs = [
+        "run 1: 40 steps, 320 simulated mixtures, 1.25 h; the mean of 2 snapshots, with 50% of the weights 012345",
+        "run 2, from the weights of the one before: 7 steps, 56 simulated mixtures, 0.5 h",
+    ]
+    for said in ("one CPU", "CC BY 4.0", *runs, "4 speakers", "RTF", "abc123"):
         assert said in card, said
     assert "$" not in card and "???" not in card and "trained weights" in card
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.recipes.miniature import RECIPES, check_results, run_recipe
 from tests.recipes.miniature_default import make_data
@@ -21,7 +22,7 @@ def test_all_stages_give_a_bundle(tmp_path: Path):
     counts, exp = make_data(tmp_path / "data"), tmp_path / "exp"
     ran = run_recipe("default", "--data", tmp_path / "data", "--exp", exp, "--smoke", "--hardware", "one toy", "seed=3")
     assert ran.returncode == 0, ran.stderr
-    summary = check_results(exp, "checkpoints/last2", "results/dev_2mix/clean", trials=counts["dev_2mix"])
+    summary = check_results(exp, "checkpoints/whole", "results/dev_2mix/clean", trials=counts["dev_2mix"])
     assert "gender_pair" in summary["breakdown"]
     for name, count in counts.items():
         found = json.loads((exp / "results" / name / "clean" / "summary.json").read_text())
@@ -35,15 +36,17 @@ def test_all_stages_give_a_bundle(tmp_path: Path):
     assert mixed_in == {"share": 0.5, "hash": checkpoint.load(f"{exp}_clean").hash}
     assert "freshly initialised: presence" in ran.stdout + ran.stderr
     bundle = checkpoint.load(exp / "bundle")
-    assert bundle.config["presence"]["inputs"] == ["latent", "similarity", "energy", "voice"]
+    assert bundle.config["presence"]["inputs"] == ["latent", "similarity", "energy", "voice", "mixture"]
     card = (exp / "bundle" / "card.md").read_text()
-    assert f"50% of the weights are those of {mixed_in['hash'][:12]}" in card
-    assert bundle.provenance["mixed_in"] == mixed_in
+    assert f"with 50% of the weights {mixed_in['hash'][:12]}" in card
+    assert [run.get("mixed_in") for run in bundle.provenance["went_on_from"]] == [None, mixed_in]
+    mean, whole = (checkpoint.load(exp / "checkpoints" / name).state_dict for name in ("last2", "whole"))
+    assert {name.split(".")[0] for name in mean if not torch.equal(mean[name], whole[name])} == {"presence"}
     assert "one toy" in card and "dev_ls_2mix_absent/clean" in card
     kept, lost = (exp / "results" / name / "clean" / "summary.json" for name in ("dev_2mix", "dev_2mix_absent"))
     before = kept.read_bytes()
     shutil.rmtree(lost.parent)
-    stages = ["--stage", "3", "--stop-stage", "4"]
+    stages = ["--stage", "4", "--stop-stage", "5"]
     on = run_recipe("default", "--data", tmp_path / "data", "--exp", exp, "--smoke", *stages)
     assert on.returncode == 0, on.stderr  # it goes on where it was interrupted
     assert kept.read_bytes() == before and lost.is_file()

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.training.test_loop import stop_after, weights
+from wesep_py import checkpoint
 from wesep_py.errors import CheckpointError
 from wesep_py.training import TrainingInterrupted, train
 from wesep_py.training.config import InitConfig
@@ -64,6 +65,21 @@ def test_a_resumed_run_goes_on_from_its_own_weights(settings, base: Path, tmp_pa
     train(mapping)
     for key, value in weights(tmp_path / "unbroken").items():
         assert torch.equal(value, weights(tmp_path / "exp")[key]), key
+    (begun,) = checkpoint.load(tmp_path / "exp").provenance["went_on_from"]
+    assert begun["hash"] == checkpoint.load(base).hash and (begun["step"], begun["mixtures"]) == (2, 4)
+
+
+def test_every_run_before_is_told_the_oldest_first(settings, base: Path, tmp_path: Path):
+    assert checkpoint.load(base).provenance["went_on_from"] == []
+    before = base
+    for name in ("second", "third"):
+        train(
+            settings(experiment=str(tmp_path / name), model__cues=CUE, train__steps=1, init={"checkpoint": str(before)})
+        )
+        before = tmp_path / name
+    told = checkpoint.load(tmp_path / "third").provenance["went_on_from"]
+    assert [one["hash"] for one in told] == [checkpoint.load(path).hash for path in (base, tmp_path / "second")]
+    assert all("training" not in one and one["mixtures"] > 0 for one in told)
 
 
 def test_what_is_skipped_is_not_taken(base: Path):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from wesep_py.backbones import BSRNN, Backbone
+from wesep_py.backbones import BSRNN, Analysis, Backbone
 from wesep_py.backbones.bands import full_precision
 from wesep_py.backbones.bsrnn import FLOAT_EPS, BandEncoder, BandSplitBlock, ResidualRNN, SequenceNorm
 from wesep_py.cues.attention import cross_attention
@@ -94,14 +94,18 @@ class BandAttentionCue(Cue):
             self.film_points,
         )
 
-    def prepare(self, enrollment: Enrollment) -> Prepared:
-        features = enrollment.analysis.features[:, : self.native_channels]
+    def listen(self, heard: Analysis) -> Tensor:
+        """What the cue's network makes of a recording: `[batch, bands, frames, dim]`."""
+        features = heard.features[:, : self.native_channels]
         frames = torch.cat(
             [split(features[:, :, g.start : g.stop]) for split, g in zip(self.split, self.groups, strict=True)], dim=1
         )
         for block in self.blocks:
             frames, _ = block(frames)
-        mask = enrollment.frame_mask
+        return frames
+
+    def prepare(self, enrollment: Enrollment) -> Prepared:
+        frames, mask = self.listen(enrollment.analysis), enrollment.frame_mask
         valid = mask[:, None, :, None].to(frames.dtype)
         frames, count = frames * valid, valid.sum(dim=2, keepdim=True)
         mean = full_precision(frames).sum(dim=2, keepdim=True) / count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from torch import nn
 from wesep_py import checkpoint
 from wesep_py.errors import CheckpointError
 from wesep_py.training.config import InitConfig
+from wesep_py.training.provenance import lineage
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Initialised:
         taken: how many tensors.
         fresh: names of the network's tensors that were not.
         unused: names of the checkpoint's tensors that were not.
+        lineage: how the checkpoint was made, and before it those that it went on from itself.
     """
 
     source: str
@@ -30,6 +33,7 @@ class Initialised:
     taken: int
     fresh: list[str]
     unused: list[str]
+    lineage: list[dict[str, Any]]
 
     def __str__(self) -> str:
         text = f"{self.taken} of {self.taken + len(self.fresh)} tensors are those of {self.source}"
@@ -75,4 +79,5 @@ def initialise(network: nn.Module, config: InitConfig) -> Initialised:
         len(fits),
         [name for name in own if name not in fits],
         [name for name in saved.state_dict if name not in fits],
+        lineage(saved),
     )

@@ -20,7 +20,7 @@ from wesep_py.training.experiment import Experiment
 from wesep_py.training.interrupt import StopRequest, catch_signals
 from wesep_py.training.logs import open_log
 from wesep_py.training.progress import TrainingBar
-from wesep_py.training.provenance import data_hashes, write_provenance
+from wesep_py.training.provenance import ancestors, data_hashes, write_provenance
 from wesep_py.training.results import Results
 from wesep_py.training.setup import Machinery, assemble, gather, make_dataset, open_batches, start_from
 from wesep_py.training.state import Progress, TrainingState, load_state
@@ -98,7 +98,8 @@ def _train(config: RunConfig, fabric: Fabric, stop: StopRequest) -> TrainResult:
         fabric.barrier()
         experiment.check(config)
         state = load_state(experiment.state)
-        results = Results(experiment, config, materials.task, materials.corpus, hashes)
+        went_on_from = initialised.lineage if initialised else ancestors(experiment.provenance_file)
+        results = Results(experiment, config, materials.task, materials.corpus, hashes, went_on_from)
         trainer_progress = state.progress if state else Progress()
         if fabric.is_global_zero:
             experiment.write_config(config)
@@ -119,7 +120,7 @@ def _train(config: RunConfig, fabric: Fabric, stop: StopRequest) -> TrainResult:
             )
             return _result(experiment, trainer_progress, materials.task, was_finished=True)
         if fabric.is_global_zero:
-            _note(experiment, trainer_progress, hashes, bar)
+            _note(experiment, trainer_progress, hashes, went_on_from, bar)
             log = held.enter_context(closing(open_log(config, experiment, trainer_progress.step)))
             trainer.log_to(log)
         with bar:
@@ -130,8 +131,14 @@ def _train(config: RunConfig, fabric: Fabric, stop: StopRequest) -> TrainResult:
         return _result(experiment, trainer_progress, materials.task, was_finished=False)
 
 
-def _note(experiment: Experiment, state: Progress, hashes: dict[str, str], bar: TrainingBar) -> None:
-    for name in write_provenance(experiment.provenance_file, state.step, hashes):
+def _note(
+    experiment: Experiment,
+    state: Progress,
+    hashes: dict[str, str],
+    went_on_from: list[dict[str, Any]],
+    bar: TrainingBar,
+) -> None:
+    for name in write_provenance(experiment.provenance_file, state.step, hashes, went_on_from):
         bar.say(f"{name}: is another than when the run began; the run is no longer one that can be repeated")
 
 

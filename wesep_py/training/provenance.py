@@ -7,13 +7,14 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from wesep_py.checkpoint import versions
+from wesep_py.checkpoint import Checkpoint, versions
 from wesep_py.corpus.stores import fingerprint, is_store, locate
 from wesep_py.corpus.stream_names import is_stream, stream_identity
 from wesep_py.files import write_json
@@ -53,13 +54,31 @@ def data_hashes(config: DataConfig) -> dict[str, str]:
     return {name: _hash_of(name, config.root) for name in [*config.sources, *config.noise]}
 
 
-def write_provenance(file: Path, step: int, hashes: dict[str, str]) -> list[str]:
+ANCESTOR = ("made_by", "step", "steps", "mixtures", "hours_trained", "snapshots_averaged", "mixed_in", "corpus")
+"""What is kept of the provenance of weights that a run went on from."""
+
+
+def lineage(saved: Checkpoint) -> list[dict[str, Any]]:
+    """How a checkpoint was made, and before it those that it went on from, the oldest first."""
+    own = {key: saved.provenance[key] for key in ANCESTOR if key in saved.provenance}
+    return [*saved.provenance.get("went_on_from", []), {"hash": saved.hash, **own}]
+
+
+def ancestors(file: Path) -> list[dict[str, Any]]:
+    """The `lineage` of the weights that a run began with, as its `provenance.json` has it."""
+    return next((list(session.get("went_on_from", [])) for session in _sessions(file)), [])
+
+
+def write_provenance(
+    file: Path, step: int, hashes: dict[str, str], went_on_from: Sequence[Mapping[str, Any]] = ()
+) -> list[str]:
     """Write, or add this session to, a run's `provenance.json`.
 
     Args:
         file: the JSON.
         step: at which the session begins; what is noted of sessions from later steps stays too.
         hashes: from `data_hashes`.
+        went_on_from: the `lineage` of the weights with which the run begins.
 
     Returns:
         The manifests that are others than when the run began.
@@ -74,6 +93,7 @@ def write_provenance(file: Path, step: int, hashes: dict[str, str]) -> list[str]
         "versions": versions(),
         "git": git_state(),
         "data": hashes,
+        "went_on_from": list(went_on_from),
     }
     sessions = [*_sessions(file), session] if step else [session]
     write_json(file, {"sessions": sessions})

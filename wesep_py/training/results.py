@@ -48,6 +48,7 @@ class Results:
         task: what is trained.
         corpus: what was trained on.
         data: hashes of its manifests.
+        went_on_from: the `lineage` of the weights with which the run began.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Results:
         task: Task,
         corpus: CorpusSummary,
         data: Mapping[str, str] | None = None,
+        went_on_from: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self._experiment = experiment
         self._config = config
@@ -64,6 +66,7 @@ class Results:
         self.corpus = corpus
         self._data = dict(data or {})
         self._git = git_state()
+        self._went_on_from = list(went_on_from)
 
     def save(
         self,
@@ -95,6 +98,7 @@ class Results:
             "git": self._git,
             "validation": None if validation is None else self._protocol(validation),
             "training": training,
+            "went_on_from": self._went_on_from,
         }
         checkpoint.save(
             self._experiment.checkpoints / name,
