@@ -120,7 +120,7 @@ def report(tracks: Sequence[Tracks], lengths_s: Sequence[float], calibration: Ca
     for length_s in lengths_s:
         absent, present = scores(tracks, length_s, POOLINGS["0.5 s"])
         alarms, found = (
-            np.array([calibration.probability(score) >= calibration.threshold for score in each])
+            np.array([calibration.probability(score, length_s) >= calibration.threshold for score in each])
             for each in (absent, present)
         )
         rows.append(

@@ -10,7 +10,8 @@
 #                                  DIR_presence
 #     --init CHECKPOINT            goes on from these weights instead of making the first stage, and averages without one
 #     --bundle DIR                 by default DIR of --exp, /bundle; wesep_py/models/base is what the package ships
-#     --calibrate-on LIST          trials/LIST.csv and its map, and LIST_absent; by default dev_2mix
+#     --calibrate-on LIST          trials/LIST.csv and its map, and LIST_absent; by default dev_2mix; besides it, on conversations
+#                                  of 12 and 60 s simulated from speech/dev.csv
 #     --check-on LIST              where the calibration is looked at; by default dev_ls_2mix
 #     --metrics NAMES              of the evaluation; by default si_sdr,sdr,pesq,estoi
 #     --hardware TEXT              for the card
@@ -30,25 +31,41 @@ options="data exp init bundle stage stop_stage size devices smoke calibrate_on c
 read_options "$@"
 one_of size cpu gpu
 
-config=$here/train_$size conditions="clean noisy" last=3 limit=50
+config=$here/train_$size conditions="clean noisy" last=3 limit=50 lengths="12 60" talk=(--count 40)
 exp=${exp:-exp/default_$size} bundle=${bundle:-$exp/bundle}
-if $smoke; then config=$here/smoke conditions=clean metrics=si_sdr last=2 limit=1; fi
+if $smoke; then config=$here/smoke conditions=clean metrics=si_sdr last=2 limit=1 lengths=5 talk=(--count 2 simulation.num_speakers=2); fi
 averaged=$exp/checkpoints/last$last whole=$exp/checkpoints/whole calibrated=$exp/checkpoints/calibrated
 common=("data.root=$data" "data.packed=$(dirname "$exp")/packed_default_$size")
 
-# Evaluates a model ($1) on a list ($2), with the metrics $3, in all conditions, into a folder ($4). What is finished there
-# is kept: calibrate and bundle.py refuse results of other weights.
+# wesep evaluate into a folder ($1). What is finished there is kept: calibrate and bundle.py refuse results of other weights.
+evaluate() {
+  if [[ -f $1/summary.json ]]; then
+    echo "kept: $1; remove it to measure anew" >&2
+  else
+    wesep evaluate -o "$@"
+  fi
+}
+
+# Evaluates a model ($1) on a list ($2), with the metrics $3, in all conditions, into a folder ($4).
 evaluate_list() {
   local model=$1 name=$2 metrics=$3 output=$4 condition list=${2%_absent} speakers=()
   [[ ! -f $data/speech/${list%_*}.csv ]] || speakers=(--speakers "$data/speech/${list%_*}.csv")
   for condition in $conditions; do
-    if [[ -f $output/$name/$condition/summary.json ]]; then
-      echo "kept: $output/$name/$condition; remove it to measure anew" >&2
-      continue
-    fi
-    wesep evaluate --model "$model" --trials "$data/trials/$list.csv" --root "$data" --condition "$condition" \
+    evaluate "$output/$name/$condition" --model "$model" --trials "$data/trials/$list.csv" --root "$data" \
       --enrollment "$data/trials/$name.map_mixture2enrollment" ${speakers[@]+"${speakers[@]}"} --metrics "$metrics" \
-      -o "$output/$name/$condition"
+      --condition "$condition"
+  done
+}
+
+# Makes the conversations, where they are not there yet, and evaluates a model ($1) on them with SI-SDR into a folder ($2).
+evaluate_conversations() {
+  local length made
+  for length in $lengths; do
+    made=$exp/conversations_$length
+    [[ -d $made ]] || wesep simulate "$here/conversations.yaml" "root=$data" "simulation.duration_s=$length" "${talk[@]}" \
+      -o "$made"
+    evaluate "$2/conversations_$length/noisy" --model "$1" --trials "$made/mixture_mix_both.csv" --root "$made" \
+      --enrollment "$made/map_mixture2enrollment" --condition noisy --metrics si_sdr
   done
 }
 
@@ -80,12 +97,14 @@ if at_stage 4 "calibrate presence on $calibrate_on, look at it on $check_on"; th
   for list in "$calibrate_on" "$check_on"; do
     for name in "$list" "${list}_absent"; do evaluate_list "$whole" "$name" si_sdr "$exp/uncalibrated"; done
   done
+  evaluate_conversations "$whole" "$exp/uncalibrated"
   rm -rf "$calibrated" # a copy, for the calibration is written into it
   cp -r "$whole" "$calibrated"
   results() {
     for condition in $conditions; do echo "$exp/uncalibrated/"{"$1","$1_absent"}"/$condition"; done
   }
   read -ra fitted <<<"$(results "$calibrate_on" | tr '\n' ' ')"
+  fitted+=("$exp"/uncalibrated/conversations_*/noisy)
   read -ra checked <<<"$(results "$check_on" | tr '\n' ' ')"
   if ! wesep calibrate "${fitted[@]}" "${checked[@]/#/--check=}" --model "$calibrated"; then
     $smoke || die "the presence could not be calibrated; the message above says why"
@@ -97,6 +116,7 @@ if at_stage 5 "evaluate: every list in $data/trials"; then
   for map in "$data"/trials/*.map_mixture2enrollment; do
     evaluate_list "$calibrated" "$(basename "$map" .map_mixture2enrollment)" "$metrics" "$exp/results"
   done
+  evaluate_conversations "$calibrated" "$exp/results"
 fi
 
 if at_stage 6 "bundle and report: $bundle"; then

@@ -19,7 +19,7 @@ def results(tiny_model: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "results"
     folder.mkdir()
     lines = [
-        {"outcome": outcome, "presence": float(1 / (1 + np.exp(-rng.normal(mean, 1.0))))}
+        {"outcome": outcome, "presence": float(1 / (1 + np.exp(-rng.normal(mean, 1.0)))), "duration_s": 4.0}
         for outcome, mean in (("scored", 1.5), ("absent", -0.5))
         for _ in range(100)
     ]

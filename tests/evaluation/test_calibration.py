@@ -104,6 +104,22 @@ def test_the_threshold_loses_no_more_than_allowed():
         assert higher.lost > share
 
 
+def test_what_the_length_adds_to_absent_scores_is_found_and_taken_off():
+    rng = np.random.default_rng(0)
+    durations_s = rng.choice([3.0, 12.0, 60.0], 6000)
+    labels = rng.uniform(size=6000) < 0.5
+    scores = np.where(labels, 2.0, 0.0) + 0.4 * np.log2(durations_s / 4) + rng.standard_normal(6000)
+    calibration, found = calibrate(scores, labels, 0.05, durations_s=durations_s)
+    assert calibration.growth == pytest.approx(0.4, abs=0.05)
+    for duration_s in (3.0, 12.0, 60.0):
+        of_it = ~labels & (durations_s == duration_s)
+        alarms = [calibration.probability(score, duration_s) >= calibration.threshold for score in scores[of_it]]
+        assert np.mean(alarms) == pytest.approx(found.false_alarms, abs=0.05)
+    without, _ = calibrate(scores, labels, 0.05)
+    assert without.growth == 0.0
+    assert calibrate(scores, labels, durations_s=rng.uniform(3.0, 6.0, 6000))[0].growth == 0.0
+
+
 def test_a_checkpoint_takes_its_calibration_and_keeps_its_hash(tiny_model: Path, tmp_path: Path):
     import shutil
 
@@ -129,12 +145,16 @@ def say_how(folder: Path, **protocol) -> None:
 
 
 def test_scores_from_results(tmp_path: Path):
-    lines = [{"outcome": "scored", "presence": 0.9}, {"outcome": "absent", "presence": 0.2}, {"outcome": "failed"}]
+    lines = [
+        {"outcome": "scored", "presence": 0.9, "duration_s": 4.0},
+        {"outcome": "absent", "presence": 0.2, "duration_s": 16.0},
+        {"outcome": "failed"},
+    ]
     (tmp_path / "per_trial.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    say_how(tmp_path, presence_threshold=0.7, presence_calibration=asdict(Calibration(2.0, 1.0, 0.7)))
-    scores, labels = scores_of([tmp_path], "ab" * 32)
-    np.testing.assert_allclose(scores, [(np.log(9) - 1) / 2, (np.log(0.25) - 1) / 2])
-    assert labels.tolist() == [True, False]
+    say_how(tmp_path, presence_threshold=0.7, presence_calibration=asdict(Calibration(2.0, 1.0, 0.7, growth=0.3)))
+    scores, labels, durations_s = scores_of([tmp_path], "ab" * 32)
+    np.testing.assert_allclose(scores, [(np.log(9) - 1) / 2, (np.log(0.25) - 1) / 2 + 0.6])
+    assert labels.tolist() == [True, False] and durations_s.tolist() == [4.0, 16.0]
     (tmp_path / "per_trial.jsonl").write_text(json.dumps({"outcome": "scored", "presence": None}))
     with pytest.raises(InputError, match="presence head"):
         scores_of([tmp_path])
@@ -142,13 +162,13 @@ def test_scores_from_results(tmp_path: Path):
 
 @pytest.mark.parametrize("protocol", [{}, {"presence_threshold": 0.5}])
 def test_results_that_say_nothing_of_a_calibration_are_of_a_model_without(tmp_path: Path, protocol):
-    (tmp_path / "per_trial.jsonl").write_text(json.dumps({"outcome": "scored", "presence": 0.9}))
+    (tmp_path / "per_trial.jsonl").write_text(json.dumps({"outcome": "scored", "presence": 0.9, "duration_s": 3}))
     say_how(tmp_path, **protocol)
     np.testing.assert_allclose(scores_of([tmp_path], "ab" * 32)[0], [np.log(9)])
 
 
 def test_results_that_cannot_be_taken_back_are_refused(tmp_path: Path):
-    (tmp_path / "per_trial.jsonl").write_text(json.dumps({"outcome": "scored", "presence": 0.9}))
+    (tmp_path / "per_trial.jsonl").write_text(json.dumps({"outcome": "scored", "presence": 0.9, "duration_s": 3}))
     with pytest.raises(InputError, match=r"summary\.json: no such file"):
         scores_of([tmp_path])
     say_how(tmp_path, presence_threshold=0.95)

@@ -38,6 +38,7 @@ def test_all_stages_give_a_bundle(tmp_path: Path):
     bundle = checkpoint.load(exp / "bundle")
     assert bundle.config["presence"]["inputs"] == ["latent", "similarity", "energy", "voice", "mixture"]
     card = (exp / "bundle" / "card.md").read_text()
+    assert "| conversations_5/noisy | noisy | 4 |" in card and "| conversations_5/noisy | noisy | 2 |" in card
     assert f"with 50% of the weights {mixed_in['hash'][:12]}" in card
     assert [run.get("mixed_in") for run in bundle.provenance["went_on_from"]] == [None, mixed_in]
     mean, whole = (checkpoint.load(exp / "checkpoints" / name).state_dict for name in ("last2", "whole"))

@@ -40,7 +40,10 @@ def calibrate(
         found = {"calibration": asdict(calibration), "there": there.as_dict()}
         typer.echo(json.dumps({**found, "checked": None if elsewhere is None else elsewhere.as_dict()}))
         return
-    typer.echo(f"scale {calibration.scale:.4g}, offset {calibration.offset:.4g}, threshold {calibration.threshold:.4g}")
+    typer.echo(
+        f"scale {calibration.scale:.4g}, offset {calibration.offset:.4g}, threshold {calibration.threshold:.4g}, "
+        f"growth {calibration.growth:.4g} for twice the length"
+    )
     typer.echo(f"of frames: scale {calibration.frame_scale:.4g}, offset {calibration.frame_offset:.4g}")
     typer.echo(there.table())
     if elsewhere is not None:

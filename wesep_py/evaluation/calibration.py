@@ -17,10 +17,12 @@ from wesep_py.errors import InputError
 from wesep_py.evaluation.frame_calibration import calibrate_frames, fit_weighted
 from wesep_py.evaluation.journal import PER_TRIAL, SUMMARY
 from wesep_py.evaluation.reliability import Reliability, of_one_shape, reliability
-from wesep_py.inference.presence import UNCALIBRATED, Calibration, save_calibration, sigmoid
+from wesep_py.inference.presence import REFERENCE_S, UNCALIBRATED, Calibration, save_calibration
 
 MAX_LOST = 0.02
 """Share of present voices that the threshold may lose."""
+LEAST_SPREAD = 4.0
+"""Growth with length is fitted where the longer absent trials (95 % quantile) are so many times the shorter (5 %)."""
 
 
 def fit_platt(scores: ArrayLike, present: ArrayLike, equal_priors: bool = False) -> tuple[float, float]:
@@ -81,8 +83,31 @@ def threshold_for(probabilities: ArrayLike, present: ArrayLike, max_lost: float 
     return float((keep + below.max()) / 2) if len(below) else float(keep)
 
 
+def fit_growth(scores: ArrayLike, durations_s: ArrayLike) -> float:
+    """By how much the score of absent voices rises with each doubling of the length, in least squares; 0 or more.
+
+    Where lengths differ too little to tell (`LEAST_SPREAD`), 0.
+
+    Args:
+        scores: `[trials]`, of absent voices.
+        durations_s: `[trials]`, of their recordings.
+
+    >>> fit_growth([1.0, 2.0, 3.0], [4.0, 16.0, 64.0])
+    0.5
+    """
+    lengths = np.log2(np.asarray(durations_s, dtype=np.float64))
+    shorter, longer = np.quantile(lengths, [0.05, 0.95])
+    if longer - shorter < math.log2(LEAST_SPREAD):
+        return 0.0
+    return max(0.0, round(float(np.polynomial.polynomial.polyfit(lengths, scores, 1)[1]), 6))
+
+
 def calibrate(
-    scores: ArrayLike, present: ArrayLike, max_lost: float = MAX_LOST, equal_priors: bool = True
+    scores: ArrayLike,
+    present: ArrayLike,
+    max_lost: float = MAX_LOST,
+    equal_priors: bool = True,
+    durations_s: ArrayLike | None = None,
 ) -> tuple[Calibration, Reliability]:
     """Fit scale and offset, set the threshold, and say what they do on the same trials.
 
@@ -91,20 +116,32 @@ def calibrate(
         present: `[trials]`.
         max_lost: share of the present voices that may be lost.
         equal_priors: as if half of the trials were absent.
+        durations_s: `[trials]`, of the recordings; `None` for recordings of one length.
 
     Raises:
         InputError: as `fit_platt`.
     """
-    scale, offset = fit_platt(scores, present, equal_priors)
-    p = sigmoid(scale * np.asarray(scores, dtype=np.float64) + offset)
-    calibration = Calibration(scale, offset, threshold_for(p, present, max_lost))
-    return calibration, reliability(p, present, calibration.threshold)
+    x, labels = _checked(scores, present)
+    lengths = np.full(len(x), REFERENCE_S) if durations_s is None else np.asarray(durations_s, dtype=np.float64)
+    growth = Calibration(growth=fit_growth(x[~labels], lengths[~labels]))
+    scale, offset = fit_platt(x - growth.grown(lengths), labels, equal_priors)
+    fitted = replace(growth, scale=scale, offset=offset)
+    p = _probabilities(fitted, x, lengths)
+    calibration = replace(fitted, threshold=threshold_for(p, labels, max_lost))
+    return calibration, reliability(p, labels, calibration.threshold)
+
+
+def _probabilities(
+    calibration: Calibration, scores: NDArray[np.float64], durations_s: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    rows = zip(scores, durations_s, strict=True)
+    return np.array([calibration.probability(score, duration_s) for score, duration_s in rows])
 
 
 def scores_of(
     folders: Sequence[str | Path], model_hash: str | None = None
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Scores and labels from results of `wesep evaluate`, on lists with and without the target.
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
+    """Scores, labels and lengths in seconds from results of `wesep evaluate`, on lists with and without the target.
 
     The calibration that the model had when a result was made, which its `summary.json` names, is taken back.
 
@@ -116,7 +153,7 @@ def scores_of(
         InputError: a file that is missing or damaged; results of another model; no presence in them, as the model has
             no presence head.
     """
-    scores, labels = [], []
+    scores, labels, durations_s = [], [], []
     for folder in folders:
         path = Path(folder) / PER_TRIAL
         if not path.is_file():
@@ -129,9 +166,11 @@ def scores_of(
             if record.get("presence") is None:
                 raise InputError(f"{path}: a trial without a presence; the model needs a presence head")
             p = min(max(float(record["presence"]), 1e-15), 1 - 1e-15)
-            scores.append((math.log(p) - math.log1p(-p) - applied.offset) / applied.scale)
+            durations_s.append(float(record["duration_s"]))
+            score = (math.log(p) - math.log1p(-p) - applied.offset) / applied.scale
+            scores.append(score + float(applied.grown(durations_s[-1])))
             labels.append(record["outcome"] == "scored")
-    return np.array(scores), np.array(labels, dtype=bool)
+    return np.array(scores), np.array(labels, dtype=bool), np.array(durations_s)
 
 
 def calibrate_model(
@@ -157,7 +196,8 @@ def calibrate_model(
         InputError, CheckpointError: as `scores_of`, `fit_platt` and `save_calibration`.
     """
     model_hash = checkpoint.load(model).hash
-    calibration, there = calibrate(*scores_of(results, model_hash), max_lost)
+    scores, labels, durations_s = scores_of(results, model_hash)
+    calibration, there = calibrate(scores, labels, max_lost, durations_s=durations_s)
     about: dict[str, Any] = {"fitted_on": [str(folder) for folder in results], "there": there.as_dict()}
     frames = calibrate_frames(results)
     if frames is not None:
@@ -165,8 +205,8 @@ def calibrate_model(
         about["frames"] = frames.as_dict()
     elsewhere = None
     if check:
-        scores, labels = scores_of(check, model_hash)
-        elsewhere = reliability(sigmoid(calibration.scale * scores + calibration.offset), labels, calibration.threshold)
+        scores, labels, durations_s = scores_of(check, model_hash)
+        elsewhere = reliability(_probabilities(calibration, scores, durations_s), labels, calibration.threshold)
         about |= {"checked_on": [str(folder) for folder in check], "checked": elsewhere.as_dict()}
     if not dry_run:
         save_calibration(model, calibration, about)

@@ -16,6 +16,8 @@ from wesep_py.files import write_json
 
 PRESENCE_S = 0.5
 """A voice is taken to be present if it speaks for this long anywhere in the recording."""
+REFERENCE_S = 4.0
+"""The length at which a calibration needs no correction for it."""
 PROVENANCE, KEY = "provenance.json", "presence"
 SILENT = -80.0
 """The logit of a frame of digital silence: nobody speaks there."""
@@ -29,9 +31,12 @@ class Calibration:
     calibrated again keeps its voice prints.
 
     Attributes:
-        scale, offset: of a recording's score: probability = sigmoid(scale · score + offset) (Platt, 1999).
+        scale, offset: of a recording's score, less what its length adds:
+            probability = sigmoid(scale · (score − growth · log2(length / 4 s)) + offset) (Platt, 1999).
         threshold: the least probability at which the voice counts as present, 0 to 1.
         frame_scale, frame_offset: the same for the logit of a frame.
+        growth: by how much the score of an absent voice is higher in a recording twice as long: of more half seconds,
+            the surest is surer.
 
     Raises:
         ValueError: a scale that is not positive, a threshold beyond 0 to 1, anything that is not finite.
@@ -45,6 +50,7 @@ class Calibration:
     threshold: float = 0.5
     frame_scale: float = 1.0
     frame_offset: float = 0.0
+    growth: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -55,9 +61,17 @@ class Calibration:
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold: is {self.threshold}; 0 to 1 is allowed")
 
-    def probability(self, score: float) -> float:
-        """Of the voice being in a recording of that score."""
-        return float(sigmoid(self.scale * score + self.offset))
+    def probability(self, score: float, duration_s: float = REFERENCE_S) -> float:
+        """Of the voice being in a recording of that score and length."""
+        return float(sigmoid(self.scale * (score - self.grown(duration_s)) + self.offset))
+
+    def grown(self, durations_s: ArrayLike) -> Any:
+        """What the length of recordings, in seconds, adds to their scores.
+
+        >>> float(Calibration(growth=0.5).grown(16.0))
+        1.0
+        """
+        return self.growth * np.log2(np.asarray(durations_s, dtype=np.float64) / REFERENCE_S)
 
     def track(self, logits: ArrayLike) -> NDArray[np.float64]:
         """Of the voice speaking in each frame, from the frames' logits."""
@@ -87,7 +101,7 @@ class Presence:
     @property
     def probability(self) -> float:
         """That the voice is in the recording, 0 to 1."""
-        return self.calibration.probability(self.score)
+        return self.calibration.probability(self.score, len(self.logits) * self.frame_s)
 
     @property
     def is_present(self) -> bool:
