@@ -58,6 +58,18 @@ def test_all_stages_give_a_bundle(tmp_path: Path):
     }  # fmt: skip
 
 
+def test_the_second_stage_can_be_left_out(tmp_path: Path):
+    make_data(tmp_path / "data")
+    exp, options = tmp_path / "exp", ["--smoke", "--clean-only", "--stop-stage", "3"]
+    ran = run_recipe("default", "--data", tmp_path / "data", "--exp", exp, *options)
+    assert ran.returncode == 0, ran.stderr
+    whole = checkpoint.load(exp / "checkpoints/whole")
+    first = checkpoint.load(exp / "checkpoints/last2")
+    assert [run["hash"] for run in whole.provenance["went_on_from"]] == [first.hash]
+    assert first.config["presence"] is None and whole.config["presence"] is not None
+    assert not (exp / "config.yaml").exists()
+
+
 def _draw(data: Path, exp: Path, output: Path) -> None:
     lists = [
         "--trials", data / "trials/dev_2mix.csv", "--enrollment", data / "trials/dev_2mix.map_mixture2enrollment",
