@@ -210,6 +210,7 @@ def test_without_a_head_nothing_is_detected():
         ({"inputs": ["similarity"]}, False, CUES[1:], "'similarity' needs the cue 'tf_map'"),
         ({"inputs": ["voice"]}, False, CUES[:1], "'voice' needs the cue 'band_attention'"),
         ({"inputs": ["latent", "energy"]}, True, CUES, "too late for a causal backbone"),
+        ({"inputs": ["mixture"]}, True, CUES, "too late for a causal backbone"),
         ({"inputs": []}, False, CUES, "one or more are needed"),
         ({"inputs": ["latent", "latent"]}, False, CUES, "each once"),
         ({"inputs": ["latnt"]}, False, CUES, "inputs"),

@@ -76,7 +76,7 @@ class PresenceHead(nn.Module):
         sample_rate: Hz.
 
     Attributes:
-        needs_estimate: whether it looks at the finished estimate, or ahead.
+        needs_estimate: whether it looks at the finished estimate.
 
     Raises:
         ConfigError: an input that the cues or a causal backbone do not give.
@@ -85,8 +85,8 @@ class PresenceHead(nn.Module):
     def __init__(self, config: PresenceConfig, backbone: Backbone, cues: Sequence[Cue], sample_rate: int) -> None:
         super().__init__()
         self.inputs, self.detach = config.inputs, config.detach
-        self.needs_estimate = not {"energy", "voice", "mixture"}.isdisjoint(config.inputs)
-        if self.needs_estimate and backbone.latency is not None:
+        self.needs_estimate = not {"energy", "voice"}.isdisjoint(config.inputs)
+        if (self.needs_estimate or "mixture" in config.inputs) and backbone.latency is not None:
             raise ConfigError(
                 "model.presence.inputs: 'energy', 'voice' and 'mixture' look at the finished estimate or ahead, which "
                 "comes too late for a causal backbone; use 'latent' and 'similarity'"
@@ -98,8 +98,8 @@ class PresenceHead(nn.Module):
             self.voice_at = _first(cues, BandAttentionCue, compared[0], "band_attention")
             listener = cues[self.voice_at]
             assert isinstance(listener, BandAttentionCue)
-            frames = [window_s * sample_rate / backbone.stride for window_s in config.windows_s]
-            self.reaches = [round(count / 2) for count in frames]
+            frames_a_s = sample_rate / backbone.stride
+            self.reaches = [round(window_s * frames_a_s / 2) for window_s in config.windows_s]
             self.voice = nn.Sequential(nn.LayerNorm(2 * listener.dim), nn.Linear(2 * listener.dim, VOICE_DIM))
             sizes |= dict.fromkeys(compared, len(self.reaches) * sum(group.count for group in listener.groups))
         size = sum(sizes.get(name, 0) for name in self.inputs)
@@ -173,7 +173,7 @@ class PresenceHead(nn.Module):
         return torch.cat(found, dim=-1) if found else None
 
     def _likeness(self, listener: Cue, prepared: Prepared, heard: Analysis) -> list[Tensor]:
-        """`[batch, frames, bands]` for each window: cosine of the enrollment's voice and of what is heard around it.
+        """`[batch, frames, bands]` for each window: cosine of the enrollment's voice with that around each frame.
 
         Mean and spread are weighted by the magnitude: in a pause nobody's voice is heard.
         """
@@ -202,15 +202,15 @@ def _from_the_start(x: Tensor) -> Tensor:
 
 
 def _around(sums: Tensor, reach: int) -> Tensor:
-    """Mean over `reach` frames before each frame, itself and as many after it, zeros where the recording ends.
+    """Sum over `reach` frames before each frame, itself and as many after it, as far as the recording goes.
 
     >>> _around(_from_the_start(torch.tensor([3.0, 6.0, 0.0])[None, None, :, None]), 1).flatten().tolist()
-    [3.0, 3.0, 2.0]
+    [9.0, 9.0, 6.0]
     """
     frames = torch.arange(sums.shape[2] - 1, device=sums.device)
     after = (frames + reach + 1).clamp_max(len(frames))
     before = (frames - reach).clamp_min(0)
-    return (sums[:, :, after] - sums[:, :, before]) / (2 * reach + 1)
+    return sums[:, :, after] - sums[:, :, before]
 
 
 def _similarity(spectrum: Tensor, cue: Cue, prepared: Prepared) -> Tensor:

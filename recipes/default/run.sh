@@ -59,13 +59,12 @@ evaluate_list() {
   done
 }
 
-# Makes the conversations, where they are not there yet, and evaluates a model ($1) on them with SI-SDR into a folder ($2).
+# Makes the conversations that are not there yet, and evaluates a model ($1) on them with SI-SDR into a folder ($2).
 evaluate_conversations() {
   local length made
   for length in $lengths; do
     made=$exp/conversations_$length
-    [[ -d $made ]] || wesep simulate "$here/conversations.yaml" "root=$data" "simulation.duration_s=$length" "${talk[@]}" \
-      -o "$made"
+    wesep simulate "$here/conversations.yaml" "root=$data" "simulation.duration_s=$length" "${talk[@]}" -o "$made"
     evaluate "$2/conversations_$length/noisy" --model "$1" --trials "$made/mixture_mix_both.csv" --root "$made" \
       --enrollment "$made/map_mixture2enrollment" --condition noisy --metrics si_sdr
   done
@@ -114,7 +113,7 @@ if at_stage 4 "calibrate presence on $calibrate_on, look at it on $check_on"; th
     for condition in $conditions; do echo "$exp/uncalibrated/"{"$1","$1_absent"}"/$condition"; done
   }
   read -ra fitted <<<"$(results "$calibrate_on" | tr '\n' ' ')"
-  fitted+=("$exp"/uncalibrated/conversations_*/noisy)
+  for length in $lengths; do fitted+=("$exp/uncalibrated/conversations_$length/noisy"); done
   read -ra checked <<<"$(results "$check_on" | tr '\n' ' ')"
   if ! wesep calibrate "${fitted[@]}" "${checked[@]/#/--check=}" --model "$calibrated"; then
     $smoke || die "the presence could not be calibrated; the message above says why"
@@ -130,7 +129,9 @@ if at_stage 5 "evaluate: every list in $data/trials"; then
 fi
 
 if at_stage 6 "bundle and report: $bundle"; then
-  python "$here/bundle.py" "$calibrated" "recipe=recipes/default/$(basename "$config").yaml" "hardware=$hardware" \
+  recipe="recipes/default/run.sh --size $size"
+  if $clean_only; then recipe+=" --clean-only"; fi
+  python "$here/bundle.py" "$calibrated" "recipe=$recipe" "hardware=$hardware" \
     -o "$bundle" --half --results "$exp/results" --root "$data" --limit "$limit" --overwrite \
     --trials "$data/trials/$calibrate_on" --trials "$data/trials/$check_on"
   for condition in $conditions; do

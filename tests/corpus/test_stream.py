@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import json
 import pickle
 import tarfile
@@ -10,34 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 from torch.utils.data import DataLoader, Dataset
 
-from wesep_py.corpus import FileReader, Utterance, read_speaker_folders
+from tests.corpus.foreign_shards import RATE, audio, write_tar
+from wesep_py.corpus import FileReader, read_speaker_folders
 from wesep_py.corpus.shards import write_shards
 from wesep_py.corpus.stream import Place, StreamPool, Window
 from wesep_py.corpus.webdataset import read_shard
 from wesep_py.errors import AudioError, InputError
 
-RATE = 16000
 NUM_SHARDS, SPEAKERS_A_SHARD = 7, 2
 EPOCH_SIZE, BLOCK, LANES = 25, 2, 4
-
-
-def audio(level: float, suffix: str = "flac", rate: int = RATE) -> bytes:
-    buffer = io.BytesIO()
-    noise = level * np.random.default_rng(int(1000 * level)).uniform(-1, 1, 800)
-    soundfile.write(buffer, noise, rate, format=suffix.upper())
-    return buffer.getvalue()
-
-
-def write_tar(path: Path, files: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as tar:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -203,41 +185,6 @@ def test_a_stream_through_a_url_is_the_same(shards: list[str]):
     assert [files.at(0, n).sample(0, n) for n in (0, 9)] == [urls.at(0, n).sample(0, n) for n in (0, 9)]
     with pytest.raises(AudioError, match=r"file:///no/where\.tar: cannot be read"):
         make_pool(["file:///no/where.tar"]).at(0, 0)
-
-
-@pytest.mark.parametrize(
-    ("files", "speaker"),
-    [
-        ({"a.json": b'{"speaker_id": "anna"}'}, "anna"),
-        ({"a.json": b'{"spk": 17}'}, "17"),
-        ({"a.spk": b"bert\n"}, "bert"),
-        ({"a.json": b"[]", "a.spk": b"carl"}, "carl"),
-    ],
-)
-def test_who_speaks_is_found(tmp_path: Path, files: dict[str, bytes], speaker: str):
-    path = write_tar(tmp_path / "x.tar", {"a.flac": audio(0.2)} | files)
-    with path.open("rb") as file:
-        (item,) = read_shard(file, str(path))
-    assert (item.utterance.speaker_id, item.utterance.utterance_id) == (speaker, "x/a")
-    assert item.utterance.duration_s == item.num_samples / item.sample_rate == 0.05
-
-
-def test_keys_may_stand_in_folders_and_suffixes_be_double(tmp_path: Path):
-    path = write_tar(tmp_path / "x.tar", {"d.1/b-1.close.wav": audio(0.2, "wav"), "d.1/b-1.json": b'{"gender": "f"}'})
-    with path.open("rb") as file:
-        (item,) = read_shard(file, str(path))
-    assert item.utterance == Utterance("x/d.1/b-1", "b", Path("x/d.1/b-1.close.wav"), 0.05, gender="f")
-
-
-def test_keys_may_have_a_suffix_of_their_own_as_wespeakers_do(tmp_path: Path):
-    files = {"id1/v/01.wav.spk": b"id1", "id1/v/01.wav.wav": audio(0.2, "wav"), "id1/v/02.wav.spk": b"id2"}
-    path = write_tar(tmp_path / "x.tar", files | {"id1/v/02.wav.wav": audio(0.1, "wav")})
-    with path.open("rb") as file:
-        items = list(read_shard(file, str(path)))
-    assert [(item.utterance.utterance_id, item.utterance.speaker_id) for item in items] == [
-        ("x/id1/v/01", "id1"),
-        ("x/id1/v/02", "id2"),
-    ]
 
 
 def test_utterances_that_cannot_be_used_are_left_out_and_named(tmp_path: Path):

@@ -126,16 +126,9 @@ def calibrate(
     growth = Calibration(growth=fit_growth(x[~labels], lengths[~labels]))
     scale, offset = fit_platt(x - growth.grown(lengths), labels, equal_priors)
     fitted = replace(growth, scale=scale, offset=offset)
-    p = _probabilities(fitted, x, lengths)
+    p = fitted.probabilities(x, lengths)
     calibration = replace(fitted, threshold=threshold_for(p, labels, max_lost))
     return calibration, reliability(p, labels, calibration.threshold)
-
-
-def _probabilities(
-    calibration: Calibration, scores: NDArray[np.float64], durations_s: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    rows = zip(scores, durations_s, strict=True)
-    return np.array([calibration.probability(score, duration_s) for score, duration_s in rows])
 
 
 def scores_of(
@@ -206,7 +199,7 @@ def calibrate_model(
     elsewhere = None
     if check:
         scores, labels, durations_s = scores_of(check, model_hash)
-        elsewhere = reliability(_probabilities(calibration, scores, durations_s), labels, calibration.threshold)
+        elsewhere = reliability(calibration.probabilities(scores, durations_s), labels, calibration.threshold)
         about |= {"checked_on": [str(folder) for folder in check], "checked": elsewhere.as_dict()}
     if not dry_run:
         save_calibration(model, calibration, about)

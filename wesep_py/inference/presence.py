@@ -63,7 +63,11 @@ class Calibration:
 
     def probability(self, score: float, duration_s: float = REFERENCE_S) -> float:
         """Of the voice being in a recording of that score and length."""
-        return float(sigmoid(self.scale * (score - self.grown(duration_s)) + self.offset))
+        return float(self.probabilities(score, duration_s))
+
+    def probabilities(self, scores: ArrayLike, durations_s: ArrayLike) -> Any:
+        """`probability` of many."""
+        return sigmoid(self.scale * (np.asarray(scores, dtype=np.float64) - self.grown(durations_s)) + self.offset)
 
     def grown(self, durations_s: ArrayLike) -> Any:
         """What the length of recordings, in seconds, adds to their scores.
