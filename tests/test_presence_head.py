@@ -16,8 +16,8 @@ CUES = [
     {"name": "tf_map", "temperatures": [1, 20], "power": 0.5},
     {"name": "band_attention", "dim": 6, "hidden": 5, "attention_dim": 4},
 ]
-ALL = {"hidden": 8, "inputs": ["latent", "similarity", "energy", "voice"], "smoothing": "gru"}
-STREAMING = {"hidden": 8, "inputs": ["latent", "similarity"], "smoothing": "gru"}
+ALL = {"hidden": 8, "inputs": ["latent", "similarity", "energy", "voice"], "smoothing": "lstm"}
+STREAMING = {"hidden": 8, "inputs": ["latent", "similarity"], "smoothing": "lstm"}
 
 
 def build(presence: dict | None = ALL, causal: bool = False, cues: list | None = None) -> TargetSpeakerExtractor:
@@ -50,7 +50,7 @@ def test_a_head_as_it_was_before_it_had_inputs_loads(tmp_path):
 @pytest.mark.parametrize(
     "inputs", [["latent"], ["similarity"], ["energy"], ["voice"], ["mixture"], ["energy", "latent"]]
 )
-@pytest.mark.parametrize("smoothing", ["none", "gru"])
+@pytest.mark.parametrize("smoothing", ["none", "lstm"])
 def test_every_input_alone_learns(inputs, smoothing):
     network = build(presence={"hidden": 8, "inputs": inputs, "smoothing": smoothing}).train()
     out = network(torch.randn(2, 5000), torch.randn(2, 9000), torch.tensor([9000, 6000]))
@@ -132,7 +132,16 @@ def test_a_voice_is_heard_around_the_frame_only():
     one, two = (observed(["voice"], mixture, enrollment, x) for x in (mixture, other))
     changed = (one - two).abs().amax(dim=1) > 1e-5
     first = int(changed.nonzero()[0])
-    assert 24000 / 256 - 0.5 * 16000 / 256 - 2 <= first <= 24000 / 256
+    assert 24000 / 256 - 0.5 * 16000 / 256 - 4 - 2 <= first <= 24000 / 256  # compared every four frames
+
+
+def test_frames_of_a_step_share_a_comparison():
+    mixture, enrollment = torch.randn(1, 9000), torch.randn(1, 8000)
+    found = observed(["voice"], mixture, enrollment, mixture, window_s=0.1)  # 36 frames of 16 ms
+    assert len(found) == 36
+    steps = found.unflatten(0, (-1, 4))
+    torch.testing.assert_close(steps, steps[:, :1].expand_as(steps))
+    assert (steps[1:, 0] - steps[:-1, 0]).abs().amax(dim=1).min() > 1e-4
 
 
 def test_several_windows_stand_side_by_side():
@@ -215,7 +224,7 @@ def test_without_a_head_nothing_is_detected():
         ({"inputs": ["latent", "latent"]}, False, CUES, "each once"),
         ({"inputs": ["latnt"]}, False, CUES, "inputs"),
         ({"hidden": 0}, False, CUES, "hidden: is 0"),
-        ({"hidden": 5, "smoothing": "gru"}, False, CUES, "even number"),
+        ({"hidden": 5, "smoothing": "lstm"}, False, CUES, "even number"),
         ({"window_s": 0.0}, False, CUES, "window_s: is 0.0; 0.05 to 60 seconds"),
         ({"window_s": []}, False, CUES, "window_s"),
         ({"window_s": [1, 61]}, False, CUES, "window_s"),

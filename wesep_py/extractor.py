@@ -227,8 +227,8 @@ class TargetSpeakerExtractor(nn.Module):
         analysis: Analysis,
         prepared: Prepared,
         estimate: Tensor | None = None,
-        state: Tensor | None = None,
-    ) -> tuple[Tensor | None, Tensor | None]:
+        state: Any = None,
+    ) -> tuple[Tensor | None, Any]:
         """Presence logits `[batch, frames]` of a stretch, `None` without a head, and what a causal head goes on from.
 
         Args:

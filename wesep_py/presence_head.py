@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ PresenceInput = Literal["latent", "similarity", "energy", "voice", "mixture"]
 LEAST_DB = -40.0
 """An estimate that is quieter than this re mixture counts as this quiet."""
 VOICE_DIM = 32
+COMPARED_EVERY_S = 0.064
+"""Voices are compared this often: they are heard over a second and more, and each comparison takes time."""
 _EPS = 1e-8
 
 
@@ -39,7 +41,7 @@ class PresenceConfig:
             compares with the enrollment's, band by band, as the network of the cue `band_attention` hears both.
             `mixture`: how the mixture's does, so that the head can tell what the estimate owes to it. The last three
             look at the finished estimate, or ahead, which a causal network does not have yet.
-        smoothing: `gru` lets a recurrent layer along time have the last word, in both directions unless the backbone
+        smoothing: `lstm` lets a recurrent layer along time have the last word, in both directions unless the backbone
             is causal.
         window_s: seconds around a frame that `voice` and `mixture` compare; or several such windows, each an input of
             its own: the longer, the better are two voices told apart; the shorter, the better is told when.
@@ -49,12 +51,12 @@ class PresenceConfig:
 
     hidden: int = 64
     inputs: tuple[PresenceInput, ...] = ("latent",)
-    smoothing: Literal["none", "gru"] = "none"
+    smoothing: Literal["none", "lstm"] = "none"
     window_s: float | tuple[float, ...] = 1.0
     detach: Literal["none", "estimate", "inputs"] = "none"
 
     def __post_init__(self) -> None:
-        if self.hidden < 1 or (self.smoothing == "gru" and self.hidden % 2):
+        if self.hidden < 1 or (self.smoothing == "lstm" and self.hidden % 2):
             raise ValueError(f"hidden: is {self.hidden}; 1 or more is needed, and with smoothing an even number")
         if not self.inputs or len(set(self.inputs)) < len(self.inputs):
             raise ValueError(f"inputs: are {list(self.inputs)}; one or more are needed, each once")
@@ -99,7 +101,9 @@ class PresenceHead(nn.Module):
             listener = cues[self.voice_at]
             assert isinstance(listener, BandAttentionCue)
             frames_a_s = sample_rate / backbone.stride
-            self.reaches = [round(window_s * frames_a_s / 2) for window_s in config.windows_s]
+            self.compared_every = max(1, round(COMPARED_EVERY_S * frames_a_s))
+            steps_a_s = frames_a_s / self.compared_every
+            self.reaches = [round(window_s * steps_a_s / 2) for window_s in config.windows_s]
             self.voice = nn.Sequential(nn.LayerNorm(2 * listener.dim), nn.Linear(2 * listener.dim, VOICE_DIM))
             sizes |= dict.fromkeys(compared, len(self.reaches) * sum(group.count for group in listener.groups))
         size = sum(sizes.get(name, 0) for name in self.inputs)
@@ -111,10 +115,10 @@ class PresenceHead(nn.Module):
             nn.GELU(),
             nn.Linear(config.hidden, 1),
         )
-        self.gru = None
-        if config.smoothing == "gru":
+        self.lstm = None
+        if config.smoothing == "lstm":
             ways = 1 if backbone.latency is not None else 2
-            self.gru = nn.GRU(config.hidden, config.hidden // ways, batch_first=True, bidirectional=ways == 2)
+            self.lstm = nn.LSTM(config.hidden, config.hidden // ways, batch_first=True, bidirectional=ways == 2)
 
     def forward(self, frames: Tensor, evidence: Tensor | None = None) -> Tensor:
         """Logits `[batch, frames]` of a recording from its start.
@@ -126,8 +130,8 @@ class PresenceHead(nn.Module):
         return self.go_on(frames, evidence)[0]
 
     def go_on(
-        self, frames: Tensor, evidence: Tensor | None = None, state: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+        self, frames: Tensor, evidence: Tensor | None = None, state: Any = None
+    ) -> tuple[Tensor, Any]:
         """As `forward`, from the state of the stretch before; a causal head's new state comes with the logits."""
         norm, project, activate, last = self.layers
         hidden = torch.zeros((), device=frames.device)
@@ -138,10 +142,10 @@ class PresenceHead(nn.Module):
                 raise ValueError("evidence: is missing; `TargetSpeakerExtractor.detect` gathers it")
             hidden = hidden + self.evidence(evidence)
         hidden = activate(hidden)
-        if self.gru is None:
+        if self.lstm is None:
             return last(hidden).squeeze(-1).float(), None
-        smoothed, after = self.gru(hidden, state)
-        return last(hidden + smoothed).squeeze(-1).float(), None if self.gru.bidirectional else after
+        smoothed, after = self.lstm(hidden, state)
+        return last(hidden + smoothed).squeeze(-1).float(), None if self.lstm.bidirectional else after
 
     def observe(
         self, heard: Analysis, cues: Sequence[Cue], prepared: Sequence[Prepared], estimate: Recording | None
@@ -175,26 +179,38 @@ class PresenceHead(nn.Module):
     def _likeness(self, listener: Cue, prepared: Prepared, heard: Analysis) -> list[Tensor]:
         """`[batch, frames, bands]` for each window: cosine of the enrollment's voice with that around each frame.
 
-        Mean and spread are weighted by the magnitude: in a pause nobody's voice is heard.
+        Mean and spread are weighted by the magnitude: in a pause nobody's voice is heard. All frames of a step of
+        `COMPARED_EVERY_S` share one comparison.
         """
         assert isinstance(listener, BandAttentionCue)
         frames, known = full_precision(listener.listen(heard)), full_precision(prepared["voice"])
         if self.detach == "inputs":
             frames, known = frames.detach(), known.detach()
         weights = (heard.spectrum.abs().square().sum(dim=1) + _EPS).sqrt()[:, None, :, None]
-        sums = [_from_the_start(x) for x in (weights, weights * frames, weights * frames.square())]
+        weighted = (weights, weights * frames, weights * frames.square())
+        sums = [_from_the_start(_steps(x, self.compared_every)) for x in weighted]
         likeness = []
         for reach in self.reaches:
             total, first, second = (_around(x, reach).to(frames.dtype) for x in sums)
             mean = first / total
             spread = (second / total - mean.square()).clamp_min(0)
             own = torch.cat([mean, (spread + _EPS).sqrt()], dim=-1)
-            likeness.append(nn.functional.cosine_similarity(self.voice(own), self.voice(known), dim=-1).float().mT)
+            cosine = nn.functional.cosine_similarity(self.voice(own), self.voice(known), dim=-1).float().mT
+            likeness.append(cosine.repeat_interleave(self.compared_every, dim=1)[:, : heard.num_frames])
         return likeness
 
 
+def _steps(x: Tensor, every: int) -> Tensor:
+    """Sums of `[batch, bands, frames, dim]` over steps of `every` frames; the last may have fewer.
+
+    >>> _steps(torch.tensor([3.0, 6.0, 1.0])[None, None, :, None], 2).flatten().tolist()
+    [9.0, 1.0]
+    """
+    return nn.functional.pad(x, (0, 0, 0, -x.shape[2] % every)).unflatten(2, (-1, every)).sum(dim=3)
+
+
 def _from_the_start(x: Tensor) -> Tensor:
-    """Sums of `[batch, bands, frames, dim]` over the frames before each, and over all.
+    """Sums of `[batch, bands, steps, dim]` over the steps before each, and over all.
 
     In float64: a quiet stretch after a loud one would be lost in float32.
     """
@@ -202,14 +218,14 @@ def _from_the_start(x: Tensor) -> Tensor:
 
 
 def _around(sums: Tensor, reach: int) -> Tensor:
-    """Sum over `reach` frames before each frame, itself and as many after it, as far as the recording goes.
+    """Sum over `reach` steps before each step, itself and as many after it, as far as the recording goes.
 
     >>> _around(_from_the_start(torch.tensor([3.0, 6.0, 0.0])[None, None, :, None]), 1).flatten().tolist()
     [9.0, 9.0, 6.0]
     """
-    frames = torch.arange(sums.shape[2] - 1, device=sums.device)
-    after = (frames + reach + 1).clamp_max(len(frames))
-    before = (frames - reach).clamp_min(0)
+    steps = torch.arange(sums.shape[2] - 1, device=sums.device)
+    after = (steps + reach + 1).clamp_max(len(steps))
+    before = (steps - reach).clamp_min(0)
     return sums[:, :, after] - sums[:, :, before]
 
 

@@ -26,7 +26,7 @@ def extractor(request) -> Extractor:
     torch.manual_seed(0)
     backbone = {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1, "causal": request.param == "carried"}
     # A head that remembers is carried over from block to block too.
-    presence = {"inputs": ["latent", "similarity"], "smoothing": "gru"} if request.param == "carried" else {}
+    presence = {"inputs": ["latent", "similarity"], "smoothing": "lstm"} if request.param == "carried" else {}
     normalise = "none" if request.param == "carried" else "rms"
     network = build_network(
         {"backbone": backbone, "cues": [{"name": "tf_map"}], "presence": presence, "normalise": normalise}
