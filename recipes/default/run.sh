@@ -2,15 +2,13 @@
 # The bundled model: from recordings to a folder that goes into the package.
 #
 #   recipes/default/run.sh --data DATA [KEY=VALUE …]
-#     --stage 1 --stop-stage 6     1 train, 2 average, with the first stage too, 3 train the presence head alone, 4 calibrate
-#                                  presence, 5 evaluate, 6 bundle and report
+#     --stage 1 --stop-stage 6     1 train, 2 average, 3 train the presence head alone, 4 calibrate presence, 5 evaluate,
+#                                  6 bundle and report
 #     --size cpu|gpu               train_cpu.yaml or train_gpu.yaml, before it its first stage, …_clean.yaml, after it the
 #                                  head's, …_presence.yaml
 #     --exp DIR                    the experiment; by default exp/default_<size>; the stages around it are DIR_clean and
 #                                  DIR_presence
-#     --init CHECKPOINT            goes on from these weights instead of making the first stage, and averages without one
-#     --clean-only                 without the second stage, which an hour on two cores is too short for (see README.md);
-#                                  --init is then what the first begins with
+#     --init CHECKPOINT            goes on from these weights instead of making the first stage
 #     --bundle DIR                 by default DIR of --exp, /bundle; wesep_py/models/base is what the package ships
 #     --calibrate-on LIST          trials/LIST.csv and its map, and LIST_absent; by default dev_2mix; besides it, on conversations
 #                                  of 12 and 60 s simulated from speech/dev.csv
@@ -27,9 +25,9 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/../options.sh"
 
-data= exp= init= bundle= stage=1 stop_stage=6 size=cpu devices=1 smoke=false clean_only=false
+data= exp= init= bundle= stage=1 stop_stage=6 size=cpu devices=1 smoke=false
 calibrate_on=dev_2mix check_on=dev_ls_2mix metrics=si_sdr,sdr,pesq,estoi hardware="$(uname -m), $(getconf _NPROCESSORS_ONLN) cores"
-options="data exp init bundle stage stop_stage size devices smoke clean_only calibrate_on check_on metrics hardware"
+options="data exp init bundle stage stop_stage size devices smoke calibrate_on check_on metrics hardware"
 read_options "$@"
 one_of size cpu gpu
 
@@ -76,25 +74,15 @@ for list in "$calibrate_on" "$check_on"; do
 done
 
 if at_stage 1 "train: $exp"; then
-  if $clean_only; then
-    train "${config}_clean.yaml" "experiment=${exp}_clean" ${init:+"init.checkpoint=$init"} "${common[@]}"
-  else
-    if [[ -z $init ]]; then
-      train "${config}_clean.yaml" "experiment=${exp}_clean" "${common[@]}"
-      init=${exp}_clean
-    fi
-    train "$config.yaml" "experiment=$exp" "init.checkpoint=$init" "${common[@]}"
+  if [[ -z $init ]]; then
+    train "${config}_clean.yaml" "experiment=${exp}_clean" "${common[@]}"
+    init=${exp}_clean
   fi
+  train "$config.yaml" "experiment=$exp" "init.checkpoint=$init" "${common[@]}"
 fi
 
-if at_stage 2 "average: the $last last snapshots, and half and half with the first stage where there are two"; then
-  if $clean_only; then
-    wesep average "${exp}_clean" --last "$last" -o "$averaged" --overwrite
-  else
-    first=()
-    [[ -n $init && $init != "${exp}_clean" ]] || first=(--with "${exp}_clean")
-    wesep average "$exp" --last "$last" ${first[@]+"${first[@]}"} -o "$averaged" --overwrite
-  fi
+if at_stage 2 "average: the $last last snapshots"; then
+  wesep average "$exp" --last "$last" -o "$averaged" --overwrite
 fi
 
 if at_stage 3 "train the presence head: ${exp}_presence"; then
@@ -129,9 +117,7 @@ if at_stage 5 "evaluate: every list in $data/trials"; then
 fi
 
 if at_stage 6 "bundle and report: $bundle"; then
-  recipe="recipes/default/run.sh --size $size"
-  if $clean_only; then recipe+=" --clean-only"; fi
-  python "$here/bundle.py" "$calibrated" "recipe=$recipe" "hardware=$hardware" \
+  python "$here/bundle.py" "$calibrated" "recipe=recipes/default/run.sh --size $size" "hardware=$hardware" \
     -o "$bundle" --half --results "$exp/results" --root "$data" --limit "$limit" --overwrite \
     --trials "$data/trials/$calibrate_on" --trials "$data/trials/$check_on"
   for condition in $conditions; do
