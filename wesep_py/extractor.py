@@ -53,6 +53,9 @@ class ModelConfig:
         sample_rate: Hz at which the network works.
         normalise: mixture and enrollment are divided by their RMS or their standard deviation before anything else,
             and the estimate multiplied by the mixture's again; `none` for causal networks, which cannot know it.
+        level: whose level an extracted voice has. `fitted`: what fits the mixture best (`inference.level`), for
+            networks trained by scale-invariant losses; `learned`: the network's own, where the losses minded it, so
+            that a voice that is not there may come out as quiet as it should.
     """
 
     backbone: dict[str, Any]
@@ -61,6 +64,7 @@ class ModelConfig:
     presence: PresenceConfig | None = None
     sample_rate: int = 16000
     normalise: Literal["none", "rms", "std"] = "rms"
+    level: Literal["fitted", "learned"] = "fitted"
 
     def __post_init__(self) -> None:
         if self.sample_rate < 8000:
@@ -90,7 +94,7 @@ class TargetSpeakerExtractor(nn.Module):
         if not isinstance(config, ModelConfig):
             config = construct(ModelConfig, config, "model")
         self.config: dict[str, Any] = to_plain(config)
-        self.sample_rate, self.normalise = config.sample_rate, config.normalise
+        self.sample_rate, self.normalise, self.level = config.sample_rate, config.normalise, config.level
         self.cues = nn.ModuleList(cues.build(cue, f"model.cues[{i}]") for i, cue in enumerate(config.cues))
         backbone_class = backbones.get(str(config.backbone.get("name")), "model.backbone")
         if sum(cue.replaces_features for cue in self.cues) > 1:

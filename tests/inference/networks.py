@@ -41,7 +41,7 @@ class BandNetwork(nn.Module):
 
     sample_rate = 16000
 
-    normalise = "rms"
+    normalise, level = "rms", "fitted"
     given_embedding_dim = None
 
     def __init__(

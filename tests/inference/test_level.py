@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
 
+from wesep_py.extractor import NetworkOutput, build_network
+from wesep_py.inference import Extractor
 from wesep_py.inference.level import gain_onto
+from wesep_py.inference.recording.blocks import Blocks
+from wesep_py.inference.recording.file_to_file import extract_file
+from wesep_py.inference.recording.writing import Wanted
+
+MODEL = {"backbone": {"name": "bsrnn", "feature_dim": 4, "num_blocks": 1}, "cues": [{"name": "tf_map"}]}
 
 RNG = np.random.default_rng(0)
 VOICE = RNG.standard_normal((2, 4000))
@@ -27,3 +37,24 @@ def test_is_one_gain_for_all_channels():
 def test_silence_stays_silence():
     assert gain_onto(np.zeros((1, 100), np.float32), np.ones((1, 100))) == 0.0
     assert gain_onto(np.full((1, 100), 1e-30, np.float32), np.ones((1, 100))) == 0.0
+
+
+def test_a_level_that_the_network_learned_stays():
+    assert gain_onto(0.01 * VOICE, VOICE + OTHER, "learned") == 1.0
+    assert gain_onto(np.zeros((1, 100), np.float32), np.ones((1, 100)), "learned") == 0.0
+
+
+@pytest.mark.parametrize(("level", "expected"), [("fitted", 1.0), ("learned", 0.05)])
+def test_a_model_says_whose_level_counts(level: str, expected: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    network = build_network(MODEL | {"level": level})
+    monkeypatch.setattr(network, "extract", lambda mixture, prepared, state=None: NetworkOutput((0.05 * mixture,)))
+    extractor = Extractor(network)
+    mixture = RNG.uniform(-0.3, 0.3, 16000 * 9).astype(np.float32)
+    voice = extractor.enroll((mixture[:16000], 16000))
+    whole = extractor.extract((mixture, 16000), voice, Blocks.of(4)).waveform
+    np.testing.assert_allclose(whole, expected * mixture, atol=1e-6)
+    batch = extractor.extract_batch([(mixture, 16000)], [voice])[0].waveform
+    np.testing.assert_allclose(batch, expected * mixture, atol=1e-6)
+    soundfile.write(tmp_path / "m.wav", mixture, 16000, subtype="FLOAT")
+    extract_file(extractor, tmp_path / "m.wav", [Wanted("a", voice, tmp_path / "a.wav")], blocks=Blocks.of(4))
+    np.testing.assert_allclose(soundfile.read(tmp_path / "a.wav")[0], expected * mixture, atol=1e-6)

@@ -23,6 +23,7 @@ CONFIG = {
     "presence": {"hidden": 4, "inputs": ["latent"], "smoothing": "none", "window_s": 1.0, "detach": "none"},
     "sample_rate": 8000,
     "normalise": "std",
+    "level": "learned",
 }
 
 

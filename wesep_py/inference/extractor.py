@@ -187,8 +187,9 @@ class Extractor:
         """The voice out of a recording.
 
         Every channel is extracted by itself; one gain for all brings the result to the level that the voice
-        has in the recording (`wesep_py.inference.level`). What is longer than a block goes through the network block by
-        block; `recording.long.LongExtraction` does the same from file to file, without holding the recording.
+        has in the recording, if the network did not (`wesep_py.inference.level`). What is longer than a block goes
+        through the network block by block; `recording.long.LongExtraction` does the same from file to file, without
+        holding the recording.
 
         Args:
             mixture: a path, a pair `(waveform, sample_rate)` with [samples] or [channels, samples], or what
@@ -214,7 +215,7 @@ class Extractor:
         )
         if not np.isfinite(estimate).all():
             raise WesepError(f"{recording.name}: {self.name} returned samples that are not finite (NaN)")
-        estimate = estimate * np.float32(gain_onto(estimate, at_model_rate))
+        estimate = estimate * np.float32(gain_onto(estimate, at_model_rate, self._network.level))
         estimate = audio.resample(estimate, self.sample_rate, recording.sample_rate)
         waveform = _fit(estimate.astype(np.float32), recording.num_samples)
         return Result(
@@ -253,7 +254,8 @@ class Extractor:
         if not np.isfinite(estimates).all():
             raise WesepError(f"{self.name} returned samples that are not finite (NaN)")
         gains = [
-            np.float32(gain_onto(one[None], mixture[None])) for one, mixture in zip(estimates, mixtures, strict=True)
+            np.float32(gain_onto(one[None], mixture[None], self._network.level))
+            for one, mixture in zip(estimates, mixtures, strict=True)
         ]
         probabilities = [None if presence is None else presence.probability for presence in presences]
         return [
@@ -280,7 +282,9 @@ class Extractor:
         return Voice({key: tensor.cpu() for key, tensor in tensors.items()}, self.model_hash, enrolled_s, report)
 
     def _check_print(self, voice: Voice) -> None:
-        """Refuse a voice that another model enrolled."""
+        """Refuse what is no voice, or one that another model enrolled."""
+        if not isinstance(voice, Voice):
+            raise InputError(f"the voice is {type(voice).__name__}; what `enroll` or `Voice.load` returned is needed")
         if voice.model_hash != self.model_hash:
             raise InputError(
                 f"the voice was enrolled with another model (hash {voice.model_hash[:12]}, {self.name} is "

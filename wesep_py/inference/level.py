@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 
-def gain_onto(estimate: np.ndarray, mixture: np.ndarray) -> float:
+def gain_onto(estimate: np.ndarray, mixture: np.ndarray, level: Literal["fitted", "learned"] = "fitted") -> float:
     """The gain that brings an estimate to the level (and polarity) its voice has in the mixture.
-
-    Networks trained on scale-invariant losses return a voice at any level, even turned around. The
-    least-squares gain `<estimate, mixture> / <estimate, estimate>` over all channels minimises
-    `||mixture - gain * estimate||`: it is the exact level where the estimate is the voice and the rest of the
-    mixture does not correlate with it. One gain for all channels keeps their differences.
 
     Args:
         estimate: [channels, samples], any level.
         mixture: [channels, samples].
+        level: as `gain_of_sums`.
 
     Returns:
-        The linear gain; 0 for a silent estimate.
+        The linear gain; 0 for a silent estimate. One gain for all channels keeps their differences.
 
     >>> voice = np.array([[1.0, -1.0, 1.0, -1.0]])
     >>> gain_onto(-4 * voice, voice + [[1.0, 1.0, -1.0, -1.0]])
     -0.25
     """
     estimate = estimate.astype(np.float64)
-    energy = float((estimate**2).sum())
-    if energy <= np.finfo(np.float32).tiny * estimate.size:
+    return gain_of_sums(float((estimate * mixture).sum()), float((estimate**2).sum()), estimate.size, level)
+
+
+def gain_of_sums(product: float, energy: float, size: int, level: Literal["fitted", "learned"] = "fitted") -> float:
+    """The same, of what was summed over a recording that is not held.
+
+    Networks trained on scale-invariant losses return a voice at any level, even turned around. The least-squares gain
+    `<estimate, mixture> / <estimate, estimate>` minimises `||mixture - gain * estimate||`: it is the exact level where
+    the estimate is the voice and the rest of the mixture does not correlate with it. Where some of the rest is left in
+    the estimate it is too high, and highest for a voice that is not there; a network that learned the level knows
+    better.
+
+    Args:
+        product: `<estimate, mixture>` over all channels.
+        energy: `<estimate, estimate>`.
+        size: samples of all channels.
+        level: `fitted` is that gain; `learned` leaves the network's level as it is (`ModelConfig.level`).
+
+    Returns:
+        The linear gain; 0 for a silent estimate.
+    """
+    if energy <= np.finfo(np.float32).tiny * size:
         return 0.0
-    return float((estimate * mixture).sum()) / energy
+    return 1.0 if level == "learned" else product / energy

@@ -89,7 +89,7 @@ def test_blocks_do_not_depend_on_how_the_samples_come():
 class Fickle(torch.nn.Module):
     """ "Extracts" the mixture, every block at another level and polarity."""
 
-    sample_rate, normalise, presence, latency = 16000, "rms", None, None
+    sample_rate, normalise, level, presence, latency = 16000, "rms", "fitted", None, None
 
     def __init__(self, gains: list[float]) -> None:
         super().__init__()

@@ -127,10 +127,13 @@ class Overlapping:
         return piece
 
     def _fade_in(self, tail: NDArray[np.float32], estimate: NDArray[np.float32], mixture: NDArray[np.float32]) -> bool:
-        """Bring a block `[channels, samples]` to the level of the one before, fade over; whether the voice broke."""
+        """Bring a block `[channels, samples]` to the level of the one before, fade over; whether the voice broke.
+
+        A level that the network learned stays as it is.
+        """
         overlap = self.grid.overlap
         joint = join(tail, estimate[:, :overlap], mixture[:, :overlap])
-        if joint.gain != 1.0:
+        if joint.gain != 1.0 and self.network.level == "fitted":
             estimate *= np.float32(joint.gain)
         estimate[:, :overlap] = tail + (estimate[:, :overlap] - tail) * self._rise
         return joint.agrees is False
