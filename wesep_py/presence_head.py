@@ -129,9 +129,7 @@ class PresenceHead(nn.Module):
         """
         return self.go_on(frames, evidence)[0]
 
-    def go_on(
-        self, frames: Tensor, evidence: Tensor | None = None, state: Any = None
-    ) -> tuple[Tensor, Any]:
+    def go_on(self, frames: Tensor, evidence: Tensor | None = None, state: Any = None) -> tuple[Tensor, Any]:
         """As `forward`, from the state of the stretch before; a causal head's new state comes with the logits."""
         norm, project, activate, last = self.layers
         hidden = torch.zeros((), device=frames.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -218,3 +219,10 @@ def test_shared_recordings_decode_to_their_listed_duration(shared_data: Path):
         waveform, sample_rate = audio.read(path)
         assert waveform.shape[1] / sample_rate == pytest.approx(float(values["duration_s"]), abs=0.01)
         assert audio.info(path).num_samples == waveform.shape[1]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX")
+def test_a_pipe_is_called_one(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(AudioError, match="pipe: is a pipe or a device"):
+        audio.info(tmp_path / "pipe")

@@ -50,6 +50,7 @@ def test_a_path_that_holds_an_equals_sign_is_a_path(files: Path):
         (["{}/missing.wav"], AudioError, "missing.wav: no such file"),
         (["={}/a.wav"], InputError, "NAME=FILE is needed"),
         (["../bob={}/a.wav"], InputError, "NAME without a slash"),
+        (["b" * 300 + "={}/a.wav"], InputError, "at most 100 bytes"),
         (["{}/alice.voice", "{}/a.wav"], InputError, "stands alone"),
     ],
 )

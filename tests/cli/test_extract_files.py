@@ -198,7 +198,7 @@ def test_a_recording_is_not_replaced_by_its_voice(wesep, tiny_model, tiny_speech
 def test_a_csv_of_jobs(wesep, tiny_model, tiny_speech, tmp_path):
     for name in ("anna/anna-0.wav", "anna/anna-1.wav", "bert/bert-0.wav", "carl/carl-0.wav"):
         shutil.copy(tiny_speech / name, tmp_path)
-    lines = ["carl-0.wav,anna-0.wav; anna-1.wav,anna,", "bert-0.wav,missing.wav,,", "carl-0.wav,bert-0.wav,,b.flac"]
+    lines = ["carl-0.wav ,anna-0.wav; anna-1.wav,anna,", "bert-0.wav,missing.wav,,", "carl-0.wav,bert-0.wav,,b.flac"]
     lines.append("bert-0.wav,anna-0.wav,an/na,")
     (tmp_path / "jobs.csv").write_text("\n".join(["mixture,enroll,name,output", *lines]) + "\n")
     common = ["--model", tiny_model, "--device", "cpu"]
@@ -213,6 +213,8 @@ def test_a_csv_of_jobs(wesep, tiny_model, tiny_speech, tmp_path):
         "mixture\na\n": "no column 'enroll'",
         "mixture,enroll\n": "holds no lines",
         "mixture,enroll\na.wav,\n": "line 2 names no enroll",
+        "mixture,enroll\nm.wav,anna-0.wav,anna-1.wav\n": "line 2 has more cells than there are columns",
+        "mixture;enroll\nm.wav;anna-0.wav\n": "is parted by semicolons",
         "mixture,enroll,output\nm.wav,anna-0.wav,o.wav\nn.wav,anna-0.wav,o.wav\n": "name another output for one, or",
         "mixture,enroll,output\nm.wav,anna-0.wav,o.wav\nm.wav,bert-0.wav,./o.wav\n": "two results would be written",
     }.items():
@@ -269,3 +271,62 @@ def test_ctrl_c_in_a_long_extraction_says_how_to_go_on(wesep, tiny_model, tiny_s
     ran = wesep(*arguments)
     assert ran.status == 0 and 3 < len(calls) < 14
     assert soundfile.info(tmp_path / "out.wav").frames == 4 * len(voice)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+def test_killed_while_it_writes_it_goes_on(wesep, tiny_model, tiny_speech, tmp_path):
+    """All blocks are done, the timeline and the rest are there, and the process dies."""
+    voice, rate = soundfile.read(tiny_speech / "bert" / "bert-3.wav")
+    soundfile.write(tmp_path / "long.wav", np.tile(voice, 4), rate, subtype="PCM_16")
+    places = ["-o", tmp_path / "o.wav", "--residual", tmp_path / "r.wav", "--timeline", tmp_path / "t.rttm"]
+    enroll = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", tiny_model, "--device", "cpu"]
+    arguments = ["extract", tmp_path / "long.wav", *enroll, *places, "--block", "2"]
+    dies = (
+        "import os, signal, shutil\nimport wesep_py.inference.recording.long as long\n"
+        f"def killed(*args): shutil.copy({str(tmp_path / 'long.wav')!r}, {str(tmp_path / 'r.wav')!r}); "
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+        "long.write_voices = killed\nfrom wesep_py.cli.main import main\nmain()\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", dies, *map(str, arguments)], capture_output=True, timeout=120)
+    assert ran.returncode == -signal.SIGKILL, ran.stderr
+    assert (tmp_path / "t.rttm").exists() and (tmp_path / "r.wav").exists() and not (tmp_path / "o.wav").exists()
+    kept = (tmp_path / "t.rttm").read_text()
+    ran = wesep(*arguments)
+    assert ran.status == 0, ran.err
+    parts = [soundfile.read(tmp_path / name)[0] for name in ("o.wav", "r.wav", "long.wav")]
+    np.testing.assert_array_equal(parts[0] + parts[1], parts[2])
+    assert (tmp_path / "t.rttm").read_text() == kept
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert "exists already" in wesep(*arguments).message
+
+
+def test_what_a_format_cannot_hold_is_said_before_the_work(wesep, tiny_model, tiny_speech, tmp_path):
+    voice, _ = soundfile.read(tiny_speech / "bert" / "bert-3.wav")
+    soundfile.write(tmp_path / "long.wav", np.tile(voice, 8), 44100)
+    enroll = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", tiny_model, "--device", "cpu"]
+    ran = wesep("extract", tmp_path / "long.wav", *enroll, "-o", tmp_path / "o.opus", "--block", "2")
+    assert ran.status == 2 and "OPUS allows 8000" in ran.message
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["long.wav"]
+
+
+def test_a_timeline_of_which_some_voices_are_done(wesep, tiny_model, tiny_speech, tmp_path):
+    mixture = tiny_speech / "carl" / "carl-0.wav"
+    voices = [f"{name}={tiny_speech}/{name}/{name}-1.wav" for name in ("anna", "bert")]
+    common = ["extract", mixture, "-o", tmp_path / "out", "--model", tiny_model, "--device", "cpu"]
+    assert wesep(*common, "--enroll", voices[0], "--enroll", voices[1]).status == 0
+    (tmp_path / "out" / "carl-0_bert.wav").unlink()
+    both = [*common, "--enroll", voices[0], "--enroll", voices[1], "--skip-existing"]
+    ran = wesep(*both, "--timeline", tmp_path / "t.json")
+    assert ran.status == 2 and "anna is written already and bert is not; a timeline needs both" in ran.message
+    assert wesep(*both).status == 0
+    ran = wesep(*both, "--timeline", tmp_path / "t.json")
+    assert ran.status == 0 and not (tmp_path / "t.json").exists()
+
+
+@pytest.mark.parametrize("seconds", [1, 9])
+def test_in_silence_nobody_speaks_however_long_it_is(wesep, telling_model, tiny_speech, tmp_path, seconds):
+    soundfile.write(tmp_path / "m.wav", np.zeros(16000 * seconds), 16000)
+    enroll = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", telling_model, "--device", "cpu"]
+    ran = wesep("extract", tmp_path / "m.wav", *enroll, "-o", tmp_path / "o.wav", "--block", "4", "--json")
+    (result,) = json.loads(ran.out)
+    assert ran.status == 3 and result["absent"] and result["presence"] < 1e-6

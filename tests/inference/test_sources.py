@@ -39,6 +39,10 @@ def test_a_mono_array_becomes_one_channel(waveform):
         ((RAMP, 0), InputError, "whole number of Hz above 0"),
         ((RAMP, 16000.5), InputError, "whole number of Hz above 0"),
         ((RAMP, "16000"), InputError, "whole number of Hz above 0"),
+        ((RAMP, None), InputError, "of type NoneType; a whole number of Hz"),
+        ((RAMP, float("nan")), InputError, "the sample rate is nan"),
+        ((16000, RAMP), InputError, r"of type ndarray; .*second in \(waveform, sample_rate\)"),
+        (("a.wav", "b.wav"), InputError, "of type str"),
         (((RAMP * 32767).astype(np.int16), 16000), InputError, "divide 16-bit ones by 32768"),
         ((RAMP.reshape(2, 4, 8), 16000), InputError, r"shape \(2, 4, 8\)"),
         ((np.stack([RAMP, RAMP], axis=1), 16000), InputError, "transpose"),
@@ -50,6 +54,13 @@ def test_a_mono_array_becomes_one_channel(waveform):
 def test_what_cannot_be_used_is_refused_with_a_reason(source, error, message):
     with pytest.raises(error, match=message):
         read_source(source)
+
+
+def test_a_tensor_of_half_precision_is_read():
+    import torch
+
+    recording = read_source((torch.from_numpy(RAMP).to(torch.bfloat16), 16000))
+    assert recording.waveform.dtype == np.float32 and recording.waveform.shape == (1, len(RAMP))
 
 
 def test_a_folder_lists_its_recordings_by_name(tmp_path: Path):

@@ -56,6 +56,20 @@ def test_what_is_no_voice_print_is_refused(tmp_path: Path):
         Voice.load(tmp_path / "future.voice")
 
 
+def test_a_voice_print_that_lacks_something_is_refused(tmp_path: Path):
+    header = {"format": "wesep-voice", "format_version": "1", "model_hash": "a", "enrolled_s": "1"}
+    save_file({"x": torch.zeros(2)}, tmp_path / "whole.voice", header)
+    assert Voice.load(tmp_path / "whole.voice").enrolled_s == 1.0
+    for key in ("model_hash", "enrolled_s"):
+        save_file({"x": torch.zeros(2)}, tmp_path / "a.voice", {k: v for k, v in header.items() if k != key})
+        with pytest.raises(InputError, match=f"its header: '{key}'"):
+            Voice.load(tmp_path / "a.voice")
+    for tensors in ({}, {"x": torch.tensor([0.0, float("nan")])}):
+        save_file(tensors, tmp_path / "a.voice", header)
+        with pytest.raises(InputError, match="numbers are missing or not finite"):
+            Voice.load(tmp_path / "a.voice")
+
+
 def test_a_voice_print_cut_in_half_is_refused(tmp_path: Path):
     path = VOICE.save(tmp_path / "alice.voice")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

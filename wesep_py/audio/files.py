@@ -196,6 +196,8 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[soundfile.SoundFile]:
             raise AudioError(f"{path}: is a folder; give an audio file")
         if not path.exists():
             raise AudioError(f"{path}: no such file")
+        if not path.is_file():
+            raise AudioError(f"{path}: is a pipe or a device, which cannot be read twice; write it to a file first")
         if path.stat().st_size == 0:
             raise AudioError(f"{path}: is an empty file; get a whole copy of it, or leave it out")
         check_complete(path)

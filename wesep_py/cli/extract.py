@@ -110,7 +110,7 @@ def extract(
     planned, bad = _plan(*asked, batch, output, residual, overwrite, skip_existing)
     timelines = timeline_paths(planned, timeline)
     if skip_existing:
-        planned = [job for job in planned if not job.output.exists()]
+        planned = _left(planned, timelines)
     if threads is None and jobs > 1:
         import os
 
@@ -166,6 +166,23 @@ def _plan(
         raise InputError("no MIXTURE was given; name a recording, or a CSV of them with --batch")
     targets = parse_targets(enrollments, prints)
     return plan(mixtures, targets, output, overwrite, residual, skip_existing), []
+
+
+def _left(jobs: Sequence[Job], timelines: dict[Path, list[Path]]) -> list[Job]:
+    """The jobs whose output is not there yet.
+
+    Raises:
+        InputError: of one recording some are there and some not, and its timeline would lack those that are.
+    """
+    done = {job.mixture: job for job in jobs if job.output.exists()}
+    left = [job for job in jobs if not job.output.exists()]
+    for job in left:
+        if job.mixture in done and timelines.get(job.mixture):
+            raise InputError(
+                f"{job.mixture}: {done[job.mixture].target.name} is written already and {job.target.name} is not; "
+                "a timeline needs both in one pass: pass --overwrite instead of --skip-existing, or leave it out"
+            )
+    return left
 
 
 def _voices(

@@ -77,9 +77,13 @@ def _rows(path: Path) -> list[Mapping[str, str]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
             columns = list(reader.fieldnames or [])
-            rows = list(reader)
+            rows = [
+                {key: cell.strip() if isinstance(cell, str) else cell for key, cell in row.items()} for row in reader
+            ]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: is no CSV ({error})") from error
+    if len(columns) == 1 and ";" in columns[0]:
+        raise InputError(f"{path}: is parted by semicolons; part the columns {', '.join(COLUMNS)} by commas")
     for column in columns:
         if column not in COLUMNS:
             raise InputError(f"{path}: has a column {column!r}; {nearest(column, COLUMNS)}")
@@ -87,6 +91,11 @@ def _rows(path: Path) -> list[Mapping[str, str]]:
         if column not in columns:
             raise InputError(f"{path}: has no column {column!r}; {', '.join(NEEDED)} are needed")
     for number, row in enumerate(rows, start=2):
+        if None in row:
+            raise InputError(
+                f"{path}: line {number} has more cells than there are columns ({', '.join(columns)}); "
+                "part the recordings of one voice by ; and quote a name that holds a comma"
+            )
         if not row["mixture"] or not (row["enroll"] or "").strip(" ;"):
             raise InputError(f"{path}: line {number} names no {'enroll' if row['mixture'] else 'mixture'}")
     if not rows:

@@ -9,6 +9,8 @@ from pathlib import Path
 from wesep_py.errors import AudioError, InputError
 
 VOICE_SUFFIX = ".voice"
+LONGEST_NAME = 100
+"""Bytes of a target's name, which becomes part of a file's."""
 
 
 @dataclass
@@ -124,10 +126,12 @@ def enrollment_files(path: Path) -> list[Path]:
 def _split(text: str, option: str = "--enroll") -> tuple[str | None, Path]:
     """`NAME=FILE` or `FILE`; a path that exists is a path even if it holds an `=`."""
     name, equals, path = text.partition("=")
-    if not equals or Path(text).exists():
+    if not equals or _is_there(text):
         return None, Path(text)
-    if not name or not path or "/" in name or "\\" in name:
-        raise InputError(f"{option} {text}: FILE or NAME=FILE is needed, NAME without a slash")
+    if not name or not path or "/" in name or "\\" in name or len(name.encode()) > LONGEST_NAME:
+        raise InputError(
+            f"{option} {text}: FILE or NAME=FILE is needed, NAME without a slash and of at most {LONGEST_NAME} bytes"
+        )
     return name, Path(path)
 
 
@@ -142,3 +146,10 @@ def file_of(path: Path) -> Path:
 def _stem(path: Path) -> str:
     """What a target without a name is called after its first file."""
     return file_of(path).stem
+
+
+def _is_there(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except OSError:  # too long for a path
+        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Real
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -165,11 +166,15 @@ def _read_file(path: Path) -> Recording:
 
 
 def _check_array(waveform: Any, sample_rate: Any) -> Recording:
+    if isinstance(sample_rate, bool) or not isinstance(sample_rate, Real) or sample_rate < 1 or sample_rate % 1:
+        given = repr(sample_rate) if isinstance(sample_rate, Real) else f"of type {type(sample_rate).__name__}"
+        raise InputError(
+            f"the sample rate is {given}; a whole number of Hz above 0 is needed, second in (waveform, sample_rate)"
+        )
     if hasattr(waveform, "detach"):
-        waveform = waveform.detach().cpu().numpy()
+        waveform = waveform.detach().cpu()
+        waveform = (waveform.float() if waveform.is_floating_point() else waveform).numpy()
     samples = np.asarray(waveform)
-    if isinstance(sample_rate, bool) or int(sample_rate) != sample_rate or sample_rate < 1:
-        raise InputError(f"the sample rate is {sample_rate!r}; a whole number of Hz above 0 is needed")
     if not np.issubdtype(samples.dtype, np.floating):
         raise InputError(f"the waveform's samples are {samples.dtype}; floats are needed (divide 16-bit ones by 32768)")
     if samples.ndim not in (1, 2):

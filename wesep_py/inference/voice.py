@@ -85,6 +85,7 @@ class Voice:
         Raises:
             InputError: the file is missing, damaged, no voice print, or of another format version.
         """
+        import torch
         from safetensors import SafetensorError, safe_open
 
         path = Path(path)
@@ -105,7 +106,9 @@ class Voice:
             )
         try:
             quality = VoiceQuality.from_json(header["quality"]) if "quality" in header else None
-            enrolled_s = float(json.loads(header["enrolled_s"]))
+            enrolled_s, model_hash = float(json.loads(header["enrolled_s"])), header["model_hash"]
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"{path}: is damaged (its header: {error}); enroll the voice again") from error
-        return cls(tensors, header["model_hash"], enrolled_s, None if quality is None else lambda: quality)
+        if not tensors or not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+            raise InputError(f"{path}: is damaged (numbers are missing or not finite); enroll the voice again")
+        return cls(tensors, model_hash, enrolled_s, None if quality is None else lambda: quality)

@@ -12,7 +12,8 @@ from wesep_py.files import check_writable
 from wesep_py.inference.presence import Presence
 from wesep_py.inference.recording.blocks import FRAME_S, Blocks
 from wesep_py.inference.recording.long import LongExtraction, Progress
-from wesep_py.inference.recording.writing import Wanted
+from wesep_py.inference.recording.partial import being_written
+from wesep_py.inference.recording.writing import Wanted, writer_for
 from wesep_py.inference.sources import Recording, read_source
 from wesep_py.inference.timeline import (
     Timeline,
@@ -70,7 +71,7 @@ def extract_file(
     """Extract voices from a recording, read once, into files.
 
     A recording of at most one block gives what `Extractor.extract` does, to the bit. What is written is complete when
-    the output appears: timelines and rests are written before.
+    the output appears: timelines and rests are written before. What a killed run left of them is replaced.
 
     Args:
         extractor: the model.
@@ -85,14 +86,14 @@ def extract_file(
     Raises:
         AudioError, InputError, OutputExistsError, WesepError: as `Extractor.extract` and `Result.save`.
     """
-    blocks = blocks or Blocks()
-    for one in wanted:
-        for path in (one.output, one.rest):
-            if path is not None:
-                check_writable(path, overwrite)
-    for path in timelines:
-        check_writable(check_suffix(path), overwrite)
+    blocks, begun = blocks or Blocks(), being_written(wanted[0].output)
+    recorded = [path for one in wanted for path in (one.output, one.rest) if path is not None]
+    for path in (*recorded, *map(check_suffix, timelines)):
+        check_writable(path, overwrite or path.resolve() in begun)
+    overwrite = overwrite or bool(begun)
     about = audio.info(mixture)
+    for path in recorded:
+        writer_for(path, about, overwrite)
     grid = blocks.grid(extractor.sample_rate, extractor.network.backbone.stride)
     if audio.resampled_length(about.num_samples, about.sample_rate, extractor.sample_rate) > grid.block:
         return _long(extractor, mixture, wanted, timelines, force, overwrite, blocks, progress)
@@ -144,6 +145,7 @@ def _long(
             else:
                 energies = (found.energies, found.mixture_energies)
                 lines.append(from_energies(one.name, *energies, found.frame_s, duration_s))
+        work.announce(timelines)
         _write_timelines(timelines, str(mixture), lines, outcomes, overwrite)
         gains = [0.0 if outcome.silenced else found.gain for found, outcome in zip(measured, outcomes, strict=True)]
         work.write(gains, overwrite)

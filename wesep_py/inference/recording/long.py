@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from wesep_py import audio
 from wesep_py.audio.streams import resample_blocks
 from wesep_py.errors import AudioError, WesepError
+from wesep_py.inference.level import gain_of_sums
 from wesep_py.inference.presence import Presence, presence_in
 from wesep_py.inference.recording.blocks import Blocks
 from wesep_py.inference.recording.blockwise import Overlapping, Piece
@@ -102,6 +103,11 @@ class LongExtraction:
             self.close()
             raise
 
+    def announce(self, timelines: Sequence[Path]) -> None:
+        """Note that all files are about to be written: a run that goes on from a killed one may replace them."""
+        outputs = [path for one in self.wanted for path in (one.output, one.rest) if path is not None]
+        self.partial.announce([*timelines, *outputs])
+
     def write(self, gains: Sequence[float], overwrite: bool = False) -> None:
         """Write every voice times its gain (0 for silence), and its rest; then forget the blocks.
 
@@ -184,10 +190,9 @@ class LongExtraction:
         frames = np.concatenate(energies, axis=1)
         tracks = np.concatenate(logits, axis=-1) if logits else None
         rate, stride = self.extractor.sample_rate, self.grid.stride
-        least = np.finfo(np.float32).tiny * size * self.about.num_channels
         measured = []
         for i, (product, energy) in enumerate(sums):
-            gain = float(product / energy) if energy > least else 0.0
+            gain = gain_of_sums(product, energy, size * self.about.num_channels, self.extractor.network.level)
             presence = None
             if tracks is not None:
                 presence = presence_in(list(tracks[i]), stride / rate, self.extractor.calibration)

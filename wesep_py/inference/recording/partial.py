@@ -1,8 +1,9 @@
 """What is done of a long extraction, on disk: a killed run goes on from its last whole block.
 
 Beside the output lie `.NAME.partial`, blocks one after another, each with its length and a checksum, and
-`.NAME.partial.json`, which says of what recording, model, voices and settings they are. Blocks are only appended: what
-was cut off while it was written is cut off for good when the run goes on.
+`.NAME.partial.json`, which says of what recording, model, voices and settings they are, and at the end
+which files are being written from them. Blocks are only appended: what was cut off while it was written is cut off for
+good when the run goes on.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +27,19 @@ _HEAD = struct.Struct("<4sIQ")
 _MAGIC = b"WPB1"
 
 Record = dict[str, NDArray[Any]]
+
+
+def being_written(output: Path) -> set[Path]:
+    """The files that a run which was killed had begun to write from its blocks: they are not finished.
+
+    Args:
+        output: as that of `Partial`.
+    """
+    journal = _journal_of(output)
+    try:
+        return {Path(path) for path in json.loads(journal.read_text(encoding="utf-8")).get("writing", [])}
+    except (OSError, ValueError, TypeError, AttributeError):  # none, or damaged: then `Partial` begins anew
+        return set()
 
 
 class Partial:
@@ -46,8 +60,9 @@ class Partial:
 
     def __init__(self, output: Path, identity: Mapping[str, Any]) -> None:
         self.path = output.with_name(f".{output.name}.partial")
-        self.journal = output.with_name(f".{output.name}.partial.json")
+        self.journal = _journal_of(output)
         identity = json.loads(json.dumps(identity))
+        self._identity = identity
         self.discarded = self._differing(identity)
         self.count = 0
         try:
@@ -58,7 +73,7 @@ class Partial:
             self._offsets = self._whole_records()
             self.count = len(self._offsets)
             if not self.count:
-                write_json(self.journal, {"format": 1, "identity": identity})
+                self._note()
         except OSError as error:
             raise WesepError(
                 f"{self.path}: cannot be written ({error.strerror or error}); what is done of a long recording is kept "
@@ -108,6 +123,10 @@ class Partial:
             return None
         return kept["state"] if kept["index"] == self.count - 1 else None
 
+    def announce(self, paths: Iterable[Path]) -> None:
+        """Note the files that are about to be written, for `being_written`."""
+        self._note(writing=[str(path.resolve()) for path in paths])
+
     def restart(self) -> None:
         """Throw the blocks away."""
         self._file.truncate(0)
@@ -125,6 +144,9 @@ class Partial:
         for path in (self.path, self.journal, self._state_path(0), self._state_path(1)):
             with suppress(FileNotFoundError):
                 path.unlink()
+
+    def _note(self, **more: Any) -> None:
+        write_json(self.journal, {"format": 1, "identity": self._identity, **more})
 
     def _differing(self, identity: Mapping[str, Any]) -> list[str]:
         if not self.path.exists():
@@ -179,3 +201,7 @@ class Partial:
         import torch
 
         torch.save({"index": self.count, "state": state}, self._state_path(self.count))
+
+
+def _journal_of(output: Path) -> Path:
+    return output.with_name(f".{output.name}.partial.json")

@@ -11,7 +11,7 @@ from wesep_py.errors import InputError
 from wesep_py.extractor import TargetSpeakerExtractor
 from wesep_py.inference.presence import UNCALIBRATED, Calibration, Presence, presence_in
 from wesep_py.inference.recording.blocks import Blocks
-from wesep_py.inference.recording.blockwise import run_voices
+from wesep_py.inference.recording.blockwise import SILENT, run_voices
 from wesep_py.inference.recording.carried import block_runner
 from wesep_py.inference.voice import Voice
 
@@ -48,8 +48,10 @@ def run_channels(
         tracks = [piece.logits for piece in pieces if piece.logits is not None]
         logits = np.concatenate(tracks, axis=-1) if tracks else None
     frame_s = network.backbone.stride / network.sample_rate
-    sounding = [] if logits is None else [one for one, channel in zip(logits[0], mixture, strict=True) if channel.any()]
-    return estimates[0], presence_in(sounding, frame_s, calibration)
+    if logits is None:
+        return estimates[0], None
+    sounding = [one for one, channel in zip(logits[0], mixture, strict=True) if channel.any()]
+    return estimates[0], presence_in(sounding or list(logits[0]), frame_s, calibration)
 
 
 def run_together(
@@ -67,7 +69,8 @@ def run_together(
         voices: one a recording.
 
     Returns:
-        Estimates of the same shape at any level, zero where the mixture is silent, and the presence in each.
+        Estimates of the same shape at any level, zero where the mixture is silent, and the presence in each: nobody
+        speaks in silence.
 
     Raises:
         InputError: the voices' tensors are not of one shape, or are not as many as the recordings.
@@ -84,7 +87,5 @@ def run_together(
     if logits is None:
         return estimates, [None] * len(mixtures)
     frame_s, tracks = network.backbone.stride / network.sample_rate, logits.float().cpu().numpy()
-    return estimates, [
-        presence_in([track], frame_s, calibration) if there else None
-        for track, there in zip(tracks, sounding, strict=True)
-    ]
+    tracks[~sounding] = SILENT
+    return estimates, [presence_in([track], frame_s, calibration) for track in tracks]

@@ -70,8 +70,8 @@ def write_voices(
     with ExitStack() as stack:
         writers, rests, altered = [], [], [0] * len(gains)
         for i, one in enumerate(wanted):
-            writers.append(_writer(one.output, about, overwrite))
-            rests.append(None if one.rest is None else _writer(one.rest, about, overwrite))
+            writers.append(writer_for(one.output, about, overwrite))
+            rests.append(None if one.rest is None else writer_for(one.rest, about, overwrite))
             gains[i] = _within_full_scale(scaled, i, gains[i], writers[i])
         for writer in (*writers, *rests):
             if writer is not None:
@@ -90,7 +90,12 @@ def write_voices(
             log.warning("%s: %d samples gave way to keep the rest within full scale", one.output, count)
 
 
-def _writer(path: Path, about: audio.AudioInfo, overwrite: bool) -> audio.AudioWriter:
+def writer_for(path: Path, about: audio.AudioInfo, overwrite: bool) -> audio.AudioWriter:
+    """What writes a voice of a recording that was `about`; nothing is opened before its `with`.
+
+    Raises:
+        AudioError: a format that does not take the recording's rate or channels.
+    """
     subtype = subtype_for(path, about.format, about.subtype)
     return audio.AudioWriter(path, about.sample_rate, about.num_channels, subtype, overwrite)
 
