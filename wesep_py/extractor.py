@@ -54,8 +54,8 @@ class ModelConfig:
         normalise: mixture and enrollment are divided by their RMS or their standard deviation before anything else,
             and the estimate multiplied by the mixture's again; `none` for causal networks, which cannot know it.
         level: whose level an extracted voice has. `fitted`: what fits the mixture best (`inference.level`), for
-            networks trained by scale-invariant losses; `learned`: the network's own, where the losses minded it, so
-            that a voice that is not there may come out as quiet as it should.
+            networks trained by scale-invariant losses; `learned`: nearly the network's own, where the losses
+            minded it, so that a voice that is not there may come out as quiet as it should.
     """
 
     backbone: dict[str, Any]

@@ -15,6 +15,7 @@ from wesep_py.inference.recording.blocks import Blocks
 from wesep_py.inference.recording.file_to_file import extract_file
 from wesep_py.inference.recording.writing import Wanted
 
+TWICE = 10 ** (6 / 20)
 MODEL = {"backbone": {"name": "bsrnn", "feature_dim": 4, "num_blocks": 1}, "cues": [{"name": "tf_map"}]}
 
 RNG = np.random.default_rng(0)
@@ -39,12 +40,15 @@ def test_silence_stays_silence():
     assert gain_onto(np.full((1, 100), 1e-30, np.float32), np.ones((1, 100))) == 0.0
 
 
-def test_a_level_that_the_network_learned_stays():
-    assert gain_onto(0.01 * VOICE, VOICE + OTHER, "learned") == 1.0
+@pytest.mark.parametrize(
+    ("scale", "expected"), [(0.8, 1 / 0.8), (1.5, 1 / 1.5), (0.01, TWICE), (9.0, 1 / TWICE), (-1, 1 / TWICE)]
+)
+def test_a_level_that_the_network_learned_is_corrected_a_little(scale: float, expected: float):
+    assert gain_onto(scale * VOICE, VOICE + OTHER, "learned") == pytest.approx(expected)
     assert gain_onto(np.zeros((1, 100), np.float32), np.ones((1, 100)), "learned") == 0.0
 
 
-@pytest.mark.parametrize(("level", "expected"), [("fitted", 1.0), ("learned", 0.05)])
+@pytest.mark.parametrize(("level", "expected"), [("fitted", 1.0), ("learned", 0.05 * TWICE)])
 def test_a_model_says_whose_level_counts(level: str, expected: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     network = build_network(MODEL | {"level": level})
     monkeypatch.setattr(network, "extract", lambda mixture, prepared, state=None: NetworkOutput((0.05 * mixture,)))

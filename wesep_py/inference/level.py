@@ -6,6 +6,9 @@ from typing import Literal
 
 import numpy as np
 
+TRUSTED_DB = 6.0
+"""A level that the network learned is corrected by this much at most: unsure of a voice, it makes it quieter."""
+
 
 def gain_onto(estimate: np.ndarray, mixture: np.ndarray, level: Literal["fitted", "learned"] = "fitted") -> float:
     """The gain that brings an estimate to the level (and polarity) its voice has in the mixture.
@@ -31,19 +34,19 @@ def gain_of_sums(product: float, energy: float, size: int, level: Literal["fitte
 
     Networks trained on scale-invariant losses return a voice at any level, even turned around. The least-squares gain
     `<estimate, mixture> / <estimate, estimate>` minimises `||mixture - gain * estimate||`: it is the exact level where
-    the estimate is the voice and the rest of the mixture does not correlate with it. Where some of the rest is left in
-    the estimate it is too high, and highest for a voice that is not there; a network that learned the level knows
-    better.
+    the estimate is the voice and the rest of the mixture does not correlate with it. Of a voice that is not there it
+    makes as much as it can of what little is left; a network that learned the level is trusted as far as `TRUSTED_DB`.
 
     Args:
         product: `<estimate, mixture>` over all channels.
         energy: `<estimate, estimate>`.
         size: samples of all channels.
-        level: `fitted` is that gain; `learned` leaves the network's level as it is (`ModelConfig.level`).
+        level: `fitted` is that gain; `learned` the same, but of `TRUSTED_DB` at most (`ModelConfig.level`).
 
     Returns:
         The linear gain; 0 for a silent estimate.
     """
     if energy <= np.finfo(np.float32).tiny * size:
         return 0.0
-    return 1.0 if level == "learned" else product / energy
+    gain, most = product / energy, 10 ** (TRUSTED_DB / 20)
+    return gain if level == "fitted" else min(max(gain, 1 / most), most)
