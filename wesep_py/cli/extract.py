@@ -103,14 +103,14 @@ def extract(
     written (only models with a presence head can tell).
     """
     from wesep_py.cli.extract_tasks import Worker, run_all
-    from wesep_py.cli.outputs import timeline_paths
+    from wesep_py.cli.outputs import not_written, timeline_paths
     from wesep_py.inference import load
 
     asked = (mixtures or [], enrollments or [], prints or [])
     planned, bad = _plan(*asked, batch, output, residual, overwrite, skip_existing)
     timelines = timeline_paths(planned, timeline)
     if skip_existing:
-        planned = _left(planned, timelines)
+        planned = not_written(planned, timelines)
     if threads is None and jobs > 1:
         import os
 
@@ -166,23 +166,6 @@ def _plan(
         raise InputError("no MIXTURE was given; name a recording, or a CSV of them with --batch")
     targets = parse_targets(enrollments, prints)
     return plan(mixtures, targets, output, overwrite, residual, skip_existing), []
-
-
-def _left(jobs: Sequence[Job], timelines: dict[Path, list[Path]]) -> list[Job]:
-    """The jobs whose output is not there yet.
-
-    Raises:
-        InputError: of one recording some are there and some not, and its timeline would lack those that are.
-    """
-    done = {job.mixture: job for job in jobs if job.output.exists()}
-    left = [job for job in jobs if not job.output.exists()]
-    for job in left:
-        if job.mixture in done and timelines.get(job.mixture):
-            raise InputError(
-                f"{job.mixture}: {done[job.mixture].target.name} is written already and {job.target.name} is not; "
-                "a timeline needs both in one pass: pass --overwrite instead of --skip-existing, or leave it out"
-            )
-    return left
 
 
 def _voices(

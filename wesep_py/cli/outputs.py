@@ -166,6 +166,27 @@ def timeline_paths(jobs: Sequence[Job], timeline: Path | None) -> dict[Path, lis
     return {mixture: [timeline / f"{mixture.stem}{suffix}" for suffix in (".rttm", ".json")] for mixture in mixtures}
 
 
+def not_written(jobs: Sequence[Job], timelines: dict[Path, list[Path]]) -> list[Job]:
+    """The jobs whose output is not there yet.
+
+    Args:
+        jobs: of one or more recordings.
+        timelines: what `timeline_paths` said.
+
+    Raises:
+        InputError: of one recording some are there and some not, and its timeline would lack those that are.
+    """
+    done = {job.mixture: job for job in jobs if job.output.exists()}
+    left = [job for job in jobs if not job.output.exists()]
+    for job in left:
+        if job.mixture in done and timelines.get(job.mixture):
+            raise InputError(
+                f"{job.mixture}: {done[job.mixture].target.name} is written already and {job.target.name} is not; "
+                "a timeline needs both in one pass: --overwrite instead of --skip-existing, or no --timeline"
+            )
+    return left
+
+
 def _expand(mixtures: Sequence[Path]) -> list[Path]:
     """Files as they are, the recordings in folders, and those that a pattern fits."""
     from wesep_py.inference import AUDIO_SUFFIXES, audio_files

@@ -6,11 +6,12 @@ from typing import Literal
 
 import numpy as np
 
+Level = Literal["fitted", "learned"]
 TRUSTED_DB = 6.0
 """A level that the network learned is corrected by this much at most: unsure of a voice, it makes it quieter."""
 
 
-def gain_onto(estimate: np.ndarray, mixture: np.ndarray, level: Literal["fitted", "learned"] = "fitted") -> float:
+def gain_onto(estimate: np.ndarray, mixture: np.ndarray, level: Level = "fitted") -> float:
     """The gain that brings an estimate to the level (and polarity) its voice has in the mixture.
 
     Args:
@@ -29,7 +30,7 @@ def gain_onto(estimate: np.ndarray, mixture: np.ndarray, level: Literal["fitted"
     return gain_of_sums(float((estimate * mixture).sum()), float((estimate**2).sum()), estimate.size, level)
 
 
-def gain_of_sums(product: float, energy: float, size: int, level: Literal["fitted", "learned"] = "fitted") -> float:
+def gain_of_sums(product: float, energy: float, size: int, level: Level = "fitted") -> float:
     """The same, of what was summed over a recording that is not held.
 
     Networks trained on scale-invariant losses return a voice at any level, even turned around. The least-squares gain
