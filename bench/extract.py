@@ -146,10 +146,18 @@ def quantised(extractor: Any) -> Any:
 
 
 def precision(model: str, length_s: float, threads: int, pairs: list[Any]) -> list[dict[str, Any]]:
-    """Cost and quality of each kind of numbers; `pairs` are rendered trials, for the quality."""
+    """Return cost and quality of each kind of numbers; bf16 is left out where the processor cannot run it.
+
+    Args:
+        model: name or folder.
+        length_s: of the recording that is timed, in seconds.
+        threads: of torch.
+        pairs: rendered trials, for the quality.
+    """
     import torch
 
     import wesep_py
+    from wesep_py.half_precision import unsupported
     from wesep_py.metrics.scale_invariant import si_sdr
 
     torch.set_num_threads(threads)
@@ -159,7 +167,7 @@ def precision(model: str, length_s: float, threads: int, pairs: list[Any]) -> li
     voice = extractor.enroll((mixture_of(5.0, rate, 1), rate))
     found: list[dict[str, Any]] = []
     reference, reached = None, None
-    for name in ("float32", "int8", "bf16"):
+    for name in ("float32", "int8", *(() if unsupported("cpu") else ("bf16",))):
         chosen = quantised(extractor) if name == "int8" else extractor
         with torch.autocast("cpu", torch.bfloat16, enabled=name == "bf16"):
             chosen.extract((given[0][:rate], rate), voice)
@@ -267,6 +275,8 @@ def main() -> None:
             head = ("recording", "peak (MiB)", "beyond that of 1 s (MiB)", "processor time a second, start-up included")
             print(table(head, rows), flush=True)
         if "precision" in arguments.what:
+            from wesep_py.half_precision import unsupported
+
             rate = wesep_py.load(model, "cpu").sample_rate
             pairs = [piece.audio for piece in given_trials(arguments, rate)]
             rows = [
@@ -284,6 +294,8 @@ def main() -> None:
             ]
             head = ("numbers", "RTF", "processor time a second", "weights (MiB)", "SI-SDR to float32 (dB)")
             print(table((*head, f"SI-SDRi of {len(pairs)} trials (dB)", "largest loss (dB)"), rows), flush=True)
+            if problem := unsupported("cpu"):
+                print(f"bf16 is left out: {problem}", flush=True)
         if "blocks" in arguments.what and arguments.trials:
             from bench.extract_blocks import blocks_row
 

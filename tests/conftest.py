@@ -49,6 +49,15 @@ def shared_parity() -> Path:
     return _shared("parity")
 
 
+@pytest.fixture
+def bfloat16_lstm() -> None:
+    """Skip a test that computes an LSTM in bfloat16 where the processor cannot."""
+    from wesep_py.half_precision import unsupported
+
+    if problem := unsupported("cpu", ("lstm",)):
+        pytest.skip(problem)
+
+
 @dataclass(frozen=True)
 class Ran:
     """What a command did."""

@@ -96,9 +96,12 @@ def test_silence_gives_silence(backbone):
     assert (network(torch.zeros(1, 4000), torch.randn(1, 16000)).waveforms[0] == 0).all()
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("backbone", TINY)
-def test_half_precision_gives_nearly_the_same(backbone):
+def test_half_precision_gives_nearly_the_same(backbone, request: pytest.FixtureRequest):
     network = tiny(backbone, [{"name": "embedding"}]).eval()
+    if any(isinstance(part, torch.nn.LSTM) for part in network.modules()):
+        request.getfixturevalue("bfloat16_lstm")
     mixture, enrollment = torch.randn(1, 4000), torch.randn(1, 16000)
     full = network(mixture, enrollment).waveforms[0]
     with torch.autocast("cpu", torch.bfloat16):

@@ -6,6 +6,7 @@ import json
 from importlib import metadata
 
 import pytest
+import torch
 
 from wesep_py.cli import doctor
 from wesep_py.cli.doctor import check_command, check_package, check_pair, check_python
@@ -62,3 +63,26 @@ def test_a_check_that_breaks_does_not_stop_the_doctor(wesep, monkeypatch: pytest
     ran = wesep("doctor")
     assert ran.status == 1
     assert "WRONG torchaudio computes" in ran.out and "undefined symbol" in ran.out and "1 wrong" in ran.out
+
+
+@pytest.mark.processor
+def test_what_half_precision_does_here_is_said():
+    from wesep_py.half_precision import unsupported
+
+    found = doctor.check_half_precision().found
+    assert ("float32" in found) == (unsupported("cpu") is not None) or "cuda" in found
+
+
+def test_instruction_sets_and_their_limits_are_said(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    finding = doctor.check_instruction_sets()
+    assert finding.status == "ok" and finding.found.endswith("; ONEDNN_MAX_CPU_ISA=AVX2")
+    assert torch.backends.cpu.get_cpu_capability() in finding.found
+
+
+def test_more_threads_than_processors_are_noted(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4096)
+    finding = doctor.check_threads()
+    assert finding.status == "note" and "OMP_NUM_THREADS=" in finding.advice
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert doctor.check_threads().status == "ok"

@@ -60,7 +60,14 @@ def settings(corpus: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
         },
         "optim": {"lr": 0.01},
         "schedule": {"name": "cosine", "warmup_steps": 2},
-        "train": {"steps": 6, "batch_size": 2, "epoch_size": 5, "device": "cpu", "threads": 1},
+        "train": {
+            "steps": 6,
+            "batch_size": 2,
+            "epoch_size": 5,
+            "device": "cpu",
+            "threads": 1,
+            "precision": "32-true",
+        },
         "checkpoint": {"every_steps": 2, "keep": 3, "average": 2},
         "log": {"every_steps": 2, "audio_samples": 1},
     }

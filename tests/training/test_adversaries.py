@@ -79,12 +79,18 @@ def test_before_its_first_step_a_run_is_as_without_it(run_settings, tmp_path: Pa
     assert_same(weights(tmp_path / "plain"), weights(tmp_path / "exp"))
 
 
-def test_bf16_and_accumulated_batches(run_settings, tmp_path: Path, monkeypatch):
+@pytest.mark.processor
+@pytest.mark.parametrize("precision", ["auto", "32-true", "bf16-mixed"])
+def test_accumulated_batches_in_every_precision(
+    precision: str, run_settings, tmp_path: Path, monkeypatch, request: pytest.FixtureRequest
+):
+    if precision == "bf16-mixed":
+        request.getfixturevalue("bfloat16_lstm")
     taken, learn = [], MetricAdversary.learn
     monkeypatch.setattr(
         MetricAdversary, "learn", lambda self, *given: (taken.append(len(self._seen)), learn(self, *given))[1]
     )
-    result = train(run_settings(train__accumulate=2, train__precision="bf16-mixed", train__steps=2))
+    result = train(run_settings(train__accumulate=2, train__precision=precision, train__steps=2))
     assert result.skipped == 0 and taken == [2, 2]
     assert {value.dtype for value in discriminator(tmp_path / "exp").values()} == {torch.float32}
 

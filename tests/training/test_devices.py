@@ -11,12 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from wesep_py import checkpoint
+from wesep_py import checkpoint, half_precision
 from wesep_py.config import dump_yaml
-from wesep_py.errors import InputError
-from wesep_py.training.config import TrainLoopConfig
+from wesep_py.errors import ConfigError, InputError
+from wesep_py.training import train
+from wesep_py.training.config import TrainLoopConfig, load_config
 from wesep_py.training.criterion import TrainingStep
-from wesep_py.training.devices import make_fabric
+from wesep_py.training.devices import describe_precision, make_fabric, require_precision, resolve_precision
+from wesep_py.training.experiment import Experiment
 
 
 class Witness(nn.Module):
@@ -55,6 +57,70 @@ def test_waveforms_and_losses_stay_in_float32(precision: str, inside: torch.dtyp
     assert network.seen == {"mixture": torch.float32, "enrollment": torch.float32, "layer": inside}
     assert not criterion.autocast and criterion.target == torch.float32 and loss.dtype == torch.float32
     assert network.layer.weight.dtype == network.layer.weight.grad.dtype == torch.float32
+
+
+@pytest.fixture
+def without_bfloat16_lstm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor without AVX-512."""
+    known = half_precision.problem_with
+    monkeypatch.setattr(
+        half_precision, "problem_with", lambda op, device="cpu": "no primitive" if op == "lstm" else known(op, device)
+    )
+
+
+@pytest.fixture
+def with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor with AVX-512."""
+    monkeypatch.setattr(half_precision, "problem_with", lambda op, device="cpu": None)
+
+
+LSTM_NEEDED = "train.precision: is bf16-mixed, and this processor cannot run an LSTM in bfloat16; use auto or 32-true"
+
+
+def test_auto_takes_half_precision_where_it_runs(with_bfloat16):
+    assert resolve_precision("auto", "cpu") == "bf16-mixed" and resolve_precision("32-true", "cpu") == "32-true"
+    assert describe_precision("auto", "cpu") == "bfloat16 with float32 weights"
+    require_precision(nn.LSTM(2, 2), "bf16-mixed", "cpu")
+
+
+def test_auto_takes_float32_elsewhere_and_says_why(without_bfloat16_lstm):
+    assert resolve_precision("auto", "cpu") == "32-true"
+    assert describe_precision("auto", "cpu") == "float32 (this processor cannot run an LSTM in bfloat16)"
+    require_precision(nn.Sequential(nn.LSTM(2, 2)), "auto", "cpu")
+
+
+def test_half_precision_asked_for_by_hand_is_refused_only_where_the_network_needs_what_is_missing(
+    without_bfloat16_lstm, settings
+):
+    require_precision(nn.Linear(2, 2), "bf16-mixed", "cpu")
+    with pytest.raises(InputError) as refusal:
+        train(settings(train__precision="bf16-mixed"))
+    assert str(refusal.value) == LSTM_NEEDED
+    assert not Path(settings()["experiment"]).exists()
+
+
+def test_without_matrix_products_it_is_refused_at_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(half_precision, "problem_with", lambda op, device="cpu": "no primitive")
+    with pytest.raises(InputError, match="cannot run a matrix product in bfloat16; use auto or 32-true"):
+        make_fabric(TrainLoopConfig(device="cpu", precision="bf16-mixed"))
+
+
+@pytest.mark.parametrize(("before", "after"), [("auto", "bf16-mixed"), ("bf16-mixed", "auto")])
+def test_a_run_resumes_under_another_name_of_its_precision(before: str, after: str, with_bfloat16, settings):
+    experiment = Experiment(settings()["experiment"])
+    experiment.write_config(load_config(settings(train__precision=before)))
+    experiment.state.mkdir()
+    (experiment.state / "last.pt").touch()
+    experiment.check(load_config(settings(train__precision=after)))
+    with pytest.raises(ConfigError, match=r"train\.precision"):
+        experiment.check(load_config(settings(train__precision="32-true")))
+
+
+@pytest.mark.processor
+def test_what_a_run_says_of_its_precision_is_what_it_computes_in(settings, capsys):
+    train(settings(train__precision="auto", train__steps=1, log__to=[]))
+    expected = "float32 (this" if half_precision.unsupported("cpu") else "bfloat16 with"
+    assert expected in capsys.readouterr().err
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch):

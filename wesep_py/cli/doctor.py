@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Callable
@@ -20,6 +21,13 @@ from wesep_py.cli.common import JsonOption
 NEEDED = ("torch", "torchaudio", "numpy", "scipy", "soundfile", "soxr", "safetensors", "omegaconf", "typer", "rich")
 TRAINING = ("lightning-fabric", "tensorboard")
 METRICS = ("pesq", "pystoi", "fast_bss_eval")
+INSTRUCTION_SETS = {
+    "avx2": "AVX2", "avx512_f": "AVX-512", "avx512_bf16": "AVX-512 bfloat16", "amx_bf16": "AMX bfloat16",
+    "neon": "NEON", "sve": "SVE", "bf16": "bfloat16",
+}  # fmt: skip
+"""The keys of `torch.cpu.get_capabilities()` that matter to speed, and what they are called."""
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
+"""Environment variables that keep torch from using some of them."""
 DEMO = ("espeakng-loader", "matplotlib")
 
 
@@ -73,6 +81,9 @@ def examine() -> list[Finding]:
     ]
     if _version("torch"):
         findings += check_devices()
+        findings.append(_survive("instruction sets", check_instruction_sets))
+        findings.append(_survive("threads", check_threads))
+        findings.append(_survive("half precision", check_half_precision))
     findings.append(check_command(shutil.which("wesep"), sys.prefix, _owners_of_the_command()))
     findings.append(check_temporary_space())
     return findings
@@ -115,7 +126,7 @@ def check_torch_works() -> Finding:
     spectrum = torch.fft.rfft(torch.ones(8))
     if not torch.allclose(torch.eye(3) @ torch.ones(3), torch.ones(3)) or abs(spectrum[0].item() - 8) > 1e-5:
         return Finding("wrong", "torch computes", "wrong results", "reinstall torch")
-    return Finding("ok", "torch computes", f"with {torch.get_num_threads()} CPU threads")
+    return Finding("ok", "torch computes", "matrix products and Fourier transforms are right")
 
 
 def check_torchaudio_works() -> Finding:
@@ -161,6 +172,45 @@ def check_devices() -> list[Finding]:
         else:
             findings.append(Finding("ok", "device cuda", "none; the CPU is used"))
     return findings
+
+
+def check_instruction_sets() -> Finding:
+    """Which vector instructions the processor has, and which of them torch was told to use."""
+    import torch
+
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    present = [name for key, name in INSTRUCTION_SETS.items() if capabilities.get(key) is True]
+    parts = [", ".join(present) or platform.machine(), f"torch computes with {torch.backends.cpu.get_cpu_capability()}"]
+    parts += [f"{name}={os.environ[name]}" for name in LIMITS if name in os.environ]
+    return Finding("ok", "instruction sets", "; ".join(parts))
+
+
+def check_threads() -> Finding:
+    """How many threads torch computes with, and how many processors this process may use."""
+    import torch
+
+    threads = torch.get_num_threads()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = f"{threads} in torch, {usable} processors for this process"
+    if threads > usable:
+        return Finding(
+            "note", "threads", found, f"more threads than processors are slower: set OMP_NUM_THREADS={usable}"
+        )
+    return Finding("ok", "threads", found)
+
+
+def check_half_precision() -> Finding:
+    """What `train.precision: auto` comes to on the device that training would take."""
+    import torch
+
+    from wesep_py.half_precision import NAMES, OPERATIONS, problem_with
+
+    device_type = "cuda" if torch.cuda.is_available() else "cpu"
+    failing = [NAMES[operation] for operation in OPERATIONS if problem_with(operation, device_type)]
+    if failing:
+        found = f"{device_type} cannot run {' and '.join(failing)} in bfloat16: precision auto trains in float32"
+        return Finding("ok", "half precision", found)
+    return Finding("ok", "half precision", f"bfloat16 runs on {device_type}: precision auto trains in it")
 
 
 def check_command(on_path: str | None, prefix: str, owners: list[str]) -> Finding:

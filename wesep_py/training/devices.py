@@ -9,10 +9,15 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision.amp import MixedPrecision
 from lightning_fabric.strategies import DDPStrategy, Strategy
+from torch import nn
 
 from wesep_py.errors import InputError
+from wesep_py.half_precision import unsupported
 from wesep_py.training.config import TrainLoopConfig
 from wesep_py.training.memory import keep_freed_memory
+
+PRECISIONS = ("auto", "32-true", "bf16-mixed")
+"""What `train.precision` may be."""
 
 
 class WaveformMixedPrecision(MixedPrecision):
@@ -26,6 +31,47 @@ class WaveformMixedPrecision(MixedPrecision):
         return data
 
 
+def device_type_of(device: str) -> str:
+    """Return the type of device that `train.device` (`auto`, `cpu` or `cuda`) stands for: `cuda` or `cpu`."""
+    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def resolve_precision(precision: str, device_type: str) -> str:
+    """Return the precision that a run computes in: `bf16-mixed` or `32-true`.
+
+    Args:
+        precision: `auto`, `bf16-mixed` or `32-true`.
+        device_type: `cpu` or `cuda`.
+
+    Raises:
+        InputError: `bf16-mixed` was asked for, and the device has no matrix product in bfloat16.
+    """
+    if precision == "auto":
+        return "32-true" if unsupported(device_type) else "bf16-mixed"
+    if precision == "bf16-mixed" and (problem := unsupported(device_type, ("matmul",))):
+        raise InputError(f"train.precision: is bf16-mixed, and {problem}; use auto or 32-true")
+    return precision
+
+
+def describe_precision(precision: str, device_type: str) -> str:
+    """Return one phrase for the log: what the run computes in, and why where `auto` chose float32."""
+    resolved = resolve_precision(precision, device_type)
+    name = "bfloat16 with float32 weights" if resolved == "bf16-mixed" else "float32"
+    problem = unsupported(device_type) if precision == "auto" else None
+    return f"{name} ({problem})" if problem else name
+
+
+def require_precision(module: nn.Module, precision: str, device_type: str) -> None:
+    """Refuse a module with recurrent layers where `bf16-mixed` was asked for and the device cannot run them.
+
+    Raises:
+        InputError: naming the operation and what to set instead.
+    """
+    is_recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
+    if precision == "bf16-mixed" and is_recurrent and (problem := unsupported(device_type)):
+        raise InputError(f"train.precision: is bf16-mixed, and {problem}; use auto or 32-true")
+
+
 def make_fabric(config: TrainLoopConfig) -> Fabric:
     """Fabric for one device, or for all those that `torchrun` started processes for.
 
@@ -33,11 +79,11 @@ def make_fabric(config: TrainLoopConfig) -> Fabric:
     over all of them by `DistributedDataParallel`; otherwise one device is used.
 
     Raises:
-        InputError: a GPU was asked for and there is none.
+        InputError: a GPU was asked for and there is none; half precision was asked for and the device has none.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise InputError("train.device is cuda, and torch finds no CUDA device; use auto or cpu, or see `wesep doctor`")
-    accelerator = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
+    accelerator = device_type_of(config.device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     if accelerator == "cpu":
@@ -46,7 +92,7 @@ def make_fabric(config: TrainLoopConfig) -> Fabric:
     world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     distributed = "TORCHELASTIC_RUN_ID" in os.environ and world > 1
     strategy: str | Strategy = DDPStrategy(find_unused_parameters=True) if distributed else "auto"
-    mixed = config.precision == "bf16-mixed"
+    mixed = resolve_precision(config.precision, accelerator) == "bf16-mixed"
     return Fabric(
         accelerator=accelerator,
         strategy=strategy,

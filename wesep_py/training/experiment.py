@@ -10,6 +10,7 @@ from wesep_py.config import dump_yaml, load_yaml, to_plain
 from wesep_py.errors import ConfigError, WesepError
 from wesep_py.files import write_text
 from wesep_py.training.config import RunConfig, load_config
+from wesep_py.training.devices import PRECISIONS, device_type_of, resolve_precision
 from wesep_py.training.state import has_state
 
 CHANGEABLE = (
@@ -61,6 +62,8 @@ class Experiment:
             return
         before = _flatten(_resolved(self.config_file))
         now = _flatten(to_plain(config))
+        if _computes_alike(before.get("train.precision"), config):
+            before["train.precision"] = config.train.precision
         differing = [
             f"{key} (was {before.get(key, 'not set')}, is {now.get(key, 'not set')})"
             for key in sorted({*before, *now})
@@ -100,6 +103,14 @@ def _resolved(file: Path) -> dict[str, Any]:
     except ConfigError:
         return load_yaml(file)
     return plain
+
+
+def _computes_alike(precision: Any, config: RunConfig) -> bool:
+    """True if the precision of a run before comes to the same here as the configuration's: `auto` and what it chooses."""
+    if precision not in PRECISIONS:
+        return False
+    device_type = device_type_of(config.train.device)
+    return resolve_precision(precision, device_type) == resolve_precision(config.train.precision, device_type)
 
 
 def _changeable(key: str) -> bool:

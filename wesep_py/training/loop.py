@@ -15,7 +15,7 @@ from wesep_py.lock import locked
 from wesep_py.training.adversaries import load_adversaries
 from wesep_py.training.average import Snapshots
 from wesep_py.training.config import RunConfig, load_config
-from wesep_py.training.devices import make_fabric
+from wesep_py.training.devices import describe_precision, make_fabric
 from wesep_py.training.experiment import Experiment
 from wesep_py.training.interrupt import StopRequest, catch_signals
 from wesep_py.training.logs import open_log
@@ -124,7 +124,7 @@ def _train(config: RunConfig, fabric: Fabric, stop: StopRequest) -> TrainResult:
             log = held.enter_context(closing(open_log(config, experiment, trainer_progress.step)))
             trainer.log_to(log)
         with bar:
-            _greet(config, experiment, results, materials.task, trainer_progress, bar)
+            _greet(config, experiment, results, materials.task, trainer_progress, bar, fabric.device.type)
             if initialised is not None:
                 bar.say(str(initialised))
             trainer.run(open_batches(config, materials.task, dataset, trainer_progress, fabric, bar.say))
@@ -166,13 +166,14 @@ def _greet(
     task: Task,
     state: Progress,
     bar: TrainingBar,
+    device_type: str,
 ) -> None:
     corpus, loop = results.corpus, config.train
     parameters = sum(p.numel() for p in task.network.parameters() if p.requires_grad)
     bar.say(
         f"{experiment.folder}: {'resuming at step ' + str(state.step) if state.step else 'training'} of {loop.steps}; "
         f"{parameters / 1e6:.2f} M parameters; {corpus}; "
-        f"batches of {loop.batch_size} mixtures, {loop.precision}"
+        f"batches of {loop.batch_size} mixtures; {describe_precision(loop.precision, device_type)}"
     )
 
 

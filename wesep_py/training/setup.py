@@ -20,6 +20,7 @@ from wesep_py.simulation.on_device.draw import DrySimulator
 from wesep_py.training.batches import Batches
 from wesep_py.training.config import RunConfig
 from wesep_py.training.data import PositionSampler, SimulatedMixtures, make_loader
+from wesep_py.training.devices import require_precision
 from wesep_py.training.ema import WeightAverage
 from wesep_py.training.freeze import Freezer
 from wesep_py.training.init import Initialised, initialise
@@ -95,7 +96,9 @@ def assemble(config: RunConfig, task: Task, fabric: Fabric) -> Machinery:
 
     Raises:
         ConfigError: nothing is left to train, or a key of `optim` or `train` does not suit the network.
+        InputError: `train.precision` is `bf16-mixed` and the device cannot run the network in it.
     """
+    require_precision(task.step, config.train.precision, fabric.device.type)
     if config.train.gradient_checkpointing:
         recompute_blocks(task.network)
     if config.train.compile:

@@ -38,7 +38,9 @@ class TrainLoopConfig:
         targets_per_mixture: `one`: the recipe's target; `all`: every speaker of a mixture is a target in the
             same batch, which then has as many items as its mixtures have speakers.
         epoch_size: mixtures in an epoch; a sample is a function of (seed, epoch, index).
-        precision: `bf16-mixed` runs the network's matrix products in bfloat16, the losses in float32.
+        precision: `bf16-mixed` runs the network's matrix products and LSTMs in bfloat16, weights and losses stay in
+            float32; `32-true` runs everything in float32; `auto` takes the first where the device supports it
+            (`wesep_py.half_precision`), else the second.
         device: `auto` takes a GPU where there is one.
         threads: of this process on the CPU; none leaves it to torch.
         max_nonfinite: so many steps in a row without a finite loss and gradient end the run with an error.
@@ -56,7 +58,7 @@ class TrainLoopConfig:
     accumulate: int = 1
     targets_per_mixture: Literal["one", "all"] = "one"
     epoch_size: int = 20_000
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = None
     max_nonfinite: int = 20

@@ -1,0 +1,52 @@
+"""What half precision can do: tried, not guessed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from wesep_py.half_precision import OPERATIONS, problem_with, unsupported
+
+
+@pytest.mark.processor
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_what_is_said_is_what_a_network_meets(operation):
+    module = {"matmul": nn.Linear(8, 8), "lstm": nn.LSTM(8, 8)}[operation]
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            module(torch.randn(3, 2, 8))
+        runs = True
+    except RuntimeError:
+        runs = False
+    assert (problem_with(operation, "cpu") is None) == runs
+
+
+def test_trying_leaves_random_numbers_and_gradients_alone():
+    problem_with.cache_clear()
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    problem_with("lstm", "cpu")
+    assert torch.equal(torch.rand(2), expected)
+    with torch.no_grad():
+        problem_with.cache_clear()
+        assert "grad" not in (problem_with("matmul", "cpu") or "")
+
+
+def test_without_avx512_an_lstm_is_refused_and_a_matrix_product_runs():
+    """oneDNN has no bfloat16 LSTM for AVX2, which every x86 processor of a decade has."""
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX512", "AVX2"):
+        pytest.skip("not an x86 processor with AVX2")
+    code = "from wesep_py.half_precision import unsupported; print(unsupported(), unsupported('cpu', ('matmul',)))"
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == "this processor cannot run an LSTM in bfloat16 None"
+
+
+def test_nothing_asked_nothing_missing():
+    assert unsupported("cpu", ()) is None

@@ -1,0 +1,82 @@
+"""What half precision (bfloat16) can do on a device: tried once, never guessed from a processor's flags.
+
+Networks compute in bfloat16 under autocast, with weights and losses in float32. Processors and builds of torch differ in
+what they support: oneDNN runs matrix products in bfloat16 on any processor, but an LSTM only on those with AVX-512.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Operation = Literal["matmul", "lstm"]
+OPERATIONS: tuple[Operation, ...] = ("matmul", "lstm")
+"""The operations that the networks here spend their time in."""
+NAMES: dict[Operation, str] = {"matmul": "a matrix product", "lstm": "an LSTM"}
+
+
+@cache
+def problem_with(operation: Operation, device_type: str = "cpu") -> str | None:
+    """Return why an operation fails in bfloat16 on a device, or `None` if it works.
+
+    The operation runs forward and backward under autocast, on small tensors; its gradients have to be finite. The random
+    state is left as it was.
+
+    Args:
+        operation: one of `OPERATIONS`.
+        device_type: `cpu` or `cuda`, as in `torch.device.type`.
+
+    Returns:
+        The first line of the library's error, or `None`.
+    """
+    import torch
+
+    device = torch.device(device_type)
+    if device_type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return "the GPU has no bfloat16 units"
+    with (
+        torch.enable_grad(),
+        torch.random.fork_rng(devices=[torch.cuda.current_device()] if device_type == "cuda" else []),
+    ):
+        try:
+            parameters = _run(operation, device)
+        except RuntimeError as error:
+            return str(error).splitlines()[0].split(". ")[0].rstrip(".")
+    if not all(bool(torch.isfinite(parameter.grad).all()) for parameter in parameters):
+        return "the gradients are not finite"
+    return None
+
+
+def unsupported(device_type: str = "cpu", operations: tuple[Operation, ...] = OPERATIONS) -> str | None:
+    """Return which of the operations fails in bfloat16 on a device, as part of a sentence; `None` if all work.
+
+    >>> unsupported("cpu", operations=()) is None
+    True
+    """
+    for operation in operations:
+        if problem_with(operation, device_type) is not None:
+            place = "this processor" if device_type == "cpu" else f"this {device_type} device"
+            return f"{place} cannot run {NAMES[operation]} in bfloat16"
+    return None
+
+
+def _run(operation: Operation, device: torch.device) -> list[nn.Parameter]:
+    import torch
+    from torch import nn
+
+    build: dict[Operation, Callable[[], nn.Module]] = {
+        "matmul": lambda: nn.Linear(16, 16),
+        "lstm": lambda: nn.LSTM(16, 16, batch_first=True, bidirectional=True),
+    }
+    module = build[operation]().to(device)
+    sequence = torch.randn(2, 4, 16, device=device)
+    with torch.autocast(device.type, torch.bfloat16):
+        output = module(sequence)
+    output = output[0] if isinstance(output, tuple) else output
+    output.float().square().mean().backward()
+    return list(module.parameters())
