@@ -1,7 +1,7 @@
 """What half precision (bfloat16) can do on a device: tried once, never guessed from a processor's flags.
 
-Networks compute in bfloat16 under autocast, with weights and losses in float32. Processors and builds of torch differ in
-what they support: oneDNN runs matrix products in bfloat16 on any processor, but an LSTM only on those with AVX-512.
+Networks compute in bfloat16 under autocast, with weights and losses in float32. Processors and builds of torch differ
+in what they support: oneDNN runs matrix products in bfloat16 on any processor, but an LSTM only on those with AVX-512.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ NAMES: dict[Operation, str] = {"matmul": "a matrix product", "lstm": "an LSTM"}
 def problem_with(operation: Operation, device_type: str = "cpu") -> str | None:
     """Return why an operation fails in bfloat16 on a device, or `None` if it works.
 
-    The operation runs forward and backward under autocast, on small tensors; its gradients have to be finite. The random
-    state is left as it was.
+    The operation runs forward and backward under autocast, on small tensors; its gradients have to be finite. The
+    random state is left as it was.
 
     Args:
         operation: one of `OPERATIONS`.

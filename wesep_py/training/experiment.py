@@ -106,7 +106,7 @@ def _resolved(file: Path) -> dict[str, Any]:
 
 
 def _computes_alike(precision: Any, config: RunConfig) -> bool:
-    """True if the precision of a run before comes to the same here as the configuration's: `auto` and what it chooses."""
+    """True if the precision of a run before is the configuration's, or what `auto` comes to here."""
     if precision not in PRECISIONS:
         return False
     device_type = device_type_of(config.train.device)
