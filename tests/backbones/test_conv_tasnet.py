@@ -199,6 +199,7 @@ def test_state_carries_a_causal_network_across_stretches():
     torch.testing.assert_close(torch.cat(parts, dim=2), whole, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.processor
 def test_half_precision_inside_leaves_the_waveform_whole():
     network, waveform = small(**SPEX), torch.randn(1, 2000)
     whole = run(network, waveform)[0]

@@ -74,6 +74,7 @@ def test_four_times_the_length_is_four_times_the_memory(monkeypatch, name):
     assert steer(16000) < 4.2 * steer(4000)
 
 
+@pytest.mark.processor
 def test_training_in_bfloat16_on_a_cpu_attends_in_float32():
     torch.manual_seed(0)
     query, key, value = (torch.randn(2, 2, n, 8).bfloat16().requires_grad_() for n in (9, 7, 7))

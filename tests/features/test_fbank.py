@@ -127,6 +127,7 @@ def test_gradients_of_silence_are_finite():
     assert waveform.grad.isfinite().all()
 
 
+@pytest.mark.processor
 def test_autocast_computes_in_float32():
     filterbank, waveform = KaldiFilterbank(), _speech_like(4000)[None]
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -101,6 +101,7 @@ def test_any_leading_axes():
     assert stft.inverse(spectrum, 333).shape == waveform.shape
 
 
+@pytest.mark.processor
 def test_autocast_and_half_precision_compute_in_float32():
     stft = STFT(512, 128)
     waveform = torch.randn(2, 2000)

@@ -80,6 +80,7 @@ def test_gradients_reach_every_parameter(nonlinearity):
     assert not still
 
 
+@pytest.mark.processor
 def test_half_precision():
     network, features = small(), torch.randn(2, 60, 80)
     with torch.no_grad():

@@ -72,6 +72,7 @@ def test_gradients_reach_every_parameter(name):
     assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("name", SMALL)
 def test_half_precision_changes_little(name):
     network, features = small(name), torch.randn(1, 40, 24)

@@ -54,6 +54,7 @@ def test_gradients_are_finite_and_reach_everything(name):
             assert parameter.grad.isfinite().all()
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("name", poolings.names())
 def test_half_precision_frames_are_pooled_in_single(name):
     pool = built(name)

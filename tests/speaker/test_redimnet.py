@@ -98,6 +98,7 @@ def test_every_parameter_learns(block):
     assert [name for name in idle if not name.endswith(("attention.key.bias", "pool.linear2.bias"))] == []
 
 
+@pytest.mark.processor
 def test_half_precision():
     network, features = small(block="resnet_se"), torch.randn(2, 50, 16)
     with torch.autocast("cpu", dtype=torch.bfloat16):

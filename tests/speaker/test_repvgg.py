@@ -122,6 +122,7 @@ def test_every_parameter_learns(block):
     assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
+@pytest.mark.processor
 def test_half_precision():
     network, features = small(), torch.randn(2, 50, 80)
     with torch.autocast("cpu", dtype=torch.bfloat16):

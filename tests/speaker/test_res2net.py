@@ -64,6 +64,7 @@ def test_gradients_reach_every_parameter(kind):
     assert not still
 
 
+@pytest.mark.processor
 @BOTH
 def test_half_precision(kind):
     network, features = small(kind), torch.randn(2, 40, 80)

@@ -158,6 +158,7 @@ def test_adapters_change_nothing_at_the_start_and_a_frozen_model_drops_nothing()
     torch.testing.assert_close(full.eval()(waveform), plain(waveform))
 
 
+@pytest.mark.processor
 @needs_transformers
 def test_bfloat16_autocast_reaches_the_model():
     made, waveform = encoder().eval(), torch.randn(2, 1600)

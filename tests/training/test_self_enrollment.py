@@ -148,6 +148,7 @@ def test_both_passes_have_a_loss_and_their_weights():
     torch.testing.assert_close(losses["loss"], losses["loss_first"])
 
 
+@pytest.mark.processor
 def test_gradient_reaches_the_weights_under_mixed_precision():
     """Autocast keeps the weights that it has cast; those of a pass without gradient have none."""
 

@@ -38,13 +38,16 @@ def log(experiment: Path, kind: str) -> list[dict]:
     return [record for record in records if record["kind"] == kind]
 
 
+@pytest.mark.processor
 def test_it_learns_to_count_and_its_validation_counts(voice_settings, tmp_path: Path):
-    voice_settings["train"] |= {"steps": 40, "batch_size": 12, "epoch_size": 500}
-    voice_settings["optim"]["lr"] = 0.005
+    # Seeds 1 to 4 end with a count accuracy of 0.75 to 0.79 in training, and of 1.40 to 1.54 summed in validation: no
+    # threshold below is near enough for rounding to matter.
+    voice_settings["train"] |= {"steps": 60, "batch_size": 12, "epoch_size": 500}
+    voice_settings["optim"]["lr"] = 0.01
     voice_settings["existence_weight"] = 2.0
     voice_settings["simulation"]["num_speakers"] = {1: 1, 2: 1}
-    voice_settings["validation"]["every_steps"] = 40
-    voice_settings["log"]["every_steps"] = 10
+    voice_settings["validation"]["every_steps"] = 60
+    voice_settings["log"]["every_steps"] = 20
     train(voice_settings)
     first, *_, last = log(tmp_path / "exp", "train")
     assert last["loss"] < 0.8 * first["loss"] and last["existence"] < first["existence"]

@@ -172,6 +172,7 @@ def test_rooms_of_a_bank_whose_direct_paths_arrive_at_other_taps(utterances, noi
         torch.testing.assert_close(one.targets, other.targets, rtol=0, atol=1e-6)
 
 
+@pytest.mark.processor
 def test_rendering_is_float32_under_mixed_precision(utterances, noises):
     simulator = make(CONFIGS["lengths of their own"], utterances, noises)
     batch = collate_dry([simulator.dry(0, index) for index in range(3)], RATE)

@@ -94,6 +94,7 @@ def test_training_tells_the_speakers_apart(config):
     assert contrast() > before + 0.1  # where the triplet loss is content: its margin is 0.2 of 2 − 2 cos
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("config", VARIANTS, ids=str)
 def test_computes_in_float32_under_autocast_and_for_bfloat16(config):
     embeddings, labels = batch()
