@@ -182,9 +182,9 @@ def parse_tensors(
     return tensors, header.get("__metadata__") or {}
 
 
-def not_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
-    """The name of the first tensor that holds NaN or infinite numbers; `None` if there is none."""
-    return next((name for name, value in tensors.items() if not value.isfinite().all()), None)
+def with_nan(tensors: Mapping[str, torch.Tensor]) -> str | None:
+    """The name of the first tensor that holds NaN; `None` if there is none."""
+    return next((name for name, value in tensors.items() if value.is_floating_point() and value.isnan().any()), None)
 
 
 def _read_zip(path: Path) -> Any:
