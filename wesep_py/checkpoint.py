@@ -19,9 +19,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wesep_py.config import dump_yaml, load_yaml
-from wesep_py.errors import CheckpointError, ConfigError, WesepError
+from wesep_py.config import dump_yaml
+from wesep_py.errors import CheckpointError, ConfigError, WesepError, shorten
 from wesep_py.files import write_json, write_text
+from wesep_py.torchfiles import parse_tensors, with_nan
+from wesep_py.yamlfiles import read_yaml
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,36 +113,56 @@ def save(
 def load(path: str | Path) -> Checkpoint:
     """Read a checkpoint; `path` is its folder, or that of an experiment (see `resolve`).
 
+    What comes with a model is plain data: its configuration includes, interpolates and runs nothing.
+
     Raises:
         CheckpointError: a part is missing, cut short or altered, or the format is of another version.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load as deserialise
-
     folder = resolve(path)
     for name in (WEIGHTS, CONFIG, PROVENANCE):
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder}: is no checkpoint ({name} is missing)")
     try:
-        provenance = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
-        config = load_yaml(folder / CONFIG)
-    except (json.JSONDecodeError, UnicodeDecodeError, ConfigError) as error:
+        provenance = read_provenance(folder)
+        config = read_yaml(folder / CONFIG)
+        weights, text = (folder / WEIGHTS).read_bytes(), (folder / CONFIG).read_text(encoding="utf-8")
+    except (OSError, ConfigError) as error:
         raise CheckpointError(f"{folder}: is damaged ({error})") from error
-    version = provenance.get("format_version") if isinstance(provenance, dict) else None
+    version = provenance.get("format_version")
     if version != FORMAT_VERSION:
-        raise CheckpointError(f"{folder}: has format version {version}; this wesep reads version {FORMAT_VERSION}")
-    weights = (folder / WEIGHTS).read_bytes()
-    found = fingerprint(weights, (folder / CONFIG).read_text(encoding="utf-8"))
-    try:
-        state_dict = deserialise(weights)
-    except SafetensorError as error:
-        raise CheckpointError(f"{folder / WEIGHTS}: is cut short or damaged ({error})") from error
+        raise CheckpointError(
+            f"{folder}: has format version {shorten(version, 40)}; this wesep reads version {FORMAT_VERSION}"
+        )
+    state_dict, _ = parse_tensors(weights, folder / WEIGHTS, "copy the folder again")
+    found = fingerprint(weights, text)
     if found != provenance.get("hash"):
         raise CheckpointError(
             f"{folder}: weights or configuration are not those that were saved (their hash differs); "
             "copy the folder again, or save the model anew"
         )
+    if (name := with_nan(state_dict)) is not None:
+        raise CheckpointError(
+            f"{folder / WEIGHTS}: {shorten(name)} holds NaN; train again, or take an earlier checkpoint"
+        )
     return Checkpoint(folder, config, state_dict, provenance, found)
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """How the checkpoint in a folder was made.
+
+    Raises:
+        CheckpointError: `provenance.json` is missing, no JSON, or no object.
+    """
+    path = folder / PROVENANCE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path}: is missing or cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: is damaged ({shorten(error)}); copy the folder again") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds no object; copy the folder again")
+    return content
 
 
 def resolve(path: str | Path) -> Path:

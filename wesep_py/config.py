@@ -12,19 +12,24 @@ import dataclasses
 import functools
 import inspect
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from wesep_py.errors import ConfigError, nearest
+from wesep_py import yamlfiles
+from wesep_py.errors import ConfigError, nearest, shorten
+from wesep_py.yamlfiles import MAX_DEPTH, parse_yaml, read_yaml
 
 T = TypeVar("T")
 
 
 def load_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a YAML file as plain Python values.
+    """Read a user's YAML file, with what it includes and interpolates, as plain Python values.
+
+    What comes with a model is read by `yamlfiles.read_yaml` instead, which does neither.
 
     Args:
         path: the file. Its key `include: [a.yaml, model/b.yaml]` names files that are merged beneath it, in
@@ -35,44 +40,54 @@ def load_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
     Raises:
         ConfigError: a missing file, a syntax error, an include that cannot be found, a malformed override.
     """
+    merged = _read(Path(path), ())
+    for override in overrides:
+        merged = _laid_over(merged, _parse_override(override))
+    return _interpolated(merged, path)
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    """`a.b=1`, or `a[b]=1`, as `{"a": {"b": 1}}`."""
+    key, equals, text = override.partition("=")
+    names = re.sub(r"\[([^\[\]]*)\]", r".\1", key.strip()).split(".")
+    if not equals or not all(names) or len(names) > MAX_DEPTH:
+        raise ConfigError(f"override {shorten(override)!r}: give it as key=value, for example optim.lr=0.001")
+    try:
+        value = parse_yaml(text, "")
+    except ConfigError as error:
+        problem = str(error).removeprefix(": is not valid YAML (").removeprefix(": ").removesuffix(")")
+        raise ConfigError(
+            f"override {shorten(override)!r}: its value is not valid YAML ({problem}); "
+            "put quotes around a name that holds { or [, as in 'data.train=[\"a/{0..9}.tar\"]'"
+        ) from error
+    for name in reversed(names):
+        value = {name: value}
+    return typing.cast("dict[str, Any]", value)
+
+
+def _interpolated(plain: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    """The values with `${other.key}` and `${oc.env:NAME}` replaced."""
+    if not _interpolates(plain):
+        return plain
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    merged = _read(Path(path), ())
-    for override in overrides:
-        key, equals, _ = override.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"override {override!r}: give it as key=value, for example optim.lr=0.001")
     try:
-        for override in overrides:
-            _check_value(override)
-        above = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
-        plain = OmegaConf.to_container(OmegaConf.create(_laid_over(merged, above)), resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
-    return typing.cast("dict[str, Any]", plain)
+        resolved = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
+    except (OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{path}: an interpolation failed ({shorten(str(error).partition(chr(10))[0])})") from error
+    return typing.cast("dict[str, Any]", resolved)
 
 
-def _check_value(override: str) -> None:
-    """Refuse an override whose value is no YAML."""
-    from omegaconf import OmegaConf
-    from yaml import YAMLError
-
-    try:
-        OmegaConf.from_dotlist([override])
-    except YAMLError as error:
-        problem = getattr(error, "problem", None) or "syntax error"
-        raise ConfigError(
-            f"override {override!r}: its value is not valid YAML ({problem}); "
-            "put quotes around a name that holds { or [, as in 'data.train=[\"a/{0..9}.tar\"]'"
-        ) from error
+def _interpolates(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_interpolates, value.values()))
+    return any(map(_interpolates, value)) if isinstance(value, list) else isinstance(value, str) and "${" in value
 
 
 def dump_yaml(value: Mapping[str, Any]) -> str:
     """The mapping as YAML text, keys in their order; tuples become lists."""
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_yaml(OmegaConf.create(to_plain(value)))
+    return yamlfiles.dump_yaml(to_plain(value))
 
 
 def to_plain(value: Any) -> Any:
@@ -120,7 +135,7 @@ def construct(target: Callable[..., T], mapping: Mapping[str, Any] | None, where
     wesep_py.errors.ConfigError: optim.lrr: unknown key; did you mean 'lr'? (allowed: lr)
     """
     if mapping is not None and not isinstance(mapping, Mapping):
-        raise ConfigError(f"{where or 'configuration'}: is {mapping!r}; a mapping of keys to values is needed")
+        raise ConfigError(f"{where or 'configuration'}: is {_show(mapping)}; a mapping of keys to values is needed")
     values = dict(mapping or {})
     parameters = _parameters(target)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -132,9 +147,9 @@ def construct(target: Callable[..., T], mapping: Mapping[str, Any] | None, where
     hints = _hints(target)
     arguments: dict[str, Any] = {}
     for key, value in values.items():
-        place = f"{where}.{key}" if where else str(key)
-        if key not in allowed and not open_ended:
-            raise ConfigError(f"{place}: unknown key; {nearest(str(key), allowed)}")
+        place = f"{where}.{shorten(key, 60)}" if where else shorten(key, 60)
+        if not isinstance(key, str) or (key not in allowed and not open_ended):
+            raise ConfigError(f"{place}: unknown key; {nearest(shorten(key, 60), allowed)}")
         arguments[key] = check(value, hints.get(key, Any), place)
     for name in allowed - set(arguments):
         if parameters[name].default is inspect.Parameter.empty:
@@ -154,7 +169,7 @@ def check(value: Any, annotation: Any, where: str) -> Any:
         return value
     if origin is typing.Literal:
         if value not in inner or (isinstance(value, bool) and value not in [i for i in inner if isinstance(i, bool)]):
-            raise ConfigError(f"{where}: is {value!r}; {nearest(str(value), map(str, inner))}")
+            raise ConfigError(f"{where}: is {_show(value)}; {nearest(shorten(value, 60), map(str, inner))}")
         return value
     if origin in (typing.Union, types.UnionType):
         return _check_union(value, inner, where)
@@ -163,7 +178,10 @@ def check(value: Any, annotation: Any, where: str) -> Any:
     if origin in (list, tuple, Sequence) and isinstance(value, (list, tuple)):
         return _check_items(value, origin, inner, where)
     if annotation is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ConfigError(f"{where}: is {_show(value)}; a smaller number is needed") from error
     if annotation is float and isinstance(value, float) and math.isnan(value):
         raise ConfigError(f"{where}: is not a number (nan)")
     wanted = dict if (origin in (dict, Mapping) or annotation is Mapping) else (origin or annotation)
@@ -171,7 +189,7 @@ def check(value: Any, annotation: Any, where: str) -> Any:
         return Path(value)
     right = isinstance(value, wanted) and not (isinstance(value, bool) and wanted is not bool)
     if not right:
-        raise ConfigError(f"{where}: is {value!r}; {_spell(annotation)} is needed")
+        raise ConfigError(f"{where}: is {_show(value)}; {_spell(annotation)} is needed")
     return value
 
 
@@ -186,7 +204,7 @@ def _check_union(value: Any, choices: tuple[Any, ...], where: str) -> Any:
             return check(value, choice, where)
         except ConfigError:
             continue
-    raise ConfigError(f"{where}: is {value!r}; {' or '.join(map(_spell, rest))} is needed")
+    raise ConfigError(f"{where}: is {_show(value)}; {' or '.join(map(_spell, rest))} is needed")
 
 
 def _check_items(value: Sequence[Any], origin: Any, inner: tuple[Any, ...], where: str) -> Any:
@@ -210,6 +228,15 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
     return typing.get_type_hints(target.__init__ if plain_class else target)  # type: ignore[misc]
 
 
+def _show(value: Any) -> str:
+    """The value as Python writes it, shortened; a long collection by its kind alone."""
+    if isinstance(value, (Mapping, list, tuple)) and len(value) > 20:
+        return f"a {'mapping' if isinstance(value, Mapping) else 'list'} of {len(value)}"
+    if isinstance(value, int) and value.bit_length() > 1000:
+        return f"an integer of {value.bit_length()} bits"
+    return shorten(repr(value), 80)
+
+
 def _spell(annotation: Any) -> str:
     names = {
         int: "a whole number",
@@ -226,22 +253,11 @@ def _spell(annotation: Any) -> str:
 
 
 def _read(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-    from yaml import YAMLError
-
-    if path.is_dir():
-        raise ConfigError(f"{path}: is a folder; give the path of a YAML configuration")
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file; give the path of a YAML configuration")
     if path.resolve() in parents:
         raise ConfigError(f"{path}: includes itself, through {' > '.join(p.name for p in parents)}")
-    try:
-        own = OmegaConf.load(path)
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
-    if not OmegaConf.is_dict(own):
-        raise ConfigError(f"{path}: holds no mapping of keys to values")
-    return _with_includes(OmegaConf.to_container(own, resolve=False), path, (*parents, path.resolve()))
+    if len(parents) > MAX_DEPTH:
+        raise ConfigError(f"{path}: more than {MAX_DEPTH} files include each other")
+    return _with_includes(read_yaml(path), path, (*parents, path.resolve()))
 
 
 def _with_includes(own: Any, path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
@@ -251,7 +267,9 @@ def _with_includes(own: Any, path: Path, parents: tuple[Path, ...]) -> dict[str,
         key: _with_includes(value, path, parents) if isinstance(value, dict) else value for key, value in own.items()
     }
     names = [includes] if isinstance(includes, str) else includes
-    return functools.reduce(_laid_over, [*(_read(_find(str(name), path), parents) for name in names), own])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{path}: include: is {shorten(repr(includes), 60)}; a file or a list of files is needed")
+    return functools.reduce(_laid_over, [*(_read(_find(name, path), parents) for name in names), own])
 
 
 def _laid_over(below: Any, above: Any) -> Any:
@@ -266,4 +284,4 @@ def _find(name: str, includer: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     blocks = (str(p.relative_to(conf_folder())) for p in conf_folder().rglob("*.yaml"))
-    raise ConfigError(f"{includer}: include {name!r} was not found; {nearest(name, blocks)}")
+    raise ConfigError(f"{includer}: include {shorten(name)!r} was not found; {nearest(name, blocks)}")

@@ -56,6 +56,26 @@ def reason(error: BaseException) -> str:
     return text if isinstance(error, (WesepError, OSError)) else f"{kind}: {text}"
 
 
+SHOWN = 200
+"""Characters of input that an error line repeats."""
+
+
+def shorten(text: object, limit: int = SHOWN) -> str:
+    """The text in one line without control characters; its middle is left out where it is longer than `limit`.
+
+    >>> shorten("a\\n  b\\x00"), shorten("x" * 300, 9)
+    ('a b?', 'xxxx…xxxx')
+    """
+    # Long input is cut before it is looked at closer: it may be of any size.
+    text = str(text)
+    text = text if len(text) <= 8 * limit else f"{text[: 4 * limit]}…{text[-4 * limit :]}"
+    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+    if len(line) <= limit:
+        return line
+    half = (limit - 1) // 2
+    return f"{line[:half]}…{line[len(line) - half :]}"
+
+
 def nearest(given: str, allowed: Iterable[str]) -> str:
     """The end of an error about a name: the nearest allowed one, and all of them.
 

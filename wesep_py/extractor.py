@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from wesep_py import checkpoint
 from wesep_py.backbones import Analysis, backbones
+from wesep_py.building import build_within, check_numbers
 from wesep_py.config import construct, to_plain
 from wesep_py.cues import Cue, Prepared, Recording, cues
 from wesep_py.errors import CheckpointError, ConfigError
@@ -285,11 +286,15 @@ def load_network(path: str | Path) -> TargetSpeakerExtractor:
             f"{saved.folder}: is a speaker encoder, no extractor; train one with it as 'speaker.checkpoint'"
         )
     try:
+        check_numbers(saved.config)
         with no_plugins():
-            network = build_network(saved.config, initialise=False)
-        network.load_state_dict(saved.state_dict)
-    except (ConfigError, RuntimeError) as error:
+            network = build_within(lambda: build_network(saved.config, initialise=False), saved.state_dict)
+    except ConfigError as error:
         raise CheckpointError(f"{saved.folder}: weights and configuration do not fit ({error})") from error
+    if problems := checkpoint.misfit(network.state_dict(), saved.state_dict):
+        more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+        raise CheckpointError(f"{saved.folder}: weights and configuration do not fit ({problems[0]}{more})")
+    network.load_state_dict(saved.state_dict)
     return network.eval()
 
 

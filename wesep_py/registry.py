@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from wesep_py.config import construct
-from wesep_py.errors import ConfigError, nearest
+from wesep_py.errors import ConfigError, nearest, shorten
 
 T = TypeVar("T")
 
@@ -39,6 +39,11 @@ def no_plugins() -> Iterator[None]:
         yield
     finally:
         _plugins_allowed.reset(token)
+
+
+def is_strangers() -> bool:
+    """True if a configuration from elsewhere is being read (`no_plugins`): it may name no files."""
+    return not _plugins_allowed.get()
 
 
 class Registry(Generic[T]):
@@ -89,13 +94,17 @@ class Registry(Generic[T]):
         if ":" in name:
             return self._outside(name, where or self.kind)
         place = f"{where}: " if where else ""
-        raise ConfigError(f"{place}no {self.kind} is called {name!r}; {nearest(name, self._classes)}")
+        raise ConfigError(
+            f"{place}no {self.kind} is called {shorten(name, 60)!r}; {nearest(shorten(name, 60), self._classes)}"
+        )
 
     def build(self, mapping: Mapping[str, Any], where: str, **given: Any) -> T:
         """An instance from `{"name": …, argument: value, …}`, every argument checked (`config.construct`).
 
         Arguments in `given` come from the program, not from the configuration.
         """
+        if not isinstance(mapping, Mapping):
+            raise ConfigError(f"{where}: is {shorten(repr(mapping), 60)}; a mapping with a key 'name' is needed")
         if "name" not in mapping:
             raise ConfigError(f"{where}: needs a key 'name'; {nearest('', self._classes)}")
         arguments = {key: value for key, value in mapping.items() if key != "name"}
@@ -104,8 +113,8 @@ class Registry(Generic[T]):
     def _outside(self, name: str, where: str) -> Callable[..., T]:
         if not _plugins_allowed.get():
             raise ConfigError(
-                f"{where}: {name!r} is code that is no part of this package, and it is not run unasked; if you trust "
-                f"it, set the environment variable {TRUST_VARIABLE}=1"
+                f"{where}: {shorten(name)!r} is code that is no part of this package, and it is not run unasked; if "
+                f"you trust it, set the environment variable {TRUST_VARIABLE}=1"
             )
         module, attribute = _import(name, where), name.rpartition(":")[2]
         found = getattr(module, attribute, None)

@@ -55,7 +55,7 @@ def test_a_wrong_key_type_or_value_is_named(wesep, config: Path, override: str, 
     ("content", "part"),
     [
         ("model: [unclosed", "is not valid YAML"),
-        ("just a text", "just a text"),
+        ("just a text", "holds no mapping"),
         ("- a list\n- of texts", "holds no mapping"),
         ("", "missing"),
         ("experiment: x\ninclude: [no_such_block.yaml]\n", "no_such_block.yaml"),

@@ -14,8 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from wesep_py.checkpoint import CARD, CONFIG, PROVENANCE, WEIGHTS
-from wesep_py.errors import CheckpointError, InputError, nearest
+from wesep_py.checkpoint import CARD, CONFIG, WEIGHTS, read_provenance
+from wesep_py.errors import CheckpointError, InputError, nearest, shorten
+from wesep_py.yamlfiles import read_yaml
 
 FOLDER = Path(__file__).resolve().parent
 """A folder a model, named as the model."""
@@ -65,17 +66,17 @@ class BundledModel:
     @cached_property
     def sample_rate(self) -> int:
         """Hz."""
-        from wesep_py.config import load_yaml
-
-        return int(load_yaml(self.folder / CONFIG)["sample_rate"])
+        rate = read_yaml(self.folder / CONFIG).get("sample_rate")
+        if not isinstance(rate, int):
+            raise CheckpointError(
+                f"{self.folder / CONFIG}: sample_rate is missing or no number; install the package again"
+            )
+        return rate
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """How it was made."""
-        try:
-            return dict(json.loads((self.folder / PROVENANCE).read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{self.folder / PROVENANCE}: is missing or damaged ({error})") from error
+        return read_provenance(self.folder)
 
     @property
     def licence(self) -> str | None:
@@ -121,9 +122,15 @@ class BundledModel:
             with path.open("rb") as file:
                 (length,) = struct.unpack("<Q", file.read(8))
                 head = json.loads(file.read(min(length, self.size_bytes)))
-        except (OSError, ValueError, struct.error) as error:
-            raise CheckpointError(f"{path}: is cut short or damaged ({error}); install the package again") from error
-        return [entry for name, entry in head.items() if name != "__metadata__"]
+            return [
+                {"dtype": str(entry["dtype"]), "shape": [int(size) for size in entry["shape"]]}
+                for name, entry in head.items()
+                if name != "__metadata__"
+            ]
+        except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise CheckpointError(
+                f"{path}: is cut short or damaged ({shorten(error)}); install the package again"
+            ) from error
 
 
 def bundled() -> dict[str, BundledModel]:

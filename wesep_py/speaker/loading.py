@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from wesep_py import checkpoint
+from wesep_py.building import build_within, check_numbers
 from wesep_py.config import construct, to_plain
-from wesep_py.errors import CheckpointError, ConfigError
+from wesep_py.errors import CheckpointError, ConfigError, shorten
 from wesep_py.registry import no_plugins
 from wesep_py.speaker.encoder import SpeakerConfig, SpeakerEncoder
 
@@ -43,15 +44,22 @@ def load_encoder(path: str | Path, sample_rate: int | None = None) -> SpeakerEnc
     config, weights = saved.config, saved.state_dict
     if not is_encoder(config):
         config = config.get("speaker") or {}
+        if not isinstance(config, dict):
+            raise CheckpointError(
+                f"{saved.folder}: is damaged (speaker: is {shorten(config, 40)}; a mapping is needed)"
+            )
         weights = {k.removeprefix(OF_EXTRACTOR): v for k, v in weights.items() if k.startswith(OF_EXTRACTOR)}
     if not config or config.get("front_end") == "backbone":
         raise CheckpointError(f"{saved.folder}: holds no speaker encoder that stands by itself; name another model")
     try:
-        own = construct(SpeakerConfig, {key: value for key, value in config.items() if key not in HOW_TRAINED})
+        check_numbers(config)
         with no_plugins():
-            encoder = SpeakerEncoder(own, sample_rate or own.sample_rate, initialise=False)
-        encoder.load_state_dict(weights)
-    except (ConfigError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{saved.folder}: weights and configuration do not fit ({reason})") from error
+            own = construct(SpeakerConfig, {key: value for key, value in config.items() if key not in HOW_TRAINED})
+            rate = sample_rate or own.sample_rate
+            encoder = build_within(lambda: SpeakerEncoder(own, rate, initialise=False), weights)
+        if problems := checkpoint.misfit(encoder.state_dict(), weights):
+            raise ConfigError(problems[0])
+    except ConfigError as error:
+        raise CheckpointError(f"{saved.folder}: weights and configuration do not fit ({shorten(error)})") from error
+    encoder.load_state_dict(weights)
     return encoder.eval()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wesep_py.errors import ConfigError, nearest
+from wesep_py.registry import is_strangers
 
 CLASSES = {"wavlm": "WavLM", "wav2vec2": "Wav2Vec2", "hubert": "Hubert"}
 """How the names of each kind's classes begin in the package transformers."""
@@ -31,6 +32,10 @@ def complete(arguments: Mapping[str, Any]) -> dict[str, Any]:
     path, config = arguments.get("path"), arguments.get("config")
     if not isinstance(path, str) or config is not None:
         return dict(arguments)
+    if is_strangers():
+        raise ConfigError(
+            "speaker.self_supervised: names a folder in place of the model's form, and is not read from it"
+        )
     folder = Path(path)
     if not folder.is_dir():
         raise ConfigError(
