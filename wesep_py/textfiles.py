@@ -32,7 +32,7 @@ MAX_NUMBER = 1e15
 MAX_VALUE = 131_072
 """Characters of a value in a CSV, at most; so many follow a quote that was never closed."""
 
-# What JSON may hold that a plain reading would let through: numbers without end, half a character, NUL.
+# What JSON may hold that a plain reading would let through: numbers without end, lone surrogates, NUL.
 _SUSPICIOUS = re.compile(rf"\d{{{MAX_DIGITS + 1}}}|[eE]\+?\d{{3}}|\\u(?:[dD][89a-fA-F]|0000)")
 _NO_BRACKET = re.compile(r"[^][{}]+")
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -239,7 +239,7 @@ def parse_json(
 
     Raises:
         InputError (or `error`): it is no JSON; a key comes twice in an object; a number is not finite, or has more
-            than 40 digits; it is nested more than 64 deep; a text holds NUL or half of a surrogate pair.
+            than 40 digits; it is nested more than 64 deep; a text holds NUL or a lone surrogate.
 
     >>> parse_json('{"a": [1, NaN]}', "x.json")
     Traceback (most recent call last):
@@ -248,7 +248,7 @@ def parse_json(
     if isinstance(text, bytes):
         text = decode(text, place, "JSON", error)
     try:
-        value = json.loads(text, parse_constant=_no_number, object_pairs_hook=_unique)
+        value = _DECODER.decode(text)
     except json.JSONDecodeError as problem:
         where = f"{place}:{problem.lineno}" if "\n" in text.strip() else place
         told = "it is empty" if not text.strip() else f"{problem.msg} at column {problem.colno}"
@@ -413,6 +413,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+_DECODER = json.JSONDecoder(parse_constant=_no_number, object_pairs_hook=_unique)
+
+
 def _may_be_deep(text: str) -> bool:
     """Whether lists and objects may be nested too deep; brackets inside texts may deceive it into a yes."""
     if text.count("[") + text.count("{") <= MAX_DEPTH:
@@ -436,12 +439,12 @@ def _fault(value: Any) -> str | None:
         if isinstance(item, dict):
             for name, inner in item.items():
                 if not _is_text(name):
-                    return f"{told} has a key with half a character or NUL, {quoted(name)}"
+                    return f"{told} has a key with a lone surrogate or NUL, {quoted(name)}"
                 waiting.append((inner, f"{key}.{name}" if key else name, depth + 1))
         elif isinstance(item, list):
             waiting += [(inner, f"{key}[{number}]", depth + 1) for number, inner in enumerate(item)]
         elif isinstance(item, str) and not _is_text(item):
-            return f"{told} holds half a character or NUL, {quoted(item)}"
+            return f"{told} holds a lone surrogate or NUL, {quoted(item)}"
         elif isinstance(item, float) and not math.isfinite(item):
             return f"{told} is a number beyond all bounds"
         elif isinstance(item, int) and abs(item) >= 10**MAX_DIGITS:
