@@ -13,8 +13,6 @@ from contextlib import contextmanager
 
 LINE = 1000
 """Characters of an error line at most: a terminal shows them at a glance, a log keeps them whole."""
-VALUE = 120
-"""Characters of a value in an error line at most."""
 
 
 class WesepError(Exception):
@@ -57,51 +55,57 @@ def reason(error: BaseException) -> str:
     >>> reason(InputError("a.wav: is\\n empty")), reason(KeyError("rate")), reason(ValueError())
     ('a.wav: is empty', "KeyError: 'rate'", 'ValueError')
     """
-    text, kind = one_line(error), type(error).__name__
+    text, kind = shorten(error, LINE), type(error).__name__
     if not text:
         return kind
-    return text if isinstance(error, (WesepError, OSError)) else one_line(f"{kind}: {text}")
+    return text if isinstance(error, (WesepError, OSError)) else f"{kind}: {text}"
 
 
-def one_line(text: object, limit: int = LINE) -> str:
-    """Return a text as one line that any terminal shows: white space joined, control characters escaped, not too long.
+SHOWN = 200
+"""Characters of input that an error line repeats."""
 
-    >>> one_line("a\\n\\x1b[31mred  b\\udce9")
-    'a \\\\x1b[31mred b\\\\udce9'
+
+def shorten(text: object, limit: int = SHOWN) -> str:
+    """The text in one line without control characters; its middle is left out where it is longer than `limit`.
+
+    >>> shorten("a\\n  b\\x00"), shorten("x" * 300, 9)
+    ('a b?', 'xxxx…xxxx')
     """
-    try:
-        joined = " ".join(str(text).split())
-    except (ValueError, RecursionError):  # a whole number of thousands of digits, a list within itself
-        joined = f"a value of type {type(text).__name__}"
-    return shorten("".join(c if c.isprintable() else ascii(c)[1:-1] for c in shorten(joined, 4 * limit)), limit)
+    # Long input is cut before it is looked at closer: it may be of any size.
+    text = str(text)
+    text = text if len(text) <= 8 * limit else f"{text[: 4 * limit]}…{text[-4 * limit :]}"
+    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+    if len(line) <= limit:
+        return line
+    half = (limit - 1) // 2
+    return f"{line[:half]}…{line[len(line) - half :]}"
 
 
-def shorten(text: str, limit: int = 300) -> str:
-    """Cut the middle out of a text that is longer than `limit` characters.
+def nearest(given: str, allowed: Iterable[str]) -> str:
+    """The end of an error about a name: the nearest allowed one, and all of them.
 
-    >>> shorten("abcdefghij", 7), shorten("abcdefghij", 10)
-    ('abc…hij', 'abcdefghij')
+    >>> nearest("fillm", ["film", "concat"])
+    "did you mean 'film'? (allowed: concat, film)"
     """
-    if len(text) <= limit:
-        return text
-    begin = limit // 2
-    return f"{text[:begin]}…{text[len(text) - (limit - begin - 1) :]}"
+    names = sorted(allowed)
+    close = difflib.get_close_matches(given[:SHOWN], names[:LINE], n=1, cutoff=0.5)
+    listing = f"(allowed: {shorten(', '.join(names), 3 * SHOWN) if names else 'none'})"
+    return f"did you mean {close[0]!r}? {listing}" if close else listing
 
 
 _REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = VALUE
-_REPR.maxlevel = 3
+_REPR.maxstring = _REPR.maxother = SHOWN
 
 
-def quoted(value: object, limit: int = VALUE) -> str:
-    """Return a value as an error line shows it: its `repr`, which never is longer than `limit`, and never fails.
+def quoted(value: object, limit: int = 120) -> str:
+    """The value as an error line shows it: its `repr`, which never fails and is never longer than `limit`.
 
     >>> quoted("a" * 300, 9), quoted(10**5000), quoted([1, "b"])
     ("'aaa…aaa'", 'a value of type int', "[1, 'b']")
     """
     try:
-        return one_line(_REPR.repr(value), limit)
-    except (ValueError, RecursionError):
+        return shorten(_REPR.repr(value), limit)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits, a list within itself
         return f"a value of type {type(value).__name__}"
 
 
@@ -125,20 +129,6 @@ def naming(place: object, remedy: str, error: type[WesepError] = InputError) -> 
         yield
     except WesepError:
         raise
-    except OSError as problem:
-        told = problem.strerror or reason(problem)
-        raise error(f"{place}: cannot be read ({shorten(told, 200)}); {remedy}") from problem
     except Exception as problem:  # libraries raise whatever they like of a damaged file
-        raise error(f"{place}: cannot be read ({shorten(reason(problem), 200)}); {remedy}") from problem
-
-
-def nearest(given: str, allowed: Iterable[str]) -> str:
-    """The end of an error about a name: the nearest allowed one, and all of them.
-
-    >>> nearest("fillm", ["film", "concat"])
-    "did you mean 'film'? (allowed: concat, film)"
-    """
-    names = sorted(allowed)
-    close = difflib.get_close_matches(given[:LINE], [name[:LINE] for name in names[:LINE]], n=1, cutoff=0.5)
-    listing = f"(allowed: {shorten(', '.join(names), 600) if names else 'none'})"
-    return f"did you mean {close[0]!r}? {listing}" if close else listing
+        told = (problem.strerror if isinstance(problem, OSError) else None) or reason(problem)
+        raise error(f"{place}: cannot be read ({shorten(told)}); {remedy}") from problem

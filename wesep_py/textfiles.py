@@ -82,14 +82,15 @@ class Row:
         value = self._optional(field)
         if value is None:
             return None
-        is_decimal = isinstance(value, str) and _DECIMAL.fullmatch(value.strip())
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        number = float(value) if is_number or is_decimal else math.nan
-        if not math.isfinite(number):
-            raise InputError(f"{self.place}: {field} is {quoted(value)}; a number is needed")
-        if abs(number) > MAX_NUMBER:
-            raise InputError(f"{self.place}: {field} is {quoted(value)}; at most {MAX_NUMBER:g} is allowed")
-        return number
+        if isinstance(value, str) and _DECIMAL.fullmatch(value.strip()):
+            value = float(value)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or value != value:
+            raise InputError(f"{self.place}: {field} is {quoted(self.values[field])}; a number is needed")
+        if abs(value) > MAX_NUMBER:
+            raise InputError(
+                f"{self.place}: {field} is {quoted(self.values[field])}; at most {MAX_NUMBER:g} is allowed"
+            )
+        return float(value)
 
     def whole(self, field: str, least: int = 0) -> int:
         """The field's value as a whole number of at least `least`.
