@@ -13,7 +13,9 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -140,7 +142,8 @@ def _saying_goodbye(command: Callable[..., Any]) -> Callable[..., Any]:
 def _guard(run: Callable[[], Any], program: str, arguments: Sequence[str]) -> int:
     """Call `run`; print what goes wrong as one line, and return the exit status."""
     try:
-        status = run()
+        with _warnings_as_lines(program):
+            status = run()
         if status == EXIT_INTERRUPTED and program != "wesep":
             typer.echo(f"{program}: interrupted", err=True)
         return status if isinstance(status, int) else 0
@@ -166,6 +169,17 @@ def _guard(run: Callable[[], Any], program: str, arguments: Sequence[str]) -> in
             traceback.print_exc()
         _say(program, explain(error))
         return 1
+
+
+@contextmanager
+def _warnings_as_lines(program: str) -> Iterator[None]:
+    """While the block runs, a warning is one line, without the place in the code that gives it."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"{program}: warning: {shorten(message, LINE)}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _say(program: str, message: object) -> None:
