@@ -18,6 +18,7 @@ GROUND_FLOOR = {
     "half_precision",
     "lock",
     "registry",
+    "textfiles",
     "torchfiles",
     "worker_processes",
     "yamlfiles",

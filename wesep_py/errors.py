@@ -7,7 +7,12 @@ is absent, 1 for everything else.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import reprlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+LINE = 1000
+"""Characters of an error line at most: a terminal shows them at a glance, a log keeps them whole."""
 
 
 class WesepError(Exception):
@@ -50,7 +55,7 @@ def reason(error: BaseException) -> str:
     >>> reason(InputError("a.wav: is\\n empty")), reason(KeyError("rate")), reason(ValueError())
     ('a.wav: is empty', "KeyError: 'rate'", 'ValueError')
     """
-    text, kind = " ".join(str(error).split()), type(error).__name__
+    text, kind = shorten(error, LINE), type(error).__name__
     if not text:
         return kind
     return text if isinstance(error, (WesepError, OSError)) else f"{kind}: {text}"
@@ -83,6 +88,47 @@ def nearest(given: str, allowed: Iterable[str]) -> str:
     "did you mean 'film'? (allowed: concat, film)"
     """
     names = sorted(allowed)
-    close = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
-    listing = f"(allowed: {', '.join(names) if names else 'none'})"
+    close = difflib.get_close_matches(given[:SHOWN], names[:LINE], n=1, cutoff=0.5)
+    listing = f"(allowed: {shorten(', '.join(names), 3 * SHOWN) if names else 'none'})"
     return f"did you mean {close[0]!r}? {listing}" if close else listing
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = SHOWN
+
+
+def quoted(value: object, limit: int = 120) -> str:
+    """The value as an error line shows it: its `repr`, which never fails and is never longer than `limit`.
+
+    >>> quoted("a" * 300, 9), quoted(10**5000), quoted([1, "b"])
+    ("'aaa…aaa'", 'a value of type int', "[1, 'b']")
+    """
+    try:
+        return shorten(_REPR.repr(value), limit)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits, a list within itself
+        return f"a value of type {type(value).__name__}"
+
+
+@contextmanager
+def naming(place: object, remedy: str, error: type[WesepError] = InputError) -> Iterator[None]:
+    """Turn whatever a library raises while the block reads a file into one line that names the file.
+
+    Errors of this package pass through as they are.
+
+    Args:
+        place: the file, and where in it.
+        remedy: what to do about it.
+        error: what is raised instead.
+
+    >>> with naming("a.npy", "save it again"):
+    ...     raise EOFError("No data left in file")
+    Traceback (most recent call last):
+    wesep_py.errors.InputError: a.npy: cannot be read (EOFError: No data left in file); save it again
+    """
+    try:
+        yield
+    except WesepError:
+        raise
+    except Exception as problem:  # libraries raise whatever they like of a damaged file
+        told = (problem.strerror if isinstance(problem, OSError) else None) or reason(problem)
+        raise error(f"{place}: cannot be read ({shorten(told)}); {remedy}") from problem

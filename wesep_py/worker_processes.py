@@ -34,3 +34,8 @@ def _wait_for_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+def most_workers() -> int:
+    """So many threads or processes are started at most: more only slow a machine down, until it can start no more."""
+    return max(64, 16 * (os.cpu_count() or 1))

@@ -37,6 +37,14 @@ def raising(error: BaseException):
         (ConfigError("lr: is 'x';\n  a number is needed"), 2, "wesep doctor: lr: is 'x'; a number is needed"),
         (TargetAbsentError("alice is not there"), 3, "wesep doctor: alice is not there"),
         (RuntimeError("bad\nshape"), 1, "wesep doctor: RuntimeError: bad shape (--debug shows where)"),
+        (EOFError("no data left"), 1, "wesep doctor: a file ended early (EOFError: no data left; --debug shows where)"),
+        (PermissionError(13, "Permission denied", "a.wav"), 1, "wesep doctor: a.wav: Permission denied"),
+        (WesepError("a\x1b[31m\ud800b"), 1, "wesep doctor: a?[31m?b"),
+        (
+            MemoryError(),
+            1,
+            "wesep doctor: there is not enough memory; close other programs, or give shorter or fewer files",
+        ),
         (KeyboardInterrupt(), 130, "wesep doctor: interrupted"),
         (KeyboardInterrupt("3 of 5 are written"), 130, "wesep doctor: 3 of 5 are written"),
     ],
@@ -45,6 +53,15 @@ def test_an_error_is_one_line_and_a_status(wesep, monkeypatch, error, status, me
     install(monkeypatch, raising(error))
     ran = wesep("doctor")
     assert (ran.status, ran.message, ran.out) == (status, message, "")
+
+
+@pytest.mark.parametrize(
+    "error", [WesepError("x" * 20_000), RuntimeError("x" * 20_000), typer.BadParameter("x" * 20_000)]
+)
+def test_no_line_is_longer_than_a_screen(wesep, monkeypatch, error):
+    install(monkeypatch, raising(error))
+    assert len(wesep("doctor").message) < 1100
+    assert len(wesep("y" * 20_000).message) < 1100
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(wesep, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from wesep_py.errors import CheckpointError
-from wesep_py.training.average import Snapshots, average_state_dicts
+from wesep_py.training.average import BestSnapshots, Snapshots, average_state_dicts, read_snapshot, step_of
 
 
 def weights(value: float, counter: int = 0) -> dict[str, torch.Tensor]:
@@ -53,3 +53,34 @@ def test_tied_weights_can_be_saved(tmp_path: Path):
     snapshots = Snapshots(tmp_path, keep=1)
     snapshots.save(1, {"a": shared, "b": shared})
     assert torch.equal(snapshots.average(1)["b"], shared)
+
+
+def test_a_flipped_bit_of_a_snapshot_is_noticed(tmp_path: Path):
+    snapshots = Snapshots(tmp_path, 3)
+    snapshots.save(1, {"w": torch.ones(20)})
+    (path,) = snapshots.newest(1)
+    whole = path.read_bytes()
+    assert torch.equal(read_snapshot(path)["w"], torch.ones(20))
+    for position in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 4
+        path.write_bytes(damaged)
+        try:
+            found = read_snapshot(path)
+        except CheckpointError as error:
+            assert str(path) in str(error)
+        else:
+            assert torch.equal(found["w"], torch.ones(20))
+
+
+def test_files_of_other_names_are_no_snapshots(tmp_path: Path):
+    (tmp_path / "step_last.safetensors").touch()
+    assert len(Snapshots(tmp_path, 3)) == 0
+
+
+def test_the_best_come_before_what_is_damaged(tmp_path: Path):
+    best = BestSnapshots(tmp_path, 5)
+    for step, result in ((1, 1.0), (2, 3.0), (3, 2.0)):
+        best.offer(step, result, {"w": torch.ones(2)})
+    (tmp_path / "step_00000002.safetensors").write_bytes(b"damaged")
+    assert [step_of(path) for path in best.best(3)] == [3, 1, 2]

@@ -202,3 +202,9 @@ def test_the_shipped_recipes_are_valid():
             continue
         config = load_config(recipe, ["data.root=data"])
         assert config.data.root == "data" and config.train.steps > 0
+
+
+@pytest.mark.parametrize("changed", [{"train__threads": 100_000}, {"data__workers": 100_000}])
+def test_more_than_the_machine_can_start_is_refused_at_once(settings, changed: dict):
+    with pytest.raises(ConfigError, match=r"is 100000; at most \d+ are allowed on this machine"):
+        train(settings(**changed))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from wesep_py.errors import WesepError
 from wesep_py.training.experiment import Experiment
 from wesep_py.training.logs import RunLog
 from wesep_py.training.trackers import TensorBoard
@@ -53,3 +54,30 @@ def test_a_resumed_log_drops_what_was_lost(tmp_path: Path, cut: bool):
     second.close()
     assert [(line["step"], line["loss"]) for line in read(file)] == [(1, 1.0), (2, 2.0), (3, 30.0)]
     assert [e.value for e in events(folder).Scalars("train/loss")] == [1.0, 2.0, 30.0]
+
+
+def test_damaged_lines_are_left_out_with_a_word(tmp_path: Path):
+    file = tmp_path / "log.jsonl"
+    good = '{"kind": "train", "step": 1, "loss": 1.0}\n'
+    bad = ["[" * 100_000, '{"step": "x"}', '{"step": NaN}', "[1]", '{"step": ' + "9" * 5000 + "}", "\0", "{}"]
+    file.write_bytes(good.encode() + "".join(f"{line}\n" for line in bad).encode() + b"\xff\n" + good.encode())
+    with pytest.warns(UserWarning, match=r"log\.jsonl:2: is nested .*; 8 damaged lines are left out of the log"):
+        RunLog(file, [], 2).close()
+    assert file.read_text() == 2 * good
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device that is always full is Linux's")
+def test_a_full_disk_is_one_line(tmp_path: Path):
+    log = RunLog(tmp_path / "log.jsonl", [], 0)
+    log._file = open("/dev/full", "ab", buffering=0)  # noqa: SIM115, PTH123
+    with pytest.raises(
+        WesepError, match=r"log\.jsonl: the log cannot be written \(No space left on device\); make room"
+    ):
+        log.write("train", 1, {"loss": 1.0})
+    log.close()
+
+
+def test_a_log_that_is_a_folder_is_one_line(tmp_path: Path):
+    (tmp_path / "log.jsonl").mkdir()
+    with pytest.raises(WesepError, match="the log cannot be written"):
+        RunLog(tmp_path / "log.jsonl", [], 0)

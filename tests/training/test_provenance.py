@@ -7,11 +7,13 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.training.test_loop import lines
 from wesep_py import checkpoint
 from wesep_py.training import train
 from wesep_py.training.config import DataConfig
-from wesep_py.training.provenance import data_hashes, git_state, write_provenance
+from wesep_py.training.provenance import ancestors, data_hashes, git_state, write_provenance
 
 
 def test_a_run_and_its_resumption_are_noted_and_other_data_is_said(settings, corpus: Path, tmp_path: Path, capsys):
@@ -61,3 +63,14 @@ def test_the_state_of_a_checkout(tmp_path: Path):
     assert len(found["commit"]) == 40 and (found["branch"], found["changed"]) == ("main", [])
     (tmp_path / "new.py").write_text("x")
     assert git_state(tmp_path)["changed"] == ["new.py"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 10**5, "[]", '{"sessions": 1}', '{"sessions": [1]}', '{"sessions": [{}]}', "\udcff", '{"sessions": NaN}'],
+)
+def test_whatever_is_damaged_is_begun_again_with_a_word(tmp_path: Path, text: str):
+    file = tmp_path / "provenance.json"
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.warns(UserWarning, match=r"provenance\.json.*; it is begun again"):
+        assert ancestors(file) == []

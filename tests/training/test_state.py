@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
 from wesep_py.errors import CheckpointError, WesepError
-from wesep_py.training.state import Progress, TrainingState, has_state, load_state, save_state
+from wesep_py.training.state import (
+    Progress,
+    TrainingState,
+    check_optimizer_state,
+    has_state,
+    load_state,
+    save_state,
+)
 
 
 def state(step: int) -> TrainingState:
@@ -98,3 +106,97 @@ def test_another_format_version_is_named(tmp_path: Path):
     torch.save({"format_version": 99}, tmp_path / "last.pt")
     with pytest.raises(CheckpointError, match="format version 99; this version reads 1"):
         load_state(tmp_path)
+
+
+def test_every_flipped_bit_is_noticed(tmp_path: Path):
+    """The archive's checksums show it: whatever is accepted is what was saved."""
+    for step in (1, 2):
+        save_state(tmp_path, state(step))
+    whole = (tmp_path / "last.pt").read_bytes()
+    expected = load_state(tmp_path)
+    for position in range(0, len(whole), 61):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << position % 8
+        (tmp_path / "last.pt").write_bytes(damaged)
+        with warnings.catch_warnings(record=True):
+            warnings.simplefilter("always")
+            loaded = load_state(tmp_path)
+        if loaded.progress.step == 2:
+            assert loaded.progress == expected.progress
+            assert all(torch.equal(loaded.model[key], value) for key, value in expected.model.items())
+            for index, moments in expected.optimizer["state"].items():
+                assert all(torch.equal(loaded.optimizer["state"][index][key], value) for key, value in moments.items())
+            assert loaded.optimizer["param_groups"] == expected.optimizer["param_groups"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [1, 2],
+        torch.zeros(3),
+        {"format_version": 1},
+        {"format_version": 1, "progress": [1]},
+        {"format_version": 1, "progress": {"step": 3}, "model": [1], "optimizer": {}},
+        {"format_version": 1, "progress": {"step": 3}, "model": {"w": 1.0}, "optimizer": {}},
+        {"format_version": 1, "progress": {"step": 3}, "model": {}, "optimizer": None},
+        {"format_version": 1, "progress": {"step": 3}, "model": {}, "optimizer": {}, "average": {1: torch.zeros(1)}},
+        *(
+            {"format_version": 1, "progress": progress, "model": {}, "optimizer": {}}
+            for progress in (
+                {"step": 10**18},
+                {"step": -1},
+                {"step": "3"},
+                {"step": True},
+                {"step": 2.5},
+                {"step": 3, "position": 10**18},
+                {"step": 3, "elapsed_s": float("nan")},
+                {"step": 3, "elapsed_s": float("inf")},
+                {"step": 3, "elapsed_s": -1.0},
+                {"step": 3, "best": float("nan")},
+                {"step": 3, "best_step": 4},
+                {"step": 3, "since_best": 10**6},
+            )
+        ),
+    ],
+)
+def test_what_no_run_writes_gives_way_to_the_state_before(tmp_path: Path, content):
+    save_state(tmp_path, state(1))
+    (tmp_path / "last.pt").rename(tmp_path / "previous.pt")
+    torch.save(content, tmp_path / "last.pt")
+    with pytest.warns(UserWarning, match=r"last\.pt: is damaged \(.*\); went back to previous\.pt"):
+        assert load_state(tmp_path).progress.step == 1
+
+
+@pytest.mark.parametrize("kind", ["Adam", "AdamW", "SGD", "NAdam", "Adafactor", "ASGD", "Rprop"])
+def test_the_state_of_an_optimiser_has_to_fit_its_parameters(kind: str):
+    def made(rows: int, columns: int) -> torch.optim.Optimizer:
+        layer = torch.nn.Linear(columns, rows)
+        optimizer = getattr(torch.optim, kind)(layer.parameters(), lr=0.1)
+        layer(torch.randn(1, columns)).sum().backward()
+        optimizer.step()
+        return optimizer
+
+    fresh = getattr(torch.optim, kind)(torch.nn.Linear(3, 4).parameters(), lr=0.1)
+    saved = made(4, 3).state_dict()
+    check_optimizer_state(fresh, saved)
+    check_optimizer_state(fresh, {**saved, "state": {}})
+    assert not fresh.state
+    for other in (
+        {**saved, "param_groups": []},
+        {**saved, "param_groups": [{**saved["param_groups"][0], "params": [0]}]},
+        {**saved, "param_groups": [{**saved["param_groups"][0], "lr": "much"}]},
+        {**saved, "state": {7: {"step": torch.tensor(1.0)}}},
+        {"state": None, "param_groups": saved["param_groups"]},
+        [],
+    ):
+        with pytest.raises(ValueError, match="optimiser's state"):
+            check_optimizer_state(fresh, other)
+    if kind != "SGD":  # without momentum it has no state
+        with pytest.raises(ValueError, match="optimiser's state of parameter 0"):
+            check_optimizer_state(fresh, made(1, 2).state_dict())
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path):
+    (tmp_path / "state").touch()
+    with pytest.raises(WesepError, match=r"state: the training state cannot be written \(File exists\)"):
+        save_state(tmp_path / "state", state(1))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wesep_py.errors import InputError
+from wesep_py.worker_processes import most_workers
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -32,12 +33,12 @@ def set_threads(threads: int | None) -> None:
     """Let torch compute with so many CPU threads; `None` leaves its choice.
 
     Raises:
-        InputError: fewer than one.
+        InputError: fewer than one, or more than the machine can start.
     """
     if threads is None:
         return
-    if threads < 1:
-        raise InputError(f"--threads {threads}: at least 1 is needed")
+    if not 1 <= threads <= most_workers():
+        raise InputError(f"--threads {threads}: 1 to {most_workers()} are allowed on this machine")
     import torch
 
     torch.set_num_threads(threads)

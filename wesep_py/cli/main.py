@@ -10,15 +10,18 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
+import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
 from wesep_py import __version__
-from wesep_py.errors import WesepError
+from wesep_py.errors import LINE, WesepError, reason, shorten
 
 # name -> (panel of the help page, help line)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -128,6 +131,8 @@ def _saying_goodbye(command: Callable[..., Any]) -> Callable[..., Any]:
     def run(*positional: Any, **named: Any) -> None:
         try:
             command(*positional, **named)
+        except EOFError as error:  # which the parser of the command line would take for Ctrl-D
+            raise WesepError(f"a file ended early ({reason(error)}; --debug shows where)") from error
         except KeyboardInterrupt as interrupt:
             raise _Interrupted(str(interrupt) or "interrupted") from interrupt
 
@@ -137,7 +142,8 @@ def _saying_goodbye(command: Callable[..., Any]) -> Callable[..., Any]:
 def _guard(run: Callable[[], Any], program: str, arguments: Sequence[str]) -> int:
     """Call `run`; print what goes wrong as one line, and return the exit status."""
     try:
-        status = run()
+        with _warnings_as_lines(program):
+            status = run()
         if status == EXIT_INTERRUPTED and program != "wesep":
             typer.echo(f"{program}: interrupted", err=True)
         return status if isinstance(status, int) else 0
@@ -152,18 +158,48 @@ def _guard(run: Callable[[], Any], program: str, arguments: Sequence[str]) -> in
     except WesepError as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        typer.echo(f"{program}: {' '.join(str(error).split())}", err=True)
+        _say(program, error)
         return error.exit_status
     except _usage_error() as error:
         if message := " ".join(error.format_message().split()):
-            typer.echo(f"{program}: {message} (see {program} --help)", err=True)
+            _say(program, f"{shorten(message, LINE)} (see {program} --help)")
         return error.exit_code
     except Exception as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        message = " ".join(str(error).split()) or "no message"
-        typer.echo(f"{program}: {type(error).__name__}: {message} (--debug shows where)", err=True)
+        _say(program, explain(error))
         return 1
+
+
+@contextmanager
+def _warnings_as_lines(program: str) -> Iterator[None]:
+    """While the block runs, a warning is one line, without the place in the code that gives it."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"{program}: warning: {shorten(message, LINE)}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def _say(program: str, message: object) -> None:
+    """One line on stderr, of bounded length and without control characters, whatever the message holds."""
+    typer.echo(f"{program}: {shorten(message, LINE)}", err=True)
+
+
+def explain(error: Exception) -> str:
+    """An error that no part of the program foresaw, in a line: the file, where the system names one, and what it was.
+
+    >>> explain(FileNotFoundError(2, "No such file or directory", "a.wav"))
+    'a.wav: No such file or directory'
+    >>> explain(KeyError("rate"))
+    "KeyError: 'rate' (--debug shows where)"
+    """
+    if isinstance(error, OSError) and error.strerror and isinstance(error.filename, (str, bytes)):
+        return f"{shorten(os.fsdecode(error.filename), LINE // 2)}: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; close other programs, or give shorter or fewer files"
+    return f"{shorten(reason(error), LINE - 30)} (--debug shows where)"
 
 
 def _usage_error() -> type[Any]:

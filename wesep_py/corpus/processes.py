@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Literal, TypeVar, get_args
 
 from wesep_py.errors import InputError, WesepError, nearest
-from wesep_py.worker_processes import end_with_parent
+from wesep_py.worker_processes import end_with_parent, most_workers
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -51,6 +51,7 @@ def map_processes(
 
         yield from map_ray(work, items, jobs)
         return
+    jobs = min(jobs, most_workers())
     if jobs == 1 or len(items) < 2:
         for position, item in enumerate(items):
             yield position, work(item)

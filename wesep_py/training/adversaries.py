@@ -9,6 +9,7 @@ import torch
 from lightning_fabric import Fabric
 
 from wesep_py.losses import Adversary
+from wesep_py.training.state import check_optimizer_state
 
 
 def adversary_states(adversaries: Mapping[str, Adversary], fabric: Fabric) -> dict[str, Any]:
@@ -26,6 +27,9 @@ def load_adversaries(adversaries: Mapping[str, Adversary], states: Mapping[str, 
         KeyError, ValueError, RuntimeError: it is of others.
     """
     for name, adversary in adversaries.items():
+        optimizer = getattr(adversary, "optimizer", None)
+        if isinstance(optimizer, torch.optim.Optimizer):
+            check_optimizer_state(optimizer, states[name]["network"]["optimizer"])
         adversary.load_state_dict(states[name]["network"])
         memories = states[name]["memories"]
         if fabric.global_rank < len(memories):

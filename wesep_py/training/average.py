@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 
-from wesep_py.errors import CheckpointError
+from wesep_py.errors import CheckpointError, WesepError
 from wesep_py.files import atomic_path
+from wesep_py.torchfiles import read_tensors
+
+DIGEST = "sha256"
+"""Under which the header of a snapshot has the hash of its tensors; snapshots of earlier versions have none."""
+_NAME = re.compile(r"step_(\d{1,15})\.safetensors")
 
 
 def average_state_dicts(state_dicts: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -88,14 +94,11 @@ class Snapshots:
     def save(self, step: int, state_dict: Mapping[str, torch.Tensor]) -> None:
         """Write the weights of a step, and drop the oldest beyond `keep`."""
         self._write(step, state_dict)
-        for old in self._files()[: -self.keep]:
-            old.unlink()
+        _remove(self._files()[: -self.keep])
 
     def drop_after(self, step: int) -> None:
         """Remove snapshots of steps after `step`: a resumed run makes them anew."""
-        for path in self._files():
-            if step_of(path) > step:
-                path.unlink()
+        _remove(path for path in self._files() if step_of(path) > step)
 
     def __len__(self) -> int:
         return len(self._files())
@@ -126,13 +129,17 @@ class Snapshots:
         return average_state_dicts(self.read(count))
 
     def _write(self, step: int, state_dict: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state_dict.items()}
+        metadata = {**(metadata or {}), DIGEST: _digest_of(tensors)}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WesepError(f"{self.folder}: cannot be made ({error.strerror or error}); make it writable") from error
         with atomic_path(self.folder / f"step_{step:08d}.safetensors") as temporary:
             temporary.write_bytes(serialise(tensors, metadata))
 
     def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("step_*.safetensors"))
+        return sorted(path for path in self.folder.glob("step_*.safetensors") if _NAME.fullmatch(path.name))
 
 
 class BestSnapshots(Snapshots):
@@ -154,15 +161,14 @@ class BestSnapshots(Snapshots):
         if not self.keep or (len(others) >= self.keep and self._rank(result) >= self._rank(result_of(others[-1]))):
             return
         self._write(step, state_dict, {"result": repr(result)})
-        for worse in self.best(len(self))[self.keep :]:
-            worse.unlink()
+        _remove(self.best(len(self))[self.keep :])
 
     def best(self, count: int) -> list[Path]:
         """The best `count` files, the best first; of equals the earlier."""
         return sorted(self._files(), key=lambda path: (self._rank(result_of(path)), step_of(path)))[:count]
 
     def _rank(self, result: float) -> float:
-        return self._sign * result
+        return math.inf if math.isnan(result) else self._sign * result
 
 
 def step_of(path: Path) -> int:
@@ -175,7 +181,7 @@ def result_of(path: Path) -> float:
     try:
         with safe_open(path, "pt") as file:
             return float((file.metadata() or {})["result"])
-    except (SafetensorError, KeyError, ValueError):
+    except (SafetensorError, OSError, KeyError, ValueError):
         return math.nan
 
 
@@ -185,7 +191,19 @@ def read_snapshot(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         CheckpointError: it is damaged.
     """
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: is cut short or damaged ({error})") from error
+    tensors, header = read_tensors(path, "leave it out, or train again")
+    if header.get(DIGEST, digest := _digest_of(tensors)) != digest:
+        raise CheckpointError(f"{path}: is damaged (its hash differs); leave it out, or train again")
+    return tensors
+
+
+def _digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
+    return hashlib.sha256(serialise(dict(tensors))).hexdigest()
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise WesepError(f"{path}: cannot be removed ({error.strerror or error}); make it writable") from error

@@ -16,7 +16,7 @@ from wesep_py.training.devices import make_fabric
 from wesep_py.training.experiment import Experiment
 from wesep_py.training.interrupt import catch_signals
 from wesep_py.training.progress import TrainingBar
-from wesep_py.training.setup import assemble, gather, make_dataset, open_batches, start_from
+from wesep_py.training.setup import assemble, check_machine, gather, make_dataset, open_batches, start_from
 from wesep_py.training.state import Progress, load_state
 from wesep_py.training.trackers import check_trackers
 from wesep_py.training.trainer import share_done
@@ -70,6 +70,7 @@ def dry_run(config: RunConfig | Mapping[str, Any] | str | Path, overrides: Seque
     """
     if not isinstance(config, RunConfig):
         config = load_config(config, overrides)
+    check_machine(config)
     config = replace(config, data=replace(config.data, workers=0))
     with catch_signals():
         fabric = make_fabric(config.train)

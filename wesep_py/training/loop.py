@@ -10,7 +10,8 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from wesep_py.errors import CheckpointError
+from wesep_py.checkpoint import misfit
+from wesep_py.errors import CheckpointError, reason, shorten
 from wesep_py.lock import locked
 from wesep_py.training.adversaries import load_adversaries
 from wesep_py.training.average import Snapshots
@@ -22,8 +23,8 @@ from wesep_py.training.logs import open_log
 from wesep_py.training.progress import TrainingBar
 from wesep_py.training.provenance import ancestors, data_hashes, write_provenance
 from wesep_py.training.results import Results
-from wesep_py.training.setup import Machinery, assemble, gather, make_dataset, open_batches, start_from
-from wesep_py.training.state import Progress, TrainingState, load_state
+from wesep_py.training.setup import Machinery, assemble, check_machine, gather, make_dataset, open_batches, start_from
+from wesep_py.training.state import Progress, TrainingState, check_optimizer_state, load_state
 from wesep_py.training.task import Task
 from wesep_py.training.trackers import check_trackers
 from wesep_py.training.trainer import Parts, Trainer
@@ -75,6 +76,7 @@ def train(config: RunConfig | Mapping[str, Any] | str | Path, overrides: Sequenc
     """
     if not isinstance(config, RunConfig):
         config = load_config(config, overrides)
+    check_machine(config)
     with catch_signals() as stop:
         fabric = make_fabric(config.train)
         fabric.launch()
@@ -148,14 +150,20 @@ def _restore(
     if state is None:
         return
     try:
+        if lines := misfit(task.step.state_dict(), state.model):
+            raise ValueError(lines[0])
         task.step.load_state_dict(state.model)
+        check_optimizer_state(machinery.optimizer, state.optimizer)
         machinery.optimizer.load_state_dict(state.optimizer)
         if machinery.average:
+            if lines := misfit(machinery.average.state_dict(), state.average):
+                raise ValueError(f"average: {lines[0]}")
             machinery.average.load_state_dict(state.average)
         load_adversaries(task.adversaries, state.adversaries, fabric)
-    except (RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise CheckpointError(
-            f"{experiment.state}: does not fit the configuration's network ({str(error).splitlines()[0]})"
+            f"{experiment.state}: does not fit the configuration's network ({shorten(reason(error))}); name another "
+            "experiment, or delete this folder to begin again"
         ) from error
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,7 +17,9 @@ import torch
 from wesep_py.checkpoint import Checkpoint, versions
 from wesep_py.corpus.stores import fingerprint, is_store, locate
 from wesep_py.corpus.stream_names import is_stream, stream_identity
+from wesep_py.errors import InputError
 from wesep_py.files import write_json
+from wesep_py.textfiles import Row, read_json
 from wesep_py.training.config import DataConfig
 
 
@@ -61,12 +63,14 @@ ANCESTOR = ("made_by", "step", "steps", "mixtures", "hours_trained", "snapshots_
 def lineage(saved: Checkpoint) -> list[dict[str, Any]]:
     """How a checkpoint was made, and before it those that it went on from, the oldest first."""
     own = {key: saved.provenance[key] for key in ANCESTOR if key in saved.provenance}
-    return [*saved.provenance.get("went_on_from", []), {"hash": saved.hash, **own}]
+    before = Row(str(saved.folder), saved.provenance)
+    listed = [row.values for row in before.rows("went_on_from")] if before.values.get("went_on_from") else []
+    return [*listed, {"hash": saved.hash, **own}]
 
 
 def ancestors(file: Path) -> list[dict[str, Any]]:
     """The `lineage` of the weights that a run began with, as its `provenance.json` has it."""
-    return next((list(session.get("went_on_from", [])) for session in _sessions(file)), [])
+    return next((session.get("went_on_from") or [] for session in _sessions(file)), [])
 
 
 def write_provenance(
@@ -102,11 +106,19 @@ def write_provenance(
 
 
 def _sessions(file: Path) -> list[dict[str, Any]]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))["sessions"]
-    except (OSError, ValueError, KeyError, TypeError):
+    """What is noted of a run's sessions; nothing, with a warning, where the file is damaged."""
+    if not file.exists():
         return []
-    return list(found)
+    try:
+        rows = read_json(file, "the provenance of a run").rows("sessions")
+        for row in rows:
+            row.row("data")
+            if row.values.get("went_on_from"):
+                row.rows("went_on_from")
+    except InputError as error:
+        warnings.warn(f"{error}; it is begun again", stacklevel=3)
+        return []
+    return [dict(row.values) for row in rows]
 
 
 def _hash_of(name: str, root: str) -> str:

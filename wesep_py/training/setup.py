@@ -14,6 +14,7 @@ from torch import nn
 
 from wesep_py.corpus import Utterance, find_noises, perturb_speed, read_speech
 from wesep_py.corpus.listed import MixtureCorpus
+from wesep_py.errors import ConfigError
 from wesep_py.simulation import Simulator
 from wesep_py.simulation.listed import ListedMixtures
 from wesep_py.simulation.on_device.draw import DrySimulator
@@ -36,6 +37,7 @@ from wesep_py.training.step import Stepper
 from wesep_py.training.stream import UnknownSpeakers, count_no_speakers, make_stream, shards_of
 from wesep_py.training.task import Task
 from wesep_py.training.tasks import make_task
+from wesep_py.worker_processes import most_workers
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,17 @@ class Machinery:
     optimizer: torch.optim.Optimizer
     freezer: Freezer
     average: WeightAverage | None
+
+
+def check_machine(config: RunConfig) -> None:
+    """Refuse more threads or processes than this machine can start.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    for key, count in (("train.threads", config.train.threads), ("data.workers", config.data.workers)):
+        if count is not None and count > most_workers():
+            raise ConfigError(f"{key}: is {count}; at most {most_workers()} are allowed on this machine")
 
 
 def gather(config: RunConfig, fabric: Fabric) -> Materials:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from wesep_py.errors import CheckpointError, WesepError
+from wesep_py.errors import CheckpointError, WesepError, quoted, shorten
 from wesep_py.files import atomic_path
+from wesep_py.torchfiles import read_torch
 
 FORMAT_VERSION = 1
 STATE_NAMES = ("next.pt", "last.pt", "previous.pt")
 """Files that may hold a state, newest first."""
+MOST = {"step": 10**12, "position": 10**15, "elapsed_s": 10**9}
+"""What no run reaches: thousands of years of steps, thirty of training. More is damage, not progress."""
 
 
 @dataclass
@@ -47,6 +53,26 @@ class Progress:
     waited: int = 0
     falls: int = 0
 
+    @classmethod
+    def from_dict(cls, values: object) -> Progress:
+        """The progress of a training state; keys that this version does not know are passed over.
+
+        Raises:
+            ValueError: it is no mapping, or a value is none that a run has.
+        """
+        if not isinstance(values, Mapping):
+            raise ValueError(f"progress is {quoted(values)}")
+        known = {each.name: values[each.name] for each in fields(cls) if each.name in values}
+        for name, value in known.items():
+            kinds = (int, float) if name in ("elapsed_s", "best") else int
+            if not isinstance(value, kinds) or isinstance(value, bool) or math.isnan(value):
+                raise ValueError(f"progress.{name} is {quoted(value)}")
+            least = -math.inf if name == "best" else -1 if name in ("best_step", "validated_step") else 0
+            most = MOST.get(name, math.inf if name == "best" else known.get("step", 0))
+            if not least <= value <= most:
+                raise ValueError(f"progress.{name} is {quoted(value)}")
+        return cls(**known)
+
 
 @dataclass
 class TrainingState:
@@ -71,7 +97,6 @@ def save_state(folder: Path, state: TrainingState) -> None:
     Raises:
         WesepError: the disk is full or not writable; what stood there is still there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     last, previous = folder / "last.pt", folder / "previous.pt"
     content = {
         "format_version": FORMAT_VERSION,
@@ -81,16 +106,19 @@ def save_state(folder: Path, state: TrainingState) -> None:
         "average": state.average,
         **({"adversaries": state.adversaries} if state.adversaries else {}),
     }
-    with atomic_path(folder / "next.pt") as temporary:
-        try:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(folder / "next.pt") as temporary:
             torch.save(content, temporary)
-        except (RuntimeError, OSError) as error:  # torch makes the first of a full disk, here and there
-            raise WesepError(
-                f"{folder}: the training state cannot be written (is the disk full?); the last one is still there"
-            ) from error
-    if last.exists():
-        last.replace(previous)
-    (folder / "next.pt").replace(last)
+        if last.exists():
+            last.replace(previous)
+        (folder / "next.pt").replace(last)
+    except (RuntimeError, OSError) as error:  # torch makes the first of a full disk, here and there
+        told = error.strerror if isinstance(error, OSError) and error.strerror else "is the disk full?"
+        raise WesepError(
+            f"{folder}: the training state cannot be written ({told}); the last one is still there: make room, and "
+            "the same command goes on from it"
+        ) from error
 
 
 def has_state(folder: Path) -> bool:
@@ -120,18 +148,76 @@ def load_state(folder: Path) -> TrainingState | None:
     return None
 
 
+def check_optimizer_state(optimizer: torch.optim.Optimizer, saved: object) -> None:
+    """Refuse a state that an optimiser of these parameters cannot have; torch would read past its end.
+
+    Args:
+        optimizer: the one that is to take it, before its first step.
+        saved: what an optimiser's `state_dict` gave.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    if not isinstance(saved, Mapping) or not isinstance(saved.get("state"), Mapping):
+        raise ValueError("the optimiser's state is no mapping")
+    wanted = _state_after_a_step(optimizer)
+    groups = saved.get("param_groups")
+    if not isinstance(groups, (list, tuple)) or len(groups) != len(wanted["param_groups"]):
+        raise ValueError("the optimiser's state has other groups of parameters")
+    for group, own in zip(groups, wanted["param_groups"], strict=True):
+        if not isinstance(group, Mapping) or not all(key in group and _alike(group[key], own[key]) for key in own):
+            raise ValueError("a group of the optimiser's state has other settings")
+    known = {key: values for key, values in saved["state"].items() if values}
+    for key, values in known.items():
+        own = wanted["state"].get(key)
+        if own is None or not isinstance(values, Mapping) or set(values) != set(own):
+            raise ValueError(f"the optimiser's state of parameter {quoted(key)} has other parts")
+        for name, value in values.items():
+            if not _alike(value, own[name]):
+                raise ValueError(f"the optimiser's state of parameter {key} has another {name}")
+
+
+def _state_after_a_step(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The `state_dict` of a copy whose parameters have all had a gradient."""
+    other = copy.deepcopy(optimizer)
+    for group in other.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    other.step()
+    return other.state_dict()
+
+
+def _alike(value: object, own: object) -> bool:
+    """Whether two values of a state are of one kind; tensors also of one shape."""
+    if isinstance(own, torch.Tensor):
+        is_tensor = isinstance(value, torch.Tensor) and value.shape == own.shape
+        return is_tensor and value.is_floating_point() == own.is_floating_point()
+    if isinstance(own, (list, tuple)):
+        is_list = isinstance(value, (list, tuple)) and len(value) == len(own)
+        return is_list and all(map(_alike, value, own))
+    if own is None or isinstance(own, (bool, str)):
+        return type(value) is type(own) or (own is None and isinstance(value, torch.Tensor))
+    return isinstance(value, (int, float, torch.Tensor)) and not isinstance(value, bool)
+
+
 def _read(path: Path) -> TrainingState:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path}: is damaged ({reason[:80]})") from error
-    if content.get("format_version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path}: has format version {content.get('format_version')}; this version reads {FORMAT_VERSION}"
-        )
-    known = {one.name for one in fields(Progress)}
-    progress = Progress(**{key: value for key, value in content["progress"].items() if key in known})
-    return TrainingState(
-        progress, content["model"], content["optimizer"], content.get("average", {}), content.get("adversaries", {})
-    )
+        content = read_torch(path, "a training state")
+    except CheckpointError as error:
+        told = str(error).removeprefix(f"{path}: ").removeprefix("is damaged, or not a training state ")
+        raise CheckpointError(f"{path}: is damaged ({shorten(told, 120).strip('()')})") from error
+    version = content.get("format_version")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(f"{path}: has format version {quoted(version)}; this version reads {FORMAT_VERSION}")
+    parts: dict[str, Any] = {"average": {}, "adversaries": {}, **content}
+    try:
+        progress = Progress.from_dict(parts.get("progress"))
+        for name in ("model", "optimizer", "average", "adversaries"):
+            if not isinstance(parts.get(name), dict):
+                raise ValueError(f"{name} is {quoted(parts.get(name), 40)}")
+        for name in ("model", "average"):
+            if not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in parts[name].items()):
+                raise ValueError(f"{name} holds something else than tensors")
+    except ValueError as error:
+        raise CheckpointError(f"{path}: is damaged ({error})") from error
+    return TrainingState(progress, parts["model"], parts["optimizer"], parts["average"], parts["adversaries"])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wesep_py.errors import ConfigError
 from wesep_py.files import write_text
+from wesep_py.textfiles import read_text
 from wesep_py.training.experiment import Experiment
 from wesep_py.training.images import spectrogram_image
 
@@ -76,7 +77,7 @@ class WandB(Tracker):
         self._run = self._wandb.init(
             project=project,
             name=experiment.folder.name,
-            id=file.read_text(encoding="utf-8").strip(),
+            id=read_text(file, "the id of a run of Weights & Biases").strip(),
             resume="allow",
             dir=str(experiment.folder),
             config=dict(settings),
