@@ -97,12 +97,13 @@ def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[tuple[str | os.PathL
 
     Args:
         outputs: files or folders to write.
-        inputs: files or folders that are read, each with what it is (`the mixture`); `None` is passed over.
+        inputs: files or folders that are read, each with what it is (`the mixture`); `None`, and what is not there,
+            is passed over.
 
     Raises:
         InputError: an output is one of the inputs, by path or by device and inode.
     """
-    inputs = [(path, what) for path, what in inputs if path is not None]
+    inputs = [(path, what) for path, what in inputs if path is not None and is_there(Path(path))]
     for output in outputs:
         for path, what in inputs:
             if same_file(output, path):
