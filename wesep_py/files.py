@@ -42,14 +42,14 @@ def check_writable(path: str | os.PathLike[str], overwrite: bool = False) -> Pat
     path = Path(path)
     if "\0" in str(path):
         raise InputError(f"{str(path)!r}: holds a NUL character; name another output")
-    if os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises where a name is too long)
+    if is_folder(path):
         raise InputError(f"{path}: is a folder; name a file to write")
     limit = _name_limit(path.parent)
     if (size := len(os.fsencode(path.name))) > limit:
         raise InputError(f"{path}: a name of {size} bytes; {limit} are allowed here; name another output")
     if is_there(path) and not overwrite:
         raise OutputExistsError(f"{path}: exists already; name another output, or pass --overwrite")
-    if not os.path.isdir(path.parent):  # noqa: PTH112
+    if not is_folder(path.parent):
         raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
     return path
 
@@ -76,6 +76,11 @@ def check_results_folder(folder: Path, names: Iterable[str], overwrite: bool = F
 def is_there(path: Path) -> bool:
     """True if anything has this name, also a link that leads nowhere; false for a name that nothing can have."""
     return os.path.lexists(path)
+
+
+def is_folder(path: Path) -> bool:
+    """True if it is a folder; false, too, for a name that nothing can have (`Path.is_dir` raises there)."""
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 # --- what is read is never written
