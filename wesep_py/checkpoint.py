@@ -158,7 +158,9 @@ def resolve(path: str | Path) -> Path:
         if (candidate / WEIGHTS).is_file():
             return candidate
         if (aside := left_behind(candidate, KIND)) is not None:
-            log.warning("%s: a process was killed while it replaced this; %s, the one before, is read", candidate, aside)
+            log.warning(
+                "%s: a process was killed while it replaced this; %s, the one before, is read", candidate, aside
+            )
             return aside
     what = "holds no checkpoint" if folder.is_dir() else "no such model"
     raise CheckpointError(
