@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import logging
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 from wesep_py.config import dump_yaml
 from wesep_py.errors import CheckpointError, ConfigError, WesepError, shorten
-from wesep_py.files import write_json, write_text
+from wesep_py.files import FolderKind, atomic_folder, check_folder, left_behind, write_json, write_text
 from wesep_py.torchfiles import parse_tensors, with_nan
 from wesep_py.yamlfiles import read_yaml
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, PROVENANCE, CARD = "model.safetensors", "config.yaml", "provenance.json", "card.md"
@@ -65,8 +67,9 @@ def save(
     state_dict: dict[str, Tensor],
     provenance: dict[str, Any] | None = None,
     card: str = "",
+    keep_others: bool = False,
 ) -> Path:
-    """Write a checkpoint; the folder appears whole, and one that stood there is replaced only then.
+    """Write a checkpoint; the folder appears whole, and a checkpoint that stood there is replaced only then.
 
     Args:
         folder: where to. Its parent is made if needed.
@@ -74,14 +77,17 @@ def save(
         state_dict: weights.
         provenance: anything that says how it was made; versions and time are added.
         card: Markdown.
+        keep_others: move other files in the folder into the new one; by default they are an error.
 
     Raises:
+        InputError: the folder holds other things than a checkpoint.
         WesepError: the disk is full or not writable; what stood there before is still there.
     """
     from safetensors.torch import save as serialise
 
     folder = Path(folder)
-    partial = folder.with_name(f".{folder.name}.partial")
+    if not keep_others:
+        check_folder(folder, KIND, overwrite=True)
     weights = serialise({key: value.detach().cpu().contiguous() for key, value in state_dict.items()})
     text = dump_yaml(config)
     made = {
@@ -92,21 +98,17 @@ def save(
         "versions": versions(),
     }
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        with (partial / WEIGHTS).open("wb") as file:
-            file.write(weights)
-            os.fsync(file.fileno())
-        write_text(partial / CONFIG, text)
-        write_json(partial / PROVENANCE, made)
-        write_text(partial / CARD, card or default_card(folder.name, made))
-        _replace_folder(partial, folder)
+        with atomic_folder(folder, KIND, keep_others) as partial:
+            with (partial / WEIGHTS).open("wb") as file:
+                file.write(weights)
+                os.fsync(file.fileno())
+            write_text(partial / CONFIG, text)
+            write_json(partial / PROVENANCE, made)
+            write_text(partial / CARD, card or default_card(folder.name, made))
     except OSError as error:
         raise WesepError(
             f"{folder}: the checkpoint cannot be written ({error.strerror or error}); name another place, or make room"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
@@ -177,6 +179,11 @@ def resolve(path: str | Path) -> Path:
     for candidate in candidates:
         if (candidate / WEIGHTS).is_file():
             return candidate
+        if (aside := left_behind(candidate, KIND)) is not None:
+            log.warning(
+                "%s: a process was killed while it replaced this; %s, the one before, is read", candidate, aside
+            )
+            return aside
     what = "holds no checkpoint" if folder.is_dir() else "no such model"
     raise CheckpointError(
         f"{path}: {what}; give a checkpoint folder (with {WEIGHTS}) or an experiment folder that training made"
@@ -251,11 +258,24 @@ def default_card(name: str, provenance: dict[str, Any]) -> str:
     return f"# {name}\n\nA target speaker extraction model made by wesep-py.\n\n{lines}\n"
 
 
-def _replace_folder(new: Path, old: Path) -> None:
-    # A folder cannot be renamed onto a full one: the old one steps aside first, and is removed last.
-    aside = old.with_name(f".{old.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)
-    if old.exists():
-        old.rename(aside)
-    new.rename(old)
-    shutil.rmtree(aside, ignore_errors=True)
+def check_output(folder: str | Path, overwrite: bool = False) -> Path:
+    """Return the folder, if a checkpoint may be written there; call it before the work.
+
+    Raises:
+        InputError: it is a file, or holds other things than a checkpoint of ours.
+        OutputExistsError: it is a checkpoint, and `overwrite` is false.
+    """
+    return check_folder(folder, KIND, overwrite)
+
+
+def _is_ours(folder: Path) -> bool:
+    """True if `save` wrote the provenance in the folder, whatever has become of the rest."""
+    try:
+        provenance = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(provenance, dict) and "format_version" in provenance and "hash" in provenance
+
+
+KIND = FolderKind("a checkpoint", frozenset((WEIGHTS, CONFIG, PROVENANCE, CARD)), _is_ours)
+"""What a checkpoint's folder holds."""

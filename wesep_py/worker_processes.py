@@ -7,7 +7,10 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from types import FrameType
 
 
 def worker_processes(count: int) -> ProcessPoolExecutor:
@@ -39,3 +42,34 @@ def _wait_for_parent() -> None:
 def most_workers() -> int:
     """So many threads or processes are started at most: more only slow a machine down, until it can start no more."""
     return max(64, 16 * (os.cpu_count() or 1))
+
+
+class _Ended(BaseException):
+    """SIGTERM reached a worker while it was at work."""
+
+
+_at_work = False
+
+
+def end_on_sigterm() -> None:
+    """In a worker: let SIGTERM end it, without a word, after what it is at has removed its temporary files."""
+    signal.signal(signal.SIGTERM, _end)
+
+
+@contextmanager
+def at_work() -> Iterator[None]:
+    """Around what a worker does: SIGTERM unwinds the block, and then ends the process."""
+    global _at_work
+    _at_work = True
+    try:
+        yield
+    except _Ended:
+        os._exit(128 + signal.SIGTERM)
+    finally:
+        _at_work = False
+
+
+def _end(signum: int, frame: FrameType | None) -> None:
+    if _at_work:
+        raise _Ended
+    os._exit(128 + signum)

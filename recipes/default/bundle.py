@@ -40,6 +40,7 @@ from wesep_py.config import construct, dump_yaml, load_yaml
 from wesep_py.corpus import read_trials
 from wesep_py.errors import InputError, OutputExistsError, WesepError
 from wesep_py.extractor import build_network, load_network
+from wesep_py.files import refuse_inputs
 from wesep_py.inference import Extractor
 from wesep_py.metrics import si_sdr
 from wesep_py.models import KEY, MAX_BYTES
@@ -180,6 +181,8 @@ def bundle(
     if output.exists() and not overwrite:
         raise OutputExistsError(f"{output}: exists already; name another folder, or pass --overwrite")
     saved = checkpoint.load(source)
+    refuse_inputs([output], [(source, "the checkpoint"), (saved.folder, "the checkpoint"), (results, "the results")])
+    checkpoint.check_output(output, overwrite)
     config, weights = for_use(saved.config, saved.state_dict)
     weights = halved(weights) if half else weights
     network = build_network(config, initialise=False)

@@ -122,7 +122,14 @@ def evaluate(
 
     chosen = chosen_measures(metrics, speaker_model, recogniser)
     listeners = word_listeners(recogniser, transcripts)
-    check_output(out, overwrite)
+    inputs = [
+        (trials, "--trials"),
+        (enrollment, "--enrollment"),
+        (speakers, "--speakers"),
+        (embeddings, "--embeddings"),
+    ]
+    inputs += [(labels, "--labels"), (transcripts, "--transcripts")]
+    check_output(out, overwrite, inputs, [(root, "--root"), (noise_root, "--noise-root")])
     known = None if speakers is None else read_speakers(speakers)
     listed = read_trials(trials, enrollment, root, noise_root, speakers=known or (), recordings=True)[:limit]
     spoken = None if labels is None else read_labels(labels)

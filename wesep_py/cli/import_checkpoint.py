@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from wesep_py.cli.common import OverwriteOption
-from wesep_py.errors import InputError, OutputExistsError
 
 
 def import_checkpoint(
@@ -27,12 +26,19 @@ def import_checkpoint(
     `wesep extract --model models/bsrnn` uses an extractor; `speaker: {checkpoint: models/resnet34}` in a training
     configuration starts from a speaker network. What cannot be mapped is listed, and nothing is written.
     """
-    _check_folder(output, overwrite)
+    from wesep_py import checkpoint
+    from wesep_py.files import refuse_inputs
+
+    config = weights.with_name("config.yaml") if config is None else config
+    inputs = [(weights, "the weights"), (config, "the configuration")]
+    inside = [output / name for name in sorted(checkpoint.KIND.names)]
+    refuse_inputs([output, *inside], inputs)
+    checkpoint.check_output(output, overwrite)
     from wesep_py.interop.importing import UnmappedError
     from wesep_py.interop.importing import import_checkpoint as read
 
     try:
-        imported = read(weights, weights.with_name("config.yaml") if config is None else config)
+        imported = read(weights, config)
     except UnmappedError as error:
         for line in error.lines:
             typer.echo(line, err=True)
@@ -42,17 +48,6 @@ def import_checkpoint(
     typer.echo(
         f"{output}: {imported.kind} {imported.provenance['imported_from']['model']}, {count / 1e6:.2f} M numbers"
     )
-
-
-def _check_folder(output: Path, overwrite: bool) -> None:
-    """Refuse what stands there, unless it is a checkpoint and may be replaced."""
-    if output.is_dir() and any(output.iterdir()):
-        if not (output / "model.safetensors").is_file():
-            raise InputError(f"{output}: is a folder with other things than a checkpoint; name a new one")
-        if not overwrite:
-            raise OutputExistsError(f"{output}: exists already; name another output, or pass --overwrite")
-    elif output.exists() and not output.is_dir():
-        raise InputError(f"{output}: is a file; name a folder to write")
 
 
 if __name__ == "__main__":

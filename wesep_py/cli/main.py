@@ -11,7 +11,9 @@ import functools
 import importlib
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -46,7 +48,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("Experiments", "Score trials of speaker verification: EER, minDCF."),
 }
 
-EXIT_INTERRUPTED = 130
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 
 app = typer.Typer(
     name="wesep",
@@ -59,9 +61,56 @@ app = typer.Typer(
 
 
 class _Interrupted(WesepError):
-    """Ctrl-C inside a command, with what the command has to say about it."""
+    """Ctrl-C or SIGTERM inside a command, with what the command has to say about it."""
 
-    exit_status = EXIT_INTERRUPTED
+
+class _Termination:
+    """Whether SIGTERM asked this process to end, and what it does then.
+
+    It ends the command as Ctrl-C does, so that temporary files go and one line is said; and the processes that work
+    for it.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    @property
+    def exit_status(self) -> int:
+        """Of a command that was interrupted."""
+        return EXIT_TERMINATED if self.asked else EXIT_INTERRUPTED
+
+    @property
+    def word(self) -> str:
+        """What a command that has nothing else to say has been."""
+        return "terminated" if self.asked else "interrupted"
+
+    def __call__(self, signum: int, frame: object) -> None:
+        """The signal handler; a second signal does not disturb the first one's cleaning up."""
+        if self.asked:
+            return
+        self.asked = True
+        if multiprocessing := sys.modules.get("multiprocessing"):
+            for child in multiprocessing.active_children():
+                child.terminate()
+        raise KeyboardInterrupt(self.word)
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """While the block runs, SIGTERM is caught; not in a thread, nor where the process was told to ignore it."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.getsignal(signal.SIGTERM)
+        if before is not signal.SIG_IGN:
+            signal.signal(signal.SIGTERM, self)
+        self.asked = False
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+_termination = _Termination()
 
 
 def _show_version(asked: bool) -> None:
@@ -88,7 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `wesep` with the given arguments (those of the process by default) and return the exit status.
 
     Returns:
-        0 done; 1 a failure; 2 wrong input or usage; 3 every target asked for is absent; 130 interrupted.
+        0 done; 1 a failure; 2 wrong input or usage; 3 every target asked for is absent; 130 interrupted (Ctrl-C);
+        143 terminated (SIGTERM).
 
     >>> main(["--version"])  # doctest: +ELLIPSIS
     wesep ...
@@ -96,7 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     lifted = _lift_common(arguments)
-    return _guard(lambda: app(lifted, prog_name="wesep", standalone_mode=False), "wesep", lifted)
+    with _termination.caught():
+        return _guard(lambda: app(lifted, prog_name="wesep", standalone_mode=False), "wesep", lifted)
 
 
 def run_module(name: str) -> None:
@@ -134,7 +185,9 @@ def _saying_goodbye(command: Callable[..., Any]) -> Callable[..., Any]:
         except EOFError as error:  # which the parser of the command line would take for Ctrl-D
             raise WesepError(f"a file ended early ({reason(error)}; --debug shows where)") from error
         except KeyboardInterrupt as interrupt:
-            raise _Interrupted(str(interrupt) or "interrupted") from interrupt
+            error = _Interrupted(str(interrupt) or _termination.word)
+            error.exit_status = _termination.exit_status
+            raise error from interrupt
 
     return run
 
@@ -145,13 +198,14 @@ def _guard(run: Callable[[], Any], program: str, arguments: Sequence[str]) -> in
         with _warnings_as_lines(program):
             status = run()
         if status == EXIT_INTERRUPTED and program != "wesep":
-            typer.echo(f"{program}: interrupted", err=True)
+            typer.echo(f"{program}: {_termination.word}", err=True)
+            return _termination.exit_status
         return status if isinstance(status, int) else 0
     except typer.Exit as leave:
         return leave.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo(f"{program}: interrupted", err=True)
-        return EXIT_INTERRUPTED
+        typer.echo(f"{program}: {_termination.word}", err=True)
+        return _termination.exit_status
     except BrokenPipeError:  # the reader of our output (`| head`) has gone
         sys.stdout = None  # type: ignore[assignment]
         return 0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from wesep_py.cli.targets import Job, Target, file_of
 from wesep_py.errors import AudioError, InputError
+from wesep_py.files import check_writable, is_folder, is_there
 
 log = logging.getLogger(__name__)
 
@@ -40,17 +42,15 @@ def plan(
             place of a recording that is read.
         OutputExistsError: the one output exists.
     """
-    from wesep_py.files import check_writable
-
     expanded = _expand(mixtures)
-    single = len(expanded) == 1 and len(targets) == 1 and not mixtures[0].is_dir()
+    single = len(expanded) == 1 and len(targets) == 1 and not is_folder(mixtures[0])
     # How many recordings a pattern fits should not decide on what `output` stands for.
     as_file = not _is_pattern(mixtures[0]) or (output is not None and output.suffix.lower() in WRITABLE_SUFFIXES)
-    if single and as_file and output is not None and not output.is_dir():
+    if single and as_file and output is not None and not is_folder(output):
         _require_suffix(output)
         places = [output]
     else:
-        if output is not None and not output.is_dir():
+        if output is not None and not is_folder(output):
             make_folder(output)
         places = [output_path(mixture, target, output) for mixture in expanded for target in targets]
     pairs = [(mixture, target) for mixture in expanded for target in targets]
@@ -83,7 +83,7 @@ def with_rests(jobs: Sequence[Job], residual: Path | None) -> list[Job]:
     Raises:
         InputError: the rest of one in another format than the voice; the folder cannot be made.
     """
-    if residual is not None and len(jobs) == 1 and not residual.is_dir():
+    if residual is not None and len(jobs) == 1 and not is_folder(residual):
         if residual.suffix.lower() != jobs[0].output.suffix.lower():
             raise InputError(
                 f"{residual}: the voice goes to {jobs[0].output.name}; give the rest the same suffix, so that the two "
@@ -91,7 +91,7 @@ def with_rests(jobs: Sequence[Job], residual: Path | None) -> list[Job]:
             )
         jobs = [replace(jobs[0], rest=residual)]
     elif residual is not None:
-        if not residual.is_dir():
+        if not is_folder(residual):
             make_folder(residual)
         jobs = [replace(job, rest=residual / f"{job.output.stem}_rest{job.output.suffix}") for job in jobs]
     return list(jobs)
@@ -103,16 +103,15 @@ def check_places(jobs: Sequence[Job]) -> None:
     Raises:
         InputError: two results would be written to the same file, or one in the place of a recording.
     """
-    seen: dict[Path, Job] = {}
+    seen: dict[str, Job] = {}
     read = _read_files(jobs)
     for job in jobs:
         for path in (job.output, job.rest):
             if path is None:
                 continue
-            if (what := read.get(_identity(path))) is not None:
-                raise InputError(f"{path}: is {what} itself; name another output")
-            if (other := seen.get(path.resolve())) is None:
-                seen[path.resolve()] = job
+            _refuse_read(path, read)
+            if (other := seen.get(_place(path))) is None:
+                seen[_place(path)] = job
                 continue
             if other.mixture == job.mixture:
                 raise InputError(f"{path}: two results would be written there; name another output for one")
@@ -133,11 +132,24 @@ def _read_files(jobs: Sequence[Job]) -> dict[tuple[int, int] | None, str]:
     return found
 
 
+def _refuse_read(path: Path, read: dict[tuple[int, int] | None, str]) -> None:
+    if (what := read.get(_identity(path))) is not None:
+        raise InputError(f"{path}: is {what} itself; name another output")
+
+
+def _place(path: Path) -> str:
+    """Where a file lies or will lie, whatever links lead there."""
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # no file can have this name, as is said when it is to be written
+        return str(path)
+
+
 def _identity(path: Path) -> tuple[int, int] | None:
     """What two names of one file have in common; `None` of what is not there."""
     try:
         about = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return None
     return about.st_dev, about.st_ino
 
@@ -150,16 +162,27 @@ def timeline_paths(jobs: Sequence[Job], timeline: Path | None) -> dict[Path, lis
         timeline: `.rttm` or `.json` for one recording; a folder (made if need be), for any number, gets both of each.
 
     Raises:
-        InputError: another suffix; a file for several recordings; two recordings of one name.
+        InputError: another suffix; a file for several recordings; two recordings of one name; a file in the place of
+            what is read, or of a result.
     """
+    found = _timeline_paths(jobs, timeline)
+    read, written = _read_files(jobs), {_place(path) for job in jobs for path in (job.output, job.rest) if path}
+    for path in (path for paths in found.values() for path in paths):
+        _refuse_read(path, read)
+        if _place(path) in written:
+            raise InputError(f"{path}: a result is written there; name another file for the timeline")
+    return found
+
+
+def _timeline_paths(jobs: Sequence[Job], timeline: Path | None) -> dict[Path, list[Path]]:
     mixtures = list(dict.fromkeys(job.mixture for job in jobs))
     if timeline is None:
         return {}
-    if len(mixtures) == 1 and timeline.suffix and not timeline.is_dir():
+    if len(mixtures) == 1 and timeline.suffix and not is_folder(timeline):
         from wesep_py.inference.timeline import check_suffix
 
         return {mixtures[0]: [check_suffix(timeline)]}
-    if not timeline.is_dir():
+    if not is_folder(timeline):
         make_folder(timeline)
     if len({mixture.stem for mixture in mixtures}) < len(mixtures):
         raise InputError(f"{timeline}: two recordings have one name, and so would their timelines; take them apart")
@@ -176,8 +199,8 @@ def not_written(jobs: Sequence[Job], timelines: dict[Path, list[Path]]) -> list[
     Raises:
         InputError: of one recording some are there and some not, and its timeline would lack those that are.
     """
-    done = {job.mixture: job for job in jobs if job.output.exists()}
-    left = [job for job in jobs if not job.output.exists()]
+    done = {job.mixture: job for job in jobs if is_there(job.output)}
+    left = [job for job in jobs if not is_there(job.output)]
     for job in left:
         if job.mixture in done and timelines.get(job.mixture):
             raise InputError(
@@ -193,7 +216,7 @@ def _expand(mixtures: Sequence[Path]) -> list[Path]:
 
     found: list[Path] = []
     for path in mixtures:
-        if path.is_dir():
+        if is_folder(path):
             found += audio_files(path)
         elif _is_pattern(path):
             root = Path(path.anchor or ".")
@@ -208,7 +231,7 @@ def _expand(mixtures: Sequence[Path]) -> list[Path]:
 
 
 def _is_pattern(path: Path) -> bool:
-    return any(sign in str(path) for sign in "*?[") and not path.exists()
+    return any(sign in str(path) for sign in "*?[") and not is_there(path)
 
 
 def _require_suffix(path: Path) -> None:
@@ -226,7 +249,7 @@ def make_folder(folder: Path) -> None:
     Raises:
         InputError: a file is there, there is no parent, or it cannot be made.
     """
-    if folder.exists():
+    if is_there(folder):
         raise InputError(f"{folder}: is a file; several results need a folder to be written to")
     try:
         folder.mkdir()

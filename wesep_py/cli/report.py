@@ -25,12 +25,15 @@ def report(
     Trials whose audio was saved have spectrograms and players. The page needs
     no network and no other file.
     """
+    from wesep_py.evaluation.journal import AUDIO, PER_TRIAL, SUMMARY
     from wesep_py.evaluation.report import build_report
     from wesep_py.evaluation.results import read_results
-    from wesep_py.files import check_writable, write_text
+    from wesep_py.files import check_writable, refuse_inputs, write_text
 
     page = out or result / "report.html"
     results = read_results(result)
+    parts = [*(result / name for name in (SUMMARY, PER_TRIAL)), *(result / AUDIO).rglob("*")]
+    refuse_inputs([page], ((path, "a part of the result") for path in parts))
     check_writable(page, overwrite)
     html = build_report(results, count)
     write_text(page, html, overwrite)

@@ -77,7 +77,14 @@ def score(
 
     chosen = chosen_measures(metrics, speaker_model, recogniser)
     listeners = word_listeners(recogniser, transcripts)
-    check_output(out, overwrite)
+    inputs = [
+        (reference, "--reference"),
+        (estimate, "--estimate"),
+        (mixture, "--mixture"),
+        (enrollment, "--enrollment"),
+    ]
+    inputs += [(folder, "--interferers") for folder in interferers or []]
+    check_output(out, overwrite, [*inputs, (labels, "--labels"), (transcripts, "--transcripts")])
     pairs = find_pairs(reference, estimate, mixture, interferers or [], enrollment, condition)
     if extra := unmatched(pairs, estimate):
         listing = ", ".join(extra[:3]) + (", …" if len(extra) > 3 else "")

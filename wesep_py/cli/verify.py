@@ -52,7 +52,8 @@ def verify(
     from wesep_py.inference.loading import pick_device
 
     if output is not None:
-        check_output(output, overwrite)
+        inputs = [(manifest, "the manifest"), (trials, "the list of trials"), (cohort, "the cohort")]
+        check_output(output, overwrite, inputs)
     set_threads(threads)
     with progress_bar("recordings") as bar:
         task = bar.add_task("embedding", total=None)

@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Literal, TypeVar, get_args
 
 from wesep_py.errors import InputError, WesepError, nearest
-from wesep_py.worker_processes import end_with_parent, most_workers
+from wesep_py.worker_processes import at_work, end_on_sigterm, end_with_parent, most_workers
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -140,9 +140,11 @@ def _start(work: Callable[[Any], Any], stop: Any) -> None:
     global _stop, _work
     _stop, _work = stop, work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then sets `stop`
+    end_on_sigterm()
     end_with_parent()
 
 
 def _do(item: Any) -> Any:
     assert _work is not None
-    return _work(item)
+    with at_work():
+        return _work(item)

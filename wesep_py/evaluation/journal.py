@@ -3,30 +3,63 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from wesep_py.errors import InputError, WesepError
+from wesep_py.evaluation.keeping import others_in, remove_audio
 from wesep_py.evaluation.record import TrialRecord
-from wesep_py.files import check_results_folder, write_json, write_text
+from wesep_py.files import check_results_folder, is_folder, listing, open_regular, refuse_inputs, write_json, write_text
 from wesep_py.lock import locked
 
 PER_TRIAL, SUMMARY, AUDIO, RUN = "per_trial.jsonl", "summary.json", "audio", "run.json"
 VOLATILE = ("command", "date")
 
 
-def check_output(folder: Path, overwrite: bool) -> None:
+Inputs = Sequence[tuple["str | Path | None", str]]
+"""Files and folders that are read, each with what it is; `None` where there is none."""
+
+
+def check_output(folder: Path, overwrite: bool, inputs: Inputs = (), roots: Inputs = ()) -> None:
     """Refuse a folder that cannot take results, before anything is computed; one of an unfinished run can.
+
+    Args:
+        folder: may be new, or hold other things.
+        overwrite: whether results may be there.
+        inputs: what is read; none of it may be the folder, or a file of the results.
+        roots: folders that lists start from; these may be the folder, but not that of its audio.
 
     Raises:
         OutputExistsError: it holds results, and `overwrite` is false.
-        InputError: it is a file.
+        InputError: it is a file, or what is read; what would be overwritten as saved audio is something else.
     """
+    results = [folder / name for name in (AUDIO, PER_TRIAL, SUMMARY, RUN)]
+    refuse_inputs([folder, *results], inputs)
+    refuse_inputs(results, roots)
+    for path, what in (*inputs, *roots):
+        if path is not None and _is_inside(path, folder / AUDIO):
+            raise InputError(f"{folder / AUDIO}: holds {what}, which is read; name another output")
     goes_on = (folder / RUN).exists()
     check_results_folder(folder, (PER_TRIAL, SUMMARY, AUDIO), overwrite or goes_on)
+    if overwrite:
+        _check_audio(folder / AUDIO)
+
+
+def _check_audio(folder: Path) -> None:
+    if (folder.is_symlink() or folder.exists()) and (folder.is_symlink() or not folder.is_dir()):
+        raise InputError(f"{folder}: is no folder of saved audio; move it away, or name another output")
+    if others := others_in(folder):
+        raise InputError(
+            f"{folder}: holds other things than saved audio ({listing(others)}); move them away, or name another output"
+        )
+
+
+def _is_inside(path: str | Path, folder: Path) -> bool:
+    inner, outer = os.path.realpath(path), os.path.realpath(folder)
+    return os.path.commonpath([inner, outer]) == outer if is_folder(folder) and is_folder(Path(path)) else False
 
 
 class Journal:
@@ -39,7 +72,7 @@ class Journal:
     Args:
         folder: made if it is not there.
         protocol: of this run; an unfinished one goes on only if its own differs in nothing but command and date.
-        overwrite: begin anew, whatever the folder holds.
+        overwrite: begin anew, in the place of earlier results; other things in the folder stay.
 
     Attributes:
         done: the trials that an unfinished run has done, by their number; those that failed are tried again.
@@ -60,7 +93,8 @@ class Journal:
             with ExitStack() as held:
                 held.enter_context(locked(self.folder, "writing its results"))
                 self._begin(overwrite)
-                self._file = held.enter_context((self.folder / PER_TRIAL).open("a", encoding="utf-8"))
+                lines = open_regular(self.folder / PER_TRIAL, os.O_WRONLY | os.O_APPEND)
+                self._file = held.enter_context(os.fdopen(lines, "a", encoding="utf-8"))
                 self._held = held.pop_all()
         except OSError as error:
             raise WesepError(
@@ -129,8 +163,7 @@ class Journal:
     def _clear(self) -> None:
         for name in (PER_TRIAL, SUMMARY, RUN):
             (self.folder / name).unlink(missing_ok=True)
-        if (self.folder / AUDIO).is_dir():
-            shutil.rmtree(self.folder / AUDIO)
+        remove_audio(self.folder / AUDIO)
 
 
 def _line(record: TrialRecord) -> str:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
-import shutil
+import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from wesep_py.evaluation.extraction import Extracted
 from wesep_py.evaluation.record import TrialRecord
+from wesep_py.files import JUNK, is_folder, remove_known
+
+if TYPE_CHECKING:
+    from wesep_py.evaluation.extraction import Extracted
 
 RANKED_BY = ("si_sdri", "si_sdr")
+SIGNALS = ("mixture", "enrollment", "estimate", "reference")
+"""What is saved of a trial, each in a file."""
+FOLDER = re.compile(r"\d{4,}_.*", re.DOTALL)
+# The second form is a temporary file, as a process that was killed leaves it.
+FILE = re.compile(rf"({'|'.join(SIGNALS)})\.wav|\.({'|'.join(SIGNALS)})\.\w{{8}}\.wav")
 
 
 def audio_folder(record: TrialRecord) -> str:
@@ -21,6 +30,34 @@ def audio_folder(record: TrialRecord) -> str:
 def rank(record: TrialRecord) -> float | None:
     """What trials are ranked by: SI-SDRi, else SI-SDR."""
     return next((record.values[name] for name in RANKED_BY if name in record.values), None)
+
+
+def others_in(folder: Path) -> list[str]:
+    """What lies in a folder of saved audio and is not saved audio, by its path within, sorted."""
+    others = []
+    for path in folder.iterdir() if is_folder(folder) else ():
+        if path.name in JUNK:
+            continue
+        if not FOLDER.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
+            others.append(path.name)
+            continue
+        names = [file for file in path.iterdir() if file.name not in JUNK]
+        others += [f"{path.name}/{file.name}" for file in names if not FILE.fullmatch(file.name) or file.is_dir()]
+    return sorted(others)
+
+
+def remove_audio(folder: Path) -> None:
+    """Remove the audio of all trials, and the folder; whatever else is in it stays."""
+    for path in list(folder.iterdir()) if is_folder(folder) else ():
+        if FOLDER.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            _remove(path)
+    remove_known(folder, ())
+
+
+def _remove(folder: Path) -> None:
+    """Remove the audio of one trial."""
+    if folder.is_dir():
+        remove_known(folder, [file.name for file in folder.iterdir() if FILE.fullmatch(file.name)])
 
 
 class AudioKeeper:
@@ -59,7 +96,7 @@ class AudioKeeper:
         if len(self._ranked) > 2 * self._extremes:
             out = self._ranked.pop(self._extremes)
             if self._folder is not None and out[1] >= self._first:
-                shutil.rmtree(self._folder / out[2], ignore_errors=True)
+                _remove(self._folder / out[2])
             return out != entry
         return True
 
@@ -70,12 +107,7 @@ def _save(folder: Path, extracted: Extracted) -> None:
     audio, estimate = extracted.audio, extracted.estimate
     assert audio is not None
     folder.mkdir(parents=True, exist_ok=True)
-    signals = {
-        "mixture": audio.mixture,
-        "enrollment": audio.enrollment,
-        "estimate": estimate,
-        "reference": audio.reference,
-    }
-    for name, signal in signals.items():
+    signals = (audio.mixture, audio.enrollment, estimate, audio.reference)
+    for name, signal in zip(SIGNALS, signals, strict=True):
         if signal is not None:
             write(folder / f"{name}.wav", signal, audio.sample_rate, overwrite=True)

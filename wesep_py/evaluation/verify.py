@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from wesep_py import checkpoint
 from wesep_py.corpus import FileReader, Utterance, read_manifest
-from wesep_py.errors import InputError, WesepError
+from wesep_py.errors import InputError
 from wesep_py.evaluation.overlap_verification import LEAST_SPEAKERS, OverlapFigures, verify_overlap
 from wesep_py.evaluation.protocol import circumstances
 from wesep_py.evaluation.verification import Trials, embed, figures, mean_by_speaker, score_trials
-from wesep_py.files import atomic_path, check_results_folder, write_json
+from wesep_py.files import atomic_path, check_results_folder, made_folder, refuse_inputs, together, write_json
 from wesep_py.metrics.verification import det_curve
 from wesep_py.simulation import SimulationConfig
 from wesep_py.speaker import load_encoder
@@ -199,42 +199,47 @@ def read_trial_list(path: Path, utterances: Sequence[Utterance]) -> Trials:
     return Trials(enrollment, test, is_target)
 
 
-def check_output(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that cannot take the results, before the work; see `files.check_results_folder`."""
+def check_output(folder: Path, overwrite: bool, inputs: Sequence[tuple[Path | None, str]] = ()) -> None:
+    """Refuse a folder that cannot take the results, before the work; see `files.check_results_folder`.
+
+    Args:
+        folder: may be new.
+        overwrite: whether results may be there.
+        inputs: files that are read, and what they are.
+    """
+    refuse_inputs([folder, *(folder / name for name in (SUMMARY, SCORES, PICTURE))], inputs)
     check_results_folder(folder, (SUMMARY, SCORES, PICTURE), overwrite)
 
 
 def write_results(result: Verified, folder: Path, overwrite: bool = False) -> bool:
-    """Write `summary.json`, `scores.txt` (`ENROLLMENT TEST score target`) and, with matplotlib, `det.png`.
+    """Write `summary.json`, `scores.txt` (`ENROLLMENT TEST score target`) and, with matplotlib, `det.png`: all or none.
 
     Returns:
         Whether `det.png` was drawn; if not, one of earlier results is removed.
     """
     check_output(folder, overwrite)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WesepError(f"{folder}: cannot be made ({error.strerror or error})") from error
     ids = [utterance.utterance_id for utterance in result.utterances]
     trials = result.trials
-    with atomic_path(folder / SCORES) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for first, second, same, score in zip(
-            trials.enrollment, trials.test, trials.is_target, result.scores, strict=True
-        ):
-            file.write(f"{ids[first]} {ids[second]} {score:.6f} {'target' if same else 'nontarget'}\n")
-    drawn = draw_det(folder / PICTURE, {"": result})
+    with made_folder(folder), together():
+        with atomic_path(folder / SCORES, overwrite) as temporary, temporary.open("w", encoding="utf-8") as file:
+            for first, second, same, score in zip(
+                trials.enrollment, trials.test, trials.is_target, result.scores, strict=True
+            ):
+                file.write(f"{ids[first]} {ids[second]} {score:.6f} {'target' if same else 'nontarget'}\n")
+        drawn = draw_det(folder / PICTURE, {"": result}, overwrite)
+        write_json(folder / SUMMARY, result.summary(), overwrite)
     if not drawn:
         (folder / PICTURE).unlink(missing_ok=True)
-    write_json(folder / SUMMARY, result.summary())
     return drawn
 
 
-def draw_det(path: Path, results: dict[str, Verified]) -> bool:
+def draw_det(path: Path, results: dict[str, Verified], overwrite: bool = True) -> bool:
     """Draw misses over false alarms, both on the scale of a normal distribution's deviates (Martin et al., 1997).
 
     Args:
         path: the PNG to write.
         results: under the name of each line.
+        overwrite: replace a file that is there.
 
     Returns:
         Whether it was drawn: false without matplotlib.
@@ -261,7 +266,7 @@ def draw_det(path: Path, results: dict[str, Verified]) -> bool:
     axis.grid(alpha=0.3)
     if any(results):
         axis.legend()
-    with atomic_path(path) as temporary:
+    with atomic_path(path, overwrite) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
     return True
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from wesep_py import audio
+from wesep_py.files import together
 from wesep_py.inference.presence import Presence
 from wesep_py.inference.rest import UNBOUNDED, split
 
@@ -73,6 +74,8 @@ class Result:
     ) -> None:
         """Write the voice, and what is left of the mixture without it: as written, the two sum to the mixture.
 
+        Both files appear, or none.
+
         Args:
             path: of the voice, as `save`.
             rest: of the rest, with the same suffix.
@@ -89,8 +92,9 @@ class Result:
         voice, other, altered = split(np.atleast_2d(mixture), voice, writer.subtype)
         if altered:
             log.warning("%s: %d samples gave way to keep the rest within full scale", path, altered)
-        audio.write(rest, other, self.sample_rate, self._subtype_for(rest), overwrite)
-        audio.write(path, voice, self.sample_rate, self._subtype_for(path), overwrite)
+        with together():
+            audio.write(rest, other, self.sample_rate, self._subtype_for(rest), overwrite)
+            audio.write(path, voice, self.sample_rate, self._subtype_for(path), overwrite)
 
     def _checked_writer(self, path: str | PathLike[str], overwrite: bool) -> audio.AudioWriter:
         """What will write the voice; a voice that has to be scaled down for it is said."""

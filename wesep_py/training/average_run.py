@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wesep_py import checkpoint
 from wesep_py.errors import CheckpointError, InputError, OutputExistsError
+from wesep_py.files import refuse_inputs
 from wesep_py.training.average import (
     BestSnapshots,
     Snapshots,
@@ -57,13 +58,13 @@ def average_run(
         output: the checkpoint's folder.
         last: the newest so many, or
         best: the so many that were best in the validation.
-        overwrite: replace a folder that is there.
+        overwrite: replace a checkpoint that is there.
         other: a checkpoint or experiment, as that from which the run went on, whose weights are mixed in.
         share: of `other` in what both have, above 0 and below 1; by default half.
 
     Raises:
         InputError: neither `last` nor `best`, or both; not a positive number; more than there are; a share out of
-            range.
+            range; the output is what is read, or holds other things than a checkpoint.
         CheckpointError: no experiment, a damaged snapshot, or weights of `other` that do not fit.
         OutputExistsError: the output is there already.
 
@@ -86,6 +87,12 @@ def average_run(
         raise CheckpointError(f"{run.folder}: is no experiment folder (config.yaml is missing)")
     if output.exists() and not overwrite:
         raise OutputExistsError(f"{output}: exists already; name another output, or pass --overwrite")
+    last_one = run.checkpoints / "last"
+    inputs = [(run.folder, "the experiment"), (last_one, "the run's last checkpoint")]
+    if other is not None:
+        inputs += [(Path(other), "the other model"), (checkpoint.resolve(other), "the other model")]
+    refuse_inputs([output], inputs)
+    checkpoint.check_output(output, overwrite)
     task = load_config(run.config_file).task
     if best is None:
         found, key = Snapshots(run.snapshots, count).newest(count), "keep"
@@ -94,7 +101,7 @@ def average_run(
     if len(found) < count:
         raise InputError(f"{run.folder}: has {len(found)} such snapshots; ask for fewer, or raise checkpoint.{key}")
     weights = average_state_dicts([read_snapshot(path) for path in found])
-    model = checkpoint.load(run.checkpoints / "last")
+    model = checkpoint.load(last_one)
     steps, results = [step_of(path) for path in found], [] if best is None else [result_of(path) for path in found]
     provenance = {key: value for key, value in model.provenance.items() if key not in ("validation", "step")}
     provenance |= {"made_by": "wesep average", "command": sys.argv, "snapshots_averaged": count, "steps": steps}

@@ -68,16 +68,17 @@ def dry_run(config: RunConfig | Mapping[str, Any] | str | Path, overrides: Seque
         ConfigError, InputError, CheckpointError: as `train`.
         WesepError: loss or gradient of the step is not finite.
     """
+    source = Path(config) if isinstance(config, (str, Path)) else None
     if not isinstance(config, RunConfig):
         config = load_config(config, overrides)
     check_machine(config)
+    experiment = Experiment(config.experiment)
+    experiment.check(config, source)
     config = replace(config, data=replace(config.data, workers=0))
     with catch_signals():
         fabric = make_fabric(config.train)
         fabric.launch()
         bar = TrainingBar(enabled=fabric.is_global_zero)
-        experiment = Experiment(config.experiment)
-        experiment.check(config)
         check_trackers(config.log.to)
         materials = gather(config, fabric)
         state = load_state(experiment.state)

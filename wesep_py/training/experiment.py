@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wesep_py import checkpoint
 from wesep_py.config import dump_yaml, load_yaml, to_plain
 from wesep_py.errors import ConfigError, WesepError
-from wesep_py.files import write_text
+from wesep_py.files import is_there, same_file, write_text
 from wesep_py.training.config import RunConfig, load_config
 from wesep_py.training.devices import PRECISIONS, device_type_of, resolve_precision
 from wesep_py.training.state import has_state
@@ -19,6 +21,7 @@ CHANGEABLE = (
     "checkpoint", "validation", "log",
 )  # fmt: skip
 """Keys that may change when a run is resumed: none of them alters a step, except how far the schedule goes."""
+CHECKPOINTS = ("best", "last", "average")
 
 
 class Experiment:
@@ -49,15 +52,20 @@ class Experiment:
         """Whether there is a training state to go on from."""
         return has_state(self.state)
 
-    def check(self, config: RunConfig) -> None:
-        """Refuse to continue a run under another configuration.
+    def check(self, config: RunConfig, source: Path | None = None) -> None:
+        """Refuse a folder in which the run would replace what is not its own; and another configuration than before.
+
+        Args:
+            config: the run's.
+            source: the YAML that it was read from.
 
         Raises:
-            ConfigError: the folder holds a run whose configuration differs in keys that change the training, or is
-                a file.
+            ConfigError: the folder holds a run whose configuration differs in keys that change the training, or files
+                of somebody else under the names of a run's, or is a file; the run would replace `source`.
         """
         if self.folder.exists() and not self.folder.is_dir():
             raise ConfigError(f"experiment: {self.folder} is a file; name the folder that the run fills")
+        self._check_owner(config, source)
         if not (self.has_state() and self.config_file.is_file()):
             return
         before = _flatten(_resolved(self.config_file))
@@ -74,6 +82,37 @@ class Experiment:
                 f"{self.folder}: holds a run with another configuration: {', '.join(differing)}; "
                 "name another experiment, or set these keys back"
             )
+
+    def _check_owner(self, config: RunConfig, source: Path | None) -> None:
+        if self.has_state():
+            return
+        if source is not None and same_file(source, self.config_file):
+            if _text_of(source) != dump_yaml(to_plain(config)):
+                raise ConfigError(
+                    f"experiment: the run would replace {source}, the configuration that is read; name another folder"
+                )
+            return
+        files = [file for file in (self.config_file, self.provenance_file, self.log_file) if is_there(file)]
+        if files and not self._began_here():
+            raise ConfigError(
+                f"experiment: {self.folder} holds {files[0].name}, which no run of wesep wrote; name another folder"
+            )
+        for name in CHECKPOINTS:
+            folder = self.checkpoints / name
+            if is_there(folder / checkpoint.WEIGHTS) and not checkpoint.KIND.is_ours(folder):
+                raise ConfigError(f"experiment: {folder} is no checkpoint of wesep; name another folder")
+
+    def _began_here(self) -> bool:
+        """True if a run began in the folder, whether or not it came to its first state."""
+        try:
+            if "sessions" in json.loads(_text_of(self.provenance_file)):
+                return True
+        except (ValueError, TypeError, RecursionError):
+            pass
+        try:
+            return dump_yaml(to_plain(load_config(self.config_file))) == _text_of(self.config_file)
+        except ConfigError:
+            return False
 
     def make(self) -> None:
         """Make the folder.
@@ -94,6 +133,14 @@ class Experiment:
         """
         self.make()
         write_text(self.config_file, dump_yaml(to_plain(config)))
+
+
+def _text_of(file: Path) -> str:
+    """The content of a file; nothing where it cannot be read."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _resolved(file: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from wesep_py.config import to_plain
 from wesep_py.errors import InputError, WesepError, reason
-from wesep_py.files import write_text
+from wesep_py.files import open_regular, write_text
 from wesep_py.textfiles import parse_object
 from wesep_py.training.config import RunConfig
 from wesep_py.training.experiment import Experiment
@@ -44,7 +45,7 @@ class RunLog:
             if file.exists():
                 write_text(file, "".join(f"{line}\n" for line in _lines_until(step, file)))
             # Without a buffer: what could not be written is said at once, and not again at the end.
-            self._file = file.open("ab", buffering=0)
+            self._file = os.fdopen(open_regular(file, os.O_WRONLY | os.O_APPEND), "ab", buffering=0)
         self._trackers = trackers
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:

@@ -74,18 +74,19 @@ def train(config: RunConfig | Mapping[str, Any] | str | Path, overrides: Sequenc
     Example:
         >>> train("recipes/speechocean762/train.yaml", ["data.root=data", "optim.lr=0.0005"])  # doctest: +SKIP
     """
+    source = Path(config) if isinstance(config, (str, Path)) else None
     if not isinstance(config, RunConfig):
         config = load_config(config, overrides)
     check_machine(config)
     with catch_signals() as stop:
         fabric = make_fabric(config.train)
         fabric.launch()
-        return _train(config, fabric, stop)
+        return _train(config, fabric, stop, source)
 
 
-def _train(config: RunConfig, fabric: Fabric, stop: StopRequest) -> TrainResult:
+def _train(config: RunConfig, fabric: Fabric, stop: StopRequest, source: Path | None = None) -> TrainResult:
     experiment = Experiment(config.experiment)
-    experiment.check(config)
+    experiment.check(config, source)
     check_trackers(config.log.to)
     materials = gather(config, fabric)
     bar = TrainingBar(enabled=fabric.is_global_zero)

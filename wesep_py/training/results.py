@@ -106,6 +106,7 @@ class Results:
             {key: tensor.detach().cpu() for key, tensor in self._task.exported(state_dict).items()},
             provenance,
             self._card(name, provenance),
+            keep_others=True,
         )
 
     def is_final(self, progress: Progress) -> bool:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wesep_py import audio
-from wesep_py.files import check_writable
+from wesep_py.files import check_writable, is_there, refuse_inputs, together
 from wesep_py.inference.presence import Presence
 from wesep_py.inference.recording.blocks import FRAME_S, Blocks
-from wesep_py.inference.recording.long import LongExtraction, Progress
-from wesep_py.inference.recording.partial import being_written
+from wesep_py.inference.recording.long import LongExtraction, Progress, identity_of
+from wesep_py.inference.recording.partial import being_written, forget, journal_of
 from wesep_py.inference.recording.writing import Wanted, writer_for
 from wesep_py.inference.sources import Recording, read_source
 from wesep_py.inference.timeline import (
@@ -70,8 +70,8 @@ def extract_file(
 ) -> list[Outcome]:
     """Extract voices from a recording, read once, into files.
 
-    A recording of at most one block gives what `Extractor.extract` does, to the bit. What is written is complete when
-    the output appears: timelines and rests are written before. What a killed run left of them is replaced.
+    A recording of at most one block gives what `Extractor.extract` does, to the bit. All files appear together, the
+    outputs last, or none does. What a killed run of the very same job left of them is replaced.
 
     Args:
         extractor: the model.
@@ -86,16 +86,27 @@ def extract_file(
     Raises:
         AudioError, InputError, OutputExistsError, WesepError: as `Extractor.extract` and `Result.save`.
     """
-    blocks, begun = blocks or Blocks(), being_written(wanted[0].output)
+    blocks, output = blocks or Blocks(), wanted[0].output
     recorded = [path for one in wanted for path in (one.output, one.rest) if path is not None]
-    for path in (*recorded, *map(check_suffix, timelines)):
-        check_writable(path, overwrite or path.resolve() in begun)
-    overwrite = overwrite or bool(begun)
+    outputs = [*recorded, *map(check_suffix, timelines)]
+    refuse_inputs(outputs, [(mixture, "the recording")])
+    journals = is_there(journal_of(output))
+    for path in outputs:  # before the recording is read; where a run was killed, once it is known which
+        check_writable(path, overwrite or journals)
     about = audio.info(mixture)
+    grid = blocks.grid(extractor.sample_rate, extractor.network.backbone.stride)
+    is_long = audio.resampled_length(about.num_samples, about.sample_rate, extractor.sample_rate) > grid.block
+    if journals and is_long:
+        begun = being_written(output, identity_of(extractor, Path(mixture), wanted, grid))
+        for path in outputs:
+            check_writable(path, overwrite or path.resolve() in begun)
+        overwrite = overwrite or bool(begun)
+    elif journals:
+        for path in outputs:
+            check_writable(path, overwrite)
     for path in recorded:
         writer_for(path, about, overwrite)
-    grid = blocks.grid(extractor.sample_rate, extractor.network.backbone.stride)
-    if audio.resampled_length(about.num_samples, about.sample_rate, extractor.sample_rate) > grid.block:
+    if is_long:
         return _long(extractor, mixture, wanted, timelines, force, overwrite, blocks, progress)
     recording = read_source(mixture)
     results = [extractor.extract(recording, one.voice) for one in wanted]
@@ -107,13 +118,15 @@ def extract_file(
         _timeline_of(one, result, recording, outcome.silenced)
         for one, result, outcome in zip(wanted, results, outcomes, strict=True)
     ]
-    _write_timelines(timelines, recording.name, lines, outcomes, overwrite)
-    for one, result, outcome in zip(wanted, results, outcomes, strict=True):
-        result = result.silenced() if outcome.silenced else result
-        if one.rest is None:
-            result.save(one.output, overwrite)
-        else:
-            result.save_with_rest(one.output, one.rest, recording.waveform, overwrite)
+    with together():
+        _write_timelines(timelines, recording.name, lines, outcomes, overwrite)
+        for one, result, outcome in zip(wanted, results, outcomes, strict=True):
+            result = result.silenced() if outcome.silenced else result
+            if one.rest is None:
+                result.save(one.output, overwrite)
+            else:
+                result.save_with_rest(one.output, one.rest, recording.waveform, overwrite)
+    forget(output)
     return outcomes
 
 
@@ -145,10 +158,17 @@ def _long(
             else:
                 energies = (found.energies, found.mixture_energies)
                 lines.append(from_energies(one.name, *energies, found.frame_s, duration_s))
-        work.announce(timelines)
-        _write_timelines(timelines, str(mixture), lines, outcomes, overwrite)
         gains = [0.0 if outcome.silenced else found.gain for found, outcome in zip(measured, outcomes, strict=True)]
-        work.write(gains, overwrite)
+        work.announce(timelines)
+        try:
+            with together() as group:
+                _write_timelines(timelines, str(mixture), lines, outcomes, overwrite)
+                group.put()
+                work.write(gains, overwrite)
+        except BaseException:
+            work.retract()
+            raise
+        work.forget()
         return outcomes
     finally:
         work.close()

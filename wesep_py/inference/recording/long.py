@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 from wesep_py import audio
 from wesep_py.audio.streams import resample_blocks
 from wesep_py.errors import AudioError, WesepError
+from wesep_py.files import together
 from wesep_py.inference.level import gain_of_sums
 from wesep_py.inference.presence import Presence, presence_in
-from wesep_py.inference.recording.blocks import Blocks
+from wesep_py.inference.recording.blocks import Blocks, Grid
 from wesep_py.inference.recording.blockwise import Overlapping, Piece
 from wesep_py.inference.recording.carried import Carried, block_runner
 from wesep_py.inference.recording.identity import file_ends, voice_hash
@@ -70,6 +72,7 @@ class LongExtraction:
     >>> work = LongExtraction(extractor, "meeting.wav", [Wanted("alice", voice, Path("a.wav"))])    # doctest: +SKIP
     >>> (alice,) = work.run()                                                                       # doctest: +SKIP
     >>> work.write([alice.gain])                                                                    # doctest: +SKIP
+    >>> work.forget()                                                                               # doctest: +SKIP
     """
 
     def __init__(
@@ -80,7 +83,8 @@ class LongExtraction:
         self.about = audio.info(self.mixture)
         network = extractor.network
         self.grid = self.blocks.grid(extractor.sample_rate, network.backbone.stride)
-        self.partial = Partial(self.wanted[0].output, self._identity())
+        identity = identity_of(extractor, self.mixture, self.wanted, self.grid)
+        self.partial = Partial(self.wanted[0].output, identity)
         if self.partial.discarded:
             log.warning(
                 "%s: what was done of it differs in %s; begun anew",
@@ -108,15 +112,24 @@ class LongExtraction:
         outputs = [path for one in self.wanted for path in (one.output, one.rest) if path is not None]
         self.partial.announce([*timelines, *outputs])
 
-    def write(self, gains: Sequence[float], overwrite: bool = False) -> None:
-        """Write every voice times its gain (0 for silence), and its rest; then forget the blocks.
+    def retract(self) -> None:
+        """Note that none of them is there: writing failed, and all were taken back."""
+        with suppress(WesepError):  # the disk may be full
+            self.partial.announce([])
 
-        The files appear, whole, when all of them are written.
+    def write(self, gains: Sequence[float], overwrite: bool = False) -> None:
+        """Write every voice times its gain (0 for silence), and its rest.
+
+        The files appear, whole, when all of them are written; then call `forget`.
 
         Raises:
             OutputExistsError, InputError, WesepError: as `audio.AudioWriter`.
         """
-        write_voices(self.mixture, self.about, self.wanted, self._at_file_rate, gains, overwrite)
+        with together():
+            write_voices(self.mixture, self.about, self.wanted, self._at_file_rate, gains, overwrite)
+
+    def forget(self) -> None:
+        """Remove the blocks: what they are for is written."""
         self.partial.remove()
 
     def close(self) -> None:
@@ -213,21 +226,22 @@ class LongExtraction:
         rate = self.extractor.sample_rate
         yield from resample_blocks(blocks, rate, self.about.sample_rate, self.about.num_channels)
 
-    def _identity(self) -> dict[str, Any]:
-        """What the blocks depend on."""
-        from wesep_py.checkpoint import versions
 
-        stat = self.mixture.stat()
-        found = versions()
-        return {
-            "recording": {
-                "path": str(self.mixture.resolve()),
-                "bytes": stat.st_size,
-                "modified_ns": stat.st_mtime_ns,
-                "ends": file_ends(self.mixture),
-            },
-            "model": self.extractor.model_hash,
-            "voices": [voice_hash(one.voice) for one in self.wanted],
-            "blocks": [self.grid.step, self.grid.overlap, self.grid.fade, self.grid.stride],
-            "versions": {name: found[name] for name in ("wesep-py", "torch", "soxr")},
-        }
+def identity_of(extractor: Extractor, mixture: Path, wanted: Sequence[Wanted], grid: Grid) -> dict[str, Any]:
+    """What the blocks of a job depend on: by this a run that was killed is known again."""
+    from wesep_py.checkpoint import versions
+
+    stat = mixture.stat()
+    found = versions()
+    return {
+        "recording": {
+            "path": str(mixture.resolve()),
+            "bytes": stat.st_size,
+            "modified_ns": stat.st_mtime_ns,
+            "ends": file_ends(mixture),
+        },
+        "model": extractor.model_hash,
+        "voices": [voice_hash(one.voice) for one in wanted],
+        "blocks": [grid.step, grid.overlap, grid.fade, grid.stride],
+        "versions": {name: found[name] for name in ("wesep-py", "torch", "soxr")},
+    }

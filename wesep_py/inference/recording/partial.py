@@ -3,7 +3,8 @@
 Beside the output lie `.NAME.partial`, blocks one after another, each with its length and a checksum, and
 `.NAME.partial.json`, which says of what recording, model, voices and settings they are, and at the end
 which files are being written from them. Blocks are only appended: what was cut off while it was written is cut off for
-good when the run goes on.
+good when the run goes on. A file of such a name that somebody else made is refused, not written to, and links are not
+followed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py.errors import InputError, WesepError
-from wesep_py.files import write_json
+from wesep_py.files import hidden_name, is_there, open_regular, write_json
 
 _HEAD = struct.Struct("<4sIQ")
 _MAGIC = b"WPB1"
@@ -29,17 +30,38 @@ _MAGIC = b"WPB1"
 Record = dict[str, NDArray[Any]]
 
 
-def being_written(output: Path) -> set[Path]:
-    """The files that a run which was killed had begun to write from its blocks: they are not finished.
+def being_written(output: Path, identity: Mapping[str, Any]) -> set[Path]:
+    """The files that a run of this very job, which was killed, had begun to write: they are not finished.
 
     Args:
         output: as that of `Partial`.
+        identity: as that of `Partial`; a journal of another recording, model or voice says nothing of this one.
     """
-    journal = _journal_of(output)
-    try:
-        return {Path(path) for path in json.loads(journal.read_text(encoding="utf-8")).get("writing", [])}
-    except (OSError, ValueError, TypeError, AttributeError):  # none, or damaged: then `Partial` begins anew
+    journal = _read_journal(journal_of(output))
+    if journal is None or journal.get("identity") != json.loads(json.dumps(identity)):
         return set()
+    writing = journal.get("writing", [])
+    return {Path(path) for path in writing if isinstance(path, str)} if isinstance(writing, list) else set()
+
+
+def forget(output: Path) -> None:
+    """Remove the blocks of another job, which will not become this output any more: a new one has been written.
+
+    Args:
+        output: as that of `Partial`. What another process is at, and what is not ours, is left.
+    """
+    path, journal = _path_of(output), journal_of(output)
+    if _read_journal(journal) is None or path.is_symlink():
+        return
+    try:
+        with path.open("r+b") as file:
+            if not _is_ours(file) or not _try_lock(file):
+                return
+            _remove(path)
+    except FileNotFoundError:
+        _remove(path)
+    except OSError:  # it may lie where nothing can be removed; it is in nobody's way
+        return
 
 
 class Partial:
@@ -54,19 +76,19 @@ class Partial:
         discarded: the keys in which blocks that were there differ from this run; they are gone.
 
     Raises:
-        InputError: another process is at it.
+        InputError: another process is at it, or a file of this name is not of wesep.
         WesepError: the disk is full or not writable.
     """
 
     def __init__(self, output: Path, identity: Mapping[str, Any]) -> None:
-        self.path = output.with_name(f".{output.name}.partial")
-        self.journal = _journal_of(output)
+        self.path = _path_of(output)
+        self.journal = journal_of(output)
         identity = json.loads(json.dumps(identity))
         self._identity = identity
         self.discarded = self._differing(identity)
         self.count = 0
         try:
-            self._file: BinaryIO = self.path.open("r+b" if self.path.exists() else "w+b", buffering=0)
+            self._file: BinaryIO = self._open()
             self._lock()
             if self.discarded:
                 self._file.truncate(0)
@@ -74,9 +96,13 @@ class Partial:
             self.count = len(self._offsets)
             if not self.count:
                 self._note()
-        except OSError as error:
+        except InputError:
+            raise
+        except (OSError, WesepError) as error:
+            cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+            why = getattr(cause, "strerror", None) or cause
             raise WesepError(
-                f"{self.path}: cannot be written ({error.strerror or error}); what is done of a long recording is kept "
+                f"{self.path}: cannot be written ({why}); what is done of a long recording is kept "
                 "beside its output: name one elsewhere, or make room"
             ) from error
 
@@ -141,31 +167,39 @@ class Partial:
     def remove(self) -> None:
         """The extraction is finished: delete all."""
         self._file.close()
-        for path in (self.path, self.journal, self._state_path(0), self._state_path(1)):
-            with suppress(FileNotFoundError):
-                path.unlink()
+        _remove(self.path)
+
+    def _open(self) -> BinaryIO:
+        """The file of the blocks, begun or gone on with, if all that lies under its names is ours."""
+        begun = is_there(self.path)
+        file = os.fdopen(open_regular(self.path, os.O_RDWR), "r+b", buffering=0)
+        others = [] if _is_ours(file) else [self.path]
+        if not begun and _read_journal(self.journal) is None:
+            # Names that only a run of ours gives, and no such run was here.
+            others = [path for path in _files_of(self.path)[1:] if is_there(path)]
+        if others:
+            file.close()
+            if not begun:
+                self.path.unlink()
+            raise InputError(f"{others[0]}: is no file of wesep, which keeps a part of its work there; move it away")
+        return file
 
     def _note(self, **more: Any) -> None:
         write_json(self.journal, {"format": 1, "identity": self._identity, **more})
 
     def _differing(self, identity: Mapping[str, Any]) -> list[str]:
-        if not self.path.exists():
+        if not is_there(self.path):
             return []
-        try:
-            begun = json.loads(self.journal.read_text(encoding="utf-8"))["identity"]
-            return sorted(key for key in {*begun, *identity} if begun.get(key) != identity.get(key))
-        except (OSError, ValueError, KeyError, TypeError):
+        journal = _read_journal(self.journal)
+        if journal is None:
             return ["journal"]
+        begun = journal["identity"]
+        return sorted(key for key in {*begun, *identity} if begun.get(key) != identity.get(key))
 
     def _lock(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # not POSIX: two runs at once are the user's affair
-            return
-        try:
-            fcntl.flock(self._file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{self.path}: another process is extracting this recording; wait for it") from None
+        if not _try_lock(self._file):
+            self._file.close()
+            raise InputError(f"{self.path}: another process is extracting this recording; wait for it")
 
     def _whole_records(self) -> list[int]:
         """Where the whole blocks begin; the file is cut behind the last."""
@@ -193,15 +227,63 @@ class Partial:
         return load(self._file.read(length))
 
     def _state_path(self, index: int) -> Path:
-        return self.path.with_name(f"{self.path.name}.state{index % 2}")
+        return _files_of(self.path)[2 + index % 2]
 
     def _save_state(self, state: Any) -> None:
         # Before the block itself, and never over the state of the block before: whichever block turns out to be the
         # last whole one, its state is there.
         import torch
 
-        torch.save({"index": self.count, "state": state}, self._state_path(self.count))
+        path = self._state_path(self.count)
+        path.unlink(missing_ok=True)
+        with os.fdopen(open_regular(path, os.O_WRONLY | os.O_EXCL), "wb") as file:
+            torch.save({"index": self.count, "state": state}, file)
 
 
-def _journal_of(output: Path) -> Path:
-    return output.with_name(f".{output.name}.partial.json")
+def _path_of(output: Path) -> Path:
+    return output.with_name(hidden_name(output.name, ".partial", len(".partial.state0"), output.parent))
+
+
+def journal_of(output: Path) -> Path:
+    """Where it is noted what the blocks of an output are of."""
+    return _files_of(_path_of(output))[1]
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The file of the blocks, its journal, and its states."""
+    return [path.with_name(path.name + tail) for tail in ("", ".json", ".state0", ".state1")]
+
+
+def _read_journal(path: Path) -> dict[str, Any] | None:
+    """What the journal says; `None` where there is none, or it is damaged or not ours: then `Partial` begins anew."""
+    try:
+        journal = None if path.is_symlink() else json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return journal if isinstance(journal, dict) and isinstance(journal.get("identity"), dict) else None
+
+
+def _is_ours(file: BinaryIO) -> bool:
+    """True if the file is empty, or begins as one of blocks does."""
+    file.seek(0)
+    return _MAGIC.startswith(file.read(len(_MAGIC)))
+
+
+def _remove(path: Path) -> None:
+    files = _files_of(path)
+    for file in (*files[2:], *files[:2]):  # the journal last: by it the others are known to be ours
+        with suppress(FileNotFoundError):
+            file.unlink()
+
+
+def _try_lock(file: BinaryIO) -> bool:
+    """Lock the file; false where another process has it. Without such locks, two runs at once are the user's affair."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
