@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "wesep_py"
 
 # The ground floor is open to all; each room may import the ground floor, itself and the rooms named here.
-GROUND_FLOOR = {"errors", "files", "config", "lock", "registry", "worker_processes"}
+GROUND_FLOOR = {"errors", "files", "config", "lock", "names", "registry", "worker_processes"}
 MAY_IMPORT: dict[str, set[str]] = {
     "audio": set(),
     "features": set(),
