@@ -31,6 +31,10 @@ class TrialSource:
     gain: float = 1.0
     speaker_id: str | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "utterance_id", canonical(self.utterance_id))
+        object.__setattr__(self, "speaker_id", self.speaker_id and canonical(self.speaker_id))
+
 
 @dataclass(frozen=True)
 class TrialNoise:

@@ -33,12 +33,13 @@ class Places:
         root: the folder that relative paths start from.
         what: the list, for messages.
         moved: whether ends of paths are looked for.
+        say: whether the log says so.
     """
 
-    def __init__(self, root: str | os.PathLike[str], what: str | os.PathLike[str], moved: bool = True) -> None:
+    def __init__(self, root: str | os.PathLike[str], what: str | os.PathLike[str], moved: bool = True, say: bool = True) -> None:
         self.root = Path(root)
         self._what = os.fspath(what)
-        self._moved = moved
+        self._moved, self._say = moved, say
         self._taken: dict[Path, tuple[str, ...]] = {}
         self._steps: dict[tuple[Path, str], Path | None] = {}
 
@@ -85,7 +86,7 @@ class Places:
         return next((path for form in spellings(parts[-1]) if is_there(path := folder / form)), None) if parts else None
 
     def _take(self, found: Path, parts: tuple[str, ...], text: str) -> None:
-        if not self._taken:
+        if not self._taken and self._say:
             logger.warning(
                 "%s: %s is not there, and is taken from %s; so are further paths of a data set that has moved",
                 self._what,

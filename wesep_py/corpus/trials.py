@@ -163,19 +163,18 @@ def _trial(
     target_index = None
     if target_id != ABSENT and mixture.sources:
         ids = [source.utterance_id for source in mixture.sources]
-        names = list(map(canonical, ids))
-        if names.count(canonical(target_id)) > 1:
+        target_id = canonical(target_id)
+        if ids.count(target_id) > 1:
             raise InputError(
                 f"{place}: target {target_id!r} is the name of several sources of {mixture.mixture_id!r}; say which is "
                 "which in columns source_1_utterance_id, source_2_utterance_id, … of the metadata"
             )
-        if canonical(target_id) not in names:
+        if target_id not in ids:
             raise InputError(
                 f"{place}: target {target_id!r} is no source of {mixture.mixture_id!r} (its sources: "
                 f"{', '.join(ids)}; {ABSENT} for an absent target)"
             )
-        target_index = names.index(canonical(target_id))
-        target_id = ids[target_index]
+        target_index = ids.index(target_id)
     path, mates = _find_enrollment(enrollment, mixtures, enrollments, place)
     return Trial(
         mixture.mixture_id,
