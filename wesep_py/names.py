@@ -9,8 +9,8 @@ import unicodedata
 LONGEST_BYTES = 230
 """Of a file's name without its ending: file systems take 255, and endings such as `_absent.wav` have to fit."""
 
-# Separators of folders, control characters (NUL too), a dot in front (it hides a file, and `..` leaves the folder), half
-# characters, and `%` where it would read as one of these.
+# Separators of folders, control characters (NUL too), a dot in front (it hides a file, and `..` leaves the folder),
+# half characters, and `%` where it would read as one of these.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\\ud800-\udfff]|^\.|%(?=[0-9A-Fa-f]{2})")
 
 
@@ -18,7 +18,7 @@ def file_name(identifier: str) -> str:
     """Return the one file name, without ending, that stands for an id wherever files are called after ids.
 
     Ordinary ids stay as they are. What may not stand in a name is written as `%XX`, so ids that differ get names that
-    differ; an id that is too long is cut and marked with its hash. The name never leaves its folder and is never hidden.
+    differ. An id that is too long is cut and marked with its hash. The name never leaves its folder, nor is it hidden.
 
     >>> file_name("84-121123-0000_61-70968-0000"), file_name("/etc/passwd"), file_name("..")
     ('84-121123-0000_61-70968-0000', '%2Fetc%2Fpasswd', '%2E.')

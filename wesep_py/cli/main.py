@@ -92,6 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _print_any_name()
     lifted = _lift_common(arguments)
     return _guard(lambda: app(lifted, prog_name="wesep", standalone_mode=False), "wesep", lifted)
 
@@ -164,6 +165,13 @@ def _guard(run: Callable[[], Any], program: str, arguments: Sequence[str]) -> in
         message = " ".join(str(error).split()) or "no message"
         typer.echo(f"{program}: {type(error).__name__}: {message} (--debug shows where)", err=True)
         return 1
+
+
+def _print_any_name() -> None:
+    """Let a name whose bytes are no UTF-8 be printed with escapes, instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _usage_error() -> type[Any]:

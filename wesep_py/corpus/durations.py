@@ -23,8 +23,7 @@ def measure_durations(
 
     Args:
         paths: the files; one that comes twice is looked at once.
-        on_bad: called with each file that is missing, damaged or no audio, or whose name is no UTF-8, which is then left
-            out.
+        on_bad: called with each file that is missing, damaged or no audio, or whose name is no UTF-8; it is left out.
         on_progress: called with the number of files done and of all.
         threads: how many files are looked at at a time, at least 1.
 

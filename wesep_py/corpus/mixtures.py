@@ -79,8 +79,8 @@ def read_mixtures(
     - metadata of what to mix: `mixture_ID, source_1_path, source_1_gain, …, noise_path, noise_gain` and
       optionally `noise_offset_s`;
     - metadata of what was rendered: `mixture_ID, mixture_path, source_1_path, …, noise_path, length`;
-    - a folder with `s1`, `s2`, … and `mix_clean`, `mix_both` or `noise`, whose files bear the mixtures' ids. Who speaks is
-      told by the metadata or the `recipes.jsonl` that were written with it, where they are there.
+    - a folder with `s1`, `s2`, … and `mix_clean`, `mix_both` or `noise`, whose files bear the mixtures' ids. Who speaks
+      is told by the metadata or the `recipes.jsonl` that were written with it, where they are there.
 
     Args:
         path: the CSV, or the folder.
@@ -145,8 +145,8 @@ def speakers_of(mixture: Mixture) -> tuple[str, ...]:
             guessed = "" if source.speaker_id else "by their names "
             raise InputError(
                 f"{mixture.place}: source {k} of mixture {mixture.mixture_id!r} ({source.utterance_id}) and the one "
-                f"before it ({named[speaker_id]}) are {guessed}both of speaker {speaker_id!r}; the speakers of a mixture "
-                "have to differ: say who speaks in columns source_1_speaker_id, source_2_speaker_id, … of a CSV"
+                f"before it ({named[speaker_id]}) are {guessed}both of speaker {speaker_id!r}; the speakers of a "
+                "mixture have to differ: say who speaks in columns source_1_speaker_id, source_2_speaker_id, … of a CSV"
             )
         named[speaker_id] = source.utterance_id
     return tuple(named)
@@ -253,8 +253,8 @@ def _read_tree(folder: Path) -> dict[str, Mixture]:
         told_here = told.get(name) or _Told(name, [(i, None) for i in source_ids(name, [Path(name)] * len(paths))])
         if len(told_here.sources) != len(paths):
             raise InputError(
-                f"{told_here.place}: mixture {told_here.mixture_id!r} has {len(told_here.sources)} sources, and the tree "
-                f"{len(paths)}; render the tree again"
+                f"{told_here.place}: mixture {told_here.mixture_id!r} has {len(told_here.sources)} sources, and the "
+                f"tree {len(paths)}; render the tree again"
             )
         mixtures[told_here.mixture_id] = Mixture(
             told_here.mixture_id,
@@ -277,7 +277,7 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 class _Told(NamedTuple):
-    """What was written with a tree about one of its mixtures: of each source the utterance and, if known, the speaker."""
+    """What was written with a tree about one of its mixtures: of each source the utterance, and the speaker if known."""
 
     mixture_id: str
     sources: list[tuple[str, str | None]]

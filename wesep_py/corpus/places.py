@@ -36,7 +36,9 @@ class Places:
         say: whether the log says so.
     """
 
-    def __init__(self, root: str | os.PathLike[str], what: str | os.PathLike[str], moved: bool = True, say: bool = True) -> None:
+    def __init__(
+        self, root: str | os.PathLike[str], what: str | os.PathLike[str], moved: bool = True, say: bool = True
+    ) -> None:
         self.root = Path(root)
         self._what = os.fspath(what)
         self._moved, self._say = moved, say

@@ -1,7 +1,7 @@
 """WeSep's shards of fixed mixtures, unpacked as a tree with a list of mixtures.
 
-A mixture of such a shard (https://github.com/wenet-e2e/wesep) is `KEY.wav`, its sources `KEY_spk1.wav`, `KEY_spk2.wav`, …
-and the names of their speakers, as text, `KEY.spk1`, `KEY.spk2`, ….
+A mixture of such a shard (https://github.com/wenet-e2e/wesep) is `KEY.wav`, its sources are `KEY_spk1.wav`,
+`KEY_spk2.wav`, …, and the names of their speakers, as text, `KEY.spk1`, `KEY.spk2`, ….
 
     DIR/mix_clean/KEY.wav (mix_both with noise)   the mixture, byte by byte
     DIR/s1/KEY.wav, s2/KEY.wav, …                 its sources, likewise
@@ -108,7 +108,9 @@ def unpack_premixed(
                 on_progress(done, len(shards))
         if not rows:
             first = f"; the first: {left_out[0]}" if left_out else ""
-            raise InputError(f"{folder}: the shards hold no mixture of WeSep's (KEY.spk1, KEY_spk1.wav, KEY.wav){first}")
+            raise InputError(
+                f"{folder}: the shards hold no mixture of WeSep's (KEY.spk1, KEY_spk1.wav, KEY.wav){first}"
+            )
         write_text(folder / LIST_NAME, _csv(rows), overwrite=True)
     speakers = {value for row in rows for name, value in row.items() if name.endswith("_speaker_id")}
     return PremixedResult(len(rows), len(speakers), tuple(left_out))
@@ -163,7 +165,9 @@ def _unpack(key: str, name: str, parts: _Mixture, folder: Path, overwrite: bool)
     numbers = sorted(parts.speakers)
     speakers = [parts.speakers[number] for number in numbers]
     if "" in speakers or len(set(speakers)) < len(speakers):
-        raise AudioError(f"{where}: its speakers are {', '.join(map(repr, speakers))}; they have to have names and differ")
+        raise AudioError(
+            f"{where}: its speakers are {', '.join(map(repr, speakers))}; they have to have names and differ"
+        )
     decoded = [decode(file.data, where) for file in (parts.mixture, *(parts.sources[number] for number in numbers))]
     if len({rate for _, rate in decoded}) > 1:
         raise AudioError(f"{where}: its files have different sample rates")
@@ -188,7 +192,11 @@ def _unpack(key: str, name: str, parts: _Mixture, folder: Path, overwrite: bool)
     if len(set(ids)) < len(ids):  # the key is not made of the utterances' names
         ids = [f"{key}-s{k}" for k in range(1, len(images) + 1)]
     for k, (image, utterance_id, speaker_id) in enumerate(zip(images, ids, speakers, strict=True), start=1):
-        row |= {f"source_{k}_path": image, f"source_{k}_utterance_id": utterance_id, f"source_{k}_speaker_id": speaker_id}
+        row |= {
+            f"source_{k}_path": image,
+            f"source_{k}_utterance_id": utterance_id,
+            f"source_{k}_speaker_id": speaker_id,
+        }
     return row
 
 

@@ -229,8 +229,8 @@ def _check_folder(folder: Path, plans: Sequence[ShardPlan], overwrite: bool) -> 
     for name in (Path(name).stem for name in names if name.endswith(".tar")):
         if name not in abouts and not _is_of_plan(folder / f"{name}.tar", planned.get(name)):
             raise InputError(
-                f"{folder}: holds '{name}.tar', and no '{name}.json' says that `wesep shard` wrote it; it stays as it is: "
-                "name an empty folder"
+                f"{folder}: holds '{name}.tar', and no '{name}.json' says that `wesep shard` wrote it; it stays: name "
+                " an empty folder"
             )
     if not abouts and (listing := [name for name in names if name in (SUMMARY_NAME, INDEX_NAME)]):
         raise InputError(f"{folder}: holds {listing[0]!r} of something else; name an empty folder")
@@ -259,7 +259,7 @@ def _read_about(path: Path) -> dict[str, Any] | None:
 
 
 def _is_of_plan(path: Path, plan: ShardPlan | None) -> bool:
-    """Whether a tar without its JSON is what a run that was killed had written of a plan: nothing but its utterances."""
+    """Whether a tar without its JSON is what a killed run had written of a plan: nothing but its utterances."""
     if plan is None or not path.is_file():
         return False
     keys = {member_key(utterance.utterance_id) for utterance in plan.utterances}

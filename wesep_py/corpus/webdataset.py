@@ -49,7 +49,7 @@ class ShardItem(NamedTuple):
 
 
 class ShardFile(NamedTuple):
-    """A file of a shard: its name, what follows the first dot of it, its content, and where that lies in the tar file."""
+    """A file of a shard: its name, what follows its first dot, its content, and where that lies in the tar file."""
 
     name: str
     suffix: str
@@ -181,8 +181,8 @@ def _item(key: str, files: list[ShardFile], place: str) -> ShardItem:
     if len(audio) > 1:
         names = ", ".join(file.name for file in audio[:4]) + (", …" if len(audio) > 4 else "")
         raise InputError(
-            f"{where}: is the key of {len(audio)} recordings ({names}), for a key ends at the first dot; give each a key "
-            "without a dot, or a file with its speaker (NAME.spk or NAME.json)"
+            f"{where}: is the key of {len(audio)} recordings ({names}), for a key ends at the first dot; give each a "
+            "key without a dot, or a file with its speaker (NAME.spk or NAME.json)"
         )
     chosen = audio[0]
     rate, num_samples = measure(chosen.data, where)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from wesep_py.evaluation.extraction import Extracted
 from wesep_py.evaluation.record import TrialRecord
+from wesep_py.names import file_name
 
 RANKED_BY = ("si_sdri", "si_sdr")
 
 
 def audio_folder(record: TrialRecord) -> str:
     """The name of a trial's folder of audio."""
-    return f"{record.number or 0:04d}_{record.mixture_id}_{record.target_utterance_id}".replace(os.sep, "_")
+    return file_name(f"{record.number or 0:04d}_{record.mixture_id}_{record.target_utterance_id}")
 
 
 def rank(record: TrialRecord) -> float | None:

@@ -171,7 +171,8 @@ def _check_folder(recipes: Sequence[Recipe], folder: Path, overwrite: bool) -> N
     names = visible(folder)
     if names and not path.is_file():
         raise OutputExistsError(
-            f"{folder}: holds {names[0]!r} and no {RECIPES_NAME}, so it is no tree of `wesep simulate`; name another folder"
+            f"{folder}: holds {names[0]!r} and no {RECIPES_NAME}, so it is no tree of `wesep simulate`; name "
+            "another folder"
         )
     if names and not overwrite and not _begins_with(recipes, path):
         raise OutputExistsError(f"{folder}: holds something else already; name another folder, or pass --overwrite")

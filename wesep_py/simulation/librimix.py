@@ -224,7 +224,7 @@ def _add(parts: Sequence[Waveform]) -> Waveform:
 
 
 def _write_lists(mixtures: Sequence[Mixture], tree: LibriMixTree, overwrite: bool) -> None:
-    """`metadata/mixture_<subset>_<type>.csv` beside the subset: LibriMix's columns, absolute paths, speakers if told."""
+    """`metadata/mixture_<subset>_<type>.csv` beside the subset: LibriMix's columns, absolute paths, known speakers."""
     folder = tree.folder.parent / METADATA_FOLDER
     texts = {folder / f"mixture_{tree.folder.name}_{kind}.csv": _list(mixtures, tree, kind) for kind in tree.types}
     for path, text in texts.items():
