@@ -17,6 +17,7 @@ GROUND_FLOOR = {
     "files",
     "half_precision",
     "lock",
+    "names",
     "registry",
     "textfiles",
     "torchfiles",

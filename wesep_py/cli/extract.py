@@ -156,7 +156,7 @@ def _plan(
     """The extractions asked for, and those of a CSV that cannot be done, with the reason."""
     from wesep_py.cli.job_list import read_jobs
     from wesep_py.cli.outputs import plan
-    from wesep_py.cli.targets import parse_targets
+    from wesep_py.cli.targets import Job, parse_targets
 
     if batch is not None:
         if mixtures or enrollments or prints:
@@ -164,8 +164,17 @@ def _plan(
         return read_jobs(batch, output, residual)
     if not mixtures:
         raise InputError("no MIXTURE was given; name a recording, or a CSV of them with --batch")
-    targets = parse_targets(enrollments, prints)
-    return plan(mixtures, targets, output, overwrite, residual, skip_existing), []
+    strangers: list[tuple[Target, Exception]] = []
+    targets = parse_targets(enrollments, prints, strangers)
+    if not targets:
+        raise strangers[0][1]
+    bad: list[tuple[Job, Exception]] = []
+    planned = plan(mixtures, targets, output, overwrite, residual, skip_existing, bad, several=bool(strangers))
+    if bad and not planned:
+        raise bad[0][1]
+    for mixture in dict.fromkeys(job.mixture for job in (*planned, *(job for job, _ in bad))):
+        bad += [(Job(mixture, target, mixture), error) for target, error in strangers]
+    return planned, bad
 
 
 def _voices(

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from wesep_py.cli.outputs import check_places, make_folder, output_path, with_rests
-from wesep_py.cli.targets import Job, Target, enrollment_files, require_alone
-from wesep_py.errors import InputError, WesepError, nearest
+from wesep_py.cli.outputs import check_places, make_folder, only_writable, output_path, require_suffix, with_rests
+from wesep_py.cli.targets import (
+    LONGEST_NAME,
+    Job,
+    Target,
+    check_file_name,
+    check_name,
+    default_name,
+    enrollment_files,
+    file_of,
+    require_alone,
+)
+from wesep_py.errors import InputError, WesepError, nearest, reason
+from wesep_py.names import printable
 
 COLUMNS = ("mixture", "enroll", "name", "output")
 NEEDED = ("mixture", "enroll")
@@ -33,39 +45,64 @@ def read_jobs(
     Raises:
         InputError: no such file, no lines, columns that are missing or unknown, two lines with one output.
     """
+    from wesep_py.corpus.places import Places
+
     rows = _rows(path)
     if output is not None and not output.is_dir():
         make_folder(output)
     jobs: list[Job] = []
     bad: list[tuple[Job, Exception]] = []
     targets: dict[tuple[str, str], Target] = {}
+    places = Places(path.parent, path, moved=False)
     for number, row in enumerate(rows, start=2):
-        files = [path.parent / name.strip() for name in row["enroll"].split(";") if name.strip()]
-        name = row.get("name") or files[0].stem
-        mixture, target = path.parent / row["mixture"], targets.get((row["enroll"], name))
+        mixture, name = path.parent / row["mixture"], row.get("name") or ""
         try:
+            mixture = places.find(row["mixture"], _is_recording)
+            files = [places.find(each.strip(), _is_recording) for each in row["enroll"].split(";") if each.strip()]
+            name = name or default_name(files[0])
+            if row.get("name"):
+                check_name(name)
+            target = targets.get((row["enroll"], name))
             if target is None:
-                target = Target(name, bool(row.get("name")), _enrollments(name, files))
+                target = Target(
+                    name, bool(row.get("name")), [found for file in files for found in enrollment_files(file)]
+                )
                 require_alone(target)
                 targets[row["enroll"], name] = target
-        except WesepError as error:
-            bad.append((Job(mixture, Target(name, True), mixture), InputError(f"{path}: line {number}: {error}")))
+            where = path.parent / row["output"] if row.get("output") else output_path(mixture, target, output)
+            if row.get("output"):
+                _check_output(where)
+            (job,) = only_writable([Job(mixture, target, where)])
+        except (WesepError, OSError, ValueError) as error:
+            told = InputError(f"{path}: line {number}: {reason(error)}")
+            bad.append((Job(mixture, Target(printable(name[:LONGEST_NAME]), True), mixture), told))
             continue
-        where = path.parent / row["output"] if row.get("output") else output_path(mixture, target, output)
-        jobs.append(Job(mixture, target, where))
+        jobs.append(job)
     order = {mixture: i for i, mixture in enumerate(dict.fromkeys(job.mixture for job in jobs))}
     jobs.sort(key=lambda job: order[job.mixture])
     if residual is not None and not residual.is_dir():
         make_folder(residual)
-    jobs = with_rests(jobs, residual)
+    jobs = only_writable(with_rests(jobs, residual), bad)
     check_places(jobs)
     return jobs, bad
 
 
-def _enrollments(name: str, files: list[Path]) -> list[Path]:
-    if "/" in name or "\\" in name:
-        raise InputError(f"the name {name!r} becomes part of a file's; give one without a slash")
-    return [found for file in files for found in enrollment_files(file)]
+def _is_recording(path: Path) -> bool:
+    """Whether there is a file or folder, also where the path names a stretch of it."""
+    try:
+        return os.path.exists(file_of(path))  # noqa: PTH110
+    except (WesepError, OSError, ValueError):
+        return False
+
+
+def _check_output(path: Path) -> None:
+    """Refuse an output of a line that can never be written, before it costs another voice of the recording its own."""
+    check_file_name(path)
+    require_suffix(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a file to write")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
 
 
 def _rows(path: Path) -> list[Mapping[str, str]]:

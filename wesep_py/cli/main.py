@@ -145,6 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _print_any_name()
     lifted = _lift_common(arguments)
     with _termination.caught():
         return _guard(lambda: app(lifted, prog_name="wesep", standalone_mode=False), "wesep", lifted)
@@ -254,6 +255,13 @@ def explain(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "there is not enough memory; close other programs, or give shorter or fewer files"
     return f"{shorten(reason(error), LINE - 30)} (--debug shows where)"
+
+
+def _print_any_name() -> None:
+    """Let a name whose bytes are no UTF-8 be printed with escapes, instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _usage_error() -> type[Any]:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from wesep_py.cli.targets import Job, Target, file_of
+from wesep_py.cli.targets import Job, Target, check_file_name, file_of
 from wesep_py.errors import AudioError, InputError
 from wesep_py.files import check_writable, is_folder, is_there
+from wesep_py.names import is_hidden
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,8 @@ def plan(
     overwrite: bool,
     residual: Path | None = None,
     skip_existing: bool = False,
+    bad: list[tuple[Job, Exception]] | None = None,
+    several: bool = False,
 ) -> list[Job]:
     """Which file each recording and target go to.
 
@@ -36,6 +39,13 @@ def plan(
     What is found in a folder, or by a pattern, and is where the result of another recording goes, is taken for the
     result of an earlier run and left out, unless `overwrite`.
 
+    Args:
+        mixtures: recordings, folders of them, patterns.
+        targets: at least one.
+        output, overwrite, residual, skip_existing: as the options.
+        bad: gets the jobs whose file no file system can hold, with the reason; without it they are an error.
+        several: more targets were named than these, so `output` is a folder.
+
     Raises:
         AudioError: a folder given as mixture holds no recordings, or a pattern (`*.wav`) fits none.
         InputError: the output folder cannot be made; a result would be written to the same file as another, or in the
@@ -43,11 +53,11 @@ def plan(
         OutputExistsError: the one output exists.
     """
     expanded = _expand(mixtures)
-    single = len(expanded) == 1 and len(targets) == 1 and not is_folder(mixtures[0])
+    single = len(expanded) == 1 and len(targets) == 1 and not several and not is_folder(mixtures[0])
     # How many recordings a pattern fits should not decide on what `output` stands for.
     as_file = not _is_pattern(mixtures[0]) or (output is not None and output.suffix.lower() in WRITABLE_SUFFIXES)
     if single and as_file and output is not None and not is_folder(output):
-        _require_suffix(output)
+        require_suffix(output)
         places = [output]
     else:
         if output is not None and not is_folder(output):
@@ -55,13 +65,33 @@ def plan(
         places = [output_path(mixture, target, output) for mixture in expanded for target in targets]
     pairs = [(mixture, target) for mixture in expanded for target in targets]
     jobs = [Job(*pair, place) for pair, place in zip(pairs, places, strict=True)]
-    jobs = with_rests(jobs, residual)
+    jobs = only_writable(with_rests(jobs, residual), bad)
     if skip_existing or not overwrite:
         jobs = _without_results(jobs, mixtures)
     check_places(jobs)
-    if single:
+    if single and jobs:
         check_writable(jobs[0].output, overwrite or skip_existing)
     return jobs
+
+
+def only_writable(jobs: Sequence[Job], bad: list[tuple[Job, Exception]] | None = None) -> list[Job]:
+    """The jobs whose files can have their names; the others go to `bad`, with the reason.
+
+    Raises:
+        InputError: a name is too long, or holds a NUL, and there is no `bad`.
+    """
+    good = []
+    for job in jobs:
+        try:
+            for path in (job.mixture, job.output, *([job.rest] if job.rest else [])):
+                check_file_name(path)
+        except InputError as error:
+            if bad is None:
+                raise
+            bad.append((job, error))
+        else:
+            good.append(job)
+    return good
 
 
 def _without_results(jobs: Sequence[Job], named: Sequence[Path]) -> list[Job]:
@@ -221,7 +251,14 @@ def _expand(mixtures: Sequence[Path]) -> list[Path]:
         elif _is_pattern(path):
             root = Path(path.anchor or ".")
             fitting = sorted(root.glob(str(path.relative_to(path.anchor) if path.anchor else path)))
-            files = [file for file in fitting if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file()]
+            named = str(path).split("/")
+            files = [
+                file
+                for file in fitting
+                if file.suffix.lower() in AUDIO_SUFFIXES
+                and file.is_file()
+                and not any(map(is_hidden, {*file.parts} - {*named}))
+            ]
             if not files:
                 raise AudioError(f"{path}: no recording is called like this; ** stands for folders in folders")
             found += files
@@ -234,7 +271,7 @@ def _is_pattern(path: Path) -> bool:
     return any(sign in str(path) for sign in "*?[") and not is_there(path)
 
 
-def _require_suffix(path: Path) -> None:
+def require_suffix(path: Path) -> None:
     """Refuse an output of no format that can be written, before anything is computed."""
     if path.suffix.lower() not in WRITABLE_SUFFIXES:
         given = f"{path.suffix} is not a format to write" if path.suffix else "has no suffix"

@@ -192,6 +192,34 @@ def wsj0mix_trials(
         typer.echo(f"{path}: {len(text.splitlines()) - (what == 'mixtures')} {what}")
 
 
+@app.command(epilog="Example: wesep prepare premixed 'shards/*.tar' -o mixtures")
+def premixed(
+    sources: Annotated[list[str], typer.Argument(metavar="TAR...", help="Shards: tar files, patterns, URLs.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.", show_default=False)],
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """WeSep's shards of fixed mixtures, unpacked as a tree with a list of mixtures, sources and speakers."""
+    from wesep_py.corpus.premixed import LIST_NAME, unpack_premixed
+    from wesep_py.corpus.stream_names import stream_shards
+
+    shards = stream_shards(sources, Path.cwd())
+    with progress_bar("shards") as bar:
+        task = bar.add_task("unpacking", total=len(shards))
+        result = unpack_premixed(shards, output, overwrite, lambda done, _: bar.update(task, completed=done))
+    listing = output / LIST_NAME
+    summary = {"list": str(listing), "mixtures": result.num_mixtures, "speakers": result.num_speakers}
+    if as_json:
+        typer.echo(json.dumps(summary | {"left_out": result.left_out}, ensure_ascii=False))
+    else:
+        typer.echo(f"{listing}: {result.num_mixtures} mixtures, {result.num_speakers} speakers")
+    for reason in result.left_out:
+        typer.echo(f"left out: {reason}", err=True)
+    if result.left_out:
+        typer.echo(f"wesep prepare: {len(result.left_out)} mixtures were left out; the list holds the rest", err=True)
+        raise typer.Exit(1)
+
+
 def _prepare(
     read: Callable[..., list[Utterance]], output: Path, root: Path | None, overwrite: bool, as_json: bool
 ) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from wesep_py.errors import AudioError, InputError
+from wesep_py.names import printable
 
 VOICE_SUFFIX = ".voice"
 LONGEST_NAME = 100
 """Bytes of a target's name, which becomes part of a file's."""
+LONGEST_FILE_NAME = 255
+"""Bytes of a file's name, on every usual file system."""
 
 
 @dataclass
@@ -45,7 +49,9 @@ class Job:
     rest: Path | None = None
 
 
-def parse_targets(enrollments: Sequence[str], prints: Sequence[str] = ()) -> list[Target]:
+def parse_targets(
+    enrollments: Sequence[str], prints: Sequence[str] = (), bad: list[tuple[Target, Exception]] | None = None
+) -> list[Target]:
     """The targets that `--enroll FILE`, `--enroll NAME=FILE`, … ask for, in order of first mention.
 
     Files without a name, and files under the same name, are all of one voice. A file may be a recording, a
@@ -54,6 +60,8 @@ def parse_targets(enrollments: Sequence[str], prints: Sequence[str] = ()) -> lis
     Args:
         enrollments: what `--enroll` was given.
         prints: what `--enroll-like` was given: `PRINT` or `NAME=PRINT`.
+        bad: gets the targets whose name cannot be part of a file's, with the reason; without it they are an error. The
+            others are found all the same.
 
     Raises:
         InputError: none given; some files with a name and some without; a voice print and something else for
@@ -63,16 +71,27 @@ def parse_targets(enrollments: Sequence[str], prints: Sequence[str] = ()) -> lis
     if not enrollments:
         raise InputError("no enrollment was given; add --enroll FILE with a recording of the voice")
     targets: dict[str | None, Target] = {}
+    left_out: set[str | None] = set()
     for text in enrollments:
-        name, path = _split(text)
+        try:
+            name, path = _split(text)
+        except InputError as error:
+            if bad is None or not text.partition("=")[1]:
+                raise
+            name = text.partition("=")[0]
+            if name not in left_out:
+                bad.append((Target(name, True), error))
+            left_out.add(name)
+            continue
         if targets and (name is None) != (None in targets):
             raise InputError(f"--enroll {text}: give every file a NAME=, or none (then all are one voice)")
         files = enrollment_files(path)
-        targets.setdefault(name, Target(name or _stem(path), name is not None)).files.extend(files)
+        targets.setdefault(name, Target(name or default_name(path), name is not None)).files.extend(files)
     for target in targets.values():
         require_alone(target)
     for text in prints:
-        _add_print(text, targets)
+        if text.partition("=")[0] not in left_out:
+            _add_print(text, targets)
     return list(targets.values())
 
 
@@ -128,11 +147,46 @@ def _split(text: str, option: str = "--enroll") -> tuple[str | None, Path]:
     name, equals, path = text.partition("=")
     if not equals or _is_there(text):
         return None, Path(text)
-    if not name or not path or "/" in name or "\\" in name or len(name.encode()) > LONGEST_NAME:
+    if not name or not path or not _is_name(name):
+        given = text if len(text) <= 2 * LONGEST_NAME else f"{text[:LONGEST_NAME]}…"
         raise InputError(
-            f"{option} {text}: FILE or NAME=FILE is needed, NAME without a slash and of at most {LONGEST_NAME} bytes"
+            f"{option} {printable(given)}: FILE or NAME=FILE is needed, NAME without a slash and of at most "
+            f"{LONGEST_NAME} bytes"
         )
     return name, Path(path)
+
+
+def check_name(name: str) -> None:
+    """Refuse a target's name that cannot be part of a file's.
+
+    Raises:
+        InputError: it is too long, or holds a slash or a character that cannot be printed.
+    """
+    if not _is_name(name):
+        short = printable(name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…")
+        raise InputError(
+            f"the name {short!r} becomes part of a file's; give one without a slash and of at most {LONGEST_NAME} bytes"
+        )
+
+
+def check_file_name(path: Path) -> None:
+    """Refuse a file that no file system can hold, by its name.
+
+    Raises:
+        InputError: the name is too long, or holds a NUL.
+    """
+    if "\0" in str(path):
+        raise InputError(f"{str(path)!r}: no file has a name with a NUL in it; give another")
+    if (size := len(os.fsencode(path.name))) > LONGEST_FILE_NAME:
+        raise InputError(
+            f"{path.name[:LONGEST_NAME]}…: a file's name has at most {LONGEST_FILE_NAME} bytes, and this {size}; give "
+            "a shorter one"
+        )
+
+
+def _is_name(name: str) -> bool:
+    fits = len(name.encode("utf-8", "surrogatepass")) <= LONGEST_NAME
+    return fits and not any(sign in "/\\\x7f" or sign < " " for sign in name)
 
 
 def file_of(path: Path) -> Path:
@@ -143,13 +197,17 @@ def file_of(path: Path) -> Path:
     return path if stretch is None else Path(stretch.path)
 
 
-def _stem(path: Path) -> str:
-    """What a target without a name is called after its first file."""
+def default_name(path: Path) -> str:
+    """Return what a target without a name is called, after its first file; a stretch of it does not count.
+
+    >>> default_name(Path("enr.wav@0.2-2.5"))
+    'enr'
+    """
     return file_of(path).stem
 
 
 def _is_there(text: str) -> bool:
     try:
         return Path(text).exists()
-    except OSError:  # too long for a path
+    except (OSError, ValueError):  # too long for a path, or with a NUL
         return False

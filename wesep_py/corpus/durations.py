@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wesep_py.audio.files import info
 from wesep_py.errors import AudioError
+from wesep_py.names import is_utf8, printable
 
 # Told of a recording that has to be left out, and why; without it the first bad recording is an error.
 OnBad = Callable[[Path, str], None]
@@ -22,7 +23,7 @@ def measure_durations(
 
     Args:
         paths: the files; one that comes twice is looked at once.
-        on_bad: called with each file that is missing, damaged or no audio, which is then left out.
+        on_bad: called with each file that is missing, damaged or no audio, or whose name is no UTF-8; it is left out.
         on_progress: called with the number of files done and of all.
         threads: how many files are looked at at a time, at least 1.
 
@@ -32,11 +33,11 @@ def measure_durations(
     distinct = list(dict.fromkeys(paths))
     durations: dict[Path, float] = {}
     with ThreadPoolExecutor(threads) as pool:
-        futures = [pool.submit(info, path) for path in distinct]
+        futures = [pool.submit(_measure, path) for path in distinct]
         try:
             for number, (path, future) in enumerate(zip(distinct, futures, strict=True), start=1):
                 try:
-                    durations[path] = future.result().duration_s
+                    durations[path] = future.result()
                 except AudioError as error:
                     if on_bad is None:
                         raise
@@ -46,3 +47,18 @@ def measure_durations(
         finally:
             pool.shutdown(cancel_futures=True)
     return durations
+
+
+def check_name(path: Path) -> None:
+    """Refuse a file whose name no manifest can hold.
+
+    Raises:
+        AudioError: its name is not UTF-8.
+    """
+    if not is_utf8(str(path)):
+        raise AudioError(f"{printable(str(path))}: its name is not UTF-8, and no list can hold it; rename the file")
+
+
+def _measure(path: Path) -> float:
+    check_name(path)
+    return info(path).duration_s

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from wesep_py.corpus.places import Places, is_file
 from wesep_py.corpus.table import open_lines
 from wesep_py.corpus.utterance import Utterance
 from wesep_py.errors import InputError
+from wesep_py.names import canonical, is_hidden
 
 if TYPE_CHECKING:
     from wesep_py.corpus.trials import Trial
@@ -62,7 +64,7 @@ class Embeddings:
             raise InputError(f"{self.path}: holds no embedding; give a folder of .npy files, or Kaldi's .scp or .ark")
 
     def __contains__(self, name: str) -> bool:
-        return name in self._places
+        return canonical(name) in self._places
 
     def __len__(self) -> int:
         return len(self._places)
@@ -73,9 +75,9 @@ class Embeddings:
         Raises:
             InputError: no such name, or what stands there is no vector of `dim` finite numbers.
         """
-        if name not in self._places:
+        if name not in self:
             raise InputError(f"{self.path}: has no embedding {name!r}, one of {len(self._places)}")
-        path, offset = self._places[name]
+        path, offset = self._places[canonical(name)]
         vector = _read_npy(path) if offset is None else _read_at(path, offset)
         if vector.ndim != 1 or vector.size == 0 or not np.isfinite(vector).all():
             shape = list(vector.shape)
@@ -149,14 +151,18 @@ class Embeddings:
 
 def _find_npy(folder: Path) -> dict[str, tuple[Path, int | None]]:
     """By file name, and where that comes twice, or an id has slashes, by the path below the folder."""
-    paths = sorted(folder.rglob("*.npy"))
-    times = Counter(path.stem for path in paths)
-    places: dict[str, tuple[Path, int | None]] = {path.stem: (path, None) for path in paths if times[path.stem] == 1}
-    return places | {path.relative_to(folder).with_suffix("").as_posix(): (path, None) for path in paths}
+    paths = sorted(path for path in folder.rglob("*.npy") if not any(map(is_hidden, path.relative_to(folder).parts)))
+    names = [canonical(path.stem) for path in paths]
+    times = Counter(names)
+    places: dict[str, tuple[Path, int | None]] = {
+        name: (path, None) for name, path in zip(names, paths, strict=True) if times[name] == 1
+    }
+    return places | {canonical(path.relative_to(folder).with_suffix("").as_posix()): (path, None) for path in paths}
 
 
 def _read_scp(path: Path) -> dict[str, tuple[Path, int | None]]:
     places: dict[str, tuple[Path, int | None]] = {}
+    archives = Places(path.parent, path)
     for number, line in enumerate(open_lines(path, "a Kaldi scp of vectors"), start=1):
         if not line.strip():
             continue
@@ -165,7 +171,7 @@ def _read_scp(path: Path) -> dict[str, tuple[Path, int | None]]:
         if not colon or not offset.isdigit():
             raise InputError(f"{path}:{number}: {place.strip()!r} is no place in an archive; give file.ark:offset")
         archive = Path(file)
-        places[name] = (archive if archive.is_file() else path.parent / archive, int(offset))
+        places[canonical(name)] = (archive if is_file(archive) else archives.find(file), int(offset))
     return places
 
 
@@ -175,7 +181,7 @@ def _find_in_ark(path: Path) -> dict[str, tuple[Path, int | None]]:
         while name := _read_token(file):
             offset = file.tell()
             _read_vector(file, path)
-            places[name] = (path, offset)
+            places[canonical(name)] = (path, offset)
     return places
 
 

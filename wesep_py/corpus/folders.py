@@ -11,6 +11,7 @@ from wesep_py.corpus.manifest import check_unique
 from wesep_py.corpus.table import open_lines
 from wesep_py.corpus.utterance import Utterance
 from wesep_py.errors import InputError
+from wesep_py.names import is_hidden
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"})
 
@@ -91,7 +92,7 @@ def read_librispeech(
     genders = _librispeech_genders(folder)
     texts: dict[str, str] = {}
     for parent in dict.fromkeys(path.parent for path in paths):
-        for transcript in sorted(parent.glob("*.trans.txt")):
+        for transcript in sorted(path for path in parent.glob("*.trans.txt") if not is_hidden(path.name)):
             pairs = (line.split(maxsplit=1) for line in open_lines(transcript, "a transcript"))
             texts.update(pair for pair in pairs if len(pair) == 2)
     durations = measure_durations(paths, on_bad, on_progress)
@@ -117,9 +118,9 @@ def find_audio(folder: Path, suffixes: Collection[str] = AUDIO_SUFFIXES) -> Iter
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
         for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in suffixes:
+            if not is_hidden(name) and Path(name).suffix.lower() in suffixes:
                 yield Path(parent) / name
 
 

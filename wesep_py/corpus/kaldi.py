@@ -7,9 +7,11 @@ import os
 from pathlib import Path
 
 from wesep_py.corpus.durations import OnBad, OnProgress, measure_durations
+from wesep_py.corpus.places import Places
 from wesep_py.corpus.table import open_lines
 from wesep_py.corpus.utterance import Utterance
 from wesep_py.errors import InputError
+from wesep_py.names import canonical
 
 # An utterance's recording, its start and its end in seconds (`None`: the end of the recording).
 _Segment = tuple[str, float, "float | None"]
@@ -77,7 +79,7 @@ def read_kaldi(
                 path,
                 end_s - start_s,
                 start_s,
-                genders[speaker_id][1] if speaker_id in genders else None,
+                genders[canonical(speaker_id)][1] if canonical(speaker_id) in genders else None,
                 None,
                 (texts[utterance_id][1] or None) if utterance_id in texts else None,
             )
@@ -92,6 +94,7 @@ def _table(path: Path) -> dict[str, tuple[str, str]]:
         if not line.strip():
             continue
         key, *value = line.split(maxsplit=1)
+        key = canonical(key)
         place = f"{path}:{number}"
         if key in table:
             raise InputError(f"{place}: {key!r} stands at {table[key][0]} already; it must be unique")
@@ -108,15 +111,14 @@ def _optional_table(path: Path) -> dict[str, tuple[str, str]]:
 
 
 def _recordings(scp: Path, base: Path) -> dict[str, Path]:
-    recordings = {}
+    recordings, places = {}, Places(base, scp)
     for name, (place, value) in _table(scp).items():
         if value.endswith("|"):
             raise InputError(f"{place}: {value!r} is a command, which is not run; write its output to a file first")
-        path = base / value
         archive, colon, offset = value.rpartition(":")
         if colon and offset.isdigit() and archive.endswith(".ark"):
             raise InputError(f"{place}: {value!r} is in an archive; copy it to files first (Kaldi's wav-copy)")
-        recordings[name] = path
+        recordings[name] = places.find(value)
     return recordings
 
 
@@ -126,7 +128,7 @@ def _segments(path: Path, recordings: dict[str, Path]) -> dict[str, _Segment]:
         fields = value.split()
         if len(fields) != 3:
             raise InputError(f"{place}: has {len(fields) + 1} fields; utterance, recording, start and end are needed")
-        name = fields[0]
+        name = canonical(fields[0])
         if name not in recordings:
             raise InputError(f"{place}: recording {name!r} is not in wav.scp; run Kaldi's fix_data_dir.sh")
         start_s, end_s = _seconds(fields[1], place), _seconds(fields[2], place)

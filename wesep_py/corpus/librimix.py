@@ -6,10 +6,8 @@ import os
 
 from wesep_py.corpus.durations import OnBad, OnProgress, measure_durations
 from wesep_py.corpus.manifest import check_unique
-from wesep_py.corpus.mixtures import read_mixtures
-from wesep_py.corpus.speakers import speaker_of
+from wesep_py.corpus.mixtures import read_mixtures, speakers_of
 from wesep_py.corpus.utterance import Utterance
-from wesep_py.errors import InputError
 
 
 def read_librimix_metadata(
@@ -30,25 +28,20 @@ def read_librimix_metadata(
         on_progress: called with the number of recordings looked at and of all.
 
     Raises:
-        InputError: the list is missing or malformed, or an id does not say who speaks.
+        InputError: the list is missing or malformed, or an id does not say who speaks, or a mixture would have one
+            speaker twice.
         AudioError: a bad recording, and there is no `on_bad`.
     """
     mixtures = read_mixtures(path, root)
     rendered = os.path.isdir(path) or any(mixture.rendered for mixture in mixtures.values())  # noqa: PTH112
     utterances: dict[str, Utterance] = {}
     sources = [
-        (f"{mixture.mixture_id}-s{k}" if rendered else source.utterance_id, mixture.place, source)
+        (f"{mixture.mixture_id}-s{k}" if rendered else source.utterance_id, speaker_id, source)
         for mixture in mixtures.values()
-        for k, source in enumerate(mixture.sources, start=1)
+        for k, (source, speaker_id) in enumerate(zip(mixture.sources, speakers_of(mixture), strict=True), start=1)
     ]
     durations = measure_durations((source.path for _, _, source in sources), on_bad, on_progress)
-    for utterance_id, place, source in sources:
-        speaker_id = source.speaker_id or speaker_of(source.utterance_id)
-        if speaker_id is None:
-            raise InputError(
-                f"{place}: utterance {source.utterance_id!r} does not say who speaks; it must begin SPEAKER-, "
-                "or a column source_1_speaker_id must say so"
-            )
+    for utterance_id, speaker_id, source in sources:
         if source.path not in durations:
             continue
         utterance = Utterance(utterance_id, speaker_id, source.path, durations[source.path])

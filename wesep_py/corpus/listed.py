@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from wesep_py.corpus.durations import measure_durations
-from wesep_py.corpus.mixtures import Mixture, TrialNoise, read_mixtures
-from wesep_py.corpus.speakers import speaker_of
+from wesep_py.corpus.mixtures import Mixture, TrialNoise, read_mixtures, speakers_of
 from wesep_py.corpus.utterance import Utterance
 from wesep_py.corpus.wham import find_noise
 from wesep_py.errors import InputError
@@ -90,8 +89,8 @@ def read_mixture_corpus(
         speech: recordings that introduce the voices, instead of the mixtures' own sources.
 
     Raises:
-        InputError: a list is missing or malformed, a mixture stands in two, has no noise where noise is asked for, or
-            does not say who speaks.
+        InputError: a list is missing or malformed, a mixture stands in two, has no noise where noise is asked for, does
+            not say who speaks, or would have one speaker twice.
         AudioError: a recording that is missing or damaged.
     """
     found: dict[str, Mixture] = {}
@@ -131,13 +130,7 @@ def _check_noise(mixtures: Iterable[Mixture]) -> None:
 
 def _listed(mixture: Mixture, rendered: bool, noisy: bool, durations: dict[Path, float]) -> ListedMixture:
     sources = []
-    for k, source in enumerate(mixture.sources, start=1):
-        speaker_id = source.speaker_id or speaker_of(source.utterance_id)
-        if speaker_id is None:
-            raise InputError(
-                f"{mixture.place}: utterance {source.utterance_id!r} does not say who speaks; it must begin SPEAKER-, "
-                f"or a column source_{k}_speaker_id must say so"
-            )
+    for k, (source, speaker_id) in enumerate(zip(mixture.sources, speakers_of(mixture), strict=True), start=1):
         name = f"{mixture.mixture_id}-s{k}" if rendered else source.utterance_id
         utterance = Utterance(name, speaker_id, source.path, durations[source.path])
         sources.append(ListedSource(utterance, source.utterance_id, source.gain))

@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from wesep_py.corpus.places import Places, is_file
 from wesep_py.corpus.table import Row, read_csv, read_jsonl
 from wesep_py.corpus.utterance import Utterance
 from wesep_py.errors import InputError
@@ -26,7 +27,8 @@ def read_manifest(
     Args:
         path: a `.jsonl` or `.csv` file with the fields `utterance_id, speaker_id, path, duration_s` and,
             where known, `start_s, gender, age, text, speed`. Other fields are passed over.
-        root: the folder that relative paths are relative to; by default the manifest's own.
+        root: the folder that relative paths are relative to; by default the manifest's own. Files that have moved are
+            looked for below it (`Places`).
         check_files: whether every audio file must exist now. Without it a missing one shows when it is read.
 
     Returns:
@@ -53,12 +55,12 @@ def read_manifest(
         raise InputError(f"{path}: the name ends in {path.suffix!r}; give {what}")
     if not rows:
         raise InputError(f"{path}: names no utterance; `wesep prepare` writes a manifest")
-    base = Path(root) if root is not None else path.parent
-    places: dict[str, str] = {}
+    places = Places(root if root is not None else path.parent, path)
+    seen: dict[str, str] = {}
     utterances = []
     for row in rows:
-        utterance = _from_row(row, base)
-        first = places.setdefault(utterance.utterance_id, row.place)
+        utterance = _from_row(row, places)
+        first = seen.setdefault(utterance.utterance_id, row.place)
         if first != row.place:
             raise InputError(
                 f"{row.place}: utterance_id {utterance.utterance_id!r} stands at {first} already; it must be unique"
@@ -132,11 +134,11 @@ def check_unique(utterances: Iterable[Utterance]) -> None:
             )
 
 
-def _from_row(row: Row, base: Path) -> Utterance:
+def _from_row(row: Row, places: Places) -> Utterance:
     values: dict[str, Any] = {
         "utterance_id": row.text("utterance_id"),
         "speaker_id": row.text("speaker_id"),
-        "path": base / row.text("path"),
+        "path": places.find(row.text("path")),
         "duration_s": row.number("duration_s"),
         "start_s": row.optional_number("start_s") or 0.0,
         "gender": row.optional_text("gender"),
@@ -163,7 +165,7 @@ def _check_files(utterances: list[Utterance], places: list[str]) -> None:
     missing = [
         (utterance.path, place)
         for utterance, place in zip(utterances, places, strict=True)
-        if not utterance.path.is_file()
+        if not is_file(utterance.path)
     ]
     if missing:
         path, place = missing[0]

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from wesep_py.corpus.table import Row, read_csv
+from wesep_py.corpus.folders import AUDIO_SUFFIXES
+from wesep_py.corpus.places import Places, is_file
+from wesep_py.corpus.speakers import speaker_of
+from wesep_py.corpus.table import Row, read_csv, read_jsonl
+from wesep_py.corpus.wham import find_noise
 from wesep_py.errors import InputError
+from wesep_py.names import canonical, file_name, is_hidden
 
+RECIPES_NAME = "recipes.jsonl"
 MIXTURE_FOLDERS = {"clean": "mix_clean", "noisy": "mix_both"}
+_DRAWN = re.compile(r"\d{4,}-\d{7,}-seed\d+")
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,10 @@ class TrialSource:
     path: Path
     gain: float = 1.0
     speaker_id: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "utterance_id", canonical(self.utterance_id))
+        object.__setattr__(self, "speaker_id", self.speaker_id and canonical(self.speaker_id))
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,8 @@ def read_mixtures(
     - metadata of what to mix: `mixture_ID, source_1_path, source_1_gain, …, noise_path, noise_gain` and
       optionally `noise_offset_s`;
     - metadata of what was rendered: `mixture_ID, mixture_path, source_1_path, …, noise_path, length`;
-    - a folder with `s1`, `s2`, … and `mix_clean`, `mix_both` or `noise`, whose files bear the mixtures' ids.
+    - a folder with `s1`, `s2`, … and `mix_clean`, `mix_both` or `noise`, whose files bear the mixtures' ids. Who speaks
+      is told by the metadata or the `recipes.jsonl` that were written with it, where they are there.
 
     Args:
         path: the CSV, or the folder.
@@ -86,15 +99,57 @@ def read_mixtures(
     if not rows:
         raise InputError(f"{path}: names no mixture")
     base = Path(root) if root is not None else path.parent
-    noise_base = Path(noise_root) if noise_root is not None else base
+    places = Places(base, path)
+    noise_places = places if noise_root is None else Places(noise_root, path)
     mixtures: dict[str, Mixture] = {}
+    seen: dict[str, str] = {}
     for row in rows:
-        mixture = _from_row(row, base, noise_base, recordings)
-        if mixture.mixture_id in mixtures:
-            first = mixtures[mixture.mixture_id].place
+        mixture = _from_row(row, places, noise_places, recordings)
+        first = seen.setdefault(canonical(mixture.mixture_id), row.place)
+        if first != row.place:
             raise InputError(f"{row.place}: mixture_ID {mixture.mixture_id!r} stands at {first} already")
         mixtures[mixture.mixture_id] = mixture
     return mixtures
+
+
+def drawn_mixture_id(epoch: int, index: int, seed: int) -> str:
+    """Return the name of a mixture that was drawn; it says nothing of who speaks in it.
+
+    >>> drawn_mixture_id(0, 12, 7)
+    '0000-0000012-seed7'
+    """
+    return f"{epoch:04d}-{index:07d}-seed{seed}"
+
+
+def guess_speaker(mixture_id: str, source: TrialSource, speakers: Container[str] = ()) -> str | None:
+    """Return the speaker of a source whose list does not say: by its utterance's id, if that is one and says so."""
+    is_name_of_mixture = source.utterance_id == mixture_id and _DRAWN.fullmatch(mixture_id)
+    return None if is_name_of_mixture else speaker_of(source.utterance_id, speakers)
+
+
+def speakers_of(mixture: Mixture) -> tuple[str, ...]:
+    """Return who speaks each source of a mixture: as its list says, or as the ids of its utterances do.
+
+    Raises:
+        InputError: neither says so, or two sources would be of one speaker.
+    """
+    named: dict[str, str] = {}
+    for k, source in enumerate(mixture.sources, start=1):
+        speaker_id = source.speaker_id or guess_speaker(mixture.mixture_id, source)
+        if speaker_id is None:
+            raise InputError(
+                f"{mixture.place}: utterance {source.utterance_id!r} does not say who speaks; it must begin SPEAKER-, "
+                f"or a column source_{k}_speaker_id must say so"
+            )
+        if speaker_id in named:
+            guessed = "" if source.speaker_id else "by their names "
+            raise InputError(
+                f"{mixture.place}: source {k} of mixture {mixture.mixture_id!r} ({source.utterance_id}) and the one "
+                f"before it ({named[speaker_id]}) are {guessed}both of speaker {speaker_id!r}; the speakers of a "
+                "mixture have to differ: say who speaks in columns source_1_speaker_id, source_2_speaker_id, … of a CSV"
+            )
+        named[speaker_id] = source.utterance_id
+    return tuple(named)
 
 
 def source_ids(mixture_id: str, paths: list[Path]) -> list[str]:
@@ -116,14 +171,15 @@ def source_ids(mixture_id: str, paths: list[Path]) -> list[str]:
     return ["_".join(parts[k * size : (k + 1) * size]) for k in range(len(paths))]
 
 
-def _from_row(row: Row, base: Path, noise_base: Path, recordings: bool) -> Mixture:
+def _from_row(row: Row, places: Places, noise_places: Places, recordings: bool) -> Mixture:
     mixture_id = row.text("mixture_ID")
     paths = []
     while (source := row.optional_text(f"source_{len(paths) + 1}_path")) is not None:
-        paths.append(base / source)
-    mixture_path = row.optional_text("mixture_path")
+        paths.append(places.find(source))
+    named = row.optional_text("mixture_path")
+    mixture_path = None if named is None else places.find(named)
     if not paths and recordings and mixture_path is not None:
-        return Mixture(mixture_id, (), rendered=dict.fromkeys(MIXTURE_FOLDERS, base / mixture_path), place=row.place)
+        return Mixture(mixture_id, (), rendered=dict.fromkeys(MIXTURE_FOLDERS, mixture_path), place=row.place)
     if not paths:
         raise InputError(f"{row.place}: source_1_path is missing" + (", and mixture_path" if recordings else ""))
     ids = source_ids(mixture_id, paths)
@@ -142,10 +198,11 @@ def _from_row(row: Row, base: Path, noise_base: Path, recordings: bool) -> Mixtu
         offset_s = row.optional_number("noise_offset_s") or 0.0
         if offset_s < 0:
             raise InputError(f"{row.place}: noise_offset_s is {offset_s}; seconds of at least 0 are needed")
-        noise = TrialNoise(noise_base / noise_path, _gain(row, "noise_gain"), offset_s)
+        place = noise_places.find(noise_path, lambda path: is_file(find_noise(path).path))
+        noise = TrialNoise(place, _gain(row, "noise_gain"), offset_s)
     rendered: dict[str, Path] = {}
     if mixture_path is not None:
-        rendered[_condition(base / mixture_path, noise)] = base / mixture_path
+        rendered[_condition(mixture_path, noise)] = mixture_path
     return Mixture(mixture_id, sources, noise, rendered, row.place)
 
 
@@ -183,27 +240,86 @@ def _read_tree(folder: Path) -> dict[str, Mixture]:
     )
     if not numbered or [number for number, _ in numbered] != list(range(1, len(numbered) + 1)):
         raise InputError(f"{folder}: has no folders s1, s2, …; give a rendered LibriMix tree, or a metadata CSV")
-    by_name = [{file.stem: file for file in _files(entry)} for _, entry in numbered]
-    noises = {file.stem: file for file in _files(folder / "noise")}
-    mixed = {c: {file.stem: file for file in _files(folder / name)} for c, name in MIXTURE_FOLDERS.items()}
+    by_name = [_files(entry) for _, entry in numbered]
+    noises = _files(folder / "noise")
+    mixed = {condition: _files(folder / name) for condition, name in MIXTURE_FOLDERS.items()}
+    told = _told_sources(folder, by_name[0])
     mixtures = {}
-    for mixture_id in by_name[0]:
+    for name in by_name[0]:
         # A mixture of fewer speakers than the tree has folders has no file in the last ones.
-        paths = [files[mixture_id] for files in by_name if mixture_id in files]
-        if any(mixture_id not in files for files in by_name[: len(paths)]):
-            raise InputError(f"{folder}: {mixture_id} is in a later one of s1, s2, … but not in an earlier one")
-        ids = source_ids(mixture_id, [Path(mixture_id)] * len(paths))
-        mixtures[mixture_id] = Mixture(
-            mixture_id,
-            tuple(TrialSource(utterance_id, path) for utterance_id, path in zip(ids, paths, strict=True)),
-            TrialNoise(noises[mixture_id]) if mixture_id in noises else None,
-            {condition: files[mixture_id] for condition, files in mixed.items() if mixture_id in files},
-            str(folder),
+        paths = [files[name] for files in by_name if name in files]
+        if any(name not in files for files in by_name[: len(paths)]):
+            raise InputError(f"{folder}: {name} is in a later one of s1, s2, … but not in an earlier one")
+        told_here = told.get(name) or _Told(name, [(i, None) for i in source_ids(name, [Path(name)] * len(paths))])
+        if len(told_here.sources) != len(paths):
+            raise InputError(
+                f"{told_here.place}: mixture {told_here.mixture_id!r} has {len(told_here.sources)} sources, and the "
+                f"tree {len(paths)}; render the tree again"
+            )
+        mixtures[told_here.mixture_id] = Mixture(
+            told_here.mixture_id,
+            tuple(TrialSource(u, path, 1.0, s) for (u, s), path in zip(told_here.sources, paths, strict=True)),
+            TrialNoise(noises[name]) if name in noises else None,
+            {condition: files[name] for condition, files in mixed.items() if name in files},
+            told_here.place or str(folder),
         )
     if not mixtures:
         raise InputError(f"{folder}: its folder s1 holds no file")
     return mixtures
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.is_file()) if folder.is_dir() else []
+def _files(folder: Path) -> dict[str, Path]:
+    """The audio files of a folder by their names without suffix."""
+    if not folder.is_dir():
+        return {}
+    files = (file for file in sorted(folder.iterdir()) if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file())
+    return {canonical(file.stem): file for file in files if not is_hidden(file.name)}
+
+
+class _Told(NamedTuple):
+    """What was written with a tree about one of its mixtures: of each source the utterance, and the speaker if known."""
+
+    mixture_id: str
+    sources: list[tuple[str, str | None]]
+    place: str = ""
+
+
+def _told_sources(folder: Path, names: Container[str]) -> dict[str, _Told]:
+    """What the lists beside a rendered tree say of its mixtures, by the names of their files.
+
+    `wesep simulate` writes its lists and `recipes.jsonl` into the tree, LibriMix into `metadata` beside it. Of lists
+    without columns for utterances or speakers nothing is taken.
+    """
+    lists = [*folder.glob("mixture_*.csv"), *(folder.parent / "metadata").glob(f"mixture_{folder.name}_*.csv")]
+    told: dict[str, _Told] = {}
+    for path in sorted(path for path in lists if not is_hidden(path.name)):
+        for row in read_csv(path, "the metadata of a rendered tree", ("mixture_ID",)):
+            if (name := file_name(row.text("mixture_ID"))) in names and name not in told:
+                sources = _told_in_row(row)
+                if sources is not None:
+                    told[name] = _Told(row.text("mixture_ID"), sources, row.place)
+    recipes = folder / RECIPES_NAME
+    if not recipes.is_file():
+        return told
+    for row in read_jsonl(recipes, "the recipes of a rendered tree"):
+        try:
+            values = row.values
+            mixture_id = drawn_mixture_id(values["epoch"], values["index"], values["seed"])
+            utterances = [source["excerpt"]["utterance"] for source in values["sources"]]
+            found = [(str(each["utterance_id"]), str(each["speaker_id"])) for each in utterances]
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{row.place}: is no recipe of `wesep simulate`; render the tree again") from error
+        told.setdefault(file_name(mixture_id), _Told(mixture_id, found, row.place))
+    return told
+
+
+def _told_in_row(row: Row) -> list[tuple[str, str | None]] | None:
+    """Utterances and speakers of a row; `None` where it does not name them."""
+    sources = []
+    while row.optional_text(f"source_{len(sources) + 1}_path") is not None:
+        k = len(sources) + 1
+        sources.append((row.optional_text(f"source_{k}_utterance_id"), row.optional_text(f"source_{k}_speaker_id")))
+    if not sources or not any(speaker_id for _, speaker_id in sources):
+        return None
+    names = source_ids(row.text("mixture_ID"), [Path(row.text("mixture_ID"))] * len(sources))
+    return [(utterance_id or names[k], speaker_id) for k, (utterance_id, speaker_id) in enumerate(sources)]

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -25,13 +26,16 @@ from wesep_py.corpus.manifest import check_unique
 from wesep_py.corpus.quantised import Quantised
 from wesep_py.corpus.reader import check_span, load_utterance
 from wesep_py.corpus.utterance import Utterance
+from wesep_py.corpus.writing import visible
 from wesep_py.errors import AudioError, InputError
 from wesep_py.files import atomic_path, write_json
+from wesep_py.names import canonical
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
 INDEX_NAME = "index.json"
+_SAMPLES = re.compile(r"samples-[0-9a-f]{16}\.int16")
 
 
 class PackedReader:
@@ -57,10 +61,10 @@ class PackedReader:
         self._sample_rate: int = index["sample_rate"]
         self._samples_path = self._folder / index["samples"]
         self._spans: dict[str, tuple[int, int, int]] = {
-            utterance_id: (offset, length, exponent)
+            canonical(utterance_id): (offset, length, exponent)
             for utterance_id, (offset, length, exponent) in index["utterances"].items()
         }
-        self.left_out: dict[str, str] = index.get("left_out", {})
+        self.left_out: dict[str, str] = {canonical(name): why for name, why in index.get("left_out", {}).items()}
         self._samples: NDArray[np.int16] | None = None
 
     @property
@@ -231,13 +235,24 @@ def read_index(folder: Path) -> dict[str, Any] | None:
     return index
 
 
+def _is_index(path: Path) -> bool:
+    """Whether a file is the index of a packed corpus, of whatever format version and whether whole or not."""
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(index, dict) and {"format", "fingerprint", "samples"} <= index.keys()
+
+
 def _make_folder(folder: Path) -> None:
     if folder.is_dir():
-        names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
-        ours = [name for name in names if name == INDEX_NAME or name.startswith("samples-")]
+        names = visible(folder)
+        ours = [name for name in names if name == INDEX_NAME or _SAMPLES.fullmatch(name)]
         if names != ours:
             strange = next(name for name in names if name not in ours)
             raise InputError(f"{folder}: holds {strange!r}, which is no packed corpus; name an empty folder")
+        if INDEX_NAME in names and not _is_index(folder / INDEX_NAME):
+            raise InputError(f"{folder / INDEX_NAME}: is of no packed corpus; name an empty folder")
         return
     try:
         folder.mkdir()

@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from wesep_py.audio.files import info
+from wesep_py.corpus.durations import check_name
 from wesep_py.corpus.folders import find_audio
 from wesep_py.corpus.manifest import read_manifest
+from wesep_py.corpus.places import is_file
 from wesep_py.corpus.stores import is_store, locate, open_store
 from wesep_py.corpus.utterance import Utterance
 from wesep_py.errors import AudioError, InputError
@@ -59,11 +61,12 @@ def find_noises(names: Sequence[str], root: Path) -> list[Utterance]:
             noises.extend(_read(name, root, root))
             continue
         files = list(find_audio(path)) if path.is_dir() else [path]
-        if not files or not all(file.is_file() for file in files):
+        if not files or not all(map(is_file, files)):
             raise InputError(f"noise: {path} is no manifest, no audio file and no folder that holds any")
         left_out = 0
         for file in files:
             try:
+                check_name(file)
                 duration_s = info(file).duration_s
             except AudioError as error:
                 left_out += 1

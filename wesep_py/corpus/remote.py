@@ -66,7 +66,7 @@ class Folder:
         """
         try:
             if not self.is_remote:
-                return (Path(self.location) / name).read_bytes()
+                return self._regular(name).read_bytes()
             system, path = self._remote(name)
             return bytes(system.cat_file(path))
         except Exception as error:  # the errors of fsspec's backends have no class in common
@@ -105,11 +105,18 @@ class Folder:
         if name in self._files:
             self._files.move_to_end(name)
             return self._files[name]
-        file = (Path(self.location) / name).open("rb")
+        file = self._regular(name).open("rb")
         self._files[name] = file
         if len(self._files) > MAX_OPEN_FILES:
             self._files.popitem(last=False)[1].close()
         return file
+
+    def _regular(self, name: str) -> Path:
+        """A file of this machine; a device or a pipe would be read without end."""
+        path = Path(self.location) / name
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file, but a folder, a device or a pipe")
+        return path
 
     def _remote(self, name: str) -> tuple[Any, str]:
         self._own()

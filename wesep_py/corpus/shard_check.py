@@ -53,6 +53,8 @@ def _digest(files: Folder, name: str) -> tuple[int, str]:
         data = files.read(name)
         return len(data), hashlib.sha256(data).hexdigest()
     path = Path(files.place(name))
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is no file, but a folder, a device or a pipe")
     try:
         digest = hashlib.sha256()
         with path.open("rb") as file:

@@ -16,7 +16,8 @@ from wesep_py.corpus.shard_store import FORMAT, INDEX_NAME, SUMMARY_NAME
 from wesep_py.corpus.shards import ShardsResult, finish
 from wesep_py.corpus.store import to_record
 from wesep_py.corpus.webdataset import read_shard
-from wesep_py.errors import InputError, OutputExistsError
+from wesep_py.errors import AudioError, InputError, OutputExistsError
+from wesep_py.names import is_hidden
 
 
 def index_shards(
@@ -42,9 +43,11 @@ def index_shards(
         OutputExistsError: there is an index, and `overwrite` is false.
     """
     folder = Path(folder)
-    paths = sorted(folder.glob("*.tar"))
+    paths = sorted(path for path in folder.glob("*.tar") if not is_hidden(path.name))
     if not paths:
         raise InputError(f"{folder}: holds no tar file; name a folder of shards")
+    if strange := [path for path in paths if not path.is_file()]:
+        raise AudioError(f"{strange[0]}: is no file; name a folder of tar files")
     if not overwrite and any((folder / name).exists() for name in (SUMMARY_NAME, INDEX_NAME)):
         raise OutputExistsError(f"{folder}: has an index already; pass --overwrite to replace it")
     abouts: dict[int, dict[str, Any]] = {}

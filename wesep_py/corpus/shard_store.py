@@ -17,6 +17,7 @@ from wesep_py.corpus.remote import Folder
 from wesep_py.corpus.store import Entry, StoreReader, from_lines, from_record
 from wesep_py.corpus.utterance import Utterance
 from wesep_py.errors import InputError
+from wesep_py.names import canonical
 
 FORMAT = 1
 SUMMARY_NAME = "shards.json"
@@ -54,7 +55,7 @@ class ShardStore:
             for record in self._records():
                 entry = Entry(record["sample_rate"], record["num_samples"], record["crc32"])
                 place = _Place(numbers[record["shard"]], record["offset"], record["size"], entry)
-                self._places[record["utterance_id"]] = place
+                self._places[canonical(record["utterance_id"])] = place
         except (KeyError, TypeError) as error:
             raise InputError(f"{self._folder.place(INDEX_NAME)}: lacks {error}; make the shards anew") from error
 

@@ -26,13 +26,13 @@ from wesep_py.corpus.shard_plan import ShardPlan, plan_shards
 from wesep_py.corpus.shard_store import FORMAT, INDEX_NAME, SUMMARY_NAME
 from wesep_py.corpus.store import to_record
 from wesep_py.corpus.utterance import Utterance
+from wesep_py.corpus.writing import clear_left_behind, one_run_in, visible
 from wesep_py.errors import AudioError, InputError, OutputExistsError
 from wesep_py.files import atomic_path, write_json
 
 OnProgress = Callable[[int, int], None]
 
 _SHARD_FILE = re.compile(r"\d{6}\.(tar|json)")
-_LEFT_BEHIND = re.compile(r"\.\d{6}\.[^.]+\.(tar|json)")  # of a run that was killed
 
 
 @dataclass(frozen=True)
@@ -88,21 +88,36 @@ def write_shards(
         executor: see `corpus.processes`; what is written does not depend on it.
 
     Raises:
-        InputError: no utterance that can be read, an id that comes twice, a folder that holds something else, or
-            `ray` where Ray is not installed.
+        InputError: no utterance that can be read, an id that comes twice, a folder that holds something else (also tar
+            files that were not written here, whether indexed or not), or `ray` where Ray is not installed.
         OutputExistsError: the folder holds shards of another corpus, and `overwrite` is false.
-        WesepError: the disk is full or not writable.
+        WesepError: the disk is full or not writable, or another run writes there.
     """
     check_executor(executor)
     folder = Path(folder)
     plans, left_out = plan_shards(utterances, root, size_mib, form, shuffle)
     if not plans:
         raise InputError(f"{folder}: none of the {len(utterances)} recordings can be read; the first: {left_out[0]}")
+    _check_folder(folder, plans, overwrite)
+    with one_run_in(folder, "writing shards"):
+        return _write(folder, plans, form, left_out, jobs, overwrite, on_progress, executor)
+
+
+def _write(
+    folder: Path,
+    plans: Sequence[ShardPlan],
+    form: StoredFormat,
+    left_out: Sequence[str],
+    jobs: int,
+    overwrite: bool,
+    on_progress: OnProgress | None,
+    executor: Executor,
+) -> ShardsResult:
     kept = _claim(folder, plans, overwrite)
     waiting = [plan for plan in plans if plan.name not in kept]
     total = sum(len(plan.utterances) for plan in plans)
     done = total - sum(len(plan.utterances) for plan in waiting)
-    for position, _ in map_processes(_Write(str(folder)), waiting, jobs, executor):
+    for position, _ in map_processes(_WriteShard(str(folder)), waiting, jobs, executor):
         done += len(waiting[position].utterances)
         if on_progress is not None:
             on_progress(done, total)
@@ -151,7 +166,7 @@ def member_key(utterance_id: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Write:
+class _WriteShard:
     folder: str
 
     def __call__(self, plan: ShardPlan) -> None:
@@ -184,43 +199,76 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
 
 def _claim(folder: Path, plans: Sequence[ShardPlan], overwrite: bool) -> set[str]:
     """Make the folder ready; the names of the shards in it that are whole and as planned."""
+    kept = _check_folder(folder, plans, overwrite)
+    names = [name for name in visible(folder) if _SHARD_FILE.fullmatch(name)]
+    stale = [name for name in names if Path(name).stem not in kept]
+    if len(kept) < len(plans) or stale:  # until all is there, nobody is to take it for complete
+        (folder / SUMMARY_NAME).unlink(missing_ok=True)
+    # A shard goes before what says that it was written here.
+    for name in sorted(stale, key=lambda name: (Path(name).stem, name.endswith(".json"))):
+        (folder / name).unlink(missing_ok=True)
+    files = {plan.name + suffix for plan in plans for suffix in (".tar", ".json")}
+    clear_left_behind(folder, {*files, *names, SUMMARY_NAME, INDEX_NAME})
+    return kept
+
+
+def _check_folder(folder: Path, plans: Sequence[ShardPlan], overwrite: bool) -> set[str]:
+    """Refuse a folder that holds what was not written here, or another corpus; as `_claim`. Nothing is changed."""
     if folder.is_file():
         raise InputError(f"{folder}: is a file; name a folder")
     if not folder.parent.is_dir():
         raise InputError(f"{folder}: the folder {folder.parent} does not exist; create it first")
-    folder.mkdir(exist_ok=True)
-    names = sorted(entry.name for entry in folder.iterdir())
-    ours = {SUMMARY_NAME, INDEX_NAME}
-    if strange := [n for n in names if n not in ours and not _SHARD_FILE.fullmatch(n) and not n.startswith(".")]:
+    names = visible(folder)
+    if strange := [n for n in names if n not in (SUMMARY_NAME, INDEX_NAME) and not _SHARD_FILE.fullmatch(n)]:
         raise InputError(f"{folder}: holds {strange[0]!r}, which is no shard; name an empty folder")
-    planned = {plan.name: plan.fingerprint for plan in plans}
-    kept, others = set(), []
-    for name in (Path(name).stem for name in names if re.fullmatch(r"\d{6}\.json", name)):
-        about = _read_about(folder / f"{name}.json")
-        if about is None or about["fingerprint"] != planned.get(name):
-            others.append(name)
-        elif (tar := folder / about["name"]).is_file() and tar.stat().st_size == about["size"]:
+    planned = {plan.name: plan for plan in plans}
+    listed = [name for name in names if re.fullmatch(r"\d{6}\.json", name)]
+    abouts = {Path(name).stem: _read_about(folder / name) for name in listed}
+    if unknown := [name for name, about in abouts.items() if about is None]:
+        raise InputError(f"{folder}: holds '{unknown[0]}.json', which is of no shard; name an empty folder")
+    for name in (Path(name).stem for name in names if name.endswith(".tar")):
+        if name not in abouts and not _is_of_plan(folder / f"{name}.tar", planned.get(name)):
+            raise InputError(
+                f"{folder}: holds '{name}.tar', and no '{name}.json' says that `wesep shard` wrote it; it stays: name "
+                " an empty folder"
+            )
+    if not abouts and (listing := [name for name in names if name in (SUMMARY_NAME, INDEX_NAME)]):
+        raise InputError(f"{folder}: holds {listing[0]!r} of something else; name an empty folder")
+    kept, others = set(), False
+    for name, about in abouts.items():
+        if about is None or name not in planned or about["fingerprint"] != planned[name].fingerprint:
+            others = True
+        elif (tar := folder / f"{name}.tar").is_file() and tar.stat().st_size == about["size"]:
             kept.add(name)
     if others and not overwrite:
         raise OutputExistsError(
             f"{folder}: holds shards of another corpus, or of one that has changed; name another folder, or pass "
             "--overwrite"
         )
-    if len(kept) < len(plans) or others:  # until all is there, nobody is to take it for complete
-        (folder / SUMMARY_NAME).unlink(missing_ok=True)
-    for name in names:
-        stale = _SHARD_FILE.fullmatch(name) and Path(name).stem not in kept
-        if stale or _LEFT_BEHIND.fullmatch(name):
-            (folder / name).unlink(missing_ok=True)
     return kept
 
 
 def _read_about(path: Path) -> dict[str, Any] | None:
+    """What `write_shard` wrote beside a shard, of whatever format version; `None` of any other file."""
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-        return about if about["format"] == FORMAT and {"fingerprint", "name", "size"} <= about.keys() else None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError):
         return None
+    ours = isinstance(about, dict) and {"format", "fingerprint", "name", "size", "sha256", "utterances"} <= about.keys()
+    return about if ours and about["name"] == f"{path.stem}.tar" else None
+
+
+def _is_of_plan(path: Path, plan: ShardPlan | None) -> bool:
+    """Whether a tar without its JSON is what a killed run had written of a plan: nothing but its utterances."""
+    if plan is None or not path.is_file():
+        return False
+    keys = {member_key(utterance.utterance_id) for utterance in plan.utterances}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            found = [member.name.partition(".")[0] for member in tar]
+    except (tarfile.TarError, OSError, ValueError):
+        return False
+    return bool(found) and keys.issuperset(found)
 
 
 def finish(

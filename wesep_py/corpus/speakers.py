@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from wesep_py.corpus.table import read_csv
 from wesep_py.errors import InputError
+from wesep_py.names import canonical
 
 
 class Speaker(NamedTuple):
@@ -29,7 +30,7 @@ def read_speakers(path: str | os.PathLike[str]) -> dict[str, Speaker]:
     """
     known: dict[str, Speaker] = {}
     for row in read_csv(path, "a CSV of speakers", ("speaker_id",)):
-        speaker_id = row.text("speaker_id")
+        speaker_id = canonical(row.text("speaker_id"))
         before = known.get(speaker_id, Speaker(None, None))
         found = Speaker(row.optional_text("gender"), row.optional_number("age"))
         for name, old, new in zip(Speaker._fields, before, found, strict=True):

@@ -175,7 +175,7 @@ class StreamPool(Generic[Built]):
         for shard in order:
             if read >= own and len(speakers) >= self._min_speakers:
                 break
-            with _opened(shard) as file:
+            with open_shard(shard) as file:
                 for item in read_shard(file, shard, left_out.append):
                     store.add(
                         item.utterance, item.data, Entry(item.sample_rate, item.num_samples, zlib.crc32(item.data))
@@ -221,9 +221,16 @@ class _Memory:
         return [f"{name} {entry.crc32}" for name, (_, _, entry) in self._held.items()]
 
 
-def _opened(shard: str) -> BinaryIO:
+def open_shard(shard: str) -> BinaryIO:
+    """Open a tar file, by its path or URL.
+
+    Raises:
+        AudioError: it cannot be read, or is no file.
+    """
     if is_url(shard):
         return open_url(shard)
+    if Path(shard).exists() and not Path(shard).is_file():
+        raise AudioError(f"{shard}: is no file, but a folder, a device or a pipe; name a tar file")
     try:
         return cast(BinaryIO, Path(shard).open("rb", buffering=0))
     except OSError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from wesep_py.corpus.remote import is_url
 from wesep_py.corpus.stores import locate
 from wesep_py.errors import InputError
+from wesep_py.names import is_hidden
 
 STREAM_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -47,7 +48,7 @@ def stream_shards(names: Sequence[str], root: str | os.PathLike[str]) -> list[st
                 continue
             path = Path(place)
             found = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
-            matching = sorted(file.as_posix() for file in found)
+            matching = sorted(file.as_posix() for file in found if not is_hidden(file.name))
             if not matching:
                 raise InputError(f"{place}: no file matches; name the tar files of the stream")
             shards.extend(matching)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from wesep_py.corpus.mixtures import Mixture, TrialNoise, TrialSource, read_mixtures
-from wesep_py.corpus.speakers import speaker_of
+from wesep_py.corpus.mixtures import Mixture, TrialNoise, TrialSource, guess_speaker, read_mixtures
+from wesep_py.corpus.places import Places, is_file
 from wesep_py.corpus.table import open_lines
 from wesep_py.errors import InputError
+from wesep_py.names import canonical, file_name
+
+logger = logging.getLogger(__name__)
 
 ABSENT = "-"
 
@@ -83,7 +87,7 @@ def read_trials(
         recordings: whether the metadata may name recordings without their sources (`read_mixtures`).
 
     Returns:
-        The trials, at least one.
+        The trials, at least one, each once; a warning says if some are listed twice.
 
     Raises:
         InputError: a file is missing or malformed, no mixture stands in both, or a line names a target or an
@@ -93,10 +97,13 @@ def read_trials(
     default_root = metadata_csv if metadata_csv.is_dir() else metadata_csv.parent
     base = Path(root) if root is not None else default_root
     mixtures = {
-        mixture_id: replace(mixture, sources=_name_speakers(mixture.sources, speakers))
+        canonical(mixture_id): replace(mixture, sources=_name_speakers(mixture, speakers))
         for mixture_id, mixture in read_mixtures(metadata_csv, base, noise_root, recordings).items()
     }
+    enrollments = Places(base, enrollment_map)
     trials, places = [], []
+    seen: dict[tuple[str, str, Path], str] = {}
+    twice: list[tuple[str, str]] = []
     for number, line in enumerate(open_lines(enrollment_map, "a map_mixture2enrollment"), start=1):
         if not line.strip():
             continue
@@ -104,10 +111,21 @@ def read_trials(
         fields = line.split(maxsplit=2)
         if len(fields) != 3:
             raise InputError(f"{place}: has {len(fields)} fields; mixture, target and enrollment are needed")
-        mixture_id, target_id, enrollment = fields[0], fields[1], fields[2].strip()
-        if mixture_id in mixtures:
-            trials.append(_trial(mixtures[mixture_id], target_id, enrollment, mixtures, base, place))
-            places.append((place, mixtures[mixture_id].place))
+        mixture_id, target_id, enrollment = canonical(fields[0]), fields[1], fields[2].strip()
+        if mixture_id not in mixtures:
+            continue
+        trial = _trial(mixtures[mixture_id], target_id, enrollment, mixtures, enrollments, place)
+        first = seen.setdefault((mixture_id, trial.target_utterance_id, trial.enrollment), place)
+        if first != place:
+            twice.append((place, first))
+            continue
+        trials.append(trial)
+        places.append((place, mixtures[mixture_id].place))
+    if twice:
+        logger.warning(
+            "%s: %d lines name a trial that is listed before, such as %s (that of %s); each trial is counted once",
+            enrollment_map, len(twice), *twice[0],
+        )  # fmt: skip
     if not trials:
         raise InputError(f"{enrollment_map}: none of its mixtures stands in {metadata_csv}; give a pair that matches")
     if check_files:
@@ -115,9 +133,22 @@ def read_trials(
     return trials
 
 
-def _name_speakers(sources: Iterable[TrialSource], speakers: Container[str]) -> tuple[TrialSource, ...]:
+def _name_speakers(mixture: Mixture, speakers: Container[str]) -> tuple[TrialSource, ...]:
+    """The sources with their speakers; where two would be one by their names, nobody is named.
+
+    Raises:
+        InputError: the list says that two sources are of one speaker.
+    """
+    told = [source.speaker_id for source in mixture.sources if source.speaker_id is not None]
+    if double := next((speaker_id for speaker_id in told if told.count(speaker_id) > 1), None):
+        raise InputError(
+            f"{mixture.place}: two sources of mixture {mixture.mixture_id!r} are of speaker {double!r}; the speakers of "
+            "a mixture have to differ"
+        )
+    named = [source.speaker_id or guess_speaker(mixture.mixture_id, source, speakers) for source in mixture.sources]
     return tuple(
-        replace(source, speaker_id=source.speaker_id or speaker_of(source.utterance_id, speakers)) for source in sources
+        replace(source, speaker_id=name if source.speaker_id or named.count(name) == 1 else None)
+        for source, name in zip(mixture.sources, named, strict=True)
     )
 
 
@@ -126,19 +157,25 @@ def _trial(
     target_id: str,
     enrollment: str,
     mixtures: Mapping[str, Mixture],
-    base: Path,
+    enrollments: Places,
     place: str,
 ) -> Trial:
     target_index = None
     if target_id != ABSENT and mixture.sources:
         ids = [source.utterance_id for source in mixture.sources]
+        target_id = canonical(target_id)
+        if ids.count(target_id) > 1:
+            raise InputError(
+                f"{place}: target {target_id!r} is the name of several sources of {mixture.mixture_id!r}; say which is "
+                "which in columns source_1_utterance_id, source_2_utterance_id, … of the metadata"
+            )
         if target_id not in ids:
             raise InputError(
                 f"{place}: target {target_id!r} is no source of {mixture.mixture_id!r} (its sources: "
                 f"{', '.join(ids)}; {ABSENT} for an absent target)"
             )
         target_index = ids.index(target_id)
-    path, mates = _find_enrollment(enrollment, mixtures, base, place)
+    path, mates = _find_enrollment(enrollment, mixtures, enrollments, place)
     return Trial(
         mixture.mixture_id,
         mixture.sources,
@@ -152,20 +189,20 @@ def _trial(
 
 
 def _find_enrollment(
-    enrollment: str, mixtures: Mapping[str, Mixture], base: Path, place: str
+    enrollment: str, mixtures: Mapping[str, Mixture], places: Places, place: str
 ) -> tuple[Path, tuple[TrialSource, ...]]:
     """The recording that the third field of a map names, and the sources it is cut to the shortest of."""
     match = re.fullmatch(r"s(\d+)/([^/]+)", enrollment)
-    path = base / enrollment
-    if match is None or path.is_file():
+    path = places.find(enrollment)
+    if match is None or is_file(path):
         return path, ()
-    rendered = path.with_name(path.name + ".wav")
-    if rendered.is_file():
+    number, mixture_id = int(match[1]), canonical(match[2])
+    rendered = places.find(f"s{number}/{file_name(mixture_id)}.wav")
+    if is_file(rendered):
         return rendered, ()
-    number, mixture_id = int(match[1]), match[2]
     if mixture_id not in mixtures:
         raise InputError(
-            f"{place}: enrollment {enrollment!r} is neither a file under {base} "
+            f"{place}: enrollment {enrollment!r} is neither a file under {places.root} "
             "nor a source of a mixture of the metadata"
         )
     sources = mixtures[mixture_id].sources
@@ -182,6 +219,6 @@ def _check_files(trials: list[Trial], places: list[tuple[str, str]]) -> None:
         needed = [(path, metadata_place) for path in heard] + [(trial.enrollment, map_place)]
         for path, place in needed:
             if path not in exists:
-                exists[path] = path.is_file()
+                exists[path] = is_file(path)
             if not exists[path]:
                 raise InputError(f"{place}: {path} does not exist; name the folder that paths start from with --root")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wesep_py.errors import InputError
+from wesep_py.names import canonical
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,8 @@ class Utterance:
     """A recording, or a stretch of one, and who speaks in it.
 
     Args:
-        utterance_id: its name, unique in its corpus, without white space.
+        utterance_id: its name, unique in its corpus, without white space. Ids are kept in one spelling (NFC), so that
+            they match however they were written.
         speaker_id: who speaks; the same text for the same person throughout a corpus, without white space.
         path: the audio file, absolute or relative to the working folder. Of several channels it is the first.
         duration_s: length in seconds, greater than 0; at another `speed`, of what is heard.
@@ -43,7 +45,8 @@ class Utterance:
 
     def __post_init__(self) -> None:
         for field in ("utterance_id", "speaker_id"):
-            value = getattr(self, field)
+            value = canonical(getattr(self, field))
+            object.__setattr__(self, field, value)
             if not value or value.split() != [value]:
                 raise InputError(f"{field}: is {value!r}; a name without white space is needed")
         if not (math.isfinite(self.duration_s) and self.duration_s > 0):

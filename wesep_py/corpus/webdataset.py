@@ -3,11 +3,16 @@
 Files that stand one after the other and share their name up to the first dot are one utterance. Its audio is the file
 with the suffix of an audio format. Its speaker is `speaker_id` (or `speaker`, `spk`, `spk_id`) of `KEY.json`, or the
 text of a file `KEY.spk`, or else what the key begins with (`speaker_of`). Other files are passed over.
+
+Where several recordings share a key, as `spk1.utt1.wav` and `spk1.utt2.wav` do, and each has a speaker's file of its
+own, `spk1.utt1.spk`, each is an utterance, named up to its last dot. Otherwise nobody can know which is meant, and the
+key is named and left out. WeSep's shards of fixed mixtures hold no utterances and are refused (`premixed` reads them).
 """
 
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -24,9 +29,11 @@ from wesep_py.corpus.speakers import speaker_of
 from wesep_py.corpus.store import from_record
 from wesep_py.corpus.utterance import Utterance
 from wesep_py.errors import AudioError, InputError
+from wesep_py.names import is_hidden
 
 _GZIP = b"\x1f\x8b"
 _TAR_END = bytes(2 * tarfile.BLOCKSIZE)
+_SPEAKER_OF_MIXTURE = re.compile(r"\.spk\d+")
 SPEAKER_NAMES = ("speaker_id", "speaker", "spk", "spk_id")
 
 
@@ -41,7 +48,9 @@ class ShardItem(NamedTuple):
     offset: int
 
 
-class _File(NamedTuple):
+class ShardFile(NamedTuple):
+    """A file of a shard: its name, what follows its first dot, its content, and where that lies in the tar file."""
+
     name: str
     suffix: str
     data: bytes
@@ -57,20 +66,41 @@ def read_shard(file: BinaryIO, place: str, on_bad: Callable[[str], None] | None 
         on_bad: called with a line for each utterance without readable audio or a speaker, which is then left out.
 
     Raises:
-        AudioError: it is no tar file, is cut short, or an utterance is bad and there is no `on_bad`.
+        AudioError: it is no tar file, is cut short, holds fixed mixtures, or an utterance is bad and there is no
+            `on_bad`.
+    """
+    for name, group in groupby(read_files(file, place), key=lambda found: _split(found.name)[0]):
+        together = list(group)
+        if mixed := [found for found in together if is_premixed(found.name)]:
+            raise AudioError(
+                f"{place}: holds {mixed[0].name!r}, as WeSep's shards of fixed mixtures do, and a mixture is no "
+                "utterance; `wesep prepare premixed` makes a list of mixtures of it, for data.mixtures"
+            )
+        for key, files in _utterances(name, together).items():
+            try:
+                yield _item(key, files, place)
+            except InputError as error:
+                if on_bad is None:
+                    raise AudioError(str(error)) from error
+                on_bad(str(error))
+
+
+def read_files(file: BinaryIO, place: str) -> Iterator[ShardFile]:
+    """Yield the files of a shard, in its order; hidden ones are passed over.
+
+    Args:
+        file: the tar file, as it is or compressed by gzip; it is read once from here to its end.
+        place: its name, for messages.
+
+    Raises:
+        AudioError: it is no tar file, or is cut short.
     """
     buffered = BufferedReader(file)  # type: ignore[arg-type]
     compressed = buffered.peek(2)[:2] == _GZIP
     stream = _Stream(GzipFile(fileobj=buffered) if compressed else buffered)  # type: ignore[arg-type]
     try:
         with tarfile.open(fileobj=stream, mode="r|") as tar:  # type: ignore[call-overload]
-            for key, files in groupby(_files(tar), key=lambda found: _split(found.name)[0]):
-                try:
-                    yield _item(key, list(files), place)
-                except InputError as error:
-                    if on_bad is None:
-                        raise AudioError(str(error)) from error
-                    on_bad(str(error))
+            yield from _files(tar)
         stream.check_end()
     except (tarfile.TarError, EOFError, BadGzipFile, zlib.error) as error:
         raise AudioError(f"{place}: is no tar file, or is cut short ({error}); get a whole copy of it") from error
@@ -97,15 +127,17 @@ class _Stream:
             raise tarfile.ReadError("its end is missing")
 
 
-def _files(tar: tarfile.TarFile) -> Iterator[_File]:
+def _files(tar: tarfile.TarFile) -> Iterator[ShardFile]:
     for member in tar:
+        if is_hidden(PurePosixPath(member.name).name):
+            continue
         content = tar.extractfile(member) if member.isfile() else None
         if content is None:
             continue
         data = content.read()
         if len(data) < member.size:
             raise tarfile.ReadError(f"{member.name} has {len(data)} bytes of {member.size}")
-        yield _File(member.name, _split(member.name)[1], data, member.offset_data)
+        yield ShardFile(member.name, _split(member.name)[1], data, member.offset_data)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -115,16 +147,43 @@ def _split(name: str) -> tuple[str, str]:
     return str(path.with_name(stem)) if stem else name, dot + suffix.lower()
 
 
+def is_premixed(name: str) -> bool:
+    """True if a file of a shard names one of the speakers of a fixed mixture, as WeSep writes them.
+
+    >>> is_premixed("84-1-2_61-3-4.spk1"), is_premixed("84-1-2.spk")
+    (True, False)
+    """
+    return _SPEAKER_OF_MIXTURE.fullmatch(PurePosixPath(name).suffix) is not None
+
+
+def _utterances(key: str, files: list[ShardFile]) -> dict[str, list[ShardFile]]:
+    """The files of each utterance among those that share a key: one utterance, unless each recording has its own."""
+    stems: dict[str, list[ShardFile]] = {}
+    for file in files:
+        path = PurePosixPath(file.name)
+        stems.setdefault(str(path.with_suffix("")), []).append(file)
+    suffixes = [{_last_suffix(file.name) for file in group} for group in stems.values()]
+    recordings = sum(bool(found & AUDIO_SUFFIXES) for found in suffixes)
+    each_told = all(not found & AUDIO_SUFFIXES or found & {".spk", ".json"} for found in suffixes)
+    return stems if recordings > 1 and each_told else {key: files}
+
+
 def _last_suffix(name: str) -> str:
     # A key of WeSpeaker's may have a suffix of its own: `00001.wav.spk` is the speaker of `00001.wav.wav`.
     return PurePosixPath(name).suffix.lower()
 
 
-def _item(key: str, files: list[_File], place: str) -> ShardItem:
+def _item(key: str, files: list[ShardFile], place: str) -> ShardItem:
     where = f"{place}: {key!r}"
     audio = [file for file in files if _last_suffix(file.name) in AUDIO_SUFFIXES]
     if not audio:
         raise InputError(f"{where}: has no audio ({', '.join(file.suffix for file in files)})")
+    if len(audio) > 1:
+        names = ", ".join(file.name for file in audio[:4]) + (", …" if len(audio) > 4 else "")
+        raise InputError(
+            f"{where}: is the key of {len(audio)} recordings ({names}), for a key ends at the first dot; give each a "
+            "key without a dot, or a file with its speaker (NAME.spk or NAME.json)"
+        )
     chosen = audio[0]
     rate, num_samples = measure(chosen.data, where)
     texts = {_last_suffix(file.name): file.data for file in files}
@@ -144,7 +203,7 @@ def _facts(data: bytes | None, where: str) -> dict[str, Any]:
 
 
 def _utterance(
-    key: str, audio: _File, facts: dict[str, Any], texts: dict[str, bytes], place: str, duration_s: float
+    key: str, audio: ShardFile, facts: dict[str, Any], texts: dict[str, bytes], place: str, duration_s: float
 ) -> Utterance:
     where = f"{place}: {key!r}"
     if {"utterance_id", "speaker_id", "path", "duration_s"} <= facts.keys():  # one of ours

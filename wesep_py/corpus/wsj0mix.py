@@ -13,12 +13,13 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
 from wesep_py.corpus.durations import OnBad, OnProgress, measure_durations
 from wesep_py.corpus.folders import find_audio
+from wesep_py.corpus.places import Places, is_file
 from wesep_py.corpus.table import open_lines
 from wesep_py.corpus.utterance import Utterance
 from wesep_py.errors import InputError
@@ -168,7 +169,7 @@ def listed_enrollments(
         if mixture_id not in known:
             continue
         path = Path(fields[1].strip())
-        if not path.is_file():
+        if not is_file(path):
             recordings = _recordings(Path(wsj0)) if recordings is None else recordings
             if utterance_id not in recordings:
                 raise InputError(f"{place}: {path} is not there, and {utterance_id!r} is nowhere in {wsj0}")
@@ -215,7 +216,7 @@ def check_complete(mixtures: Iterable[WSJ0Mixture], listing: str | os.PathLike[s
     there = {_digest(mixture.mixture_id.split("_")) for mixture in mixtures}
     missing = []
     for line in open_lines(listing, "a list of WSJ0-mix"):
-        fields = [field if k % 2 else Path(field).stem for k, field in enumerate(line.split())]
+        fields = [field if k % 2 else PureWindowsPath(field).stem for k, field in enumerate(line.split())]
         if fields and _digest(fields) not in there:
             missing.append("_".join(fields))
     if missing:
@@ -256,12 +257,13 @@ def _recordings(folder: Path) -> dict[str, Path]:
 def _read_list(path: Path, root: Path) -> list[tuple[str, str, Path]]:
     """The utterances of a list of mixtures, each once: `wsj0/si_tr_s/01a/01aa010b.wav 1.39 wsj0/… -1.39` a line."""
     named: dict[str, Path] = {}
+    places = Places(root, path)
     for number, line in enumerate(open_lines(path, "a list of WSJ0-mix"), start=1):
         fields = line.split()
         if len(fields) % 2 or not all(_is_number(level) for level in fields[1::2]):
             raise InputError(f"{path}:{number}: is {line!r}; a path and a level in dB for each speaker are needed")
         for recording in fields[::2]:
-            named.setdefault(Path(recording).stem, root / recording)
+            named.setdefault(PureWindowsPath(recording).stem, places.find(recording))
     if not named:
         raise InputError(f"{path}: names no utterance")
     return [(utterance_id, utterance_id, place) for utterance_id, place in named.items()]

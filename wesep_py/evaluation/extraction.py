@@ -15,6 +15,7 @@ from wesep_py.evaluation.conditions import describe_audio
 from wesep_py.evaluation.frame_calibration import frame_histogram
 from wesep_py.evaluation.record import TrialRecord
 from wesep_py.metrics import attenuation_db, is_silent
+from wesep_py.names import printable
 
 if TYPE_CHECKING:
     from wesep_py.corpus.embeddings import Embeddings
@@ -177,5 +178,5 @@ def _record(trial: Trial, number: int | None) -> TrialRecord:
 def failed(record: TrialRecord, error: Exception) -> Extracted:
     """A trial that could not be rendered, extracted or read, with the reason."""
     record.outcome = "failed"
-    record.error = reason(error)
+    record.error = printable(reason(error))
     return Extracted(record)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from wesep_py.evaluation.record import TrialRecord
 from wesep_py.files import JUNK, is_folder, remove_known
+from wesep_py.names import file_name
 
 if TYPE_CHECKING:
     from wesep_py.evaluation.extraction import Extracted
@@ -24,7 +24,7 @@ FILE = re.compile(rf"({'|'.join(SIGNALS)})\.wav|\.({'|'.join(SIGNALS)})\.\w{{8}}
 
 def audio_folder(record: TrialRecord) -> str:
     """The name of a trial's folder of audio."""
-    return f"{record.number or 0:04d}_{record.mixture_id}_{record.target_utterance_id}".replace(os.sep, "_")
+    return file_name(f"{record.number or 0:04d}_{record.mixture_id}_{record.target_utterance_id}")
 
 
 def rank(record: TrialRecord) -> float | None:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from wesep_py.corpus.mixtures import MIXTURE_FOLDERS, source_ids
 from wesep_py.errors import InputError
+from wesep_py.names import canonical, is_hidden, printable
 
 AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"}
 
@@ -173,15 +174,16 @@ def _sources_of(folder: Path) -> list[str]:
 
 
 def _files(folder: Path | None) -> dict[str, Path]:
-    """Audio files below a folder, by their path in it without suffix.
+    """Audio files below a folder, by their path in it without suffix; hidden ones are passed over.
 
     Raises:
         InputError: two files have one name.
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")) if folder is not None and folder.is_dir() else []:
-        if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file():
-            name = path.relative_to(folder).with_suffix("").as_posix()
+        within = path.relative_to(folder)
+        if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file() and not any(map(is_hidden, within.parts)):
+            name = printable(canonical(within.with_suffix("").as_posix()))
             if name in found:
                 raise InputError(f"{path}: has the name of {found[name].name}; which of them is meant?")
             found[name] = path

@@ -17,6 +17,7 @@ from wesep_py.evaluation.bootstrap import DEFINITION as INTERVAL
 from wesep_py.evaluation.conditions import DEFINITIONS as BREAKDOWNS
 from wesep_py.evaluation.measures import LABELLED, MEASURE_DEFINITIONS, MEASURES
 from wesep_py.evaluation.summary import DECISION
+from wesep_py.names import printable
 from wesep_py.simulation.trials import CONDITIONS
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def circumstances(command: str | None = None) -> dict[str, Any]:
     return {
         "threads": _num_threads(),
         "versions": _versions(),
-        "command": command if command is not None else shlex.join(sys.argv),
+        "command": printable(command if command is not None else shlex.join(sys.argv)),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 

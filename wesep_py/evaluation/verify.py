@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence, Set
+import logging
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +21,11 @@ from wesep_py.evaluation.protocol import circumstances
 from wesep_py.evaluation.verification import Trials, embed, figures, mean_by_speaker, score_trials
 from wesep_py.files import atomic_path, check_results_folder, made_folder, refuse_inputs, together, write_json
 from wesep_py.metrics.verification import det_curve
+from wesep_py.names import canonical
 from wesep_py.simulation import SimulationConfig
 from wesep_py.speaker import load_encoder
+
+log = logging.getLogger(__name__)
 
 SUMMARY, SCORES, PICTURE = "summary.json", "scores.txt", "det.png"
 INTERVAL = "95 % percentile bootstrap over speakers, 200 resamples, seed 0"
@@ -163,23 +167,23 @@ def read_trial_list(path: Path, utterances: Sequence[Utterance]) -> Trials:
     Args:
         path: a text file, a trial a line: `1 ENROLLMENT TEST` (VoxCeleb; 0 for two speakers) or
             `ENROLLMENT TEST target` (Kaldi; `nontarget`). A recording is named by its utterance id or its path, whole
-            or its end.
+            or its end; of a path of another machine the longest end counts that is one recording's.
         utterances: the recordings.
 
+    Returns:
+        The trials, each once; a warning says if some are listed twice.
+
     Raises:
-        InputError: the list is missing, or a line of it is malformed, or names no recording.
+        InputError: the list is missing, a line of it is malformed, names no recording or several, or says of a pair the
+            opposite of a line before.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: no readable list of trials ({error})") from error
-    places: dict[str, int] = {}
-    for position, utterance in enumerate(utterances):
-        parts = utterance.path.parts
-        for end in (utterance.path, *(Path(*parts[start:]) for start in range(1, len(parts)))):
-            places.setdefault(end.as_posix(), position)
-        places[utterance.utterance_id] = position
-    rows = []
+    places = _named_recordings(utterances)
+    rows: dict[tuple[int, int], tuple[bool, str]] = {}
+    twice: list[tuple[str, str]] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -189,14 +193,53 @@ def read_trial_list(path: Path, utterances: Sequence[Utterance]) -> Trials:
         label, *names = words if words[0] in TRUE_WORDS | FALSE_WORDS else (words[2], *words[:2])
         if label not in TRUE_WORDS | FALSE_WORDS:
             raise InputError(f"{where}: says {label!r}; 1 or 0, or target or nontarget, is needed")
-        missing = [name for name in names if name not in places]
-        if missing:
-            raise InputError(f"{where}: {missing[0]!r} is no recording of the manifest; name its utterance id or path")
-        rows.append((places[names[0]], places[names[1]], label in TRUE_WORDS))
+        pair = (_position_of(names[0], places, where), _position_of(names[1], places, where))
+        says, first = rows.setdefault(pair, (label in TRUE_WORDS, where))
+        if says != (label in TRUE_WORDS):
+            raise InputError(f"{where}: says {label!r} of {names[0]} and {names[1]}, and {first} the opposite")
+        if first != where:
+            twice.append((where, first))
     if not rows:
         raise InputError(f"{path}: holds no trial")
-    enrollment, test, is_target = (np.array(column) for column in zip(*rows, strict=True))
+    if twice:
+        log.warning(
+            "%s: %d lines name a trial that is listed before, such as %s (that of %s); each trial is counted once",
+            path, len(twice), *twice[0],
+        )  # fmt: skip
+    listed = [(enrollment, test, says) for (enrollment, test), (says, _) in rows.items()]
+    enrollment, test, is_target = (np.array(column) for column in zip(*listed, strict=True))
     return Trials(enrollment, test, is_target)
+
+
+def _named_recordings(utterances: Sequence[Utterance]) -> dict[str, set[int]]:
+    """The positions of recordings by what a list may call them: the utterance's id alone, else the ends of its path."""
+    places: dict[str, set[int]] = {}
+    for position, utterance in enumerate(utterances):
+        parts = utterance.path.parts
+        for end in (utterance.path, *(Path(*parts[start:]) for start in range(1, len(parts)))):
+            places.setdefault(canonical(end.as_posix()), set()).add(position)
+    return places | {utterance.utterance_id: {position} for position, utterance in enumerate(utterances)}
+
+
+def _position_of(name: str, places: Mapping[str, Set[int]], where: str) -> int:
+    """The position of the recording that a list calls `name`.
+
+    Raises:
+        InputError: there is none, or there are several.
+    """
+    name = canonical(name)
+    parts = name.replace("\\", "/").split("/")
+    is_moved = name.startswith("/") or "\\" in name  # the file's own name alone would say too little
+    ends = [name, *("/".join(parts[first:]) for first in range(len(parts) - 1 if is_moved else 0))]
+    found = next((places[end] for end in ends if end in places), None)
+    if found is None:
+        raise InputError(f"{where}: {name!r} is no recording of the manifest; name its utterance id or path")
+    if len(found) > 1:
+        raise InputError(
+            f"{where}: {name!r} is the end of the paths of {len(found)} recordings; name more of the path, or the "
+            "utterance id"
+        )
+    return next(iter(found))
 
 
 def check_output(folder: Path, overwrite: bool, inputs: Sequence[tuple[Path | None, str]] = ()) -> None:

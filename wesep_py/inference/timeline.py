@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from wesep_py.errors import InputError
 from wesep_py.files import write_text
+from wesep_py.names import printable
 
 SUFFIXES = (".rttm", ".json")
 ONSET, OFFSET = 0.5, 0.35
@@ -193,7 +194,7 @@ def write_timeline(
         InputError: another suffix, a folder that does not exist.
         OutputExistsError: the file is there.
     """
-    path = check_suffix(Path(path))
+    path, recording = check_suffix(Path(path)), printable(recording)
     if path.suffix.lower() == ".rttm":
         text = "".join(timeline.rttm(Path(recording).stem) for timeline, _ in timelines)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,11 +11,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from wesep_py.corpus.places import Places, is_file
 from wesep_py.corpus.processes import Executor, check_executor, map_processes
 from wesep_py.corpus.reader import FileReader, Reader
+from wesep_py.corpus.writing import clear_left_behind, one_run_in, visible
 from wesep_py.errors import AudioError, InputError, OutputExistsError
 from wesep_py.simulation.broken import Broken
 from wesep_py.simulation.corpus_tree import (
+    ACTIVITY_FOLDER,
     MAP_NAME,
     RECIPES_NAME,
     TreeLayout,
@@ -128,36 +132,50 @@ def render_tree(
     _check_root(recipes, root)
     has_noise = any(recipe.noise is not None for recipe in recipes)
     layout = TreeLayout(folder, has_noise, any(recipe.effects for recipe in recipes))
-    claim_folder(recipes, folder, overwrite)
-    reader = FileReader(rates[0], READER_CACHE_MIB) if reader is None else reader
-    done = _map(partial(_render_chunk, layout, reader, root, overwrite), recipes, jobs, on_progress, executor)
-    failures = [outcome for outcome in done if isinstance(outcome, Failure)]
-    failed = {failure.mixture for failure in failures}
-    write_lists([recipe for recipe in recipes if recipe.mixture_id not in failed], layout)
+    _check_folder(recipes, folder, overwrite)
+    with one_run_in(folder, "writing mixtures"):
+        claim_folder(recipes, folder, overwrite)
+        _clear_left_behind(recipes, layout)
+        reader = FileReader(rates[0], READER_CACHE_MIB) if reader is None else reader
+        done = _map(partial(_render_chunk, layout, reader, root, overwrite), recipes, jobs, on_progress, executor)
+        failures = [outcome for outcome in done if isinstance(outcome, Failure)]
+        failed = {failure.mixture for failure in failures}
+        write_lists([recipe for recipe in recipes if recipe.mixture_id not in failed], layout)
     return failures
 
 
 def claim_folder(recipes: Sequence[Recipe], folder: Path, overwrite: bool) -> None:
     """Put `recipes.jsonl` in a folder that is new or empty, or holds those very recipes, or the first of them.
 
-    With `overwrite` the mixtures that are there are removed first.
+    With `overwrite` the mixtures of a tree that is there are removed first.
 
     Raises:
-        OutputExistsError: the folder holds something else, and `overwrite` is false.
+        OutputExistsError: the folder holds other mixtures, and `overwrite` is false; or something that is no tree.
         InputError: the folder's parent does not exist, or `folder` is a file.
     """
+    _check_folder(recipes, folder, overwrite)
+    folder.mkdir(exist_ok=True)
+    path = folder / RECIPES_NAME
+    if overwrite and path.is_file():
+        _remove_mixtures(folder, path)
+    write_recipes(recipes, path, overwrite=True)
+
+
+def _check_folder(recipes: Sequence[Recipe], folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that holds something else, before anything is changed; hidden files do not count."""
     if folder.is_file():
         raise InputError(f"{folder}: is a file; name a folder to write")
     if not folder.parent.is_dir():
         raise InputError(f"{folder}: the folder {folder.parent} does not exist; create it first")
     path = folder / RECIPES_NAME
-    is_new = not folder.is_dir() or not any(folder.iterdir())
-    if not (overwrite or is_new or _begins_with(recipes, path)):
+    names = visible(folder)
+    if names and not path.is_file():
+        raise OutputExistsError(
+            f"{folder}: holds {names[0]!r} and no {RECIPES_NAME}, so it is no tree of `wesep simulate`; name "
+            "another folder"
+        )
+    if names and not overwrite and not _begins_with(recipes, path):
         raise OutputExistsError(f"{folder}: holds something else already; name another folder, or pass --overwrite")
-    folder.mkdir(exist_ok=True)
-    if overwrite and path.is_file():
-        _remove_mixtures(folder, path)
-    write_recipes(recipes, path, overwrite=True)
 
 
 def relate(recipe: Recipe, change: Callable[[Path], Path]) -> Recipe:
@@ -185,11 +203,12 @@ def _render_chunk(
     layout: TreeLayout, reader: Reader, root: Path | None, overwrite: bool, recipes: Sequence[Recipe]
 ) -> list[Failure | None]:
     outcomes: list[Failure | None] = []
+    places = Places(root or "", "the recipes", say=False)
     for recipe in recipes:
         failure = None
         if overwrite or not is_written(recipe, layout):
             try:
-                placed = recipe if root is None else relate(recipe, lambda path: root / path)
+                placed = recipe if root is None else relate(recipe, lambda path: places.find(str(path)))
                 write_sample(render(placed, reader), layout, overwrite)
             except AudioError as error:
                 failure = Failure(recipe.mixture_id, str(error))
@@ -224,8 +243,9 @@ def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 def _check_root(recipes: Sequence[Recipe], root: Path | None) -> None:
     """Refuse recipes none of whose recordings is there: then the root is wrong, not the recordings."""
-    paths = ((root or Path()) / source.excerpt.utterance.path for recipe in recipes for source in recipe.sources)
-    if not any(path.is_file() for path in paths):
+    places = Places(root or Path(), "the recipes", moved=root is not None)
+    paths = (places.find(str(source.excerpt.utterance.path)) for recipe in recipes for source in recipe.sources)
+    if not any(map(is_file, paths)):
         first = (root or Path()) / recipes[0].sources[0].excerpt.utterance.path
         raise InputError(f"{first}: no such file; give with --root the folder that the recipes' paths start from")
 
@@ -242,15 +262,29 @@ def _begins_with(recipes: Sequence[Recipe], path: Path) -> bool:
 def _remove_mixtures(folder: Path, path: Path) -> None:
     """Remove what a tree's own recipes name, and its lists; files that are not of the tree stay."""
     layout = TreeLayout(folder, has_noise=True, has_distortion=True)
+    parts: set[str] = set()
     for recipe in read_recipes(path):
         for relative in layout.waveforms(recipe).values():
             (folder / relative).unlink(missing_ok=True)
+            parts.add(relative.rpartition("/")[0])
         layout.activity(recipe).unlink(missing_ok=True)
     for listing in (*map(layout.metadata, layout.conditions()), folder / MAP_NAME):
         listing.unlink(missing_ok=True)
-    for part in folder.iterdir():
-        if part.is_dir() and not any(part.iterdir()):
-            part.rmdir()
+    for part in sorted(parts | {ACTIVITY_FOLDER}):
+        if (folder / part).is_dir() and not any((folder / part).iterdir()):
+            (folder / part).rmdir()
+
+
+def _clear_left_behind(recipes: Sequence[Recipe], layout: TreeLayout) -> None:
+    """Remove what a run that was killed left of the files that it was at."""
+    names: dict[Path, set[str]] = defaultdict(set)
+    for recipe in recipes:
+        for relative in layout.waveforms(recipe).values():
+            names[layout.folder / Path(relative).parent].add(Path(relative).name)
+        names[layout.activity(recipe).parent].add(layout.activity(recipe).name)
+    names[layout.folder] |= {RECIPES_NAME, MAP_NAME, *(layout.metadata(name).name for name in layout.conditions())}
+    for folder, files in names.items():
+        clear_left_behind(folder, files)
 
 
 def _check_numbers(**numbers: int) -> None:

@@ -25,12 +25,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py.audio.writer import write
+from wesep_py.corpus.mixtures import RECIPES_NAME
 from wesep_py.corpus.trials import ABSENT
 from wesep_py.files import write_text
+from wesep_py.names import file_name
 from wesep_py.simulation.recipe import Recipe
 from wesep_py.simulation.render import ACTIVITY_RATE_HZ, Sample
 
-RECIPES_NAME = "recipes.jsonl"
+__all__ = ["RECIPES_NAME", "TreeLayout", "activity_rttm", "is_written", "write_lists", "write_sample"]
+
 MAP_NAME = "map_mixture2enrollment"
 ENROLLMENT_FOLDER = "enrollment"
 ACTIVITY_FOLDER = "activity"
@@ -64,7 +67,8 @@ class TreeLayout:
         >>> TreeLayout(Path("tree"), False).waveforms(recipe)["s1"]   # doctest: +SKIP
         's1/0000-0000000-seed0.wav'
         """
-        name = f"{recipe.mixture_id}.wav"
+        stem = file_name(recipe.mixture_id)
+        name = f"{stem}.wav"
         parts = self.conditions() + ["noise"] * self.has_noise + ["distortion"] * self.has_distortion
         for k in range(1, len(recipe.sources) + 1):
             parts.append(f"s{k}")
@@ -72,14 +76,14 @@ class TreeLayout:
                 parts.append(f"s{k}_{recipe.target_kind}")
         paths = {part: f"{part}/{name}" for part in parts}
         for k in range(1, len(recipe.sources) + 1):
-            paths[f"enrollment{k}"] = f"{ENROLLMENT_FOLDER}/{recipe.mixture_id}_s{k}.wav"
+            paths[f"enrollment{k}"] = f"{ENROLLMENT_FOLDER}/{stem}_s{k}.wav"
         if recipe.absent is not None:
-            paths["absent"] = f"{ENROLLMENT_FOLDER}/{recipe.mixture_id}_absent.wav"
+            paths["absent"] = f"{ENROLLMENT_FOLDER}/{stem}_absent.wav"
         return paths
 
     def activity(self, recipe: Recipe) -> Path:
         """The file that says who speaks when, in a mixture."""
-        return self.folder / ACTIVITY_FOLDER / f"{recipe.mixture_id}.rttm"
+        return self.folder / ACTIVITY_FOLDER / f"{file_name(recipe.mixture_id)}.rttm"
 
 
 def write_sample(sample: Sample, layout: TreeLayout, overwrite: bool = False) -> None:

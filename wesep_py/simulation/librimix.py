@@ -19,8 +19,10 @@ from wesep_py.audio.resample import resample
 from wesep_py.corpus.mixtures import Mixture, read_mixtures
 from wesep_py.corpus.processes import Executor, map_processes
 from wesep_py.corpus.wham import find_noise
-from wesep_py.errors import AudioError, InputError, OutputExistsError, nearest
+from wesep_py.corpus.writing import clear_left_behind, one_run_in
+from wesep_py.errors import AudioError, InputError, OutputExistsError, WesepError, nearest
 from wesep_py.files import atomic_path, write_text
+from wesep_py.names import file_name
 from wesep_py.simulation.batch import Failure
 
 RATE = 16000
@@ -61,7 +63,7 @@ class LibriMixTree:
     def files(self, mixture: Mixture) -> dict[str, Path]:
         """The files of a mixture, by their folders."""
         parts = self.parts(len(mixture.sources))
-        return {part: self.folder / part / f"{mixture.mixture_id}.wav" for part in parts}
+        return {part: self.folder / part / f"{file_name(mixture.mixture_id)}.wav" for part in parts}
 
 
 def render_librimix(
@@ -108,13 +110,23 @@ def render_librimix(
         if tree.has_noise and mixture.noise is None:
             raise InputError(f"{mixture.place}: noise_path is missing; render it with --types mix_clean")
     failures = []
-    rendered = map_processes(partial(_render_one, tree, overwrite), mixtures, jobs, executor)
-    for done, (_, failure) in enumerate(rendered, start=1):
-        failures += [] if failure is None else [failure]
-        if on_progress is not None:
-            on_progress(done, len(mixtures))
-    failed = {failure.mixture for failure in failures}
-    _write_lists([mixture for mixture in mixtures if mixture.mixture_id not in failed], tree, overwrite)
+    if tree.folder.is_file():
+        raise InputError(f"{tree.folder}: is a file; name a folder to write")
+    try:
+        tree.folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WesepError(f"{tree.folder}: cannot be made ({error.strerror or error}); name another folder") from error
+    with one_run_in(tree.folder, "writing mixtures"):
+        names = {f"{file_name(mixture.mixture_id)}.wav" for mixture in mixtures}
+        for part in tree.parts(max(len(mixture.sources) for mixture in mixtures)):
+            clear_left_behind(tree.folder / part, names)
+        rendered = map_processes(partial(_render_one, tree, overwrite), mixtures, jobs, executor)
+        for done, (_, failure) in enumerate(rendered, start=1):
+            failures += [] if failure is None else [failure]
+            if on_progress is not None:
+                on_progress(done, len(mixtures))
+        failed = {failure.mixture for failure in failures}
+        _write_lists([mixture for mixture in mixtures if mixture.mixture_id not in failed], tree, overwrite)
     return len(mixtures), failures
 
 
@@ -129,6 +141,8 @@ def _render_one(tree: LibriMixTree, overwrite: bool, mixture: Mixture) -> Failur
     import soundfile
 
     for part, file in files.items():
+        if file.exists() and not overwrite:
+            continue
         file.parent.mkdir(parents=True, exist_ok=True)
         # libsndfile itself turns the numbers into 16 bits, as in LibriMix's scripts: to the bit the same files.
         with atomic_path(file) as temporary:
@@ -210,7 +224,7 @@ def _add(parts: Sequence[Waveform]) -> Waveform:
 
 
 def _write_lists(mixtures: Sequence[Mixture], tree: LibriMixTree, overwrite: bool) -> None:
-    """`metadata/mixture_<subset>_<type>.csv` beside the subset, with LibriMix's columns and absolute paths."""
+    """`metadata/mixture_<subset>_<type>.csv` beside the subset: LibriMix's columns, absolute paths, known speakers."""
     folder = tree.folder.parent / METADATA_FOLDER
     texts = {folder / f"mixture_{tree.folder.name}_{kind}.csv": _list(mixtures, tree, kind) for kind in tree.types}
     for path, text in texts.items():
@@ -227,12 +241,17 @@ def _list(mixtures: Sequence[Mixture], tree: LibriMixTree, kind: str) -> str:
     most = 1 if kind == "mix_single" else max((len(mixture.sources) for mixture in mixtures), default=1)
     columns = ["mixture_ID", "mixture_path", *(f"source_{k}_path" for k in range(1, most + 1))]
     columns += [] if kind == "mix_clean" else ["noise_path"]
+    told = [f"source_{k}_{what}" for what in ("utterance_id", "speaker_id") for k in range(1, most + 1)]
+    if not any(source.speaker_id for mixture in mixtures for source in mixture.sources):
+        told = []  # LibriMix's own metadata says it by the names alone
     text = io.StringIO()
-    table = csv.DictWriter(text, [*columns, "length"], restval="", lineterminator="\n", extrasaction="ignore")
+    table = csv.DictWriter(text, [*columns, "length", *told], restval="", lineterminator="\n", extrasaction="ignore")
     table.writeheader()
     for mixture in mixtures:
         files: Mapping[str, Path] = {part: file.absolute() for part, file in tree.files(mixture).items()}
         row = {f"source_{k}_path": files.get(f"s{k}", "") for k in range(1, most + 1)}
+        for k, source in enumerate(mixture.sources, start=1):
+            row |= {f"source_{k}_utterance_id": source.utterance_id, f"source_{k}_speaker_id": source.speaker_id or ""}
         row |= {"mixture_ID": mixture.mixture_id, "mixture_path": files[kind], "noise_path": files.get("noise", "")}
         table.writerow({**row, "length": soundfile.info(files[kind]).frames})
     return text.getvalue()

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wesep_py.config import construct, to_plain
+from wesep_py.corpus.mixtures import drawn_mixture_id
 from wesep_py.errors import InputError
 from wesep_py.files import atomic_path
 from wesep_py.simulation.effects import Effect
+from wesep_py.simulation.recipe_checks import check_sizes
 from wesep_py.simulation.recipe_parts import (
     AbsentVoice,
     Augmentation,
@@ -76,7 +78,8 @@ class Recipe:
         version: of this format.
 
     Raises:
-        ValueError: neither a target nor an absent voice, or both.
+        ValueError: neither a target nor an absent voice, or both; a position outside the mixture, or a size that no
+            mixture has, which would ask for the whole memory.
     """
 
     seed: int
@@ -103,6 +106,9 @@ class Recipe:
     def __post_init__(self) -> None:
         if (self.target is None) == (self.absent is None):
             raise ValueError("target: either a source's number or an absent voice is needed, and not both")
+        if self.target is not None and self.sources and not 0 <= self.target < len(self.sources):
+            raise ValueError(f"target: is {self.target}; there are {len(self.sources)} sources, counted from 0")
+        check_sizes(self.sample_rate, self.num_samples, self.sources, self.noises, self.room)
 
     @property
     def noises(self) -> tuple[NoiseRecipe, ...]:
@@ -117,7 +123,7 @@ class Recipe:
     @property
     def mixture_id(self) -> str:
         """A name for the mixture that is unique for its seed, epoch and index, without spaces or slashes."""
-        return f"{self.epoch:04d}-{self.index:07d}-seed{self.seed}"
+        return drawn_mixture_id(self.epoch, self.index, self.seed)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON; what is not known, or empty, is left out."""

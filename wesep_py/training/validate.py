@@ -20,6 +20,7 @@ from wesep_py.evaluation.modes import in_evaluation
 from wesep_py.extractor import TargetSpeakerExtractor
 from wesep_py.inference import Extractor
 from wesep_py.metrics import METRICS, score
+from wesep_py.names import file_name
 from wesep_py.simulation import TrialAudio, render_trial
 from wesep_py.training.config import ValidationConfig
 from wesep_py.training.task import Example, Judge, Verdict
@@ -139,7 +140,7 @@ class Validation(Judge):
                     ).values
                 )
                 if index in wanted:
-                    name = f"{index:03d}_{trial.mixture_id}_{trial.target_index}"
+                    name = f"{index:03d}_{file_name(trial.mixture_id)}_{trial.target_index}"
                     examples.append(Example(name, audio.mixture, audio.reference, estimate))
         return scores, examples
 

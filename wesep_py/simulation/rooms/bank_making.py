@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -130,7 +130,10 @@ def make_bank(
     if place == path:
         return bank
     write_tar(place, (INDEX_NAME, SAMPLES_NAME), path, overwrite)
-    shutil.rmtree(place)
+    for name in (INDEX_NAME, SAMPLES_NAME):
+        (place / name).unlink(missing_ok=True)
+    with suppress(OSError):  # what else is in it is not ours
+        place.rmdir()
     return RoomBank(path)
 
 

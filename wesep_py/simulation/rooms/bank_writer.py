@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wesep_py.corpus.writing import one_run_in, visible
 from wesep_py.errors import InputError, OutputExistsError, WesepError
 from wesep_py.files import write_json
 from wesep_py.simulation.rooms.acoustics import measure
@@ -105,6 +106,16 @@ class BankWriter:
         self._header = header_of(described, sample_rate)
         self._rate = sample_rate
         _claim(self._folder)
+        self._held = ExitStack()
+        self._held.enter_context(one_run_in(self._folder, "making a bank"))
+        try:
+            self._begin(overwrite)
+        except BaseException:
+            self._held.close()
+            raise
+
+    def _begin(self, overwrite: bool) -> None:
+        _claim(self._folder)
         if overwrite:
             for name in (INDEX_NAME, PROGRESS_NAME, SAMPLES_NAME):
                 with suppress(FileNotFoundError):
@@ -179,7 +190,8 @@ class BankWriter:
             }
             digest = self._digest.hexdigest()
             write_json(self._folder / INDEX_NAME, {"fingerprint": fingerprint_of(index, digest), **index})
-            self.close()
+            self._samples.close()
+            self._progress.close()
             (self._folder / PROGRESS_NAME).unlink()
             self.finished = True
         return RoomBank(self._folder)
@@ -189,6 +201,7 @@ class BankWriter:
         if not self.finished:
             self._samples.close()
             self._progress.close()
+        self._held.close()
 
     def __enter__(self) -> BankWriter:
         return self
@@ -242,11 +255,27 @@ def _claim(folder: Path) -> None:
         raise InputError(f"{folder}: is a file; name a folder")
     if not folder.parent.is_dir():
         raise InputError(f"{folder}: the folder {folder.parent} does not exist; create it first")
-    folder.mkdir(exist_ok=True)
-    ours = {INDEX_NAME, SAMPLES_NAME, PROGRESS_NAME}
-    strange = sorted(e.name for e in folder.iterdir() if e.name not in ours and not e.name.startswith("."))
+    names = visible(folder)
+    strange = [name for name in names if name not in (INDEX_NAME, SAMPLES_NAME, PROGRESS_NAME)]
+    told = [name for name in (INDEX_NAME, PROGRESS_NAME) if name in names]
+    strange += [name for name in told if not _is_of_bank(folder / name)]
+    if SAMPLES_NAME in names and not told and (folder / SAMPLES_NAME).stat().st_size:
+        strange.append(SAMPLES_NAME)
     if strange:
         raise InputError(f"{folder}: holds {strange[0]!r}, which is no room bank; name an empty folder")
+
+
+def _is_of_bank(path: Path) -> bool:
+    """Whether a file is an index, or the progress, of a bank that was written here."""
+    try:
+        with path.open("rb") as file:
+            text = file.read() if path.name == INDEX_NAME else file.readline()
+        if path.name == PROGRESS_NAME and not text.endswith(b"\n"):
+            return True  # killed while it wrote the first line
+        about = json.loads(text)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(about, dict) and {"format", "sample_rate", "made_from"} <= about.keys()
 
 
 def _rounded(value: float) -> float | None:
