@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import io
 import logging
 import sys
 import traceback
@@ -18,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from wesep_py import __version__
-from wesep_py.errors import WesepError
+from wesep_py.errors import WesepError, reason
 
 # name -> (panel of the help page, help line)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -44,6 +45,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 EXIT_INTERRUPTED = 130
+_TOO_EARLY = "something that was read ends too early ({}); --debug shows where"
+# Options that hold for every command, and may stand before or after its name.
+_COMMON = ("-v", "--verbose", "--debug", "--strict")
 
 app = typer.Typer(
     name="wesep",
@@ -74,8 +78,11 @@ def options(
     ] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say what is being done, on stderr.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse recordings that end early or are not as their headers say.")
+    ] = False,
 ) -> None:
-    """Settle what holds for every command (`-v` and `--debug` may also stand after the command's name)."""
+    """Settle what holds for every command (all of these may also stand after the command's name)."""
     level = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s: %(message)s")
     logging.getLogger("wesep_py").setLevel(level)
@@ -93,7 +100,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     lifted = _lift_common(arguments)
-    return _guard(lambda: app(lifted, prog_name="wesep", standalone_mode=False), "wesep", lifted)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name that is no UTF-8 is printed as it is
+        sys.stdout.reconfigure(errors="surrogateescape")
+    if "--strict" in _common(lifted):
+        from wesep_py.audio.strictness import strict_reading
+
+        with strict_reading():
+            return _run(lifted)
+    return _run(lifted)
+
+
+def _run(lifted: Sequence[str]) -> int:
+    return _guard(lambda: app(list(lifted), prog_name="wesep", standalone_mode=False), "wesep", lifted)
 
 
 def run_module(name: str) -> None:
@@ -130,6 +148,10 @@ def _saying_goodbye(command: Callable[..., Any]) -> Callable[..., Any]:
             command(*positional, **named)
         except KeyboardInterrupt as interrupt:
             raise _Interrupted(str(interrupt) or "interrupted") from interrupt
+        except EOFError as error:  # which the parser of the command line takes for Ctrl-C
+            raise WesepError(
+                f"something that was read ends too early ({reason(error)}); --debug shows where"
+            ) from error
 
     return run
 
@@ -143,7 +165,10 @@ def _guard(run: Callable[[], Any], program: str, arguments: Sequence[str]) -> in
         return status if isinstance(status, int) else 0
     except typer.Exit as leave:
         return leave.exit_code
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort) as stop:
+        if isinstance(stop.__cause__, EOFError):  # which the parser of the command line takes for Ctrl-C
+            typer.echo(f"{program}: {_TOO_EARLY.format(reason(stop.__cause__))}", err=True)
+            return WesepError.exit_status
         typer.echo(f"{program}: interrupted", err=True)
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output (`| head`) has gone
@@ -172,14 +197,19 @@ def _usage_error() -> type[Any]:
 
 
 def _lift_common(arguments: Sequence[str]) -> list[str]:
-    """The arguments with `-v`, `--verbose` and `--debug` moved before the command's name, up to a `--`.
+    """The arguments with those of `_COMMON` moved before the command's name, up to a `--`.
 
     The `--` itself is doubled: one is taken by the parser that finds the command, one reaches the command.
     """
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    common = [word for word in arguments[:end] if word in ("-v", "--verbose", "--debug")]
+    common = _common(arguments)
     rest = [word for word in arguments[:end] if word not in common]
     return [*common, *rest, *(["--"] if end < len(arguments) else []), *arguments[end:]]
+
+
+def _common(arguments: Sequence[str]) -> list[str]:
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return [word for word in arguments[:end] if word in _COMMON]
 
 
 def _enter(name: str, panel: str, line: str) -> None:
