@@ -197,13 +197,13 @@ def test_a_disk_that_fills_leaves_nothing_and_says_so(tmp_path: Path, name: str,
     # Also where the last bytes only do not fit, which libsndfile keeps to itself for most formats.
     path = tmp_path / name
     code = f"""
-        import resource
+        import os, resource
         import numpy as np
         from wesep_py import audio
         from wesep_py.errors import WesepError
         noise = np.random.default_rng(0).uniform(-0.5, 0.5, 48000).astype(np.float32)
         audio.write({str(path)!r}, noise, 16000)
-        size = audio.files.Path({str(path)!r}).stat().st_size
+        size = os.path.getsize({str(path)!r})
         resource.setrlimit(resource.RLIMIT_FSIZE, (size - {missing_bytes}, resource.RLIM_INFINITY))
         try:
             audio.write({str(path)!r}, noise, 16000, overwrite=True)

@@ -8,7 +8,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wesep_py.errors import AudioError
+from wesep_py.audio.decoding import opened_bytes
+from wesep_py.audio.files import samples_of
 
 _MAX_FLAC_CHANNELS = 8
 
@@ -59,25 +60,17 @@ def encode(waveform: Waveform, sample_rate: int, form: Literal["flac", "wav"] = 
 
 
 def measure(data: bytes, place: str) -> tuple[int, int]:
-    """Rate in Hz and number of samples of encoded audio, by its header; an MP3, whose header may not say, is decoded.
+    """Return rate in Hz and number of samples of encoded audio; decoded where only that tells.
 
     Raises:
         AudioError: as `decode`.
     """
-    import soundfile
-
-    try:
-        with soundfile.SoundFile(BytesIO(data)) as file:
-            if file.format != "MP3" and file.frames > 0:
-                return file.samplerate, file.frames
-    except (soundfile.LibsndfileError, TypeError, RuntimeError) as error:
-        raise AudioError(f"{place}: is not audio that can be read ({error})") from error
-    waveform, rate = decode(data, place)
-    return rate, waveform.shape[1]
+    with opened_bytes(data, place) as recording:
+        return recording.about.sample_rate, recording.about.num_samples
 
 
 def decode(data: bytes, place: str) -> tuple[Waveform, int]:
-    """The samples of encoded audio.
+    """Return the samples of encoded audio.
 
     Args:
         data: the bytes of an audio file.
@@ -89,16 +82,8 @@ def decode(data: bytes, place: str) -> tuple[Waveform, int]:
     Raises:
         AudioError: it is no audio that can be read, or is damaged.
     """
-    import soundfile
-
-    try:
-        with soundfile.SoundFile(BytesIO(data)) as file:
-            samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
-    except (soundfile.LibsndfileError, TypeError, RuntimeError) as error:
-        raise AudioError(f"{place}: is not audio that can be read, or is damaged ({error})") from error
-    if not len(samples) or not np.isfinite(samples.sum(dtype=np.float64)):
-        raise AudioError(f"{place}: holds no samples, or samples that are not finite numbers; leave it out")
-    return np.ascontiguousarray(samples.T), rate
+    with opened_bytes(data, place) as recording:
+        return samples_of(recording), recording.about.sample_rate
 
 
 def _is_flac_rate(sample_rate: int) -> bool:

@@ -2,62 +2,41 @@
 
 Every function here gives float32 in [-1, 1] for integer formats (full scale of n bits is 2^(n-1)) and the
 stored values for float formats. Lossy formats seek inexactly, so a part of them is cut from the whole.
+
+A file that ends early, or is not as long as its header says, gives what is there, and one warning that says what is
+missing; `strictness.strict_reading` makes it an error.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wesep_py.audio.decoding import AudioInfo, Recording, Samples, opened_file
 from wesep_py.audio.resample import resample
-from wesep_py.audio.truncation import check_complete
 from wesep_py.errors import AudioError, InputError
 
-if TYPE_CHECKING:
-    import soundfile
+LOUDEST = 1e10
+"""Samples beyond this are no audio: full scale is 1, of integers stored as floats 2^31."""
+_BLOCK_SAMPLES = 1 << 18
 
-# Subtypes in which any sample can be reached exactly without decoding what comes before it.
-_SEEKABLE = {"PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"}
-# An MP3 without a length in its header has it estimated to within some frames of 1152 samples.
-_MP3_SLACK_SAMPLES = 4 * 1152
-
-
-@dataclass(frozen=True)
-class AudioInfo:
-    """What the header of a recording says.
-
-    Attributes:
-        sample_rate: in Hz.
-        num_channels: at least 1.
-        num_samples: of each channel.
-        duration_s: in seconds.
-        format: libsndfile's name of the container: `WAV`, `FLAC`, `OGG`, `MP3`, …
-        subtype: libsndfile's name of the sample format: `PCM_16`, `FLOAT`, `OPUS`, …
-    """
-
-    sample_rate: int
-    num_channels: int
-    num_samples: int
-    duration_s: float
-    format: str
-    subtype: str
+__all__ = ["AudioInfo", "info", "read", "read_blocks", "read_mono", "samples_of"]
 
 
 def info(path: str | os.PathLike[str]) -> AudioInfo:
-    """Read what a recording's header says, without decoding it.
+    """Return what a recording is, and how long: what can be decoded, whatever its header says.
+
+    Headers are read, and those of the frames and pages of lossy formats; only where nothing else tells the length, it
+    is decoded.
 
     Args:
         path: a file in any format that libsndfile reads (wav, flac, ogg, opus, mp3, aiff, …).
 
     Raises:
-        AudioError: no such file, an empty file, not audio, no samples, or cut short.
+        AudioError: no such file, an empty file, not audio, no samples; strictly, not as its header says.
 
     >>> import numpy as np, tempfile, pathlib
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "tone.wav"
@@ -67,8 +46,8 @@ def info(path: str | os.PathLike[str]) -> AudioInfo:
     >>> about.num_channels, about.num_samples, about.duration_s, about.subtype
     (2, 800, 0.1, 'FLOAT')
     """
-    with _opened(path) as file:
-        return _info_of(file)
+    with opened_file(path) as recording:
+        return recording.about
 
 
 def read(path: str | os.PathLike[str], start: int = 0, stop: int | None = None) -> tuple[NDArray[np.float32], int]:
@@ -84,35 +63,35 @@ def read(path: str | os.PathLike[str], start: int = 0, stop: int | None = None) 
         sample_rate: in Hz.
 
     Raises:
-        AudioError: as `info`; also samples that are not numbers, and a `start` at or past the end.
+        AudioError: as `info`; also damage, samples that are not numbers, and a `start` at or past the end.
     """
-    path = Path(path)
-    with _opened(path) as file:
-        about = _info_of(file)
-        stop = about.num_samples if stop is None else min(stop, about.num_samples)
-        if start < 0 or stop <= start:
-            raise AudioError(
-                f"{path}: samples {start} to {stop} were asked for; it has {about.num_samples}, "
-                f"at {about.sample_rate} Hz"
-            )
-        seekable = about.subtype in _SEEKABLE
-        if seekable:
-            file.seek(start)
-        samples = _decode(file, path, stop - start if seekable else about.num_samples)
-    expected = stop - start if seekable else about.num_samples
-    slack = _MP3_SLACK_SAMPLES if about.format == "MP3" else 0
-    if len(samples) < expected - slack or len(samples) == 0:
+    with opened_file(path) as recording:
+        return samples_of(recording, start, stop), recording.about.sample_rate
+
+
+def samples_of(recording: Recording, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+    """Decode an open recording, or the samples from `start` to `stop` of it.
+
+    Returns:
+        float32 `[channels, samples]`, at least one sample.
+
+    Raises:
+        AudioError: as `read`.
+    """
+    about, name = recording.about, recording.name
+    stop = about.num_samples if stop is None else min(stop, about.num_samples)
+    if start < 0 or stop <= start:
         raise AudioError(
-            f"{path}: is cut short: its header promises {about.num_samples} samples and "
-            f"{len(samples)} could be decoded; get a whole copy of the file"
+            f"{name}: samples {start} to {stop} were asked for; it has {about.num_samples}, at {about.sample_rate} Hz"
         )
-    if not seekable:
-        samples = samples[start:stop]
-        if len(samples) == 0:
-            raise AudioError(f"{path}: sample {start} was asked for; the recording ends before it")
-    waveform = np.ascontiguousarray(samples.T)
-    _check_finite(waveform, path)
-    return waveform, about.sample_rate
+    # What is allocated follows what is decoded, not what a header says.
+    blocks = list(recording.blocks(_BLOCK_SAMPLES, start, stop))
+    if not blocks:
+        raise AudioError(f"{name}: sample {start} was asked for, and could not be decoded; get a whole copy of it")
+    waveform = np.ascontiguousarray(blocks[0].T) if len(blocks) == 1 else np.concatenate([b.T for b in blocks], axis=1)
+    waveform = np.ascontiguousarray(waveform)
+    _check_samples(waveform, name)
+    return waveform
 
 
 def read_mono(
@@ -166,90 +145,28 @@ def read_blocks(path: str | os.PathLike[str], block_samples: int) -> Iterator[ND
     """
     if block_samples < 1:
         raise InputError(f"block_samples: is {block_samples}; at least 1 is needed")
-    path = Path(path)
-    with _opened(path) as file:
-        about = _info_of(file)
-        decoded = 0
-        while True:
-            samples = _decode(file, path, block_samples)
-            if len(samples) == 0:
-                break
-            decoded += len(samples)
+    with opened_file(path) as recording:
+        is_empty = True
+        for samples in recording.blocks(block_samples):
             waveform = np.ascontiguousarray(samples.T)
-            _check_finite(waveform, path)
+            _check_samples(waveform, recording.name)
+            is_empty = False
             yield waveform
-    slack = _MP3_SLACK_SAMPLES if about.format == "MP3" else 0
-    if decoded < about.num_samples - slack:
-        raise AudioError(
-            f"{path}: is cut short: its header promises {about.num_samples} samples and "
-            f"{decoded} could be decoded; get a whole copy of the file"
-        )
+        if is_empty:
+            raise AudioError(f"{recording.name}: nothing of it could be decoded; get a whole copy of it")
 
 
-@contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[soundfile.SoundFile]:
-    import soundfile
-
-    path = Path(path)
-    try:
-        if path.is_dir():
-            raise AudioError(f"{path}: is a folder; give an audio file")
-        if not path.exists():
-            raise AudioError(f"{path}: no such file")
-        if not path.is_file():
-            raise AudioError(f"{path}: is a pipe or a device, which cannot be read twice; write it to a file first")
-        if path.stat().st_size == 0:
-            raise AudioError(f"{path}: is an empty file; get a whole copy of it, or leave it out")
-        check_complete(path)
-    except OSError as error:
-        raise AudioError(f"{path}: cannot be read ({error.strerror or error})") from error
-    try:
-        file = soundfile.SoundFile(path)
-    except (soundfile.LibsndfileError, TypeError) as error:
-        raise AudioError(
-            f"{path}: is not audio that can be read ({_reason(error)}); "
-            "wav, flac, ogg, opus and mp3 are; convert others, for example with ffmpeg"
-        ) from error
-    # soundfile seeks after each read of a file that says it can, and lossy formats seek inexactly: the block after
-    # would start with wrong samples.
-    file.seekable = lambda: False  # type: ignore[method-assign]
-    with file:
-        if file.frames < 1:
-            raise AudioError(f"{path}: holds no samples; get a whole copy of it, or leave it out")
-        yield file
-
-
-def _info_of(file: soundfile.SoundFile) -> AudioInfo:
-    return AudioInfo(
-        sample_rate=file.samplerate,
-        num_channels=file.channels,
-        num_samples=file.frames,
-        duration_s=file.frames / file.samplerate,
-        format=file.format,
-        subtype=file.subtype,
-    )
-
-
-def _decode(file: soundfile.SoundFile, path: Path, num_samples: int) -> NDArray[np.float32]:
-    """The next samples `[samples, channels]`, fewer at the end."""
-    import soundfile
-
-    try:
-        return file.read(num_samples, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"{path}: is damaged or cut short ({_reason(error)}); get a whole copy of it") from error
-
-
-def _check_finite(waveform: NDArray[np.float32], path: Path) -> None:
+def _check_samples(waveform: Samples, name: str) -> None:
     # In float64 no sum of float32 values overflows, so it is finite only if each of them is.
     if not np.isfinite(waveform.sum(dtype=np.float64)):
         channel, sample = np.argwhere(~np.isfinite(waveform))[0]
         count = int((~np.isfinite(waveform)).sum())
         raise AudioError(
-            f"{path}: {count} of its samples are not finite numbers (the first: sample {sample} of channel "
+            f"{name}: {count} of its samples are not finite numbers (the first: sample {sample} of channel "
             f"{channel} is {waveform[channel, sample]}); repair or replace the file"
         )
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "error_string", error)).strip().rstrip(".")
+    if (peak := max(float(waveform.max(initial=0.0)), -float(waveform.min(initial=0.0)))) > LOUDEST:
+        raise AudioError(
+            f"{name}: has samples up to {peak:.3g}, where full scale is 1; up to {LOUDEST:g} can be computed with; "
+            "scale or replace the file"
+        )

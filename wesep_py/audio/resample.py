@@ -1,4 +1,4 @@
-"""Another sample rate for a waveform, as arrays: everything that reads audio uses this."""
+"""Another sample rate for a waveform, whole or in blocks: everything that reads audio uses this."""
 
 from __future__ import annotations
 
@@ -52,3 +52,60 @@ def resampled_length(num_samples: int, from_rate: int, to_rate: int) -> int:
     16001
     """
     return -(-num_samples * to_rate // from_rate)
+
+
+class StreamResampler:
+    """`resample` for a waveform that comes in blocks: joined, the results are the same samples.
+
+    Args:
+        from_rate, to_rate: in Hz, positive.
+        num_channels: at least 1; each is resampled by itself.
+
+    Raises:
+        InputError: a rate or a number of channels that is not positive.
+
+    >>> stream = StreamResampler(44100, 16000, num_channels=1)
+    >>> blocks = [stream.push(np.zeros((1, 10000), np.float32)) for _ in range(5)]
+    >>> sum(block.shape[1] for block in [*blocks, stream.finish()]) == resampled_length(50000, 44100, 16000)
+    True
+    """
+
+    def __init__(self, from_rate: int, to_rate: int, num_channels: int) -> None:
+        if min(from_rate, to_rate, num_channels) < 1:
+            raise InputError(
+                f"{num_channels} channels from {from_rate} Hz to {to_rate} Hz; all of these have to be positive"
+            )
+        self.from_rate, self.to_rate, self.num_channels = from_rate, to_rate, num_channels
+        self._taken = self._given = 0
+        self._streams = []
+        if from_rate != to_rate:
+            import soxr
+
+            self._streams = [soxr.ResampleStream(from_rate, to_rate, 1, quality="HQ") for _ in range(num_channels)]
+
+    def push(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The next samples `[channels, samples]`, and what can be said of the result so far (it may be nothing)."""
+        block = np.asarray(block, dtype=np.float32)
+        if block.ndim != 2 or len(block) != self.num_channels:
+            raise InputError(f"a block of shape {list(block.shape)}; [{self.num_channels}, samples] is needed")
+        self._taken += block.shape[1]
+        if not self._streams:
+            return block
+        return self._through(block, last=False)
+
+    def finish(self) -> NDArray[np.float32]:
+        """The rest `[channels, samples]`; nothing can be pushed after it."""
+        if not self._streams:
+            return np.zeros((self.num_channels, 0), np.float32)
+        # The zeros that `resample` appends too, and for the same reason.
+        padding = np.zeros((self.num_channels, -(-self.from_rate // self.to_rate)), np.float32)
+        wanted = resampled_length(self._taken, self.from_rate, self.to_rate) - self._given
+        return self._through(padding, last=True)[:, :wanted]
+
+    def _through(self, block: NDArray[np.float32], last: bool) -> NDArray[np.float32]:
+        rows = [
+            stream.resample_chunk(np.ascontiguousarray(row), last)
+            for stream, row in zip(self._streams, block, strict=True)
+        ]
+        self._given += len(rows[0])
+        return np.stack(rows)

@@ -31,7 +31,11 @@ _FORMATS = {
     ".ogg": ("OGG", "VORBIS"),
     ".opus": ("OGG", "OPUS"),
     ".mp3": ("MP3", "MPEG_LAYER_III"),
+    ".w64": ("W64", "FLOAT"),
+    ".rf64": ("RF64", "FLOAT"),
 }
+SUFFIXES = tuple(_FORMATS)
+"""Of the files that can be written."""
 _RATES = {
     "OPUS": (8000, 12000, 16000, 24000, 48000),
     "MPEG_LAYER_III": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
@@ -39,6 +43,10 @@ _RATES = {
 _INTEGER_BITS = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 _UNLIMITED = {"FLOAT", "DOUBLE"}
 _LARGEST_WAV_BYTES = 2**32 - 4096
+_MOST_FLAC_SAMPLES = 2**36 - 1
+# The most channels of a format, and the highest rate in Hz.
+_MOST_CHANNELS = {"FLAC": 8, "OPUS": 255, "VORBIS": 255, "MPEG_LAYER_III": 2}
+_HIGHEST_RATES = {"FLAC": 655350}
 
 
 class AudioWriter:
@@ -47,17 +55,19 @@ class AudioWriter:
     If the block fails or is interrupted, no file appears and whatever stood there stays.
 
     Args:
-        path: the file; its suffix is the format: `.wav`, `.flac`, `.ogg`, `.opus`, `.mp3`.
+        path: the file; its suffix is the format: `.wav`, `.w64`, `.rf64`, `.flac`, `.ogg`, `.opus`, `.mp3`.
         sample_rate: in Hz.
         num_channels: at least 1.
-        subtype: libsndfile's name of the sample format; `None` is `FLOAT` in wav, `PCM_24` in flac, and the
-            codec's one format in ogg (Vorbis), opus and mp3.
+        subtype: libsndfile's name of the sample format; `None` is `FLOAT` in wav, w64 and rf64, `PCM_24` in flac, and
+            the codec's one format in ogg (Vorbis), opus and mp3.
         overwrite: replace a file that is there.
+        expected_samples: how many samples of each channel there will be, where that is known: a wav that cannot hold
+            them (4 GiB) is written as RF64, which is a wav with sizes of 64 bits.
 
     Raises:
         AudioError: a suffix, subtype, rate or channel count that cannot be written; in `write`, a block of
             the wrong shape, samples that are not numbers, or samples beyond -1 to 1 in a format that would
-            clip them.
+            clip them. More samples than the format holds are an error before anything is written.
         OutputExistsError, InputError: as `files.check_writable`.
         WesepError: the disk is full.
 
@@ -77,11 +87,12 @@ class AudioWriter:
         num_channels: int = 1,
         subtype: str | None = None,
         overwrite: bool = False,
+        expected_samples: int | None = None,
     ) -> None:
         self.path = Path(path)
         self.sample_rate = sample_rate
         self.num_channels = num_channels
-        self.format, self.subtype = _resolve_format(self.path, sample_rate, num_channels, subtype)
+        self.format, self.subtype = _resolve_format(self.path, sample_rate, num_channels, subtype, expected_samples)
         self.overwrite = overwrite
         self.num_samples = 0
         self._file: soundfile.SoundFile | None = None
@@ -155,10 +166,9 @@ class AudioWriter:
 
     def _append(self, samples: NDArray[np.generic]) -> None:
         assert self._file is not None
-        width = {"DOUBLE": 8}.get(self.subtype, _INTEGER_BITS.get(self.subtype, 32) // 8)
-        size = (self.num_samples + len(samples)) * self.num_channels * width
+        size = (self.num_samples + len(samples)) * self.num_channels * _width(self.subtype)
         if self.format == "WAV" and size > _LARGEST_WAV_BYTES:
-            raise AudioError(f"{self.path}: a wav file holds at most 4 GiB; write .flac, or in parts")
+            raise AudioError(f"{self.path}: a wav file holds at most 4 GiB; write .rf64, .w64 or .flac, or in parts")
         with self._failures("could not be continued as", WesepError):
             self._file.write(samples)
 
@@ -174,7 +184,7 @@ def write(
     """Write a waveform to a file, whole or not at all.
 
     Args:
-        path: the file; its suffix is the format: `.wav`, `.flac`, `.ogg`, `.opus`, `.mp3`.
+        path: the file; its suffix is the format, as `AudioWriter`.
         waveform: `[channels, samples]` or `[samples]`.
         sample_rate: in Hz.
         subtype: as `AudioWriter`: `FLOAT` in wav unless another is asked for.
@@ -192,7 +202,7 @@ def write(
     samples = _to_samples(waveform, path)
     if clip not in ("raise", "scale"):
         raise AudioError(f"clip: {nearest(str(clip), ('raise', 'scale'))}")
-    with AudioWriter(path, sample_rate, samples.shape[1], subtype, overwrite) as writer:
+    with AudioWriter(path, sample_rate, samples.shape[1], subtype, overwrite, len(samples)) as writer:
         if clip == "scale" and writer.subtype not in _UNLIMITED and samples.size:
             samples = samples / max(1.0, float(np.abs(samples).max()))
         writer.write(samples.T)
@@ -221,7 +231,15 @@ class _Sink:
         return len(data) - len(remaining)
 
 
-def _resolve_format(path: Path, sample_rate: int, num_channels: int, subtype: str | None) -> tuple[str, str]:
+def _width(subtype: str) -> int:
+    """Bytes of a sample."""
+    return {"DOUBLE": 8, "ULAW": 1, "ALAW": 1}.get(subtype, _INTEGER_BITS.get(subtype, 32) // 8)
+
+
+def _resolve_format(
+    path: Path, sample_rate: int, num_channels: int, subtype: str | None, expected_samples: int | None
+) -> tuple[str, str]:
+    """The container and the sample format: ones that take this rate and so many channels and samples."""
     import soundfile
 
     suffix = path.suffix.lower()
@@ -240,6 +258,20 @@ def _resolve_format(path: Path, sample_rate: int, num_channels: int, subtype: st
         raise AudioError(f"{path}: a sample rate of {sample_rate} Hz; {listing}; resample, or write .wav or .flac")
     if num_channels < 1:
         raise AudioError(f"{path}: {num_channels} channels; at least 1 is needed")
+    form = f"{container} {chosen}, {num_channels} channels at {sample_rate} Hz"
+    codec = chosen if container in ("OGG", "MP3") else container
+    if num_channels > (most := _MOST_CHANNELS.get(codec, num_channels)):
+        raise AudioError(f"{path}: cannot be written as {form} (at most {most} channels are allowed); write .wav")
+    if sample_rate > (highest := _HIGHEST_RATES.get(container, sample_rate)):
+        raise AudioError(f"{path}: cannot be written as {form} (at most {highest} Hz is allowed); write .wav")
+    if container == "FLAC" and (expected_samples or 0) > _MOST_FLAC_SAMPLES:
+        raise AudioError(f"{path}: {expected_samples} samples; a flac file holds {_MOST_FLAC_SAMPLES}; write .w64")
+    if container == "WAV" and (expected_samples or 0) * num_channels * _width(chosen) > _LARGEST_WAV_BYTES:
+        if not soundfile.check_format("RF64", chosen):
+            raise AudioError(
+                f"{path}: a wav file of {chosen} holds at most 4 GiB; write .flac, or .rf64 in another sample format"
+            )
+        container = "RF64"
     return container, chosen
 
 

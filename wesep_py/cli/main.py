@@ -49,6 +49,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
+# Options that hold for every command, and may stand before or after its name.
+_COMMON = ("-v", "--verbose", "--debug", "--strict")
 
 app = typer.Typer(
     name="wesep",
@@ -126,8 +128,11 @@ def options(
     ] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say what is being done, on stderr.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse recordings that end early or are not as their headers say.")
+    ] = False,
 ) -> None:
-    """Settle what holds for every command (`-v` and `--debug` may also stand after the command's name)."""
+    """Settle what holds for every command (all of these may also stand after the command's name)."""
     level = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s: %(message)s")
     logging.getLogger("wesep_py").setLevel(level)
@@ -147,8 +152,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     _print_any_name()
     lifted = _lift_common(arguments)
+    if "--strict" in _common(lifted):
+        from wesep_py.audio.strictness import strict_reading
+
+        with strict_reading():
+            return _run(lifted)
+    return _run(lifted)
+
+
+def _run(lifted: Sequence[str]) -> int:
     with _termination.caught():
-        return _guard(lambda: app(lifted, prog_name="wesep", standalone_mode=False), "wesep", lifted)
+        return _guard(lambda: app(list(lifted), prog_name="wesep", standalone_mode=False), "wesep", lifted)
 
 
 def run_module(name: str) -> None:
@@ -270,14 +284,19 @@ def _usage_error() -> type[Any]:
 
 
 def _lift_common(arguments: Sequence[str]) -> list[str]:
-    """The arguments with `-v`, `--verbose` and `--debug` moved before the command's name, up to a `--`.
+    """The arguments with those of `_COMMON` moved before the command's name, up to a `--`.
 
     The `--` itself is doubled: one is taken by the parser that finds the command, one reaches the command.
     """
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    common = [word for word in arguments[:end] if word in ("-v", "--verbose", "--debug")]
+    common = _common(arguments)
     rest = [word for word in arguments[:end] if word not in common]
     return [*common, *rest, *(["--"] if end < len(arguments) else []), *arguments[end:]]
+
+
+def _common(arguments: Sequence[str]) -> list[str]:
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return [word for word in arguments[:end] if word in _COMMON]
 
 
 def _enter(name: str, panel: str, line: str) -> None:

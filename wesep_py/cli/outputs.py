@@ -16,7 +16,7 @@ from wesep_py.names import is_hidden
 log = logging.getLogger(__name__)
 
 # Containers that can be written; a recording in another one comes out as wav.
-WRITABLE_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+WRITABLE_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".w64", ".rf64")
 
 
 def plan(

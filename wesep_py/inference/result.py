@@ -17,7 +17,8 @@ from wesep_py.inference.rest import UNBOUNDED, split
 log = logging.getLogger(__name__)
 
 # Container of each suffix whose sample format can be chosen; the others have one each.
-_CONTAINERS = {".wav": ("WAV", "WAVEX"), ".flac": ("FLAC",)}
+_RIFF = ("WAV", "WAVEX", "RF64", "W64")
+_CONTAINERS = {".wav": _RIFF, ".rf64": _RIFF, ".w64": _RIFF, ".flac": ("FLAC",)}
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Result:
         A waveform beyond full scale is scaled to it where the format cannot hold more (said by a warning).
 
         Args:
-            path: the suffix chooses the container: wav, flac, ogg, opus, mp3.
+            path: the suffix chooses the container: wav, w64, rf64, flac, ogg, opus, mp3.
             overwrite: replace an existing file.
 
         Returns:
@@ -99,7 +100,9 @@ class Result:
     def _checked_writer(self, path: str | PathLike[str], overwrite: bool) -> audio.AudioWriter:
         """What will write the voice; a voice that has to be scaled down for it is said."""
         num_channels = len(np.atleast_2d(self.waveform))
-        writer = audio.AudioWriter(path, self.sample_rate, num_channels, self._subtype_for(path), overwrite)
+        writer = audio.AudioWriter(
+            path, self.sample_rate, num_channels, self._subtype_for(path), overwrite, self.waveform.shape[-1]
+        )
         peak = float(np.abs(self.waveform).max(initial=0.0))
         if peak > 1.0 and writer.subtype not in UNBOUNDED:
             log.warning("%s: the voice peaks at %.2f; scaled down to full scale", path, peak)
@@ -112,4 +115,11 @@ class Result:
 def subtype_for(path: str | PathLike[str], file_format: str | None, subtype: str | None) -> str | None:
     """The sample format for a file: the recording's, if its suffix stands for the recording's container."""
     containers = _CONTAINERS.get(Path(path).suffix.lower(), ())
-    return subtype if file_format in containers else None
+    return subtype if file_format in containers and _may_hold(path, subtype) else None
+
+
+def _may_hold(path: str | PathLike[str], subtype: str | None) -> bool:
+    import soundfile
+
+    container = {".w64": "W64", ".rf64": "RF64"}.get(Path(path).suffix.lower())
+    return container is None or subtype is None or soundfile.check_format(container, subtype)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py import audio
+from wesep_py.audio.files import LOUDEST
 from wesep_py.audio.streams import Stretch, read_stretch
 from wesep_py.errors import AudioError, InputError
 
@@ -25,8 +26,9 @@ else:
     EnrollmentSource: TypeAlias = Any
 
 # Suffixes under which a folder is searched for recordings.
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".caf")
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".rf64", ".caf")
 EMBEDDING_SUFFIX = ".npy"
+_MOST_EMBEDDING_VALUES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,18 @@ def read_embedding(source: Any) -> NDArray[np.float32] | None:
             return None
         name = fspath(source)
         try:
-            source = np.load(name, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{name}: is no array of numbers ({error}); save it with numpy.save") from error
+            # Mapped, so that an array which its header calls large and the file does not hold takes no memory.
+            source = np.load(name, mmap_mode="r", allow_pickle=False)
+            if not isinstance(source, np.ndarray):
+                raise ValueError("several arrays")
+            if source.size > _MOST_EMBEDDING_VALUES:
+                raise ValueError(f"{source.size} numbers")
+            source = np.array(source)
+        except Exception as error:  # numpy raises many kinds, EOFError for an empty file among them
+            raise InputError(
+                f"{name}: is no array of numbers ({' '.join(str(error).split()) or type(error).__name__}); save it "
+                "with numpy.save"
+            ) from error
     elif hasattr(source, "detach"):
         source = source.detach().cpu().numpy()
     elif not isinstance(source, np.ndarray) or source.ndim != 1:
@@ -190,4 +201,8 @@ def _check_array(waveform: Any, sample_rate: Any) -> Recording:
         )
     if not np.isfinite(samples).all():
         raise AudioError("the waveform holds samples that are not finite (NaN or infinity)")
+    if (peak := float(np.abs(samples).max())) > LOUDEST:
+        raise AudioError(
+            f"the waveform has samples up to {peak:.3g}, where full scale is 1; up to {LOUDEST:g} can be computed with"
+        )
     return Recording(samples, int(sample_rate), "array", mono_array=mono_array)

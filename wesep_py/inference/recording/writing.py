@@ -94,10 +94,10 @@ def writer_for(path: Path, about: audio.AudioInfo, overwrite: bool) -> audio.Aud
     """What writes a voice of a recording that was `about`; nothing is opened before its `with`.
 
     Raises:
-        AudioError: a format that does not take the recording's rate or channels.
+        AudioError: a format that does not take the recording's rate, channels or length.
     """
     subtype = subtype_for(path, about.format, about.subtype)
-    return audio.AudioWriter(path, about.sample_rate, about.num_channels, subtype, overwrite)
+    return audio.AudioWriter(path, about.sample_rate, about.num_channels, subtype, overwrite, about.num_samples)
 
 
 def _within_full_scale(scaled: Scaled, voice: int, gain: float, writer: audio.AudioWriter) -> float:

@@ -1,0 +1,13 @@
+"""What lies where in an audio file: the ranges that a decoder is to be given, found without decoding.
+
+The sizes in a file's header are hints. `layout_of` compares them with the bytes that are there, and splits a file
+that holds several recordings, one after the other, into these.
+"""
+
+from __future__ import annotations
+
+from wesep_py.audio.containers.find import layout_of
+from wesep_py.audio.containers.layout import Layout, Link
+from wesep_py.audio.containers.source import Source, Spliced
+
+__all__ = ["Layout", "Link", "Source", "Spliced", "layout_of"]

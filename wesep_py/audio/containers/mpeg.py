@@ -1,0 +1,233 @@
+"""MPEG audio (MP3): frames, and recordings one after the other.
+
+A frame begins with a header of 4 bytes that says its length; the first may hold, instead of audio, the number of
+frames that follow (Xing, Info), and how many samples an encoder added at both ends (LAME). Without that number
+libsndfile guesses from the first frame's bit rate; beyond the number, or the guess, it does not read. So all frames are
+counted, and a decoder is given the right number where it is wrong, and a larger guess where it is missing.
+
+    | ID3 | Xing: n frames | frame | frame | ... | Xing | frame | ... | TAG |
+            link ......................................  link ........
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from wesep_py.audio.containers.layout import Layout, Link, seconds
+from wesep_py.audio.containers.source import Part, Source
+from wesep_py.audio.containers.tags import after_tags, tag_at
+
+MAX_LINKS = 10000
+# So many places that look like a frame are tried where the chain of frames is broken.
+_MAX_TRIED = 200_000
+_SYNC = re.compile(rb"\xff[\xe2-\xe7\xf2-\xff][\x10-\xef]", re.DOTALL)
+# Bit rates in kbit/s by version (1, or 2 and 2.5) and layer; sample rates in Hz by the two bits of the version.
+_BIT_RATES = {
+    (1, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (1, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (1, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (2, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (2, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (2, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+_SAMPLE_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What the second and third byte of a header say."""
+
+    length: int
+    layer: int
+    sample_rate: int
+    samples: int
+    version: int
+
+
+def _kinds() -> dict[int, _Kind]:
+    kinds = {}
+    for second in range(0xE0, 0x100):
+        version_bits, layer = second >> 3 & 3, 4 - (second >> 1 & 3)
+        if version_bits == 1 or layer == 4:
+            continue
+        version = 1 if version_bits == 3 else 2
+        for third in range(0x10, 0xF0):
+            if third >> 2 & 3 == 3:
+                continue
+            rate = _SAMPLE_RATES[version_bits][third >> 2 & 3]
+            bits, padding = 1000 * _BIT_RATES[version, layer][(third >> 4) - 1], third >> 1 & 1
+            if layer == 1:
+                length, samples = 4 * (12 * bits // rate + padding), 384
+            else:
+                samples = 576 if layer == 3 and version == 2 else 1152
+                length = samples // 8 * bits // rate + padding
+            kinds[second << 8 | third] = _Kind(length, layer, rate, samples, version)
+    return kinds
+
+
+_KINDS = _kinds()
+
+
+@dataclass
+class _Track:
+    """A link while its frames are found."""
+
+    header: bytes
+    kind: _Kind
+    parts: list[Part] = field(default_factory=list)
+    frames: int = 0
+    xing: tuple[int, int] | None = None  # place of the frame that says the number of frames, and where in it
+    promised: int | None = None
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        return _key(self.header)
+
+    def add(self, start: int, stop: int) -> None:
+        if self.parts and isinstance(last := self.parts[-1], tuple) and last[1] == start:
+            self.parts[-1] = (last[0], stop)
+        else:
+            self.parts.append((start, stop))
+
+
+def _key(header: bytes) -> tuple[int, int, int]:
+    """What does not change within a recording: version and layer, sample rate, mono or not."""
+    return header[1] & 0xFE, header[2] & 0x0C, int(header[3] >> 6 == 3)
+
+
+def frame_at(source: Source, position: int) -> _Kind | None:
+    """Return what a frame is that begins at a place; `None` if none does."""
+    header = source.at(position, 4)
+    return _KINDS.get(header[1] << 8 | header[2]) if len(header) == 4 and header[0] == 0xFF else None
+
+
+def is_mpeg(source: Source, position: int, count: int = 2) -> bool:
+    """True if so many frames of one kind begin at a place, one after the other, or fewer that end the file."""
+    key = None
+    for _ in range(count):
+        header = source.at(position, 4)
+        kind = frame_at(source, position)
+        if kind is None or (key is not None and key != _key(header)[:2]):
+            return False
+        key = _key(header)[:2]
+        position += kind.length
+        if position >= source.size or after_tags(source, position) >= source.size:
+            return True
+        if tag_at(source, position):
+            return True
+    return True
+
+
+def mpeg_layout(source: Source, position: int) -> Layout:
+    """Return the layout of a file of MPEG audio frames whose first begins at a place: a link for each recording."""
+    tracks: list[_Track] = []
+    faults: list[str] = []
+    first, left_out, tried, lost_bytes = position, 0, 0, 0
+    is_locked = True
+    while position + 4 <= source.size:
+        header = source.at(position, 4)
+        kind = _KINDS.get(header[1] << 8 | header[2]) if header[0] == 0xFF else None
+        if kind is None or not (is_locked or is_mpeg(source, position, 3)):
+            after = after_tags(source, position)
+            if after == position:
+                tried += 1
+                found = source.find(_SYNC, position + 1, 3) if tried < _MAX_TRIED else None
+                after = source.size if found is None else found
+                left_out += after - position
+            position, is_locked = after, False
+            continue
+        is_locked = True
+        stop = position + kind.length
+        if stop > source.size:
+            lost_bytes = stop - source.size
+            break
+        xing = _xing_at(source, position, header, kind)
+        if xing or not tracks or tracks[-1].key != _key(header):
+            if len(tracks) == MAX_LINKS:
+                faults.append(f"holds more than {MAX_LINKS} recordings; {source.size - position} bytes are not read")
+                break
+            tracks.append(_Track(header, kind))
+        track = tracks[-1]
+        track.add(position, stop)
+        if xing:
+            track.xing = position, xing
+            about = source.at(position + xing + 4, 8)
+            if len(about) == 8 and about[3] & 1:
+                track.promised = int.from_bytes(about[4:], "big")
+        else:
+            track.frames += 1
+        position = stop
+    tracks = [track for track in tracks if track.frames]
+    if not tracks:
+        return Layout()
+    is_cut = False
+    for track in tracks:
+        missing = 0 if track.promised is None else track.promised - track.frames
+        if missing > 1:
+            samples, rate = track.kind.samples, track.kind.sample_rate
+            faults.append(
+                f"is cut short: its header promises {track.promised} frames and {track.frames} are there "
+                f"({seconds(missing * samples, rate)} of {seconds(track.frames * samples + missing * samples, rate)} "
+                "is missing)"
+            )
+            is_cut = True
+    if lost_bytes and not is_cut:
+        faults.append(f"is cut short: {lost_bytes} bytes of its last frame are missing")
+        is_cut = True
+    if left_out > 4:
+        faults.append(f"holds {left_out} bytes that are no MPEG frames, which are left out")
+    only = tracks[0]
+    is_whole = only.parts == [(first, source.size)] or after_tags(source, _last(only.parts)) >= source.size
+    if len(tracks) == 1 and is_whole and len(only.parts) == 1 and only.promised == only.frames:
+        return Layout((Link(None, only.frames * only.kind.samples),), tuple(faults), is_cut)
+    return Layout(tuple(_link(source, track) for track in tracks), tuple(faults), is_cut)
+
+
+def _last(parts: list[Part]) -> int:
+    last = parts[-1]
+    assert isinstance(last, tuple)
+    return last[1]
+
+
+def _xing_at(source: Source, position: int, header: bytes, kind: _Kind) -> int:
+    """Where in a frame its number of frames stands (`Xing` or `Info`); 0 if it holds none."""
+    if kind.layer != 3:
+        return 0
+    is_mono = header[3] >> 6 == 3
+    place = 4 + ((17 if is_mono else 32) if kind.version == 1 else (9 if is_mono else 17))
+    return place if source.at(position + place, 4) in (b"Xing", b"Info") else 0
+
+
+def _link(source: Source, track: _Track) -> Link:
+    """A recording as a decoder has to see it to decode all of it."""
+    most = track.frames * track.kind.samples
+    if track.xing is None or track.promised is None:
+        # By the size of the file and of the first frame the length is guessed; a large size makes the guess no limit.
+        # (A frame that says the number would make mpg123 drop 529 samples that it gives without.)
+        return Link(tuple(track.parts), most, num_samples=most, stated_size=2 * track.frames * (track.kind.length + 1))
+    if track.promised == track.frames:
+        return Link(tuple(track.parts), most)
+    position, place = track.xing
+    kind = frame_at(source, position)
+    assert kind is not None
+    frame = source.read(position, kind.length)
+    (begin, end), *others = (part for part in track.parts if isinstance(part, tuple))
+    rest = ((begin + len(frame), end),) if end > begin + len(frame) else ()
+    size = sum(part[1] - part[0] for part in track.parts if isinstance(part, tuple))
+    return Link((_recounted(frame, place, track.frames, size), *rest, *others), most)
+
+
+def _recounted(frame: bytes, place: int, num_frames: int, size: int) -> bytes:
+    """A frame with other numbers: of frames, of bytes, and 0 for the samples that the encoder added at the end."""
+    changed, flags = bytearray(frame), frame[place + 7]
+    changed[place + 8 : place + 12] = num_frames.to_bytes(4, "big")
+    at = place + 12
+    if flags & 2:
+        changed[at : at + 4] = (size & 0xFFFFFFFF).to_bytes(4, "big")
+        at += 4
+    at += (100 if flags & 4 else 0) + (4 if flags & 8 else 0)
+    if at + 24 <= len(changed):
+        changed[at + 22] &= 0xF0
+        changed[at + 23] = 0
+    return bytes(changed)

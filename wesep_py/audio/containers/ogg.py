@@ -1,0 +1,149 @@
+"""Ogg: pages of streams, and streams one after the other (RFC 3533).
+
+A page begins with its flags and a number of segments; a segment shorter than 255 bytes ends a packet. A link is what
+lies between a page that begins a stream and the next such page after others. libsndfile decodes the first link only,
+and nothing of a file whose last page is incomplete.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from dataclasses import dataclass, field
+
+from wesep_py.audio.containers.layout import Layout, Link
+from wesep_py.audio.containers.source import Part, Source
+from wesep_py.audio.containers.tags import after_tags
+
+MAX_LINKS = 10000
+# So many places that look like a page are tried where the chain of pages is broken.
+_MAX_TRIED = 200_000
+_PAGE = re.compile(rb"OggS\x00[\x00-\x07]")
+_HEADER = struct.Struct("<4sBBqIIIB")
+_CONTINUED, _BEGINS, _ENDS = 1, 2, 4
+# The most samples of a packet of Vorbis, Opus or Speex, and of one of FLAC.
+_PACKET_SAMPLES = 8192
+_FLAC_PACKET_SAMPLES = 65535
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+@dataclass
+class _Track:
+    """A link while its pages are found."""
+
+    parts: list[Part] = field(default_factory=list)
+    packets: int = 0
+    packet_samples: int = _PACKET_SAMPLES
+    has_content: bool = False
+    ends: bool = False
+    is_cut: bool = False
+    next_page: dict[int, int] = field(default_factory=dict)
+
+    def add(self, start: int, stop: int) -> None:
+        if self.parts and isinstance(last := self.parts[-1], tuple) and last[1] == start:
+            self.parts[-1] = (last[0], stop)
+        else:
+            self.parts.append((start, stop))
+
+
+def ogg_layout(source: Source) -> Layout:
+    """Return the layout of an Ogg file: a link for each recording in it."""
+    tracks: list[_Track] = []
+    faults: list[str] = []
+    position, left_out, lost_pages, tried, is_locked = 0, 0, 0, 0, True
+    while position < source.size:
+        head = source.at(position, _HEADER.size)
+        is_page = head[:4] == b"OggS"[: len(head)] and (len(head) < 5 or head[4] == 0)
+        lacing = source.at(position + 27, head[26]) if len(head) == _HEADER.size else b""
+        is_known = len(head) == _HEADER.size and len(lacing) == head[26]
+        stop = position + 27 + len(lacing) + sum(lacing)
+        if not is_page or not (is_locked or (is_known and stop <= source.size and _is_sound(source, position, stop))):
+            if (after := after_tags(source, position)) == position:
+                tried += 1
+                found = source.find(_PAGE, position + 1, 6) if tried < _MAX_TRIED else None
+                after = source.size if found is None else found
+                left_out += after - position
+            position, is_locked = after, False
+            continue
+        is_locked = True
+        if not is_known or stop > source.size:
+            whole = f" of {stop - position}" if is_known else ""
+            faults.append(f"is cut short: of its last page {source.size - position}{whole} bytes are there")
+            if tracks:
+                tracks[-1].is_cut = True
+                _salvage(source, position, head, lacing, tracks[-1])
+            break
+        _, _, flags, _, serial, page, _, _ = _HEADER.unpack(head)
+        if flags & _BEGINS and (not tracks or tracks[-1].has_content):
+            if len(tracks) == MAX_LINKS:
+                faults.append(f"holds more than {MAX_LINKS} recordings; {source.size - position} bytes are not read")
+                break
+            tracks.append(_Track())
+        if not tracks:  # the file begins in the middle of a stream, without which nothing can be decoded
+            tracks.append(_Track())
+        track = tracks[-1]
+        if flags & _BEGINS:
+            if b"FLAC" in source.at(position + 27 + len(lacing), 8):
+                track.packet_samples = _FLAC_PACKET_SAMPLES
+        else:
+            track.has_content = True
+            lost_pages += max(0, page - track.next_page.get(serial, page)) & 0xFFFF
+        track.next_page[serial] = page + 1
+        track.packets += len(lacing) - lacing.count(255)
+        track.ends = bool(flags & _ENDS)
+        track.add(position, stop)
+        position = stop
+    if left_out:
+        faults.append(f"holds {left_out} bytes that are no Ogg pages, which are left out")
+    if lost_pages:
+        faults.append(f"is damaged: {lost_pages} of its pages are missing")
+    last = tracks[-1] if tracks else None
+    if last is not None and not last.ends and not last.is_cut:
+        faults.append("is cut short: its end is not marked, so what came last may be missing")
+    is_cut = last is not None and not last.ends
+    simple = len(tracks) == 1 and tracks[0].parts == [(0, source.size)]
+    links = [
+        Link(None if simple else tuple(track.parts), track.packets * track.packet_samples, track.is_cut)
+        for track in tracks
+    ]
+    return Layout(tuple(links) or (Link(),), tuple(faults), is_cut)
+
+
+def _salvage(source: Source, position: int, head: bytes, lacing: bytes, track: _Track) -> None:
+    """Add what is there of an incomplete last page: its whole packets, as a page of their own."""
+    if len(head) < _HEADER.size or len(lacing) < head[26]:
+        return
+    there = source.size - position - 27 - len(lacing)
+    whole, size, count = 0, 0, 0
+    for number, length in enumerate(lacing, start=1):
+        size += length
+        if size > there:
+            break
+        if length < 255:
+            whole, count = size, number
+    if not count:
+        return
+    page = bytearray(head[:22] + bytes(4) + bytes([count]) + lacing[:count])
+    page[5] &= ~_ENDS
+    page += source.read(position + 27 + len(lacing), whole)
+    page[22:26] = struct.pack("<I", page_checksum(page))
+    track.parts.append(bytes(page))
+    track.packets += count - lacing[:count].count(255)
+    track.has_content = True
+
+
+def _is_sound(source: Source, start: int, stop: int) -> bool:
+    page = bytearray(source.read(start, stop - start))
+    (stated,) = struct.unpack("<I", page[22:26])
+    page[22:26] = bytes(4)
+    return page_checksum(page) == stated
+
+
+def page_checksum(page: bytes | bytearray) -> int:
+    """Return the CRC of a page whose own CRC field is 0: polynomial 0x04C11DB7, from 0, most significant bit first.
+
+    zlib's CRC has the same polynomial with the bits the other way round.
+    """
+    reflected = zlib.crc32(bytes(page).translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int.from_bytes(reflected.to_bytes(4, "little").translate(_REVERSED), "big")
