@@ -54,9 +54,15 @@ class Carried:
         self._buffer, self._from = np.zeros((num_channels, 0), np.float32), 0
         self._index = 0
         self._states: dict[str, Any] = {}
+        self._filtered: Any = None
 
     def push(self, samples: NDArray[np.float32]) -> Iterator[Piece]:
         """As `Overlapping.push`."""
+        if self.network.causal_high_pass is not None:
+            with torch.inference_mode():
+                given = torch.from_numpy(np.ascontiguousarray(samples)).to(self.device)
+                heard, self._filtered = self.network.causal_high_pass(given, self._filtered)
+            samples = heard.cpu().numpy()
         self._buffer = np.concatenate([self._buffer, samples], axis=1)
         self._drop()
         while self._from + self._buffer.shape[1] > (self._index + 1) * self.grid.step + self.margin:
