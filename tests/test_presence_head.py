@@ -25,7 +25,7 @@ def build(presence: dict | None = ALL, causal: bool = False, cues: list | None =
     backbone = {**BSRNN, "causal": causal}
     normalise = "none" if causal else "rms"
     return build_network(
-        {"backbone": backbone, "cues": cues or CUES, "presence": presence, "normalise": normalise}
+        {"backbone": backbone, "cues": cues or CUES, "presence": presence, "normalise": normalise, "highpass_hz": 0}
     ).eval()
 
 

@@ -1,8 +1,10 @@
 """The network: a backbone, the cues that steer it, a speaker encoder, and a head that says when the target speaks.
 
-mixture ─► backbone.analyse ─► features ─► input-stage cues ─► backbone.encode ─► latent ─► backbone.synthesise
-                                                                 ▲ latent-stage cues        └► presence head
-enrollment ─► every cue's `prepare` ─────────────────────────────┘
+mixture ─► high-pass, level ─► backbone.analyse ─► features ─► input-stage cues
+                                                                  │
+enrollment ─► high-pass, level ─► every cue's `prepare`           ▼
+                                    └─────────────────────► backbone.encode ─► latent ─► backbone.synthesise
+                                       latent-stage cues                         └─────► presence head
 """
 
 from __future__ import annotations
@@ -21,9 +23,19 @@ from wesep_py.building import build_within, check_numbers
 from wesep_py.config import construct, to_plain
 from wesep_py.cues import Cue, Prepared, Recording, cues
 from wesep_py.errors import CheckpointError, ConfigError
+from wesep_py.features import CausalHighPass, HighPass
 from wesep_py.presence_head import PresenceConfig, PresenceHead
 from wesep_py.registry import no_plugins
 from wesep_py.speaker import build_encoder, is_encoder, length_mask
+
+
+HIGHPASS_HZ = 40.0
+"""Below this nobody speaks, and ears hear next to nothing."""
+HIGHEST_HIGHPASS_HZ = 200.0
+# A causal filter turns the phase of what is above its cutoff: 40 Hz would turn that of voices, 5 Hz by 3° at 100 Hz.
+CAUSAL_SHARE = 1 / 8
+# Samples beyond this, which no recording holds, are brought near 1 while levels are computed: their squares overflow.
+HUGE, SHRINK = 1e9, 2.0**-100
 
 
 class NetworkOutput(NamedTuple):
@@ -57,6 +69,9 @@ class ModelConfig:
         level: whose level an extracted voice has. `fitted`: what fits the mixture best (`inference.level`), for
             networks trained by scale-invariant losses; `learned`: nearly the network's own, where the losses
             minded it, so that a voice that is not there may come out as quiet as it should.
+        highpass_hz: what mixture and enrollment hold below this frequency (a constant, a rumble) is removed before
+            anything else, so it is in no estimate either; 0 removes nothing. A causal backbone's mixtures lose what
+            is below an eighth of it: a constant, and what changes slowly.
     """
 
     backbone: dict[str, Any]
@@ -66,12 +81,17 @@ class ModelConfig:
     sample_rate: int = 16000
     normalise: Literal["none", "rms", "std"] = "rms"
     level: Literal["fitted", "learned"] = "fitted"
+    highpass_hz: float = HIGHPASS_HZ
 
     def __post_init__(self) -> None:
         if self.sample_rate < 8000:
             raise ValueError(f"sample_rate: is {self.sample_rate}; 8000 Hz or more is allowed")
         if not self.cues:
             raise ValueError("cues: is empty; a model needs at least one cue to know whom to extract")
+        if not 0 <= self.highpass_hz <= HIGHEST_HIGHPASS_HZ:
+            raise ValueError(
+                f"highpass_hz: is {self.highpass_hz}; 0 (nothing is removed) to {HIGHEST_HIGHPASS_HZ:g} Hz is allowed"
+            )
 
 
 class TargetSpeakerExtractor(nn.Module):
@@ -96,6 +116,8 @@ class TargetSpeakerExtractor(nn.Module):
             config = construct(ModelConfig, config, "model")
         self.config: dict[str, Any] = to_plain(config)
         self.sample_rate, self.normalise, self.level = config.sample_rate, config.normalise, config.level
+        self.highpass_hz = config.highpass_hz
+        self.high_pass = HighPass(config.sample_rate, config.highpass_hz) if config.highpass_hz else None
         self.cues = nn.ModuleList(cues.build(cue, f"model.cues[{i}]") for i, cue in enumerate(config.cues))
         backbone_class = backbones.get(str(config.backbone.get("name")), "model.backbone")
         if sum(cue.replaces_features for cue in self.cues) > 1:
@@ -112,6 +134,9 @@ class TargetSpeakerExtractor(nn.Module):
                 f"model.normalise: is {self.normalise!r}, which needs the whole recording; "
                 "a causal backbone needs 'none'"
             )
+        self.causal_high_pass = None
+        if self.backbone.latency is not None and config.highpass_hz:
+            self.causal_high_pass = CausalHighPass(config.sample_rate, CAUSAL_SHARE * config.highpass_hz)
         self.encoder = build_encoder(config.speaker, config.sample_rate, initialise, self.backbone)
         if self.encoder is not None and self.encoder.config.self_supervised:
             self.config["speaker"]["self_supervised"] = to_plain(self.encoder.config.self_supervised)
@@ -155,7 +180,7 @@ class TargetSpeakerExtractor(nn.Module):
             InputError: a cue takes an embedding, and there is none, or one of another size.
         """
         lengths = _all_of(enrollment) if lengths is None else lengths
-        enrollment = enrollment / self._scale(enrollment, lengths)
+        enrollment, _ = self.hear(enrollment, lengths)
         seen = Recording(enrollment, lengths, self.backbone, self.encoder, embedding)
         return {f"{i}.{key}": value for i, cue in enumerate(self.cues) for key, value in cue.prepare(seen).items()}
 
@@ -180,8 +205,13 @@ class TargetSpeakerExtractor(nn.Module):
             prepared: what `prepare` returned, for a batch of the same size.
             state: of the stretch before, for a causal backbone.
         """
-        scale = self._scale(mixture)
-        waveform, heard_before = mixture / scale, 0
+        filtered = None
+        if self.causal_high_pass is None:
+            waveform, scale = self.hear(mixture)
+        else:
+            waveform, filtered = self.causal_high_pass(mixture, None if state is None else state[2])
+            scale = 1.0
+        heard_before = 0
         if state is None:
             own = [_of_cue(prepared, i) for i in range(len(self.cues))]
             for cue, kept in self._cues("waveform", own):
@@ -191,7 +221,7 @@ class TargetSpeakerExtractor(nn.Module):
         analysis = heard.analysis
         if any(cue.needs_speaker_frames for cue in self.cues):
             analysis = replace(analysis, speaker_frames=heard.speaker_frames)
-        encoded, detected = (None, None) if state is None else state
+        encoded, detected = (None, None) if state is None else state[:2]
         latent, encoded = self.encode(analysis, prepared, encoded)
         estimates = self.backbone.synthesise(latent, analysis, waveform.shape[1])
         presence, detected = self.detect(latent, analysis, prepared, estimates[0], detected)
@@ -200,7 +230,26 @@ class TargetSpeakerExtractor(nn.Module):
         waveforms = tuple(estimate[:, heard_before:] * scale for estimate in estimates)
         logits = (cue.speaker_logits(_of_cue(prepared, i)) for i, cue in enumerate(self.cues))
         speaker = next((one for one in logits if one is not None), None)
-        return NetworkOutput(waveforms, presence, speaker, None if encoded is None else (encoded, detected))
+        return NetworkOutput(waveforms, presence, speaker, None if encoded is None else (encoded, detected, filtered))
+
+    def hear(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | float]:
+        """A whole recording as the network hears it: nothing below speech, and at the level that `normalise` says.
+
+        Args:
+            waveform: `[batch, samples]`.
+            lengths: `[batch]`, samples of each before it was padded; all, if `None`.
+
+        Returns:
+            `[batch, samples]`, and by what, `[batch, 1]`, it was divided.
+        """
+        peak = waveform.detach().abs().amax(dim=1, keepdim=True) if waveform.shape[1] else waveform.sum(1, True)
+        # A power of two, so that everything else is the same to the bit.
+        shrink = torch.where(peak > HUGE, SHRINK, 1.0).to(waveform.dtype)
+        waveform = waveform * shrink
+        if self.high_pass is not None:
+            waveform = self.high_pass(waveform, lengths)
+        scale = self._scale(waveform, lengths)
+        return waveform / scale, scale / shrink
 
     def encode(self, analysis: Analysis, prepared: Prepared, state: Any = None) -> tuple[Tensor, Any]:
         """The latent of a stretch of frames, steered by the cues, and the state after it.
@@ -255,7 +304,7 @@ class TargetSpeakerExtractor(nn.Module):
         return [(cue, kept) for cue, kept in zip(self.cues, prepared, strict=True) if cue.stage == stage]
 
     def _scale(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor | float:
-        """`[batch, 1]`: what the waveform is divided by; 1 for silence."""
+        """`[batch, 1]`: what the waveform, of which nothing overflows, is divided by; 1 for silence."""
         if self.normalise == "none":
             return 1.0
         lengths = _all_of(waveform) if lengths is None else lengths
@@ -288,7 +337,7 @@ def load_network(path: str | Path) -> TargetSpeakerExtractor:
     try:
         check_numbers(saved.config)
         with no_plugins():
-            network = build_within(lambda: build_network(saved.config, initialise=False), saved.state_dict)
+            network = build_within(lambda: build_network(_completed(saved), initialise=False), saved.state_dict)
     except ConfigError as error:
         raise CheckpointError(f"{saved.folder}: weights and configuration do not fit ({error})") from error
     if problems := checkpoint.misfit(network.state_dict(), saved.state_dict):
@@ -296,6 +345,16 @@ def load_network(path: str | Path) -> TargetSpeakerExtractor:
         raise CheckpointError(f"{saved.folder}: weights and configuration do not fit ({problems[0]}{more})")
     network.load_state_dict(saved.state_dict)
     return network.eval()
+
+
+def _completed(saved: checkpoint.Checkpoint) -> dict[str, Any]:
+    """The configuration, with what was meant before there was a key for it.
+
+    A network that was imported computes what its source does, so nothing is filtered; ours lose what is below speech,
+    those that were trained without it too.
+    """
+    imported = "imported_from" in saved.provenance
+    return {"highpass_hz": 0.0, **saved.config} if imported else saved.config
 
 
 def _all_of(waveform: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ def build(cue, **model):
 
 
 def test_embeddings_computed_elsewhere():
-    network = build({"fusion": "multiply", "embedding_dim": 5})
+    network = build({"fusion": "multiply", "embedding_dim": 5}, highpass_hz=0)
     mixture, embedding = torch.randn(2, 2000), torch.randn(2, 5)
     out = network.extract(mixture, {"0.embedding": embedding}).waveforms[0]
     layer = network.cues[0].fusion.layers[0].linear

@@ -12,6 +12,7 @@ def build(sample_rate: int = 16000, causal: bool = False, silence_ms: float = 32
     model = {
         "sample_rate": sample_rate,
         "normalise": "none",
+        "highpass_hz": 0,
         "backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1, "causal": causal},
         "cues": [{"name": "listen_first", "silence_ms": silence_ms}],
         "presence": {"hidden": 4},

@@ -20,7 +20,7 @@ def prepare(cue: TFMapCue, backbone: BSRNN, waveform: torch.Tensor, length: int 
 def hearing(cues=(OF_ENCODER,), causal: bool = False, **model):
     torch.manual_seed(0)
     backbone = {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1, "causal": causal}
-    config = {"backbone": backbone, "speaker": SPEAKER, "cues": list(cues), "normalise": "none"}
+    config = {"backbone": backbone, "speaker": SPEAKER, "cues": list(cues), "normalise": "none", "highpass_hz": 0}
     return build_network({**config, **model}).eval()
 
 

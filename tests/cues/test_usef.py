@@ -16,6 +16,7 @@ def build(causal: bool = False, sample_rate: int = 16000, cues=None, **cue):
     model = {
         "sample_rate": sample_rate,
         "normalise": "none",
+        "highpass_hz": 0,
         "backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1, "causal": causal},
         "cues": cues or [{**CUE, **cue}],
     }

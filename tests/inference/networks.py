@@ -58,6 +58,10 @@ class BandNetwork(nn.Module):
         self.backbone = SimpleNamespace(stride=1600)
         self.encoder = encoder
 
+    def hear(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        scale = (waveform.square().sum(dim=1) / lengths).sqrt().clamp_min(1e-8)[:, None]
+        return waveform / scale, scale
+
     def prepare(self, enrollment: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         return {"0.level": enrollment.square().sum(dim=1, keepdim=True) / lengths[:, None]}
 

@@ -24,6 +24,7 @@ CONFIG = {
     "sample_rate": 8000,
     "normalise": "std",
     "level": "learned",
+    "highpass_hz": 30.0,
 }
 
 

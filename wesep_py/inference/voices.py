@@ -147,7 +147,7 @@ def encoder_input(
 ) -> tuple[Tensor, Tensor]:
     """What the speaker encoder takes: padded waveforms and lengths, or the backbone's features and their mask.
 
-    Each waveform is brought to the level that the network brings enrollments to.
+    Each waveform is heard as the network hears an enrollment.
     """
     import torch
 
@@ -155,10 +155,8 @@ def encoder_input(
     assert encoder is not None, "asked for by callers"
     lengths = torch.tensor([len(waveform) for waveform in waveforms])
     padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(np.array(waveform)) for waveform in waveforms], True)
-    if network.normalise != "none":
-        level = (padded.square().sum(dim=1) / lengths).sqrt()[:, None]
-        padded = padded / torch.where(level > 1e-8, level, torch.ones_like(level))
     padded, lengths = padded.to(device), lengths.to(device)
+    padded, _ = network.hear(padded, lengths)
     if encoder.front_end != "backbone":
         return padded, lengths
     features = network.backbone.analyse(padded).features

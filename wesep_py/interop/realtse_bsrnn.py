@@ -45,6 +45,7 @@ def translate(
     model: dict[str, Any] = {
         "sample_rate": separator["sr"],
         "normalise": "none",
+        "highpass_hz": 0.0,
         # Along time, a causal network normalises the features of each frame; across bands, all bands of a frame.
         "backbone": {
             **backbone(separator),

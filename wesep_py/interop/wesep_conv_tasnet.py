@@ -152,6 +152,7 @@ def translate(
     return {
         "sample_rate": rate,
         "normalise": "none",
+        "highpass_hz": 0.0,
         "backbone": backbone,
         "speaker": speaker,
         "cues": [wesep_enrollment.cue(args, fusion=fusion, points="all")],

@@ -54,6 +54,7 @@ def translate(
     return {
         "sample_rate": args["sr"],
         "normalise": "none",
+        "highpass_hz": 0.0,
         "backbone": backbone(args),
         "speaker": wesep_enrollment.speaker(args, encoder, args) if args["joint_training"] else None,
         "cues": [wesep_enrollment.cue(args, fusion=fusion(args["spk_fuse_type"]), points="all")],

@@ -47,6 +47,7 @@ def translate(
     return {
         "sample_rate": args["sr"],
         "normalise": "std",
+        "highpass_hz": 0.0,
         "backbone": backbone(args),
         "speaker": wesep_enrollment.speaker(args, encoder, _mel(args)) if args["joint_training"] else None,
         "cues": [cue],

@@ -145,7 +145,7 @@ def run_voices(
     mixture: NDArray[np.float32],
     prepared: Sequence[dict[str, torch.Tensor]],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """The network on each channel, for each voice; a silent channel stays silent, for there is no voice in it.
+    """The network on each channel, for each voice; a channel that is silent, or constant, is silent in the result.
 
     Args:
         network: in evaluation mode.
@@ -159,7 +159,7 @@ def run_voices(
     estimates = np.zeros((len(prepared), *mixture.shape), dtype=np.float32)
     found: dict[tuple[int, int], NDArray[np.float32]] = {}
     for channel, samples in enumerate(mixture):
-        if not samples.any():
+        if is_constant(samples):
             continue
         batch = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))[None].to(device)
         for voice, kept in enumerate(prepared):
@@ -175,6 +175,11 @@ def run_voices(
     for place, values in found.items():
         logits[place] = values
     return estimates, logits
+
+
+def is_constant(samples: NDArray[np.float32]) -> bool:
+    """True if all samples are alike: nobody speaks in silence, nor in a constant."""
+    return bool(samples.min() == samples.max())
 
 
 def num_frames(network: TargetSpeakerExtractor, num_samples: int) -> int:

@@ -31,6 +31,7 @@ class Carried:
 
     A block's frames are computed from the samples around it; as much as a window reaches is added at both ends, and the
     frames that miss samples are thrown away. A sample is finished when all frames that it is made from are there.
+    The network's high-pass is carried on as well: each sample passes it once, on its way into the buffer.
 
     Args:
         as `Overlapping`; of `grid` only the step counts.
@@ -51,17 +52,29 @@ class Carried:
         stride = self.grid.stride
         # Beyond a window on either side no frame knows of a sample.
         self.margin = stride * (-(-(network.latency + 2) // stride) + 1)
-        self._buffer, self._from = np.zeros((num_channels, 0), np.float32), 0
+        # What came, and what the network hears of it; both begin at sample `_from`.
+        self._mixture, self._from = np.zeros((num_channels, 0), np.float32), 0
+        self._buffer = self._mixture
         self._index = 0
         self._states: dict[str, Any] = {}
+        self._filtered: Any = None
 
     def push(self, samples: NDArray[np.float32]) -> Iterator[Piece]:
         """As `Overlapping.push`."""
-        self._buffer = np.concatenate([self._buffer, samples], axis=1)
+        self._mixture = np.concatenate([self._mixture, samples], axis=1)
+        self._buffer = np.concatenate([self._buffer, self._heard(samples)], axis=1)
         self._drop()
         while self._from + self._buffer.shape[1] > (self._index + 1) * self.grid.step + self.margin:
             yield self._block(last=False)
             self._drop()
+
+    def _heard(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self.network.causal_high_pass is None:
+            return samples
+        with torch.inference_mode():
+            given = torch.from_numpy(np.ascontiguousarray(samples)).to(self.device)
+            heard, self._filtered = self.network.causal_high_pass(given, self._filtered)
+        return heard.cpu().numpy()
 
     def finish(self) -> Iterator[Piece]:
         """The last piece."""
@@ -85,13 +98,13 @@ class Carried:
     def _drop(self) -> None:
         before = min(self._finished(self._index), self._index * self.grid.step - self.margin)
         count = min(max(0, before - self._from), self._buffer.shape[1])
-        self._buffer, self._from = self._buffer[:, count:], self._from + count
+        self._mixture, self._buffer, self._from = self._mixture[:, count:], self._buffer[:, count:], self._from + count
 
     def _block(self, last: bool) -> Piece:
         start, end = self._index * self.grid.step, self._from + self._buffer.shape[1]
         stop = end if last else start + self.grid.step
         done, finished = self._finished(self._index), end if last else self._finished(self._index + 1)
-        mixture = self._buffer[:, done - self._from : finished - self._from]
+        mixture = self._mixture[:, done - self._from : finished - self._from]
         estimates = np.zeros((*self.shape, finished - done), dtype=np.float32)
         rows: dict[tuple[int, int], NDArray[np.float32]] = {}
         first, upto = max(0, start - self.margin), end if last else stop + self.margin

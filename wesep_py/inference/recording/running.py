@@ -11,7 +11,7 @@ from wesep_py.errors import InputError
 from wesep_py.extractor import TargetSpeakerExtractor
 from wesep_py.inference.presence import UNCALIBRATED, Calibration, Presence, presence_in
 from wesep_py.inference.recording.blocks import Blocks
-from wesep_py.inference.recording.blockwise import SILENT, run_voices
+from wesep_py.inference.recording.blockwise import SILENT, is_constant, run_voices
 from wesep_py.inference.recording.carried import block_runner
 from wesep_py.inference.voice import Voice
 
@@ -50,7 +50,7 @@ def run_channels(
     frame_s = network.backbone.stride / network.sample_rate
     if logits is None:
         return estimates[0], None
-    sounding = [one for one, channel in zip(logits[0], mixture, strict=True) if channel.any()]
+    sounding = [one for one, channel in zip(logits[0], mixture, strict=True) if not is_constant(channel)]
     return estimates[0], presence_in(sounding or list(logits[0]), frame_s, calibration)
 
 
@@ -69,7 +69,7 @@ def run_together(
         voices: one a recording.
 
     Returns:
-        Estimates of the same shape at any level, zero where the mixture is silent, and the presence in each: nobody
+        Estimates of the same shape at any level, zero where the mixture is silent or constant, and the presence in each: nobody
         speaks in silence.
 
     Raises:
@@ -82,7 +82,7 @@ def run_together(
     with torch.inference_mode():
         output = network.extract(torch.from_numpy(mixtures).to(device), prepared)
     estimates, logits = output.waveforms[0].float().cpu().numpy(), output.presence_logits
-    sounding = mixtures.any(axis=1)
+    sounding = np.array([not is_constant(mixture) for mixture in mixtures])
     estimates[~sounding] = 0.0
     if logits is None:
         return estimates, [None] * len(mixtures)
