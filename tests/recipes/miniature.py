@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,16 @@ import numpy as np
 import soundfile
 
 from tests.conftest import SAMPLE_RATE, make_voice
+from tests.forked_commands import search_path
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
 
 def run_recipe(name: str, *arguments: object, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
-    """`recipes/NAME/run.sh` with this environment's `wesep`, one thread; the checks are the caller's."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    """Run `recipes/NAME/run.sh` with this environment's `wesep`, one thread; the checks are the caller's."""
     return subprocess.run(
         ["bash", str(RECIPES / name / "run.sh"), *map(str, arguments)],
-        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PATH": search_path(), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=timeout_s,
