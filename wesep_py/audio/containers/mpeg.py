@@ -128,7 +128,8 @@ def mpeg_layout(source: Source, position: int) -> Layout:
     while position + 4 <= source.size:
         header = source.at(position, 4)
         kind = _KINDS.get(header[1] << 8 | header[2]) if header[0] == 0xFF else None
-        if kind is None or not (is_locked or is_mpeg(source, position, 3)):
+        is_expected = is_locked and (not tracks or tracks[-1].key == _key(header))
+        if kind is None or not (is_expected or is_mpeg(source, position, 3)):
             after = after_tags(source, position)
             if after == position:
                 tried += 1
