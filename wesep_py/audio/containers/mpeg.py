@@ -20,7 +20,7 @@ from wesep_py.audio.containers.tags import after_tags, tag_at
 
 MAX_LINKS = 10000
 # So many places that look like a frame are tried where the chain of frames is broken.
-_MAX_TRIED = 200_000
+_MAX_TRIED = 100_000
 _SYNC = re.compile(rb"\xff[\xe2-\xe7\xf2-\xff][\x10-\xef]", re.DOTALL)
 # Bit rates in kbit/s by version (1, or 2 and 2.5) and layer; sample rates in Hz by the two bits of the version.
 _BIT_RATES = {
@@ -161,7 +161,7 @@ def mpeg_layout(source: Source, position: int) -> Layout:
         position = stop
     tracks = [track for track in tracks if track.frames]
     if not tracks:
-        return Layout()
+        return Layout(faults=("is cut short: not one frame of it is whole",), is_cut=True)
     is_cut = False
     for track in tracks:
         missing = 0 if track.promised is None else track.promised - track.frames

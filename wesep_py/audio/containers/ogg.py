@@ -18,7 +18,7 @@ from wesep_py.audio.containers.tags import after_tags
 
 MAX_LINKS = 10000
 # So many places that look like a page are tried where the chain of pages is broken.
-_MAX_TRIED = 200_000
+_MAX_TRIED = 20_000
 _PAGE = re.compile(rb"OggS\x00[\x00-\x07]")
 _HEADER = struct.Struct("<4sBBqIIIB")
 _CONTINUED, _BEGINS, _ENDS = 1, 2, 4
