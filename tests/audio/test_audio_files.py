@@ -125,11 +125,15 @@ def _fails(path: Path, *words: str) -> None:
 
 
 def test_missing_file(tmp_path: Path):
-    _fails(tmp_path / "none.wav", "no such file")
+    _fails(tmp_path / "none.wav", "none.wav: no such file")
 
 
 def test_a_name_that_no_file_can_have(tmp_path: Path):
     _fails(tmp_path / ("a" * 300 + ".wav"), "cannot be read")
+
+
+def test_a_name_with_a_nul(tmp_path: Path):
+    _fails(tmp_path / "a\0b.wav", "cannot be read")
 
 
 def test_a_folder_is_not_a_file(tmp_path: Path):

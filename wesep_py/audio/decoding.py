@@ -200,7 +200,9 @@ def opened_file(path: str | os.PathLike[str]) -> Iterator[Recording]:
         if not path.is_file():
             raise AudioError(f"{path}: is a pipe or a device, which cannot be read twice; write it to a file first")
         source = Source(str(path), path)
-    except (OSError, ValueError) as error:
+    except AudioError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
         raise AudioError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     with source:
         if source.size == 0:
