@@ -11,7 +11,8 @@ import pytest
 
 from wesep_py import audio
 
-MODULES = ["files", "writer", "resample", "graph_resample", "level", "loudness"]
+MODULES = ["files", "writer", "resample", "graph_resample", "level", "loudness", "strictness"]
+MODULES += ["containers.source", "containers.layout", "containers.tags"]
 
 
 @pytest.mark.parametrize("name", MODULES)

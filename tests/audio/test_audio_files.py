@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from wesep_py import audio
+from wesep_py.audio.strictness import strict_reading
 from wesep_py.errors import AudioError, InputError
 
 
@@ -124,11 +125,15 @@ def _fails(path: Path, *words: str) -> None:
 
 
 def test_missing_file(tmp_path: Path):
-    _fails(tmp_path / "none.wav", "no such file")
+    _fails(tmp_path / "none.wav", "none.wav: no such file")
 
 
 def test_a_name_that_no_file_can_have(tmp_path: Path):
     _fails(tmp_path / ("a" * 300 + ".wav"), "cannot be read")
+
+
+def test_a_name_with_a_nul(tmp_path: Path):
+    _fails(tmp_path / "a\0b.wav", "cannot be read")
 
 
 def test_a_folder_is_not_a_file(tmp_path: Path):
@@ -150,23 +155,38 @@ def test_text_renamed(tmp_path: Path, suffix: str):
 
 
 @pytest.mark.parametrize("share", [0.3, 0.99])
-def test_truncated_wav_names_both_lengths(wav: Path, share: float):
-    whole = wav.read_bytes()
+def test_truncated_wav_gives_what_is_there_and_names_both_lengths(wav: Path, share: float, caplog):
+    whole, expected = wav.read_bytes(), audio.read(wav)[0]
     data = whole.index(b"data") + 8
     wav.write_bytes(whole[: int(len(whole) * share)])
-    _fails(wav, "cut short", str(4000 * 2 * 4), str(int(len(whole) * share) - data))
-    with pytest.raises(AudioError, match="cut short"):
-        audio.info(wav)
+    there = int(len(whole) * share) - data
+    assert audio.info(wav).num_samples == there // 8
+    np.testing.assert_array_equal(audio.read(wav)[0], expected[:, : there // 8])
+    np.testing.assert_array_equal(np.concatenate(list(audio.read_blocks(wav, 512)), axis=1), expected[:, : there // 8])
+    (message,) = caplog.messages
+    missing_s = (4000 * 8 - there) / 8 / 16000
+    for word in (str(wav), "cut short", str(4000 * 2 * 4), str(there), f"{missing_s:.3f} s of 0.250 s is missing"):
+        assert word in message
+    with strict_reading():
+        _fails(wav, "cut short", str(4000 * 2 * 4), str(there))
+        with pytest.raises(AudioError, match="cut short"):
+            audio.info(wav)
 
 
 @pytest.mark.parametrize("name", ["a.flac", "a.ogg", "a.opus", "a.mp3"])
 @pytest.mark.parametrize("share", [0.5, 0.9])
-def test_truncated_compressed_file(tmp_path: Path, name: str, share: float):
+def test_truncated_compressed_file_gives_what_is_there(tmp_path: Path, name: str, share: float, caplog):
     path = tmp_path / name
     audio.write(path, 0.5 * _noise(64000), 16000)
-    whole = path.read_bytes()
+    whole, expected = path.read_bytes(), audio.read(path)[0]
     path.write_bytes(whole[: int(len(whole) * share)])
-    _fails(path)
+    found, _ = audio.read(path)
+    np.testing.assert_array_equal(found, expected[:, : found.shape[1]])
+    assert audio.info(path).num_samples == found.shape[1] > 0.8 * share * 64000
+    (message,) = caplog.messages
+    assert str(path) in message and "cut short" in message
+    with strict_reading():
+        _fails(path, "cut short")
 
 
 def test_wav_streamed_without_a_length_is_read(wav: Path):
@@ -192,6 +212,36 @@ def test_samples_that_are_not_numbers(tmp_path: Path, value: float):
     _fails(path, "not finite", "1 of its samples")
     # A part that is sound can be used.
     np.testing.assert_array_equal(audio.read(path, 0, 2000)[0], waveform[:, :2000])
+
+
+@pytest.mark.parametrize("value", [1e30, -3e38])
+def test_floats_that_are_no_audio(tmp_path: Path, value: float):
+    path, waveform = tmp_path / "a.wav", _noise(300)
+    waveform[0, 200] = value
+    soundfile.write(path, waveform.T, 16000, subtype="FLOAT")
+    _fails(path, "has samples up to", f"{abs(value):.3g}", "full scale is 1")
+
+
+def test_integers_kept_as_floats_are_audio(tmp_path: Path):
+    path, waveform = tmp_path / "a.wav", 2.0**31 * _noise(300)
+    soundfile.write(path, waveform.T, 16000, subtype="FLOAT")
+    np.testing.assert_array_equal(audio.read(path)[0], waveform)
+
+
+@pytest.mark.parametrize("sample_rate", [1, 999, 2_000_000])
+def test_a_rate_that_no_recording_has(tmp_path: Path, sample_rate: int):
+    soundfile.write(tmp_path / "a.wav", np.zeros(16000), sample_rate)
+    _fails(tmp_path / "a.wav", f"sample rate of {sample_rate} Hz", "1000 to 1536000 Hz")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are bytes on POSIX")
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3"])
+def test_a_name_that_is_no_utf8(tmp_path: Path, suffix: str):
+    plain, path = tmp_path / f"a{suffix}", Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9" + suffix.encode()))
+    audio.write(plain, 0.5 * _noise(8000), 16000)
+    plain.rename(path)
+    assert audio.info(path).num_samples == audio.read(path)[0].shape[1] == 8000
+    assert sum(block.shape[1] for block in audio.read_blocks(path, 1000)) == 8000
 
 
 @pytest.mark.parametrize(("start", "stop"), [(4000, None), (-1, 10), (20, 20), (30, 10), (9000, 9100)])

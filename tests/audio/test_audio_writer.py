@@ -32,6 +32,9 @@ def _left_behind(folder: Path) -> list[str]:
         ("a.ogg", "OPUS", ("OGG", "OPUS")),
         ("a.opus", None, ("OGG", "OPUS")),
         ("a.mp3", None, ("MP3", "MPEG_LAYER_III")),
+        ("a.w64", None, ("W64", "FLOAT")),
+        ("a.w64", "PCM_16", ("W64", "PCM_16")),
+        ("a.rf64", "PCM_24", ("RF64", "PCM_24")),
     ],
 )
 def test_format_follows_the_suffix(tmp_path: Path, name: str, subtype: str | None, expected: tuple[str, str]):
@@ -104,6 +107,7 @@ def test_float_wav_holds_more_than_full_scale(tmp_path: Path):
         ("a.opus", 44100, None, "44100 Hz; OPUS allows 8000"),
         ("a.mp3", 96000, None, "MPEG_LAYER_III allows"),
         ("a.wav", 0, None, "positive"),
+        ("a.flac", 700000, None, "at most 655350 Hz"),
     ],
 )
 def test_what_cannot_be_written(tmp_path: Path, name: str, sample_rate: int, subtype: str | None, message: str):
@@ -191,7 +195,33 @@ def test_a_wav_past_four_gigabytes_is_refused(tmp_path: Path):
         writer.write(_noise(10))
 
 
-@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.opus", "a.mp3"])
+@pytest.mark.parametrize(("subtype", "width"), [("PCM_16", 2), ("FLOAT", 4), ("DOUBLE", 8), (None, 4), ("ULAW", 1)])
+def test_what_a_wav_cannot_hold_becomes_rf64_of_the_same_samples(tmp_path: Path, subtype: str | None, width: int):
+    most = (2**32 - 4096) // 2 // width
+    assert audio.AudioWriter(tmp_path / "a.wav", 16000, 2, subtype, expected_samples=most).format == "WAV"
+    writer = audio.AudioWriter(tmp_path / "a.wav", 16000, 2, subtype, expected_samples=most + 1)
+    assert (writer.format, writer.subtype) == ("RF64", subtype or "FLOAT")
+    with writer:
+        writer.write(0.5 * _noise(1000, 2))
+    about = audio.info(tmp_path / "a.wav")
+    assert (about.format, about.subtype, about.num_samples) == ("RF64", subtype or "FLOAT", 1000)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "subtype", "samples", "message"),
+    [
+        ("a.wav", 1, "IMA_ADPCM", 2**33, "holds at most 4 GiB; write .flac"),
+        ("a.flac", 9, None, 10, "at most 8 channels"),
+        ("a.mp3", 3, None, 10, "at most 2 channels"),
+        ("a.flac", 1, None, 2**36, "a flac file holds 68719476735"),
+    ],
+)
+def test_a_container_s_limits_are_told_before_the_work(tmp_path: Path, name, channels, subtype, samples, message):
+    with pytest.raises(AudioError, match=message):
+        audio.AudioWriter(tmp_path / name, 16000, channels, subtype, expected_samples=samples)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.opus", "a.mp3", "a.w64", "a.rf64"])
 @pytest.mark.parametrize("missing_bytes", [1, 1000, 4000])
 def test_a_disk_that_fills_leaves_nothing_and_says_so(tmp_path: Path, name: str, missing_bytes: int):
     # Also where the last bytes only do not fit, which libsndfile keeps to itself for most formats.

@@ -22,8 +22,8 @@ def good(tiny_speech: Path) -> Path:
 def extract(wesep, tiny_model: Path, tmp_path: Path) -> Callable:
     """Extract with the tiny model to `out.wav`."""
 
-    def run(mixture: Path, enrollment: Path):
-        common = ["--model", tiny_model, "--device", "cpu"]
+    def run(mixture: Path, enrollment: Path, *options: str):
+        common = ["--model", tiny_model, "--device", "cpu", *options]
         return wesep("extract", mixture, "--enroll", enrollment, "-o", tmp_path / "out.wav", *common)
 
     return run
@@ -69,7 +69,6 @@ UNREADABLE = {
     missing: "no such file",
     empty: "is an empty file; get a whole copy of it, or leave it out",
     text: "not audio",
-    truncated: "cut short",
     truncated_in_its_header: "bad.wav",
     zero_length: "holds no samples; get a whole copy of it, or leave it out",
     not_a_number: "not finite",
@@ -87,6 +86,43 @@ def test_a_recording_that_cannot_be_read(extract, good: Path, tmp_path: Path, ma
     assert str(bad) in ran.message and reason in ran.message
     assert ran.out == ""
     assert not (tmp_path / "out.wav").exists()
+
+
+@pytest.mark.parametrize("role", ["mixture", "enrollment"])
+def test_a_recording_that_ends_early(extract, good: Path, tmp_path: Path, role: str, caplog):
+    bad = tmp_path / "bad.wav"
+    truncated(bad)
+    mixture, enrollment = (bad, good) if role == "mixture" else (good, bad)
+    refused = extract(mixture, enrollment, "--strict")
+    assert refused.status == 2 and f"{bad}: is cut short" in refused.message, refused
+    assert not (tmp_path / "out.wav").exists()
+    ran = extract(mixture, enrollment)
+    assert ran.status == 0, ran
+    (warning,) = [message for message in caplog.messages if "cut short" in message]
+    assert warning.startswith(f"{bad}: is cut short") and "0.751 s of 1.500 s is missing" in warning
+    if role == "mixture":
+        assert soundfile.info(tmp_path / "out.wav").frames == 11989
+
+
+def empty_array(path: Path) -> None:
+    path.touch()
+
+
+def half_an_array(path: Path) -> None:
+    np.save(path, np.ones(192, np.float32))
+    path.write_bytes(path.read_bytes()[:400])
+
+
+def array_of_a_terabyte(path: Path) -> None:
+    np.save(path, np.ones(192, np.float32))
+    path.write_bytes(path.read_bytes().replace(b"(192,)", b"(9" + b"9" * 11 + b",)").replace(b" " * 11 + b"\n", b"\n"))
+
+
+@pytest.mark.parametrize("make", [empty_array, half_an_array, array_of_a_terabyte, text], ids=lambda m: m.__name__)
+def test_an_embedding_that_cannot_be_read(extract, good: Path, tmp_path: Path, make):
+    make(tmp_path / "bad.npy")
+    ran = extract(good, tmp_path / "bad.npy")
+    assert ran.status == 2 and "bad.npy: is no array of numbers" in ran.message, ran
 
 
 def test_a_silent_enrollment(extract, good: Path, tmp_path: Path):

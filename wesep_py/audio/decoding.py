@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ LOWEST_RATE, HIGHEST_RATE = 1000, 1_536_000
 _MP3_SLACK_SAMPLES = 4 * 1152
 _BLOCK_VALUES = 1 << 21
 _MOST_REMEMBERED = 512
+# A file that was written just now may be written again without its time being another: clocks of files are coarse.
+_SETTLED_NS = 2_000_000_000
 # No codec makes so many samples of a byte.
 _MOST_SAMPLES_A_BYTE = 1 << 17
 
@@ -197,7 +200,9 @@ def opened_file(path: str | os.PathLike[str]) -> Iterator[Recording]:
         if not path.is_file():
             raise AudioError(f"{path}: is a pipe or a device, which cannot be read twice; write it to a file first")
         source = Source(str(path), path)
-    except (OSError, ValueError) as error:
+    except AudioError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
         raise AudioError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     with source:
         if source.size == 0:
@@ -234,6 +239,8 @@ def _facts_of(source: Source, identity: tuple[object, ...]) -> _Facts:
             _known.move_to_end(identity)
             return _known[identity]
     facts = _examined(source)
+    if abs(time.time_ns() - source.path.stat().st_mtime_ns) < _SETTLED_NS:
+        return facts
     with _lock:
         _known[identity] = facts
         while len(_known) > _MOST_REMEMBERED:

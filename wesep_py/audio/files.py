@@ -158,7 +158,9 @@ def read_blocks(path: str | os.PathLike[str], block_samples: int) -> Iterator[ND
 
 def _check_samples(waveform: Samples, name: str) -> None:
     # In float64 no sum of float32 values overflows, so it is finite only if each of them is.
-    if not np.isfinite(waveform.sum(dtype=np.float64)):
+    with np.errstate(invalid="ignore"):
+        is_finite = np.isfinite(waveform.sum(dtype=np.float64))
+    if not is_finite:
         channel, sample = np.argwhere(~np.isfinite(waveform))[0]
         count = int((~np.isfinite(waveform)).sum())
         raise AudioError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wesep_py.audio.containers.flac import flac_layout
-from wesep_py.audio.containers.layout import Layout
+from wesep_py.audio.containers.layout import Layout, Link
 from wesep_py.audio.containers.mpeg import is_mpeg, mpeg_layout
 from wesep_py.audio.containers.ogg import ogg_layout
 from wesep_py.audio.containers.pcm import aiff_layout, au_layout, caf_layout, nist_layout, w64_layout, wav_layout
@@ -40,6 +40,8 @@ def layout_of(source: Source) -> Layout:
     start = after_tags(source) if head[:3] == b"ID3" else 0
     if source.at(start, 4) == b"fLaC":
         return flac_layout(source, start)
+    if start and source.at(start, 4) in (b"RIFF", b"RF64", b"FORM"):  # libsndfile counts the tag among the samples
+        return Layout((Link(((start, source.size),)),))
     if is_mpeg(source, start):
         return mpeg_layout(source, start)
     return Layout()

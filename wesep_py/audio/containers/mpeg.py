@@ -20,7 +20,7 @@ from wesep_py.audio.containers.tags import after_tags, tag_at
 
 MAX_LINKS = 10000
 # So many places that look like a frame are tried where the chain of frames is broken.
-_MAX_TRIED = 200_000
+_MAX_TRIED = 100_000
 _SYNC = re.compile(rb"\xff[\xe2-\xe7\xf2-\xff][\x10-\xef]", re.DOTALL)
 # Bit rates in kbit/s by version (1, or 2 and 2.5) and layer; sample rates in Hz by the two bits of the version.
 _BIT_RATES = {
@@ -128,7 +128,8 @@ def mpeg_layout(source: Source, position: int) -> Layout:
     while position + 4 <= source.size:
         header = source.at(position, 4)
         kind = _KINDS.get(header[1] << 8 | header[2]) if header[0] == 0xFF else None
-        if kind is None or not (is_locked or is_mpeg(source, position, 3)):
+        is_expected = is_locked and (not tracks or tracks[-1].key == _key(header))
+        if kind is None or not (is_expected or is_mpeg(source, position, 3)):
             after = after_tags(source, position)
             if after == position:
                 tried += 1
@@ -160,7 +161,7 @@ def mpeg_layout(source: Source, position: int) -> Layout:
         position = stop
     tracks = [track for track in tracks if track.frames]
     if not tracks:
-        return Layout()
+        return Layout(faults=("is cut short: not one frame of it is whole",), is_cut=True)
     is_cut = False
     for track in tracks:
         missing = 0 if track.promised is None else track.promised - track.frames

@@ -18,7 +18,7 @@ from wesep_py.audio.containers.tags import after_tags
 
 MAX_LINKS = 10000
 # So many places that look like a page are tried where the chain of pages is broken.
-_MAX_TRIED = 200_000
+_MAX_TRIED = 20_000
 _PAGE = re.compile(rb"OggS\x00[\x00-\x07]")
 _HEADER = struct.Struct("<4sBBqIIIB")
 _CONTINUED, _BEGINS, _ENDS = 1, 2, 4
@@ -51,28 +51,28 @@ def ogg_layout(source: Source) -> Layout:
     """Return the layout of an Ogg file: a link for each recording in it."""
     tracks: list[_Track] = []
     faults: list[str] = []
-    position, left_out, lost_pages, tried, is_locked = 0, 0, 0, 0, True
-    while position < source.size:
+    position, left_out, lost_pages, tried = 0, 0, 0, 0
+    while (after := after_tags(source, position)) < source.size:
         head = source.at(position, _HEADER.size)
         is_page = head[:4] == b"OggS"[: len(head)] and (len(head) < 5 or head[4] == 0)
         lacing = source.at(position + 27, head[26]) if len(head) == _HEADER.size else b""
         is_known = len(head) == _HEADER.size and len(lacing) == head[26]
         stop = position + 27 + len(lacing) + sum(lacing)
-        if not is_page or not (is_locked or (is_known and stop <= source.size and _is_sound(source, position, stop))):
-            if (after := after_tags(source, position)) == position:
-                tried += 1
-                found = source.find(_PAGE, position + 1, 6) if tried < _MAX_TRIED else None
-                after = source.size if found is None else found
-                left_out += after - position
-            position, is_locked = after, False
-            continue
-        is_locked = True
-        if not is_known or stop > source.size:
-            whole = f" of {stop - position}" if is_known else ""
-            faults.append(f"is cut short: of its last page {source.size - position}{whole} bytes are there")
-            if tracks:
-                tracks[-1].is_cut = True
-                _salvage(source, position, head, lacing, tracks[-1])
+        if not (is_page and is_known and stop <= source.size and _is_sound(source, position, stop)):
+            tried += 1
+            found = source.find(_PAGE, max(position + 1, after), 6) if tried < _MAX_TRIED else None
+            if found is not None:
+                left_out += found - position
+                position = found
+                continue
+            if is_page and not left_out:
+                whole = f" of {stop - position}" if is_known else ""
+                faults.append(f"is cut short: of its last page {source.size - position}{whole} bytes are there")
+                if tracks:
+                    tracks[-1].is_cut = True
+                    _salvage(source, position, head, lacing, tracks[-1])
+            else:
+                left_out += source.size - position
             break
         _, _, flags, _, serial, page, _, _ = _HEADER.unpack(head)
         if flags & _BEGINS and (not tracks or tracks[-1].has_content):
@@ -94,10 +94,10 @@ def ogg_layout(source: Source) -> Layout:
         track.ends = bool(flags & _ENDS)
         track.add(position, stop)
         position = stop
-    if left_out:
-        faults.append(f"holds {left_out} bytes that are no Ogg pages, which are left out")
     if lost_pages:
-        faults.append(f"is damaged: {lost_pages} of its pages are missing")
+        faults.append(f"is damaged: {lost_pages} of its pages are missing or spoilt, and what they held is left out")
+    elif left_out:
+        faults.append(f"holds {left_out} bytes that are no Ogg pages, which are left out")
     last = tracks[-1] if tracks else None
     if last is not None and not last.ends and not last.is_cut:
         faults.append("is cut short: its end is not marked, so what came last may be missing")

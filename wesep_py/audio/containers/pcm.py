@@ -142,6 +142,8 @@ def _settled(
     present, second = source.size - start, frame * rate
     if claimed is None:
         return source.size, [], False
+    if claimed > present and frame and claimed // frame == present // frame:
+        return source.size, [], False
     if claimed > present:
         fault = f"is cut short: its header promises {claimed} bytes of samples and {present} are there"
         if second > 0:
@@ -246,7 +248,7 @@ def w64_layout(source: Source) -> Layout:
         return Layout()
 
     def ends(position: int) -> bool:
-        return _ends_in_chunks(source, -(-position // 8) * 8, lambda at: _w64_chunks(source, at), 24, 8)
+        return _ends_in_chunks(source, -(-position // 8) * 8, lambda at: _w64_chunks(source, at), 8, 8)
 
     if data.size == 0 and ends(data.start):
         return Layout()
@@ -356,7 +358,7 @@ def caf_layout(source: Source) -> Layout:
         return Layout()
 
     def ends(position: int) -> bool:
-        return _ends_in_chunks(source, position, lambda at: _caf_chunks(source, at), 12, 1)
+        return _ends_in_chunks(source, position, lambda at: _caf_chunks(source, at), 4, 1)
 
     if stated == 0 and ends(start):
         return Layout()

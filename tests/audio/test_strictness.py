@@ -1,0 +1,63 @@
+"""A recording that is not as its header says: one warning, or an error where it is asked for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from wesep_py import audio
+from wesep_py.audio.encoded import decode
+from wesep_py.audio.strictness import VARIABLE, is_strict, strict_reading, tell
+from wesep_py.corpus.durations import measure_durations
+from wesep_py.errors import AudioError
+
+
+@pytest.fixture
+def cut(tmp_path: Path) -> Path:
+    path = tmp_path / "cut.wav"
+    soundfile.write(path, np.full(1000, 0.5), 16000)
+    path.write_bytes(path.read_bytes()[:-200])
+    return path
+
+
+def test_the_setting_is_for_the_block_and_what_it_starts(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    with strict_reading(False):
+        assert not is_strict()
+    with strict_reading():
+        assert is_strict() and os.environ[VARIABLE] == "1"
+        with strict_reading(False):
+            assert is_strict()
+    assert not is_strict() and VARIABLE not in os.environ
+    monkeypatch.setenv(VARIABLE, "0")
+    with strict_reading():
+        assert is_strict()
+    assert os.environ[VARIABLE] == "0" and not is_strict()
+
+
+def test_a_fault_is_told_once_for_a_file(caplog):
+    for _ in range(3):
+        tell("a.wav", "is cut short", (1,))
+    tell("a.wav", "is cut short", (2,))
+    assert caplog.messages == ["a.wav: is cut short"] * 2
+
+
+def test_strictly_every_way_in_refuses(cut: Path):
+    assert audio.info(cut).num_samples == 900
+    with strict_reading():
+        for act in (audio.info, audio.read, lambda path: decode(path.read_bytes(), str(path))):
+            with pytest.raises(AudioError, match=r"cut\.wav: is cut short.*get a whole copy"):
+                act(cut)
+
+
+def test_prepare_names_it_and_keeps_it_or_strictly_leaves_it_out(cut: Path, caplog):
+    left_out: list[str] = []
+    assert measure_durations([cut], lambda _, why: left_out.append(why)) == {cut: 900 / 16000}
+    assert len(caplog.messages) == 1 and left_out == []
+    with strict_reading():
+        assert measure_durations([cut], lambda _, why: left_out.append(why)) == {}
+    assert len(left_out) == 1 and left_out[0].startswith(f"{cut}: is cut short")
