@@ -171,7 +171,7 @@ def _view(path: str) -> _View:
 
 
 def _check_length(path: str, environment: Any) -> int:
-    """The size of the file. Refuse one that is cut short: reading past its end would end the process, not raise an error."""
+    """The size of the file. One that is cut short is refused: reading past its end would end the process."""
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     size = Path(path).stat().st_size
     if size < needed:
