@@ -51,3 +51,4 @@ def test_a_name_that_is_no_utf8_is_told_and_printed():
     name = os.fsdecode(b"caf\xe9.wav")
     assert not is_utf8(name) and is_utf8("café.wav")
     assert printable(name).encode() == rb"caf\udce9.wav"
+    assert printable("two\tlines\n") == "two\\x09lines\\x0a"
