@@ -12,6 +12,7 @@ LONGEST_BYTES = 230
 # Separators of folders, control characters (NUL too), a dot in front (it hides a file, and `..` leaves the folder),
 # half characters, and `%` where it would read as one of these.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\\ud800-\udfff]|^\.|%(?=[0-9A-Fa-f]{2})")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def file_name(identifier: str) -> str:
@@ -69,12 +70,12 @@ def is_utf8(name: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """Return a text that can be printed and written: bytes of a name that are no UTF-8 become escapes.
+    """Return a text that can be printed and written: control characters, and bytes that are no UTF-8, become escapes.
 
-    >>> printable("caf\\udce9.wav")
-    'caf\\\\udce9.wav'
+    >>> print(printable("caf\\udce9.wav"), printable("a\\0b"))
+    caf\\udce9.wav a\\x00b
     """
-    return text.encode("utf-8", "backslashreplace").decode()
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text.encode("utf-8", "backslashreplace").decode())
 
 
 def _quoted(match: re.Match[str]) -> str:

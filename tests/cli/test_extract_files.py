@@ -236,3 +236,63 @@ def test_in_silence_nobody_speaks_however_long_it_is(wesep, telling_model, tiny_
     ran = wesep("extract", tmp_path / "m.wav", *enroll, "-o", tmp_path / "o.wav", "--block", "4", "--json")
     (result,) = json.loads(ran.out)
     assert ran.status == 3 and result["absent"] and result["presence"] < 1e-6
+
+
+def test_a_batch_and_enroll_name_their_outputs_alike(wesep, tiny_model, tiny_speech, tmp_path):
+    mixture, enrollment = (shutil.copy(tiny_speech / one, tmp_path) for one in ("bert/bert-0.wav", "anna/anna-0.wav"))
+    common = ["--model", tiny_model, "--device", "cpu"]
+    ran = wesep("extract", mixture, "--enroll", f"{enrollment}@0.2-1.5", *common)
+    assert ran.status == 0 and Path(ran.out.strip()).name == "bert-0_anna-0.wav"
+    (tmp_path / "jobs.csv").write_text("mixture,enroll\nbert-0.wav,anna-0.wav@0.2-1.5\n")
+    again = wesep("extract", "--batch", tmp_path / "jobs.csv", *common, "--overwrite")
+    assert again.out == ran.out
+
+
+BAD_NAMES = {"long": "b" * 300, "nul": "nu\0l", "line": "two\tlines"}
+
+
+@pytest.mark.parametrize("name", BAD_NAMES.values(), ids=BAD_NAMES)
+def test_a_bad_name_in_a_batch_loses_nobody_elses_voice(wesep, tiny_model, tiny_speech, tmp_path, name):
+    for path in ("anna/anna-0.wav", "carl/carl-0.wav"):
+        shutil.copy(tiny_speech / path, tmp_path)
+    rows = [f"carl-0.wav,anna-0.wav,{name},", f"{name}.wav,anna-0.wav,x,", f"carl-0.wav,{name}.wav,y,"]
+    rows += ["carl-0.wav,anna-0.wav,anna,", "carl-0.wav,anna-0.wav,z,none/out.wav"]
+    rows += [f"carl-0.wav,anna-0.wav,w,{'o' * 300}.wav", "carl-0.wav,anna-0.wav,v,out.txt"]
+    (tmp_path / "jobs.csv").write_text("\n".join(["mixture,enroll,name,output", *rows]) + "\n")
+    ran = wesep("extract", "--batch", tmp_path / "jobs.csv", "--model", tiny_model, "--device", "cpu")
+    assert ran.status == 1 and "6 of 7 extractions failed" in ran.err, ran.err
+    assert [Path(line).name for line in ran.out.split()] == ["carl-0_anna.wav"]
+    assert all(len(line) < 700 and line.isprintable() for line in ran.err.splitlines())
+
+
+def test_a_bad_name_of_enroll_loses_nobody_elses_voice(wesep, tiny_model, tiny_speech, tmp_path):
+    mixture, enrollment = tiny_speech / "carl/carl-0.wav", tiny_speech / "anna/anna-0.wav"
+    common = [
+        mixture,
+        "--enroll",
+        f"anna={enrollment}",
+        "-o",
+        tmp_path / "out",
+        "--model",
+        tiny_model,
+        "--device",
+        "cpu",
+    ]
+    ran = wesep("extract", *common, "--enroll", f"{'b' * 300}={enrollment}", "--enroll", f"{'b' * 300}={enrollment}")
+    assert ran.status == 1 and "1 of 2 extractions failed" in ran.err and "at most 100 bytes" in ran.err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["carl-0_anna.wav"]
+    long = shutil.copy(mixture, tmp_path / f"{'m' * 230}.wav")
+    names = ["--enroll", f"a={enrollment}", "--enroll", f"{'b' * 50}={enrollment}"]
+    ran = wesep("extract", long, *names, "-o", tmp_path / "out", "--model", tiny_model, "--device", "cpu")
+    assert ran.status == 1 and "a file's name has at most 255 bytes" in ran.err
+    assert (tmp_path / f"out/{'m' * 230}_a.wav").is_file()
+
+
+def test_hidden_files_are_not_extracted_from(wesep, tiny_model, tiny_speech, tmp_path):
+    mixture = shutil.copy(tiny_speech / "carl/carl-0.wav", tmp_path)
+    for name in ("._carl-0.wav", ".DS_Store"):
+        (tmp_path / name).write_bytes(b"of another system")
+    enroll = ["--enroll", tiny_speech / "anna/anna-0.wav", "--model", tiny_model, "--device", "cpu"]
+    for place in (tmp_path, tmp_path / "*.wav"):
+        ran = wesep("extract", place, *enroll, "-o", tmp_path / "out", "--overwrite")
+        assert ran.status == 0 and ran.out.split() == [str(tmp_path / "out" / Path(mixture).name)]

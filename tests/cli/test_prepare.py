@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.corpus.foreign_shards import audio, write_tar
 from wesep_py.corpus import read_manifest
 
 
@@ -113,3 +115,27 @@ def test_help_shows_an_example(kind: str, wesep: Callable):
     ran = wesep("prepare", kind, "--help")
     assert ran.status == 0
     assert f"Example: wesep prepare {kind}" in " ".join(ran.out.split())
+
+
+def test_a_name_that_is_no_utf8_is_left_out_alone(tiny_speech: Path, tmp_path: Path, wesep: Callable):
+    (tmp_path / "speech/anna").mkdir(parents=True)
+    good = (tiny_speech / "anna/anna-0.wav").read_bytes()
+    for name in (b"good.wav", b"caf\xe9.wav", b"._good.wav", b".DS_Store"):
+        with (tmp_path / "speech/anna" / os.fsdecode(name)).open("wb") as file:
+            file.write(good)
+    ran = wesep("prepare", "folder", tmp_path / "speech", "-o", tmp_path / "m.jsonl", "--json")
+    assert ran.status == 1
+    (left_out,) = json.loads(ran.out)["left_out"]
+    assert r"anna/caf\udce9.wav: its name is not UTF-8" in left_out and left_out in ran.err
+    assert [utterance.utterance_id for utterance in read_manifest(tmp_path / "m.jsonl")] == ["anna-good"]
+
+
+def test_fixed_mixtures_of_wesep_become_a_list(tmp_path: Path, wesep: Callable):
+    files = {"m.spk1": b"a", "m.spk2": b"b", "m.wav": audio(0.2, "wav")}
+    files |= {"m_spk1.wav": audio(0.1, "wav"), "m_spk2.wav": audio(0.3, "wav")}
+    write_tar(tmp_path / "s.tar", files)
+    assert "`wesep prepare premixed` makes a list" in wesep("shard", "--index", tmp_path).message
+    ran = wesep("prepare", "premixed", tmp_path / "*.tar", "-o", tmp_path / "mixtures")
+    assert (ran.status, ran.out) == (0, f"{tmp_path}/mixtures/mixture_premixed.csv: 1 mixtures, 2 speakers\n")
+    ran = wesep("prepare", "librimix", tmp_path / "mixtures", "-o", tmp_path / "m.jsonl")
+    assert ran.status == 0 and {u.speaker_id for u in read_manifest(tmp_path / "m.jsonl")} == {"a", "b"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -147,3 +148,13 @@ def test_damaged_archives_are_named(tmp_path: Path) -> None:
     np.save(tmp_path / "a-2.npy", np.ones(3))
     with pytest.raises(InputError, match="differ in size"):
         Embeddings(tmp_path).of([_utterance("a-1", "a"), _utterance("a-2", "a")])
+
+
+def test_hidden_files_are_passed_over_and_names_match_in_either_spelling(tmp_path: Path) -> None:
+    names = [unicodedata.normalize(form, "Zoë") for form in ("NFC", "NFD")]
+    (tmp_path / ".hidden").mkdir()
+    for name in ("._a", ".hidden/b"):
+        (tmp_path / f"{name}.npy").write_bytes(b"of another system")
+    np.save(tmp_path / f"{names[1]}.npy", np.ones(2))
+    embeddings = Embeddings(tmp_path)
+    assert len(embeddings) == 1 and all(name in embeddings and embeddings.read(name).size == 2 for name in names)

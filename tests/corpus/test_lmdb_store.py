@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pickle
+import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -19,7 +20,7 @@ from wesep_py.corpus import FileReader, Reader, Utterance, perturb_speed, read_s
 from wesep_py.corpus import lmdb_write as writing
 from wesep_py.corpus.lmdb_store import LMDBReader, LMDBStore
 from wesep_py.corpus.lmdb_write import StoredAudio, write_lmdb, write_lmdb_items
-from wesep_py.errors import AudioError, InputError, OutputExistsError
+from wesep_py.errors import AudioError, InputError, OutputExistsError, WesepError
 
 lmdb = pytest.importorskip("lmdb")
 
@@ -251,3 +252,67 @@ def test_without_lmdb_one_line_says_what_to_install(stored: Path, tmp_path: Path
         write_lmdb_items([], tmp_path / "a.lmdb")
     with pytest.raises(InputError, match="lmdb is not installed; pip install lmdb"):
         LMDBReader(stored, RATE)
+
+
+def _use(path: Path) -> list[str]:
+    """What is said of every recording of a file that may be damaged."""
+    try:
+        reader = LMDBReader(path, RATE)
+        utterances = reader.store.utterances()
+        reader.store.identity()
+    except WesepError as error:
+        return [str(error)]
+    said = []
+    for utterance in utterances:
+        try:
+            reader.read(utterance)
+        except WesepError as error:
+            said.append(str(error))
+    return said
+
+
+def test_any_damage_is_one_line_with_the_path(stored: Path, tmp_path: Path) -> None:
+    whole = stored.read_bytes()
+    index = whole.index(b'{"format"')
+    rng = np.random.default_rng(0)
+    said = []
+    for number in range(120):
+        damaged = bytearray(whole)
+        page = 4096 * int(rng.integers(len(whole) // 4096))
+        place = index + int(rng.integers(700)) if number % 2 else page + int(rng.integers(16, 200))
+        damaged[place] = int(rng.choice([0, 1, 255, ord("7"), ord('"'), ord("}")]))
+        path = tmp_path / f"{number}.lmdb"
+        path.write_bytes(damaged)
+        said += [(path, line) for line in _use(path)]
+        path.unlink()
+    assert len(said) > 20
+    assert all(str(path) in line and "\n" not in line and len(line) < 500 for path, line in said)
+
+
+def test_pages_that_are_not_there_are_one_line(stored: Path, tmp_path: Path) -> None:
+    damaged = bytearray(stored.read_bytes())
+    for page in (0, 4096):  # both copies of the root of the tree
+        damaged[page + 128 : page + 136] = (999).to_bytes(8, "little")
+    (tmp_path / "d.lmdb").write_bytes(damaged)
+    with pytest.raises(WesepError, match=r"d\.lmdb: is damaged \(.*NOTFOUND"):
+        LMDBStore(tmp_path / "d.lmdb")
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    utterances: list[Utterance], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(environment: object, pairs: object, kind: object) -> None:
+        raise lmdb.DiskError("mdb_txn_commit: No space left on device")
+
+    monkeypatch.setattr(writing, "_put", full)
+    with pytest.raises(WesepError, match=r"s\.lmdb: writing failed \(.*No space left.*\); nothing was changed"):
+        write_lmdb(utterances, tmp_path / "s.lmdb")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ids_match_in_either_spelling(utterances: list[Utterance], tmp_path: Path) -> None:
+    names = [unicodedata.normalize(form, "Zoë") for form in ("NFC", "NFD")]
+    for name in names:
+        write_lmdb([replace(utterances[0], utterance_id=name)], tmp_path / f"{name}.lmdb")
+        reader = LMDBReader(tmp_path / f"{name}.lmdb", RATE)
+        assert all(reader.read(replace(utterances[0], utterance_id=other)).size for other in names)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,23 @@ def test_an_existing_manifest_stays_unless_asked(tmp_path: Path, utterances: lis
     assert manifest.read_text() == "mine"
     write_manifest(utterances, manifest, overwrite=True)
     assert read_manifest(manifest) == utterances
+
+
+def test_a_manifest_of_a_data_set_that_has_moved(tmp_path: Path):
+    (tmp_path / "speech/anna").mkdir(parents=True)
+    (tmp_path / "speech/anna/1.wav").touch()
+    line = {"utterance_id": "a-1", "speaker_id": "a", "duration_s": 1}
+    for written in ("/old/data/speech/anna/1.wav", "C:\\data\\speech\\anna\\1.wav", "speech\\anna\\1.wav"):
+        (tmp_path / "m.jsonl").write_text(json.dumps(line | {"path": written}) + "\n")
+        assert read_manifest(tmp_path / "m.jsonl")[0].path == tmp_path / "speech/anna/1.wav"
+    (tmp_path / "m.jsonl").write_text(json.dumps(line | {"path": "a" * 300}) + "\n")
+    with pytest.raises(InputError, match="does not exist"):
+        read_manifest(tmp_path / "m.jsonl")
+
+
+def test_ids_are_kept_in_one_spelling(tmp_path: Path):
+    (tmp_path / "1.wav").touch()
+    names = [unicodedata.normalize(form, "Zoë") for form in ("NFC", "NFD")]
+    rows = "".join(f"{name}-{k},{name},1.wav,1\n" for k, name in enumerate(names))
+    (tmp_path / "m.csv").write_text("utterance_id,speaker_id,path,duration_s\n" + rows)
+    assert {utterance.speaker_id for utterance in read_manifest(tmp_path / "m.csv")} == {names[0]}

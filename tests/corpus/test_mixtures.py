@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from wesep_py.corpus import TrialNoise, TrialSource, read_mixtures
-from wesep_py.corpus.mixtures import source_ids
+from wesep_py.corpus.mixtures import source_ids, speakers_of
 from wesep_py.errors import InputError
 
 GAINS = (
@@ -148,3 +150,83 @@ def test_recordings_alone_where_they_are_allowed(tmp_path: Path):
 def test_a_missing_list_is_named(tmp_path: Path):
     with pytest.raises(InputError, match="no such file; give the path of a LibriMix metadata CSV"):
         read_mixtures(tmp_path / "none.csv")
+
+
+def _tree(folder: Path, *names: str, sources: int = 2) -> Path:
+    for part in (*(f"s{k}" for k in range(1, sources + 1)), "mix_clean"):
+        (folder / part).mkdir(parents=True)
+        for name in names:
+            (folder / part / f"{name}.wav").touch()
+    return folder
+
+
+DRAWN = ("0000-0000000-seed0", "0000-0000001-seed0")
+TOLD = (
+    "mixture_ID,mixture_path,source_1_path,source_2_path,source_1_utterance_id,source_2_utterance_id,"
+    "source_1_speaker_id,source_2_speaker_id\n"
+    "0000-0000000-seed0,m.wav,a.wav,b.wav,anna-1,bert-1,anna,bert\n0000-0000001-seed0,m.wav,a.wav,b.wav,bert-2,carl-1,bert,carl\n"
+)
+
+
+@pytest.mark.parametrize("place", ["{tree}/mixture_mix_clean.csv", "{tree}/../metadata/mixture_tree_mix_both.csv"])
+def test_who_speaks_in_a_tree_is_told_by_the_list_beside_it(tmp_path: Path, place: str):
+    tree = _tree(tmp_path / "tree", *DRAWN)
+    with pytest.raises(InputError, match=r"'0000-0000000-seed0' does not say who speaks"):
+        speakers_of(read_mixtures(tree)[DRAWN[0]])
+    metadata = Path(place.format(tree=tree))
+    metadata.parent.mkdir(exist_ok=True)
+    metadata.write_text(TOLD)
+    mixtures = read_mixtures(tree)
+    assert [speakers_of(mixtures[name]) for name in DRAWN] == [("anna", "bert"), ("bert", "carl")]
+    assert [source.utterance_id for source in mixtures[DRAWN[1]].sources] == ["bert-2", "carl-1"]
+    assert mixtures[DRAWN[1]].sources[0].path == tree / f"s1/{DRAWN[1]}.wav"
+    (tree / f"s2/{DRAWN[0]}.wav").unlink()
+    with pytest.raises(InputError, match=r"mixture '0000-0000000-seed0' has 2 sources, and the tree 1"):
+        read_mixtures(tree)
+
+
+def test_who_speaks_in_a_tree_is_told_by_its_recipes(tmp_path: Path):
+    tree = _tree(tmp_path / "tree", *DRAWN)
+    sources = [{"excerpt": {"utterance": {"utterance_id": f"{name}-1", "speaker_id": name}}} for name in ("ann", "bob")]
+    recipes = [{"seed": 0, "epoch": 0, "index": index, "sources": sources} for index in (0, 1)]
+    (tree / "recipes.jsonl").write_text("".join(json.dumps(recipe) + "\n" for recipe in recipes))
+    assert speakers_of(read_mixtures(tree)[DRAWN[1]]) == ("ann", "bob")
+    (tree / "recipes.jsonl").write_text('{"seed": 0, "epoch": 0, "index": 0, "sources": [1]}\n')
+    with pytest.raises(InputError, match=r"recipes\.jsonl:1: is no recipe"):
+        read_mixtures(tree)
+
+
+def test_one_speaker_is_never_two_sources(tmp_path: Path):
+    rows = "mixture_ID,source_1_path,source_2_path\nm,day1-anna.wav,day1-bert.wav\n"
+    (mixture,) = read_mixtures(write(tmp_path / "m.csv", rows)).values()
+    with pytest.raises(InputError, match=r"m\.csv:2: source 2 of mixture 'm' \(day1-bert\) .* by their names both of"):
+        speakers_of(mixture)
+    rows = "mixture_ID,source_1_path,source_2_path,source_1_speaker_id,source_2_speaker_id\nm,a.wav,b.wav,x,x\n"
+    (mixture,) = read_mixtures(write(tmp_path / "m.csv", rows)).values()
+    with pytest.raises(InputError, match="are both of speaker 'x'; the speakers of a mixture have to differ"):
+        speakers_of(mixture)
+
+
+def test_hidden_files_are_no_mixtures_and_either_spelling_is_one(tmp_path: Path):
+    names = [unicodedata.normalize(form, "Zoë-1_Åse-1") for form in ("NFC", "NFD")]
+    tree = _tree(tmp_path / "tree", names[0])
+    (tree / f"s2/{names[0]}.wav").rename(tree / f"s2/{names[1]}.wav")
+    for hidden in (".DS_Store", "._a-1_b-1.wav", ".0000-0000000-seed0.abcdefgh.wav"):
+        (tree / "s1" / hidden).touch()
+    (mixture,) = read_mixtures(tree).values()
+    assert len(mixture.sources) == 2
+    rows = f"mixture_ID,source_1_path\n{names[0]},a.wav\n{names[1]},b.wav\n"
+    with pytest.raises(InputError, match=r"m\.csv:3: mixture_ID .* stands at"):
+        read_mixtures(write(tmp_path / "m.csv", rows))
+
+
+def test_a_list_of_a_data_set_that_has_moved(tmp_path: Path):
+    for name in ("data/s1/a.wav", "data/s2/a.wav", "wham/tr/n.wav"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    rows = "mixture_ID,source_1_path,source_2_path,noise_path\n"
+    rows += "m,/old/data/s1/a.wav,D:\\data\\s2\\a.wav,/wham/tr/nsp08.wav\n"
+    metadata = write(tmp_path / "m.csv", rows)
+    (mixture,) = read_mixtures(metadata, tmp_path / "data", tmp_path / "wham").values()
+    assert [source.path for source in mixture.sources] == [tmp_path / "data/s1/a.wav", tmp_path / "data/s2/a.wav"]
+    assert mixture.noise.path == tmp_path / "wham/tr/nsp08.wav"  # its original at another speed

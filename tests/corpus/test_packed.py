@@ -169,3 +169,12 @@ def test_a_reader_works_in_another_process(utterances: list[Utterance], tmp_path
     assert len(pickle.dumps(packed)) < 5000
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         np.testing.assert_array_equal(pool.submit(packed.read, utterances[0]).result(), expected)
+
+
+@pytest.mark.parametrize("name", ["index.json", "samples-mine.int16"])
+def test_files_of_something_else_are_not_replaced(utterances: list[Utterance], tmp_path: Path, name: str):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text('{"mine": 1}')
+    with pytest.raises(InputError, match="name an empty folder"):
+        pack(utterances, tmp_path / "mine", 16000)
+    assert (tmp_path / "mine" / name).read_text() == '{"mine": 1}'

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +19,7 @@ from wesep_py.corpus.shard_check import check_shards
 from wesep_py.corpus.shard_index import index_shards
 from wesep_py.corpus.shard_store import ShardReader, ShardStore
 from wesep_py.corpus.shards import member_key, write_shards
-from wesep_py.errors import InputError, OutputExistsError
+from wesep_py.errors import AudioError, InputError, OutputExistsError
 
 RATE = 16000
 SIZE_MIB = 0.2
@@ -172,5 +174,60 @@ def test_shards_that_came_without_an_index_get_one(tmp_path: Path, shards: Path,
     (folder / "999999.tar").write_bytes((folder / "000000.tar").read_bytes())
     with pytest.raises(InputError, match=r"999999\.tar: utterance_id .* is in 000000\.tar already"):
         index_shards(folder, overwrite=True)
+    with pytest.raises(InputError, match="holds no tar file"):
+        index_shards(tmp_path)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("indexed", [False, True])
+def test_somebodys_tar_files_stay(tiny_speech: Path, shards: Path, tmp_path: Path, indexed: bool, overwrite: bool):
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    for path in shards.glob("*.tar"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    if indexed:
+        index_shards(folder)
+    before = contents(folder)
+    with pytest.raises(
+        InputError, match=r"holds '000000\.tar', and no '000000\.json' says that `wesep shard` wrote it"
+    ):
+        write_shards(read_speaker_folders(tiny_speech), folder, overwrite=overwrite)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("name", ["index.jsonl", "shards.json", "000000.json", "000001.json"])
+def test_lists_of_something_else_stay(tiny_speech: Path, tmp_path: Path, name: str):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text('{"mine": 1}')
+    with pytest.raises(InputError, match=f"holds '{name}'"):
+        write_shards(read_speaker_folders(tiny_speech), tmp_path / "mine", overwrite=True)
+    assert contents(tmp_path / "mine") == {name: b'{"mine": 1}'}
+
+
+def test_a_second_run_at_once_changes_nothing(tiny_speech: Path, tmp_path: Path):
+    utterances = read_speaker_folders(tiny_speech)
+    program = (
+        "import sys; from pathlib import Path; from wesep_py.corpus import read_speaker_folders, write_shards\n"
+        "write_shards(read_speaker_folders(Path(sys.argv[1])), sys.argv[2], size_mib=0.2)"
+    )
+    ran = []
+
+    def another(done: int, total: int) -> None:
+        if not ran:
+            command = [sys.executable, "-c", program, str(tiny_speech), str(tmp_path / "s")]
+            ran.append(subprocess.run(command, capture_output=True, text=True, check=False))
+
+    write_shards(utterances, tmp_path / "s", size_mib=SIZE_MIB, on_progress=another)
+    assert ran[0].returncode and "another run is writing shards here" in ran[0].stderr
+    assert check_shards(tmp_path / "s") == []
+    assert not list((tmp_path / "s").glob(".*"))
+
+
+def test_what_is_no_file_is_never_read(tmp_path: Path):
+    (tmp_path / "000000.tar").symlink_to("/dev/zero")
+    with pytest.raises(AudioError, match=r"000000\.tar: is no file"):
+        index_shards(tmp_path)
+    (tmp_path / "000000.tar").unlink()
+    (tmp_path / "._000000.tar").write_bytes(b"of another system")
     with pytest.raises(InputError, match="holds no tar file"):
         index_shards(tmp_path)

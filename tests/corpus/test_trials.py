@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,41 @@ def test_the_lists_of_the_shared_data(shared_data: Path, name: str, map_name: st
         assert set(ids) <= set(speakers)
         enrolled = trial.enrollment.parent.name
         assert enrolled == trial.target.speaker_id if trial.target else enrolled not in ids
+
+
+def test_a_trial_that_is_listed_twice_counts_once_with_a_word(corpus: Path, caplog: pytest.LogCaptureFixture):
+    (corpus / "lists/map").write_text(MAP + MAP.splitlines()[0] + "\n\n" + MAP.splitlines()[0] + "\n")
+    assert len(read_trials(corpus / "lists/mixtures.csv", corpus / "lists/map", root=corpus)) == 3
+    (message,) = caplog.messages
+    assert "2 lines name a trial that is listed before" in message and "map:5 (that of" in message
+    (corpus / "lists/map").write_text("1-1-1_2-1-1 1-1-1 1/2.wav\n1-1-1_2-1-1 1-1-1 1/3.wav\n")
+    assert len(read_trials(corpus / "lists/mixtures.csv", corpus / "lists/map", root=corpus)) == 2
+
+
+def test_speakers_that_their_names_do_not_tell_apart_are_not_named(corpus: Path):
+    (corpus / "m.csv").write_text("mixture_ID,source_1_path,source_2_path\nm,1/1.wav,2/1.wav\nn,1/1.wav,2/2.wav\n")
+    (corpus / "map").write_text("n 1 1/2.wav\n")
+    (trial,) = read_trials(corpus / "m.csv", corpus / "map")
+    assert trial.target_utterance_id == "1"
+    (corpus / "map").write_text("m 1 1/2.wav\n")
+    with pytest.raises(InputError, match=r"map:1: target '1' is the name of several sources of 'm'"):
+        read_trials(corpus / "m.csv", corpus / "map")
+    head = "mixture_ID,source_1_path,source_2_path,source_1_utterance_id,source_2_utterance_id"
+    (corpus / "m.csv").write_text(f"{head}\nm,1/1.wav,2/1.wav,day-1,day-2\n")
+    (corpus / "map").write_text("m day-1 1/2.wav\n")
+    (trial,) = read_trials(corpus / "m.csv", corpus / "map")
+    assert [source.speaker_id for source in trial.sources] == [None, None]
+    (corpus / "m.csv").write_text(f"{head},source_1_speaker_id,source_2_speaker_id\nm,1/1.wav,2/1.wav,a,b,x,x\n")
+    with pytest.raises(InputError, match=r"m\.csv:2: two sources of mixture 'm' are of speaker 'x'"):
+        read_trials(corpus / "m.csv", corpus / "map")
+
+
+@pytest.mark.parametrize("in_map", ["NFC", "NFD"])
+@pytest.mark.parametrize("in_list", ["NFC", "NFD"])
+def test_ids_match_in_either_spelling(corpus: Path, in_map: str, in_list: str):
+    name, target = (unicodedata.normalize(in_list, text) for text in ("Zoë-1_Åse-1", "Zoë-1"))
+    (corpus / "m.csv").write_text(f"mixture_ID,source_1_path,source_1_utterance_id\n{name},1/1.wav,{target}\n")
+    name, target = (unicodedata.normalize(in_map, text) for text in ("Zoë-1_Åse-1", "Zoë-1"))
+    (corpus / "map").write_text(f"{name} {target} /old/place/1/2.wav\n")
+    (trial,) = read_trials(corpus / "m.csv", corpus / "map")
+    assert trial.target_index == 0 and trial.enrollment == corpus / "1/2.wav"

@@ -9,6 +9,7 @@ import pytest
 from tests.corpus.foreign_shards import audio, write_tar
 from wesep_py.corpus import Utterance
 from wesep_py.corpus.webdataset import read_shard
+from wesep_py.errors import AudioError
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,34 @@ def test_keys_may_have_a_suffix_of_their_own_as_wespeakers_do(tmp_path: Path):
         ("x/id1/v/01", "id1"),
         ("x/id1/v/02", "id2"),
     ]
+
+
+def test_recordings_that_share_a_key_are_apart_where_each_says_who_speaks(tmp_path: Path):
+    files = {}
+    for name, level in (("spk1.utt1", 0.1), ("spk1.utt2", 0.2), ("spk2.utt1", 0.3), ("spk2.utt2", 0.4)):
+        files |= {f"{name}.wav": audio(level, "wav"), f"{name}.spk": name[:4].encode()}
+    path = write_tar(tmp_path / "x.tar", files)
+    with path.open("rb") as file:
+        items = list(read_shard(file, str(path)))
+    assert [(item.utterance.utterance_id, item.utterance.speaker_id) for item in items] == [
+        ("x/spk1.utt1", "spk1"), ("x/spk1.utt2", "spk1"), ("x/spk2.utt1", "spk2"), ("x/spk2.utt2", "spk2"),
+    ]  # fmt: skip
+    assert len({item.data for item in items}) == 4
+
+
+def test_a_key_of_several_recordings_is_named(tmp_path: Path):
+    files = {"a.near.flac": audio(0.1), "a.far.flac": audio(0.2), "a.json": b'{"speaker": "a"}', "b.flac": audio(0.3)}
+    path = write_tar(tmp_path / "x.tar", files | {"b.spk": b"bert", "._b.flac": b"of another system", ".DS_Store": b""})
+    bad: list[str] = []
+    with path.open("rb") as file:
+        assert [item.utterance.utterance_id for item in read_shard(file, str(path), bad.append)] == ["x/b"]
+    assert len(bad) == 1 and "'a': is the key of 2 recordings (a.near.flac, a.far.flac)" in bad[0]
+    with path.open("rb") as file, pytest.raises(AudioError, match="is the key of 2 recordings"):
+        list(read_shard(file, str(path)))
+
+
+def test_fixed_mixtures_of_wesep_are_no_utterances(tmp_path: Path):
+    files = {"a_b.spk1": b"a", "a_b.spk2": b"b", "a_b.wav": audio(0.2, "wav"), "a_b_spk1.wav": audio(0.1, "wav")}
+    path = write_tar(tmp_path / "x.tar", files)
+    with path.open("rb") as file, pytest.raises(AudioError, match=r"x\.tar: holds 'a_b\.spk1', as WeSep's shards of"):
+        list(read_shard(file, str(path), on_bad=lambda line: None))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,19 @@ def test_what_cannot_be_matched_is_refused(tmp_path):
     tree = touch(tmp_path / "tree", "s1/a.wav", "s2/a.wav")
     with pytest.raises(InputError, match="its interferers are known"):
         find_pairs(tree, reference, interferers=[reference])
+
+
+def test_hidden_files_are_passed_over_and_either_spelling_matches(tmp_path):
+    names = [unicodedata.normalize(form, "Zoë.wav") for form in ("NFC", "NFD")]
+    reference = touch(tmp_path / "ref", names[0], "._a.wav", ".hidden/b.wav", ".DS_Store")
+    estimate = touch(tmp_path / "est", names[1], "._a.wav")
+    (pair,) = find_pairs(reference, estimate)
+    assert pair.estimate is not None and unmatched([pair], estimate) == []
+
+
+def test_names_that_are_no_utf8_can_be_written(tmp_path):
+    for folder in ("ref", "est"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / os.fsdecode(b"caf\xe9.wav")).touch()
+    (pair,) = find_pairs(tmp_path / "ref", tmp_path / "est")
+    assert pair.name.encode() == rb"caf\udce9" and pair.estimate.is_file()

@@ -203,3 +203,20 @@ def test_a_model_without_an_encoder(manifest: Path, tmp_path: Path):
     checkpoint.save(tmp_path / "extractor", network.config, network.state_dict())
     with pytest.raises(CheckpointError, match="holds no speaker encoder that stands by itself"):
         verify_manifest(tmp_path / "extractor", manifest)
+
+
+def test_a_list_names_one_recording_and_each_trial_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    utterances = [Utterance(f"{name}-1", name, tmp_path / f"{name}/1.wav", 1.0) for name in ("anna", "bert")]
+    path = tmp_path / "trials.txt"
+    path.write_text("1 anna/1.wav anna-1\n0 /old/corpus/anna/1.wav C:\\data\\bert\\1.wav\n0 anna-1 bert-1\n")
+    trials = read_trial_list(path, utterances)
+    assert (trials.enrollment.tolist(), trials.test.tolist()) == ([0, 0], [0, 1])
+    assert "1 lines name a trial that is listed before, such as" in caplog.text
+    for line, message in {
+        "1 1.wav anna-1": "'1.wav' is the end of the paths of 2 recordings",
+        "1 /old/carl/1.wav anna-1": "'/old/carl/1.wav' is no recording of the manifest",
+        "1 anna-1 bert-1\n0 anna-1 bert-1": "says '0' of anna-1 and bert-1, and .*:1 the opposite",
+    }.items():
+        path.write_text(line + "\n")
+        with pytest.raises(InputError, match=message):
+            read_trial_list(path, utterances)

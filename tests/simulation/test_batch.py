@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from wesep_py.corpus import FileReader, Utterance, read_mixtures, read_trials
+from wesep_py.corpus import FileReader, Utterance, read_librimix_metadata, read_mixtures, read_trials
+from wesep_py.corpus.mixtures import speakers_of
 from wesep_py.errors import InputError, OutputExistsError
 from wesep_py.simulation import (
     EnrollmentConfig,
@@ -163,3 +165,69 @@ def test_recipes_that_do_not_go_together(recipes: list[Recipe], tmp_path: Path) 
     with pytest.raises(InputError, match="jobs: is 0"):
         render_tree(recipes, tmp_path / "tree", jobs=0)
     assert not (tmp_path / "tree").exists()
+
+
+def test_a_tree_says_who_speaks_in_its_mixtures(recipes: list[Recipe], tree: Path, tmp_path: Path) -> None:
+    expected = {r.mixture_id: tuple(source.speaker_id for source in r.sources) for r in recipes}
+    bare = shutil.copytree(tree, tmp_path / "bare", ignore=shutil.ignore_patterns("*.csv"))
+    for folder in (tree, bare):  # by its lists, and by its recipes alone
+        assert {name: speakers_of(mixture) for name, mixture in read_mixtures(folder).items()} == expected
+        utterances = read_librimix_metadata(folder)
+        assert {u.utterance_id: u.speaker_id for u in utterances} == {
+            f"{name}-s{k}": speaker_id
+            for name, speaker_ids in expected.items()
+            for k, speaker_id in enumerate(speaker_ids, start=1)
+        }
+    (bare / "recipes.jsonl").unlink()
+    with pytest.raises(InputError, match="does not say who speaks"):
+        read_librimix_metadata(bare)
+
+
+def test_enrollments_from_a_tree_are_of_the_same_person(recipes: list[Recipe], tree: Path, reader: FileReader) -> None:
+    from wesep_py.corpus.listed import read_mixture_corpus
+    from wesep_py.simulation.listed import ListedMixtures
+
+    config = SimulationConfig(duration_s=None, enrollment=CONFIG.enrollment)
+    simulator = ListedMixtures(config, read_mixture_corpus([tree]), [], reader)
+    assert simulator.mixtures
+    told = {f"{r.mixture_id}-s{k}": s.speaker_id for r in recipes for k, s in enumerate(r.sources, start=1)}
+    for index in range(len(simulator.mixtures)):
+        for source in simulator.draw(0, index).sources:
+            of = {told[stretch.utterance.utterance_id] for stretch in source.enrollments}
+            assert of == {told[source.excerpt.utterance.utterance_id]}
+
+
+def test_what_a_killed_run_was_writing_goes_with_the_next(recipes: list[Recipe], tmp_path: Path) -> None:
+    folder = tmp_path / "tree"
+    render_tree(recipes[:2], folder)
+    expected = sorted(folder.rglob("*"))
+    name = recipes[0].mixture_id
+    for left in (f"s1/.{name}.abcdefgh.wav", f"activity/.{name}.abcdefgh.rttm", ".recipes.abcdefgh.jsonl"):
+        (folder / left).write_bytes(b"half")
+    (folder / f"enrollment/.{name}_s1.abcdefgh.wav").write_bytes(b"half")
+    (folder / "s1/.mine.abcdefgh.wav").write_bytes(b"mine")
+    assert set(read_mixtures(folder)) == {recipe.mixture_id for recipe in recipes[:2]}
+    render_tree(recipes[:2], folder)
+    assert sorted(folder.rglob("*")) == sorted([*expected, folder / "s1/.mine.abcdefgh.wav"])
+
+
+def test_overwriting_is_for_trees(recipes: list[Recipe], tmp_path: Path) -> None:
+    (tmp_path / "mine/s1").mkdir(parents=True)
+    (tmp_path / "mine/s1/song.wav").write_text("mine")
+    with pytest.raises(OutputExistsError, match=r"holds 's1' and no recipes\.jsonl, so it is no tree"):
+        render_tree(recipes[:1], tmp_path / "mine", overwrite=True)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["s1"]
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/.DS_Store").touch()
+    assert render_tree(recipes[:1], tmp_path / "new") == []
+    (tmp_path / "new/empty").mkdir()
+    render_tree(recipes[1:2], tmp_path / "new", overwrite=True)
+    assert (tmp_path / "new/empty").is_dir()
+
+
+def test_recipes_of_recordings_that_have_moved(recipes: list[Recipe], tmp_path: Path) -> None:
+    root = recipes[0].sources[0].excerpt.utterance.path.parents[2]
+    moved = [relate(recipes[0], lambda path: Path("/old/place") / path.relative_to(root))]
+    assert render_tree(moved, tmp_path / "tree", root=root) == []
+    with pytest.raises(InputError, match="--root"):
+        render_tree(moved, tmp_path / "other")

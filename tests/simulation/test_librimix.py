@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from wesep_py.corpus import read_mixtures, read_trials
+from wesep_py.corpus.mixtures import speakers_of
 from wesep_py.errors import InputError, OutputExistsError
 from wesep_py.simulation import render_trial
 from wesep_py.simulation.librimix import LibriMixTree, render_librimix
@@ -150,3 +151,40 @@ def test_what_cannot_be_rendered_is_refused(corpora: Path):
         render(corpora, tree)
     with pytest.raises(InputError, match="mix_clean"):
         render(corpora, LibriMixTree(corpora / "other", types=("mixclean",)))
+
+
+def test_ids_never_leave_the_folder(corpora: Path):
+    rows = ROWS.splitlines()[0].split(",", 1)[1]
+    ids = [str(corpora / "evil"), "../../../evil", "..", "a/b", "x" * 400, "nu%00l", ".hidden"]
+    metadata = corpora / "evil.csv"
+    metadata.write_text(HEAD + "".join(f"{name},{rows}\n" for name in ids))
+    before = {path for path in corpora.rglob("*") if path.is_file()}
+    tree = LibriMixTree(corpora / "out/train", types=("mix_clean",))
+    assert render_librimix(metadata, tree, corpora / "LibriSpeech", corpora / "wham_noise") == (len(ids), [])
+    written = {path for path in corpora.rglob("*") if path.is_file()} - before
+    listed = corpora / "out/metadata/mixture_train_mix_clean.csv"
+    assert len(written) == 3 * len(ids) + 1 and all(path.parents[1] == tree.folder for path in written - {listed})
+    mixtures = read_mixtures(listed)
+    assert list(mixtures) == ids and all(source.path.is_file() for m in mixtures.values() for source in m.sources)
+
+
+def test_what_is_there_stays_and_what_a_killed_run_left_goes(corpora: Path):
+    tree = LibriMixTree(corpora / "out/train-100", types=("mix_clean",))
+    mine = tree.folder / "s1/198-126831-0006_1040-133433-0072.wav"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    left = mine.with_name(".198-126831-0006_1040-133433-0072.abcdefgh.wav")
+    left.touch()
+    render(corpora, tree)
+    assert mine.read_bytes() == b"mine" and not left.exists()
+    render(corpora, tree, overwrite=True)
+    assert soundfile.info(mine).frames == round(2.3 * RATE)
+
+
+def test_speakers_that_the_metadata_names_are_in_the_lists(corpora: Path):
+    head, row = HEAD.strip() + ",source_1_speaker_id,source_2_speaker_id\n", ROWS.splitlines()[0]
+    (corpora / "told.csv").write_text(head + f"first,{row.split(',', 1)[1]},anna,bert\n")
+    tree = LibriMixTree(corpora / "out/train", types=("mix_clean",))
+    render_librimix(corpora / "told.csv", tree, corpora / "LibriSpeech", corpora / "wham_noise")
+    for place in (tree.folder, corpora / "out/metadata/mixture_train_mix_clean.csv"):
+        assert speakers_of(read_mixtures(place)["first"]) == ("anna", "bert")

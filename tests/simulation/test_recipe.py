@@ -72,3 +72,31 @@ def test_bad_lines_are_named(recipes: list[Recipe], tmp_path: Path) -> None:
         list(read_recipes(path))
     with pytest.raises(InputError, match="no such file"):
         list(read_recipes(tmp_path / "none.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_samples": 10**12}, "num_samples: is 1000000000000; its sources say"),
+        ({"num_samples": 10**40}, "num_samples: is a number of 41 digits"),
+        ({"num_samples": 10}, "offset: .* is placed from sample"),
+        ({"sample_rate": 10**9}, "sample_rate: is 1000000000; 1 to"),
+        ({"target": 7}, "target: is 7; there are"),
+    ],
+)
+def test_sizes_that_no_mixture_has_are_refused_before_anything_is_allocated(
+    recipes: list[Recipe], tmp_path: Path, change: dict, message: str
+) -> None:
+    path = tmp_path / "recipes.jsonl"
+    recipe = next(recipe for recipe in recipes if recipe.target is not None)
+    path.write_text(json.dumps(recipe.to_dict() | change) + "\n")
+    with pytest.raises(ConfigError, match=message):
+        list(read_recipes(path))
+
+
+def test_rooms_that_nobody_computes_are_refused(recipes: list[Recipe], tmp_path: Path) -> None:
+    values = next(recipe for recipe in recipes if recipe.room is not None).to_dict()
+    for key, value in (("num_reflections", 10**12), ("rt60_s", 1e9)):
+        (tmp_path / "r.jsonl").write_text(json.dumps(values | {"room": values["room"] | {key: value}}) + "\n")
+        with pytest.raises(ConfigError, match=f"room.{key}: is"):
+            list(read_recipes(tmp_path / "r.jsonl"))

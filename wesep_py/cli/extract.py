@@ -20,6 +20,7 @@ from wesep_py.cli.common import (
     set_threads,
 )
 from wesep_py.errors import InputError, TargetAbsentError, WesepError, reason
+from wesep_py.names import printable
 
 if TYPE_CHECKING:
     from wesep_py.cli.extract_tasks import Task
@@ -136,7 +137,7 @@ def extract(
         for line in _absent_lines(done, force):
             typer.echo(line, err=True)
         for mixture, _, error in problems:
-            typer.echo(f"failed: {mixture}: {_one_line(mixture, error)}", err=True)
+            typer.echo(printable(f"failed: {mixture}: {_one_line(mixture, error)}"), err=True)
         count = sum(number for _, number, _ in problems)
         others = "; the others are written" if done else ""
         raise WesepError(f"{count} of {total} extractions failed (named above){others}")

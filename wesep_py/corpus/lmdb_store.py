@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from wesep_py.corpus.store import Entry, StoreReader, decode_checked, from_record
 from wesep_py.corpus.utterance import Utterance
-from wesep_py.errors import AudioError, InputError
+from wesep_py.errors import AudioError, InputError, reason
+from wesep_py.names import canonical
 
 FORMAT = 1
 INDEX_KEY = b"index.json"
@@ -43,13 +44,10 @@ class LMDBStore:
         self._view: _View | None = None
         index = self._index()
         try:
-            self.records = {record["utterance_id"]: record for record in index["utterances"]}
-            self._entries = {
-                name: Entry(record["sample_rate"], record["num_samples"], record["crc32"])
-                for name, record in self.records.items()
-            }
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{self.name}: its index lacks {error}; `wesep lmdb` makes it anew") from error
+            self.records = {canonical(record["utterance_id"]): record for record in index["utterances"]}
+            self._entries = {name: Entry.of(record) for name, record in self.records.items()}
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{self.name}: its index is damaged ({reason(error)}); get a whole copy of it") from error
 
     def entry(self, utterance_id: str) -> Entry | None:
         """Rate, number of samples and checksum of an utterance, or `None` if it is not there."""
@@ -61,7 +59,7 @@ class LMDBStore:
         Raises:
             AudioError: the file is damaged.
         """
-        data = self._get(audio_key(utterance_id))
+        data = self._get(audio_key(self.records[utterance_id]["utterance_id"]))
         if data is None:
             raise AudioError(f"{self.name}: {utterance_id!r} stands in its index only; `wesep lmdb` makes it anew")
         return data
@@ -95,7 +93,7 @@ class LMDBStore:
         try:
             index = json.loads(data or b"")
             found = index["format"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{self.name}: holds no index; `wesep lmdb` writes one") from error
         if found != FORMAT:
             raise InputError(f"{self.name}: is of format {found!r}, and {FORMAT} is read; make it anew")
@@ -131,20 +129,29 @@ class _View:
 
     def __init__(self, path: str) -> None:
         lmdb = import_lmdb()
-        self.pid = os.getpid()
+        self.path, self.pid = path, os.getpid()
         if not Path(path).is_file():
             raise InputError(f"{path}: no such file; `wesep lmdb` writes one")
         try:
             self.environment = lmdb.open(
                 path, subdir=False, readonly=True, lock=False, readahead=False, create=False, max_spare_txns=1
             )
-            _check_length(path, self.environment)
+            self.size = _check_length(path, self.environment)
         except lmdb.Error as error:
             raise InputError(f"{path}: cannot be read as an LMDB ({error}); get a whole copy of it") from error
 
     def get(self, key: bytes) -> bytes | None:
-        with self.environment.begin(buffers=False) as transaction:
-            return transaction.get(key)
+        import lmdb
+
+        try:
+            with self.environment.begin(buffers=True) as transaction:
+                value = transaction.get(key)
+                # A damaged length is not to be read: beyond the end of the file that would end the process.
+                if value is not None and len(value) > self.size:
+                    raise AudioError(f"{self.path}: is damaged (a value of {len(value)} bytes); get a whole copy of it")
+                return None if value is None else bytes(value)
+        except lmdb.Error as error:
+            raise AudioError(f"{self.path}: is damaged ({error}); get a whole copy of it, or make it anew") from error
 
 
 # LMDB refuses to open a file twice in a process, so that all readers of a file share its view.
@@ -163,12 +170,13 @@ def _view(path: str) -> _View:
     return view
 
 
-def _check_length(path: str, environment: Any) -> None:
-    """Refuse a file that is cut short: reading past its end would end the process, not raise an error."""
+def _check_length(path: str, environment: Any) -> int:
+    """The size of the file. One that is cut short is refused: reading past its end would end the process."""
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     size = Path(path).stat().st_size
     if size < needed:
         raise InputError(f"{path}: is cut short: it has {size} bytes of {needed}; get a whole copy of it")
+    return size
 
 
 def audio_key(utterance_id: str) -> bytes:

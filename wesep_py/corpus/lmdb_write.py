@@ -7,6 +7,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -18,7 +19,7 @@ from wesep_py.corpus.lmdb_store import FORMAT, INDEX_KEY, audio_key, import_lmdb
 from wesep_py.corpus.manifest import check_unique
 from wesep_py.corpus.store import to_record
 from wesep_py.corpus.utterance import Utterance
-from wesep_py.errors import AudioError, InputError
+from wesep_py.errors import AudioError, InputError, WesepError
 from wesep_py.files import atomic_path
 
 MAX_ID_BYTES = 500  # LMDB's keys have at most 511 bytes
@@ -120,7 +121,7 @@ def write_lmdb_items(
     records: list[dict[str, Any]] = []
     seen: set[str] = set()
     iterator = iter(items)
-    with atomic_path(path, overwrite) as temporary:
+    with _said_in_one_line(path, lmdb.Error), atomic_path(path, overwrite) as temporary:
         environment = lmdb.open(
             os.fspath(temporary), subdir=False, lock=False, map_size=_FIRST_MAP_BYTES, sync=False, metasync=False
         )
@@ -137,6 +138,15 @@ def write_lmdb_items(
         finally:
             environment.close()
     return len(records)
+
+
+@contextmanager
+def _said_in_one_line(path: str | os.PathLike[str], kind: type[Exception]) -> Iterator[None]:
+    """Turn an error of LMDB, such as of a full disk, into one that names the file that was to be written."""
+    try:
+        yield
+    except kind as error:
+        raise WesepError(f"{path}: writing failed ({error}); nothing was changed; make room on the disk") from error
 
 
 def _put(environment: Any, pairs: list[tuple[bytes, bytes]], full: type[Exception]) -> None:

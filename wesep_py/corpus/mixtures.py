@@ -277,7 +277,7 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 class _Told(NamedTuple):
-    """What was written with a tree about a mixture: of each source the utterance, and the speaker if known."""
+    """What was written with a tree of one of its mixtures: of each source the utterance, and the speaker if known."""
 
     mixture_id: str
     sources: list[tuple[str, str | None]]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from wesep_py.corpus.remote import Folder
 from wesep_py.corpus.store import Entry, StoreReader, from_lines, from_record
 from wesep_py.corpus.utterance import Utterance
-from wesep_py.errors import InputError
+from wesep_py.errors import InputError, reason
 from wesep_py.names import canonical
 
 FORMAT = 1
@@ -53,11 +53,11 @@ class ShardStore:
         self._places: dict[str, _Place] = {}
         try:
             for record in self._records():
-                entry = Entry(record["sample_rate"], record["num_samples"], record["crc32"])
+                entry = Entry.of(record)
                 place = _Place(numbers[record["shard"]], record["offset"], record["size"], entry)
                 self._places[canonical(record["utterance_id"])] = place
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{self._folder.place(INDEX_NAME)}: lacks {error}; make the shards anew") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{self._folder.place(INDEX_NAME)}: is damaged ({reason(error)}); make it anew") from error
 
     def entry(self, utterance_id: str) -> Entry | None:
         """Rate, number of samples and checksum of an utterance, or `None` if it is not there."""

@@ -32,6 +32,21 @@ class Entry(NamedTuple):
     num_samples: int
     crc32: int
 
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Entry:
+        """Return what the record of an index says of an utterance.
+
+        Raises:
+            KeyError: it lacks a field.
+            ValueError: a field is no whole number in its range.
+        """
+        entry = cls(record["sample_rate"], record["num_samples"], record["crc32"])
+        if any(isinstance(value, bool) or not isinstance(value, int) or value < 0 for value in entry):
+            raise ValueError(f"{record.get('utterance_id')!r} has {entry}, and whole numbers of 0 or more are needed")
+        if entry.sample_rate < 1:
+            raise ValueError(f"{record.get('utterance_id')!r} has a sample_rate of 0 Hz")
+        return entry
+
 
 class Store(Protocol):
     """Encoded audio by utterance id. It can be sent to other processes, which open it for themselves."""

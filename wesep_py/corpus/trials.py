@@ -142,8 +142,8 @@ def _name_speakers(mixture: Mixture, speakers: Container[str]) -> tuple[TrialSou
     told = [source.speaker_id for source in mixture.sources if source.speaker_id is not None]
     if double := next((speaker_id for speaker_id in told if told.count(speaker_id) > 1), None):
         raise InputError(
-            f"{mixture.place}: two sources of mixture {mixture.mixture_id!r} are of speaker {double!r}; "
-            "the speakers of a mixture have to differ"
+            f"{mixture.place}: two sources of mixture {mixture.mixture_id!r} are of speaker {double!r}; the speakers "
+            "of a mixture have to differ"
         )
     named = [source.speaker_id or guess_speaker(mixture.mixture_id, source, speakers) for source in mixture.sources]
     return tuple(

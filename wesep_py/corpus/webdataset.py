@@ -16,6 +16,7 @@ import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from gzip import BadGzipFile, GzipFile
 from io import BufferedReader
@@ -105,7 +106,8 @@ def read_files(file: BinaryIO, place: str) -> Iterator[ShardFile]:
     except (tarfile.TarError, EOFError, BadGzipFile, zlib.error) as error:
         raise AudioError(f"{place}: is no tar file, or is cut short ({error}); get a whole copy of it") from error
     finally:
-        buffered.detach()
+        with suppress(ValueError):  # whoever opened the file has closed it already
+            buffered.detach()
 
 
 class _Stream:

@@ -33,8 +33,10 @@ def one_run_in(folder: Path, doing: str) -> Iterator[None]:
         try:
             folder.mkdir(exist_ok=True)
             for _ in range(_TRIES):
+                before = _number_of(folder / LOCK_NAME)
                 held.enter_context(locked(folder, doing))
-                if _is_ours(folder / LOCK_NAME):
+                # A run that ends removes its lock; what was locked may be that one, which nobody sees any more.
+                if before is None or _number_of(folder / LOCK_NAME) == before:
                     break
                 held.pop_all().close()
         except OSError as error:
@@ -43,13 +45,15 @@ def one_run_in(folder: Path, doing: str) -> Iterator[None]:
             yield
         finally:
             with suppress(OSError):
-                if _is_ours(folder / LOCK_NAME):
-                    (folder / LOCK_NAME).unlink()
+                (folder / LOCK_NAME).unlink()
 
 
-def _is_ours(lock: Path) -> bool:
-    """Whether the lock that is there is the one of this process, not one that a run has removed at its end since."""
-    return lock.is_file() and f"process {os.getpid()} " in lock.read_text(encoding="utf-8", errors="replace")
+def _number_of(lock: Path) -> int | None:
+    """The number of a file on its disk. (To open it again, and close it, would release the lock of this process.)"""
+    try:
+        return lock.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def clear_left_behind(folder: Path, names: Collection[str]) -> int:
@@ -65,8 +69,8 @@ def clear_left_behind(folder: Path, names: Collection[str]) -> int:
     count = 0
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         for path in [Path(entry.path) for entry in entries if is_hidden(entry.name)]:
-            begun = _TEMPORARY.fullmatch(path.stem if path.suffix else path.name)
-            if begun is not None and begun[1] + path.suffix in names and path.is_file():
+            parsed = [(_TEMPORARY.fullmatch(path.stem), path.suffix), (_TEMPORARY.fullmatch(path.name), "")]
+            if any(begun and begun[1] + suffix in names for begun, suffix in parsed) and path.is_file():
                 path.unlink(missing_ok=True)
                 count += 1
     return count

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wesep_py import checkpoint
 from wesep_py.corpus import FileReader, Utterance, read_manifest
-from wesep_py.errors import InputError
+from wesep_py.errors import InputError, WesepError
 from wesep_py.evaluation.overlap_verification import LEAST_SPEAKERS, OverlapFigures, verify_overlap
 from wesep_py.evaluation.protocol import circumstances
 from wesep_py.evaluation.verification import Trials, embed, figures, mean_by_speaker, score_trials
@@ -177,10 +177,7 @@ def read_trial_list(path: Path, utterances: Sequence[Utterance]) -> Trials:
         InputError: the list is missing, a line of it is malformed, names no recording or several, or says of a pair the
             opposite of a line before.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no readable list of trials ({error})") from error
+    lines = open_lines(path, "a list of trials")
     places = _named_recordings(utterances)
     rows: dict[tuple[int, int], tuple[bool, str]] = {}
     twice: list[tuple[str, str]] = []

@@ -117,3 +117,13 @@ def test_damaged_and_strange_folders_are_refused(tmp_path: Path) -> None:
         make_bank(config, tmp_path / "no" / "rooms")
     with pytest.raises(InputError, match="has no room"):
         make_bank(dataclasses.replace(CONFIG, simulated=None), tmp_path / "empty")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", ["index.json", "progress.jsonl", "responses.float32"])
+def test_files_of_something_else_are_not_replaced(tmp_path: Path, name: str, overwrite: bool) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text('{"mine": 1}\n')
+    with pytest.raises(InputError, match=f"holds '{name}', which is no room bank"):
+        make_bank(CONFIG, tmp_path / "mine", overwrite=overwrite)
+    assert _files(tmp_path / "mine") == {name: b'{"mine": 1}\n'}

@@ -1,0 +1,54 @@
+"""Ids as file names, spellings, and names that are no UTF-8."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wesep_py.names import LONGEST_BYTES, canonical, file_name, is_hidden, is_utf8, printable, spellings
+
+IDS = ["84-121123-0000", "01aa010b_1.3972_20co0106_-1.3972", "Zoë", "a b", "50%", "x" * LONGEST_BYTES]
+
+
+@pytest.mark.parametrize("identifier", IDS)
+def test_an_ordinary_id_is_its_own_file_name(identifier: str):
+    assert file_name(identifier) == identifier
+
+
+@given(st.text(min_size=1, max_size=300))
+def test_any_id_is_one_file_in_its_folder(identifier: str):
+    name = file_name(identifier)
+    assert 0 < len(os.fsencode(name)) <= LONGEST_BYTES
+    assert Path(name).name == name and not is_hidden(name)
+    assert not any(character < " " for character in name) and "\\" not in name
+
+
+@given(st.text("ab%/.2F\0\\", min_size=1, max_size=6), st.text("ab%/.2F\0\\", min_size=1, max_size=6))
+def test_ids_that_differ_get_names_that_differ(one: str, other: str):
+    assert (file_name(one) == file_name(other)) == (one == other)
+
+
+def test_long_ids_keep_apart_and_keep_their_beginning():
+    one, other = file_name("mix" + 500 * "a"), file_name("mix" + 501 * "a")
+    assert one != other and one.startswith("mixa") and other.startswith("mixa")
+    assert len(os.fsencode(file_name(500 * "é"))) <= LONGEST_BYTES
+
+
+def test_spellings_of_one_name_are_one():
+    composed, decomposed = (unicodedata.normalize(form, "Zoë") for form in ("NFC", "NFD"))
+    assert composed != decomposed
+    assert canonical(decomposed) == canonical(composed) == composed
+    assert file_name(decomposed) == file_name(composed)
+    assert set(spellings(composed)) == set(spellings(decomposed)) == {composed, decomposed}
+
+
+def test_a_name_that_is_no_utf8_is_told_and_printed():
+    name = os.fsdecode(b"caf\xe9.wav")
+    assert not is_utf8(name) and is_utf8("café.wav")
+    assert printable(name).encode() == rb"caf\udce9.wav"
+    assert printable("two\tlines\n") == "two\\x09lines\\x0a"
