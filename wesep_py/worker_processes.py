@@ -27,18 +27,6 @@ def _prepare_worker() -> None:
         torch.set_num_threads(1)
 
 
-def end_with_parent() -> None:
-    """A parent that is killed cannot tell its workers; without this they would wait for jobs for ever."""
-    threading.Thread(target=_wait_for_parent, daemon=True).start()
-
-
-def _wait_for_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
 class _Ended(BaseException):
     """SIGTERM reached a worker while it was at work."""
 
@@ -68,3 +56,15 @@ def _end(signum: int, frame: FrameType | None) -> None:
     if _at_work:
         raise _Ended
     os._exit(128 + signum)
+
+
+def end_with_parent() -> None:
+    """A parent that is killed cannot tell its workers; without this they would wait for jobs for ever."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

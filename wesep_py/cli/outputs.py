@@ -10,7 +10,7 @@ from pathlib import Path
 
 from wesep_py.cli.targets import Job, Target, file_of
 from wesep_py.errors import AudioError, InputError
-from wesep_py.files import check_writable, is_folder, is_there
+from wesep_py.files import is_there
 
 log = logging.getLogger(__name__)
 
@@ -42,15 +42,17 @@ def plan(
             place of a recording that is read.
         OutputExistsError: the one output exists.
     """
+    from wesep_py.files import check_writable
+
     expanded = _expand(mixtures)
-    single = len(expanded) == 1 and len(targets) == 1 and not is_folder(mixtures[0])
+    single = len(expanded) == 1 and len(targets) == 1 and not mixtures[0].is_dir()
     # How many recordings a pattern fits should not decide on what `output` stands for.
     as_file = not _is_pattern(mixtures[0]) or (output is not None and output.suffix.lower() in WRITABLE_SUFFIXES)
-    if single and as_file and output is not None and not is_folder(output):
+    if single and as_file and output is not None and not output.is_dir():
         _require_suffix(output)
         places = [output]
     else:
-        if output is not None and not is_folder(output):
+        if output is not None and not output.is_dir():
             make_folder(output)
         places = [output_path(mixture, target, output) for mixture in expanded for target in targets]
     pairs = [(mixture, target) for mixture in expanded for target in targets]
@@ -83,7 +85,7 @@ def with_rests(jobs: Sequence[Job], residual: Path | None) -> list[Job]:
     Raises:
         InputError: the rest of one in another format than the voice; the folder cannot be made.
     """
-    if residual is not None and len(jobs) == 1 and not is_folder(residual):
+    if residual is not None and len(jobs) == 1 and not residual.is_dir():
         if residual.suffix.lower() != jobs[0].output.suffix.lower():
             raise InputError(
                 f"{residual}: the voice goes to {jobs[0].output.name}; give the rest the same suffix, so that the two "
@@ -91,7 +93,7 @@ def with_rests(jobs: Sequence[Job], residual: Path | None) -> list[Job]:
             )
         jobs = [replace(jobs[0], rest=residual)]
     elif residual is not None:
-        if not is_folder(residual):
+        if not residual.is_dir():
             make_folder(residual)
         jobs = [replace(job, rest=residual / f"{job.output.stem}_rest{job.output.suffix}") for job in jobs]
     return list(jobs)
@@ -178,11 +180,11 @@ def _timeline_paths(jobs: Sequence[Job], timeline: Path | None) -> dict[Path, li
     mixtures = list(dict.fromkeys(job.mixture for job in jobs))
     if timeline is None:
         return {}
-    if len(mixtures) == 1 and timeline.suffix and not is_folder(timeline):
+    if len(mixtures) == 1 and timeline.suffix and not timeline.is_dir():
         from wesep_py.inference.timeline import check_suffix
 
         return {mixtures[0]: [check_suffix(timeline)]}
-    if not is_folder(timeline):
+    if not timeline.is_dir():
         make_folder(timeline)
     if len({mixture.stem for mixture in mixtures}) < len(mixtures):
         raise InputError(f"{timeline}: two recordings have one name, and so would their timelines; take them apart")
@@ -216,7 +218,7 @@ def _expand(mixtures: Sequence[Path]) -> list[Path]:
 
     found: list[Path] = []
     for path in mixtures:
-        if is_folder(path):
+        if path.is_dir():
             found += audio_files(path)
         elif _is_pattern(path):
             root = Path(path.anchor or ".")
@@ -231,7 +233,7 @@ def _expand(mixtures: Sequence[Path]) -> list[Path]:
 
 
 def _is_pattern(path: Path) -> bool:
-    return any(sign in str(path) for sign in "*?[") and not is_there(path)
+    return any(sign in str(path) for sign in "*?[") and not path.exists()
 
 
 def _require_suffix(path: Path) -> None:

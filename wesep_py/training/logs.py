@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py.config import to_plain
-from wesep_py.files import open_regular, write_text
+from wesep_py.files import write_text
 from wesep_py.training.config import RunConfig
 from wesep_py.training.experiment import Experiment
 from wesep_py.training.trackers import Tracker, make_tracker
@@ -35,7 +34,7 @@ class RunLog:
         if file.exists():
             kept = [line for line in file.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
             write_text(file, "".join(f"{line}\n" for line in kept))
-        self._file = os.fdopen(open_regular(file, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8")
+        self._file = file.open("a", encoding="utf-8")
         self._trackers = trackers
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
