@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from wesep_py.cli.common import (
     progress_bar,
     set_threads,
 )
-from wesep_py.errors import InputError
+from wesep_py.errors import InputError, OutputExistsError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +39,8 @@ SENTENCES = 32
 HELD_OUT_SENTENCES = 4  # of each speaker; mixtures are made of these, training sees none of them
 NUM_MIXTURES = 20
 MIXTURE_S = 4.0
+# The files of the synthetic voices, as `_speak` makes them, and as a process that was killed leaves them.
+VOICES = re.compile(r"toy\d{3}/(\d{3}|\.\d{3}\.\w{8})\.wav|(manifest|train|\.(manifest|train)\.\w{8})\.jsonl")
 # The order in which pictures and files are shown.
 PARTS = ("mixture", "enrollment", "extracted", "reference")
 
@@ -83,34 +86,28 @@ def demo(
     With --train, or where no model is bundled, a very small one is first
     trained on the synthetic voices, in a few minutes. It knows these voices
     only. The same command again, with --overwrite, finds it trained.
+
+    Other things in the folder are left; where another's voices/ is in the
+    way, nothing is written.
     """
-    from wesep_py.corpus import FileReader
-    from wesep_py.files import check_writable
-    from wesep_py.inference import load
+    from wesep_py.files import check_writable, made_folder
     from wesep_py.models import DEFAULT, bundled
-    from wesep_py.simulation import Simulator
 
     if train and model is not None:
         raise InputError("--train makes a model and --model names one; give one of the two")
     trained = train or (model is None and DEFAULT not in bundled())
     started = time.monotonic()
     files = {part: output / f"{part}.wav" for part in PARTS} | {"picture": output / "picture.png"}
-    output.mkdir(parents=True, exist_ok=True)
-    for file in files.values():
-        check_writable(file, overwrite)
-    set_threads(threads)
-    steps = _steps(4 if trained else 3)
-    extractor = None if trained else load(model, device)
-    held_out = _speak(output / "voices", steps)
-    if extractor is None:
-        _train(output / "model", output / "voices", minutes, device, threads, steps)
-        extractor = load(output / "model", device)
-    mixing = replace(_simulation(), duration_s=MIXTURE_S)
-    simulator = Simulator(mixing, held_out, [], FileReader(extractor.sample_rate), seed=1)
-    trials = _extract_all(extractor, simulator, steps)
-    shown = sorted(trials, key=lambda trial: trial.improvement_db)[len(trials) // 2]
-    mean_db = sum(trial.improvement_db for trial in trials) / len(trials)
-    _write(shown, extractor, files, steps)
+    with made_folder(output):
+        for file in files.values():
+            check_writable(file, overwrite)
+        check_voices(output / "voices", overwrite)
+        set_threads(threads)
+        steps = _steps(4 if trained else 3)
+        extractor, trials = _extract_from(output, model, trained, minutes, device, threads, steps)
+        shown = sorted(trials, key=lambda trial: trial.improvement_db)[len(trials) // 2]
+        mean_db = sum(trial.improvement_db for trial in trials) / len(trials)
+        _write(shown, extractor, files, steps)
     report = {
         "mean_si_sdri_db": round(mean_db, 2),
         "num_mixtures": len(trials),
@@ -124,6 +121,53 @@ def demo(
         typer.echo(json.dumps(report, indent=2))
     else:
         _tell(report, trained, is_default=model is None and not trained)
+
+
+def check_voices(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder whose recordings the synthetic voices would replace.
+
+    Raises:
+        InputError: it holds other things than voices of an earlier demo.
+        OutputExistsError: it holds such voices, and `overwrite` is false.
+    """
+    from wesep_py.files import JUNK, is_there, listing
+
+    if not is_there(folder):
+        return
+    if folder.is_symlink() or not folder.is_dir():
+        raise InputError(f"{folder}: is no folder of a demo; name another output")
+    found = [path for path in folder.rglob("*") if path.name not in JUNK]
+    names = sorted(path.relative_to(folder).as_posix() for path in found if path.is_symlink() or not path.is_dir())
+    if others := [name for name in names if not VOICES.fullmatch(name)]:
+        raise InputError(
+            f"{folder}: holds other things than the voices of a demo ({listing(others)}); name another output"
+        )
+    if names and not overwrite:
+        raise OutputExistsError(f"{folder}: holds voices already; name another output, or pass --overwrite")
+
+
+def _extract_from(
+    output: Path,
+    model: str | None,
+    trained: bool,
+    minutes: float,
+    device: str,
+    threads: int | None,
+    steps: Callable[[str], None],
+) -> tuple[Extractor, list[Trial]]:
+    """The model, made if need be, and what it extracts."""
+    from wesep_py.corpus import FileReader
+    from wesep_py.inference import load
+    from wesep_py.simulation import Simulator
+
+    extractor = None if trained else load(model, device)
+    held_out = _speak(output / "voices", steps)
+    if extractor is None:
+        _train(output / "model", output / "voices", minutes, device, threads, steps)
+        extractor = load(output / "model", device)
+    mixing = replace(_simulation(), duration_s=MIXTURE_S)
+    simulator = Simulator(mixing, held_out, [], FileReader(extractor.sample_rate), seed=1)
+    return extractor, _extract_all(extractor, simulator, steps)
 
 
 def _steps(total: int) -> Callable[[str], None]:
@@ -201,11 +245,10 @@ def _write(shown: Trial, extractor: Extractor, files: dict[str, Path], say: Call
     """The parts of a trial as wav files, and their spectrograms."""
     from wesep_py import audio
     from wesep_py.cli.picture import draw_spectrograms
+    from wesep_py.files import together
 
     say("the median mixture is written and drawn")
     waveforms = shown.waveforms()
-    for part, waveform in waveforms.items():
-        audio.write(files[part], waveform, extractor.sample_rate, overwrite=True)
     same_level = audio.rms(waveforms["mixture"]) / audio.rms(waveforms["enrollment"])
     panels = {
         f"mixture: two voices and noise in a room (SI-SDR {shown.before_db:.1f} dB)": waveforms["mixture"],
@@ -214,7 +257,10 @@ def _write(shown: Trial, extractor: Extractor, files: dict[str, Path], say: Call
         "reference: the wanted voice alone, as it was mixed": waveforms["reference"],
     }
     title = f"Target speaker extraction: {shown.improvement_db:+.1f} dB"
-    draw_spectrograms(files["picture"], panels, extractor.sample_rate, title, max_hz=5000.0, overwrite=True)
+    with together():
+        for part, waveform in waveforms.items():
+            audio.write(files[part], waveform, extractor.sample_rate, overwrite=True)
+        draw_spectrograms(files["picture"], panels, extractor.sample_rate, title, max_hz=5000.0, overwrite=True)
 
 
 def _tell(report: dict[str, Any], trained: bool, is_default: bool) -> None:

@@ -52,9 +52,9 @@ def enroll(
 
         tell_voices(recordings, output, model, device, threads, overwrite, vad, as_json)
         return
-    from wesep_py.cli.targets import VOICE_SUFFIX, enrollment_files
+    from wesep_py.cli.targets import VOICE_SUFFIX, enrollment_files, file_of
     from wesep_py.errors import InputError
-    from wesep_py.files import check_writable
+    from wesep_py.files import check_writable, refuse_inputs
     from wesep_py.inference import MIN_SPEECH_S, load
 
     if output is not None:
@@ -63,6 +63,8 @@ def enroll(
             raise InputError(f"{output}: a voice print is known by its ending; name it {wanted}")
         check_writable(output, overwrite)
     files = [file for recording in recordings for file in enrollment_files(recording)]
+    if output is not None:
+        refuse_inputs([output], [(file_of(file), "a recording") for file in files])
     set_threads(threads)
     extractor = load(model, device)
     voice = extractor.enroll(*files, vad=vad, min_speech_s=MIN_SPEECH_S)  # type: ignore[arg-type]

@@ -66,6 +66,10 @@ class _Interrupted(WesepError):
     """Ctrl-C or SIGTERM inside a command, with what the command has to say about it."""
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM. A class of its own: Python ends by SIGINT once a plain `KeyboardInterrupt` has passed through `exec`."""
+
+
 class _Termination:
     """Whether SIGTERM asked this process to end, and what it does then.
 
@@ -94,7 +98,7 @@ class _Termination:
         if multiprocessing := sys.modules.get("multiprocessing"):
             for child in multiprocessing.active_children():
                 child.terminate()
-        raise KeyboardInterrupt(self.word)
+        raise _Terminated(self.word)
 
     @contextmanager
     def caught(self) -> Iterator[None]:

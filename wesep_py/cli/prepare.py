@@ -48,7 +48,7 @@ def folder(
     """One folder a speaker: DIR/alice/one.wav, DIR/bob/2024/two.flac."""
     from wesep_py.corpus import read_speaker_folders
 
-    _prepare(lambda **calls: read_speaker_folders(source, **calls), output, root, overwrite, as_json)
+    _prepare(source, lambda **calls: read_speaker_folders(source, **calls), output, root, overwrite, as_json)
 
 
 @app.command(epilog="Example: wesep prepare csv data/speech/train.csv --root data -o train.jsonl")
@@ -62,7 +62,7 @@ def csv(
     """A CSV with utterance_id, speaker_id, path and duration_s: checked, and rewritten as a manifest."""
     from wesep_py.corpus import read_manifest
 
-    _prepare(lambda **_: read_manifest(source, root), output, root, overwrite, as_json)
+    _prepare(source, lambda **_: read_manifest(source, root), output, root, overwrite, as_json)
 
 
 @app.command(epilog="Example: wesep prepare kaldi data/train --root /corpora -o train.jsonl")
@@ -76,7 +76,7 @@ def kaldi(
     """A Kaldi data folder: wav.scp, utt2spk and, where they are, segments, utt2dur, spk2gender, text."""
     from wesep_py.corpus import read_kaldi
 
-    _prepare(lambda **calls: read_kaldi(source, root, **calls), output, root, overwrite, as_json)
+    _prepare(source, lambda **calls: read_kaldi(source, root, **calls), output, root, overwrite, as_json)
 
 
 @app.command(
@@ -92,7 +92,7 @@ def librimix(
     """The sources of LibriMix mixtures, each once."""
     from wesep_py.corpus import read_librimix_metadata
 
-    _prepare(lambda **calls: read_librimix_metadata(source, root, **calls), output, root, overwrite, as_json)
+    _prepare(source, lambda **calls: read_librimix_metadata(source, root, **calls), output, root, overwrite, as_json)
 
 
 @app.command(epilog="Example: wesep prepare librispeech LibriSpeech/train-clean-100 -o train-clean-100.jsonl")
@@ -106,7 +106,7 @@ def librispeech(
     """LibriSpeech, with gender and text where its tables are."""
     from wesep_py.corpus import read_librispeech
 
-    _prepare(lambda **calls: read_librispeech(source, **calls), output, root, overwrite, as_json)
+    _prepare(source, lambda **calls: read_librispeech(source, **calls), output, root, overwrite, as_json)
 
 
 @app.command(epilog="Example: wesep prepare voxceleb voxceleb1 --set dev -o vox1_dev.jsonl")
@@ -124,7 +124,7 @@ def voxceleb(
     """VoxCeleb1 and VoxCeleb2, with gender where their tables are: wav, or m4a converted beforehand."""
     from wesep_py.corpus.voxceleb import read_voxceleb
 
-    _prepare(lambda **calls: read_voxceleb(source, subset, **calls), output, root, overwrite, as_json)
+    _prepare(source, lambda **calls: read_voxceleb(source, subset, **calls), output, root, overwrite, as_json)
 
 
 @app.command(epilog="Example: wesep prepare wsj0mix wsj0/si_tr_s -o si_tr_s.jsonl")
@@ -141,7 +141,7 @@ def wsj0mix(
     """The utterances of WSJ0, of a list of WSJ0-mix (from --root on), or of a set such as 2speakers/wav8k/min/tr."""
     from wesep_py.corpus.wsj0mix import read_wsj0mix
 
-    _prepare(lambda **calls: read_wsj0mix(source, root, **calls), output, root, overwrite, as_json)
+    _prepare(source, lambda **calls: read_wsj0mix(source, root, **calls), output, root, overwrite, as_json)
 
 
 @app.command(
@@ -171,13 +171,14 @@ def wsj0mix_trials(
         read_wsj0_mixtures,
     )
     from wesep_py.errors import InputError
-    from wesep_py.files import check_writable, write_text
+    from wesep_py.files import check_writable, refuse_inputs, together, write_text
 
     if enrollment is not None and wsj0 is None:
         raise InputError("--enrollment: names utterances of WSJ0; say with --wsj0 where it lies")
     written = {output: "mixtures"}
     if wsj0 is not None:
         written[output.with_suffix(".map_mixture2enrollment")] = "trials"
+    refuse_inputs(written, [(enrollment, "--enrollment"), (mix_list, "--list")])
     for path in written:
         check_writable(path, overwrite)
     mixtures = read_wsj0_mixtures(source)
@@ -187,8 +188,10 @@ def wsj0mix_trials(
     if wsj0 is not None:
         drawn = enrollment is None
         texts.append(drawn_enrollments(mixtures, wsj0) if drawn else listed_enrollments(mixtures, enrollment, wsj0))
+    with together():
+        for path, text in zip(written, texts, strict=True):
+            write_text(path, text, overwrite)
     for (path, what), text in zip(written.items(), texts, strict=True):
-        write_text(path, text, overwrite)
         typer.echo(f"{path}: {len(text.splitlines()) - (what == 'mixtures')} {what}")
 
 
@@ -221,12 +224,19 @@ def premixed(
 
 
 def _prepare(
-    read: Callable[..., list[Utterance]], output: Path, root: Path | None, overwrite: bool, as_json: bool
+    source: Path,
+    read: Callable[..., list[Utterance]],
+    output: Path,
+    root: Path | None,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Read a corpus, write its manifest, print a summary; exit 1 after naming the recordings left out, if any."""
     from wesep_py.corpus import write_manifest
-    from wesep_py.files import check_writable
+    from wesep_py.files import check_writable, refuse_inputs
 
+    tables = ("wav.scp", "utt2spk", "segments", "utt2dur", "spk2gender", "text")  # of a Kaldi folder
+    refuse_inputs([output], [(path, "a file of the corpus") for path in (source, *(source / name for name in tables))])
     check_writable(output, overwrite)
     left_out: list[str] = []
     with progress_bar("recordings") as bar:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from wesep_py.cli.common import set_threads
-from wesep_py.cli.targets import VOICE_SUFFIX, enrollment_files
-from wesep_py.errors import InputError, WesepError
+from wesep_py.cli.targets import VOICE_SUFFIX, enrollment_files, file_of
+from wesep_py.errors import InputError
 
 if TYPE_CHECKING:
     from wesep_py.inference import HeardVoices, Voice
@@ -45,7 +46,7 @@ def tell_voices(
     heard, voices = extractor.voices(recording, vad, MIN_SPEECH_S, prints=output is not None)  # type: ignore[arg-type]
     paths = [] if output is None else print_paths(output, recording, len(heard))
     if output is not None:
-        _write(voices, paths, output, overwrite)
+        _write(recording, voices, paths, output, overwrite)
     report = _report(recording, extractor.name, heard, paths)
     typer.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))
 
@@ -77,15 +78,15 @@ def _check(paths: Sequence[Path], output: Path, overwrite: bool) -> None:
         raise InputError(f"{output}: is a file; name a folder for the prints, or NAME{VOICE_SUFFIX}")
 
 
-def _write(voices: Sequence[Voice], paths: Sequence[Path], output: Path, overwrite: bool) -> None:
+def _write(recording: Path, voices: Sequence[Voice], paths: Sequence[Path], output: Path, overwrite: bool) -> None:
+    """Write the prints, all of them or none."""
+    from wesep_py.files import made_folder, refuse_inputs, together
+
+    refuse_inputs(paths, [(file_of(recording), "the recording")])
     _check(paths, output, overwrite)
-    if _is_folder(output):
-        try:
-            output.mkdir(exist_ok=True)
-        except OSError as error:
-            raise WesepError(f"{output}: cannot be made ({error.strerror or error})") from error
-    for voice, path in zip(voices, paths, strict=True):
-        voice.save(path, overwrite)
+    with made_folder(output) if _is_folder(output) else nullcontext(), together():
+        for voice, path in zip(voices, paths, strict=True):
+            voice.save(path, overwrite)
 
 
 def _report(recording: Path, model: str, heard: HeardVoices, paths: Sequence[Path]) -> dict[str, Any]:
