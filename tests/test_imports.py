@@ -17,6 +17,7 @@ GROUND_FLOOR = {
     "config",
     "lock",
     "registry",
+    "search_path",
     "torchfiles",
     "worker_processes",
     "yamlfiles",
