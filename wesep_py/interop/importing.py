@@ -24,7 +24,7 @@ from wesep_py.speaker import speaker_networks
 from wesep_py.yamlfiles import read_yaml
 
 SLACK = 8
-"""A network that its weights do not fit is built all the same, to list what does not, up to so many times their size."""
+"""A network that its weights do not fit is built, to list what does not, up to so many times their size."""
 MOST_LINES = 200
 
 
