@@ -19,6 +19,7 @@ GROUND_FLOOR = {
     "lock",
     "names",
     "registry",
+    "search_path",
     "textfiles",
     "torchfiles",
     "worker_processes",

@@ -249,7 +249,7 @@ def atomic_path(path: str | os.PathLike[str], overwrite: bool = True) -> Iterato
 
 
 def write_text(path: str | os.PathLike[str], text: str, overwrite: bool = True) -> None:
-    """Write `text` as UTF-8, whole or not at all; bytes of a file's name that are no UTF-8 as `\\udcXX`, as JSON does."""
+    """Write `text` as UTF-8, whole or not at all; bytes of a name that are no UTF-8 become `\\udcXX`, as in JSON."""
     with atomic_path(path, overwrite) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 

@@ -121,7 +121,7 @@ def read_torch(path: str | Path, what: str = "a PyTorch file") -> dict[Any, Any]
         _check_content(content, path.stat().st_size)
     except _ForeignError as error:
         raise CheckpointError(
-            f"{path}: holds more than plain tensors, and is not read for safety ({shorten(str(error))}); "
+            f"{path}: holds more than weights, and is not read for safety ({shorten(str(error))}); "
             "save its state_dict alone"
         ) from error
     except OSError as error:
@@ -129,7 +129,7 @@ def read_torch(path: str | Path, what: str = "a PyTorch file") -> dict[Any, Any]
     except Exception as error:  # which one a damaged pickle raises depends on where the damage is
         reason = str(error) if isinstance(error, (_BrokenError, zipfile.BadZipFile)) else ""
         raise CheckpointError(
-            f"{path}: is damaged, or not {what} ({shorten(reason) or type(error).__name__}); copy it again"
+            f"{path}: is no PyTorch file, or damaged ({shorten(reason) or type(error).__name__}); copy it again"
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds {_kind(content)}; {what} is a dictionary with tensors")

@@ -1,4 +1,8 @@
-"""Processes that work for this one, and end with it, however it ends."""
+"""Processes that work for this one, end with it, however it ends, and import nothing from the current folder.
+
+Python puts the current folder first on the path of the processes that it starts (`python -c`), so that a file
+`socket.py` beside somebody's recordings would run. Here they get the path of this process, without the current folder.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,79 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import resource_tracker, spawn, util
+from multiprocessing.context import SpawnContext, SpawnProcess
 from types import FrameType
+from typing import Any
+
+from wesep_py.search_path import safe_path
+
+_launching = threading.RLock()
 
 
 def worker_processes(count: int) -> ProcessPoolExecutor:
     """So many processes, each on one thread, deaf to Ctrl-C, which is for the parent, and ending when that ends."""
-    # Spawned, not forked: a fork of a process that runs torch's threads can hang.
-    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _prepare_worker)
+    return ProcessPoolExecutor(count, worker_context(), _prepare_worker)
+
+
+def worker_context() -> SpawnContext:
+    """How worker processes are started: afresh, and without the current folder on their path.
+
+    Spawned, not forked: a fork of a process that runs torch's threads can hang.
+    """
+    with _without_current_folder():
+        resource_tracker.ensure_running()  # a process of its own, which locks and queues start
+    return _Context()
+
+
+def python_command(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module of this package as a program, without the current folder on its path."""
+    run = f"import runpy; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    return [sys.executable, "-c", _set_path() + run, *arguments]
+
+
+def _set_path() -> str:
+    # Before anything is imported; sys is part of the interpreter.
+    return f"import sys; sys.path[:] = {safe_path()!a}; "
+
+
+class _Process(SpawnProcess):
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        with _without_current_folder():
+            return SpawnProcess._Popen(process_obj)  # type: ignore[attr-defined]
+
+
+class _Context(SpawnContext):
+    Process = _Process  # type: ignore[assignment]
+
+
+@contextmanager
+def _without_current_folder() -> Iterator[None]:
+    """Within it, processes that multiprocessing starts never have the current folder on their path.
+
+    Their program is `python -c "from multiprocessing…"`, which would look for that module in the current folder first;
+    `-P` is for Python 3.11 and later, and `-I` would ignore the user's environment. So the program begins with what
+    `-P` does, and the path that this process hands over is `safe_path`.
+    """
+    start, describe = util.spawnv_passfds, spawn.get_preparation_data
+
+    def start_safely(path: Any, arguments: Any, descriptors: Any) -> Any:
+        arguments = list(arguments)
+        if "-c" in arguments:
+            place = arguments.index("-c") + 1
+            arguments[place] = _set_path() + arguments[place]
+        return start(path, arguments, descriptors)
+
+    def describe_safely(name: str) -> dict[str, Any]:
+        return {**describe(name), "sys_path": safe_path()}
+
+    with _launching:
+        try:
+            util.spawnv_passfds, spawn.get_preparation_data = start_safely, describe_safely
+            yield
+        finally:
+            util.spawnv_passfds, spawn.get_preparation_data = start, describe
 
 
 def _prepare_worker() -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import html
 import io
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 import soundfile
 
 from tests.evaluation.conftest import Oracle
+from wesep_py.errors import InputError
 from wesep_py.evaluation import evaluate
 from wesep_py.evaluation.clips import clips, encode
 from wesep_py.evaluation.report import build_report
@@ -23,12 +27,12 @@ VOID = {"meta", "img", "br", "line", "path", "rect"}
 class Page(HTMLParser):
     """Checks that tags close, and collects what the page refers to."""
 
-    def __init__(self, html: str) -> None:
+    def __init__(self, page: str) -> None:
         super().__init__()
         self.open: list[str] = []
         self.references: list[str] = []
         self.tags: list[str] = []
-        self.feed(html)
+        self.feed(page)
         assert self.open == []
 
     def handle_starttag(self, tag, attributes):
@@ -55,7 +59,9 @@ def test_the_page_needs_nothing_else(page):
     parsed = Page(page)
     assert parsed.references and all(reference.startswith("data:") for reference in parsed.references)
     assert not {"script", "link", "iframe"} & set(parsed.tags)
-    assert "http" not in re.sub("base64,[A-Za-z0-9+/=]+", "", page).replace("https://github", "")
+    assert "http" not in re.sub("base64,[A-Za-z0-9+/=]+", "", page).replace("http-equiv", "").replace(
+        "https://github", ""
+    )
     assert "url(" not in page and "@import" not in page
 
 
@@ -78,8 +84,7 @@ def test_worst_and_best_have_pictures_and_players(page):
 def test_players_play_what_was_saved(page, trials, tmp_path):
     first = sorted((tmp_path / "out" / "audio").iterdir())[0]
     expected, rate = soundfile.read(first / "mixture.wav", dtype="float32")
-    html = clips(first)
-    sounds = re.findall(r'<audio [^>]*src="data:audio/mpeg;base64,([^"]+)"', html)
+    sounds = re.findall(r'<audio [^>]*src="data:audio/mpeg;base64,([^"]+)"', clips(first))
     heard, heard_rate = soundfile.read(io.BytesIO(base64.b64decode(sounds[0])))
     assert heard_rate == rate
     length = min(len(heard), len(expected))
@@ -139,7 +144,10 @@ def test_a_phone_shows_the_page_and_its_first_table_whole(trials, tmp_path):
     metrics = ("si_sdr", "sdr", "stoi", "timing")
     evaluate(Oracle(trials, name="/srv/exp/a_long_name_of_a_model" * 3), trials[:2], tmp_path / "out", metrics=metrics)
     page = build_report(read_results(tmp_path / "out"), 1)
-    (tmp_path / "copy.html").write_text(page.replace("</body>", PROBE + "</body>"))
+    allowed = re.sub(
+        r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page
+    )  # which stops the probe, as it should
+    (tmp_path / "copy.html").write_text(allowed.replace("</body>", PROBE + "</body>"))
     (tmp_path / "phone.html").write_text(PHONE)
     command = [
         chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=390,2000",
@@ -157,3 +165,53 @@ def test_a_phone_shows_the_page_and_its_first_table_whole(trials, tmp_path):
 def test_nothing_scored_is_a_page_still(odd_trials, tmp_path):
     evaluate(Oracle(odd_trials), odd_trials[1:], tmp_path / "out")
     Page(build_report(read_results(tmp_path / "out")))
+
+
+def test_a_policy_allows_the_pages_own_style_pictures_and_sounds_alone(page):
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page).group(1)
+    style = re.search("<style>(.*?)</style>", page, re.DOTALL).group(1)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy and "img-src data:; media-src data:" in policy and "script" not in policy
+    assert " style=" not in page and page.index("Content-Security-Policy") < page.index("<style>")
+
+
+EVIL = "<script>alert(1)</script>"
+
+
+def _places(value, path=()):
+    """Where a text may stand instead: every leaf of the results, and every key that the page shows."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _places(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _places(item, (*path, index))
+    else:
+        yield path
+
+
+def _changed(value, path, new):
+    if not path:
+        return new
+    if isinstance(value, dict):
+        return {key: _changed(item, path[1:], new) if key == path[0] else item for key, item in value.items()}
+    return [_changed(item, path[1:], new) if index == path[0] else item for index, item in enumerate(value)]
+
+
+def test_whatever_the_results_hold_is_text_or_refused_in_one_line(odd_trials, tmp_path):
+    evaluate(Oracle(odd_trials), odd_trials, tmp_path / "out", metrics=("si_sdr",), jobs=0)
+    results = read_results(tmp_path / "out")
+    shown = 0
+    for path in _places(results.summary):
+        tampered = replace(results, summary=_changed(results.summary, path, EVIL))
+        try:
+            page = build_report(tampered, 1)
+        except InputError as error:
+            assert "are damaged" in str(error) and str(tmp_path) in str(error) and len(str(error)) < 500
+            continue
+        assert EVIL not in page, path
+        shown += html.escape(EVIL) in page
+    assert shown > 20
+    tampered = replace(results, records=[replace(record, gender_pair=EVIL) for record in results.records])
+    assert EVIL not in build_report(tampered)

@@ -10,7 +10,7 @@ import torch
 
 import wesep_py
 from tests.inference.networks import BandNetwork, tone
-from wesep_py.errors import AudioError, InputError, WesepError
+from wesep_py.errors import AudioError, CheckpointError, InputError, WesepError
 from wesep_py.extractor import build_network
 from wesep_py.inference import Extractor
 
@@ -143,3 +143,60 @@ def test_a_batch_is_what_each_gives_alone():
         extractor.extract_batch([(mixtures[0], 16000), (mixtures[1][:100], 16000)], voices[:2])
     with pytest.raises(InputError, match="a voice for each recording, of one shape"):
         extractor.extract_batch([(mixtures[0], 16000)], voices)
+
+
+def test_wrong_types_are_one_clear_line(tiny_model):
+    from wesep_py.inference import Voice, load
+
+    with pytest.raises(InputError, match="the model is int"):
+        load(3)
+    with pytest.raises(InputError, match="the device is int"):
+        load(tiny_model, 0)
+    with pytest.raises(InputError, match="the path of one is needed"):
+        Voice.load(3)
+    with pytest.raises(CheckpointError, match="no such model"):
+        load("x" * 5000)
+    extractor = load(tiny_model, "cpu")
+    noise = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    voice = extractor.enroll((noise, 16000))
+    sources = [
+        None,
+        3,
+        [noise],
+        (noise, "16000"),
+        (noise, 10**30),
+        (noise, 1),
+        (noise, True),
+        (noise, 16000.5),
+        (noise, float("nan")),
+        (noise.astype(object), 16000),
+        ([[1.0], [2.0, 3.0]], 16000),
+        (noise.astype(np.int16), 16000),
+        (noise.astype(complex), 16000),
+        (noise * np.float32("nan"), 16000),
+        (np.full(16000, 1e300), 16000),
+        (torch.ones(16000, device="meta"), 16000),
+        (torch.ones(16000).to_sparse(), 16000),
+        ({"a": 1}, 16000),
+        ("a.wav", "b.wav"),
+    ]
+    for source in sources:
+        for call in (lambda: extractor.enroll(source), lambda: extractor.extract(source, voice)):  # noqa: B023
+            with pytest.raises(InputError) as refused:
+                call()
+            assert len(str(refused.value)) < 500
+    calls = [
+        lambda: extractor.enroll(),
+        lambda: extractor.enroll((noise, 16000), vad=3),
+        lambda: extractor.enroll((noise, 16000), min_speech_s="1"),
+        lambda: extractor.enroll((noise, 16000), like="alice.voice"),
+        lambda: extractor.extract((noise, 16000), None),
+        lambda: extractor.extract((noise, 16000), "alice.voice"),
+        lambda: extractor.extract((noise, 16000), voice, 30.0),
+        lambda: extractor.extract_batch([], []),
+        lambda: extractor.extract_batch([noise], [voice]),
+    ]
+    for call in calls:
+        with pytest.raises(InputError) as refused:
+            call()
+        assert len(str(refused.value)) < 500

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from wesep_py.errors import InputError, OutputExistsError
@@ -87,3 +89,73 @@ def test_a_report_that_is_damaged_is_refused(tmp_path: Path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "odd.voice", header)
     with pytest.raises(InputError, match=r"odd\.voice: is damaged.*enroll the voice again"):
         Voice.load(tmp_path / "odd.voice")
+
+
+HEADER = {"format": "wesep-voice", "format_version": "1", "model_hash": "a", "enrolled_s": "1"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"enrolled_s": "NaN"},
+        {"enrolled_s": "[" * 5000},
+        {"enrolled_s": "-1"},
+        {"enrolled_s": "1" * 5000},
+        {"enrolled_s": '"' + "x" * 5000},
+        {"quality": "[]"},
+        {"quality": '{"recordings": [], "vad": "energy"}'},
+        {"quality": '{"recordings": [{"name": "a"}], "vad": "energy"}'},
+        {"quality": '{"recordings": [{"name": 3, "duration_s": "x", "speech_s": 1, "snr_db": 1, "clipped": 0}]}'},
+        {"quality": "[" * 5000},
+    ],
+    ids=range(10),
+)
+def test_a_header_that_makes_no_sense_is_one_line(tmp_path: Path, changes: dict[str, str]):
+    save_file({"x": torch.zeros(2)}, tmp_path / "a.voice", {**HEADER, **changes})
+    with pytest.raises(InputError, match="its header") as refused:
+        Voice.load(tmp_path / "a.voice")
+    assert str(tmp_path / "a.voice") in str(refused.value) and len(str(refused.value)) < 500
+
+
+@settings(max_examples=100, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=4),
+    cut=st.one_of(st.none(), st.integers(0, 400)),
+)
+def test_mutated_prints_give_a_voice_or_one_line(tmp_path: Path, changes: list[tuple[int, int]], cut: int | None):
+    content = bytearray(VOICE.save(tmp_path / "alice.voice", overwrite=True).read_bytes())
+    for place, value in changes:
+        content[place % len(content)] = value
+    (tmp_path / "alice.voice").write_bytes(content[:cut])
+    try:
+        assert isinstance(Voice.load(tmp_path / "alice.voice"), Voice)
+    except InputError as error:
+        assert str(tmp_path) in str(error) and len(str(error)) < 500 and "\n" not in str(error)
+
+
+def test_wrong_tensors_under_a_right_hash_are_one_line(tmp_path: Path, tiny_model: Path, tiny_speech: Path):
+    import numpy as np
+
+    from wesep_py.inference import load
+
+    extractor, recording = load(tiny_model, "cpu"), tiny_speech / "anna" / "anna-0.wav"
+    path = extractor.enroll(recording).save(tmp_path / "anna.voice")
+    good = Voice.load(path)
+    assert np.isfinite(extractor.extract(recording, good).waveform).all()
+    name, tensor = next(iter(good.tensors.items()))
+    wrong = {
+        "more": {**good.tensors, "9.extra": tensor},
+        "none": {"x": tensor},
+        "axes": {**good.tensors, name: tensor[None]},
+        "empty": {**good.tensors, name: tensor[..., :0]},
+        "batch": {**good.tensors, name: torch.cat([tensor, tensor])},
+        "whole": {**good.tensors, name: tensor.to(torch.int32)},
+        "double": {**good.tensors, name: tensor.double()},
+    }
+    for case, tensors in wrong.items():
+        path = Voice(tensors, good.model_hash, 1.0).save(tmp_path / f"{case}.voice")
+        with pytest.raises(InputError, match="does not fit") as refused:
+            extractor.extract(recording, Voice.load(path))
+        assert str(path) in str(refused.value) and len(str(refused.value)) < 500
+    long = extractor.enroll(recording, tiny_speech / "anna" / "anna-1.wav").save(tmp_path / "long.voice")
+    extractor.extract(recording, Voice.load(long))

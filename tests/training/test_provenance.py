@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -74,3 +75,25 @@ def test_whatever_is_damaged_is_begun_again_with_a_word(tmp_path: Path, text: st
     file.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.warns(UserWarning, match=r"provenance\.json.*; it is begun again"):
         assert ancestors(file) == []
+
+
+def test_programs_that_a_repository_names_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    subprocess.run(["git", "init", "-q", "-b", "main"], cwd=tmp_path, check=True)
+    identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "first"], cwd=tmp_path, check=True)
+    program = tmp_path / ".git" / "program"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path.parent}/ran\n")
+    program.chmod(0o755)
+    (tmp_path / "git").write_bytes(program.read_bytes())  # a folder that is on the path as "."
+    (tmp_path / "git").chmod(0o755)
+    for key in ("core.fsmonitor", "core.sshCommand", "core.pager"):
+        subprocess.run(["git", "config", key, str(program)], cwd=tmp_path, check=True)
+    (tmp_path / ".git" / "hooks" / "post-index-change").write_bytes(program.read_bytes())
+    (tmp_path / ".git" / "hooks" / "post-index-change").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f".{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
+    assert git_state(tmp_path)["branch"] == "main"
+    state = git_state()  # of the package's checkout, wherever somebody works
+    assert state is None or state["commit"] != git_state(tmp_path)["commit"]
+    assert not (tmp_path.parent / "ran").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Literal, TypeVar, get_args
 
 from wesep_py.errors import InputError, WesepError, nearest
-from wesep_py.worker_processes import at_work, end_on_sigterm, end_with_parent, most_workers
+from wesep_py.worker_processes import at_work, end_on_sigterm, end_with_parent, most_workers, worker_context
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -56,7 +55,7 @@ def map_processes(
         for position, item in enumerate(items):
             yield position, work(item)
         return
-    stop = multiprocessing.get_context("spawn").Event()
+    stop = worker_context().Event()
     waiting = deque(range(len(items)))
     try:
         while waiting:
@@ -133,7 +132,7 @@ def _alone(work: Callable[[Any], Any], item: Any, stop: Any, lost: Callable[[Any
 
 
 def _pool(count: int, work: Callable[[Any], Any], stop: Any) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _start, (work, stop))
+    return ProcessPoolExecutor(count, worker_context(), _start, (work, stop))
 
 
 def _start(work: Callable[[Any], Any], stop: Any) -> None:

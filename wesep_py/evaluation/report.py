@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import functools
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path, PurePath
 from typing import Any
 
+from wesep_py.errors import InputError, WesepError, shorten
 from wesep_py.evaluation.clips import clips
 from wesep_py.evaluation.journal import AUDIO
 from wesep_py.evaluation.keeping import audio_folder, rank
 from wesep_py.evaluation.pictures import histogram, scatter
 from wesep_py.evaluation.record import TrialRecord
 from wesep_py.evaluation.results import Results
-from wesep_py.evaluation.tables import breakdown_table, metric_table, spread, table
 
 TILES = ("si_sdri", "si_sdr", "accuracy", "confusion", "pesq", "estoi", "timing_f1", "similarity", "wer")
 TITLES = {
@@ -30,52 +32,79 @@ SHARES = {"accuracy", "confusion"}
 
 
 def build_report(results: Results, count: int = 10) -> str:
-    """The page.
+    """Return the page.
 
     Args:
         results: from `read_results`; audio that was saved with them is shown and can be played.
         count: how many of the worst and of the best trials are shown.
 
     Returns:
-        HTML.
+        HTML. Whatever the results say is text in it, and a Content-Security-Policy forbids scripts and loading.
+
+    Raises:
+        InputError: the results lack a value, or have one of a wrong type.
+        AudioError: saved audio is damaged.
     """
-    summary = results.summary
-    protocol = summary["protocol"]
-    model = _short(protocol["model"]["name"])
-    counts = summary["counts"]
-    date = protocol["date"].replace("T", " ").replace("+00:00", " UTC")
-    worst, best = _extremes(results.records, count)
-    head = (
-        f"<h1>{escape(model)}</h1><p>{escape(protocol['condition'])}</p>"
-        f'<p class="soft">{counts["scored"]} of {counts["trials"]} trials scored, {escape(date)}</p>'
-    )
-    parts = [
-        head,
-        _tiles(summary),
-        "<h2>Metrics</h2>",
-        metric_table(summary, results.metrics),
-        _notes(summary),
-        _charts(results.records),
-        _absent(summary, results.records),
-        "<h2>By condition</h2>",
-        *(
-            breakdown_table(TITLES.get(key, key), groups, results.metrics)
-            for key, groups in summary["breakdown"].items()
-            if groups
-        ),
-        _trials("Worst trials", worst, results.folder),
-        _trials("Best trials", best, results.folder),
-        "<h2>Protocol</h2>",
-        f'<details class="card"><summary>How every number was measured</summary><pre>'
-        f"{escape(json.dumps(protocol, indent=2, ensure_ascii=False))}</pre></details>",
-    ]
     style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(model)}: target speaker extraction</title><style>{style}</style></head>"
-        f"<body><main>{''.join(part for part in parts if part)}</main></body></html>\n"
-    )
+    try:
+        return _template().render(
+            style=style,
+            style_hash=base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii"),
+            **_content(results, count),
+        )
+    except WesepError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, StopIteration) as error:
+        raise InputError(
+            f"{results.folder}: its results are damaged ({type(error).__name__}: {shorten(error)}); "
+            "copy the folder again, or repeat the evaluation"
+        ) from error
+
+
+@functools.cache
+def _template() -> Any:
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("report.html.jinja")
+
+
+def _content(results: Results, count: int) -> dict[str, Any]:
+    """What the template shows: numbers as texts, and everything else as it stands in the results."""
+    summary, names = results.summary, results.metrics
+    protocol = summary["protocol"]
+    worst, best = _extremes(results.records, count)
+    return {
+        "model": _short(str(protocol["model"]["name"])),
+        "condition": protocol["condition"],
+        "date": str(protocol["date"]).replace("T", " ").replace("+00:00", " UTC"),
+        "counts": summary["counts"],
+        "tiles": _tiles(summary),
+        "metrics": [_interval_row(name, summary[name]) for name in names],
+        "definitions": [(name, protocol["metrics"][name]) for name in names],
+        "missing": [
+            (name, reason_count, reason)
+            for name, reasons in summary["missing"].items()
+            for reason, reason_count in reasons.items()
+        ],
+        "failed": [
+            (f"{one['mixture_id']} {one['target_utterance_id']}", one["error"] or "") for one in summary["failed"]
+        ],
+        "speed": _speed(summary["speed"]),
+        "charts": _charts(results.records),
+        "absent": _absent(summary, results.records),
+        "breakdown": [
+            _section(TITLES.get(key, key), groups, names) for key, groups in summary["breakdown"].items() if groups
+        ],
+        "worst": [_card(record, results.folder) for record in worst],
+        "best": [_card(record, results.folder) for record in best],
+        "protocol": json.dumps(protocol, indent=2, ensure_ascii=False),
+    }
 
 
 def _short(name: str) -> str:
@@ -87,80 +116,102 @@ def _short(name: str) -> str:
     return PurePath(name).name or name
 
 
-def _tiles(summary: Mapping[str, Any]) -> str:
+def _number(value: Any, digits: int) -> str:
+    """The number with so many digits; nothing for `None`."""
+    return "" if value is None else f"{float(value):.{digits}f}"
+
+
+def _spread(interval: Mapping[str, Any], as_share: bool = False) -> str:
+    """The two ends of an interval, or nothing; shares in per cent."""
+    if interval["low"] is None:
+        return ""
+    if as_share:
+        return f"{100 * float(interval['low']):.1f} to {100 * float(interval['high']):.1f} %"
+    return f"{_number(interval['low'], 2)} to {_number(interval['high'], 2)}"
+
+
+def _interval_row(title: str, interval: Mapping[str, Any], none: str = "missing") -> tuple[Any, ...]:
+    return title, _number(interval["mean"], 3) or none, _spread(interval), interval["count"]
+
+
+def _tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     tiles = []
     for name in TILES:
         interval = summary.get(name)
         if interval and interval["mean"] is not None:
-            mean = f"{100 * interval['mean']:.1f} %" if name in SHARES else f"{interval['mean']:.2f}"
-            tiles.append(
-                f'<div class="card">{escape(name)}<b>{mean}</b><small>{spread(interval, name in SHARES)}</small></div>'
-            )
-    return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
+            share = name in SHARES
+            mean = f"{100 * float(interval['mean']):.1f} %" if share else _number(interval["mean"], 2)
+            tiles.append({"name": name, "mean": mean, "spread": _spread(interval, share)})
+    return tiles
 
 
-def _notes(summary: Mapping[str, Any]) -> str:
-    """What did not get a value, and why; how fast it was."""
-    rows = [
-        (escape(name), reason_count, escape(reason))
-        for name, reasons in summary["missing"].items()
-        for reason, reason_count in reasons.items()
-    ]
-    html = ""
-    if rows:
-        html += "<h2>Missing values</h2>" + table(("metric", "trials", "reason"), rows, text=(2,))
-    if failed := summary["failed"]:
-        lines = [
-            (escape(f"{one['mixture_id']} {one['target_utterance_id']}"), escape(one["error"] or "")) for one in failed
-        ]
-        html += "<h2>Failed trials</h2>" + table(("trial", "error"), lines, text=(1,))
-    if silent := summary["counts"]["silent_estimate"]:
-        html += f"<p>{silent} estimates are silent; their SI-SDR is 0 dB by definition.</p>"
-    speed = summary["speed"]
-    if speed["rtf"] is not None:
-        html += (
-            f'<p class="soft">Real-time factor {speed["rtf"]:.3f} on {escape(str(speed["device"]))}, '
-            f"{speed['threads']} threads, {speed['audio_s'] / 60:.1f} min of audio.</p>"
-        )
-    return html
+def _speed(speed: Mapping[str, Any]) -> dict[str, Any] | None:
+    if speed["rtf"] is None:
+        return None
+    return {
+        "rtf": _number(speed["rtf"], 3),
+        "device": speed["device"],
+        "threads": speed["threads"],
+        "minutes": _number(float(speed["audio_s"]) / 60, 1),
+    }
 
 
-def _charts(records: Sequence[TrialRecord]) -> str:
+def _section(title: str, groups: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """The metrics of each group of trials; the interval stands under the mean."""
+    return {
+        "title": title,
+        "header": ("", "trials", *names),
+        "groups": [
+            {
+                "name": group,
+                "trials": members["trials"],
+                "cells": [
+                    {"mean": _number(members[name]["mean"], 2), "spread": _spread(members[name])} for name in names
+                ],
+            }
+            for group, members in groups.items()
+        ],
+    }
+
+
+def _charts(records: Sequence[TrialRecord]) -> list[dict[str, str]]:
     having = [record.values for record in records if record.outcome == "scored" and "si_sdri" in record.values]
     if not having:
         plain = [record.values["si_sdr"] for record in records if "si_sdr" in record.values]
-        return f'<h2>Distribution</h2><div class="charts">{_card(histogram(plain, "SI-SDR"))}</div>' if plain else ""
+        return [{"svg": histogram(plain, "SI-SDR"), "caption": ""}] if plain else []
     after = [values["si_sdr"] for values in having]
     before = [values["si_sdr"] - values["si_sdri"] for values in having]
-    first = histogram([values["si_sdri"] for values in having], "SI-SDRi")
-    second = scatter(before, after, "SI-SDR of the mixture", "SI-SDR of the estimate")
-    caption = '<p class="soft">Above the dashed line extraction helped.</p>'
-    return f'<h2>Distribution</h2><div class="charts">{_card(first)}{_card(second + caption)}</div>'
+    return [
+        {"svg": histogram([values["si_sdri"] for values in having], "SI-SDRi"), "caption": ""},
+        {
+            "svg": scatter(before, after, "SI-SDR of the mixture", "SI-SDR of the estimate"),
+            "caption": "Above the dashed line extraction helped.",
+        },
+    ]
 
 
-def _absent(summary: Mapping[str, Any], records: Sequence[TrialRecord]) -> str:
+def _absent(summary: Mapping[str, Any], records: Sequence[TrialRecord]) -> dict[str, Any] | None:
     absent = summary["absent"]
     silent = summary["silent_reference"]
     if not absent["count"] and not silent["count"]:
-        return ""
-    rows = []
+        return None
     sections = (("absent target", absent), ("silent reference", silent))
-    for title, section in sections:
-        if section["count"]:
-            rows.append(_interval_row(f"{title}: attenuation (dB)", section["attenuation_db"]))
+    rows = [
+        _interval_row(f"{title}: attenuation (dB)", section["attenuation_db"], "")
+        for title, section in sections
+        if section["count"]
+    ]
     rates = [(f"{title}: false alarms", section.get("false_alarm_rate", {})) for title, section in sections]
     for title, rules in (*rates, ("retention", absent.get("retention", {}))):
         for rule, interval in rules.items():
             if interval["count"]:
-                rows.append(_interval_row(f"{title}, {rule.replace('_', ' ')}", interval))
-    values = [r.attenuation_db for r in records if r.outcome in ("absent", "silent_reference") and r.attenuation_db]
-    chart = f'<div class="charts">{_card(histogram(values, "Attenuation"))}</div>' if values else ""
-    return "<h2>Nothing to extract</h2>" + table(("", "mean", "95 % interval", "trials"), rows) + chart
-
-
-def _interval_row(title: str, interval: Mapping[str, Any]) -> tuple[str, ...]:
-    mean = "" if interval["mean"] is None else f"{interval['mean']:.3f}"
-    return title, mean, spread(interval), str(interval["count"])
+                rows.append(_interval_row(f"{title}, {rule.replace('_', ' ')}", interval, ""))
+    values = [
+        float(record.attenuation_db)
+        for record in records
+        if record.outcome in ("absent", "silent_reference") and record.attenuation_db
+    ]
+    return {"rows": rows, "svg": histogram(values, "Attenuation") if values else ""}
 
 
 def _extremes(records: Sequence[TrialRecord], count: int) -> tuple[list[TrialRecord], list[TrialRecord]]:
@@ -174,39 +225,23 @@ def _extremes(records: Sequence[TrialRecord], count: int) -> tuple[list[TrialRec
     return worst, ordered[max(len(worst), len(ordered) - count) :][::-1]
 
 
-def _trials(title: str, records: Sequence[TrialRecord], folder: Path) -> str:
-    if not records:
-        return ""
-    cards, unheard = [], 0
-    for record in records:
-        media = clips(folder / AUDIO / audio_folder(record))
-        unheard += not media
-        facts = " · ".join(f"<span>{fact}</span>" for fact in _facts(record))
-        name = f"{record.mixture_id} · {record.target_utterance_id}"
-        cards.append(f'<div class="card"><h3>{escape(name)}</h3><p class="soft">{facts}</p>{media}</div>')
-    note = ""
-    if unheard:
-        note = (
-            f'<p class="soft">Audio of {unheard} of these {len(records)} was not saved; --save-extremes '
-            f"{len(records)} keeps it.</p>"
-        )
-    return f'<h2>{title}</h2>{note}<div class="trials">{"".join(cards)}</div>'
+def _card(record: TrialRecord, folder: Path) -> dict[str, Any]:
+    return {
+        "name": f"{record.mixture_id} · {record.target_utterance_id}",
+        "facts": _facts(record),
+        "media": clips(folder / AUDIO / audio_folder(record)),
+    }
 
 
-def _facts(record: TrialRecord) -> list[str]:
-    facts = [
-        f"{name} {record.values[name]:.2f}" for name in ("si_sdri", "si_sdr", "pesq", "estoi") if name in record.values
-    ]
+def _facts(record: TrialRecord) -> list[dict[str, Any]]:
+    shown = ("si_sdri", "si_sdr", "pesq", "estoi")
+    facts = [(f"{name} {_number(record.values[name], 2)}", False) for name in shown if name in record.values]
     if record.values.get("confusion") == 1.0:
-        facts.append("<b>wrong voice</b>")
+        facts.append(("wrong voice", True))
     if record.sir_db is not None:
-        facts.append(f"SIR {record.sir_db:.1f} dB")
+        facts.append((f"SIR {_number(record.sir_db, 1)} dB", False))
     if record.gender_pair:
-        facts.append(escape(record.gender_pair))
+        facts.append((record.gender_pair, False))
     if record.overlap is not None:
-        facts.append(f"overlap {record.overlap:.2f}")
-    return facts
-
-
-def _card(inner: str) -> str:
-    return f'<div class="card">{inner}</div>'
+        facts.append((f"overlap {_number(record.overlap, 2)}", False))
+    return [{"text": text, "is_warning": is_warning} for text, is_warning in facts]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wesep_py import checkpoint
 from wesep_py.corpus import FileReader, Utterance, read_manifest
-from wesep_py.errors import InputError, WesepError
+from wesep_py.errors import InputError
 from wesep_py.evaluation.overlap_verification import LEAST_SPEAKERS, OverlapFigures, verify_overlap
 from wesep_py.evaluation.protocol import circumstances
 from wesep_py.evaluation.verification import Trials, embed, figures, mean_by_speaker, score_trials
@@ -24,6 +24,7 @@ from wesep_py.metrics.verification import det_curve
 from wesep_py.names import canonical
 from wesep_py.simulation import SimulationConfig
 from wesep_py.speaker import load_encoder
+from wesep_py.textfiles import open_lines
 
 log = logging.getLogger(__name__)
 

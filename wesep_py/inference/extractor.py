@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from functools import cached_property, partial
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wesep_py import audio
-from wesep_py.errors import InputError, WesepError
+from wesep_py.errors import InputError, WesepError, shorten
 from wesep_py.inference.activity import VAD
 from wesep_py.inference.enrollment import Heard, examine, hear, require_speech, tell_apart
 from wesep_py.inference.level import gain_onto
@@ -18,7 +19,7 @@ from wesep_py.inference.quality import VoiceQuality
 from wesep_py.inference.recording.blocks import Blocks
 from wesep_py.inference.result import Result
 from wesep_py.inference.sources import EnrollmentSource, Source, read_source
-from wesep_py.inference.voice import Voice
+from wesep_py.inference.voice import Voice, VoiceLayout
 from wesep_py.inference.voices import (
     Chosen,
     HeardVoices,
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from wesep_py.extractor import TargetSpeakerExtractor
 
 log = logging.getLogger(__name__)
+
+LAYOUT_LENGTHS_S = 1.0, 1.6
+"""Of two enrollments that show which axes of a voice print grow with the enrollment."""
 
 
 class Extractor:
@@ -123,6 +127,7 @@ class Extractor:
         """
         import torch
 
+        check_number("min_speech_s", min_speech_s)
         if not sources:
             raise InputError("no enrollment was given; at least one recording of the voice is needed")
         recordings, embeddings = tell_apart(sources, self._network, self.name)
@@ -168,6 +173,7 @@ class Extractor:
                 embeddings, so that no print can be made; or as `enroll`.
             AudioError: as `enroll`.
         """
+        check_number("min_speech_s", min_speech_s)
         require_voices(self._network, self.name)
         heard = hear(source, 1, self.sample_rate, vad)
         if min_speech_s > 0:
@@ -206,6 +212,8 @@ class Extractor:
             WesepError: the network returned samples that are not finite.
         """
         self._check_print(voice)
+        if blocks is not None and not isinstance(blocks, Blocks):
+            raise InputError(f"blocks: is {type(blocks).__name__}; a Blocks is needed")
         recording = read_source(mixture)
         at_model_rate = recording.at_rate(self.sample_rate)
         from wesep_py.inference.recording.running import run_channels
@@ -241,7 +249,11 @@ class Extractor:
         """
         from wesep_py.inference.recording.running import run_together
 
-        waveforms = [np.asarray(waveform, dtype=np.float32) for waveform, _ in recordings]
+        if not recordings:
+            raise InputError("no recordings were given; at least one is needed")
+        sources = [read_source(recording) for recording in recordings]
+        recordings = [(one.waveform[0] if one.mono_array else one.waveform, one.sample_rate) for one in sources]
+        waveforms = [waveform for waveform, _ in recordings]
         shapes = {waveform.shape for waveform in waveforms}
         if {rate for _, rate in recordings} != {self.sample_rate} or len(shapes) != 1 or len(min(shapes)) != 1:
             raise InputError(
@@ -282,14 +294,39 @@ class Extractor:
         return Voice({key: tensor.cpu() for key, tensor in tensors.items()}, self.model_hash, enrolled_s, report)
 
     def _check_print(self, voice: Voice) -> None:
-        """Refuse what is no voice, or one that another model enrolled."""
+        """Refuse what is no voice, or one that another model enrolled, or whose tensors are not those of this one."""
         if not isinstance(voice, Voice):
             raise InputError(f"the voice is {type(voice).__name__}; what `enroll` or `Voice.load` returned is needed")
         if voice.model_hash != self.model_hash:
             raise InputError(
-                f"the voice was enrolled with another model (hash {voice.model_hash[:12]}, {self.name} is "
+                f"the voice was enrolled with another model (hash {shorten(voice.model_hash[:12])}, {self.name} is "
                 f"{self.model_hash[:12]}); enroll it again with this one"
             )
+        if voice.source is not None and (problem := self._voice_layout.problem(voice.tensors)) is not None:
+            raise InputError(f"{voice.source}: does not fit {self.name} ({problem}); enroll the voice again")
+
+    @cached_property
+    def _voice_layout(self) -> VoiceLayout:
+        """How voices of this model look: those of noise of two lengths."""
+        import torch
+
+        noise, dim = np.random.default_rng(0), self.embedding_dim
+        embedding = None if dim is None else torch.from_numpy(noise.standard_normal((1, dim), np.float32))
+        layouts = []
+        for length_s in LAYOUT_LENGTHS_S:
+            samples = round(length_s * self.sample_rate)
+            waveform = torch.from_numpy(noise.standard_normal((1, samples), np.float32)).to(self.device)
+            given = () if embedding is None else (embedding.to(self.device),)
+            with torch.inference_mode():
+                prepared = self._network.prepare(waveform, torch.tensor([samples], device=self.device), *given)
+            layouts.append({name: tensor.cpu() for name, tensor in prepared.items()})
+        return VoiceLayout(*layouts)
+
+
+def check_number(name: str, value: object) -> None:
+    """Refuse what is no finite number of 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < float("inf"):
+        raise InputError(f"{name}: is {shorten(repr(value), 60)}; a number of 0 or more is needed")
 
 
 def _given(quality: VoiceQuality) -> VoiceQuality:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from os import PathLike
 
-from wesep_py.errors import InputError
+from wesep_py.errors import InputError, shorten
 from wesep_py.inference.extractor import Extractor
 from wesep_py.inference.presence import calibration_of
 
@@ -49,6 +49,8 @@ def pick_device(device: str = "auto") -> str:
     """
     import torch
 
+    if not isinstance(device, str):
+        raise InputError(f"the device is {type(device).__name__}; a text such as 'cpu' or 'cuda:0' is needed")
     there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if torch.cuda.is_available():
         there.insert(1, "cuda")
@@ -57,5 +59,5 @@ def pick_device(device: str = "auto") -> str:
     if device == "auto":
         return next((name for name in ("cuda", "mps") if name in there), "cpu")
     if device not in there:
-        raise InputError(f"device {device!r} is not there; choose among auto, {', '.join(there)}")
+        raise InputError(f"device {shorten(device, 60)!r} is not there; choose among auto, {', '.join(there)}")
     return device

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from wesep_py.config import construct
+
 MIN_SPEECH_S = 1.0
 """Less speech than this says too little of a voice: `wesep enroll` refuses it."""
 GOOD_SPEECH_S = 3.0
@@ -157,8 +159,10 @@ class VoiceQuality:
             ValueError, TypeError, KeyError: it is none.
         """
         given = json.loads(text)
-        recordings = tuple(RecordingQuality(**_known(RecordingQuality, one)) for one in given["recordings"])
-        return cls(**{**_known(cls, given), "recordings": recordings})
+        recordings = [_known(RecordingQuality, one) for one in given["recordings"]]
+        if not recordings:
+            raise ValueError("recordings: is empty")
+        return construct(cls, {**_known(cls, given), "recordings": recordings}, "quality")
 
 
 def _warnings(one: RecordingQuality, several: bool) -> list[str]:

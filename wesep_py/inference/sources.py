@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wesep_py import audio
 from wesep_py.audio.files import LOUDEST
 from wesep_py.audio.streams import Stretch, read_stretch
-from wesep_py.errors import AudioError, InputError
+from wesep_py.errors import AudioError, InputError, shorten
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,8 @@ else:
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".rf64", ".caf")
 EMBEDDING_SUFFIX = ".npy"
 _MOST_EMBEDDING_VALUES = 1 << 20
+RATES = 100, 10_000_000
+"""Hz that an array may have: at other rates it would become far larger, or nothing, at the model's."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def read_source(source: Source) -> Recording:
         return _read_file(Path(fspath(source)))
     if isinstance(source, (tuple, list)) and len(source) == 2:
         return _check_array(*source)
-    raise InputError(f"a source is {type(source).__name__}; a path or a pair (waveform, sample_rate) is needed")
+    raise InputError(f"a source is {_kind(source)}; a path or a pair (waveform, sample_rate) is needed")
 
 
 def read_enrollment(source: Source) -> Recording:
@@ -128,12 +130,13 @@ def read_embedding(source: Any) -> NDArray[np.float32] | None:
                 raise ValueError(f"{source.size} numbers")
             source = np.array(source)
         except Exception as error:  # numpy raises many kinds, EOFError for an empty file among them
-            raise InputError(
-                f"{name}: is no array of numbers ({' '.join(str(error).split()) or type(error).__name__}); save it "
-                "with numpy.save"
-            ) from error
+            problem = shorten(error) if str(error) else type(error).__name__
+            raise InputError(f"{name}: is no array of numbers ({problem}); save it with numpy.save") from error
     elif hasattr(source, "detach"):
-        source = source.detach().cpu().numpy()
+        try:
+            source = source.detach().cpu().numpy()
+        except (TypeError, RuntimeError) as error:
+            raise InputError(f"{name}: is no array of numbers ({shorten(error)})") from error
     elif not isinstance(source, np.ndarray) or source.ndim != 1:
         return None
     if source.ndim != 1 or source.dtype.kind not in "fiu" or not np.isfinite(source).all() or not np.any(source):
@@ -168,6 +171,10 @@ def audio_files(folder: str | PathLike[str]) -> list[Path]:
     return found
 
 
+def _kind(value: Any) -> str:
+    return "None" if value is None else type(value).__name__
+
+
 def _read_file(path: Path) -> Recording:
     if path.is_dir():
         raise AudioError(f"{path}: is a folder; name one recording")
@@ -177,21 +184,31 @@ def _read_file(path: Path) -> Recording:
 
 
 def _check_array(waveform: Any, sample_rate: Any) -> Recording:
-    if isinstance(sample_rate, bool) or not isinstance(sample_rate, Real) or sample_rate < 1 or sample_rate % 1:
-        given = repr(sample_rate) if isinstance(sample_rate, Real) else f"of type {type(sample_rate).__name__}"
-        raise InputError(
-            f"the sample rate is {given}; a whole number of Hz above 0 is needed, second in (waveform, sample_rate)"
+    whole = isinstance(sample_rate, Real) and not isinstance(sample_rate, bool) and sample_rate % 1 == 0
+    if not whole or not RATES[0] <= sample_rate <= RATES[1]:
+        given = (
+            shorten(repr(sample_rate), 40) if isinstance(sample_rate, Real) else f"of type {type(sample_rate).__name__}"
         )
-    if hasattr(waveform, "detach"):
-        waveform = waveform.detach().cpu()
-        waveform = (waveform.float() if waveform.is_floating_point() else waveform).numpy()
-    samples = np.asarray(waveform)
+        raise InputError(
+            f"the sample rate is {given}; a whole number of Hz above 0 is needed ({RATES[0]} to {RATES[1]}), second in "
+            "(waveform, sample_rate)"
+        )
+    try:
+        if hasattr(waveform, "detach"):
+            waveform = waveform.detach().cpu()
+            waveform = (waveform.float() if waveform.is_floating_point() else waveform).numpy()
+        samples = np.asarray(waveform)
+    except (TypeError, ValueError, RuntimeError) as error:  # lists of unequal lengths, tensors without numbers
+        raise InputError(f"the waveform is {_kind(waveform)}, and no array ({shorten(error, 100)})") from error
     if not np.issubdtype(samples.dtype, np.floating):
-        raise InputError(f"the waveform's samples are {samples.dtype}; floats are needed (divide 16-bit ones by 32768)")
+        raise InputError(
+            f"the waveform's samples are {shorten(samples.dtype, 40)}; floats are needed (divide 16-bit ones by 32768)"
+        )
     if samples.ndim not in (1, 2):
         raise InputError(f"the waveform has shape {samples.shape}; [samples] or [channels, samples] is needed")
     mono_array = samples.ndim == 1
-    samples = np.atleast_2d(samples).astype(np.float32)
+    with np.errstate(over="ignore"):  # what is too large is infinite, and said below
+        samples = np.atleast_2d(samples).astype(np.float32)
     if samples.size == 0:
         raise AudioError("the waveform has no samples")
     if samples.shape[0] > samples.shape[1]:

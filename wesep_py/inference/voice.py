@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,9 +11,10 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wesep_py.errors import InputError
+from wesep_py.errors import CheckpointError, InputError, shorten
 from wesep_py.files import atomic_path, check_writable
 from wesep_py.inference.quality import VoiceQuality
+from wesep_py.torchfiles import read_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -30,12 +32,14 @@ class Voice:
         model_hash: of the model; another model refuses the voice.
         enrolled_s: seconds of audio it was made from.
         assess: what examines the enrollment, called when `quality` is first asked for.
+        source: the file that it was read from, whose tensors are compared with what the model needs; else `None`.
     """
 
     tensors: dict[str, torch.Tensor]
     model_hash: str
     enrolled_s: float
     assess: Callable[[], VoiceQuality] | None = field(default=None, repr=False, compare=False)
+    source: str | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def quality(self) -> VoiceQuality | None:
@@ -85,30 +89,66 @@ class Voice:
         Raises:
             InputError: the file is missing, damaged, no voice print, or of another format version.
         """
-        import torch
-        from safetensors import SafetensorError, safe_open
-
+        if not isinstance(path, (str, PathLike)):
+            raise InputError(f"a voice print is {type(path).__name__}; the path of one is needed")
         path = Path(path)
         if not path.is_file():
             raise InputError(f"{path}: no such file; make a voice print with `wesep enroll`")
         try:
-            with safe_open(path, framework="pt") as opened:
-                header = opened.metadata() or {}
-                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path}: is damaged or no voice print ({error}); enroll the voice again") from error
+            tensors, header = read_tensors(path)
+        except CheckpointError as error:
+            reason = str(error).removeprefix(f"{path}: ")
+            raise InputError(f"{path}: is damaged or no voice print ({reason}); enroll the voice again") from error
         if header.get("format") != "wesep-voice":
             raise InputError(f"{path}: is no voice print; make one with `wesep enroll`")
         if header.get("format_version") != str(FORMAT_VERSION):
             raise InputError(
-                f"{path}: has format version {header.get('format_version')}; this program reads "
+                f"{path}: has format version {shorten(header.get('format_version'), 40)}; this program reads "
                 f"version {FORMAT_VERSION}: enroll the voice again"
             )
         try:
             quality = VoiceQuality.from_json(header["quality"]) if "quality" in header else None
             enrolled_s, model_hash = float(json.loads(header["enrolled_s"])), header["model_hash"]
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path}: is damaged (its header: {error}); enroll the voice again") from error
-        if not tensors or not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+            if not 0 <= enrolled_s < math.inf:
+                raise ValueError(f"enrolled_s is {enrolled_s:g}")
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
+            raise InputError(f"{path}: is damaged (its header: {shorten(error)}); enroll the voice again") from error
+        if not tensors or not all(tensor.isfinite().all() for tensor in tensors.values()):
             raise InputError(f"{path}: is damaged (numbers are missing or not finite); enroll the voice again")
-        return cls(tensors, model_hash, enrolled_s, None if quality is None else lambda: quality)
+        return cls(tensors, model_hash, enrolled_s, None if quality is None else lambda: quality, str(path))
+
+
+@dataclass(frozen=True)
+class VoiceLayout:
+    """How a model's voices look, seen from those of two enrollments: what another print must look like to be used.
+
+    Attributes:
+        short, long: the tensors of enrollments of two lengths.
+    """
+
+    short: dict[str, torch.Tensor]
+    long: dict[str, torch.Tensor]
+
+    def problem(self, tensors: dict[str, torch.Tensor]) -> str | None:
+        """What the model cannot use of these tensors; `None` if nothing.
+
+        An axis that is as long in both enrollments has that length always; of the others, those that grew alike have
+        one length.
+        """
+        if tensors.keys() != self.short.keys():
+            names = ", ".join(sorted(self.short))
+            return f"it holds {shorten(', '.join(sorted(tensors)), 80) or 'nothing'}; {names} are needed"
+        lengths: dict[tuple[int, int], int] = {}
+        for name, short in self.short.items():
+            tensor, pairs = tensors[name], list(zip(short.shape, self.long[name].shape, strict=True))
+            if tensor.dtype != short.dtype or tensor.dim() != short.dim():
+                return f"{name} is {_describe(tensor)}; {_describe(short)} is needed"
+            for size, pair in zip(tensor.shape, pairs, strict=True):
+                wanted = pair[0] if pair[0] == pair[1] else lengths.setdefault(pair, size)
+                if size != wanted or size < 1:
+                    return f"{name} has size {list(tensor.shape)}; one like {list(short.shape)} is needed"
+        return None
+
+
+def _describe(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} of {tensor.dim()} axes"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from wesep_py.errors import ConfigError, nearest
+from wesep_py.errors import ConfigError, WesepError, nearest, shorten
 
 
 class UntranslatableError(ConfigError):
@@ -14,6 +15,17 @@ class UntranslatableError(ConfigError):
     def __init__(self, lines: list[str]) -> None:
         super().__init__("; ".join(lines))
         self.lines = lines
+
+
+@contextmanager
+def translating() -> Iterator[None]:
+    """Arguments of a wrong type, of which a translation can make nothing, are a `ConfigError` of one line."""
+    try:
+        yield
+    except WesepError:
+        raise
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
+        raise ConfigError(f"arguments: cannot be translated ({type(error).__name__}: {shorten(error)})") from error
 
 
 def complete(
@@ -35,12 +47,12 @@ def complete(
     """
     only = only or {}
     lines = [
-        f"{key}: cannot be translated; {nearest(key, [*defaults, *only])}"
+        f"{shorten(key, 60)}: cannot be translated; {nearest(shorten(key, 60), [*defaults, *only])}"
         for key in args
         if key not in defaults and key not in inert and key not in only
     ]
     lines += [
-        f"{key}: {args[key]!r} cannot be translated; only {value!r} is"
+        f"{key}: {shorten(repr(args[key]), 60)} cannot be translated; only {value!r} is"
         for key, value in only.items()
         if key in args and args[key] != value
     ]

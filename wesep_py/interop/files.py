@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wesep_py.errors import CheckpointError
+from wesep_py.errors import CheckpointError, shorten
+from wesep_py.torchfiles import read_torch, with_nan
 
 WRAPPERS = ("models", "model", "state_dict", "model_state_dict")
 """Under which key training code keeps the weights; WeSep keeps a list, its discriminator second."""
-PREFIXES = ("module.", "model.")
-"""What stands before every name where a wrapper of the network was saved."""
+WRAPPER, COMPILED = "module.", "_orig_mod."
+"""What distribution puts before names, and compilation into them, in any order, and not always into all of them."""
+OUTER = "model."
+"""What stands before every name where the network was part of something larger."""
 CLASSIFIERS = ("projection.",)
 """Layers that tell the training speakers from each other: no part of a speaker network."""
 
@@ -26,16 +30,11 @@ def read(path: str | Path) -> dict[str, Tensor]:
         CheckpointError: the file is missing or damaged, holds no weights, or something that could run code.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; give a checkpoint of WeSep or WeSpeaker, such as avg_model.pt")
+    content = read_torch(path, "a checkpoint of WeSep or WeSpeaker, such as avg_model.pt,")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what torch raises for a damaged file depends on where the damage is
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "Unpickling" in type(error).__name__:
-            raise CheckpointError(f"{path}: holds more than weights, and is not read for safety ({reason})") from error
-        raise CheckpointError(f"{path}: is no PyTorch file, or damaged ({reason})") from error
-    return unwrap(content)
+        return unwrap(content)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def unwrap(content: Any) -> dict[str, Tensor]:
@@ -45,7 +44,7 @@ def unwrap(content: Any) -> dict[str, Tensor]:
     {'fc.bias': tensor([1.])}
 
     Raises:
-        CheckpointError: there are none.
+        CheckpointError: there are none, or some are no numbers, or no plain tensors.
     """
     found = content
     for key in WRAPPERS:
@@ -54,13 +53,37 @@ def unwrap(content: Any) -> dict[str, Tensor]:
             found = found[0] if isinstance(found, list) and found else found
     weights = {str(k): v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, Mapping) else {}
     if not weights:
-        keys = ", ".join(map(str, found))[:80] if isinstance(found, Mapping) else type(found).__name__
-        raise CheckpointError(f"no weights in it (found: {keys or 'nothing'})")
-    for prefix in PREFIXES:
-        own = [name for name in weights if not name.startswith(CLASSIFIERS)]
-        if own and all(name.startswith(prefix) for name in own):
-            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
-    return weights
+        keys = ", ".join(shorten(key, 40) for key in list(found)[:5]) if isinstance(found, Mapping) else ""
+        raise CheckpointError(f"no weights in it (found: {keys or type(found).__name__})")
+    for name, value in weights.items():
+        if value.layout is not torch.strided or value.is_quantized or value.is_complex() or value.is_meta:
+            raise CheckpointError(
+                f"{shorten(name)} is quantised, sparse, complex or of the device meta; give plain weights"
+            )
+    if (name := with_nan(weights)) is not None:
+        raise CheckpointError(f"{shorten(name)} holds NaN; take an earlier checkpoint of that training")
+    return _under_own_names(weights)
+
+
+def _under_own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights without what wrappers of the network added to their names.
+
+    >>> list(_under_own_names({"module._orig_mod.a": torch.ones(1), "_orig_mod.module.b._orig_mod.c": torch.ones(1)}))
+    ['a', 'b.c']
+    """
+    named: dict[str, Tensor] = {}
+    for full, value in weights.items():
+        name = "".join(part for part in re.split(r"(?<=\.)", full) if part != COMPILED)
+        while name.startswith(WRAPPER):
+            name = name.removeprefix(WRAPPER)
+        if name in named:
+            raise CheckpointError(f"two tensors are called {shorten(name)!r} without {WRAPPER!r} and {COMPILED!r}")
+        named[name] = value
+    own = [name for name in named if not name.startswith(CLASSIFIERS)]
+    if own and all(name.startswith(OUTER) for name in own):
+        inner = {name.removeprefix(OUTER): value for name, value in named.items()}
+        return inner if inner.keys() == named.keys() else _under_own_names(inner)
+    return named
 
 
 def without_classifier(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

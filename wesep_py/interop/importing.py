@@ -12,21 +12,27 @@ from typing import Any
 from torch import Tensor
 
 from wesep_py import checkpoint
-from wesep_py.config import load_yaml
-from wesep_py.errors import CheckpointError, ConfigError, nearest
+from wesep_py.building import build_within, check_numbers
+from wesep_py.errors import CheckpointError, ConfigError, nearest, shorten
 from wesep_py.extractor import build_network
 from wesep_py.interop import encoders, files
-from wesep_py.interop.arguments import UntranslatableError
+from wesep_py.interop.arguments import UntranslatableError, translating
 from wesep_py.interop.configuration import WESEP, PublicConfig, public_config
 from wesep_py.interop.weights import MisfitError, MissingTensorError
 from wesep_py.interop.wesep import ARCHITECTURES
 from wesep_py.speaker import speaker_networks
+from wesep_py.yamlfiles import read_yaml
+
+SLACK = 8
+"""A network that its weights do not fit is built, to list what does not, up to so many times their size."""
+MOST_LINES = 200
 
 
 class UnmappedError(CheckpointError):
     """A public checkpoint that cannot be mapped; `lines` says why, a line for each argument and each tensor."""
 
     def __init__(self, path: Path, lines: list[str]) -> None:
+        lines = [shorten(line, 300) for line in lines]
         super().__init__(f"{path}: {len(lines)} thing(s) could not be mapped, so nothing was written: {lines[0]}")
         self.lines = lines
 
@@ -80,7 +86,13 @@ def import_checkpoint(path: str | Path, config_path: str | Path) -> Imported:
         ConfigError, CheckpointError: a file is missing, or is not what it should be.
     """
     path, config_path = Path(path), Path(config_path)
-    public = public_config(load_yaml(config_path))
+    try:
+        public = public_config(read_yaml(config_path))
+        check_numbers({"model_args": public.args, "dataset_args": public.filterbank, "encoder": public.encoder})
+    except ConfigError as error:
+        raise error if str(error).startswith(str(config_path)) else ConfigError(f"{config_path}: {error}") from error
+    except (TypeError, ValueError, AttributeError) as error:  # lists where mappings belong, texts where numbers do
+        raise ConfigError(f"{config_path}: a value is of the wrong type ({shorten(error)})") from error
     weights = files.read(path)
     extractor = public.toolkit == WESEP or public.model in ARCHITECTURES
     if public.model not in (names := list(ARCHITECTURES) if extractor else [*ARCHITECTURES, *encoders.names()]):
@@ -113,7 +125,8 @@ Built = tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor], list[str]]
 def _extractor(public: PublicConfig, weights: Mapping[str, Tensor]) -> Built:
     architecture, lines = ARCHITECTURES[public.model], list(public.problems)
     try:
-        model = architecture.translate(public.args, public.encoder, weights)
+        with translating():
+            model = architecture.translate(public.args, public.encoder, weights)
     except ConfigError as error:
         return {}, {}, {}, lines + _lines(error)
     speaker = model.get("speaker")
@@ -122,7 +135,7 @@ def _extractor(public: PublicConfig, weights: Mapping[str, Tensor]) -> Built:
         lines += _unequal_bins(given, public.filterbank)
         speaker["filterbank"] = {**public.filterbank, "num_mel_bins": given}
     try:
-        network = build_network(model, initialise=False)
+        network = build_within(lambda: build_network(model, initialise=False), weights, SLACK)
     except ConfigError as error:
         return {}, {}, {}, lines + _lines(error)
     mapped, unmapped = _mapped(lambda given: architecture.rename(given, public.args, public.encoder), weights)
@@ -130,12 +143,14 @@ def _extractor(public: PublicConfig, weights: Mapping[str, Tensor]) -> Built:
 
 
 def _encoder(public: PublicConfig, weights: Mapping[str, Tensor]) -> Built:
-    lines, bins = list(public.problems), encoders.num_mel_bins(public.args)
-    lines += _unequal_bins(bins, public.filterbank)
+    lines = list(public.problems)
     try:
-        given = {"model": public.model, "args": public.args, "block": public.block}
-        config = encoders.translate(public.model, public.args, given)
-        network = speaker_networks.build(config, "network", num_mel_bins=bins)
+        with translating():
+            bins = encoders.num_mel_bins(public.args)
+            given = {"model": public.model, "args": public.args, "block": public.block}
+            config = encoders.translate(public.model, public.args, given)
+        lines += _unequal_bins(bins, public.filterbank)
+        network = build_within(lambda: speaker_networks.build(config, "network", num_mel_bins=bins), weights, SLACK)
     except ConfigError as error:
         return {}, {}, {}, lines + _lines(error)
     whole = {
@@ -161,6 +176,8 @@ def _mapped(
             return rename(given), lines
         except MissingTensorError as error:
             lines.append(f"missing: {error.name}")
+            if len(lines) >= MOST_LINES:
+                return {}, [*lines, "and more"]
             pattern = re.sub(r"\d+", r"\\d+", re.escape(error.name))
             alike = next((value for name, value in given.items() if re.fullmatch(pattern, name)), None)
             if alike is None:
@@ -169,8 +186,8 @@ def _mapped(
         except MisfitError as error:
             lines += [f"not used: {name}" for name in error.lines]
             given = {name: value for name, value in given.items() if name not in error.lines}
-        except (CheckpointError, RuntimeError, IndexError, ValueError) as error:
-            return {}, [*lines, f"weights: {' '.join(str(error).split())[:200]}"]
+        except (CheckpointError, RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
+            return {}, [*lines, f"weights: {shorten(error)}"]
 
 
 def _lines(error: ConfigError) -> list[str]:

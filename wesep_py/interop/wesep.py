@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wesep_py.errors import ConfigError, nearest
+from wesep_py.building import build_within, check_numbers
+from wesep_py.errors import ConfigError, nearest, shorten
 from wesep_py.extractor import TargetSpeakerExtractor, build_network
 from wesep_py.interop import realtse_bsrnn, wesep_bsrnn, wesep_conv_tasnet, wesep_dpccn, wesep_tf_gridnet
+from wesep_py.interop.arguments import translating
 from wesep_py.interop.files import unwrap
 from wesep_py.interop.weights import fill
 from wesep_py.interop.wesep_enrollment import Signature
@@ -39,9 +41,14 @@ def load_wesep(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> Wese
     """
     name, args, encoder = str(config.get("model")), config.get("args", {}), config.get("encoder")
     if name not in ARCHITECTURES:
-        raise ConfigError(f"model: no network is called {name!r}; {nearest(name, ARCHITECTURES)}")
+        raise ConfigError(
+            f"model: no network is called {shorten(name, 60)!r}; {nearest(shorten(name, 60), ARCHITECTURES)}"
+        )
     architecture, weights = ARCHITECTURES[name], unwrap(state_dict) if state_dict else {}
-    network = build_network(architecture.translate(args, encoder, weights), initialise=False)
+    check_numbers({"args": args, "encoder": encoder})
+    with translating():
+        model = architecture.translate(args, encoder, weights)
+    network = build_within(lambda: build_network(model, initialise=False), weights)
     fill(network, architecture.rename(weights, args, encoder), name)
     return WesepAdapter(network, architecture.signature(args)).eval()
 

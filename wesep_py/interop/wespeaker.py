@@ -8,9 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from wesep_py.building import build_within, check_numbers
 from wesep_py.checkpoint import register_reader
 from wesep_py.errors import ConfigError, nearest
 from wesep_py.interop import encoders, files
+from wesep_py.interop.arguments import translating
 from wesep_py.interop.weights import fill
 from wesep_py.speaker import SpeakerNetwork, speaker_networks
 from wesep_py.speaker.pooled import PooledNetwork
@@ -30,9 +32,12 @@ def load_wespeaker(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> 
         CheckpointError: weights that are missing, find no place, or are of another size.
     """
     name, args = str(config.get("model")), config.get("args") or {}
-    arguments = encoders.translate(name, args, {**config, "args": args})
-    network = speaker_networks.build(arguments, "encoder", num_mel_bins=encoders.num_mel_bins(args))
+    check_numbers({"args": args})
+    with translating():
+        arguments = encoders.translate(name, args, {**config, "args": args})
+        bins = encoders.num_mel_bins(args)
     weights = files.without_classifier(files.unwrap(state_dict))
+    network = build_within(lambda: speaker_networks.build(arguments, "encoder", num_mel_bins=bins), weights)
     fill(network, encoders.family(name).rename(weights), name)
     return WespeakerAdapter(network, both=arguments.get("second_layer", False)).eval()
 

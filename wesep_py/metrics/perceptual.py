@@ -10,6 +10,7 @@ import numpy as np
 
 from wesep_py.metrics.errors import MetricError
 from wesep_py.metrics.signals import checked_pair, is_silent
+from wesep_py.worker_processes import python_command
 
 MODES = {16000: "wb", 8000: "nb"}
 
@@ -68,7 +69,7 @@ def _compute(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) -> f
 def _in_own_process(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) -> float:
     signals = io.BytesIO()
     np.save(signals, np.stack([estimate, reference]))
-    command = [sys.executable, "-m", "wesep_py.metrics.perceptual", str(sample_rate)]
+    command = python_command("wesep_py.metrics.perceptual", str(sample_rate))
     done = subprocess.run(command, input=signals.getvalue(), capture_output=True, check=False)
     if done.returncode == 0:
         return float(done.stdout)

@@ -171,10 +171,16 @@ def find(model: str | os.PathLike[str] | None = None) -> tuple[str, Path]:
     if model is None:
         chosen = default()
         return chosen.name, chosen.folder
+    if not isinstance(model, (str, os.PathLike)):
+        raise InputError(f"the model is {type(model).__name__}; a name, a path, or None for the default is needed")
     path, known = Path(model), bundled()
-    if not path.exists() and str(model) in known:
+    try:
+        exists = path.exists()
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise CheckpointError(f"{shorten(model)}: no such model ({error})") from error
+    if not exists and str(model) in known:
         return str(model), known[str(model)].folder
-    if not path.exists() and known and path.name == str(model):
+    if not exists and known and path.name == str(model):
         raise CheckpointError(
             f"{model}: no such model; {nearest(str(model), known)}; a checkpoint or experiment folder will do too"
         )

@@ -7,6 +7,7 @@ nor on how the same global batch is spread over ranks; and a run resumes at its 
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from wesep_py.errors import WesepError
 from wesep_py.simulation import Recipe, Simulator
 from wesep_py.training.task import Collate, Item, Items
+from wesep_py.worker_processes import worker_context
 
 WORKER_GRACE_S = 10
 FAILURE, FLAW = "failure", "flaw"
@@ -130,11 +132,17 @@ def make_loader(
         dataset,
         batch_sampler=sampler,
         num_workers=workers,
+        multiprocessing_context=_context() if workers else None,
         collate_fn=Collating(collate),
         pin_memory=pin_memory,
         prefetch_factor=prefetch if workers else None,
         worker_init_fn=_start_worker,
     )
+
+
+def _context() -> Any:
+    """How workers are started: forked, where Python does so here, else as all others (`worker_context`)."""
+    return None if multiprocessing.get_context().get_start_method() == "fork" else worker_context()
 
 
 def _start_worker(worker: int) -> None:

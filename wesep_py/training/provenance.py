@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
+import shutil
 import subprocess
 import sys
 import warnings
@@ -22,25 +24,51 @@ from wesep_py.files import write_json
 from wesep_py.textfiles import Row, read_json
 from wesep_py.training.config import DataConfig
 
+CHECKOUT = Path(__file__).resolve().parents[2]
+"""The folder that the package lies in, which is its checkout where it was not installed from a wheel."""
 
-def git_state(folder: Path | None = None) -> dict[str, Any] | None:
-    """Commit and changes of the git checkout that a folder is in; `None` where it is in none, or git is not there.
+
+def git_state(folder: Path = CHECKOUT) -> dict[str, Any] | None:
+    """Return commit and changes of a git checkout; `None` where the folder is none, or git is not there.
+
+    A repository's own configuration may name programs that git runs (`core.fsmonitor`, hooks). So only this package's
+    checkout is asked about, never the folder that somebody works in, and git is told to run none.
 
     Args:
-        folder: the working folder by default.
+        folder: the root of the checkout.
 
     Returns:
         `commit`, `branch`, and under `changed` the files that differ from the commit, fifty at most.
     """
+    git = shutil.which("git", path=os.pathsep.join(filter(os.path.isabs, os.get_exec_path())))
+    if git is None or not (folder / ".git").exists():
+        return None
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    environment |= {
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_CEILING_DIRECTORIES": str(folder.parent),
+    }
 
     def ask(*arguments: str) -> str:
-        command = ["git", *arguments]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=20, check=True)
-        return done.stdout.rstrip("\n")
+        command = [
+            git,
+            "-c",
+            "core.fsmonitor=",
+            "-c",
+            f"core.hooksPath={os.devnull}",
+            "-c",
+            "core.pager=cat",
+            *arguments,
+        ]
+        done = subprocess.run(
+            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=True
+        )
+        return done.stdout.decode("utf-8", errors="replace").rstrip("\n")
 
     try:
         commit, branch = ask("rev-parse", "HEAD"), ask("rev-parse", "--abbrev-ref", "HEAD")
-        changed = [line[3:] for line in ask("status", "--porcelain").splitlines()]
+        changed = [line[3:] for line in ask("status", "--porcelain", "--ignore-submodules=all").splitlines()]
     except (OSError, subprocess.SubprocessError):
         return None
     return {"commit": commit, "branch": branch, "changed": changed[:50], "changed_count": len(changed)}

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +17,7 @@ from wesep_py.simulation.rooms.bank_tar import SUFFIX, write_tar
 from wesep_py.simulation.rooms.bank_writer import BankRoom, BankWriter, check_same, header_of
 from wesep_py.simulation.rooms.geometric import SimulatedRooms, import_pyroomacoustics, simulate_room
 from wesep_py.simulation.rooms.recorded import RecordedRoom, find_recorded_rooms, identity_of, read_recorded_room
+from wesep_py.worker_processes import worker_processes
 
 ROOMS_AT_A_TIME = 16
 
@@ -152,7 +150,6 @@ def _in_order(
     if jobs == 1 or len(items) < 2:
         yield from map(work, items)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(items)), context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+    with worker_processes(min(jobs, len(items))) as pool:
         for start in range(0, len(items), ROOMS_AT_A_TIME * jobs):
             yield from pool.map(work, items[start : start + ROOMS_AT_A_TIME * jobs], chunksize=4)

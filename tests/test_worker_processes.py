@@ -1,0 +1,97 @@
+"""No process that is started looks for modules in the current folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import wesep_py
+from wesep_py.search_path import safe_path
+from wesep_py.worker_processes import python_command
+
+HOSTILE = """
+    socket numpy pesq wesep_py multiprocessing runpy signal select tempfile json typer contextlib torch warnings io
+""".split()  # noqa: SIM905
+"""Modules that a process of Python, or of ours, imports sooner or later."""
+
+POOL = """
+from wesep_py.worker_processes import worker_processes
+with worker_processes(2) as pool:
+    print(pool.submit(abs, -1).result())
+"""
+TRACKER = """
+from wesep_py.worker_processes import worker_context
+worker_context().Event()
+print(1)
+"""
+ITEMS = """
+from wesep_py.corpus.processes import map_processes
+print(len(list(map_processes(abs, [-1, 2], 2))) - 1)
+"""
+PESQ = """
+import io, subprocess
+import numpy as np
+from wesep_py.metrics.perceptual import _in_own_process
+speech = np.random.default_rng(0).standard_normal(16000) * np.hanning(16000)
+print(int(_in_own_process(speech, speech, 16000) > 4))
+"""
+BODIES = {"pool": POOL, "tracker": TRACKER, "items": ITEMS, "pesq": PESQ}
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """A folder where each of these modules leaves a mark when it is imported."""
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    for name in HOSTILE:
+        (folder / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write({name + ' '!r})\n")
+    return folder
+
+
+def _run(command: list[str], folder: Path, path: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert not (folder.parent / "ran").exists(), (folder.parent / "ran").read_text()
+    return done
+
+
+HOME = str(Path(wesep_py.__file__).resolve().parents[1])
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_modules_in_the_current_folder_are_not_run(hostile: Path, tmp_path: Path, name: str):
+    script = tmp_path / "script.py"  # as the command `wesep`: a file elsewhere
+    body = "".join(f"    {line}\n" for line in BODIES[name].splitlines())
+    # As in an interactive session, the current folder comes first; what this process needs was imported before.
+    first = (
+        "import sys, json, signal, select, tempfile, concurrent.futures, multiprocessing.util, numpy, pesq, wesep_py"
+    )
+    script.write_text(f"{first}\nif __name__ == '__main__':\n    sys.path.insert(1, '')\n{body}")
+    done = _run([sys.executable, str(script)], hostile, HOME)
+    assert done.stdout.strip() == "1", done.stderr
+
+
+def test_a_command_run_as_a_module_leaves_the_current_folder_out(tmp_path: Path, hostile: Path):
+    for name in ("contextlib", "warnings", "io", "wesep_py", "runpy"):  # which Python itself imports before
+        (hostile / f"{name}.py").unlink()
+    done = _run([sys.executable, "-m", "wesep_py.cli.main", "--version"], hostile, HOME)
+    assert done.stdout.strip() == f"wesep {wesep_py.__version__}", done.stderr
+
+
+def test_a_package_in_the_current_folder_is_still_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(HOME)
+    monkeypatch.setattr(sys, "path", ["", "/elsewhere"])
+    assert safe_path() == [os.path.realpath(HOME), "/elsewhere"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path), HOME])
+    assert safe_path() == [HOME]
+
+
+def test_arguments_of_a_program_are_passed_on():
+    done = subprocess.run(python_command("wesep_py.cli.main", "--version"), capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"wesep {wesep_py.__version__}"
