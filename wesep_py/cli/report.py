@@ -26,11 +26,12 @@ def report(
     no network and no other file.
     """
     from wesep_py.evaluation.report import build_report
-    from wesep_py.evaluation.results import read_results
+    from wesep_py.evaluation.results import check_reportable, read_results
     from wesep_py.files import check_writable, write_text
 
     page = out or result / "report.html"
     results = read_results(result)
+    check_reportable(results)
     check_writable(page, overwrite)
     html = build_report(results, count)
     write_text(page, html, overwrite)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wesep_py import checkpoint
 from wesep_py.corpus import FileReader, Utterance, read_manifest
-from wesep_py.errors import InputError, WesepError
+from wesep_py.errors import InputError, WesepError, quoted
 from wesep_py.evaluation.overlap_verification import LEAST_SPEAKERS, OverlapFigures, verify_overlap
 from wesep_py.evaluation.protocol import circumstances
 from wesep_py.evaluation.verification import Trials, embed, figures, mean_by_speaker, score_trials
@@ -22,6 +22,7 @@ from wesep_py.files import atomic_path, check_results_folder, write_json
 from wesep_py.metrics.verification import det_curve
 from wesep_py.simulation import SimulationConfig
 from wesep_py.speaker import load_encoder
+from wesep_py.textfiles import open_lines
 
 SUMMARY, SCORES, PICTURE = "summary.json", "scores.txt", "det.png"
 INTERVAL = "95 % percentile bootstrap over speakers, 200 resamples, seed 0"
@@ -169,10 +170,7 @@ def read_trial_list(path: Path, utterances: Sequence[Utterance]) -> Trials:
     Raises:
         InputError: the list is missing, or a line of it is malformed, or names no recording.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no readable list of trials ({error})") from error
+    lines = open_lines(path, "a list of trials")
     places: dict[str, int] = {}
     for position, utterance in enumerate(utterances):
         parts = utterance.path.parts
@@ -185,13 +183,15 @@ def read_trial_list(path: Path, utterances: Sequence[Utterance]) -> Trials:
             continue
         where, words = f"{path}:{number}", line.split()
         if len(words) != 3:
-            raise InputError(f"{where}: is {line!r}; '1 ENROLLMENT TEST' or 'ENROLLMENT TEST target' is needed")
+            raise InputError(f"{where}: is {quoted(line)}; '1 ENROLLMENT TEST' or 'ENROLLMENT TEST target' is needed")
         label, *names = words if words[0] in TRUE_WORDS | FALSE_WORDS else (words[2], *words[:2])
         if label not in TRUE_WORDS | FALSE_WORDS:
-            raise InputError(f"{where}: says {label!r}; 1 or 0, or target or nontarget, is needed")
+            raise InputError(f"{where}: says {quoted(label)}; 1 or 0, or target or nontarget, is needed")
         missing = [name for name in names if name not in places]
         if missing:
-            raise InputError(f"{where}: {missing[0]!r} is no recording of the manifest; name its utterance id or path")
+            raise InputError(
+                f"{where}: {quoted(missing[0])} is no recording of the manifest; name its utterance id or path"
+            )
         rows.append((places[names[0]], places[names[1]], label in TRUE_WORDS))
     if not rows:
         raise InputError(f"{path}: holds no trial")
