@@ -7,7 +7,6 @@ text of a file `KEY.spk`, or else what the key begins with (`speaker_of`). Other
 
 from __future__ import annotations
 
-import json
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from wesep_py.corpus.speakers import speaker_of
 from wesep_py.corpus.store import from_record
 from wesep_py.corpus.utterance import Utterance
 from wesep_py.errors import AudioError, InputError
+from wesep_py.textfiles import parse_object
 
 _GZIP = b"\x1f\x8b"
 _TAR_END = bytes(2 * tarfile.BLOCKSIZE)
@@ -136,11 +136,7 @@ def _item(key: str, files: list[_File], place: str) -> ShardItem:
 def _facts(data: bytes | None, where: str) -> dict[str, Any]:
     if data is None:
         return {}
-    try:
-        facts = json.loads(data)
-    except ValueError as error:
-        raise InputError(f"{where}: its JSON cannot be read ({error})") from error
-    return facts if isinstance(facts, dict) else {}
+    return dict(parse_object(data, f"{where}: its JSON", "pack the shard anew").values)
 
 
 def _utterance(
