@@ -15,7 +15,7 @@ import math
 import re
 import stat
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -333,7 +333,14 @@ def parse_object(text: str | bytes, place: str, remedy: str = "one object a line
     return Row(place, value)
 
 
-def read_csv(path: str | Path, what: str, columns: Iterable[str] = ()) -> list[Row]:
+def read_csv(
+    path: str | Path,
+    what: str,
+    columns: Iterable[str] = (),
+    only: Collection[str] = (),
+    hint: str = "quote a value with commas",
+    may_be_short: bool = False,
+) -> list[Row]:
     """The rows of a CSV whose first line names its columns; blank lines are passed over.
 
     A value that holds a comma, a quote or the end of a line stands in double quotes.
@@ -342,6 +349,9 @@ def read_csv(path: str | Path, what: str, columns: Iterable[str] = ()) -> list[R
         path: the file.
         what: what it should be, for messages.
         columns: names that the first line must hold.
+        only: the names that it may hold; by default any.
+        hint: what to do about a line with too many values.
+        may_be_short: whether the last values of a line may be missing, where none of them is needed.
 
     Raises:
         InputError: the file is missing or empty, lacks a column, names one twice, a line has more values than columns
@@ -352,16 +362,14 @@ def read_csv(path: str | Path, what: str, columns: Iterable[str] = ()) -> list[R
     table = _rows_of(reader, str(path))
     first, header = next(table, (1, []))
     header = [name.strip() for name in header]
-    _check_header(header, f"{path}:{first}", columns)
+    _check_header(header, f"{path}:{first}", columns, only)
     rows = []
     for line, values in table:
         place = f"{path}:{line}"
-        if len(values) != len(header):
-            hint = (
-                "quote a value with commas" if len(values) > len(header) else "the line is cut short, or lacks commas"
-            )
-            raise InputError(f"{place}: has {len(values)} values for {len(header)} columns; {hint}")
-        pairs = zip(header, (value.strip() for value in values), strict=True)
+        if len(values) > len(header) or (len(values) < len(header) and not may_be_short):
+            told = hint if len(values) > len(header) else "the line is cut short, or lacks commas"
+            raise InputError(f"{place}: has {len(values)} values for {len(header)} columns; {told}")
+        pairs = zip(header, (value.strip() for value in values), strict=False)
         rows.append(Row(place, {name: value for name, value in pairs if value and name}))
     return rows
 
@@ -459,7 +467,10 @@ def _rows_of(reader: Any, place: str) -> Iterator[tuple[int, list[str]]]:
             yield reader.line_num, values
 
 
-def _check_header(header: list[str], place: str, columns: Iterable[str]) -> None:
+def _check_header(header: list[str], place: str, columns: Iterable[str], only: Collection[str]) -> None:
+    unknown = next((name for name in header if name not in only), None) if only and len(header) > 1 else None
+    if unknown is not None:
+        raise InputError(f"{place}: has a column {quoted(unknown)}; {nearest(unknown, only)}")
     for name in columns:
         if name not in header:
             other = next((mark for mark in (";", "\t") if len(header) == 1 and mark in header[0]), None)

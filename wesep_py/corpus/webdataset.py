@@ -23,7 +23,7 @@ from wesep_py.corpus.speakers import speaker_of
 from wesep_py.corpus.store import from_record
 from wesep_py.corpus.utterance import Utterance
 from wesep_py.errors import AudioError, InputError
-from wesep_py.textfiles import parse_object
+from wesep_py.textfiles import parse_json
 
 _GZIP = b"\x1f\x8b"
 _TAR_END = bytes(2 * tarfile.BLOCKSIZE)
@@ -136,7 +136,8 @@ def _item(key: str, files: list[_File], place: str) -> ShardItem:
 def _facts(data: bytes | None, where: str) -> dict[str, Any]:
     if data is None:
         return {}
-    return dict(parse_object(data, f"{where}: its JSON", "pack the shard anew").values)
+    facts = parse_json(data, f"{where}: its JSON", "pack the shard anew")
+    return facts if isinstance(facts, dict) else {}
 
 
 def _utterance(

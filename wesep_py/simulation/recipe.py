@@ -28,6 +28,7 @@ from wesep_py.simulation.recipe_parts import (
     Turn,
 )
 from wesep_py.simulation.rooms.bank import BankRoomRecipe
+from wesep_py.textfiles import parse_object
 
 __all__ = [
     "FORMAT_VERSION",
@@ -150,16 +151,11 @@ def read_recipes(path: str | Path) -> Iterator[Recipe]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the recipes.jsonl that `wesep simulate` wrote")
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                values = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{where}: is not JSON ({error.msg}); one recipe a line is needed") from error
-            yield Recipe.from_dict(values, where)
+            if line.strip():
+                row = parse_object(line.rstrip(), f"{path}:{number}", "one recipe a line is needed")
+                yield Recipe.from_dict(row.values, row.place)
 
 
 def write_recipes(recipes: Iterable[Recipe], path: str | Path, overwrite: bool = False) -> int:
