@@ -230,6 +230,9 @@ def _read_text_vector(line: bytes, path: Path, begin: int) -> NDArray[np.floatin
 def _read_npy(path: Path) -> NDArray[np.floating]:
     remedy = "save it with numpy.save"
     with naming(path, remedy):
+        with path.open("rb") as file:
+            if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
+                raise InputError(f"{path}: is no array of numbers; {remedy}")
         # Mapped, so that what a header states and the file does not hold takes no memory.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or array.size > _LONGEST_VECTOR:

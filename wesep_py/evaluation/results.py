@@ -95,6 +95,11 @@ def check_reportable(results: Results) -> None:
     Raises:
         InputError: naming the key.
     """
+    for record in results.records:
+        if "si_sdri" in record.values and "si_sdr" not in record.values:
+            raise InputError(
+                f"{results.folder / PER_TRIAL}: trial {record.number} has si_sdri and no si_sdr; it is damaged: {AGAIN}"
+            )
     place = str(results.folder / SUMMARY)
     metrics = dict.fromkeys(results.metrics, _INTERVAL)
     groups = {...: {"trials": COUNT, **metrics}}

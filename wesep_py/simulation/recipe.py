@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wesep_py.config import construct, to_plain
-from wesep_py.errors import InputError
+from wesep_py.errors import SHOWN, InputError, naming, shorten
 from wesep_py.files import atomic_path
 from wesep_py.simulation.effects import Effect
 from wesep_py.simulation.recipe_parts import (
@@ -28,7 +28,7 @@ from wesep_py.simulation.recipe_parts import (
     Turn,
 )
 from wesep_py.simulation.rooms.bank import BankRoomRecipe
-from wesep_py.textfiles import parse_object
+from wesep_py.textfiles import Row, parse_object
 
 __all__ = [
     "FORMAT_VERSION",
@@ -154,8 +154,15 @@ def read_recipes(path: str | Path) -> Iterator[Recipe]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                row = parse_object(line.rstrip(), f"{path}:{number}", "one recipe a line is needed")
-                yield Recipe.from_dict(row.values, row.place)
+                yield _recipe(parse_object(line.rstrip(), f"{path}:{number}", "one recipe a line is needed"))
+
+
+def _recipe(row: Row) -> Recipe:
+    with naming(row.place, "draw the recipes again"):
+        try:
+            return Recipe.from_dict(row.values, row.place)
+        except InputError as error:
+            raise type(error)(shorten(error, 3 * SHOWN)) from error
 
 
 def write_recipes(recipes: Iterable[Recipe], path: str | Path, overwrite: bool = False) -> int:
