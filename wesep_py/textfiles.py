@@ -15,7 +15,7 @@ import math
 import re
 import stat
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -284,12 +284,15 @@ def read_json(
     return Row(str(path), value)
 
 
-def read_jsonl(path: str | Path, what: str, may_end_early: bool = False) -> list[Row]:
+def read_jsonl(
+    path: str | Path, what: str, remedy: str = "one object a line is needed", may_end_early: bool = False
+) -> list[Row]:
     """The rows of a file with one JSON object a line; blank lines are passed over.
 
     Args:
         path: the file.
         what: what it should be, for messages.
+        remedy: what is to be done about a damaged one, for messages.
         may_end_early: for a file that grows by a line at a time: a last line without an end, which a run that was
             killed leaves, is dropped with a warning if it is no object.
 
@@ -303,7 +306,7 @@ def read_jsonl(path: str | Path, what: str, may_end_early: bool = False) -> list
         except InputError as problem:
             warnings.warn(f"{problem}; the line was cut short, and is left out", stacklevel=2)
             lines.pop()
-    return list(parse_lines(lines, str(path)))
+    return list(parse_lines(lines, str(path), remedy))
 
 
 def parse_lines(lines: Iterable[str | bytes], place: str, remedy: str = "one object a line is needed") -> Iterator[Row]:
@@ -330,7 +333,14 @@ def parse_object(text: str | bytes, place: str, remedy: str = "one object a line
     return Row(place, value)
 
 
-def read_csv(path: str | Path, what: str, columns: Iterable[str] = ()) -> list[Row]:
+def read_csv(
+    path: str | Path,
+    what: str,
+    columns: Iterable[str] = (),
+    only: Collection[str] = (),
+    hint: str = "quote a value with commas",
+    may_be_short: bool = False,
+) -> list[Row]:
     """The rows of a CSV whose first line names its columns; blank lines are passed over.
 
     A value that holds a comma, a quote or the end of a line stands in double quotes.
@@ -339,6 +349,9 @@ def read_csv(path: str | Path, what: str, columns: Iterable[str] = ()) -> list[R
         path: the file.
         what: what it should be, for messages.
         columns: names that the first line must hold.
+        only: the names that it may hold; by default any.
+        hint: what to do about a line with too many values.
+        may_be_short: whether the last values of a line may be missing, where none of them is needed.
 
     Raises:
         InputError: the file is missing or empty, lacks a column, names one twice, a line has more values than columns
@@ -349,18 +362,90 @@ def read_csv(path: str | Path, what: str, columns: Iterable[str] = ()) -> list[R
     table = _rows_of(reader, str(path))
     first, header = next(table, (1, []))
     header = [name.strip() for name in header]
-    _check_header(header, f"{path}:{first}", columns)
+    _check_header(header, f"{path}:{first}", columns, only)
     rows = []
     for line, values in table:
         place = f"{path}:{line}"
-        if len(values) != len(header):
-            hint = (
-                "quote a value with commas" if len(values) > len(header) else "the line is cut short, or lacks commas"
-            )
-            raise InputError(f"{place}: has {len(values)} values for {len(header)} columns; {hint}")
-        pairs = zip(header, (value.strip() for value in values), strict=True)
+        if len(values) > len(header) or (len(values) < len(header) and not may_be_short):
+            told = hint if len(values) > len(header) else "the line is cut short, or lacks commas"
+            raise InputError(f"{place}: has {len(values)} values for {len(header)} columns; {told}")
+        pairs = zip(header, (value.strip() for value in values), strict=False)
         rows.append(Row(place, {name: value for name, value in pairs if value and name}))
     return rows
+
+
+COUNT = range(10**15)
+"""As a shape: a whole number of 0 or more, of samples, bytes or trials."""
+
+
+def check_shape(
+    value: Any, shape: Any, place: str, remedy: str = "get a whole copy of it", error: type[InputError] = InputError
+) -> None:
+    """Refuse a value of JSON that has not the shape that is read of it; other keys are passed over.
+
+    Args:
+        value: as `parse_json` gives it.
+        shape: `str`, `bool`, `float` (a finite number), `dict`, `list` or `object` (anything); a range of whole
+            numbers; `None`; a tuple of such, any of which will do; `[shape]`, a list of such; a dictionary of shapes by
+            key, where `"key?"` may be missing, and `...` stands for all keys that are not named.
+        place: where it stands, for messages.
+        remedy: what is to be done, for messages.
+        error: what is raised.
+
+    Raises:
+        InputError (or `error`): naming the place inside the value.
+
+    >>> check_shape({"counts": {"trials": -1}}, {"counts": {"trials": COUNT}}, "summary.json", "evaluate again")
+    Traceback (most recent call last):
+    wesep_py.errors.InputError: summary.json: counts.trials is -1; a whole number is needed: evaluate again
+    """
+    waiting: list[tuple[Any, Any, str]] = [(value, shape, "")]
+    while waiting:
+        item, wanted, key = waiting.pop()
+        choices = wanted if isinstance(wanted, tuple) else (wanted,)
+        chosen = next((choice for choice in choices if _has_kind(item, choice)), choices)
+        if chosen is choices:
+            kinds = " or ".join(map(_spell, choices))
+            told = f"{shorten(key, 80)} is" if key else "is"
+            raise error(f"{place}: {told} {quoted(item, 60)}; {kinds} is needed: {remedy}")
+        if isinstance(chosen, list):
+            waiting += [(inner, chosen[0], f"{key}[{number}]") for number, inner in enumerate(item)]
+        elif isinstance(chosen, dict):
+            named = {str(name).removesuffix("?"): (name, inner) for name, inner in chosen.items() if name is not ...}
+            for bare, (name, inner) in named.items():
+                path = f"{key}.{bare}" if key else bare
+                if bare in item:
+                    waiting.append((item[bare], inner, path))
+                elif name == bare:
+                    raise error(f"{place}: {shorten(path, 80)} is missing: {remedy}")
+            if ... in chosen:
+                waiting += [(item[name], chosen[...], f"{key}.{name}") for name in item if name not in named]
+
+
+def _has_kind(item: Any, shape: Any) -> bool:
+    if shape is object:
+        return True
+    if shape is float:
+        return isinstance(item, (int, float)) and not isinstance(item, bool) and abs(item) <= MAX_NUMBER
+    if isinstance(shape, range):
+        return isinstance(item, int) and not isinstance(item, bool) and item in shape
+    if isinstance(shape, (list, dict)):
+        return isinstance(item, type(shape))
+    return item is None if shape is None else isinstance(item, shape)
+
+
+def _spell(shape: Any) -> str:
+    names: dict[Any, str] = {
+        str: "a text",
+        bool: "true or false",
+        float: "a number",
+        None: "null",
+        list: "a list",
+        dict: "an object",
+    }
+    if isinstance(shape, range):
+        return "a whole number"
+    return names[type(shape) if isinstance(shape, (list, dict)) else shape]
 
 
 def _rows_of(reader: Any, place: str) -> Iterator[tuple[int, list[str]]]:
@@ -382,7 +467,10 @@ def _rows_of(reader: Any, place: str) -> Iterator[tuple[int, list[str]]]:
             yield reader.line_num, values
 
 
-def _check_header(header: list[str], place: str, columns: Iterable[str]) -> None:
+def _check_header(header: list[str], place: str, columns: Iterable[str], only: Collection[str]) -> None:
+    unknown = next((name for name in header if name not in only), None) if only and len(header) > 1 else None
+    if unknown is not None:
+        raise InputError(f"{place}: has a column {quoted(unknown)}; {nearest(unknown, only)}")
     for name in columns:
         if name not in header:
             other = next((mark for mark in (";", "\t") if len(header) == 1 and mark in header[0]), None)

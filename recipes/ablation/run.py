@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 from wesep_py.config import dump_yaml, load_yaml
 from wesep_py.errors import nearest
 from wesep_py.extractor import build_network
+from wesep_py.textfiles import check_shape, read_json
 
 HERE = Path(__file__).resolve().parent
 
@@ -79,8 +79,10 @@ def table(grid: Path, out: Path, trials: str) -> str:
             continue
         network = build_network(load_yaml(out / cell / "train.yaml")["model"], initialise=False)
         size = sum(parameter.numel() for parameter in network.parameters()) / 1e6
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = read_json(path, "a summary of results", "evaluate again").values
         shown = (("si_sdri", 2), ("accuracy", 3), ("confusion", 3))
+        shape = {name: dict.fromkeys(("mean", "low", "high"), float) for name, _ in shown}
+        check_shape(summary, shape, str(path), "evaluate again")
         figures = " | ".join(interval(summary[name], digits) for name, digits in shown)
         rows.append(f"| {backbone} | {cue} | {size:.2f} | {figures} |")
     return "\n".join(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from wesep_py.errors import InputError
 from wesep_py.evaluation.summary import threshold_of
+from wesep_py.textfiles import COUNT, check_shape, read_json
 
 TEMPLATE = Path(__file__).resolve().parent / "card.md"
 
@@ -68,7 +68,9 @@ def read_results(folder: Path, hashes: Sequence[str]) -> list[Row]:
     """
     rows = []
     for path in sorted(folder.rglob("summary.json")):
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = read_json(path, "a summary of results", "evaluate again").values
+        shape = {"protocol": {"model": {"hash": str}, "condition": str}, "counts": {"scored": COUNT}}
+        check_shape(summary, shape, str(path), "evaluate again")
         of = summary["protocol"]["model"]["hash"]
         if of not in hashes:
             raise InputError(

@@ -9,8 +9,7 @@ over minutes of training, on the right over steps. Needs matplotlib (extra `demo
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from wesep_py.errors import InputError, WesepError
 from wesep_py.files import atomic_path
+from wesep_py.textfiles import COUNT, check_shape, read_jsonl
 
 LOG = "log.jsonl"
 LOSS, MEASURES = "loss", {"si_sdri": "SI-SDRi (dB)", "accuracy": "accuracy (%)"}
@@ -135,16 +135,17 @@ def draw(path: Path, curves: dict[str, Curve], begins: Sequence[tuple[float, flo
         figure.savefig(temporary, dpi=100)
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def _lines(path: Path) -> list[Mapping[str, Any]]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; name a folder that `wesep train` wrote")
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:  # a run that was killed may have cut its last line short
-            continue
-    return lines
+    numbers = (LOSS, *MEASURES)
+    shape = {"kind": str, "step": COUNT, "elapsed_s?": float, **{f"{name}?": (float, None) for name in numbers}}
+    rows = read_jsonl(path, "the log of a run", may_end_early=True)
+    for row in rows:
+        check_shape(row.values, shape, row.place, "remove the line")
+        if row.values["kind"] == "train":
+            row.number("elapsed_s")
+    return [row.values for row in rows]
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:

@@ -10,7 +10,6 @@ bad_1. A line a trial says what it is.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,9 @@ import wesep_py
 from wesep_py import audio
 from wesep_py.cli.picture import draw_spectrograms
 from wesep_py.corpus import read_trials
+from wesep_py.evaluation.record import check_record
 from wesep_py.simulation import render_trial
+from wesep_py.textfiles import read_jsonl
 
 COLOURS = 64
 """Of a picture: as many as the eye can tell, in a third of the bytes."""
@@ -47,8 +48,12 @@ def main() -> None:
         parser.add_argument(name, type=int, default=count, help=f"how many; {count}")
     arguments = parser.parse_args()
 
-    lines = (arguments.results / "per_trial.jsonl").read_text(encoding="utf-8").splitlines()
-    chosen = choose([json.loads(line) for line in lines], arguments.good, arguments.typical, arguments.bad)
+    rows = read_jsonl(arguments.results / "per_trial.jsonl", "trials of `wesep evaluate`")
+    for row in rows:
+        check_record(row, "mixture_id", "target_utterance_id", "outcome")
+        if row.values["outcome"] == "scored":
+            row.number("si_sdri")
+    chosen = choose([dict(row.values) for row in rows], arguments.good, arguments.typical, arguments.bad)
     listed = read_trials(arguments.trials, arguments.enrollment, arguments.root)
     trials = {(trial.mixture_id, trial.target_utterance_id): trial for trial in listed}
     extractor = wesep_py.load(arguments.model, "cpu")

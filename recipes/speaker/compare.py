@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -22,9 +21,11 @@ from typing import Any
 from wesep_py.config import dump_yaml, load_yaml
 from wesep_py.errors import nearest
 from wesep_py.speaker import SpeakerEncoder
+from wesep_py.textfiles import check_shape, read_json, read_jsonl
 from wesep_py.training import load_config
 
 HERE = Path(__file__).resolve().parent
+AGAIN = "verify again"
 LISTS = ("dev", "dev_ls")
 
 
@@ -66,7 +67,10 @@ def is_done(experiment: str, out: Path) -> bool:
 def summaries(experiment: str, out: Path) -> dict[str, dict[str, Any]]:
     """What `wesep verify` says, for every list."""
     paths = {speech: out / experiment / "results" / speech / "summary.json" for speech in LISTS}
-    return {speech: json.loads(path.read_text(encoding="utf-8")) for speech, path in paths.items()}
+    found = {speech: read_json(path, "what `wesep verify` wrote", AGAIN).values for speech, path in paths.items()}
+    for speech, summary in found.items():
+        check_shape(summary, {"eer": {"mean": float}, "min_dcf": {"mean": float}}, str(paths[speech]), AGAIN)
+    return found
 
 
 def table(group: str, out: Path) -> str:
@@ -93,8 +97,8 @@ def table(group: str, out: Path) -> str:
 
 def _minutes(folder: Path) -> float:
     """How long the training took, by its log."""
-    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    return max(json.loads(line).get("elapsed_s", 0.0) for line in lines) / 60
+    lines = read_jsonl(folder / "log.jsonl", "the log of a run", may_end_early=True)
+    return max((line.optional_number("elapsed_s") or 0.0 for line in lines), default=0.0) / 60
 
 
 def _row(cells: list[str]) -> str:

@@ -209,7 +209,7 @@ def test_a_csv_of_jobs(wesep, tiny_model, tiny_speech, tmp_path):
         "mixture\na\n": "no column 'enroll'",
         "mixture,enroll\n": "holds no lines",
         "mixture,enroll\na.wav,\n": "line 2 names no enroll",
-        "mixture,enroll\nm.wav,anna-0.wav,anna-1.wav\n": "line 2 has more cells than there are columns",
+        "mixture,enroll\nm.wav,anna-0.wav,anna-1.wav\n": "csv:2: has 3 values for 2 columns; part the recordings of",
         "mixture;enroll\nm.wav;anna-0.wav\n": "is parted by semicolons",
         "mixture,enroll,output\nm.wav,anna-0.wav,o.wav\nn.wav,anna-0.wav,o.wav\n": "name another output for one, or",
         "mixture,enroll,output\nm.wav,anna-0.wav,o.wav\nm.wav,bert-0.wav,./o.wav\n": "two results would be written",
@@ -217,7 +217,7 @@ def test_a_csv_of_jobs(wesep, tiny_model, tiny_speech, tmp_path):
         (tmp_path / "bad.csv").write_text(text)
         ran = wesep("extract", "--batch", tmp_path / "bad.csv", *common)
         assert ran.status == 2 and any(part in ran.message for part in message.split("|")), ran.err
-    assert "is a folder; give a CSV" in wesep("extract", "--batch", tmp_path, *common).message
+    assert "is a folder; give the path of a CSV" in wesep("extract", "--batch", tmp_path, *common).message
 
 
 def test_what_a_format_cannot_hold_is_said_before_the_work(wesep, tiny_model, tiny_speech, tmp_path):

@@ -37,7 +37,6 @@ def raising(error: BaseException):
         (ConfigError("lr: is 'x';\n  a number is needed"), 2, "wesep doctor: lr: is 'x'; a number is needed"),
         (TargetAbsentError("alice is not there"), 3, "wesep doctor: alice is not there"),
         (RuntimeError("bad\nshape"), 1, "wesep doctor: RuntimeError: bad shape (--debug shows where)"),
-        (EOFError("no data left"), 1, "wesep doctor: a file ended early (EOFError: no data left; --debug shows where)"),
         (PermissionError(13, "Permission denied", "a.wav"), 1, "wesep doctor: a.wav: Permission denied"),
         (WesepError("a\x1b[31m\ud800b"), 1, "wesep doctor: a?[31m?b"),
         (

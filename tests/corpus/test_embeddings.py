@@ -158,3 +158,42 @@ def test_hidden_files_are_passed_over_and_names_match_in_either_spelling(tmp_pat
     np.save(tmp_path / f"{names[1]}.npy", np.ones(2))
     embeddings = Embeddings(tmp_path)
     assert len(embeddings) == 1 and all(name in embeddings and embeddings.read(name).size == 2 for name in names)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x93NUMPY",
+        b"\x93NUMPY\x01\x00\x10\x00" + b"(" * 16,
+        b"PK\x03\x04",
+        b"\x93NUMPY\x09\x00" + bytes(100),
+        bytes(80),
+    ],
+)
+def test_a_damaged_npy_is_named(tmp_path: Path, content: bytes):
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.npy: .*save it with numpy\.save"):
+        Embeddings(tmp_path).read("a")
+
+
+@pytest.mark.parametrize(
+    "array", [np.array(["1.0"]), np.array([1j]), np.zeros(2_000_000, np.float32), np.array([True])]
+)
+def test_what_is_no_vector_of_numbers_is_named(tmp_path: Path, array: np.ndarray):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(InputError, match=r"a\.npy: is no vector of numbers"):
+        Embeddings(tmp_path).read("a")
+
+
+@pytest.mark.parametrize("offset", ["²", "9" * 30, "-1", ""])
+def test_a_place_that_is_no_number_is_named(tmp_path: Path, offset: str):
+    (tmp_path / "x.scp").write_text(f"a x.ark:{offset}\n")
+    with pytest.raises(InputError, match=r"x\.scp:1: .* is no place in an archive"):
+        Embeddings(tmp_path / "x.scp")
+
+
+def test_an_archive_of_something_else_is_named_at_once(tmp_path: Path):
+    (tmp_path / "x.ark").write_bytes(b"x" * 1_000_000)
+    with pytest.raises(InputError, match=r"x\.ark: holds no name of a vector at byte 0"):
+        Embeddings(tmp_path / "x.ark")

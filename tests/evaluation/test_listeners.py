@@ -113,7 +113,7 @@ def test_transcripts_are_read_as_kaldi_writes_them(tmp_path):
     (tmp_path / "empty").write_text("\n")
     with pytest.raises(InputError, match="names no utterance"):
         read_transcripts(tmp_path / "empty")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="no such file; give the path of transcripts"):
         read_transcripts(tmp_path / "nowhere")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,8 +18,9 @@ from wesep_py.cli.targets import (
     file_of,
     require_alone,
 )
-from wesep_py.errors import InputError, WesepError, nearest, reason
+from wesep_py.errors import InputError, WesepError, reason
 from wesep_py.names import printable
+from wesep_py.textfiles import read_csv
 
 COLUMNS = ("mixture", "enroll", "name", "output")
 NEEDED = ("mixture", "enroll")
@@ -106,35 +106,12 @@ def _check_output(path: Path) -> None:
 
 
 def _rows(path: Path) -> list[Mapping[str, str]]:
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give a CSV with the columns {', '.join(COLUMNS)}")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give a CSV with the columns {', '.join(COLUMNS)}")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            columns = list(reader.fieldnames or [])
-            rows = [
-                {key: cell.strip() if isinstance(cell, str) else cell for key, cell in row.items()} for row in reader
-            ]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: is no CSV ({error})") from error
-    if len(columns) == 1 and ";" in columns[0]:
-        raise InputError(f"{path}: is parted by semicolons; part the columns {', '.join(COLUMNS)} by commas")
-    for column in columns:
-        if column not in COLUMNS:
-            raise InputError(f"{path}: has a column {column!r}; {nearest(column, COLUMNS)}")
-    for column in NEEDED:
-        if column not in columns:
-            raise InputError(f"{path}: has no column {column!r}; {', '.join(NEEDED)} are needed")
+    what = f"a CSV with the columns {', '.join(COLUMNS)}"
+    hint = "part the recordings of one voice by ; and quote a name that holds a comma"
+    rows = [row.values for row in read_csv(path, what, NEEDED, COLUMNS, hint, may_be_short=True)]
     for number, row in enumerate(rows, start=2):
-        if None in row:
-            raise InputError(
-                f"{path}: line {number} has more cells than there are columns ({', '.join(columns)}); "
-                "part the recordings of one voice by ; and quote a name that holds a comma"
-            )
-        if not row["mixture"] or not (row["enroll"] or "").strip(" ;"):
-            raise InputError(f"{path}: line {number} names no {'enroll' if row['mixture'] else 'mixture'}")
+        if not row.get("mixture") or not row.get("enroll", "").strip(" ;"):
+            raise InputError(f"{path}: line {number} names no {'enroll' if row.get('mixture') else 'mixture'}")
     if not rows:
         raise InputError(f"{path}: holds no lines; a recording and an enrollment a line are needed")
     return rows

@@ -140,6 +140,8 @@ def options(
     level = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s: %(message)s")
     logging.getLogger("wesep_py").setLevel(level)
+    # A warning is one line, without the place in the code that gives it.
+    warnings.formatwarning = lambda message, *_, **__: f"wesep: warning: {shorten(message, LINE)}\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -201,8 +203,6 @@ def _saying_goodbye(command: Callable[..., Any]) -> Callable[..., Any]:
     def run(*positional: Any, **named: Any) -> None:
         try:
             command(*positional, **named)
-        except EOFError as error:  # which the parser of the command line would take for Ctrl-D
-            raise WesepError(f"a file ended early ({reason(error)}; --debug shows where)") from error
         except KeyboardInterrupt as interrupt:
             error = _Interrupted(str(interrupt) or _termination.word)
             error.exit_status = _termination.exit_status
@@ -214,8 +214,7 @@ def _saying_goodbye(command: Callable[..., Any]) -> Callable[..., Any]:
 def _guard(run: Callable[[], Any], program: str, arguments: Sequence[str]) -> int:
     """Call `run`; print what goes wrong as one line, and return the exit status."""
     try:
-        with _warnings_as_lines(program):
-            status = run()
+        status = run()
         if status == EXIT_INTERRUPTED and program != "wesep":
             typer.echo(f"{program}: {_termination.word}", err=True)
             return _termination.exit_status
@@ -242,17 +241,6 @@ def _guard(run: Callable[[], Any], program: str, arguments: Sequence[str]) -> in
             traceback.print_exc()
         _say(program, explain(error))
         return 1
-
-
-@contextmanager
-def _warnings_as_lines(program: str) -> Iterator[None]:
-    """While the block runs, a warning is one line, without the place in the code that gives it."""
-    before = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"{program}: warning: {shorten(message, LINE)}\n"
-    try:
-        yield
-    finally:
-        warnings.formatwarning = before
 
 
 def _say(program: str, message: object) -> None:

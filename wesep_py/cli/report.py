@@ -27,11 +27,12 @@ def report(
     """
     from wesep_py.evaluation.journal import AUDIO, PER_TRIAL, SUMMARY
     from wesep_py.evaluation.report import build_report
-    from wesep_py.evaluation.results import read_results
+    from wesep_py.evaluation.results import check_reportable, read_results
     from wesep_py.files import check_writable, refuse_inputs, write_text
 
     page = out or result / "report.html"
     results = read_results(result)
+    check_reportable(results)
     parts = [*(result / name for name in (SUMMARY, PER_TRIAL)), *(result / AUDIO).rglob("*")]
     refuse_inputs([page], ((path, "a part of the result") for path in parts))
     check_writable(page, overwrite)

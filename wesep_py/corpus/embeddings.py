@@ -7,6 +7,7 @@ and Kaldi's archives of vectors, as `xvector.scp` beside its `.ark` files.
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from wesep_py.corpus.places import Places, is_file
 from wesep_py.corpus.table import open_lines
 from wesep_py.corpus.utterance import Utterance
-from wesep_py.errors import InputError
+from wesep_py.errors import InputError, naming, quoted
 from wesep_py.names import canonical, is_hidden
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 # Kaldi's binary vectors: a token, then the size of an int (always 4) and the number of elements.
 _KINDS = {b"FV ": np.dtype("<f4"), b"DV ": np.dtype("<f8")}
 _LONGEST_VECTOR = 1 << 20
+_LONGEST_NAME = 4096
+_OFFSET = re.compile(r"\d{1,15}", re.ASCII)
 
 Vector = NDArray[np.float32]
 
@@ -168,8 +171,10 @@ def _read_scp(path: Path) -> dict[str, tuple[Path, int | None]]:
             continue
         name, _, place = line.strip().partition(" ")
         file, colon, offset = place.strip().rpartition(":")
-        if not colon or not offset.isdigit():
-            raise InputError(f"{path}:{number}: {place.strip()!r} is no place in an archive; give file.ark:offset")
+        if not colon or not _OFFSET.fullmatch(offset):
+            raise InputError(
+                f"{path}:{number}: {quoted(place.strip())} is no place in an archive; give file.ark:offset"
+            )
         archive = Path(file)
         places[canonical(name)] = (archive if is_file(archive) else archives.find(file), int(offset))
     return places
@@ -177,30 +182,28 @@ def _read_scp(path: Path) -> dict[str, tuple[Path, int | None]]:
 
 def _find_in_ark(path: Path) -> dict[str, tuple[Path, int | None]]:
     places: dict[str, tuple[Path, int | None]] = {}
-    with path.open("rb") as file:
-        while name := _read_token(file):
+    with naming(path, "get a whole copy of it"), path.open("rb") as file:
+        while name := _read_token(file, path):
             offset = file.tell()
             _read_vector(file, path)
             places[canonical(name)] = (path, offset)
     return places
 
 
-def _read_token(file: BinaryIO) -> str:
+def _read_token(file: BinaryIO, path: Path) -> str:
     """The name before a vector, up to the blank; empty at the end of the file."""
     token = b""
     while (byte := file.read(1)) not in (b"", b" "):
         token += byte
+        if len(token) > _LONGEST_NAME:
+            raise InputError(f"{path}: holds no name of a vector at byte {file.tell() - len(token)}; give Kaldi's .ark")
     return token.decode("utf-8", errors="replace").strip()
 
 
 def _read_at(path: Path, offset: int) -> NDArray[np.floating]:
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            return _read_vector(file, path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{path}: cannot be read ({reason}); put the archive beside its scp") from error
+    with naming(path, "put the archive beside its scp"), path.open("rb") as file:
+        file.seek(offset)
+        return _read_vector(file, path)
 
 
 def _read_vector(file: BinaryIO, path: Path) -> NDArray[np.floating]:
@@ -208,7 +211,7 @@ def _read_vector(file: BinaryIO, path: Path) -> NDArray[np.floating]:
     begin = file.tell()
     if file.read(2) != b"\0B":
         file.seek(begin)
-        return _read_text_vector(file.readline(), path, begin)
+        return _read_text_vector(file.readline(32 * _LONGEST_VECTOR), path, begin)
     kind = _KINDS.get(file.read(3))
     size = file.read(5)
     if kind is None or len(size) < 5 or size[0] != 4:
@@ -231,7 +234,14 @@ def _read_text_vector(line: bytes, path: Path, begin: int) -> NDArray[np.floatin
 
 
 def _read_npy(path: Path) -> NDArray[np.floating]:
-    try:
-        return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: is no array of numbers ({error}); save it with numpy.save") from error
+    remedy = "save it with numpy.save"
+    with naming(path, remedy):
+        with path.open("rb") as file:
+            if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
+                raise InputError(f"{path}: is no array of numbers; {remedy}")
+        # Mapped, so that what a header states and the file does not hold takes no memory.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or array.size > _LONGEST_VECTOR:
+            told = f"{array.size} values of {array.dtype}" if isinstance(array, np.ndarray) else "several arrays"
+            raise InputError(f"{path}: is no vector of numbers (it holds {told}); {remedy}")
+        return np.array(array, dtype=np.float64)

@@ -20,6 +20,7 @@ from wesep_py.corpus.store import Entry, StoreReader, decode_checked, from_recor
 from wesep_py.corpus.utterance import Utterance
 from wesep_py.errors import AudioError, InputError, reason
 from wesep_py.names import canonical
+from wesep_py.textfiles import parse_object
 
 FORMAT = 1
 INDEX_KEY = b"index.json"
@@ -91,13 +92,13 @@ class LMDBStore:
     def _index(self) -> dict[str, Any]:
         data = self._get(INDEX_KEY)
         try:
-            index = json.loads(data or b"")
+            index = parse_object(data or b"", self.name).values
             found = index["format"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{self.name}: holds no index; `wesep lmdb` writes one") from error
         if found != FORMAT:
             raise InputError(f"{self.name}: is of format {found!r}, and {FORMAT} is read; make it anew")
-        return index
+        return dict(index)
 
     def _get(self, key: bytes) -> bytes | None:
         if self._view is None or self._view.pid != os.getpid():

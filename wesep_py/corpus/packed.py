@@ -30,12 +30,22 @@ from wesep_py.corpus.writing import visible
 from wesep_py.errors import AudioError, InputError
 from wesep_py.files import atomic_path, write_json
 from wesep_py.names import canonical
+from wesep_py.textfiles import COUNT, check_shape, read_json
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
 INDEX_NAME = "index.json"
 _SAMPLES = re.compile(r"samples-[0-9a-f]{16}\.int16")
+_SHAPE = {
+    "format": COUNT,
+    "fingerprint": str,
+    "sample_rate": range(1, 10**7),
+    "samples": str,
+    "num_samples": COUNT,
+    "utterances": dict,
+    "left_out?": {...: str},
+}
 
 
 class PackedReader:
@@ -227,12 +237,30 @@ def fingerprint_of(utterances: Sequence[Utterance], sample_rate: int) -> str:
 def read_index(folder: Path) -> dict[str, Any] | None:
     """The index of a packed corpus that is whole and of this format, or `None`."""
     try:
-        index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
-        if index["format"] != FORMAT or (folder / index["samples"]).stat().st_size != 2 * index["num_samples"]:
-            return None
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, KeyError, TypeError):
+        index = dict(read_json(folder / INDEX_NAME, "the index of a packed corpus").values)
+        check_shape(index, _SHAPE, str(folder / INDEX_NAME))
+        size = (folder / index["samples"]).stat().st_size
+    except (InputError, OSError):
         return None
-    return index
+    if index["format"] != FORMAT or "/" in index["samples"] or size != 2 * index["num_samples"]:
+        return None
+    return index if _spans_fit(index) else None
+
+
+def _spans_fit(index: dict[str, Any]) -> bool:
+    """Whether every utterance lies within the samples."""
+    try:
+        spans = np.array(list(index["utterances"].values()))
+    except ValueError:  # lists of several lengths
+        return False
+    if spans.ndim != 2 or spans.shape[1] != 3 or spans.dtype != np.int64:
+        return False
+    offsets, lengths, exponents = spans.T
+    ends = offsets + lengths
+    return bool(
+        ((offsets >= 0) & (lengths >= 0) & (ends <= index["num_samples"]) & (np.abs(exponents) < 1000)).all()
+        and (ends >= offsets).all()
+    )
 
 
 def _is_index(path: Path) -> bool:

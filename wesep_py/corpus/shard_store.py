@@ -8,7 +8,6 @@ shards there are, and their checksums.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +15,18 @@ from typing import Any, NamedTuple
 from wesep_py.corpus.remote import Folder
 from wesep_py.corpus.store import Entry, StoreReader, from_lines, from_record
 from wesep_py.corpus.utterance import Utterance
-from wesep_py.errors import InputError, reason
+from wesep_py.errors import InputError, quoted, reason
 from wesep_py.names import canonical
+from wesep_py.textfiles import COUNT, check_shape, parse_object
 
 FORMAT = 1
 SUMMARY_NAME = "shards.json"
 INDEX_NAME = "index.jsonl"
+_SHAPE = {
+    "format": COUNT,
+    "index_sha256": str,
+    "shards": [{"name": str, "size": COUNT, "sha256": str}],
+}
 PLACE_FIELDS = ("shard", "member", "offset", "size", "sample_rate", "num_samples", "crc32")
 
 
@@ -124,13 +129,14 @@ def read_summary(folder: Folder) -> dict[str, Any]:
         InputError: it is missing or malformed, or of another format version.
     """
     place = folder.place(SUMMARY_NAME)
-    try:
-        summary = json.loads(folder.read(SUMMARY_NAME))
-        if summary["format"] != FORMAT:
-            raise InputError(f"{place}: is of format {summary['format']!r}, and {FORMAT} is read; make the shards anew")
-        _ = [(shard["name"], shard["size"], shard["sha256"]) for shard in summary["shards"]], summary["index_sha256"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{place}: is no summary of shards ({error}); `wesep shard` makes them anew") from error
+    where, remedy = f"{place}: is no summary of shards", "`wesep shard` makes it anew"
+    summary = dict(parse_object(folder.read(SUMMARY_NAME), where, remedy).values)
+    check_shape(summary, {"format": COUNT}, where, remedy)
+    if summary["format"] != FORMAT:
+        raise InputError(f"{place}: is of format {summary['format']!r}, and {FORMAT} is read; make the shards anew")
+    check_shape(summary, _SHAPE, where, remedy)
+    if strange := [shard["name"] for shard in summary["shards"] if Path(shard["name"]).name != shard["name"]]:
+        raise InputError(f"{where}: {quoted(strange[0])} is no name of a shard beside it; {remedy}")
     return summary
 
 

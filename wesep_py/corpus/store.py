@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +20,7 @@ from wesep_py.corpus.reader import Reader, check_span
 from wesep_py.corpus.table import Row
 from wesep_py.corpus.utterance import Utterance
 from wesep_py.errors import AudioError, InputError
+from wesep_py.textfiles import parse_lines
 
 _FIELDS = tuple(field.name for field in fields(Utterance))
 
@@ -259,13 +259,4 @@ def from_lines(lines: Iterable[bytes], place: str) -> list[dict[str, Any]]:
     Raises:
         InputError: a line is not a JSON object.
     """
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{place}:{number}: is not JSON; make the index anew, or get a whole copy") from error
-        if not isinstance(record, dict):
-            raise InputError(f"{place}:{number}: is not a JSON object; make the index anew, or get a whole copy")
-        records.append(record)
-    return records
+    return [dict(row.values) for row in parse_lines(lines, place, "make the index anew, or get a whole copy")]

@@ -11,7 +11,6 @@ key is named and left out. WeSep's shards of fixed mixtures hold no utterances a
 
 from __future__ import annotations
 
-import json
 import re
 import tarfile
 import zlib
@@ -31,6 +30,7 @@ from wesep_py.corpus.store import from_record
 from wesep_py.corpus.utterance import Utterance
 from wesep_py.errors import AudioError, InputError
 from wesep_py.names import is_hidden
+from wesep_py.textfiles import parse_json
 
 _GZIP = b"\x1f\x8b"
 _TAR_END = bytes(2 * tarfile.BLOCKSIZE)
@@ -197,10 +197,7 @@ def _item(key: str, files: list[ShardFile], place: str) -> ShardItem:
 def _facts(data: bytes | None, where: str) -> dict[str, Any]:
     if data is None:
         return {}
-    try:
-        facts = json.loads(data)
-    except ValueError as error:
-        raise InputError(f"{where}: its JSON cannot be read ({error})") from error
+    facts = parse_json(data, f"{where}: its JSON", "pack the shard anew")
     return facts if isinstance(facts, dict) else {}
 
 

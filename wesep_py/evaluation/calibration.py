@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -13,11 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wesep_py import checkpoint
-from wesep_py.errors import InputError
+from wesep_py.errors import InputError, shorten
 from wesep_py.evaluation.frame_calibration import calibrate_frames, fit_weighted
 from wesep_py.evaluation.journal import PER_TRIAL, SUMMARY
+from wesep_py.evaluation.record import check_record
 from wesep_py.evaluation.reliability import Reliability, of_one_shape, reliability
 from wesep_py.inference.presence import REFERENCE_S, UNCALIBRATED, Calibration, save_calibration
+from wesep_py.textfiles import check_shape, read_json, read_jsonl
 
 MAX_LOST = 0.02
 """Share of present voices that the threshold may lose."""
@@ -151,18 +152,25 @@ def scores_of(
         path = Path(folder) / PER_TRIAL
         if not path.is_file():
             raise InputError(f"{path}: no such file; make it with `wesep evaluate`")
+        rows = read_jsonl(path, "trials of `wesep evaluate`")
         applied = _applied(Path(folder) / SUMMARY, model_hash)
-        for line in path.read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            if record["outcome"] not in ("scored", "absent"):
+        for row in rows:
+            check_record(row, "outcome")
+            if row.values["outcome"] not in ("scored", "absent"):
                 continue
-            if record.get("presence") is None:
-                raise InputError(f"{path}: a trial without a presence; the model needs a presence head")
-            p = min(max(float(record["presence"]), 1e-15), 1 - 1e-15)
-            durations_s.append(float(record["duration_s"]))
+            if row.values.get("presence") is None:
+                raise InputError(f"{row.place}: a trial without a presence; the model needs a presence head")
+            presence, duration_s = row.number("presence"), row.number("duration_s")
+            if not 0 <= presence <= 1 or duration_s <= 0:
+                raise InputError(
+                    f"{row.place}: presence is {presence:g} and duration_s {duration_s:g}; 0 to 1 and more than "
+                    "0 s are needed: evaluate again"
+                )
+            p = min(max(presence, 1e-15), 1 - 1e-15)
+            durations_s.append(duration_s)
             score = (math.log(p) - math.log1p(-p) - applied.offset) / applied.scale
             scores.append(score + float(applied.grown(durations_s[-1])))
-            labels.append(record["outcome"] == "scored")
+            labels.append(row.values["outcome"] == "scored")
     return np.array(scores), np.array(labels, dtype=bool), np.array(durations_s)
 
 
@@ -217,15 +225,24 @@ def _applied(path: Path, model_hash: str | None) -> Calibration:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; make it with `wesep evaluate`, or repeat its command to finish it")
+    summary = read_json(path, "a summary of results", "evaluate again").values
+    shape = {
+        "protocol": {
+            "model": {"hash": (str, None)},
+            "presence_calibration?": (dict, None),
+            "presence_threshold?": float,
+        }
+    }
+    check_shape(summary, shape, str(path), "evaluate again")
+    protocol = summary["protocol"]
     try:
-        protocol = json.loads(path.read_text(encoding="utf-8"))["protocol"]
         made_by, given = protocol["model"]["hash"], protocol.get("presence_calibration")
         threshold = protocol.get("presence_threshold", UNCALIBRATED.threshold)
         names = {field.name for field in fields(Calibration)}
         known = {} if given is None else {name: value for name, value in given.items() if name in names}
         applied = Calibration(**known)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: is damaged ({type(error).__name__}: {error}); evaluate again") from error
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: is damaged ({shorten(error)}); evaluate again") from error
     if model_hash is not None and made_by != model_hash:
         raise InputError(
             f"{path}: is of another model (hash {str(made_by)[:12]}, this one is {model_hash[:12]}); evaluate this one"

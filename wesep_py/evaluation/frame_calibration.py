@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,8 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from wesep_py.audio.level import active_mask
 from wesep_py.errors import InputError
 from wesep_py.evaluation.journal import PER_TRIAL
+from wesep_py.evaluation.record import check_record
 from wesep_py.evaluation.reliability import BINS
 from wesep_py.inference.presence import Presence, sigmoid
+from wesep_py.textfiles import read_jsonl
 
 STEP, HIGHEST = 0.5, 20.0
 """Width of a bin of the histogram of logits; what lies beyond the highest, or its negative, counts as that."""
@@ -112,7 +113,7 @@ def frame_counts(folders: Sequence[str | Path]) -> FrameCounts | None:
         folders: with `per_trial.jsonl`; trials that failed, and those with a silent reference, are left out.
 
     Raises:
-        InputError: a file that is missing.
+        InputError: a file that is missing or damaged.
     """
     limit = round(HIGHEST / STEP)
     counts = {name: np.zeros(2 * limit) for name in ("active", "inactive", "absent")}
@@ -120,15 +121,20 @@ def frame_counts(folders: Sequence[str | Path]) -> FrameCounts | None:
         path = Path(folder) / PER_TRIAL
         if not path.is_file():
             raise InputError(f"{path}: no such file; make it with `wesep evaluate`")
-        for line in path.read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            frames = record.get("presence_frames")
-            if frames is None or record["outcome"] not in ("scored", "absent"):
+        for row in read_jsonl(path, "trials of `wesep evaluate`"):
+            check_record(row, "outcome")
+            frames, outcome = row.values.get("presence_frames"), row.values["outcome"]
+            if frames is None or outcome not in ("scored", "absent"):
                 continue
-            first = frames["lowest"] + limit
-            place = slice(first, first + len(frames["active"]))
+            first, size = frames["lowest"] + limit, len(frames["active"])
+            if size != len(frames["inactive"]) or not 0 <= first <= 2 * limit - size:
+                raise InputError(
+                    f"{row.place}: presence_frames has {size} and {len(frames['inactive'])} bins from "
+                    f"{frames['lowest']}; as many of both, from {-limit} to {limit - 1}, are needed: evaluate again"
+                )
+            place = slice(first, first + size)
             counts["active"][place] += frames["active"]
-            counts["absent" if record["outcome"] == "absent" else "inactive"][place] += frames["inactive"]
+            counts["absent" if outcome == "absent" else "inactive"][place] += frames["inactive"]
     if not any(values.any() for values in counts.values()):
         return None
     return FrameCounts((np.arange(-limit, limit) + 0.5) * STEP, **counts)

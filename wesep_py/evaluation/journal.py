@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +15,7 @@ from wesep_py.evaluation.keeping import others_in, remove_audio
 from wesep_py.evaluation.record import TrialRecord
 from wesep_py.files import check_results_folder, is_folder, listing, open_regular, refuse_inputs, write_json, write_text
 from wesep_py.lock import locked
+from wesep_py.textfiles import check_shape, parse_object, read_json
 
 PER_TRIAL, SUMMARY, AUDIO, RUN = "per_trial.jsonl", "summary.json", "audio", "run.json"
 VOLATILE = ("command", "date")
@@ -127,7 +129,9 @@ class Journal:
         if overwrite:
             self._clear()
         elif (self.folder / RUN).exists():
-            self._check_same(json.loads((self.folder / RUN).read_text(encoding="utf-8")))
+            begun = read_json(self.folder / RUN, "an unfinished run", "pass --overwrite to begin anew")
+            check_shape(begun.values, {"protocol": dict}, begun.place, "pass --overwrite to begin anew")
+            self._check_same(begun.values)
             self.done = {record.number: record for record in self._read() if record.number is not None}
         write_json(self.folder / RUN, {"protocol": self._protocol})
         self._write_lines(list(self.done.values()))
@@ -136,15 +140,21 @@ class Journal:
         write_text(self.folder / PER_TRIAL, "".join(_line(record) + "\n" for record in records))
 
     def _read(self) -> list[TrialRecord]:
-        """The trials on disk that need not be done again; a line cut short by the end of the run is left out."""
+        """The trials on disk that need not be done again.
+
+        Damaged lines are left out, with a warning unless it is the last, which the end of the run cut short.
+        """
         path = self.folder / PER_TRIAL
         records = []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+        for number, line in enumerate(lines, start=1):
             try:
-                record = TrialRecord.from_dict(json.loads(line))
-            except (ValueError, TypeError):
+                record = TrialRecord.from_row(parse_object(line, f"{path}:{number}")) if line.strip() else None
+            except InputError as error:
+                if number < len(lines):
+                    warnings.warn(f"{error}; the trial is done again", stacklevel=4)
                 continue
-            if record.outcome != "failed":
+            if record is not None and record.outcome != "failed":
                 records.append(record)
         return records
 

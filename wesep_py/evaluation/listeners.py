@@ -15,6 +15,7 @@ from wesep_py.evaluation.record import TrialRecord
 from wesep_py.metrics import MetricError
 from wesep_py.metrics.similarity import speaker_similarity
 from wesep_py.metrics.word_errors import word_errors, words
+from wesep_py.textfiles import open_lines
 
 Recogniser = Callable[[np.ndarray, int], str]
 """Waveform, float32 `[samples]`, and its rate in Hz → what is said."""
@@ -177,12 +178,8 @@ def read_transcripts(path: str | Path) -> dict[str, str]:
     Raises:
         InputError: the file cannot be read or names no utterance.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as transcripts ({error})") from error
     found = {}
-    for line in lines:
+    for line in open_lines(path, "transcripts"):
         if fields := line.split(maxsplit=1):
             found[fields[0]] = fields[1].strip() if len(fields) > 1 else ""
     if not found:

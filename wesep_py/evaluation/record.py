@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from wesep_py.errors import InputError, nearest, quoted
+from wesep_py.textfiles import COUNT, Row, check_shape
 
 Outcome = Literal["scored", "silent_reference", "absent", "failed"]
 """scored: it counts in every metric. silent_reference, absent: nothing was there to extract; counted apart, with
@@ -76,8 +79,44 @@ class TrialRecord:
         """The record that `to_dict` wrote; what is none of its attributes is a metric.
 
         Raises:
-            TypeError: an attribute without a default is missing.
+            InputError: an attribute is missing, or is of another kind.
         """
+        return cls.from_row(Row("a trial", plain))
+
+    @classmethod
+    def from_row(cls, row: Row) -> TrialRecord:
+        """The record of a line of `per_trial.jsonl`.
+
+        Raises:
+            InputError: an attribute is missing, or is of another kind; the message names the line.
+        """
+        check_record(row, "mixture_id", "target_utterance_id", "enrollment")
         known = {each.name for each in fields(cls)} - {"values"}
-        values = {key: float(value) for key, value in plain.items() if key not in known}
-        return cls(**{key: value for key, value in plain.items() if key in known}, values=values)
+        values = {key: row.number(key) for key in row.values if key not in known}
+        return cls(**{key: value for key, value in row.values.items() if key in known}, values=values)
+
+
+_SHAPE = {
+    **dict.fromkeys(("mixture_id", "target_utterance_id", "enrollment", "outcome"), str),
+    **dict.fromkeys(("gender_pair", "age_group", "error"), (str, None)),
+    **dict.fromkeys(("duration_s", "extraction_s", "sir_db", "overlap", "level_db", "enrollment_s"), (float, None)),
+    **dict.fromkeys(("presence", "attenuation_db"), (float, None)),
+    "num_speakers": COUNT,
+    "presence_frames": ({"lowest": range(-(10**6), 10**6), "active": [COUNT], "inactive": [COUNT]}, None),
+    "silent_estimate": bool,
+    "missing": {...: str},
+    "weights": {...: float},
+    "number": (COUNT, None),
+}
+
+
+def check_record(row: Row, *needed: str) -> None:
+    """Refuse a line of `per_trial.jsonl` with an attribute of another kind, or without one that is needed.
+
+    Raises:
+        InputError: naming the line and the attribute.
+    """
+    shape = {name if name in needed else f"{name}?": kind for name, kind in _SHAPE.items()}
+    check_shape(row.values, shape, row.place, "evaluate again, or get a whole copy")
+    if (outcome := row.values.get("outcome", "scored")) not in get_args(Outcome):
+        raise InputError(f"{row.place}: outcome is {quoted(outcome)}; {nearest(outcome, get_args(Outcome))}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,35 @@ from typing import Any
 from wesep_py.errors import InputError
 from wesep_py.evaluation.journal import PER_TRIAL, RUN, SUMMARY
 from wesep_py.evaluation.record import TrialRecord
+from wesep_py.textfiles import COUNT, check_shape, read_json, read_jsonl
 
 Key = tuple[str, ...]
+
+AGAIN = "evaluate again, or get a whole copy"
+_INTERVAL = {"mean": (float, None), "low": (float, None), "high": (float, None), "count": COUNT}
+_NOTHING_THERE = {"count": COUNT, "attenuation_db": _INTERVAL, "false_alarm_rate?": {...: _INTERVAL}}
+_SHAPE = {
+    "protocol": {
+        "condition": str,
+        "trials": {"sha256": str},
+        "metrics": {...: str},
+        "model?": (dict, None),
+        "date?": (str, None),
+        "presence_calibration?": (dict, None),
+    },
+    "counts": {"trials": COUNT},
+}
+"""What everything reads of a summary."""
+_REPORT_SHAPE = {
+    "protocol": {"model": {"name": str}, "date": str},
+    "counts": {"scored": COUNT, "silent_estimate": COUNT},
+    "missing": {...: {...: COUNT}},
+    "absent": {**_NOTHING_THERE, "retention?": {...: _INTERVAL}},
+    "silent_reference": _NOTHING_THERE,
+    "failed": [{"mixture_id": str, "target_utterance_id": str, "error": (str, None)}],
+    "speed": {"rtf": (float, None), "audio_s": float, "threads": (COUNT, None), "device": (str, None)},
+}
+"""What a report shows of a summary, beside the interval of each metric."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +71,11 @@ def read_results(folder: str | Path) -> Results:
         unfinished = (folder / RUN).exists()
         hint = "repeat its command to finish it" if unfinished else "name a folder that wesep evaluate or score wrote"
         raise InputError(f"{folder}: holds no {SUMMARY}; {hint}")
-    try:
-        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-        lines = (folder / PER_TRIAL).read_text(encoding="utf-8").splitlines()
-        records = [TrialRecord.from_dict(json.loads(line)) for line in lines if line.strip()]
-        count = summary["counts"]["trials"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{folder}: its results are damaged ({error})") from error
+    summary = dict(read_json(folder / SUMMARY, "a summary of results", AGAIN).values)
+    check_shape(summary, _SHAPE, str(folder / SUMMARY), AGAIN)
+    rows = read_jsonl(folder / PER_TRIAL, "the trials of a result", f"the result is damaged: {AGAIN}")
+    records = [TrialRecord.from_row(row) for row in rows]
+    count = summary["counts"]["trials"]
     if count != len(records):
         raise InputError(f"{folder}: {SUMMARY} counts {count} trials and {PER_TRIAL} has {len(records)}; damaged")
     for number, record in enumerate(records):
@@ -63,3 +87,20 @@ def key_of(record: TrialRecord, with_enrollment: bool = True) -> Key:
     """What tells a trial from the others of its list: mixture, target and, where they are known, enrollment."""
     key = record.mixture_id, record.target_utterance_id
     return (*key, record.enrollment) if with_enrollment else key
+
+
+def check_reportable(results: Results) -> None:
+    """Refuse results whose summary is none of this program's, before a report shows them.
+
+    Raises:
+        InputError: naming the key.
+    """
+    for record in results.records:
+        if "si_sdri" in record.values and "si_sdr" not in record.values:
+            raise InputError(
+                f"{results.folder / PER_TRIAL}: trial {record.number} has si_sdri and no si_sdr; it is damaged: {AGAIN}"
+            )
+    place = str(results.folder / SUMMARY)
+    metrics = dict.fromkeys(results.metrics, _INTERVAL)
+    groups = {...: {"trials": COUNT, **metrics}}
+    check_shape(results.summary, {**_REPORT_SHAPE, **metrics, "breakdown": {...: groups}}, place, AGAIN)

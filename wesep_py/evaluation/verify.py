@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wesep_py import checkpoint
 from wesep_py.corpus import FileReader, Utterance, read_manifest
-from wesep_py.errors import InputError
+from wesep_py.errors import InputError, quoted
 from wesep_py.evaluation.overlap_verification import LEAST_SPEAKERS, OverlapFigures, verify_overlap
 from wesep_py.evaluation.protocol import circumstances
 from wesep_py.evaluation.verification import Trials, embed, figures, mean_by_speaker, score_trials
@@ -187,14 +187,14 @@ def read_trial_list(path: Path, utterances: Sequence[Utterance]) -> Trials:
             continue
         where, words = f"{path}:{number}", line.split()
         if len(words) != 3:
-            raise InputError(f"{where}: is {line!r}; '1 ENROLLMENT TEST' or 'ENROLLMENT TEST target' is needed")
+            raise InputError(f"{where}: is {quoted(line)}; '1 ENROLLMENT TEST' or 'ENROLLMENT TEST target' is needed")
         label, *names = words if words[0] in TRUE_WORDS | FALSE_WORDS else (words[2], *words[:2])
         if label not in TRUE_WORDS | FALSE_WORDS:
-            raise InputError(f"{where}: says {label!r}; 1 or 0, or target or nontarget, is needed")
+            raise InputError(f"{where}: says {quoted(label)}; 1 or 0, or target or nontarget, is needed")
         pair = (_position_of(names[0], places, where), _position_of(names[1], places, where))
         says, first = rows.setdefault(pair, (label in TRUE_WORDS, where))
         if says != (label in TRUE_WORDS):
-            raise InputError(f"{where}: says {label!r} of {names[0]} and {names[1]}, and {first} the opposite")
+            raise InputError(f"{where}: says {quoted(label)} of {names[0]} and {names[1]}, and {first} the opposite")
         if first != where:
             twice.append((where, first))
     if not rows:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from wesep_py.config import construct, to_plain
 from wesep_py.corpus.mixtures import drawn_mixture_id
-from wesep_py.errors import InputError
+from wesep_py.errors import SHOWN, InputError, naming, shorten
 from wesep_py.files import atomic_path
 from wesep_py.simulation.effects import Effect
 from wesep_py.simulation.recipe_checks import check_sizes
@@ -30,6 +30,7 @@ from wesep_py.simulation.recipe_parts import (
     Turn,
 )
 from wesep_py.simulation.rooms.bank import BankRoomRecipe
+from wesep_py.textfiles import Row, parse_object
 
 __all__ = [
     "FORMAT_VERSION",
@@ -156,16 +157,18 @@ def read_recipes(path: str | Path) -> Iterator[Recipe]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the recipes.jsonl that `wesep simulate` wrote")
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                values = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{where}: is not JSON ({error.msg}); one recipe a line is needed") from error
-            yield Recipe.from_dict(values, where)
+            if line.strip():
+                yield _recipe(parse_object(line.rstrip(), f"{path}:{number}", "one recipe a line is needed"))
+
+
+def _recipe(row: Row) -> Recipe:
+    with naming(row.place, "draw the recipes again"):
+        try:
+            return Recipe.from_dict(row.values, row.place)
+        except InputError as error:
+            raise type(error)(shorten(error, 3 * SHOWN)) from error
 
 
 def write_recipes(recipes: Iterable[Recipe], path: str | Path, overwrite: bool = False) -> int:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from wesep_py.errors import InputError, WesepError
 from wesep_py.files import hidden_name, is_there, open_regular, write_json
+from wesep_py.textfiles import read_json
 
 _HEAD = struct.Struct("<4sIQ")
 _MAGIC = b"WPB1"
@@ -257,8 +258,8 @@ def _files_of(path: Path) -> list[Path]:
 def _read_journal(path: Path) -> dict[str, Any] | None:
     """What the journal says; `None` where there is none, or it is damaged or not ours: then `Partial` begins anew."""
     try:
-        journal = None if path.is_symlink() else json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        journal = None if path.is_symlink() else read_json(path, "the journal of an extraction").values
+    except InputError:
         return None
     return journal if isinstance(journal, dict) and isinstance(journal.get("identity"), dict) else None
 

@@ -21,13 +21,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wesep_py.errors import InputError
+from wesep_py.errors import InputError, naming, quoted
 from wesep_py.simulation.rooms.bank_tar import Place, find_in_tar
+from wesep_py.textfiles import COUNT, check_shape, parse_json
 
 FORMAT = 1
 INDEX_NAME = "index.json"
 SAMPLES_NAME = "responses.float32"
 EARLY_BEFORE_MS = 6.0
+_RESPONSE = {"offset": COUNT, "taps": COUNT, "direct_taps": [COUNT], "direct_gains": [float]}
+ROOM_SHAPE = {"rt60_s": (float, None), "responses": [_RESPONSE]}
+"""What is read of a room in an index."""
+_SHAPE = {
+    "fingerprint": str,
+    "sample_rate": range(1, 10**7),
+    "direct_tap": COUNT,
+    "num_samples": COUNT,
+    "rooms": [ROOM_SHAPE],
+}
 
 Waveform = NDArray[np.float32]
 
@@ -241,16 +252,31 @@ def read_index(folder: Path) -> tuple[dict[str, Any], Place]:
     places = find_in_tar(folder) if folder.is_file() else _find_in_folder(folder)
     if INDEX_NAME not in places:
         raise InputError(f"{folder}: holds no finished room bank; make one with simulation/make_room_bank.py")
-    try:
-        index = json.loads(places[INDEX_NAME].read())
-    except ValueError as error:
-        raise InputError(f"{folder / INDEX_NAME}: is not JSON ({error}); make the bank anew") from error
+    place, remedy = str(folder / INDEX_NAME), "make the bank anew"
+    with naming(place, remedy):
+        text = places[INDEX_NAME].read()
+    index = parse_json(text, place, remedy)
     if not isinstance(index, dict) or index.get("format") != FORMAT:
-        raise InputError(f"{folder / INDEX_NAME}: is no room bank of format {FORMAT}; make the bank anew")
+        raise InputError(f"{place}: is no room bank of format {FORMAT}; {remedy}")
+    check_shape(index, _SHAPE, place, remedy)
     samples = places.get(SAMPLES_NAME)
     if samples is None or samples.size != 4 * index["num_samples"]:
         raise InputError(f"{folder / SAMPLES_NAME}: is missing or cut short; make the bank anew")
+    for room in index["rooms"]:
+        for response in room["responses"]:
+            if fault := _fault_of(response, index["num_samples"]):
+                raise InputError(f"{place}: {fault}; {remedy}")
     return index, samples
+
+
+def _fault_of(response: dict[str, Any], num_samples: int) -> str | None:
+    """What is wrong with an entry of the index; `None` where it can be read."""
+    taps, channels = response["taps"], len(response["direct_taps"])
+    if not channels or channels != len(response["direct_gains"]) or any(t >= taps for t in response["direct_taps"]):
+        return f"a response has {taps} taps, direct paths at {quoted(response['direct_taps'])}"
+    if response["offset"] + taps * channels > num_samples:
+        return f"a response reaches to sample {response['offset'] + taps * channels}, of {num_samples}"
+    return None
 
 
 def _find_in_folder(folder: Path) -> dict[str, Place]:

@@ -28,13 +28,16 @@ from wesep_py.simulation.rooms.bank import (
     EARLY_BEFORE_MS,
     FORMAT,
     INDEX_NAME,
+    ROOM_SHAPE,
     SAMPLES_NAME,
     RoomBank,
     fingerprint_of,
     read_index,
 )
+from wesep_py.textfiles import COUNT, check_shape, parse_json, parse_object
 
 PROGRESS_NAME = "progress.jsonl"
+ANEW = "pass --overwrite to make the bank anew"
 
 
 @dataclass(frozen=True)
@@ -220,19 +223,21 @@ class BankWriter:
         path, samples = self._folder / PROGRESS_NAME, self._folder / SAMPLES_NAME
         header = (json.dumps(self._header, allow_nan=False) + "\n").encode()
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        if lines and lines[0].endswith(b"\n") and json.loads(lines[0]) != json.loads(header):
+        began = parse_json(lines[0], f"{path}:1", ANEW) if lines and lines[0].endswith(b"\n") else None
+        if began is not None and began != json.loads(header):
             raise OutputExistsError(
                 f"{self._folder}: another bank was begun here; name another folder, or pass --overwrite"
             )
         available = samples.stat().st_size // 4 if samples.exists() else 0
         whole = len(header) if lines else 0
-        for line in lines[1:]:
-            room = json.loads(line) if line.endswith(b"\n") else None
-            stop = (
-                0 if room is None else max(r["offset"] + r["taps"] * len(r["direct_taps"]) for r in room["responses"])
-            )
-            if room is None or stop > available:
+        for number, line in enumerate(lines[1:], start=2):
+            if not line.endswith(b"\n"):
                 break  # the run was killed while it wrote this one
+            room = dict(parse_object(line, f"{path}:{number}", ANEW).values)
+            check_shape(room, {**ROOM_SHAPE, "index": COUNT}, f"{path}:{number}", ANEW)
+            stop = max((r["offset"] + r["taps"] * len(r["direct_taps"]) for r in room["responses"]), default=0)
+            if stop > available:
+                break  # likewise: its samples are not whole
             self._rooms.append(room)
             self._num_samples = stop
             whole += len(line)
