@@ -126,7 +126,7 @@ def networks(feature_dim: int = 128, num_blocks: int = 6) -> tuple[nn.Module, nn
     torch.manual_seed(0)
     backbone = {"name": "bsrnn", "feature_dim": feature_dim, "num_blocks": num_blocks, "pad_mode": "reflect"}
     cue = {"name": "embedding", "fusion": "multiply", "points": "first", "embedding_dim": EMBEDDING_DIM}
-    network = build_network({"normalise": "none", "backbone": backbone, "cues": [cue]})
+    network = build_network({"normalise": "none", "highpass_hz": 0, "backbone": backbone, "cues": [cue]})
     return Ours(network), LoopedBSRNN(network)
 
 

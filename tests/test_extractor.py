@@ -136,3 +136,118 @@ def test_weights_of_another_configuration_are_refused(tmp_path):
     checkpoint.save(tmp_path / "model", build().config, other.state_dict())
     with pytest.raises(CheckpointError, match="do not fit"):
         load_network(tmp_path / "model")
+
+
+def _voice_like(samples: int, seed: int) -> torch.Tensor:
+    """Noise without what lies below speech, `[1, samples]`, at -26 dB."""
+    from wesep_py.features import HighPass
+
+    noise = torch.randn(1, samples, generator=torch.Generator().manual_seed(seed))
+    return 0.05 * HighPass(16000, 60.0)(noise)
+
+
+def _constant(size: float, samples: int) -> torch.Tensor:
+    return torch.full((1, samples), size)
+
+
+def _rumble(size: float, samples: int, hz: float = 20.0) -> torch.Tensor:
+    return size * torch.sin(2 * torch.pi * hz * torch.arange(samples)[None] / 16000)
+
+
+def _change_db(changed: torch.Tensor, before: torch.Tensor) -> float:
+    return 20 * float(torch.log10((changed - before).norm() / before.norm()).detach())
+
+
+@pytest.mark.parametrize("size", [0.01, 0.1])
+@pytest.mark.parametrize("where", ["mixture", "enrollment"])
+@pytest.mark.parametrize("what", [_constant, _rumble])
+def test_what_lies_below_speech_changes_nothing(size, where, what):
+    network, mixture, enrollment = build(), _voice_like(16000, 1), _voice_like(20000, 2)
+    before, changed = network(mixture, enrollment), {"mixture": mixture, "enrollment": enrollment}
+    changed[where] = changed[where] + what(size, changed[where].shape[1])
+    after = network(**changed)
+    # A rumble that begins or ends in the midst of a swing leaves a trace of some 25 ms there.
+    inner = slice(1600, -1600)
+    assert _change_db(after.waveforms[0][:, inner], before.waveforms[0][:, inner]) < (-60 if what is _constant else -20)
+    unfiltered = build(highpass_hz=0)
+    heard = (unfiltered.prepare(enrollment)["1.frames"], unfiltered.prepare(changed["enrollment"])["1.frames"])
+    if where == "mixture":
+        heard = (unfiltered(mixture, enrollment).waveforms[0], unfiltered(**changed).waveforms[0])
+    assert _change_db(heard[1], heard[0]) > -20
+    if what is _constant:
+        assert (after.presence_logits - before.presence_logits).abs().max() < 1e-4
+        # The constant is in what is left of the mixture, not in the estimate.
+        assert abs(float(after.waveforms[0].mean().detach())) < 0.01 * size
+
+
+@pytest.mark.parametrize("size", [0.01, 0.1])
+@pytest.mark.parametrize("where", ["mixture", "enrollment"])
+def test_a_constant_changes_nothing_for_a_causal_network(size, where):
+    network, mixture, enrollment = build(CAUSAL), _voice_like(16000, 1), _voice_like(20000, 2)
+    before, changed = network(mixture, enrollment), {"mixture": mixture, "enrollment": enrollment}
+    changed[where] = changed[where] + size
+    assert _change_db(network(**changed).waveforms[0], before.waveforms[0]) < -60
+
+
+def test_a_causal_network_carries_its_high_pass_on():
+    network = build(CAUSAL)
+    prepared, mixture = network.prepare(torch.randn(1, 16000)), torch.randn(1, 3000) + 0.2
+    _, state = network.causal_high_pass(mixture)
+    first = network.extract(mixture, prepared)
+    assert all(torch.equal(one, other) for one, other in zip(first.state[2], state, strict=True))
+    second = network.extract(torch.full((1, 3000), 0.2), prepared, first.state)
+    filtered, _ = network.causal_high_pass(torch.full((1, 3000), 0.2), state)
+    assert second.waveforms[0].abs().max() < 10 * filtered.abs().max() < 1.0
+
+
+@pytest.mark.parametrize("normalise", ["rms", "std"])
+@pytest.mark.parametrize("gain_db", [-34, 26])
+def test_level_changes_nothing(normalise, gain_db):
+    network, mixture, enrollment = build(normalise=normalise), _voice_like(8000, 1), _voice_like(9000, 2)
+    gain, before = 10 ** (gain_db / 20), network(mixture, enrollment).waveforms[0]
+    for changed in (network(gain * mixture, enrollment), network(mixture, gain * enrollment)):
+        after = changed.waveforms[0]
+        assert _change_db(after / after.norm(), before / before.norm()) < -80
+
+
+@pytest.mark.parametrize("highpass_hz", [0, 40])
+@pytest.mark.parametrize("normalise", ["none", "rms", "std"])
+def test_samples_of_any_size_stay_finite(normalise, highpass_hz):
+    network = build(normalise=normalise, highpass_hz=highpass_hz)
+    mixture, enrollment = _voice_like(4000, 1), _voice_like(5000, 2)
+    expected = network(mixture, enrollment).waveforms[0]
+    for size in (1e38, 1e30, 1e-30, 1e-44, 0.0):
+        for waveforms in (
+            network(size * mixture, enrollment).waveforms[0],
+            network(mixture, size * enrollment).waveforms[0],
+            network(torch.full((1, 4000), size), enrollment).waveforms[0],
+        ):
+            assert torch.isfinite(waveforms).all(), size
+    if normalise != "none":
+        huge = network(1e30 * mixture, enrollment).waveforms[0] / 1e30
+        assert _change_db(huge, expected) < -80
+
+
+@pytest.mark.parametrize("highpass_hz", [0, 40])
+def test_samples_of_any_size_stay_finite_in_a_causal_network(highpass_hz):
+    network, mixture, enrollment = build(CAUSAL, highpass_hz=highpass_hz), _voice_like(4000, 1), _voice_like(5000, 2)
+    for size in (1e38, 1e30, 1e-44, 0.0):
+        assert torch.isfinite(network(size * mixture, size * enrollment).waveforms[0]).all(), size
+
+
+def test_a_constant_is_heard_as_silence():
+    assert not build()(torch.full((1, 4000), 0.5), torch.randn(1, 16000)).waveforms[0].abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("value", [-1, 201])
+def test_a_high_pass_that_cannot_be(value):
+    with pytest.raises(ConfigError, match="highpass_hz: is .*; 0 .nothing is removed. to 200 Hz is allowed"):
+        build(highpass_hz=value)
+
+
+@pytest.mark.parametrize(("provenance", "hz"), [({}, 40.0), ({"imported_from": {"toolkit": "WeSep"}}, 0.0)])
+def test_a_checkpoint_from_before_the_high_pass(tmp_path, provenance, hz):
+    network = build()
+    config = {key: value for key, value in network.config.items() if key != "highpass_hz"}
+    checkpoint.save(tmp_path / "old", config, network.state_dict(), provenance)
+    assert load_network(tmp_path / "old").highpass_hz == hz

@@ -33,7 +33,8 @@ HIGHPASS_HZ = 40.0
 HIGHEST_HIGHPASS_HZ = 200.0
 # A causal filter turns the phase of what is above its cutoff: 40 Hz would turn that of voices, 5 Hz by 3° at 100 Hz.
 CAUSAL_SHARE = 1 / 8
-# Samples beyond this, which no recording holds, are brought near 1 while levels are computed: their squares overflow.
+# Samples beyond this, which no recording holds, are brought near 1 while levels are computed, for their squares
+# overflow; a causal network, which cannot know what is to come, clips them.
 HUGE, SHRINK = 1e9, 2.0**-100
 
 
@@ -205,10 +206,10 @@ class TargetSpeakerExtractor(nn.Module):
             state: of the stretch before, for a causal backbone.
         """
         filtered = None
-        if self.causal_high_pass is None:
+        if self.backbone.latency is None:
             waveform, scale = self.hear(mixture)
         else:
-            waveform, filtered = self.causal_high_pass(mixture, None if state is None else state[2])
+            waveform, filtered = self.hear_next(mixture, None if state is None else state[2])
             scale = 1.0
         heard_before = 0
         if state is None:
@@ -249,6 +250,19 @@ class TargetSpeakerExtractor(nn.Module):
             waveform = self.high_pass(waveform, lengths)
         scale = self._scale(waveform, lengths)
         return waveform / scale, scale / shrink
+
+    def hear_next(self, waveform: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """The next samples of a mixture as a network with a causal backbone hears them: without a constant.
+
+        Args:
+            waveform: `[batch, samples]`.
+            state: what the call before returned; `None` at the beginning.
+
+        Returns:
+            `[batch, samples]`, and the state after them.
+        """
+        waveform = waveform.clamp(-HUGE, HUGE)
+        return (waveform, None) if self.causal_high_pass is None else self.causal_high_pass(waveform, state)
 
     def encode(self, analysis: Analysis, prepared: Prepared, state: Any = None) -> tuple[Tensor, Any]:
         """The latent of a stretch of frames, steered by the cues, and the state after it.

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def network():
     backbone = {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1}
-    return build_network({"backbone": backbone, "cues": [{"name": "tf_map"}]})
+    return build_network({"backbone": backbone, "cues": [{"name": "tf_map"}], "highpass_hz": 0})
 
 
 @pytest.mark.parametrize(

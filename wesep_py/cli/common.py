@@ -25,6 +25,17 @@ ThreadsOption = Annotated[
     int | None,
     typer.Option("--threads", help="CPU threads to compute with; all cores by default.", show_default=False),
 ]
+EnrollMaxOption = Annotated[
+    float,
+    typer.Option(
+        "--enroll-max",
+        metavar="SECONDS",
+        min=1.0,
+        help="So much of a voice's recordings enters the network at most: where most is spoken.",
+    ),
+]
+ENROLL_MAX_S = 30.0
+"""Its default, `inference.MAX_ENROLLMENT_S`, which importing would bring torch along."""
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the results as JSON, for programs.")]
 

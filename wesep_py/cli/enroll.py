@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from wesep_py.cli.common import DeviceOption, JsonOption, ModelOption, OverwriteOption, ThreadsOption, set_threads
+from wesep_py.cli.common import (
+    ENROLL_MAX_S,
+    DeviceOption,
+    EnrollMaxOption,
+    JsonOption,
+    ModelOption,
+    OverwriteOption,
+    ThreadsOption,
+    set_threads,
+)
 
 
 def enroll(
@@ -33,6 +42,7 @@ def enroll(
     vad: Annotated[
         str, typer.Option("--vad", help="What tells speech from pauses: energy, or silero (package silero-vad).")
     ] = "energy",
+    enroll_max_s: EnrollMaxOption = ENROLL_MAX_S,
     as_json: JsonOption = False,
 ) -> None:
     """Make a reusable voice print from recordings of one person speaking alone.
@@ -50,7 +60,7 @@ def enroll(
     if list_voices:
         from wesep_py.cli.voice_list import tell_voices
 
-        tell_voices(recordings, output, model, device, threads, overwrite, vad, as_json)
+        tell_voices(recordings, output, model, device, threads, overwrite, vad, enroll_max_s, as_json)
         return
     from wesep_py.cli.targets import VOICE_SUFFIX, enrollment_files, file_of
     from wesep_py.errors import InputError
@@ -66,7 +76,7 @@ def enroll(
     if output is not None:
         refuse_inputs([output], [(file_of(file), "a recording") for file in files])
     set_threads(threads)
-    extractor = load(model, device)
+    extractor = load(model, device, enroll_max_s)
     voice = extractor.enroll(*files, vad=vad, min_speech_s=MIN_SPEECH_S)  # type: ignore[arg-type]
     quality = voice.quality
     if output is not None:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from wesep_py.cli.common import (
+    ENROLL_MAX_S,
     DeviceOption,
+    EnrollMaxOption,
     JsonOption,
     ModelOption,
     OverwriteOption,
@@ -98,6 +100,7 @@ def evaluate(
             "--batch-size", min=1, help="Mixtures of one length extracted at a time; by default 1, on a GPU 8."
         ),
     ] = None,
+    enroll_max_s: EnrollMaxOption = ENROLL_MAX_S,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     overwrite: OverwriteOption = False,
@@ -134,7 +137,7 @@ def evaluate(
     listed = read_trials(trials, enrollment, root, noise_root, speakers=known or (), recordings=True)[:limit]
     spoken = None if labels is None else read_labels(labels)
     set_threads(threads)
-    extractor = load(model, device)
+    extractor = load(model, device, enroll_max_s)
     on = str(extractor.device)
     known_voices = None if embeddings is None else Embeddings(embeddings, extractor.embedding_dim)
     listeners += speaker_listeners(speaker_model, extractor.sample_rate, on)

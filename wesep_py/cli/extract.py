@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wesep_py.cli.common import (
+    ENROLL_MAX_S,
     DeviceOption,
+    EnrollMaxOption,
     JsonOption,
     ModelOption,
     OverwriteOption,
@@ -75,6 +77,7 @@ def extract(
         float,
         typer.Option("--block", metavar="SECONDS", min=2.0, help="Of a long recording so much is extracted at a time."),
     ] = 30.0,
+    enroll_max_s: EnrollMaxOption = ENROLL_MAX_S,
     overwrite: OverwriteOption = False,
     skip_existing: Annotated[
         bool,
@@ -117,7 +120,7 @@ def extract(
 
         threads = max(1, (os.cpu_count() or 1) // jobs)
     set_threads(threads)
-    extractor = load(model, device)
+    extractor = load(model, device, enroll_max_s)
     voices, untold = _voices(extractor, planned, strict=batch is None)
     bad += untold
     planned = [job for job in planned if id(job.target) in voices]

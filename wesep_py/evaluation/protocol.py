@@ -59,6 +59,7 @@ def describe(
         "trials": {"count": len(trials), "sha256": fingerprint(trials)},
         "model": {"name": extractor.name, "hash": extractor.model_hash},
         "presence_calibration": asdict(extractor.calibration),
+        "max_enrollment_s": getattr(extractor, "max_enrollment_s", None),
         "device": str(extractor.device),
         **circumstances(command),
     }

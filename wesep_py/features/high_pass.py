@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 # Of the low-pass: attenuation of what it should not let through, and its pass band's ripple likewise.
-_ATTENUATION_DB = 60.0
+_ATTENUATION_DB = 80.0
 # It ends its pass band at the cutoff and stops at this multiple of it: 60 Hz, below the lowest voices, for 40 Hz.
 _STOP = 1.5
 # Its narrow band is cut out at about 50 times the cutoff, and kept at a quarter of that rate.

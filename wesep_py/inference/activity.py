@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +13,17 @@ from wesep_py import audio
 from wesep_py.audio.level import active_mask, gain_to_db
 from wesep_py.errors import InputError
 
+if TYPE_CHECKING:
+    from wesep_py.features import HighPass
+
 VAD = Literal["energy", "silero"]
 
 FRAME_S = 0.02
 # Energy: no deeper below the loud frames than speech goes, and this far above the quiet ones.
 SPEECH_RANGE_DB = 40.0
 ABOVE_FLOOR_DB = 4.0
+# A recording whose loud frames are below this is silent: the dither of 16 bits is at -96 dB.
+SILENCE_DB = -90.0
 # Shorter gaps belong to the speech around them: closures of stops, breaths between words.
 GAP_S = 0.1
 SILERO_RATE = 16000
@@ -54,6 +60,26 @@ def speech_mask(waveform: NDArray[np.float32], sample_rate: int, vad: VAD = "ene
     return _without_gaps(found, round(GAP_S * sample_rate))
 
 
+def audible(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
+    """A waveform `[..., samples]` without what lies below speech: a constant or a rumble says nothing of a voice."""
+    import torch
+
+    high_pass = _high_pass(sample_rate)
+    if high_pass is None or waveform.shape[-1] == 0:
+        return waveform
+    rows = torch.from_numpy(np.array(waveform, dtype=np.float32)).reshape(-1, waveform.shape[-1])
+    with torch.inference_mode():
+        return high_pass(rows).reshape(waveform.shape).numpy()
+
+
+@lru_cache(maxsize=8)
+def _high_pass(sample_rate: int) -> HighPass | None:
+    from wesep_py.extractor import HIGHPASS_HZ
+    from wesep_py.features import HighPass
+
+    return HighPass(sample_rate, HIGHPASS_HZ) if sample_rate > 16 * HIGHPASS_HZ else None
+
+
 def frame_levels_db(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float64]:
     """RMS level in dB of frames of 20 ms, without the rest at the end; of the whole, where that is shorter."""
     frame = min(len(waveform), max(1, round(FRAME_S * sample_rate)))
@@ -61,11 +87,24 @@ def frame_levels_db(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[
     return gain_to_db(np.sqrt((frames**2).mean(axis=1)))
 
 
-def _by_energy(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.bool_]:
-    levels = np.maximum(frame_levels_db(waveform, sample_rate), -200.0)
+def speech_frames(levels_db: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which frames of these levels, `[frames]`, are speech by energy; see `speech_mask`."""
+    return levels_db >= _threshold_db(levels_db)
+
+
+def _threshold_db(levels_db: NDArray[np.float64]) -> float:
+    """From which level on a frame is speech; relative to the others, so a quiet recording has as much as a loud one."""
+    levels = np.maximum(levels_db, -200.0)
     floor, loud = np.quantile(levels, 0.05), np.quantile(levels, 0.95)
-    threshold = max(loud - SPEECH_RANGE_DB, min(floor + ABOVE_FLOOR_DB, loud - ABOVE_FLOOR_DB))
-    return active_mask(waveform, sample_rate, range_db=float(levels.max() - threshold), frame_s=FRAME_S)
+    if loud < SILENCE_DB:
+        return np.inf
+    return float(max(loud - SPEECH_RANGE_DB, min(floor + ABOVE_FLOOR_DB, loud - ABOVE_FLOOR_DB)))
+
+
+def _by_energy(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.bool_]:
+    levels = frame_levels_db(waveform, sample_rate)
+    range_db = float(max(levels.max(), -200.0) - _threshold_db(levels))
+    return active_mask(waveform, sample_rate, range_db, floor_db=-np.inf, frame_s=FRAME_S)
 
 
 def _by_silero(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.bool_]:
@@ -87,6 +126,11 @@ def _by_silero(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.bo
         start, end = (round(part[key] * sample_rate / SILERO_RATE) for key in ("start", "end"))
         mask[start:end] = True
     return mask
+
+
+def close_gaps(frames: NDArray[np.bool_], frame_s: float) -> NDArray[np.bool_]:
+    """A mask of frames of so many seconds, in which gaps of up to 0.1 s count as speech."""
+    return _without_gaps(frames, round(GAP_S / frame_s))
 
 
 def _without_gaps(mask: NDArray[np.bool_], longest: int) -> NDArray[np.bool_]:

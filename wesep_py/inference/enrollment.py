@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from wesep_py import audio
 from wesep_py.errors import AudioError, InputError
-from wesep_py.inference.activity import VAD, speech_mask
+from wesep_py.inference.activity import VAD, audible, speech_mask
+from wesep_py.inference.best_speech import MAX_ENROLLMENT_S, Scan, allot, cut, listed, scan, spans
 from wesep_py.inference.likeness import SECOND_VOICE, UNLIKE, agreement, coherence, stretch_likeness, weights_of
 from wesep_py.inference.quality import NO_ENCODER, RecordingQuality, VoiceQuality
 from wesep_py.inference.snr import clipped_share, estimate_snr_db
@@ -37,11 +38,12 @@ class Heard:
 
     Attributes:
         name: for messages.
-        waveform: `[samples]` at the model's rate.
+        waveform: `[samples]` at the model's rate: what enters the network.
         sample_rate: the model's, in Hz.
         recorded: `[samples]`, the same channel as it was recorded.
         duration_s: seconds.
         vad: what tells speech from pauses.
+        whole_s: seconds of the recording, of which this is the part with the most speech; `None`: this is all of it.
     """
 
     name: str
@@ -50,11 +52,17 @@ class Heard:
     recorded: NDArray[np.float32]
     duration_s: float
     vad: VAD = "energy"
+    whole_s: float | None = None
+
+    @cached_property
+    def audible(self) -> NDArray[np.float32]:
+        """`[samples]`, without what lies below speech."""
+        return audible(self.waveform, self.sample_rate)
 
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
         """`[samples]`, true where somebody speaks."""
-        return speech_mask(self.waveform, self.sample_rate, self.vad)
+        return speech_mask(self.audible, self.sample_rate, self.vad)
 
     @property
     def speech_s(self) -> float:
@@ -91,21 +99,77 @@ def hear(source: Source, number: int, sample_rate: int, vad: VAD) -> Heard:
         AudioError: the recording is missing, damaged, silent or shorter than 0.1 s.
         InputError: no such `vad`.
     """
-    if vad not in get_args(VAD):
-        raise InputError(f"vad: is {vad!r}; {' or '.join(get_args(VAD))} is allowed")
+    _check_vad(vad)
     recording = read_enrollment(source)
     if recording.duration_s < MIN_ENROLLMENT_S:
         raise AudioError(
             f"{recording.name}: lasts {recording.duration_s:.3f} s; an enrollment needs at least "
             f"{MIN_ENROLLMENT_S} s, and is better with 5 to 10 s"
         )
-    energies = (recording.waveform.astype(np.float64) ** 2).sum(axis=1)
-    if energies.max() <= 0.0:
-        raise AudioError(f"{recording.name}: is silent; an enrollment needs a recording of the voice")
-    channel = recording.waveform[int(energies.argmax())]
+    if (recording.waveform.min(axis=1) == recording.waveform.max(axis=1)).all():
+        raise _silent(recording.name)
+    loudest = 0
+    if len(recording.waveform) > 1:
+        energies = (audible(recording.waveform, recording.sample_rate).astype(np.float64) ** 2).sum(axis=1)
+        loudest = int(energies.argmax())
+    channel = recording.waveform[loudest]
     waveform = np.asarray(audio.resample(channel, recording.sample_rate, sample_rate), dtype=np.float32)
     name = f"recording {number}" if recording.file_format is None else recording.name
     return Heard(name, waveform, sample_rate, channel, recording.duration_s, vad)
+
+
+def hear_all(
+    sources: Sequence[Source], sample_rate: int, vad: VAD = "energy", max_s: float = MAX_ENROLLMENT_S
+) -> list[Heard]:
+    """The recordings of a voice, of all of them together at most `max_s` seconds: those with the most speech.
+
+    Recordings that are no longer than that are read whole. Of others the best segments are taken, in their order; how
+    the recordings share the limit says `best_speech.allot`. A recording is read in blocks, so its length does not
+    matter to memory.
+
+    Args:
+        sources: as `hear` takes them.
+        sample_rate: the model's, in Hz.
+        vad: what tells speech from pauses.
+        max_s: the limit in seconds.
+
+    Returns:
+        One for each recording that enters the network.
+
+    Raises:
+        AudioError, InputError: as `hear`.
+    """
+    _check_vad(vad)
+    recordings = [listed(source, number) for number, source in enumerate(sources, start=1)]
+    if sum(one.duration_s for one in recordings) <= max_s:
+        return [hear(one.source, number, sample_rate, vad) for number, one in enumerate(recordings, start=1)]
+    scans = [scan(one, vad) for one in recordings]
+    heard = []
+    for number, (one, share_s) in enumerate(zip(scans, allot(scans, max_s), strict=True), start=1):
+        if share_s >= one.duration_s:
+            heard.append(hear(one.listed.source, number, sample_rate, vad))
+        elif share_s > 0:
+            heard.append(_best_of(one, share_s, sample_rate, vad))
+    return heard
+
+
+def _best_of(one: Scan, share_s: float, sample_rate: int, vad: VAD) -> Heard:
+    rate = one.listed.sample_rate
+    parts = cut(one, spans(one, share_s))
+    if all(part.min() == part.max() for part in parts):
+        raise _silent(one.listed.name)
+    waveform = np.concatenate([np.asarray(audio.resample(part, rate, sample_rate), np.float32) for part in parts])
+    recorded = np.concatenate(parts)
+    return Heard(one.listed.name, waveform, sample_rate, recorded, len(recorded) / rate, vad, one.duration_s)
+
+
+def _check_vad(vad: str) -> None:
+    if vad not in get_args(VAD):
+        raise InputError(f"vad: is {vad!r}; {' or '.join(get_args(VAD))} is allowed")
+
+
+def _silent(name: str) -> AudioError:
+    return AudioError(f"{name}: is silent; an enrollment needs a recording of the voice")
 
 
 def tell_apart(
@@ -165,7 +229,7 @@ def assess(
             one.name,
             one.duration_s,
             one.speech_s,
-            estimate_snr_db(one.waveform, one.mask, one.sample_rate),
+            estimate_snr_db(one.audible, one.mask, one.sample_rate),
             clipped_share(one.recorded),
         )
         for one in recordings

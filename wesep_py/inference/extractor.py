@@ -12,7 +12,8 @@ import numpy as np
 from wesep_py import audio
 from wesep_py.errors import InputError, WesepError, shorten
 from wesep_py.inference.activity import VAD
-from wesep_py.inference.enrollment import Heard, examine, hear, require_speech, tell_apart
+from wesep_py.inference.best_speech import MAX_ENROLLMENT_S, check_limit
+from wesep_py.inference.enrollment import Heard, examine, hear_all, require_speech, tell_apart
 from wesep_py.inference.level import gain_onto
 from wesep_py.inference.presence import UNCALIBRATED, Calibration
 from wesep_py.inference.quality import VoiceQuality
@@ -53,6 +54,11 @@ class Extractor:
         name: what to call the model in messages.
         model_hash: of its checkpoint; computed from the weights where not given.
         calibration: of its presence head (`presence.Calibration`); the head's own probabilities where not given.
+        max_enrollment_s: seconds of an enrollment, all its recordings together, that enter the network: those with
+            the most speech. 1 or more.
+
+    Raises:
+        InputError: a `max_enrollment_s` that is none.
 
     >>> extractor = wesep_py.load("exp/mine")                               # doctest: +SKIP
     >>> voice = extractor.enroll("alice1.wav", "alice2.wav")                # doctest: +SKIP
@@ -66,8 +72,11 @@ class Extractor:
         name: str = "model",
         model_hash: str | None = None,
         calibration: Calibration | None = None,
+        max_enrollment_s: float = MAX_ENROLLMENT_S,
     ) -> None:
         self.device = device
+        self.max_enrollment_s = check_limit(max_enrollment_s)
+        self._said: set[str] = set()
         self.name = name
         self.calibration = calibration or UNCALIBRATED
         self._network = network.to(device).eval()
@@ -102,7 +111,12 @@ class Extractor:
         return fingerprint(save(weights), dump_yaml(self._network.config))
 
     def enroll(
-        self, *sources: EnrollmentSource, vad: VAD = "energy", min_speech_s: float = 0.0, like: Voice | None = None
+        self,
+        *sources: EnrollmentSource,
+        vad: VAD = "energy",
+        min_speech_s: float = 0.0,
+        like: Voice | None = None,
+        max_enrollment_s: float | None = None,
     ) -> Voice:
         """A voice from one or more recordings of one person speaking alone, or of one among others.
 
@@ -116,6 +130,8 @@ class Extractor:
             vad: what tells speech from pauses: `energy`, or `silero` (needs the package silero-vad).
             min_speech_s: least speech in all of them together, in seconds.
             like: a print of the person, of this model: of each recording, the voice that is nearest to it is taken.
+            max_enrollment_s: seconds of all recordings together that enter the network, those with the most speech;
+                `None`: those of the extractor. Where there is more, a line of the log says so.
 
         Returns:
             The voice; `voice.quality` says how good the enrollment is, `voice.save("alice.voice")` keeps it for later.
@@ -131,7 +147,7 @@ class Extractor:
         if not sources:
             raise InputError("no enrollment was given; at least one recording of the voice is needed")
         recordings, embeddings = tell_apart(sources, self._network, self.name)
-        heard = [hear(source, index, self.sample_rate, vad) for index, source in enumerate(recordings, start=1)]
+        heard = self._hear(recordings, vad, self.max_enrollment_s if max_enrollment_s is None else max_enrollment_s)
         if heard and min_speech_s > 0:
             require_speech(heard, min_speech_s)
         prepared = [self._prepare(one, *embeddings) for one in heard] or [self._prepare(None, e) for e in embeddings]
@@ -175,7 +191,7 @@ class Extractor:
         """
         check_number("min_speech_s", min_speech_s)
         require_voices(self._network, self.name)
-        heard = hear(source, 1, self.sample_rate, vad)
+        (heard,) = self._hear([source], vad, self.max_enrollment_s)
         if min_speech_s > 0:
             require_speech([heard], min_speech_s)
         found = hear_voices(self._network, heard.waveform, str(self.device))
@@ -274,6 +290,26 @@ class Extractor:
             Result(estimate * gain, self.sample_rate, probability, detection=presence)
             for estimate, gain, probability, presence in zip(estimates, gains, probabilities, presences, strict=True)
         ]
+
+    def _hear(self, sources: Sequence[Source], vad: VAD, max_s: float) -> list[Heard]:
+        """What of the recordings enters the network; said where that is not all."""
+        heard = hear_all(sources, self.sample_rate, vad, check_limit(max_s))
+        used_s, longest = sum(one.duration_s for one in heard), [one.name for one in heard if one.whole_s is not None]
+        if not longest and len(heard) == len(sources):
+            return heard
+        of = longest[0] if len(sources) == 1 else f"the {len(sources)} recordings of the voice"
+        given = f" of {heard[0].whole_s:.1f} s" if len(sources) == 1 else f", of {len(heard)} of them,"
+        # Once as a warning, for each name: an evaluation enrolls thousands of arrays.
+        level = logging.INFO if of in self._said else logging.WARNING
+        self._said.add(of)
+        log.log(
+            level,
+            "%s: the %.1f s%s with the most speech are enrolled; --enroll-max (max_enrollment_s) changes how many",
+            of,
+            used_s,
+            given,
+        )
+        return heard
 
     def _prepare(self, heard: Heard | None, *embedding: NDArray[np.float32]) -> dict[str, torch.Tensor]:
         """What the network keeps of a recording, if there is one, and of the embedding, where it takes one."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 from os import PathLike
 
 from wesep_py.errors import InputError, shorten
+from wesep_py.inference.best_speech import MAX_ENROLLMENT_S
 from wesep_py.inference.extractor import Extractor
 from wesep_py.inference.presence import calibration_of
 
 
-def load(model: str | PathLike[str] | None = None, device: str = "auto") -> Extractor:
+def load(
+    model: str | PathLike[str] | None = None, device: str = "auto", max_enrollment_s: float = MAX_ENROLLMENT_S
+) -> Extractor:
     """An extractor.
 
     Args:
@@ -17,6 +20,7 @@ def load(model: str | PathLike[str] | None = None, device: str = "auto") -> Extr
             last); or the name of a bundled model (`wesep_py.models`); `None` is the bundled default.
             Weights stored in half precision compute as float32.
         device: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`.
+        max_enrollment_s: as `Extractor`.
 
     Raises:
         CheckpointError: there is no such model, or its checkpoint is incomplete or damaged.
@@ -38,6 +42,7 @@ def load(model: str | PathLike[str] | None = None, device: str = "auto") -> Extr
         name,
         saved.hash,
         calibration_of(saved.provenance, str(folder / checkpoint.PROVENANCE)),
+        max_enrollment_s,
     )
 
 

@@ -69,11 +69,9 @@ class Carried:
             self._drop()
 
     def _heard(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self.network.causal_high_pass is None:
-            return samples
         with torch.inference_mode():
             given = torch.from_numpy(np.ascontiguousarray(samples)).to(self.device)
-            heard, self._filtered = self.network.causal_high_pass(given, self._filtered)
+            heard, self._filtered = self.network.hear_next(given, self._filtered)
         return heard.cpu().numpy()
 
     def finish(self) -> Iterator[Piece]:

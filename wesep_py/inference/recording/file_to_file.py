@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wesep_py import audio
 from wesep_py.files import check_writable, is_there, refuse_inputs, together
+from wesep_py.inference.activity import audible
 from wesep_py.inference.presence import Presence
 from wesep_py.inference.recording.blocks import FRAME_S, Blocks
 from wesep_py.inference.recording.long import LongExtraction, Progress, identity_of
@@ -203,7 +204,8 @@ def _timeline_of(one: Wanted, result: Result, recording: Recording, silenced: bo
     if result.detection is not None:
         return from_presence(one.name, result.detection.track, result.detection.frame_s, recording.duration_s)
     frame = max(1, round(FRAME_S * recording.sample_rate))
-    estimate, mixture = (frame_energies(waveform, frame) for waveform in (result.waveform, recording.waveform))
+    heard = (audible(waveform, recording.sample_rate) for waveform in (result.waveform, recording.waveform))
+    estimate, mixture = (frame_energies(waveform, frame) for waveform in heard)
     return from_energies(one.name, estimate, mixture, frame / recording.sample_rate, recording.duration_s)
 
 

@@ -16,6 +16,7 @@ from wesep_py import audio
 from wesep_py.audio.streams import resample_blocks
 from wesep_py.errors import AudioError, WesepError
 from wesep_py.files import together
+from wesep_py.inference.activity import audible
 from wesep_py.inference.level import gain_of_sums
 from wesep_py.inference.presence import Presence, presence_in
 from wesep_py.inference.recording.blocks import Blocks, Grid
@@ -178,7 +179,8 @@ class LongExtraction:
     def _record(self, piece: Piece) -> Record:
         estimates = piece.estimates.astype(np.float64)
         sums = [[float((one * piece.mixture).sum()), float((one**2).sum())] for one in estimates]
-        energies = [frame_energies(one, self.grid.frame) for one in (piece.mixture, *piece.estimates)]
+        heard = (audible(one, self.extractor.sample_rate) for one in (piece.mixture, *piece.estimates))
+        energies = [frame_energies(one, self.grid.frame) for one in heard]
         record: Record = {
             "estimates": piece.estimates,
             "tail": piece.tail,
