@@ -125,5 +125,5 @@ def test_it_is_said_in_one_line_and_the_print_is_small(caplog):
 
 @pytest.mark.parametrize("value", [0.5, 0, -1, float("nan"), "30", None])
 def test_a_limit_that_is_none(value):
-    with pytest.raises(InputError, match="max_enrollment_s: is .*; 1 s or more of the enrollment is needed"):
+    with pytest.raises(InputError, match=r"max_enrollment_s: is .*; 1 s or more of the enrollment is needed"):
         Extractor(BandNetwork(), max_enrollment_s=value)
