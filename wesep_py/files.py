@@ -249,7 +249,10 @@ def atomic_path(path: str | os.PathLike[str], overwrite: bool = True) -> Iterato
 
 
 def write_text(path: str | os.PathLike[str], text: str, overwrite: bool = True) -> None:
-    """Write `text` as UTF-8, whole or not at all; bytes of a name that are no UTF-8 become `\\udcXX`, as in JSON."""
+    """Write `text` as UTF-8, whole or not at all.
+
+    What is no UTF-8 in the name of a file becomes `\\udcXX`, which JSON reads back as that name.
+    """
     with atomic_path(path, overwrite) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 

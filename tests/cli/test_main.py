@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 from types import ModuleType
@@ -12,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from wesep_py import __version__
+from wesep_py.audio.strictness import is_strict
 from wesep_py.cli import main as cli
 from wesep_py.errors import ConfigError, TargetAbsentError, WesepError
 
@@ -46,6 +48,11 @@ def raising(error: BaseException):
         ),
         (KeyboardInterrupt(), 130, "wesep doctor: interrupted"),
         (KeyboardInterrupt("3 of 5 are written"), 130, "wesep doctor: 3 of 5 are written"),
+        (
+            EOFError("no data"),
+            1,
+            "wesep doctor: something that was read ends too early (EOFError: no data); --debug shows where",
+        ),
     ],
 )
 def test_an_error_is_one_line_and_a_status(wesep, monkeypatch, error, status, message):
@@ -61,6 +68,33 @@ def test_no_line_is_longer_than_a_screen(wesep, monkeypatch, error):
     install(monkeypatch, raising(error))
     assert len(wesep("doctor").message) < 1100
     assert len(wesep("y" * 20_000).message) < 1100
+
+
+def test_a_file_that_ends_too_early_is_no_interruption_in_a_group(wesep, monkeypatch):
+    module = ModuleType("wesep_py.cli.doctor")
+    module.app = typer.Typer()
+    module.app.command("a")(raising(EOFError("no data")))
+    module.app.command("b")(raising(KeyboardInterrupt()))
+    monkeypatch.setitem(sys.modules, "wesep_py.cli.doctor", module)
+    ran = wesep("doctor", "a")
+    assert ran.status == 1 and "ends too early (EOFError: no data)" in ran.message
+    assert wesep("doctor", "b").status == 130
+
+
+@pytest.mark.parametrize("arguments", [["--strict", "doctor"], ["doctor", "--strict"]])
+def test_strict_holds_for_the_command_wherever_it_stands(wesep, monkeypatch, arguments):
+    seen: list[bool] = []
+    install(monkeypatch, lambda: seen.append(is_strict()))
+    assert wesep(*arguments).status == wesep("doctor").status == 0
+    assert seen == [True, False]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are bytes on POSIX")
+def test_a_name_that_is_no_utf8_is_printed_as_it_is():
+    code = "import sys; from wesep_py.cli import main; print(main.main(['--version'])); print(sys.argv[1])"
+    environment = {**os.environ, "PYTHONUTF8": "0", "LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run([sys.executable, "-c", code, b"caf\xe9.wav"], capture_output=True, env=environment)
+    assert done.stdout.endswith(b"caf\xe9.wav\n"), done
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(wesep, monkeypatch):

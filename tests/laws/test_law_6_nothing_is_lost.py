@@ -64,7 +64,7 @@ def test_law_6_a_batch_goes_on_and_names_every_bad_file(wesep, tiny_model: Path,
     mixtures = tmp_path / "mixtures"
     mixtures.mkdir()
     good = (tiny_speech / "bert" / "bert-0.wav").read_bytes()
-    for name, content in {"a": good, "b": b"text", "c": good, "d": good[:999], "e": good}.items():
+    for name, content in {"a": good, "b": b"text", "c": good, "d": good[:30], "e": good}.items():
         (mixtures / f"{name}.wav").write_bytes(content)
     out = tmp_path / "out"
     enrollment = tiny_speech / "anna" / "anna-1.wav"

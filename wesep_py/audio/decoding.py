@@ -200,10 +200,8 @@ def opened_file(path: str | os.PathLike[str]) -> Iterator[Recording]:
         if not path.is_file():
             raise AudioError(f"{path}: is a pipe or a device, which cannot be read twice; write it to a file first")
         source = Source(str(path), path)
-    except AudioError:
-        raise
-    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
-        raise AudioError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be read ({error.strerror or error})") from error
     with source:
         if source.size == 0:
             raise AudioError(f"{path}: is an empty file; get a whole copy of it, or leave it out")

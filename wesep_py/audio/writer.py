@@ -34,8 +34,6 @@ _FORMATS = {
     ".w64": ("W64", "FLOAT"),
     ".rf64": ("RF64", "FLOAT"),
 }
-SUFFIXES = tuple(_FORMATS)
-"""Of the files that can be written."""
 _RATES = {
     "OPUS": (8000, 12000, 16000, 24000, 48000),
     "MPEG_LAYER_III": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
@@ -206,6 +204,18 @@ def write(
         if clip == "scale" and writer.subtype not in _UNLIMITED and samples.size:
             samples = samples / max(1.0, float(np.abs(samples).max()))
         writer.write(samples.T)
+
+
+def takes(path: str | os.PathLike[str], subtype: str) -> bool:
+    """True if a file of that suffix can be written in a sample format.
+
+    >>> takes("a.flac", "PCM_16"), takes("a.flac", "FLOAT"), takes("a.m4a", "FLOAT")
+    (True, False, False)
+    """
+    import soundfile
+
+    suffix = Path(path).suffix.lower()
+    return suffix in _FORMATS and bool(soundfile.check_format(_FORMATS[suffix][0], subtype))
 
 
 class _Sink:

@@ -221,7 +221,10 @@ def _guard(run: Callable[[], Any], program: str, arguments: Sequence[str]) -> in
         return status if isinstance(status, int) else 0
     except typer.Exit as leave:
         return leave.exit_code
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort) as stop:
+        if isinstance(stop.__cause__, EOFError):  # which the parser of the command line takes for Ctrl-D
+            _say(program, _TOO_EARLY.format(reason(stop.__cause__)))
+            return WesepError.exit_status
         typer.echo(f"{program}: {_termination.word}", err=True)
         return _termination.exit_status
     except BrokenPipeError:  # the reader of our output (`| head`) has gone

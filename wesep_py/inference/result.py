@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from wesep_py import audio
+from wesep_py.audio.writer import takes
 from wesep_py.files import together
 from wesep_py.inference.presence import Presence
 from wesep_py.inference.rest import UNBOUNDED, split
@@ -115,11 +116,4 @@ class Result:
 def subtype_for(path: str | PathLike[str], file_format: str | None, subtype: str | None) -> str | None:
     """The sample format for a file: the recording's, if its suffix stands for the recording's container."""
     containers = _CONTAINERS.get(Path(path).suffix.lower(), ())
-    return subtype if file_format in containers and _may_hold(path, subtype) else None
-
-
-def _may_hold(path: str | PathLike[str], subtype: str | None) -> bool:
-    import soundfile
-
-    container = {".w64": "W64", ".rf64": "RF64"}.get(Path(path).suffix.lower())
-    return container is None or subtype is None or soundfile.check_format(container, subtype)
+    return subtype if subtype is not None and file_format in containers and takes(path, subtype) else None

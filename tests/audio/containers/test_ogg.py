@@ -12,6 +12,8 @@ import pytest
 import soundfile
 
 from wesep_py import audio
+from wesep_py.audio import decoding
+from wesep_py.audio.containers import ogg
 from wesep_py.audio.containers.ogg import page_checksum
 from wesep_py.audio.encoded import decode, measure
 
@@ -80,6 +82,16 @@ def test_a_file_cut_within_a_page_gives_its_whole_packets(subtype: str, missing:
     np.testing.assert_array_equal(found, expected[:, : found.shape[1]])
     (message,) = caplog.messages
     assert message.startswith("cut: is cut short: of its last page")
+
+
+@pytest.mark.parametrize("subtype", SUBTYPES)
+def test_a_long_file_cut_within_a_page_gives_its_whole_pages_and_is_not_decoded_for_its_length(
+    subtype: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(ogg, "_MOST_COUNTED_PACKETS", 50)
+    monkeypatch.setattr(decoding, "_counted", None)
+    cut = _encoded(subtype, 96000)[:-2000]
+    assert measure(cut, "cut") == (16000, decode(cut, "cut")[0].shape[1])
 
 
 @pytest.mark.parametrize("subtype", SUBTYPES)

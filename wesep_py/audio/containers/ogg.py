@@ -19,6 +19,7 @@ from wesep_py.audio.containers.tags import after_tags
 MAX_LINKS = 10000
 # So many places that look like a page are tried where the chain of pages is broken.
 _MAX_TRIED = 20_000
+_MOST_COUNTED_PACKETS = 20_000
 _PAGE = re.compile(rb"OggS\x00[\x00-\x07]")
 _HEADER = struct.Struct("<4sBBqIIIB")
 _CONTINUED, _BEGINS, _ENDS = 1, 2, 4
@@ -38,6 +39,7 @@ class _Track:
     has_content: bool = False
     ends: bool = False
     is_cut: bool = False
+    is_counted: bool = False
     next_page: dict[int, int] = field(default_factory=dict)
 
     def add(self, start: int, stop: int) -> None:
@@ -70,7 +72,7 @@ def ogg_layout(source: Source) -> Layout:
                 faults.append(f"is cut short: of its last page {source.size - position}{whole} bytes are there")
                 if tracks:
                     tracks[-1].is_cut = True
-                    _salvage(source, position, head, lacing, tracks[-1])
+                    tracks[-1].is_counted = _salvage(source, position, head, lacing, tracks[-1])
             else:
                 left_out += source.size - position
             break
@@ -104,16 +106,20 @@ def ogg_layout(source: Source) -> Layout:
     is_cut = last is not None and not last.ends
     simple = len(tracks) == 1 and tracks[0].parts == [(0, source.size)]
     links = [
-        Link(None if simple else tuple(track.parts), track.packets * track.packet_samples, track.is_cut)
+        Link(None if simple else tuple(track.parts), track.packets * track.packet_samples, track.is_counted)
         for track in tracks
     ]
     return Layout(tuple(links) or (Link(),), tuple(faults), is_cut)
 
 
-def _salvage(source: Source, position: int, head: bytes, lacing: bytes, track: _Track) -> None:
-    """Add what is there of an incomplete last page: its whole packets, as a page of their own."""
-    if len(head) < _HEADER.size or len(lacing) < head[26]:
-        return
+def _salvage(source: Source, position: int, head: bytes, lacing: bytes, track: _Track) -> bool:
+    """Add what is there of an incomplete last page: its whole packets, as a page of their own; false if there are none.
+
+    How many samples they hold is known by decoding only. So of a long recording, of which a page is little, none are
+    added.
+    """
+    if track.packets > _MOST_COUNTED_PACKETS or len(head) < _HEADER.size or len(lacing) < head[26]:
+        return False
     there = source.size - position - 27 - len(lacing)
     whole, size, count = 0, 0, 0
     for number, length in enumerate(lacing, start=1):
@@ -123,7 +129,7 @@ def _salvage(source: Source, position: int, head: bytes, lacing: bytes, track: _
         if length < 255:
             whole, count = size, number
     if not count:
-        return
+        return False
     page = bytearray(head[:22] + bytes(4) + bytes([count]) + lacing[:count])
     page[5] &= ~_ENDS
     page += source.read(position + 27 + len(lacing), whole)
@@ -131,6 +137,7 @@ def _salvage(source: Source, position: int, head: bytes, lacing: bytes, track: _
     track.parts.append(bytes(page))
     track.packets += count - lacing[:count].count(255)
     track.has_content = True
+    return True
 
 
 def _is_sound(source: Source, start: int, stop: int) -> bool:
