@@ -46,6 +46,7 @@ def test_a_file_that_is_there_is_never_exchanged(root: Path, tmp_path: Path):
     assert Places(root, "list.csv").find(str(other)) == other
     assert Places(root, "list.csv").find("anna/1.wav") == root / "anna/1.wav"  # relative ones are what they say
     assert Places(root, "list.csv", moved=False).find("/old/2.wav") == Path("/old/2.wav")
+    assert Places(root, "list.csv", moved=False).find("speech\\anna\\1.wav") == root / "speech/anna/1.wav"
 
 
 @pytest.mark.parametrize("folder", [NFC, NFD])

@@ -272,8 +272,13 @@ def _files(folder: Path) -> dict[str, Path]:
     """The audio files of a folder by their names without suffix."""
     if not folder.is_dir():
         return {}
-    files = (file for file in sorted(folder.iterdir()) if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file())
-    return {canonical(file.stem): file for file in files if not is_hidden(file.name)}
+    found: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file() and not is_hidden(file.name):
+            other = found.setdefault(canonical(file.stem), file)
+            if other is not file:
+                raise InputError(f"{file}: has the name of {other.name}; which of them is meant?")
+    return found
 
 
 class _Told(NamedTuple):

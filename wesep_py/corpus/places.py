@@ -63,9 +63,13 @@ class Places:
             return self._descend(self.root, Path(text).parts, is_there) or written
         if Path(text).is_absolute() and (spelled := self._descend(Path("/"), Path(text).parts[1:], is_there)):
             return spelled
+        parts = tuple(part for part in _SEPARATORS.split(_DRIVE.sub("", text, count=1)) if part not in ("", "."))
+        if not (text.startswith(("/", "\\")) or _DRIVE.match(text)) and (
+            found := self._descend(self.root, parts, is_there)
+        ):
+            return found  # a relative path of Windows
         if not self._moved:
             return written
-        parts = tuple(part for part in _SEPARATORS.split(_DRIVE.sub("", text, count=1)) if part not in ("", "."))
         for first in range(len(parts)):
             tail = parts[first:]
             if ".." in tail and (first or Path(text).is_absolute()):

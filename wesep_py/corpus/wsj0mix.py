@@ -61,7 +61,8 @@ def read_wsj0_mixtures(folder: str | os.PathLike[str]) -> list[WSJ0Mixture]:
     """The mixtures of a rendered set, for example `2speakers/wav8k/min/tt`, in the order of their names.
 
     Raises:
-        InputError: no folders `mix`, `s1`, `s2`, …, a source that is missing, or a name of another corpus.
+        InputError: no folders `mix`, `s1`, `s2`, …, a source that is missing, a name of another corpus, or a mixture of
+            one speaker.
     """
     folder = Path(folder)
     mixed = {path.stem: path for path in find_audio(folder / MIXTURE_FOLDER)}
@@ -73,6 +74,8 @@ def read_wsj0_mixtures(folder: str | os.PathLike[str]) -> list[WSJ0Mixture]:
     mixtures = []
     for mixture_id, path in sorted(mixed.items()):
         utterance_ids = utterances_of(mixture_id)
+        if len({utterance_id[:SPEAKER_CHARACTERS] for utterance_id in utterance_ids}) < len(utterance_ids):
+            raise InputError(f"{path}: two of its sources are of one speaker; the speakers of a mixture have to differ")
         sources = tuple(folder / f"s{k}" / path.name for k in range(1, len(utterance_ids) + 1))
         for source in sources:
             if not source.is_file():

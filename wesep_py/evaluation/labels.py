@@ -16,6 +16,7 @@ from wesep_py.corpus.table import open_lines
 from wesep_py.errors import InputError
 from wesep_py.metrics import MetricError
 from wesep_py.metrics.timing import FRAME_S
+from wesep_py.names import canonical
 
 Stretches = tuple[tuple[float, float], ...]
 
@@ -78,7 +79,7 @@ def as_field(name: str) -> str:
     >>> as_field("board meeting")
     'board_meeting'
     """
-    return "_".join(name.split())
+    return canonical("_".join(name.split()))
 
 
 def read_labels(path: str | Path) -> Labels:
@@ -102,8 +103,8 @@ def read_labels(path: str | Path) -> Labels:
             start_s = duration_s = math.nan
         if not (math.isfinite(start_s) and math.isfinite(duration_s)) or min(start_s, duration_s) < 0:
             raise InputError(f"{path}:{number}: from {fields[3]} for {fields[4]}; seconds of at least 0 are needed")
-        speakers = stretches.setdefault(fields[1], {})
-        speakers[fields[7]] = (*speakers.get(fields[7], ()), (start_s, start_s + duration_s))
+        speakers, name = stretches.setdefault(canonical(fields[1]), {}), canonical(fields[7])
+        speakers[name] = (*speakers.get(name, ()), (start_s, start_s + duration_s))
     if not stretches:
         raise InputError(f"{path}: has no SPEAKER line; give an RTTM file")
     return Labels(Path(path), hashlib.sha256(Path(path).read_bytes()).hexdigest(), stretches)
