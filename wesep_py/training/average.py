@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 
-from wesep_py.errors import CheckpointError
+from wesep_py.errors import CheckpointError, shorten
 from wesep_py.files import atomic_path
+from wesep_py.torchfiles import read_tensors, with_nan
 
 
 def average_state_dicts(state_dicts: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -173,9 +173,9 @@ def step_of(path: Path) -> int:
 def result_of(path: Path) -> float:
     """The validation's result of a best snapshot; not a number if the file is damaged or has none."""
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "pt") as file:  # its head alone: this is asked of every snapshot
             return float((file.metadata() or {})["result"])
-    except (SafetensorError, KeyError, ValueError):
+    except (SafetensorError, OSError, KeyError, ValueError):
         return math.nan
 
 
@@ -183,9 +183,9 @@ def read_snapshot(path: Path) -> dict[str, torch.Tensor]:
     """The weights of a snapshot.
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: it is damaged, or holds NaN.
     """
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: is cut short or damaged ({error})") from error
+    tensors, _ = read_tensors(path, "delete it")
+    if (name := with_nan(tensors)) is not None:
+        raise CheckpointError(f"{path}: {shorten(name)} holds NaN; delete it")
+    return tensors

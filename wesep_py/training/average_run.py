@@ -86,7 +86,7 @@ def average_run(
         raise CheckpointError(f"{run.folder}: is no experiment folder (config.yaml is missing)")
     if output.exists() and not overwrite:
         raise OutputExistsError(f"{output}: exists already; name another output, or pass --overwrite")
-    task = load_config(run.config_file).task
+    task = load_config(run.config_file, resolved=True).task
     if best is None:
         found, key = Snapshots(run.snapshots, count).newest(count), "keep"
     else:
