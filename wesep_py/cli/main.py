@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from wesep_py import __version__
-from wesep_py.errors import WesepError
+from wesep_py.errors import WesepError, shorten
 
 # name -> (panel of the help page, help line)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -44,6 +44,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 EXIT_INTERRUPTED = 130
+LONGEST_LINE = 2000
+"""Characters of an error line, whatever a file or an argument made of it."""
 
 app = typer.Typer(
     name="wesep",
@@ -152,16 +154,16 @@ def _guard(run: Callable[[], Any], program: str, arguments: Sequence[str]) -> in
     except WesepError as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        typer.echo(f"{program}: {' '.join(str(error).split())}", err=True)
+        typer.echo(f"{program}: {shorten(error, LONGEST_LINE)}", err=True)
         return error.exit_status
     except _usage_error() as error:
-        if message := " ".join(error.format_message().split()):
+        if message := shorten(error.format_message(), LONGEST_LINE):
             typer.echo(f"{program}: {message} (see {program} --help)", err=True)
         return error.exit_code
     except Exception as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        message = " ".join(str(error).split()) or "no message"
+        message = shorten(error, LONGEST_LINE) or "no message"
         typer.echo(f"{program}: {type(error).__name__}: {message} (--debug shows where)", err=True)
         return 1
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from wesep_py.corpus.table import open_lines
 from wesep_py.corpus.utterance import Utterance
-from wesep_py.errors import InputError
+from wesep_py.errors import InputError, shorten
 
 if TYPE_CHECKING:
     from wesep_py.corpus.trials import Trial
@@ -227,5 +227,5 @@ def _read_text_vector(line: bytes, path: Path, begin: int) -> NDArray[np.floatin
 def _read_npy(path: Path) -> NDArray[np.floating]:
     try:
         return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: is no array of numbers ({error}); save it with numpy.save") from error
+    except (OSError, ValueError, EOFError, TypeError, SyntaxError, MemoryError) as error:
+        raise InputError(f"{path}: is no array of numbers ({shorten(error)}); save it with numpy.save") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wesep_py.errors import CheckpointError, InputError
+from wesep_py.errors import CheckpointError, InputError, shorten
 from wesep_py.files import write_json
 
 PRESENCE_S = 0.5
@@ -165,8 +164,9 @@ def calibration_of(provenance: Mapping[str, Any], where: str = "provenance") -> 
     names = {field.name for field in fields(Calibration)}
     try:
         return Calibration(**{name: value for name, value in given.items() if name in names})
-    except (ValueError, AttributeError) as error:
-        raise CheckpointError(f"{where}: its presence calibration is damaged ({error}); calibrate again") from error
+    except (ValueError, AttributeError, TypeError, OverflowError) as error:
+        reason = shorten(error)
+        raise CheckpointError(f"{where}: its presence calibration is damaged ({reason}); calibrate again") from error
 
 
 def save_calibration(folder: str | Path, calibration: Calibration, about: Mapping[str, Any] | None = None) -> Path:
@@ -186,10 +186,7 @@ def save_calibration(folder: str | Path, calibration: Calibration, about: Mappin
     from wesep_py import checkpoint
 
     path = checkpoint.resolve(folder) / PROVENANCE
-    try:
-        provenance = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    provenance = checkpoint.read_provenance(path.parent)
     clash = sorted({*(about or {})} & {field.name for field in fields(Calibration)})
     if clash:
         raise InputError(f"about: holds {clash[0]}, which the calibration itself says")
