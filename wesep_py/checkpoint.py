@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from wesep_py.config import dump_yaml
 from wesep_py.errors import CheckpointError, ConfigError, WesepError, shorten
 from wesep_py.files import FolderKind, atomic_folder, check_folder, left_behind, write_json, write_text
+from wesep_py.textfiles import read_json
 from wesep_py.torchfiles import parse_tensors, with_nan
 from wesep_py.yamlfiles import read_yaml
 
@@ -155,16 +156,7 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: `provenance.json` is missing, no JSON, or no object.
     """
-    path = folder / PROVENANCE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path}: is missing or cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: is damaged ({shorten(error)}); copy the folder again") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds no object; copy the folder again")
-    return content
+    return read_json(folder / PROVENANCE, "a checkpoint's provenance", "copy the folder again", CheckpointError).values
 
 
 def resolve(path: str | Path) -> Path:

@@ -45,10 +45,13 @@ STORAGES = {
     "CharStorage": "int8",
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
     "UntypedStorage": "uint8",
 }
 """The storage classes of PyTorch, and the type of their numbers."""
 DTYPES = frozenset(STORAGES.values())
+REAL = frozenset(name for name in DTYPES if not name.startswith("complex"))
 LITERALS = frozenset(
     [
         "INT",
@@ -81,7 +84,6 @@ FOREIGN = {
     "_rebuild_sparse": "a sparse tensor",
     "_rebuild_meta": "a tensor without numbers, of the device meta",
     "_rebuild_nested": "a nested tensor",
-    "Complex": "a complex tensor",
 }
 """Tensors that are not read, by a part of the name of what makes them."""
 
@@ -94,12 +96,13 @@ class _BrokenError(Exception):
     """The file contradicts itself."""
 
 
-def read_torch(path: str | Path, what: str = "a PyTorch file") -> dict[Any, Any]:
+def read_torch(path: str | Path, what: str = "a PyTorch file", allow_complex: bool = False) -> dict[Any, Any]:
     """Read a `.pt` file whose content is a dictionary, on the CPU; nothing in it is ever run.
 
     Args:
         path: written by `torch.save`, in either of its formats.
         what: what the file should be, for messages: "a training state".
+        allow_complex: read complex tensors too, which no weights are.
 
     Returns:
         The dictionary; parameters are plain tensors.
@@ -118,7 +121,7 @@ def read_torch(path: str | Path, what: str = "a PyTorch file") -> dict[Any, Any]
         raise CheckpointError(f"{path}: no such file; give {what}")
     try:
         content = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
-        _check_content(content, path.stat().st_size)
+        _check_content(content, path.stat().st_size, allow_complex)
     except _ForeignError as error:
         raise CheckpointError(
             f"{path}: holds more than weights, and is not read for safety ({shorten(str(error))}); "
@@ -171,9 +174,7 @@ def parse_tensors(
         raise CheckpointError(
             f"{path}: is cut short or damaged ({shorten(str(error)) or type(error).__name__}); {again}"
         ) from error
-    wrong = next(
-        (name for name, value in tensors.items() if str(value.dtype).removeprefix("torch.") not in DTYPES), None
-    )
+    wrong = next((name for name, value in tensors.items() if str(value.dtype).removeprefix("torch.") not in REAL), None)
     if wrong is not None:
         raise CheckpointError(
             f"{path}: the tensor {shorten(wrong)} is {str(tensors[wrong].dtype).removeprefix('torch.')}; "
@@ -494,7 +495,7 @@ CALLABLE: dict[str, Callable[..., Any]] = {
 """The names that a pickle may call, and what is called in their place."""
 
 
-def _check_content(content: Any, size: int) -> None:
+def _check_content(content: Any, size: int, allow_complex: bool) -> None:
     """Refuse what is nested too deeply, or holds itself, before anything else walks through it."""
     import torch
 
@@ -509,6 +510,8 @@ def _check_content(content: Any, size: int) -> None:
         elif isinstance(value, (list, tuple)):
             waiting.extend((one, depth + 1) for one in value)
         elif isinstance(value, torch.Tensor):
+            if value.is_complex() and not allow_complex:
+                raise _ForeignError("a complex tensor")
             total += value.numel() * value.element_size()
             if total > MAX_SHARING * size:
                 raise _BrokenError("its tensors are together far larger than the file")

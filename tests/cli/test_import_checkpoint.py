@@ -169,3 +169,74 @@ def test_files_that_are_not_there(wesep, tmp_path):
     assert ran.status == 2 and "no such file" in ran.message
     ran = wesep("import-checkpoint", tmp_path / "none.pt", "--config", tmp_path / "none.yaml", "-o", tmp_path / "model")
     assert ran.status == 2 and "none.yaml" in ran.message
+
+
+@pytest.mark.parametrize("prefixes", [("_orig_mod.", "module."), ("module._orig_mod.", ""), ("_orig_mod.module.",)])
+def test_prefixes_of_wrappers_are_accepted_in_any_order(wesep, public, tmp_path, prefixes):
+    weights = extractor_weights()
+    named = {prefixes[i % len(prefixes)] + name: value for i, (name, value) in enumerate(weights.items())}
+    ran = wesep("import-checkpoint", *public(named, extractor_config()))
+    assert ran.status == 0, ran.err
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"R": 10**9},
+        {"R": 900_000},
+        {"X": 900_000, "R": 1000},
+        {"N": 900_000},
+        {"L": 10**12},
+        {"R": "many"},
+        {"R": None},
+        {"R": [1]},
+        {"R": -1},
+        {"R": 0.5},
+        {"spk_args": 3},
+        {"spk_args": {"feat_dim": "x"}},
+        {"spk_model": ["a"]},
+        {"x" * 5000: 1},
+        {"norm": "x" * 5000},
+    ],
+    ids=range(15),
+)
+def test_sizes_and_types_that_make_no_sense_are_refused_soon(wesep, public, tmp_path, changes):
+    import resource
+    import time
+
+    arguments = public(extractor_weights(), extractor_config(**changes))
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    ran = wesep("import-checkpoint", *arguments)
+    assert ran.status == 2 and "Traceback" not in ran.err
+    assert str(tmp_path) in ran.err.splitlines()[-1] and max(map(len, ran.err.splitlines())) < 1200  # with all names
+    assert time.perf_counter() - began < 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # KiB
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model: ${oc.env:NAME}\nmodel_args: {}",
+        "model: {tse_model: '${oc.env:NAME}'}\nmodel_args: {tse_model: {R: '${oc.env:NAME}'}}",
+        "include: secret.yaml",
+        "model: ConvTasNet\nargs: {include: secret.yaml}",
+        "model: {tse_model: ConvTasNet}\nmodel_args: {tse_model: {R: '${oc.env:NAME}'}}",
+        "model: ConvTasNet\nargs: 3",
+        "model: ConvTasNet\nargs: {}\ndataset_args: [1]",
+        "model: ConvTasNet\nargs: {}\ndataset_args: {resample_rate: fast}",
+        "model: ConvTasNet\nargs: {}\ndataset_args: {fbank_args: {frame_length: [1]}}",
+        "model: ConvTasNet\nargs: {}\nencoder: 3",
+        "model: [ConvTasNet]\nargs: {}",
+        "!!python/object/apply:os.system [true]",
+    ],
+    ids=range(12),
+)
+def test_a_public_configuration_is_plain_data(wesep, tmp_path, monkeypatch, text):
+    monkeypatch.setenv("NAME", "SECRET")
+    (tmp_path / "secret.yaml").write_text("R: SECRET\nmodel: SECRET\n")
+    torch.save({"a": torch.ones(1)}, tmp_path / "avg_model.pt")
+    (tmp_path / "config.yaml").write_text(text)
+    ran = wesep("import-checkpoint", tmp_path / "avg_model.pt", "-o", tmp_path / "model")
+    assert ran.status == 2 and "SECRET" not in ran.err and "Traceback" not in ran.err
+    assert str(tmp_path) in ran.err.splitlines()[-1] and max(map(len, ran.err.splitlines())) < 1200  # with all names

@@ -49,6 +49,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
+_TOO_EARLY = "something that was read ends too early ({}); --debug shows where"
 # Options that hold for every command, and may stand before or after its name.
 _COMMON = ("-v", "--verbose", "--debug", "--strict")
 

@@ -2,6 +2,9 @@
 
 Every machine of a cluster has to see the recordings and the output folder under the same paths, and have the package
 installed. Results are the same as without Ray.
+
+Ray puts the current folder on the path of its processes, which nothing here can prevent: other than the processes of
+`--executor local`, they import what lies in it. So start them in a folder that holds your own files only.
 """
 
 from __future__ import annotations

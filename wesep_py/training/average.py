@@ -13,9 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 
-from wesep_py.errors import CheckpointError, WesepError
+from wesep_py.errors import CheckpointError, WesepError, shorten
 from wesep_py.files import atomic_path
-from wesep_py.torchfiles import read_tensors
+from wesep_py.torchfiles import read_tensors, with_nan
 
 DIGEST = "sha256"
 """Under which the header of a snapshot has the hash of its tensors; snapshots of earlier versions have none."""
@@ -179,7 +179,7 @@ def step_of(path: Path) -> int:
 def result_of(path: Path) -> float:
     """The validation's result of a best snapshot; not a number if the file is damaged or has none."""
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "pt") as file:  # its head alone: this is asked of every snapshot
             return float((file.metadata() or {})["result"])
     except (SafetensorError, OSError, KeyError, ValueError):
         return math.nan
@@ -189,11 +189,13 @@ def read_snapshot(path: Path) -> dict[str, torch.Tensor]:
     """The weights of a snapshot.
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: it is damaged, or holds NaN.
     """
     tensors, header = read_tensors(path, "leave it out, or train again")
     if header.get(DIGEST, digest := _digest_of(tensors)) != digest:
         raise CheckpointError(f"{path}: is damaged (its hash differs); leave it out, or train again")
+    if (name := with_nan(tensors)) is not None:
+        raise CheckpointError(f"{path}: {shorten(name)} holds NaN; leave it out, or train again")
     return tensors
 
 

@@ -93,7 +93,7 @@ def average_run(
         inputs += [(Path(other), "the other model"), (checkpoint.resolve(other), "the other model")]
     refuse_inputs([output], inputs)
     checkpoint.check_output(output, overwrite)
-    task = load_config(run.config_file).task
+    task = load_config(run.config_file, resolved=True).task
     if best is None:
         found, key = Snapshots(run.snapshots, count).newest(count), "keep"
     else:

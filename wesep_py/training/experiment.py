@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from wesep_py import checkpoint
-from wesep_py.config import dump_yaml, load_yaml, to_plain
+from wesep_py.config import dump_yaml, to_plain
 from wesep_py.errors import ConfigError, WesepError
 from wesep_py.files import is_there, same_file, write_text
 from wesep_py.training.config import RunConfig, load_config
 from wesep_py.training.devices import PRECISIONS, device_type_of, resolve_precision
 from wesep_py.training.state import has_state
+from wesep_py.yamlfiles import read_yaml
 
 CHANGEABLE = (
     "experiment", "data.root", "data.packed", "data.workers", "data.prefetch", "train.steps", "train.max_minutes",
@@ -146,9 +147,9 @@ def _text_of(file: Path) -> str:
 def _resolved(file: Path) -> dict[str, Any]:
     """The configuration of the run before, with the defaults of keys that have been added since; else as it stands."""
     try:
-        plain: dict[str, Any] = to_plain(load_config(file))
+        plain: dict[str, Any] = to_plain(load_config(file, resolved=True))
     except ConfigError:
-        return load_yaml(file)
+        return read_yaml(file)
     return plain
 
 

@@ -21,9 +21,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from wesep_py.errors import InputError, WesepError
+from wesep_py.errors import CheckpointError, InputError, WesepError
 from wesep_py.files import hidden_name, is_there, open_regular, write_json
 from wesep_py.textfiles import read_json
+from wesep_py.torchfiles import read_torch
 
 _HEAD = struct.Struct("<4sIQ")
 _MAGIC = b"WPB1"
@@ -141,14 +142,11 @@ class Partial:
 
     def state(self) -> Any:
         """What a causal network goes on from after the last block; `None` where none was kept."""
-        import torch
-
-        path = self._state_path(self.count - 1)
         try:
-            kept = torch.load(path, weights_only=True)
-        except (OSError, RuntimeError, EOFError):
+            kept = read_torch(self._state_path(self.count - 1), "the state of an extraction", allow_complex=True)
+        except CheckpointError:
             return None
-        return kept["state"] if kept["index"] == self.count - 1 else None
+        return kept.get("state") if kept.get("index") == self.count - 1 else None
 
     def announce(self, paths: Iterable[Path]) -> None:
         """Note the files that are about to be written, for `being_written`."""

@@ -1,0 +1,72 @@
+"""Weights out of files and wrappers of other toolkits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from wesep_py.errors import CheckpointError
+from wesep_py.interop.files import read, unwrap
+
+ONE = torch.ones(1)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["module.a.w", "module.b.w"],
+        ["_orig_mod.a.w", "_orig_mod.b.w"],
+        ["module._orig_mod.a.w", "module._orig_mod.b.w"],
+        ["_orig_mod.module.a.w", "_orig_mod.module.b.w"],
+        ["_orig_mod.a.w", "b.w"],
+        ["module.a.w", "_orig_mod.module.b.w"],
+        ["module.module._orig_mod._orig_mod.a.w", "b._orig_mod.w"],
+        ["model.module.a.w", "model._orig_mod.b.w"],
+        ["module.model._orig_mod.a.w", "_orig_mod.model.b.w"],
+        ["a.w", "b.w"],
+    ],
+)
+def test_what_wrappers_put_into_names_is_taken_out(names: list[str]):
+    assert list(unwrap({"models": [dict.fromkeys(names, ONE)]})) == ["a.w", "b.w"]
+
+
+def test_names_that_stay():
+    assert list(unwrap({"model.a": ONE, "b": ONE})) == ["model.a", "b"]
+    assert list(unwrap({"amodule.a": ONE, "x_orig_mod.b": ONE})) == ["amodule.a", "x_orig_mod.b"]
+    assert list(unwrap({"module.model.a": ONE, "projection.w": ONE})) == ["a", "projection.w"]
+
+
+def test_two_tensors_of_one_name_are_refused():
+    with pytest.raises(CheckpointError, match="two tensors are called 'a'"):
+        unwrap({"a": ONE, "module.a": ONE})
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.ones(2).to_sparse(),
+        torch.ones(2, device="meta"),
+        torch.ones(2, dtype=torch.complex64),
+        torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8),
+        torch.tensor([float("nan")]),
+    ],
+    ids=["sparse", "meta", "complex", "quantised", "nan"],
+)
+def test_weights_that_are_none_are_named(tmp_path: Path, tensor: torch.Tensor):
+    with pytest.raises(CheckpointError, match=r"^a\.b (is quantised, sparse|holds NaN)"):
+        unwrap({"a.b": tensor})
+    torch.save({"a.b": tensor}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError) as refused:
+        read(tmp_path / "a.pt")
+    assert str(tmp_path / "a.pt") in str(refused.value) and len(str(refused.value)) < 500
+
+
+def test_no_weights_at_all(tmp_path: Path):
+    for content in ({}, {"a": 1}, {"models": []}, {"model": {"x" * 10**4: {}}}):
+        torch.save(content, tmp_path / "a.pt")
+        with pytest.raises(CheckpointError, match="no weights in it") as refused:
+            read(tmp_path / "a.pt")
+        assert str(tmp_path / "a.pt") in str(refused.value) and len(str(refused.value)) < 500
