@@ -1,10 +1,11 @@
 """Read `.pt` and `.safetensors` files as plain data: numbers, texts, containers and dense tensors, nothing else.
 
 A `.pt` file is a pickle and the bytes of its tensors, in a zip archive or, from PyTorch before 1.6, one after the
-other. A pickle can call functions, and a file can state sizes that it does not hold. So the pickle is read by an
-interpreter that knows only the operations and the names that tensors and containers need, checks each tensor against
-the bytes that are there before it is made, and compares the checksums of the archive. `torch.load(weights_only=True)`
-is not enough: it reads past the end of a storage that states too many numbers, and does not look at the checksums.
+other. A pickle is a list of operations that can call any function, and a file can state sizes that it does not hold.
+So nothing is unpickled here: the operations that make containers and tensors are carried out by `_Machine`, which has
+no others, each tensor is compared with the bytes that are there before it is made, and the checksums of the archive
+are compared. `torch.load(weights_only=True)` is not enough: it makes room for what a storage states, whatever there
+is, and does not look at the checksums.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import io
 import json
 import math
 import mmap
-import pickle
+import pickletools
 import struct
 import sys
 import zipfile
@@ -44,10 +45,38 @@ STORAGES = {
     "CharStorage": "int8",
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
     "UntypedStorage": "uint8",
 }
 """The storage classes of PyTorch, and the type of their numbers."""
 DTYPES = frozenset(STORAGES.values())
+REAL = frozenset(name for name in DTYPES if not name.startswith("complex"))
+LITERALS = frozenset(
+    [
+        "INT",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG",
+        "LONG1",
+        "LONG4",
+        "FLOAT",
+        "BINFLOAT",
+        "STRING",
+        "BINSTRING",
+        "SHORT_BINSTRING",
+        "UNICODE",
+        "BINUNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE8",
+        "BINBYTES",
+        "SHORT_BINBYTES",
+        "BINBYTES8",
+    ]
+)
+"""Operations of a pickle that are a number, a text or bytes."""
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 FOREIGN = {
     "_rebuild_qtensor": "a quantised tensor",
     "QInt": "a quantised tensor",
@@ -55,17 +84,8 @@ FOREIGN = {
     "_rebuild_sparse": "a sparse tensor",
     "_rebuild_meta": "a tensor without numbers, of the device meta",
     "_rebuild_nested": "a nested tensor",
-    "Complex": "a complex tensor",
 }
 """Tensors that are not read, by a part of the name of what makes them."""
-OPERATIONS = """
-    PROTO FRAME STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT
-    BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES
-    SHORT_BINBYTES BINBYTES8 TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_TUPLE EMPTY_LIST EMPTY_DICT LIST APPEND APPENDS
-    SETITEM SETITEMS GLOBAL STACK_GLOBAL REDUCE NEWOBJ BUILD BINPERSID GET BINGET LONG_BINGET PUT BINPUT
-    LONG_BINPUT MEMOIZE
-"""
-"""What of the pickle format is understood; the rest makes other objects, which `.pt` files of weights do not hold."""
 
 
 class _ForeignError(Exception):
@@ -76,12 +96,13 @@ class _BrokenError(Exception):
     """The file contradicts itself."""
 
 
-def read_torch(path: str | Path, what: str = "a PyTorch file") -> dict[Any, Any]:
+def read_torch(path: str | Path, what: str = "a PyTorch file", allow_complex: bool = False) -> dict[Any, Any]:
     """Read a `.pt` file whose content is a dictionary, on the CPU; nothing in it is ever run.
 
     Args:
         path: written by `torch.save`, in either of its formats.
         what: what the file should be, for messages: "a training state".
+        allow_complex: read complex tensors too, which no weights are.
 
     Returns:
         The dictionary; parameters are plain tensors.
@@ -100,10 +121,10 @@ def read_torch(path: str | Path, what: str = "a PyTorch file") -> dict[Any, Any]
         raise CheckpointError(f"{path}: no such file; give {what}")
     try:
         content = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
-        _check_content(content, path.stat().st_size)
+        _check_content(content, path.stat().st_size, allow_complex)
     except _ForeignError as error:
         raise CheckpointError(
-            f"{path}: holds more than plain tensors, and is not read for safety ({shorten(str(error))}); "
+            f"{path}: holds more than weights, and is not read for safety ({shorten(str(error))}); "
             "save its state_dict alone"
         ) from error
     except OSError as error:
@@ -111,7 +132,7 @@ def read_torch(path: str | Path, what: str = "a PyTorch file") -> dict[Any, Any]
     except Exception as error:  # which one a damaged pickle raises depends on where the damage is
         reason = str(error) if isinstance(error, (_BrokenError, zipfile.BadZipFile)) else ""
         raise CheckpointError(
-            f"{path}: is damaged, or not {what} ({shorten(reason) or type(error).__name__}); copy it again"
+            f"{path}: is no PyTorch file, or damaged ({shorten(reason) or type(error).__name__}); copy it again"
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds {_kind(content)}; {what} is a dictionary with tensors")
@@ -153,9 +174,7 @@ def parse_tensors(
         raise CheckpointError(
             f"{path}: is cut short or damaged ({shorten(str(error)) or type(error).__name__}); {again}"
         ) from error
-    wrong = next(
-        (name for name, value in tensors.items() if str(value.dtype).removeprefix("torch.") not in DTYPES), None
-    )
+    wrong = next((name for name, value in tensors.items() if str(value.dtype).removeprefix("torch.") not in REAL), None)
     if wrong is not None:
         raise CheckpointError(
             f"{path}: the tensor {shorten(wrong)} is {str(tensors[wrong].dtype).removeprefix('torch.')}; "
@@ -164,9 +183,9 @@ def parse_tensors(
     return tensors, header.get("__metadata__") or {}
 
 
-def not_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
-    """The name of the first tensor that holds NaN or infinite numbers; `None` if there is none."""
-    return next((name for name, value in tensors.items() if not value.isfinite().all()), None)
+def with_nan(tensors: Mapping[str, torch.Tensor]) -> str | None:
+    """The name of the first tensor that holds NaN; `None` if there is none."""
+    return next((name for name, value in tensors.items() if value.is_floating_point() and value.isnan().any()), None)
 
 
 def _read_zip(path: Path) -> Any:
@@ -197,7 +216,7 @@ def _read_zip(path: Path) -> Any:
                 raise _BrokenError(f"tensor data {key} should be {wanted} bytes and has {len(raw[key])}")
             return raw[key]
 
-        content = _Unpickler(io.BytesIO(archive.read(f"{root}data.pkl")), storage).load()
+        content = _Machine(io.BytesIO(archive.read(f"{root}data.pkl")), storage).run()
         for name, info in members.items():  # what nothing refers to may be damaged all the same
             if not name.startswith(f"{root}data/"):
                 archive.read(info)
@@ -241,13 +260,13 @@ def _read_legacy(path: Path) -> Any:
 
     # A mapped file gives no more than it holds; a stream would make room for the sizes that a pickle states.
     with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as file:
-        if _Unpickler(file).load() != LEGACY_MAGIC:
+        if _Machine(file).run() != LEGACY_MAGIC:
             raise _BrokenError("it does not begin as a PyTorch file does")
-        if _Unpickler(file).load() != LEGACY_PROTOCOL:
+        if _Machine(file).run() != LEGACY_PROTOCOL:
             raise _BrokenError("it is of an unknown version")
-        _Unpickler(file).load()
-        content = _Unpickler(file, storage).load()
-        keys = _Unpickler(file).load()
+        _Machine(file).run()
+        content = _Machine(file, storage).run()
+        keys = _Machine(file).run()
         if not isinstance(keys, list) or sorted(map(_text, keys)) != sorted(raw):
             raise _BrokenError("its list of tensor data is damaged")
         for key in map(_text, keys):
@@ -266,90 +285,136 @@ class _Storage:
         self.raw, self.dtype = raw, dtype
 
 
-class _StorageType:
+class _Type:
+    """The type of numbers."""
+
     def __init__(self, dtype: str) -> None:
         self.dtype = dtype
 
 
-# The interpreter in Python, and not the one in C, because its operations can be chosen, its memory grows only with
-# what is read, and keys can be checked before they are hashed.
-class _Unpickler(pickle._Unpickler):  # type: ignore[misc, name-defined]
-    """Reads a pickle whose only objects are containers, numbers, texts and tensors.
+class _Function:
+    """What may be called, and no value of its own."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self.call = call
+
+
+class _Machine:
+    """Carries out the operations of a pickle that make containers, numbers, texts and tensors; there are no others.
 
     Args:
-        file: with `read` and `readline`.
+        file: with `read`, `readline` and `tell`.
         storage: bytes by key, type and count; `None` where there can be none.
     """
 
-    dispatch = {  # noqa: RUF012
-        code: pickle._Unpickler.dispatch[code]  # type: ignore[attr-defined]
-        for code in (getattr(pickle, name)[0] for name in OPERATIONS.split())
-    }
-
     def __init__(self, file: Any, storage: Callable[[str, str, int], torch.Tensor] | None = None) -> None:
-        super().__init__(file, encoding="utf-8")
-        self._storage = storage
+        self._file, self._storage = file, storage
+        self._stack: list[Any] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, Any] = {}
 
-    def find_class(self, module: str, name: str) -> Any:
-        """What a name stands for; anything but tensors and containers is refused."""
-        full = f"{module}.{name}"
-        if module in ("torch", "torch.storage") and name in STORAGES:
-            return _StorageType(STORAGES[name])
-        if module == "torch" and name in DTYPES:
-            return _StorageType(name)
-        if full not in CALLABLE:
-            kind = next((kind for part, kind in FOREIGN.items() if module.startswith("torch") and part in name), full)
-            raise _ForeignError(kind)
-        return CALLABLE[full]
+    def run(self) -> Any:
+        """The object that the pickle describes."""
+        for operation, argument, _ in pickletools.genops(self._file):
+            if (name := operation.name) == "STOP":
+                return self._stack.pop()
+            if name in LITERALS:
+                self._stack.append(argument)
+            elif name in CONSTANTS:
+                self._stack.append(CONSTANTS[name])
+            elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
+                self._memo[argument] = self._stack[-1]
+            elif name in ("GET", "BINGET", "LONG_BINGET"):
+                self._stack.append(self._memo[argument])
+            else:
+                self._carry_out(name, argument)
+        raise _BrokenError("it is cut short")
 
-    def persistent_load(self, pid: Any) -> _Storage:
+    def _carry_out(self, name: str, argument: Any) -> None:
+        stack = self._stack
+        match name:
+            case "PROTO" | "FRAME":
+                pass
+            case "MARK":
+                self._marks.append(len(stack))
+            case "POP":
+                stack.pop()
+            case "POP_MARK":
+                self._since_mark()
+            case "MEMOIZE":
+                self._memo[len(self._memo)] = stack[-1]
+            case "EMPTY_LIST" | "EMPTY_DICT":
+                stack.append([] if name == "EMPTY_LIST" else {})
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                count = int(name[-1])
+                stack[-count:] = [tuple(stack[-count:])]
+            case "TUPLE":
+                stack.append(tuple(self._since_mark()))
+            case "LIST":
+                stack.append(self._since_mark())
+            case "DICT":
+                stack.append(_filled({}, self._since_mark()))
+            case "APPEND" | "APPENDS":
+                items = self._since_mark() if name == "APPENDS" else [stack.pop()]
+                if not isinstance(stack[-1], list):
+                    raise _BrokenError("an item is put into something that is no list")
+                stack[-1].extend(items)
+            case "SETITEM" | "SETITEMS":
+                items = self._since_mark() if name == "SETITEMS" else [stack.pop(), stack.pop()][::-1]
+                _filled(stack[-1], items)
+            case "GLOBAL":
+                stack.append(_named(*argument.split(" ", 1)))
+            case "STACK_GLOBAL":
+                stack[-2:] = [_named(*map(str, stack[-2:]))]
+            case "REDUCE" | "NEWOBJ":
+                arguments, function = stack.pop(), stack.pop()
+                if not isinstance(function, _Function) or not isinstance(arguments, tuple):
+                    raise _BrokenError("it calls something that is no function")
+                stack.append(function.call(*arguments))
+            case "BUILD":
+                stack.pop()
+                if not isinstance(stack[-1], OrderedDict):  # versions of a state_dict's modules, which are left out
+                    raise _ForeignError("an object with attributes")
+            case "BINPERSID":
+                stack.append(self._data_of(stack.pop()))
+            case _:
+                raise _ForeignError(f"the operation {name}")
+
+    def _since_mark(self) -> list[Any]:
+        start = self._marks.pop()
+        items = self._stack[start:]
+        del self._stack[start:]
+        return items
+
+    def _data_of(self, identity: Any) -> _Storage:
         """The bytes that a tensor names."""
-        if self._storage is None or not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
+        if self._storage is None or not isinstance(identity, tuple) or len(identity) not in (5, 6):
             raise _BrokenError("it refers to something that is not in it")
-        _, kind, key, _, numel, *view = pid
-        if not isinstance(kind, _StorageType) or not _is_count(numel) or (view and view[0] is not None):
+        word, kind, key, _, numel, *view = identity
+        if word != "storage" or not isinstance(kind, _Type) or not _is_count(numel) or (view and view[0] is not None):
             raise _BrokenError("the data of a tensor is described wrongly")
         return _Storage(self._storage(_text(key), kind.dtype, numel), kind.dtype)
 
-    def load_reduce(self) -> None:
-        arguments = self.stack.pop()
-        function = self.stack[-1]
-        if not callable(function) or function not in CALLABLE.values() or not isinstance(arguments, tuple):
-            raise _BrokenError("it calls something that is no function")
-        self.stack[-1] = function(*arguments)
 
-    def load_build(self) -> None:
-        self.stack.pop()
-        if not isinstance(self.stack[-1], OrderedDict):  # a state_dict's versions of its modules; they are left out
-            raise _ForeignError("an object with attributes")
+def _named(module: str, name: str) -> Any:
+    """What a name in a pickle stands for; anything but types of numbers and what makes tensors is refused."""
+    if module in ("torch", "torch.storage") and name in STORAGES:
+        return _Type(STORAGES[name])
+    if module == "torch" and name in DTYPES:
+        return _Type(name)
+    if (full := f"{module}.{name}") not in CALLABLE:
+        kinds = (kind for part, kind in FOREIGN.items() if module.startswith("torch") and part in name)
+        raise _ForeignError(next(kinds, full))
+    return _Function(CALLABLE[full])
 
-    def load_setitem(self) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        _as_dict(self.stack[-1])[_key(key)] = value
 
-    def load_setitems(self) -> None:
-        items = self.pop_mark()
-        target = _as_dict(self.stack[-1])
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            target[_key(key)] = value
-
-    def load_append(self) -> None:
-        value = self.stack.pop()
-        _as_list(self.stack[-1]).append(value)
-
-    def load_appends(self) -> None:
-        items = self.pop_mark()
-        _as_list(self.stack[-1]).extend(items)
-
-    dispatch |= {
-        pickle.REDUCE[0]: load_reduce,
-        pickle.NEWOBJ[0]: load_reduce,
-        pickle.BUILD[0]: load_build,
-        pickle.SETITEM[0]: load_setitem,
-        pickle.SETITEMS[0]: load_setitems,
-        pickle.APPEND[0]: load_append,
-        pickle.APPENDS[0]: load_appends,
-    }
+def _filled(target: Any, items: list[Any]) -> dict[Any, Any]:
+    """The dictionary, with keys and values that follow each other."""
+    if not isinstance(target, dict) or len(items) % 2:
+        raise _BrokenError("an entry is put into something that is no dictionary")
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        target[_key(key)] = value
+    return target
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any, dtype: str | None = None) -> torch.Tensor:
@@ -371,7 +436,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any, dtype
 def _tensor_of_type(
     storage: Any, offset: Any, size: Any, stride: Any, learns: Any, hooks: Any, dtype: Any, *rest: Any
 ) -> torch.Tensor:
-    if not isinstance(dtype, _StorageType):
+    if not isinstance(dtype, _Type):
         raise _BrokenError("the type of a tensor is described wrongly")
     return _tensor(storage, offset, size, stride, dtype=dtype.dtype)
 
@@ -430,7 +495,7 @@ CALLABLE: dict[str, Callable[..., Any]] = {
 """The names that a pickle may call, and what is called in their place."""
 
 
-def _check_content(content: Any, size: int) -> None:
+def _check_content(content: Any, size: int, allow_complex: bool) -> None:
     """Refuse what is nested too deeply, or holds itself, before anything else walks through it."""
     import torch
 
@@ -445,6 +510,8 @@ def _check_content(content: Any, size: int) -> None:
         elif isinstance(value, (list, tuple)):
             waiting.extend((one, depth + 1) for one in value)
         elif isinstance(value, torch.Tensor):
+            if value.is_complex() and not allow_complex:
+                raise _ForeignError("a complex tensor")
             total += value.numel() * value.element_size()
             if total > MAX_SHARING * size:
                 raise _BrokenError("its tensors are together far larger than the file")
@@ -457,18 +524,6 @@ def _key(key: Any) -> Any:
     if key is not None and not isinstance(key, (bool, int, float, str, bytes)):
         raise _BrokenError("a key of a dictionary is neither a text nor a number")
     return key
-
-
-def _as_dict(value: Any) -> dict[Any, Any]:
-    if not isinstance(value, dict):
-        raise _BrokenError("an entry is put into something that is no dictionary")
-    return value
-
-
-def _as_list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise _BrokenError("an item is put into something that is no list")
-    return value
 
 
 def _text(key: Any) -> str:

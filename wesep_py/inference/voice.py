@@ -10,10 +10,9 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wesep_py.errors import InputError, shorten
+from wesep_py.errors import InputError
 from wesep_py.files import atomic_path, check_writable
 from wesep_py.inference.quality import VoiceQuality
-from wesep_py.textfiles import Row
 
 if TYPE_CHECKING:
     import torch
@@ -107,10 +106,9 @@ class Voice:
             )
         try:
             quality = VoiceQuality.from_json(header["quality"]) if "quality" in header else None
-            enrolled_s, model_hash = header["enrolled_s"], header["model_hash"]
-            enrolled_s = Row("header", {"enrolled_s": enrolled_s}).number("enrolled_s")
+            enrolled_s, model_hash = float(json.loads(header["enrolled_s"])), header["model_hash"]
         except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path}: is damaged (its header: {shorten(error)}); enroll the voice again") from error
+            raise InputError(f"{path}: is damaged (its header: {error}); enroll the voice again") from error
         if not tensors or not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
             raise InputError(f"{path}: is damaged (numbers are missing or not finite); enroll the voice again")
         return cls(tensors, model_hash, enrolled_s, None if quality is None else lambda: quality)

@@ -13,9 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 
-from wesep_py.errors import CheckpointError, WesepError
+from wesep_py.errors import CheckpointError, WesepError, shorten
 from wesep_py.files import atomic_path
-from wesep_py.torchfiles import read_tensors
+from wesep_py.torchfiles import read_tensors, with_nan
 
 DIGEST = "sha256"
 """Under which the header of a snapshot has the hash of its tensors; snapshots of earlier versions have none."""
@@ -189,11 +189,13 @@ def read_snapshot(path: Path) -> dict[str, torch.Tensor]:
     """The weights of a snapshot.
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: it is damaged, or holds NaN.
     """
-    tensors, header = read_tensors(path, "leave it out, or train again")
-    if header.get(DIGEST, digest := _digest_of(tensors)) != digest:
-        raise CheckpointError(f"{path}: is damaged (its hash differs); leave it out, or train again")
+    tensors, header = read_tensors(path, "delete it")
+    if (name := with_nan(tensors)) is not None:
+        raise CheckpointError(f"{path}: {shorten(name)} holds NaN; delete it")
+    if DIGEST in header and header[DIGEST] != _digest_of(tensors):
+        raise CheckpointError(f"{path}: is damaged (its hash differs); delete it")
     return tensors
 
 
