@@ -136,7 +136,7 @@ def _item(key: str, files: list[_File], place: str) -> ShardItem:
 def _facts(data: bytes | None, where: str) -> dict[str, Any]:
     if data is None:
         return {}
-    facts = parse_json(data, f"{where}: its JSON", "pack the shard anew")
+    facts = parse_json(data, f"{where}: its JSON cannot be read", "pack the shard anew")
     return facts if isinstance(facts, dict) else {}
 
 
