@@ -18,7 +18,6 @@ from wesep_py.corpus import read_manifest, read_trials
 from wesep_py.corpus.kaldi import read_kaldi
 from wesep_py.corpus.packed import read_index
 from wesep_py.corpus.store import from_lines, from_record
-from wesep_py.errors import InputError
 from wesep_py.evaluation.calibration import scores_of
 from wesep_py.evaluation.comparison import compare
 from wesep_py.evaluation.frame_calibration import frame_counts
@@ -26,7 +25,6 @@ from wesep_py.evaluation.journal import Journal
 from wesep_py.evaluation.labels import read_labels
 from wesep_py.evaluation.report import build_report
 from wesep_py.evaluation.results import check_reportable, read_results
-from wesep_py.inference.quality import VoiceQuality
 from wesep_py.simulation.recipe import read_recipes
 from wesep_py.simulation.rooms.bank import RoomBank
 from wesep_py.training.logs import RunLog
@@ -287,22 +285,3 @@ def test_kaldi_folders(tmp_path: Path, name: str, data: st.DataObject):
     for other, content in files.items():
         (tmp_path / other).write_bytes(data.draw(damaged_bytes(content)) if other == name else content)
     value_or_line(lambda: read_kaldi(tmp_path, on_bad=lambda path, line: None), tmp_path / name)
-
-
-QUALITY = {
-    "recordings": [
-        {"name": "a.wav", "duration_s": 3.0, "speech_s": 2.5, "snr_db": 20.0, "clipped": 0.0, "weight": 1.0}
-    ],
-    "vad": "energy",
-}
-
-
-@hundred
-@given(content=damaged_json(QUALITY))
-def test_reports_in_voice_prints(content: bytes):
-    try:
-        found = VoiceQuality.from_json(content.decode(errors="replace"))
-    except InputError as error:
-        assert len(str(error)) < 400
-    else:
-        assert found.table() and isinstance(found.warnings, list)

@@ -97,6 +97,16 @@ def test_a_name_that_is_no_utf8_is_printed_as_it_is():
     assert done.stdout.endswith(b"caf\xe9.wav\n"), done
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999"])
+def test_an_option_that_is_no_finite_number_is_refused(wesep, monkeypatch, value: str):
+    def command(block_s: float = typer.Option(1.0)) -> None:
+        raise AssertionError
+
+    install(monkeypatch, command)
+    ran = wesep("doctor", "--block-s", value)
+    assert ran.status == 2 and "--block-s: is" in ran.message and "a finite number is needed" in ran.message
+
+
 def test_debug_shows_the_traceback_wherever_it_stands(wesep, monkeypatch):
     install(monkeypatch, raising(WesepError("it broke")))
     for arguments in (["--debug", "doctor"], ["doctor", "--debug"]):

@@ -21,7 +21,7 @@ import torch
 from tests.training.test_loop import assert_same, weights
 from wesep_py.config import dump_yaml
 from wesep_py.corpus import FileReader
-from wesep_py.errors import WesepError
+from wesep_py.errors import CheckpointError, WesepError
 from wesep_py.simulation import Simulator
 from wesep_py.training import state as state_module
 from wesep_py.training import train
@@ -36,6 +36,39 @@ AT = Where(7, 5, "cuda:0", "a batch of 4 items of 3 s", saves_memory=False)
 def unbroken(settings, tmp_path: Path) -> Path:
     train(settings(experiment=str(tmp_path / "unbroken")))
     return tmp_path / "unbroken"
+
+
+def test_a_state_of_another_run_is_one_line_and_not_a_crash(settings, tmp_path: Path):
+    """Whole, by its checksums, and not of this network: shapes, optimiser, average."""
+    train(settings(train__steps=2, optim__ema_decay=0.9))
+    folder = tmp_path / "exp" / "state"
+    whole = torch.load(folder / "last.pt", weights_only=True)
+    moments = whole["optimizer"]["state"]
+    first, key = next(iter(moments)), next(iter(whole["model"]))
+    for path in folder.glob("*.pt"):
+        path.unlink()
+    for changed in (
+        {
+            "optimizer": {
+                **whole["optimizer"],
+                "state": {**moments, first: {**moments[first], "exp_avg": torch.ones(1)}},
+            }
+        },
+        {"optimizer": {**whole["optimizer"], "param_groups": whole["optimizer"]["param_groups"][:1]}},
+        {"model": {**whole["model"], key: torch.ones(1, 2, 3)}},
+        {"average": {**whole["average"], next(iter(whole["average"])): torch.ones(1)}},
+        {"average": {}},
+    ):
+        torch.save({**whole, **changed}, folder / "last.pt")
+        with pytest.raises(
+            CheckpointError, match=r"state: does not fit the configuration's network \(.+\); name another"
+        ):
+            train(settings(train__steps=4, optim__ema_decay=0.9))
+    torch.save({**whole, "progress": {**whole["progress"], "step": 10**18}}, folder / "last.pt")
+    with pytest.raises(CheckpointError, match=r"last\.pt: is damaged \(progress\.step is 1000000000000000000\)"):
+        train(settings(train__steps=4, optim__ema_decay=0.9))
+    torch.save(whole, folder / "last.pt")
+    assert train(settings(train__steps=4, optim__ema_decay=0.9)).step == 4
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
+import math
 import os
 import signal
 import sys
@@ -23,7 +24,7 @@ from typing import Annotated, Any
 import typer
 
 from wesep_py import __version__
-from wesep_py.errors import LINE, WesepError, reason, shorten
+from wesep_py.errors import LINE, InputError, WesepError, reason, shorten
 
 # name -> (panel of the help page, help line)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -202,6 +203,9 @@ def _saying_goodbye(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def run(*positional: Any, **named: Any) -> None:
+        for name, value in named.items():  # the parser takes "nan" and "inf" for numbers
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"--{name.replace('_', '-')}: is {value}; a finite number is needed")
         try:
             command(*positional, **named)
         except KeyboardInterrupt as interrupt:

@@ -197,7 +197,7 @@ def _item(key: str, files: list[ShardFile], place: str) -> ShardItem:
 def _facts(data: bytes | None, where: str) -> dict[str, Any]:
     if data is None:
         return {}
-    facts = parse_json(data, f"{where}: its JSON", "pack the shard anew")
+    facts = parse_json(data, f"{where}: its JSON cannot be read", "pack the shard anew")
     return facts if isinstance(facts, dict) else {}
 
 

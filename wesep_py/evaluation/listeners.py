@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from wesep_py.errors import InputError
+from wesep_py.errors import InputError, reason
 from wesep_py.evaluation.record import TrialRecord
 from wesep_py.metrics import MetricError
 from wesep_py.metrics.similarity import speaker_similarity
@@ -202,7 +202,7 @@ def listen_to(
         except MetricError as error:
             record.missing[listener.name] = str(error)
         except Exception as error:  # the user's own code; its failure costs one value
-            record.missing[listener.name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            record.missing[listener.name] = reason(error)
         else:
             record.values[listener.name] = value
             if weight != 1.0:

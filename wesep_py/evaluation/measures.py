@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from wesep_py.errors import InputError, nearest
+from wesep_py.errors import InputError, nearest, reason
 from wesep_py.inference.activity import speech_mask
 from wesep_py.metrics import DEFINITIONS, METRICS, MetricError, Scores, score
 from wesep_py.metrics.dnsmos import dnsmos, load_network
@@ -151,8 +151,7 @@ def measure(
         except MetricError as error:
             scores.missing.update(dict.fromkeys(MEASURES[name], str(error)))
         except Exception as error:  # of whatever kind: it costs this metric of this trial, not the run
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            scores.missing.update(dict.fromkeys(MEASURES[name], reason))
+            scores.missing.update(dict.fromkeys(MEASURES[name], reason(error)))
     return scores
 
 

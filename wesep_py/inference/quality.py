@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 
-from wesep_py.textfiles import COUNT, check_shape, parse_json
+from wesep_py.config import construct
 
 MIN_SPEECH_S = 1.0
 """Less speech than this says too little of a voice: `wesep enroll` refuses it."""
@@ -16,25 +17,6 @@ GOOD_SPEECH_S = 3.0
 NOISY_DB = 10.0
 CLEAN_DB = 30.0
 CLIPPED_SHARE = 0.001
-_RECORDING = {
-    "name": str,
-    **dict.fromkeys(("duration_s", "speech_s", "clipped"), float),
-    "weight?": float,
-    **dict.fromkeys(
-        ("coherence?", "likeness?", "cosine?", "others?", "cosine_to_print?", "next_cosine?", "snr_db"), (float, None)
-    ),
-    "second_voice?": (bool, None),
-    "outlier?": bool,
-    "voices?": (COUNT, None),
-    "chosen?": (COUNT, None),
-}
-_SHAPE = {
-    "recordings": [_RECORDING],
-    "vad": str,
-    "coherence?": (float, None),
-    "unlike?": bool,
-    "untold?": (str, None),
-}
 NO_ENCODER = "the model has no speaker encoder"
 
 
@@ -174,14 +156,13 @@ class VoiceQuality:
         """From the JSON of `as_dict`; keys that this version does not know are passed over.
 
         Raises:
-            ValueError: it is none.
+            ValueError, TypeError, KeyError: it is none.
         """
-        given = parse_json(text, "quality")
-        check_shape(given, _SHAPE, "quality")
-        if not given["recordings"]:
+        given = json.loads(text)
+        recordings = [_known(RecordingQuality, one) for one in given["recordings"]]
+        if not recordings:
             raise ValueError("recordings: is empty")
-        recordings = tuple(RecordingQuality(**_known(RecordingQuality, one)) for one in given["recordings"])
-        return cls(**{**_known(cls, given), "recordings": recordings})
+        return construct(cls, {**_known(cls, given), "recordings": recordings}, "quality")
 
 
 def _warnings(one: RecordingQuality, several: bool) -> list[str]:

@@ -228,7 +228,7 @@ def _write_lists(mixtures: Sequence[Mixture], tree: LibriMixTree, overwrite: boo
     folder = tree.folder.parent / METADATA_FOLDER
     texts = {folder / f"mixture_{tree.folder.name}_{kind}.csv": _list(mixtures, tree, kind) for kind in tree.types}
     for path, text in texts.items():
-        if path.is_file() and not overwrite and path.read_text(encoding="utf-8") != text:
+        if path.is_file() and not overwrite and path.read_bytes() != text.encode():
             raise OutputExistsError(f"{path}: lists other mixtures; name another folder, or pass --overwrite")
     folder.mkdir(parents=True, exist_ok=True)
     for path, text in texts.items():

@@ -191,11 +191,11 @@ def read_snapshot(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         CheckpointError: it is damaged, or holds NaN.
     """
-    tensors, header = read_tensors(path, "leave it out, or train again")
-    if header.get(DIGEST, digest := _digest_of(tensors)) != digest:
-        raise CheckpointError(f"{path}: is damaged (its hash differs); leave it out, or train again")
+    tensors, header = read_tensors(path, "delete it")
     if (name := with_nan(tensors)) is not None:
-        raise CheckpointError(f"{path}: {shorten(name)} holds NaN; leave it out, or train again")
+        raise CheckpointError(f"{path}: {shorten(name)} holds NaN; delete it")
+    if DIGEST in header and header[DIGEST] != _digest_of(tensors):
+        raise CheckpointError(f"{path}: is damaged (its hash differs); delete it")
     return tensors
 
 

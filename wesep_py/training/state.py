@@ -106,18 +106,22 @@ def save_state(folder: Path, state: TrainingState) -> None:
         "average": state.average,
         **({"adversaries": state.adversaries} if state.adversaries else {}),
     }
+    again = "the last one is still there: make room, and the same command goes on from it"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / "next.pt") as temporary:
-            torch.save(content, temporary)
+            try:
+                torch.save(content, temporary)
+            except (RuntimeError, OSError) as error:  # torch makes the first of a full disk, here and there
+                raise WesepError(
+                    f"{folder}: the training state cannot be written (is the disk full?); {again}"
+                ) from error
         if last.exists():
             last.replace(previous)
         (folder / "next.pt").replace(last)
-    except (RuntimeError, OSError) as error:  # torch makes the first of a full disk, here and there
-        told = error.strerror if isinstance(error, OSError) and error.strerror else "is the disk full?"
+    except OSError as error:
         raise WesepError(
-            f"{folder}: the training state cannot be written ({told}); the last one is still there: make room, and "
-            "the same command goes on from it"
+            f"{folder}: the training state cannot be written ({error.strerror or error}); {again}"
         ) from error
 
 
