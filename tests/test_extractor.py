@@ -241,7 +241,7 @@ def test_a_constant_is_heard_as_silence():
 
 @pytest.mark.parametrize("value", [-1, 201])
 def test_a_high_pass_that_cannot_be(value):
-    with pytest.raises(ConfigError, match="highpass_hz: is .*; 0 .nothing is removed. to 200 Hz is allowed"):
+    with pytest.raises(ConfigError, match=r"highpass_hz: is .*; 0 .nothing is removed. to 200 Hz is allowed"):
         build(highpass_hz=value)
 
 

@@ -27,7 +27,6 @@ from wesep_py.presence_head import PresenceConfig, PresenceHead
 from wesep_py.registry import no_plugins
 from wesep_py.speaker import build_encoder, is_encoder, length_mask
 
-
 HIGHPASS_HZ = 40.0
 """Below this nobody speaks, and ears hear next to nothing."""
 HIGHEST_HIGHPASS_HZ = 200.0

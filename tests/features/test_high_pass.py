@@ -10,7 +10,9 @@ from wesep_py.features import CausalHighPass, HighPass
 
 
 def tone(hz: float, rate: int, duration_s: float = 2.0) -> torch.Tensor:
-    return torch.sin(2 * torch.pi * hz * torch.arange(round(duration_s * rate), dtype=torch.float64) / rate).float()[None]
+    return torch.sin(2 * torch.pi * hz * torch.arange(round(duration_s * rate), dtype=torch.float64) / rate).float()[
+        None
+    ]
 
 
 def db(waveform: torch.Tensor, rate: int) -> float:

@@ -144,7 +144,9 @@ def scan(one: Listed, vad: VAD = "energy") -> Scan:
     if vad == "energy":
         speech = close_gaps(speech_frames(gain_to_db(np.sqrt(levels[channel]))), FRAME_S)
     else:
-        masks = (speech_mask(audible(block[channel], one.sample_rate), one.sample_rate, vad) for block in one.blocks(size))
+        masks = (
+            speech_mask(audible(block[channel], one.sample_rate), one.sample_rate, vad) for block in one.blocks(size)
+        )
         speech = np.concatenate([np.logical_or.reduceat(mask, np.arange(0, len(mask), frame)) for mask in masks])
     return Scan(one, num_samples, channel, speech)
 

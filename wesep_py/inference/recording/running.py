@@ -69,8 +69,8 @@ def run_together(
         voices: one a recording.
 
     Returns:
-        Estimates of the same shape at any level, zero where the mixture is silent or constant, and the presence in each: nobody
-        speaks in silence.
+        Estimates of the same shape at any level, zero where the mixture is silent or constant, and the presence in
+        each: nobody speaks in silence.
 
     Raises:
         InputError: the voices' tensors are not of one shape, or are not as many as the recordings.
