@@ -111,3 +111,21 @@ def test_extract_warns_of_the_enrollment(wesep, recordings: Path, tiny_model: Pa
         "extract", recordings / "loud.wav", "--enroll", recordings / "anna.wav", *common[2:], "-o", tmp_path / "c.wav"
     )
     assert clean.status == 0 and clean.err == ""
+
+
+def test_how_much_of_a_long_enrollment_is_used(wesep, recordings: Path, tiny_model: Path, tmp_path: Path, caplog):
+    common = ["--model", tiny_model, "--device", "cpu", "--enroll-max", "2"]
+    ran = wesep("enroll", recordings / "anna.wav", "-o", tmp_path / "a.voice", *common)
+    assert ran.status == 0 and "2.0 s of 1 recording(s)" in ran.out
+    assert "anna.wav: the 2.0 s of 5.0 s with the most speech are enrolled" in caplog.text
+    assert Voice.load(tmp_path / "a.voice").enrolled_s == 2.0
+    for name, enrollment in (("b", recordings / "anna.wav"), ("c", tmp_path / "a.voice")):
+        assert (
+            wesep(
+                "extract", recordings / "loud.wav", "--enroll", enrollment, "-o", tmp_path / f"{name}.wav", *common
+            ).status
+            == 0
+        )
+    assert (tmp_path / "b.wav").read_bytes() == (tmp_path / "c.wav").read_bytes()
+    ran = wesep("enroll", recordings / "anna.wav", *common[:-1], "0.5")
+    assert ran.status == 2 and "--enroll-max" in ran.err

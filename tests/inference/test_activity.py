@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from wesep_py.errors import InputError
-from wesep_py.inference.activity import speech_mask
+from wesep_py.inference.activity import audible, speech_mask
 
 RATE = 16000
 RNG = np.random.default_rng(0)
@@ -87,3 +87,20 @@ def test_silero_leaves_the_number_of_threads(monkeypatch: pytest.MonkeyPatch, tm
     finally:
         torch.set_num_threads(before)
         sys.modules.pop("silero_vad", None)
+
+
+def test_a_quiet_recording_has_as_much_speech_as_a_loud_one():
+    recording = bursts(0.5, 1e-4)
+    assert np.array_equal(speech_mask(recording, RATE), speech_mask(1e-2 * recording, RATE))
+    dither = RNG.uniform(-1, 1, RATE).astype(np.float32) / 32768
+    assert not speech_mask(dither, RATE).any()
+
+
+@pytest.mark.parametrize("shape", [(16000,), (2, 16000)])
+def test_what_is_below_speech_is_not_audible(shape: tuple[int, ...]):
+    time_s = np.arange(16000) / RATE
+    voice = np.broadcast_to(0.1 * np.sin(2 * np.pi * 200 * time_s), shape).astype(np.float32)
+    heard = audible(voice + np.float32(0.3), RATE)
+    np.testing.assert_allclose(heard[..., 1600:-1600], voice[..., 1600:-1600], atol=1e-4)
+    assert not audible(np.full(shape, 0.3, np.float32), RATE).any()
+    assert audible(voice, 100).shape == shape  # a rate at which nothing of a voice is left

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from tests.inference.networks import BandNetwork
-from wesep_py.errors import InputError
+from wesep_py.errors import AudioError, InputError
 from wesep_py.inference import Extractor
 from wesep_py.inference.best_speech import allot, cut, listed, scan, spans
 from wesep_py.inference.enrollment import hear_all
@@ -127,3 +127,18 @@ def test_it_is_said_in_one_line_and_the_print_is_small(caplog):
 def test_a_limit_that_is_none(value):
     with pytest.raises(InputError, match=r"max_enrollment_s: is .*; 1 s or more of the enrollment is needed"):
         Extractor(BandNetwork(), max_enrollment_s=value)
+
+
+def test_another_vad_says_where_speech_is(monkeypatch):
+    from wesep_py.inference import best_speech
+
+    # It hears a block at a time, and takes the louder half of each for speech.
+    monkeypatch.setattr(
+        best_speech, "speech_mask", lambda waveform, rate, vad: np.arange(len(waveform)) >= len(waveform) / 2
+    )
+    assert chosen_s(recording((0, 9)), 6, "silero") == [(30.0, 36.0)]
+
+
+def test_a_constant_is_no_enrollment():
+    with pytest.raises(AudioError, match="recording 1: is silent"):
+        hear_all([(np.full(50 * RATE, 0.1, np.float32), RATE)], RATE, max_s=30)

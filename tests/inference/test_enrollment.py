@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from tests.conftest import VOICES, make_voice
 from tests.inference.networks import BandNetwork, PitchEncoder
 from wesep_py import audio
-from wesep_py.errors import InputError
+from wesep_py.errors import AudioError, InputError
 from wesep_py.extractor import build_network
 from wesep_py.inference import Extractor, Voice, VoiceQuality
 
@@ -82,7 +83,7 @@ def test_the_encoder_hears_all_windows_at_once_and_no_more_than_it_has_to():
     enroll(tone(300, 6.0), tone(310, 3.0), encoder=encoder)
     assert encoder.calls == [(9, RATE)]
     encoder = PitchEncoder()
-    voice = enroll(tone(300, 90.0), encoder=encoder)
+    voice = enroll(tone(300, 90.0), encoder=encoder, max_enrollment_s=90)
     assert encoder.calls == []  # nobody has asked yet
     assert voice.quality is voice.quality
     assert encoder.calls == [(64, RATE)]
@@ -187,3 +188,18 @@ def test_real_recordings(shared_data: Path):
         waveform, rate = audio.read(path)
         loud = np.clip(waveform[0] * 4 / np.abs(waveform).max(), -1, 1)
         assert Extractor(BandNetwork()).enroll((loud, rate)).quality.clipped > 0.001
+
+
+def test_a_constant_changes_nothing_that_is_said_of_an_enrollment():
+    extractor = Extractor(BandNetwork(), "cpu", "tiny", "hash")
+    voice, silence = make_voice(*VOICES["anna"], 4.0, seed=1), np.zeros(64000, np.float32)
+    (before,) = extractor.enroll((voice, 16000)).quality.recordings
+    for offset in (0.01, 0.3):
+        (after,) = extractor.enroll((voice + np.float32(offset), 16000)).quality.recordings
+        assert after.speech_s == pytest.approx(before.speech_s, abs=0.05)
+        assert after.snr_db == pytest.approx(before.snr_db, abs=0.5)
+        # The loudest channel is the one that is heard.
+        both = np.stack([silence + np.float32(offset), voice])
+        assert extractor.enroll((both, 16000)).quality.speech_s == before.speech_s
+        with pytest.raises(AudioError, match="is silent"):
+            extractor.enroll((silence + np.float32(offset), 16000))

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 WINDOW_S = 1.0
 """Windows whose embeddings are compared: short enough for several in an enrollment, long enough to know a voice by."""
 MAX_WINDOWS = 64
+# Up to this share of the energy, what lies below speech is left where it is when figures are taken.
+HARDLY_ANY = 1e-4
 # Shorter enrollments say too little of a voice to be meant.
 MIN_ENROLLMENT_S = 0.1
 
@@ -56,8 +58,10 @@ class Heard:
 
     @cached_property
     def audible(self) -> NDArray[np.float32]:
-        """`[samples]`, without what lies below speech."""
-        return audible(self.waveform, self.sample_rate)
+        """`[samples]`, without what lies below speech, where that is more than next to nothing."""
+        heard = audible(self.waveform, self.sample_rate)
+        low = float(np.square(self.waveform - heard, dtype=np.float64).sum())
+        return heard if low > HARDLY_ANY * float(np.square(heard, dtype=np.float64).sum()) else self.waveform
 
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
