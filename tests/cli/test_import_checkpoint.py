@@ -169,3 +169,22 @@ def test_files_that_are_not_there(wesep, tmp_path):
     assert ran.status == 2 and "no such file" in ran.message
     ran = wesep("import-checkpoint", tmp_path / "none.pt", "--config", tmp_path / "none.yaml", "-o", tmp_path / "model")
     assert ran.status == 2 and "none.yaml" in ran.message
+
+
+def test_a_checkpoint_with_more_in_its_folder_stays(wesep, public, tmp_path):
+    arguments = public(extractor_weights(), extractor_config())
+    assert wesep("import-checkpoint", *arguments).status == 0
+    (tmp_path / "model" / "results.csv").write_text("a month of listening")
+    ran = wesep("import-checkpoint", *arguments, "--overwrite")
+    assert ran.status == 2 and "other things than a checkpoint (results.csv)" in ran.message
+    assert (tmp_path / "model" / "results.csv").read_text() == "a month of listening"
+
+
+def test_the_weights_that_are_read_are_not_replaced(wesep, public, tmp_path):
+    arguments = public(extractor_weights(), extractor_config())
+    weights = arguments[0]
+    (tmp_path / "model").mkdir()
+    weights.rename(tmp_path / "model" / "model.safetensors")
+    ran = wesep("import-checkpoint", tmp_path / "model" / "model.safetensors", *arguments[1:], "--overwrite")
+    assert ran.status == 2 and "is the weights, which is read" in ran.message
+    assert (tmp_path / "model" / "model.safetensors").exists()

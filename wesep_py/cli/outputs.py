@@ -42,8 +42,10 @@ def plan(
             place of a recording that is read.
         OutputExistsError: the one output exists.
     """
-    from wesep_py.files import check_writable
+    from wesep_py.files import check_name, check_writable
 
+    for path in filter(None, (output, residual)):
+        check_name(path)
     expanded = _expand(mixtures)
     single = len(expanded) == 1 and len(targets) == 1 and not mixtures[0].is_dir()
     # How many recordings a pattern fits should not decide on what `output` stands for.
