@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
 
 from wesep_py import checkpoint
-from wesep_py.errors import CheckpointError, WesepError
+from wesep_py.errors import CheckpointError, InputError, WesepError
 
 CONFIG = {"backbone": {"name": "bsrnn", "feature_dim": 8}, "cues": [{"name": "tf_map"}]}
 
 
-def save(folder, value: float = 1.0, **provenance):
-    return checkpoint.save(folder, CONFIG, {"a": torch.full((3,), value)}, provenance)
+def save(folder, value: float = 1.0, keep_others: bool = False, **provenance):
+    weights = {"a": torch.full((3,), value)}
+    return checkpoint.save(folder, CONFIG, weights, provenance, keep_others=keep_others)
 
 
 def test_what_is_saved_is_what_is_read(tmp_path):
@@ -84,3 +87,53 @@ def test_a_disk_that_fills_leaves_the_old_one(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert torch.equal(checkpoint.load(tmp_path / "model").state_dict["a"], torch.ones(3))
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_that_holds_more_than_a_checkpoint_is_not_replaced(tmp_path):
+    save(tmp_path / "model")
+    (tmp_path / "model" / "thesis.tex").write_text("mine")
+    with pytest.raises(InputError, match=r"other things than a checkpoint \(thesis.tex\)"):
+        save(tmp_path / "model", 2.0)
+    (tmp_path / "foreign").mkdir()
+    for name in ("model.safetensors", "config.yaml"):
+        (tmp_path / "foreign" / name).write_text("of another program")
+    with pytest.raises(InputError, match="other things than a checkpoint"):
+        save(tmp_path / "foreign")
+    assert checkpoint.load(tmp_path / "model").state_dict["a"][0] == 1 and len(list(tmp_path.iterdir())) == 2
+    save(tmp_path / "model", 3.0, keep_others=True)
+    assert (tmp_path / "model" / "thesis.tex").read_text() == "mine"
+    assert checkpoint.load(tmp_path / "model").state_dict["a"][0] == 3
+
+
+def test_what_a_user_calls_partial_or_old_stays(tmp_path):
+    for name in (".model.partial", ".model.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("mine")
+    save(tmp_path / "model")
+    save(tmp_path / "model", 2.0)
+    assert sorted(p.name for p in tmp_path.rglob("*.txt")) == ["notes.txt", "notes.txt"]
+
+
+def test_killed_between_the_renames_the_one_before_is_read_until_the_next_is_saved(tmp_path, monkeypatch, caplog):
+    save(tmp_path / "exp" / "checkpoints" / "best")
+    child, rename = os.fork(), Path.rename
+    if child == 0:
+        try:
+            die = os._exit
+            monkeypatch.setattr(Path, "rename", lambda self, to: die(9) if "partial" in self.name else rename(self, to))
+            save(tmp_path / "exp" / "checkpoints" / "best", 2.0)
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert not (tmp_path / "exp" / "checkpoints" / "best").exists()
+    for path in (tmp_path / "exp" / "checkpoints" / "best", tmp_path / "exp"):
+        assert checkpoint.load(path).state_dict["a"][0] == 1
+    assert "killed while it replaced this" in caplog.text
+    save(tmp_path / "exp" / "checkpoints" / "best", 3.0)
+    assert checkpoint.load(tmp_path / "exp").state_dict["a"][0] == 3
+    assert [p.name for p in (tmp_path / "exp" / "checkpoints").iterdir()] == ["best"]
+
+
+def test_one_left_behind_by_an_earlier_version_is_read(tmp_path):
+    save(tmp_path / "model").rename(tmp_path / ".model.old")
+    assert checkpoint.load(tmp_path / "model").state_dict["a"][0] == 1

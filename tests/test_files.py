@@ -2,12 +2,26 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from wesep_py.errors import InputError, OutputExistsError, WesepError
-from wesep_py.files import atomic_path, check_writable, write_json
+from wesep_py.files import (
+    FolderKind,
+    atomic_folder,
+    atomic_path,
+    check_folder,
+    check_writable,
+    left_behind,
+    open_regular,
+    refuse_inputs,
+    together,
+    write_json,
+    write_text,
+)
 
 
 def test_a_block_that_fails_changes_nothing(tmp_path):
@@ -62,3 +76,240 @@ def test_a_place_that_cannot_be_written_is_named_with_what_to_do(tmp_path, monke
     message = r"a.txt: cannot be written \(Read-only file system\); name another place, or make this one writable"
     with pytest.raises(WesepError, match=message), atomic_path(tmp_path / "a.txt"):
         pass
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_files_of_one_job_appear_together(tmp_path):
+    with together():
+        write_text(tmp_path / "a.txt", "a")
+        write_text(tmp_path / "b.txt", "b")
+        assert not (tmp_path / "a.txt").exists() and not (tmp_path / "b.txt").exists()
+    assert names(tmp_path) == ["a.txt", "b.txt"]
+
+
+def write_two_and_fail(folder: Path, error: BaseException, put: bool = False) -> None:
+    with together() as group:
+        write_text(folder / "a.txt", "new")
+        write_text(folder / "c.txt", "new")
+        if put:
+            group.put()
+            assert (folder / "a.txt").read_text() == "new"
+        raise error
+
+
+@pytest.mark.parametrize("put", [False, True])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), WesepError("no")])
+def test_none_appears_where_one_fails_and_what_stood_there_is_back(tmp_path, error: BaseException, put: bool):
+    (tmp_path / "a.txt").write_text("before")
+    with pytest.raises(type(error)):
+        write_two_and_fail(tmp_path, error, put)
+    assert names(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "before"
+
+
+def test_the_second_cannot_be_put_in_its_place(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("before")
+    replace = Path.replace
+
+    def refuse(self, target):
+        if Path(target).name == "b.txt":
+            raise OSError(errno.EIO, "Input/output error")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with (
+        pytest.raises(WesepError, match=r"b.txt: writing failed \(Input/output error\); nothing was changed"),
+        together(),
+    ):
+        write_text(tmp_path / "a.txt", "new")
+        write_text(tmp_path / "b.txt", "new")
+    assert names(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "before"
+
+
+def test_one_that_appears_meanwhile_keeps_all_of_them_back(tmp_path):
+    with pytest.raises(OutputExistsError, match=r"b\.txt: appeared"), together():
+        write_text(tmp_path / "a.txt", "ours", overwrite=False)
+        write_text(tmp_path / "b.txt", "ours", overwrite=False)
+        (tmp_path / "b.txt").write_text("theirs")
+    assert names(tmp_path) == ["b.txt"] and (tmp_path / "b.txt").read_text() == "theirs"
+
+
+def test_a_file_system_without_hard_links_gets_it_back_too(tmp_path, monkeypatch):
+    def refuse(*given, **named):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    (tmp_path / "a.txt").write_text("before")
+    with pytest.raises(KeyboardInterrupt):
+        write_two_and_fail(tmp_path, KeyboardInterrupt(), put=True)
+    assert names(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "before"
+
+
+@pytest.mark.parametrize("name", ["x" * 250 + ".json", "é" * 125 + ".json", "a." + "s" * 253, "x" * 255])
+def test_the_longest_names_can_be_written(tmp_path, name: str):
+    write_json(tmp_path / name, 1)
+    assert names(tmp_path) == [name]
+
+
+@pytest.mark.parametrize(("name", "told"), [("x" * 256, "a name of 256 bytes; 255 are allowed"), ("a\0b", "NUL")])
+def test_a_name_that_no_file_can_have_is_one_line(tmp_path, name: str, told: str):
+    with pytest.raises(InputError, match=told):
+        check_writable(tmp_path / name)
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "a.txt").symlink_to("precious")
+    (tmp_path / "b.txt").symlink_to("nowhere")
+    with pytest.raises(OutputExistsError):
+        write_text(tmp_path / "b.txt", "new", overwrite=False)
+    write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "precious").read_text() == "precious" and not (tmp_path / "a.txt").is_symlink()
+
+
+def test_an_output_that_is_an_input_is_seen_through_links(tmp_path):
+    data, other = tmp_path / "data.wav", tmp_path / "other.wav"
+    data.write_text("x")
+    other.write_text("x")
+    (tmp_path / "soft.wav").symlink_to(data)
+    os.link(data, tmp_path / "hard.wav")
+    (tmp_path / "folder").symlink_to(tmp_path)
+    (tmp_path / "inner").mkdir()
+    for name in ("data.wav", "soft.wav", "hard.wav", "folder/data.wav", "./inner/../data.wav"):
+        with pytest.raises(InputError, match=r"is the mixture, which is read; name another output"):
+            refuse_inputs([tmp_path / name], [(None, "nothing"), (data, "the mixture")])
+    refuse_inputs([other, tmp_path / "new.wav"], [(data, "the mixture"), (tmp_path / "new.wav", "not there yet")])
+
+
+def test_a_file_of_a_known_name_is_not_opened_through_a_link(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "link").symlink_to("precious")
+    (tmp_path / "dangling").symlink_to("made")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "dangling", "folder", "pipe"):
+        with pytest.raises(InputError, match="is no file of its own"):
+            os.close(open_regular(tmp_path / name, os.O_RDWR))
+    assert not (tmp_path / "made").exists() and (tmp_path / "precious").read_text() == "precious"
+    os.close(open_regular(tmp_path / "new", os.O_RDWR))
+
+
+KIND = FolderKind("a nest", frozenset({"egg", "straw"}), lambda folder: (folder / "egg").exists())
+
+
+def write_nest(folder: Path, text: str, **named) -> None:
+    with atomic_folder(folder, KIND, **named) as temporary:
+        for name in KIND.names:
+            (temporary / name).write_text(text)
+
+
+def test_a_folder_is_replaced_as_a_whole_and_nothing_else_is_left(tmp_path):
+    nest = tmp_path / "deep" / "nest"
+    write_nest(nest, "one")
+    (nest / ".DS_Store").touch()
+    write_nest(nest, "two")
+    assert names(nest) == ["egg", "straw"] and (nest / "egg").read_text() == "two"
+    assert names(nest.parent) == ["nest"]
+    (tmp_path / "link").symlink_to(nest)
+    write_nest(tmp_path / "link", "three")
+    assert (tmp_path / "link").is_symlink() and (nest / "egg").read_text() == "three"
+
+
+@pytest.mark.parametrize("content", [{"egg", "letter"}, {"straw"}, {"letter"}])
+def test_a_folder_that_holds_more_or_is_not_ours_is_refused(tmp_path, content: set[str]):
+    for name in content:
+        (tmp_path / name).write_text("mine")
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"other things than a nest \(.*(letter|straw)"):
+            check_folder(tmp_path, KIND, overwrite=True)
+        with pytest.raises(InputError, match="other things than a nest"):
+            write_nest(tmp_path, "new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(content, "mine")
+    assert names(tmp_path.parent).count(tmp_path.name) == 1
+
+
+def test_one_of_ours_needs_to_be_asked_for_and_an_empty_or_new_one_not(tmp_path):
+    (tmp_path / "empty").mkdir()
+    write_nest(tmp_path / "nest", "one")
+    for name in ("empty", "new"):
+        assert check_folder(tmp_path / name, KIND) == tmp_path / name
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        check_folder(tmp_path / "nest", KIND)
+    check_folder(tmp_path / "nest", KIND, overwrite=True)
+    with pytest.raises(InputError, match="is a file"):
+        check_folder(tmp_path / "nest" / "egg", KIND, overwrite=True)
+
+
+def test_what_else_is_in_a_folder_can_be_kept(tmp_path):
+    write_nest(tmp_path / "nest", "one")
+    (tmp_path / "nest" / "letter").write_text("mine")
+    (tmp_path / "nest" / "box").mkdir()
+    write_nest(tmp_path / "nest", "two", keep_others=True)
+    assert names(tmp_path / "nest") == ["box", "egg", "letter", "straw"] and names(tmp_path) == ["nest"]
+    assert (tmp_path / "nest" / "egg").read_text() == "two"
+
+
+def test_folders_of_others_with_names_like_temporary_ones_stay(tmp_path):
+    for name in (".nest.partial", ".nest.old", ".nest.wesep-0123456789abcdef.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "letter").write_text("mine")
+    write_nest(tmp_path / "nest", "one")
+    write_nest(tmp_path / "nest", "two")
+    assert len(names(tmp_path)) == 4 and all((tmp_path / name / "letter").exists() for name in names(tmp_path)[:3])
+
+
+def in_child(run: Callable[[], None]) -> int:
+    """The exit status of a process of its own that runs a function."""
+    child = os.fork()
+    if child == 0:
+        try:
+            run()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def die_at_rename(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """As if the process were killed before its rename of that number: no clean-up happens."""
+    rename, calls = Path.rename, []
+
+    def counted(self, target):
+        calls.append(target)
+        if len(calls) == number:
+            os._exit(9)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", counted)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_killed_while_it_is_replaced_one_of_the_two_is_found(tmp_path, monkeypatch, number: int):
+    nest = tmp_path / "nest"
+    write_nest(nest, "one")
+
+    def killed() -> None:
+        die_at_rename(monkeypatch, number)
+        write_nest(nest, "two")
+
+    assert in_child(killed) == 9
+    found = nest if nest.exists() else left_behind(nest, KIND)
+    assert found is not None and (found / "egg").read_text() == "one" and nest.exists() == (number == 1)
+    assert names(tmp_path) != ["nest"]  # the temporary one
+    write_nest(nest, "three")
+    assert names(tmp_path) == ["nest"] and left_behind(nest, KIND) is None
+
+
+def test_a_temporary_folder_of_a_process_that_lives_stays(tmp_path):
+    with atomic_folder(tmp_path / "nest", KIND) as temporary:
+        (temporary / "egg").write_text("of the first")
+        in_child(lambda: write_nest(tmp_path / "nest", "of the second"))
+        assert temporary.is_dir()
+    assert (tmp_path / "nest" / "egg").read_text() == "of the first" and names(tmp_path) == ["nest"]
+
+
+def test_a_folder_of_the_longest_name(tmp_path):
+    write_nest(tmp_path / ("x" * 255), "one")
+    write_nest(tmp_path / ("x" * 255), "two")
+    assert names(tmp_path) == ["x" * 255]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from wesep_py.errors import WesepError
+from wesep_py.errors import InputError, WesepError
 from wesep_py.evaluation.journal import Journal
 from wesep_py.lock import locked
 
@@ -62,3 +62,18 @@ def test_a_run_holds_its_folder_until_it_is_closed(tmp_path: Path):
     assert refused.returncode and "another run is working here" in refused.stderr
     journal.close()
     assert subprocess.run(command, capture_output=True, check=False, input=b"\n").returncode == 0
+
+
+def test_a_link_is_not_written_through(tmp_path: Path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / ".lock").symlink_to("precious")
+    with pytest.raises(InputError, match=r"\.lock: is no file of its own"), locked(tmp_path):
+        pass
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_what_another_program_keeps_under_the_name_stays(tmp_path: Path):
+    (tmp_path / ".lock").write_text("a lock of the editor")
+    with locked(tmp_path):
+        pass
+    assert (tmp_path / ".lock").read_text() == "a lock of the editor"

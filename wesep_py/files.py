@@ -40,18 +40,27 @@ def check_writable(path: str | os.PathLike[str], overwrite: bool = False) -> Pat
         InputError: the folder does not exist, `path` is a folder, or no file can have this name.
     """
     path = Path(path)
-    if "\0" in str(path):
-        raise InputError(f"{str(path)!r}: holds a NUL character; name another output")
+    check_name(path)
     if is_folder(path):
         raise InputError(f"{path}: is a folder; name a file to write")
-    limit = _name_limit(path.parent)
-    if (size := len(os.fsencode(path.name))) > limit:
-        raise InputError(f"{path}: a name of {size} bytes; {limit} are allowed here; name another output")
     if is_there(path) and not overwrite:
         raise OutputExistsError(f"{path}: exists already; name another output, or pass --overwrite")
     if not is_folder(path.parent):
         raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
     return path
+
+
+def check_name(path: Path) -> None:
+    """Refuse a path whose last part no file or folder can be called.
+
+    Raises:
+        InputError: it is too long, or holds a NUL.
+    """
+    if "\0" in str(path):
+        raise InputError(f"{str(path)!r}: holds a NUL character; name another output")
+    limit = _name_limit(path.parent)
+    if (size := len(os.fsencode(path.name))) > limit:
+        raise InputError(f"{path}: a name of {size} bytes; {limit} are allowed here; name another output")
 
 
 def check_results_folder(folder: Path, names: Iterable[str], overwrite: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+
+from wesep_py import audio
 
 
 @pytest.fixture
@@ -100,3 +103,71 @@ def test_results_that_cannot_be_printed(arguments: list[str], tmp_path: Path):
         )
     assert done.returncode != 0 and "No space left" in done.stderr
     assert soundfile.info(tmp_path / "out.wav").frames > 0
+
+
+@pytest.mark.parametrize("block", ["2", "60"])
+@pytest.mark.parametrize("full", ["o.wav", "r.wav"])
+def test_where_one_of_several_files_cannot_be_written_none_is(
+    wesep, arguments: list[str], tmp_path: Path, monkeypatch, block: str, full: str
+):
+    """The timeline fits on the disk, and the voice or the rest does not: then there is none of them."""
+    write = audio.AudioWriter.write
+
+    def until_full(self, waveform) -> None:
+        if self.path.name == full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, waveform)
+
+    output = tmp_path / "out"
+    output.mkdir()
+    places = [output / "o.wav", "--residual", output / "r.wav", "--timeline", output / "t.json", "--block", block]
+    with monkeypatch.context() as patch:
+        patch.setattr(audio.AudioWriter, "write", until_full)
+        ran = wesep(*arguments, *places)
+        assert ran.status == 1 and f"{full}: writing failed (No space left on device)" in ran.message
+        assert [path for path in output.iterdir() if not path.name.startswith(".o.wav.partial")] == []
+        (output / "t.json").write_text("precious")
+        assert "t.json: exists already" in wesep(*arguments, *places).message
+        assert wesep(*arguments, *places, "--overwrite").status == 1
+        assert (output / "t.json").read_text() == "precious"
+        (output / "t.json").unlink()
+    assert wesep(*arguments, *places).status == 0
+    assert sorted(path.name for path in output.iterdir()) == ["o.wav", "r.wav", "t.json"]
+
+
+@pytest.mark.parametrize("kind", ["hard link", "symbolic link", "dots"])
+@pytest.mark.parametrize("place", ["-o", "--residual", "--timeline"])
+def test_an_output_that_is_read_is_refused(
+    wesep, arguments: list[str], recording: Path, tmp_path: Path, kind: str, place: str
+):
+    (tmp_path / "folder").mkdir()
+    mixture = tmp_path / "mixture.wav"
+    mixture.write_bytes(recording.read_bytes())
+    content = mixture.read_bytes()
+    suffix = ".rttm" if place == "--timeline" else ".wav"
+    other = tmp_path / f"other{suffix}"
+    if kind == "hard link":
+        os.link(mixture, other)
+    elif kind == "symbolic link":
+        other.symlink_to(mixture)
+    elif place == "--timeline":
+        pytest.skip("a recording is not called .rttm")
+    else:
+        other = tmp_path / "folder" / ".." / mixture.name
+    arguments[1] = str(mixture)
+    places = [*arguments, other] if place == "-o" else [*arguments, tmp_path / "out.wav", place, other]
+    ran = wesep(*places, "--overwrite")
+    assert ran.status == 2 and "is the recording" in ran.message and "name another output" in ran.message
+    assert mixture.read_bytes() == content and not (tmp_path / "out.wav").exists()
+
+
+def test_a_timeline_in_the_place_of_a_result_is_refused(wesep, arguments: list[str], tmp_path: Path):
+    ran = wesep(*arguments, tmp_path / "a.wav", "--timeline", tmp_path / "a.wav")
+    assert ran.status == 2 and not (tmp_path / "a.wav").exists()
+
+
+def test_a_voice_print_does_not_replace_its_recording(wesep, recording: Path, tiny_model: Path, tmp_path: Path):
+    (tmp_path / "a.voice").symlink_to(recording)
+    content = recording.read_bytes()
+    ran = wesep("enroll", recording, "-o", tmp_path / "a.voice", "--model", tiny_model, "--overwrite")
+    assert ran.status == 2 and "is a recording, which is read" in ran.message and recording.read_bytes() == content

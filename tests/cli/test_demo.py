@@ -98,3 +98,25 @@ def test_training_can_be_asked_for(wesep, shelf: Path, tiny_model: Path, tmp_pat
     assert json.loads(ran.out)["model"] == str(tmp_path / "shown" / "model")
     ran = wesep("demo", "-o", tmp_path / "other", "--train", "--model", models.DEFAULT)
     assert ran.status == 2 and "--train" in ran.message
+
+
+def test_the_voices_of_another_stay(wesep, tmp_path: Path):
+    voices = tmp_path / "dd" / "voices"
+    (voices / "alice").mkdir(parents=True)
+    (voices / "alice" / "000.wav").write_bytes(b"mine")
+    (voices / "manifest.jsonl").write_text("mine")
+    for more in ([], ["--overwrite"]):
+        ran = wesep("demo", "-o", tmp_path / "dd", *more)
+        assert (
+            ran.status == 2
+            and "holds other things than the voices of a demo (alice/000.wav, manifest.jsonl)" in ran.message
+        )
+    assert (voices / "manifest.jsonl").read_text() == "mine" and [p.name for p in (tmp_path / "dd").iterdir()] == [
+        "voices"
+    ]
+    (voices / "alice" / "000.wav").unlink()
+    ran = wesep("demo", "-o", tmp_path / "dd", "--overwrite")
+    assert ran.status == 2 and "holds other things than the voices of a demo (manifest.jsonl)" in ran.message
+    (voices / "manifest.jsonl").write_text('{"utterance_id": "toy000-000"}')
+    ran = wesep("demo", "-o", tmp_path / "dd")
+    assert ran.status == 2 and "holds voices already; name another output, or pass --overwrite" in ran.message

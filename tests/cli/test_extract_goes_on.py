@@ -101,3 +101,99 @@ def test_a_timeline_of_which_some_voices_are_done(wesep, tiny_model, tiny_speech
     assert wesep(*both).status == 0
     ran = wesep(*both, "--timeline", tmp_path / "t.json")
     assert ran.status == 0 and not (tmp_path / "t.json").exists()
+
+
+def begin_and_die(tmp_path, tiny_speech, tiny_model) -> list:
+    """A long extraction into `out/m.wav` that was killed when its timeline was written; its command."""
+    voice, rate = soundfile.read(tiny_speech / "bert" / "bert-3.wav")
+    (tmp_path / "long").mkdir()
+    (tmp_path / "out").mkdir()
+    soundfile.write(tmp_path / "long" / "m.wav", np.tile(voice, 2), rate, subtype="PCM_16")
+    enroll = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", tiny_model, "--device", "cpu"]
+    places = ["-o", tmp_path / "out", "--timeline", tmp_path / "out"]
+    arguments = ["extract", tmp_path / "long", *enroll, *places, "--block", "2"]
+    child = os.fork()
+    if child == 0:
+        try:
+            from wesep_py.cli.main import main
+            from wesep_py.inference.recording import long
+
+            long.write_voices = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
+            main([str(word) for word in arguments])
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert (tmp_path / "out" / "m.rttm").exists() and (tmp_path / "out" / ".m.wav.partial.json").exists()
+    return arguments
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+def test_other_recordings_of_the_same_names_do_not_replace_what_is_finished(wesep, tiny_model, tiny_speech, tmp_path):
+    killed = begin_and_die(tmp_path, tiny_speech, tiny_model)
+    out = tmp_path / "out" / "m.wav"
+    for folder, voice in (("first", "carl"), ("second", "dora")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "m.wav").write_bytes((tiny_speech / voice / f"{voice}-0.wav").read_bytes())
+    short = ["extract", tmp_path / "first", *killed[2:8], "-o", tmp_path / "out"]
+    assert wesep(*short).status == 0
+    finished = out.read_bytes()
+    assert not [path for path in out.parent.iterdir() if path.name.startswith(".")]
+    for arguments in (["extract", tmp_path / "second", *short[2:]], killed):
+        ran = wesep(*arguments)
+        assert ran.status != 0 and "exists already" in ran.err
+        assert out.read_bytes() == finished
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+def test_another_long_recording_does_not_take_the_files_of_a_killed_one(wesep, tiny_model, tiny_speech, tmp_path):
+    killed = begin_and_die(tmp_path, tiny_speech, tiny_model)
+    timeline = (tmp_path / "out" / "m.rttm").read_bytes()
+    (tmp_path / "long").rename(tmp_path / "before")
+    (tmp_path / "long").mkdir()
+    voice, rate = soundfile.read(tiny_speech / "dora" / "dora-3.wav")
+    soundfile.write(tmp_path / "long" / "m.wav", np.tile(voice, 2), rate, subtype="PCM_16")
+    ran = wesep(*killed)
+    assert ran.status != 0 and "m.rttm: exists already" in ran.err
+    assert (tmp_path / "out" / "m.rttm").read_bytes() == timeline and not (tmp_path / "out" / "m.wav").exists()
+    (tmp_path / "long" / "m.wav").unlink()
+    (tmp_path / "before" / "m.wav").rename(tmp_path / "long" / "m.wav")
+    assert wesep(*killed).status == 0  # the one that was killed goes on
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+
+
+def test_files_of_the_names_of_its_parts_that_are_not_ours_stay(wesep, tiny_model, tiny_speech, tmp_path):
+    voice, rate = soundfile.read(tiny_speech / "bert" / "bert-3.wav")
+    soundfile.write(tmp_path / "long.wav", voice, rate)
+    (tmp_path / "precious").write_bytes(b"precious")
+    enroll = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", tiny_model, "--device", "cpu"]
+    arguments = ["extract", tmp_path / "long.wav", *enroll, "--block", "2", "-o", tmp_path / "o.wav"]
+    for name in (".o.wav.partial", ".o.wav.partial.json", ".o.wav.partial.state0"):
+        for is_link in (True, False):
+            path = tmp_path / name
+            path.symlink_to("precious") if is_link else path.write_bytes(b"precious")
+            ran = wesep(*arguments)
+            assert ran.status == 2 and name in ran.message and "move it away" in ran.message
+            assert path.read_bytes() == (tmp_path / "precious").read_bytes() == b"precious"
+            path.unlink()
+            assert sorted(path.name for path in tmp_path.iterdir()) == ["long.wav", "precious"]
+    (tmp_path / ".o.wav.lock").symlink_to("precious")
+    assert wesep(*arguments).status == 0 and (tmp_path / "precious").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("length", [249, 254, 255])
+def test_outputs_of_the_longest_names(wesep, tiny_model, tiny_speech, tmp_path, length: int):
+    voice, rate = soundfile.read(tiny_speech / "bert" / "bert-3.wav")
+    soundfile.write(tmp_path / "long.wav", voice, rate)
+    enroll = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", tiny_model, "--device", "cpu"]
+    for more in ([], ["--block", "2"]):
+        out = tmp_path / "out"
+        out.mkdir()
+        places = [out / ("x" * (length - 4) + ".wav"), out / ("x" * (length - 5) + ".json")]
+        ran = wesep("extract", tmp_path / "long.wav", *enroll, *more, "-o", places[0], "--timeline", places[1])
+        assert ran.status == 0, ran.err
+        assert sorted(out.iterdir()) == sorted(places)
+        out.rename(tmp_path / f"done{len(more)}")
+    assert (
+        "a name of 256 bytes; 255 are allowed"
+        in wesep("extract", tmp_path / "long.wav", *enroll, "-o", tmp_path / ("x" * 252 + ".wav")).message
+    )

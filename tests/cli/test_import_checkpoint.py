@@ -240,3 +240,22 @@ def test_a_public_configuration_is_plain_data(wesep, tmp_path, monkeypatch, text
     ran = wesep("import-checkpoint", tmp_path / "avg_model.pt", "-o", tmp_path / "model")
     assert ran.status == 2 and "SECRET" not in ran.err and "Traceback" not in ran.err
     assert str(tmp_path) in ran.err.splitlines()[-1] and max(map(len, ran.err.splitlines())) < 1200  # with all names
+
+
+def test_a_checkpoint_with_more_in_its_folder_stays(wesep, public, tmp_path):
+    arguments = public(extractor_weights(), extractor_config())
+    assert wesep("import-checkpoint", *arguments).status == 0
+    (tmp_path / "model" / "results.csv").write_text("a month of listening")
+    ran = wesep("import-checkpoint", *arguments, "--overwrite")
+    assert ran.status == 2 and "other things than a checkpoint (results.csv)" in ran.message
+    assert (tmp_path / "model" / "results.csv").read_text() == "a month of listening"
+
+
+def test_the_weights_that_are_read_are_not_replaced(wesep, public, tmp_path):
+    arguments = public(extractor_weights(), extractor_config())
+    weights = arguments[0]
+    (tmp_path / "model").mkdir()
+    weights.rename(tmp_path / "model" / "model.safetensors")
+    ran = wesep("import-checkpoint", tmp_path / "model" / "model.safetensors", *arguments[1:], "--overwrite")
+    assert ran.status == 2 and "is the weights, which is read" in ran.message
+    assert (tmp_path / "model" / "model.safetensors").exists()

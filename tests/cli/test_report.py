@@ -29,3 +29,17 @@ def test_one_page_that_is_not_overwritten(tmp_path, capsys):
 def test_a_folder_without_results_is_one_line(tmp_path, capsys):
     assert run_command("report", [str(tmp_path)]) == 2
     assert "holds no summary.json" in capsys.readouterr().err
+
+
+def test_a_part_of_the_result_is_not_replaced_by_the_page(tmp_path, capsys):
+    records = [TrialRecord("mix", "u", "e", values={"si_sdr": 1.0})]
+    (tmp_path / "summary.json").write_text(json.dumps(summarise(records, PROTOCOL)))
+    (tmp_path / "per_trial.jsonl").write_text(json.dumps(records[0].to_dict()) + "\n")
+    (tmp_path / "audio").mkdir()
+    (tmp_path / "audio" / "a.wav").touch()
+    (tmp_path / "link.html").symlink_to("summary.json")
+    before = (tmp_path / "summary.json").read_text()
+    for name in ("summary.json", "per_trial.jsonl", "audio/a.wav", "link.html", "audio/../summary.json"):
+        assert run_command("report", [str(tmp_path), "-o", str(tmp_path / name), "--overwrite"]) == 2
+        assert "is a part of the result, which is read" in capsys.readouterr().err
+    assert (tmp_path / "summary.json").read_text() == before

@@ -107,3 +107,15 @@ def test_estimates_without_references(folders, tmp_path, capsys):
 def test_help_shows_an_example(capsys):
     assert run_command("score", ["--help"]) == 0
     assert "wesep score --reference" in capsys.readouterr().out
+
+
+def test_no_folder_that_is_read_becomes_the_output(folders, tmp_path, capsys):
+    folders["ref"].rename(tmp_path / "audio")
+    folders["ref"] = tmp_path / "audio"
+    before = sorted(path for path in tmp_path.rglob("*"))
+    base = ["score", "--reference", folders["ref"], "--estimate", folders["est"], "--mixture", folders["mix"]]
+    for out in (tmp_path, folders["ref"], folders["est"], folders["mix"]):
+        for more in ([], ["--overwrite"]):
+            assert run_command(base[0], [str(word) for word in (*base[1:], "-o", out, *more)]) == 2
+            assert "which is read; name another output" in capsys.readouterr().err
+    assert sorted(path for path in tmp_path.rglob("*")) == before

@@ -9,6 +9,7 @@ import torch
 
 from wesep_py import checkpoint
 from wesep_py.corpus import read_speaker_folders, write_manifest
+from wesep_py.errors import WesepError
 from wesep_py.extractor import build_network
 
 MODEL = {
@@ -77,3 +78,24 @@ def test_without_matplotlib_it_says_that_there_is_no_picture(wesep, arguments: l
 def test_a_manifest_that_is_not_there(wesep, arguments: list):
     ran = wesep("verify", "none.csv", *arguments[2:])
     assert ran.status == 2 and "none.csv" in ran.message
+
+
+def test_all_files_appear_or_none(wesep, arguments: list, tmp_path: Path, monkeypatch):
+    from wesep_py.evaluation import verify
+
+    def full(*given, **named):
+        raise WesepError("summary.json: writing failed (No space left on device); nothing was changed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(verify, "write_json", full)
+        ran = wesep(*arguments, "-o", tmp_path / "deep" / "out")
+    assert ran.status == 1 and "nothing was changed" in ran.message
+    assert not (tmp_path / "deep").exists()
+    assert wesep(*arguments, "-o", tmp_path / "deep" / "out").status == 0
+
+
+def test_the_list_of_trials_is_not_replaced(wesep, arguments: list, tmp_path: Path):
+    (tmp_path / "scores.txt").write_text("1 anna-0 anna-1\n")
+    ran = wesep(*arguments, "--trials", tmp_path / "scores.txt", "-o", tmp_path, "--overwrite")
+    assert ran.status == 2 and "is the list of trials, which is read" in ran.message
+    assert (tmp_path / "scores.txt").read_text() == "1 anna-0 anna-1\n"

@@ -6,7 +6,7 @@ import pytest
 
 from wesep_py.errors import InputError, OutputExistsError, WesepError
 from wesep_py.evaluation import TrialRecord
-from wesep_py.evaluation.journal import Journal
+from wesep_py.evaluation.journal import Journal, check_output
 from wesep_py.evaluation.keeping import AudioKeeper, audio_folder
 
 PROTOCOL = {"condition": "clean", "date": "today", "command": "a"}
@@ -77,3 +77,49 @@ def test_the_keeper_knows_the_extremes_of_an_earlier_part(tmp_path):
     assert not keeper._insert(record(6))
     assert keeper._insert(record(0))
     assert {path.name[:4] for path in tmp_path.iterdir()} == {"0009"}
+
+
+def test_overwriting_removes_saved_audio_only(tmp_path):
+    audio = tmp_path / "out" / "audio"
+    (audio / audio_folder(record(0))).mkdir(parents=True)
+    (audio / audio_folder(record(0)) / "mixture.wav").write_bytes(b"saved")
+    (audio / audio_folder(record(0)) / ".mixture.ab_12345.wav").write_bytes(b"left by a kill")
+    (audio / "alice.wav").write_bytes(b"mine")
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"audio: holds other things than saved audio \(alice.wav\)"):
+            Journal(tmp_path / "out", PROTOCOL, overwrite=True)
+    assert (audio / "alice.wav").read_bytes() == b"mine" and len(list(audio.rglob("*.wav"))) == 3
+    (audio / "alice.wav").rename(tmp_path / "alice.wav")
+    (audio / audio_folder(record(0)) / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"\(0000_mix0_u/notes.txt\)"):
+        Journal(tmp_path / "out", PROTOCOL, overwrite=True)
+    (audio / audio_folder(record(0)) / "notes.txt").unlink()
+    Journal(tmp_path / "out", PROTOCOL, overwrite=True).close()
+    assert not audio.exists()
+
+
+def test_saved_audio_that_is_a_link_is_not_followed(tmp_path):
+    (tmp_path / "recordings").mkdir()
+    (tmp_path / "recordings" / "alice.wav").write_bytes(b"mine")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "audio").symlink_to(tmp_path / "recordings")
+    with pytest.raises(InputError, match="audio: is no folder of saved audio"):
+        Journal(tmp_path / "out", PROTOCOL, overwrite=True)
+    assert (tmp_path / "recordings" / "alice.wav").exists()
+
+
+@pytest.mark.parametrize("read", ["out", "out/audio", "out/audio/s1", "out/summary.json"])
+def test_what_is_read_is_not_written_to(tmp_path, read: str):
+    path = tmp_path / read
+    if path.suffix:
+        path.parent.mkdir()
+        path.write_text("{}")
+    else:
+        path.mkdir(parents=True)
+    with pytest.raises(InputError, match="--reference, which is read; name another output"):
+        check_output(tmp_path / "out", True, [(path, "--reference")])
+    if path.name in ("audio", "s1"):
+        with pytest.raises(InputError, match="--root, which is read"):
+            check_output(tmp_path / "out", True, roots=[(path, "--root")])
+    elif path.name == "out":
+        check_output(tmp_path / "out", True, roots=[(path, "--root")])

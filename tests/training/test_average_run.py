@@ -120,3 +120,22 @@ def test_weights_that_do_not_fit_and_shares_out_of_range_are_one_line(run: Path,
     with pytest.raises(InputError, match="--share: says how much of --with; give both"):
         average_run(run, tmp_path / "out", last=1, share=0.5)
     assert not (tmp_path / "out").exists()
+
+
+def test_nothing_but_a_checkpoint_is_overwritten_and_nothing_that_is_read(run: Path, tmp_path: Path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("mine")
+    before = sorted(path for path in run.rglob("*"))
+    (tmp_path / "link").symlink_to(run)
+    with pytest.raises(InputError, match=r"thesis: is a folder with other things than a checkpoint \(chapter.tex\)"):
+        average_run(run, tmp_path / "thesis", last=1, overwrite=True)
+    for output in (run, tmp_path / "link", run / "checkpoints" / "last"):
+        with pytest.raises(InputError, match="which is read; name another output"):
+            average_run(run, output, last=1, overwrite=True)
+    average_run(run, tmp_path / "other", last=1)
+    with pytest.raises(InputError, match="is the other model, which is read"):
+        average_run(run, tmp_path / "other", last=1, overwrite=True, other=tmp_path / "other")
+    with pytest.raises(InputError, match="other things than a checkpoint"):
+        average_run(run, run / "state", last=1, overwrite=True)
+    assert sorted(path for path in run.rglob("*")) == before
+    assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]

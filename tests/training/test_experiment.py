@@ -76,3 +76,48 @@ def test_a_run_of_before_a_key_was_there_is_continued_with_its_default(begun: Ex
     begun.config_file.write_text(dump_yaml(plain))
     with pytest.raises(ConfigError, match="a_key_of_another_version"):
         begun.check(load_config(settings()))
+
+
+def write_source(folder: Path, settings, **changed) -> Path:
+    """The YAML that a user wrote for a run in its own folder."""
+    folder.mkdir(exist_ok=True)
+    source = folder / "config.yaml"
+    source.write_text("# mine\n" + dump_yaml(settings(experiment=str(folder), **changed)))
+    return source
+
+
+def test_the_configuration_that_is_read_is_not_replaced(settings, tmp_path: Path, monkeypatch):
+    source = write_source(tmp_path / "own", settings)
+    config = load_config(source)
+    monkeypatch.chdir(source.parent)
+    for folder in (source.parent, Path(), source.parent / ".." / "own"):
+        for given in (source, Path("config.yaml")):
+            with pytest.raises(ConfigError, match=r"would replace .*config.yaml, the configuration that is read"):
+                Experiment(folder).check(config, given)
+    assert source.read_text().startswith("# mine")
+
+
+def test_a_run_is_continued_by_its_own_configuration(begun: Experiment):
+    begun.check(load_config(begun.config_file), begun.config_file)
+    for file in begun.state.glob("*.pt"):  # killed before the first state
+        file.unlink()
+    begun.check(load_config(begun.config_file), begun.config_file)
+    with pytest.raises(ConfigError, match="the configuration that is read"):
+        begun.check(load_config(begun.config_file, ["seed=9"]), begun.config_file)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "log.jsonl", "provenance.json"])
+def test_files_of_somebody_else_are_not_replaced(settings, tmp_path: Path, name: str):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text("{}")
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=rf"mine holds {name}, which no run of wesep wrote"):
+        Experiment(tmp_path / "mine").check(load_config(settings()))
+
+
+def test_a_model_in_the_place_of_a_checkpoint_is_not_replaced(settings, tmp_path: Path):
+    best = tmp_path / "mine" / "checkpoints" / "best"
+    best.mkdir(parents=True)
+    (best / "model.safetensors").write_text("of another program")
+    with pytest.raises(ConfigError, match="best is no checkpoint of wesep"):
+        Experiment(tmp_path / "mine").check(load_config(settings()))

@@ -138,12 +138,21 @@ def check_voices(folder: Path, overwrite: bool) -> None:
         raise InputError(f"{folder}: is no folder of a demo; name another output")
     found = [path for path in folder.rglob("*") if path.name not in JUNK]
     names = sorted(path.relative_to(folder).as_posix() for path in found if path.is_symlink() or not path.is_dir())
-    if others := [name for name in names if not VOICES.fullmatch(name)]:
+    if others := [name for name in names if not VOICES.fullmatch(name) or not _tells_of_toys(folder / name)]:
         raise InputError(
             f"{folder}: holds other things than the voices of a demo ({listing(others)}); name another output"
         )
     if names and not overwrite:
         raise OutputExistsError(f"{folder}: holds voices already; name another output, or pass --overwrite")
+
+
+def _tells_of_toys(path: Path) -> bool:
+    """False for a manifest of other voices."""
+    if path.suffix != ".jsonl" or path.name.startswith("."):
+        return True
+    with path.open("rb") as file:
+        begin = file.read(1000)
+    return not begin or b"toy000" in begin
 
 
 def _extract_from(

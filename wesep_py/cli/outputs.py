@@ -10,7 +10,7 @@ from pathlib import Path
 
 from wesep_py.cli.targets import Job, Target, check_file_name, file_of
 from wesep_py.errors import AudioError, InputError
-from wesep_py.files import check_writable, is_folder, is_there
+from wesep_py.files import check_name, check_writable, is_folder, is_there
 from wesep_py.names import is_hidden
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,8 @@ def plan(
             place of a recording that is read.
         OutputExistsError: the one output exists.
     """
+    for path in filter(None, (output, residual)):
+        check_name(path)
     expanded = _expand(mixtures)
     single = len(expanded) == 1 and len(targets) == 1 and not several and not is_folder(mixtures[0])
     # How many recordings a pattern fits should not decide on what `output` stands for.

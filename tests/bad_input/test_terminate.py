@@ -1,0 +1,137 @@
+"""SIGTERM: one line, status 143, no temporary files, and no process left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from wesep_py import audio, inference
+from wesep_py.cli.main import main
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+
+WORKERS = """
+import os, sys, time
+from pathlib import Path
+from wesep_py.corpus.processes import map_processes
+from wesep_py.files import atomic_path
+
+def work(folder):
+    with atomic_path(folder / f"{os.getpid()}.txt") as temporary:
+        temporary.write_text("half of it")
+        time.sleep(60)
+
+def run():
+    for _ in map_processes(work, [Path(sys.argv[1])] * 4, 2):
+        pass
+
+if __name__ == "__main__":
+    from wesep_py.cli import main as command
+    with command._termination.caught():
+        sys.exit(command._guard(run, "wesep test", []))
+"""
+
+
+def terminate_while_it_writes() -> None:
+    def write(self, waveform) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(9)
+
+    audio.AudioWriter.write = write  # type: ignore[method-assign]
+
+
+def terminate_while_modules_load() -> None:
+    """Some are made with `exec`, through which a plain `KeyboardInterrupt` should not pass."""
+
+    def load(*given):
+        exec("import os, signal, time; os.kill(os.getpid(), signal.SIGTERM); time.sleep(9)")
+
+    inference.load = load  # type: ignore[assignment]
+
+
+@pytest.fixture
+def arguments(tiny_speech: Path, tiny_model: Path) -> list[str]:
+    recording = str(tiny_speech / "anna" / "anna-0.wav")
+    return ["extract", recording, "--enroll", recording, "--model", str(tiny_model), "--device", "cpu", "-o"]
+
+
+@pytest.mark.parametrize("begin", [terminate_while_it_writes, terminate_while_modules_load])
+def test_one_line_and_nothing_is_left(arguments: list[str], tmp_path: Path, begin: Callable[[], None]):
+    (tmp_path / "out").mkdir()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.dup2(os.open(tmp_path / "err", os.O_WRONLY | os.O_CREAT), 2)
+            sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+            begin()
+            status = main([*arguments, str(tmp_path / "out" / "o.wav")])
+            sys.stderr.flush()
+            os._exit(status)
+        finally:
+            os._exit(99)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    err = (tmp_path / "err").read_text()
+    assert status == 143, err
+    assert err.count("\n") == 1 and err.startswith("wesep extract: "), err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_handler_of_the_caller_comes_back(wesep):
+    before = signal.getsignal(signal.SIGTERM)
+    assert wesep("--version").status == 0
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_command_that_ignores_the_signal_goes_on_ignoring_it(monkeypatch):
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        monkeypatch.setattr("wesep_py.cli.main._guard", lambda *given: os.kill(os.getpid(), signal.SIGTERM) or 0)
+        assert main(["--version"]) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def children_of(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that a process started; none where the system does not say."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            if f"\nPPid:\t{process.pid}\n" in status.read_text():
+                found.append(int(status.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc")
+def test_the_processes_that_work_for_it_end_too(tmp_path: Path):
+    (tmp_path / "script.py").write_text(WORKERS)
+    (tmp_path / "out").mkdir()
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "out").iterdir())) < 2 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    workers = children_of(process)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (143, "wesep test: terminated\n")
+    assert len(workers) >= 2
+    while any(map(is_running, workers)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not any(map(is_running, workers))
+    assert list((tmp_path / "out").iterdir()) == []
