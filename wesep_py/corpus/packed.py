@@ -228,7 +228,9 @@ def read_index(folder: Path) -> dict[str, Any] | None:
     """The index of a packed corpus that is whole and of this format, or `None`."""
     try:
         index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
-        if index["format"] != FORMAT or (folder / index["samples"]).stat().st_size != 2 * index["num_samples"]:
+        if index["format"] != FORMAT or not _SAMPLES.fullmatch(index["samples"]):
+            return None
+        if (folder / index["samples"]).stat().st_size != 2 * index["num_samples"]:
             return None
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, KeyError, TypeError):
         return None
