@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +96,13 @@ def test_a_malformed_line_is_named(data: Path, name: str, content: str, message:
 def test_a_folder_that_is_no_data_folder_is_named(tmp_path: Path):
     with pytest.raises(InputError, match=r"wav\.scp: no such file; give the path of a Kaldi data folder"):
         read_kaldi(tmp_path)
+
+
+def test_paths_that_have_moved_and_names_in_either_spelling(data: Path):
+    names = [unicodedata.normalize(form, "Zoë") for form in ("NFC", "NFD")]
+    (data / "wav.scp").write_text(f"{names[0]}-1 /old/corpus/wav/r1.wav\n{names[1]}-2 D:\\corpus\\wav\\r2.wav\n")
+    (data / "utt2spk").write_text(f"{names[1]}-1 {names[0]}\n{names[0]}-2 {names[1]}\n")
+    (data / "spk2gender").write_text(f"{names[1]} f\n")
+    utterances = read_kaldi(data)
+    assert [utterance.path for utterance in utterances] == [data / "wav/r1.wav", data / "wav/r2.wav"]
+    assert {(utterance.speaker_id, utterance.gender) for utterance in utterances} == {(names[0], "f")}

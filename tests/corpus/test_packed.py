@@ -178,3 +178,13 @@ def test_files_of_something_else_are_not_replaced(utterances: list[Utterance], t
     with pytest.raises(InputError, match="name an empty folder"):
         pack(utterances, tmp_path / "mine", 16000)
     assert (tmp_path / "mine" / name).read_text() == '{"mine": 1}'
+
+
+def test_an_index_never_names_a_file_elsewhere(utterances: list[Utterance], tmp_path: Path):
+    pack(utterances[:2], tmp_path / "pack", 16000)
+    (tmp_path / "thesis").write_bytes(b"years")
+    index = json.loads((tmp_path / "pack/index.json").read_text())
+    index |= {"samples": "../thesis", "num_samples": 2.5, "fingerprint": "of another"}
+    (tmp_path / "pack/index.json").write_text(json.dumps(index))
+    pack(utterances[:2], tmp_path / "pack", 16000)
+    assert (tmp_path / "thesis").read_bytes() == b"years"

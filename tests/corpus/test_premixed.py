@@ -84,3 +84,4 @@ def test_what_is_not_whole_is_named_and_nothing_is_replaced(tmp_path: Path):
         unpack_premixed([write_tar(tmp_path / "none.tar", {"a.txt": b""})], tmp_path / "none")
     with pytest.raises(AudioError, match="/dev/null: is no file, but a folder, a device or a pipe"):
         unpack_premixed(["/dev/null"], tmp_path / "null")
+    assert not (tmp_path / "none").exists() and not (tmp_path / "null").exists()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,3 +113,13 @@ def test_speed_is_kept_in_manifests_and_packs_are_told_apart(tmp_path: Path):
 def test_impossible_speeds(tmp_path: Path, speeds: list[float]):
     with pytest.raises(InputError, match="speeds: is"):
         perturb_speed([Utterance("a-1", "a", tmp_path / "1.wav", 1.0)], speeds)
+
+
+def test_noise_that_no_list_can_hold_is_left_out_and_hidden_files_are_not_seen(tmp_path: Path, caplog):
+    (tmp_path / "noise").mkdir()
+    soundfile.write(tmp_path / "noise/good.wav", np.ones(800), 16000)
+    for name in (os.fsdecode(b"caf\xe9.wav"), "._good.wav", ".DS_Store"):
+        (tmp_path / "noise" / name).write_bytes((tmp_path / "noise/good.wav").read_bytes())
+    assert [noise.utterance_id for noise in find_noises(["noise"], tmp_path)] == ["noise/noise/good"]
+    (message,) = caplog.messages
+    assert r"caf\udce9.wav: its name is not UTF-8" in message

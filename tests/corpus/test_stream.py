@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import pickle
 import tarfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.corpus.foreign_shards import RATE, audio, write_tar
 from wesep_py.corpus import FileReader, read_speaker_folders
 from wesep_py.corpus.shards import write_shards
 from wesep_py.corpus.stream import Place, StreamPool, Window
+from wesep_py.corpus.stream_names import stream_shards
 from wesep_py.corpus.webdataset import read_shard
 from wesep_py.errors import AudioError, InputError
 
@@ -255,3 +257,16 @@ def test_shards_are_named_and_each_once():
         make_pool([])
     with pytest.raises(InputError, match=r"a\.tar comes twice"):
         make_pool(["b.tar", "a.tar", "a.tar"])
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe"])
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path, kind: str):
+    if kind == "device":
+        (tmp_path / "x.tar").symlink_to("/dev/zero")
+    else:
+        os.mkfifo(tmp_path / "x.tar")
+    with pytest.raises(AudioError, match=r"x\.tar: is no file, but a folder, a device or a pipe"):
+        StreamPool([str(tmp_path / "x.tar")], Draw, RATE, epoch_size=1, min_speakers=1).at(0, 0)
+    (tmp_path / "._y.tar").touch()
+    with pytest.raises(InputError, match="no file matches"):
+        stream_shards(["*y.tar"], tmp_path)

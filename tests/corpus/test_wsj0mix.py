@@ -123,3 +123,11 @@ def test_the_commands_write_what_training_and_evaluation_read(corpus: Path, wese
     command = ["prepare", "wsj0mix-trials", corpus / "min/tr", "-o", corpus / "new.csv"]
     assert "--wsj0 where it lies" in wesep(*command, "--enrollment", corpus / "aux.scp").message
     assert "already" in wesep("prepare", "wsj0mix-trials", corpus / "min/tr", "-o", corpus / "tr.csv").message
+
+
+def test_a_mixture_of_one_speaker_is_refused(tmp_path: Path):
+    for part in ("mix", "s1", "s2"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "01aa010b_1.3_01ac0106_-1.3.wav").touch()
+    with pytest.raises(InputError, match="two of its sources are of one speaker"):
+        read_wsj0_mixtures(tmp_path)

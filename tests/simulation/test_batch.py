@@ -178,6 +178,10 @@ def test_a_tree_says_who_speaks_in_its_mixtures(recipes: list[Recipe], tree: Pat
             for name, speaker_ids in expected.items()
             for k, speaker_id in enumerate(speaker_ids, start=1)
         }
+        trials = read_trials(folder, tree / "map_mixture2enrollment", root=tree)
+        told = [source.excerpt.utterance for recipe in recipes for source in recipe.sources]
+        assert [trial.target_utterance_id for trial in trials] == [utterance.utterance_id for utterance in told]
+        assert [trial.target.speaker_id for trial in trials if trial.target] == [u.speaker_id for u in told]
     (bare / "recipes.jsonl").unlink()
     with pytest.raises(InputError, match="does not say who speaks"):
         read_librimix_metadata(bare)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -289,7 +289,7 @@ class _Told(NamedTuple):
     place: str = ""
 
 
-def _told_sources(folder: Path, names: Container[str]) -> dict[str, _Told]:
+def _told_sources(folder: Path, names: Collection[str]) -> dict[str, _Told]:
     """What the lists beside a rendered tree say of its mixtures, by the names of their files.
 
     `wesep simulate` writes its lists and `recipes.jsonl` into the tree, LibriMix into `metadata` beside it. Of lists
@@ -304,7 +304,7 @@ def _told_sources(folder: Path, names: Container[str]) -> dict[str, _Told]:
                 if sources is not None:
                     told[name] = _Told(row.text("mixture_ID"), sources, row.place)
     recipes = folder / RECIPES_NAME
-    if not recipes.is_file():
+    if len(told) == len(names) or not recipes.is_file():
         return told
     for row in read_jsonl(recipes, "the recipes of a rendered tree"):
         try:

@@ -242,7 +242,7 @@ def read_index(folder: Path) -> dict[str, Any] | None:
         size = (folder / index["samples"]).stat().st_size
     except (InputError, OSError):
         return None
-    if index["format"] != FORMAT or "/" in index["samples"] or size != 2 * index["num_samples"]:
+    if index["format"] != FORMAT or not _SAMPLES.fullmatch(index["samples"]) or size != 2 * index["num_samples"]:
         return None
     return index if _spans_fit(index) else None
 

@@ -16,6 +16,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -93,7 +94,7 @@ def unpack_premixed(
     rows: list[dict[str, Any]] = []
     left_out: list[str] = []
     names: dict[str, str] = {}
-    with one_run_in(folder, "unpacking mixtures"):
+    with _removed_if_empty(folder), one_run_in(folder, "unpacking mixtures"):
         for done, shard in enumerate(map(os.fspath, shards), start=1):
             for key, mixture in _read(shard, left_out):
                 name = file_name(key)
@@ -114,6 +115,18 @@ def unpack_premixed(
         write_text(folder / LIST_NAME, _csv(rows), overwrite=True)
     speakers = {value for row in rows for name, value in row.items() if name.endswith("_speaker_id")}
     return PremixedResult(len(rows), len(speakers), tuple(left_out))
+
+
+@contextmanager
+def _removed_if_empty(folder: Path) -> Iterator[None]:
+    """Leave no empty folder behind where nothing could be unpacked."""
+    was_there = folder.is_dir()
+    try:
+        yield
+    finally:
+        if not was_there:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _check_folder(folder: Path, overwrite: bool) -> None:
