@@ -100,8 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     lifted = _lift_common(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name that is no UTF-8 is printed as it is
-        sys.stdout.reconfigure(errors="surrogateescape")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # the name of a file may be no UTF-8; stderr shows it in the same way
+        sys.stdout.reconfigure(errors="backslashreplace")
     if "--strict" in _common(lifted):
         from wesep_py.audio.strictness import strict_reading
 
