@@ -94,7 +94,9 @@ def test_a_pattern_that_fits_one_file_is_as_one_that_fits_several(files: Path):
 
 
 def test_an_output_needs_a_suffix_that_can_be_written(files: Path):
-    with pytest.raises(InputError, match=r"has no suffix; name one of \.flac, \.mp3, \.ogg, \.opus, \.wav"):
+    with pytest.raises(
+        InputError, match=r"has no suffix; name one of \.flac, \.mp3, \.ogg, \.opus, \.rf64, \.w64, \.wav"
+    ):
         outputs(files, ["meeting.wav"], [UNNAMED], "new")
     with pytest.raises(InputError, match=r"\.m4a is not a format to write"):
         outputs(files, ["meeting.wav"], [UNNAMED], "new.m4a")

@@ -220,6 +220,41 @@ def test_a_csv_of_jobs(wesep, tiny_model, tiny_speech, tmp_path):
     assert "is a folder; give the path of a CSV" in wesep("extract", "--batch", tmp_path, *common).message
 
 
+@pytest.mark.parametrize(
+    ("given", "written", "container"),
+    [
+        (("RF64", "PCM_16", "m.wav"), "o.wav", "WAV"),
+        (("RF64", "PCM_24", "m.rf64"), "o.rf64", "RF64"),
+        (("W64", "PCM_16", "m.w64"), "o.w64", "W64"),
+        (("WAV", "PCM_16", "m.wav"), "o.w64", "W64"),
+        (("W64", "PCM_24", "m.w64"), "o.wav", "WAV"),
+    ],
+)
+def test_large_containers_keep_the_sample_format(wesep, tiny_model, tiny_speech, tmp_path, given, written, container):
+    samples, rate = soundfile.read(tiny_speech / "bert" / "bert-0.wav")
+    kind, subtype, name = given
+    soundfile.write(tmp_path / name, samples, rate, subtype, format=kind)
+    out = tmp_path / written
+    enrollment = tiny_speech / "anna" / "anna-1.wav"
+    ran = wesep("extract", tmp_path / name, "--enroll", enrollment, "-o", out, "--model", tiny_model, "--device", "cpu")
+    assert ran.status == 0, ran.err
+    about = soundfile.info(out)
+    assert (about.format, about.subtype, about.frames) == (container, subtype, len(samples))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are bytes on POSIX")
+def test_a_name_that_is_no_utf8_goes_all_the_way(wesep, tiny_model, tiny_speech, tmp_path):
+    mixture = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav"))
+    shutil.copy(tiny_speech / "bert" / "bert-0.wav", mixture)
+    common = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", tiny_model, "--device", "cpu"]
+    out, when = mixture.with_name(mixture.stem + "_out.wav"), [tmp_path / "t.rttm", tmp_path / "t.json"]
+    for timeline in when:
+        ran = wesep("extract", mixture, *common, "-o", out, "--timeline", timeline, "--overwrite")
+        assert ran.status == 0, ran.err
+    assert out.is_file() and "caf" in when[0].read_text("utf-8")
+    assert str(mixture) in json.loads(when[1].read_text("utf-8")).values()
+
+
 def test_what_a_format_cannot_hold_is_said_before_the_work(wesep, tiny_model, tiny_speech, tmp_path):
     voice, _ = soundfile.read(tiny_speech / "bert" / "bert-3.wav")
     soundfile.write(tmp_path / "long.wav", np.tile(voice, 8), 44100)

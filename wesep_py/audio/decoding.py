@@ -99,8 +99,8 @@ class Recording:
 
     def __init__(self, source: Source) -> None:
         self.source, self.name = source, source.name
-        self._identity = _identity_of(source)
-        self._facts = _facts_of(source, self._identity)
+        self._identity = source.identity
+        self._facts = _facts_of(source)
         for fault in self._facts.faults:
             tell(self.name, fault, self._identity)
 
@@ -222,14 +222,8 @@ def opened_bytes(data: bytes, name: str) -> Iterator[Recording]:
     yield Recording(Source(name, data=data))
 
 
-def _identity_of(source: Source) -> tuple[object, ...]:
-    if source.path is None:
-        return (source.size,)
-    status = source.path.stat()
-    return (os.fspath(source.path.absolute()), source.size, status.st_mtime_ns, status.st_ino)
-
-
-def _facts_of(source: Source, identity: tuple[object, ...]) -> _Facts:
+def _facts_of(source: Source) -> _Facts:
+    identity = source.identity
     if source.path is None:
         return _examined(source)
     with _lock:
@@ -237,7 +231,7 @@ def _facts_of(source: Source, identity: tuple[object, ...]) -> _Facts:
             _known.move_to_end(identity)
             return _known[identity]
     facts = _examined(source)
-    if abs(time.time_ns() - source.path.stat().st_mtime_ns) < _SETTLED_NS:
+    if abs(time.time_ns() - source.modified_ns) < _SETTLED_NS:
         return facts
     with _lock:
         _known[identity] = facts
@@ -252,10 +246,8 @@ def _examined(source: Source) -> _Facts:
     Raises:
         AudioError: none of them can be decoded, or none holds samples.
     """
-    try:
+    with _named(source.name, "cannot be read"):
         layout = layout_of(source)
-    except OSError as error:
-        raise AudioError(f"{source.name}: cannot be read ({error.strerror or error})") from error
     faults = list(layout.faults)
     stretches: list[_Stretch] = []
     first: AudioInfo | None = None

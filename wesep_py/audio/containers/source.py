@@ -25,6 +25,11 @@ class Source:
         path: the file; `None` for `data`.
         data: the bytes; `None` for a file.
 
+    Attributes:
+        size: in bytes.
+        identity: what tells it from another of the same name.
+        modified_ns: when the file was last written; 0 for bytes.
+
     Raises:
         OSError: the file cannot be opened.
 
@@ -37,12 +42,18 @@ class Source:
         self._start, self._window = 0, b""
         self._data = data
         self._file: io.FileIO | None = None
+        self.modified_ns = 0
+        self.identity: tuple[object, ...] = ()
         if data is not None:
             self.size = len(data)
+            self.identity = (self.size,)
         else:
             assert path is not None, "a source is a file or bytes"
             self._file = io.FileIO(path)
-            self.size = os.fstat(self._file.fileno()).st_size
+            status = os.fstat(self._file.fileno())
+            self.size = status.st_size
+            self.identity = (os.fspath(path.absolute()), self.size, status.st_mtime_ns, status.st_ino)
+            self.modified_ns = status.st_mtime_ns
 
     def at(self, position: int, count: int) -> bytes:
         """Return `count` bytes from `position` on; fewer at the end."""
