@@ -93,6 +93,20 @@ def test_it_counts_in_its_own_thread_and_ends_with_an_error():
         build_within(lambda: torch.nn.Linear(10**5, 10**5), weights)
     with pytest.raises(ConfigError, match="numbers or more"):
         build_within(lambda: torch.ones(10**5, 1) + torch.ones(1, 10**5), weights)
+    large = [
+        lambda: torch.eye(10**4),
+        lambda: torch.ones(10**4).repeat(10**4),
+        lambda: torch.outer(torch.ones(10**4), torch.ones(10**4)),
+        lambda: torch.nn.functional.pad(torch.ones(1), (0, 10**8)),
+        lambda: torch.arange(10**8),
+        lambda: torch.hann_window(10**8),
+        lambda: torch.full((10**4, 10**4), 1),
+        lambda: torch.ones(10**4, 1) @ torch.ones(1, 10**4),
+    ]
+    for make in large:
+        with pytest.raises(ConfigError, match="numbers or more"):
+            build_within(make, weights)
+    build_within(lambda: torch.tensor(10**9) + torch.full((2,), 10**9) * 10**9, weights)
     with pytest.raises(ConfigError, match="modules or more"):
         build_within(lambda: torch.nn.ModuleList(torch.nn.Identity() for _ in range(10**9)), weights)
     with pytest.raises(ConfigError, match="parameters or more"):

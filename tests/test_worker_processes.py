@@ -95,3 +95,14 @@ def test_a_package_in_the_current_folder_is_still_found(monkeypatch: pytest.Monk
 def test_arguments_of_a_program_are_passed_on():
     done = subprocess.run(python_command("wesep_py.cli.main", "--version"), capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"wesep {wesep_py.__version__}"
+
+
+def test_no_process_is_started_in_another_way():
+    for path in sorted(Path(wesep_py.__file__).parent.rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        if path.name != "worker_processes.py":
+            assert 'get_context("' not in text and "multiprocessing.Process" not in text, path
+            assert '"-m"' not in text or path.name == "search_path.py", path
+            assert text.count("ProcessPoolExecutor(") == text.count("worker_context()") - text.count(
+                "worker_context().Event"
+            ) - text.count("else worker_context()"), path

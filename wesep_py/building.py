@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,8 +29,13 @@ MODULES_PER_TENSOR, SPARE_MODULES = 50, 1000
 SPARE_NUMBERS = 4 * 2**20
 """Of windows, filterbanks and the like, which are computed and stand in no file."""
 
-SIZED = {"empty", "zeros", "ones", "rand", "randn", "new_empty", "new_zeros", "new_ones", "eye", "repeat", "tile"}
+SIZED = {"empty", "zeros", "ones", "rand", "randn", "new_empty", "new_zeros", "new_ones", "eye"}
 """Functions of torch whose integers are the sizes of their result."""
+REPEATING = {"repeat", "tile", "repeat_interleave"}
+PADDING = {"pad", "one_hot"}
+OUTER = {"outer", "ger", "kron", "cartesian_prod", "meshgrid"}
+VALUES = {"tensor", "as_tensor", "scalar_tensor"}
+"""Functions whose integers are values."""
 
 
 def build_within(build: Callable[[], Network], weights: Mapping[str, Tensor], slack: int = SLACK) -> Network:
@@ -137,24 +142,38 @@ def _watched(most: int) -> Any:
     class Watched(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
-            whole = list(_integers([*args, *kwargs.values()]))
-            name = getattr(func, "__name__", "")
-            number = math.prod(whole) if name in SIZED else max(whole, default=0)
-            if name in ("full", "new_full"):  # the other integer is the value
-                number = math.prod(
-                    _integers(one for one in [*args, *kwargs.values()] if isinstance(one, (tuple, list)))
-                )
-            shapes = [one.shape for one in args if isinstance(one, Tensor)]
-            if len(shapes) > 1:  # each axis of what is computed of several is at most the longest of theirs
-                axes = max(map(len, shapes))
-                number = max(
-                    number, math.prod(max(shape[-i] for shape in shapes if len(shape) >= i) for i in range(1, axes + 1))
-                )
+            given = [*args, *kwargs.values()]
+            number = _result_size(
+                getattr(func, "__name__", ""), given, [one for one in given if isinstance(one, Tensor)]
+            )
             if number > most:
                 raise _too_large("numbers", number, most)
             return func(*args, **kwargs)
 
     return Watched()
+
+
+def _result_size(name: str, given: Sequence[Any], tensors: Sequence[Tensor]) -> int:
+    """How many numbers a function of torch makes at most."""
+    whole = [abs(number) for number in _integers(given)]
+    if name in VALUES:
+        return 0
+    if name in ("full", "new_full"):  # the other integer is the value
+        return math.prod(_integers(one for one in given if isinstance(one, (tuple, list))))
+    if name in SIZED:
+        return math.prod(whole) * (whole[0] if name == "eye" and len(whole) == 1 else 1)
+    if name in REPEATING:
+        return math.prod(whole) * sum(one.numel() for one in tensors)
+    if name in PADDING:
+        return sum(whole) + sum(one.numel() for one in tensors)
+    if not tensors:  # windows, ranges
+        return max(whole, default=0)
+    if name in OUTER:
+        return math.prod(one.numel() for one in tensors)
+    # Each axis of what is computed of several is at most the longest of theirs.
+    shapes = [one.shape for one in tensors]
+    axes = range(1, max(map(len, shapes)) + 1)
+    return math.prod(max(shape[-axis] for shape in shapes if len(shape) >= axis) for axis in axes)
 
 
 def _integers(values: Iterable[Any]) -> Iterator[int]:

@@ -14,16 +14,17 @@ _HOME = os.path.realpath(os.path.dirname(os.path.dirname(os.path.abspath(__file_
 
 def safe_path() -> list[str]:
     """`sys.path` without the current folder, unless this package, or the script that runs, lies there."""
+    entries = [entry for entry in sys.path if isinstance(entry, str)]  # as Python does, which passes others over
     try:
         here = os.path.realpath(os.getcwd())  # noqa: PTH109
     except OSError:  # it was removed
-        return [entry for entry in sys.path if entry]
+        return [entry for entry in entries if entry]
     # A script's own folder is on its path by its user's will, and worker processes run the script's beginning again.
     main = sys.modules.get("__main__")
     script = getattr(main, "__file__", None) if getattr(main, "__spec__", None) is None else None
     if here == _HOME or (script and here == os.path.dirname(os.path.realpath(script))):  # noqa: PTH120
-        return [entry or here for entry in sys.path]
-    return [entry for entry in sys.path if entry and os.path.realpath(entry) != here]
+        return [entry or here for entry in entries]
+    return [entry for entry in entries if entry and os.path.realpath(entry) != here]
 
 
 def leave_out_current_folder() -> None:

@@ -34,8 +34,9 @@ def worker_context() -> SpawnContext:
 
     Spawned, not forked: a fork of a process that runs torch's threads can hang.
     """
-    with _without_current_folder():
-        resource_tracker.ensure_running()  # a process of its own, which locks and queues start
+    if os.name == "posix":
+        with _without_current_folder():
+            resource_tracker.ensure_running()  # a process of its own, which locks and queues start
     return _Context()
 
 
