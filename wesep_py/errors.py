@@ -104,9 +104,13 @@ def quoted(value: object, limit: int = 120) -> str:
     ("'aaa…aaa'", 'a value of type int', "[1, 'b']")
     """
     try:
-        return shorten(_REPR.repr(value), limit)
+        return f"a value of type {type(value).__name__}" if _is_huge(value) else shorten(_REPR.repr(value), limit)
     except (ValueError, RecursionError):  # a whole number of thousands of digits, a list within itself
         return f"a value of type {type(value).__name__}"
+
+
+def _is_huge(value: object) -> bool:
+    return isinstance(value, int) and value.bit_length() > 10 * LINE
 
 
 @contextmanager

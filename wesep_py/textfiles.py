@@ -49,7 +49,7 @@ class Row:
     values: Mapping[str, Any]
 
     def text(self, field: str) -> str:
-        """The field's value as text.
+        """Return the field's value as text.
 
         Raises:
             InputError: the field is missing, empty, a list, a mapping, or true or false.
@@ -60,14 +60,14 @@ class Row:
         return value
 
     def optional_text(self, field: str) -> str | None:
-        """The field's value as text, or `None` where there is none. A number counts as text."""
+        """Return the field's value as text, or `None` where there is none. A number counts as text."""
         value = self._optional(field)
         if isinstance(value, (dict, list, bool)):
             raise InputError(f"{self.place}: {field} is {quoted(value)}; a text is needed")
         return None if value is None else str(value)
 
     def number(self, field: str) -> float:
-        """The field's value as a finite number.
+        """Return the field's value as a finite number.
 
         Raises:
             InputError: the field is missing, or is no finite number.
@@ -78,7 +78,7 @@ class Row:
         return value
 
     def optional_number(self, field: str) -> float | None:
-        """The field's value as a finite number, or `None` where there is none."""
+        """Return the field's value as a finite number, or `None` where there is none."""
         value = self._optional(field)
         if value is None:
             return None
@@ -93,7 +93,7 @@ class Row:
         return float(value)
 
     def whole(self, field: str, least: int = 0) -> int:
-        """The field's value as a whole number of at least `least`.
+        """Return the field's value as a whole number of at least `least`.
 
         Raises:
             InputError: the field is missing, or is no such number.
@@ -106,7 +106,7 @@ class Row:
         return int(number)
 
     def row(self, field: str) -> Row:
-        """The object under a field.
+        """Return the object under a field.
 
         Raises:
             InputError: the field is missing, or is no object.
@@ -119,7 +119,7 @@ class Row:
         return Row(f"{self.place}: {field}", value)
 
     def rows(self, field: str) -> list[Row]:
-        """The objects of the list under a field.
+        """Return the objects of the list under a field.
 
         Raises:
             InputError: the field is missing, or is no list of objects.
@@ -132,7 +132,7 @@ class Row:
         return found
 
     def items(self, field: str) -> list[Any]:
-        """The list under a field.
+        """Return the list under a field.
 
         Raises:
             InputError: the field is missing, or is no list.
@@ -153,7 +153,7 @@ class Row:
 
 
 def read_text(path: str | Path, what: str, error: type[InputError] = InputError) -> str:
-    """The content of a UTF-8 text file; a mark of the byte order at its beginning is passed over.
+    """Read a UTF-8 text file; a byte order mark at its beginning is left out.
 
     Args:
         path: the file.
@@ -190,7 +190,7 @@ def naming_text(path: Path, what: str, error: type[InputError] = InputError) -> 
 
 
 def decode(data: bytes, place: str, what: str, error: type[InputError] = InputError) -> str:
-    """UTF-8 text that was read in another way; see `read_text`."""
+    """Decode UTF-8 text that was read in another way; see `read_text`."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise error(f"{place}: is UTF-16, not UTF-8 text; save {what} as UTF-8")
     at = data.find(b"\0")
@@ -210,7 +210,7 @@ def _line(data: bytes, at: int) -> int:
 
 
 def open_lines(path: str | Path, what: str) -> list[str]:
-    """The lines of a UTF-8 text file, without their ends.
+    """Read the lines of a UTF-8 text file, without their ends.
 
     Args:
         path: the file.
@@ -230,7 +230,7 @@ def _lines(text: str) -> list[str]:
 def parse_json(
     text: str | bytes, place: str, remedy: str = "get a whole copy of it", error: type[InputError] = InputError
 ) -> Any:
-    """The value of a JSON text, which every computer reads alike.
+    """Parse a JSON text, strictly: every program reads what is accepted in the same way.
 
     Args:
         text: the JSON.
@@ -267,7 +267,7 @@ def parse_json(
 def read_json(
     path: str | Path, what: str, remedy: str = "get a whole copy of it", error: type[InputError] = InputError
 ) -> Row:
-    """The object of a JSON file.
+    """Read the object of a JSON file.
 
     Args:
         path: the file.
@@ -287,7 +287,7 @@ def read_json(
 def read_jsonl(
     path: str | Path, what: str, remedy: str = "one object a line is needed", may_end_early: bool = False
 ) -> list[Row]:
-    """The rows of a file with one JSON object a line; blank lines are passed over.
+    """Read a file with one JSON object per line; blank lines are left out.
 
     Args:
         path: the file.
@@ -310,7 +310,7 @@ def read_jsonl(
 
 
 def parse_lines(lines: Iterable[str | bytes], place: str, remedy: str = "one object a line is needed") -> Iterator[Row]:
-    """The rows of JSONL that was read in another way; see `read_jsonl`.
+    """Yield the rows of JSONL that was read in another way; see `read_jsonl`.
 
     Args:
         lines: without their ends.
@@ -326,7 +326,7 @@ def parse_lines(lines: Iterable[str | bytes], place: str, remedy: str = "one obj
 
 
 def parse_object(text: str | bytes, place: str, remedy: str = "one object a line is needed") -> Row:
-    """The object of a JSON text; see `parse_json`."""
+    """Parse the object of a JSON text; see `parse_json`."""
     value = parse_json(text, place, remedy)
     if not isinstance(value, dict):
         raise InputError(f"{place}: is not a JSON object but {quoted(value, 40)}; {remedy}")
@@ -341,7 +341,7 @@ def read_csv(
     hint: str = "quote a value with commas",
     may_be_short: bool = False,
 ) -> list[Row]:
-    """The rows of a CSV whose first line names its columns; blank lines are passed over.
+    """Read a CSV whose first line names its columns; blank lines are left out.
 
     A value that holds a comma, a quote or the end of a line stands in double quotes.
 
@@ -449,7 +449,7 @@ def _spell(shape: Any) -> str:
 
 
 def _rows_of(reader: Any, place: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not blank, each with its last line's number."""
+    """Yield the rows that are not blank, each with its last line's number."""
     while True:
         begin = reader.line_num + 1
         try:
@@ -506,7 +506,7 @@ _DECODER = json.JSONDecoder(parse_constant=_no_number, object_pairs_hook=_unique
 
 
 def _may_be_deep(text: str) -> bool:
-    """Whether lists and objects may be nested too deep; brackets inside texts may deceive it into a yes."""
+    """Return whether lists and objects may be nested too deep; brackets inside texts can make it say yes wrongly."""
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return False
     brackets = _NO_BRACKET.sub("", text)
@@ -518,7 +518,7 @@ def _may_be_deep(text: str) -> bool:
 
 
 def _fault(value: Any) -> str | None:
-    """What a value holds that cannot be used, and under which key; `None` where all is well."""
+    """Return what of a value cannot be used, and its key; `None` if there is no fault."""
     waiting: list[tuple[Any, str, int]] = [(value, "", 1)]
     while waiting:
         item, key, depth = waiting.pop()

@@ -20,7 +20,7 @@ FORMAT_VERSION = 1
 STATE_NAMES = ("next.pt", "last.pt", "previous.pt")
 """Files that may hold a state, newest first."""
 MOST = {"step": 10**12, "position": 10**15, "elapsed_s": 10**9}
-"""What no run reaches: thousands of years of steps, thirty of training. More is damage, not progress."""
+"""Upper bounds that no run reaches (30 years of training, for example): more is damage, not progress."""
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Progress:
 
     @classmethod
     def from_dict(cls, values: object) -> Progress:
-        """The progress of a training state; keys that this version does not know are passed over.
+        """Return the progress of a training state; keys that this version does not know are left out.
 
         Raises:
             ValueError: it is no mapping, or a value is none that a run has.
@@ -182,7 +182,7 @@ def check_optimizer_state(optimizer: torch.optim.Optimizer, saved: object) -> No
 
 
 def _state_after_a_step(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The `state_dict` of a copy whose parameters have all had a gradient."""
+    """Return the `state_dict` of a copy after a step in which every parameter had a gradient."""
     other = copy.deepcopy(optimizer)
     for group in other.param_groups:
         for parameter in group["params"]:
@@ -192,7 +192,7 @@ def _state_after_a_step(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def _alike(value: object, own: object) -> bool:
-    """Whether two values of a state are of one kind; tensors also of one shape."""
+    """Return whether two values of a state have one type, and tensors one shape."""
     if isinstance(own, torch.Tensor):
         is_tensor = isinstance(value, torch.Tensor) and value.shape == own.shape
         return is_tensor and value.is_floating_point() == own.is_floating_point()
