@@ -74,7 +74,8 @@ def enroll(
         check_writable(output, overwrite)
     files = [file for recording in recordings for file in enrollment_files(recording)]
     set_threads(threads)
-    extractor = load(model, device, enroll_max_s)
+    extractor = load(model, device)
+    extractor.max_enrollment_s = enroll_max_s
     voice = extractor.enroll(*files, vad=vad, min_speech_s=MIN_SPEECH_S)  # type: ignore[arg-type]
     quality = voice.quality
     if output is not None:
