@@ -58,9 +58,9 @@ def same(waveform: Waveform, rate: int) -> Waveform:
 
 def changes(sizes: list[float], rumbles_hz: list[float], levels_db: list[float]) -> dict[str, Change]:
     """What is tried, by its name in the table."""
-    made: dict[str, Change] = {f"constant of {size:g}": constant(size) for size in sizes}
-    made |= {f"{hz:g} Hz of {size:g}": rumble(size, hz) for hz in rumbles_hz for size in sizes}
-    return made | {f"{db:g} dB of full scale": level(db) for db in levels_db}
+    table: dict[str, Change] = {f"constant of {size:g}": constant(size) for size in sizes}
+    table |= {f"{hz:g} Hz of {size:g}": rumble(size, hz) for hz in rumbles_hz for size in sizes}
+    return table | {f"{db:g} dB of full scale": level(db) for db in levels_db}
 
 
 def measure(

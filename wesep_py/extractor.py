@@ -233,7 +233,7 @@ class TargetSpeakerExtractor(nn.Module):
         return NetworkOutput(waveforms, presence, speaker, None if encoded is None else (encoded, detected, filtered))
 
     def hear(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | float]:
-        """A whole recording as the network hears it: nothing below speech, and at the level that `normalise` says.
+        """Prepare a whole recording for the network: nothing below speech, at the level that `normalise` says.
 
         Args:
             waveform: `[batch, samples]`.
@@ -252,7 +252,7 @@ class TargetSpeakerExtractor(nn.Module):
         return waveform / scale, scale / shrink
 
     def hear_next(self, waveform: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """The next samples of a mixture as a network with a causal backbone hears them: without a constant.
+        """Prepare the next samples of a mixture for a network with a causal backbone: without a constant.
 
         Args:
             waveform: `[batch, samples]`.
@@ -361,7 +361,7 @@ def load_network(path: str | Path) -> TargetSpeakerExtractor:
 
 
 def _completed(saved: checkpoint.Checkpoint) -> dict[str, Any]:
-    """The configuration, with what was meant before there was a key for it.
+    """Complete a configuration with what was meant before there was a key for it.
 
     A network that was imported computes what its source does, so nothing is filtered; ours lose what is below speech,
     those that were trained without it too.

@@ -142,3 +142,20 @@ def test_another_vad_says_where_speech_is(monkeypatch):
 def test_a_constant_is_no_enrollment():
     with pytest.raises(AudioError, match="recording 1: is silent"):
         hear_all([(np.full(50 * RATE, 0.1, np.float32), RATE)], RATE, max_s=30)
+
+
+def test_a_header_that_says_less_than_there_is(monkeypatch):
+    from dataclasses import replace
+
+    from wesep_py.inference import enrollment
+
+    monkeypatch.setattr(enrollment, "listed", lambda source, number: replace(listed(source, number), duration_s=1.0))
+    (one,) = hear_all([(recording((9, 15)), RATE)], RATE, max_s=6)
+    assert one.duration_s == 6 and one.whole_s == 60 and one.speech_s > 5
+
+
+def test_the_command_line_has_the_same_limit():
+    from wesep_py.cli.common import ENROLL_MAX_S
+    from wesep_py.inference import MAX_ENROLLMENT_S
+
+    assert ENROLL_MAX_S == MAX_ENROLLMENT_S

@@ -22,7 +22,7 @@ from wesep_py.corpus.packed import PackedReader
 from wesep_py.corpus.quantised import quantise
 from wesep_py.evaluation.extraction import extract, render
 from wesep_py.extractor import TargetSpeakerExtractor, build_network
-from wesep_py.features import STFT, KaldiFilterbank
+from wesep_py.features import STFT, HighPass, KaldiFilterbank
 from wesep_py.inference import Extractor
 from wesep_py.inference.sources import read_source
 from wesep_py.simulation import EnrollmentConfig, Recipe, SimulationConfig, Simulator
@@ -36,7 +36,7 @@ Calls = list[tuple[str, torch.Tensor, torch.Tensor]]
 
 
 def _network(sample_rate: int) -> TargetSpeakerExtractor:
-    """Every transform there is: STFT of mixture and enrollment, filterbank, and at 8 kHz a resampler before it."""
+    """Every transform there is: high-pass and STFT of mixture and enrollment, filterbank, at 8 kHz a resampler too."""
     torch.manual_seed(0)
     return build_network(
         {
@@ -56,7 +56,7 @@ def _listening(network: nn.Module) -> Iterator[Calls]:
     def keep(name: str):
         return lambda module, inputs, output: calls.append((name, inputs[0].detach().clone(), output.detach().clone()))
 
-    transforms = (STFT, KaldiFilterbank, audio.Resample)
+    transforms = (HighPass, STFT, KaldiFilterbank, audio.Resample)
     hooks = [m.register_forward_hook(keep(n)) for n, m in network.named_modules() if isinstance(m, transforms)]
     assert hooks
     yield calls
@@ -98,7 +98,7 @@ def test_law_1_one_path_for_features(simulator: Simulator, tmp_path: Path):
             module.eval()  # a batch of one has no statistics of its own
     with _listening(network) as in_training:
         network(batch["mixture"], batch["enrollment"], batch["enrollment_lengths"])
-    assert {type(network.get_submodule(name)) for name, _, _ in in_training} >= {STFT, KaldiFilterbank}
+    assert {type(network.get_submodule(name)) for name, _, _ in in_training} >= {HighPass, STFT, KaldiFilterbank}
 
     # Evaluation: the trial of the same target, from the tree and its lists.
     layout, recipe = _tree(simulator, tmp_path)

@@ -35,7 +35,7 @@ EnrollMaxOption = Annotated[
     ),
 ]
 ENROLL_MAX_S = 30.0
-"""Its default, `inference.MAX_ENROLLMENT_S`, which importing would bring torch along."""
+"""Its default: `inference.MAX_ENROLLMENT_S`, written again because importing that takes torch's time."""
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the results as JSON, for programs.")]
 

@@ -76,7 +76,8 @@ def enroll(
     if output is not None:
         refuse_inputs([output], [(file_of(file), "a recording") for file in files])
     set_threads(threads)
-    extractor = load(model, device, enroll_max_s)
+    extractor = load(model, device)
+    extractor.max_enrollment_s = enroll_max_s
     voice = extractor.enroll(*files, vad=vad, min_speech_s=MIN_SPEECH_S)  # type: ignore[arg-type]
     quality = voice.quality
     if output is not None:

@@ -137,7 +137,8 @@ def evaluate(
     listed = read_trials(trials, enrollment, root, noise_root, speakers=known or (), recordings=True)[:limit]
     spoken = None if labels is None else read_labels(labels)
     set_threads(threads)
-    extractor = load(model, device, enroll_max_s)
+    extractor = load(model, device)
+    extractor.max_enrollment_s = enroll_max_s
     on = str(extractor.device)
     known_voices = None if embeddings is None else Embeddings(embeddings, extractor.embedding_dim)
     listeners += speaker_listeners(speaker_model, extractor.sample_rate, on)

@@ -120,7 +120,8 @@ def extract(
 
         threads = max(1, (os.cpu_count() or 1) // jobs)
     set_threads(threads)
-    extractor = load(model, device, enroll_max_s)
+    extractor = load(model, device)
+    extractor.max_enrollment_s = enroll_max_s
     voices, untold = _voices(extractor, planned, strict=batch is None)
     bad += untold
     planned = [job for job in planned if id(job.target) in voices]

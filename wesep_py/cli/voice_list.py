@@ -43,7 +43,8 @@ def tell_voices(
     if output is not None:
         _check(print_paths(output, recording, 1), output, overwrite)
     set_threads(threads)
-    extractor = load(model, device, enroll_max_s)
+    extractor = load(model, device)
+    extractor.max_enrollment_s = enroll_max_s
     heard, voices = extractor.voices(recording, vad, MIN_SPEECH_S, prints=output is not None)  # type: ignore[arg-type]
     paths = [] if output is None else print_paths(output, recording, len(heard))
     if output is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from wesep_py.inference.best_speech import MAX_ENROLLMENT_S
 from wesep_py.inference.extractor import Extractor
 from wesep_py.inference.loading import load, pick_device
 from wesep_py.inference.presence import Calibration, Presence
@@ -14,6 +15,7 @@ from wesep_py.inference.voices import HeardVoices
 
 __all__ = [
     "AUDIO_SUFFIXES",
+    "MAX_ENROLLMENT_S",
     "MIN_SPEECH_S",
     "Blocks",
     "Calibration",

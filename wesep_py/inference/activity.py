@@ -61,7 +61,7 @@ def speech_mask(waveform: NDArray[np.float32], sample_rate: int, vad: VAD = "ene
 
 
 def audible(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
-    """A waveform `[..., samples]` without what lies below speech: a constant or a rumble says nothing of a voice."""
+    """Remove from a waveform `[..., samples]` what lies below speech: a constant or rumble says nothing of a voice."""
     import torch
 
     high_pass = _high_pass(sample_rate)
@@ -88,12 +88,12 @@ def frame_levels_db(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[
 
 
 def speech_frames(levels_db: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which frames of these levels, `[frames]`, are speech by energy; see `speech_mask`."""
+    """Return which frames of these levels, `[frames]`, are speech by energy; see `speech_mask`."""
     return levels_db >= _threshold_db(levels_db)
 
 
 def _threshold_db(levels_db: NDArray[np.float64]) -> float:
-    """From which level on a frame is speech; relative to the others, so a quiet recording has as much as a loud one."""
+    """Return the level above which a frame is speech: relative to the others, whatever the recording's own level."""
     levels = np.maximum(levels_db, -200.0)
     floor, loud = np.quantile(levels, 0.05), np.quantile(levels, 0.95)
     if loud < SILENCE_DB:
@@ -129,7 +129,7 @@ def _by_silero(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.bo
 
 
 def close_gaps(frames: NDArray[np.bool_], frame_s: float) -> NDArray[np.bool_]:
-    """A mask of frames of so many seconds, in which gaps of up to 0.1 s count as speech."""
+    """Close gaps of up to 0.1 s in a mask of frames that last `frame_s` seconds."""
     return _without_gaps(frames, round(GAP_S / frame_s))
 
 

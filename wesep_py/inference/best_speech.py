@@ -39,7 +39,7 @@ Block = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Listed:
-    """A recording of an enrollment that has not been read.
+    """An enrollment recording of which only the header was read.
 
     Attributes:
         source: what was given; of an array, the checked `Recording`.
@@ -58,7 +58,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Scan:
-    """What is known of a recording after it was read once.
+    """Where somebody speaks in a recording.
 
     Attributes:
         listed: the recording.
@@ -84,7 +84,7 @@ class Scan:
 
 
 def check_limit(max_s: float) -> float:
-    """The limit, if it may be one.
+    """Return the limit, if it is allowed.
 
     Raises:
         InputError: it is below 1 s, or no number.
@@ -98,7 +98,7 @@ def check_limit(max_s: float) -> float:
 
 
 def listed(source: Source, number: int) -> Listed:
-    """A recording, by its header.
+    """Read the header of an enrollment recording.
 
     Args:
         source: a path, also of a stretch (`meeting.wav@12.3-17.8`), or a pair `(waveform, sample_rate)`.
@@ -122,7 +122,7 @@ def listed(source: Source, number: int) -> Listed:
     return Listed(recording, name, recording.sample_rate, recording.duration_s, lambda size: _slices(recording, size))
 
 
-def scan(one: Listed, vad: VAD = "energy") -> Scan:
+def scan(recording: Listed, vad: VAD = "energy") -> Scan:
     """Read a recording block by block: its loudest channel, and where in it somebody speaks.
 
     What lies below speech, which is not heard, does not count.
@@ -131,11 +131,11 @@ def scan(one: Listed, vad: VAD = "energy") -> Scan:
         AudioError: it is damaged.
         InputError: no such `vad`.
     """
-    frame = max(1, round(FRAME_S * one.sample_rate))
+    frame = max(1, round(FRAME_S * recording.sample_rate))
     size = frame * round(BLOCK_S / FRAME_S)
     squares, num_samples = [], 0
-    for block in one.blocks(size):
-        heard = audible(block, one.sample_rate).astype(np.float64)
+    for block in recording.blocks(size):
+        heard = audible(block, recording.sample_rate).astype(np.float64)
         starts = np.arange(0, heard.shape[1], frame)
         squares.append(np.add.reduceat(heard**2, starts, axis=1) / np.minimum(frame, heard.shape[1] - starts))
         num_samples += block.shape[1]
@@ -144,15 +144,14 @@ def scan(one: Listed, vad: VAD = "energy") -> Scan:
     if vad == "energy":
         speech = close_gaps(speech_frames(gain_to_db(np.sqrt(levels[channel]))), FRAME_S)
     else:
-        masks = (
-            speech_mask(audible(block[channel], one.sample_rate), one.sample_rate, vad) for block in one.blocks(size)
-        )
+        rate = recording.sample_rate
+        masks = (speech_mask(audible(block[channel], rate), rate, vad) for block in recording.blocks(size))
         speech = np.concatenate([np.logical_or.reduceat(mask, np.arange(0, len(mask), frame)) for mask in masks])
-    return Scan(one, num_samples, channel, speech)
+    return Scan(recording, num_samples, channel, speech)
 
 
 def allot(scans: Sequence[Scan], max_s: float = MAX_ENROLLMENT_S) -> list[float]:
-    """How many seconds of each recording enter the network.
+    """Divide the limit among recordings.
 
     All get the same; what a short one has no need of, the others share. Where that would be less than 2 s each, the
     recordings with the most speech get 2 s, and the others nothing.
@@ -170,26 +169,26 @@ def allot(scans: Sequence[Scan], max_s: float = MAX_ENROLLMENT_S) -> list[float]
     return shares
 
 
-def spans(one: Scan, share_s: float) -> list[tuple[int, int]]:
-    """The segments of a recording with the most speech: about 3 s long, of two alike the earlier, in their order.
+def spans(scanned: Scan, share_s: float) -> list[tuple[int, int]]:
+    """Choose the segments with the most speech: about 3 s long, of two alike the earlier, in their order.
 
     Args:
-        one: the recording.
+        scanned: the recording.
         share_s: seconds of all of them together, less than it lasts.
 
     Returns:
         First sample and the one after the last, at the recording's own rate; neighbours are joined.
     """
-    frame = max(1, round(FRAME_S * one.listed.sample_rate))
+    frame = max(1, round(FRAME_S * scanned.listed.sample_rate))
     count = max(1, round(share_s / SEGMENT_S))
-    size = max(1, round(share_s / count / FRAME_S))
-    starts = np.arange(0, max(1, len(one.speech) - size + 1), size)
-    before = np.concatenate([[0], np.cumsum(one.speech)])
-    spoken = before[np.minimum(starts + size, len(one.speech))] - before[starts]
+    size = max(1, int(share_s / count / FRAME_S + 1e-6))
+    starts = np.arange(0, max(1, len(scanned.speech) - size + 1), size)
+    before = np.concatenate([[0], np.cumsum(scanned.speech)])
+    spoken = before[np.minimum(starts + size, len(scanned.speech))] - before[starts]
     best = np.sort(np.argsort(-spoken, kind="stable")[:count])
     joined: list[tuple[int, int]] = []
     for start in starts[best] * frame:
-        stop = min(int(start) + size * frame, one.num_samples)
+        stop = min(int(start) + size * frame, scanned.num_samples)
         if joined and joined[-1][1] == start:
             joined[-1] = (joined[-1][0], stop)
         else:
@@ -197,20 +196,20 @@ def spans(one: Scan, share_s: float) -> list[tuple[int, int]]:
     return joined
 
 
-def cut(one: Scan, segments: Sequence[tuple[int, int]]) -> list[Block]:
-    """Segments `[samples]` of the recording's loudest channel, at its own rate; they fade where they are cut."""
+def cut(scanned: Scan, segments: Sequence[tuple[int, int]]) -> list[Block]:
+    """Cut segments `[samples]` out of the loudest channel, at the recording's rate; they fade where they are cut."""
     parts: list[list[Block]] = [[] for _ in segments]
     position = 0
-    for block in one.listed.blocks(round(BLOCK_S * one.listed.sample_rate)):
+    for block in scanned.listed.blocks(round(BLOCK_S * scanned.listed.sample_rate)):
         end = position + block.shape[1]
         for part, (start, stop) in zip(parts, segments, strict=True):
             if start < end and stop > position:
-                part.append(block[one.channel, max(0, start - position) : stop - position].copy())
+                part.append(block[scanned.channel, max(0, start - position) : stop - position].copy())
         position = end
         if position >= segments[-1][1]:
             break
     return [
-        _faded(np.concatenate(part), one.listed.sample_rate, start > 0, stop < one.num_samples)
+        _faded(np.concatenate(part), scanned.listed.sample_rate, start > 0, stop < scanned.num_samples)
         for part, (start, stop) in zip(parts, segments, strict=True)
     ]
 
@@ -233,7 +232,7 @@ def _slices(recording: Recording, size: int) -> Iterator[Block]:
 
 
 def _stretch_blocks(stretch: Stretch, sample_rate: int, size: int) -> Iterator[Block]:
-    """The blocks of a stretch, cut as `read_stretch` cuts it."""
+    """Read the blocks of a stretch, cut as `read_stretch` cuts it."""
     start, stop = (int(np.floor(at_s * sample_rate + 0.5)) for at_s in (stretch.start_s, stretch.stop_s))
     position = 0
     for block in audio.read_blocks(stretch.path, size):

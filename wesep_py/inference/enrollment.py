@@ -125,7 +125,7 @@ def hear(source: Source, number: int, sample_rate: int, vad: VAD) -> Heard:
 def hear_all(
     sources: Sequence[Source], sample_rate: int, vad: VAD = "energy", max_s: float = MAX_ENROLLMENT_S
 ) -> list[Heard]:
-    """The recordings of a voice, of all of them together at most `max_s` seconds: those with the most speech.
+    """Hear the recordings of a voice: of all of them together at most `max_s` seconds, those with the most speech.
 
     Recordings that are no longer than that are read whole. Of others the best segments are taken, in their order; how
     the recordings share the limit says `best_speech.allot`. A recording is read in blocks, so its length does not
@@ -146,7 +146,9 @@ def hear_all(
     _check_vad(vad)
     recordings = [listed(source, number) for number, source in enumerate(sources, start=1)]
     if sum(one.duration_s for one in recordings) <= max_s:
-        return [hear(one.source, number, sample_rate, vad) for number, one in enumerate(recordings, start=1)]
+        whole = [hear(one.source, number, sample_rate, vad) for number, one in enumerate(recordings, start=1)]
+        if sum(one.duration_s for one in whole) <= max_s:  # a header may say less than there is
+            return whole
     scans = [scan(one, vad) for one in recordings]
     heard = []
     for number, (one, share_s) in enumerate(zip(scans, allot(scans, max_s), strict=True), start=1):
