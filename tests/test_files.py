@@ -313,3 +313,13 @@ def test_a_folder_of_the_longest_name(tmp_path):
     write_nest(tmp_path / ("x" * 255), "one")
     write_nest(tmp_path / ("x" * 255), "two")
     assert names(tmp_path) == ["x" * 255]
+
+
+def test_a_folder_inside_a_job_is_whole_at_once(tmp_path):
+    with together():
+        with atomic_folder(tmp_path / "nest", KIND) as temporary:
+            write_text(temporary / "egg", "whole")
+        assert (tmp_path / "nest" / "egg").read_text() == "whole"
+        write_text(tmp_path / "a.txt", "waits")
+        assert not (tmp_path / "a.txt").exists()
+    assert names(tmp_path) == ["a.txt", "nest"]

@@ -379,6 +379,7 @@ def atomic_folder(folder: str | os.PathLike[str], kind: FolderKind, keep_others:
     token = secrets.token_hex(8)
     temporary = folder.with_name(f"{_tag_of(folder)}{token}.partial")
     temporary.mkdir()
+    group = _group.set(None)  # its files are put in place with the folder, and wait for nothing else
     try:
         with _held(temporary):
             yield temporary
@@ -398,6 +399,7 @@ def atomic_folder(folder: str | os.PathLike[str], kind: FolderKind, keep_others:
                     (aside / name).rename(folder / name)
                 remove_known(aside, kind.names)
     finally:
+        _group.reset(group)
         shutil.rmtree(temporary, ignore_errors=True)
     _clear_stale(folder, kind)
 

@@ -105,15 +105,12 @@ def test_the_voices_of_another_stay(wesep, tmp_path: Path):
     (voices / "alice").mkdir(parents=True)
     (voices / "alice" / "000.wav").write_bytes(b"mine")
     (voices / "manifest.jsonl").write_text("mine")
+    told = "holds other things than the voices of a demo (alice/000.wav, manifest.jsonl)"
     for more in ([], ["--overwrite"]):
         ran = wesep("demo", "-o", tmp_path / "dd", *more)
-        assert (
-            ran.status == 2
-            and "holds other things than the voices of a demo (alice/000.wav, manifest.jsonl)" in ran.message
-        )
-    assert (voices / "manifest.jsonl").read_text() == "mine" and [p.name for p in (tmp_path / "dd").iterdir()] == [
-        "voices"
-    ]
+        assert ran.status == 2 and told in ran.message
+    assert (voices / "manifest.jsonl").read_text() == "mine"
+    assert [path.name for path in (tmp_path / "dd").iterdir()] == ["voices"]
     (voices / "alice" / "000.wav").unlink()
     ran = wesep("demo", "-o", tmp_path / "dd", "--overwrite")
     assert ran.status == 2 and "holds other things than the voices of a demo (manifest.jsonl)" in ran.message

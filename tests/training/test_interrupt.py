@@ -43,10 +43,3 @@ def test_another_thread_than_the_main_one_catches_nothing():
 
 def test_the_exit_status_is_that_of_an_interrupted_program():
     assert TrainingInterrupted("stopped").exit_status == 130
-
-
-def test_sigterm_has_a_status_of_its_own():
-    with catch_signals() as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert TrainingInterrupted("stopped", stop.signum).exit_status == 143

@@ -12,31 +12,22 @@ from wesep_py.errors import WesepError
 
 
 class TrainingInterrupted(WesepError):
-    """The run was asked to stop; its state is saved. Exit status 130, as for any interrupted program; 143 by SIGTERM.
+    """The run was asked to stop; its state is saved. Exit status 130, as for any interrupted program."""
 
-    Args:
-        message: where it stopped, and how it goes on.
-        signum: the signal that asked.
-    """
-
-    def __init__(self, message: str, signum: int = signal.SIGINT) -> None:
-        super().__init__(message)
-        self.exit_status = 128 + signum
+    exit_status = 130
 
 
 class StopRequest:
-    """Whether a stop was asked for, and by which signal."""
+    """Whether a stop was asked for."""
 
     def __init__(self) -> None:
         self.requested = False
-        self.signum: int = signal.SIGINT
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         """The signal handler: the first signal asks, a second Ctrl-C ends the process at once."""
         if self.requested and signum == signal.SIGINT:
             raise KeyboardInterrupt
-        if not self.requested:
-            self.requested, self.signum = True, signum
+        self.requested = True
 
 
 @contextmanager

@@ -257,8 +257,7 @@ class Trainer:
         steps = config.train.steps
         raise TrainingInterrupted(
             f"stopped at step {self.progress.step} of {steps}; the state is saved in "
-            f"{self._parts.experiment.folder}: run the same command again to go on",
-            self._parts.stop.signum,
+            f"{self._parts.experiment.folder}: run the same command again to go on"
         )
 
     def _finish(self) -> None:
