@@ -356,7 +356,7 @@ def check_folder(folder: str | os.PathLike[str], kind: FolderKind, overwrite: bo
 
 @contextmanager
 def atomic_folder(folder: str | os.PathLike[str], kind: FolderKind, keep_others: bool = False) -> Iterator[Path]:
-    """Give a temporary folder, and put it in the place of `folder` when the block ends well; its parent is made if needed.
+    """Give a temporary folder, and put it in the place of `folder` when the block ends well; its parent is made.
 
     A folder cannot be renamed onto a full one: the old one steps aside, under a name of its own, and is removed last.
     Killed in between, `left_behind` finds it.
