@@ -181,7 +181,7 @@ _group: ContextVar[Together | None] = ContextVar("group", default=None)
 
 @contextmanager
 def together() -> Iterator[Together]:
-    """While the block runs, files of `atomic_path` wait for their names; all get them when it ends well, or none.
+    """Let files of `atomic_path` wait for their names while the block runs; all get them when it ends well, or none.
 
     Inside another such block it is a part of that one.
 
@@ -215,7 +215,7 @@ def together() -> Iterator[Together]:
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str], overwrite: bool = True) -> Iterator[Path]:
-    """A temporary path in the target's folder, renamed to `path` when the block ends well.
+    """Give a temporary path in the target's folder, and rename it to `path` when the block ends well.
 
     If the block fails, or is interrupted, the temporary file is removed and whatever stood at `path` stays.
     The temporary name keeps the suffix, for writers that choose a format by it. Inside `together` the renaming waits
@@ -302,7 +302,7 @@ def open_regular(path: Path, flags: int) -> int:
 
 @dataclass(frozen=True)
 class FolderKind:
-    """What a folder that this package writes holds: by this it is recognised before it is replaced.
+    """A kind of folder that this package writes, by which one is recognised before it is replaced.
 
     Attributes:
         what: its name for messages (`a checkpoint`).
@@ -359,7 +359,7 @@ def check_folder(folder: str | os.PathLike[str], kind: FolderKind, overwrite: bo
 
 @contextmanager
 def atomic_folder(folder: str | os.PathLike[str], kind: FolderKind, keep_others: bool = False) -> Iterator[Path]:
-    """A temporary folder that takes the place of `folder` when the block ends well; its parent is made if needed.
+    """Give a temporary folder, and put it in the place of `folder` when the block ends well; its parent is made.
 
     A folder cannot be renamed onto a full one: the old one steps aside, under a name of its own, and is removed last.
     Killed in between, `left_behind` finds it.
@@ -405,7 +405,7 @@ def atomic_folder(folder: str | os.PathLike[str], kind: FolderKind, keep_others:
 
 
 def left_behind(folder: Path, kind: FolderKind) -> Path | None:
-    """The folder that stood aside when a process was killed while it replaced `folder`; `None` if there is none.
+    """Return the folder that stood aside when a process was killed while it replaced `folder`; `None` without one.
 
     Nothing is moved: another process may be about to put the new one in its place.
     """
@@ -457,7 +457,7 @@ def made_folder(folder: Path) -> Iterator[None]:
 
 
 def listing(names: Collection[str], most: int = 3) -> str:
-    """The first few names, and how many more there are.
+    """List the first few names, and say how many more there are.
 
     >>> listing(["a", "b", "c", "d", "e"])
     'a, b, c and 2 more'
@@ -470,7 +470,7 @@ def listing(names: Collection[str], most: int = 3) -> str:
 
 
 def hidden_name(name: str, tail: str, longest_tail: int | None = None, folder: Path | None = None) -> str:
-    """`.NAME` and the tail, no longer than the file system allows: the same name always gives the same one.
+    """Return `.NAME` and the tail, no longer than the file system allows; the same name gives the same one.
 
     Args:
         name: of the file or folder that it belongs to.
