@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wesep_py.errors import CheckpointError, InputError
+from wesep_py.errors import CheckpointError, InputError, quoted, shorten
 from wesep_py.files import write_json
+from wesep_py.textfiles import read_json
 
 PRESENCE_S = 0.5
 """A voice is taken to be present if it speaks for this long anywhere in the recording."""
@@ -55,7 +55,7 @@ class Calibration:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
-                raise ValueError(f"{name}: is {value!r}; a finite number is needed")
+                raise ValueError(f"{name}: is {quoted(value)}; a finite number is needed")
         if min(self.scale, self.frame_scale) <= 0:
             raise ValueError(f"scale: is {min(self.scale, self.frame_scale)}; above 0 is allowed")
         if not 0 <= self.threshold <= 1:
@@ -165,8 +165,9 @@ def calibration_of(provenance: Mapping[str, Any], where: str = "provenance") -> 
     names = {field.name for field in fields(Calibration)}
     try:
         return Calibration(**{name: value for name, value in given.items() if name in names})
-    except (ValueError, AttributeError) as error:
-        raise CheckpointError(f"{where}: its presence calibration is damaged ({error}); calibrate again") from error
+    except (ValueError, AttributeError, TypeError, OverflowError) as error:
+        told = shorten(error)
+        raise CheckpointError(f"{where}: its presence calibration is damaged ({told}); calibrate again") from error
 
 
 def save_calibration(folder: str | Path, calibration: Calibration, about: Mapping[str, Any] | None = None) -> Path:
@@ -186,10 +187,7 @@ def save_calibration(folder: str | Path, calibration: Calibration, about: Mappin
     from wesep_py import checkpoint
 
     path = checkpoint.resolve(folder) / PROVENANCE
-    try:
-        provenance = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    provenance = read_json(path, "a checkpoint's provenance", "get a whole copy of it", CheckpointError).values
     clash = sorted({*(about or {})} & {field.name for field in fields(Calibration)})
     if clash:
         raise InputError(f"about: holds {clash[0]}, which the calibration itself says")

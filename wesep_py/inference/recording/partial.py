@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from wesep_py.errors import InputError, WesepError
 from wesep_py.files import write_json
+from wesep_py.textfiles import check_shape, read_json
 
 _HEAD = struct.Struct("<4sIQ")
 _MAGIC = b"WPB1"
@@ -37,9 +38,11 @@ def being_written(output: Path) -> set[Path]:
     """
     journal = _journal_of(output)
     try:
-        return {Path(path) for path in json.loads(journal.read_text(encoding="utf-8")).get("writing", [])}
-    except (OSError, ValueError, TypeError, AttributeError):  # none, or damaged: then `Partial` begins anew
+        told = read_json(journal, "the journal of an extraction").values
+        check_shape(told, {"writing?": [str]}, str(journal))
+    except InputError:  # none, or damaged: then `Partial` begins anew
         return set()
+    return {Path(path) for path in told.get("writing", [])}
 
 
 class Partial:
@@ -152,10 +155,10 @@ class Partial:
         if not self.path.exists():
             return []
         try:
-            begun = json.loads(self.journal.read_text(encoding="utf-8"))["identity"]
-            return sorted(key for key in {*begun, *identity} if begun.get(key) != identity.get(key))
-        except (OSError, ValueError, KeyError, TypeError):
+            begun = read_json(self.journal, "the journal of an extraction").row("identity").values
+        except InputError:
             return ["journal"]
+        return sorted(key for key in {*begun, *identity} if begun.get(key) != identity.get(key))
 
     def _lock(self) -> None:
         try:
