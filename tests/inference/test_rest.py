@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
+import torch
 
+from wesep_py.extractor import build_network
+from wesep_py.inference import Blocks, Extractor
+from wesep_py.inference.recording.file_to_file import extract_file
+from wesep_py.inference.recording.writing import Wanted
 from wesep_py.inference.rest import split
 
 
@@ -20,3 +28,28 @@ def test_voice_and_rest_sum_to_the_mixture(subtype: str):
     else:
         assert 0 < altered < 5000 and max(np.abs(voice).max(), np.abs(rest).max()) <= 1
         np.testing.assert_array_equal(rest * 2 ** (bits - 1), np.rint(rest * 2 ** (bits - 1)))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("block_s", [2.0, 30.0])
+def test_a_constant_is_in_the_rest_and_not_in_the_voice(tmp_path: Path, causal: bool, block_s: float):
+    torch.manual_seed(0)
+    backbone = {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1, "causal": causal}
+    network = build_network(
+        {"backbone": backbone, "cues": [{"name": "tf_map"}], "normalise": "none" if causal else "rms"}
+    )
+    extractor = Extractor(network, "cpu", "tiny", "hash")
+    rng = np.random.default_rng(0)
+    voice = extractor.enroll((0.1 * rng.standard_normal(16000).astype(np.float32), 16000))
+    plain = 0.05 * rng.standard_normal(5 * 16000)
+    written = {}
+    for name, constant in (("plain", 0.0), ("shifted", 0.1)):
+        soundfile.write(tmp_path / f"{name}.wav", plain + constant, 16000, "PCM_16")
+        wanted = Wanted("a", voice, tmp_path / f"{name}_voice.wav", tmp_path / f"{name}_rest.wav")
+        extract_file(extractor, tmp_path / f"{name}.wav", [wanted], blocks=Blocks.of(block_s))
+        written[name] = [soundfile.read(path)[0] for path in (wanted.output, wanted.rest, tmp_path / f"{name}.wav")]
+    estimate, rest, mixture = written["shifted"]
+    assert abs(estimate.mean()) < 1e-3 and rest.mean() == pytest.approx(0.1, abs=1e-3)
+    np.testing.assert_array_equal(estimate + rest, mixture)
+    difference = estimate - written["plain"][0]
+    assert np.sqrt((difference**2).mean()) < 0.02 * np.sqrt((estimate**2).mean())
