@@ -109,7 +109,7 @@ def test_every_key_of_the_training_is_read_in_a_run(settings, validation, corpus
     )  # fmt: skip
     every_step = {**validation, "every_steps": 1}
     group = {"match": "backbone.*"}
-    # The encoder's statistics stand still, so that the second validation is no better than the first: `patience` is read.
+    # The encoder's statistics stand still: no validation is better than the first, and `patience` is read.
     still = {"match": "encoder.*", "freeze_steps": None}
     train(
         settings(
