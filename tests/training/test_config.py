@@ -109,10 +109,12 @@ def test_every_key_of_the_training_is_read_in_a_run(settings, validation, corpus
     )  # fmt: skip
     every_step = {**validation, "every_steps": 1}
     group = {"match": "backbone.*"}
+    # The encoder's statistics stand still: no validation is better than the first, and `patience` is read.
+    still = {"match": "encoder.*", "freeze_steps": None}
     train(
         settings(
             experiment=str(tmp_path / "more"), init={"checkpoint": str(tmp_path / "exp")}, train__steps=2,
-            validation=every_step, optim__lr=1e-12, optim__groups=[group], schedule={"name": "plateau"},
+            validation=every_step, optim__lr=1e-30, optim__groups=[group, still], schedule={"name": "plateau"},
         )
     )  # fmt: skip
     train(
