@@ -171,6 +171,13 @@ def test_files_that_are_not_there(wesep, tmp_path):
     assert ran.status == 2 and "none.yaml" in ran.message
 
 
+@pytest.mark.parametrize("weights", ["", ".", ".."])
+def test_a_folder_where_the_weights_belong(wesep, tmp_path, monkeypatch, weights: str):
+    monkeypatch.chdir(tmp_path)
+    ran = wesep("import-checkpoint", weights, "-o", tmp_path / "model")
+    assert ran.status == 2 and "is a folder; give the checkpoint file" in ran.message
+
+
 @pytest.mark.parametrize("prefixes", [("_orig_mod.", "module."), ("module._orig_mod.", ""), ("_orig_mod.module.",)])
 def test_prefixes_of_wrappers_are_accepted_in_any_order(wesep, public, tmp_path, prefixes):
     weights = extractor_weights()

@@ -27,8 +27,11 @@ def import_checkpoint(
     configuration starts from a speaker network. What cannot be mapped is listed, and nothing is written.
     """
     from wesep_py import checkpoint
+    from wesep_py.errors import InputError
     from wesep_py.files import refuse_inputs
 
+    if not weights.name or weights.is_dir():
+        raise InputError(f"{weights}: is a folder; give the checkpoint file, such as avg_model.pt")
     config = weights.with_name("config.yaml") if config is None else config
     inputs = [(weights, "the weights"), (config, "the configuration")]
     inside = [output / name for name in sorted(checkpoint.KIND.names)]
