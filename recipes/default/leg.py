@@ -1,0 +1,61 @@
+"""Measure a model after a leg of training: a row for the table of legs in README.md.
+
+    python recipes/default/leg.py --data DATA --model EXP -o OUT [--trials 100]
+
+100 trials of each list, spread over it, by `wesep evaluate` (SI-SDRi in dB, accuracy): dev_2mix and dev_ls_2mix, clean
+and noisy. A second call with the same OUT keeps what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from wesep_py.cli.main import main as wesep
+from wesep_py.textfiles import open_lines, read_json
+
+LISTS = ("dev_2mix", "dev_ls_2mix")
+CONDITIONS = ("clean", "noisy")
+
+
+def spread(lines: list[str], count: int) -> list[str]:
+    """Return `count` lines at equal distances, or all if there are fewer.
+
+    >>> spread(["a", "b", "c", "d"], 2)
+    ['a', 'c']
+    """
+    return [lines[i * len(lines) // count] for i in range(count)] if len(lines) > count else lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the folder that holds trials/, speech/ and noise/")
+    parser.add_argument("--model", help="a checkpoint or experiment; the bundled model by default")
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--trials", type=int, default=100, help="of each list; 100")
+    arguments = parser.parse_args()
+
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    model = ["--model", arguments.model] if arguments.model else []
+    cells = []
+    for name in LISTS:
+        listed = arguments.data / "trials" / f"{name}.map_mixture2enrollment"
+        chosen = arguments.out / f"{name}.map"
+        lines = [line for line in open_lines(listed, "a list of trials") if line.strip()]
+        chosen.write_text("\n".join(spread(lines, arguments.trials)) + "\n", encoding="utf-8")
+        for condition in CONDITIONS:
+            results = arguments.out / name / condition
+            if not (results / "summary.json").is_file():
+                trials = ["--trials", str(listed.with_name(f"{name}.csv")), "--enrollment", str(chosen)]
+                data = ["--root", str(arguments.data), "--condition", condition, "-o", str(results)]
+                if status := wesep(["evaluate", *trials, *data, *model]):
+                    sys.exit(status)
+            summary = read_json(results / "summary.json", "a summary").values
+            cells.append(f"{summary['si_sdri']['mean']:.2f}, {100 * summary['accuracy']['mean']:.0f} %")
+    print("| " + " | ".join(f"{name} {condition}" for name in LISTS for condition in CONDITIONS) + " |")
+    print("| " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()
