@@ -58,7 +58,7 @@ def test_missing_parts_other_versions_and_no_checkpoint_at_all(tmp_path):
     with pytest.raises(CheckpointError, match="format version 99"):
         checkpoint.load(folder)
     (folder / "provenance.json").write_text("{")
-    with pytest.raises(CheckpointError, match="is damaged"):
+    with pytest.raises(CheckpointError, match=r"provenance\.json: is not JSON .*; copy the folder again"):
         checkpoint.load(folder)
     (folder / "config.yaml").unlink()
     with pytest.raises(CheckpointError, match=r"config.yaml is missing"):

@@ -41,9 +41,9 @@ def load_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
         ConfigError: a missing file, a syntax error, an include that cannot be found, a malformed override.
     """
     merged = _read(Path(path), ())
-    for override in overrides:
-        merged = _laid_over(merged, _parse_override(override))
-    return _interpolated(merged, path)
+    # The overrides first among themselves: a later `key=???` takes back what an earlier one said.
+    above = functools.reduce(_merged, map(_parse_override, overrides), {})
+    return _interpolated(_laid_over(merged, above), path)
 
 
 def _parse_override(override: str) -> dict[str, Any]:
@@ -270,6 +270,13 @@ def _with_includes(own: Any, path: Path, parents: tuple[Path, ...]) -> dict[str,
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"{path}: include: is {shorten(repr(includes), 60)}; a file or a list of files is needed")
     return functools.reduce(_laid_over, [*(_read(_find(name, path), parents) for name in names), own])
+
+
+def _merged(below: Any, above: Any) -> Any:
+    """Mappings are merged key by key; anything else takes the place of what lay there."""
+    if isinstance(below, dict) and isinstance(above, dict):
+        return below | {key: _merged(below[key], value) if key in below else value for key, value in above.items()}
+    return above
 
 
 def _laid_over(below: Any, above: Any) -> Any:

@@ -152,13 +152,14 @@ class Row:
         raise InputError(f"{self.place}: {field} is missing; {nearest(field, map(str, self.values))}")
 
 
-def read_text(path: str | Path, what: str, error: type[InputError] = InputError) -> str:
+def read_text(path: str | Path, what: str, error: type[InputError] = InputError, may_hold_nul: bool = False) -> str:
     """Read a UTF-8 text file; a byte order mark at its beginning is left out.
 
     Args:
         path: the file.
         what: what it should be, for messages: `"a manifest"`.
         error: what is raised.
+        may_hold_nul: keep NUL bytes, for a file of which one bad line should not cost the others.
 
     Raises:
         InputError (or `error`): there is no such file, it is a folder, it cannot be read, is not UTF-8 text, or holds
@@ -173,7 +174,7 @@ def read_text(path: str | Path, what: str, error: type[InputError] = InputError)
         raise error(f"{path}: is a folder; give the path of {what}")
     if not stat.S_ISREG(kind):
         raise error(f"{path}: is no regular file; give the path of {what}")
-    return decode(data, str(path), what, error)
+    return decode(data, str(path), what, error, may_hold_nul)
 
 
 @contextmanager
@@ -189,12 +190,12 @@ def naming_text(path: Path, what: str, error: type[InputError] = InputError) -> 
         raise error(f"{path}: cannot be read ({reason(problem)}); give the path of {what}") from problem
 
 
-def decode(data: bytes, place: str, what: str, error: type[InputError] = InputError) -> str:
+def decode(data: bytes, place: str, what: str, error: type[InputError] = InputError, may_hold_nul: bool = False) -> str:
     """Decode UTF-8 text that was read in another way; see `read_text`."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise error(f"{place}: is UTF-16, not UTF-8 text; save {what} as UTF-8")
     at = data.find(b"\0")
-    if at >= 0:
+    if at >= 0 and not may_hold_nul:
         raise error(f"{place}:{_line(data, at)}: holds a NUL byte; give the path of {what}, which is text")
     try:
         return data.decode("utf-8-sig")
@@ -333,6 +334,10 @@ def parse_object(text: str | bytes, place: str, remedy: str = "one object a line
     return Row(place, value)
 
 
+_NUL = "\ue000"
+"""A character for private use, in the place of NUL while a CSV is parsed."""
+
+
 def read_csv(
     path: str | Path,
     what: str,
@@ -340,6 +345,7 @@ def read_csv(
     only: Collection[str] = (),
     hint: str = "quote a value with commas",
     may_be_short: bool = False,
+    may_hold_nul: bool = False,
 ) -> list[Row]:
     """Read a CSV whose first line names its columns; blank lines are left out.
 
@@ -352,12 +358,13 @@ def read_csv(
         only: the names that it may hold; by default any.
         hint: what to do about a line with too many values.
         may_be_short: whether the last values of a line may be missing, where none of them is needed.
+        may_hold_nul: keep NUL bytes in values, for a file of which one bad line should not cost the others.
 
     Raises:
         InputError: the file is missing or empty, lacks a column, names one twice, a line has more values than columns
             or fewer, a value is longer than 131,072 characters, or a quote is left open.
     """
-    text = read_text(path, what)
+    text = read_text(path, what, may_hold_nul=may_hold_nul).replace("\0", _NUL)  # csv of Python 3.10 refuses it
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
     table = _rows_of(reader, str(path))
     first, header = next(table, (1, []))
@@ -369,7 +376,7 @@ def read_csv(
         if len(values) > len(header) or (len(values) < len(header) and not may_be_short):
             told = hint if len(values) > len(header) else "the line is cut short, or lacks commas"
             raise InputError(f"{place}: has {len(values)} values for {len(header)} columns; {told}")
-        pairs = zip(header, (value.strip() for value in values), strict=False)
+        pairs = zip(header, (value.strip().replace(_NUL, "\0") for value in values), strict=False)
         rows.append(Row(place, {name: value for name, value in pairs if value and name}))
     return rows
 

@@ -16,6 +16,7 @@ from wesep_py import audio
 from wesep_py.errors import AudioError, InputError
 from wesep_py.extractor import build_network
 from wesep_py.inference import Extractor, Voice, VoiceQuality
+from wesep_py.inference.quality import GOOD_SPEECH_S
 
 RATE = 16000
 
@@ -183,8 +184,10 @@ def test_real_recordings(shared_data: Path):
         quality = Extractor(BandNetwork()).enroll(path).quality
         (recording,) = quality.recordings
         assert recording.name == str(path)
-        assert 0.6 * recording.duration_s < recording.speech_s <= recording.duration_s
-        assert recording.snr_db > 15 and recording.clipped == 0.0 and quality.warnings == []
+        assert 0.5 * recording.duration_s < recording.speech_s <= recording.duration_s
+        assert recording.snr_db > 15 and recording.clipped == 0.0
+        little = [f"there are only {recording.speech_s:.1f} s of speech: 5 to 10 s make a better voice print"]
+        assert quality.warnings == (little if recording.speech_s < GOOD_SPEECH_S else [])
         waveform, rate = audio.read(path)
         loud = np.clip(waveform[0] * 4 / np.abs(waveform).max(), -1, 1)
         assert Extractor(BandNetwork()).enroll((loud, rate)).quality.clipped > 0.001

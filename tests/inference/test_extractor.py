@@ -48,9 +48,13 @@ def test_a_silent_channel_stays_silent():
     assert not result.waveform[1].any()
 
 
+SQUARE = torch.tensor([1.0, -1.0]).repeat_interleave(20).repeat(400)
+"""A square wave of 400 Hz, of one second and of level 1: a constant would be removed as silence."""
+
+
 def test_several_enrollments_are_combined_by_the_network():
     extractor = make()
-    quiet, loud = (torch.full((16000,), 0.1), 16000), (torch.full((8000,), 0.3), 16000)
+    quiet, loud = (0.1 * SQUARE, 16000), (0.3 * SQUARE[:8000], 16000)
     voice = extractor.enroll(quiet, loud)
     assert voice.enrolled_s == pytest.approx(1.5)
     assert voice.tensors["0.level"].item() == pytest.approx((2 * 0.01 + 0.09) / 3, rel=1e-5)
@@ -58,7 +62,7 @@ def test_several_enrollments_are_combined_by_the_network():
 
 def test_the_loudest_channel_enrolls():
     extractor = make()
-    stereo = torch.stack([torch.zeros(16000), torch.full((16000,), 0.2)])
+    stereo = torch.stack([torch.zeros(16000), 0.2 * SQUARE])
     assert extractor.enroll((stereo, 16000)).tensors["0.level"].item() == pytest.approx(0.04, rel=1e-5)
 
 

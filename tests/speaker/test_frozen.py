@@ -74,7 +74,14 @@ def trained(speaker: dict[str, Any], corpus: Path, experiment: Path) -> tuple[di
                 "enrollment": {"duration_s": [0.5, 0.6]},
             },
             "optim": {"lr": 0.01, "weight_decay": 0.1},
-            "train": {"steps": 3, "batch_size": 2, "epoch_size": 4, "device": "cpu", "threads": 1},
+            "train": {
+                "steps": 3,
+                "batch_size": 2,
+                "epoch_size": 4,
+                "device": "cpu",
+                "threads": 1,
+                "precision": "32-true",
+            },
             "checkpoint": {"every_steps": 3, "keep": 1, "average": 1},
             "log": {"every_steps": 3, "audio_samples": 0},
         }

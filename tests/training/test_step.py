@@ -28,7 +28,7 @@ class Regression(nn.Module):
 
 def make(settings, **replaced) -> tuple[Stepper, Regression, torch.optim.Optimizer]:
     config = load_config(settings(**replaced))
-    fabric = make_fabric(TrainLoopConfig(device="cpu", threads=1))
+    fabric = make_fabric(TrainLoopConfig(device="cpu", threads=1, precision="32-true"))
     module = Regression()
     plain = build_optimizer(OptimConfig(config.optim.name), module)
     wrapped, optimizer = fabric.setup(module, plain)

@@ -108,7 +108,7 @@ def _check_output(path: Path) -> None:
 def _rows(path: Path) -> list[Mapping[str, str]]:
     what = f"a CSV with the columns {', '.join(COLUMNS)}"
     hint = "part the recordings of one voice by ; and quote a name that holds a comma"
-    rows = [row.values for row in read_csv(path, what, NEEDED, COLUMNS, hint, may_be_short=True)]
+    rows = [row.values for row in read_csv(path, what, NEEDED, COLUMNS, hint, may_be_short=True, may_hold_nul=True)]
     for number, row in enumerate(rows, start=2):
         if not row.get("mixture") or not row.get("enroll", "").strip(" ;"):
             raise InputError(f"{path}: line {number} names no {'enroll' if row.get('mixture') else 'mixture'}")

@@ -194,9 +194,9 @@ def write_timeline(
         InputError: another suffix, a folder that does not exist.
         OutputExistsError: the file is there.
     """
-    path, recording = check_suffix(Path(path)), printable(recording)
+    path = check_suffix(Path(path))
     if path.suffix.lower() == ".rttm":
-        text = "".join(timeline.rttm(Path(recording).stem) for timeline, _ in timelines)
+        text = "".join(timeline.rttm(printable(Path(recording).stem)) for timeline, _ in timelines)
     else:
         content = {
             "mixture": recording,
