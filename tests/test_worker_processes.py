@@ -69,7 +69,8 @@ def test_modules_in_the_current_folder_are_not_run(hostile: Path, tmp_path: Path
     body = "".join(f"    {line}\n" for line in BODIES[name].splitlines())
     # As in an interactive session, the current folder comes first; what this process needs was imported before.
     first = (
-        "import sys, json, signal, select, tempfile, concurrent.futures, multiprocessing.util, numpy, pesq, wesep_py"
+        "import sys, json, signal, select, tempfile, concurrent.futures, multiprocessing.util, multiprocessing.spawn, "
+        "numpy, pesq, wesep_py"
     )
     script.write_text(f"{first}\nif __name__ == '__main__':\n    sys.path.insert(1, '')\n{body}")
     done = _run([sys.executable, str(script)], hostile, HOME)
@@ -103,6 +104,22 @@ def test_no_process_is_started_in_another_way():
         if path.name != "worker_processes.py":
             assert 'get_context("' not in text and "multiprocessing.Process" not in text, path
             assert '"-m"' not in text or path.name == "search_path.py", path
-            assert text.count("ProcessPoolExecutor(") == text.count("worker_context()") - text.count(
-                "worker_context().Event"
-            ) - text.count("else worker_context()"), path
+            assert "ProcessPoolExecutor(" not in text, path
+            others = text.count("worker_context().Event") + text.count("else worker_context()")
+            assert text.count("WorkerPool(") == text.count("worker_context()") - others, path
+
+
+def test_a_pool_ends_when_a_process_dies_with_much_to_read():
+    """On Python 3.10 the thread that writes to it would wait for ever."""
+    code = (
+        "import os, signal\n"
+        "from wesep_py.worker_processes import worker_processes\n"
+        "if __name__ == '__main__':\n"
+        "    pool = worker_processes(1)\n"
+        "    futures = [pool.submit(len, bytes(10**6)) for _ in range(3)]\n"
+        "    os.kill(next(iter(pool._processes)), signal.SIGKILL)\n"
+        "    print(sum(future.exception() is not None for future in futures))\n"
+        "    pool.shutdown()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.strip() == "3", done.stderr

@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import resource_tracker, spawn, util
 from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.queues import Queue
 from types import FrameType
 from typing import Any
 
@@ -26,7 +27,29 @@ _launching = threading.RLock()
 
 def worker_processes(count: int) -> ProcessPoolExecutor:
     """So many processes, each on one thread, deaf to Ctrl-C, which is for the parent, and ending when that ends."""
-    return ProcessPoolExecutor(count, worker_context(), _prepare_worker)
+    return WorkerPool(count, worker_context(), _prepare_worker)
+
+
+class WorkerPool(ProcessPoolExecutor):
+    """A pool that ends when one of its processes has died, on Python 3.10 too.
+
+    There the thread that hands out work waits for ever to write to a process that is gone, since this process keeps the
+    other end of the pipe open (https://github.com/python/cpython/issues/94777; mended in 3.11.5 and 3.12).
+    """
+
+    def _start_executor_manager_thread(self) -> None:
+        is_new = self._executor_manager_thread is None
+        super()._start_executor_manager_thread()  # type: ignore[misc]
+        if not is_new or hasattr(Queue, "_terminate_broken"):
+            return
+        manager: Any = self._executor_manager_thread
+        terminate = manager.terminate_broken
+
+        def terminate_broken(cause: Any) -> None:
+            manager.call_queue._reader.close()
+            terminate(cause)
+
+        manager.terminate_broken = terminate_broken
 
 
 def worker_context() -> SpawnContext:

@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Literal, TypeVar, get_args
 
 from wesep_py.errors import InputError, WesepError, nearest
-from wesep_py.worker_processes import at_work, end_on_sigterm, end_with_parent, most_workers, worker_context
+from wesep_py.worker_processes import WorkerPool, at_work, end_on_sigterm, end_with_parent, most_workers, worker_context
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -132,7 +132,7 @@ def _alone(work: Callable[[Any], Any], item: Any, stop: Any, lost: Callable[[Any
 
 
 def _pool(count: int, work: Callable[[Any], Any], stop: Any) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(count, worker_context(), _start, (work, stop))
+    return WorkerPool(count, worker_context(), _start, (work, stop))
 
 
 def _start(work: Callable[[Any], Any], stop: Any) -> None:
