@@ -76,7 +76,7 @@ def test_what_half_precision_does_here_is_said():
 def test_instruction_sets_and_their_limits_are_said(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     finding = doctor.check_instruction_sets()
-    assert finding.status == "ok" and finding.found.endswith("; ONEDNN_MAX_CPU_ISA=AVX2")
+    assert finding.status == "ok" and "; ONEDNN_MAX_CPU_ISA=AVX2" in finding.found
     assert torch.backends.cpu.get_cpu_capability() in finding.found
 
 

@@ -65,8 +65,8 @@ def active_mask(
         InputError: not one axis, or a rate that is not positive.
 
     >>> speech = np.concatenate([np.zeros(8000), np.ones(8000)])
-    >>> active_mask(speech, 16000).mean()
-    np.float64(0.5)
+    >>> float(active_mask(speech, 16000).mean())
+    0.5
     """
     array = _one_axis(waveform, sample_rate)
     if len(array) == 0:
