@@ -1,9 +1,10 @@
 """Measure a model after a leg of training: a row for the table of legs in README.md.
 
-    python recipes/default/leg.py --data DATA --model EXP -o OUT [--trials 100]
+    python recipes/default/leg.py --data DATA --model EXP -o OUT [--trials 100] [--keep recipes/default/last_leg]
 
 100 trials of each list, spread over it, by `wesep evaluate` (SI-SDRi in dB, accuracy): dev_2mix and dev_ls_2mix, clean
-and noisy. A second call with the same OUT keeps what is there.
+and noisy. A second call with the same OUT keeps what is there. --keep stores the model in half precision, without paths
+of this machine, where the next leg finds it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from bundle import halved, plain_provenance  # beside this script
+
+from wesep_py import checkpoint
 from wesep_py.cli.main import main as wesep
 from wesep_py.textfiles import open_lines, read_json
 
@@ -34,6 +38,7 @@ def main() -> None:
     parser.add_argument("--model", help="a checkpoint or experiment; the bundled model by default")
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--trials", type=int, default=100, help="of each list; 100")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="store the model there; needs --model")
     arguments = parser.parse_args()
 
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -53,6 +58,9 @@ def main() -> None:
                     sys.exit(status)
             summary = read_json(results / "summary.json", "a summary").values
             cells.append(f"{summary['si_sdri']['mean']:.2f}, {100 * summary['accuracy']['mean']:.0f} %")
+    if arguments.keep:
+        saved = checkpoint.load(checkpoint.resolve(arguments.model))
+        checkpoint.save(arguments.keep, saved.config, halved(saved.state_dict), plain_provenance(saved.provenance))
     print("| " + " | ".join(f"{name} {condition}" for name in LISTS for condition in CONDITIONS) + " |")
     print("| " + " | ".join(cells) + " |")
 
