@@ -245,8 +245,8 @@ def _through_effects(
 def frame_activity(waveform: Waveform, sample_rate: int) -> NDArray[np.bool_]:
     """Whether somebody speaks, at 100 frames a second: `[samples]` → `[ceil(100 · samples / sample_rate)]`.
 
-    >>> frame_activity(np.zeros(1600, dtype=np.float32), 16000).any()
-    np.False_
+    >>> bool(frame_activity(np.zeros(1600, dtype=np.float32), 16000).any())
+    False
     """
     num_frames = -(-waveform.size * ACTIVITY_RATE_HZ // sample_rate)
     middles = ((np.arange(num_frames) + 0.5) * sample_rate / ACTIVITY_RATE_HZ).astype(np.int64)
