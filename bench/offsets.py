@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--rumbles-hz", type=float, nargs="*", default=[20.0, 38.0])
     parser.add_argument("--levels-db", type=float, nargs="*", default=[-60.0, -30.0, 0.0])
     parser.add_argument("--without-high-pass", action="store_true", help="the network as it would be without it")
-    parser.add_argument("--bits", type=int, help="round to so many bits; floats by default")
+    parser.add_argument("--bits", type=int, help="round the audio to this number of bits; floats by default")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     extractor = wesep_py.load(arguments.model, "cpu")

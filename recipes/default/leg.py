@@ -3,8 +3,8 @@
     python recipes/default/leg.py --data DATA --model EXP -o OUT [--trials 100] [--keep recipes/default/last_leg]
 
 100 trials of each list, spread over it, by `wesep evaluate` (SI-SDRi in dB, accuracy): dev_2mix and dev_ls_2mix, clean
-and noisy. A second call with the same OUT keeps what is there. --keep stores the model in half precision, without paths
-of this machine, where the next leg finds it.
+and noisy. A second call with the same OUT and model keeps the results that are there. --keep stores the model in half
+precision, without paths of this machine, where the next leg finds it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bundle import halved, plain_provenance  # beside this script
 
+import wesep_py
 from wesep_py import checkpoint
 from wesep_py.cli.main import main as wesep
 from wesep_py.textfiles import open_lines, read_json
@@ -40,7 +41,10 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=100, help="of each list; 100")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="store the model there; needs --model")
     arguments = parser.parse_args()
+    if arguments.keep and not arguments.model:
+        parser.error("--keep stores the model that --model names; name one")
 
+    measured = wesep_py.load(arguments.model, "cpu").model_hash
     arguments.out.mkdir(parents=True, exist_ok=True)
     model = ["--model", arguments.model] if arguments.model else []
     cells = []
@@ -57,6 +61,8 @@ def main() -> None:
                 if status := wesep(["evaluate", *trials, *data, *model]):
                     sys.exit(status)
             summary = read_json(results / "summary.json", "a summary").values
+            if summary["protocol"]["model"]["hash"] != measured:
+                sys.exit(f"leg.py: {results} holds results of another model; name another folder with -o")
             cells.append(f"{summary['si_sdri']['mean']:.2f}, {100 * summary['accuracy']['mean']:.0f} %")
     if arguments.keep:
         saved = checkpoint.load(checkpoint.resolve(arguments.model))

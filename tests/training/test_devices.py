@@ -90,13 +90,13 @@ def test_auto_takes_float32_elsewhere_and_says_why(without_bfloat16_lstm):
 
 
 def test_half_precision_asked_for_by_hand_is_refused_only_where_the_network_needs_what_is_missing(
-    without_bfloat16_lstm, settings
+    without_bfloat16_lstm, settings, tmp_path: Path
 ):
     require_precision(nn.Linear(2, 2), "bf16-mixed", "cpu")
     with pytest.raises(InputError) as refusal:
-        train(settings(train__precision="bf16-mixed"))
+        train(settings(train__precision="bf16-mixed", data__packed=str(tmp_path / "packed")))
     assert str(refusal.value) == LSTM_NEEDED
-    assert not Path(settings()["experiment"]).exists()
+    assert not Path(settings()["experiment"]).exists() and not (tmp_path / "packed").exists()
 
 
 def test_without_matrix_products_it_is_refused_at_once(monkeypatch: pytest.MonkeyPatch):

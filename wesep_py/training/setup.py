@@ -83,7 +83,8 @@ def gather(config: RunConfig, fabric: Fabric) -> Materials:
 
     Raises:
         ConfigError: a part of the model or a loss is wrong.
-        InputError: recordings or trial lists that are missing or malformed.
+        InputError: recordings or trial lists that are missing or malformed; `train.precision` is `bf16-mixed` and the
+            device cannot run the network in it.
     """
     torch.manual_seed(config.seed)
     root = Path(config.data.root)
@@ -91,6 +92,7 @@ def gather(config: RunConfig, fabric: Fabric) -> Materials:
     shards = shards_of(config.data)
     if shards:
         task = make_task(config, fabric, count_no_speakers)
+        require_precision(task.step, config.train.precision, fabric.device.type)
         return Materials(task, [], find_noises(config.data.noise, root), shards=tuple(shards))
     mixtures = read_mixtures_of(config.data)
 
@@ -101,6 +103,7 @@ def gather(config: RunConfig, fabric: Fabric) -> Materials:
         return perturb_speed(read_speech(config.data.train, root), config.data.speeds)
 
     task = make_task(config, fabric, num_speakers=lambda: len({utterance.speaker_id for utterance in read()}))
+    require_precision(task.step, config.train.precision, fabric.device.type)
     return Materials(task, read(), find_noises(config.data.noise, root), mixtures)
 
 
@@ -109,9 +112,7 @@ def assemble(config: RunConfig, task: Task, fabric: Fabric) -> Machinery:
 
     Raises:
         ConfigError: nothing is left to train, or a key of `optim` or `train` does not suit the network.
-        InputError: `train.precision` is `bf16-mixed` and the device cannot run the network in it.
     """
-    require_precision(task.step, config.train.precision, fabric.device.type)
     if config.train.gradient_checkpointing:
         recompute_blocks(task.network)
     if config.train.compile:
