@@ -1,6 +1,6 @@
-"""What a constant, a rumble or another level in mixture or enrollment changes: SI-SDRi and presence of the same trials.
+"""Measure how a constant, a rumble or another level in mixture or enrollment changes SI-SDRi and presence.
 
-    python bench/offsets.py --model base --trials ../shared/data/trials/dev_2mix --root ../shared/data
+    python bench/offsets.py --model base --trials DATA/trials/dev_2mix --root DATA
 
 Prints Markdown: a row for each disturbance and size, with the mean over --limit trials spread over the list, and the
 largest change of a single one. A mixture's SI-SDRi counts from the undisturbed mixture. `--bits 16` rounds mixture and
