@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from wesep_py.errors import WesepError
-from wesep_py.training.batches import Batches
+from wesep_py.training.batches import _TORCH_HANDLER, Batches
 
 DEATH = RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
 
@@ -75,3 +76,34 @@ def test_the_signal_handler_of_children_is_left_as_it_was():
     before = signal.getsignal(signal.SIGCHLD)
     next(Batches(opened, print))
     assert signal.getsignal(signal.SIGCHLD) == before
+
+
+def test_a_handler_that_torch_set_earlier_is_removed():
+    """A loader opened elsewhere in the process leaves it; a worker's death would be raised between two batches."""
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        list(DataLoader(list(range(2)), num_workers=1))
+        assert signal.getsignal(signal.SIGCHLD).__module__ == _TORCH_HANDLER
+        next(Batches(lambda start: iter([{"mixture": torch.zeros(1)}]), print))
+        assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_a_death_while_the_handler_is_removed_is_left_to_the_loader(monkeypatch):
+    set_handler, calls = signal.signal, []
+
+    def interrupted(number, handler):
+        calls.append(handler)
+        if len(calls) == 2:
+            raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+        return set_handler(number, handler)
+
+    def opened(start: int) -> Iterator[dict]:
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        yield {"mixture": torch.zeros(1)}
+
+    before = signal.getsignal(signal.SIGCHLD)
+    monkeypatch.setattr(signal, "signal", interrupted)
+    assert list(next(Batches(opened, print))) == ["mixture"]
+    assert len(calls) == 3 and signal.getsignal(signal.SIGCHLD) == before

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from wesep_py.errors import InputError, WesepError
 from wesep_py.training.data import FAILURE, FLAW
 
 MAX_RESTARTS = 3
+_TORCH_HANDLER = "torch.utils.data._utils.signal_handling"
+"""The module of torch's handler of SIGCHLD."""
 _DIED = "DataLoader worker (pid"
 """How torch's error begins when a worker process has ended; those of code in a worker begin otherwise."""
 
@@ -91,19 +93,24 @@ def _is_death(error: BaseException) -> bool:
 
 @contextmanager
 def _children_may_die() -> Iterator[None]:
-    """Undo torch's handler of SIGCHLD, which a loader sets: it raises wherever the main thread happens to be.
+    """Remove torch's handler of SIGCHLD when the block ends, whether a loader sets it here or did so earlier.
 
-    A step that it ended half-way could not be done again. The loader finds dead workers by itself when it waits for
-    them.
+    That handler raises wherever the main thread happens to be, and a step that it ended half-way could not be repeated.
+    The loader finds dead workers by itself when it waits for them.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
         yield
         return
     before = signal.getsignal(signal.SIGCHLD)
+    # A loader outside of this class sets the handler for good: it may stand here already.
+    restored = signal.SIG_DFL if before is None or getattr(before, "__module__", None) == _TORCH_HANDLER else before
     try:
         yield
     finally:
-        signal.signal(signal.SIGCHLD, before)
+        while signal.getsignal(signal.SIGCHLD) is not restored:
+            # A worker may die in the very moment in which the handler is removed: the loader reports it later.
+            with suppress(RuntimeError):
+                signal.signal(signal.SIGCHLD, restored)
 
 
 def describe_batch(batch: Mapping[str, torch.Tensor], sample_rate: int) -> str:
