@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wesep_py.evaluation.speakers import UNKNOWN
 from wesep_py.metrics.timing import FRAME_S
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ DEFINITIONS = {
     "level_db": "breakdown by level: active level of the target's reference in dB of full scale "
     "(wesep_py.audio.active_level_db)",
 }
-UNKNOWN = "unknown"
 
 
 def describe_audio(

@@ -21,7 +21,8 @@ from wesep_py.simulation.recipe import AbsentVoice, Augmentation, BankRoomRecipe
 from wesep_py.simulation.render import Parts, Sample, assemble, read_parts
 from wesep_py.simulation.rooms.bank import open_bank
 from wesep_py.simulation.rooms.draw import draw_room
-from wesep_py.simulation.speech.draw import Speech, Unusable
+from wesep_py.simulation.speech.draw import Speech
+from wesep_py.simulation.unusable import Unusable
 from wesep_py.simulation.weights import choose
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from wesep_py.simulation.noise.draw import draw_snr_db
 from wesep_py.simulation.recipe import Recipe
 from wesep_py.simulation.recipe_parts import Augmentation, NoiseRecipe, Stretch
 from wesep_py.simulation.render import Parts
-from wesep_py.simulation.speech.voices import Unusable
+from wesep_py.simulation.unusable import Unusable
 
 
 def set_levels(plan: Recipe, parts: Parts, config: SimulationConfig, rng: np.random.Generator) -> Recipe:

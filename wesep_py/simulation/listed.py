@@ -22,8 +22,8 @@ from wesep_py.simulation.draw import LATER, MAX_ATTEMPTS, Simulator
 from wesep_py.simulation.levels import set_enrollment_levels
 from wesep_py.simulation.recipe import NoiseRecipe, Recipe, SourceRecipe, Stretch
 from wesep_py.simulation.render import Parts, read_parts
-from wesep_py.simulation.speech.draw import Unusable
 from wesep_py.simulation.speech.voices import MIN_STRETCH_S
+from wesep_py.simulation.unusable import Unusable
 
 logger = logging.getLogger(__name__)
 

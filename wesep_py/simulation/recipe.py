@@ -21,6 +21,7 @@ from wesep_py.simulation.recipe_checks import check_sizes
 from wesep_py.simulation.recipe_parts import (
     AbsentVoice,
     Augmentation,
+    BankRoomRecipe,
     Modulation,
     NoiseRecipe,
     Point,
@@ -29,7 +30,6 @@ from wesep_py.simulation.recipe_parts import (
     Stretch,
     Turn,
 )
-from wesep_py.simulation.rooms.bank import BankRoomRecipe
 from wesep_py.textfiles import Row, parse_object
 
 __all__ = [

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from wesep_py.simulation.recipe_parts import NoiseRecipe, RoomRecipe, SourceRecipe
-from wesep_py.simulation.rooms.bank import BankRoomRecipe
+from wesep_py.simulation.recipe_parts import BankRoomRecipe, NoiseRecipe, RoomRecipe, SourceRecipe
 
 RATES_HZ = (1, 768_000)
 LONGEST_S = 24 * 3600.0

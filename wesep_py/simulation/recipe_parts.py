@@ -7,9 +7,27 @@ from typing import Literal
 
 from wesep_py.corpus.utterance import Utterance
 from wesep_py.simulation.effects import Effect
-from wesep_py.simulation.rooms.bank import BankRoomRecipe
 
 Point = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class BankRoomRecipe:
+    """A room of a bank, with one of its responses for every source of the mixture.
+
+    Args:
+        path: the bank's folder, or tar.
+        fingerprint: of the bank that it was drawn from.
+        responses: index of the response of each source, in the order of the mixture's sources.
+        channel: which of the room's microphones hears.
+        early_ms: the early part reaches from 6 ms before the direct path to this long after it.
+    """
+
+    path: str
+    fingerprint: str
+    responses: tuple[int, ...]
+    channel: int
+    early_ms: float
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from wesep_py.simulation.effects import Level, apply_effects
 from wesep_py.simulation.enrollment import render_enrollment
 from wesep_py.simulation.noise.render import render_noise
 from wesep_py.simulation.recipe import Recipe
-from wesep_py.simulation.recipe_parts import SourceRecipe, Stretch
+from wesep_py.simulation.recipe_parts import SourceRecipe
+from wesep_py.simulation.unusable import read_stretch
 
 ACTIVITY_RATE_HZ = 100
 
@@ -162,11 +163,6 @@ def read_parts(recipe: Recipe, reader: Reader) -> Parts:
     enrollments = tuple(tuple(read_stretch(piece, reader) for piece in s.enrollments) for s in recipe.sources)
     introducing = () if recipe.absent is None else recipe.absent.enrollments
     return Parts(dry, images, targets, noises, enrollments, tuple(read_stretch(piece, reader) for piece in introducing))
-
-
-def read_stretch(stretch: Stretch, reader: Reader) -> Waveform:
-    """The samples of a stretch, without its gain."""
-    return reader.read(stretch.utterance, stretch.start, stretch.stop)
 
 
 def assemble(recipe: Recipe, parts: Parts, reader: Reader, embeddings: Embeddings | None = None) -> Sample:

@@ -24,8 +24,9 @@ from wesep_py.simulation import (
 )
 from wesep_py.simulation.batch import relate
 from wesep_py.simulation.recipe import RoomRecipe
+from wesep_py.simulation.recipe_parts import BankRoomRecipe
 from wesep_py.simulation.rooms.acoustics import measure
-from wesep_py.simulation.rooms.bank import BankRoomRecipe, RoomBank
+from wesep_py.simulation.rooms.bank import RoomBank
 from wesep_py.simulation.rooms.bank_making import RoomBankConfig, make_bank
 from wesep_py.simulation.rooms.bank_writer import lead_of
 from wesep_py.simulation.rooms.geometric import SimulatedRooms, simulate_room

@@ -29,7 +29,7 @@ from wesep_py.simulation.recipe import (
 )
 from wesep_py.simulation.render import Parts, read_parts
 from wesep_py.simulation.rooms.responses import RoomResponses, reverberate, room_responses
-from wesep_py.simulation.speech.draw import Unusable
+from wesep_py.simulation.unusable import Unusable
 
 ROOM_MARGIN_DB = 20.0
 """So far above silence the direct path has to be for a room's reflections not to cancel it below silence."""

@@ -13,7 +13,6 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py.errors import InputError, naming, quoted
+from wesep_py.simulation.recipe_parts import BankRoomRecipe
 from wesep_py.simulation.rooms.bank_tar import Place, find_in_tar
 from wesep_py.textfiles import COUNT, check_shape, parse_json
 
@@ -41,25 +41,6 @@ _SHAPE = {
 }
 
 Waveform = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class BankRoomRecipe:
-    """A room of a bank, with one of its responses for every source of the mixture.
-
-    Args:
-        path: the bank's folder, or tar.
-        fingerprint: of the bank that it was drawn from.
-        responses: index of the response of each source, in the order of the mixture's sources.
-        channel: which of the room's microphones hears.
-        early_ms: the early part reaches from 6 ms before the direct path to this long after it.
-    """
-
-    path: str
-    fingerprint: str
-    responses: tuple[int, ...]
-    channel: int
-    early_ms: float
 
 
 class RoomBank:

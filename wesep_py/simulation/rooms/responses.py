@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from wesep_py.errors import InputError
 from wesep_py.simulation.recipe import RoomRecipe
+from wesep_py.simulation.recipe_parts import BankRoomRecipe
 from wesep_py.simulation.rooms.acoustics import DIRECT_MS
-from wesep_py.simulation.rooms.bank import EARLY_BEFORE_MS, BankRoomRecipe, open_bank
+from wesep_py.simulation.rooms.bank import EARLY_BEFORE_MS, open_bank
 from wesep_py.simulation.rooms.fra import SINC_HALF_WIDTH, SPEED_OF_SOUND_M_S, fra_responses
 
 Target = Literal["dry", "direct", "early", "full"]

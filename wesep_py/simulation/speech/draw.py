@@ -8,12 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from wesep_py.simulation.recipe_parts import SourceRecipe, Stretch
-from wesep_py.simulation.render import read_stretch
 from wesep_py.simulation.speech.conversation import frame_samples, frames_of, partial_layout, whole_frames
 from wesep_py.simulation.speech.layout import Slot, fixed_layout, whole_layout
 from wesep_py.simulation.speech.talkers import Talkers
 from wesep_py.simulation.speech.turn_taking import place_conversation
-from wesep_py.simulation.speech.voices import Unusable
+from wesep_py.simulation.unusable import Unusable, read_stretch
 
 
 class Speech(Talkers):

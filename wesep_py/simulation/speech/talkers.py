@@ -11,8 +11,8 @@ from wesep_py.corpus.reader import Reader
 from wesep_py.corpus.utterance import Utterance
 from wesep_py.simulation.config import SimulationConfig
 from wesep_py.simulation.recipe_parts import Stretch
-from wesep_py.simulation.render import read_stretch
-from wesep_py.simulation.speech.voices import MAX_ATTEMPTS_OF_A_SPEAKER, Unusable, Voices, too_short
+from wesep_py.simulation.speech.voices import MAX_ATTEMPTS_OF_A_SPEAKER, Voices
+from wesep_py.simulation.unusable import Unusable, read_stretch, too_short
 
 # A stretch this far below its own utterance is a pause with its background noise, not speech: bringing that
 # to a drawn level would make a "speaker" of the noise.

@@ -9,7 +9,6 @@ import numpy as np
 
 from wesep_py.simulation.gains import level_gain
 from wesep_py.simulation.recipe_parts import SourceRecipe, Stretch, Turn
-from wesep_py.simulation.render import read_stretch
 from wesep_py.simulation.speech.conversation import (
     TOLERANCE,
     Speaking,
@@ -22,7 +21,7 @@ from wesep_py.simulation.speech.conversation import (
     whole_frames,
 )
 from wesep_py.simulation.speech.talkers import Talkers
-from wesep_py.simulation.speech.voices import Unusable
+from wesep_py.simulation.unusable import Unusable, read_stretch
 
 # Everybody's first turn together takes at most this share of a conversation of a given length.
 FIRST_TURNS = 0.7

@@ -23,14 +23,6 @@ MIN_STRETCH_S = 1.0
 MAX_ATTEMPTS_OF_A_SPEAKER = 10
 
 
-class Unusable(Exception):
-    """What was drawn cannot be used, and why."""
-
-
-def too_short(speaker_id: str) -> str:
-    return f"an utterance of {speaker_id!r} is too short to give both excerpt and enrollment"
-
-
 @dataclass(frozen=True)
 class _Speaker:
     """The utterances of one speaker; `separate` where no two of them come from one file."""
