@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from wesep_py.backbones import BSRNN
-from wesep_py.extractor import TargetSpeakerExtractor, build_network
+from wesep_py.network.backbones import BSRNN
+from wesep_py.network.extraction_network import TargetSpeakerExtractor, build_network
 
 EPS = torch.finfo(torch.float32).eps
 EMBEDDING_DIM = 256
@@ -215,7 +215,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--profile", action="store_true", help="print where the time goes, with the first of --threads")
     arguments = parser.parse_args()
-    from wesep_py.training.memory import keep_freed_memory
+    from wesep_py.training.devices import keep_freed_memory
 
     keep_freed_memory()  # as in training
     ours, loop = networks()

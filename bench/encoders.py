@@ -25,7 +25,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from wesep_py.config import conf_folder, load_yaml
+from wesep_py.common.config import conf_folder, load_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "speaker_encoders.md"
@@ -71,7 +71,7 @@ def measure(name: str, what: str, threads: int) -> dict[str, Any]:
     import torch
 
     from bench.model_cost import count_macs
-    from wesep_py.speaker import build_encoder
+    from wesep_py.network.speaker import build_encoder
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)

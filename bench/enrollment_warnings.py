@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wesep_py.corpus import FileReader, Utterance, read_manifest
+from wesep_py.data import FileReader, Utterance, read_manifest
 from wesep_py.inference.enrollment import Heard, assess
-from wesep_py.speaker import SpeakerEncoder, load_encoder
+from wesep_py.network.speaker import SpeakerEncoder, load_encoder
 
 LENGTH_S, GAP_S, SET_SIZE = 8.0, 0.3, 4
 KINDS = ("one voice", "one voice in noise", "two in turn", "one between another", "two at once")

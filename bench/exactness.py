@@ -22,9 +22,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.simulation_corpus import SAMPLE_RATE, BenchCorpus, add_arguments, make_corpus
-from wesep_py.corpus import FileReader
+from wesep_py.data import FileReader
 from wesep_py.simulation import EffectsConfig, EnrollmentConfig, NoiseConfig, RoomConfig, SimulationConfig, Simulator
-from wesep_py.simulation.effects_config import BandLimitConfig, ClipConfig, EqualiseConfig, LevelConfig
+from wesep_py.simulation.description.effects import BandLimitConfig, ClipConfig, EqualiseConfig, LevelConfig
 
 GLOBAL_BATCH, EPOCH_SIZE = 8, 400
 RUNS = ((0, 1), (1, 1), (2, 1), (8, 1), (0, 2), (2, 2))  # workers of a rank, ranks
@@ -45,7 +45,7 @@ CONFIG = SimulationConfig(
 
 def hashes(corpus: BenchCorpus, count: int, workers: int, rank: int = 0, ranks: int = 1) -> dict[int, str]:
     """The hash of each mixture of a rank, by its position in the run."""
-    from wesep_py.training.data import PositionSampler, SimulatedMixtures, make_loader
+    from wesep_py.training.batches import PositionSampler, SimulatedMixtures, make_loader
     from wesep_py.training.extraction_task import collate_targets, target_items
 
     labels = {speaker: label for label, speaker in enumerate(sorted({u.speaker_id for u in corpus.speech}))}

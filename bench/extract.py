@@ -81,7 +81,7 @@ def startup(model: str, folder: Path) -> dict[str, float]:
     steps: dict[str, Callable[[], object]] = {
         "python": lambda: child("pass"),
         "wesep --help": lambda: subprocess.run([*wesep, "--help"], check=True, capture_output=True),
-        "import": lambda: child("import wesep_py.inference.recording.running"),
+        "import": lambda: child("import wesep_py.inference.streaming"),
         "import and load": lambda: child(load, model),
         "wesep extract of 1 s": lambda: subprocess.run([*wesep, *extract], check=True, capture_output=True),
     }
@@ -157,8 +157,8 @@ def precision(model: str, length_s: float, threads: int, pairs: list[Any]) -> li
     import torch
 
     import wesep_py
-    from wesep_py.half_precision import unsupported
-    from wesep_py.metrics.scale_invariant import si_sdr
+    from wesep_py.common.half_precision import unsupported
+    from wesep_py.metrics.separation import si_sdr
 
     torch.set_num_threads(threads)
     extractor = wesep_py.load(model, "cpu")
@@ -195,7 +195,7 @@ def precision(model: str, length_s: float, threads: int, pairs: list[Any]) -> li
 
 def improvement_db(extractor: Any, audio: Any) -> float:
     """SI-SDRi of a rendered trial."""
-    from wesep_py.metrics.scale_invariant import si_sdr
+    from wesep_py.metrics.separation import si_sdr
 
     rate = extractor.sample_rate
     estimate = extractor.extract((audio.mixture, rate), extractor.enroll((audio.enrollment, rate))).waveform
@@ -207,8 +207,8 @@ def checkpoint_of(config: Path, folder: Path) -> str:
     import torch
 
     from wesep_py import checkpoint
-    from wesep_py.config import load_yaml
-    from wesep_py.extractor import build_network
+    from wesep_py.common.config import load_yaml
+    from wesep_py.network.extraction_network import build_network
 
     torch.manual_seed(0)
     network = build_network(load_yaml(config)["model"])
@@ -275,7 +275,7 @@ def main() -> None:
             head = ("recording", "peak (MiB)", "beyond that of 1 s (MiB)", "processor time a second, start-up included")
             print(table(head, rows), flush=True)
         if "precision" in arguments.what:
-            from wesep_py.half_precision import unsupported
+            from wesep_py.common.half_precision import unsupported
 
             rate = wesep_py.load(model, "cpu").sample_rate
             pairs = [piece.audio for piece in given_trials(arguments, rate)]

@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.joined_trials import Piece, join, others
 from wesep_py.inference import Blocks
-from wesep_py.metrics.scale_invariant import si_sdr
+from wesep_py.metrics.separation import si_sdr
 
 KINDS = {
     "30 s, overlap 4 s": Blocks(30.0, 4.0, 2.0),

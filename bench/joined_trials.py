@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
 
 Waveform = NDArray[np.float32]
 
@@ -36,8 +36,8 @@ def read_pieces(listed: Path, root: Path | None, limit: int | None, sample_rate:
     Raises:
         InputError: none whose speakers are known has its target in it.
     """
-    from wesep_py.corpus import read_trials
-    from wesep_py.simulation.trials import render_trial
+    from wesep_py.data import read_trials
+    from wesep_py.simulation.trial_audio import render_trial
 
     trials = read_trials(f"{listed}.csv", f"{listed}.map_mixture2enrollment", root)
     there = [trial for trial in trials if trial.target is not None and trial.target.speaker_id]

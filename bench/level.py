@@ -19,9 +19,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import wesep_py
-from wesep_py.corpus import Trial, read_trials
+from wesep_py.data import Trial, read_trials
 from wesep_py.inference import Extractor
-from wesep_py.inference.level import gain_onto
+from wesep_py.inference.result import gain_onto
 from wesep_py.simulation import render_trial
 
 

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.simulation_cases import NOISY_ROOM
 from bench.simulation_corpus import SAMPLE_RATE, BenchCorpus, add_arguments, make_corpus
-from wesep_py.corpus import FileReader
+from wesep_py.data import FileReader
 from wesep_py.simulation import Simulator
 
 BATCH, EPOCH_SIZE, CACHE_MIB = 8, 1000, 32
@@ -51,7 +51,7 @@ def cpu_s(pids: list[int]) -> float:
 
 def measure(corpus: BenchCorpus, workers: int, count: int, cpu_min: float) -> list[tuple[int, float]]:
     """Mixtures made so far and MiB, every few batches."""
-    from wesep_py.training.data import PositionSampler, SimulatedMixtures, make_loader
+    from wesep_py.training.batches import PositionSampler, SimulatedMixtures, make_loader
     from wesep_py.training.extraction_task import collate_targets, target_items
 
     labels = {speaker: label for label, speaker in enumerate(sorted({u.speaker_id for u in corpus.speech}))}

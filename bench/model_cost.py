@@ -30,8 +30,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from wesep_py.config import load_yaml
-from wesep_py.extractor import TargetSpeakerExtractor, build_network
+from wesep_py.common.config import load_yaml
+from wesep_py.network.extraction_network import TargetSpeakerExtractor, build_network
 
 ENROLLMENT_S = 4.0
 REPEATS = 3
@@ -107,7 +107,7 @@ class ModelCost:
             return {"peak_bytes": self._peak(lambda: self.network.extract(mixture, prepared))}
 
     def training(self, length_s: float) -> dict[str, float]:
-        from wesep_py.training.memory import keep_freed_memory
+        from wesep_py.training.devices import keep_freed_memory
 
         keep_freed_memory()  # as in training
         network, mixture, enrollment = self.network.train(), self._noise(length_s), self._noise(length_s)

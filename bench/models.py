@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from wesep_py.config import conf_folder, load_yaml
+from wesep_py.common.config import conf_folder, load_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 WHAT = ("size_4", "rtf_4", "memory_4", "training_3", "memory_30", "memory_60")

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import wesep_py
-from wesep_py.corpus import read_trials
+from wesep_py.data import read_trials
 from wesep_py.inference import Extractor
 from wesep_py.metrics import si_sdr
 from wesep_py.simulation import TrialAudio, render_trial

@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.extract import table
 from bench.joined_trials import Piece, join, others, read_pieces
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
 from wesep_py.inference.presence import PRESENCE_S, Calibration, pooled
 
 CONTEXT_S = 30.0

@@ -18,11 +18,10 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from wesep_py.corpus import FileReader, read_speech
+from wesep_py.data import FileReader, read_speech
 from wesep_py.simulation import EnrollmentConfig, NoiseConfig, RoomConfig, SimulationConfig
-from wesep_py.simulation.on_device.batch import collate_dry
-from wesep_py.simulation.on_device.draw import DrySimulator
-from wesep_py.simulation.on_device.render import render_on_device
+from wesep_py.simulation.batched_rendering import render_on_device
+from wesep_py.simulation.dry_batch import DrySimulator, collate_dry
 
 SAMPLE_RATE = 16000
 SPEAKERS = 20

@@ -19,11 +19,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from wesep_py.simulation.config import RoomConfig
-from wesep_py.simulation.recipe import RoomRecipe
+from wesep_py.simulation.description.recipe import RoomRecipe
+from wesep_py.simulation.description.simulation_config import RoomConfig
 from wesep_py.simulation.rooms.acoustics import direct_to_reverberant_db, rt60_s
-from wesep_py.simulation.rooms.draw import draw_room
-from wesep_py.simulation.rooms.fra import SPEED_OF_SOUND_M_S, eyring_absorption, high_pass
+from wesep_py.simulation.rooms.fra import SPEED_OF_SOUND_M_S, draw_room, eyring_absorption, high_pass
 from wesep_py.simulation.rooms.geometric import image_source_order, import_pyroomacoustics
 from wesep_py.simulation.rooms.responses import room_responses
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from bench.simulation_corpus import SAMPLE_RATE, BenchCorpus
-from wesep_py.corpus import Reader, Utterance, pack, read_speech, write_shards
-from wesep_py.corpus.reader import FileReader
-from wesep_py.corpus.stores import reader_of
+from wesep_py.data import Reader, Utterance, pack, read_speech, write_shards
+from wesep_py.data.reader import FileReader
+from wesep_py.data.recordings import reader_of
 from wesep_py.simulation import EffectsConfig, EnrollmentConfig, NoiseConfig, RoomConfig, SimulationConfig, Simulator
-from wesep_py.simulation.effects_config import (
+from wesep_py.simulation.description.effects import (
     BandLimitConfig,
     ClipConfig,
     CodecConfig,

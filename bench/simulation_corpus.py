@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from wesep_py.audio import write
-from wesep_py.corpus import Utterance, find_noises, make_toy_corpus, read_speech
-from wesep_py.corpus.reader import load_utterance
-from wesep_py.simulation.noise.render import coloured_noise
+from wesep_py.data import Utterance, find_noises, make_toy_corpus, read_speech
+from wesep_py.data.reader import load_utterance
+from wesep_py.simulation.noise import coloured_noise
 
 SAMPLE_RATE = 16000
 TOY_SPEAKERS, TOY_UTTERANCES = 20, 12

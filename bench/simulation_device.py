@@ -6,10 +6,9 @@ import time
 
 from bench.simulation_cases import NOISY_ROOM
 from bench.simulation_corpus import SAMPLE_RATE, BenchCorpus
-from wesep_py.corpus import pack
-from wesep_py.simulation.on_device.batch import collate_dry
-from wesep_py.simulation.on_device.draw import DrySimulator
-from wesep_py.simulation.on_device.render import render_on_device
+from wesep_py.data import pack
+from wesep_py.simulation.batched_rendering import render_on_device
+from wesep_py.simulation.dry_batch import DrySimulator, collate_dry
 
 BATCH = 16
 

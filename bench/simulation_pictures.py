@@ -19,18 +19,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.simulation_corpus import SAMPLE_RATE, add_arguments, make_corpus
-from wesep_py.corpus import FileReader
-from wesep_py.simulation import (
-    ConversationConfig,
-    NoiseConfig,
-    RoomConfig,
-    Sample,
-    SimulationConfig,
-    Simulator,
-)
-from wesep_py.simulation.render import ACTIVITY_RATE_HZ
+from wesep_py.data import FileReader
+from wesep_py.simulation import ConversationConfig, NoiseConfig, RoomConfig, Sample, SimulationConfig, Simulator
+from wesep_py.simulation.rendering import ACTIVITY_RATE_HZ
 from wesep_py.simulation.rooms.acoustics import energy_decay_db, rt60_s
-from wesep_py.simulation.rooms.draw import draw_room
+from wesep_py.simulation.rooms.fra import draw_room
 from wesep_py.simulation.rooms.responses import room_responses
 
 if TYPE_CHECKING:

@@ -7,26 +7,24 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
-from importlib import import_module
 from typing import Any
 from unittest import mock
 
-from wesep_py.corpus import FileReader, PackedReader, RoutedReader
+from wesep_py.data import FileReader, PackedReader, RoutedReader
+from wesep_py.simulation import rendering, simulator
+from wesep_py.simulation.rooms import responses
+from wesep_py.simulation.speech import speaker_pool
 
-draw, enrollment, levels, render, rooms, talkers = (
-    import_module(f"wesep_py.simulation.{name}")  # `render` is a function of the package, too
-    for name in ("draw", "enrollment", "levels", "render", "rooms.responses", "speech.talkers")
-)
 STAGES: dict[str, list[tuple[Any, str]]] = {
-    "draw": [(draw.Simulator, "_draw")],
+    "draw": [(simulator.Simulator, "_draw")],
     "read": [(kind, name) for kind in (FileReader, PackedReader, RoutedReader) for name in ("read", "length")],
-    "rooms": [(rooms, "room_responses")],
-    "convolution": [(rooms, "reverberate")],
-    "noise": [(render, "render_noise"), (enrollment, "render_noise")],
-    "effects": [(render, "apply_effects"), (render, "_through_effects"), (enrollment, "apply_effects")],
-    "levels": [(module, "active_level_db") for module in (talkers, levels, enrollment)] + [(draw, "set_levels")],
-    "enrollment": [(render, "render_enrollment")],
-    "sum, activity": [(draw, "assemble")],
+    "rooms": [(responses, "room_responses")],
+    "convolution": [(responses, "reverberate")],
+    "noise": [(rendering, "render_noise")],
+    "effects": [(rendering, "apply_effects"), (rendering, "_through_effects")],
+    "levels": [(module, "active_level_db") for module in (speaker_pool, rendering)] + [(simulator, "set_levels")],
+    "enrollment": [(rendering, "render_enrollment")],
+    "sum, activity": [(simulator, "assemble")],
 }
 """What each stage is made of: functions, by where they are looked up."""
 

@@ -30,7 +30,7 @@ def measure(options: argparse.Namespace, precision: str, is_compiled: bool) -> d
     """Train for a while, and say how fast that was."""
     import torch
 
-    from wesep_py.config import load_yaml
+    from wesep_py.common.config import load_yaml
     from wesep_py.training import train
     from wesep_py.training.step import Stepper
 
@@ -93,7 +93,7 @@ def main() -> None:
     if options.row is not None:
         print(json.dumps(measure(options, *ROWS[options.row])))
         return
-    from wesep_py.half_precision import unsupported
+    from wesep_py.common.half_precision import unsupported
     from wesep_py.training.devices import device_type_of
 
     first: float | None = None

@@ -21,9 +21,9 @@ def measure(model: str, items: int, steps: int, precision: str, memory: str) -> 
     """Print one row of the table; in a process of its own, for malloc's settings cannot be taken back."""
     import torch
 
-    from wesep_py.config import load_yaml
-    from wesep_py.extractor import build_network
-    from wesep_py.training.memory import keep_freed_memory
+    from wesep_py.common.config import load_yaml
+    from wesep_py.network.extraction_network import build_network
+    from wesep_py.training.devices import keep_freed_memory
 
     if memory == "kept":
         keep_freed_memory()
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--row", nargs=2, metavar=("PRECISION", "MEMORY"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    from wesep_py.half_precision import unsupported
+    from wesep_py.common.half_precision import unsupported
 
     if arguments.row:
         measure(arguments.model, arguments.items, arguments.steps, *arguments.row)

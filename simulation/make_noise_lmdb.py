@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from wesep_py.cli.main import main as wesep
-from wesep_py.config import construct, load_yaml
-from wesep_py.errors import InputError, WesepError
+from wesep_py.common.config import construct, load_yaml
+from wesep_py.common.errors import InputError, WesepError
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import argparse
 import logging
 import sys
 
-from wesep_py.config import construct, load_yaml
-from wesep_py.errors import WesepError
+from wesep_py.common.config import construct, load_yaml
+from wesep_py.common.errors import WesepError
 from wesep_py.simulation.rooms.bank_making import RoomBankConfig, make_bank
 
 

@@ -52,7 +52,7 @@ def shared_parity() -> Path:
 @pytest.fixture
 def bfloat16_lstm() -> None:
     """Skip a test that computes an LSTM in bfloat16 where the processor cannot."""
-    from wesep_py.half_precision import unsupported
+    from wesep_py.common.half_precision import unsupported
 
     if problem := unsupported("cpu", ("lstm",)):
         pytest.skip(problem)
@@ -143,7 +143,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from wesep_py import checkpoint
-    from wesep_py.extractor import build_network
+    from wesep_py.network.extraction_network import build_network
 
     torch.manual_seed(0)
     network = build_network(

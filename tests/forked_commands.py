@@ -27,7 +27,7 @@ from pathlib import Path
 MODULES = (
     "wesep_py.cli.main",
     "wesep_py.training",
-    "wesep_py.evaluation.run",
+    "wesep_py.evaluation.evaluator",
     "wesep_py.simulation",
     "wesep_py.cli.train",
 )

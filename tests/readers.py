@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from wesep_py.errors import WesepError
+from wesep_py.common.errors import WesepError
 
 hundred = settings(
     max_examples=100,

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from wesep_py import checkpoint
-from wesep_py.building import build_within, check_numbers
-from wesep_py.config import conf_folder, load_yaml
-from wesep_py.errors import CheckpointError, ConfigError
-from wesep_py.extractor import build_network, load_network
-from wesep_py.speaker.loading import load_encoder
+from wesep_py.common.config import conf_folder, load_yaml
+from wesep_py.common.errors import CheckpointError, ConfigError
+from wesep_py.common.safe_building import build_within, check_numbers
+from wesep_py.network.extraction_network import build_network, load_network
+from wesep_py.network.speaker.speaker_encoder import load_encoder
 
 CONFIG: dict[str, Any] = {
     "backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1},

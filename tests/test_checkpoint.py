@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from wesep_py import checkpoint
-from wesep_py.errors import CheckpointError, InputError, WesepError
+from wesep_py.common.errors import CheckpointError, InputError, WesepError
 
 CONFIG = {"backbone": {"name": "bsrnn", "feature_dim": 8}, "cues": [{"name": "tf_map"}]}
 

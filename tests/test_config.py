@@ -5,8 +5,8 @@ from typing import Literal
 
 import pytest
 
-from wesep_py.config import conf_folder, construct, dump_yaml, load_yaml, to_plain
-from wesep_py.errors import ConfigError
+from wesep_py.common.config import conf_folder, construct, dump_yaml, load_yaml, to_plain
+from wesep_py.common.errors import ConfigError
 
 
 @dataclass

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from wesep_py import checkpoint
-from wesep_py.errors import CheckpointError, ConfigError
-from wesep_py.extractor import build_network, load_network
+from wesep_py.common.errors import CheckpointError, ConfigError
+from wesep_py.network.extraction_network import build_network, load_network
 
 SMALL = {
     "backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 2},

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from wesep_py.errors import InputError, OutputExistsError, WesepError
-from wesep_py.files import (
+from wesep_py.common.errors import InputError, OutputExistsError, WesepError
+from wesep_py.common.files import (
     FolderKind,
     atomic_folder,
     atomic_path,
@@ -72,7 +72,7 @@ def test_a_place_that_cannot_be_written_is_named_with_what_to_do(tmp_path, monke
     def refuse(**named):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr("wesep_py.files.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("wesep_py.common.files.tempfile.mkstemp", refuse)
     message = r"a.txt: cannot be written \(Read-only file system\); name another place, or make this one writable"
     with pytest.raises(WesepError, match=message), atomic_path(tmp_path / "a.txt"):
         pass

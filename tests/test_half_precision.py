@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from wesep_py.half_precision import OPERATIONS, problem_with, unsupported
+from wesep_py.common.half_precision import OPERATIONS, problem_with, unsupported
 
 
 @pytest.mark.processor
@@ -46,7 +46,9 @@ def test_without_avx512_an_lstm_is_refused_and_a_matrix_product_runs():
     """oneDNN has no bfloat16 LSTM for AVX2, which every x86 processor of a decade has."""
     if torch.backends.cpu.get_cpu_capability() not in ("AVX512", "AVX2"):
         pytest.skip("not an x86 processor with AVX2")
-    code = "from wesep_py.half_precision import unsupported; print(unsupported(), unsupported('cpu', ('matmul',)))"
+    code = (
+        "from wesep_py.common.half_precision import unsupported; print(unsupported(), unsupported('cpu', ('matmul',)))"
+    )
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.strip() == "this processor cannot run an LSTM in bfloat16 None"

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from wesep_py.errors import InputError, WesepError
-from wesep_py.evaluation.journal import Journal
-from wesep_py.lock import locked
+from wesep_py.common.errors import InputError, WesepError
+from wesep_py.common.folders import locked
+from wesep_py.evaluation.results import Journal
 
-HOLD = "import sys; from pathlib import Path; from wesep_py.lock import locked\n"
+HOLD = "import sys; from pathlib import Path; from wesep_py.common.folders import locked\n"
 HOLD += "with locked(Path(sys.argv[1])):\n    print('locked', flush=True); sys.stdin.readline()\n"
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wesep_py.names import LONGEST_BYTES, canonical, file_name, is_hidden, is_utf8, printable, spellings
+from wesep_py.common.names import LONGEST_BYTES, canonical, file_name, is_hidden, is_utf8, printable, spellings
 
 IDS = ["84-121123-0000", "01aa010b_1.3972_20co0106_-1.3972", "Zoë", "a b", "50%", "x" * LONGEST_BYTES]
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from wesep_py import checkpoint
-from wesep_py.config import construct
-from wesep_py.cues import Recording
-from wesep_py.errors import ConfigError
-from wesep_py.extractor import TargetSpeakerExtractor, build_network, load_network
-from wesep_py.losses import Presence
-from wesep_py.presence_head import PresenceConfig
+from wesep_py.common.config import construct
+from wesep_py.common.errors import ConfigError
+from wesep_py.network.cues import Recording
+from wesep_py.network.extraction_network import TargetSpeakerExtractor, build_network, load_network
+from wesep_py.network.presence_head import PresenceConfig
+from wesep_py.training.losses import Presence
 
 BSRNN = {"name": "bsrnn", "hop_ms": 16, "bands": [[250, 4], [1000, 7]], "feature_dim": 8, "num_blocks": 1}
 CUES = [

@@ -14,21 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.readers import damaged_bytes, damaged_object, hundred, value_or_line
-from wesep_py.corpus import read_manifest, read_trials
-from wesep_py.corpus.kaldi import read_kaldi
-from wesep_py.corpus.packed import read_index
-from wesep_py.corpus.store import from_lines, from_record
+from wesep_py.data import read_manifest, read_trials
+from wesep_py.data.kaldi import read_kaldi
+from wesep_py.data.packed import read_index
+from wesep_py.data.store import from_lines, from_record
+from wesep_py.evaluation.activity_labels import read_labels
 from wesep_py.evaluation.calibration import scores_of
 from wesep_py.evaluation.comparison import compare
 from wesep_py.evaluation.frame_calibration import frame_counts
-from wesep_py.evaluation.journal import Journal
-from wesep_py.evaluation.labels import read_labels
-from wesep_py.evaluation.report import build_report
-from wesep_py.evaluation.results import check_reportable, read_results
-from wesep_py.simulation.recipe import read_recipes
-from wesep_py.simulation.rooms.bank import RoomBank
-from wesep_py.training.logs import RunLog
-from wesep_py.training.provenance import ancestors
+from wesep_py.evaluation.report_page import build_report
+from wesep_py.evaluation.results import Journal, check_reportable, read_results
+from wesep_py.simulation.description.recipe import read_recipes
+from wesep_py.simulation.rooms.room_bank import RoomBank
+from wesep_py.training.experiment import ancestors
+from wesep_py.training.run_log import RunLog
 from wesep_py.training.state import Progress, TrainingState, load_state, save_state
 
 MANIFEST = [

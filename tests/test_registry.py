@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from wesep_py.errors import ConfigError
-from wesep_py.registry import Registry, no_plugins
+from wesep_py.common.errors import ConfigError
+from wesep_py.common.registry import Registry, no_plugins
 
 shapes: Registry[object] = Registry("shape")
 

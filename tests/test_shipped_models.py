@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from wesep_py import checkpoint
-from wesep_py.config import conf_folder, load_yaml
-from wesep_py.cues import EmbeddingCue
-from wesep_py.extractor import TargetSpeakerExtractor, build_network, load_network
+from wesep_py.common.config import conf_folder, load_yaml
+from wesep_py.network.cues import EmbeddingCue
+from wesep_py.network.extraction_network import TargetSpeakerExtractor, build_network, load_network
 
 FOLDER = conf_folder() / "model"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))

@@ -8,8 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from wesep_py.errors import CheckpointError, InputError
-from wesep_py.textfiles import MAX_DEPTH, Row, open_lines, parse_json, parse_lines, read_csv, read_json, read_jsonl
+from wesep_py.common.errors import CheckpointError, InputError
+from wesep_py.common.textfiles import (
+    MAX_DEPTH,
+    Row,
+    open_lines,
+    parse_json,
+    parse_lines,
+    read_csv,
+    read_json,
+    read_jsonl,
+)
 
 
 @pytest.mark.parametrize(

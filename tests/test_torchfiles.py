@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save as serialise
 from torch import nn
 
-from wesep_py.errors import CheckpointError, shorten
-from wesep_py.torchfiles import read_tensors, read_torch
+from wesep_py.common.errors import CheckpointError, shorten
+from wesep_py.common.torchfiles import read_tensors, read_torch
 
 SETTINGS = settings(
     max_examples=100, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import wesep_py
-from wesep_py.search_path import safe_path
-from wesep_py.worker_processes import python_command
+from wesep_py.common.processes import python_command
+from wesep_py.common.search_path import safe_path
 
 HOSTILE = """
     socket numpy pesq wesep_py multiprocessing runpy signal select tempfile json typer contextlib torch warnings io
@@ -19,23 +19,23 @@ HOSTILE = """
 """Modules that a process of Python, or of ours, imports sooner or later."""
 
 POOL = """
-from wesep_py.worker_processes import worker_processes
+from wesep_py.common.processes import worker_processes
 with worker_processes(2) as pool:
     print(pool.submit(abs, -1).result())
 """
 TRACKER = """
-from wesep_py.worker_processes import worker_context
+from wesep_py.common.processes import worker_context
 worker_context().Event()
 print(1)
 """
 ITEMS = """
-from wesep_py.corpus.processes import map_processes
+from wesep_py.common.processes import map_processes
 print(len(list(map_processes(abs, [-1, 2], 2))) - 1)
 """
 PESQ = """
 import io, subprocess
 import numpy as np
-from wesep_py.metrics.perceptual import _in_own_process
+from wesep_py.metrics.perception import _in_own_process
 speech = np.random.default_rng(0).standard_normal(16000) * np.hanning(16000)
 print(int(_in_own_process(speech, speech, 16000) > 4))
 """
@@ -113,7 +113,7 @@ def test_a_pool_ends_when_a_process_dies_with_much_to_read():
     """On Python 3.10 the thread that writes to it would wait for ever."""
     code = (
         "import os, signal\n"
-        "from wesep_py.worker_processes import worker_processes\n"
+        "from wesep_py.common.processes import worker_processes\n"
         "if __name__ == '__main__':\n"
         "    pool = worker_processes(1)\n"
         "    futures = [pool.submit(len, bytes(10**6)) for _ in range(3)]\n"

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wesep_py.config import conf_folder, load_yaml
-from wesep_py.errors import ConfigError
-from wesep_py.yamlfiles import dump_yaml, parse_yaml, read_yaml
+from wesep_py.common.config import conf_folder, load_yaml
+from wesep_py.common.errors import ConfigError
+from wesep_py.common.yamlfiles import dump_yaml, parse_yaml, read_yaml
 
 SETTINGS = settings(max_examples=100, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 SCALARS = {

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from wesep_py.errors import WesepError
+    from wesep_py.common.errors import WesepError
     from wesep_py.inference import Extractor, Result, Voice, load
 
 _HOMES = {
@@ -23,7 +23,7 @@ _HOMES = {
     "Result": "wesep_py.inference",
     "Voice": "wesep_py.inference",
     "load": "wesep_py.inference",
-    "WesepError": "wesep_py.errors",
+    "WesepError": "wesep_py.common.errors",
 }
 
 __all__ = ["Extractor", "Result", "Voice", "WesepError", "__version__", "load"]

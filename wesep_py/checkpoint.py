@@ -19,12 +19,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wesep_py.config import dump_yaml
-from wesep_py.errors import CheckpointError, ConfigError, WesepError, shorten
-from wesep_py.files import FolderKind, atomic_folder, check_folder, left_behind, write_json, write_text
-from wesep_py.textfiles import read_json
-from wesep_py.torchfiles import parse_tensors, with_nan
-from wesep_py.yamlfiles import read_yaml
+from wesep_py.common.config import dump_yaml
+from wesep_py.common.errors import CheckpointError, ConfigError, WesepError, shorten
+from wesep_py.common.files import FolderKind, atomic_folder, check_folder, left_behind, write_json, write_text
+from wesep_py.common.textfiles import read_json
+from wesep_py.common.torchfiles import parse_tensors, with_nan
+from wesep_py.common.yamlfiles import read_yaml
 
 if TYPE_CHECKING:
     from torch import Tensor

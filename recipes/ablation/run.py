@@ -18,10 +18,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from wesep_py.config import dump_yaml, load_yaml
-from wesep_py.errors import nearest
-from wesep_py.extractor import build_network
-from wesep_py.textfiles import check_shape, read_json
+from wesep_py.common.config import dump_yaml, load_yaml
+from wesep_py.common.errors import nearest
+from wesep_py.common.textfiles import check_shape, read_json
+from wesep_py.network.extraction_network import build_network
 
 HERE = Path(__file__).resolve().parent
 

@@ -36,15 +36,15 @@ from bundle_card import (
 from safetensors.torch import save as serialise
 
 from wesep_py import checkpoint
-from wesep_py.config import construct, dump_yaml, load_yaml
-from wesep_py.corpus import read_trials
-from wesep_py.errors import InputError, OutputExistsError, WesepError
-from wesep_py.extractor import build_network, load_network
-from wesep_py.files import refuse_inputs
+from wesep_py.common.config import construct, dump_yaml, load_yaml
+from wesep_py.common.errors import InputError, OutputExistsError, WesepError
+from wesep_py.common.files import refuse_inputs
+from wesep_py.data import read_trials
 from wesep_py.inference import Extractor
 from wesep_py.metrics import si_sdr
 from wesep_py.models import KEY, MAX_BYTES
-from wesep_py.simulation.trials import render_trial
+from wesep_py.network.extraction_network import build_network, load_network
+from wesep_py.simulation.trial_audio import render_trial
 
 HERE = Path(__file__).resolve().parent
 MAX_COST_DB = 0.05

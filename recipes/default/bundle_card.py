@@ -8,9 +8,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
+from wesep_py.common.textfiles import COUNT, check_shape, read_json
 from wesep_py.evaluation.summary import threshold_of
-from wesep_py.textfiles import COUNT, check_shape, read_json
 
 TEMPLATE = Path(__file__).resolve().parent / "card.md"
 

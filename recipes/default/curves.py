@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wesep_py.errors import InputError, WesepError
-from wesep_py.files import atomic_path
-from wesep_py.textfiles import COUNT, check_shape, read_jsonl
+from wesep_py.common.errors import InputError, WesepError
+from wesep_py.common.files import atomic_path
+from wesep_py.common.textfiles import COUNT, check_shape, read_jsonl
 
 LOG = "log.jsonl"
 LOSS, MEASURES = "loss", {"si_sdri": "SI-SDRi (dB)", "accuracy": "accuracy (%)"}

@@ -18,11 +18,11 @@ from PIL import Image
 
 import wesep_py
 from wesep_py import audio
-from wesep_py.cli.picture import draw_spectrograms
-from wesep_py.corpus import read_trials
-from wesep_py.evaluation.record import check_record
+from wesep_py.cli.demo import draw_spectrograms
+from wesep_py.common.textfiles import read_jsonl
+from wesep_py.data import read_trials
+from wesep_py.evaluation.results import check_record
 from wesep_py.simulation import render_trial
-from wesep_py.textfiles import read_jsonl
 
 COLOURS = 64
 """Of a picture: as many as the eye can tell, in a third of the bytes."""

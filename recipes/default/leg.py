@@ -18,7 +18,7 @@ from bundle import halved, plain_provenance  # beside this script
 import wesep_py
 from wesep_py import checkpoint
 from wesep_py.cli.main import main as wesep
-from wesep_py.textfiles import open_lines, read_json
+from wesep_py.common.textfiles import open_lines, read_json
 
 LISTS = ("dev_2mix", "dev_ls_2mix")
 CONDITIONS = ("clean", "noisy")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from wesep_py.audio import strictness
+from wesep_py.audio import decoding as strictness
 
 
 @pytest.fixture(autouse=True)

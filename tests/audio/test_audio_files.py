@@ -11,8 +11,8 @@ import pytest
 import soundfile
 
 from wesep_py import audio
-from wesep_py.audio.strictness import strict_reading
-from wesep_py.errors import AudioError, InputError
+from wesep_py.audio.decoding import strict_reading
+from wesep_py.common.errors import AudioError, InputError
 
 
 def _noise(num_samples: int, num_channels: int = 1, seed: int = 0) -> np.ndarray:

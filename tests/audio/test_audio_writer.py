@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from wesep_py import audio
-from wesep_py.errors import AudioError, InputError, OutputExistsError, WesepError
+from wesep_py.common.errors import AudioError, InputError, OutputExistsError, WesepError
 
 
 def _noise(num_samples: int, num_channels: int = 1) -> np.ndarray:
@@ -230,7 +230,7 @@ def test_a_disk_that_fills_leaves_nothing_and_says_so(tmp_path: Path, name: str,
         import os, resource
         import numpy as np
         from wesep_py import audio
-        from wesep_py.errors import WesepError
+        from wesep_py.common.errors import WesepError
         noise = np.random.default_rng(0).uniform(-0.5, 0.5, 48000).astype(np.float32)
         audio.write({str(path)!r}, noise, 16000)
         size = os.path.getsize({str(path)!r})

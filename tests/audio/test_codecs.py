@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import VOICES, make_voice
 from wesep_py.audio import codecs
 from wesep_py.audio.codecs import CODECS, apply_codec, codec_delay, codec_rate, is_available
-from wesep_py.errors import AudioError
+from wesep_py.common.errors import AudioError
 
 RATE = 16000
 

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wesep_py import audio
-from wesep_py.audio.encoded import decode, measure
-from wesep_py.errors import AudioError
+from wesep_py.audio.reading import decode, measure
+from wesep_py.common.errors import AudioError
 
 NOISE = np.random.default_rng(0).uniform(-0.4, 0.4, 12000).astype(np.float32)
 FORMATS = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wesep_py import audio
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
 
 RATE = 16000
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from wesep_py import audio
-from wesep_py.audio.loudness import k_weighting
-from wesep_py.errors import InputError
+from wesep_py.audio.level import k_weighting
+from wesep_py.common.errors import InputError
 
 
 def _sine(level_db: float, duration_s: float, sample_rate: int = 48000, frequency: float = 997.0) -> np.ndarray:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wesep_py import audio
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
 
 RATES = [8000, 11025, 16000, 22050, 44100, 48000]
 

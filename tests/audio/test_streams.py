@@ -9,8 +9,8 @@ import pytest
 import soundfile
 
 from wesep_py import audio
-from wesep_py.audio.streams import StreamResampler, Stretch, read_stretch, resample_blocks
-from wesep_py.errors import AudioError, InputError
+from wesep_py.audio.reading import StreamResampler, Stretch, read_stretch, resample_blocks
+from wesep_py.common.errors import AudioError, InputError
 
 
 @pytest.mark.parametrize(("from_rate", "to_rate"), [(44100, 16000), (16000, 44100), (8000, 16000), (16000, 16000)])

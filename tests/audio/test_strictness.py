@@ -10,10 +10,10 @@ import pytest
 import soundfile
 
 from wesep_py import audio
-from wesep_py.audio.encoded import decode
-from wesep_py.audio.strictness import VARIABLE, is_strict, strict_reading, tell
-from wesep_py.corpus.durations import measure_durations
-from wesep_py.errors import AudioError
+from wesep_py.audio.decoding import VARIABLE, is_strict, strict_reading, tell
+from wesep_py.audio.reading import decode
+from wesep_py.common.errors import AudioError
+from wesep_py.data.reader import measure_durations
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from wesep_py.corpus import read_manifest
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
+from wesep_py.data import read_manifest
 
 LINE = {"utterance_id": "anna-0", "speaker_id": "anna", "path": "anna/anna-0.wav", "duration_s": 2.0}
 

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 WORKERS = """
 import os, sys, time
 from pathlib import Path
-from wesep_py.corpus.processes import map_processes
-from wesep_py.files import atomic_path
+from wesep_py.common.processes import map_processes
+from wesep_py.common.files import atomic_path
 
 def work(folder):
     with atomic_path(folder / f"{os.getpid()}.txt") as temporary:

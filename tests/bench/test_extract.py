@@ -10,7 +10,7 @@ import pytest
 
 from bench.extract import mixture_of, precision, table, write_mixture
 from wesep_py import audio
-from wesep_py.half_precision import unsupported
+from wesep_py.common.half_precision import unsupported
 
 
 @pytest.mark.processor

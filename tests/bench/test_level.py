@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import bench.level
-from wesep_py.extractor import NetworkOutput
+from wesep_py.network.extraction_network import NetworkOutput
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -14,7 +14,7 @@ from torch import nn
 
 from bench import models
 from bench.model_cost import ModelCost, count_macs
-from wesep_py.extractor import build_network
+from wesep_py.network.extraction_network import build_network
 
 ROOT = Path(__file__).resolve().parents[2]
 

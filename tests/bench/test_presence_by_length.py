@@ -10,7 +10,7 @@ import pytest
 
 from bench.joined_trials import Piece, join, others, read_pieces
 from bench.presence_by_length import POOLINGS, Tracks, auc, report, scores, tracks_of
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
 from wesep_py.inference import Calibration, Presence
 
 RATE, STRIDE = 1000, 20

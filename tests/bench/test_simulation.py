@@ -12,7 +12,7 @@ import pytest
 from bench import exactness, memory, simulation, simulation_stages
 from bench.simulation_corpus import BenchCorpus
 from wesep_py.audio import write
-from wesep_py.corpus import FileReader, Utterance, read_speaker_folders
+from wesep_py.data import FileReader, Utterance, read_speaker_folders
 from wesep_py.simulation import EnrollmentConfig, NoiseConfig, RoomConfig, SimulationConfig, Simulator
 
 CONFIG = SimulationConfig(

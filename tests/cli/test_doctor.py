@@ -67,7 +67,7 @@ def test_a_check_that_breaks_does_not_stop_the_doctor(wesep, monkeypatch: pytest
 
 @pytest.mark.processor
 def test_what_half_precision_does_here_is_said():
-    from wesep_py.half_precision import unsupported
+    from wesep_py.common.half_precision import unsupported
 
     found = doctor.check_half_precision().found
     assert ("float32" in found) == (unsupported("cpu") is not None) or "cuda" in found

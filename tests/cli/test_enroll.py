@@ -29,7 +29,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def speaker_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A very small model with a speaker encoder."""
     from wesep_py import checkpoint
-    from wesep_py.extractor import build_network
+    from wesep_py.network.extraction_network import build_network
 
     torch.manual_seed(0)
     network = build_network(

@@ -12,7 +12,7 @@ import soundfile
 
 from wesep_py.cli.outputs import plan
 from wesep_py.cli.targets import Target, parse_targets
-from wesep_py.errors import AudioError, InputError
+from wesep_py.common.errors import AudioError, InputError
 
 
 @pytest.fixture

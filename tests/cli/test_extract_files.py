@@ -13,13 +13,13 @@ import soundfile
 import torch
 
 from wesep_py import checkpoint
-from wesep_py.cli.extract_tasks import Task, Worker, run_all
-from wesep_py.errors import reason
-from wesep_py.extractor import build_network
+from wesep_py.cli.extract import Task, Worker, run_all
+from wesep_py.common.errors import reason
 from wesep_py.inference import Calibration
+from wesep_py.inference.file_extraction import Outcome
+from wesep_py.inference.output_files import Wanted
 from wesep_py.inference.presence import save_calibration
-from wesep_py.inference.recording.file_to_file import Outcome
-from wesep_py.inference.recording.writing import Wanted
+from wesep_py.network.extraction_network import build_network
 
 
 @pytest.fixture(scope="module")

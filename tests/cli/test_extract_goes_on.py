@@ -40,7 +40,7 @@ def test_a_killed_extraction_goes_on(wesep, tiny_model, tiny_speech, tmp_path):
 
 
 def test_ctrl_c_in_a_long_extraction_says_how_to_go_on(wesep, tiny_model, tiny_speech, tmp_path, monkeypatch):
-    from wesep_py.inference.recording.partial import Partial
+    from wesep_py.inference.output_files import Partial
 
     voice, rate = soundfile.read(tiny_speech / "bert" / "bert-3.wav")
     soundfile.write(tmp_path / "long.wav", np.tile(voice, 4), rate)
@@ -71,7 +71,7 @@ def test_killed_while_it_writes_it_goes_on(wesep, tiny_model, tiny_speech, tmp_p
     enroll = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", tiny_model, "--device", "cpu"]
     arguments = ["extract", tmp_path / "long.wav", *enroll, *places, "--block", "2"]
     dies = (
-        "import os, signal, shutil\nimport wesep_py.inference.recording.long as long\n"
+        "import os, signal, shutil\nimport wesep_py.inference.long_files as long\n"
         f"def killed(*args): shutil.copy({str(tmp_path / 'long.wav')!r}, {str(tmp_path / 'r.wav')!r}); "
         "os.kill(os.getpid(), signal.SIGKILL)\n"
         "long.write_voices = killed\nfrom wesep_py.cli.main import main\nmain()\n"
@@ -116,7 +116,7 @@ def begin_and_die(tmp_path, tiny_speech, tiny_model) -> list:
     if child == 0:
         try:
             from wesep_py.cli.main import main
-            from wesep_py.inference.recording import long
+            from wesep_py.inference import long_files as long
 
             long.write_voices = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
             main([str(word) for word in arguments])

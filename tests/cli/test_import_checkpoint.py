@@ -9,10 +9,10 @@ import wesep_py
 from tests.interop.test_wesep_conv_tasnet import ARGS, public_weights
 from tests.interop.test_wespeaker import XVECTOR, public_xvector
 from wesep_py import checkpoint
-from wesep_py.config import dump_yaml
-from wesep_py.extractor import load_network
+from wesep_py.common.config import dump_yaml
 from wesep_py.interop import load_wesep
-from wesep_py.speaker import build_encoder
+from wesep_py.network.extraction_network import load_network
+from wesep_py.network.speaker import build_encoder
 
 JOINT = {
     **ARGS,

@@ -10,8 +10,8 @@ import soundfile
 
 from tests.conftest import Ran
 from wesep_py.cli.main import run_command
-from wesep_py.corpus import FileReader, find_noises, read_speaker_folders, write_manifest
-from wesep_py.corpus.lmdb_store import LMDBReader, LMDBStore
+from wesep_py.data import FileReader, find_noises, read_speaker_folders, write_manifest
+from wesep_py.data.lmdb_store import LMDBReader, LMDBStore
 
 pytest.importorskip("lmdb")
 

@@ -13,9 +13,9 @@ import typer
 from typer.testing import CliRunner
 
 from wesep_py import __version__
-from wesep_py.audio.strictness import is_strict
+from wesep_py.audio.decoding import is_strict
 from wesep_py.cli import main as cli
-from wesep_py.errors import ConfigError, TargetAbsentError, WesepError
+from wesep_py.common.errors import ConfigError, TargetAbsentError, WesepError
 
 
 def install(monkeypatch: pytest.MonkeyPatch, command) -> None:
@@ -162,9 +162,8 @@ def test_version_and_help(wesep):
 def test_every_command_has_help_with_an_example(wesep, name):
     ran = wesep(name, "--help")
     assert ran.status == 0 and f"wesep {name}" in ran.out
-    file = name.replace("-", "_")
-    module = importlib.import_module(f"wesep_py.cli.{file}")
-    assert isinstance(getattr(module, "app", None), typer.Typer) or callable(getattr(module, file))
+    module = importlib.import_module(f"wesep_py.cli.{cli.COMMANDS[name][0]}")
+    assert isinstance(getattr(module, "app", None), typer.Typer) or callable(getattr(module, name.replace("-", "_")))
     assert "Example" in ran.out
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wesep_py.cli.picture import draw_spectrograms
-from wesep_py.errors import OutputExistsError
+from wesep_py.cli.demo import draw_spectrograms
+from wesep_py.common.errors import OutputExistsError
 
 TONE = (0.5 * np.sin(2 * np.pi * 2000 * np.arange(16000) / 16000)).astype(np.float32)
 

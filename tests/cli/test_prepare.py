@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.corpus.foreign_shards import audio, write_tar
-from wesep_py.corpus import read_manifest
+from tests.data.foreign_shards import audio, write_tar
+from wesep_py.data import read_manifest
 
 
 def test_a_folder_a_speaker(tiny_speech: Path, tmp_path: Path, wesep: Callable):

@@ -14,8 +14,8 @@ import soundfile
 
 from tests.conftest import Ran
 from wesep_py.cli.main import run_command
-from wesep_py.corpus import FileReader, read_speaker_folders, write_manifest
-from wesep_py.corpus.shard_store import ShardReader
+from wesep_py.data import FileReader, read_speaker_folders, write_manifest
+from wesep_py.data.shard_store import ShardReader
 
 
 @pytest.fixture

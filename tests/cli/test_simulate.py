@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from wesep_py.corpus import Utterance, read_speaker_folders, read_trials, write_manifest
+from wesep_py.data import Utterance, read_speaker_folders, read_trials, write_manifest
 
 YAML = """
 speech: [speech.jsonl]

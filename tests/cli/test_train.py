@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from wesep_py.audio import info
-from wesep_py.config import load_yaml
-from wesep_py.corpus import Utterance, write_manifest
+from wesep_py.common.config import load_yaml
+from wesep_py.data import Utterance, write_manifest
 
 CONFIG = """
 experiment: {folder}/exp

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from wesep_py import checkpoint
-from wesep_py.corpus import read_speaker_folders, write_manifest
-from wesep_py.errors import WesepError
-from wesep_py.extractor import build_network
+from wesep_py.common.errors import WesepError
+from wesep_py.data import read_speaker_folders, write_manifest
+from wesep_py.network.extraction_network import build_network
 
 MODEL = {
     "backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1},
@@ -81,7 +81,7 @@ def test_a_manifest_that_is_not_there(wesep, arguments: list):
 
 
 def test_all_files_appear_or_none(wesep, arguments: list, tmp_path: Path, monkeypatch):
-    from wesep_py.evaluation import verify
+    from wesep_py.evaluation import verification_run as verify
 
     def full(*given, **named):
         raise WesepError("summary.json: writing failed (No space left on device); nothing was changed")

@@ -12,7 +12,7 @@ import torch
 from tests.conftest import VOICES, make_voice
 from tests.inference.test_voices import extractor
 from wesep_py.cli.targets import parse_targets
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
 from wesep_py.inference import Voice
 
 

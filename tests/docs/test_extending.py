@@ -17,8 +17,8 @@ import torch
 
 from wesep_py import load
 from wesep_py.audio import info
-from wesep_py.config import conf_folder, load_yaml
-from wesep_py.extractor import load_network
+from wesep_py.common.config import conf_folder, load_yaml
+from wesep_py.network.extraction_network import load_network
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
 PARTS = {"backbone": "MyBackbone", "encoder.network": "MySpeaker", "cues.1": "MyCue"}
@@ -128,7 +128,7 @@ def test_a_mistake_in_an_argument_names_its_key(desk: Path, wesep):
 
 def test_the_parts_work_with_the_packages_own(desk: Path):
     """Each of them alone, in a shipped model: there is no pact between the three."""
-    from wesep_py.extractor import build_network
+    from wesep_py.network.extraction_network import build_network
 
     for block in blocks()[:3]:
         Path(block.file).write_text(block.text, encoding="utf-8")

@@ -13,11 +13,11 @@ import torch
 
 from tests.conftest import VOICES, make_voice
 from tests.evaluation.conftest import Oracle
-from wesep_py.corpus.trials import Trial
+from wesep_py.data.trials import Trial
 from wesep_py.evaluation import evaluate
-from wesep_py.extractor import build_network
 from wesep_py.inference import Extractor, Result
-from wesep_py.inference.level import gain_onto
+from wesep_py.inference.result import gain_onto
+from wesep_py.network.extraction_network import build_network
 
 
 class BatchExtractor(Extractor):

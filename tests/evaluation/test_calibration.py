@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 import wesep_py
 from wesep_py import checkpoint
-from wesep_py.errors import CheckpointError, InputError
+from wesep_py.common.errors import CheckpointError, InputError
 from wesep_py.evaluation.calibration import calibrate, fit_platt, reliability, scores_of, threshold_for
 from wesep_py.inference.presence import Calibration, pooled, save_calibration, sigmoid
 

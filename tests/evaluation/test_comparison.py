@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
 from wesep_py.evaluation import TrialRecord, summarise
 from wesep_py.evaluation.comparison import MAX_EXACT, PERMUTATIONS, compare, sign_flip_p_value
 from wesep_py.evaluation.results import Results, read_results

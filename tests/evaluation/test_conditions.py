@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wesep_py.evaluation import TrialRecord
-from wesep_py.evaluation.conditions import EDGES, activity, bin_of, describe_audio, overlap
+from wesep_py.evaluation.trial_conditions import EDGES, activity, bin_of, describe_audio, overlap
 
 RATE = 8000
 TONE = np.sin(np.arange(RATE) / 3).astype(np.float32)

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wesep_py.errors import InputError
-from wesep_py.evaluation.extraction import finished
+from wesep_py.common.errors import InputError
 from wesep_py.evaluation.frame_calibration import (
     FrameCounts,
     calibrate_frames,
@@ -17,7 +16,8 @@ from wesep_py.evaluation.frame_calibration import (
     frame_counts,
     frame_histogram,
 )
-from wesep_py.evaluation.record import TrialRecord
+from wesep_py.evaluation.results import TrialRecord
+from wesep_py.evaluation.trial_extraction import finished
 from wesep_py.inference import Presence, Result
 
 FRAME_S, RATE = 0.008, 16000

@@ -4,10 +4,9 @@ import json
 
 import pytest
 
-from wesep_py.errors import InputError, OutputExistsError, WesepError
+from wesep_py.common.errors import InputError, OutputExistsError, WesepError
 from wesep_py.evaluation import TrialRecord
-from wesep_py.evaluation.journal import Journal, check_output
-from wesep_py.evaluation.keeping import AudioKeeper, audio_folder
+from wesep_py.evaluation.results import AudioKeeper, Journal, audio_folder, check_output
 
 PROTOCOL = {"condition": "clean", "date": "today", "command": "a"}
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from wesep_py.evaluation.keeping import audio_folder
-from wesep_py.evaluation.record import TrialRecord
+from wesep_py.evaluation.results import TrialRecord, audio_folder
 
 
 @pytest.mark.parametrize("name", ["/elsewhere/evil", "../../evil", "nu\0l", "x" * 400, "a/b"])

@@ -8,9 +8,9 @@ import pytest
 
 from tests.conftest import VOICES, make_voice
 from tests.evaluation.conftest import Oracle
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
 from wesep_py.evaluation import evaluate
-from wesep_py.evaluation.labels import read_labels
+from wesep_py.evaluation.activity_labels import read_labels
 from wesep_py.inference.timeline import Segment, Timeline
 from wesep_py.metrics import MetricError
 
@@ -95,7 +95,7 @@ def meetings(tmp_path) -> list:
     """Recordings whose sources nobody knows apart: anna, a pause, then bert; and a list of them."""
     import soundfile
 
-    from wesep_py.corpus import read_trials
+    from wesep_py.data import read_trials
 
     anna, bert = (make_voice(*VOICES[name], 1.0, 0) for name in ("anna", "bert"))
     pause = np.zeros(8000, np.float32)

@@ -5,9 +5,9 @@ import pytest
 
 from tests.conftest import VOICES, make_voice
 from tests.evaluation.conftest import Oracle
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
 from wesep_py.evaluation import evaluate
-from wesep_py.evaluation.listeners import SpeakerListener, WordListener, load_recogniser, read_transcripts
+from wesep_py.evaluation.scoring import SpeakerListener, WordListener, load_recogniser, read_transcripts
 
 NOTHING = np.zeros(1600, np.float32)
 
@@ -23,7 +23,7 @@ def encoder(tmp_path_factory):
     import torch
 
     from wesep_py import checkpoint
-    from wesep_py.speaker import SpeakerConfig, SpeakerEncoder, encoder_config
+    from wesep_py.network.speaker import SpeakerConfig, SpeakerEncoder, encoder_config
 
     torch.manual_seed(0)
     config = SpeakerConfig({"name": "ecapa_tdnn", "channels": 16, "frame_dim": 32, "embedding_dim": 8})

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import VOICES, make_voice
-from wesep_py.errors import InputError
-from wesep_py.evaluation.measures import (
+from wesep_py.common.errors import InputError
+from wesep_py.evaluation.scoring import (
     BY_LISTENERS,
     FREE,
     MEASURE_DEFINITIONS,

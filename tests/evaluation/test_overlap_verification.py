@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from wesep_py.audio import info
-from wesep_py.corpus import FileReader, Utterance
-from wesep_py.errors import InputError
-from wesep_py.evaluation.overlap_verification import (
+from wesep_py.common.errors import InputError
+from wesep_py.data import FileReader, Utterance
+from wesep_py.evaluation.verification import (
     OverlapRecording,
     best_scores,
     draw_recordings,
@@ -20,10 +20,9 @@ from wesep_py.evaluation.overlap_verification import (
     overlap_figures,
     verify_overlap,
 )
+from wesep_py.network.speaker import SpeakerConfig, SpeakerEncoder
+from wesep_py.network.speaker.speaker_network import SpeakerOutput, Voices
 from wesep_py.simulation import SimulationConfig
-from wesep_py.speaker import SpeakerConfig, SpeakerEncoder
-from wesep_py.speaker.base import SpeakerOutput
-from wesep_py.speaker.voices import Voices
 
 
 class Oracle(nn.Module):

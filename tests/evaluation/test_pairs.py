@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from wesep_py.errors import InputError
-from wesep_py.evaluation.pairs import find_pairs, unmatched
+from wesep_py.common.errors import InputError
+from wesep_py.evaluation.score_files import find_pairs, unmatched
 
 
 def touch(folder: Path, *names: str) -> Path:

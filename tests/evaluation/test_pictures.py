@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from wesep_py.evaluation.pictures import histogram, level_db, png, scatter
+from wesep_py.evaluation.report_page import histogram, level_db, png, scatter
 
 
 def test_a_histogram_counts_every_value_once():

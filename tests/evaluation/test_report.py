@@ -15,10 +15,9 @@ import pytest
 import soundfile
 
 from tests.evaluation.conftest import Oracle
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
 from wesep_py.evaluation import evaluate
-from wesep_py.evaluation.clips import clips, encode
-from wesep_py.evaluation.report import build_report
+from wesep_py.evaluation.report_page import build_report, clips, encode
 from wesep_py.evaluation.results import read_results
 
 VOID = {"meta", "img", "br", "line", "path", "rect"}

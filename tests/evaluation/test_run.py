@@ -9,13 +9,13 @@ import soundfile
 
 from tests.evaluation.conftest import Oracle
 from wesep_py.audio import active_level_db
-from wesep_py.errors import InputError, OutputExistsError
+from wesep_py.common.errors import InputError, OutputExistsError
 from wesep_py.evaluation import evaluate
-from wesep_py.extractor import build_network
 from wesep_py.inference import Extractor
 from wesep_py.inference.presence import Calibration
 from wesep_py.metrics import METRICS, si_sdr
-from wesep_py.simulation.trials import render_trial
+from wesep_py.network.extraction_network import build_network
+from wesep_py.simulation.trial_audio import render_trial
 
 
 def lines_of(folder) -> list[dict]:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.evaluation.conftest import Oracle
 from tests.evaluation.test_run import lines_of
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
 from wesep_py.evaluation import evaluate
 
 

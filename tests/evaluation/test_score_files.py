@@ -10,12 +10,11 @@ import soundfile
 
 from tests.conftest import VOICES, make_voice
 from tests.evaluation.conftest import Oracle
-from wesep_py.errors import InputError, OutputExistsError
+from wesep_py.common.errors import InputError, OutputExistsError
 from wesep_py.evaluation import evaluate
-from wesep_py.evaluation.labels import read_labels
-from wesep_py.evaluation.pairs import find_pairs
-from wesep_py.evaluation.score_files import score_files
-from wesep_py.simulation.trials import render_trial
+from wesep_py.evaluation.activity_labels import read_labels
+from wesep_py.evaluation.score_files import find_pairs, score_files
+from wesep_py.simulation.trial_audio import render_trial
 
 RATE = 16000
 

@@ -68,7 +68,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(
         "import multiprocessing, time\n"
-        "from wesep_py.worker_processes import worker_processes\n"
+        "from wesep_py.common.processes import worker_processes\n"
         "if __name__ == '__main__':\n"
         "    pool = worker_processes(1)\n"
         "    pool.submit(abs, 1).result()\n"

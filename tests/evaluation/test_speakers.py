@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from wesep_py.evaluation.speakers import age_group, gender_pair
+from wesep_py.evaluation.trial_conditions import age_group, gender_pair
 
 SPEAKERS = {"anna": ("f", 30.0), "bert": ("m", 12.0), "carl": ("m", 17.0), "dora": (None, None)}
 

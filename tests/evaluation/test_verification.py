@@ -11,20 +11,13 @@ import pytest
 import torch
 
 from wesep_py import checkpoint
-from wesep_py.corpus import FileReader, Utterance, read_speaker_folders, write_manifest
-from wesep_py.errors import CheckpointError, InputError
-from wesep_py.evaluation import verify
-from wesep_py.evaluation.verification import (
-    Trials,
-    batches_by_length,
-    embed,
-    figures,
-    mean_by_speaker,
-    score_trials,
-)
-from wesep_py.evaluation.verify import read_trial_list, verify_manifest, write_results
-from wesep_py.metrics.verification import equal_error_rate, min_dcf
-from wesep_py.speaker import SpeakerConfig, SpeakerEncoder, encoder_config
+from wesep_py.common.errors import CheckpointError, InputError
+from wesep_py.data import FileReader, Utterance, read_speaker_folders, write_manifest
+from wesep_py.evaluation import verification_run as verify
+from wesep_py.evaluation.verification import Trials, batches_by_length, embed, figures, mean_by_speaker, score_trials
+from wesep_py.evaluation.verification_run import read_trial_list, verify_manifest, write_results
+from wesep_py.metrics.detection import equal_error_rate, min_dcf
+from wesep_py.network.speaker import SpeakerConfig, SpeakerEncoder, encoder_config
 
 NETWORK = {"name": "ecapa_tdnn", "channels": 16, "frame_dim": 48, "embedding_dim": 8}
 
@@ -195,7 +188,7 @@ def test_a_picture_of_earlier_results_does_not_stay_where_none_can_be_drawn(
 
 
 def test_a_model_without_an_encoder(manifest: Path, tmp_path: Path):
-    from wesep_py.extractor import build_network
+    from wesep_py.network.extraction_network import build_network
 
     network = build_network(
         {"backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1}, "cues": [{"name": "tf_map"}]}

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from wesep_py.extractor import NetworkOutput
+from wesep_py.network.extraction_network import NetworkOutput
 
 
 class PitchEncoder(nn.Module):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from wesep_py.errors import InputError
-from wesep_py.inference.activity import audible, speech_mask
+from wesep_py.common.errors import InputError
+from wesep_py.inference.speech_activity import audible, speech_mask
 
 RATE = 16000
 RNG = np.random.default_rng(0)

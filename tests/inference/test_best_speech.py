@@ -9,10 +9,10 @@ import pytest
 import soundfile
 
 from tests.inference.networks import BandNetwork
-from wesep_py.errors import AudioError, InputError
+from wesep_py.common.errors import AudioError, InputError
 from wesep_py.inference import Extractor
-from wesep_py.inference.best_speech import allot, cut, listed, scan, spans
 from wesep_py.inference.enrollment import hear_all
+from wesep_py.inference.speech_activity import allot, cut, listed, scan, spans
 
 RATE = 8000
 
@@ -66,7 +66,7 @@ def test_recordings_share_the_limit():
 
 @pytest.mark.parametrize(("name", "subtype"), [("a.wav", "PCM_16"), ("a.flac", "PCM_16"), ("a.ogg", "VORBIS")])
 def test_a_file_is_read_in_blocks_and_gives_what_an_array_gives(tmp_path, name: str, subtype: str, monkeypatch):
-    from wesep_py.inference import best_speech
+    from wesep_py.inference import speech_activity as best_speech
 
     waveform = recording((9, 15), (30, 33), (45, 48))
     soundfile.write(tmp_path / name, np.stack([0.01 * waveform, waveform], axis=1), RATE, subtype=subtype)
@@ -130,7 +130,7 @@ def test_a_limit_that_is_none(value):
 
 
 def test_another_vad_says_where_speech_is(monkeypatch):
-    from wesep_py.inference import best_speech
+    from wesep_py.inference import speech_activity as best_speech
 
     # It hears a block at a time, and takes the louder half of each for speech.
     monkeypatch.setattr(
@@ -155,7 +155,7 @@ def test_a_header_that_says_less_than_there_is(monkeypatch):
 
 
 def test_the_command_line_has_the_same_limit():
-    from wesep_py.cli.common import ENROLL_MAX_S
+    from wesep_py.cli.options import ENROLL_MAX_S
     from wesep_py.inference import MAX_ENROLLMENT_S
 
     assert ENROLL_MAX_S == MAX_ENROLLMENT_S

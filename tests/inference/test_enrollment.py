@@ -13,10 +13,10 @@ import torch
 from tests.conftest import VOICES, make_voice
 from tests.inference.networks import BandNetwork, PitchEncoder
 from wesep_py import audio
-from wesep_py.errors import AudioError, InputError
-from wesep_py.extractor import build_network
+from wesep_py.common.errors import AudioError, InputError
 from wesep_py.inference import Extractor, Voice, VoiceQuality
-from wesep_py.inference.quality import GOOD_SPEECH_S
+from wesep_py.inference.enrollment_quality import GOOD_SPEECH_S
+from wesep_py.network.extraction_network import build_network
 
 RATE = 16000
 

@@ -10,9 +10,9 @@ import torch
 
 import wesep_py
 from tests.inference.networks import BandNetwork, tone
-from wesep_py.errors import AudioError, CheckpointError, InputError, WesepError
-from wesep_py.extractor import build_network
+from wesep_py.common.errors import AudioError, CheckpointError, InputError, WesepError
 from wesep_py.inference import Extractor
+from wesep_py.network.extraction_network import build_network
 
 ENROLLMENT = (tone(300, 1.0, 16000), 16000)
 
@@ -119,7 +119,7 @@ def test_a_real_network_from_files(tiny_model: Path, tiny_speech: Path, tmp_path
 
 def test_the_hash_is_that_of_the_checkpoint(tiny_model: Path):
     from wesep_py import checkpoint
-    from wesep_py.extractor import load_network
+    from wesep_py.network.extraction_network import load_network
 
     saved = checkpoint.load(tiny_model).hash
     assert wesep_py.load(tiny_model, "cpu").model_hash == saved

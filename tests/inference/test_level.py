@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from wesep_py.extractor import NetworkOutput, build_network
 from wesep_py.inference import Extractor
-from wesep_py.inference.level import gain_onto
-from wesep_py.inference.recording.blocks import Blocks
-from wesep_py.inference.recording.file_to_file import extract_file
-from wesep_py.inference.recording.writing import Wanted
+from wesep_py.inference.file_extraction import extract_file
+from wesep_py.inference.output_files import Wanted
+from wesep_py.inference.overlap_add import Blocks
+from wesep_py.inference.result import gain_onto
+from wesep_py.network.extraction_network import NetworkOutput, build_network
 
 TWICE = 10 ** (6 / 20)
 MODEL = {"backbone": {"name": "bsrnn", "feature_dim": 4, "num_blocks": 1}, "cues": [{"name": "tf_map"}]}

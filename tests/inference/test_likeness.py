@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wesep_py.inference.likeness import agreement, coherence, stretch_likeness, suspect_second_voice, weights_of
+from wesep_py.inference.enrollment_quality import (
+    agreement,
+    coherence,
+    stretch_likeness,
+    suspect_second_voice,
+    weights_of,
+)
 
 DIM = 192
 

@@ -10,7 +10,7 @@ import torch
 
 import wesep_py
 from wesep_py import checkpoint, models
-from wesep_py.errors import CheckpointError, InputError
+from wesep_py.common.errors import CheckpointError, InputError
 from wesep_py.inference import pick_device
 
 

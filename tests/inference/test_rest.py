@@ -9,11 +9,11 @@ import pytest
 import soundfile
 import torch
 
-from wesep_py.extractor import build_network
 from wesep_py.inference import Blocks, Extractor
-from wesep_py.inference.recording.file_to_file import extract_file
-from wesep_py.inference.recording.writing import Wanted
-from wesep_py.inference.rest import split
+from wesep_py.inference.file_extraction import extract_file
+from wesep_py.inference.output_files import Wanted
+from wesep_py.inference.result import split
+from wesep_py.network.extraction_network import build_network
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT", "PCM_U8"])

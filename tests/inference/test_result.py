@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from wesep_py.errors import InputError, OutputExistsError
+from wesep_py.common.errors import InputError, OutputExistsError
 from wesep_py.inference import Result
 
 WAVEFORM = np.linspace(-0.5, 0.5, 800, dtype=np.float32)[None].repeat(2, axis=0)

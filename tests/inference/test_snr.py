@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from wesep_py import audio
-from wesep_py.inference.activity import speech_mask
-from wesep_py.inference.snr import clipped_share, estimate_snr_db, wada_table
+from wesep_py.inference.enrollment_quality import clipped_share, estimate_snr_db, wada_table
+from wesep_py.inference.speech_activity import speech_mask
 
 RATE = 16000
 RNG = np.random.default_rng(0)

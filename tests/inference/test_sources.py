@@ -9,9 +9,9 @@ import pytest
 import soundfile
 import torch
 
-from wesep_py.errors import AudioError, InputError
+from wesep_py.common.errors import AudioError, InputError
 from wesep_py.inference import audio_files, read_source
-from wesep_py.inference.sources import read_embedding
+from wesep_py.inference.inputs import read_embedding
 
 RAMP = np.linspace(-0.5, 0.5, 64, dtype=np.float32)
 

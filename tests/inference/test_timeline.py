@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wesep_py.errors import InputError, OutputExistsError
+from wesep_py.common.errors import InputError, OutputExistsError
 from wesep_py.inference.timeline import from_energies, from_presence, segments_of, write_timeline
 
 

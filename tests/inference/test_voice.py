@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from wesep_py.errors import InputError, OutputExistsError
+from wesep_py.common.errors import InputError, OutputExistsError
 from wesep_py.inference import Voice
 
 VOICE = Voice({"0.embedding": torch.arange(4.0)[None], "1.frames": torch.ones(1, 3, 5)}, "abc123", 7.25)

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from tests.conftest import VOICES, make_voice
-from wesep_py.errors import InputError
-from wesep_py.extractor import build_network
+from wesep_py.common.errors import InputError
 from wesep_py.inference import Extractor, Voice
-from wesep_py.inference.voices import HeardVoices, nearest_voice
+from wesep_py.inference.mixed_enrollment import HeardVoices, nearest_voice
+from wesep_py.network.extraction_network import build_network
 
 ENCODER = {
     "network": {

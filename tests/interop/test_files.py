@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from wesep_py.errors import CheckpointError
-from wesep_py.interop.files import read, unwrap
+from wesep_py.common.errors import CheckpointError
+from wesep_py.interop.public_checkpoints import read, unwrap
 
 ONE = torch.ones(1)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.interop.public import read, relative_error
-from wesep_py.errors import ConfigError
+from wesep_py.common.errors import ConfigError
 from wesep_py.interop import load_wesep
 from wesep_py.interop.wesep import ARCHITECTURES
 

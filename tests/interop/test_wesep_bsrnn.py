@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tests.interop.public import read, relative_error
-from wesep_py.errors import CheckpointError, ConfigError
-from wesep_py.extractor import build_network
+from wesep_py.common.errors import CheckpointError, ConfigError
 from wesep_py.interop import load_wesep, realtse_bsrnn, wesep_bsrnn
+from wesep_py.network.extraction_network import build_network
 
 WESEP = ["concat_multi", "additive_single", "multiply_single", "FiLM_multi"]
 REAL_TSE = [

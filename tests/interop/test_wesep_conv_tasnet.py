@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from wesep_py.errors import CheckpointError, ConfigError
-from wesep_py.extractor import TargetSpeakerExtractor
+from wesep_py.common.errors import CheckpointError, ConfigError
 from wesep_py.interop import load_wesep
 from wesep_py.interop.wesep_conv_tasnet import rename, translate
+from wesep_py.network.extraction_network import TargetSpeakerExtractor
 
 ARGS = {
     "N": 12,

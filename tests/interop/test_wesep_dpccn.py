@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-import wesep_py.backbones.dpccn
+import wesep_py.network.backbones.dpccn
 from tests.interop.public import read, relative_error
-from wesep_py.errors import CheckpointError, ConfigError
-from wesep_py.extractor import build_network
+from wesep_py.common.errors import CheckpointError, ConfigError
 from wesep_py.interop import wesep_dpccn
+from wesep_py.network.extraction_network import build_network
 
 ARGS = {"win": 512, "stride": 128, "spk_emb_dim": 8, "joint_training": False, "tcn_blocks": 2, "tcn_layers": 2}
 
@@ -102,5 +102,5 @@ def test_the_translation_is_a_configuration_of_the_registered_backbone():
     """Every key of it is an argument of the backbone, at another rate too."""
     model = wesep_dpccn.translate({**ARGS, "sr": 8000, "win": 256, "stride": 64, "multi_task": False})
     network = build_network(model)
-    assert isinstance(network.backbone, wesep_py.backbones.dpccn.DPCCN)
+    assert isinstance(network.backbone, wesep_py.network.backbones.dpccn.DPCCN)
     assert (network.backbone.stft.window_length, network.backbone.stride, network.sample_rate) == (256, 64, 8000)

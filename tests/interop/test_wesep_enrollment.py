@@ -9,12 +9,12 @@ from torch.nn import functional as F
 from tests.interop import test_wesep_dpccn, test_wesep_tf_gridnet
 from tests.interop.public import read, relative_error
 from tests.interop.test_wespeaker import XVECTOR, public_xvector
-from wesep_py.errors import CheckpointError, ConfigError
-from wesep_py.extractor import build_network
+from wesep_py.common.errors import CheckpointError, ConfigError
 from wesep_py.features import KaldiFilterbank, WesepMel
 from wesep_py.interop import load_wesep, wesep_bsrnn
-from wesep_py.interop.weights import PublicWeights
+from wesep_py.interop.public_checkpoints import PublicWeights
 from wesep_py.interop.wesep_enrollment import weights as enrollment_weights
+from wesep_py.network.extraction_network import build_network
 
 JOINT = {"joint_training": True, "spk_emb_dim": 6, "spk_model": "XVEC", "spk_args": XVECTOR["args"]}
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import wesep_py.backbones.tf_gridnet
+import wesep_py.network.backbones.tf_gridnet
 from tests.interop.public import read, relative_error
-from wesep_py.backbones.tf_gridnet import WindowedRNN
-from wesep_py.errors import CheckpointError, ConfigError
-from wesep_py.extractor import build_network
+from wesep_py.common.errors import CheckpointError, ConfigError
 from wesep_py.interop import wesep_tf_gridnet
-from wesep_py.interop.weights import PublicWeights
+from wesep_py.interop.public_checkpoints import PublicWeights
+from wesep_py.network.backbones.tf_gridnet import WindowedRNN
+from wesep_py.network.extraction_network import build_network
 
 ARGS = {
     "n_layers": 1,
@@ -110,7 +110,7 @@ def test_film_fills_every_parameter_and_what_is_left_over_is_named():
     network.load_state_dict(wesep_tf_gridnet.rename(weights, args))
     out = network.extract(torch.randn(1, 3000), {"0.embedding": torch.randn(1, 8)}).waveforms[0]
     assert out.shape == (1, 3000)
-    assert isinstance(network.backbone, wesep_py.backbones.tf_gridnet.TFGridNet)
+    assert isinstance(network.backbone, wesep_py.network.backbones.tf_gridnet.TFGridNet)
     with pytest.raises(CheckpointError, match=r"spk_transform\.weight"):
         wesep_tf_gridnet.rename(weights | {"spk_transform.weight": torch.zeros(1)}, args)
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from tests.interop.public import read, relative_error
-from wesep_py.errors import CheckpointError, ConfigError
+from wesep_py.common.errors import CheckpointError, ConfigError
 from wesep_py.interop import encoders, load_wespeaker
-from wesep_py.interop.files import read as read_file
-from wesep_py.interop.files import unwrap
-from wesep_py.speaker import SpeakerNetwork, build_encoder, speaker_networks
+from wesep_py.interop.public_checkpoints import read as read_file
+from wesep_py.interop.public_checkpoints import unwrap
+from wesep_py.network.speaker import SpeakerNetwork, build_encoder, speaker_networks
 
 FIXTURES = [
     "campplus",

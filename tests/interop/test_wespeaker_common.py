@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wesep_py.errors import CheckpointError, ConfigError
+from wesep_py.common.errors import CheckpointError, ConfigError
 from wesep_py.interop.wespeaker_common import complete, substitute
 
 

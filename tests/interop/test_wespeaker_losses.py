@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from wesep_py.errors import CheckpointError, ConfigError, InputError
+from wesep_py.common.errors import CheckpointError, ConfigError, InputError
 from wesep_py.interop.wespeaker_losses import load_wespeaker_loss, translate
 
 NAMES = ["add_margin", "arc_margin", "arc_margin_intertopk_subcenter", "sphere", "sphereface2"]

@@ -17,17 +17,17 @@ import torch
 from torch import nn
 
 from wesep_py import audio
-from wesep_py.corpus import FileReader, Utterance, pack, read_speaker_folders, read_trials
-from wesep_py.corpus.packed import PackedReader
-from wesep_py.corpus.quantised import quantise
-from wesep_py.evaluation.extraction import extract, render
-from wesep_py.extractor import TargetSpeakerExtractor, build_network
+from wesep_py.data import FileReader, Utterance, pack, read_speaker_folders, read_trials
+from wesep_py.data.packed import PackedReader
+from wesep_py.data.reader import quantise
+from wesep_py.evaluation.trial_extraction import extract, render
 from wesep_py.features import STFT, HighPass, KaldiFilterbank
 from wesep_py.inference import Extractor
-from wesep_py.inference.sources import read_source
+from wesep_py.inference.inputs import read_source
+from wesep_py.network.extraction_network import TargetSpeakerExtractor, build_network
 from wesep_py.simulation import EnrollmentConfig, Recipe, SimulationConfig, Simulator
 from wesep_py.simulation.corpus_tree import TreeLayout, write_lists, write_sample
-from wesep_py.training.data import SimulatedMixtures
+from wesep_py.training.batches import SimulatedMixtures
 from wesep_py.training.extraction_task import collate_targets, target_items
 
 PACKAGE = Path(__file__).resolve().parents[2] / "wesep_py"

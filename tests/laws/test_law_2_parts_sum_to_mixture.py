@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from wesep_py.corpus import FileReader, Utterance, read_speaker_folders, read_trials
+from wesep_py.data import FileReader, Utterance, read_speaker_folders, read_trials
 from wesep_py.simulation import (
     EnrollmentConfig,
     NoiseConfig,

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from wesep_py.corpus import FileReader, Utterance, read_speaker_folders
+from wesep_py.data import FileReader, Utterance, read_speaker_folders
 from wesep_py.simulation import Recipe, SimulationConfig, Simulator, render
-from wesep_py.simulation.config import EnrollmentConfig, NoiseConfig, RoomConfig
-from wesep_py.training.data import PositionSampler, SimulatedMixtures, make_loader
+from wesep_py.simulation.description.simulation_config import EnrollmentConfig, NoiseConfig, RoomConfig
+from wesep_py.training.batches import PositionSampler, SimulatedMixtures, make_loader
 from wesep_py.training.extraction_task import collate_targets, target_items
 
 ALL = partial(target_items, targets="all")

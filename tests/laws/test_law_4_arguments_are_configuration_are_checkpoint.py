@@ -10,11 +10,11 @@ import torch
 
 import wesep_py
 from wesep_py import checkpoint
-from wesep_py.backbones import backbones
-from wesep_py.config import load_yaml
-from wesep_py.cues import cues
-from wesep_py.extractor import build_network, load_network
-from wesep_py.speaker import speaker_networks
+from wesep_py.common.config import load_yaml
+from wesep_py.network.backbones import backbones
+from wesep_py.network.cues import cues
+from wesep_py.network.extraction_network import build_network, load_network
+from wesep_py.network.speaker import speaker_networks
 
 CONFIG = {
     "backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1, "hop_ms": 16},
@@ -61,7 +61,7 @@ def test_nothing_is_unpickled():
 def test_a_checkpoint_that_pickles_is_refused(tmp_path):
     import pytest
 
-    from wesep_py.errors import CheckpointError
+    from wesep_py.common.errors import CheckpointError
 
     network = build_network(CONFIG)
     folder = checkpoint.save(tmp_path / "model", network.config, network.state_dict())

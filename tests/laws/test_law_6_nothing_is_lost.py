@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from wesep_py.errors import OutputExistsError, WesepError
-from wesep_py.files import atomic_path
+from wesep_py.common.errors import OutputExistsError, WesepError
+from wesep_py.common.files import atomic_path
 from wesep_py.inference import Result
 
 

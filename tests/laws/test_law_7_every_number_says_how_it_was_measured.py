@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from wesep_py import __version__
-from wesep_py.corpus import read_trials
+from wesep_py.data import read_trials
 from wesep_py.evaluation import evaluate
 from wesep_py.inference import Result
 from wesep_py.inference.presence import Calibration

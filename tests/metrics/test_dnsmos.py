@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from wesep_py.metrics import MetricError
-from wesep_py.metrics.dnsmos import dnsmos
+from wesep_py.metrics.perception import dnsmos
 
 NOISE = np.random.default_rng(0).standard_normal(16000)
 

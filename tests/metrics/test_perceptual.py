@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wesep_py.metrics import MetricError, pesq
-from wesep_py.metrics.perceptual import SAFE_DURATION_S
+from wesep_py.metrics.perception import SAFE_DURATION_S
 
 
 def bursts(count: int, on_s: float = 0.3, off_s: float = 0.4, sample_rate: int = 16000) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
 from wesep_py.metrics import si_sdr, si_sdr_improvement
 
 

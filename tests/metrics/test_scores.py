@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
 from wesep_py.metrics import DEFINITIONS, METRICS, check_metrics, pesq, score, sdr, si_sdr
 
 

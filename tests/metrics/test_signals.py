@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wesep_py.metrics import MetricError, attenuation_db, is_silent
-from wesep_py.metrics.signals import checked
+from wesep_py.metrics.separation import checked
 
 
 def test_attenuation_counts_down_from_the_mixture():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wesep_py.metrics import MetricError
-from wesep_py.metrics.similarity import speaker_similarity
+from wesep_py.metrics.detection import speaker_similarity
 
 
 def test_cosine_whatever_the_lengths_of_the_vectors():

@@ -7,9 +7,10 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from wesep_py.errors import InputError
-from wesep_py.metrics import MetricError, verification
-from wesep_py.metrics.verification import as_norm, cosine_scores, det_curve, equal_error_rate, min_dcf
+from wesep_py.common.errors import InputError
+from wesep_py.metrics import MetricError
+from wesep_py.metrics import detection as verification
+from wesep_py.metrics.detection import as_norm, cosine_scores, det_curve, equal_error_rate, min_dcf
 
 NORMAL = NormalDist()
 

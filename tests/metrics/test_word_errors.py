@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from wesep_py.metrics.word_errors import word_errors, words
+from wesep_py.metrics.perception import word_errors, words
 
 
 def slow_distance(first: list[str], second: list[str]) -> int:

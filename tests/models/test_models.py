@@ -14,7 +14,7 @@ import pytest
 
 from wesep_py import checkpoint, models
 from wesep_py.audio import read
-from wesep_py.errors import CheckpointError, InputError
+from wesep_py.common.errors import CheckpointError, InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 

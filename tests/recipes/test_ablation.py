@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from wesep_py.extractor import build_network
+from wesep_py.network.extraction_network import build_network
 from wesep_py.training import load_config
 
 SCRIPT = Path(__file__).resolve().parents[2] / "recipes" / "ablation" / "run.py"

@@ -12,8 +12,8 @@ import torch
 
 import wesep_py
 from wesep_py import checkpoint, models
-from wesep_py.extractor import build_network
 from wesep_py.inference.presence import Calibration, save_calibration
+from wesep_py.network.extraction_network import build_network
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "recipes" / "default"
 MODEL = {
@@ -35,7 +35,7 @@ def script() -> ModuleType:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, tiny_speech: Path) -> Path:
     """A checkpoint as training writes it, lists of trials, and results on them."""
-    from wesep_py.corpus import read_trials
+    from wesep_py.data import read_trials
     from wesep_py.evaluation import evaluate
 
     torch.manual_seed(0)
@@ -176,7 +176,7 @@ def test_a_bundle_that_is_there_is_kept(script, run: Path, tmp_path: Path, capsy
 
 
 def test_results_of_the_bundle_itself_count_too(script, run: Path, tmp_path: Path):
-    from wesep_py.corpus import read_trials
+    from wesep_py.data import read_trials
     from wesep_py.evaluation import evaluate
 
     assert bundled(script, run, tmp_path / "base") == 0

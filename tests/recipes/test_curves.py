@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from wesep_py.errors import InputError, OutputExistsError
+from wesep_py.common.errors import InputError, OutputExistsError
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "recipes" / "default"
 

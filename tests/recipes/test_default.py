@@ -14,7 +14,7 @@ import torch
 from tests.recipes.miniature import RECIPES, check_results, run_recipe
 from tests.recipes.miniature_default import make_data
 from wesep_py import checkpoint
-from wesep_py.extractor import build_network
+from wesep_py.network.extraction_network import build_network
 from wesep_py.training import load_config
 
 

@@ -9,8 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from wesep_py.speaker import SpeakerEncoder
-from wesep_py.speaker.losses import build_speaker_loss
+from wesep_py.network.speaker import SpeakerEncoder
+from wesep_py.network.speaker.speaker_losses import build_speaker_loss
 from wesep_py.training import load_config
 
 SCRIPT = Path(__file__).resolve().parents[2] / "recipes" / "speaker" / "compare.py"

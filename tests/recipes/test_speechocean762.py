@@ -9,7 +9,7 @@ import pytest
 
 from tests.recipes.miniature import check_results, run_recipe
 from tests.recipes.miniature_speechocean762 import SETS, make_noise, make_speechocean762
-from wesep_py.corpus import read_manifest
+from wesep_py.data import read_manifest
 from wesep_py.training import load_config
 
 

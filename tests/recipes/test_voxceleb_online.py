@@ -9,10 +9,10 @@ import pytest
 
 from tests.recipes.miniature import RECIPES, check_results, run_recipe
 from tests.recipes.miniature_voxceleb import DEV, VOX2, make_libri2mix, make_musan, make_voxceleb1, make_voxceleb2
-from wesep_py.corpus import read_manifest
-from wesep_py.corpus.lmdb_store import LMDBStore
-from wesep_py.corpus.shard_store import ShardStore
-from wesep_py.simulation.rooms.bank import RoomBank
+from wesep_py.data import read_manifest
+from wesep_py.data.lmdb_store import LMDBStore
+from wesep_py.data.shard_store import ShardStore
+from wesep_py.simulation.rooms.room_bank import RoomBank
 from wesep_py.training import load_config
 
 GIVEN = ("experiment=e", "data.root=d", "data.train=[t]", "simulation.room.bank=rooms", "validation.root=v")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.recipes.miniature import RECIPES, check_results, make_wsj0_2mix, run_recipe
-from wesep_py.corpus import read_mixtures
+from wesep_py.data import read_mixtures
 from wesep_py.training import load_config
 
 SYSTEMS = ("spexplus", "td_speakerbeam", "bsrnn_tfmap", "usef_tfgridnet")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from wesep_py.corpus import FileReader, Utterance, read_speaker_folders
+from wesep_py.data import FileReader, Utterance, read_speaker_folders
 
 SAMPLE_RATE = 16000
 

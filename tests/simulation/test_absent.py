@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wesep_py.corpus import FileReader, Utterance, read_trials
-from wesep_py.errors import ConfigError, InputError
+from wesep_py.common.errors import ConfigError, InputError
+from wesep_py.data import FileReader, Utterance, read_trials
 from wesep_py.simulation import EnrollmentConfig, NoiseConfig, Recipe, SimulationConfig, Simulator, render, render_trial
 from wesep_py.simulation.batch import render_tree
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from wesep_py.corpus import FileReader, Utterance, read_librimix_metadata, read_mixtures, read_trials
-from wesep_py.corpus.mixtures import speakers_of
-from wesep_py.errors import InputError, OutputExistsError
+from wesep_py.common.errors import InputError, OutputExistsError
+from wesep_py.data import FileReader, Utterance, read_librimix_metadata, read_mixtures, read_trials
+from wesep_py.data.mixture_lists import speakers_of
 from wesep_py.simulation import (
     EnrollmentConfig,
     NoiseConfig,
@@ -188,8 +188,8 @@ def test_a_tree_says_who_speaks_in_its_mixtures(recipes: list[Recipe], tree: Pat
 
 
 def test_enrollments_from_a_tree_are_of_the_same_person(recipes: list[Recipe], tree: Path, reader: FileReader) -> None:
-    from wesep_py.corpus.listed import read_mixture_corpus
-    from wesep_py.simulation.listed import ListedMixtures
+    from wesep_py.data.mixture_corpus import read_mixture_corpus
+    from wesep_py.simulation.listed_mixtures import ListedMixtures
 
     config = SimulationConfig(duration_s=None, enrollment=CONFIG.enrollment)
     simulator = ListedMixtures(config, read_mixture_corpus([tree]), [], reader)

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wesep_py.corpus import FileReader, Utterance, pack
-from wesep_py.corpus.listed import ListedMixture, ListedSource, MixtureCorpus
-from wesep_py.errors import AudioError
+from wesep_py.common.errors import AudioError
+from wesep_py.data import FileReader, Utterance, pack
+from wesep_py.data.mixture_corpus import ListedMixture, ListedSource, MixtureCorpus
 from wesep_py.simulation import EffectsConfig, EnrollmentConfig, NoiseConfig, Recipe, SimulationConfig, Simulator
 from wesep_py.simulation.batch import draw_many
-from wesep_py.simulation.effects_config import CodecConfig
-from wesep_py.simulation.listed import ListedMixtures
-from wesep_py.simulation.on_device.draw import DrySimulator
-from wesep_py.simulation.render import render
+from wesep_py.simulation.description.effects import CodecConfig
+from wesep_py.simulation.dry_batch import DrySimulator
+from wesep_py.simulation.listed_mixtures import ListedMixtures
+from wesep_py.simulation.rendering import render
 
 SHORT = EnrollmentConfig(duration_s=(0.5, 1.0))
 CONFIG = SimulationConfig(duration_s=1.0, enrollment=SHORT, noise=NoiseConfig(probability=1.0))
@@ -159,7 +159,7 @@ def test_a_codec_that_fails_is_no_broken_recording(
     def fails(*given: object) -> None:
         raise AudioError("codec 'gsm': is not written by this libsndfile")
 
-    monkeypatch.setattr("wesep_py.simulation.effects.apply_codec", fails)
+    monkeypatch.setattr("wesep_py.simulation.description.effects.apply_codec", fails)
     config = replace(CONFIG, source_effects=EffectsConfig(codec=CodecConfig(codecs={"gsm": 1.0})))
     simulator = Simulator(config, copies, noises, FileReader(16000))
     with pytest.raises(AudioError, match=r"^codec 'gsm'"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from wesep_py.config import construct, to_plain
-from wesep_py.errors import ConfigError
+from wesep_py.common.config import construct, to_plain
+from wesep_py.common.errors import ConfigError
 from wesep_py.simulation import EnrollmentConfig, NoiseConfig, RoomConfig, SimulationConfig
 
 

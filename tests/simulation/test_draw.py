@@ -9,8 +9,8 @@ import pytest
 import soundfile
 
 from wesep_py.audio import active_level_db
-from wesep_py.corpus import FileReader, Utterance
-from wesep_py.errors import AudioError, InputError
+from wesep_py.common.errors import AudioError, InputError
+from wesep_py.data import FileReader, Utterance
 from wesep_py.simulation import EnrollmentConfig, NoiseConfig, RoomConfig, SimulationConfig, Simulator, render
 
 SHORT = EnrollmentConfig(duration_s=(1.0, 2.0))

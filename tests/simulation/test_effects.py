@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wesep_py.simulation.effects import (
+from wesep_py.simulation.description.effects import (
     BandLimit,
     Clip,
     Code,

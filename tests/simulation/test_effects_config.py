@@ -8,21 +8,26 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from wesep_py.config import construct, to_plain
-from wesep_py.errors import ConfigError
-from wesep_py.simulation.config import SimulationConfig
-from wesep_py.simulation.effects import Clip, Code, Equalise, Level, LosePackets, Resample
-from wesep_py.simulation.effects_config import (
+from wesep_py.common.config import construct, to_plain
+from wesep_py.common.errors import ConfigError
+from wesep_py.simulation.description.effects import (
     BandLimitConfig,
+    Clip,
     ClipConfig,
+    Code,
     CodecConfig,
     EffectsConfig,
+    Equalise,
     EqualiseConfig,
+    Level,
     LevelConfig,
+    LosePackets,
     PacketLossConfig,
+    Resample,
     ResampleConfig,
     SpeedConfig,
 )
+from wesep_py.simulation.description.simulation_config import SimulationConfig
 
 ALL = EffectsConfig(
     LevelConfig(),

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from wesep_py.audio import active_level_db
-from wesep_py.corpus import FileReader, Utterance
-from wesep_py.corpus.embeddings import Embeddings
+from wesep_py.data import FileReader, Utterance
+from wesep_py.data.embedding_files import Embeddings
 from wesep_py.simulation import EffectsConfig, EnrollmentConfig, NoiseConfig, RoomConfig, SimulationConfig, Simulator
-from wesep_py.simulation.effects import Clip
-from wesep_py.simulation.effects_config import ClipConfig, CodecConfig
-from wesep_py.simulation.enrollment import augment
-from wesep_py.simulation.recipe import Augmentation, NoiseRecipe
+from wesep_py.simulation.description.effects import Clip, ClipConfig, CodecConfig
+from wesep_py.simulation.description.recipe import Augmentation, NoiseRecipe
+from wesep_py.simulation.rendering import augment
 
 PLAIN = EnrollmentConfig(duration_s=(1.0, 1.5), count=2)
 NOISE = NoiseConfig(probability=1.0, snr_db=(10.0, 10.0), kinds={"recording": 1, "babble": 1, "coloured": 1})

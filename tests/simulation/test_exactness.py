@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from wesep_py.corpus import FileReader, Utterance
+from wesep_py.data import FileReader, Utterance
 from wesep_py.simulation import (
     ConversationConfig,
     EffectsConfig,
@@ -27,7 +27,7 @@ from wesep_py.simulation import (
     render,
 )
 from wesep_py.simulation.batch import draw_many, render_tree
-from wesep_py.simulation.effects_config import (
+from wesep_py.simulation.description.effects import (
     BandLimitConfig,
     ClipConfig,
     CodecConfig,

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from wesep_py.corpus import read_mixtures, read_trials
-from wesep_py.corpus.mixtures import speakers_of
-from wesep_py.errors import InputError, OutputExistsError
+from wesep_py.common.errors import InputError, OutputExistsError
+from wesep_py.data import read_mixtures, read_trials
+from wesep_py.data.mixture_lists import speakers_of
 from wesep_py.simulation import render_trial
 from wesep_py.simulation.librimix import LibriMixTree, render_librimix
 

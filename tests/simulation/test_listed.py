@@ -10,11 +10,11 @@ import pytest
 import soundfile
 
 from tests.conftest import SAMPLE_RATE, VOICES, make_voice
-from wesep_py.corpus import FileReader
-from wesep_py.corpus.listed import MixtureCorpus, read_mixture_corpus
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
+from wesep_py.data import FileReader
+from wesep_py.data.mixture_corpus import MixtureCorpus, read_mixture_corpus
 from wesep_py.simulation import EnrollmentConfig, NoiseConfig, SimulationConfig, render
-from wesep_py.simulation.listed import ListedMixtures
+from wesep_py.simulation.listed_mixtures import ListedMixtures
 
 GAINS = (0.5, 0.25)
 CONFIG = SimulationConfig(duration_s=1.0, enrollment=EnrollmentConfig(duration_s=(0.8, 1.2)))

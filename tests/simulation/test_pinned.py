@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wesep_py.corpus import FileReader, Utterance
+from wesep_py.data import FileReader, Utterance
 from wesep_py.simulation import EnrollmentConfig, NoiseConfig, Recipe, RoomConfig, SimulationConfig, Simulator, render
 
 SHORT = EnrollmentConfig(duration_s=(1.0, 2.0))

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wesep_py.corpus import FileReader, Utterance
-from wesep_py.errors import ConfigError, InputError, OutputExistsError
+from wesep_py.common.errors import ConfigError, InputError, OutputExistsError
+from wesep_py.data import FileReader, Utterance
 from wesep_py.simulation import (
     EnrollmentConfig,
     NoiseConfig,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from wesep_py.config import construct, load_yaml
-from wesep_py.corpus import Utterance, find_noises, write_manifest
-from wesep_py.errors import ConfigError, InputError
-from wesep_py.simulation.sources import CorpusConfig, make_simulator
+from wesep_py.common.config import construct, load_yaml
+from wesep_py.common.errors import ConfigError, InputError
+from wesep_py.data import Utterance, find_noises, write_manifest
+from wesep_py.simulation.mixture_stream import CorpusConfig, make_simulator
 
 FOLDER = Path(__file__).resolve().parents[2] / "simulation"
 SHIPPED = sorted(path for path in FOLDER.glob("*.yaml") if "wesep simulate" in path.read_text())

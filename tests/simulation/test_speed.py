@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wesep_py.corpus import FileReader, Utterance, write_manifest
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
+from wesep_py.data import FileReader, Utterance, write_manifest
 from wesep_py.simulation import (
     EffectsConfig,
     EnrollmentConfig,
@@ -19,10 +19,9 @@ from wesep_py.simulation import (
     Simulator,
     render,
 )
-from wesep_py.simulation.effects import Clip, Speed
-from wesep_py.simulation.effects_config import ClipConfig, CodecConfig, SpeedConfig
-from wesep_py.simulation.on_device.draw import DrySimulator
-from wesep_py.simulation.sources import CorpusConfig, make_simulator
+from wesep_py.simulation.description.effects import Clip, ClipConfig, CodecConfig, Speed, SpeedConfig
+from wesep_py.simulation.dry_batch import DrySimulator
+from wesep_py.simulation.mixture_stream import CorpusConfig, make_simulator
 
 EFFECTS = EffectsConfig(clip=ClipConfig(probability=0.5), codec=CodecConfig(0.5, {"ulaw": 1.0}))
 CONFIG = SimulationConfig(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from wesep_py.corpus import Trial, TrialNoise, TrialSource, read_trials
-from wesep_py.errors import AudioError, InputError
+from wesep_py.common.errors import AudioError, InputError
+from wesep_py.data import Trial, TrialNoise, TrialSource, read_trials
 from wesep_py.simulation import render_trial
 
 

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from tests.recipes.miniature_voxceleb import SAMPLE_RATE, make_voice
-from wesep_py.corpus import read_speaker_folders, write_manifest
+from wesep_py.data import read_speaker_folders, write_manifest
 
 NUM_SPEAKERS, NUM_UTTERANCES, DURATION_S = 8, 4, 5.0
 

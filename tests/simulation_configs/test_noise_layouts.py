@@ -11,9 +11,9 @@ import soundfile
 
 from tests.recipes.miniature_voxceleb import make_musan
 from tests.simulation_configs.scripts import FOLDER, run_script
-from wesep_py.corpus import find_noises
-from wesep_py.corpus.stores import locate, reader_of
-from wesep_py.simulation.config import NoiseConfig, NoiseGroup
+from wesep_py.data import find_noises
+from wesep_py.data.recordings import locate, reader_of
+from wesep_py.simulation.description.simulation_config import NoiseConfig, NoiseGroup
 
 RATE = 16000
 SNR = {"musan/noise": (0, 15), "musan/speech": (13, 20), "musan/music": (5, 15)}

@@ -10,7 +10,7 @@ import soundfile
 from tests.recipes.miniature_voxceleb import SAMPLE_RATE, make_voice
 from tests.simulation_configs.conftest import make_noises
 from tests.simulation_configs.scripts import FOLDER, run_script
-from wesep_py.corpus import read_trials
+from wesep_py.data import read_trials
 
 
 @pytest.fixture(scope="module")

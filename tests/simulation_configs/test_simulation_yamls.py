@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from wesep_py.audio.level import active_level_db
-from wesep_py.audio.loudness import loudness_lufs
-from wesep_py.config import construct, load_yaml
-from wesep_py.simulation.config import SimulationConfig
-from wesep_py.simulation.render import Sample
+from wesep_py.audio.level import active_level_db, loudness_lufs
+from wesep_py.common.config import construct, load_yaml
+from wesep_py.simulation.description.simulation_config import SimulationConfig
+from wesep_py.simulation.mixture_stream import CorpusConfig, make_simulator
+from wesep_py.simulation.rendering import Sample
 from wesep_py.simulation.rooms.acoustics import rt60_s
 from wesep_py.simulation.rooms.bank_making import RoomBankConfig, make_bank
 from wesep_py.simulation.rooms.responses import room_responses
-from wesep_py.simulation.sources import CorpusConfig, make_simulator
 from wesep_py.simulation.speech.conversation import conversation_ratio
 
 FOLDER = Path(__file__).resolve().parents[2] / "simulation"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from wesep_py.audio import info
-from wesep_py.corpus import Utterance, write_manifest
+from wesep_py.data import Utterance, write_manifest
 
 SPEAKERS = ("anna", "bert", "carl", "dora")
 

@@ -13,14 +13,13 @@ import pytest
 import torch
 
 from tests.training.test_loop import assert_same, lines, stop_after, weights
-from wesep_py.config import dump_yaml
-from wesep_py.errors import CheckpointError
-from wesep_py.losses import Adversary
-from wesep_py.losses.metric_adversary import MetricAdversary
+from wesep_py.common.config import dump_yaml
+from wesep_py.common.errors import CheckpointError
 from wesep_py.training import TrainingInterrupted, train
-from wesep_py.training.adversaries import adversary_states, load_adversaries
 from wesep_py.training.dry_run import dry_run
-from wesep_py.training.state import load_state
+from wesep_py.training.losses import Adversary
+from wesep_py.training.losses.metric_gan import MetricAdversary
+from wesep_py.training.state import adversary_states, load_adversaries, load_state
 
 GAN = {
     "name": "metric_gan", "workers": 0, "lr": 0.01, "replay": 3, "discriminator": {"channels": 4, "num_layers": 2},

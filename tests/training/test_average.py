@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from wesep_py.errors import CheckpointError
-from wesep_py.training.average import BestSnapshots, Snapshots, average_state_dicts, read_snapshot, step_of
+from wesep_py.common.errors import CheckpointError
+from wesep_py.training.snapshots import BestSnapshots, Snapshots, average_state_dicts, read_snapshot, step_of
 
 
 def weights(value: float, counter: int = 0) -> dict[str, torch.Tensor]:

@@ -10,11 +10,10 @@ from safetensors.torch import load_file
 
 from tests.training.test_loop import lines, weights
 from wesep_py import checkpoint
-from wesep_py.errors import CheckpointError, InputError, OutputExistsError
-from wesep_py.extractor import load_network
+from wesep_py.common.errors import CheckpointError, InputError, OutputExistsError
+from wesep_py.network.extraction_network import load_network
 from wesep_py.training import train
-from wesep_py.training.average import BestSnapshots
-from wesep_py.training.average_run import average_run
+from wesep_py.training.snapshots import BestSnapshots, average_run
 
 
 @pytest.fixture(scope="module")

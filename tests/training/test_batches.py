@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
 
-from wesep_py.errors import WesepError
-from wesep_py.training.batches import _TORCH_HANDLER, Batches
+from wesep_py.common.errors import WesepError
+from wesep_py.training.batches import Batches
 
 DEATH = RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
 
@@ -80,10 +80,13 @@ def test_the_signal_handler_of_children_is_left_as_it_was():
 
 def test_a_handler_that_torch_set_earlier_is_removed():
     """A loader opened elsewhere in the process leaves it; a worker's death would be raised between two batches."""
+
+    def handler(number: int, frame: object) -> None: ...
+
+    handler.__module__ = signal_handling.__name__
     before = signal.getsignal(signal.SIGCHLD)
     try:
-        list(DataLoader(list(range(2)), num_workers=1))
-        assert signal.getsignal(signal.SIGCHLD).__module__ == _TORCH_HANDLER
+        signal.signal(signal.SIGCHLD, handler)
         next(Batches(lambda start: iter([{"mixture": torch.zeros(1)}]), print))
         assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
     finally:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tests.training.test_loop import lines
-from wesep_py.extractor import load_network
+from wesep_py.network.extraction_network import load_network
 from wesep_py.training import train
 
 

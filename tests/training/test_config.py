@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 import wesep_py
-from wesep_py import config as config_module
-from wesep_py.config import load_yaml
-from wesep_py.corpus import read_speech, write_shards
-from wesep_py.errors import ConfigError
-from wesep_py.training import config as room
+from wesep_py.common import config as config_module
+from wesep_py.common.config import load_yaml
+from wesep_py.common.errors import ConfigError
+from wesep_py.data import read_speech, write_shards
 from wesep_py.training import train
-from wesep_py.training.config import TrainConfig, load_config
+from wesep_py.training import training_config as room
+from wesep_py.training.training_config import TrainConfig, load_config
 
 PACKAGE = Path(wesep_py.__file__).parent
 
@@ -76,7 +76,7 @@ def test_every_key_is_read_by_the_code(kind: type):
     own = Path(typing.cast("str", __import__(kind.__module__, fromlist=["_"]).__file__))
     readers = list((PACKAGE / "training").glob("*.py")) if is_of_training(kind) else []
     if not readers:  # the simulation's and the model's own rooms read theirs
-        readers = list(own.parent.rglob("*.py"))
+        readers = list((PACKAGE / own.relative_to(PACKAGE).parts[0]).rglob("*.py"))
     read = attributes_read(readers, without=kind)
     if not is_of_training(kind):  # properties of the class itself hand fields on
         read |= attributes_read([own], without=type("None", (), {}))

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from wesep_py.errors import ConfigError
-from wesep_py.training.criterion import Criterion
+from wesep_py.common.errors import ConfigError
+from wesep_py.training.step import Criterion
 
 
 def estimate(error: float) -> tuple[SimpleNamespace, dict[str, torch.Tensor]]:

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from wesep_py.corpus import FileReader, read_speaker_folders
+from wesep_py.data import FileReader, read_speaker_folders
 from wesep_py.simulation import Sample, SimulationConfig, Simulator
-from wesep_py.simulation.config import EnrollmentConfig
-from wesep_py.training import data
-from wesep_py.training.criterion import Criterion
-from wesep_py.training.data import PositionSampler, SimulatedMixtures, make_loader
+from wesep_py.simulation.description.simulation_config import EnrollmentConfig
+from wesep_py.training import batches as data
+from wesep_py.training.batches import PositionSampler, SimulatedMixtures, make_loader
 from wesep_py.training.extraction_task import collate_targets, target_items
+from wesep_py.training.step import Criterion
 
 
 @pytest.fixture(scope="module")

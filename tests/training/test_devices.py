@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import nn
 
-from wesep_py import checkpoint, half_precision
-from wesep_py.config import dump_yaml
-from wesep_py.errors import ConfigError, InputError
+from wesep_py import checkpoint
+from wesep_py.common import half_precision
+from wesep_py.common.config import dump_yaml
+from wesep_py.common.errors import ConfigError, InputError
 from wesep_py.training import train
-from wesep_py.training.config import TrainLoopConfig, load_config
-from wesep_py.training.criterion import TrainingStep
 from wesep_py.training.devices import describe_precision, make_fabric, require_precision, resolve_precision
 from wesep_py.training.experiment import Experiment
+from wesep_py.training.step import TrainingStep
+from wesep_py.training.training_config import TrainLoopConfig, load_config
 
 
 class Witness(nn.Module):

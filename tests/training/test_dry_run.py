@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from wesep_py.errors import ConfigError, InputError, WesepError
+from wesep_py.common.errors import ConfigError, InputError, WesepError
 from wesep_py.training import train
-from wesep_py.training.criterion import Criterion
 from wesep_py.training.dry_run import dry_run
+from wesep_py.training.step import Criterion
 
 
 def everything(folder: Path) -> set[Path]:

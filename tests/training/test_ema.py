@@ -10,7 +10,7 @@ from torch import nn
 
 from tests.training.test_loop import assert_same, lines, stop_after, weights
 from wesep_py.training import TrainingInterrupted, train
-from wesep_py.training.ema import WeightAverage
+from wesep_py.training.optimisation import WeightAverage
 from wesep_py.training.state import load_state
 
 

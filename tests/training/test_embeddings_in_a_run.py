@@ -16,13 +16,13 @@ from tests.training.test_loop import assert_same, lines, weights
 from wesep_py import load
 from wesep_py.audio import read
 from wesep_py.cli.main import main
-from wesep_py.config import load_yaml
-from wesep_py.corpus import FileReader, Utterance, read_speech, read_trials
-from wesep_py.corpus.embeddings import Embeddings
-from wesep_py.errors import ConfigError, InputError
+from wesep_py.common.config import load_yaml
+from wesep_py.common.errors import ConfigError, InputError
+from wesep_py.data import FileReader, Utterance, read_speech, read_trials
+from wesep_py.data.embedding_files import Embeddings
 from wesep_py.evaluation import evaluate
-from wesep_py.extractor import build_network, load_network
 from wesep_py.inference import Extractor
+from wesep_py.network.extraction_network import build_network, load_network
 from wesep_py.simulation import EnrollmentConfig, SimulationConfig, Simulator
 from wesep_py.training import train
 from wesep_py.training.dry_run import dry_run

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from wesep_py.config import dump_yaml, load_yaml
-from wesep_py.errors import ConfigError
-from wesep_py.training.config import load_config
+from wesep_py.common.config import dump_yaml, load_yaml
+from wesep_py.common.errors import ConfigError
 from wesep_py.training.experiment import Experiment
 from wesep_py.training.state import Progress, TrainingState, save_state
+from wesep_py.training.training_config import load_config
 
 
 @pytest.fixture

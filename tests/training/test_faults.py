@@ -19,15 +19,14 @@ import pytest
 import torch
 
 from tests.training.test_loop import assert_same, weights
-from wesep_py.config import dump_yaml
-from wesep_py.corpus import FileReader
-from wesep_py.errors import CheckpointError, WesepError
+from wesep_py.common.config import dump_yaml
+from wesep_py.common.errors import CheckpointError, WesepError
+from wesep_py.data import FileReader
 from wesep_py.simulation import Simulator
 from wesep_py.training import state as state_module
 from wesep_py.training import train
-from wesep_py.training.faults import Where, explain_faults
 from wesep_py.training.state import load_state
-from wesep_py.training.step import Stepper
+from wesep_py.training.step import Stepper, Where, explain_faults
 
 AT = Where(7, 5, "cuda:0", "a batch of 4 items of 3 s", saves_memory=False)
 
@@ -127,7 +126,7 @@ def test_a_full_disk_loses_what_was_not_saved_and_no_more(settings, unbroken: Pa
 
 
 def test_a_full_disk_under_the_log_is_one_line_too(settings, monkeypatch):
-    from wesep_py.training.logs import RunLog
+    from wesep_py.training.run_log import RunLog
 
     def full(self, *given):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -236,7 +235,7 @@ def test_a_damaged_recording_of_a_validation_list_ends_the_run_with_its_name(set
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_where_every_recording_is_damaged_the_run_ends_with_one_line(settings, monkeypatch, workers: int):
-    from wesep_py.errors import AudioError
+    from wesep_py.common.errors import AudioError
 
     def damaged(self, utterance, start=0, stop=None):
         raise AudioError(f"{utterance.path}: is damaged")

@@ -10,11 +10,10 @@ import torch
 from torch import nn
 
 from tests.training.test_loop import assert_same, stop_after, weights, weights_at
-from wesep_py.errors import ConfigError
+from wesep_py.common.errors import ConfigError
 from wesep_py.training import TrainingInterrupted, train
-from wesep_py.training.config import GroupConfig, OptimConfig
-from wesep_py.training.freeze import Freezer
-from wesep_py.training.optim import build_optimizer
+from wesep_py.training.optimisation import Freezer, build_optimizer
+from wesep_py.training.training_config import GroupConfig, OptimConfig
 
 
 class Step(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wesep_py.training.images import spectrogram_image
+from wesep_py.training.run_log import spectrogram_image
 
 
 def test_a_tone_is_a_bright_line_at_its_frequency():

@@ -9,10 +9,10 @@ import torch
 
 from tests.training.test_loop import stop_after, weights
 from wesep_py import checkpoint
-from wesep_py.errors import CheckpointError
+from wesep_py.common.errors import CheckpointError
 from wesep_py.training import TrainingInterrupted, train
-from wesep_py.training.config import InitConfig
-from wesep_py.training.init import initialise
+from wesep_py.training.setup import initialise
+from wesep_py.training.training_config import InitConfig
 
 CUE = [{"name": "embedding", "fusion": "film", "num_speakers": 4}]
 
@@ -83,7 +83,7 @@ def test_every_run_before_is_told_the_oldest_first(settings, base: Path, tmp_pat
 
 
 def test_what_is_skipped_is_not_taken(base: Path):
-    from wesep_py.extractor import load_network
+    from wesep_py.network.extraction_network import load_network
 
     network = load_network(base)
     for parameter in network.parameters():

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from wesep_py.errors import WesepError
+from wesep_py.common.errors import WesepError
 from wesep_py.training.experiment import Experiment
-from wesep_py.training.logs import RunLog
-from wesep_py.training.trackers import TensorBoard
+from wesep_py.training.run_log import RunLog, TensorBoard
 
 
 def read(path: Path) -> list[dict]:

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from wesep_py import checkpoint
-from wesep_py.config import dump_yaml, load_yaml, to_plain
-from wesep_py.errors import ConfigError, WesepError
-from wesep_py.extractor import load_network
+from wesep_py.common.config import dump_yaml, load_yaml, to_plain
+from wesep_py.common.errors import ConfigError, WesepError
+from wesep_py.network.extraction_network import load_network
 from wesep_py.training import TrainingInterrupted, load_config, train
 from wesep_py.training.step import Stepper
 
@@ -195,7 +195,7 @@ def test_the_time_limit_ends_the_run_and_its_schedule(settings, tmp_path: Path):
 
 
 def test_steps_that_are_not_finite_end_the_run(settings, monkeypatch, tmp_path: Path):
-    from wesep_py.training.criterion import Criterion
+    from wesep_py.training.step import Criterion
 
     forward = Criterion.forward
     monkeypatch.setattr(

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from wesep_py.errors import ConfigError
-from wesep_py.extractor import build_network
-from wesep_py.training.memory import recompute_blocks
+from wesep_py.common.errors import ConfigError
+from wesep_py.network.extraction_network import build_network
+from wesep_py.training.devices import recompute_blocks
 
 MEASURE = """
 import resource, sys, torch
-from wesep_py.training.memory import keep_freed_memory
+from wesep_py.training.devices import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 torch.zeros(12_000_000) + torch.ones(12_000_000)

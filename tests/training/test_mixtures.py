@@ -8,10 +8,10 @@ import pytest
 import soundfile
 
 from tests.conftest import SAMPLE_RATE, VOICES, make_voice
-from wesep_py.errors import ConfigError
+from wesep_py.common.errors import ConfigError
 from wesep_py.training import load_config, train
-from wesep_py.training.config import DataConfig, MixturesConfig
-from wesep_py.training.mixtures import read_mixtures_of
+from wesep_py.training.batches import read_mixtures_of
+from wesep_py.training.training_config import DataConfig, MixturesConfig
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from wesep_py.errors import ConfigError
-from wesep_py.training.config import OptimConfig
+from wesep_py.common.errors import ConfigError
 from wesep_py.training.muon import Muon, orthogonalise
-from wesep_py.training.optim import build_optimizer
+from wesep_py.training.optimisation import build_optimizer
+from wesep_py.training.training_config import OptimConfig
 
 SETTINGS = {"lr": 0.01, "weight_decay": 0.1}
 

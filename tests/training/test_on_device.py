@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from tests.training.test_loop import assert_same, lines, stop_after, weights
-from wesep_py.config import dump_yaml
-from wesep_py.errors import ConfigError, InputError
-from wesep_py.simulation.on_device.draw import DryMixture, DrySimulator
+from wesep_py.common.config import dump_yaml
+from wesep_py.common.errors import ConfigError, InputError
+from wesep_py.simulation.dry_batch import DryMixture, DrySimulator
 from wesep_py.training import TrainingInterrupted, load_config, train
 from wesep_py.training.devices import make_fabric
-from wesep_py.training.progress import TrainingBar
+from wesep_py.training.run_log import TrainingBar
 from wesep_py.training.setup import gather, make_dataset, open_batches
 from wesep_py.training.state import Progress
 

@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from wesep_py.errors import ConfigError
-from wesep_py.training.config import OptimConfig
-from wesep_py.training.config.optim import OPTIMIZERS
-from wesep_py.training.optim import build_optimizer, set_learning_rate
+from wesep_py.common.errors import ConfigError
+from wesep_py.training.optimisation import build_optimizer, set_learning_rate
+from wesep_py.training.training_config import OPTIMIZERS, OptimConfig
 
 
 def test_only_weights_of_two_dimensions_are_decayed_and_frozen_ones_left_out():

@@ -8,7 +8,7 @@ import pytest
 
 from tests.training.test_loop import assert_same, lines, stop_after, weights
 from wesep_py.training import TrainingInterrupted, train
-from wesep_py.training.validate import Validation
+from wesep_py.training.validation import Validation
 
 RESULTS = {1: 5.0, 2: 6.0, 3: 5.5, 4: 6.0, 5: 5.9, 6: 7.0, 7: 6.5, 8: 6.9}
 """Of the validation after each step: the best at 2, and again at 6."""

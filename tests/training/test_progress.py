@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from wesep_py.training import progress
-from wesep_py.training.progress import Throughput, TrainingBar, spell_duration
+from wesep_py.training import run_log as progress
+from wesep_py.training.run_log import Throughput, TrainingBar, spell_duration
 
 
 def test_throughput_counts_audio_steps_and_waiting():

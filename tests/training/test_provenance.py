@@ -13,8 +13,8 @@ import pytest
 from tests.training.test_loop import lines
 from wesep_py import checkpoint
 from wesep_py.training import train
-from wesep_py.training.config import DataConfig
-from wesep_py.training.provenance import ancestors, data_hashes, git_state, write_provenance
+from wesep_py.training.experiment import ancestors, data_hashes, git_state, write_provenance
+from wesep_py.training.training_config import DataConfig
 
 
 def test_a_run_and_its_resumption_are_noted_and_other_data_is_said(settings, corpus: Path, tmp_path: Path, capsys):

@@ -8,12 +8,11 @@ from types import SimpleNamespace
 import torch
 
 from wesep_py import checkpoint
-from wesep_py.corpus import Utterance
-from wesep_py.training.config import load_config
-from wesep_py.training.experiment import Experiment
-from wesep_py.training.results import CorpusSummary, Results
+from wesep_py.data import Utterance
+from wesep_py.training.experiment import CorpusSummary, Experiment, Results
 from wesep_py.training.state import Progress
-from wesep_py.training.validate import Validation
+from wesep_py.training.training_config import load_config
+from wesep_py.training.validation import Validation
 
 NUMBERS = {"count": 2.0, "si_sdr": 3.0, "si_sdri": 4.25, "accuracy": 0.5, "confusion": 0.25}
 

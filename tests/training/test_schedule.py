@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from wesep_py.training.config import ScheduleConfig
-from wesep_py.training.schedule import learning_rate_factor, progress
+from wesep_py.training.optimisation import learning_rate_factor, progress
+from wesep_py.training.training_config import ScheduleConfig
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,12 @@ import torch
 from torch import nn
 
 from tests.training.test_loop import assert_same, lines, stop_after, weights
-from wesep_py.errors import ConfigError
-from wesep_py.extractor import NetworkOutput
+from wesep_py.common.errors import ConfigError
+from wesep_py.network.extraction_network import NetworkOutput
 from wesep_py.training import TrainingInterrupted, load_config, train
-from wesep_py.training.config import SelfEnrollmentConfig
-from wesep_py.training.criterion import TrainingStep
-from wesep_py.training.self_enrollment import SelfEnrolledStep, introduced
-from wesep_py.training.step import seed_step
+from wesep_py.training.extraction_task import SelfEnrolledStep, introduced
+from wesep_py.training.step import TrainingStep, seed_step
+from wesep_py.training.training_config import SelfEnrollmentConfig
 
 SAMPLES = 6
 

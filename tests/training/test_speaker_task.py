@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from wesep_py import checkpoint, load
-from wesep_py.errors import CheckpointError, ConfigError, InputError
-from wesep_py.extractor import build_network
-from wesep_py.speaker import load_encoder
-from wesep_py.speaker.losses import episodes
+from wesep_py.common.errors import CheckpointError, ConfigError, InputError
+from wesep_py.network.extraction_network import build_network
+from wesep_py.network.speaker import load_encoder
+from wesep_py.network.speaker.speaker_losses import episodes
 from wesep_py.training import train
 from wesep_py.training.speaker_task import collate_speakers
 

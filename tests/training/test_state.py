@@ -9,15 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from wesep_py.errors import CheckpointError, WesepError
-from wesep_py.training.state import (
-    Progress,
-    TrainingState,
-    check_optimizer_state,
-    has_state,
-    load_state,
-    save_state,
-)
+from wesep_py.common.errors import CheckpointError, WesepError
+from wesep_py.training.state import Progress, TrainingState, check_optimizer_state, has_state, load_state, save_state
 
 
 def state(step: int) -> TrainingState:

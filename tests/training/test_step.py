@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from wesep_py.training.config import OptimConfig, TrainLoopConfig, load_config
 from wesep_py.training.devices import make_fabric
-from wesep_py.training.optim import build_optimizer
+from wesep_py.training.optimisation import build_optimizer
 from wesep_py.training.step import Stepper, seed_step
+from wesep_py.training.training_config import OptimConfig, TrainLoopConfig, load_config
 
 
 class Regression(nn.Module):

@@ -12,14 +12,20 @@ import numpy as np
 import pytest
 
 from wesep_py import checkpoint
-from wesep_py.corpus import read_speech, write_shards
-from wesep_py.errors import ConfigError, InputError
+from wesep_py.common.errors import ConfigError, InputError
+from wesep_py.data import read_speech, write_shards
 from wesep_py.training import train
-from wesep_py.training.config import DataConfig, load_config
-from wesep_py.training.data import PositionSampler, SimulatedMixtures, make_loader
+from wesep_py.training.batches import (
+    PositionSampler,
+    SimulatedMixtures,
+    UnknownSpeakers,
+    make_loader,
+    make_stream,
+    shards_of,
+)
+from wesep_py.training.experiment import data_hashes
 from wesep_py.training.extraction_task import collate_targets, target_items
-from wesep_py.training.provenance import data_hashes
-from wesep_py.training.stream import UnknownSpeakers, make_stream, shards_of
+from wesep_py.training.training_config import DataConfig, load_config
 
 WINDOWS = {"min_speakers": 3, "mixtures_per_window": 4, "shards_per_window": 3, "lanes": 2, "block": 2}
 EPOCH_SIZE, BATCH = 10, 2

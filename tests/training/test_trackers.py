@@ -10,10 +10,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from wesep_py.errors import ConfigError
+from wesep_py.common.errors import ConfigError
 from wesep_py.training import train
 from wesep_py.training.experiment import Experiment
-from wesep_py.training.trackers import check_trackers, make_tracker
+from wesep_py.training.run_log import check_trackers, make_tracker
 
 
 class Recorder(ModuleType):

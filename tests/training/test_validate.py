@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from wesep_py.errors import ConfigError
-from wesep_py.extractor import build_network
+from wesep_py.common.errors import ConfigError
 from wesep_py.inference import Extractor
-from wesep_py.training.config import ValidationConfig
-from wesep_py.training.validate import Validation, means, spread, summarise
+from wesep_py.network.extraction_network import build_network
+from wesep_py.training.training_config import ValidationConfig
+from wesep_py.training.validation import Validation, means, spread, summarise
 
 
 def scored(si_sdri: float, confusion: float) -> dict[str, float]:

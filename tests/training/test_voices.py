@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from wesep_py import checkpoint
-from wesep_py.errors import ConfigError
-from wesep_py.speaker import SpeakerConfig, SpeakerEncoder
-from wesep_py.speaker.losses import AAMSoftmax, PermutationFreeLoss
+from wesep_py.common.errors import ConfigError
+from wesep_py.network.speaker import SpeakerConfig, SpeakerEncoder
+from wesep_py.network.speaker.speaker_losses import AAMSoftmax, PermutationFreeLoss
 from wesep_py.training import train
-from wesep_py.training.voices import VoicesStep, collate_voices, voice_items
+from wesep_py.training.extraction_task import VoicesStep, collate_voices, voice_items
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wesep_py.audio.files import AudioInfo, info, read, read_blocks, read_mono
 from wesep_py.audio.level import (
     active_level_db,
     active_mask,
@@ -15,15 +14,16 @@ from wesep_py.audio.level import (
     gain_to_db,
     gain_to_level_db,
     joint_peak_gain,
+    loudness_lufs,
     rms,
     rms_db,
 )
-from wesep_py.audio.loudness import loudness_lufs
+from wesep_py.audio.reading import AudioInfo, info, read, read_blocks, read_mono
 from wesep_py.audio.resample import resample, resampled_length
-from wesep_py.audio.writer import AudioWriter, write
+from wesep_py.audio.writing import AudioWriter, write
 
 if TYPE_CHECKING:
-    from wesep_py.audio.graph_resample import Resample
+    from wesep_py.audio.torch_resample import Resample
 
 __all__ = [
     "AudioInfo",
@@ -51,7 +51,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # The one thing here that needs torch; reading and writing files must not pay for importing it.
     if name == "Resample":
-        from wesep_py.audio.graph_resample import Resample
+        from wesep_py.audio.torch_resample import Resample
 
         return Resample
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py.audio.resample import resample
-from wesep_py.errors import AudioError, nearest
+from wesep_py.common.errors import AudioError, nearest
 
 Waveform = NDArray[np.float32]
 

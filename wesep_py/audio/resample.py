@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
 
 
 def resample(waveform: ArrayLike, from_rate: int, to_rate: int) -> NDArray[np.float32]:

@@ -6,14 +6,17 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 
-from wesep_py.cli.common import (
+from wesep_py.cli.options import (
     DeviceOption,
     JsonOption,
     ModelOption,
@@ -22,18 +25,94 @@ from wesep_py.cli.common import (
     progress_bar,
     set_threads,
 )
-from wesep_py.errors import InputError, OutputExistsError
+from wesep_py.common.errors import InputError, OutputExistsError, WesepError
+from wesep_py.common.files import atomic_path
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from wesep_py.corpus import Utterance
+    from wesep_py.data import Utterance
     from wesep_py.inference import Extractor
     from wesep_py.simulation import Sample, SimulationConfig, Simulator
 
-log = logging.getLogger(__name__)
 
+# ----------------------------------------
+# Spectrograms of an extraction, one above the other, as a PNG.
+
+RANGE_DB = 60.0
+
+
+def draw_spectrograms(
+    path: str | PathLike[str],
+    waveforms: Mapping[str, NDArray[np.float32]],
+    sample_rate: int,
+    title: str = "",
+    max_hz: float | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Draw waveforms as spectrograms with one time axis and one scale of levels.
+
+    Args:
+        path: the PNG to write.
+        waveforms: float32 [samples] under the title of each panel, drawn from top to bottom.
+        sample_rate: in Hz.
+        title: above all of them.
+        max_hz: highest frequency drawn; half the sample rate by default.
+        overwrite: replace an existing file.
+
+    Raises:
+        WesepError: matplotlib is not installed, or the disk is full.
+        OutputExistsError: `path` exists and `overwrite` is false.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise WesepError("pictures need matplotlib; pip install 'wesep-py[demo]'") from error
+
+    spectrograms = {name: _level_db(waveform, sample_rate) for name, waveform in waveforms.items()}
+    loudest_db = max(float(np.percentile(level, 99.9)) for level in spectrograms.values())
+    longest_s = max(len(waveform) for waveform in waveforms.values()) / sample_rate
+    figure = Figure(figsize=(9, 0.6 + 1.9 * len(waveforms)), layout="constrained")
+    axes = figure.subplots(len(waveforms), 1, sharex=True, squeeze=False)[:, 0]
+    image: Any = None
+    for axis, (name, level) in zip(axes, spectrograms.items(), strict=True):
+        extent = (0.0, len(waveforms[name]) / sample_rate, 0.0, sample_rate / 2000)
+        image = axis.imshow(
+            level - loudest_db,
+            origin="lower",
+            aspect="auto",
+            extent=extent,
+            cmap="magma",
+            vmin=-RANGE_DB,
+            vmax=0.0,
+            interpolation="nearest",
+        )
+        axis.set_facecolor("black")
+        axis.set_title(name, loc="left", fontsize=10)
+        axis.set_ylabel("kHz")
+        axis.set_xlim(0.0, longest_s)
+        axis.set_ylim(0.0, (max_hz or sample_rate / 2) / 1000)
+    axes[-1].set_xlabel("s")
+    figure.colorbar(image, ax=list(axes), label="dB below the loudest", pad=0.01)
+    figure.suptitle(title, fontsize=12)
+    with atomic_path(path, overwrite) as temporary:
+        figure.savefig(temporary, dpi=110)
+    return Path(path)
+
+
+def _level_db(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
+    """Level in dB, [bins, frames], of windows of 32 ms every 8 ms."""
+    import torch
+
+    from wesep_py.features import STFT
+
+    window = max(2, round(0.032 * sample_rate) // 2 * 2)
+    spectrum = STFT(window, window // 4)(torch.as_tensor(np.ascontiguousarray(waveform, dtype=np.float32)))
+    return (20 * spectrum.abs().clamp_min(1e-7).log10()).numpy()
+
+
+log = logging.getLogger(__name__)
 NUM_SPEAKERS = 4
 SENTENCES = 32
 HELD_OUT_SENTENCES = 4  # of each speaker; mixtures are made of these, training sees none of them
@@ -90,7 +169,7 @@ def demo(
     Other things in the folder are left; where another's voices/ is in the
     way, nothing is written.
     """
-    from wesep_py.files import check_writable, made_folder
+    from wesep_py.common.files import check_writable, made_folder
     from wesep_py.models import DEFAULT, bundled
 
     if train and model is not None:
@@ -130,7 +209,7 @@ def check_voices(folder: Path, overwrite: bool) -> None:
         InputError: it holds other things than voices of an earlier demo.
         OutputExistsError: it holds such voices, and `overwrite` is false.
     """
-    from wesep_py.files import JUNK, is_there, listing
+    from wesep_py.common.files import JUNK, is_there, listing
 
     if not is_there(folder):
         return
@@ -165,7 +244,7 @@ def _extract_from(
     steps: Callable[[str], None],
 ) -> tuple[Extractor, list[Trial]]:
     """The model, made if need be, and what it extracts."""
-    from wesep_py.corpus import FileReader
+    from wesep_py.data import FileReader
     from wesep_py.inference import load
     from wesep_py.simulation import Simulator
 
@@ -187,7 +266,7 @@ def _steps(total: int) -> Callable[[str], None]:
 
 def _speak(folder: Path, say: Callable[[str], None]) -> list[Utterance]:
     """The synthetic voices: writes sentences for training (`train.jsonl`), and returns sentences held out."""
-    from wesep_py.corpus import make_toy_corpus, write_manifest
+    from wesep_py.data import make_toy_corpus, write_manifest
 
     say(f"{NUM_SPEAKERS} synthetic voices speak {SENTENCES} sentences each (espeak-ng)")
     with progress_bar("voices") as bar:
@@ -211,7 +290,7 @@ def _speak(folder: Path, say: Callable[[str], None]) -> list[Utterance]:
 def _train(
     experiment: Path, voices: Path, minutes: float, device: str, threads: int | None, say: Callable[[str], None]
 ) -> None:
-    from wesep_py.config import conf_folder
+    from wesep_py.common.config import conf_folder
     from wesep_py.training import train
 
     say(f"a very small model is trained on them, for at most {minutes:g} minutes")
@@ -225,7 +304,7 @@ def _train(
 
 def _simulation() -> SimulationConfig:
     """How the demo mixes, in training and after: the simulation of its configuration."""
-    from wesep_py.config import conf_folder, construct, load_yaml
+    from wesep_py.common.config import conf_folder, construct, load_yaml
     from wesep_py.simulation import SimulationConfig
 
     settings = load_yaml(conf_folder() / "train" / "demo.yaml", ["experiment=-", "data.root=-"])
@@ -253,8 +332,9 @@ def _extract_all(extractor: Extractor, simulator: Simulator, say: Callable[[str]
 def _write(shown: Trial, extractor: Extractor, files: dict[str, Path], say: Callable[[str], None]) -> None:
     """The parts of a trial as wav files, and their spectrograms."""
     from wesep_py import audio
-    from wesep_py.cli.picture import draw_spectrograms
-    from wesep_py.files import together
+
+    pass
+    from wesep_py.common.files import together
 
     say("the median mixture is written and drawn")
     waveforms = shown.waveforms()

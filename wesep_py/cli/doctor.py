@@ -16,7 +16,7 @@ from typing import Literal
 
 import typer
 
-from wesep_py.cli.common import JsonOption
+from wesep_py.cli.options import JsonOption
 
 NEEDED = ("torch", "torchaudio", "numpy", "scipy", "soundfile", "soxr", "safetensors", "omegaconf", "typer", "rich")
 TRAINING = ("lightning-fabric", "tensorboard")
@@ -203,7 +203,7 @@ def check_half_precision() -> Finding:
     """What `train.precision: auto` comes to on the device that training would take."""
     import torch
 
-    from wesep_py.half_precision import NAMES, OPERATIONS, problem_with
+    from wesep_py.common.half_precision import NAMES, OPERATIONS, problem_with
 
     device_type = "cuda" if torch.cuda.is_available() else "cpu"
     failing = [NAMES[operation] for operation in OPERATIONS if problem_with(operation, device_type)]

@@ -1,4 +1,4 @@
-"""`wesep evaluate`: extract and score a list of trials."""
+"""`wesep score`: score audio that was made elsewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from wesep_py.cli.common import (
+from wesep_py.cli.options import (
     ENROLL_MAX_S,
     DeviceOption,
     EnrollMaxOption,
@@ -20,10 +20,14 @@ from wesep_py.cli.common import (
     progress_bar,
     set_threads,
 )
-from wesep_py.errors import InputError, WesepError
+from wesep_py.common.errors import InputError, WesepError
 
 if TYPE_CHECKING:
-    from wesep_py.evaluation.listeners import Listener
+    from wesep_py.evaluation.scoring import Listener
+
+
+# ----------------------------------------
+# `wesep evaluate`: extract and score a list of trials.
 
 MetricsOption = Annotated[
     str,
@@ -116,11 +120,11 @@ def evaluate(
     not stop the rest. A run that was killed goes on when its command is
     repeated.
     """
-    from wesep_py.corpus import read_speakers, read_trials
-    from wesep_py.corpus.embeddings import Embeddings
+    from wesep_py.data import read_speakers, read_trials
+    from wesep_py.data.embedding_files import Embeddings
     from wesep_py.evaluation import evaluate as run
-    from wesep_py.evaluation.labels import read_labels
-    from wesep_py.evaluation.run import check_output
+    from wesep_py.evaluation.activity_labels import read_labels
+    from wesep_py.evaluation.results import check_output
     from wesep_py.inference import load
 
     chosen = chosen_measures(metrics, speaker_model, recogniser)
@@ -182,8 +186,8 @@ def chosen_measures(metrics: str, speaker_model: str | None, recogniser: str | N
     Raises:
         InputError: an unknown metric, one that needs an option that is not there, or one whose package is missing.
     """
-    from wesep_py.evaluation.measures import check_possible, parse_measures
-    from wesep_py.evaluation.run import with_listeners
+    from wesep_py.evaluation.evaluator import with_listeners
+    from wesep_py.evaluation.scoring import check_possible, parse_measures
 
     given = [name for name, option in (("similarity", speaker_model), ("wer", recogniser)) if option is not None]
     chosen = with_listeners(parse_measures(metrics), given)
@@ -197,7 +201,7 @@ def word_listeners(recogniser: str | None, transcripts: Path | None) -> list[Lis
     Raises:
         InputError: transcripts without a recogniser; something that is named is not there.
     """
-    from wesep_py.evaluation.listeners import WordListener, read_transcripts
+    from wesep_py.evaluation.scoring import WordListener, read_transcripts
 
     if recogniser is None:
         if transcripts is not None:
@@ -212,7 +216,7 @@ def speaker_listeners(speaker_model: str | None, sample_rate: int, device: str) 
     Raises:
         CheckpointError: there is no such encoder.
     """
-    from wesep_py.evaluation.listeners import SpeakerListener
+    from wesep_py.evaluation.scoring import SpeakerListener
 
     return [] if speaker_model is None else [SpeakerListener(speaker_model, sample_rate, device)]
 
@@ -272,6 +276,91 @@ def name_failures(summary: Mapping[str, Any], out: Path) -> None:
     if failed:
         total = summary["counts"]["trials"]
         raise WesepError(f"{len(failed)} of {total} trials failed; see {out / 'per_trial.jsonl'}")
+
+
+def score(
+    estimate: Annotated[Path, typer.Option("--estimate", help="Folder of what was made, with the same file names.")],
+    out: Annotated[Path, typer.Option("-o", "--output", help="Folder for summary.json and per_trial.jsonl.")],
+    reference: Annotated[
+        Path | None,
+        typer.Option("--reference", help="Folder of the targets alone; or a LibriMix tree.", show_default=False),
+    ] = None,
+    mixture: Annotated[
+        Path | None, typer.Option("--mixture", help="Folder of the mixtures; a tree has its own.", show_default=False)
+    ] = None,
+    interferers: Annotated[
+        list[Path] | None,
+        typer.Option("--interferers", help="Folder of another speaker; once for each.", show_default=False),
+    ] = None,
+    enrollment: Annotated[
+        Path | None,
+        typer.Option("--enrollment", help="Folder of the enrollments, for --speaker-model.", show_default=False),
+    ] = None,
+    condition: Annotated[
+        Literal["clean", "noisy"], typer.Option("--condition", help="Of a tree: mix_clean, or mix_both.")
+    ] = "clean",
+    metrics: MetricsOption = "si_sdr",
+    speaker_model: SpeakerModelOption = None,
+    recogniser: RecogniserOption = None,
+    transcripts: TranscriptsOption = None,
+    labels: LabelsOption = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", min=0, help="Processes that score; by default one a core where it pays."),
+    ] = None,
+    save_extremes: SaveExtremesOption = 0,
+    overwrite: OverwriteOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Score audio made elsewhere, matched with its references by name.
+
+    Example: wesep score --reference test/s1 --estimate mine --mixture test/mix_clean
+    --interferers test/s2 -o results
+
+    In a LibriMix tree (folders s1, s2, …) every source is a target, and
+    estimates lie in folders s1, s2, … too: wesep score --reference test
+    --estimate mine -o results. A silent reference is an absent target.
+
+    Recordings whose targets nobody has alone: wesep score --estimate mine
+    --mixture meetings --labels meetings.rttm --metrics timing -o results
+    """
+    from wesep_py.evaluation.activity_labels import read_labels
+    from wesep_py.evaluation.results import check_output
+    from wesep_py.evaluation.score_files import find_pairs, rate_of, score_files, unmatched
+
+    chosen = chosen_measures(metrics, speaker_model, recogniser)
+    listeners = word_listeners(recogniser, transcripts)
+    inputs = [
+        (reference, "--reference"),
+        (estimate, "--estimate"),
+        (mixture, "--mixture"),
+        (enrollment, "--enrollment"),
+    ]
+    inputs += [(folder, "--interferers") for folder in interferers or []]
+    check_output(out, overwrite, [*inputs, (labels, "--labels"), (transcripts, "--transcripts")])
+    pairs = find_pairs(reference, estimate, mixture, interferers or [], enrollment, condition)
+    if extra := unmatched(pairs, estimate):
+        listing = ", ".join(extra[:3]) + (", …" if len(extra) > 3 else "")
+        typer.echo(f"{len(extra)} estimates belong to no reference and are not scored: {listing}", err=True)
+    spoken = None if labels is None else read_labels(labels)
+    rate = rate_of(pairs)
+    listeners += speaker_listeners(speaker_model, rate, "cpu")
+    with resumable(out), progress_bar("trials") as bar:
+        task = bar.add_task("score", total=len(pairs))
+        summary = score_files(
+            pairs,
+            out,
+            chosen,
+            jobs,
+            overwrite,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            listeners=listeners,
+            save_extremes=save_extremes,
+            sample_rate=rate,
+            labels=spoken,
+        )
+    show_summary(summary, out, json_output)
+    name_failures(summary, out)
 
 
 if __name__ == "__main__":

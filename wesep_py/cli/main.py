@@ -1,8 +1,8 @@
 """The command `wesep`: finds the command asked for, runs it, turns errors into one line and a status.
 
-A command module is imported only when its command is run, so `wesep --help` answers at once. To add one,
-write `cli/NAME.py` with a function `NAME` (or, for a group, a `typer.Typer` named `app`) and enter
-it in `COMMANDS`; a hyphen in the command's name is an underscore in both.
+The module of a command is imported only when the command is run, so `wesep --help` answers at once. To add one, write
+a function `NAME` into a module of `wesep_py.cli` (or, for a command with commands of its own, a `typer.Typer` named
+`app`) and enter it in `COMMANDS`; a hyphen in the command's name is an underscore in the function's.
 """
 
 from __future__ import annotations
@@ -24,29 +24,33 @@ from typing import Annotated, Any
 import typer
 
 from wesep_py import __version__
-from wesep_py.errors import LINE, InputError, WesepError, reason, shorten
+from wesep_py.common.errors import LINE, InputError, WesepError, reason, shorten
 
-# name -> (panel of the help page, help line)
-COMMANDS: dict[str, tuple[str, str]] = {
-    "extract": ("Use", "One person's voice out of recordings, given a few seconds of that voice."),
-    "enroll": ("Use", "Recordings of one voice into a reusable voice print."),
-    "models": ("Use", "The models that come with the package, and their cards."),
-    "demo": ("Use", "Show it working: speak, mix, extract, score, draw."),
-    "doctor": ("Use", "Check the installation, and say what to do about what is wrong."),
-    "prepare": ("Data", "Write the manifest of a corpus: folders, CSV, Kaldi, LibriMix, …"),
-    "shard": ("Data", "Pack a corpus as tar shards with an index, or check or index such a folder."),
-    "lmdb": ("Data", "Pack noise, room responses or other recordings as one LMDB file."),
-    "simulate": ("Data", "Render mixtures, or only their recipes."),
-    "render": ("Data", "Render mixtures from recipes, to the bit as they were drawn."),
-    "train": ("Experiments", "Train a network from one YAML file, or resume its training."),
-    "import-checkpoint": ("Experiments", "A checkpoint of WeSep, real-TSE or WeSpeaker into a checkpoint folder."),
-    "average": ("Experiments", "One model from the last or the best snapshots of a run."),
-    "evaluate": ("Experiments", "Extract and score a list of trials."),
-    "calibrate": ("Experiments", "Make the probability that a voice is there believable."),
-    "score": ("Experiments", "Score audio that was made elsewhere."),
-    "compare": ("Experiments", "Pair two results and test the difference."),
-    "report": ("Experiments", "A result as one HTML page that works offline."),
-    "verify": ("Experiments", "Score trials of speaker verification: EER, minDCF."),
+# name -> (module of `wesep_py.cli`, panel of the help page, help line)
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "extract": ("extract", "Use", "One person's voice out of recordings, given a few seconds of that voice."),
+    "enroll": ("enroll", "Use", "Recordings of one voice into a reusable voice print."),
+    "models": ("convert", "Use", "The models that come with the package, and their cards."),
+    "demo": ("demo", "Use", "Show it working: speak, mix, extract, score, draw."),
+    "doctor": ("doctor", "Use", "Check the installation, and say what to do about what is wrong."),
+    "prepare": ("prepare", "Data", "Write the manifest of a corpus: folders, CSV, Kaldi, LibriMix, …"),
+    "shard": ("pack", "Data", "Pack a corpus as tar shards with an index, or check or index such a folder."),
+    "lmdb": ("pack", "Data", "Pack noise, room responses or other recordings as one LMDB file."),
+    "simulate": ("simulate", "Data", "Render mixtures, or only their recipes."),
+    "render": ("simulate", "Data", "Render mixtures from recipes, to the bit as they were drawn."),
+    "train": ("train", "Experiments", "Train a network from one YAML file, or resume its training."),
+    "import-checkpoint": (
+        "convert",
+        "Experiments",
+        "A checkpoint of WeSep, real-TSE or WeSpeaker into a checkpoint folder.",
+    ),
+    "average": ("convert", "Experiments", "One model from the last or the best snapshots of a run."),
+    "evaluate": ("evaluate", "Experiments", "Extract and score a list of trials."),
+    "calibrate": ("analyse", "Experiments", "Make the probability that a voice is there believable."),
+    "score": ("evaluate", "Experiments", "Score audio that was made elsewhere."),
+    "compare": ("analyse", "Experiments", "Pair two results and test the difference."),
+    "report": ("analyse", "Experiments", "A result as one HTML page that works offline."),
+    "verify": ("analyse", "Experiments", "Score trials of speaker verification: EER, minDCF."),
 }
 
 EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
@@ -161,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _print_any_name()
     lifted = _lift_common(arguments)
     if "--strict" in _common(lifted):
-        from wesep_py.audio.strictness import strict_reading
+        from wesep_py.audio.decoding import strict_reading
 
         with strict_reading():
             return _run(lifted)
@@ -189,12 +193,11 @@ def run_command(name: str, arguments: Sequence[str], debug: bool = False) -> int
 
 
 def _command_app(name: str) -> typer.Typer:
-    file = name.replace("-", "_")
-    module = importlib.import_module(f"wesep_py.cli.{file}")
+    module = importlib.import_module(f"wesep_py.cli.{COMMANDS[name][0]}")
     if isinstance(group := getattr(module, "app", None), typer.Typer):
         return group
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    single.command(name)(_saying_goodbye(getattr(module, file)))
+    single.command(name)(_saying_goodbye(getattr(module, name.replace("-", "_"))))
     return single
 
 
@@ -313,7 +316,7 @@ def _enter(name: str, panel: str, line: str) -> None:
     )(dispatch)
 
 
-for _name, (_panel, _line) in COMMANDS.items():
+for _name, (_module, _panel, _line) in COMMANDS.items():
     _enter(_name, _panel, _line)
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from wesep_py.cli.common import JsonOption, OverwriteOption, progress_bar
+from wesep_py.cli.options import JsonOption, OverwriteOption, progress_bar
 
 if TYPE_CHECKING:
-    from wesep_py.corpus import Utterance
+    from wesep_py.data import Utterance
 
 app = typer.Typer(
     name="prepare",
@@ -46,7 +46,7 @@ def folder(
     as_json: JsonOption = False,
 ) -> None:
     """One folder a speaker: DIR/alice/one.wav, DIR/bob/2024/two.flac."""
-    from wesep_py.corpus import read_speaker_folders
+    from wesep_py.data import read_speaker_folders
 
     _prepare(source, lambda **calls: read_speaker_folders(source, **calls), output, root, overwrite, as_json)
 
@@ -60,7 +60,7 @@ def csv(
     as_json: JsonOption = False,
 ) -> None:
     """A CSV with utterance_id, speaker_id, path and duration_s: checked, and rewritten as a manifest."""
-    from wesep_py.corpus import read_manifest
+    from wesep_py.data import read_manifest
 
     _prepare(source, lambda **_: read_manifest(source, root), output, root, overwrite, as_json)
 
@@ -74,7 +74,7 @@ def kaldi(
     as_json: JsonOption = False,
 ) -> None:
     """A Kaldi data folder: wav.scp, utt2spk and, where they are, segments, utt2dur, spk2gender, text."""
-    from wesep_py.corpus import read_kaldi
+    from wesep_py.data import read_kaldi
 
     _prepare(source, lambda **calls: read_kaldi(source, root, **calls), output, root, overwrite, as_json)
 
@@ -90,7 +90,7 @@ def librimix(
     as_json: JsonOption = False,
 ) -> None:
     """The sources of LibriMix mixtures, each once."""
-    from wesep_py.corpus import read_librimix_metadata
+    from wesep_py.data import read_librimix_metadata
 
     _prepare(source, lambda **calls: read_librimix_metadata(source, root, **calls), output, root, overwrite, as_json)
 
@@ -104,7 +104,7 @@ def librispeech(
     as_json: JsonOption = False,
 ) -> None:
     """LibriSpeech, with gender and text where its tables are."""
-    from wesep_py.corpus import read_librispeech
+    from wesep_py.data import read_librispeech
 
     _prepare(source, lambda **calls: read_librispeech(source, **calls), output, root, overwrite, as_json)
 
@@ -122,7 +122,7 @@ def voxceleb(
     as_json: JsonOption = False,
 ) -> None:
     """VoxCeleb1 and VoxCeleb2, with gender where their tables are: wav, or m4a converted beforehand."""
-    from wesep_py.corpus.voxceleb import read_voxceleb
+    from wesep_py.data.speaker_folders import read_voxceleb
 
     _prepare(source, lambda **calls: read_voxceleb(source, subset, **calls), output, root, overwrite, as_json)
 
@@ -139,7 +139,7 @@ def wsj0mix(
     as_json: JsonOption = False,
 ) -> None:
     """The utterances of WSJ0, of a list of WSJ0-mix (from --root on), or of a set such as 2speakers/wav8k/min/tr."""
-    from wesep_py.corpus.wsj0mix import read_wsj0mix
+    from wesep_py.data.wsj0mix import read_wsj0mix
 
     _prepare(source, lambda **calls: read_wsj0mix(source, root, **calls), output, root, overwrite, as_json)
 
@@ -163,15 +163,15 @@ def wsj0mix_trials(
     overwrite: OverwriteOption = False,
 ) -> None:
     """The mixtures of WSJ0-mix as a list to learn from or to evaluate, and a map of enrollments beside it."""
-    from wesep_py.corpus.wsj0mix import (
+    from wesep_py.common.errors import InputError
+    from wesep_py.common.files import check_writable, refuse_inputs, together, write_text
+    from wesep_py.data.wsj0mix import (
         check_complete,
         drawn_enrollments,
         listed_enrollments,
         mixtures_csv,
         read_wsj0_mixtures,
     )
-    from wesep_py.errors import InputError
-    from wesep_py.files import check_writable, refuse_inputs, together, write_text
 
     if enrollment is not None and wsj0 is None:
         raise InputError("--enrollment: names utterances of WSJ0; say with --wsj0 where it lies")
@@ -203,8 +203,8 @@ def premixed(
     as_json: JsonOption = False,
 ) -> None:
     """WeSep's shards of fixed mixtures, unpacked as a tree with a list of mixtures, sources and speakers."""
-    from wesep_py.corpus.premixed import LIST_NAME, unpack_premixed
-    from wesep_py.corpus.stream_names import stream_shards
+    from wesep_py.data.premixed import LIST_NAME, unpack_premixed
+    from wesep_py.data.shard_stream import stream_shards
 
     shards = stream_shards(sources, Path.cwd())
     with progress_bar("shards") as bar:
@@ -232,8 +232,8 @@ def _prepare(
     as_json: bool,
 ) -> None:
     """Read a corpus, write its manifest, print a summary; exit 1 after naming the recordings left out, if any."""
-    from wesep_py.corpus import write_manifest
-    from wesep_py.files import check_writable, refuse_inputs
+    from wesep_py.common.files import check_writable, refuse_inputs
+    from wesep_py.data import write_manifest
 
     tables = ("wav.scp", "utt2spk", "segments", "utt2dur", "spk2gender", "text")  # of a Kaldi folder
     refuse_inputs([output], [(path, "a file of the corpus") for path in (source, *(source / name for name in tables))])

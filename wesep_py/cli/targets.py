@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wesep_py.errors import AudioError, InputError
-from wesep_py.names import printable
+from wesep_py.common.errors import AudioError, InputError
+from wesep_py.common.names import printable
 
 VOICE_SUFFIX = ".voice"
 LONGEST_NAME = 100
@@ -156,7 +156,7 @@ def _split(text: str, option: str = "--enroll") -> tuple[str | None, Path]:
     return name, Path(path)
 
 
-def check_name(name: str) -> None:
+def check_target_name(name: str) -> None:
     """Refuse a target's name that cannot be part of a file's.
 
     Raises:

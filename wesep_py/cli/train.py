@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from wesep_py.cli.common import JsonOption, ThreadsOption
+from wesep_py.cli.options import JsonOption, ThreadsOption
 
 
 def train(

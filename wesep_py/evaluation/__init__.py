@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from wesep_py.evaluation.bootstrap import Interval, bootstrap_mean
-from wesep_py.evaluation.record import TrialRecord
-from wesep_py.evaluation.run import evaluate
-from wesep_py.evaluation.summary import summarise
+from wesep_py.evaluation.evaluator import evaluate
+from wesep_py.evaluation.results import TrialRecord
+from wesep_py.evaluation.summary import Interval, bootstrap_mean, summarise
 
 __all__ = ["Interval", "TrialRecord", "bootstrap_mean", "evaluate", "summarise"]

@@ -12,13 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wesep_py import checkpoint
-from wesep_py.errors import InputError, shorten
-from wesep_py.evaluation.frame_calibration import calibrate_frames, fit_weighted
-from wesep_py.evaluation.journal import PER_TRIAL, SUMMARY
-from wesep_py.evaluation.record import check_record
-from wesep_py.evaluation.reliability import Reliability, of_one_shape, reliability
+from wesep_py.common.errors import InputError, shorten
+from wesep_py.common.textfiles import check_shape, read_json, read_jsonl
+from wesep_py.evaluation.frame_calibration import Reliability, calibrate_frames, fit_weighted, of_one_shape, reliability
+from wesep_py.evaluation.results import PER_TRIAL, SUMMARY, check_record
 from wesep_py.inference.presence import REFERENCE_S, UNCALIBRATED, Calibration, save_calibration
-from wesep_py.textfiles import check_shape, read_json, read_jsonl
 
 MAX_LOST = 0.02
 """Share of present voices that the threshold may lose."""
@@ -72,7 +70,7 @@ def threshold_for(probabilities: ArrayLike, present: ArrayLike, max_lost: float 
     Raises:
         InputError: no present trials.
 
-    >>> threshold_for([0.1, 0.6, 0.7, 0.8, 0.9], [0, 1, 1, 1, 1], max_lost=0.25)
+    >>> round(threshold_for([0.1, 0.6, 0.7, 0.8, 0.9], [0, 1, 1, 1, 1], max_lost=0.25), 3)
     0.65
     """
     p, labels = of_one_shape(probabilities, present)

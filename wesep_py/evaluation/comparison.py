@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from wesep_py.errors import InputError, nearest
-from wesep_py.evaluation.bootstrap import DEFINITION, bootstrap_mean
-from wesep_py.evaluation.record import TrialRecord
-from wesep_py.evaluation.results import Results, key_of
+from wesep_py.common.errors import InputError, nearest
+from wesep_py.evaluation.results import Results, TrialRecord, key_of
+from wesep_py.evaluation.summary import DEFINITION, bootstrap_mean
 
 PERMUTATIONS = 10_000
 MAX_EXACT = 13

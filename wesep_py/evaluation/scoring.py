@@ -2,17 +2,389 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
+from typing import Any, Protocol
 
 import numpy as np
 
-from wesep_py.evaluation.measures import BY_LISTENERS, MEASURES, measure
-from wesep_py.metrics import Scores
-from wesep_py.worker_processes import worker_processes
+from wesep_py.common.errors import InputError, nearest, reason
+from wesep_py.common.processes import worker_processes
+from wesep_py.common.textfiles import open_lines
+from wesep_py.evaluation.results import TrialRecord
+from wesep_py.inference.speech_activity import speech_mask
+from wesep_py.metrics import DEFINITIONS, METRICS, MetricError, Scores, score
+from wesep_py.metrics.detection import speaker_similarity
+from wesep_py.metrics.perception import dnsmos, load_network, word_errors, words
+from wesep_py.metrics.separation import checked, checked_pair, is_silent
+from wesep_py.metrics.timing import COLLAR_S, FRAME_S, PAUSE_S, timing
+
+# ----------------------------------------
+# Measures that need more than two signals: a speaker encoder, a recogniser that the user names.
+
+Recogniser = Callable[[np.ndarray, int], str]
+"""Waveform, float32 `[samples]`, and its rate in Hz → what is said."""
+MIN_DURATION_S = 0.1
+
+
+class Listener(Protocol):
+    """Measures one number of a trial, in the process that extracts.
+
+    Attributes:
+        name: the measure, out of `measures.BY_LISTENERS`.
+    """
+
+    name: str
+
+    def describe(self) -> dict[str, Any]:
+        """For the protocol: what listens."""
+        ...
+
+    def listen(
+        self,
+        record: TrialRecord,
+        estimate: np.ndarray,
+        reference: np.ndarray | None,
+        enrollment: np.ndarray | None,
+        sample_rate: int,
+    ) -> tuple[float, float]:
+        """The value for a trial, and the weight that it has in the mean.
+
+        Raises:
+            MetricError: there is none; the reason.
+        """
+        ...
+
+
+class SpeakerListener:
+    """Similarity of the estimate to the enrollment, by a speaker encoder.
+
+    Args:
+        path: a checkpoint or experiment folder of an encoder, or of an extractor that has one.
+        sample_rate: Hz of the waveforms.
+        device: where the encoder computes.
+    """
+
+    name = "similarity"
+
+    def __init__(self, path: str | Path, sample_rate: int, device: str = "cpu") -> None:
+        from wesep_py.network.speaker import load_encoder
+
+        self._path, self._device = str(path), device
+        self._encoder = load_encoder(path, sample_rate).to(device)
+
+    def describe(self) -> dict[str, Any]:
+        import hashlib
+
+        digest = hashlib.sha256()
+        for key, tensor in sorted(self._encoder.state_dict().items()):
+            digest.update(key.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        return {"encoder": Path(self._path).name, "weights_sha256": digest.hexdigest()}
+
+    def listen(
+        self,
+        record: TrialRecord,
+        estimate: np.ndarray,
+        reference: np.ndarray | None,
+        enrollment: np.ndarray | None,
+        sample_rate: int,
+    ) -> tuple[float, float]:
+        if enrollment is None:
+            raise MetricError("no enrollment was given")
+        return speaker_similarity(self._embed(estimate, sample_rate), self._embed(enrollment, sample_rate)), 1.0
+
+    def _embed(self, waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+        import torch
+
+        if len(waveform) < MIN_DURATION_S * sample_rate:
+            raise MetricError(f"an embedding needs {MIN_DURATION_S} s of signal")
+        if not np.any(waveform):
+            raise MetricError("the estimate is silent")
+        batch = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))[None].to(self._device)
+        with torch.inference_mode():
+            output = self._encoder(batch, torch.tensor([batch.shape[1]], device=self._device))
+        return output.embedding[0].float().cpu().numpy()
+
+
+class WordListener:
+    """Word error rate of the estimate, by a recogniser that the user names; none is bundled.
+
+    Args:
+        recogniser: `module:function`, found as Python finds modules, the current folder included.
+        transcripts: what is said in each utterance, by its id. `None`: what the recogniser hears in the reference
+            counts as said, so that the number is what extraction costs, not what recognition costs.
+
+    Raises:
+        InputError: there is no such module or function.
+    """
+
+    name = "wer"
+
+    def __init__(self, recogniser: str | Recogniser, transcripts: Mapping[str, str] | None = None) -> None:
+        self._named = recogniser if isinstance(recogniser, str) else getattr(recogniser, "__name__", "recogniser")
+        self._recognise = load_recogniser(recogniser) if isinstance(recogniser, str) else recogniser
+        self._transcripts = transcripts
+
+    def describe(self) -> dict[str, Any]:
+        against = "what it hears in the reference" if self._transcripts is None else "transcripts"
+        return {"recogniser": self._named, "against": against}
+
+    def listen(
+        self,
+        record: TrialRecord,
+        estimate: np.ndarray,
+        reference: np.ndarray | None,
+        enrollment: np.ndarray | None,
+        sample_rate: int,
+    ) -> tuple[float, float]:
+        if self._transcripts is None:
+            if reference is None:
+                raise MetricError("there is no reference to hear; give --transcripts")
+            said = words(self._heard(reference, sample_rate))
+        elif record.target_utterance_id in self._transcripts:
+            said = words(self._transcripts[record.target_utterance_id])
+        else:
+            raise MetricError("there is no transcript of the utterance")
+        if not said:
+            raise MetricError("no word is said in the reference")
+        return word_errors(words(self._heard(estimate, sample_rate)), said) / len(said), float(len(said))
+
+    def _heard(self, waveform: np.ndarray, sample_rate: int) -> str:
+        heard = self._recognise(np.ascontiguousarray(waveform, dtype=np.float32), sample_rate)
+        if not isinstance(heard, str):
+            raise MetricError(f"the recogniser returned {type(heard).__name__}; text is needed")
+        return heard
+
+
+def load_recogniser(named: str) -> Recogniser:
+    """The function that `module:function` names.
+
+    Raises:
+        InputError: the form is wrong, or there is no such module or function.
+    """
+    module_name, _, function_name = named.partition(":")
+    if not module_name or not function_name:
+        raise InputError(f"recogniser {named!r}: the form is module:function, like my_asr:transcribe")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"recogniser {named!r}: cannot be imported ({error})") from error
+    if not callable(function):
+        raise InputError(f"recogniser {named!r}: is no function; one of (waveform, sample_rate) is needed")
+    return function
+
+
+def read_transcripts(path: str | Path) -> dict[str, str]:
+    """Lines `UTTERANCE_ID words …`, as Kaldi's `text` and LibriSpeech's `.trans.txt` have them.
+
+    Raises:
+        InputError: the file cannot be read or names no utterance.
+    """
+    found = {}
+    for line in open_lines(path, "transcripts"):
+        if fields := line.split(maxsplit=1):
+            found[fields[0]] = fields[1].strip() if len(fields) > 1 else ""
+    if not found:
+        raise InputError(f"{path}: names no utterance; lines 'UTTERANCE_ID words …' are needed")
+    return found
+
+
+def listen_to(
+    listeners: list[Listener],
+    record: TrialRecord,
+    estimate: np.ndarray,
+    reference: np.ndarray | None,
+    enrollment: np.ndarray | None,
+    sample_rate: int,
+) -> None:
+    """Let all listen and enter what they measure, or why not, into the record; none of them stops the run."""
+    for listener in listeners:
+        try:
+            value, weight = listener.listen(record, estimate, reference, enrollment, sample_rate)
+        except MetricError as error:
+            record.missing[listener.name] = str(error)
+        except Exception as error:  # the user's own code; its failure costs one value
+            record.missing[listener.name] = reason(error)
+        else:
+            record.values[listener.name] = value
+            if weight != 1.0:
+                record.weights[listener.name] = weight
+
+
+# ----------------------------------------
+# What can be measured of a trial: the metrics of two signals, and those that need more than these.
+
+BY_SIGNALS: dict[str, tuple[str, ...]] = {
+    "timing": ("timing_precision", "timing_recall", "timing_f1"),
+    "dnsmos": ("dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak", "dnsmos_p808"),
+    "pdnsmos": ("pdnsmos_ovrl", "pdnsmos_sig", "pdnsmos_bak"),
+}
+"""Measured in the scoring processes, as `METRICS` are."""
+BY_LISTENERS: dict[str, tuple[str, ...]] = {"similarity": ("similarity",), "wer": ("wer",)}
+"""Measured by a `listeners.Listener`, which is given by name on the command line."""
+MEASURES: dict[str, tuple[str, ...]] = {**METRICS, **BY_SIGNALS, **BY_LISTENERS}
+"""All that can be measured, and the numbers that each gives."""
+FREE = (*METRICS, "timing")
+"""Those that need nothing but the installation: what `--metrics all` stands for."""
+
+
+def _timing_definitions(activities: str, boundary: str) -> dict[str, str]:
+    frames = (
+        f"frames of {FRAME_S * 1000:g} ms; {activities} (wesep_py.inference.speech_activity.speech_mask), pauses under "
+        f"{PAUSE_S:g} s closed; {COLLAR_S:g} s before and after each boundary of the {boundary} not counted"
+    )
+    return {
+        "timing_precision": f"share of the estimate's active frames in which the target speaks, 0 to 1; {frames}",
+        "timing_recall": f"share of the frames in which the target speaks that are active in the estimate, 0 to 1; "
+        f"{frames}",
+        "timing_f1": "harmonic mean of timing_precision and timing_recall of each trial, 0 to 1",
+    }
+
+
+_MOS = "1 to 5 (speechmos)"
+MEASURE_DEFINITIONS: dict[str, str] = {
+    **DEFINITIONS,
+    **_timing_definitions("activity of estimate and reference by energy", "reference"),
+    "dnsmos_ovrl": f"DNSMOS P.835 overall opinion, {_MOS}",
+    "dnsmos_sig": f"DNSMOS P.835 opinion of the speech, {_MOS}",
+    "dnsmos_bak": f"DNSMOS P.835 opinion of the background, {_MOS}",
+    "dnsmos_p808": f"DNSMOS P.808 overall opinion, {_MOS}",
+    "pdnsmos_ovrl": f"personalised DNSMOS P.835 overall opinion, {_MOS}",
+    "pdnsmos_sig": f"personalised DNSMOS P.835 opinion of the speech, {_MOS}",
+    "pdnsmos_bak": f"personalised DNSMOS P.835 opinion of the background, {_MOS}",
+    "similarity": "cosine of the embeddings of estimate and enrollment, -1 to 1",
+    "wer": "word error rate: words to insert, delete or replace over words of the reference, all trials together; "
+    "case and punctuation do not count, each ideograph is a word",
+}
+"""What each number means, in the words that results carry with them."""
+LABELLED = _timing_definitions(
+    "the target speaks where the labels say so; activity of the estimate by energy", "labels"
+)
+"""Those that mean something else where labels are given."""
+
+
+def check_measures(names: Iterable[str]) -> tuple[str, ...]:
+    """The names, each once, if all of them can be measured.
+
+    Raises:
+        InputError: an unknown name; the nearest known one is named. No name.
+    """
+    chosen = tuple(dict.fromkeys(names))
+    for name in chosen:
+        if name not in MEASURES:
+            raise InputError(f"metric {name!r} is not known; {nearest(name, MEASURES)}")
+    if not chosen:
+        raise InputError(f"no metric was named; {nearest('', MEASURES)}")
+    return chosen
+
+
+def parse_measures(text: str) -> tuple[str, ...]:
+    """The measures of a command line, by commas; `all` stands for `FREE`.
+
+    >>> parse_measures("si_sdr, pesq")
+    ('si_sdr', 'pesq')
+    """
+    named = [name.strip() for name in text.split(",") if name.strip()]
+    return check_measures(each for name in named for each in (FREE if name == "all" else (name,)))
+
+
+def check_possible(chosen: Sequence[str], referenced: bool, labelled: bool) -> None:
+    """Refuse, before anything is extracted, what cannot be measured of any trial.
+
+    Args:
+        chosen: from `check_measures`.
+        referenced: whether any trial has a reference.
+        labelled: whether there are labels.
+
+    Raises:
+        InputError: a metric that needs references, or labels; one whose package cannot be imported.
+    """
+    for name in chosen:
+        if name in METRICS and not referenced:
+            raise InputError(
+                f"metric {name!r} needs references, and there are none; choose of timing (with --labels), dnsmos, "
+                "pdnsmos, similarity (with --speaker-model), wer (with --recogniser) with --metrics"
+            )
+        if name == "timing" and not referenced and not labelled:
+            raise InputError("metric 'timing' needs references or labels; give --labels")
+        if name in ("dnsmos", "pdnsmos"):
+            try:
+                load_network()
+            except MetricError as error:
+                raise InputError(f"metric {name!r}: {error}") from error
+
+
+def measure(
+    estimate: np.ndarray,
+    reference: np.ndarray | None,
+    sample_rate: int,
+    names: Sequence[str],
+    mixture: np.ndarray | None,
+    interferers: Sequence[np.ndarray] | None,
+    activity: np.ndarray | None = None,
+) -> Scores:
+    """As `metrics.score`, with `BY_SIGNALS` too; those of listeners are passed over.
+
+    Args:
+        estimate, sample_rate, mixture, interferers: as `metrics.score`.
+        reference: likewise; without one, what needs it is missing.
+        names: out of `MEASURES`.
+        activity: when the target speaks, bool in frames of `timing.FRAME_S`; `None`: where the reference does.
+    """
+    scores = Scores()
+    for name in names:
+        if name in BY_LISTENERS:
+            continue
+        try:
+            if name in METRICS and reference is None:
+                raise MetricError("there is no reference")
+            if name in METRICS and reference is not None:
+                found = score(estimate, reference, sample_rate, (name,), mixture, interferers)
+                scores.values.update(found.values)
+                scores.missing.update(found.missing)
+            else:
+                numbers = _COMPUTE[name](estimate, reference, sample_rate, activity)
+                scores.values.update(zip(BY_SIGNALS[name], numbers, strict=False))
+        except MetricError as error:
+            scores.missing.update(dict.fromkeys(MEASURES[name], str(error)))
+        except Exception as error:  # of whatever kind: it costs this metric of this trial, not the run
+            scores.missing.update(dict.fromkeys(MEASURES[name], reason(error)))
+    return scores
+
+
+def _timing(
+    estimate: np.ndarray, reference: np.ndarray | None, sample_rate: int, activity: np.ndarray | None
+) -> tuple[float, float, float]:
+    if activity is None:
+        if reference is None:
+            raise MetricError("there is neither a reference nor a label")
+        estimate, reference = checked_pair(estimate, reference)
+        activity = _speaks(reference, sample_rate)
+    elif not activity.any():
+        raise MetricError("the labels say that the target does not speak")
+    estimate = checked(estimate, "estimate")
+    return timing(_speaks(estimate, sample_rate) & (not is_silent(estimate)), activity)
+
+
+def _speaks(signal: np.ndarray, sample_rate: int) -> np.ndarray:
+    return speech_mask(signal.astype(np.float32), sample_rate)[:: max(1, round(FRAME_S * sample_rate))]
+
+
+Computed = Callable[[np.ndarray, "np.ndarray | None", int, "np.ndarray | None"], Iterable[float]]
+_COMPUTE: dict[str, Computed] = {
+    "timing": _timing,
+    "dnsmos": lambda estimate, _, sample_rate, __: dnsmos(estimate, sample_rate).values(),
+    "pdnsmos": lambda estimate, _, sample_rate, __: dnsmos(estimate, sample_rate, personalised=True).values(),
+}
+
 
 CRASHED = "the process that scored it ended unexpectedly"
 

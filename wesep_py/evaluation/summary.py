@@ -1,20 +1,135 @@
-"""All trials in a few numbers, each with its interval, its count and how it was measured."""
+"""How the numbers were measured: stands beside them in every summary (law 7)."""
 
 from __future__ import annotations
 
+import hashlib
+import platform
+import shlex
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
-from wesep_py.evaluation.bootstrap import bootstrap_mean
-from wesep_py.evaluation.conditions import EDGES, SIR_EDGES_DB, UNKNOWN, bin_of
-from wesep_py.evaluation.record import TrialRecord
+import numpy as np
+
+from wesep_py import __version__
+from wesep_py.common.names import printable
+from wesep_py.evaluation.results import TrialRecord
+from wesep_py.evaluation.scoring import LABELLED, MEASURE_DEFINITIONS, MEASURES
+from wesep_py.evaluation.trial_conditions import DEFINITIONS as BREAKDOWNS
+from wesep_py.evaluation.trial_conditions import EDGES, SIR_EDGES_DB, UNKNOWN, bin_of
+from wesep_py.simulation.trial_audio import CONDITIONS
+
+if TYPE_CHECKING:
+    from wesep_py.data.trials import Trial
+    from wesep_py.evaluation.activity_labels import Labels
+    from wesep_py.evaluation.scoring import Listener
+    from wesep_py.inference import Extractor
+
+
+# ----------------------------------------
+# How sure a mean is: bootstrap intervals that respect which trials belong together.
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+DEFINITION = (
+    f"{CONFIDENCE:.0%} percentile bootstrap (Efron and Tibshirani, 1993) over mixtures: all trials of a mixture "
+    f"are drawn together; {RESAMPLES} resamples, seed 0"
+)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean, the interval it lies in with 95 % confidence, and the number of values behind it.
+
+    Attributes:
+        mean: None where there is no value.
+        low: lower end; None where fewer than two mixtures have a value, for then nothing is known of the spread.
+        high: upper end, likewise.
+        count: number of values.
+    """
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    count: int
+
+    def to_dict(self) -> dict[str, float | int | None]:
+        """`{"mean": …, "low": …, "high": …, "count": …}`."""
+        return asdict(self)
+
+
+def bootstrap_mean(
+    values: Sequence[float],
+    groups: Sequence[Hashable] | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    weights: Sequence[float] | None = None,
+) -> Interval:
+    """The mean of the values with its 95 % bootstrap interval (percentile method).
+
+    Trials of one mixture share its voices and its noise, so their values go up and down together. Drawing whole
+    groups keeps that: an interval over single trials would be too narrow.
+
+    Args:
+        values: one number a trial.
+        groups: the mixture of each trial; None: each value is a group of its own.
+        seed: of the resampling; the same values always give the same interval.
+        resamples: number of bootstrap samples.
+        weights: positive, of each value in the mean; None: all alike.
+
+    Returns:
+        The interval.
+
+    Raises:
+        ValueError: `groups` or `weights` has another length than `values`.
+
+    Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, sections 8.3 and 13.3.
+
+    >>> bootstrap_mean([1.0, 1.0, 1.0])
+    Interval(mean=1.0, low=1.0, high=1.0, count=3)
+    """
+    groups = range(len(values)) if groups is None else groups
+    if len(groups) != len(values):
+        raise ValueError(f"there are {len(groups)} groups for {len(values)} values")
+    if weights is not None and len(weights) != len(values):
+        raise ValueError(f"there are {len(weights)} weights for {len(values)} values")
+    if not len(values):
+        return Interval(None, None, None, 0)
+    mean = float(np.average(values, weights=weights))
+    indices: dict[Hashable, int] = {}
+    membership = np.array([indices.setdefault(group, len(indices)) for group in groups])
+    num_groups = len(indices)
+    if num_groups < 2:
+        return Interval(mean, None, None, len(values))
+    each = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
+    sums = np.bincount(membership, weights=each * np.asarray(values, dtype=np.float64), minlength=num_groups)
+    counts = np.bincount(membership, weights=each, minlength=num_groups)
+    drawn = _draw(seed, resamples, num_groups)
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(mean, float(low), float(high), len(values))
+
+
+@lru_cache(maxsize=4)
+def _draw(seed: int, resamples: int, num_groups: int) -> np.ndarray:
+    """Which groups each resample has, `[resamples, num_groups]`; the metrics of one set of trials share it."""
+    drawn = np.random.default_rng(seed).integers(num_groups, size=(resamples, num_groups))
+    drawn.setflags(write=False)
+    return drawn
+
+
+# ----------------------------------------
+# All trials in a few numbers, each with its interval, its count and how it was measured.
 
 HEARD_DB = 20.0
 """An output less than so many dB below the mixture counts as an extracted voice."""
 PRESENT = 0.5
 """From this probability on a model says that the voice is there, if its calibration names no other threshold."""
-
 DECISION = {
     "by_level": f"the voice is taken to be there if the output is less than {HEARD_DB:g} dB below the mixture "
     "(attenuation_db)",
@@ -174,3 +289,99 @@ def _grouped(named: Iterable[tuple[str, TrialRecord]]) -> dict[str, list[TrialRe
     for name, record in named:
         groups.setdefault(name, []).append(record)
     return groups
+
+
+INTERVAL = DEFINITION
+PACKAGES = ("torch", "numpy", "scipy", "soundfile", "soxr", "fast_bss_eval", "pesq", "pystoi", "speechmos")
+
+
+def describe(
+    extractor: Extractor,
+    trials: Sequence[Trial],
+    condition: str,
+    metrics: Iterable[str],
+    command: str | None = None,
+    listeners: Iterable[Listener] = (),
+    labels: Labels | None = None,
+) -> dict[str, Any]:
+    """Everything that is needed to measure the same numbers again.
+
+    Args:
+        extractor: the model.
+        trials: all trials, in order.
+        condition: "clean" or "noisy".
+        metrics: names out of `measures.MEASURES`.
+        command: the command line; None: that of this process.
+        listeners: what else measures.
+        labels: what says when the targets speak, where it is not their references.
+
+    Returns:
+        A dictionary for JSON: definition of every metric, condition, trials, model, software, command, date.
+    """
+    return {
+        **definitions(metrics, listeners, labels),
+        "condition": f"{condition}: {CONDITIONS[condition]}",
+        "sample_rate": extractor.sample_rate,
+        "trials": {"count": len(trials), "sha256": fingerprint(trials)},
+        "model": {"name": extractor.name, "hash": extractor.model_hash},
+        "presence_calibration": asdict(extractor.calibration),
+        "max_enrollment_s": getattr(extractor, "max_enrollment_s", None),
+        "device": str(extractor.device),
+        **circumstances(command),
+    }
+
+
+def definitions(
+    metrics: Iterable[str], listeners: Iterable[Listener] = (), labels: Labels | None = None
+) -> dict[str, Any]:
+    """What every number means: of each metric, of intervals, breakdowns and decisions, and what listens."""
+    names = [name for metric in metrics for name in MEASURES[metric]]
+    meaning = MEASURE_DEFINITIONS if labels is None else {**MEASURE_DEFINITIONS, **LABELLED}
+    return {
+        "metrics": {name: meaning[name] for name in (*names, "attenuation_db")},
+        "interval": INTERVAL,
+        **BREAKDOWNS,
+        "decision": dict(DECISION),
+        **{listener.name: listener.describe() for listener in listeners},
+        **({} if labels is None else {"labels": labels.describe()}),
+    }
+
+
+def circumstances(command: str | None = None) -> dict[str, Any]:
+    """By what software, which command (by default that of this process) and when something was measured."""
+    return {
+        "threads": _num_threads(),
+        "versions": _versions(),
+        "command": printable(command if command is not None else shlex.join(sys.argv)),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def fingerprint(trials: Iterable[Trial]) -> str:
+    """SHA-256 over mixture, target, sources with gains, noise and enrollment of all trials, without folders.
+
+    Two results with the same fingerprint and condition were measured on the same list.
+    """
+    digest = hashlib.sha256()
+    for trial in trials:
+        noise = trial.noise and (trial.noise.path.name, trial.noise.gain, trial.noise.offset_s)
+        sources = [(source.utterance_id, source.path.name, source.gain) for source in trial.sources]
+        mates = [source.utterance_id for source in trial.enrollment_mates]
+        line = (trial.mixture_id, trial.target_utterance_id, trial.enrollment.name, sources, noise, mates)
+        digest.update(repr(line).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {"wesep-py": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _num_threads() -> int | None:
+    torch = sys.modules.get("torch")
+    return int(torch.get_num_threads()) if torch else None

@@ -1,20 +1,25 @@
-"""Speaker verification: recordings as embeddings, pairs of them as trials, and how often they are told apart."""
+"""Speaker verification where people overlap: voices of mixtures against voices, and how many are counted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wesep_py.corpus import Reader, Utterance
-from wesep_py.errors import InputError
-from wesep_py.evaluation.bootstrap import CONFIDENCE, Interval
-from wesep_py.evaluation.modes import in_evaluation
-from wesep_py.metrics.verification import as_norm, cosine_scores, equal_error_rate, min_dcf
-from wesep_py.speaker import SpeakerEncoder
+from wesep_py.common.errors import InputError
+from wesep_py.data import Reader, Utterance
+from wesep_py.evaluation.summary import CONFIDENCE, Interval
+from wesep_py.metrics.detection import as_norm, cosine_scores, equal_error_rate, min_dcf
+from wesep_py.network.extraction_network import in_evaluation
+from wesep_py.network.speaker import SpeakerEncoder
+from wesep_py.simulation import EnrollmentConfig, SimulationConfig, Simulator
+
+# ----------------------------------------
+# Speaker verification: recordings as embeddings, pairs of them as trials, and how often they are told apart.
 
 BATCH_SAMPLES = 60 * 16000
 """Samples, padding included, that are embedded at a time."""
@@ -179,3 +184,240 @@ def _weighted_figures(weights: NDArray[np.float64], targets: NDArray[np.bool_]) 
 
 def _plain(value: float | None) -> float | None:
     return None if value is None else float(value)
+
+
+LEAST_SPEAKERS = 3
+"""Of two, all mixtures hold both: no pair of them would be of strangers."""
+SIR_BINS_DB = ((0.0, 5.0), (5.0, 10.0))
+
+
+@dataclass(frozen=True)
+class OverlapRecording:
+    """A recording of known voices.
+
+    Attributes:
+        waveform: `[samples]`.
+        speaker_ids: who speaks.
+        utterance_ids: what it was cut from.
+        sir_db: level of one of two speakers to the other, without its sign; `None` for another number of them.
+    """
+
+    waveform: NDArray[np.float32]
+    speaker_ids: frozenset[str]
+    utterance_ids: frozenset[str]
+    sir_db: float | None = None
+
+
+@dataclass(frozen=True)
+class OverlapFigures:
+    """How well an encoder knows voices that overlap.
+
+    Attributes:
+        eer: of `single_single`, `single_mixture` and `mixture_mixture`, 0 to 1.
+        trials: how many of each.
+        count_accuracy: number of speakers → share of the recordings in which so many were counted; empty for an
+            encoder that hears one voice.
+        count_accuracy_by_sir: the same of mixtures of two by their |SIR| in dB (`0-5`, `5-10`), where there are any.
+    """
+
+    eer: dict[str, float]
+    trials: dict[str, int]
+    count_accuracy: dict[int, float] = field(default_factory=dict)
+    count_accuracy_by_sir: dict[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """One figure a line."""
+        told = [
+            f"{_shown(kind)} EER {100 * value:.2f} % ({self.trials[kind]} trials)" for kind, value in self.eer.items()
+        ]
+        told += [f"{n} counted right where {n} speak: {100 * v:.1f} %" for n, v in sorted(self.count_accuracy.items())]
+        told += [f"counted right at |SIR| {bin} dB: {100 * v:.1f} %" for bin, v in self.count_accuracy_by_sir.items()]
+        return told
+
+
+def draw_recordings(
+    utterances: Sequence[Utterance],
+    reader: Reader,
+    num_speakers: int,
+    count: int,
+    simulation: SimulationConfig | None = None,
+    seed: int = 0,
+) -> list[OverlapRecording]:
+    """Clean recordings of so many speakers each, the same at every call.
+
+    Args:
+        utterances: of which they are made.
+        reader: reads them.
+        num_speakers: in each recording, 1 to 4.
+        count: how many recordings.
+        simulation: length, overlap and levels; noise, rooms, enrollments and its own numbers of speakers are left out.
+            `None`: 3 s, fully overlapped, SIR from −5 to 5 dB.
+        seed: another seed, other recordings.
+
+    Raises:
+        InputError: too few speakers with enough audio.
+    """
+    config = replace(
+        simulation or SimulationConfig(),
+        num_speakers=num_speakers,
+        noise=None,
+        room=None,
+        absent_probability=0.0,
+        source_effects=None,
+        mixture_effects=None,
+        enrollment=EnrollmentConfig(count=0),
+    )
+    simulator = Simulator(config, utterances, [], reader, seed)
+    recordings = []
+    for index in range(count):
+        sample = simulator.sample(epoch=num_speakers, index=index)
+        sources = sample.recipe.sources
+        sir_db = max(abs(sir) for sir in sample.recipe.sir_db) if num_speakers == 2 else None
+        recordings.append(
+            OverlapRecording(
+                sample.mixture,
+                frozenset(source.speaker_id for source in sources),
+                frozenset(source.excerpt.utterance.utterance_id for source in sources),
+                sir_db,
+            )
+        )
+    return recordings
+
+
+def embed_voices(
+    encoder: SpeakerEncoder, recordings: Sequence[OverlapRecording], device: str | torch.device = "cpu"
+) -> list[NDArray[np.float64]]:
+    """The embeddings of the voices that the encoder counts in each recording, `[voices, embedding_dim]`.
+
+    Args:
+        encoder: on `device`; in any mode, and it comes back in it. One that hears one voice gives one.
+        recordings: in any order; the result is in theirs.
+        device: on which to compute.
+    """
+    lengths = [len(recording.waveform) for recording in recordings]
+    found: list[NDArray[np.float64]] = [np.zeros((0, 0))] * len(recordings)
+    with in_evaluation(encoder):
+        for batch in batches_by_length(lengths, BATCH_SAMPLES):
+            waveforms = torch.zeros(len(batch), max(lengths[i] for i in batch))
+            for row, i in zip(waveforms, batch, strict=True):
+                row[: lengths[i]] = torch.from_numpy(recordings[i].waveform)
+            given = waveforms.to(device), torch.tensor([lengths[i] for i in batch], device=device)
+            with torch.inference_mode():
+                if encoder.max_voices == 1:
+                    embeddings, counts = encoder(*given).embedding[:, None], [1] * len(batch)
+                else:
+                    voices = encoder.voices(*given)
+                    embeddings, counts = voices.embeddings, voices.count.tolist()
+            for i, own, number in zip(batch, embeddings.double().cpu().numpy(), counts, strict=True):
+                found[i] = own[:number]
+    return found
+
+
+def overlap_figures(
+    encoder: SpeakerEncoder,
+    singles: Sequence[OverlapRecording],
+    mixtures: Sequence[OverlapRecording],
+    device: str | torch.device = "cpu",
+) -> OverlapFigures:
+    """EER among and between recordings of one voice and of several, and counting accuracy.
+
+    Every pair is a trial, but those that hold a piece of the same utterance; a target trial where they share a
+    speaker. Its score is the highest cosine of any voice of the one to any of the other, the voices being those that
+    the encoder counts, as Horiguchi et al. (SLT 2024) score mixtures. An encoder that hears one voice gives one.
+
+    Args:
+        encoder: see `embed_voices`.
+        singles: recordings of one speaker, some of them of the same.
+        mixtures: recordings of several.
+        device: on which to compute.
+
+    Raises:
+        InputError: trials of one kind only: too few recordings or speakers.
+    """
+    recordings = [*singles, *mixtures]
+    is_target = np.array([[bool(a.speaker_ids & b.speaker_ids) for b in recordings] for a in recordings])
+    counts = np.triu(np.ones(is_target.shape, dtype=bool), 1)
+    counts &= ~np.array([[bool(a.utterance_ids & b.utterance_ids) for b in recordings] for a in recordings])
+    one, several = slice(None, len(singles)), slice(len(singles), None)
+    pairs = {"single_single": (one, one), "single_mixture": (one, several), "mixture_mixture": (several, several)}
+    for kind, part in pairs.items():
+        _check_both_kinds(kind, is_target[part][counts[part]], len(singles), len(mixtures))
+    voices = embed_voices(encoder, recordings, device)
+    scores = best_scores(voices)
+    eer, trials = {}, {}
+    for kind, part in pairs.items():
+        chosen = counts[part]
+        eer[kind] = equal_error_rate(scores[part][chosen], is_target[part][chosen]).value
+        trials[kind] = int(chosen.sum())
+    if encoder.max_voices == 1:
+        return OverlapFigures(eer, trials)
+    right = np.array([len(own) == len(r.speaker_ids) for own, r in zip(voices, recordings, strict=True)])
+    return OverlapFigures(eer, trials, count_accuracy(recordings, voices), _by_sir(recordings, right))
+
+
+def best_scores(voices: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The highest cosine of any voice of one recording to any of another, `[recordings, recordings]`.
+
+    >>> best_scores([np.eye(2), np.array([[0.0, 2.0]])]).tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
+    """
+    stacked = np.concatenate(voices)
+    starts = np.cumsum([0, *(len(own) for own in voices[:-1])])
+    cosines = cosine_scores(stacked, stacked)
+    return np.maximum.reduceat(np.maximum.reduceat(cosines, starts, axis=0), starts, axis=1)
+
+
+def count_accuracy(recordings: Sequence[OverlapRecording], voices: Sequence[NDArray[np.float64]]) -> dict[int, float]:
+    """Number of speakers → share of the recordings with so many in which that is how many voices were found."""
+    spoken = np.array([len(recording.speaker_ids) for recording in recordings])
+    heard = np.array([len(own) for own in voices])
+    return {int(n): float((heard[spoken == n] == n).mean()) for n in np.unique(spoken)}
+
+
+def verify_overlap(
+    encoder: SpeakerEncoder,
+    utterances: Sequence[Utterance],
+    reader: Reader,
+    device: str | torch.device = "cpu",
+    count: int = 400,
+    simulation: SimulationConfig | None = None,
+    seed: int = 0,
+) -> OverlapFigures:
+    """`overlap_figures` on so many drawn recordings of one speaker, and as many of two.
+
+    Args:
+        encoder: see `embed_voices`.
+        utterances: of other speakers than those it was trained on.
+        reader: at the rate of the encoder's waveforms.
+        device: on which to compute.
+        count: of each kind.
+        simulation, seed: see `draw_recordings`.
+
+    Raises:
+        InputError: too few speakers with enough audio, or too few recordings for trials of both kinds.
+    """
+    singles, mixtures = (draw_recordings(utterances, reader, n, count, simulation, seed) for n in (1, 2))
+    return overlap_figures(encoder, singles, mixtures, device)
+
+
+def _check_both_kinds(kind: str, is_target: NDArray[np.bool_], num_singles: int, num_mixtures: int) -> None:
+    if is_target.all() or not is_target.any():
+        raise InputError(
+            f"--overlap: {num_singles} recordings of one voice and {num_mixtures} of several make no {_shown(kind)} "
+            f"trials of both kinds ({is_target.sum()} of {len(is_target)} share a speaker); draw more, 100 say, of "
+            f"{LEAST_SPEAKERS} speakers or more"
+        )
+
+
+def _shown(kind: str) -> str:
+    return kind.replace("_", "–")
+
+
+def _by_sir(recordings: Sequence[OverlapRecording], right: NDArray[np.bool_]) -> dict[str, float]:
+    sir_db = np.array([np.nan if recording.sir_db is None else recording.sir_db for recording in recordings])
+    within = {f"{low:g}-{high:g}": (sir_db >= low) & (sir_db < high) for low, high in SIR_BINS_DB}
+    return {name: float(right[chosen].mean()) for name, chosen in within.items() if chosen.any()}

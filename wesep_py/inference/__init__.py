@@ -1,36 +1,54 @@
-"""Extraction from files and arrays: load a model, enroll a voice, extract it."""
+"""Extraction from files and arrays: load a model, enroll a voice, extract it.
+
+Names are imported when they are first used: workers that score need parts of this package, and no torch.
+"""
 
 from __future__ import annotations
 
-from wesep_py.inference.best_speech import MAX_ENROLLMENT_S
-from wesep_py.inference.extractor import Extractor
-from wesep_py.inference.loading import load, pick_device
-from wesep_py.inference.presence import Calibration, Presence
-from wesep_py.inference.quality import MIN_SPEECH_S, RecordingQuality, VoiceQuality
-from wesep_py.inference.recording.blocks import Blocks
-from wesep_py.inference.result import Result
-from wesep_py.inference.sources import AUDIO_SUFFIXES, Recording, Source, audio_files, read_source, stretch_of
-from wesep_py.inference.voice import Voice
-from wesep_py.inference.voices import HeardVoices
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "AUDIO_SUFFIXES",
-    "MAX_ENROLLMENT_S",
-    "MIN_SPEECH_S",
-    "Blocks",
-    "Calibration",
-    "Extractor",
-    "HeardVoices",
-    "Presence",
-    "Recording",
-    "RecordingQuality",
-    "Result",
-    "Source",
-    "Voice",
-    "VoiceQuality",
-    "audio_files",
-    "load",
-    "pick_device",
-    "read_source",
-    "stretch_of",
-]
+if TYPE_CHECKING:
+    from wesep_py.inference.enrollment_quality import MIN_SPEECH_S, RecordingQuality, VoiceQuality
+    from wesep_py.inference.extractor import Extractor, load, pick_device
+    from wesep_py.inference.inputs import AUDIO_SUFFIXES, Recording, Source, audio_files, read_source, stretch_of
+    from wesep_py.inference.mixed_enrollment import HeardVoices
+    from wesep_py.inference.overlap_add import Blocks
+    from wesep_py.inference.presence import Calibration, Presence
+    from wesep_py.inference.result import Result
+    from wesep_py.inference.speech_activity import MAX_ENROLLMENT_S
+    from wesep_py.inference.voice_print import Voice
+
+_MODULE_OF = {
+    "AUDIO_SUFFIXES": "inputs",
+    "MAX_ENROLLMENT_S": "speech_activity",
+    "MIN_SPEECH_S": "enrollment_quality",
+    "Blocks": "overlap_add",
+    "Calibration": "presence",
+    "Extractor": "extractor",
+    "HeardVoices": "mixed_enrollment",
+    "Presence": "presence",
+    "Recording": "inputs",
+    "RecordingQuality": "enrollment_quality",
+    "Result": "result",
+    "Source": "inputs",
+    "Voice": "voice_print",
+    "VoiceQuality": "enrollment_quality",
+    "audio_files": "inputs",
+    "load": "extractor",
+    "pick_device": "extractor",
+    "read_source": "inputs",
+    "stretch_of": "inputs",
+}
+
+__all__ = list(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

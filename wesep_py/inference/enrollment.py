@@ -11,17 +11,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py import audio
-from wesep_py.errors import AudioError, InputError
-from wesep_py.inference.activity import VAD, audible, speech_mask
-from wesep_py.inference.best_speech import MAX_ENROLLMENT_S, Scan, allot, cut, listed, scan, spans
-from wesep_py.inference.likeness import SECOND_VOICE, UNLIKE, agreement, coherence, stretch_likeness, weights_of
-from wesep_py.inference.quality import NO_ENCODER, RecordingQuality, VoiceQuality
-from wesep_py.inference.snr import clipped_share, estimate_snr_db
-from wesep_py.inference.sources import EnrollmentSource, Source, read_embedding, read_enrollment
-from wesep_py.inference.voices import Chosen, encoder_input, hear_voices, tells_voices, told_voices
+from wesep_py.common.errors import AudioError, InputError
+from wesep_py.inference.enrollment_quality import (
+    NO_ENCODER,
+    SECOND_VOICE,
+    UNLIKE,
+    RecordingQuality,
+    VoiceQuality,
+    agreement,
+    clipped_share,
+    coherence,
+    estimate_snr_db,
+    stretch_likeness,
+    weights_of,
+)
+from wesep_py.inference.inputs import EnrollmentSource, Source, read_embedding, read_enrollment
+from wesep_py.inference.mixed_enrollment import Chosen, encoder_input, hear_voices, tells_voices, told_voices
+from wesep_py.inference.speech_activity import (
+    MAX_ENROLLMENT_S,
+    VAD,
+    Scan,
+    allot,
+    audible,
+    cut,
+    listed,
+    scan,
+    spans,
+    speech_mask,
+)
 
 if TYPE_CHECKING:
-    from wesep_py.extractor import TargetSpeakerExtractor
+    from wesep_py.network.extraction_network import TargetSpeakerExtractor
 
     Embed = Callable[[Sequence[NDArray[np.float32]]], NDArray[np.float32] | None]
 

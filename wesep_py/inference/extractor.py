@@ -1,27 +1,21 @@
-"""Extraction: any file or array in, the enrolled voice out in the same form."""
+"""From a name, a checkpoint or an experiment folder to an extractor on a device."""
 
 from __future__ import annotations
 
 import logging
 from functools import cached_property, partial
 from numbers import Real
+from os import PathLike
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wesep_py import audio
-from wesep_py.errors import InputError, WesepError, shorten
-from wesep_py.inference.activity import VAD
-from wesep_py.inference.best_speech import MAX_ENROLLMENT_S, check_limit
+from wesep_py.common.errors import InputError, WesepError, shorten
 from wesep_py.inference.enrollment import Heard, examine, hear_all, require_speech, tell_apart
-from wesep_py.inference.level import gain_onto
-from wesep_py.inference.presence import UNCALIBRATED, Calibration
-from wesep_py.inference.quality import VoiceQuality
-from wesep_py.inference.recording.blocks import Blocks
-from wesep_py.inference.result import Result
-from wesep_py.inference.sources import EnrollmentSource, Source, read_source
-from wesep_py.inference.voice import Voice, VoiceLayout
-from wesep_py.inference.voices import (
+from wesep_py.inference.enrollment_quality import VoiceQuality
+from wesep_py.inference.inputs import EnrollmentSource, Source, read_source
+from wesep_py.inference.mixed_enrollment import (
     Chosen,
     HeardVoices,
     hear_voices,
@@ -30,6 +24,11 @@ from wesep_py.inference.voices import (
     require_voices,
     with_embedding,
 )
+from wesep_py.inference.overlap_add import Blocks
+from wesep_py.inference.presence import UNCALIBRATED, Calibration, calibration_of
+from wesep_py.inference.result import Result, gain_onto
+from wesep_py.inference.speech_activity import MAX_ENROLLMENT_S, VAD, check_limit
+from wesep_py.inference.voice_print import Voice, VoiceLayout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,10 +36,13 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from wesep_py.extractor import TargetSpeakerExtractor
+    from wesep_py.network.extraction_network import TargetSpeakerExtractor
+
+
+# ----------------------------------------
+# Extraction: any file or array in, the enrolled voice out in the same form.
 
 log = logging.getLogger(__name__)
-
 LAYOUT_LENGTHS_S = 1.0, 1.6
 """Of two enrollments that show which axes of a voice print grow with the enrollment."""
 
@@ -105,7 +107,7 @@ class Extractor:
         from safetensors.torch import save
 
         from wesep_py.checkpoint import fingerprint
-        from wesep_py.config import dump_yaml
+        from wesep_py.common.config import dump_yaml
 
         weights = {key: value.detach().cpu().contiguous() for key, value in self._network.state_dict().items()}
         return fingerprint(save(weights), dump_yaml(self._network.config))
@@ -209,7 +211,7 @@ class Extractor:
         """The voice out of a recording.
 
         Every channel is extracted by itself; one gain for all brings the result to the level that the voice
-        has in the recording, if the network did not (`wesep_py.inference.level`). What is longer than a block goes
+        has in the recording, if the network did not (`wesep_py.inference.result`). What is longer than a block goes
         through the network block by block; `recording.long.LongExtraction` does the same from file to file, without
         holding the recording.
 
@@ -232,7 +234,7 @@ class Extractor:
             raise InputError(f"blocks: is {type(blocks).__name__}; a Blocks is needed")
         recording = read_source(mixture)
         at_model_rate = recording.at_rate(self.sample_rate)
-        from wesep_py.inference.recording.running import run_channels
+        from wesep_py.inference.streaming import run_channels
 
         estimate, presence = run_channels(
             self._network, self.device, at_model_rate, voice, blocks or Blocks(), self.calibration
@@ -263,7 +265,7 @@ class Extractor:
             InputError: other lengths, channels or rates; a voice of another model; voices of different shapes.
             WesepError: the network returned samples that are not finite.
         """
-        from wesep_py.inference.recording.running import run_together
+        from wesep_py.inference.streaming import run_together
 
         if not recordings:
             raise InputError("no recordings were given; at least one is needed")
@@ -374,3 +376,61 @@ def _fit(waveform: np.ndarray, num_samples: int) -> np.ndarray:
     if waveform.shape[1] >= num_samples:
         return np.ascontiguousarray(waveform[:, :num_samples])
     return np.pad(waveform, ((0, 0), (0, num_samples - waveform.shape[1])))
+
+
+def load(
+    model: str | PathLike[str] | None = None, device: str = "auto", max_enrollment_s: float = MAX_ENROLLMENT_S
+) -> Extractor:
+    """An extractor.
+
+    Args:
+        model: a checkpoint folder or an experiment folder (its averaged checkpoint, else the best, else the
+            last); or the name of a bundled model (`wesep_py.models`); `None` is the bundled default.
+            Weights stored in half precision compute as float32.
+        device: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`.
+        max_enrollment_s: as `Extractor`.
+
+    Raises:
+        CheckpointError: there is no such model, or its checkpoint is incomplete or damaged.
+        InputError: there is no such device, or no bundled model.
+
+    >>> load("exp/mine", device="cpu").sample_rate  # doctest: +SKIP
+    16000
+    """
+    from wesep_py import checkpoint, models
+    from wesep_py.network.extraction_network import load_network
+
+    name, path = models.find(model)
+    chosen = pick_device(device)
+    folder = checkpoint.resolve(path)
+    saved = checkpoint.load(folder)
+    return Extractor(
+        load_network(folder),
+        chosen,
+        name,
+        saved.hash,
+        calibration_of(saved.provenance, str(folder / checkpoint.PROVENANCE)),
+        max_enrollment_s,
+    )
+
+
+def pick_device(device: str = "auto") -> str:
+    """The device's name, checked to be there; `"auto"` is the first GPU, or the CPU.
+
+    Raises:
+        InputError: no such device; the message lists those there are.
+    """
+    import torch
+
+    if not isinstance(device, str):
+        raise InputError(f"the device is {type(device).__name__}; a text such as 'cpu' or 'cuda:0' is needed")
+    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.cuda.is_available():
+        there.insert(1, "cuda")
+    if torch.backends.mps.is_available():
+        there.append("mps")
+    if device == "auto":
+        return next((name for name in ("cuda", "mps") if name in there), "cpu")
+    if device not in there:
+        raise InputError(f"device {shorten(device, 60)!r} is not there; choose among auto, {', '.join(there)}")
+    return device

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wesep_py.errors import CheckpointError, InputError, quoted, shorten
-from wesep_py.files import write_json
-from wesep_py.textfiles import read_json
+from wesep_py.common.errors import CheckpointError, InputError, quoted, shorten
+from wesep_py.common.files import write_json
+from wesep_py.common.textfiles import read_json
 
 PRESENCE_S = 0.5
 """A voice is taken to be present if it speaks for this long anywhere in the recording."""

@@ -6,17 +6,115 @@ import logging
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wesep_py import audio
-from wesep_py.audio.writer import takes
-from wesep_py.files import together
+from wesep_py.audio.writing import takes
+from wesep_py.common.files import together
 from wesep_py.inference.presence import Presence
-from wesep_py.inference.rest import UNBOUNDED, split
+
+# ----------------------------------------
+# The level that the extracted voice has in the mixture.
+
+Level = Literal["fitted", "learned"]
+TRUSTED_DB = 6.0
+"""A level that the network learned is corrected by this much at most: unsure of a voice, it makes it quieter."""
+
+
+def gain_onto(estimate: np.ndarray, mixture: np.ndarray, level: Level = "fitted") -> float:
+    """The gain that brings an estimate to the level (and polarity) its voice has in the mixture.
+
+    Args:
+        estimate: [channels, samples], any level.
+        mixture: [channels, samples].
+        level: as `gain_of_sums`.
+
+    Returns:
+        The linear gain; 0 for a silent estimate. One gain for all channels keeps their differences.
+
+    >>> voice = np.array([[1.0, -1.0, 1.0, -1.0]])
+    >>> gain_onto(-4 * voice, voice + [[1.0, 1.0, -1.0, -1.0]])
+    -0.25
+    """
+    estimate = estimate.astype(np.float64)
+    return gain_of_sums(float((estimate * mixture).sum()), float((estimate**2).sum()), estimate.size, level)
+
+
+def gain_of_sums(product: float, energy: float, size: int, level: Level = "fitted") -> float:
+    """The same, of what was summed over a recording that is not held.
+
+    Networks trained on scale-invariant losses return a voice at any level, even turned around. The least-squares gain
+    `<estimate, mixture> / <estimate, estimate>` minimises `||mixture - gain * estimate||`: it is the exact level where
+    the estimate is the voice and the rest of the mixture does not correlate with it. Of a voice that is not there it
+    makes as much as it can of what little is left; a network that learned the level is trusted as far as `TRUSTED_DB`.
+
+    Args:
+        product: `<estimate, mixture>` over all channels.
+        energy: `<estimate, estimate>`.
+        size: samples of all channels.
+        level: `fitted` is that gain; `learned` the same, but of `TRUSTED_DB` at most (`ModelConfig.level`).
+
+    Returns:
+        The linear gain; 0 for a silent estimate.
+    """
+    if energy <= np.finfo(np.float32).tiny * size:
+        return 0.0
+    gain, most = product / energy, 10 ** (TRUSTED_DB / 20)
+    return gain if level == "fitted" else min(max(gain, 1 / most), most)
+
+
+# ----------------------------------------
+# The rest of a mixture beside an extracted voice: as they are written, the two sum to the mixture.
+
+_BITS = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
+UNBOUNDED = ("FLOAT", "DOUBLE")
+"""Sample formats that hold values beyond full scale."""
+
+
+def split(
+    mixture: NDArray[np.float32], voice: NDArray[np.float32], subtype: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+    """A voice as its file will hold it, and what of the mixture is left.
+
+    In integer formats the voice is rounded to their steps first, so that the rest of a mixture of the same format is
+    exact. Where the rest would pass full scale (which a mixture at full scale makes possible), the voice gives way for
+    these samples; floats hold any value.
+
+    Args:
+        mixture: `[channels, samples]`.
+        voice: of the same shape, in formats with a full scale within it.
+        subtype: libsndfile's name of the sample format of both files.
+
+    Returns:
+        voice, rest: `[channels, samples]`.
+        altered: how many samples gave way.
+
+    >>> voice, rest, altered = split(np.array([[0.5, -1.0]]), np.array([[0.25, 0.5]]), "PCM_16")
+    >>> (voice + rest).tolist(), altered
+    ([[0.5, -1.0]], 1)
+    """
+    whole, part = mixture.astype(np.float64), voice.astype(np.float64)
+    if subtype in UNBOUNDED:
+        part = part if subtype == "DOUBLE" else voice.astype(np.float32).astype(np.float64)
+        return part, whole - part, 0
+    lowest, highest = -1.0, 1.0
+    if (bits := _BITS.get(subtype)) is not None:
+        steps = 2.0 ** (bits - 1)
+        highest = 1.0 - 1.0 / steps
+        part = np.clip(np.rint(part * steps) / steps, lowest, highest)
+    rest = whole - part
+    beyond = (rest < lowest) | (rest > highest)
+    altered = int(beyond.sum())
+    if altered:
+        rest = np.clip(rest, lowest, highest)
+        part = np.clip(np.where(beyond, whole - rest, part), lowest, highest)
+    return part, rest, altered
+
 
 log = logging.getLogger(__name__)
-
 # Container of each suffix whose sample format can be chosen; the others have one each.
 _RIFF = ("WAV", "WAVEX", "RF64", "W64")
 _CONTAINERS = {".wav": _RIFF, ".rf64": _RIFF, ".w64": _RIFF, ".flac": ("FLAC",)}

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wesep_py.errors import InputError
-from wesep_py.files import write_text
-from wesep_py.names import printable
+from wesep_py.common.errors import InputError
+from wesep_py.common.files import write_text
+from wesep_py.common.names import printable
 
 SUFFIXES = (".rttm", ".json")
 ONSET, OFFSET = 0.5, 0.35

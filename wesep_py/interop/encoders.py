@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from wesep_py.errors import ConfigError, nearest
+from wesep_py.common.errors import ConfigError, nearest
 from wesep_py.interop import (
     wespeaker_campplus,
     wespeaker_ecapa,

@@ -12,16 +12,23 @@ from typing import Any
 from torch import Tensor
 
 from wesep_py import checkpoint
-from wesep_py.building import build_within, check_numbers
-from wesep_py.errors import CheckpointError, ConfigError, nearest, shorten
-from wesep_py.extractor import build_network
-from wesep_py.interop import encoders, files
-from wesep_py.interop.arguments import UntranslatableError, translating
-from wesep_py.interop.configuration import WESEP, PublicConfig, public_config
-from wesep_py.interop.weights import MisfitError, MissingTensorError
+from wesep_py.common.errors import CheckpointError, ConfigError, nearest, shorten
+from wesep_py.common.safe_building import build_within, check_numbers
+from wesep_py.common.yamlfiles import read_yaml
+from wesep_py.interop import encoders
+from wesep_py.interop import public_checkpoints as files
+from wesep_py.interop.public_checkpoints import (
+    WESEP,
+    MisfitError,
+    MissingTensorError,
+    PublicConfig,
+    UntranslatableError,
+    public_config,
+    translating,
+)
 from wesep_py.interop.wesep import ARCHITECTURES
-from wesep_py.speaker import speaker_networks
-from wesep_py.yamlfiles import read_yaml
+from wesep_py.network.extraction_network import build_network
+from wesep_py.network.speaker import speaker_networks
 
 SLACK = 8
 """A network that its weights do not fit is built, to list what does not, up to so many times their size."""

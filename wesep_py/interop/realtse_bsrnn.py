@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wesep_py.errors import CheckpointError, ConfigError, nearest
+from wesep_py.common.errors import CheckpointError, ConfigError, nearest
 from wesep_py.interop import encoders
-from wesep_py.interop.weights import PublicWeights, linear
+from wesep_py.interop.public_checkpoints import PublicWeights, linear
 from wesep_py.interop.wesep_bsrnn import backbone, backbone_weights
 from wesep_py.interop.wesep_enrollment import Signature, fusion, fusion_weights
 

@@ -8,14 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wesep_py.building import build_within, check_numbers
-from wesep_py.errors import ConfigError, nearest, shorten
-from wesep_py.extractor import TargetSpeakerExtractor, build_network
+from wesep_py.common.errors import ConfigError, nearest, shorten
+from wesep_py.common.safe_building import build_within, check_numbers
 from wesep_py.interop import realtse_bsrnn, wesep_bsrnn, wesep_conv_tasnet, wesep_dpccn, wesep_tf_gridnet
-from wesep_py.interop.arguments import translating
-from wesep_py.interop.files import unwrap
-from wesep_py.interop.weights import fill
+from wesep_py.interop.public_checkpoints import fill, translating, unwrap
 from wesep_py.interop.wesep_enrollment import Signature
+from wesep_py.network.extraction_network import TargetSpeakerExtractor, build_network
 
 ARCHITECTURES = {
     "BSRNN": wesep_bsrnn,

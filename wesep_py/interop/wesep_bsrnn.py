@@ -7,11 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from wesep_py.backbones.bands import STANDARD_BANDS, band_widths
 from wesep_py.interop import wesep_enrollment
-from wesep_py.interop.arguments import complete
-from wesep_py.interop.weights import PublicWeights, band_layers, linear
+from wesep_py.interop.public_checkpoints import PublicWeights, band_layers, complete, linear
 from wesep_py.interop.wesep_enrollment import Signature, fusion, fusion_weights
+from wesep_py.network.backbones.spectrum import STANDARD_BANDS, band_widths
 
 DEFAULTS: dict[str, Any] = {
     **wesep_enrollment.DEFAULTS,

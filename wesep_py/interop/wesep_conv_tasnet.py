@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wesep_py.errors import nearest
+from wesep_py.common.errors import nearest
 from wesep_py.interop import wesep_enrollment
-from wesep_py.interop.arguments import UntranslatableError, complete
-from wesep_py.interop.weights import PublicWeights, linear
+from wesep_py.interop.public_checkpoints import PublicWeights, UntranslatableError, complete, linear
 from wesep_py.interop.wesep_enrollment import FUSIONS, Signature, fusion_weights
 
 # WeSep gives kernels in samples; the longer two of SpEx+ are fixed.

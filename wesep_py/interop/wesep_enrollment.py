@@ -13,10 +13,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from wesep_py.errors import CheckpointError, ConfigError, nearest
+from wesep_py.common.errors import CheckpointError, ConfigError, nearest
 from wesep_py.features import WesepMel
 from wesep_py.interop import encoders
-from wesep_py.interop.weights import PublicWeights, linear
+from wesep_py.interop.public_checkpoints import PublicWeights, linear
 
 FUSIONS = {"concat": "concat", "additive": "add", "multiply": "multiply", "FiLM": "film"}
 DEFAULTS: dict[str, Any] = {

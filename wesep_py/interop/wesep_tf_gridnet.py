@@ -8,8 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from wesep_py.interop import wesep_enrollment
-from wesep_py.interop.arguments import complete
-from wesep_py.interop.weights import PublicWeights, linear
+from wesep_py.interop.public_checkpoints import PublicWeights, complete, linear
 from wesep_py.interop.wesep_enrollment import Signature, fusion
 
 DEFAULTS: dict[str, Any] = {

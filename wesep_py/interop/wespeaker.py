@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from wesep_py.building import build_within, check_numbers
 from wesep_py.checkpoint import register_reader
-from wesep_py.errors import ConfigError, nearest
-from wesep_py.interop import encoders, files
-from wesep_py.interop.arguments import translating
-from wesep_py.interop.weights import fill
-from wesep_py.speaker import SpeakerNetwork, speaker_networks
-from wesep_py.speaker.pooled import PooledNetwork
+from wesep_py.common.errors import ConfigError, nearest
+from wesep_py.common.safe_building import build_within, check_numbers
+from wesep_py.interop import encoders
+from wesep_py.interop import public_checkpoints as files
+from wesep_py.interop.public_checkpoints import fill, translating
+from wesep_py.network.speaker import SpeakerNetwork, speaker_networks
+from wesep_py.network.speaker.speaker_network import PooledNetwork
 
 
 def load_wespeaker(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> WespeakerAdapter:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wesep_py.errors import CheckpointError, ConfigError, nearest
+from wesep_py.common.errors import CheckpointError, ConfigError, nearest
 
 Rule = tuple[str, "str | Callable[[re.Match[str]], str]"]
 """A regular expression, and what a match becomes."""

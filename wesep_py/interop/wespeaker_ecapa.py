@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from wesep_py.errors import CheckpointError, ConfigError, nearest
+from wesep_py.common.errors import CheckpointError, ConfigError, nearest
 from wesep_py.interop.wespeaker_common import complete, substitute
 from wesep_py.interop.wespeaker_pooling import POOLING_RULES, translate_pooling
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from wesep_py.errors import CheckpointError, ConfigError, nearest
-from wesep_py.speaker.losses import ClassificationLoss, MarginSoftmax, SphereFace2, speaker_losses
+from wesep_py.common.errors import CheckpointError, ConfigError, nearest
+from wesep_py.network.speaker.speaker_losses import ClassificationLoss, MarginSoftmax, SphereFace2, speaker_losses
 
 ARGUMENTS = {
     "add_margin": ("am", {"scale": "scale", "margin": "margin"}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wesep_py.errors import ConfigError, nearest
+from wesep_py.common.errors import ConfigError, nearest
 
 POOLINGS = {
     "TAP": "tap",

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from wesep_py.metrics.bss_eval import sdr
-from wesep_py.metrics.errors import MetricError
-from wesep_py.metrics.intelligibility import estoi, stoi
-from wesep_py.metrics.perceptual import pesq
-from wesep_py.metrics.scale_invariant import si_sdr, si_sdr_improvement
+from wesep_py.metrics.perception import estoi, pesq, stoi
 from wesep_py.metrics.scores import DEFINITIONS, METRICS, Scores, check_metrics, score
-from wesep_py.metrics.signals import attenuation_db, is_silent
+from wesep_py.metrics.separation import MetricError, attenuation_db, is_silent, sdr, si_sdr, si_sdr_improvement
 
 __all__ = [
     "DEFINITIONS",

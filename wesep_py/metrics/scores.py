@@ -7,13 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from wesep_py.errors import InputError, nearest
-from wesep_py.metrics.bss_eval import FILTER_LENGTH, LIMIT_DB, sdr
-from wesep_py.metrics.errors import MetricError
-from wesep_py.metrics.intelligibility import estoi, stoi
-from wesep_py.metrics.perceptual import pesq
-from wesep_py.metrics.scale_invariant import EPS, si_sdr
-from wesep_py.metrics.signals import checked, checked_pair
+from wesep_py.common.errors import InputError, nearest
+from wesep_py.metrics.perception import estoi, pesq, stoi
+from wesep_py.metrics.separation import EPS, FILTER_LENGTH, LIMIT_DB, MetricError, checked, checked_pair, sdr, si_sdr
 
 ACCURACY_THRESHOLD_DB = 1.0
 """A trial succeeds if its SI-SDRi is greater."""

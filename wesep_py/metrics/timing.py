@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wesep_py.metrics.errors import MetricError
+from wesep_py.metrics.separation import MetricError
 
 FRAME_S = 0.02
 PAUSE_S = 0.2

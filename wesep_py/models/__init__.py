@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from wesep_py.checkpoint import CARD, CONFIG, WEIGHTS, read_provenance
-from wesep_py.errors import CheckpointError, InputError, nearest, shorten
-from wesep_py.yamlfiles import read_yaml
+from wesep_py.common.errors import CheckpointError, InputError, nearest, shorten
+from wesep_py.common.yamlfiles import read_yaml
 
 FOLDER = Path(__file__).resolve().parent
 """A folder a model, named as the model."""

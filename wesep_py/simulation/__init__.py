@@ -1,6 +1,8 @@
 """How a mixture is made: the recipe of a mixture, its drawing, its rendering; noise, rooms, levels, trials."""
 
-from wesep_py.simulation.config import (
+from wesep_py.simulation.description.effects import EffectsConfig
+from wesep_py.simulation.description.recipe import Recipe, read_recipes, write_recipes
+from wesep_py.simulation.description.simulation_config import (
     ConversationConfig,
     EnrollmentConfig,
     ModulationConfig,
@@ -9,11 +11,9 @@ from wesep_py.simulation.config import (
     RoomConfig,
     SimulationConfig,
 )
-from wesep_py.simulation.draw import Simulator
-from wesep_py.simulation.effects_config import EffectsConfig
-from wesep_py.simulation.recipe import Recipe, read_recipes, write_recipes
-from wesep_py.simulation.render import Sample, Voice, render
-from wesep_py.simulation.trials import TrialAudio, render_trial
+from wesep_py.simulation.rendering import Sample, Voice, render
+from wesep_py.simulation.simulator import Simulator
+from wesep_py.simulation.trial_audio import TrialAudio, render_trial
 
 __all__ = [
     "ConversationConfig",

@@ -11,12 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from wesep_py.corpus.places import Places, is_file
-from wesep_py.corpus.processes import Executor, check_executor, map_processes
-from wesep_py.corpus.reader import FileReader, Reader
-from wesep_py.corpus.writing import clear_left_behind, one_run_in, visible
-from wesep_py.errors import AudioError, InputError, OutputExistsError
-from wesep_py.simulation.broken import Broken
+from wesep_py.common.errors import AudioError, InputError, OutputExistsError
+from wesep_py.common.folders import clear_left_behind, one_run_in, visible
+from wesep_py.common.processes import Executor, check_executor, map_processes
+from wesep_py.data.manifest import Places, is_file
+from wesep_py.data.reader import FileReader, Reader
 from wesep_py.simulation.corpus_tree import (
     ACTIVITY_FOLDER,
     MAP_NAME,
@@ -26,9 +25,9 @@ from wesep_py.simulation.corpus_tree import (
     write_lists,
     write_sample,
 )
-from wesep_py.simulation.draw import Simulator
-from wesep_py.simulation.recipe import Recipe, read_recipes, write_recipes
-from wesep_py.simulation.render import render
+from wesep_py.simulation.description.recipe import Recipe, read_recipes, write_recipes
+from wesep_py.simulation.rendering import render
+from wesep_py.simulation.simulator import Broken, Simulator
 
 OnProgress = Callable[[int, int], None]
 Item = TypeVar("Item")

@@ -24,13 +24,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wesep_py.audio.writer import write
-from wesep_py.corpus.mixtures import RECIPES_NAME
-from wesep_py.corpus.trials import ABSENT
-from wesep_py.files import write_text
-from wesep_py.names import file_name
-from wesep_py.simulation.recipe import Recipe
-from wesep_py.simulation.render import ACTIVITY_RATE_HZ, Sample
+from wesep_py.audio.writing import write
+from wesep_py.common.files import write_text
+from wesep_py.common.names import file_name
+from wesep_py.data.mixture_lists import RECIPES_NAME
+from wesep_py.data.trials import ABSENT
+from wesep_py.simulation.description.recipe import Recipe
+from wesep_py.simulation.rendering import ACTIVITY_RATE_HZ, Sample
 
 __all__ = ["RECIPES_NAME", "TreeLayout", "activity_rttm", "is_written", "write_lists", "write_sample"]
 

@@ -14,15 +14,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wesep_py.audio.files import read
+from wesep_py.audio.reading import read
 from wesep_py.audio.resample import resample
-from wesep_py.corpus.mixtures import Mixture, read_mixtures
-from wesep_py.corpus.processes import Executor, map_processes
-from wesep_py.corpus.wham import find_noise
-from wesep_py.corpus.writing import clear_left_behind, one_run_in
-from wesep_py.errors import AudioError, InputError, OutputExistsError, WesepError, nearest
-from wesep_py.files import atomic_path, write_text
-from wesep_py.names import file_name
+from wesep_py.common.errors import AudioError, InputError, OutputExistsError, WesepError, nearest
+from wesep_py.common.files import atomic_path, write_text
+from wesep_py.common.folders import clear_left_behind, one_run_in
+from wesep_py.common.names import file_name
+from wesep_py.common.processes import Executor, map_processes
+from wesep_py.data.mixture_lists import Mixture, find_noise, read_mixtures
 from wesep_py.simulation.batch import Failure
 
 RATE = 16000

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from wesep_py.training.config import TrainConfig, load_config
-from wesep_py.training.interrupt import TrainingInterrupted
-from wesep_py.training.loop import TrainResult, train
+from wesep_py.training.trainer import TrainingInterrupted, TrainResult, train
+from wesep_py.training.training_config import TrainConfig, load_config
 
 __all__ = ["TrainConfig", "TrainResult", "TrainingInterrupted", "load_config", "train"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,11 +13,76 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision.amp import MixedPrecision
 from lightning_fabric.strategies import DDPStrategy, Strategy
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from wesep_py.errors import InputError
-from wesep_py.half_precision import unsupported
-from wesep_py.training.config import TrainLoopConfig
-from wesep_py.training.memory import keep_freed_memory
+from wesep_py.common.errors import ConfigError, InputError
+from wesep_py.common.half_precision import unsupported
+from wesep_py.training.training_config import TrainLoopConfig
+
+# ----------------------------------------
+# Memory: kept between steps instead of returned to the system and asked for again; saved by computing twice.
+
+# From malloc.h of the GNU C library.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+
+
+def keep_freed_memory() -> bool:
+    """Tell the GNU C library's malloc to keep what is freed.
+
+    By default it maps every large tensor afresh and unmaps it when it is freed; each step on the CPU then pays for
+    zeroed pages again: a quarter to a third of its processor time (`bench/training_step.py`).
+
+    Returns:
+        Whether it was done; false on systems with another C library.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    largest = 2**31 - 1
+    settings = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: largest, _M_TOP_PAD: 64 * 2**20}
+    return all(mallopt(option, value) == 1 for option, value in settings.items())
+
+
+def recompute_blocks(network: nn.Module) -> None:
+    """Let the repeated blocks of a network's backbone keep their inputs only, and be computed again for the gradients.
+
+    Chen et al., "Training deep nets with sublinear memory cost", arXiv 1604.06174. The gradients are the same.
+
+    Raises:
+        ConfigError: the network has no such blocks (`blocks_of`).
+    """
+    blocks = blocks_of(network)
+    if not blocks:
+        raise ConfigError("train.gradient_checkpointing: is true, and the network has no blocks to compute again")
+    for block in blocks:
+        block.forward = _twice(block, block.forward)
+
+
+def compile_blocks(network: nn.Module) -> None:
+    """Send the repeated blocks of a network through `torch.compile`; all of a network that has none.
+
+    What is around the blocks of a separator computes with complex spectra, which torch's compiler does not translate.
+    """
+    for part in blocks_of(network) or [network]:
+        part.compile()
+
+
+def blocks_of(network: nn.Module) -> list[nn.Module]:
+    """The `blocks` of a network's backbone, or else all that its outermost lists of modules hold."""
+    backbone = getattr(network, "backbone", network)
+    own = getattr(backbone, "blocks", None)
+    lists = [own] if isinstance(own, nn.ModuleList) else list(backbone.children())
+    return [block for group in lists if isinstance(group, nn.ModuleList) for block in group]
+
+
+def _twice(block: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*positional: Any, **named: Any) -> Any:
+        if not (block.training and torch.is_grad_enabled()):
+            return forward(*positional, **named)
+        return checkpoint(forward, *positional, use_reentrant=False, **named)
+
+    return run
+
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 """What `train.precision` may be."""

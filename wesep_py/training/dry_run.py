@@ -10,16 +10,14 @@ from typing import Any
 
 import torch
 
-from wesep_py.errors import WesepError
-from wesep_py.training.config import RunConfig, load_config
+from wesep_py.common.errors import WesepError
 from wesep_py.training.devices import make_fabric
 from wesep_py.training.experiment import Experiment
-from wesep_py.training.interrupt import catch_signals
-from wesep_py.training.progress import TrainingBar
+from wesep_py.training.run_log import TrainingBar, check_trackers
 from wesep_py.training.setup import assemble, check_machine, gather, make_dataset, open_batches, start_from
 from wesep_py.training.state import Progress, load_state
-from wesep_py.training.trackers import check_trackers
-from wesep_py.training.trainer import share_done
+from wesep_py.training.trainer import catch_signals, share_done
+from wesep_py.training.training_config import RunConfig, load_config
 
 
 @dataclass(frozen=True)

@@ -5,23 +5,205 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor, nn
 
-from wesep_py.corpus.embeddings import Embeddings
-from wesep_py.errors import ConfigError
-from wesep_py.extractor import TargetSpeakerExtractor, build_network
-from wesep_py.losses import Adversary
+from wesep_py.common.errors import ConfigError
+from wesep_py.data.embedding_files import Embeddings
+from wesep_py.network.cues import EmbeddingCue
+from wesep_py.network.extraction_network import TargetSpeakerExtractor, build_network, in_evaluation
+from wesep_py.network.speaker import SpeakerEncoder, length_mask
+from wesep_py.network.speaker.speaker_losses import PermutationFreeLoss, build_speaker_loss
+from wesep_py.network.speaker.speaker_losses.permutation_free import ABSENT
+from wesep_py.network.speaker.speaker_network import count
 from wesep_py.simulation import Sample
-from wesep_py.training.config import TrainConfig
-from wesep_py.training.criterion import Criterion, TrainingStep
-from wesep_py.training.data import stack_padded
-from wesep_py.training.loss_arguments import loss_arguments
-from wesep_py.training.self_enrollment import SelfEnrolledStep
+from wesep_py.training.batches import stack_padded
+from wesep_py.training.losses import Adversary
+from wesep_py.training.step import Criterion, TrainingStep
 from wesep_py.training.task import Item, Task
-from wesep_py.training.validate import Validation
+from wesep_py.training.training_config import SelfEnrollmentConfig, TrainConfig
+from wesep_py.training.validation import Validation
+
+# ----------------------------------------
+# What the training of an extractor gives to losses that ask for it (`losses.Loss`).
+
+
+def loss_arguments(network: TargetSpeakerExtractor, num_speakers: Callable[[], int]) -> dict[str, Callable[[], Any]]:
+    """Makers of `sample_rate`, `num_speakers` and `speaker_loss`, for `Criterion`.
+
+    Args:
+        network: that is trained.
+        num_speakers: counts those of the training set; asked only if a loss wants them.
+    """
+
+    def speaker_loss() -> Callable[[Any], nn.Module]:
+        dim = _learned_embedding_dim(network)
+        return lambda config: build_speaker_loss(
+            [config] if isinstance(config, Mapping) else config, dim, num_speakers(), "speaker_margin.loss"
+        )
+
+    return {"sample_rate": lambda: network.sample_rate, "num_speakers": num_speakers, "speaker_loss": speaker_loss}
+
+
+def _learned_embedding_dim(network: TargetSpeakerExtractor) -> int:
+    if network.encoder is None or not any(isinstance(cue, EmbeddingCue) for cue in network.cues):
+        raise ConfigError(
+            "loss: 'speaker_margin' needs the embedding of a speaker encoder; give the model a key 'speaker' and the "
+            "cue 'embedding'"
+        )
+    if network.encoder.mode == "frozen":
+        raise ConfigError(
+            "loss: 'speaker_margin' trains the speaker encoder, and speaker.mode is 'frozen'; use joint or finetune"
+        )
+    return network.encoder.embedding_dim
+
+
+# ----------------------------------------
+# Learning to hear all voices of a mixture: its speakers, in no order, and how many there are.
+
+
+def voice_items(sample: Sample, labels: Mapping[str, int]) -> list[Item]:
+    """The mixture with its speakers' labels, and each enrollment with its own: `{mixture: …, speakers: [label, …]}`."""
+    told = [labels[source.speaker_id] for source in sample.recipe.sources]
+    alone = [(waveform, [label]) for waveform, label in zip(sample.enrollments, told, strict=True) if len(waveform)]
+    return [{"mixture": waveform, "speakers": own} for waveform, own in [(sample.mixture, told), *alone]]
+
+
+def collate_voices(mixtures: Sequence[list[Item]]) -> dict[str, Tensor]:
+    """`mixture` `[B, longest]`, `lengths` `[B]` in samples, `speakers` `[B, most]`, filled up with −1."""
+    items = [item for mixture in mixtures for item in mixture]
+    most = max(len(item["speakers"]) for item in items)
+    return {
+        "mixture": stack_padded([item["mixture"] for item in items]),
+        "lengths": torch.tensor([len(item["mixture"]) for item in items]),
+        "speakers": torch.tensor([item["speakers"] + [ABSENT] * (most - len(item["speakers"])) for item in items]),
+    }
+
+
+class VoicesStep(nn.Module):
+    """An encoder that hears several voices and its loss as one module: what a device computes in a step."""
+
+    def __init__(self, network: SpeakerEncoder, loss: PermutationFreeLoss) -> None:
+        super().__init__()
+        self.network, self.loss = network, loss
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`loss`, its parts, `accuracy` among the training speakers, and `count_accuracy`."""
+        most = self.network.max_voices
+        labels = nn.functional.pad(batch["speakers"], (0, most - batch["speakers"].shape[1]), value=ABSENT)
+        counts = (labels != ABSENT).sum(dim=1)
+        voices = self.network.voices(batch["mixture"], batch["lengths"], counts=counts)
+        found = self.loss(voices.embeddings, voices.existence_logits, labels)
+        counted = (count(voices.existence_logits) == counts).float().mean()
+        return {"loss": found.loss, **found.parts, "accuracy": found.accuracy, "count_accuracy": counted}
+
+
+# ----------------------------------------
+# Self-estimated augmentation: the network extracts once, and its estimate introduces the voice the second time.
+#
+# Li et al., "On the effectiveness of enrollment speech augmentation for target speaker extraction", SLT 2024
+# (arXiv 2409.09589).
+
+
+class SelfEnrolledStep(TrainingStep):
+    """A training step in which the network's own estimates are enrollments, now and then.
+
+    Which items they introduce is drawn from torch's random state of the CPU, which the loop seeds with the run's seed
+    and the step: a resumed run draws the same. Without gradient the first pass is in evaluation mode, as the network
+    will be used: it moves no running statistics, drops nothing out, and draws no random numbers. With a loss of its own
+    (`loss_on: both`) it is a pass like the second, and moves them too.
+
+    Args:
+        network: takes (mixture, enrollment, enrollment_lengths), gives a `NetworkOutput`.
+        criterion: of the output and the batch.
+        config: how often, from when on, and how.
+    """
+
+    def __init__(self, network: nn.Module, criterion: nn.Module, config: SelfEnrollmentConfig) -> None:
+        super().__init__(network, criterion)
+        self.config = config
+        self._steps_done = 0
+
+    def begin_step(self, step: int) -> None:
+        """Take on how many steps are done."""
+        self._steps_done = step
+
+    def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The losses of the second pass, and `self_enrolled`: the share of items that their estimates introduced.
+
+        With `loss_on: both`, `loss` is the weighted sum of both, and `loss_first` that of the first pass.
+        """
+        chosen = self._choose(batch)
+        share = batch["mixture"].new_tensor(len(chosen) / len(batch["mixture"]))
+        if self.config.loss_on == "both":
+            return {**self._both(batch, chosen), "self_enrolled": share}
+        if len(chosen):
+            with torch.no_grad(), in_evaluation(self.network):
+                estimate = self._estimate(batch, chosen)
+            # Where torch keeps weights that autocast has cast without gradient, the second pass would have none either.
+            torch.clear_autocast_cache()
+            batch = introduced(batch, chosen, estimate, self.config.use)
+        return {**super().forward(batch), "self_enrolled": share}
+
+    def _both(self, batch: Mapping[str, Any], chosen: Tensor) -> dict[str, Tensor]:
+        first_weight, second_weight = self.config.weights
+        output, first = self.run(batch)
+        second = first
+        if len(chosen):
+            estimate = output.waveforms[0][chosen].detach().float()
+            second = super().forward(introduced(batch, chosen, estimate, self.config.use))
+        total = first_weight * first["loss"] + second_weight * second["loss"]
+        return {**second, "loss": total, "loss_first": first["loss"]}
+
+    def _estimate(self, batch: Mapping[str, Any], chosen: Tensor) -> Tensor:
+        output = self.network(
+            batch["mixture"][chosen], batch["enrollment"][chosen], batch["enrollment_lengths"][chosen]
+        )
+        return output.waveforms[0].float()
+
+    def _choose(self, batch: Mapping[str, Any]) -> Tensor:
+        """The places of the items that are introduced by their estimates."""
+        mixture = batch["mixture"]
+        if self._steps_done < self.config.from_step:
+            return torch.zeros(0, dtype=torch.int64, device=mixture.device)
+        wanted = (torch.rand(len(mixture)) < self.config.probability).to(mixture.device)
+        return torch.nonzero(wanted & (batch["present"] > 0)).squeeze(1)
+
+
+def introduced(
+    batch: Mapping[str, Any], chosen: Tensor, estimate: Tensor, use: Literal["joined", "instead"]
+) -> dict[str, Any]:
+    """The batch with estimates as enrollments, at the level of the enrollments that were there.
+
+    Args:
+        batch: with `enrollment` `[batch, longest]` and `enrollment_lengths` `[batch]`.
+        chosen: places of the items that the estimates are of.
+        estimate: `[chosen, samples]`.
+        use: after the enrollment, or instead of it.
+    """
+    enrollment, lengths = batch["enrollment"], batch["enrollment_lengths"]
+    before, added = lengths[chosen], estimate.shape[1]
+    starts = before if use == "joined" else torch.zeros_like(before)
+    lengths = lengths.index_copy(0, chosen, starts + added)
+    size = int(lengths.max())
+    made = nn.functional.pad(enrollment, (0, max(0, size - enrollment.shape[1])))
+    at = torch.arange(made.shape[1], device=made.device) - starts[:, None]
+    levelled = estimate * _level_ratio(enrollment[chosen], before, estimate)
+    shifted = levelled.gather(1, at.clamp(0, added - 1)) * (at < added)
+    made = made.index_copy(0, chosen, torch.where(at < 0, made[chosen], shifted))
+    return {**batch, "enrollment": made[:, :size], "enrollment_lengths": lengths}
+
+
+def _level_ratio(enrollment: Tensor, lengths: Tensor, estimate: Tensor) -> Tensor:
+    """What brings an estimate to the RMS of the enrollment, `[items, 1]`; 1 where either is silent."""
+    valid = length_mask(lengths, enrollment.shape[1])
+    own = (enrollment.square() * valid).sum(dim=1, keepdim=True) / lengths.clamp_min(1)[:, None]
+    other = estimate.square().mean(dim=1, keepdim=True)
+    heard = (own > 1e-16) & (other > 1e-16)
+    return torch.where(heard, own / other.clamp_min(1e-30), torch.ones_like(own)).sqrt()
 
 
 class ExtractionTask(Task):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -12,32 +13,107 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from wesep_py.corpus import Utterance, find_noises, perturb_speed, read_speech
-from wesep_py.corpus.listed import MixtureCorpus
-from wesep_py.errors import ConfigError
+from wesep_py import checkpoint
+from wesep_py.common.errors import CheckpointError, ConfigError
+from wesep_py.common.processes import most_workers
+from wesep_py.data import Utterance, find_noises, perturb_speed, read_speech
+from wesep_py.data.mixture_corpus import MixtureCorpus
 from wesep_py.simulation import Simulator
-from wesep_py.simulation.listed import ListedMixtures
-from wesep_py.simulation.on_device.draw import DrySimulator
-from wesep_py.training.batches import Batches
-from wesep_py.training.config import RunConfig
-from wesep_py.training.data import PositionSampler, SimulatedMixtures, make_loader
-from wesep_py.training.devices import require_precision
-from wesep_py.training.ema import WeightAverage
-from wesep_py.training.freeze import Freezer
-from wesep_py.training.init import Initialised, initialise
-from wesep_py.training.memory import compile_blocks, recompute_blocks
-from wesep_py.training.mixtures import read_mixtures_of
-from wesep_py.training.on_device import DryMixtures
-from wesep_py.training.optim import build_optimizer
-from wesep_py.training.progress import TrainingBar
-from wesep_py.training.results import CorpusSummary
-from wesep_py.training.sources import make_reader
+from wesep_py.simulation.dry_batch import DrySimulator
+from wesep_py.simulation.listed_mixtures import ListedMixtures
+from wesep_py.training.batches import (
+    Batches,
+    DryMixtures,
+    PositionSampler,
+    SimulatedMixtures,
+    UnknownSpeakers,
+    count_no_speakers,
+    make_loader,
+    make_reader,
+    make_stream,
+    read_mixtures_of,
+    shards_of,
+)
+from wesep_py.training.devices import compile_blocks, recompute_blocks, require_precision
+from wesep_py.training.experiment import CorpusSummary, lineage
+from wesep_py.training.optimisation import Freezer, WeightAverage, build_optimizer
+from wesep_py.training.run_log import TrainingBar
 from wesep_py.training.state import Progress
 from wesep_py.training.step import Stepper
-from wesep_py.training.stream import UnknownSpeakers, count_no_speakers, make_stream, shards_of
 from wesep_py.training.task import Task
 from wesep_py.training.tasks import make_task
-from wesep_py.worker_processes import most_workers
+from wesep_py.training.training_config import InitConfig, RunConfig
+
+# ----------------------------------------
+# Starting from the weights of another run, whose network may be another in parts.
+
+
+@dataclass(frozen=True)
+class Initialised:
+    """What was taken over.
+
+    Attributes:
+        source: the checkpoint's folder.
+        hash: of its weights and configuration.
+        taken: how many tensors.
+        fresh: names of the network's tensors that were not.
+        unused: names of the checkpoint's tensors that were not.
+        lineage: how the checkpoint was made, and before it those that it went on from itself.
+    """
+
+    source: str
+    hash: str
+    taken: int
+    fresh: list[str]
+    unused: list[str]
+    lineage: list[dict[str, Any]]
+
+    def __str__(self) -> str:
+        text = f"{self.taken} of {self.taken + len(self.fresh)} tensors are those of {self.source}"
+        if self.fresh:
+            text += f"; freshly initialised: {', '.join(self.fresh)}"
+        return text + (f"; not used: {', '.join(self.unused)}" if self.unused else "")
+
+
+def initialise(network: nn.Module, config: InitConfig) -> Initialised:
+    """Give a network the weights of a checkpoint, where name and shape are the same.
+
+    Args:
+        network: changed in place.
+        config: which checkpoint, and what of it.
+
+    Raises:
+        CheckpointError: it is missing or damaged; nothing of it fits, or with `strict` not everything.
+
+    Example: `init: {checkpoint: exp/base, skip: ["encoder.*"]}`
+    """
+    saved = checkpoint.load(config.checkpoint)
+    own = network.state_dict()
+    given = {
+        name: tensor
+        for name, tensor in saved.state_dict.items()
+        if not any(fnmatchcase(name, pattern) for pattern in config.skip)
+    }
+    if config.strict and (lines := checkpoint.misfit(own, given)):
+        more = f" and {len(lines) - 5} more" if len(lines) > 5 else ""
+        raise CheckpointError(
+            f"init.checkpoint: {saved.folder} does not fit the network: {'; '.join(lines[:5])}{more}; with "
+            "init.strict=false what fits is taken"
+        )
+    fits = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
+    if not fits:
+        raise CheckpointError(f"init.checkpoint: nothing of {saved.folder} fits the network; give a model of its kind")
+    with torch.no_grad():
+        for name, tensor in fits.items():
+            own[name].copy_(tensor)
+    return Initialised(
+        str(saved.folder),
+        saved.hash,
+        len(fits),
+        [name for name in own if name not in fits],
+        [name for name in saved.state_dict if name not in fits],
+        lineage(saved),
+    )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The training state on disk: whole or not at all, the one before kept, nothing unpickled."""
+"""A run's adversaries (`losses.Adversary`) in its training state: what all ranks share, and what each has alone."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 
-from wesep_py.errors import CheckpointError, WesepError, quoted, shorten
-from wesep_py.files import atomic_path
-from wesep_py.torchfiles import read_torch
+from wesep_py.common.errors import CheckpointError, WesepError, quoted, shorten
+from wesep_py.common.files import atomic_path
+from wesep_py.common.torchfiles import read_torch
+from wesep_py.training.losses import Adversary
+
+# ----------------------------------------
+# The training state on disk: whole or not at all, the one before kept, nothing unpickled.
 
 FORMAT_VERSION = 1
 STATE_NAMES = ("next.pt", "last.pt", "previous.pt")
@@ -225,3 +230,35 @@ def _read(path: Path) -> TrainingState:
     except ValueError as error:
         raise CheckpointError(f"{path}: is damaged ({error})") from error
     return TrainingState(progress, parts["model"], parts["optimizer"], parts["average"], parts["adversaries"])
+
+
+def adversary_states(adversaries: Mapping[str, Adversary], fabric: Fabric) -> dict[str, Any]:
+    """What a state holds of each, under its name; empty without any. Called on every rank."""
+    return {
+        name: {"network": adversary.state_dict(), "memories": _of_all_ranks(adversary.memory(), fabric)}
+        for name, adversary in adversaries.items()
+    }
+
+
+def load_adversaries(adversaries: Mapping[str, Adversary], states: Mapping[str, Any], fabric: Fabric) -> None:
+    """Go on from what `adversary_states` gave; with another number of ranks, those too many begin without memory.
+
+    Raises:
+        KeyError, ValueError, RuntimeError: it is of others.
+    """
+    for name, adversary in adversaries.items():
+        optimizer = getattr(adversary, "optimizer", None)
+        if isinstance(optimizer, torch.optim.Optimizer):
+            check_optimizer_state(optimizer, states[name]["network"]["optimizer"])
+        adversary.load_state_dict(states[name]["network"])
+        memories = states[name]["memories"]
+        if fabric.global_rank < len(memories):
+            adversary.load_memory(memories[fabric.global_rank])
+
+
+def _of_all_ranks(memory: dict[str, Any], fabric: Fabric) -> list[dict[str, Any]]:
+    if fabric.world_size == 1:
+        return [memory]
+    gathered: list[Any] = [None] * fabric.world_size
+    torch.distributed.all_gather_object(gathered, memory)
+    return gathered

@@ -13,9 +13,9 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import nn
 
-from wesep_py.corpus.embeddings import Embeddings
-from wesep_py.losses import Adversary
+from wesep_py.data.embedding_files import Embeddings
 from wesep_py.simulation import Sample
+from wesep_py.training.losses import Adversary
 
 Item = dict[str, Any]
 Items = Callable[[Sample, Mapping[str, int]], list[Item]]

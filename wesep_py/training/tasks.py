@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from lightning_fabric import Fabric
 
-from wesep_py.training.config import RunConfig, SpeakerTrainConfig, TrainConfig
 from wesep_py.training.extraction_task import ExtractionTask
 from wesep_py.training.speaker_task import SpeakerTask
 from wesep_py.training.task import Task
+from wesep_py.training.training_config import RunConfig, SpeakerTrainConfig, TrainConfig
 
 
 def make_task(config: RunConfig, fabric: Fabric, num_speakers: Callable[[], int]) -> Task:

@@ -1,34 +1,85 @@
-"""The loop: steps, logs, validation, saving, until the run is done or asked to stop."""
+"""`train`: from a configuration to a trained model, or on from where the run was."""
 
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 
-from wesep_py.errors import WesepError
-from wesep_py.training.adversaries import adversary_states
-from wesep_py.training.average import BestSnapshots, Snapshots, average_state_dicts
+from wesep_py.checkpoint import misfit
+from wesep_py.common.errors import CheckpointError, WesepError, reason, shorten
+from wesep_py.common.folders import locked
 from wesep_py.training.batches import describe_batch
-from wesep_py.training.config import RunConfig, TrainLoopConfig
-from wesep_py.training.experiment import Experiment
-from wesep_py.training.faults import Where, explain_faults
-from wesep_py.training.interrupt import StopRequest, TrainingInterrupted
-from wesep_py.training.logs import RunLog
-from wesep_py.training.progress import Throughput, TrainingBar, spell_duration
-from wesep_py.training.results import Results
-from wesep_py.training.schedule import learning_rate_factor, progress
-from wesep_py.training.setup import Machinery
-from wesep_py.training.state import Progress, TrainingState, save_state
-from wesep_py.training.step import StepResult
+from wesep_py.training.devices import describe_precision, make_fabric
+from wesep_py.training.experiment import Experiment, Results, ancestors, data_hashes, write_provenance
+from wesep_py.training.optimisation import learning_rate_factor, progress
+from wesep_py.training.run_log import RunLog, Throughput, TrainingBar, check_trackers, open_log, spell_duration
+from wesep_py.training.setup import Machinery, assemble, check_machine, gather, make_dataset, open_batches, start_from
+from wesep_py.training.snapshots import BestSnapshots, Snapshots, average_state_dicts
+from wesep_py.training.state import (
+    Progress,
+    TrainingState,
+    adversary_states,
+    check_optimizer_state,
+    load_adversaries,
+    load_state,
+    save_state,
+)
+from wesep_py.training.step import StepResult, Where, explain_faults
 from wesep_py.training.task import Task
+from wesep_py.training.training_config import RunConfig, TrainLoopConfig, load_config
+
+# ----------------------------------------
+# Ctrl-C and SIGTERM during training: the step is finished and the state saved before the process ends.
+
+
+class TrainingInterrupted(WesepError):
+    """The run was asked to stop; its state is saved. Exit status 130, as for any interrupted program."""
+
+    exit_status = 130
+
+
+class StopRequest:
+    """Whether a stop was asked for."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        """The signal handler: the first signal asks, a second Ctrl-C ends the process at once."""
+        if self.requested and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+@contextmanager
+def catch_signals() -> Iterator[StopRequest]:
+    """While the block runs, SIGINT and SIGTERM only set `requested`; a thread other than the main one sees none."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# ----------------------------------------
+# The loop: steps, logs, validation, saving, until the run is done or asked to stop.
 
 
 @dataclass
@@ -288,3 +339,164 @@ def share_done(loop: TrainLoopConfig, state: Progress) -> float:
 
 def _ends_early(loop: TrainLoopConfig, state: Progress) -> bool:
     return loop.patience is not None and state.since_best >= loop.patience
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run gave.
+
+    Args:
+        experiment: its folder, which `wesep_py.load` takes.
+        step: optimiser steps done.
+        skipped: of these, skipped because they were not finite.
+        best: result of the best validation, or none.
+        measure: what that is (`si_sdri`, in dB); empty without a validation.
+        was_finished: whether the run was finished before.
+    """
+
+    experiment: Path
+    step: int
+    skipped: int
+    best: float | None
+    measure: str
+    was_finished: bool
+
+
+def train(config: RunConfig | Mapping[str, Any] | str | Path, overrides: Sequence[str] = ()) -> TrainResult:
+    """Train an extractor or a speaker encoder, or go on with a run that was stopped.
+
+    A run is resumed when its experiment's folder holds a state; it must then be the same configuration, except for
+    keys that change no step (`experiment.CHANGEABLE`). On the CPU a resumed run ends with the same weights, to the
+    bit, as one that was never stopped (without `train.max_minutes`, and with as many threads).
+
+    Args:
+        config: path of a YAML file, or a mapping of the same form.
+        overrides: `key=value`, for a YAML file.
+
+    Returns:
+        Where the model is and how it went.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type or value, another configuration than the run's before.
+        InputError: recordings or trial lists that are missing or malformed.
+        TrainingInterrupted: Ctrl-C or SIGTERM; the state is saved.
+        WesepError: no finite loss for `train.max_nonfinite` steps in a row.
+
+    Example:
+        >>> train("recipes/speechocean762/train.yaml", ["data.root=data", "optim.lr=0.0005"])  # doctest: +SKIP
+    """
+    source = Path(config) if isinstance(config, (str, Path)) else None
+    if not isinstance(config, RunConfig):
+        config = load_config(config, overrides)
+    check_machine(config)
+    with catch_signals() as stop:
+        fabric = make_fabric(config.train)
+        fabric.launch()
+        return _train(config, fabric, stop, source)
+
+
+def _train(config: RunConfig, fabric: Fabric, stop: StopRequest, source: Path | None = None) -> TrainResult:
+    experiment = Experiment(config.experiment)
+    experiment.check(config, source)
+    check_trackers(config.log.to)
+    materials = gather(config, fabric)
+    bar = TrainingBar(enabled=fabric.is_global_zero)
+    dataset = make_dataset(config, materials, fabric, bar)
+    hashes = data_hashes(config.data)
+    initialised = None if experiment.has_state() else start_from(config, materials.task)
+    machinery = assemble(config, materials.task, fabric)
+    with ExitStack() as held:
+        if fabric.is_global_zero:
+            experiment.make()
+            held.enter_context(locked(experiment.folder, "training", "experiment"))
+        fabric.barrier()
+        experiment.check(config)
+        state = load_state(experiment.state)
+        went_on_from = initialised.lineage if initialised else ancestors(experiment.provenance_file)
+        results = Results(experiment, config, materials.task, materials.corpus, hashes, went_on_from)
+        trainer_progress = state.progress if state else Progress()
+        if fabric.is_global_zero:
+            experiment.write_config(config)
+            for folder in (experiment.snapshots, experiment.best):
+                Snapshots(folder, config.checkpoint.keep).drop_after(trainer_progress.step)
+        for adversary in materials.task.adversaries.values():
+            held.callback(adversary.close)
+        _restore(state, materials.task, machinery, experiment, fabric)
+        machinery.module.train()
+        trainer = Trainer(
+            Parts(fabric, config, experiment, materials.task, machinery, results, bar, None, stop), trainer_progress
+        )
+        bar.begin(trainer.done)
+        if trainer.done >= 1.0 and results.is_final(trainer_progress):
+            bar.say(
+                f"{experiment.folder}: is finished, after {trainer_progress.step} steps; "
+                "for more, raise train.steps or train.max_minutes"
+            )
+            return _result(experiment, trainer_progress, materials.task, was_finished=True)
+        if fabric.is_global_zero:
+            _note(experiment, trainer_progress, hashes, went_on_from, bar)
+            log = held.enter_context(closing(open_log(config, experiment, trainer_progress.step)))
+            trainer.log_to(log)
+        with bar:
+            _greet(config, experiment, results, materials.task, trainer_progress, bar, fabric.device.type)
+            if initialised is not None:
+                bar.say(str(initialised))
+            trainer.run(open_batches(config, materials.task, dataset, trainer_progress, fabric, bar.say))
+        return _result(experiment, trainer_progress, materials.task, was_finished=False)
+
+
+def _note(
+    experiment: Experiment,
+    state: Progress,
+    hashes: dict[str, str],
+    went_on_from: list[dict[str, Any]],
+    bar: TrainingBar,
+) -> None:
+    for name in write_provenance(experiment.provenance_file, state.step, hashes, went_on_from):
+        bar.say(f"{name}: is another than when the run began; the run is no longer one that can be repeated")
+
+
+def _restore(
+    state: TrainingState | None, task: Task, machinery: Machinery, experiment: Experiment, fabric: Fabric
+) -> None:
+    if state is None:
+        return
+    try:
+        if lines := misfit(task.step.state_dict(), state.model):
+            raise ValueError(lines[0])
+        task.step.load_state_dict(state.model)
+        check_optimizer_state(machinery.optimizer, state.optimizer)
+        machinery.optimizer.load_state_dict(state.optimizer)
+        if machinery.average:
+            if lines := misfit(machinery.average.state_dict(), state.average):
+                raise ValueError(f"average: {lines[0]}")
+            machinery.average.load_state_dict(state.average)
+        load_adversaries(task.adversaries, state.adversaries, fabric)
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise CheckpointError(
+            f"{experiment.state}: does not fit the configuration's network ({shorten(reason(error))}); name another "
+            "experiment, or delete this folder to begin again"
+        ) from error
+
+
+def _greet(
+    config: RunConfig,
+    experiment: Experiment,
+    results: Results,
+    task: Task,
+    state: Progress,
+    bar: TrainingBar,
+    device_type: str,
+) -> None:
+    corpus, loop = results.corpus, config.train
+    parameters = sum(p.numel() for p in task.network.parameters() if p.requires_grad)
+    bar.say(
+        f"{experiment.folder}: {'resuming at step ' + str(state.step) if state.step else 'training'} of {loop.steps}; "
+        f"{parameters / 1e6:.2f} M parameters; {corpus}; "
+        f"batches of {loop.batch_size} mixtures; {describe_precision(loop.precision, device_type)}"
+    )
+
+
+def _result(experiment: Experiment, state: Progress, task: Task, was_finished: bool) -> TrainResult:
+    best, measure = state.best if state.best_step >= 0 else None, task.judge.measure if task.judge else ""
+    return TrainResult(experiment.folder, state.step, state.skipped, best, measure, was_finished)

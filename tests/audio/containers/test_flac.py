@@ -10,8 +10,8 @@ import pytest
 import soundfile
 
 from wesep_py import audio
-from wesep_py.audio.encoded import decode, measure
-from wesep_py.errors import AudioError
+from wesep_py.audio.reading import decode, measure
+from wesep_py.common.errors import AudioError
 
 NOISE = np.random.default_rng(0).uniform(-0.4, 0.4, 48000).astype(np.float32)
 

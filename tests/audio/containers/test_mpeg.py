@@ -13,7 +13,7 @@ import soundfile
 from wesep_py import audio
 from wesep_py.audio.containers import Source
 from wesep_py.audio.containers.mpeg import frame_at
-from wesep_py.audio.encoded import decode, measure
+from wesep_py.audio.reading import decode, measure
 
 NOISE = np.random.default_rng(0).uniform(-0.4, 0.4, 48000).astype(np.float32)
 

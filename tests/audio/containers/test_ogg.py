@@ -15,7 +15,7 @@ from wesep_py import audio
 from wesep_py.audio import decoding
 from wesep_py.audio.containers import ogg
 from wesep_py.audio.containers.ogg import page_checksum
-from wesep_py.audio.encoded import decode, measure
+from wesep_py.audio.reading import decode, measure
 
 NOISE = np.random.default_rng(0).uniform(-0.4, 0.4, 96000).astype(np.float32)
 SUBTYPES = ["VORBIS", "OPUS"]

@@ -14,8 +14,8 @@ import soundfile
 
 from wesep_py import audio
 from wesep_py.audio.containers import Source, layout_of
-from wesep_py.audio.encoded import decode, measure
-from wesep_py.errors import AudioError
+from wesep_py.audio.reading import decode, measure
+from wesep_py.common.errors import AudioError
 
 RATE = 16000
 TONE = (0.4 * np.sin(np.arange(8000) * 0.1) + np.random.default_rng(0).uniform(-0.1, 0.1, 8000)).astype(np.float32)

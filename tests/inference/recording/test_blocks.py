@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from wesep_py.extractor import build_network
 from wesep_py.inference import Blocks, Extractor
-from wesep_py.inference.recording.blocks import join
-from wesep_py.inference.recording.blockwise import Overlapping, run_voices
-from wesep_py.inference.recording.carried import Carried, carries_state
+from wesep_py.inference.overlap_add import Overlapping, join, run_voices
+from wesep_py.inference.streaming import Carried, carries_state
+from wesep_py.network.extraction_network import build_network
 
 SHORT = Blocks(1.0, 0.4, 0.2)
 BSRNN = {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1}

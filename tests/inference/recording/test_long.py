@@ -10,13 +10,12 @@ import soundfile
 import torch
 
 from tests.conftest import VOICES, make_voice
-from wesep_py.errors import AudioError, InputError, WesepError
-from wesep_py.extractor import build_network
+from wesep_py.common.errors import AudioError, InputError, WesepError
 from wesep_py.inference import Blocks, Calibration, Extractor
-from wesep_py.inference.recording.file_to_file import extract_file
-from wesep_py.inference.recording.long import LongExtraction
-from wesep_py.inference.recording.partial import Partial
-from wesep_py.inference.recording.writing import Wanted
+from wesep_py.inference.file_extraction import extract_file
+from wesep_py.inference.long_files import LongExtraction
+from wesep_py.inference.output_files import Partial, Wanted
+from wesep_py.network.extraction_network import build_network
 
 SHORT = Blocks.of(2.0)
 
@@ -87,7 +86,7 @@ def test_a_short_file_is_extracted_whole_to_the_bit(extractor, voices, tmp_path)
 
 
 def test_several_voices_in_one_pass_are_what_each_gives_alone(extractor, voices, tmp_path, monkeypatch):
-    from wesep_py.inference.recording import long
+    from wesep_py.inference import long_files as long
 
     soundfile.write(tmp_path / "m.wav", (voices[0] + voices[1]) / 3, 16000)
     both = [Wanted(f"v{seed}", enrolled(extractor, seed), tmp_path / f"both{seed}.wav") for seed in (3, 4)]

@@ -10,18 +10,11 @@ import pytest
 import soundfile
 
 from wesep_py.audio import active_level_db, rms
-from wesep_py.corpus import FileReader, Utterance, find_noises
-from wesep_py.errors import InputError
-from wesep_py.simulation import (
-    EnrollmentConfig,
-    ModulationConfig,
-    NoiseConfig,
-    NoiseGroup,
-    SimulationConfig,
-    Simulator,
-)
-from wesep_py.simulation.noise.render import modulation_gains, render_noise
-from wesep_py.simulation.recipe import Modulation, NoiseRecipe
+from wesep_py.common.errors import InputError
+from wesep_py.data import FileReader, Utterance, find_noises
+from wesep_py.simulation import EnrollmentConfig, ModulationConfig, NoiseConfig, NoiseGroup, SimulationConfig, Simulator
+from wesep_py.simulation.description.recipe import Modulation, NoiseRecipe
+from wesep_py.simulation.noise import modulation_gains, render_noise
 
 SHORT = EnrollmentConfig(duration_s=(1.0, 2.0))
 KINDS = {"recording": 1.0, "coloured": 1.0, "babble": 1.0}

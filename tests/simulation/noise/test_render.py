@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wesep_py.simulation.noise.render import coloured_noise, loop
+from wesep_py.simulation.noise import coloured_noise, loop
 
 
 def test_loop_begins_again() -> None:

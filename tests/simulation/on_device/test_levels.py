@@ -7,10 +7,18 @@ import pytest
 import torch
 
 from wesep_py.audio.level import active_level_db, active_mask
-from wesep_py.simulation.effects import BandLimit, Clip, Code, Equalise, Level, LosePackets, Resample
-from wesep_py.simulation.on_device.effects import apply_packed, level_gains, pack_effects, runs_on_device
-from wesep_py.simulation.on_device.levels import active_frames, active_levels_db, activity_at, frame_length
-from wesep_py.simulation.render import frame_activity
+from wesep_py.simulation.batched_effects import (
+    active_frames,
+    active_levels_db,
+    activity_at,
+    apply_packed,
+    frame_length,
+    level_gains,
+    pack_effects,
+    runs_on_device,
+)
+from wesep_py.simulation.description.effects import BandLimit, Clip, Code, Equalise, Level, LosePackets, Resample
+from wesep_py.simulation.rendering import frame_activity
 
 RATE = 8000
 LENGTHS = (8000, 4321, 100, 1, 7999)

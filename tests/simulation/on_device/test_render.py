@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from wesep_py.corpus import FileReader, Utterance
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
+from wesep_py.data import FileReader, Utterance
 from wesep_py.simulation import (
     EffectsConfig,
     EnrollmentConfig,
@@ -21,7 +21,8 @@ from wesep_py.simulation import (
     Sample,
     SimulationConfig,
 )
-from wesep_py.simulation.effects_config import (
+from wesep_py.simulation.batched_rendering import RenderedSample, render_on_device
+from wesep_py.simulation.description.effects import (
     BandLimitConfig,
     ClipConfig,
     CodecConfig,
@@ -30,10 +31,8 @@ from wesep_py.simulation.effects_config import (
     PacketLossConfig,
     ResampleConfig,
 )
-from wesep_py.simulation.on_device.batch import collate_dry
-from wesep_py.simulation.on_device.draw import DrySimulator
-from wesep_py.simulation.on_device.render import RenderedSample, render_on_device
-from wesep_py.simulation.recipe import Recipe
+from wesep_py.simulation.description.recipe import Recipe
+from wesep_py.simulation.dry_batch import DrySimulator, collate_dry
 
 RATE = 16000
 TOLERANCE = 1e-5
@@ -150,7 +149,7 @@ def test_an_absent_voice_is_silence_and_its_enrollment(utterances, noises):
 
 def test_rooms_of_a_bank_whose_direct_paths_arrive_at_other_taps(utterances, noises, monkeypatch):
     """A bank has a lead of its own; computed rooms have another. Both are put in time in one batch."""
-    from wesep_py.simulation.on_device import draw
+    from wesep_py.simulation import dry_batch as draw
 
     simulator = make(CONFIGS["rooms, early target"], utterances, noises)
     keys = [(1, index) for index in range(6)]

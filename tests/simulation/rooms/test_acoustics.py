@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
 from wesep_py.simulation.rooms.acoustics import (
     clarity_db,
     direct_to_reverberant_db,

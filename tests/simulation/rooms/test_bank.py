@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wesep_py.config import construct, load_yaml, to_plain
-from wesep_py.corpus import FileReader, Utterance
-from wesep_py.errors import ConfigError, InputError
+from wesep_py.common.config import construct, load_yaml, to_plain
+from wesep_py.common.errors import ConfigError, InputError
+from wesep_py.data import FileReader, Utterance
 from wesep_py.simulation import (
     EnrollmentConfig,
     RoomConfig,
@@ -23,14 +23,13 @@ from wesep_py.simulation import (
     write_recipes,
 )
 from wesep_py.simulation.batch import relate
-from wesep_py.simulation.recipe import RoomRecipe
-from wesep_py.simulation.recipe_parts import BankRoomRecipe
+from wesep_py.simulation.description.recipe import BankRoomRecipe, RoomRecipe
 from wesep_py.simulation.rooms.acoustics import measure
-from wesep_py.simulation.rooms.bank import RoomBank
 from wesep_py.simulation.rooms.bank_making import RoomBankConfig, make_bank
 from wesep_py.simulation.rooms.bank_writer import lead_of
 from wesep_py.simulation.rooms.geometric import SimulatedRooms, simulate_room
 from wesep_py.simulation.rooms.responses import reverberate, room_responses
+from wesep_py.simulation.rooms.room_bank import RoomBank
 
 RATE = 8000
 ROOMS = SimulatedRooms(count=6, method="fra", rt60_s=(0.1, 0.4), num_reflections=256, num_sources=3, num_microphones=2)

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wesep_py.errors import InputError, OutputExistsError
-from wesep_py.simulation.rooms.bank import RoomBank, open_bank
+from wesep_py.common.errors import InputError, OutputExistsError
 from wesep_py.simulation.rooms.bank_making import RoomBankConfig, make_bank
 from wesep_py.simulation.rooms.geometric import SimulatedRooms
+from wesep_py.simulation.rooms.room_bank import RoomBank, open_bank
 
 RATE = 8000
 ROOMS = SimulatedRooms(count=6, method="fra", rt60_s=(0.1, 0.4), num_reflections=256, num_sources=3, num_microphones=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from wesep_py.simulation import RoomConfig
-from wesep_py.simulation.rooms.draw import draw_room
+from wesep_py.simulation.rooms.fra import draw_room
 
 
 def test_all_sources_stand_in_one_room() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
 from wesep_py.simulation.rooms.acoustics import measure
 from wesep_py.simulation.rooms.bank_making import RoomBankConfig, make_bank
 from wesep_py.simulation.rooms.fra import SPEED_OF_SOUND_M_S

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from wesep_py.audio import write
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
 from wesep_py.simulation.rooms.bank_making import RecordedRooms, RoomBankConfig, make_bank
 from wesep_py.simulation.rooms.recorded import find_recorded_rooms
 from wesep_py.simulation.rooms.responses import reverberate

@@ -8,12 +8,11 @@ import time
 import numpy as np
 import pytest
 
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
 from wesep_py.simulation import RoomConfig
-from wesep_py.simulation.recipe import RoomRecipe
+from wesep_py.simulation.description.recipe import RoomRecipe
 from wesep_py.simulation.rooms.acoustics import direct_to_reverberant_db, rt60_s
-from wesep_py.simulation.rooms.draw import draw_room
-from wesep_py.simulation.rooms.fra import SPEED_OF_SOUND_M_S, eyring_absorption, high_pass, place_impulses
+from wesep_py.simulation.rooms.fra import SPEED_OF_SOUND_M_S, draw_room, eyring_absorption, high_pass, place_impulses
 from wesep_py.simulation.rooms.responses import reverberate, room_responses
 
 RATE = 16000

@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from wesep_py.corpus import FileReader, Utterance
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
+from wesep_py.data import FileReader, Utterance
 from wesep_py.simulation import ConversationConfig, EnrollmentConfig, SimulationConfig, Simulator
 from wesep_py.simulation.speech.conversation import (
     Speaking,

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from wesep_py.simulation.speech.layout import Slot, fixed_layout, whole_layout
+from wesep_py.simulation.speech.placement import Slot, fixed_layout, whole_layout
 
 
 def test_full_fills_the_mixture() -> None:

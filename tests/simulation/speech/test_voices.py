@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from wesep_py.corpus import Utterance
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
+from wesep_py.data import Utterance
 from wesep_py.simulation import EnrollmentConfig
-from wesep_py.simulation.recipe import Stretch
-from wesep_py.simulation.speech.voices import Voices
+from wesep_py.simulation.description.recipe import Stretch
+from wesep_py.simulation.speech.speaker_pool import Voices
 
 RATE = 1000
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from wesep_py.audio.containers.flac import flac_layout
-from wesep_py.audio.containers.layout import Layout, Link
-from wesep_py.audio.containers.mpeg import is_mpeg, mpeg_layout
+from wesep_py.audio.containers.layout import Layout, Link, Source
+from wesep_py.audio.containers.mpeg import after_tags, is_mpeg, mpeg_layout
 from wesep_py.audio.containers.ogg import ogg_layout
 from wesep_py.audio.containers.pcm import aiff_layout, au_layout, caf_layout, nist_layout, w64_layout, wav_layout
-from wesep_py.audio.containers.source import Source
-from wesep_py.audio.containers.tags import after_tags
 
 
 def layout_of(source: Source) -> Layout:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from wesep_py.audio.containers.layout import Layout, Link, overlaid, seconds
-from wesep_py.audio.containers.source import Source
-from wesep_py.audio.containers.tags import after_tags
+from wesep_py.audio.containers.layout import Layout, Link, Source, overlaid, seconds
+from wesep_py.audio.containers.mpeg import after_tags
 
 MAX_LINKS = 10000
 _TAILS = (1 << 15, 1 << 18, 1 << 21)

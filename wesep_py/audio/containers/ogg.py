@@ -12,9 +12,8 @@ import struct
 import zlib
 from dataclasses import dataclass, field
 
-from wesep_py.audio.containers.layout import Layout, Link
-from wesep_py.audio.containers.source import Part, Source
-from wesep_py.audio.containers.tags import after_tags
+from wesep_py.audio.containers.layout import Layout, Link, Part, Source
+from wesep_py.audio.containers.mpeg import after_tags
 
 MAX_LINKS = 10000
 # So many places that look like a page are tried where the chain of pages is broken.

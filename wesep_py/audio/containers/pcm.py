@@ -16,9 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wesep_py.audio.containers.layout import LARGEST_COUNT, Layout, Link, overlaid, seconds
-from wesep_py.audio.containers.source import Source
-from wesep_py.audio.containers.tags import after_tags
+from wesep_py.audio.containers.layout import LARGEST_COUNT, Layout, Link, Source, overlaid, seconds
+from wesep_py.audio.containers.mpeg import after_tags
 
 _MAX_CHUNKS = 4096
 # What programs write that stream to a pipe and never learn the length: 0, 0x7FFFF000 (SoX), 0x80000000 (ALSA),

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wesep_py.errors import InputError
+from wesep_py.common.errors import InputError
 
 # The direct sound is what arrives within this long of the direct path: half the window that is usual for the DRR.
 DIRECT_MS = 2.5

@@ -9,15 +9,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from wesep_py.config import to_plain
-from wesep_py.errors import InputError
-from wesep_py.files import check_writable
-from wesep_py.simulation.rooms.bank import INDEX_NAME, SAMPLES_NAME, RoomBank
-from wesep_py.simulation.rooms.bank_tar import SUFFIX, write_tar
+from wesep_py.common.config import to_plain
+from wesep_py.common.errors import InputError
+from wesep_py.common.files import check_writable
+from wesep_py.common.processes import worker_processes
 from wesep_py.simulation.rooms.bank_writer import BankRoom, BankWriter, check_same, header_of
 from wesep_py.simulation.rooms.geometric import SimulatedRooms, import_pyroomacoustics, simulate_room
 from wesep_py.simulation.rooms.recorded import RecordedRoom, find_recorded_rooms, identity_of, read_recorded_room
-from wesep_py.worker_processes import worker_processes
+from wesep_py.simulation.rooms.room_bank import INDEX_NAME, SAMPLES_NAME, SUFFIX, RoomBank, write_tar
 
 ROOMS_AT_A_TIME = 16
 

@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wesep_py.corpus.writing import one_run_in, visible
-from wesep_py.errors import InputError, OutputExistsError, WesepError
-from wesep_py.files import write_json
+from wesep_py.common.errors import InputError, OutputExistsError, WesepError
+from wesep_py.common.files import write_json
+from wesep_py.common.folders import one_run_in, visible
+from wesep_py.common.textfiles import COUNT, check_shape, parse_json, parse_object
 from wesep_py.simulation.rooms.acoustics import measure
-from wesep_py.simulation.rooms.bank import (
+from wesep_py.simulation.rooms.room_bank import (
     EARLY_BEFORE_MS,
     FORMAT,
     INDEX_NAME,
@@ -34,7 +35,6 @@ from wesep_py.simulation.rooms.bank import (
     fingerprint_of,
     read_index,
 )
-from wesep_py.textfiles import COUNT, check_shape, parse_json, parse_object
 
 PROGRESS_NAME = "progress.jsonl"
 ANEW = "pass --overwrite to make the bank anew"

@@ -1,29 +1,4 @@
-"""Room impulse responses in a few milliseconds: nearest image sources exact, all others by fast random approximation.
-
-After FRA-RIR (Luo & Yu, "Fast random approximation of room impulse response", Interspeech 2023; multi-channel:
-Luo & Gu, arXiv 2304.08052): the direct path comes from the geometry, the rest from virtual sources at random places.
-What stands here was derived anew so that decay and level keep their word:
-
-- The image sources of a shoebox of volume V (Allen & Berkley, J. Acoust. Soc. Am. 65, 1979) lie one in each mirrored
-  copy of the room, so with a density of 1/V: their number within distance d is (4π/3) d³ / V.
-- An image at distance d arrives after d / c, weakened by 1/d for the way and by 10^(-3 d / (c·RT60)) for the
-  walls: energy per metre is density · amplitude² ∝ 10^(-6 d / (c·RT60)), an exponential that falls by 60 dB in RT60.
-- The copy that is the room itself holds the source and nothing else, and the first reflections decide the
-  direct-to-reverberant ratio. So the 26 images in the copies that touch the room stand at their exact places,
-  weakened by the walls once for each reflection: sqrt(1 - α) with α of Eyring's formula (J. Acoust. Soc. Am. 1, 1930),
-  RT60 = 24 ln 10 / c · V / (-S ln(1 - α)). Random places from the direct path on, as published, leave the ratio 1.4 to
-  1.8 dB off that of image sources in the same room (median of its size); this, 0.3 to 0.4 dB (`bench/rooms.py`).
-  Of that 0.2 to 0.3 dB are a bias, more than half of it (0.15 dB) because waves along a shoebox meet its walls less
-  often: its decay has several slopes, and keeps more energy than one slope of the same mean rate.
-- Walls, people and furniture turn the sign of some reflections: random signs, which also keep the sum free of DC.
-- A room at RT60 0.6 s has half a million images. Up to the distance that half of `num_reflections` fill, each is
-  placed. Beyond it the other half stands for all the rest, spread evenly over the distance with a random shift each,
-  the height raised by sqrt(number of images for which it stands). (Spreading these, too, by the square of the
-  distance would leave the loud start of the tail to a few dozen impulses, each louder than the direct path.)
-
-Every virtual source has a place, the same for all microphones, so that an array hears each from its direction.
-Impulses are placed between samples by a windowed sinc, at the output rate.
-"""
+"""Drawing a room: its size and decay, and where microphone and sources stand in it."""
 
 from __future__ import annotations
 
@@ -33,7 +8,35 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from wesep_py.simulation.recipe import RoomRecipe
+from wesep_py.simulation.description.recipe import Point, RoomRecipe
+from wesep_py.simulation.description.simulation_config import RoomConfig
+
+# ----------------------------------------
+# Room impulse responses in a few milliseconds: nearest image sources exact, all others by fast random approximation.
+#
+# After FRA-RIR (Luo & Yu, "Fast random approximation of room impulse response", Interspeech 2023; multi-channel:
+# Luo & Gu, arXiv 2304.08052): the direct path comes from the geometry, the rest from virtual sources at random places.
+# What stands here was derived anew so that decay and level keep their word:
+#
+# - The image sources of a shoebox of volume V (Allen & Berkley, J. Acoust. Soc. Am. 65, 1979) lie one in each mirrored
+#   copy of the room, so with a density of 1/V: their number within distance d is (4π/3) d³ / V.
+# - An image at distance d arrives after d / c, weakened by 1/d for the way and by 10^(-3 d / (c·RT60)) for the
+#   walls: energy per metre is density · amplitude² ∝ 10^(-6 d / (c·RT60)), an exponential that falls by 60 dB in RT60.
+# - The copy that is the room itself holds the source and nothing else, and the first reflections decide the
+#   direct-to-reverberant ratio. So the 26 images in the copies that touch the room stand at their exact places,
+#   weakened by the walls once for each reflection: sqrt(1 - α) with α of Eyring's formula (J. Acoust. Soc. Am. 1, 1930),
+#   RT60 = 24 ln 10 / c · V / (-S ln(1 - α)). Random places from the direct path on, as published, leave the ratio 1.4 to
+#   1.8 dB off that of image sources in the same room (median of its size); this, 0.3 to 0.4 dB (`bench/rooms.py`).
+#   Of that 0.2 to 0.3 dB are a bias, more than half of it (0.15 dB) because waves along a shoebox meet its walls less
+#   often: its decay has several slopes, and keeps more energy than one slope of the same mean rate.
+# - Walls, people and furniture turn the sign of some reflections: random signs, which also keep the sum free of DC.
+# - A room at RT60 0.6 s has half a million images. Up to the distance that half of `num_reflections` fill, each is
+#   placed. Beyond it the other half stands for all the rest, spread evenly over the distance with a random shift each,
+#   the height raised by sqrt(number of images for which it stands). (Spreading these, too, by the square of the
+#   distance would leave the loud start of the tail to a few dozen impulses, each louder than the direct path.)
+#
+# Every virtual source has a place, the same for all microphones, so that an array hears each from its direction.
+# Impulses are placed between samples by a windowed sinc, at the output rate.
 
 SPEED_OF_SOUND_M_S = 343.0
 HIGH_PASS_HZ = 80.0
@@ -43,11 +46,9 @@ NEAREST_M = 0.01
 # elsewhere.
 SINC_HALF_WIDTH = 12
 SINC_PHASES = 64
-
 _OFFSETS = np.arange(-SINC_HALF_WIDTH + 1, SINC_HALF_WIDTH + 1)
 # The copies of the room that touch it, as steps along each axis.
 _NEIGHBOURS = np.array([steps for steps in product((-1, 0, 1), repeat=3) if any(steps)])
-
 Array = NDArray[np.float64]
 
 
@@ -176,3 +177,54 @@ def _high_pass_sections(sample_rate: int) -> Array:
     from scipy.signal import butter
 
     return butter(2, HIGH_PASS_HZ, "highpass", fs=sample_rate, output="sos")
+
+
+WALL_DISTANCE_M = 0.3
+
+
+def draw_room(rng: np.random.Generator, config: RoomConfig, num_sources: int) -> RoomRecipe:
+    """A room, a microphone in it, and a place for each source.
+
+    Args:
+        rng: what is drawn comes from here.
+        config: ranges of size, reverberation time and distance.
+        num_sources: 1 or more.
+
+    >>> room = draw_room(np.random.default_rng(0), RoomConfig(), 2)
+    >>> len(room.sources_m)
+    2
+    """
+    ranges = (config.length_m, config.width_m, config.height_m)
+    size = np.array([rng.uniform(*bounds) for bounds in ranges])
+    rt60_s = float(rng.uniform(*config.rt60_s))
+    microphone = rng.uniform(WALL_DISTANCE_M, size - WALL_DISTANCE_M)
+    sources = tuple(_draw_place(rng, config, size, microphone) for _ in range(num_sources))
+    return RoomRecipe(
+        size_m=_point(size),
+        rt60_s=rt60_s,
+        microphone_m=_point(microphone),
+        sources_m=sources,
+        num_reflections=config.num_reflections,
+        early_ms=config.early_ms,
+        seed=int(rng.integers(2**31)),
+    )
+
+
+def _draw_place(
+    rng: np.random.Generator, config: RoomConfig, size: NDArray[np.float64], microphone: NDArray[np.float64]
+) -> Point:
+    """A place in the room at a drawn distance from the microphone, in a random direction."""
+    distance = rng.uniform(*config.distance_m)
+    while True:
+        directions = rng.standard_normal((16, 3))
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        places = microphone + distance * directions
+        inside = np.all((places > 0) & (places < size), axis=1)
+        if inside.any():
+            return _point(places[inside.argmax()])
+        distance *= 0.9  # no direction tried leaves so much space: nearer
+
+
+def _point(values: NDArray[np.float64]) -> Point:
+    x, y, z = (float(value) for value in values)
+    return x, y, z

@@ -17,12 +17,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wesep_py.errors import InputError, nearest
-from wesep_py.simulation.config import Range, RoomConfig
-from wesep_py.simulation.recipe import RoomRecipe
+from wesep_py.common.errors import InputError, nearest
+from wesep_py.simulation.description.recipe import RoomRecipe
+from wesep_py.simulation.description.simulation_config import Range, RoomConfig
 from wesep_py.simulation.rooms.bank_writer import BankResponse, BankRoom, lead_of
-from wesep_py.simulation.rooms.draw import WALL_DISTANCE_M, draw_room
-from wesep_py.simulation.rooms.fra import NEAREST_M, SPEED_OF_SOUND_M_S, eyring_absorption, high_pass
+from wesep_py.simulation.rooms.fra import (
+    NEAREST_M,
+    SPEED_OF_SOUND_M_S,
+    WALL_DISTANCE_M,
+    draw_room,
+    eyring_absorption,
+    high_pass,
+)
 from wesep_py.simulation.rooms.responses import room_responses
 
 SURFACES = ("ceiling", "floor", "walls")

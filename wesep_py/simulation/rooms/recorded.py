@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from wesep_py.audio import read, resample
-from wesep_py.corpus import find_audio
-from wesep_py.corpus.lmdb_store import LMDBStore
-from wesep_py.errors import AudioError, InputError
+from wesep_py.common.errors import AudioError, InputError
+from wesep_py.data import find_audio
+from wesep_py.data.lmdb_store import LMDBStore
 from wesep_py.simulation.rooms.acoustics import decay_end, find_direct_tap
 from wesep_py.simulation.rooms.bank_writer import BankResponse, BankRoom, lead_of
 

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from wesep_py.network.speaker.speaker_losses import BetweenSpeakerLoss, HardNegativeLoss
+
+NOTHING = (torch.zeros(1, 7), torch.tensor([0]))
+
+
+def test_between_speakers_by_all_pairs():
+    torch.manual_seed(0)
+    weight = torch.randn(7, 5, dtype=torch.float64)
+    expected = sum(
+        float(weight[i] @ weight[j] / weight[i].norm() / weight[j].norm()) for i in range(7) for j in range(7) if i != j
+    )
+    assert BetweenSpeakerLoss()(F.normalize(weight), *NOTHING).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_between_speakers_gradient_by_its_formula():
+    """d / d W_i of Σ_{i≠j} cos = 2 Σ_{j≠i} (u_j − cos_ij u_i) / |W_i|, u of length one."""
+    torch.manual_seed(0)
+    weight = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
+    BetweenSpeakerLoss()(F.normalize(weight), *NOTHING).backward()
+    unit = F.normalize(weight.detach())
+    for i in range(7):
+        others = [unit[j] - (unit[i] @ unit[j]) * unit[i] for j in range(7) if j != i]
+        torch.testing.assert_close(weight.grad[i], 2 * sum(others) / weight[i].detach().norm())
+
+
+@pytest.mark.parametrize("num_hard", [1, 3, 6, 100])
+def test_hard_negatives_by_loops(num_hard):
+    torch.manual_seed(0)
+    cosines, labels = 2 * torch.rand(4, 7, dtype=torch.float64) - 1, torch.tensor([0, 3, 3, 6])
+    total = 0.0
+    for row, y in zip(cosines.tolist(), labels.tolist(), strict=True):
+        others = sorted((c for j, c in enumerate(row) if j != y), reverse=True)
+        total += sum(math.log(1 + math.exp(c - row[y])) for c in others[:num_hard])
+    value = HardNegativeLoss(num_hard)(torch.eye(7), cosines, labels).item()
+    assert value == pytest.approx(total / 4, rel=1e-9)
+
+
+def test_hard_negatives_gradient_reaches_only_the_hard_and_the_own():
+    cosines = torch.tensor([[0.5, 0.4, 0.1, -0.2]], dtype=torch.float64, requires_grad=True)
+    HardNegativeLoss(num_hard=2)(torch.eye(4), cosines, torch.tensor([1])).backward()
+    first, second = (1 / (1 + math.exp(-(c - 0.4))) for c in (0.5, 0.1))
+    expected = torch.tensor([[first, -(first + second), second, 0.0]], dtype=torch.float64)
+    torch.testing.assert_close(cosines.grad, expected)
+
+
+def test_impossible_number():
+    with pytest.raises(ValueError, match="num_hard: is 0"):
+        HardNegativeLoss(num_hard=0)

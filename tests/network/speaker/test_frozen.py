@@ -1,0 +1,125 @@
+"""Frozen is frozen: training an extractor changes nothing of a frozen encoder, and something of any other."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from wesep_py import checkpoint
+from wesep_py.audio import info
+from wesep_py.data import Utterance, write_manifest
+from wesep_py.network.speaker import build_encoder
+from wesep_py.training import train
+
+SSL_FORM: dict[str, Any] = {
+    **{"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24},
+    **{"conv_dim": [12, 12], "conv_kernel": [10, 8], "conv_stride": [5, 32], "num_feat_extract_layers": 2},
+    **{"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2, "hidden_dropout": 0.1},
+}
+ECAPA = {"name": "ecapa_tdnn", "channels": 16, "frame_dim": 32, "embedding_dim": 8, "embedding_norm": True}
+RESNET = {"name": "resnet", "num_blocks": [1, 1, 1, 1], "channels": 4, "embedding_dim": 8, "dropout": 0.1}
+XVECTOR = {"name": "xvector", "channels": 16, "frame_dim": 24, "embedding_dim": 8}
+SPEAKERS: dict[str, dict[str, Any]] = {
+    "ecapa": {"network": ECAPA, "filterbank": {"num_mel_bins": 20, "dither": 1.0}},
+    "resnet": {"network": RESNET, "filterbank": {"num_mel_bins": 20}, "spec_augment": {}},
+    "xvector": {"network": XVECTOR, "filterbank": {"num_mel_bins": 20}},
+    "self_supervised": {
+        "network": ECAPA,
+        "front_end": "self_supervised",
+        "self_supervised": {"kind": "wavlm", "config": SSL_FORM, "training": "full"},
+    },
+}
+needs_transformers = pytest.mark.skipif(find_spec("transformers") is None, reason="needs the package transformers")
+EVERY = [pytest.param(name, marks=[needs_transformers] * (name == "self_supervised")) for name in SPEAKERS]
+
+
+@pytest.fixture(scope="module")
+def corpus(tiny_speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("frozen")
+    files = [file for speaker in ("anna", "bert") for file in sorted((tiny_speech / speaker).glob("*.wav"))]
+    utterances = [Utterance(file.stem, file.parent.name, file, info(file).duration_s) for file in files]
+    write_manifest(utterances, folder / "train.jsonl")
+    return folder
+
+
+def pretrained(speaker: dict[str, Any], folder: Path) -> dict[str, Tensor]:
+    """An encoder's checkpoint in the folder, with statistics that are not those of a new one; and its weights."""
+    torch.manual_seed(1)
+    encoder = build_encoder(speaker, 16000)
+    encoder.train()(torch.randn(3, 8000), torch.full((3,), 8000))
+    checkpoint.save(folder, {"speaker": speaker, "sample_rate": 16000}, encoder.state_dict())
+    return {key: value.clone() for key, value in encoder.state_dict().items()}
+
+
+def trained(speaker: dict[str, Any], corpus: Path, experiment: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The encoder's weights and those of the rest after three steps of training an extractor with it."""
+    train(
+        {
+            "experiment": str(experiment),
+            "model": {
+                "backbone": {"name": "bsrnn", "feature_dim": 4, "num_blocks": 1},
+                "speaker": speaker,
+                "cues": [{"name": "embedding", "fusion": "film"}],
+            },
+            "data": {"root": str(corpus), "train": ["train.jsonl"], "workers": 0},
+            "simulation": {
+                "duration_s": 0.5,
+                "min_source_s": 0.25,
+                "num_speakers": {2: 1},
+                "enrollment": {"duration_s": [0.5, 0.6]},
+            },
+            "optim": {"lr": 0.01, "weight_decay": 0.1},
+            "train": {
+                "steps": 3,
+                "batch_size": 2,
+                "epoch_size": 4,
+                "device": "cpu",
+                "threads": 1,
+                "precision": "32-true",
+            },
+            "checkpoint": {"every_steps": 3, "keep": 1, "average": 1},
+            "log": {"every_steps": 3, "audio_samples": 0},
+        }
+    )
+    weights = checkpoint.load(experiment / "checkpoints" / "last").state_dict
+    own = {key.removeprefix("encoder."): value for key, value in weights.items() if key.startswith("encoder.")}
+    return own, {key: value for key, value in weights.items() if not key.startswith("encoder.")}
+
+
+def differing(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    assert before.keys() == after.keys()
+    return {key for key, value in before.items() if not torch.equal(value, after[key])}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_frozen_encoder_is_the_same_to_the_bit(name, corpus, tmp_path):
+    before = pretrained(SPEAKERS[name], tmp_path / "encoder")
+    speaker = {**SPEAKERS[name], "mode": "frozen", "checkpoint": str(tmp_path / "encoder")}
+    after, rest = trained(speaker, corpus, tmp_path / "exp")
+    assert differing(before, after) == set()
+    assert any("running_var" in key for key in after), "there are statistics that could have moved"
+    assert any(value.any() for key, value in rest.items() if key.startswith("cues")), "the cue's layers learned"
+
+
+@pytest.mark.parametrize("name", [EVERY[0], EVERY[-1]])
+def test_a_fine_tuned_encoder_moves_from_where_it_starts(name, corpus, tmp_path):
+    before = pretrained(SPEAKERS[name], tmp_path / "encoder")
+    speaker = {**SPEAKERS[name], "mode": "finetune", "checkpoint": str(tmp_path / "encoder")}
+    after, _ = trained(speaker, corpus, tmp_path / "exp")
+    moved = differing(before, after)
+    assert {key for key in before if "running_mean" in key or key == "network.linear.weight"} <= moved
+    assert all((after[key] - before[key]).abs().max() < 0.1 for key in moved if key.endswith("linear.weight"))
+    if name == "self_supervised":
+        assert {"filterbank.layer_weights", "filterbank.model.feature_projection.projection.weight"} <= moved
+
+
+def test_a_joint_encoder_learns_from_scratch(corpus, tmp_path):
+    after, _ = trained(SPEAKERS["ecapa"], corpus, tmp_path / "exp")
+    new = build_encoder(SPEAKERS["ecapa"], 16000).state_dict()
+    assert {key for key in new if "norm" in key and not key.endswith("num_batches_tracked")} <= differing(new, after)
+    assert all(value == 3 for key, value in after.items() if key.endswith("num_batches_tracked"))

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from wesep_py.common.errors import ConfigError
+from wesep_py.interop import wespeaker_res2net
+from wesep_py.network.speaker import length_mask, speaker_networks
+from wesep_py.network.speaker.res2net import AttentiveFusion, ERes2Net, Res2Block, Res2Net, clipped_relu
+
+BOTH = pytest.mark.parametrize("kind", [Res2Net, ERes2Net])
+
+
+def small(kind: type[Res2Net] = Res2Net, **arguments) -> Res2Net:
+    """A little network in evaluation mode whose normalisations shift what is zero."""
+    torch.manual_seed(0)
+    network = kind(**{"num_blocks": (1, 2, 1, 1), "channels": 4, "embedding_dim": 8, "scale": 3, **arguments}).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.running_mean, std=0.3)
+            torch.nn.init.normal_(module.bias, std=0.3)
+    return network
+
+
+def test_computes_what_the_public_network_computes(shared_parity):
+    from safetensors import safe_open
+
+    with safe_open(shared_parity / "wespeaker_res2net.safetensors", framework="pt") as fixture:
+        config = json.loads(fixture.metadata()["config"])
+        tensors = {key: fixture.get_tensor(key) for key in fixture.keys()}  # noqa: SIM118
+    arguments = wespeaker_res2net.translate(config["model"], config["args"])
+    network = speaker_networks.build(arguments, "network", num_mel_bins=config["args"]["feat_dim"]).eval()
+    weights = {key.removeprefix("weight/"): tensor for key, tensor in tensors.items() if key.startswith("weight/")}
+    network.load_state_dict(wespeaker_res2net.rename(weights))
+    with torch.no_grad():
+        embedding = network(tensors["input/0"]).embedding
+    assert (embedding - tensors["output/0"]).norm() / tensors["output/0"].norm() < 1e-5
+
+
+@BOTH
+@pytest.mark.parametrize("length", [1, 10, 61, 64])
+def test_padding_changes_nothing(kind, length):
+    network = small(kind)
+    features = torch.randn(1, length, 80)
+    padded = torch.cat([features, torch.full((1, 41, 80), 3.0)], dim=1)
+    with torch.no_grad():
+        alone, masked = network(features), network(padded, length_mask(torch.tensor([length]), length + 41))
+    assert alone.embedding.isfinite().all()
+    torch.testing.assert_close(masked.embedding, alone.embedding, atol=1e-5, rtol=1e-4)
+    valid = alone.frames.shape[2]
+    assert valid == -(-length // 8) == masked.mask.sum()
+    torch.testing.assert_close(masked.frames[:, :, :valid], alone.frames, atol=1e-5, rtol=1e-4)
+    assert (masked.frames[:, :, valid:] == 0).all()
+
+
+@BOTH
+def test_gradients_reach_every_parameter(kind):
+    network = small(kind, second_layer=True, pooling="astp")
+    network(torch.randn(3, 20, 80)).embedding.square().sum().backward()
+    still = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not still
+
+
+@pytest.mark.processor
+@BOTH
+def test_half_precision(kind):
+    network, features = small(kind), torch.randn(2, 40, 80)
+    with torch.no_grad():
+        expected = network(features).embedding
+        with torch.autocast("cpu", torch.bfloat16):
+            embedding = network(features).embedding
+    assert embedding.dtype == torch.float32
+    assert (embedding - expected).norm() / expected.norm() < 0.05
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("variant", ["pass_last", "plain", "attentive"])
+def test_a_part_is_convolved_with_the_result_of_the_one_before(variant, stride):
+    """Three parts, step by step."""
+    torch.manual_seed(0)
+    block = Res2Block(6, 6, stride, 4, 3, 2, pass_last=variant == "pass_last", attentive=variant == "attentive").eval()
+    x, mask = torch.randn(2, 6, 8, 9), torch.ones(2, 9, dtype=torch.bool)
+
+    def layer(conv_norm, image):
+        return conv_norm.norm(conv_norm.conv(image))
+
+    a, b, c = clipped_relu(layer(block.reduce, x)).chunk(3, dim=1)
+    first = clipped_relu(layer(block.convs[0], a))
+    joined = block.fusions[0](first, b) if variant == "attentive" else first + b
+    second = clipped_relu(layer(block.convs[1], joined))
+    joined = block.fusions[1](second, c) if variant == "attentive" else second + c
+    third = c if variant == "pass_last" else clipped_relu(layer(block.convs[2], joined))
+    expected = clipped_relu(layer(block.expand, torch.cat([first, second, third], 1)) + layer(block.shortcut, x))
+    out, strided = block(x, mask)
+    torch.testing.assert_close(out, expected)
+    assert out.shape == (2, 12, 8 // stride, -(-9 // stride))
+    assert strided.shape == (2, out.shape[3])
+
+
+def test_activations_are_clipped():
+    out, _ = Res2Block(4, 4, 1, 2, 2, 1, pass_last=True).eval()(
+        torch.full((1, 4, 3, 3), 1e4), torch.ones(1, 3, dtype=torch.bool)
+    )
+    assert out.max() == 20
+    assert out.min() >= 0
+
+
+def test_attentive_fusion_balances():
+    """Where the attention says nothing the two are added; at its ends one of them is doubled and the other is out."""
+    fusion = AttentiveFusion(4).eval()
+    x, y = torch.randn(1, 4, 2, 2), torch.randn(1, 4, 2, 2)
+    for bias, expected in ((0.0, x + y), (50.0, 2 * x), (-50.0, 2 * y)):
+        torch.nn.init.zeros_(fusion.attention[4].weight)
+        torch.nn.init.constant_(fusion.attention[4].bias, bias)
+        torch.testing.assert_close(fusion(x, y), expected)
+
+
+@pytest.mark.parametrize(("model", "embedding_dim", "millions"), [("Res2Net34_Base", 256, 4.68)])
+def test_published_sizes(model, embedding_dim, millions):
+    """As WeSpeaker's table of VoxCeleb results has them."""
+    arguments = wespeaker_res2net.translate(model, {"feat_dim": 80, "embed_dim": embedding_dim})
+    with torch.device("meta"):
+        network = speaker_networks.build(arguments, "network", num_mel_bins=80)
+    assert sum(p.numel() for p in network.parameters()) == pytest.approx(millions * 1e6, rel=3e-3)
+    assert network.frame_dim == 32 * 8 * 2 * 10
+
+
+def test_translates_its_sizes():
+    large = wespeaker_res2net.translate("Res2Net34_Large", {"embed_dim": 256, "two_emb_layer": True})
+    assert (large["channels"], large["num_blocks"], large["second_layer"]) == (64, [3, 4, 6, 3], True)
+    args = {"m_channels": 8, "num_blocks": [1, 1, 1, 1], "pooling_func": "ASTP"}
+    own = wespeaker_res2net.translate("Res2Net", args, "BasicBlockRes2Net")
+    assert (own["channels"], own["num_blocks"], own["embedding_dim"]) == (8, [1, 1, 1, 1], 192)
+    two = {"seg_1.weight": 0, "seg_bn_1.running_mean": 0, "seg_2.bias": 0}
+    assert list(wespeaker_res2net.rename(two)) == ["linear.weight", "second.1.running_mean", "second.2.bias"]
+
+
+@BOTH
+def test_impossible_sizes(kind):
+    with pytest.raises(ValueError, match="four numbers"):
+        small(kind, num_blocks=(1, 1))
+    with pytest.raises(ValueError, match="2 or more parts"):
+        small(kind, scale=1)
+    with pytest.raises(ValueError, match="expansion: is 0"):
+        small(kind, expansion=0)
+    with pytest.raises(ValueError, match="base_width: is 8, with 4 channels"):
+        small(kind, base_width=8)
+
+
+def test_untranslatable():
+    with pytest.raises(ConfigError, match="did you mean 'Res2Net34_Base'"):
+        wespeaker_res2net.translate("Res2Net34_base", {})
+    with pytest.raises(ConfigError, match="needs its argument 'm_channels'"):
+        wespeaker_res2net.translate("Res2Net", {"num_blocks": [1, 1, 1, 1]})
+    with pytest.raises(ConfigError, match="no argument 'm_channels'"):
+        wespeaker_res2net.translate("Res2Net34_Base", {"m_channels": 8})
+    with pytest.raises(ConfigError, match="pooling_func 'NoPooling'"):
+        wespeaker_res2net.translate("Res2Net34_Base", {"pooling_func": "NoPooling"})
+    with pytest.raises(ConfigError, match="BasicBlockRes2Net"):
+        wespeaker_res2net.translate("Res2Net34_Base", {}, "BasicBlock")

@@ -1,0 +1,150 @@
+"""`wesep import-checkpoint`: a checkpoint of WeSep or WeSpeaker into a checkpoint folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wesep_py.cli.options import JsonOption, OverwriteOption
+
+if TYPE_CHECKING:
+    from wesep_py.models import BundledModel
+
+
+# ----------------------------------------
+# `wesep models`: the models that come with the package, and their cards.
+
+
+def models(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print the card of this model.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the models that come with the package, or print the card of one.
+
+    Example: wesep models base
+
+    The one marked * is meant where a command is given no --model.
+    """
+    from wesep_py.common.errors import InputError, nearest
+    from wesep_py.models import bundled
+
+    known = bundled()
+    if name is not None:
+        if name not in known:
+            raise InputError(f"no bundled model is called {name!r}; {nearest(name, known)}")
+        model = known[name]
+        shown = {**model.as_dict(), "provenance": model.provenance, "card": model.card}
+        typer.echo(json.dumps(shown, indent=2, ensure_ascii=False) if as_json else model.card.rstrip("\n"))
+        return
+    if as_json:
+        typer.echo(json.dumps([model.as_dict() for model in known.values()], indent=2, ensure_ascii=False))
+        return
+    if not known:
+        typer.echo("no model is bundled with this version yet; `wesep train` makes one", err=True)
+        return
+    typer.echo("\n".join(_lines(list(known.values()))))
+
+
+def _lines(known: list[BundledModel]) -> list[str]:
+    rows = [("", "name", "size", "parameters", "sample rate", "licence")]
+    rows += [
+        (
+            "*" if model.is_default else "",
+            model.name,
+            f"{model.size_bytes / 2**20:.1f} MiB",
+            f"{model.parameters / 1e6:.2f} M",
+            f"{model.sample_rate} Hz",
+            model.licence or "not said",
+        )
+        for model in known
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    for position, model in reversed(list(enumerate(known, start=1))):
+        if model.figures:
+            lines.insert(position + 1, f"{'':{widths[0]}}  {model.figures}")
+    return lines
+
+
+# ----------------------------------------
+# `wesep average`: one model from several snapshots of a run.
+
+
+def average(
+    experiment: Annotated[Path, typer.Argument(metavar="EXP", help="Folder of the run.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the model.", show_default=False)],
+    last: Annotated[int | None, typer.Option(help="Average the newest N snapshots.", show_default=False)] = None,
+    best: Annotated[
+        int | None, typer.Option(help="Average the N that were best in the validation.", show_default=False)
+    ] = None,
+    other: Annotated[
+        Path | None,
+        typer.Option("--with", help="Mix in the weights of this checkpoint or experiment.", show_default=False),
+    ] = None,
+    share: Annotated[
+        float | None, typer.Option(help="Of those of --with, above 0 and below 1; by default 0.5.", show_default=False)
+    ] = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Average the weights of a run's snapshots, its last or its best, into one model.
+
+    A run averages its last ones by itself, when it ends. --with the model that the run went on from gives back some of
+    what further training lost.
+
+    Example: wesep average exp/bsrnn --best 3 -o exp/bsrnn_best3
+    """
+    from wesep_py.training.snapshots import average_run
+
+    made = average_run(experiment, output, last, best, overwrite, other, share)
+    if as_json:
+        typer.echo(json.dumps({"folder": str(made.folder), "steps": made.steps, "results": made.results}))
+        return
+    steps = ", ".join(map(str, made.steps))
+    typer.echo(f"{made.folder}: the mean of {len(made.steps)} snapshots, of steps {steps}")
+
+
+def import_checkpoint(
+    weights: Annotated[Path, typer.Argument(metavar="FILE", help="The weights, for example avg_model.pt.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The checkpoint folder to write.")],
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="The YAML it was trained with; config.yaml beside FILE by default."),
+    ] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Make a checkpoint folder of a checkpoint of WeSep, real-TSE or WeSpeaker.
+
+    Example: wesep import-checkpoint avg_model.pt --config config.yaml -o models/bsrnn
+
+    `wesep extract --model models/bsrnn` uses an extractor; `speaker: {checkpoint: models/resnet34}` in a training
+    configuration starts from a speaker network. What cannot be mapped is listed, and nothing is written.
+    """
+    from wesep_py import checkpoint
+    from wesep_py.common.errors import InputError
+    from wesep_py.common.files import refuse_inputs
+
+    if not weights.name or weights.is_dir():
+        raise InputError(f"{weights}: is a folder; give the checkpoint file, such as avg_model.pt")
+    config = weights.with_name("config.yaml") if config is None else config
+    inputs = [(weights, "the weights"), (config, "the configuration")]
+    inside = [output / name for name in sorted(checkpoint.KIND.names)]
+    refuse_inputs([output, *inside], inputs)
+    checkpoint.check_output(output, overwrite)
+    from wesep_py.interop.importing import UnmappedError
+    from wesep_py.interop.importing import import_checkpoint as read
+
+    try:
+        imported = read(weights, config)
+    except UnmappedError as error:
+        for line in error.lines:
+            typer.echo(line, err=True)
+        raise
+    imported.save(output)
+    count = sum(value.numel() for value in imported.state_dict.values())
+    typer.echo(
+        f"{output}: {imported.kind} {imported.provenance['imported_from']['model']}, {count / 1e6:.2f} M numbers"
+    )

@@ -1,0 +1,289 @@
+"""A corpus decoded once into a memory map, so that training reads samples instead of decoding files.
+
+The folder holds `samples-<fingerprint>.int16` (little-endian samples of all utterances, one after the other)
+and `index.json`, which is written last and names it, and says of each recording that could not be read why
+(`left_out`). The fingerprint is made of what was packed: ids, paths, places, sizes and times of change of the files,
+and the rate; a file that is put right is packed by the next run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wesep_py.common.errors import AudioError, InputError
+from wesep_py.common.files import atomic_path, write_json
+from wesep_py.common.folders import visible
+from wesep_py.common.names import canonical
+from wesep_py.common.textfiles import COUNT, check_shape, read_json
+from wesep_py.data.manifest import Utterance, check_unique
+from wesep_py.data.reader import Quantised, check_span, load_utterance
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+INDEX_NAME = "index.json"
+_SAMPLES = re.compile(r"samples-[0-9a-f]{16}\.int16")
+_SHAPE = {
+    "format": COUNT,
+    "fingerprint": str,
+    "sample_rate": range(1, 10**7),
+    "samples": str,
+    "num_samples": COUNT,
+    "utterances": dict,
+    "left_out?": {...: str},
+}
+
+
+class PackedReader:
+    """Reads what `pack` wrote. Gives the same samples as a `FileReader` of the same rate.
+
+    It can be sent to other processes; they share the map.
+
+    Args:
+        folder: the folder that `pack` wrote.
+
+    Attributes:
+        left_out: what was wrong with each utterance that could not be packed, by its id.
+
+    Raises:
+        InputError: the folder holds no packed corpus, or one of another format version, or is incomplete.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._folder = Path(folder)
+        index = read_index(self._folder)
+        if index is None:
+            raise InputError(f"{self._folder}: holds no packed corpus of format {FORMAT}; pack the corpus anew")
+        self._sample_rate: int = index["sample_rate"]
+        self._samples_path = self._folder / index["samples"]
+        self._spans: dict[str, tuple[int, int, int]] = {
+            canonical(utterance_id): (offset, length, exponent)
+            for utterance_id, (offset, length, exponent) in index["utterances"].items()
+        }
+        self.left_out: dict[str, str] = {canonical(name): why for name, why in index.get("left_out", {}).items()}
+        self._samples: NDArray[np.int16] | None = None
+
+    @property
+    def sample_rate(self) -> int:
+        """The rate of everything it gives, in Hz."""
+        return self._sample_rate
+
+    def read(self, utterance: Utterance, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+        """The samples from `start` to `stop` of an utterance, float32 `[samples]`; a new array each time.
+
+        Args:
+            utterance: one of those that were packed; it is looked up by its id.
+            start: first sample, counted from the utterance's beginning.
+            stop: the sample to stop before; `None` for the end.
+
+        Raises:
+            AudioError: the recording could not be read when the corpus was packed.
+            InputError: the utterance was not packed, or the positions do not lie inside it.
+        """
+        offset, length, exponent = self._span(utterance)
+        start, stop = check_span(utterance, length, start, stop)
+        if self._samples is None:
+            self._samples = np.memmap(self._samples_path, dtype="<i2", mode="r")
+        return Quantised(self._samples[offset + start : offset + stop], exponent).waveform()
+
+    def length(self, utterance: Utterance) -> int:
+        """How many samples the utterance has at the reader's rate."""
+        return self._span(utterance)[1]
+
+    def _span(self, utterance: Utterance) -> tuple[int, int, int]:
+        try:
+            return self._spans[utterance.utterance_id]
+        except KeyError:
+            if reason := self.left_out.get(utterance.utterance_id):
+                raise AudioError(reason) from None
+            raise InputError(
+                f"{self._folder}: utterance {utterance.utterance_id!r} was not packed; pack the corpus anew"
+            ) from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_samples": None}
+
+
+def pack(
+    utterances: Sequence[Utterance],
+    folder: str | os.PathLike[str],
+    sample_rate: int,
+    threads: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> PackedReader:
+    """Decode utterances into a folder, unless it holds the very same already, and read from there.
+
+    Recordings that cannot be read are left out, named in the log and counted; the reader raises an error when it is
+    asked for one. A folder that holds another packed corpus is replaced, which the log says too. Two processes may pack
+    into one folder at a time.
+
+    Args:
+        utterances: at least one, with ids that differ.
+        folder: made if need be; its parent must exist. 2 bytes a sample: 110 MiB an hour at 16 kHz.
+        sample_rate: rate of the packed samples in Hz.
+        threads: how many files are decoded at once, at least 1.
+        on_progress: called with the number of utterances done and of all.
+
+    Returns:
+        A reader of the folder.
+
+    Raises:
+        AudioError: no recording can be read; nothing is changed.
+        InputError: no utterance, an id that comes twice, or a folder that holds something else.
+        WesepError: the disk is full or not writable.
+    """
+    folder = Path(folder)
+    if not utterances:
+        raise InputError(f"{folder}: there is no utterance to pack")
+    check_unique(utterances)
+    _make_folder(folder)
+    fingerprint = fingerprint_of(utterances, sample_rate)
+    index = read_index(folder)
+    if index is not None and index["fingerprint"] == fingerprint:
+        return _opened(folder, len(utterances))
+    if index is not None:
+        logger.warning("%s: holds another corpus, or files have changed; it is packed anew and replaced", folder)
+    samples_name = f"samples-{fingerprint[:16]}.int16"
+    spans: dict[str, tuple[int, int, int]] = {}
+    left_out: dict[str, str] = {}
+    offset = 0
+
+    def load(utterance: Utterance) -> Quantised | AudioError:
+        try:
+            return load_utterance(utterance, sample_rate)
+        except AudioError as error:
+            return error
+
+    with (
+        atomic_path(folder / samples_name) as temporary,
+        temporary.open("wb") as file,
+        ThreadPoolExecutor(threads) as pool,
+    ):
+        # A few at a time, so that decoded audio does not pile up while the disk is slow.
+        for first in range(0, len(utterances), 16 * threads):
+            some = utterances[first : first + 16 * threads]
+            for utterance, loaded in zip(some, pool.map(load, some), strict=True):
+                if isinstance(loaded, AudioError):
+                    left_out[utterance.utterance_id] = str(loaded)
+                    logger.warning("left out of %s (%d so far): %s", folder, len(left_out), loaded)
+                else:
+                    file.write(loaded.samples.astype("<i2", copy=False).tobytes())
+                    spans[utterance.utterance_id] = (offset, loaded.samples.size, loaded.exponent)
+                    offset += loaded.samples.size
+                if on_progress is not None:
+                    on_progress(len(spans) + len(left_out), len(utterances))
+        if not spans:
+            raise AudioError(f"{folder}: none of {len(utterances)} recordings can be read; the last: {loaded}")
+    write_json(
+        folder / INDEX_NAME,
+        {
+            "format": FORMAT,
+            "fingerprint": fingerprint,
+            "sample_rate": sample_rate,
+            "samples": samples_name,
+            "num_samples": offset,
+            "utterances": spans,
+            "left_out": left_out,
+        },
+    )
+    if index is not None and index["samples"] != samples_name:
+        with suppress(FileNotFoundError):  # another process that packs the same may have removed it
+            (folder / index["samples"]).unlink()
+    return PackedReader(folder)
+
+
+def _opened(folder: Path, count: int) -> PackedReader:
+    reader = PackedReader(folder)
+    if reader.left_out:
+        first = next(iter(reader.left_out.values()))
+        logger.warning(
+            "%s: %d of %d recordings could not be read and are not in it; the first: %s",
+            folder, len(reader.left_out), count, first,
+        )  # fmt: skip
+    return reader
+
+
+def fingerprint_of(utterances: Sequence[Utterance], sample_rate: int) -> str:
+    """What a packed corpus is recognised by: a hash of ids, paths, places, sizes, times and the rate."""
+    digest = hashlib.sha256(json.dumps([FORMAT, sample_rate]).encode())
+    for utterance in utterances:
+        try:
+            status = utterance.path.stat()
+            file = [status.st_size, status.st_mtime_ns]
+        except OSError:
+            file = [None, None]
+        identity = [
+            utterance.utterance_id, os.fspath(utterance.path), utterance.start_s, utterance.duration_s,
+            *file, *([] if utterance.speed == 1 else [utterance.speed]),
+        ]  # fmt: skip
+        digest.update(json.dumps(identity).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def read_index(folder: Path) -> dict[str, Any] | None:
+    """The index of a packed corpus that is whole and of this format, or `None`."""
+    try:
+        index = dict(read_json(folder / INDEX_NAME, "the index of a packed corpus").values)
+        check_shape(index, _SHAPE, str(folder / INDEX_NAME))
+        size = (folder / index["samples"]).stat().st_size
+    except (InputError, OSError):
+        return None
+    if index["format"] != FORMAT or not _SAMPLES.fullmatch(index["samples"]) or size != 2 * index["num_samples"]:
+        return None
+    return index if _spans_fit(index) else None
+
+
+def _spans_fit(index: dict[str, Any]) -> bool:
+    """Whether every utterance lies within the samples."""
+    try:
+        spans = np.array(list(index["utterances"].values()))
+    except ValueError:  # lists of several lengths
+        return False
+    if spans.ndim != 2 or spans.shape[1] != 3 or spans.dtype != np.int64:
+        return False
+    offsets, lengths, exponents = spans.T
+    ends = offsets + lengths
+    return bool(
+        ((offsets >= 0) & (lengths >= 0) & (ends <= index["num_samples"]) & (np.abs(exponents) < 1000)).all()
+        and (ends >= offsets).all()
+    )
+
+
+def _is_index(path: Path) -> bool:
+    """Whether a file is the index of a packed corpus, of whatever format version and whether whole or not."""
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(index, dict) and {"format", "fingerprint", "samples"} <= index.keys()
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        names = visible(folder)
+        ours = [name for name in names if name == INDEX_NAME or _SAMPLES.fullmatch(name)]
+        if names != ours:
+            strange = next(name for name in names if name not in ours)
+            raise InputError(f"{folder}: holds {strange!r}, which is no packed corpus; name an empty folder")
+        if INDEX_NAME in names and not _is_index(folder / INDEX_NAME):
+            raise InputError(f"{folder / INDEX_NAME}: is of no packed corpus; name an empty folder")
+        return
+    try:
+        folder.mkdir()
+    except FileNotFoundError as error:
+        raise InputError(f"{folder}: the folder {folder.parent} does not exist; create it first") from error
+    except FileExistsError as error:
+        if not folder.is_dir():  # a folder here was made by another process that packs the same
+            raise InputError(f"{folder}: is a file; name a folder") from error

@@ -1,0 +1,154 @@
+"""A voice print: what a model has to know of a voice to extract it, computed once."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wesep_py.common.errors import CheckpointError, InputError, shorten
+from wesep_py.common.files import atomic_path, check_writable
+from wesep_py.common.torchfiles import read_tensors
+from wesep_py.inference.enrollment_quality import VoiceQuality
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT_VERSION = 1
+SUFFIX = ".voice"
+
+
+@dataclass(frozen=True)
+class Voice:
+    """The enrolled voice of one person, for the model that enrolled it.
+
+    Attributes:
+        tensors: what the model's `prepare` made of the enrollment, each with a leading batch axis of 1.
+        model_hash: of the model; another model refuses the voice.
+        enrolled_s: seconds of audio it was made from.
+        assess: what examines the enrollment, called when `quality` is first asked for.
+        source: the file that it was read from, whose tensors are compared with what the model needs; else `None`.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    model_hash: str
+    enrolled_s: float
+    assess: Callable[[], VoiceQuality] | None = field(default=None, repr=False, compare=False)
+    source: str | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def quality(self) -> VoiceQuality | None:
+        """How good the enrollment is; `None` for a voice print that does not say, or of no recording.
+
+        A voice fresh from `Extractor.enroll` is examined when this is first asked for, or the voice is saved.
+        """
+        return None if self.assess is None else self.assess()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: with the report, and without the recordings behind it."""
+        return {**self.__dict__, "assess": None, "quality": self.quality}
+
+    def save(self, path: str | PathLike[str], overwrite: bool = False) -> Path:
+        """Write the voice print (safetensors with a header that names the model).
+
+        Args:
+            path: conventionally `NAME.voice`.
+            overwrite: replace an existing file.
+
+        Raises:
+            OutputExistsError: `path` exists and `overwrite` is false.
+            InputError: its folder does not exist.
+            WesepError: the disk is full.
+        """
+        from safetensors.torch import save
+
+        header = {
+            "format": "wesep-voice",
+            "format_version": str(FORMAT_VERSION),
+            "model_hash": self.model_hash,
+            "enrolled_s": json.dumps(self.enrolled_s),
+        }
+        check_writable(path, overwrite)
+        if self.quality is not None:
+            header["quality"] = json.dumps(self.quality.as_dict())
+        # Cues may keep one tensor between them (the mask of an enrollment), which the format does not allow.
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.tensors.items()}
+        with atomic_path(path, overwrite) as temporary:
+            temporary.write_bytes(save(tensors, header))
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Voice:
+        """Read a voice print.
+
+        Raises:
+            InputError: the file is missing, damaged, no voice print, or of another format version.
+        """
+        if not isinstance(path, (str, PathLike)):
+            raise InputError(f"a voice print is {type(path).__name__}; the path of one is needed")
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; make a voice print with `wesep enroll`")
+        try:
+            tensors, header = read_tensors(path)
+        except CheckpointError as error:
+            reason = str(error).removeprefix(f"{path}: ")
+            raise InputError(f"{path}: is damaged or no voice print ({reason}); enroll the voice again") from error
+        if header.get("format") != "wesep-voice":
+            raise InputError(f"{path}: is no voice print; make one with `wesep enroll`")
+        if header.get("format_version") != str(FORMAT_VERSION):
+            raise InputError(
+                f"{path}: has format version {shorten(header.get('format_version'), 40)}; this program reads "
+                f"version {FORMAT_VERSION}: enroll the voice again"
+            )
+        try:
+            quality = VoiceQuality.from_json(header["quality"]) if "quality" in header else None
+            enrolled_s, model_hash = float(json.loads(header["enrolled_s"])), header["model_hash"]
+            if not 0 <= enrolled_s < math.inf:
+                raise ValueError(f"enrolled_s is {enrolled_s:g}")
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
+            raise InputError(f"{path}: is damaged (its header: {shorten(error)}); enroll the voice again") from error
+        if not tensors or not all(tensor.isfinite().all() for tensor in tensors.values()):
+            raise InputError(f"{path}: is damaged (numbers are missing or not finite); enroll the voice again")
+        return cls(tensors, model_hash, enrolled_s, None if quality is None else lambda: quality, str(path))
+
+
+@dataclass(frozen=True)
+class VoiceLayout:
+    """How a model's voices look, seen from those of two enrollments: what another print must look like to be used.
+
+    Attributes:
+        short, long: the tensors of enrollments of two lengths.
+    """
+
+    short: dict[str, torch.Tensor]
+    long: dict[str, torch.Tensor]
+
+    def problem(self, tensors: dict[str, torch.Tensor]) -> str | None:
+        """What the model cannot use of these tensors; `None` if nothing.
+
+        An axis that is as long in both enrollments has that length always; of the others, those that grew alike have
+        one length.
+        """
+        if tensors.keys() != self.short.keys():
+            names = ", ".join(sorted(self.short))
+            return f"it holds {shorten(', '.join(sorted(tensors)), 80) or 'nothing'}; {names} are needed"
+        lengths: dict[tuple[int, int], int] = {}
+        for name, short in self.short.items():
+            tensor, pairs = tensors[name], list(zip(short.shape, self.long[name].shape, strict=True))
+            if tensor.dtype != short.dtype or tensor.dim() != short.dim():
+                return f"{name} is {_describe(tensor)}; {_describe(short)} is needed"
+            for size, pair in zip(tensor.shape, pairs, strict=True):
+                wanted = pair[0] if pair[0] == pair[1] else lengths.setdefault(pair, size)
+                if size != wanted or size < 1:
+                    return f"{name} has size {list(tensor.shape)}; one like {list(short.shape)} is needed"
+        return None
+
+
+def _describe(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} of {tensor.dim()} axes"

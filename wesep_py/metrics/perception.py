@@ -1,0 +1,255 @@
+"""Word error rate: how many words of a transcript have to be changed to reach another."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import unicodedata
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from wesep_py.common.processes import python_command
+from wesep_py.metrics.separation import MetricError, checked, checked_pair, is_silent
+
+# ----------------------------------------
+# STOI and ESTOI: predicted share of words understood.
+
+MIN_DURATION_S = 0.4
+"""30 frames of 256 samples every 128 at 10 kHz, the least that the definition needs."""
+
+
+def stoi(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) -> float:
+    """Short-time objective intelligibility.
+
+    Args:
+        estimate: `[samples]`.
+        reference: `[samples]`.
+        sample_rate: Hz; signals are resampled to 10 kHz.
+
+    Returns:
+        Mean correlation of third-octave envelopes, at most 1; 0 for a silent estimate.
+
+    Raises:
+        MetricError: the reference is silent, or has less than 0.4 s of speech; not finite; lengths differ.
+
+    Source: Taal, Hendriks, Heusdens, Jensen, "An algorithm for intelligibility prediction of time-frequency
+    weighted noisy speech", IEEE TASLP 19(7), 2011; by the package `pystoi`.
+
+    >>> speech = np.random.default_rng(0).standard_normal(16000)
+    >>> round(stoi(speech, speech, 16000), 3)
+    1.0
+    """
+    return _compute_stoi(estimate, reference, sample_rate, extended=False)
+
+
+def estoi(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) -> float:
+    """Extended short-time objective intelligibility; arguments, result and errors as `stoi`.
+
+    Source: Jensen, Taal, "An algorithm for predicting the intelligibility of speech masked by modulated noise
+    maskers", IEEE/ACM TASLP 24(11), 2016; by the package `pystoi`.
+
+    >>> speech = np.random.default_rng(0).standard_normal(16000)
+    >>> round(estoi(speech, speech, 16000), 3)
+    1.0
+    """
+    return _compute_stoi(estimate, reference, sample_rate, extended=True)
+
+
+def _compute_stoi(estimate: np.ndarray, reference: np.ndarray, sample_rate: int, extended: bool) -> float:
+    from pystoi import stoi as compute
+
+    estimate, reference = checked_pair(estimate, reference)
+    if len(reference) < MIN_DURATION_S * sample_rate:
+        raise MetricError(f"the reference has {len(reference) / sample_rate:.3f} s; STOI needs {MIN_DURATION_S} s")
+    if is_silent(estimate):
+        return 0.0
+    # pystoi dithers by 1e-16 with NumPy's global generator, which decides the correlation of frames that are
+    # all # zeros: seeded here for the same result every time, and put back as it was.
+    state = np.random.get_state()
+    np.random.seed(0)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            value = float(compute(reference, estimate, sample_rate, extended=extended))
+    finally:
+        np.random.set_state(state)
+    # pystoi returns 1e-5 with a warning where there is too little speech: no value, here.
+    if any("Not enough STFT frames" in str(warning.message) for warning in caught):
+        raise MetricError(f"the reference has less than {MIN_DURATION_S} s of speech once its pauses are left out")
+    if not np.isfinite(value):
+        raise MetricError("STOI gave no finite value")
+    return value
+
+
+# ----------------------------------------
+# PESQ: predicted opinion of listeners on speech quality.
+
+MODES = {16000: "wb", 8000: "nb"}
+SAFE_DURATION_S = 15.0
+"""The reference code keeps 50 utterances in fixed arrays and overruns them without a check: the process dies.
+An utterance with its pause takes more than 0.3 s, so shorter signals
+cannot; longer ones get a process of their own."""
+
+
+def pesq(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) -> float:
+    """Perceptual evaluation of speech quality: wide-band at 16 kHz, narrow-band at 8 kHz.
+
+    Args:
+        estimate: `[samples]`.
+        reference: `[samples]`.
+        sample_rate: 16000 or 8000 Hz.
+
+    Returns:
+        MOS-LQO: about 1.0 (bad) to 4.64 (wide-band) or 4.55 (narrow-band).
+
+    Raises:
+        MetricError: another sample rate; a silent signal; less than 0.25 s; no utterance found; too many of
+            them.
+
+    Source: ITU-T P.862 (2001) with P.862.1 (narrow-band) and P.862.2 (wide-band) mappings, by the package
+        `pesq`.
+
+    >>> speech = np.random.default_rng(0).standard_normal(16000) * np.hanning(16000)
+    >>> round(pesq(speech, speech, 16000), 2)
+    4.64
+    """
+    if sample_rate not in MODES:
+        raise MetricError(f"PESQ is defined at 16000 and 8000 Hz, not at {sample_rate} Hz")
+    estimate, reference = checked_pair(estimate, reference)
+    if is_silent(estimate):
+        raise MetricError("the estimate is silent")
+    if len(reference) / sample_rate > SAFE_DURATION_S:
+        return _in_own_process(estimate, reference, sample_rate)
+    return _compute_pesq(estimate, reference, sample_rate)
+
+
+def _compute_pesq(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) -> float:
+    from pesq import PesqError
+    from pesq import pesq as compute
+
+    try:
+        value = float(compute(sample_rate, reference, estimate, MODES[sample_rate]))
+    except PesqError as error:
+        reason = error.args[0] if error.args else type(error).__name__
+        raise MetricError(reason.decode() if isinstance(reason, bytes) else str(reason)) from error
+    if not np.isfinite(value):
+        raise MetricError("PESQ gave no finite value")
+    return value
+
+
+def _in_own_process(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) -> float:
+    signals = io.BytesIO()
+    np.save(signals, np.stack([estimate, reference]))
+    command = python_command("wesep_py.metrics.perception", str(sample_rate))
+    done = subprocess.run(command, input=signals.getvalue(), capture_output=True, check=False)
+    if done.returncode == 0:
+        return float(done.stdout)
+    if done.returncode < 0:
+        raise MetricError("the PESQ reference code failed: most likely more than 50 utterances in one recording")
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    raise MetricError(lines[-1] if lines else f"the process of PESQ ended with status {done.returncode}")
+
+
+def _main() -> None:
+    estimate, reference = np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False)
+    try:
+        print(_compute_pesq(estimate, reference, int(sys.argv[1])))
+    except MetricError as error:
+        sys.exit(str(error))
+
+
+# ----------------------------------------
+# DNSMOS: listeners' opinion of speech, predicted without a reference, by the package `speechmos`.
+
+SAMPLE_RATE = 16000
+MISSING = "speechmos cannot be imported ({error}): pip install 'wesep-py[mos]'"
+PARTS = ("ovrl", "sig", "bak", "p808")
+
+
+def load_network() -> Any:
+    """The module of `speechmos` that holds the networks.
+
+    Raises:
+        MetricError: it cannot be imported, or a package that it needs.
+    """
+    try:
+        from speechmos import dnsmos as network
+    except ImportError as error:
+        raise MetricError(MISSING.format(error=error)) from error
+    return network
+
+
+def dnsmos(estimate: np.ndarray, sample_rate: int, personalised: bool = False) -> dict[str, float]:
+    """Predicted mean opinions (1 to 5) of a recording by itself.
+
+    Args:
+        estimate: `[samples]`; one that peaks beyond full scale is scaled to it, which the network wants.
+        sample_rate: 16000 Hz.
+        personalised: the network that also punishes other people's voices, meant for target speaker extraction.
+
+    Returns:
+        `ovrl` (overall), `sig` (speech), `bak` (background), all of P.835, and `p808` (overall, of P.808).
+
+    Raises:
+        MetricError: `speechmos` is not installed, another rate, a signal that is silent or not finite.
+
+    Source: Reddy, Gopal, Cutler, "DNSMOS P.835", ICASSP 2022; the network of the Deep Noise Suppression Challenge.
+    """
+    if sample_rate != SAMPLE_RATE:
+        raise MetricError(f"DNSMOS is defined at {SAMPLE_RATE} Hz, not at {sample_rate} Hz")
+    signal = checked(estimate, "estimate")
+    if is_silent(signal):
+        raise MetricError("the estimate is silent")
+    network = load_network()
+    signal = signal / max(1.0, float(np.abs(signal).max()))
+    kind = "dnsmos_personalized" if personalised else "dnsmos"
+    try:
+        result: Mapping[str, Any] = network.run(signal.astype(np.float32), sr=sample_rate, model_type=kind)
+    except Exception as error:  # whatever the network's runtime raises costs this value only
+        raise MetricError(f"speechmos: {type(error).__name__}: {' '.join(str(error).split())}") from error
+    return {part: float(result[f"{part}_mos"]) for part in PARTS}
+
+
+def words(text: str) -> list[str]:
+    """The words of a text: case and punctuation do not count, and each character of Chinese or Japanese is a word.
+
+    >>> words("It's FINE, 好的!")
+    ["it's", 'fine', '好', '的']
+    """
+    kept = []
+    for character in unicodedata.normalize("NFKC", text).casefold().replace("’", "'"):
+        if _is_ideograph(character):
+            kept.append(f" {character} ")
+        elif character == "'" or not unicodedata.category(character).startswith(("P", "S")):
+            kept.append(character)
+        else:
+            kept.append(" ")
+    return [word for word in (part.strip("'") for part in "".join(kept).split()) if word]
+
+
+def word_errors(hypothesis: Sequence[str], reference: Sequence[str]) -> int:
+    """The least number of words to insert, delete or replace to get from one to the other (Levenshtein).
+
+    >>> word_errors(["a", "cat", "sat"], ["the", "cat", "sat", "down"])
+    2
+    """
+    ids: dict[str, int] = {}
+    heard, meant = (np.array([ids.setdefault(w, len(ids)) for w in side]) for side in (hypothesis, reference))
+    positions = np.arange(len(meant) + 1)
+    row = positions.copy()
+    for count, word in enumerate(heard, start=1):
+        changed = np.concatenate([[count], np.minimum(row[:-1] + (meant != word), row[1:] + 1)])
+        row = np.minimum.accumulate(changed - positions) + positions
+    return int(row[-1])
+
+
+def _is_ideograph(character: str) -> bool:
+    return unicodedata.name(character, "").startswith(("CJK UNIFIED", "HIRAGANA", "KATAKANA"))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,255 @@
+"""BSRNN: the spectrum in bands, a recurrent layer along time for every band and one across bands for every frame.
+
+Luo & Yu, "Music source separation with band-split RNN" (TASLP 2023); steered by an enrollment: Yu et al., "TSpeech-AI
+system description to the 5th DNS challenge" (2023). Layer sizes and the band list follow the latter at 16 kHz.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from wesep_py.features import STFT
+from wesep_py.network.backbones.backbone import Analysis, Backbone, Condition, backbones
+from wesep_py.network.backbones.spectrum import (
+    STANDARD_BANDS,
+    BandGroup,
+    BandLinear,
+    BandNorm,
+    band_widths,
+    full_precision,
+    group_bands,
+)
+
+FLOAT_EPS = torch.finfo(torch.float32).eps
+
+
+@backbones.register("bsrnn")
+class BSRNN(Backbone):
+    """Band-split recurrent network with a complex mask.
+
+    The latent is `[batch, bands, frames, feature_dim]`; an embedding is fused along its last axis, with one layer
+    for all bands, before every block.
+
+    Args:
+        sample_rate: Hz (given by the model).
+        input_channels: feature channels, those of the cues included (given by the model).
+        window_ms, hop_ms: analysis window (periodic Hann, centred) and its shift.
+        bands: (bandwidth in Hz, count) from the lowest up; see `band_widths`.
+        feature_dim: N, the size of a band's features.
+        num_blocks: blocks of one recurrent layer along time and one across bands.
+        time_hidden, band_hidden: units of those layers, for each direction; `null` is 2 · N.
+        mask_hidden: units of the mask's two hidden layers; `null` is 4 · N.
+        causal: one direction along time, and no normalisation over time. What remains of the look-ahead is
+            the window's: `latency`.
+        norm: `group` normalises over time and features, `frame` over the features of each frame; `null` is
+            `frame` when causal and `group` otherwise.
+        norm_across: the same for the layers across bands, where `group` is over the bands and features of one
+            frame, which a causal network may know; `null` is `norm`.
+        norm_eps: added to the variance by the normalisations before the recurrent layers; `null` is float32's
+            smallest step for `group` and 1e-5 for `frame`.
+        input_power: exponent on the magnitude of what the network sees, between 0 (phase alone) and 1 (the
+            spectrum as it is). The mask is applied to the spectrum as it is.
+        pad_mode: what the STFT sees before and after the recording: zeros (`constant`) or its `reflect`ion.
+
+    Attributes:
+        num_bands: bands at this sample rate, the latent's second axis.
+
+    Raises:
+        ValueError: sizes below 1, a hop longer than half the window, `norm: group` in a causal network.
+
+    >>> network = BSRNN(feature_dim=8, num_blocks=1)
+    >>> analysis = network.analyse(torch.randn(2, 1000))
+    >>> latent, _ = network.encode(analysis.features, lambda point, latent: latent)
+    >>> network.synthesise(latent, analysis, 1000)[0].shape
+    torch.Size([2, 1000])
+    """
+
+    native_channels = 2
+
+    def __init__(
+        self,
+        sample_rate: int = 16000,
+        input_channels: int = 2,
+        window_ms: float = 32.0,
+        hop_ms: float = 8.0,
+        bands: tuple[tuple[float, int], ...] = STANDARD_BANDS,
+        feature_dim: int = 128,
+        num_blocks: int = 6,
+        time_hidden: int | None = None,
+        band_hidden: int | None = None,
+        mask_hidden: int | None = None,
+        causal: bool = False,
+        norm: Literal["group", "frame"] | None = None,
+        norm_across: Literal["group", "frame"] | None = None,
+        norm_eps: float | None = None,
+        input_power: float = 1.0,
+        pad_mode: Literal["constant", "reflect"] = "constant",
+    ) -> None:
+        super().__init__()
+        window, hop = round(sample_rate * window_ms / 1000), round(sample_rate * hop_ms / 1000)
+        if not 0 < hop <= window // 2:
+            raise ValueError(f"hop_ms: is {hop_ms}; more than 0 and at most half of window_ms ({window_ms}) is allowed")
+        if min(feature_dim, num_blocks) < 1:
+            raise ValueError("feature_dim and num_blocks: must be 1 or more")
+        if not 0 <= input_power <= 1:
+            raise ValueError(f"input_power: is {input_power}; between 0 and 1 is allowed")
+        if causal and norm == "group":
+            raise ValueError("norm: 'group' averages over time, which a causal network cannot; use 'frame'")
+        if norm_eps is not None and norm_eps <= 0:
+            raise ValueError(f"norm_eps: is {norm_eps}; more than 0 is needed")
+        norm = norm or ("frame" if causal else "group")
+        over_time, over_bands = norm == "group", (norm_across or norm) == "group"
+
+        self.sample_rate, self.input_power, self.causal = sample_rate, input_power, causal
+        self.latent_dim, self.fusion_axis, self.num_fusion_points = feature_dim, -1, num_blocks
+        # Frame t covers the samples t·hop − window/2 … t·hop + window/2 − 1, and a Hann window's first sample is
+        # zero; so a sample reaches frames up to window/2 − 1 ahead, each of which ends window/2 − 1 further on.
+        self.stride, self.latency = hop, window - 2 if causal else None
+        self.stft = STFT(window, hop, pad_mode=pad_mode)
+
+        widths = band_widths(sample_rate, window // 2 + 1, bands)
+        self.num_bands, self.groups = len(widths), group_bands(widths)
+        self.split = nn.ModuleList(BandEncoder(group, input_channels, feature_dim, over_time) for group in self.groups)
+        self.blocks = nn.ModuleList(
+            BandSplitBlock(
+                ResidualRNN(feature_dim, time_hidden or 2 * feature_dim, over_time, not causal, norm_eps),
+                ResidualRNN(feature_dim, band_hidden or 2 * feature_dim, over_bands, True, norm_eps),
+            )
+            for _ in range(num_blocks)
+        )
+        self.masks = nn.ModuleList(
+            BandMask(group, feature_dim, mask_hidden or 4 * feature_dim, over_time) for group in self.groups
+        )
+
+    def analyse(self, waveform: Tensor) -> Analysis:
+        spectrum = self.stft(waveform)
+        seen = spectrum
+        if self.input_power != 1:
+            seen = spectrum * (spectrum.abs() + 1e-8) ** (self.input_power - 1)
+        return Analysis(features=torch.stack([seen.real, seen.imag], dim=1), spectrum=spectrum)
+
+    def encode(self, features: Tensor, condition: Condition, state: Any = None) -> tuple[Tensor, Any]:
+        latent = torch.cat(
+            [
+                split(features[:, :, group.start : group.stop])
+                for split, group in zip(self.split, self.groups, strict=True)
+            ],
+            dim=1,
+        )
+        states = []
+        for point, block in enumerate(self.blocks):
+            latent = condition(point, latent)
+            latent, block_state = block(latent, None if state is None else state[point])
+            states.append(block_state)
+        return latent, states if self.causal else None
+
+    def synthesise(self, latent: Tensor, analysis: Analysis, length: int) -> tuple[Tensor, ...]:
+        bands = latent.split([group.count for group in self.groups], dim=1)
+        mask = full_precision(torch.cat([layer(band) for layer, band in zip(self.masks, bands, strict=True)], dim=2))
+        estimate = torch.complex(mask[:, 0], mask[:, 1]) * analysis.spectrum
+        return (self.stft.inverse(estimate, length),)
+
+    def summarise(self, latent: Tensor) -> Tensor:
+        return latent.mean(dim=1)
+
+
+class BandEncoder(nn.Module):
+    """The bins of a group of bands → features of each band: normalisation and one linear layer a band."""
+
+    def __init__(self, group: BandGroup, input_channels: int, feature_dim: int, over_time: bool) -> None:
+        super().__init__()
+        self.group = group
+        self.norm = BandNorm(group.count, input_channels * group.width, over_time, FLOAT_EPS)
+        self.linear = BandLinear(group.count, input_channels * group.width, feature_dim)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`[batch, channels, count · width, frames]` → `[batch, count, frames, feature_dim]`."""
+        batch, channels, _, frames = features.shape
+        bands = features.view(batch, channels, self.group.count, self.group.width, frames)
+        bands = bands.permute(0, 2, 4, 1, 3).reshape(batch, self.group.count, frames, -1)
+        return self.linear(self.norm(bands))
+
+
+class BandSplitBlock(nn.Module):
+    """A residual recurrent layer along time, then one across bands."""
+
+    def __init__(self, along_time: ResidualRNN, across_bands: ResidualRNN) -> None:
+        super().__init__()
+        self.along_time, self.across_bands = along_time, across_bands
+
+    def forward(self, latent: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        batch, bands, frames, dim = latent.shape
+        latent, state = self.along_time(latent.reshape(batch * bands, frames, dim), state)
+        latent = latent.view(batch, bands, frames, dim).transpose(1, 2)
+        latent, _ = self.across_bands(latent.reshape(batch * frames, bands, dim))
+        return latent.view(batch, frames, bands, dim).transpose(1, 2), state
+
+
+class ResidualRNN(nn.Module):
+    """`u + Linear(LSTM(norm(u)))` along the middle axis of `[batch, length, dim]`.
+
+    Args:
+        over_length: normalise over length and dim (one-group GroupNorm), or over dim alone (LayerNorm).
+        eps: of the normalisation; see `SequenceNorm`.
+    """
+
+    def __init__(self, dim: int, hidden: int, over_length: bool, bidirectional: bool, eps: float | None = None) -> None:
+        super().__init__()
+        self.norm = SequenceNorm(dim, over_length, eps)
+        self.rnn = nn.LSTM(dim, hidden, batch_first=True, bidirectional=bidirectional)
+        self.linear = nn.Linear(hidden * (2 if bidirectional else 1), dim)
+
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        out, state = self.rnn(self.norm(x), state)
+        return x + self.linear(out), state
+
+
+class SequenceNorm(nn.Module):
+    """Normalisation of `[batch, length, dim]` over length and dim, or over dim alone; one weight a dimension."""
+
+    def __init__(self, dim: int, over_length: bool, eps: float | None = None) -> None:
+        super().__init__()
+        self.over_length, self.eps = over_length, eps or (FLOAT_EPS if over_length else 1e-5)
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = full_precision(x)
+        if self.over_length:
+            normalised = nn.functional.layer_norm(x, x.shape[-2:], eps=self.eps)
+            return normalised * self.weight + self.bias
+        return nn.functional.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+
+
+class BandMask(nn.Module):
+    """The features of a group of bands → the complex mask of their bins: value times a gate."""
+
+    def __init__(self, group: BandGroup, feature_dim: int, hidden: int, over_time: bool) -> None:
+        super().__init__()
+        self.group = group
+        self.layers = nn.Sequential(
+            BandNorm(group.count, feature_dim, over_time, FLOAT_EPS),
+            BandLinear(group.count, feature_dim, hidden),
+            nn.Tanh(),
+            BandLinear(group.count, hidden, hidden),
+            nn.Tanh(),
+            BandLinear(group.count, hidden, 4 * group.width),
+        )
+        self._start_at_one()
+
+    def _start_at_one(self) -> None:
+        """A mask near one before training: the estimate starts as the mixture, not as noise 20 dB worse."""
+        last = self.layers[-1]
+        with torch.no_grad():
+            last.weight.mul_(0.1)
+            last.bias.zero_().view(self.group.count, 2, 2, self.group.width)[:, 0, 0] = 2.0  # times sigmoid(0)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """`[batch, count, frames, feature_dim]` → `[batch, 2, count · width, frames]`: real and imaginary part."""
+        batch, count, frames, _ = latent.shape
+        out = self.layers(latent).view(batch, count, frames, 2, 2, self.group.width)
+        mask = out[..., 0, :, :] * torch.sigmoid(out[..., 1, :, :])
+        return mask.permute(0, 3, 1, 4, 2).reshape(batch, 2, count * self.group.width, frames)

@@ -1,0 +1,347 @@
+"""ReDimNet: Yakovlev et al., "Reshape dimensions network for speaker recognition" (Interspeech 2024)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wesep_py.network.speaker.pooling import masked_statistics
+from wesep_py.network.speaker.speaker_network import PooledNetwork, speaker_networks
+
+# ----------------------------------------
+# The blocks of ReDimNet: on channels, frequency and time (2-D), and on what they make when put together (1-D).
+
+BlockKind = Literal["convnext", "resnet", "resnet_se"]
+CONTEXT_KERNELS = (7, 19, 31, 59)
+NUM_HEADS = 4
+EPS = 1e-6
+
+
+def masked(x: Tensor, mask: Tensor) -> Tensor:
+    """`[batch, …, frames]` with zeros past the end of each recording, as a convolution pads its input."""
+    return x * mask.reshape(mask.shape[0], *[1] * (x.dim() - 2), mask.shape[1])
+
+
+def num_groups(channels: int, group_size: int | None) -> int:
+    """How many whole groups of `group_size` channels there are; one where it is `None`, and one at least.
+
+    What is left over makes the groups larger: 12 channels, 8 a group, are one group of 12.
+
+    Raises:
+        ValueError: that number does not divide the channels.
+    """
+    groups = 1 if group_size is None else max(channels // group_size, 1)
+    if channels % groups:
+        raise ValueError(f"group_size: is {group_size}; one that divides {channels} channels is needed")
+    return groups
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of `[batch, channels, …]`."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class ConvNeXtBlock(nn.Module):
+    """`x + pointwise(gelu(norm(conv(x))))`, after Liu et al., "A ConvNet for the 2020s" (CVPR 2022).
+
+    Args:
+        channels: of input and output.
+        kernel_size: of the grouped convolution, odd.
+        group_size: channels a group, or `None`: all in one.
+        axes: 1 for `[batch, channels, frames]`, 2 for `[batch, channels, bins, frames]`.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, group_size: int | None, axes: Literal[1, 2]) -> None:
+        super().__init__()
+        conv, norm = {1: (nn.Conv1d, nn.BatchNorm1d), 2: (nn.Conv2d, nn.BatchNorm2d)}[axes]
+        groups = num_groups(channels, group_size)
+        self.conv = conv(channels, channels, kernel_size, padding=kernel_size // 2, groups=groups)
+        self.norm = norm(channels)
+        self.pointwise = conv(channels, channels, 1)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return x + self.pointwise(F.gelu(self.norm(self.conv(masked(x, mask)))))
+
+
+class ResidualBlock(nn.Module):
+    """`relu(x + f(x))` with two 3×3 convolutions; normalisation follows the first one's ReLU.
+
+    Args:
+        channels: of input and output.
+        num_bins: size of the frequency axis.
+        group_size: channels a group of the convolutions, each then followed by a 1×1 convolution; `None`: all in
+            one, and no 1×1 convolution.
+        squeeze_excite: a weight for each bin of frequency.
+    """
+
+    def __init__(self, channels: int, num_bins: int, group_size: int | None, squeeze_excite: bool) -> None:
+        super().__init__()
+        groups = num_groups(channels, group_size)
+        self.convs = nn.ModuleList()
+        for _ in range(2):
+            conv = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, groups=groups, bias=False))
+            if group_size is not None:
+                conv.append(nn.Conv2d(channels, channels, 1))
+            self.convs.append(conv)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(2))
+        self.excite = FrequencyExcite(num_bins, min(64, max(channels, 32))) if squeeze_excite else None
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        out = self.norms[0](torch.relu(self.convs[0](masked(x, mask))))
+        out = self.norms[1](self.convs[1](masked(out, mask)))
+        if self.excite is not None:
+            out = self.excite(out, mask)
+        return torch.relu(x + out)
+
+
+class FrequencyExcite(nn.Module):
+    """A weight for every bin, from the mean over channels and valid frames (Thienpondt et al., Interspeech 2021)."""
+
+    def __init__(self, num_bins: int, bottleneck: int) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(num_bins, bottleneck)
+        self.linear2 = nn.Linear(bottleneck, num_bins)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        mean, _ = masked_statistics(x.mean(dim=1).float(), mask)
+        weights = torch.sigmoid(self.linear2(torch.relu(self.linear1(mean.squeeze(2).to(x.dtype)))))
+        return x * weights[:, None, :, None]
+
+
+def build_block(kind: BlockKind, channels: int, num_bins: int, group_size: int | None) -> nn.Module:
+    """A 2-D block, which takes `[batch, channels, bins, frames]` and the mask of valid frames."""
+    if kind == "convnext":
+        return ConvNeXtBlock(channels, 3, group_size, axes=2)
+    return ResidualBlock(channels, num_bins, group_size, squeeze_excite=kind == "resnet_se")
+
+
+class ContextBlock(nn.Module):
+    """Context over time at a reduced width: depthwise convolutions with ever longer kernels, then attention; residual.
+
+    Args:
+        channels: of input and output, `[batch, channels, frames]`.
+        hidden: the reduced width, a multiple of 4 (the attention's heads).
+    """
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv1d(channels, hidden, 1)
+        self.norm = ChannelNorm(hidden)
+        self.convs = nn.ModuleList(ConvNeXtBlock(hidden, size, 1, axes=1) for size in CONTEXT_KERNELS)
+        self.attention = AttentionLayer(hidden)
+        self.expand = nn.Conv1d(hidden, channels, 1)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        context = self.norm(self.reduce(x))
+        for conv in self.convs:
+            context = conv(context, mask)
+        context = self.attention(context.transpose(1, 2), mask).transpose(1, 2)
+        return x + self.expand(context)
+
+
+class AttentionLayer(nn.Module):
+    """Self-attention among the valid frames, then two linear layers; each is added, then normalised.
+
+    Vaswani et al., NeurIPS 2017, except that the second normalisation sees the output of the first with the linear
+    layers' added.
+
+    Args:
+        channels: of input and output, `[batch, frames, channels]`; a multiple of 4 (the heads).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels)
+        self.project = nn.Linear(channels, channels)
+        self.attention_norm = nn.LayerNorm(channels, eps=EPS)
+        self.linear1 = nn.Linear(channels, channels)
+        self.linear2 = nn.Linear(channels, channels)
+        self.norm = nn.LayerNorm(channels, eps=EPS)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        query, key, value = (
+            layer(x).unflatten(2, (NUM_HEADS, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
+        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None])
+        x = self.attention_norm(x + self.project(seen.transpose(1, 2).flatten(2)))
+        return self.norm(x + self.linear2(F.gelu(self.linear1(x), approximate="tanh")))
+
+
+@dataclass
+class ReDimNetStage:
+    """One stage of ReDimNet.
+
+    Attributes:
+        stride: bins of frequency that become one, with as many times the channels.
+        num_blocks: 2-D blocks.
+        width: channels inside the stage, as a multiple of those that go in and out.
+        context_reduction: the 1-D context block is narrower than the features by this factor; `null`: no such block.
+    """
+
+    stride: int
+    num_blocks: int
+    width: int = 1
+    context_reduction: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("stride", "num_blocks", "width", "context_reduction"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: is {value}; 1 or more is needed")
+
+
+B2_STAGES = (
+    ReDimNetStage(1, 2, 1, 12),
+    ReDimNetStage(2, 2, 1, 12),
+    ReDimNetStage(1, 3, 1, 12),
+    ReDimNetStage(2, 4, 1, 8),
+    ReDimNetStage(1, 4, 1, 8),
+    ReDimNetStage(2, 4, 1, 4),
+)
+
+
+@speaker_networks.register("redimnet")
+class ReDimNet(PooledNetwork):
+    """Stages whose outputs all have one size when channels and frequency are one axis, so that each sees all before.
+
+    A stage's input is the average of the outputs before it, with learned weights for each feature; it is
+    taken apart into channels and frequency for 2-D blocks, and put together again for a 1-D block over time. Time is
+    never strided. The defaults are the size B2, but for the global context of its pooling.
+
+    Args:
+        num_mel_bins: size of a filterbank frame (given by the front end); a multiple of the product of the strides.
+        channels: after the first convolution.
+        stages: see `ReDimNetStage`.
+        block: the 2-D blocks: `convnext`, `resnet`, or `resnet_se` with a weight for each bin of frequency.
+        group_size: channels in each group of the 3×3 convolutions; `null`: all in one.
+        frame_dim: a last 1×1 convolution makes frames of this size; `null`: none, frames have
+            `channels · num_mel_bins`.
+        embedding_dim: size of the embedding.
+        pooling: a pooling's name, or `{name: …, …}`; see `pooling`. Published: `{name: astp, global_context: true}`.
+        second_layer: ReLU, batch normalisation and another linear layer make the embedding.
+
+    Raises:
+        ValueError: sizes that do not divide one another as they must.
+
+    >>> stages = (ReDimNetStage(1, 1), ReDimNetStage(2, 1, 1, 4))
+    >>> ReDimNet(16, channels=4, stages=stages, embedding_dim=8)(torch.randn(2, 100, 16)).embedding.shape
+    torch.Size([2, 8])
+    """
+
+    def __init__(
+        self,
+        num_mel_bins: int = 72,
+        channels: int = 16,
+        stages: tuple[ReDimNetStage, ...] = B2_STAGES,
+        block: BlockKind = "convnext",
+        group_size: int | None = 4,
+        frame_dim: int | None = None,
+        embedding_dim: int = 192,
+        pooling: str | dict[str, Any] = "astp",
+        second_layer: bool = False,
+    ) -> None:
+        super().__init__()
+        stride = prod(stage.stride for stage in stages)
+        if num_mel_bins % stride:
+            raise ValueError(f"num_mel_bins: is {num_mel_bins}; the stages' strides need a multiple of {stride}")
+        if group_size is not None and group_size < 1:
+            raise ValueError(f"group_size: is {group_size}; 1 or more is needed, or null")
+        if frame_dim is not None and frame_dim < 1:
+            raise ValueError(f"frame_dim: is {frame_dim}; 1 or more is needed, or null")
+        size = channels * num_mel_bins
+        self.stem = nn.Conv2d(1, channels, 3, padding=1)
+        self.stem_norm = ChannelNorm(channels)
+        self.stages = nn.ModuleList()
+        for stage in stages:
+            self.stages.append(Stage(stage, channels, num_mel_bins, block, group_size))
+            channels, num_mel_bins = channels * stage.stride, num_mel_bins // stage.stride
+        # One for the input of each stage but the first, and one for what is pooled.
+        self.mixes = nn.ParameterList(nn.Parameter(torch.zeros(count + 2, size, 1)) for count in range(len(stages)))
+        self.aggregate = None
+        if frame_dim is not None:
+            self.aggregate = nn.Sequential(nn.Conv1d(size, frame_dim, 1), nn.BatchNorm1d(frame_dim))
+        self.add_head(size if frame_dim is None else frame_dim, embedding_dim, pooling, second_layer)
+
+    def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.stem_norm(self.stem(masked(features.transpose(1, 2)[:, None], mask)))
+        outputs = [together(x)]
+        x = outputs[0]
+        for stage, mix in zip(self.stages, self.mixes, strict=True):
+            outputs.append(stage(x, mask))
+            x = sum(weight * output for weight, output in zip(mix.softmax(dim=0), outputs, strict=True))
+        return masked(x if self.aggregate is None else self.aggregate(x), mask), mask
+
+
+class Stage(nn.Module):
+    """`[batch, channels · bins, frames]` and the mask of valid frames → the same shape.
+
+    Args:
+        config: see `ReDimNetStage`.
+        channels, num_bins: into which the input is taken apart.
+        block, group_size: see `ReDimNet`.
+    """
+
+    def __init__(
+        self, config: ReDimNetStage, channels: int, num_bins: int, block: BlockKind, group_size: int | None
+    ) -> None:
+        super().__init__()
+        stride, size = config.stride, channels * num_bins
+        self.num_bins = num_bins
+        channels, num_bins = channels * stride, num_bins // stride
+        inner = channels * config.width
+        self.expand = nn.Conv2d(channels // stride, inner, (stride, 1), (stride, 1))
+        self.blocks = nn.ModuleList(build_block(block, inner, num_bins, group_size) for _ in range(config.num_blocks))
+        self.squeeze = None
+        if config.width > 1:
+            groups = num_groups(channels, group_size)
+            self.squeeze = nn.Sequential(
+                nn.Conv2d(inner, channels, 3, padding=1, groups=groups),
+                nn.BatchNorm2d(channels, eps=EPS),
+                nn.GELU(),
+                nn.Conv2d(channels, channels, 1),
+            )
+        self.context = None
+        if config.context_reduction is not None:
+            hidden = size // config.context_reduction
+            if hidden < NUM_HEADS or hidden % NUM_HEADS:
+                raise ValueError(
+                    f"context_reduction: is {config.context_reduction}, of {size} features (channels · num_mel_bins); "
+                    f"what it leaves ({hidden}) has to be a multiple of {NUM_HEADS}"
+                )
+            self.context = ContextBlock(size, hidden)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = self.expand(apart(x, self.num_bins))
+        for block in self.blocks:
+            x = block(x, mask)
+        if self.squeeze is not None:
+            x = self.squeeze(masked(x, mask))
+        x = together(x)
+        return x if self.context is None else self.context(x, mask)
+
+
+def together(x: Tensor) -> Tensor:
+    """`[batch, channels, bins, frames]` → `[batch, bins · channels, frames]`, the channels of a bin side by side."""
+    return x.transpose(1, 2).flatten(1, 2)
+
+
+def apart(x: Tensor, num_bins: int) -> Tensor:
+    """The inverse of `together`.
+
+    >>> x = torch.randn(2, 3, 4, 5)
+    >>> torch.equal(apart(together(x), 4), x)
+    True
+    """
+    return x.unflatten(1, (num_bins, -1)).transpose(1, 2)

@@ -1,0 +1,336 @@
+"""WavLM, wav2vec 2.0 or HuBERT in place of the filterbank: a learned weighted sum of the model's layers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wesep_py.common.errors import ConfigError, nearest
+from wesep_py.common.registry import is_strangers
+from wesep_py.network.speaker.speaker_network import length_mask
+
+# ----------------------------------------
+# The models of the package transformers that a speaker encoder can hear through: their form and their weights.
+
+CLASSES = {"wavlm": "WavLM", "wav2vec2": "Wav2Vec2", "hubert": "Hubert"}
+"""How the names of each kind's classes begin in the package transformers."""
+FORCED = {
+    "layerdrop": 0.0,  # the sum is over all layers
+    "mask_time_prob": 0.0,  # `speaker.spec_augment` masks, with the run's random numbers
+    "mask_feature_prob": 0.0,
+    "apply_spec_augment": False,
+    "add_adapter": False,  # would halve the frames
+}
+"""Settings of a model that are the same here whatever its configuration says."""
+
+
+def complete(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `SelfSupervised` with what the model's folder says of its form, so that they do without it.
+
+    Raises:
+        ConfigError: the folder or its `config.json` is missing or damaged, or the package transformers is missing.
+    """
+    path, config = arguments.get("path"), arguments.get("config")
+    if not isinstance(path, str) or config is not None:
+        return dict(arguments)
+    if is_strangers():
+        raise ConfigError(
+            "speaker.self_supervised: names a folder in place of the model's form, and is not read from it"
+        )
+    folder = Path(path)
+    if not folder.is_dir():
+        raise ConfigError(
+            f"speaker.self_supervised.path: {path}: no such folder; give one with a model's config.json and weights "
+            "(nothing is downloaded)"
+        )
+    known = _known(str(arguments.get("kind")))
+    read = {key: value for key, value in _read_json(folder / "config.json").items() if key in known}
+    completed = {**arguments, "config": {key: value for key, value in read.items() if not isinstance(value, dict)}}
+    prepared = folder / "preprocessor_config.json"
+    if arguments.get("normalise") is None and prepared.is_file():
+        completed["normalise"] = _read_json(prepared).get("do_normalize")
+    return completed
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"speaker.self_supervised.path: {path}: cannot be read ({error})") from error
+    if not isinstance(read, dict):
+        raise ConfigError(f"speaker.self_supervised.path: {path}: holds no mapping of keys to values")
+    return read
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise ConfigError(
+            "speaker.front_end 'self_supervised' needs the package transformers, which is not installed; "
+            "pip install 'wesep-py[ssl]', or use 'filterbank'"
+        ) from error
+    return transformers
+
+
+def _known(kind: str) -> set[str]:
+    """The keys of a kind's configuration that say what the model is."""
+    if kind not in CLASSES:
+        raise ConfigError(f"speaker.self_supervised.kind: is {kind!r}; {nearest(kind, CLASSES)}")
+    keys = set(getattr(_transformers(), f"{CLASSES[kind]}Config")().to_dict())
+    return {key for key in keys if not key.startswith("_")} - {"architectures", "dtype", "transformers_version"}
+
+
+def build_model(kind: str, config: Mapping[str, Any], path: str | None) -> Any:
+    """The model, with the weights of the folder or random ones."""
+    where = "speaker.self_supervised.config"
+    if unknown := sorted(set(config) - _known(kind)):
+        raise ConfigError(f"{where}.{unknown[0]}: unknown key; {nearest(unknown[0], _known(kind))}")
+    if (given := config.get("model_type", kind)) != kind:
+        raise ConfigError(f"{where}.model_type: is {given!r}, but speaker.self_supervised.kind is {kind!r}; give one")
+    transformers = _transformers()
+    own, model = (getattr(transformers, f"{CLASSES[kind]}{what}") for what in ("Config", "Model"))
+    try:
+        form = own(**{**config, **FORCED})
+        if path is None:
+            return model(form)
+    except Exception as error:  # whatever the package says of a form that it cannot build
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{where}: no {CLASSES[kind]} can be built from it ({reason})") from error
+    verbosity, logs = transformers.logging.get_verbosity(), transformers.logging
+    progress = logs.is_progress_bar_enabled()
+    try:
+        logs.set_verbosity_error()
+        logs.disable_progress_bar()
+        loaded, found = model.from_pretrained(path, config=form, local_files_only=True, output_loading_info=True)
+    except Exception as error:  # likewise of weights
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"speaker.self_supervised.path: {path}: weights cannot be read ({reason})") from error
+    finally:
+        logs.set_verbosity(verbosity)
+        if progress:
+            logs.enable_progress_bar()
+    if missing := sorted(found["missing_keys"]):
+        raise ConfigError(
+            f"speaker.self_supervised.path: {path}: {len(missing)} tensors are missing (the first: {missing[0]}); "
+            f"give the folder of a whole {CLASSES[kind]}"
+        )
+    return loaded.float()
+
+
+SAMPLE_RATE = 16000
+
+
+class SelfSupervised(nn.Module):
+    """Hidden states of a self-supervised model `[B, T] → [B, frames, bins]`, summed with learned weights.
+
+    The softmax of one weight a hidden state, the first transformer layer's input among them and the last one with the
+    model's final normalisation, says how much each counts (Yang et al., "SUPERB", Interspeech 2021; before ECAPA: Chen
+    et al., "WavLM", JSTSP 2022). A frame is 20 ms at the published sizes. Padding does not count, also where the first
+    convolution is normalised over time (`feat_extract_norm: group`): its statistics are those of each waveform's own
+    frames.
+
+    Models: Chen et al., JSTSP 2022 (WavLM); Baevski et al., NeurIPS 2020 (wav2vec 2.0); Hsu et al., TASLP 2021
+    (HuBERT), as the optional package `transformers` builds them. Nothing is ever downloaded.
+
+    Args:
+        kind: `wavlm`, `wav2vec2` or `hubert`.
+        path: folder with the model's `config.json` and its weights (`model.safetensors` or `pytorch_model.bin`).
+        config: the content of `config.json`; without a path, a model of this form with random weights.
+        training: the model is left as it is (`frozen`); so too, but with an adapter after each layer that learns
+            (`adapters`); or it learns itself (`full`).
+        adapter_dim: width of the adapters.
+        layers: all hidden states (`weighted_sum`), or the `last` alone.
+        normalise: each waveform gets mean 0 and variance 1 first. `None`: as the folder's `preprocessor_config.json`
+            says (`do_normalize`), else where `feat_extract_norm` is `layer`, as these models were trained.
+        mean_norm: subtract each feature's mean over the frames of its utterance.
+        sample_rate: in Hz (given by the encoder's configuration); 16000, at which these models hear.
+        initialise: read the weights; false where others are about to be loaded.
+
+    Raises:
+        ValueError: neither path nor configuration, another sample rate, a size below 1.
+        ConfigError: the package or the folder is missing; the configuration is of another kind, or builds nothing; the
+            folder's weights are missing, damaged, or do not fit.
+    """
+
+    def __init__(
+        self,
+        kind: Literal["wavlm", "wav2vec2", "hubert"],
+        path: str | None = None,
+        config: dict[str, Any] | None = None,
+        training: Literal["frozen", "adapters", "full"] = "frozen",
+        adapter_dim: int = 64,
+        layers: Literal["weighted_sum", "last"] = "weighted_sum",
+        normalise: bool | None = None,
+        mean_norm: bool = True,
+        sample_rate: int = SAMPLE_RATE,
+        initialise: bool = True,
+    ) -> None:
+        super().__init__()
+        if sample_rate != SAMPLE_RATE:
+            raise ValueError(f"sample_rate: is {sample_rate}; self-supervised models hear at {SAMPLE_RATE} Hz")
+        if adapter_dim < 1:
+            raise ValueError(f"adapter_dim: is {adapter_dim}; 1 or more is needed")
+        completed = complete({"kind": kind, "path": path, "config": config, "normalise": normalise})
+        if completed["config"] is None:
+            raise ValueError("path: is missing; give the folder of a model, or its form as 'config'")
+        self.model = build_model(kind, completed["config"], path if initialise else None)
+        form = self.model.config
+        if form.feat_extract_norm == "group":
+            first = self.model.feature_extractor.conv_layers[0]
+            first.layer_norm = OwnFramesNorm(first.layer_norm)
+        self.sample_rate, self.num_mel_bins = sample_rate, int(form.hidden_size)
+        self.kernels, self.strides = tuple(form.conv_kernel), tuple(form.conv_stride)
+        self.window_length, self.hop_length = 1, 1
+        for kernel, stride in zip(self.kernels, self.strides, strict=True):
+            self.window_length += (kernel - 1) * self.hop_length
+            self.hop_length *= stride
+        self.trained, self.mean_norm = training, mean_norm
+        self.normalise = form.feat_extract_norm == "layer" if completed["normalise"] is None else completed["normalise"]
+        count = len(self.model.encoder.layers)
+        self.layer_weights = nn.Parameter(torch.zeros(count + 1)) if layers == "weighted_sum" else None
+        self.adapters = nn.ModuleList(
+            Adapter(self.num_mel_bins, adapter_dim) for _ in range(count if training == "adapters" else 0)
+        )
+        self.model.requires_grad_(training == "full")
+        self.train()
+
+    def train(self, mode: bool = True) -> SelfSupervised:
+        """A model that does not learn stays in evaluation mode: no dropout, and statistics stay."""
+        super().train(mode)
+        self.model.train(mode and self.trained == "full")
+        return self
+
+    def frame_lengths(self, lengths: Tensor) -> Tensor:
+        """Frames of waveforms of `lengths` samples: integers `[B]`, each at least 1."""
+        lengths = lengths.clamp(min=self.window_length)
+        for kernel, stride in zip(self.kernels, self.strides, strict=True):
+            lengths = (lengths - kernel) // stride + 1
+        return lengths
+
+    def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The features; a waveform shorter than a frame's window is extended with zeros.
+
+        Args:
+            waveform: `[B, T]`, T ≥ 1, at 16 kHz.
+            lengths: samples of each waveform before it was padded to T, integers `[B]`; `None` if all are T.
+
+        Returns:
+            float32 `[B, frames, num_mel_bins]`, zero past each waveform's own frames.
+        """
+        if lengths is None:
+            lengths = torch.full((len(waveform),), waveform.shape[1], device=waveform.device)
+        waveform = F.pad(waveform.float(), (0, max(0, self.window_length - waveform.shape[1])))
+        inside = length_mask(lengths, waveform.shape[1])
+        if self.normalise:
+            waveform = _normalised(waveform, inside)
+        states = self._states(waveform * inside, lengths.clamp(min=self.window_length))
+        if self.layer_weights is None:
+            features = states[-1].float()
+        else:
+            weights = self.layer_weights.softmax(dim=0)
+            features = sum(weight * state.float() for weight, state in zip(weights, states, strict=True))
+        mask = length_mask(self.frame_lengths(lengths), features.shape[1])[:, :, None]
+        if self.mean_norm:
+            features = features - (features * mask).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True)
+        return features * mask
+
+    def _states(self, waveform: Tensor, lengths: Tensor) -> list[Tensor]:
+        """The first layer's input, then every layer's output, the last one as the model returns it."""
+        states: list[Tensor] = []
+        learns = torch.is_grad_enabled() and self.trained != "frozen"
+        with torch.set_grad_enabled(learns), self._listening(states), self._counting(lengths):
+            mask = length_mask(lengths, waveform.shape[1]).long()
+            states[-1:] = [self.model(waveform, attention_mask=mask).last_hidden_state]
+        return states
+
+    @contextmanager
+    def _listening(self, states: list[Tensor]) -> Iterator[None]:
+        """Layers append their hidden states to the list; adapters work on what a layer returns."""
+
+        def before(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            states.append(inputs[0])
+
+        def after(index: int, output: Any) -> Any:
+            hidden, *rest = output if isinstance(output, tuple) else (output,)
+            hidden = self.adapters[index](hidden) if self.adapters else hidden
+            states.append(hidden)
+            return (hidden, *rest) if isinstance(output, tuple) else hidden
+
+        layers = self.model.encoder.layers
+        handles = [layers[0].register_forward_pre_hook(before)]
+        for i, layer in enumerate(layers):
+            handles.append(layer.register_forward_hook(lambda _module, _inputs, output, i=i: after(i, output)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextmanager
+    def _counting(self, lengths: Tensor) -> Iterator[None]:
+        """A normalisation over time knows each waveform's own frames."""
+        norm = getattr(self.model.feature_extractor.conv_layers[0], "layer_norm", None)
+        if not isinstance(norm, OwnFramesNorm):
+            yield
+            return
+        norm.counts = (lengths - self.kernels[0]) // self.strides[0] + 1
+        try:
+            yield
+        finally:
+            norm.counts = None
+
+
+class Adapter(nn.Module):
+    """Down to a few units and up again, added to the input; at the start it changes nothing.
+
+    Houlsby et al., "Parameter-efficient transfer learning for NLP" (ICML 2019), section 2.1, one a layer.
+    """
+
+    def __init__(self, dim: int, bottleneck: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.down = nn.Linear(dim, bottleneck)
+        self.up = nn.Linear(bottleneck, dim)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.up(F.gelu(self.down(self.norm(x))))
+
+
+class OwnFramesNorm(nn.Module):
+    """A group normalisation of one channel a group, `[B, channels, frames]`, over each item's own frames.
+
+    Attributes:
+        counts: `[B]`, frames of each item; all, if `None`.
+    """
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+        self.counts: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        counts = torch.full((len(x),), x.shape[2], device=x.device) if self.counts is None else self.counts
+        with torch.autocast(x.device.type, enabled=False):
+            wide, mask = x.float(), length_mask(counts, x.shape[2])[:, None]
+            mean = (wide * mask).sum(dim=2, keepdim=True) / counts[:, None, None]
+            centred = (wide - mean) * mask
+            variance = centred.square().sum(dim=2, keepdim=True) / counts[:, None, None]
+            scaled = centred / (variance + self.eps).sqrt() * self.weight[:, None] + self.bias[:, None]
+        return scaled.to(x.dtype)
+
+
+def _normalised(waveform: Tensor, inside: Tensor) -> Tensor:
+    """Mean 0 and variance 1 over each waveform's own samples; the constant is that of the public models."""
+    count = inside.sum(dim=1, keepdim=True).clamp_min(1)
+    centred = (waveform - (waveform * inside).sum(dim=1, keepdim=True) / count) * inside
+    return centred / (centred.square().sum(dim=1, keepdim=True) / count + 1e-7).sqrt()

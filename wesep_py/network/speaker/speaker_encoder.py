@@ -1,0 +1,328 @@
+"""A speaker encoder as a checkpoint, by itself or inside an extractor's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from wesep_py import checkpoint
+from wesep_py.audio import Resample
+from wesep_py.common.config import construct, to_plain
+from wesep_py.common.errors import CheckpointError, ConfigError, InputError, shorten
+from wesep_py.common.registry import no_plugins
+from wesep_py.common.safe_building import build_within, check_numbers
+from wesep_py.features import KaldiFilterbank, SpecAugment, WesepMel
+from wesep_py.network.backbones import Backbone
+from wesep_py.network.speaker.pooling import RecursiveAttentivePooling
+from wesep_py.network.speaker.self_supervised import SelfSupervised, complete
+from wesep_py.network.speaker.speaker_network import (
+    PoolingNetwork,
+    SpeakerOutput,
+    Voices,
+    length_mask,
+    speaker_networks,
+)
+
+# ----------------------------------------
+# From an enrollment to what is known of its voice: front end, speaker network, and how it trains.
+
+FRONT_ENDS = {"filterbank": KaldiFilterbank, "mel": WesepMel, "self_supervised": SelfSupervised}
+
+
+@dataclass
+class SpeakerConfig:
+    """A speaker encoder.
+
+    Attributes:
+        network: `{name: ecapa_tdnn, …}`, the arguments of the network.
+        front_end: what the network hears: a `filterbank` (Kaldi's), WeSep's `mel`, the layers of a `self_supervised`
+            model, or the features that the `backbone` makes of an enrollment (at the model's rate; `filterbank` and
+            `sample_rate` are then not used).
+        filterbank: arguments of `features.KaldiFilterbank`, or for `mel` of `features.WesepMel`.
+        self_supervised: arguments of `speaker.SelfSupervised`, for that front end; what a folder says of the model's
+            form is read into them, so that a checkpoint does without the folder.
+        sample_rate: Hz at which the encoder hears; enrollments of other models are resampled to it.
+        mode: `joint` trains with the extractor from the start; `finetune` the same, from a checkpoint;
+            `frozen` never changes.
+        checkpoint: a checkpoint folder (or its `model.safetensors`) to start from, or a `.pt` file of WeSpeaker.
+        spec_augment: arguments of `features.SpecAugment` (while training), or `null`.
+    """
+
+    network: dict[str, Any]
+    front_end: Literal["filterbank", "mel", "self_supervised", "backbone"] = "filterbank"
+    filterbank: dict[str, Any] = field(default_factory=dict)
+    self_supervised: dict[str, Any] = field(default_factory=dict)
+    sample_rate: int = 16000
+    mode: Literal["joint", "finetune", "frozen"] = "joint"
+    checkpoint: str | None = None
+    spec_augment: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode != "joint" and self.checkpoint is None:
+            raise ValueError(f"mode {self.mode!r} needs a checkpoint to start from; give one, or use mode 'joint'")
+        if self.front_end in ("backbone", "self_supervised") and self.filterbank:
+            raise ValueError(f"filterbank: is not used with front_end {self.front_end!r}; leave it out")
+        if self.front_end != "self_supervised" and self.self_supervised:
+            raise ValueError(f"self_supervised: is not used with front_end {self.front_end!r}; leave it out")
+        self.self_supervised = complete(self.self_supervised)
+
+    @property
+    def front_end_arguments(self) -> tuple[str, dict[str, Any]]:
+        """The key that holds the front end's arguments, and these."""
+        key = "self_supervised" if self.front_end == "self_supervised" else "filterbank"
+        return key, getattr(self, key)
+
+    @property
+    def starts_from_own_checkpoint(self) -> bool:
+        """Whether the weights come from a checkpoint of ours, which holds those of the front end too."""
+        return self.checkpoint is not None and Path(self.checkpoint).suffix not in checkpoint.FOREIGN
+
+
+class SpeakerEncoder(nn.Module):
+    """Waveform, or a backbone's features of it → frame-level features and embedding.
+
+    Args:
+        config: see `SpeakerConfig`.
+        sample_rate: Hz of the waveforms that will be passed.
+        initialise: read `config.checkpoint`; false where weights are about to be loaded anyway.
+        backbone: the model's; asked for the size of its features if they are the front end, and not kept.
+
+    Raises:
+        ConfigError: an argument of a part is wrong, or the front end is a backbone and there is none.
+        CheckpointError: the checkpoint does not fit.
+    """
+
+    def __init__(
+        self, config: SpeakerConfig, sample_rate: int, initialise: bool = True, backbone: Backbone | None = None
+    ) -> None:
+        super().__init__()
+        self.config, self.mode, self.front_end = config, config.mode, config.front_end
+        if config.front_end == "backbone":
+            size = _frame_size(backbone)
+        else:
+            self.resample = (
+                Resample(sample_rate, config.sample_rate) if sample_rate != config.sample_rate else nn.Identity()
+            )
+            self._rates = sample_rate, config.sample_rate
+            key, arguments = config.front_end_arguments
+            given: dict[str, Any] = {"sample_rate": config.sample_rate}
+            if config.front_end == "self_supervised":
+                given["initialise"] = initialise and not config.starts_from_own_checkpoint
+            self.filterbank = construct(FRONT_ENDS[config.front_end], arguments, f"speaker.{key}", **given)
+            size = self.filterbank.num_mel_bins
+        self.augment = (
+            nn.Identity()
+            if config.spec_augment is None
+            else construct(SpecAugment, config.spec_augment, "speaker.spec_augment")
+        )
+        self.network = speaker_networks.build(config.network, "speaker.network", num_mel_bins=size)
+        if config.checkpoint is not None and initialise:
+            self._load(config.checkpoint, config.network)
+        if self.mode == "frozen":
+            self.requires_grad_(False)
+            self.eval()
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the waveforms that it takes; not of use where it hears a backbone's features."""
+        return self._rates[0]
+
+    @property
+    def embedding_dim(self) -> int:
+        """Size of the embedding."""
+        return self.network.embedding_dim
+
+    @property
+    def frame_dim(self) -> int:
+        """Size of the frame-level features."""
+        return self.network.frame_dim
+
+    def train(self, mode: bool = True) -> SpeakerEncoder:
+        """A frozen encoder stays in evaluation mode, so that its batch statistics stay too."""
+        return super().train(mode and self.mode != "frozen")
+
+    @property
+    def max_voices(self) -> int:
+        """How many voices it tells in a recording: 1, unless its pooling is `recursive`."""
+        pool = self.network.pool if isinstance(self.network, PoolingNetwork) else None
+        return pool.max_voices if isinstance(pool, RecursiveAttentivePooling) else 1
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> SpeakerOutput:
+        """`[batch, samples]` and `[batch]` valid samples → `SpeakerOutput`, through the filterbank."""
+        return self._embed(*self._filterbank(waveform, lengths))
+
+    def of_features(self, features: Tensor, mask: Tensor) -> SpeakerOutput:
+        """A backbone's features `[batch, channels, bins, frames]`, `[batch, frames]` valid → `SpeakerOutput`."""
+        return self._embed(_as_frames(features), mask)
+
+    def voices(
+        self,
+        waveform: Tensor,
+        lengths: Tensor,
+        max_voices: int | None = None,
+        threshold: float = 0.5,
+        counts: Tensor | None = None,
+    ) -> Voices:
+        """All voices of recordings, as `forward` gives one of each; see `PoolingNetwork.voices`.
+
+        Args:
+            waveform: `[batch, samples]`.
+            lengths: `[batch]`, valid samples.
+            max_voices, threshold, counts: as there.
+
+        Raises:
+            InputError: the encoder hears one voice only (`max_voices` is 1).
+        """
+        features, mask = self._filterbank(waveform, lengths)
+        return self._voices(features, mask, max_voices, threshold, counts)
+
+    def voices_of_features(
+        self, features: Tensor, mask: Tensor, max_voices: int | None = None, threshold: float = 0.5
+    ) -> Voices:
+        """As `voices`, of a backbone's features as `of_features` takes them."""
+        return self._voices(_as_frames(features), mask, max_voices, threshold, None)
+
+    def _filterbank(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        from_rate, to_rate = self._rates
+        lengths = -(-lengths * to_rate // from_rate)
+        device, is_network = waveform.device.type, self.front_end == "self_supervised"
+        with torch.autocast(device, enabled=False):
+            waveform = self.resample(waveform.float())
+        grads = torch.is_grad_enabled() and not (is_network and self.mode == "frozen")
+        mixed = is_network and torch.is_autocast_enabled(device)
+        with torch.autocast(device, enabled=mixed), torch.set_grad_enabled(grads):
+            features = self.filterbank(waveform, lengths)
+        return features, length_mask(self.filterbank.frame_lengths(lengths), features.shape[1])
+
+    def _embed(self, features: Tensor, mask: Tensor) -> SpeakerOutput:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.mode != "frozen"):
+            return self.network(self.augment(features), mask)
+
+    def _voices(
+        self, features: Tensor, mask: Tensor, max_voices: int | None, threshold: float, counts: Tensor | None
+    ) -> Voices:
+        if not isinstance(self.network, PoolingNetwork):
+            raise InputError(
+                "the speaker encoder hears one voice a recording; one with the pooling 'recursive' is needed"
+            )
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.mode != "frozen"):
+            frames, mask = self.network.encode(self.augment(features), mask)
+            return self.network.voices(frames, mask, max_voices, threshold, counts)
+
+    def _load(self, path: str, network: dict[str, Any]) -> None:
+        if Path(path).suffix in checkpoint.FOREIGN:
+            weights = checkpoint.read_foreign("speaker network", path, network)
+        else:
+            weights = checkpoint.load(path).state_dict
+            if self.front_end == "self_supervised":
+                self._load_front_end(path, weights)
+            for prefix in ("encoder.network.", "network."):
+                if any(key.startswith(prefix) for key in weights):
+                    weights = {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
+                    break
+        if differences := checkpoint.misfit(self.network.state_dict(), weights):
+            raise CheckpointError(
+                f"speaker.checkpoint {path}: does not fit the configured network {network['name']!r} "
+                f"(tensors that differ: {len(differences)}; the first: {differences[0]}); "
+                "use the 'speaker.network' that it was trained with"
+            )
+        self.network.load_state_dict(weights)
+
+    def _load_front_end(self, path: str, weights: Mapping[str, Tensor]) -> None:
+        own = {key.removeprefix("encoder."): value for key, value in weights.items()}
+        own = {key[11:]: value for key, value in own.items() if key.startswith("filterbank.")}
+        if differences := checkpoint.misfit(self.filterbank.state_dict(), own):
+            raise CheckpointError(
+                f"speaker.checkpoint {path}: does not fit the configured front end 'self_supervised' "
+                f"(tensors that differ: {len(differences)}; the first: {differences[0]}); "
+                "use the 'speaker.self_supervised' that it was trained with"
+            )
+        self.filterbank.load_state_dict(own)
+
+
+def build_encoder(
+    config: dict[str, Any] | SpeakerConfig | None,
+    sample_rate: int,
+    initialise: bool = True,
+    backbone: Backbone | None = None,
+) -> SpeakerEncoder | None:
+    """The encoder of a configuration, or `None` where there is none; see `SpeakerEncoder`."""
+    if config is None:
+        return None
+    if not isinstance(config, SpeakerConfig):
+        config = construct(SpeakerConfig, config, "speaker")
+    if "name" not in config.network:
+        raise ConfigError("speaker.network: needs a key 'name', for example 'ecapa_tdnn'")
+    return SpeakerEncoder(config, sample_rate, initialise, backbone)
+
+
+def _as_frames(features: Tensor) -> Tensor:
+    """A backbone's features `[batch, channels, bins, frames]` as `[batch, frames, channels · bins]`."""
+    return features.flatten(1, 2).transpose(1, 2)
+
+
+def _frame_size(backbone: Backbone | None) -> int:
+    """Numbers in a frame of the backbone's features."""
+    if backbone is None:
+        raise ConfigError("speaker.front_end: is 'backbone', but there is none here; use 'filterbank'")
+    with torch.no_grad():
+        features = backbone.analyse(torch.zeros(1, backbone.stride)).features
+    return features.shape[1] * features.shape[2]
+
+
+HOW_TRAINED = ("mode", "checkpoint")
+OF_EXTRACTOR = "encoder."
+
+
+def encoder_config(config: SpeakerConfig) -> dict[str, Any]:
+    """What an encoder's checkpoint says of it: the keys of `SpeakerConfig`, but for how it was trained."""
+    return {key: value for key, value in to_plain(config).items() if key not in HOW_TRAINED}
+
+
+def is_encoder(config: dict[str, Any]) -> bool:
+    """Whether the configuration of a checkpoint is that of an encoder alone."""
+    return "network" in config and "backbone" not in config
+
+
+def load_encoder(path: str | Path, sample_rate: int | None = None) -> SpeakerEncoder:
+    """The encoder of a checkpoint, in evaluation mode on the CPU.
+
+    Args:
+        path: a checkpoint or experiment folder of an encoder, or of an extractor that has one.
+        sample_rate: Hz of the waveforms that it will be given; its own, if `None`.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, holds no encoder that hears waveforms, or its weights do not fit its
+            configuration.
+
+    >>> load_encoder("exp/ecapa").embedding_dim  # doctest: +SKIP
+    192
+    """
+    saved = checkpoint.load(path)
+    config, weights = saved.config, saved.state_dict
+    if not is_encoder(config):
+        config = config.get("speaker") or {}
+        if not isinstance(config, dict):
+            raise CheckpointError(
+                f"{saved.folder}: is damaged (speaker: is {shorten(config, 40)}; a mapping is needed)"
+            )
+        weights = {k.removeprefix(OF_EXTRACTOR): v for k, v in weights.items() if k.startswith(OF_EXTRACTOR)}
+    if not config or config.get("front_end") == "backbone":
+        raise CheckpointError(f"{saved.folder}: holds no speaker encoder that stands by itself; name another model")
+    try:
+        check_numbers(config)
+        with no_plugins():
+            own = construct(SpeakerConfig, {key: value for key, value in config.items() if key not in HOW_TRAINED})
+            rate = sample_rate or own.sample_rate
+            encoder = build_within(lambda: SpeakerEncoder(own, rate, initialise=False), weights)
+        if problems := checkpoint.misfit(encoder.state_dict(), weights):
+            raise ConfigError(problems[0])
+    except ConfigError as error:
+        raise CheckpointError(f"{saved.folder}: weights and configuration do not fit ({shorten(error)})") from error
+    encoder.load_state_dict(weights)
+    return encoder.eval()

@@ -1,0 +1,61 @@
+"""What trains a speaker encoder. `speaker_losses` lists the names that a configuration can use."""
+
+from wesep_py.network.speaker.speaker_losses.combined import CombinedSpeakerLoss, build_speaker_loss
+from wesep_py.network.speaker.speaker_losses.episodes import (
+    AngularPrototypicalLoss,
+    EpisodeLoss,
+    GE2ELoss,
+    PrototypicalLoss,
+    TripletLoss,
+)
+from wesep_py.network.speaker.speaker_losses.margins import (
+    AAMSoftmax,
+    AdaptiveMarginSoftmax,
+    AMSoftmax,
+    ASoftmax,
+    MarginSoftmax,
+    Softmax,
+    SphereFace2,
+)
+from wesep_py.network.speaker.speaker_losses.permutation_free import PermutationFreeLoss, PermutationFreeOutput
+from wesep_py.network.speaker.speaker_losses.speaker_basis import (
+    BasisLoss,
+    BetweenSpeakerLoss,
+    CentreLoss,
+    HardNegativeLoss,
+)
+from wesep_py.network.speaker.speaker_losses.speaker_loss import (
+    ClassificationLoss,
+    MarginSchedule,
+    SpeakerLoss,
+    SpeakerLossOutput,
+    speaker_losses,
+)
+
+__all__ = [
+    "AAMSoftmax",
+    "AMSoftmax",
+    "ASoftmax",
+    "AdaptiveMarginSoftmax",
+    "AngularPrototypicalLoss",
+    "BasisLoss",
+    "BetweenSpeakerLoss",
+    "CentreLoss",
+    "ClassificationLoss",
+    "CombinedSpeakerLoss",
+    "EpisodeLoss",
+    "GE2ELoss",
+    "HardNegativeLoss",
+    "MarginSchedule",
+    "MarginSoftmax",
+    "PermutationFreeLoss",
+    "PermutationFreeOutput",
+    "PrototypicalLoss",
+    "Softmax",
+    "SpeakerLoss",
+    "SpeakerLossOutput",
+    "SphereFace2",
+    "TripletLoss",
+    "build_speaker_loss",
+    "speaker_losses",
+]

@@ -1,0 +1,152 @@
+"""d-vector: Variani et al., ICASSP 2014; with an LSTM, Wan et al., ICASSP 2018."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wesep_py.network.speaker.pooling import build_pooling
+from wesep_py.network.speaker.speaker_network import PooledNetwork, PoolingNetwork, speaker_networks
+
+# ----------------------------------------
+# x-vector: Snyder et al., ICASSP 2018.
+
+LAYERS = ((5, 1), (3, 2), (3, 3), (1, 1), (1, 1))
+"""Kernel size and dilation of each layer, in frames."""
+CONTEXT = 1 + sum((kernel - 1) * dilation for kernel, dilation in LAYERS)
+"""Frames that one frame after the last layer has seen."""
+
+
+@speaker_networks.register("xvector")
+class XVector(PooledNetwork):
+    """Time-delay layers without padding, statistics over time, and two linear layers.
+
+    A recording shorter than the 15 frames of context is repeated until it has them.
+
+    Args:
+        num_mel_bins: size of a filterbank frame (given by the front end).
+        channels: of the first four layers.
+        frame_dim: of the fifth, before pooling.
+        embedding_dim: size of the embedding.
+        pooling: a pooling's name, or `{name: …, …}`; see `pooling`.
+
+    Raises:
+        ValueError: a size below 1.
+        ConfigError: no such pooling.
+
+    >>> XVector(channels=8, frame_dim=16, embedding_dim=4).eval()(torch.randn(2, 100, 80)).frames.shape
+    torch.Size([2, 16, 86])
+    """
+
+    def __init__(
+        self,
+        num_mel_bins: int = 80,
+        channels: int = 512,
+        frame_dim: int = 1500,
+        embedding_dim: int = 512,
+        pooling: str | dict[str, Any] = "tstp",
+    ) -> None:
+        super().__init__()
+        for name, size in (("channels", channels), ("frame_dim", frame_dim)):
+            if size < 1:
+                raise ValueError(f"{name}: is {size}; 1 or more is needed")
+        sizes = [num_mel_bins, *[channels] * (len(LAYERS) - 1), frame_dim]
+        self.convs = nn.ModuleList(
+            nn.Conv1d(before, after, kernel, dilation=dilation)
+            for before, after, (kernel, dilation) in zip(sizes[:-1], sizes[1:], LAYERS, strict=True)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm1d(size, affine=False) for size in sizes[1:])
+        self.add_head(frame_dim, embedding_dim, pooling, second_layer=True)
+
+    def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        features, mask = repeat_short(features, mask, CONTEXT)
+        x = features.transpose(1, 2)
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = norm(torch.relu(conv(x)))
+        mask = mask[:, CONTEXT - 1 :]
+        return x * mask[:, None], mask
+
+
+def repeat_short(features: Tensor, mask: Tensor, least: int) -> tuple[Tensor, Tensor]:
+    """Recordings with fewer valid frames than `least` repeated up to it; the others as they are.
+
+    >>> repeated, mask = repeat_short(torch.tensor([[[1.0], [2.0], [0.0]]]), torch.tensor([[True, True, False]]), 5)
+    >>> repeated[0, :, 0].tolist()
+    [1.0, 2.0, 1.0, 2.0, 1.0]
+    """
+    lengths = mask.sum(dim=1)
+    if not bool((lengths < least).any()):
+        return features, mask
+    missing = max(0, least - features.shape[1])
+    features = nn.functional.pad(features, (0, 0, 0, missing))
+    positions = torch.arange(features.shape[1], device=features.device)[None]
+    repeated = torch.where((lengths < least)[:, None], positions % lengths.clamp_min(1)[:, None], positions)
+    features = features.gather(1, repeated[:, :, None].expand_as(features))
+    return features, positions < lengths.clamp_min(least)[:, None]
+
+
+@speaker_networks.register("dvector")
+class DVector(PoolingNetwork):
+    """LSTM layers with projections, the mean over the frames, a linear layer, and the length of one.
+
+    Wan et al. take the LSTM's last frame of a short window, and average over windows; this averages its frames, as
+    Variani et al. do. The LSTM runs forwards only, so that what follows a recording cannot reach its frames.
+
+    Args:
+        num_mel_bins: size of a filterbank frame (given by the front end).
+        hidden_dim: cells of each layer.
+        num_layers: layers.
+        frame_dim: width to which each layer is projected; below `hidden_dim`.
+        embedding_dim: size of the embedding, whose length is one (eq. 4 of Wan et al.).
+        pooling: a pooling's name, or `{name: …, …}`; see `pooling`.
+        dropout: share of the values between layers that is dropped while training, from 0 to below 1.
+
+    Raises:
+        ValueError: a size below 1, a projection that is not narrower than the layer, an impossible share.
+        ConfigError: no such pooling.
+
+    >>> import torch
+    >>> DVector(hidden_dim=8, frame_dim=4, embedding_dim=6)(torch.randn(2, 100, 80)).embedding.norm(dim=1).allclose(
+    ...     torch.ones(2)
+    ... )
+    True
+    """
+
+    def __init__(
+        self,
+        num_mel_bins: int = 80,
+        hidden_dim: int = 768,
+        num_layers: int = 3,
+        frame_dim: int = 256,
+        embedding_dim: int = 256,
+        pooling: str | dict[str, Any] = "tap",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        for name, size in (("num_layers", num_layers), ("embedding_dim", embedding_dim)):
+            if size < 1:
+                raise ValueError(f"{name}: is {size}; 1 or more is needed")
+        if not 1 <= frame_dim < hidden_dim:
+            raise ValueError(f"frame_dim: is {frame_dim}; from 1 to below hidden_dim ({hidden_dim}) is needed")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout: is {dropout}; a share from 0 to below 1 is needed")
+        self.frame_dim, self.embedding_dim = frame_dim, embedding_dim
+        self.lstm = nn.LSTM(
+            num_mel_bins,
+            hidden_dim,
+            num_layers,
+            batch_first=True,
+            dropout=dropout if num_layers > 1 else 0.0,
+            proj_size=frame_dim,
+        )
+        self.pool = build_pooling(pooling, frame_dim)
+        self.linear = nn.Linear(self.pool.out_dim, embedding_dim)
+
+    def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        frames, _ = self.lstm(features * mask[:, :, None])
+        return frames.transpose(1, 2) * mask[:, None], mask
+
+    def embed(self, pooled: Tensor) -> Tensor:
+        return nn.functional.normalize(self.linear(pooled).float(), dim=1)

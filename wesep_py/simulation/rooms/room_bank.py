@@ -1,0 +1,325 @@
+"""A bank of room impulse responses: made once, read from a memory map, drawn by reverberation time.
+
+The folder holds `responses.float32` (little-endian samples of all responses, one after the other, each
+`[microphones, taps]`) and `index.json`, which is written last: for each room its size, its microphones, how it was
+made or where it was recorded; for each response its source's place, its direct paths, and what was measured of it
+(`acoustics.py`): RT60, C50, DRR. Its fingerprint is made of all of that and of the samples. An uncompressed tar of the
+two files is the same bank. `bank_making.py` makes banks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tarfile
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wesep_py.common.errors import InputError, naming, quoted
+from wesep_py.common.files import atomic_path
+from wesep_py.common.textfiles import COUNT, check_shape, parse_json
+from wesep_py.simulation.description.recipe import BankRoomRecipe
+
+# ----------------------------------------
+# A bank of rooms as one file: an uncompressed tar of what its folder holds, whose samples are read where they lie.
+
+SUFFIX = ".tar"
+
+
+class Place(NamedTuple):
+    """Where bytes lie: in which file, from which byte on, how many."""
+
+    file: Path
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        """The bytes."""
+        with self.file.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+def find_in_tar(path: Path) -> dict[str, Place]:
+    """Where the files of a tar lie, by their names without folders; those that reach beyond its end are left out.
+
+    Raises:
+        InputError: it is no tar, or a compressed one.
+    """
+    size = path.stat().st_size
+    found = {}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            while (member := tar.next()) is not None:
+                if member.isreg() and member.offset_data + member.size <= size:
+                    place = Place(path, member.offset_data, member.size)
+                    found[PurePosixPath(member.name).name] = place
+    except tarfile.ReadError as error:
+        if not found:
+            raise InputError(f"{path}: is cut short, or no uncompressed tar ({error}); make the bank anew") from error
+    return found
+
+
+def write_tar(folder: Path, names: tuple[str, ...], path: str | os.PathLike[str], overwrite: bool = False) -> None:
+    """Files of a folder as a tar, whole or not at all; its bytes are a function of theirs alone.
+
+    Args:
+        folder: holds them.
+        names: in the order in which they are to stand.
+        path: the tar.
+        overwrite: whether it may be there already.
+
+    Raises:
+        OutputExistsError, WesepError: as `files.atomic_path`.
+    """
+    with atomic_path(path, overwrite) as temporary, tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:
+        for name in names:
+            about = tarfile.TarInfo(name)
+            about.size = (folder / name).stat().st_size
+            with (folder / name).open("rb") as file:
+                tar.addfile(about, file)
+
+
+FORMAT = 1
+INDEX_NAME = "index.json"
+SAMPLES_NAME = "responses.float32"
+EARLY_BEFORE_MS = 6.0
+_RESPONSE = {"offset": COUNT, "taps": COUNT, "direct_taps": [COUNT], "direct_gains": [float]}
+ROOM_SHAPE = {"rt60_s": (float, None), "responses": [_RESPONSE]}
+"""What is read of a room in an index."""
+_SHAPE = {
+    "fingerprint": str,
+    "sample_rate": range(1, 10**7),
+    "direct_tap": COUNT,
+    "num_samples": COUNT,
+    "rooms": [ROOM_SHAPE],
+}
+Waveform = NDArray[np.float32]
+
+
+class RoomBank:
+    """Reads and draws from a bank. It can be sent to other processes; they share the map.
+
+    Args:
+        folder: the folder, or the tar, that `make_bank` wrote.
+
+    Raises:
+        InputError: it holds no bank, one that is not finished, or one of another format.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._folder = Path(folder)
+        index, self._place = read_index(self._folder)
+        self.fingerprint: str = index["fingerprint"]
+        self.sample_rate: int = index["sample_rate"]
+        self.direct_tap: int = index["direct_tap"]
+        self.rooms: list[dict[str, Any]] = index["rooms"]
+        self.responses: list[dict[str, Any]] = [r for room in self.rooms for r in room["responses"]]
+        counts = [len(room["responses"]) for room in self.rooms]
+        self._first = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        self._room_of = np.repeat(np.arange(len(counts)), counts)
+        self._rt60_s = np.array([math.nan if room["rt60_s"] is None else room["rt60_s"] for room in self.rooms])
+        self._samples: Waveform | None = None
+
+    def draw(self, rng: np.random.Generator, count: int, rt60_s: tuple[float, float]) -> tuple[int, ...]:
+        """Responses of one room, all different, for `count` sources.
+
+        Args:
+            rng: what is drawn comes from here.
+            count: number of sources, 1 or more.
+            rt60_s: range of the room's measured RT60.
+
+        Returns:
+            Their places in `responses`. Rooms are equally likely, whatever the number of their responses.
+
+        Raises:
+            InputError: the bank has no such room; the message says what it has.
+
+        >>> bank.draw(np.random.default_rng(0), 2, (0.2, 0.6))                  # doctest: +SKIP
+        (130, 128)
+        """
+        fitting = self._fitting(count, rt60_s)
+        room = int(fitting[rng.integers(fitting.size)])
+        chosen = rng.permutation(int(self._first[room + 1] - self._first[room]))[:count]
+        return tuple(int(self._first[room] + place) for place in chosen)
+
+    def check(self, count: int, rt60_s: tuple[float, float], sample_rate: int) -> None:
+        """Refuse, before anything is drawn, what this bank cannot give.
+
+        Args:
+            count, rt60_s: as for `draw`.
+            sample_rate: the mixtures', in Hz.
+
+        Raises:
+            InputError: no such room, or another sample rate.
+        """
+        self._fitting(count, rt60_s)
+        self._check_rate(sample_rate)
+
+    def draw_recipe(
+        self, rng: np.random.Generator, count: int, rt60_s: tuple[float, float], early_ms: float = 50.0
+    ) -> BankRoomRecipe:
+        """A room as `draw` gives it, and one of its microphones, as a recipe.
+
+        Args:
+            rng, count, rt60_s: as for `draw`.
+            early_ms: where the early part ends, in milliseconds.
+
+        Raises:
+            InputError: as `draw`.
+        """
+        responses = self.draw(rng, count, rt60_s)
+        channels = min(len(self.responses[index]["direct_taps"]) for index in responses)
+        channel = int(rng.integers(channels))
+        return BankRoomRecipe(os.fspath(self._folder), self.fingerprint, responses, channel, early_ms)
+
+    def response(self, index: int) -> Waveform:
+        """A response, `[microphones, taps]`; its entry says where the direct path arrives at each (`direct_taps`).
+
+        Raises:
+            InputError: no such response.
+        """
+        entry = self._entry(index)
+        if self._samples is None:
+            file, offset, size = self._place
+            self._samples = np.memmap(file, dtype="<f4", mode="r", offset=offset, shape=(size // 4,))
+        channels, taps = len(entry["direct_taps"]), entry["taps"]
+        flat = self._samples[entry["offset"] : entry["offset"] + channels * taps]
+        return np.array(flat, dtype=np.float32).reshape(channels, taps)
+
+    def read(self, recipe: BankRoomRecipe, sample_rate: int) -> tuple[Waveform, Waveform, int]:
+        """The responses of a recipe, its direct paths in time with each other.
+
+        Args:
+            recipe: drawn from this bank.
+            sample_rate: the mixture's, in Hz.
+
+        Returns:
+            Responses `[sources, taps]`, heights of the direct paths `[sources]`, and the tap at which they arrive.
+
+        Raises:
+            InputError: the bank has another content or sample rate, no such response or microphone, or the responses
+                are of different rooms.
+        """
+        if recipe.fingerprint != self.fingerprint:
+            raise InputError(
+                f"{self._folder}: is another bank ({self.fingerprint[:12]}) than the recipe was drawn from "
+                f"({recipe.fingerprint[:12]}); give that one, or make it anew from its YAML"
+            )
+        self._check_rate(sample_rate)
+        entries = [self._entry(index) for index in recipe.responses]
+        if len({int(self._room_of[index]) for index in recipe.responses}) > 1:
+            raise InputError(f"{self._folder}: responses {list(recipe.responses)} are of different rooms; name one's")
+        if not 0 <= recipe.channel < min(len(entry["direct_taps"]) for entry in entries):
+            raise InputError(f"{self._folder}: response {recipe.responses[0]} has no microphone {recipe.channel}")
+        rows = [self.response(index)[recipe.channel] for index in recipe.responses]
+        taps = [entry["direct_taps"][recipe.channel] for entry in entries]
+        lead = max(taps)
+        full = np.zeros(
+            (len(rows), max(lead - tap + row.size for row, tap in zip(rows, taps, strict=True))), np.float32
+        )
+        for out, row, tap in zip(full, rows, taps, strict=True):
+            out[lead - tap : lead - tap + row.size] = row
+        gains = np.array([entry["direct_gains"][recipe.channel] for entry in entries], dtype=np.float32)
+        return full, gains, lead
+
+    def _fitting(self, count: int, rt60_s: tuple[float, float]) -> NDArray[np.int64]:
+        """The rooms that have so many responses and an RT60 in the range; at least one."""
+        counts = np.diff(self._first)
+        fitting = np.flatnonzero((counts >= count) & (self._rt60_s >= rt60_s[0]) & (self._rt60_s <= rt60_s[1]))
+        if not fitting.size:
+            known = self._rt60_s[np.isfinite(self._rt60_s)]
+            spread = f"{known.min():.2f} to {known.max():.2f} s" if known.size else "not known"
+            raise InputError(
+                f"{self._folder}: has no room with {count} responses and an RT60 of {rt60_s[0]:g} to {rt60_s[1]:g} s; "
+                f"its rooms have up to {counts.max()} responses and an RT60 of {spread}: widen rt60_s, or make a bank"
+            )
+        return fitting
+
+    def _check_rate(self, sample_rate: int) -> None:
+        if sample_rate != self.sample_rate:
+            raise InputError(
+                f"{self._folder}: the bank is for {self.sample_rate} Hz, the mixture has {sample_rate} Hz; "
+                f"make a bank with sample_rate {sample_rate}"
+            )
+
+    def _entry(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self.responses):
+            raise InputError(f"{self._folder}: has no response {index}; it has 0 to {len(self.responses) - 1}")
+        return self.responses[index]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_samples": None}
+
+
+def open_bank(folder: str | os.PathLike[str]) -> RoomBank:
+    """The bank of a folder or tar; opened once in a process, and again when it was made anew.
+
+    Raises:
+        InputError: as `RoomBank`.
+    """
+    path = Path(folder)
+    try:
+        changed = (path / INDEX_NAME if path.is_dir() else path).stat().st_mtime_ns
+    except OSError:
+        changed = 0
+    return _open_bank(path, changed)
+
+
+def fingerprint_of(index: dict[str, Any], samples_digest: str) -> str:
+    """What a bank is recognised by: a hash of its index and of its samples."""
+    described = {key: value for key, value in index.items() if key != "fingerprint"}
+    text = json.dumps([described, samples_digest], sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@lru_cache(maxsize=8)
+def _open_bank(folder: Path, changed: int) -> RoomBank:
+    return RoomBank(folder)
+
+
+def read_index(folder: Path) -> tuple[dict[str, Any], Place]:
+    """The index of a bank that is whole, and where its samples lie.
+
+    Raises:
+        InputError: as `RoomBank`.
+    """
+    places = find_in_tar(folder) if folder.is_file() else _find_in_folder(folder)
+    if INDEX_NAME not in places:
+        raise InputError(f"{folder}: holds no finished room bank; make one with simulation/make_room_bank.py")
+    place, remedy = str(folder / INDEX_NAME), "make the bank anew"
+    with naming(place, remedy):
+        text = places[INDEX_NAME].read()
+    index = parse_json(text, place, remedy)
+    if not isinstance(index, dict) or index.get("format") != FORMAT:
+        raise InputError(f"{place}: is no room bank of format {FORMAT}; {remedy}")
+    check_shape(index, _SHAPE, place, remedy)
+    samples = places.get(SAMPLES_NAME)
+    if samples is None or samples.size != 4 * index["num_samples"]:
+        raise InputError(f"{folder / SAMPLES_NAME}: is missing or cut short; make the bank anew")
+    for room in index["rooms"]:
+        for response in room["responses"]:
+            if fault := _fault_of(response, index["num_samples"]):
+                raise InputError(f"{place}: {fault}; {remedy}")
+    return index, samples
+
+
+def _fault_of(response: dict[str, Any], num_samples: int) -> str | None:
+    """What is wrong with an entry of the index; `None` where it can be read."""
+    taps, channels = response["taps"], len(response["direct_taps"])
+    if not channels or channels != len(response["direct_gains"]) or any(t >= taps for t in response["direct_taps"]):
+        return f"a response has {taps} taps, direct paths at {quoted(response['direct_taps'])}"
+    if response["offset"] + taps * channels > num_samples:
+        return f"a response reaches to sample {response['offset'] + taps * channels}, of {num_samples}"
+    return None
+
+
+def _find_in_folder(folder: Path) -> dict[str, Place]:
+    files = [folder / name for name in (INDEX_NAME, SAMPLES_NAME)]
+    return {file.name: Place(file, 0, file.stat().st_size) for file in files if file.is_file()}

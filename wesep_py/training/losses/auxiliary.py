@@ -1,0 +1,175 @@
+"""Whether the target speaks: frame by frame, and in the recording at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wesep_py.common.errors import ConfigError
+from wesep_py.training.losses.loss import Loss, losses
+
+if TYPE_CHECKING:
+    from wesep_py.network.extraction_network import NetworkOutput
+
+
+# ----------------------------------------
+# Cross-entropy among the training speakers: the second task of a jointly trained encoder.
+
+
+@losses.register("speaker_cross_entropy")
+class SpeakerCrossEntropy(Loss):
+    """Cross-entropy of the network's `speaker_logits` for the enrolled speaker's label, mean over the batch.
+
+    With a weight of 0.5 beside the weighted SI-SDR it is the multi-task loss of SpEx+ (Ge et al., Interspeech 2020,
+    eq. 7).
+
+    Args:
+        label_smoothing: share of the probability spread over all speakers, 0 to below 1.
+        num_speakers: of the training set, given by the training; `None`: the first batch's labels say how many there
+            are at least.
+
+    Raises:
+        ValueError: a share out of range.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0, num_speakers: int | None = None) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing: is {label_smoothing}; 0 to below 1 is allowed")
+        self.label_smoothing = label_smoothing
+        self.num_speakers = num_speakers
+        self._is_checked = False
+
+    def forward(self, output: NetworkOutput, target: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """As `Loss.forward`.
+
+        Raises:
+            ConfigError: the network has no speaker logits, or fewer than the training set has speakers.
+        """
+        logits, labels = output.speaker_logits, batch["speaker"]
+        if logits is None:
+            raise ConfigError(
+                "loss: 'speaker_cross_entropy' needs speaker logits; give the embedding cue num_speakers, the number "
+                "of speakers of the training set"
+            )
+        if not self._is_checked:  # once: on a GPU, to read a label is to wait for it
+            self._check(logits.shape[1], labels)
+            self._is_checked = True
+        return F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+
+    def _check(self, num_logits: int, labels: Tensor) -> None:
+        least = int(labels.max()) + 1 if self.num_speakers is None else self.num_speakers
+        if least > num_logits:
+            count = f"at least {least}" if self.num_speakers is None else f"{least}"
+            raise ConfigError(
+                f"cues: num_speakers is {num_logits}, and the training set has {count} speakers; give their number"
+            )
+
+
+# ----------------------------------------
+# Margin losses among the training speakers: the second task of a jointly trained encoder.
+
+MakeSpeakerLoss = Callable[[Any], nn.Module]
+"""From a speaker loss's configuration to the loss, a `speaker.losses.CombinedSpeakerLoss`, of the network's embeddings
+and the training set's speakers."""
+
+
+@losses.register("speaker_margin")
+class SpeakerMargin(Loss):
+    """A loss of speaker encoders (`aam`, `am`, `sphereface2`, …) on the embedding of the enrollment.
+
+    The embedding is the encoder's, before the cue's `transform`; its label is the enrolled speaker, there or not. The
+    vectors of the classes belong to the loss: they train with the network and are in the training state, but not in the
+    checkpoint, so that a model is fine-tuned on any number of speakers. Beside a loss in dB a weight of 0.1 to 1.
+
+    Args:
+        speaker_loss: given by the training: makes the loss.
+        loss: one speaker loss `{name: aam, margin: 0.2, …}`, or a list of them, each with a `weight` (1 if not given).
+
+    Raises:
+        ConfigError: an unknown loss or argument, or a network without an embedding that learns.
+
+    Sources: those of the losses; as a second task of extraction, with cross-entropy: Ge et al., "SpEx+", Interspeech
+        2020, eq. 7.
+    """
+
+    needs_embedding = True
+
+    def __init__(self, speaker_loss: MakeSpeakerLoss, loss: list[dict[str, Any]] | dict[str, Any]) -> None:
+        super().__init__()
+        self.loss = speaker_loss(loss)
+
+    def update(self, step: int) -> None:
+        """As `Loss.update`: the margin of that step."""
+        self.loss.update(step)
+
+    def forward(self, output: NetworkOutput, target: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """As `Loss.forward`; `batch` holds `embedding` `[batch, embedding_dim]` and `speaker` `[batch]`."""
+        return self.loss(batch["embedding"], batch["speaker"]).loss
+
+
+@losses.register("presence")
+class Presence(Loss):
+    """Binary cross-entropy of the network's `presence_logits`: of its frames, and of the recording.
+
+    A frame's label is the target's activity at its middle. The recording's logit is the mean of its surest frames,
+    `surest` of them all, and its label whether the target is there (`present`; without it, whether it is active). An
+    absent target is an item like any other: all its labels are 0. With a weight of 0.1 to 0.3 it goes beside a loss of
+    the waveform.
+
+    Args:
+        recording: share of the recording's term in the sum, 0 to 1; the frames' is the rest.
+        surest: share of the frames that speak for the recording, above 0 and at most 1.
+
+    Raises:
+        ValueError: a share out of range.
+
+    Source: the frames: Ding et al., "Personal VAD", Odyssey 2020; as a second task of
+        extraction: TSEJoint (Zhang et al., 2023).
+
+    >>> from types import SimpleNamespace
+    >>> output = SimpleNamespace(presence_logits=torch.zeros(1, 50))
+    >>> round(Presence()(output, torch.zeros(1, 8000), {"activity": torch.ones(1, 100)}).item(), 4)  # ln 2
+    0.6931
+    """
+
+    def __init__(self, recording: float = 0.5, surest: float = 0.1) -> None:
+        super().__init__()
+        if not 0 <= recording <= 1:
+            raise ValueError(f"recording: is {recording}; 0 to 1 is allowed")
+        if not 0 < surest <= 1:
+            raise ValueError(f"surest: is {surest}; above 0 and at most 1 is allowed")
+        self.recording = recording
+        self.surest = surest
+
+    def forward(self, output: NetworkOutput, target: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """As `Loss.forward`; `batch` holds `activity` `[batch, frames at any rate]`, and may hold `present`.
+
+        Raises:
+            ConfigError: the network has no presence head.
+        """
+        logits, activity = output.presence_logits, batch["activity"]
+        if logits is None:
+            raise ConfigError("loss: 'presence' needs a presence head; add model.presence: {}")
+        logits = logits.float()
+        labels = at_frames(activity.float(), logits.shape[1])
+        frames = F.binary_cross_entropy_with_logits(logits, labels)
+        present = batch["present"].float() if "present" in batch else activity.float().amax(1)
+        count = max(1, round(self.surest * logits.shape[1]))
+        surest = logits.topk(count, dim=1).values.mean(1)
+        whole = F.binary_cross_entropy_with_logits(surest, present)
+        return (1 - self.recording) * frames + self.recording * whole
+
+
+def at_frames(activity: Tensor, num_frames: int) -> Tensor:
+    """Activity `[batch, frames]` at another number of frames over the same time: that of each frame's middle.
+
+    >>> at_frames(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), 2)
+    tensor([[0., 1.]])
+    """
+    middles = (torch.arange(num_frames, device=activity.device) + 0.5) * (activity.shape[1] / num_frames)
+    return activity[:, middles.long().clamp(max=activity.shape[1] - 1)]

@@ -1,0 +1,446 @@
+"""Metric GAN: a discriminator learns PESQ, which has no gradient, and the network learns from the discriminator's."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from wesep_py.common.processes import worker_processes
+from wesep_py.features.stft import STFT
+from wesep_py.metrics.perception import MODES, pesq
+from wesep_py.metrics.separation import MetricError
+from wesep_py.training.losses.loss import Adversary, Loss, has_target, losses
+
+if TYPE_CHECKING:
+    from wesep_py.network.extraction_network import NetworkOutput
+
+
+# ----------------------------------------
+# A network that listens to a reference and an estimate, and says how good the estimate is.
+
+_SILENCE = 1e-10
+"""Added to the mean square of a signal: one below -100 dB of full scale stays quiet."""
+_LEAST = 1e-3
+"""Added to magnitudes, at a level of 1, before they are compressed: the gradient of |z|^p at 0 is infinite."""
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Sizes of a `MetricDiscriminator`.
+
+    Args:
+        channels: of the first layer, doubled by each that follows up to eight times it.
+        num_layers: convolutions, each halving frames and bins.
+        window_length, hop_length: of the STFT, in samples; the window even, the hop half of it at most.
+        power: magnitudes are raised to it, above 0 and at most 1.
+    """
+
+    channels: int = 16
+    num_layers: int = 4
+    window_length: int = 512
+    hop_length: int = 256
+    power: float = 0.3
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "num_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: is {getattr(self, name)}; 1 or more is allowed")
+        if not 0 < self.power <= 1:
+            raise ValueError(f"power: is {self.power}; above 0 and at most 1 is allowed")
+
+
+class MetricDiscriminator(nn.Module):
+    """Reference and estimate, `[batch, samples]` each, to a quality between 0 and 1, `[batch]`.
+
+    Compressed magnitudes of both are two channels of an image; convolutions with spectral normalisation and leaky
+    ReLU, the mean over frames and bins, two linear layers, a sigmoid. Both signals are brought to a level of 1 first,
+    as PESQ does, so that a gain is no quality. Recordings of any length from one sample up.
+
+    Sources: Fu et al., "MetricGAN: generative adversarial networks based black-box metric scores optimization for
+    speech enhancement", ICML 2019 (layers, spectral normalisation); Cao, Abdulatif and Yang, "CMGAN:
+    conformer-based metric GAN for speech enhancement", Interspeech 2022 (compressed magnitudes, strides).
+
+    >>> quality = MetricDiscriminator(DiscriminatorConfig(channels=4, num_layers=2))
+    >>> quality(torch.randn(3, 4000), torch.randn(3, 4000)).shape
+    torch.Size([3])
+    """
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        self.stft = STFT(config.window_length, config.hop_length)
+        self.power = config.power
+        # The energy of a periodic Hann window of N samples is 3 N / 8.
+        self.scale = (3 * config.window_length / 8) ** -0.5
+        widths = [2, *(config.channels * 2 ** min(layer, 3) for layer in range(config.num_layers))]
+        layers: list[nn.Module] = []
+        for narrow, wide in pairwise(widths):
+            layers += [spectral_norm(nn.Conv2d(narrow, wide, 4, stride=2, padding=2)), nn.LeakyReLU(0.3)]
+        self.layers = nn.Sequential(*layers)
+        self.head = nn.Sequential(
+            spectral_norm(nn.Linear(widths[-1], widths[-1])), nn.LeakyReLU(0.3), nn.Linear(widths[-1], 1)
+        )
+
+    def forward(self, reference: Tensor, estimate: Tensor) -> Tensor:
+        """`[batch]`, above 0 and below 1."""
+        image = torch.stack([self._magnitude(reference), self._magnitude(estimate)], dim=1)
+        return self.head(self.layers(image).mean(dim=(2, 3))).squeeze(1).sigmoid()
+
+    def _magnitude(self, waveform: Tensor) -> Tensor:
+        level = (waveform.square().mean(-1, keepdim=True) + _SILENCE).sqrt()
+        spectrum = self.stft(waveform / level) * self.scale
+        return (spectrum.real.square() + spectrum.imag.square() + _LEAST**2) ** (self.power / 2)
+
+
+# ----------------------------------------
+# PESQ of many pairs, computed in other processes while a training goes on.
+
+Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Reference and estimate, `[samples]` each."""
+BEST = {16000: 4.6439, 8000: 4.5486}
+"""PESQ of a signal against itself: raw 4.5 mapped by P.862.2, equation 1, and by P.862.1, equation 1."""
+
+
+def normalised_pesq(reference: NDArray[np.float32], estimate: NDArray[np.float32], sample_rate: int) -> float:
+    """PESQ on a scale from 0 (MOS-LQO 1) to 1 (the best there is); NaN where it cannot be computed.
+
+    MetricGAN and CMGAN divide by the length of the scale too ((PESQ + 0.5) / 5 and (PESQ - 1) / 3.5); with the true
+    best, a reference against itself has just the 1 that the discriminator is taught for it.
+    """
+    if not (np.isfinite(reference).all() and np.isfinite(estimate).all()):
+        return math.nan
+    try:
+        value = pesq(estimate, reference, sample_rate)
+    except MetricError:
+        return math.nan
+    return min(1.0, max(0.0, (value - 1.0) / (BEST[sample_rate] - 1.0)))
+
+
+class QualityScorer:
+    """Scores pairs in the background: hand them in with `submit`, and ask for all of them later with `collect`.
+
+    What it gives depends on the pairs alone, not on how fast the processes are: `collect` waits.
+
+    Args:
+        sample_rate: 16000 or 8000 Hz.
+        workers: processes; 0: `collect` computes in this one.
+
+    Raises:
+        ValueError: another sample rate, or fewer than 0 workers.
+
+    >>> scorer = QualityScorer(16000, workers=0)
+    >>> noise = np.random.default_rng(0).standard_normal(16000).astype(np.float32) * np.hanning(16000).astype("f")
+    >>> scorer.submit([(noise, noise)])
+    >>> round(scorer.collect()[0], 3)
+    1.0
+    """
+
+    def __init__(self, sample_rate: int, workers: int = 2) -> None:
+        if sample_rate not in MODES:
+            raise ValueError(f"sample_rate: is {sample_rate}; PESQ is defined at 16000 and 8000 Hz")
+        if workers < 0:
+            raise ValueError(f"workers: is {workers}; 0 or more is allowed")
+        self.sample_rate, self.workers = sample_rate, workers
+        self._pool: ProcessPoolExecutor | None = None
+        self._waiting: list[tuple[Pair, Future[float] | None]] = []
+
+    @property
+    def waiting(self) -> list[Pair]:
+        """What was handed in and not collected yet."""
+        return [pair for pair, _ in self._waiting]
+
+    def submit(self, pairs: Sequence[Pair]) -> None:
+        """Hand in pairs; they must not change until they are collected."""
+        self._waiting += [(pair, self._start(pair) if self.workers else None) for pair in pairs]
+
+    def collect(self) -> list[float]:
+        """Scores of all that waits, in the order handed in; NaN where there is none.
+
+        Where a process died, what it took along is computed once more; what ends a process twice has no score.
+        """
+        waiting, self._waiting = self._waiting, []
+        if not self.workers:
+            return [normalised_pesq(*pair, self.sample_rate) for pair, _ in waiting]
+        scores = [_result(future) for _, future in waiting]
+        if None in scores:
+            self.close()
+        for position, score in enumerate(scores):
+            if score is None:  # in a process of its own, so that a pair that ends it takes no other along
+                with worker_processes(1) as pool:
+                    scores[position] = _result(pool.submit(normalised_pesq, *waiting[position][0], self.sample_rate))
+        return [math.nan if score is None else score for score in scores]
+
+    def close(self) -> None:
+        """End the processes; what waits is dropped."""
+        self._waiting = []
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def _start(self, pair: Pair) -> Future[float] | None:
+        if self._pool is None:
+            self._pool = worker_processes(self.workers)
+        try:
+            return self._pool.submit(normalised_pesq, *pair, self.sample_rate)
+        except BrokenExecutor:
+            return None
+
+
+def _result(future: Future[float] | None) -> float | None:
+    """What it gave; `None` where its process died."""
+    try:
+        return None if future is None else future.result()
+    except BrokenExecutor:
+        return None
+
+
+# ----------------------------------------
+# The side of a metric GAN that learns the metric: discriminator, optimiser, and the pairs that it learns from.
+
+Scored = tuple[Pair, float]
+"""Reference and estimate, and the quality of the estimate."""
+
+
+class MetricAdversary(Adversary):
+    """A discriminator that learns the scores of pairs, each one step after it was observed.
+
+    Args:
+        network: the discriminator; its gradients are off except while it learns.
+        scorer: computes the scores.
+        lr: of Adam, above 0.
+        replay: so many scored pairs are kept, 0 or more.
+        items_per_step: so many items of a step are scored at most; `None`: all.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    def __init__(
+        self,
+        network: MetricDiscriminator,
+        scorer: QualityScorer,
+        lr: float,
+        replay: int = 0,
+        items_per_step: int | None = None,
+    ) -> None:
+        if not lr > 0:
+            raise ValueError(f"lr: is {lr}; a number above 0 is allowed")
+        if replay < 0:
+            raise ValueError(f"replay: is {replay}; 0 or more is allowed")
+        if items_per_step is not None and items_per_step < 1:
+            raise ValueError(f"items_per_step: is {items_per_step}; 1 or more, or null, is allowed")
+        self.network = network.requires_grad_(False).eval()
+        self.optimizer = torch.optim.Adam(network.parameters(), lr=lr)
+        self.is_learning = True
+        self._scorer, self._replay_size, self._items_per_step = scorer, replay, items_per_step
+        self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._kept: list[Scored] = []
+
+    def judge(self, reference: Tensor, estimate: Tensor) -> Tensor:
+        """The quality of estimates, `[batch]`, of waveforms `[batch, samples]`; the gradient is of the waveforms."""
+        return self.network(reference, estimate)
+
+    def observe(self, reference: Tensor, estimates: Iterable[Tensor], counts: Tensor) -> None:
+        """Note what is to be learned from after the step.
+
+        Args:
+            reference: `[batch, samples]`.
+            estimates: each `[batch, samples]`; their gradients are not followed.
+            counts: `[batch]`, not 0 for items to learn from.
+        """
+        if self.is_learning:
+            self._seen += [(reference.detach(), estimate.detach(), counts.detach()) for estimate in estimates]
+
+    def to(self, device: torch.device) -> None:
+        self.network.to(device)
+
+    def learn(self, step: int, total: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """As `Adversary.learn`, from the pairs of the step before.
+
+        Returns:
+            `discriminator`: mean squared error; `pesq_quality`: mean of the new pairs' scores, 0 to 1; `pesq_missing`:
+            share of the new pairs that have none. Nothing where there was nothing to learn from.
+        """
+        pairs, scores = self._scorer.waiting, self._scorer.collect()
+        self._scorer.submit(self._taken())
+        if not self.is_learning:
+            return {}
+        fresh = [(pair, score) for pair, score in zip(pairs, scores, strict=True) if not math.isnan(score)]
+        examples = [*fresh, *self._drawn(step, len(fresh)), *(((pair[0], pair[0]), 1.0) for pair, _ in fresh)]
+        self._kept = [*self._kept, *fresh][-self._replay_size :] if self._replay_size else []
+        error, gradient = self._gradient(examples)
+        own = torch.tensor([len(examples), sum(score for _, score in fresh), len(fresh), len(pairs)])
+        gradient, numbers = total(gradient), total(torch.cat([error[None], own.to(error)]).double())
+        checked = torch.cat([numbers, gradient.isfinite().all().to(numbers)[None]])
+        squares, count, quality, num_fresh, num_pairs, is_finite = checked.tolist()
+        found = {"pesq_missing": 1 - num_fresh / num_pairs} if num_pairs else {}
+        if count:
+            if is_finite:
+                self._update(gradient / count)
+            found |= {"discriminator": squares / count, "pesq_quality": quality / num_fresh}
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def memory(self) -> dict[str, Any]:
+        waiting = [_as_tensor(pair) for pair in self._scorer.waiting]
+        return {"waiting": waiting, "kept": [(_as_tensor(pair), score) for pair, score in self._kept]}
+
+    def load_memory(self, memory: dict[str, Any]) -> None:
+        self._scorer.submit([_as_pair(one) for one in memory["waiting"]])
+        self._kept = [(_as_pair(one), float(score)) for one, score in memory["kept"]]
+
+    def close(self) -> None:
+        self._scorer.close()
+
+    def _taken(self) -> list[Pair]:
+        """The pairs noted since the last step, on the CPU."""
+        seen, self._seen = self._seen, []
+        pairs: list[Pair] = []
+        for reference, estimate, counts in seen:
+            chosen = counts.nonzero().squeeze(1)
+            both = torch.stack([reference[chosen], estimate[chosen]], dim=1).float().cpu().numpy()
+            pairs += [(both[item, 0], both[item, 1]) for item in range(len(both))]
+        return pairs[: self._items_per_step]
+
+    def _drawn(self, step: int, count: int) -> list[Scored]:
+        """So many of the pairs that are kept, by chance, which is a function of the step."""
+        count = min(count, len(self._kept))
+        chosen = np.random.default_rng(step).choice(len(self._kept), count, replace=False) if count else []
+        return [self._kept[index] for index in chosen]
+
+    def _gradient(self, examples: list[Scored]) -> tuple[Tensor, Tensor]:
+        """Sum of the squared errors, and its gradient as one vector; examples of one length together."""
+        parameters = list(self.network.parameters())
+        lengths: dict[int, list[Scored]] = defaultdict(list)
+        for example in examples:
+            lengths[len(example[0][0])].append(example)
+        device = parameters[0].device
+        error = torch.zeros((), device=device)
+        self.network.requires_grad_(True).train()
+        self.optimizer.zero_grad(set_to_none=True)
+        for alike in lengths.values():
+            both = torch.from_numpy(np.stack([np.stack(pair) for pair, _ in alike])).to(device)
+            scores = torch.tensor([score for _, score in alike], device=device)
+            squares = (self.network(both[:, 0], both[:, 1]) - scores).square().sum()
+            squares.backward()
+            error += squares.detach()
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        self.network.requires_grad_(False).eval()
+        return error, torch.cat([gradient.flatten() for gradient in gradients])
+
+    def _update(self, gradient: Tensor) -> None:
+        """One step of the optimiser."""
+        parameters = list(self.network.parameters())
+        for parameter, own in zip(parameters, gradient.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = own.view_as(parameter)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def _as_tensor(pair: Pair) -> Tensor:
+    return torch.from_numpy(np.stack(pair))
+
+
+def _as_pair(both: Tensor) -> Pair:
+    return both[0].numpy(), both[1].numpy()
+
+
+@losses.register("metric_gan")
+class MetricGAN(Loss):
+    """(D(s, ŝ) - 1)², D a discriminator that learns to say PESQ on a scale from 0 to 1; mean over items with a target.
+
+    D learns after each of the network's steps, with an optimiser of its own (Adam), from
+
+    - (s, s), whose quality is 1,
+    - (s, ŝ), whose quality is the PESQ of ŝ,
+    - (s, x), likewise, x the mixture, if asked for,
+    - pairs of earlier steps, if they are kept,
+
+    by the mean squared error. PESQ is computed in processes of its own while the next step goes on, so D learns from a
+    step's estimates one step later. Items whose PESQ cannot be computed are left out, and counted in the log
+    (`pesq_missing`). D is in the training state, and in no checkpoint.
+
+    Of several waveforms the first counts, which is the result. Goes beside a loss of the waveform, with a weight of
+    about 1 beside one in dB.
+
+    Args:
+        sample_rate: given by the model, 16000 or 8000 Hz.
+        start_step: before it the loss is 0, 0 or more.
+        head_start_steps: so many steps before that D begins to learn, from 0 to `start_step`.
+        discriminator: sizes of D.
+        lr: D's learning rate, above 0.
+        items_per_step: so many estimates (and mixtures) of a step are scored at most, on each device; none: all.
+        mixture: D learns from the mixtures too, which takes twice as many scores.
+        replay: so many scored pairs of earlier steps are kept, 0 or more; a step learns from as many of them as of
+            new ones.
+        workers: processes that compute PESQ (on each device), 0: none, the training waits.
+
+    Raises:
+        ValueError: a value out of its range.
+
+    Sources: Fu et al., "MetricGAN", ICML 2019, eqs. 2 and 3; Fu et al., "MetricGAN+: an improved version of
+        MetricGAN for speech enhancement", Interspeech 2021 (mixtures, replay); Cao, Abdulatif and Yang, "CMGAN",
+        Interspeech 2022, eqs. 6 and 7 (beside other losses).
+
+    >>> from types import SimpleNamespace
+    >>> loss = MetricGAN(16000, workers=0)
+    >>> target = torch.randn(2, 4000)
+    >>> 0 < loss(SimpleNamespace(waveforms=(target,)), target, {}).item() < 1
+    True
+    """
+
+    def __init__(
+        self,
+        sample_rate: int,
+        start_step: int = 0,
+        head_start_steps: int = 0,
+        discriminator: DiscriminatorConfig | None = None,
+        lr: float = 1e-3,
+        items_per_step: int | None = None,
+        mixture: bool = False,
+        replay: int = 0,
+        workers: int = 2,
+    ) -> None:
+        super().__init__()
+        if start_step < 0:
+            raise ValueError(f"start_step: is {start_step}; 0 or more is allowed")
+        if not 0 <= head_start_steps <= start_step:
+            raise ValueError(f"head_start_steps: is {head_start_steps}; 0 to start_step ({start_step}) is allowed")
+        self.start_step, self.learns_from = start_step, start_step - head_start_steps
+        self.mixture = mixture
+        network = MetricDiscriminator(discriminator or DiscriminatorConfig())
+        scorer = QualityScorer(sample_rate, workers)
+        self.adversary: MetricAdversary = MetricAdversary(network, scorer, lr, replay, items_per_step)
+        self._step = 0
+
+    def update(self, step: int) -> None:
+        """As `Loss.update`."""
+        self._step = step
+        self.adversary.is_learning = step >= self.learns_from
+
+    def forward(self, output: NetworkOutput, target: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """As `Loss.forward`; `batch` holds `mixture` where D learns from it."""
+        estimate, target = output.waveforms[0].float(), target.float()
+        counts = has_target(target, batch)
+        if self.training and torch.is_grad_enabled():
+            self.adversary.observe(target, [estimate, *([batch["mixture"]] if self.mixture else [])], counts)
+        if self._step < self.start_step:
+            return (estimate * 0).sum()
+        quality = self.adversary.judge(target, estimate)
+        return ((quality - 1).square() * counts).sum() / counts.sum().clamp(min=1)
