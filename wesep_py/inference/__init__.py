@@ -41,7 +41,27 @@ _MODULE_OF = {
     "stretch_of": "inputs",
 }
 
-__all__ = list(_MODULE_OF)
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "MAX_ENROLLMENT_S",
+    "MIN_SPEECH_S",
+    "Blocks",
+    "Calibration",
+    "Extractor",
+    "HeardVoices",
+    "Presence",
+    "Recording",
+    "RecordingQuality",
+    "Result",
+    "Source",
+    "Voice",
+    "VoiceQuality",
+    "audio_files",
+    "load",
+    "pick_device",
+    "read_source",
+    "stretch_of",
+]
 
 
 def __getattr__(name: str) -> Any:
