@@ -1,8 +1,8 @@
 # make demo    install what is needed into .venv and show it working (under two minutes once installed; with
 #              DEMO=--train, or where no model is bundled, a tiny one is trained first: under five)
-# make test    lint, format check, the tests that take seconds, and those that depend on the processor once more as on one
-#              without AVX-512
-# make help    the rest
+# make test    lint, format check, the documentation site, the tests that take seconds, and those that depend on the
+#              processor once more as on one without AVX-512
+# make help    the other targets
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,11 +13,13 @@ DEMO ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-avx2 test-slow test-gpu lint format clean
+.PHONY: help demo docs test test-fast test-avx2 test-slow test-gpu lint format clean
 
 help:
 	@echo "make demo       show it working: pictures and sound in demo/"
-	@echo "make test       lint and the tests that take seconds"
+	@echo "make test       lint, documentation site, and the tests that take seconds"
+	@echo "make test-fast  the tests that take a tenth of a second: while editing"
+	@echo "make docs       the documentation site, into site/"
 	@echo "make test-avx2  the tests that depend on the processor, as on one without AVX-512"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-gpu   the tests that need a CUDA device"
@@ -43,7 +45,11 @@ format: $(VENV)/.ready-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: lint
+# A link that leads nowhere or a docstring that cannot be read fails the build.
+docs: $(VENV)/.ready-dev
+	NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=$(THREADS) $(BIN)/mkdocs build --strict --quiet
+
+test: lint docs
 	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n $(WORKERS) -m 'not slow and not gpu'
 	$(MAKE) test-avx2
 
@@ -60,5 +66,5 @@ test-gpu: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -m gpu
 
 clean:
-	rm -rf $(VENV) demo .pytest_cache .ruff_cache
+	rm -rf $(VENV) demo site .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

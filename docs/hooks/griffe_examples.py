@@ -1,0 +1,21 @@
+"""Extension of griffe: the examples of a docstring (`>>> …` up to an empty line) are code on the site."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import griffe
+
+_EXAMPLE = re.compile(r"^(?P<indent>[ ]*)>>> .*?(?=\n[ ]*\n|\Z)", re.MULTILINE | re.DOTALL)
+
+
+class FencedExamples(griffe.Extension):
+    """Put a code fence around every example."""
+
+    def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
+        """Rewrite the docstring of a module, class, function or attribute once it is loaded."""
+        if obj.docstring is not None:
+            obj.docstring.value = _EXAMPLE.sub(
+                lambda match: f"{match['indent']}```pycon\n{match[0]}\n{match['indent']}```", obj.docstring.value
+            )
