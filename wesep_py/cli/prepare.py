@@ -1,11 +1,17 @@
-"""`wesep prepare`: the manifest of a corpus."""
+"""`wesep prepare`: write the manifest of a corpus.
+
+`CORPORA` is the table of the corpora that are read in the same way, each a command of its own. A corpus that needs
+options of its own (VoxCeleb, WSJ0-mix as trials, WeSep's premixed shards) has a function below it.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -37,76 +43,103 @@ RootOption = Annotated[
 ]
 
 
-@app.command(epilog="Example: wesep prepare folder recordings -o recordings/manifest.jsonl")
-def folder(
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that holds a folder for each speaker.")],
-    output: OutputOption,
-    root: RootOption = None,
-    overwrite: OverwriteOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """One folder a speaker: DIR/alice/one.wav, DIR/bob/2024/two.flac."""
-    from wesep_py.data import read_speaker_folders
+class Corpus(NamedTuple):
+    """A corpus that `wesep prepare` reads without options of its own."""
 
-    _prepare(source, lambda **calls: read_speaker_folders(source, **calls), output, root, overwrite, as_json)
+    name: str
+    help: str
+    source: tuple[str, str]
+    """How the argument is shown, and its help."""
+    example: str
+    """Arguments of the example: the source, and what else it needs."""
+    reader: str
+    """Module and function `(source[, root], *, on_bad, on_progress)`, which returns the utterances."""
+    uses_root: bool
+    """Whether paths that are read start from `--root`."""
 
 
-@app.command(epilog="Example: wesep prepare csv data/speech/train.csv --root data -o train.jsonl")
-def csv(
-    source: Annotated[Path, typer.Argument(metavar="MANIFEST", help="A manifest, CSV or JSONL.")],
-    output: OutputOption,
-    root: RootOption = None,
-    overwrite: OverwriteOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """A CSV with utterance_id, speaker_id, path and duration_s: checked, and rewritten as a manifest."""
+CORPORA = (
+    Corpus(
+        "folder",
+        "Recordings in one folder per speaker: DIR/alice/one.wav, DIR/bob/2024/two.flac.",
+        ("DIR", "A folder that holds a folder for each speaker."),
+        "recordings -o recordings/manifest.jsonl",
+        "wesep_py.data.speaker_folders:read_speaker_folders",
+        False,
+    ),
+    Corpus(
+        "csv",
+        "A CSV or JSONL with utterance_id, speaker_id, path and duration_s: checked, and written as a manifest.",
+        ("MANIFEST", "A manifest, CSV or JSONL."),
+        "data/speech/train.csv --root data -o train.jsonl",
+        "wesep_py.cli.prepare:read_checked_manifest",
+        True,
+    ),
+    Corpus(
+        "kaldi",
+        "A Kaldi data folder: wav.scp, utt2spk and, where they exist, segments, utt2dur, spk2gender, text.",
+        ("DIR", "A folder with wav.scp and utt2spk."),
+        "data/train --root /corpora -o train.jsonl",
+        "wesep_py.data.kaldi:read_kaldi",
+        True,
+    ),
+    Corpus(
+        "librimix",
+        "The sources of LibriMix mixtures, each once.",
+        ("CSV|DIR", "A LibriMix metadata CSV, or a rendered tree."),
+        "metadata/libri2mix_train-100.csv --root LibriSpeech -o train.jsonl",
+        "wesep_py.data.mixture_lists:read_librimix_metadata",
+        True,
+    ),
+    Corpus(
+        "librispeech",
+        "LibriSpeech, with gender and text where its tables exist.",
+        ("DIR", "LibriSpeech, or a subset of it."),
+        "LibriSpeech/train-clean-100 -o train-clean-100.jsonl",
+        "wesep_py.data.speaker_folders:read_librispeech",
+        False,
+    ),
+    Corpus(
+        "wsj0mix",
+        "The utterances of WSJ0, of a list of WSJ0-mix (from --root), or of a set such as 2speakers/wav8k/min/tr.",
+        ("DIR|LIST", "WSJ0's wav files, a list mix_2_spk_tr.txt, or a set of WSJ0-mix."),
+        "wsj0/si_tr_s -o si_tr_s.jsonl",
+        "wesep_py.data.wsj0mix:read_wsj0mix",
+        True,
+    ),
+)
+
+
+def read_checked_manifest(source: Path, root: Path | None, **_: Any) -> list[Utterance]:
+    """Read a manifest; a bad line ends the reading, so nothing is left out."""
     from wesep_py.data import read_manifest
 
-    _prepare(source, lambda **_: read_manifest(source, root), output, root, overwrite, as_json)
+    return read_manifest(source, root)
 
 
-@app.command(epilog="Example: wesep prepare kaldi data/train --root /corpora -o train.jsonl")
-def kaldi(
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with wav.scp and utt2spk.")],
-    output: OutputOption,
-    root: RootOption = None,
-    overwrite: OverwriteOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """A Kaldi data folder: wav.scp, utt2spk and, where they are, segments, utt2dur, spk2gender, text."""
-    from wesep_py.data import read_kaldi
+def _add_command(corpus: Corpus) -> None:
+    def command(
+        source: Path, output: Path, root: Path | None = None, overwrite: bool = False, as_json: bool = False
+    ) -> None:
+        module, _, function = corpus.reader.partition(":")
+        reader = getattr(import_module(module), function)
+        arguments = (source, root) if corpus.uses_root else (source,)
+        _prepare(source, partial(reader, *arguments), output, root, overwrite, as_json)
 
-    _prepare(source, lambda **calls: read_kaldi(source, root, **calls), output, root, overwrite, as_json)
-
-
-@app.command(
-    epilog="Example: wesep prepare librimix metadata/libri2mix_train-100.csv --root LibriSpeech -o train.jsonl"
-)
-def librimix(
-    source: Annotated[Path, typer.Argument(metavar="CSV|DIR", help="A LibriMix metadata CSV, or a rendered tree.")],
-    output: OutputOption,
-    root: RootOption = None,
-    overwrite: OverwriteOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """The sources of LibriMix mixtures, each once."""
-    from wesep_py.data import read_librimix_metadata
-
-    _prepare(source, lambda **calls: read_librimix_metadata(source, root, **calls), output, root, overwrite, as_json)
+    metavar, help_line = corpus.source
+    command.__annotations__ = {
+        "source": Annotated[Path, typer.Argument(metavar=metavar, help=help_line)],
+        "output": OutputOption,
+        "root": RootOption,
+        "overwrite": OverwriteOption,
+        "as_json": JsonOption,
+    }
+    epilog = f"Example: wesep prepare {corpus.name} {corpus.example}"
+    app.command(corpus.name, help=corpus.help, epilog=epilog)(command)
 
 
-@app.command(epilog="Example: wesep prepare librispeech LibriSpeech/train-clean-100 -o train-clean-100.jsonl")
-def librispeech(
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="LibriSpeech, or a subset of it.")],
-    output: OutputOption,
-    root: RootOption = None,
-    overwrite: OverwriteOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """LibriSpeech, with gender and text where its tables are."""
-    from wesep_py.data import read_librispeech
-
-    _prepare(source, lambda **calls: read_librispeech(source, **calls), output, root, overwrite, as_json)
+for _corpus in CORPORA:
+    _add_command(_corpus)
 
 
 @app.command(epilog="Example: wesep prepare voxceleb voxceleb1 --set dev -o vox1_dev.jsonl")
@@ -121,27 +154,10 @@ def voxceleb(
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """VoxCeleb1 and VoxCeleb2, with gender where their tables are: wav, or m4a converted beforehand."""
+    """VoxCeleb1 and VoxCeleb2, with gender where their tables exist: wav, or m4a converted beforehand."""
     from wesep_py.data.speaker_folders import read_voxceleb
 
-    _prepare(source, lambda **calls: read_voxceleb(source, subset, **calls), output, root, overwrite, as_json)
-
-
-@app.command(epilog="Example: wesep prepare wsj0mix wsj0/si_tr_s -o si_tr_s.jsonl")
-def wsj0mix(
-    source: Annotated[
-        Path,
-        typer.Argument(metavar="DIR|LIST", help="WSJ0's wav files, a list mix_2_spk_tr.txt, or a set of WSJ0-mix."),
-    ],
-    output: OutputOption,
-    root: RootOption = None,
-    overwrite: OverwriteOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """The utterances of WSJ0, of a list of WSJ0-mix (from --root on), or of a set such as 2speakers/wav8k/min/tr."""
-    from wesep_py.data.wsj0mix import read_wsj0mix
-
-    _prepare(source, lambda **calls: read_wsj0mix(source, root, **calls), output, root, overwrite, as_json)
+    _prepare(source, partial(read_voxceleb, source, subset), output, root, overwrite, as_json)
 
 
 @app.command(
@@ -162,9 +178,9 @@ def wsj0mix_trials(
     ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """The mixtures of WSJ0-mix as a list to learn from or to evaluate, and a map of enrollments beside it."""
+    """The mixtures of WSJ0-mix as a list for training or evaluation, with a map of enrollments beside it."""
     from wesep_py.common.errors import InputError
-    from wesep_py.common.files import check_writable, refuse_inputs, together, write_text
+    from wesep_py.common.files import check_writable, refuse_inputs, write_text, write_together
     from wesep_py.data.wsj0mix import (
         check_complete,
         drawn_enrollments,
@@ -188,7 +204,7 @@ def wsj0mix_trials(
     if wsj0 is not None:
         drawn = enrollment is None
         texts.append(drawn_enrollments(mixtures, wsj0) if drawn else listed_enrollments(mixtures, enrollment, wsj0))
-    with together():
+    with write_together():
         for path, text in zip(written, texts, strict=True):
             write_text(path, text, overwrite)
     for (path, what), text in zip(written.items(), texts, strict=True):
