@@ -59,7 +59,8 @@ def desk(tiny_speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_every_block_is_a_file_or_commands():
     kinds = [block.file or block.language for block in blocks()]
-    assert kinds == ["my_backbone.py", "my_cue.py", "my_speaker.py", "mine.yaml", "sh", "check.py", "sh"]
+    files = ["my_backbone.py", "my_cue.py", "my_speaker.py", "my_loss.py", "mine.yaml"]
+    assert kinds == [*files, "sh", "check.py", "sh"]
     assert PAGE.read_text("utf-8").count("```") == 2 * len(kinds)
 
 
@@ -101,7 +102,7 @@ def test_the_page_runs(desk: Path, wesep, monkeypatch):
 
 
 def test_without_its_files_the_model_says_what_is_missing(desk: Path, wesep, monkeypatch):
-    for block in blocks()[:4]:
+    for block in blocks()[:5]:
         Path(block.file).write_text(block.text, encoding="utf-8")
     assert wesep("prepare", "folder", "demo/voices", "-o", "speech.jsonl").status == 0
     assert wesep("train", "mine.yaml", "train.steps=1").status == 0
@@ -117,7 +118,7 @@ def test_without_its_files_the_model_says_what_is_missing(desk: Path, wesep, mon
 
 
 def test_a_mistake_in_an_argument_names_its_key(desk: Path, wesep):
-    for block in blocks()[:4]:
+    for block in blocks()[:5]:
         Path(block.file).write_text(block.text, encoding="utf-8")
     assert wesep("prepare", "folder", "demo/voices", "-o", "speech.jsonl").status == 0
     ran = wesep("train", "mine.yaml", "model.backbone.hiden=8")
@@ -133,7 +134,7 @@ def test_the_parts_work_with_the_packages_own(desk: Path):
     for block in blocks()[:3]:
         Path(block.file).write_text(block.text, encoding="utf-8")
     shipped = load_yaml(conf_folder() / "model" / "bsrnn_tiny.yaml")["model"]
-    mine = load_yaml_text(blocks()[3].text)["model"]
+    mine = load_yaml_text(blocks()[4].text)["model"]
     exchanged = [
         {"backbone": mine["backbone"]},
         {"speaker": mine["speaker"]},
