@@ -12,7 +12,7 @@ from wesep_py.common.errors import AudioError, InputError
 from wesep_py.common.processes import check_executor, map_processes
 from wesep_py.data import FileReader, read_speaker_folders, write_shards
 from wesep_py.simulation import EnrollmentConfig, SimulationConfig, Simulator
-from wesep_py.simulation.batch import draw_many, render_tree
+from wesep_py.simulation.simulated_corpus import draw_recipes, render_tree
 
 
 def divide(item: int) -> float:
@@ -62,8 +62,8 @@ def test_mixtures_and_shards_are_the_same(ray, tiny_speech: Path, tmp_path: Path
     utterances = read_speaker_folders(tiny_speech)
     config = SimulationConfig(duration_s=1.0, min_source_s=0.5, enrollment=EnrollmentConfig(duration_s=(0.5, 1.0)))
     simulator = Simulator(config, utterances, [], FileReader(16000))
-    local, _ = draw_many(simulator, 10)
-    through_ray, failures = draw_many(simulator, 10, 2, executor="ray")
+    local, _ = draw_recipes(simulator, 10)
+    through_ray, failures = draw_recipes(simulator, 10, 2, executor="ray")
     assert through_ray == local and not failures
     for executor in ("local", "ray"):
         assert not render_tree(local, tmp_path / executor, jobs=1 if executor == "local" else 2, executor=executor)

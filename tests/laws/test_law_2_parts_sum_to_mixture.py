@@ -19,7 +19,7 @@ from wesep_py.simulation import (
     render,
     render_trial,
 )
-from wesep_py.simulation.batch import draw_many, render_tree
+from wesep_py.simulation.simulated_corpus import draw_recipes, render_tree
 
 SHORT = EnrollmentConfig(duration_s=(1.0, 2.0))
 NOISE = NoiseConfig(probability=1.0, snr_db=(-5.0, 5.0), kinds={"recording": 1, "coloured": 1, "babble": 1})
@@ -79,7 +79,7 @@ def test_law_2_holds_on_disk(tiny_speech: Path, noises: list[Utterance], tmp_pat
         duration_s=1.5, num_speakers={2: 1, 3: 1}, noise=NOISE, room=RoomConfig(), target="early", enrollment=SHORT
     )
     simulator = Simulator(config, read_speaker_folders(tiny_speech), noises, FileReader(16000))
-    recipes, failures = draw_many(simulator, 4)
+    recipes, failures = draw_recipes(simulator, 4)
     assert not failures and not render_tree(recipes, tmp_path / "tree")
     for recipe in recipes:
         parts = {}

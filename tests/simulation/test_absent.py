@@ -11,7 +11,7 @@ import pytest
 from wesep_py.common.errors import ConfigError, InputError
 from wesep_py.data import FileReader, Utterance, read_trials
 from wesep_py.simulation import EnrollmentConfig, NoiseConfig, Recipe, SimulationConfig, Simulator, render, render_trial
-from wesep_py.simulation.batch import render_tree
+from wesep_py.simulation.simulated_corpus import render_tree
 
 SHORT = EnrollmentConfig(duration_s=(1.0, 2.0))
 BABBLE = NoiseConfig(probability=0.5, kinds={"babble": 1.0}, babble_speakers=(1, 1))

@@ -22,7 +22,7 @@ from wesep_py.simulation import (
     render,
     render_trial,
 )
-from wesep_py.simulation.batch import draw_many, relate, render_tree
+from wesep_py.simulation.simulated_corpus import draw_recipes, change_paths, render_tree
 
 CONFIG = SimulationConfig(
     duration_s=1.2,
@@ -39,7 +39,7 @@ def simulator(utterances: list[Utterance], noises: list[Utterance], reader: File
 
 @pytest.fixture(scope="module")
 def recipes(simulator: Simulator) -> list[Recipe]:
-    return draw_many(simulator, 12)[0]
+    return draw_recipes(simulator, 12)[0]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def _texts(folder: Path) -> dict[str, str]:
 def test_the_number_of_processes_changes_nothing(
     simulator: Simulator, recipes: list[Recipe], tree: Path, tmp_path: Path
 ) -> None:
-    assert draw_many(simulator, 12, jobs=2) == (recipes, [])
+    assert draw_recipes(simulator, 12, jobs=2) == (recipes, [])
     assert render_tree(recipes, tmp_path / "tree", jobs=2) == []
     ours, theirs = _samples(tmp_path / "tree"), _samples(tree)
     assert ours.keys() == theirs.keys()
@@ -96,7 +96,7 @@ def test_targets_lie_beside_the_images(utterances: list[Utterance], reader: File
     from wesep_py.simulation import RoomConfig
 
     config = SimulationConfig(duration_s=1.2, room=RoomConfig(), target="early", enrollment=CONFIG.enrollment)
-    recipes, _ = draw_many(Simulator(config, utterances, [], reader), 2)
+    recipes, _ = draw_recipes(Simulator(config, utterances, [], reader), 2)
     render_tree(recipes, tmp_path / "tree")
     for recipe in recipes:
         sample = render(recipe, reader)
@@ -141,7 +141,7 @@ def test_other_mixtures_are_not_written_over(recipes: list[Recipe], simulator: S
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_bad_recording_does_not_stop_the_others(recipes: list[Recipe], tmp_path: Path, jobs: int) -> None:
     broken = recipes[5].sources[0].excerpt.utterance.path
-    damaged = [relate(recipe, lambda path: tmp_path / "gone.wav" if path == broken else path) for recipe in recipes]
+    damaged = [change_paths(recipe, lambda path: tmp_path / "gone.wav" if path == broken else path) for recipe in recipes]
     failures = render_tree(damaged, tmp_path / "tree", jobs=jobs)
     hit = [recipe.mixture_id for recipe in damaged if "gone.wav" in str(recipe.to_dict())]
     assert [failure.mixture for failure in failures] == hit
@@ -161,7 +161,7 @@ def test_recipes_that_do_not_go_together(recipes: list[Recipe], tmp_path: Path) 
     with pytest.raises(InputError, match="8000 and 16000 Hz"):
         render_tree([recipes[0], dataclasses.replace(recipes[1], sample_rate=8000)], tmp_path / "tree")
     with pytest.raises(InputError, match="--root"):
-        render_tree([relate(recipes[0], lambda path: Path("elsewhere") / path.name)], tmp_path / "tree")
+        render_tree([change_paths(recipes[0], lambda path: Path("elsewhere") / path.name)], tmp_path / "tree")
     with pytest.raises(InputError, match="jobs: is 0"):
         render_tree(recipes, tmp_path / "tree", jobs=0)
     assert not (tmp_path / "tree").exists()
@@ -231,7 +231,7 @@ def test_overwriting_is_for_trees(recipes: list[Recipe], tmp_path: Path) -> None
 
 def test_recipes_of_recordings_that_have_moved(recipes: list[Recipe], tmp_path: Path) -> None:
     root = recipes[0].sources[0].excerpt.utterance.path.parents[2]
-    moved = [relate(recipes[0], lambda path: Path("/old/place") / path.relative_to(root))]
+    moved = [change_paths(recipes[0], lambda path: Path("/old/place") / path.relative_to(root))]
     assert render_tree(moved, tmp_path / "tree", root=root) == []
     with pytest.raises(InputError, match="--root"):
         render_tree(moved, tmp_path / "other")

@@ -14,7 +14,7 @@ from wesep_py.common.errors import AudioError
 from wesep_py.data import FileReader, Utterance, pack
 from wesep_py.data.mixture_corpus import ListedMixture, ListedSource, MixtureCorpus
 from wesep_py.simulation import EffectsConfig, EnrollmentConfig, NoiseConfig, Recipe, SimulationConfig, Simulator
-from wesep_py.simulation.batch import draw_many
+from wesep_py.simulation.simulated_corpus import draw_recipes
 from wesep_py.simulation.description.effects import CodecConfig
 from wesep_py.simulation.dry_batch import DrySimulator
 from wesep_py.simulation.listed_mixtures import ListedMixtures
@@ -131,7 +131,7 @@ def test_simulate_names_each_once_and_leaves_out_no_mixture(
 ) -> None:
     broken = damage(copies[0], copies[5])
     simulator = Simulator(CONFIG, copies, noises, FileReader(16000))
-    recipes, failures = draw_many(simulator, 17, jobs)
+    recipes, failures = draw_recipes(simulator, 17, jobs)
     assert (len(recipes), failures) == (17, [])
     named = [message for message in caplog.messages if "others are drawn" in message]
     assert len(named) == 2 and all(any(str(path) in text for text in named) for path in broken)

@@ -7,26 +7,26 @@ import pytest
 
 from wesep_py.simulation.description.effects import (
     BandLimit,
-    Clip,
-    Code,
+    Clipping,
+    CodecRoundTrip,
     Effect,
-    Equalise,
-    Level,
-    LosePackets,
-    Resample,
+    Equalisation,
+    LevelDrift,
+    PacketLoss,
+    ResampleRoundTrip,
     apply_effects,
     shelf,
 )
 
 RATE = 16000
 ALL: list[Effect] = [
-    Level(-3.0, 3.0),
-    Equalise((0.1, -0.2, 0.3, 0.1), 200.0, 6.0, 3000.0, -6.0),
+    LevelDrift(-3.0, 3.0),
+    Equalisation((0.1, -0.2, 0.3, 0.1), 200.0, 6.0, 3000.0, -6.0),
     BandLimit(300.0, 3400.0),
-    Clip(0.3),
-    Code("ima_adpcm", 0.0, RATE),
-    Resample(8000),
-    LosePackets(20.0, 0.3, 5),
+    Clipping(0.3),
+    CodecRoundTrip("ima_adpcm", 0.0, RATE),
+    ResampleRoundTrip(8000),
+    PacketLoss(20.0, 0.3, 5),
 ]
 
 
@@ -57,21 +57,21 @@ def test_an_effect_is_a_pure_function_that_keeps_the_length(effect: Effect, num_
 
 
 def test_level_drifts_evenly_in_db() -> None:
-    changed = Level(-6.0, 6.0).apply(np.ones(101, np.float32), RATE)
+    changed = LevelDrift(-6.0, 6.0).apply(np.ones(101, np.float32), RATE)
     np.testing.assert_allclose(20 * np.log10(changed[[0, 25, 50, 100]]), [-6.0, -3.0, 0.0, 6.0], atol=1e-4)
 
 
 def test_shelves_have_their_gain_beyond_and_half_of_it_at_the_corner() -> None:
-    low = Equalise((0.0, 0.0, 0.0, 0.0), 300.0, 8.0, 3000.0, 0.0)
+    low = Equalisation((0.0, 0.0, 0.0, 0.0), 300.0, 8.0, 3000.0, 0.0)
     np.testing.assert_allclose(_response_db(low, [1, 300, 6000]), [8.0, 4.0, 0.0], atol=0.1)
-    high = Equalise((0.0, 0.0, 0.0, 0.0), 300.0, 0.0, 2000.0, -8.0)
+    high = Equalisation((0.0, 0.0, 0.0, 0.0), 300.0, 0.0, 2000.0, -8.0)
     np.testing.assert_allclose(_response_db(high, [10, 2000, 7990]), [0.0, -4.0, -8.0], atol=0.1)
     np.testing.assert_allclose(shelf(300.0, 0.0, RATE)[:3], [1.0, *shelf(300.0, 0.0, RATE)[4:]])
 
 
 def test_random_filter_has_its_transfer_function() -> None:
     r1, r2, r3, r4 = 0.3, -0.2, -0.3, 0.25
-    effect = Equalise((r1, r2, r3, r4), 300.0, 0.0, 3000.0, 0.0)
+    effect = Equalisation((r1, r2, r3, r4), 300.0, 0.0, 3000.0, 0.0)
     at_hz = [100.0, 1000.0, 5000.0]
     z = np.exp(-2j * np.pi * np.array(at_hz) / RATE)
     expected = np.abs((1 + r1 * z + r2 * z**2) / (1 + r3 * z + r4 * z**2))
@@ -94,7 +94,7 @@ def test_band_has_its_limits_and_no_delay() -> None:
 def test_clipping_cuts_what_is_beyond_and_leaves_the_rest() -> None:
     waveform = _noise()
     limit = 0.25 * np.abs(waveform).max()
-    clipped = Clip(0.25).apply(waveform, RATE)
+    clipped = Clipping(0.25).apply(waveform, RATE)
     assert np.abs(clipped).max() == pytest.approx(limit, rel=1e-6)
     inside = np.abs(waveform) < limit
     assert np.array_equal(clipped[inside], waveform[inside]) and 0.1 < inside.mean() < 0.9
@@ -103,13 +103,13 @@ def test_clipping_cuts_what_is_beyond_and_leaves_the_rest() -> None:
 def test_resampling_takes_what_the_lower_rate_cannot_hold() -> None:
     time_s = np.arange(RATE) / RATE
     low, high = (np.sin(2 * np.pi * hz * time_s).astype(np.float32) for hz in (1000.0, 6000.0))
-    through = Resample(8000).apply(low + high, RATE)
+    through = ResampleRoundTrip(8000).apply(low + high, RATE)
     np.testing.assert_allclose(through[800:-800], low[800:-800], atol=2e-3)
 
 
 def test_lost_packets_are_silent_and_the_others_untouched() -> None:
     waveform = _noise(10 * RATE)
-    packets = LosePackets(20.0, 0.2, 5).apply(waveform, RATE).reshape(-1, 320)
+    packets = PacketLoss(20.0, 0.2, 5).apply(waveform, RATE).reshape(-1, 320)
     lost = ~packets.any(axis=1)
     assert lost.mean() == pytest.approx(0.2, abs=0.06)
     assert np.array_equal(packets[~lost], waveform.reshape(-1, 320)[~lost])
@@ -117,6 +117,6 @@ def test_lost_packets_are_silent_and_the_others_untouched() -> None:
 
 def test_effects_follow_one_another() -> None:
     waveform = _noise()
-    one_by_one = Clip(0.5).apply(Level(6.0, 6.0).apply(waveform, RATE), RATE)
-    assert np.array_equal(apply_effects(waveform, [Level(6.0, 6.0), Clip(0.5)], RATE), one_by_one)
+    one_by_one = Clipping(0.5).apply(LevelDrift(6.0, 6.0).apply(waveform, RATE), RATE)
+    assert np.array_equal(apply_effects(waveform, [LevelDrift(6.0, 6.0), Clipping(0.5)], RATE), one_by_one)
     assert apply_effects(waveform, [], RATE) is waveform

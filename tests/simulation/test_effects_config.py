@@ -12,18 +12,18 @@ from wesep_py.common.config import construct, to_plain
 from wesep_py.common.errors import ConfigError
 from wesep_py.simulation.description.effects import (
     BandLimitConfig,
-    Clip,
+    Clipping,
     ClipConfig,
-    Code,
+    CodecRoundTrip,
     CodecConfig,
     EffectsConfig,
-    Equalise,
+    Equalisation,
     EqualiseConfig,
-    Level,
+    LevelDrift,
     LevelConfig,
-    LosePackets,
+    PacketLoss,
     PacketLossConfig,
-    Resample,
+    ResampleRoundTrip,
     ResampleConfig,
     SpeedConfig,
 )
@@ -57,14 +57,14 @@ def test_values_lie_in_their_ranges() -> None:
     rng = np.random.default_rng(0)
     for _ in range(100):
         level, equaliser, _, clip, codec, resampled, packets = ALL.draw(rng, 16000)
-        assert isinstance(level, Level) and -3 <= level.begin_db <= 3 and -3 <= level.end_db <= 3
-        assert isinstance(equaliser, Equalise) and np.abs(equaliser.coefficients).max() <= 0.375
+        assert isinstance(level, LevelDrift) and -3 <= level.begin_db <= 3 and -3 <= level.end_db <= 3
+        assert isinstance(equaliser, Equalisation) and np.abs(equaliser.coefficients).max() <= 0.375
         poles = np.abs(np.roots([1.0, *equaliser.coefficients[2:]]))
         assert poles.max() < 1
-        assert isinstance(clip, Clip) and 10 ** (-12 / 20) <= clip.fraction <= 10 ** (-1 / 20)
-        assert isinstance(codec, Code) and codec.compression in {0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9}
-        assert resampled == Resample(8000)
-        assert isinstance(packets, LosePackets) and 0.01 <= packets.share <= 0.1
+        assert isinstance(clip, Clipping) and 10 ** (-12 / 20) <= clip.fraction <= 10 ** (-1 / 20)
+        assert isinstance(codec, CodecRoundTrip) and codec.compression in {0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9}
+        assert resampled == ResampleRoundTrip(8000)
+        assert isinstance(packets, PacketLoss) and 0.01 <= packets.share <= 0.1
 
 
 def test_what_is_saved_is_read_back_equal() -> None:

@@ -12,9 +12,9 @@ from wesep_py.audio import active_level_db
 from wesep_py.data import FileReader, Utterance
 from wesep_py.data.embedding_files import Embeddings
 from wesep_py.simulation import EffectsConfig, EnrollmentConfig, NoiseConfig, RoomConfig, SimulationConfig, Simulator
-from wesep_py.simulation.description.effects import Clip, ClipConfig, CodecConfig
+from wesep_py.simulation.description.effects import Clipping, ClipConfig, CodecConfig
 from wesep_py.simulation.description.recipe import Augmentation, NoiseRecipe
-from wesep_py.simulation.rendering import augment
+from wesep_py.simulation.rendering import augment_enrollment
 
 PLAIN = EnrollmentConfig(duration_s=(1.0, 1.5), count=2)
 NOISE = NoiseConfig(probability=1.0, snr_db=(10.0, 10.0), kinds={"recording": 1, "babble": 1, "coloured": 1})
@@ -68,17 +68,17 @@ def test_noise_has_its_snr_and_effects_come_after(reader: FileReader) -> None:
     voice = (0.1 * np.sin(2 * np.pi * 440 * time_s)).astype(np.float32)
     noise = NoiseRecipe("coloured", seed=3, snr_db=6.0)
     level_db = active_level_db(voice, 16000)
-    noisy = augment(voice, Augmentation(noises=(noise,), level_db=level_db), reader)
+    noisy = augment_enrollment(voice, Augmentation(noises=(noise,), level_db=level_db), reader)
     scale = np.dot(noisy, voice) / np.dot(voice, voice)
     snr_db = level_db - active_level_db(noisy / scale - voice, 16000)
     assert snr_db == pytest.approx(6.0, abs=0.1)
-    clipped = augment(voice, Augmentation(noises=(noise,), effects=(Clip(0.2),), level_db=level_db), reader)
+    clipped = augment_enrollment(voice, Augmentation(noises=(noise,), effects=(Clipping(0.2),), level_db=level_db), reader)
     assert np.mean(np.abs(clipped) > 0.999 * np.abs(clipped).max()) > 0.1
     assert np.array_equal(voice, (0.1 * np.sin(2 * np.pi * 440 * time_s)).astype(np.float32))
 
 
 def test_silence_stays_silence(reader: FileReader) -> None:
-    silent = augment(np.zeros(8000, np.float32), Augmentation(effects=(Clip(0.2),)), reader)
+    silent = augment_enrollment(np.zeros(8000, np.float32), Augmentation(effects=(Clipping(0.2),)), reader)
     assert silent.shape == (8000,) and not silent.any()
 
 

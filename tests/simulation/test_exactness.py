@@ -26,7 +26,7 @@ from wesep_py.simulation import (
     Simulator,
     render,
 )
-from wesep_py.simulation.batch import draw_many, render_tree
+from wesep_py.simulation.simulated_corpus import draw_recipes, render_tree
 from wesep_py.simulation.description.effects import (
     BandLimitConfig,
     ClipConfig,
@@ -175,7 +175,7 @@ def test_processes_change_nothing(simulator: Simulator) -> None:
 
 
 def test_trees_sum_on_disk(simulator: Simulator, tmp_path: Path) -> None:
-    recipes, failures = draw_many(simulator, 6)
+    recipes, failures = draw_recipes(simulator, 6)
     assert not failures and render_tree(recipes, tmp_path / "tree") == []
     for recipe in recipes:
         sample = simulator.sample(0, recipe.index)

@@ -9,7 +9,7 @@ from wesep_py.common.errors import InputError
 from wesep_py.data import FileReader, Utterance
 from wesep_py.simulation import EnrollmentConfig, NoiseConfig, RoomConfig, Sample, SimulationConfig, Simulator, render
 from wesep_py.simulation.rendering import frame_activity
-from wesep_py.simulation.rooms.responses import room_responses
+from wesep_py.simulation.rooms.reverberation import room_responses
 
 SHORT = EnrollmentConfig(duration_s=(1.0, 2.0))
 

@@ -19,7 +19,7 @@ from wesep_py.simulation import (
     Simulator,
     render,
 )
-from wesep_py.simulation.description.effects import Clip, ClipConfig, CodecConfig, Speed, SpeedConfig
+from wesep_py.simulation.description.effects import Clipping, ClipConfig, CodecConfig, SpeedChange, SpeedConfig
 from wesep_py.simulation.dry_batch import DrySimulator
 from wesep_py.simulation.mixture_stream import CorpusConfig, make_simulator
 
@@ -41,7 +41,7 @@ def with_speed(config: SimulationConfig, speed: SpeedConfig) -> SimulationConfig
 def speeds(recipe: Recipe) -> list[list[float]]:
     voices = [*recipe.sources, *([] if recipe.absent is None else [recipe.absent])]
     return [
-        [e.factor for e in v.augmentation.effects if isinstance(e, Speed)] if v.augmentation else [] for v in voices
+        [e.factor for e in v.augmentation.effects if isinstance(e, SpeedChange)] if v.augmentation else [] for v in voices
     ]
 
 
@@ -50,7 +50,7 @@ def without_speed(recipe: Recipe) -> Recipe:
         own = voice.augmentation
         if own is None:
             return voice
-        effects = tuple(effect for effect in own.effects if not isinstance(effect, Speed))
+        effects = tuple(effect for effect in own.effects if not isinstance(effect, SpeedChange))
         is_empty = own.room is None and not own.noises and not effects
         return replace(voice, augmentation=None if is_empty else replace(own, effects=effects))
 
@@ -94,7 +94,7 @@ def test_an_enrollment_is_heard_faster_and_higher(tmp_path: Path, utterances: li
 def test_speed_comes_before_the_other_effects(utterances: list[Utterance], reader: FileReader) -> None:
     config = replace(CONFIG, enrollment=EnrollmentConfig((0.5, 1.0), effects=EffectsConfig(clip=ClipConfig())))
     recipe = Simulator(with_speed(config, SpeedConfig()), utterances, [], reader).draw(0, 0)
-    assert [type(effect) for effect in recipe.sources[0].augmentation.effects] == [Speed, Clip]
+    assert [type(effect) for effect in recipe.sources[0].augmentation.effects] == [SpeedChange, Clipping]
 
 
 def test_what_a_device_renders_has_it_too(utterances: list[Utterance], reader: FileReader) -> None:

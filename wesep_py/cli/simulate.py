@@ -13,7 +13,7 @@ from wesep_py.common.errors import WesepError
 
 if TYPE_CHECKING:
     from wesep_py.common.processes import Executor
-    from wesep_py.simulation.batch import Failure
+    from wesep_py.simulation.simulated_corpus import Failure
     from wesep_py.simulation.librimix import LibriMixTree
 
 
@@ -54,7 +54,7 @@ def simulate(
     The same command again completes what was interrupted.
     """
     from wesep_py.common.config import construct, load_yaml
-    from wesep_py.simulation.batch import claim_folder, draw_many, relate, render_tree
+    from wesep_py.simulation.simulated_corpus import claim_folder, draw_recipes, change_paths, render_tree
     from wesep_py.simulation.mixture_stream import CorpusConfig, make_simulator
 
     settings = construct(CorpusConfig, load_yaml(config, overrides or []))
@@ -64,14 +64,14 @@ def simulate(
     try:
         with progress_bar("mixtures") as bar:
             task = bar.add_task("drawing", total=count)
-            recipes, failures = draw_many(
+            recipes, failures = draw_recipes(
                 simulator,
                 count,
                 jobs,
                 on_progress=lambda done, _: bar.update(task, completed=done),
                 executor=executor,
             )
-            recipes = [relate(recipe, lambda path: _shorten(path, root)) for recipe in recipes]
+            recipes = [change_paths(recipe, lambda path: _shorten(path, root)) for recipe in recipes]
             if describe_only:
                 claim_folder(recipes, output, overwrite)
             else:
@@ -156,7 +156,7 @@ def render(
             recipes, LibriMixTree(output, sample_rate, mode, chosen), root, noise_root, jobs, overwrite, executor
         )
         return
-    from wesep_py.simulation.batch import render_tree
+    from wesep_py.simulation.simulated_corpus import render_tree
     from wesep_py.simulation.description.recipe import read_recipes
 
     drawn = list(read_recipes(recipes))

@@ -17,19 +17,19 @@ from wesep_py.simulation.description.effects import (
     BAND_ORDER,
     BAND_PADDING_S,
     BandLimit,
-    Clip,
-    Code,
+    Clipping,
+    CodecRoundTrip,
     Effect,
-    Equalise,
-    Level,
-    LosePackets,
-    Resample,
-    Speed,
+    Equalisation,
+    LevelDrift,
+    PacketLoss,
+    ResampleRoundTrip,
+    SpeedChange,
 )
 from wesep_py.simulation.description.simulation_config import SimulationConfig
 from wesep_py.simulation.noise import COLOURED_CORNER_HZ
 from wesep_py.simulation.rooms.acoustics import DIRECT_MS
-from wesep_py.simulation.rooms.responses import Target
+from wesep_py.simulation.rooms.reverberation import Target
 from wesep_py.simulation.rooms.room_bank import EARLY_BEFORE_MS
 
 # ----------------------------------------
@@ -116,9 +116,9 @@ def gains_between(from_db: Tensor, to_db: Tensor) -> Tensor:
 # Codecs, and the resampling that is an effect or makes a speed, do not run here: the one is a program of the CPU, the
 # other would be a further implementation of a filter that everything else uses.
 
-ORDER = (Level, Equalise, BandLimit, Clip, LosePackets)
+ORDER = (LevelDrift, Equalisation, BandLimit, Clipping, PacketLoss)
 """Kinds that run on a device, in the order in which a configuration draws them."""
-NOT_ON_DEVICE = (Code, Resample, Speed)
+NOT_ON_DEVICE = (CodecRoundTrip, ResampleRoundTrip, SpeedChange)
 # The filters' slowest pole, that of a shelf at 10 Hz, has fallen by 380 dB in that time.
 FILTER_TAIL_S = 1.0
 Packed = dict[str, Any]
@@ -240,13 +240,13 @@ def _cut(waveforms: Tensor, lengths: Tensor) -> Tensor:
     return waveforms * (torch.arange(waveforms.shape[-1], device=waveforms.device) < lengths[:, None])
 
 
-def _pack_level(effects: Sequence[Level], lengths: Sequence[int], sample_rate: int) -> Packed:
+def _pack_level(effects: Sequence[LevelDrift], lengths: Sequence[int], sample_rate: int) -> Packed:
     nepers = float(np.log(10.0) / 20)
     begin, end = [e.begin_db * nepers for e in effects], [e.end_db * nepers for e in effects]
     return {"begin": torch.tensor(begin), "end": torch.tensor(end)}
 
 
-def _pack_equalise(effects: Sequence[Equalise], lengths: Sequence[int], sample_rate: int) -> Packed:
+def _pack_equalise(effects: Sequence[Equalisation], lengths: Sequence[int], sample_rate: int) -> Packed:
     return {"sections": torch.from_numpy(np.stack([effect.sections(sample_rate) for effect in effects]))}
 
 
@@ -255,11 +255,11 @@ def _pack_band_limit(effects: Sequence[BandLimit], lengths: Sequence[int], sampl
     return {"low": torch.tensor(low), "high": torch.tensor(high), "groups": by_length(lengths)}
 
 
-def _pack_clip(effects: Sequence[Clip], lengths: Sequence[int], sample_rate: int) -> Packed:
+def _pack_clip(effects: Sequence[Clipping], lengths: Sequence[int], sample_rate: int) -> Packed:
     return {"fraction": torch.tensor([effect.fraction for effect in effects])}
 
 
-def _pack_loss(effects: Sequence[LosePackets], lengths: Sequence[int], sample_rate: int) -> Packed:
+def _pack_loss(effects: Sequence[PacketLoss], lengths: Sequence[int], sample_rate: int) -> Packed:
     packet = [max(1, round(effect.packet_ms * sample_rate / 1000)) for effect in effects]
     # The waveform of ones with its gaps, looked at once a packet.
     kept = [e.apply(np.ones(n, np.float32), sample_rate)[::p] for e, n, p in zip(effects, lengths, packet, strict=True)]
@@ -280,18 +280,18 @@ def by_length(lengths: Sequence[int]) -> dict[int, Tensor]:
 
 
 _PACK: dict[type, Callable[..., Packed]] = {
-    Level: _pack_level,
-    Equalise: _pack_equalise,
+    LevelDrift: _pack_level,
+    Equalisation: _pack_equalise,
     BandLimit: _pack_band_limit,
-    Clip: _pack_clip,
-    LosePackets: _pack_loss,
+    Clipping: _pack_clip,
+    PacketLoss: _pack_loss,
 }
 _APPLY: dict[type, Callable[..., Tensor]] = {
-    Level: _level,
-    Equalise: _equalise,
+    LevelDrift: _level,
+    Equalisation: _equalise,
     BandLimit: _band_limit,
-    Clip: _clip,
-    LosePackets: _lose,
+    Clipping: _clip,
+    PacketLoss: _lose,
 }
 
 

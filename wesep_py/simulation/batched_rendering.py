@@ -36,18 +36,18 @@ from wesep_py.simulation.batched_effects import (
 )
 from wesep_py.simulation.description.recipe import Recipe
 from wesep_py.simulation.dry_batch import DryBatch
-from wesep_py.simulation.rendering import ACTIVITY_RATE_HZ, Sample, Voice
+from wesep_py.simulation.rendering import ACTIVITY_RATE_HZ, Sample, MixtureSpeaker
 
 
-class RenderedSample(Sample):
+class DeviceSample(Sample):
     """A `Sample` whose waveforms are tensors of a device, and whose recipe has levels but no gains."""
 
-    def voice(self, source: int | None) -> Voice:
+    def voice(self, source: int | None) -> MixtureSpeaker:
         """As `Sample.voice`."""
         if source is not None or self.recipe.absent is None or self.absent_enrollment is None:
             return super().voice(source)
         silent, inactive = torch.zeros_like(self.mixture), torch.zeros_like(self.activity[0])
-        return Voice(self.recipe.absent.speaker_id, silent, self.absent_enrollment, inactive)
+        return MixtureSpeaker(self.recipe.absent.speaker_id, silent, self.absent_enrollment, inactive)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class _Scaled:
 
 
 @torch.no_grad()
-def render_on_device(batch: DryBatch) -> list[RenderedSample]:
+def render_on_device(batch: DryBatch) -> list[DeviceSample]:
     """Render a batch where its tensors are.
 
     Args:
@@ -89,7 +89,7 @@ def render_on_device(batch: DryBatch) -> list[RenderedSample]:
         images, noise = parts.images[row, :count, :length], parts.noise[row, :length]
         mixture = parts.mixture[row, :length]
         samples.append(
-            RenderedSample(
+            DeviceSample(
                 plan,
                 mixture,
                 images,

@@ -14,18 +14,18 @@ from torch import Tensor
 from wesep_py.audio.level import ACTIVE_FLOOR_DB, active_level_db
 from wesep_py.simulation.batched_effects import Packed, by_length, pack_effects, runs_on_device
 from wesep_py.simulation.description.recipe import (
-    AbsentVoice,
+    AbsentSpeaker,
     Augmentation,
     BankRoomRecipe,
     NoiseRecipe,
     Recipe,
     RoomRecipe,
     SourceRecipe,
-    Unusable,
+    UnusableDraw,
 )
-from wesep_py.simulation.noise import draw_snr_db, modulation_gains, render_noise
-from wesep_py.simulation.rendering import Parts, read_parts, render_enrollment, set_enrollment_levels
-from wesep_py.simulation.rooms.responses import RoomResponses, reverberate, room_responses
+from wesep_py.simulation.noise import draw_noise_snr_db, modulation_gains, render_noise
+from wesep_py.simulation.rendering import MixtureParts, read_parts, render_enrollment, set_enrollment_levels
+from wesep_py.simulation.rooms.reverberation import RoomResponses, reverberate, room_responses
 from wesep_py.simulation.simulator import Simulator
 
 # ----------------------------------------
@@ -127,7 +127,7 @@ class DrySimulator(Simulator):
         """What a plan says, read; its levels drawn.
 
         Raises:
-            Unusable: as `levels.set_levels`.
+            UnusableDraw: as `levels.set_levels`.
         """
         parts = read_parts(replace(plan, room=None, noise=None, further_noises=()), self.reader)
         responses = self._responses(plan.room)
@@ -138,7 +138,7 @@ class DrySimulator(Simulator):
     def _ask_levels(
         self,
         plan: Recipe,
-        parts: Parts,
+        parts: MixtureParts,
         responses: RoomResponses | None,
         noises: list[Waveform],
         rng: np.random.Generator,
@@ -150,7 +150,7 @@ class DrySimulator(Simulator):
         )
         under = []
         if config.noise is not None:
-            snrs_db = [draw_snr_db(config.noise, recipe, rng) for recipe in plan.noises]
+            snrs_db = [draw_noise_snr_db(config.noise, recipe, rng) for recipe in plan.noises]
             under = [DryNoise(*given) for given in zip(plan.noises, noises, snrs_db, strict=True)]
         level_db = rng.uniform(*config.level_db)
         voices = [*plan.sources, *([] if plan.absent is None else [plan.absent])]
@@ -162,7 +162,7 @@ class DrySimulator(Simulator):
 
     def _dry_enrollment(
         self,
-        voice: SourceRecipe | AbsentVoice,
+        voice: SourceRecipe | AbsentSpeaker,
         pieces: tuple[Waveform, ...],
         rng: np.random.Generator,
     ) -> DryEnrollment:
@@ -194,7 +194,7 @@ class DrySimulator(Simulator):
             if _mean_db(noise) < ACTIVE_FLOOR_DB + (0.0 if swing is None else swing.depth_db / 2) + 0.1:
                 swung = noise if swing is None else noise * modulation_gains(swing, noise.size, self.sample_rate)
                 if active_level_db(swung, self.sample_rate) == -np.inf:
-                    raise Unusable("the noise is silent")
+                    raise UnusableDraw("the noise is silent")
         if responses is not None:
             direct_db = [
                 _mean_db(row) + 20 * np.log10(max(float(gain), 1e-9))
@@ -207,7 +207,7 @@ class DrySimulator(Simulator):
         elif not any(source.effects for source in plan.sources):
             return
         if any(active_level_db(row, self.sample_rate) == -np.inf for row in dry):
-            raise Unusable("a source is silent at the microphone")
+            raise UnusableDraw("a source is silent at the microphone")
 
 
 def _mean_db(waveform: Waveform) -> float:

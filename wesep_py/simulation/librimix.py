@@ -18,15 +18,15 @@ from wesep_py.audio.reading import read
 from wesep_py.audio.resample import resample
 from wesep_py.common.errors import AudioError, InputError, OutputExistsError, WesepError, nearest
 from wesep_py.common.files import atomic_path, write_text
-from wesep_py.common.folders import clear_left_behind, one_run_in
+from wesep_py.common.folders import remove_temporary_files, one_run_in
 from wesep_py.common.names import file_name
 from wesep_py.common.processes import Executor, map_processes
 from wesep_py.data.mixture_lists import Mixture, find_noise, read_mixtures
-from wesep_py.simulation.batch import Failure
+from wesep_py.simulation.simulated_corpus import Failure
 
-RATE = 16000
-FADE_SAMPLES = RATE // 2 + 1
-TYPES = ("mix_clean", "mix_both", "mix_single")
+LIBRISPEECH_RATE = 16000
+FADE_SAMPLES = LIBRISPEECH_RATE // 2 + 1
+MIXTURE_TYPES = ("mix_clean", "mix_both", "mix_single")
 METADATA_FOLDER = "metadata"
 
 Mode = Literal["min", "max"]
@@ -45,9 +45,9 @@ class LibriMixTree:
     """
 
     folder: Path
-    sample_rate: int = RATE
+    sample_rate: int = LIBRISPEECH_RATE
     mode: Mode = "min"
-    types: tuple[str, ...] = TYPES
+    types: tuple[str, ...] = MIXTURE_TYPES
 
     @property
     def has_noise(self) -> bool:
@@ -100,8 +100,8 @@ def render_librimix(
         InputError: the CSV is missing or malformed, or lists what was rendered already.
         OutputExistsError: there are other lists of this subset, and `overwrite` is false.
     """
-    if unknown := set(tree.types) - set(TYPES):
-        raise InputError(f"types: {nearest(sorted(unknown)[0], TYPES)}")
+    if unknown := set(tree.types) - set(MIXTURE_TYPES):
+        raise InputError(f"types: {nearest(sorted(unknown)[0], MIXTURE_TYPES)}")
     mixtures = list(read_mixtures(metadata, root, noise_root).values())
     for mixture in mixtures:
         if mixture.rendered:
@@ -118,7 +118,7 @@ def render_librimix(
     with one_run_in(tree.folder, "writing mixtures"):
         names = {f"{file_name(mixture.mixture_id)}.wav" for mixture in mixtures}
         for part in tree.parts(max(len(mixture.sources) for mixture in mixtures)):
-            clear_left_behind(tree.folder / part, names)
+            remove_temporary_files(tree.folder / part, names)
         rendered = map_processes(partial(_render_one, tree, overwrite), mixtures, jobs, executor)
         for done, (_, failure) in enumerate(rendered, start=1):
             failures += [] if failure is None else [failure]
@@ -189,9 +189,9 @@ def extend_noise(noise: Waveform, num_samples: int, path: Path) -> Waveform:
     if len(noise) >= num_samples:
         return noise[:num_samples]
     if len(noise) <= FADE_SAMPLES:
-        raise AudioError(f"{path}: lasts {len(noise) / RATE:.2f} s; more than 0.5 s of noise are needed to extend it")
-    fade = np.hanning(RATE + 1)
-    rising, falling = fade[:FADE_SAMPLES], fade[RATE // 2 :]
+        raise AudioError(f"{path}: lasts {len(noise) / LIBRISPEECH_RATE:.2f} s; more than 0.5 s of noise are needed to extend it")
+    fade = np.hanning(LIBRISPEECH_RATE + 1)
+    rising, falling = fade[:FADE_SAMPLES], fade[LIBRISPEECH_RATE // 2 :]
     extended = noise.astype(np.float64)
     while len(extended) < num_samples:
         joint = extended[-FADE_SAMPLES:] * falling + noise[:FADE_SAMPLES] * rising
@@ -201,17 +201,17 @@ def extend_noise(noise: Waveform, num_samples: int, path: Path) -> Waveform:
 
 def _read(path: Path, speed: float = 1.0) -> Waveform:
     waveform, rate = read(path)
-    if rate != RATE:
-        raise AudioError(f"{path}: has {rate} Hz; LibriSpeech and WHAM! have {RATE}")
-    return waveform[0] if speed == 1.0 else resample(waveform[0], round(RATE * speed), RATE)
+    if rate != LIBRISPEECH_RATE:
+        raise AudioError(f"{path}: has {rate} Hz; LibriSpeech and WHAM! have {LIBRISPEECH_RATE}")
+    return waveform[0] if speed == 1.0 else resample(waveform[0], round(LIBRISPEECH_RATE * speed), LIBRISPEECH_RATE)
 
 
 def _resample(waveform: Waveform, sample_rate: int) -> Waveform:
-    if sample_rate == RATE:
+    if sample_rate == LIBRISPEECH_RATE:
         return waveform
     from scipy.signal import resample_poly
 
-    resampled: Waveform = resample_poly(waveform, sample_rate, RATE)
+    resampled: Waveform = resample_poly(waveform, sample_rate, LIBRISPEECH_RATE)
     return resampled
 
 

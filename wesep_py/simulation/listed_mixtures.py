@@ -16,10 +16,10 @@ from wesep_py.data.embedding_files import Embeddings
 from wesep_py.data.manifest import Utterance
 from wesep_py.data.mixture_corpus import ListedMixture, ListedSource, MixtureCorpus
 from wesep_py.data.reader import Reader
-from wesep_py.simulation.description.recipe import NoiseRecipe, Recipe, SourceRecipe, Stretch, Unusable
+from wesep_py.simulation.description.recipe import NoiseRecipe, Recipe, SourceRecipe, UtteranceSegment, UnusableDraw
 from wesep_py.simulation.description.simulation_config import SimulationConfig
-from wesep_py.simulation.rendering import Parts, read_parts, set_enrollment_levels
-from wesep_py.simulation.simulator import LATER, MAX_ATTEMPTS, Simulator, Unreadable
+from wesep_py.simulation.rendering import MixtureParts, read_parts, set_enrollment_levels
+from wesep_py.simulation.simulator import LATER, MAX_ATTEMPTS, Simulator, UnreadableRecording
 from wesep_py.simulation.speech.speaker_pool import MIN_STRETCH_S
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class ListedMixtures(Simulator):
                 ", ".join(self.left_out[:5]) + (" …" if len(self.left_out) > 5 else ""),
             )
 
-    def _draw(self, epoch: int, index: int) -> tuple[Recipe, Parts]:
+    def _draw(self, epoch: int, index: int) -> tuple[Recipe, MixtureParts]:
         round_, place = divmod(index, len(self.mixtures))
         mixture = self.mixtures[_order(self.seed, epoch, round_, len(self.mixtures))[place]]
         problem, kind = "", InputError
@@ -113,9 +113,9 @@ class ListedMixtures(Simulator):
                 parts = read_parts(plan, self.reader)
                 self._check_introduced(mixture, parts)
                 return self._with_levels(plan, parts, rng), parts
-            except Unusable as unusable:
+            except UnusableDraw as unusable:
                 problem, kind = str(unusable), InputError
-            except Unreadable as error:
+            except UnreadableRecording as error:
                 problem, kind = str(error), AudioError
                 self.broken.add(problem)
                 mixture = self.mixtures[int(np.random.default_rng([*key, ANOTHER]).integers(len(self.mixtures)))]
@@ -130,13 +130,13 @@ class ListedMixtures(Simulator):
         length = whole if wanted is None else min(whole, round(wanted * self.sample_rate))
         start = int(rng.integers(whole - length + 1))
         sources = tuple(
-            SourceRecipe(Stretch(source.utterance, start, length, source.gain), 0, self._introduce(source, rng))
+            SourceRecipe(UtteranceSegment(source.utterance, start, length, source.gain), 0, self._introduce(source, rng))
             for source in mixture.sources
         )
         noise = None
         if mixture.noise is not None and mixture.noise_utterance is not None:
             first = round(mixture.noise.offset_s * self.sample_rate) + start
-            noise = NoiseRecipe("recording", mixture.noise.gain, (Stretch(mixture.noise_utterance, first, length),))
+            noise = NoiseRecipe("recording", mixture.noise.gain, (UtteranceSegment(mixture.noise_utterance, first, length),))
         return replace(
             recipe,
             num_samples=length,
@@ -154,7 +154,7 @@ class ListedMixtures(Simulator):
             if introduction.spoken != source.spoken and introduction.utterance.path != source.utterance.path
         )
 
-    def _introduce(self, source: ListedSource, rng: np.random.Generator) -> tuple[Stretch, ...]:
+    def _introduce(self, source: ListedSource, rng: np.random.Generator) -> tuple[UtteranceSegment, ...]:
         low, high = self.config.enrollment.duration_s
         others = list(self._others(source))
         long_enough = [other for other in others if other.duration_s >= low]
@@ -164,27 +164,27 @@ class ListedMixtures(Simulator):
         for position in rng.choice(len(candidates), size=count, replace=False):
             available = self.reader.length(candidates[position])
             length = min(round(rng.uniform(low, high) * self.sample_rate), available)
-            stretches.append(Stretch(candidates[position], int(rng.integers(available - length + 1)), length))
+            stretches.append(UtteranceSegment(candidates[position], int(rng.integers(available - length + 1)), length))
         return tuple(stretches)
 
-    def _check_introduced(self, mixture: ListedMixture, parts: Parts) -> None:
+    def _check_introduced(self, mixture: ListedMixture, parts: MixtureParts) -> None:
         """Refuse a cut whose enrollment is silent."""
         for source, pieces in zip(mixture.sources, parts.enrollments, strict=True):
             if any(active_level_db(piece, self.sample_rate) == -np.inf for piece in pieces):
-                raise Unusable(f"what introduces the speaker of {source.spoken!r} is silent")
+                raise UnusableDraw(f"what introduces the speaker of {source.spoken!r} is silent")
 
-    def _with_levels(self, plan: Recipe, parts: Parts, rng: np.random.Generator) -> Recipe:
+    def _with_levels(self, plan: Recipe, parts: MixtureParts, rng: np.random.Generator) -> Recipe:
         """The recipe with the levels of its enrollments, and with the SIR that the list gave it.
 
         Raises:
-            Unusable: somebody is silent.
+            UnusableDraw: somebody is silent.
         """
         heard_db = [
             active_level_db(image * np.float32(source.excerpt.gain), self.sample_rate)
             for image, source in zip(parts.images, plan.sources, strict=True)
         ]
         if -np.inf in heard_db:
-            raise Unusable(f"{plan.sources[heard_db.index(-np.inf)].excerpt.utterance.utterance_id!r} is silent")
+            raise UnusableDraw(f"{plan.sources[heard_db.index(-np.inf)].excerpt.utterance.utterance_id!r} is silent")
         sources = tuple(
             replace(
                 source,

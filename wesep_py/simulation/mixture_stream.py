@@ -10,11 +10,11 @@ from pathlib import Path
 from wesep_py.common.errors import InputError
 from wesep_py.data import Reader, RoutedReader, Utterance, find_noises, perturb_speed, read_speech
 from wesep_py.data.recordings import locate, reader_of
-from wesep_py.data.shard_stream import StreamPool, Window
+from wesep_py.data.shard_stream import StreamPool, StreamWindow
 from wesep_py.simulation.description.simulation_config import RoomConfig, SimulationConfig
 from wesep_py.simulation.dry_batch import DryMixture, DrySimulator
 from wesep_py.simulation.rendering import Sample
-from wesep_py.simulation.simulator import Broken, Simulator
+from wesep_py.simulation.simulator import UnreadableFiles, Simulator
 
 # ----------------------------------------
 # A corpus of mixtures as one YAML file: which recordings, at what rate, mixed how.
@@ -115,9 +115,9 @@ class WindowSimulator:
     seed: int = 0
     speeds: tuple[float, ...] = (1.0,)
     kind: type[Simulator] = Simulator
-    broken: Broken = field(default_factory=Broken)
+    broken: UnreadableFiles = field(default_factory=UnreadableFiles)
 
-    def __call__(self, window: Window) -> Simulator:
+    def __call__(self, window: StreamWindow) -> Simulator:
         if window.left_out:
             logger.warning(
                 "%s and what follows: %d utterances are left out, the first: %s",

@@ -12,9 +12,9 @@ from wesep_py.common.errors import InputError
 from wesep_py.data.manifest import Utterance
 from wesep_py.data.reader import Reader
 from wesep_py.simulation.description.ranges import choose, level_gain
-from wesep_py.simulation.description.recipe import Modulation, NoiseRecipe, Stretch
+from wesep_py.simulation.description.recipe import Modulation, NoiseRecipe, UtteranceSegment
 from wesep_py.simulation.description.simulation_config import NoiseConfig
-from wesep_py.simulation.speech.placement import Speech
+from wesep_py.simulation.speech.placement import SpeechDrawer
 
 # ----------------------------------------
 # Drawing noise: which kinds, how many, from which recordings or speakers.
@@ -35,7 +35,7 @@ class NoiseDrawer:
         InputError: recordings are asked for and there are none, or none in the folder of a group.
     """
 
-    def __init__(self, config: NoiseConfig | None, noises: Sequence[Utterance], speech: Speech) -> None:
+    def __init__(self, config: NoiseConfig | None, noises: Sequence[Utterance], speech: SpeechDrawer) -> None:
         self.config = config if config is not None and config.probability > 0 else None
         self._speech = speech
         self._noises = sorted(noises, key=lambda noise: noise.utterance_id)
@@ -63,10 +63,10 @@ class NoiseDrawer:
         count = choose(counts, rng) if len(counts) > 1 else next(iter(counts))
         return tuple(self._draw_one(config, speaker_ids, num_samples, rng) for _ in range(count))
 
-    def draw_snr_db(self, noise: NoiseRecipe, rng: np.random.Generator) -> float:
+    def draw_noise_snr_db(self, noise: NoiseRecipe, rng: np.random.Generator) -> float:
         """An SNR from the range of the noise's group or kind."""
         assert self.config is not None
-        return draw_snr_db(self.config, noise, rng)
+        return draw_noise_snr_db(self.config, noise, rng)
 
     def _draw_one(
         self, config: NoiseConfig, speaker_ids: Collection[str], num_samples: int, rng: np.random.Generator
@@ -81,7 +81,7 @@ class NoiseDrawer:
                 recordings = self._groups[choose(weights, rng)]
             recording = recordings[rng.integers(len(recordings))]
             start = int(rng.integers(self._speech.reader.length(recording)))
-            noise = NoiseRecipe(kind, stretches=(Stretch(recording, start, num_samples),))
+            noise = NoiseRecipe(kind, stretches=(UtteranceSegment(recording, start, num_samples),))
         else:
             noise = NoiseRecipe(kind, stretches=self._draw_babble(config, speaker_ids, num_samples, rng))
         swing = config.modulation
@@ -92,7 +92,7 @@ class NoiseDrawer:
 
     def _draw_babble(
         self, config: NoiseConfig, speaker_ids: Collection[str], num_samples: int, rng: np.random.Generator
-    ) -> tuple[Stretch, ...]:
+    ) -> tuple[UtteranceSegment, ...]:
         """Stretches of speakers who are not in the mixture, with gains that make their voices equally loud."""
         voices = self._speech.voices
         low, high = config.babble_speakers
@@ -126,7 +126,7 @@ class NoiseDrawer:
                 )
 
 
-def draw_snr_db(config: NoiseConfig, noise: NoiseRecipe, rng: np.random.Generator) -> float:
+def draw_noise_snr_db(config: NoiseConfig, noise: NoiseRecipe, rng: np.random.Generator) -> float:
     """An SNR from the range of the noise's group or kind."""
     path = noise.stretches[0].utterance.path if noise.kind == "recording" else None
     return rng.uniform(*config.snr_range(noise.kind, path))
@@ -168,7 +168,7 @@ def modulation_gains(modulation: Modulation, num_samples: int, sample_rate: int)
     return (10.0 ** (modulation.depth_db / 2 * np.sin(angle) / 20)).astype(np.float32)
 
 
-def read_looped(stretch: Stretch, reader: Reader) -> NDArray[np.float32]:
+def read_looped(stretch: UtteranceSegment, reader: Reader) -> NDArray[np.float32]:
     """The samples of a stretch, without its gain; where the recording ends it begins again.
 
     Returns:
@@ -177,13 +177,13 @@ def read_looped(stretch: Stretch, reader: Reader) -> NDArray[np.float32]:
     available = reader.length(stretch.utterance)
     if stretch.stop <= available:
         return reader.read(stretch.utterance, stretch.start, stretch.stop)
-    return loop(reader.read(stretch.utterance), stretch.start, stretch.num_samples)
+    return loop_recording(reader.read(stretch.utterance), stretch.start, stretch.num_samples)
 
 
-def loop(recording: NDArray[np.float32], start: int, num_samples: int) -> NDArray[np.float32]:
+def loop_recording(recording: NDArray[np.float32], start: int, num_samples: int) -> NDArray[np.float32]:
     """`num_samples` of a recording from sample `start` on, which begins again where it ends.
 
-    >>> loop(np.array([1, 2, 3], dtype=np.float32), 2, 5)
+    >>> loop_recording(np.array([1, 2, 3], dtype=np.float32), 2, 5)
     array([3., 1., 2., 3., 1.], dtype=float32)
     """
     start %= recording.size

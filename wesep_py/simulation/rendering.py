@@ -13,19 +13,19 @@ from wesep_py.audio.level import active_level_db, active_mask, gain_to_db, loudn
 from wesep_py.common.errors import InputError
 from wesep_py.data.embedding_files import Embeddings
 from wesep_py.data.reader import Reader
-from wesep_py.simulation.description.effects import Level, apply_effects
+from wesep_py.simulation.description.effects import LevelDrift, apply_effects
 from wesep_py.simulation.description.ranges import gain_between, level_gain
 from wesep_py.simulation.description.recipe import (
     Augmentation,
     NoiseRecipe,
     Recipe,
     SourceRecipe,
-    Stretch,
-    Unusable,
-    read_stretch,
+    UtteranceSegment,
+    UnusableDraw,
+    read_segment,
 )
 from wesep_py.simulation.description.simulation_config import Range, SimulationConfig
-from wesep_py.simulation.noise import draw_snr_db, render_noise
+from wesep_py.simulation.noise import draw_noise_snr_db, render_noise
 
 # ----------------------------------------
 # What an enrollment goes through: its stretches joined, put into a room, under noise, through effects, to a level.
@@ -34,7 +34,7 @@ Waveform = NDArray[np.float32]
 
 
 def render_enrollment(
-    stretches: Sequence[Stretch], pieces: Sequence[Waveform], augmentation: Augmentation | None, reader: Reader
+    stretches: Sequence[UtteranceSegment], pieces: Sequence[Waveform], augmentation: Augmentation | None, reader: Reader
 ) -> Waveform:
     """An enrollment `[samples]`.
 
@@ -46,10 +46,10 @@ def render_enrollment(
     """
     scaled = [piece * np.float32(stretch.gain) for piece, stretch in zip(pieces, stretches, strict=True)]
     joined = np.concatenate([np.zeros(0, dtype=np.float32), *scaled])
-    return joined if augmentation is None or joined.size == 0 else augment(joined, augmentation, reader)
+    return joined if augmentation is None or joined.size == 0 else augment_enrollment(joined, augmentation, reader)
 
 
-def augment(waveform: Waveform, augmentation: Augmentation, reader: Reader) -> Waveform:
+def augment_enrollment(waveform: Waveform, augmentation: Augmentation, reader: Reader) -> Waveform:
     """A waveform `[samples]` in its room, under its noise and through its effects, at its level; a new array.
 
     Args:
@@ -59,7 +59,7 @@ def augment(waveform: Waveform, augmentation: Augmentation, reader: Reader) -> W
     """
     rate = reader.sample_rate
     if augmentation.room is not None:
-        from wesep_py.simulation.rooms.responses import reverberate
+        from wesep_py.simulation.rooms.reverberation import reverberate
 
         waveform = reverberate(waveform[None], augmentation.room, rate)[0][0]
     speech_db = active_level_db(waveform, rate)
@@ -111,7 +111,7 @@ class Sample:
     absent_enrollment: Waveform | None = None
     embeddings: tuple[Waveform, ...] = ()
 
-    def voice(self, source: int | None) -> Voice:
+    def voice(self, source: int | None) -> MixtureSpeaker:
         """Everything that belongs to one voice.
 
         Args:
@@ -124,7 +124,7 @@ class Sample:
         recipe = self.recipe
         if source is not None:
             embedding = self.embeddings[source] if self.embeddings else None
-            return Voice(
+            return MixtureSpeaker(
                 recipe.sources[source].speaker_id,
                 self.targets[source],
                 self.enrollments[source],
@@ -133,7 +133,7 @@ class Sample:
             )
         if recipe.absent is None or self.absent_enrollment is None:
             raise InputError(f"recipe {recipe.mixture_id}: no voice is absent; give the number of a source")
-        return Voice(
+        return MixtureSpeaker(
             recipe.absent.speaker_id,
             np.zeros_like(self.mixture),
             self.absent_enrollment,
@@ -143,7 +143,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Voice:
+class MixtureSpeaker:
     """One voice of a sample.
 
     Attributes:
@@ -162,7 +162,7 @@ class Voice:
 
 
 @dataclass(frozen=True)
-class Parts:
+class MixtureParts:
     """The waveforms of a recipe before its gains.
 
     Attributes:
@@ -201,10 +201,10 @@ def render(recipe: Recipe, reader: Reader, embeddings: Embeddings | None = None)
     >>> sample.mixture.shape, sample.images.shape                   # doctest: +SKIP
     ((48000,), (2, 48000))
     """
-    return assemble(recipe, read_parts(recipe, reader), reader, embeddings)
+    return apply_gains(recipe, read_parts(recipe, reader), reader, embeddings)
 
 
-def read_parts(recipe: Recipe, reader: Reader) -> Parts:
+def read_parts(recipe: Recipe, reader: Reader) -> MixtureParts:
     """Read, place and reverberate the parts of a recipe, leaving all of its gains out."""
     if reader.sample_rate != recipe.sample_rate:
         raise InputError(
@@ -214,16 +214,16 @@ def read_parts(recipe: Recipe, reader: Reader) -> Parts:
     dry = np.stack([_read_source(source, recipe.num_samples, reader) for source in recipe.sources])
     images, targets = dry, dry
     if recipe.room is not None:
-        from wesep_py.simulation.rooms.responses import reverberate
+        from wesep_py.simulation.rooms.reverberation import reverberate
 
         images, targets = reverberate(dry, recipe.room, recipe.sample_rate, recipe.target_kind)
     noises = tuple(render_noise(noise, recipe.num_samples, reader) for noise in recipe.noises)
-    enrollments = tuple(tuple(read_stretch(piece, reader) for piece in s.enrollments) for s in recipe.sources)
+    enrollments = tuple(tuple(read_segment(piece, reader) for piece in s.enrollments) for s in recipe.sources)
     introducing = () if recipe.absent is None else recipe.absent.enrollments
-    return Parts(dry, images, targets, noises, enrollments, tuple(read_stretch(piece, reader) for piece in introducing))
+    return MixtureParts(dry, images, targets, noises, enrollments, tuple(read_segment(piece, reader) for piece in introducing))
 
 
-def assemble(recipe: Recipe, parts: Parts, reader: Reader, embeddings: Embeddings | None = None) -> Sample:
+def apply_gains(recipe: Recipe, parts: MixtureParts, reader: Reader, embeddings: Embeddings | None = None) -> Sample:
     """Apply the gains of a recipe to its parts, and add them up. `parts` stays as it is.
 
     Args:
@@ -268,7 +268,7 @@ def _read_source(source: SourceRecipe, num_samples: int, reader: Reader) -> Wave
     row = np.zeros(num_samples, dtype=np.float32)
     for turn in source.placed:
         excerpt = turn.excerpt
-        samples = read_stretch(excerpt, reader)
+        samples = read_segment(excerpt, reader)
         row[turn.offset : turn.offset + excerpt.num_samples] += (
             samples if excerpt.gain == 1.0 else samples * np.float32(excerpt.gain)
         )
@@ -283,7 +283,7 @@ def _through_effects(
     gains = np.ones(recipe.num_samples, dtype=np.float32)
     for effect in recipe.effects:
         mixture = effect.apply(mixture, recipe.sample_rate)
-        if isinstance(effect, Level):
+        if isinstance(effect, LevelDrift):
             gains = gains * effect.gains(recipe.num_samples)
     peak = float(np.abs(mixture).max())
     if recipe.peak is not None and peak > recipe.peak:
@@ -291,7 +291,7 @@ def _through_effects(
     images = images * gains
     targets = images if same else targets * gains
     noise = noise * gains
-    if all(isinstance(effect, Level) for effect in recipe.effects):
+    if all(isinstance(effect, LevelDrift) for effect in recipe.effects):
         mixture = images.sum(axis=0) + noise  # nothing but levels: what rounding leaves is no distortion
     return images, targets, noise, mixture
 
@@ -307,7 +307,7 @@ def frame_activity(waveform: Waveform, sample_rate: int) -> NDArray[np.bool_]:
     return active_mask(waveform, sample_rate)[np.minimum(middles, waveform.size - 1)]
 
 
-def set_levels(plan: Recipe, parts: Parts, config: SimulationConfig, rng: np.random.Generator) -> Recipe:
+def set_levels(plan: Recipe, parts: MixtureParts, config: SimulationConfig, rng: np.random.Generator) -> Recipe:
     """The recipe with gains that give levels drawn from the configuration's ranges.
 
     Levels are over active samples (`audio.active_level_db`) of the images, as they arrive at the microphone. SIR is the
@@ -323,15 +323,15 @@ def set_levels(plan: Recipe, parts: Parts, config: SimulationConfig, rng: np.ran
         rng: what is drawn comes from here.
 
     Raises:
-        Unusable: noise that is silent, or a room or effects in which a recording vanishes.
+        UnusableDraw: noise that is silent, or a room or effects in which a recording vanishes.
     """
     rate = plan.sample_rate
     noise_levels_db = [active_level_db(noise, rate) for noise in parts.noises]
     if -np.inf in noise_levels_db:
-        raise Unusable("the noise is silent")
+        raise UnusableDraw("the noise is silent")
     levels_db = [active_level_db(image, rate) for image in parts.images]
     if -np.inf in levels_db:
-        raise Unusable("a source is silent at the microphone")
+        raise UnusableDraw("a source is silent at the microphone")
     reference = plan.reference
     loudness = config.loudness
     if loudness is None:
@@ -349,7 +349,7 @@ def set_levels(plan: Recipe, parts: Parts, config: SimulationConfig, rng: np.ran
         speech_db = active_level_db(mixture, rate)
         for recipe, noise, noise_db in zip(plan.noises, parts.noises, noise_levels_db, strict=True):
             if loudness is None:
-                snr_db = draw_snr_db(config.noise, recipe, rng)
+                snr_db = draw_noise_snr_db(config.noise, recipe, rng)
                 gain = level_gain(speech_db - noise_db - snr_db)
             else:
                 gain = _loudness_gain(noise, rate, loudness.noise_lufs, rng)
@@ -387,7 +387,7 @@ def set_levels(plan: Recipe, parts: Parts, config: SimulationConfig, rng: np.ran
 
 
 def set_enrollment_levels(
-    stretches: Sequence[Stretch],
+    stretches: Sequence[UtteranceSegment],
     augmentation: Augmentation | None,
     pieces: Sequence[NDArray[np.float32]],
     sample_rate: int,

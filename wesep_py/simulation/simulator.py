@@ -17,20 +17,20 @@ from wesep_py.data.manifest import Utterance
 from wesep_py.data.reader import Reader
 from wesep_py.simulation.description.ranges import choose
 from wesep_py.simulation.description.recipe import (
-    AbsentVoice,
+    AbsentSpeaker,
     Augmentation,
     BankRoomRecipe,
     Recipe,
     RoomRecipe,
     SourceRecipe,
-    Unusable,
+    UnusableDraw,
 )
 from wesep_py.simulation.description.simulation_config import RoomConfig, SimulationConfig
 from wesep_py.simulation.noise import NoiseDrawer
-from wesep_py.simulation.rendering import Parts, Sample, assemble, read_parts, set_levels
+from wesep_py.simulation.rendering import MixtureParts, Sample, apply_gains, read_parts, set_levels
 from wesep_py.simulation.rooms.fra import draw_room
 from wesep_py.simulation.rooms.room_bank import open_bank
-from wesep_py.simulation.speech.placement import Speech
+from wesep_py.simulation.speech.placement import SpeechDrawer
 
 # ----------------------------------------
 # Recordings that cannot be read: each is named once in the log, with how many there are so far.
@@ -38,12 +38,12 @@ from wesep_py.simulation.speech.placement import Speech
 logger = logging.getLogger(__name__)
 
 
-class Unreadable(AudioError):
+class UnreadableRecording(AudioError):
     """A recording cannot be read, and why."""
 
 
 class CheckedReader:
-    """A reader whose every `AudioError` is `Unreadable`: of a recording, and not of a codec or of anything else.
+    """A reader whose every `AudioError` is `UnreadableRecording`: of a recording, and not of a codec or of anything else.
 
     Args:
         reader: gives the samples.
@@ -61,7 +61,7 @@ class CheckedReader:
         """As the reader's.
 
         Raises:
-            Unreadable: the recording is missing or damaged.
+            UnreadableRecording: the recording is missing or damaged.
         """
         with _told():
             return self._reader.read(utterance, start, stop)
@@ -70,19 +70,19 @@ class CheckedReader:
         """As the reader's.
 
         Raises:
-            Unreadable: the recording is missing or damaged, and the reader had to decode it.
+            UnreadableRecording: the recording is missing or damaged, and the reader had to decode it.
         """
         with _told():
             return self._reader.length(utterance)
 
 
-class Broken:
+class UnreadableFiles:
     """What a simulator could not read, and drew others for.
 
     Args:
         say: whether each is named in the log; otherwise whoever `take`s them does.
 
-    >>> broken = Broken(say=False)
+    >>> broken = UnreadableFiles(say=False)
     >>> broken.add("a.wav: is an empty file")
     >>> broken.take(), broken.take()
     (['a.wav: is an empty file'], [])
@@ -115,7 +115,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except AudioError as error:
-        raise Unreadable(str(error)) from error
+        raise UnreadableRecording(str(error)) from error
 
 
 # After so many draws in a row that are silent or cannot be read, the corpus, not chance, is to blame.
@@ -123,7 +123,7 @@ MAX_ATTEMPTS = 50
 # What came later than the rest is drawn from random numbers of its own, so that the rest stays as it was.
 LATER = 1
 SPEED = 2
-Introduced = TypeVar("Introduced", SourceRecipe, AbsentVoice)
+Introduced = TypeVar("Introduced", SourceRecipe, AbsentSpeaker)
 Made = TypeVar("Made")
 
 
@@ -174,8 +174,8 @@ class Simulator:
         self.seed = seed
         self.sample_rate = reader.sample_rate
         self.embeddings = embeddings
-        self.broken = Broken()
-        self._speech = Speech(config, utterances, self.reader)
+        self.broken = UnreadableFiles()
+        self._speech = SpeechDrawer(config, utterances, self.reader)
         self.voices = self._speech.voices
         self._check_corpus()
         self._noise = NoiseDrawer(config.noise, noises, self._speech)
@@ -196,12 +196,12 @@ class Simulator:
     def sample(self, epoch: int, index: int) -> Sample:
         """The mixture itself: `render(draw(epoch, index), reader)`, to the bit, but everything is read once."""
         recipe, parts = self._draw(epoch, index)
-        return assemble(recipe, parts, self.reader, self.embeddings)
+        return apply_gains(recipe, parts, self.reader, self.embeddings)
 
-    def _draw(self, epoch: int, index: int) -> tuple[Recipe, Parts]:
+    def _draw(self, epoch: int, index: int) -> tuple[Recipe, MixtureParts]:
         return self._attempt(epoch, index, self._read_and_level)
 
-    def _read_and_level(self, plan: Recipe, rng: np.random.Generator) -> tuple[Recipe, Parts]:
+    def _read_and_level(self, plan: Recipe, rng: np.random.Generator) -> tuple[Recipe, MixtureParts]:
         parts = read_parts(plan, self.reader)
         self._check_under_enrollments(plan)
         return set_levels(plan, parts, self.config, rng), parts
@@ -216,9 +216,9 @@ class Simulator:
                 blank = Recipe(self.seed, epoch, index, attempt, self.sample_rate, 0, (), 0)
                 plan = self._add_speeds(self._add_later(self._plan(blank, rng, more), more), key)
                 return make(plan, rng)
-            except Unusable as unusable:
+            except UnusableDraw as unusable:
                 problem, kind = str(unusable), InputError
-            except Unreadable as error:
+            except UnreadableRecording as error:
                 problem, kind = str(error), AudioError
                 self.broken.add(problem)
         raise kind(
@@ -295,14 +295,14 @@ class Simulator:
         sources = tuple(map(change, plan.sources))
         return replace(plan, sources=sources, absent=plan.absent and change(plan.absent))
 
-    def _draw_absent(self, plan: Recipe, rng: np.random.Generator) -> AbsentVoice:
+    def _draw_absent(self, plan: Recipe, rng: np.random.Generator) -> AbsentSpeaker:
         """Somebody who is neither in the mixture nor in its babble."""
         heard = {source.speaker_id for source in plan.sources}
         heard |= {stretch.utterance.speaker_id for noise in plan.noises for stretch in noise.stretches}
         others = [speaker_id for speaker_id in self.voices.speaker_ids if speaker_id not in heard]
         if not others:
-            raise Unusable("everybody is in the mixture or its babble, and somebody absent is asked for")
-        return AbsentVoice(self._speech.draw_enrollments(others[rng.integers(len(others))], rng))
+            raise UnusableDraw("everybody is in the mixture or its babble, and somebody absent is asked for")
+        return AbsentSpeaker(self._speech.draw_enrollments(others[rng.integers(len(others))], rng))
 
     def _augment(self, voice: Introduced, rng: np.random.Generator) -> Introduced:
         """The voice with what happens to its enrollment; its noises get their SNR here."""

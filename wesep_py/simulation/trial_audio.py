@@ -14,7 +14,7 @@ from wesep_py.common.errors import InputError, nearest
 from wesep_py.data.embedding_files import Embeddings
 from wesep_py.data.mixture_lists import TrialNoise, TrialSource
 from wesep_py.data.trials import Trial
-from wesep_py.simulation.noise import loop
+from wesep_py.simulation.noise import loop_recording
 
 Condition = Literal["clean", "noisy"]
 CONDITIONS: dict[str, str] = {
@@ -117,7 +117,7 @@ def _read_sources(sources: Sequence[TrialSource], sample_rate: int) -> Waveform:
 
 def _read_noise(noise: TrialNoise, num_samples: int, sample_rate: int) -> Waveform:
     recording = read_mono(noise.path, sample_rate)
-    return loop(recording, round(noise.offset_s * sample_rate), num_samples) * np.float32(noise.gain)
+    return loop_recording(recording, round(noise.offset_s * sample_rate), num_samples) * np.float32(noise.gain)
 
 
 def _read_enrollment(trial: Trial, sample_rate: int) -> Waveform:

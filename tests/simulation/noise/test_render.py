@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wesep_py.simulation.noise import coloured_noise, loop
+from wesep_py.simulation.noise import coloured_noise, loop_recording
 
 
 def test_loop_begins_again() -> None:
     recording = np.arange(5, dtype=np.float32)
-    assert loop(recording, 3, 9).tolist() == [3, 4, 0, 1, 2, 3, 4, 0, 1]
-    assert loop(recording, 13, 2).tolist() == [3, 4]
-    assert loop(recording, 0, 5).tolist() == [0, 1, 2, 3, 4]
+    assert loop_recording(recording, 3, 9).tolist() == [3, 4, 0, 1, 2, 3, 4, 0, 1]
+    assert loop_recording(recording, 13, 2).tolist() == [3, 4]
+    assert loop_recording(recording, 0, 5).tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("slope_db", [-6.0, -3.0, 0.0, 3.0])

@@ -17,7 +17,7 @@ from wesep_py.simulation.batched_effects import (
     pack_effects,
     runs_on_device,
 )
-from wesep_py.simulation.description.effects import BandLimit, Clip, Code, Equalise, Level, LosePackets, Resample
+from wesep_py.simulation.description.effects import BandLimit, Clipping, CodecRoundTrip, Equalisation, LevelDrift, PacketLoss, ResampleRoundTrip
 from wesep_py.simulation.rendering import frame_activity
 
 RATE = 8000
@@ -60,13 +60,13 @@ def test_activity_is_that_of_each_alone(rows):
 @pytest.mark.parametrize(
     "effect",
     [
-        Level(-3.0, 12.0),
-        Equalise((0.3, -0.2, 0.44, 0.44), 10.0, 12.0, 3500.0, -12.0),
+        LevelDrift(-3.0, 12.0),
+        Equalisation((0.3, -0.2, 0.44, 0.44), 10.0, 12.0, 3500.0, -12.0),
         BandLimit(100.0, 2000.0),
         BandLimit(0.0, 2000.0),
         BandLimit(300.0, 4000.0),
-        Clip(0.3),
-        LosePackets(20.0, 0.3, seed=5),
+        Clipping(0.3),
+        PacketLoss(20.0, 0.3, seed=5),
     ],
     ids=lambda effect: f"{effect.kind}",
 )
@@ -84,12 +84,12 @@ def test_an_effect_is_that_of_the_cpu(rows, effect):
 
 
 def test_drifting_levels_as_gains():
-    packed = pack_effects([[Level(0.0, -20.0)], [Clip(0.5)]], (5, 3), RATE)
+    packed = pack_effects([[LevelDrift(0.0, -20.0)], [Clipping(0.5)]], (5, 3), RATE)
     gains = level_gains(2, torch.tensor([5, 3]), packed, 5)
-    np.testing.assert_allclose(gains[0].numpy(), Level(0.0, -20.0).gains(5), rtol=1e-6)
+    np.testing.assert_allclose(gains[0].numpy(), LevelDrift(0.0, -20.0).gains(5), rtol=1e-6)
     assert (gains[1] == 1).all()
 
 
 def test_which_effects_run_on_a_device():
-    assert not runs_on_device(Code("ulaw", 0.0, 8000)) and not runs_on_device(Resample(4000))
-    assert runs_on_device(Clip(0.5))
+    assert not runs_on_device(CodecRoundTrip("ulaw", 0.0, 8000)) and not runs_on_device(ResampleRoundTrip(4000))
+    assert runs_on_device(Clipping(0.5))

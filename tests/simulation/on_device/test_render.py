@@ -21,7 +21,7 @@ from wesep_py.simulation import (
     Sample,
     SimulationConfig,
 )
-from wesep_py.simulation.batched_rendering import RenderedSample, render_on_device
+from wesep_py.simulation.batched_rendering import DeviceSample, render_on_device
 from wesep_py.simulation.description.effects import (
     BandLimitConfig,
     ClipConfig,
@@ -80,7 +80,7 @@ def make(config: SimulationConfig, utterances: Sequence[Utterance], noises: Sequ
     return DrySimulator(config, utterances, noises, FileReader(RATE), seed=5)
 
 
-def assert_same(found: RenderedSample, expected: Sample) -> None:
+def assert_same(found: DeviceSample, expected: Sample) -> None:
     def near(one: torch.Tensor, other: np.ndarray, peak: float) -> None:
         assert one.dtype == torch.float32 and one.shape == other.shape
         np.testing.assert_allclose(one.numpy(), other, rtol=0, atol=TOLERANCE * peak)

@@ -9,11 +9,11 @@ import pytest
 
 from wesep_py.common.errors import InputError
 from wesep_py.simulation.rooms.acoustics import (
-    clarity_db,
+    clarity_c50_db,
     direct_to_reverberant_db,
     energy_decay_db,
     find_direct_tap,
-    measure,
+    measure_acoustics,
     rt60_s,
 )
 
@@ -79,15 +79,15 @@ def test_clarity_and_direct_to_reverberant_ratio_count_energy() -> None:
     response[100 + 42] = 1.0  # 2.6 ms: a reflection, early
     response[100 + 801] = 0.5  # just later than 50 ms
     assert direct_to_reverberant_db(response, 100, RATE) == pytest.approx(10 * math.log10(2 / 1.25))
-    assert clarity_db(response, 100, RATE) == pytest.approx(10 * math.log10(3 / 0.25))
+    assert clarity_c50_db(response, 100, RATE) == pytest.approx(10 * math.log10(3 / 0.25))
     response[100 + 801] = 0.0
-    assert clarity_db(response, 100, RATE) == math.inf
+    assert clarity_c50_db(response, 100, RATE) == math.inf
 
 
 def test_clarity_of_an_exponential_decay() -> None:
     # Barron & Lee (1988): without direct sound, C50 = 10 log10(exp(6 ln 10 · 0.05 / RT60) - 1).
     ratio = 10 ** (6 * 0.05 / 0.5) - 1
-    measured = [measure(_decaying_noise(0.5, 1.0, seed), RATE, 0).c50_db for seed in range(20)]
+    measured = [measure_acoustics(_decaying_noise(0.5, 1.0, seed), RATE, 0).c50_db for seed in range(20)]
     assert np.median(measured) == pytest.approx(10 * math.log10(ratio), abs=0.2)
 
 
@@ -96,13 +96,13 @@ def test_direct_path_is_found_though_a_reflection_is_louder() -> None:
     response[498:502] += [0.1, 0.3, -0.5, 0.2]
     response[900] = 1.0
     assert find_direct_tap(response, RATE) == 500
-    assert measure(response, RATE).drr_db == pytest.approx(direct_to_reverberant_db(response, 500, RATE))
+    assert measure_acoustics(response, RATE).drr_db == pytest.approx(direct_to_reverberant_db(response, 500, RATE))
 
 
 def test_silence_and_positions_outside_are_refused() -> None:
     with pytest.raises(InputError, match=r"^response: is silent; give one with sound"):
-        measure(np.zeros(100), RATE)
+        measure_acoustics(np.zeros(100), RATE)
     with pytest.raises(InputError, match=r"^response: is of shape \[2, 100\]"):
         rt60_s(np.ones((2, 100)), RATE)
     with pytest.raises(InputError, match=r"^direct_tap: is 100; the response has the taps 0 to 99$"):
-        clarity_db(np.ones(100), 100, RATE)
+        clarity_c50_db(np.ones(100), 100, RATE)

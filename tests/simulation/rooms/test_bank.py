@@ -22,17 +22,17 @@ from wesep_py.simulation import (
     render,
     write_recipes,
 )
-from wesep_py.simulation.batch import relate
+from wesep_py.simulation.simulated_corpus import change_paths
 from wesep_py.simulation.description.recipe import BankRoomRecipe, RoomRecipe
-from wesep_py.simulation.rooms.acoustics import measure
+from wesep_py.simulation.rooms.acoustics import measure_acoustics
 from wesep_py.simulation.rooms.bank_making import RoomBankConfig, make_bank
 from wesep_py.simulation.rooms.bank_writer import lead_of
-from wesep_py.simulation.rooms.geometric import SimulatedRooms, simulate_room
-from wesep_py.simulation.rooms.responses import reverberate, room_responses
+from wesep_py.simulation.rooms.simulated_rooms import SimulatedRoomsConfig, simulate_room
+from wesep_py.simulation.rooms.reverberation import reverberate, room_responses
 from wesep_py.simulation.rooms.room_bank import RoomBank
 
 RATE = 8000
-ROOMS = SimulatedRooms(count=6, method="fra", rt60_s=(0.1, 0.4), num_reflections=256, num_sources=3, num_microphones=2)
+ROOMS = SimulatedRoomsConfig(count=6, method="fra", rt60_s=(0.1, 0.4), num_reflections=256, num_sources=3, num_microphones=2)
 CONFIG = RoomBankConfig(sample_rate=RATE, simulated=ROOMS)
 
 
@@ -62,7 +62,7 @@ def test_responses_are_those_of_the_rooms(bank: RoomBank) -> None:
 
 def test_the_index_says_what_was_measured(bank: RoomBank) -> None:
     for index, entry in enumerate(bank.responses):
-        measured = measure(bank.response(index)[0], RATE, entry["direct_taps"][0])
+        measured = measure_acoustics(bank.response(index)[0], RATE, entry["direct_taps"][0])
         assert entry["rt60_s"] == pytest.approx(measured.rt60_s, abs=1e-3)
         assert entry["c50_db"] == pytest.approx(measured.c50_db, abs=1e-3)
         assert entry["drr_db"] == pytest.approx(measured.drr_db, abs=1e-3)
@@ -170,7 +170,7 @@ def test_mixtures_are_drawn_from_a_bank_and_rendered_from_their_json(
     (recipe,) = read_recipes(path)
     assert recipe == sample.recipe
     assert np.array_equal(render(recipe, FileReader(RATE)).mixture, sample.mixture)
-    moved = relate(recipe, lambda path: Path("elsewhere") / path.name)
+    moved = change_paths(recipe, lambda path: Path("elsewhere") / path.name)
     assert isinstance(moved.room, BankRoomRecipe) and moved.room.path == f"elsewhere/{_folder(bank).name}"
     mixed = simulator(bank_share=0.5)
     kinds = {type(mixed.draw(0, index).room) for index in range(12)}

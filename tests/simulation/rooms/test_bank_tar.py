@@ -16,10 +16,10 @@ from wesep_py.common.errors import InputError, OutputExistsError
 from wesep_py.data import FileReader, Utterance
 from wesep_py.simulation import EnrollmentConfig, RoomConfig, SimulationConfig, Simulator
 from wesep_py.simulation.rooms.bank_making import RoomBankConfig, make_bank
-from wesep_py.simulation.rooms.geometric import SimulatedRooms
+from wesep_py.simulation.rooms.simulated_rooms import SimulatedRoomsConfig
 from wesep_py.simulation.rooms.room_bank import RoomBank, open_bank
 
-ROOMS = SimulatedRooms(count=4, method="fra", rt60_s=(0.1, 0.4), num_reflections=256, num_sources=2)
+ROOMS = SimulatedRoomsConfig(count=4, method="fra", rt60_s=(0.1, 0.4), num_reflections=256, num_sources=2)
 CONFIG = RoomBankConfig(sample_rate=8000, simulated=ROOMS)
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from wesep_py.common.errors import InputError, OutputExistsError
 from wesep_py.simulation.rooms.bank_making import RoomBankConfig, make_bank
-from wesep_py.simulation.rooms.geometric import SimulatedRooms
+from wesep_py.simulation.rooms.simulated_rooms import SimulatedRoomsConfig
 from wesep_py.simulation.rooms.room_bank import RoomBank, open_bank
 
 RATE = 8000
-ROOMS = SimulatedRooms(count=6, method="fra", rt60_s=(0.1, 0.4), num_reflections=256, num_sources=3, num_microphones=2)
+ROOMS = SimulatedRoomsConfig(count=6, method="fra", rt60_s=(0.1, 0.4), num_reflections=256, num_sources=3, num_microphones=2)
 CONFIG = RoomBankConfig(sample_rate=RATE, simulated=ROOMS)
 
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from wesep_py.common.errors import InputError
-from wesep_py.simulation.rooms.acoustics import measure
+from wesep_py.simulation.rooms.acoustics import measure_acoustics
 from wesep_py.simulation.rooms.bank_making import RoomBankConfig, make_bank
 from wesep_py.simulation.rooms.fra import SPEED_OF_SOUND_M_S
-from wesep_py.simulation.rooms.geometric import SimulatedRooms, import_pyroomacoustics, simulate_room
+from wesep_py.simulation.rooms.simulated_rooms import SimulatedRoomsConfig, import_pyroomacoustics, simulate_room
 
 RATE = 8000
-ROOMS = SimulatedRooms(count=6, method="fra", rt60_s=(0.1, 0.4), num_reflections=256, num_sources=3, num_microphones=2)
+ROOMS = SimulatedRoomsConfig(count=6, method="fra", rt60_s=(0.1, 0.4), num_reflections=256, num_sources=3, num_microphones=2)
 CONFIG = RoomBankConfig(sample_rate=RATE, simulated=ROOMS)
 
 
@@ -39,7 +39,7 @@ def test_without_pyroomacoustics_one_line_says_so(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("method", ["image_source", "hybrid"])
 @pytest.mark.parametrize("absorption", ["eyring", "materials"])
 def test_rooms_of_pyroomacoustics(method: str, absorption: str) -> None:
-    config = SimulatedRooms(
+    config = SimulatedRoomsConfig(
         method=method, absorption=absorption, num_sources=2, num_microphones=2, num_rays=1000, max_order=30,  # type: ignore[arg-type]
         rt60_s=(0.2, 0.2), length_m=(4, 5), width_m=(4, 5),
         materials={"floor": ["carpet_hairy"], "ceiling": ["ceiling_fibre_absorber"], "walls": ["curtains_velvet"]},
@@ -57,7 +57,7 @@ def test_rooms_of_pyroomacoustics(method: str, absorption: str) -> None:
         assert abs(steps - round(steps)) < 0.02
         assert response.samples[0, 96] == pytest.approx(response.direct_gains[0])
         assert np.abs(response.samples[0, :84]).max() < 0.1 * np.abs(response.samples[0, 96])
-        assert 0.15 < measure(response.samples[0], 16000, 96).rt60_s < (0.35 if absorption == "eyring" else 1.2)
+        assert 0.15 < measure_acoustics(response.samples[0], 16000, 96).rt60_s < (0.35 if absorption == "eyring" else 1.2)
     assert ("materials" in room.about) == (absorption == "materials")
 
 
@@ -71,7 +71,7 @@ def test_a_bank_of_pyroomacoustics_is_the_same_from_any_number_of_processes(tmp_
 @needs_pyroomacoustics
 def test_unknown_materials_are_named() -> None:
     names = {"floor": ["carpet_hairy"], "ceiling": ["hard_surface"], "walls": ["carpet_hair"]}
-    config = SimulatedRooms(absorption="materials", materials=names)
+    config = SimulatedRoomsConfig(absorption="materials", materials=names)
     import_pyroomacoustics()
     with pytest.raises(InputError, match=r"^materials\.walls: pyroomacoustics knows no 'carpet_hair'; did you mean"):
         simulate_room(config, 0, 0, RATE)

@@ -10,9 +10,9 @@ import pytest
 
 from wesep_py.audio import write
 from wesep_py.common.errors import InputError
-from wesep_py.simulation.rooms.bank_making import RecordedRooms, RoomBankConfig, make_bank
-from wesep_py.simulation.rooms.recorded import find_recorded_rooms
-from wesep_py.simulation.rooms.responses import reverberate
+from wesep_py.simulation.rooms.bank_making import RecordedRoomsConfig, RoomBankConfig, make_bank
+from wesep_py.simulation.rooms.recorded_rooms import find_recorded_rooms
+from wesep_py.simulation.rooms.reverberation import reverberate
 
 RATE = 8000
 
@@ -37,7 +37,7 @@ def test_recorded_rooms_are_aligned_measured_and_drawn(tmp_path: Path) -> None:
     for n in range(2):
         _record(tmp_path / "wavs" / "hall" / f"seat{n}.wav", 0.6, 200 + 90 * n, channels=2)
         _record(tmp_path / "wavs" / "studio" / f"seat{n}.wav", 0.2, 400 + 90 * n)
-    config = RoomBankConfig(sample_rate=16000, simulated=None, recorded=(RecordedRooms(str(tmp_path / "wavs")),))
+    config = RoomBankConfig(sample_rate=16000, simulated=None, recorded=(RecordedRoomsConfig(str(tmp_path / "wavs")),))
     bank = make_bank(config, tmp_path / "bank")
     assert [room["name"] for room in bank.rooms] == ["hall", "studio"]
     assert [room["rt60_s"] for room in bank.rooms] == [pytest.approx(0.6, rel=0.1), pytest.approx(0.2, rel=0.1)]
@@ -62,7 +62,7 @@ def test_recorded_rooms_are_resampled_and_bad_files_left_out(tmp_path: Path, cap
     (tmp_path / "wavs" / "a" / "bad.wav").write_bytes(b"no audio")
     (tmp_path / "wavs" / "b").mkdir()
     (tmp_path / "wavs" / "b" / "bad.wav").write_bytes(b"no audio")
-    recorded = RecordedRooms(str(tmp_path / "wavs"), max_s=0.2)
+    recorded = RecordedRoomsConfig(str(tmp_path / "wavs"), max_s=0.2)
     bank = make_bank(RoomBankConfig(simulated=None, recorded=(recorded,)), tmp_path / "bank")
     assert [room["name"] for room in bank.rooms] == ["a"]
     assert len(bank.responses) == 1 and bank.responses[0]["taps"] <= 96 + 3200
@@ -97,7 +97,7 @@ def test_an_lmdb_of_responses_makes_the_bank_that_their_folder_makes(tmp_path: P
         == 0
     )
     banks = [
-        make_bank(RoomBankConfig(simulated=None, recorded=(RecordedRooms(str(source)),)), tmp_path / f"bank-{n}")
+        make_bank(RoomBankConfig(simulated=None, recorded=(RecordedRoomsConfig(str(source)),)), tmp_path / f"bank-{n}")
         for n, source in enumerate((tmp_path / "wavs", tmp_path / "n.lmdb"))
     ]
     assert banks[0].rooms == banks[1].rooms and [room["name"] for room in banks[1].rooms] == ["hall", "studio.wav"]

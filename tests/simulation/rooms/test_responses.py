@@ -13,7 +13,7 @@ from wesep_py.simulation import RoomConfig
 from wesep_py.simulation.description.recipe import RoomRecipe
 from wesep_py.simulation.rooms.acoustics import direct_to_reverberant_db, rt60_s
 from wesep_py.simulation.rooms.fra import SPEED_OF_SOUND_M_S, draw_room, eyring_absorption, high_pass, place_impulses
-from wesep_py.simulation.rooms.responses import reverberate, room_responses
+from wesep_py.simulation.rooms.reverberation import reverberate, room_responses
 
 RATE = 16000
 

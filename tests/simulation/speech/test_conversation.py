@@ -11,11 +11,11 @@ from wesep_py.common.errors import InputError
 from wesep_py.data import FileReader, Utterance
 from wesep_py.simulation import ConversationConfig, EnrollmentConfig, SimulationConfig, Simulator
 from wesep_py.simulation.speech.conversation import (
-    Speaking,
-    conversation_ratio,
+    ActiveTurn,
+    conversation_overlap_ratio,
     draw_pauses,
     draw_speakers_of_turns,
-    neighbours_ratio,
+    pair_overlap_ratio,
     partial_layout,
     place_turns,
     turns_ratio,
@@ -30,7 +30,7 @@ def _patchy(num_frames: int, seed: int) -> np.ndarray:
     return np.repeat(np.random.default_rng(seed).random(num_frames // 5) < 0.8, 5)
 
 
-def _naive_ratio(turns: list[Speaking], starts: list[int]) -> float:
+def _naive_ratio(turns: list[ActiveTurn], starts: list[int]) -> float:
     """Frame by frame, with sets."""
     heard: dict[int, set[int]] = {}
     for turn, start in zip(turns, starts, strict=True):
@@ -41,9 +41,9 @@ def _naive_ratio(turns: list[Speaking], starts: list[int]) -> float:
 
 def test_ratios_by_hand() -> None:
     one, other = np.array([1, 1, 1, 1, 0, 0], bool), np.array([0, 0, 0, 1, 1, 0], bool)
-    assert neighbours_ratio(one, other) == 0.5
-    assert conversation_ratio([one, other]) == 0.2
-    assert conversation_ratio([one, other, other]) == 2 / 5
+    assert pair_overlap_ratio(one, other) == 0.5
+    assert conversation_overlap_ratio([one, other]) == 0.2
+    assert conversation_overlap_ratio([one, other, other]) == 2 / 5
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 0.35, 0.6])
@@ -57,7 +57,7 @@ def test_neighbours_overlap_by_the_ratio_in_spite_of_pauses(ratio: float) -> Non
         for row, mask, start in zip(rows, active, starts, strict=True):
             row[start : start + mask.size] = mask
         for before, after in pairwise(rows):
-            assert neighbours_ratio(before, after) == pytest.approx(ratio, abs=0.02)
+            assert pair_overlap_ratio(before, after) == pytest.approx(ratio, abs=0.02)
 
 
 def test_a_ratio_that_pauses_forbid_is_said_to_be() -> None:
@@ -82,7 +82,7 @@ def test_turns_overlap_by_the_ratio(num_speakers: int, ratio: float) -> None:
     for seed in range(10):
         rng = np.random.default_rng(seed)
         order = draw_speakers_of_turns(num_speakers, 8, rng)
-        turns = [Speaking(who, _patchy(int(rng.integers(60, 150)), seed * 8 + n)) for n, who in enumerate(order)]
+        turns = [ActiveTurn(who, _patchy(int(rng.integers(60, 150)), seed * 8 + n)) for n, who in enumerate(order)]
         starts = place_turns(turns, draw_pauses(8, ratio, (0.1, 1.0), rng), ratio, None)
         if starts is None:
             continue
@@ -97,7 +97,7 @@ def test_turns_overlap_by_the_ratio(num_speakers: int, ratio: float) -> None:
 
 
 def test_turns_that_do_not_fit_are_left_out() -> None:
-    turns = [Speaking(n % 2, np.ones(50, bool)) for n in range(6)]
+    turns = [ActiveTurn(n % 2, np.ones(50, bool)) for n in range(6)]
     starts = place_turns(turns, [0, 10, 10, 10, 10, 10], 0.0, 200)
     assert starts == [0, 60, 120]
     assert place_turns(turns, [0] * 6, 0.0, 40) is None
@@ -125,9 +125,9 @@ def test_mixtures_overlap_by_the_ratio_that_was_drawn(
         asked = sample.recipe.overlap_ratio
         assert asked is not None
         if overlap == "partial":
-            found = [neighbours_ratio(one, other) for one, other in pairwise(sample.activity)]
+            found = [pair_overlap_ratio(one, other) for one, other in pairwise(sample.activity)]
         else:
-            found = [conversation_ratio(list(sample.activity))]
+            found = [conversation_overlap_ratio(list(sample.activity))]
         np.testing.assert_allclose(found, asked, atol=0.02)
         ratios.add(round(asked, 3))
         assert duration_s is None or sample.mixture.size == duration_s * 16000

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from wesep_py.common.errors import InputError
 from wesep_py.data import Utterance
 from wesep_py.simulation import EnrollmentConfig
-from wesep_py.simulation.description.recipe import Stretch
-from wesep_py.simulation.speech.speaker_pool import Voices
+from wesep_py.simulation.description.recipe import UtteranceSegment
+from wesep_py.simulation.speech.speaker_pool import SegmentChooser
 
 RATE = 1000
 
@@ -29,18 +29,18 @@ class LengthsOnly:
         raise AssertionError("nothing is read while stretches are chosen")
 
 
-def _span_s(stretch: Stretch) -> tuple[float, float]:
+def _span_s(stretch: UtteranceSegment) -> tuple[float, float]:
     start = stretch.utterance.start_s
     return start + stretch.start / RATE, start + stretch.stop / RATE
 
 
-def _inside(stretch: Stretch) -> bool:
+def _inside(stretch: UtteranceSegment) -> bool:
     return stretch.start >= 0 and stretch.num_samples > 0 and stretch.stop <= LengthsOnly().length(stretch.utterance)
 
 
 def test_another_recording_introduces_the_voice() -> None:
     own = [Utterance(f"a-{n}", "a", Path(f"{n}.wav"), 5.0) for n in range(3)]
-    voices, rng = Voices(own, EnrollmentConfig()), np.random.default_rng(0)
+    voices, rng = SegmentChooser(own, EnrollmentConfig()), np.random.default_rng(0)
     for _ in range(50):
         drawn = voices.draw("a", 3 * RATE, LengthsOnly(), rng)
         assert drawn is not None
@@ -54,7 +54,7 @@ def test_another_recording_introduces_the_voice() -> None:
 @pytest.mark.parametrize("duration_s", [2.5, 3.0, 4.0, 7.0, 15.0])
 @pytest.mark.parametrize("wanted_s", [3.0, None])
 def test_one_recording_gives_both_apart(duration_s: float, wanted_s: float | None) -> None:
-    voices = Voices([Utterance("a-1", "a", Path("1.wav"), duration_s)], EnrollmentConfig())
+    voices = SegmentChooser([Utterance("a-1", "a", Path("1.wav"), duration_s)], EnrollmentConfig())
     rng, orders = np.random.default_rng(0), set()
     for _ in range(200):
         drawn = voices.draw("a", None if wanted_s is None else round(wanted_s * RATE), LengthsOnly(), rng)
@@ -75,7 +75,7 @@ def test_segments_of_one_file_stay_apart() -> None:
         Utterance("a-2", "a", Path("talk.wav"), 4.0, start_s=4.2),
         Utterance("a-3", "a", Path("talk.wav"), 4.0, start_s=20.0),
     ]
-    voices, rng, used = Voices(own, EnrollmentConfig()), np.random.default_rng(0), set()
+    voices, rng, used = SegmentChooser(own, EnrollmentConfig()), np.random.default_rng(0), set()
     for _ in range(200):
         drawn = voices.draw("a", 2 * RATE, LengthsOnly(), rng)
         assert drawn is not None
@@ -89,7 +89,7 @@ def test_segments_of_one_file_stay_apart() -> None:
 
 def test_several_enrollments_come_from_different_utterances() -> None:
     own = [Utterance(f"a-{n}", "a", Path(f"{n}.wav"), 5.0) for n in range(4)]
-    voices = Voices(own, EnrollmentConfig(count=2))
+    voices = SegmentChooser(own, EnrollmentConfig(count=2))
     drawn = voices.draw("a", RATE, LengthsOnly(), np.random.default_rng(0))
     assert drawn is not None
     excerpt, enrollments = drawn
@@ -98,7 +98,7 @@ def test_several_enrollments_come_from_different_utterances() -> None:
 
 def test_speakers_with_too_little_audio_are_left_out() -> None:
     corpus = [Utterance("a-1", "a", Path("1.wav"), 2.4), Utterance("b-1", "b", Path("2.wav"), 2.6)]
-    voices = Voices(corpus, EnrollmentConfig())
+    voices = SegmentChooser(corpus, EnrollmentConfig())
     assert voices.speaker_ids == ["b"]
     assert voices.left_out == ["a"]
 
@@ -106,4 +106,4 @@ def test_speakers_with_too_little_audio_are_left_out() -> None:
 def test_an_id_used_twice_is_refused() -> None:
     twice = [Utterance("a-1", "a", Path("1.wav"), 3.0), Utterance("a-1", "b", Path("2.wav"), 3.0)]
     with pytest.raises(InputError, match="a-1"):
-        Voices(twice, EnrollmentConfig())
+        SegmentChooser(twice, EnrollmentConfig())

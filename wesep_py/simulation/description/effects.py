@@ -24,7 +24,7 @@ from wesep_py.simulation.description.ranges import (
 # What happens to a waveform on its way: speed, level, equalisation, band, clipping, codec, sample rate, lost packets.
 #
 # Each effect is data with everything that was drawn, and a pure function of a waveform: `effect.apply(waveform,
-# sample_rate)` gives float32 `[samples]`, as long as before and in time with it (but for `Speed`), and leaves what it
+# sample_rate)` gives float32 `[samples]`, as long as before and in time with it (but for `SpeedChange`), and leaves what it
 # got as it was.
 
 Waveform = NDArray[np.float32]
@@ -34,7 +34,7 @@ BAND_PADDING_S = 0.05
 
 
 @dataclass(frozen=True)
-class Speed:
+class SpeedChange:
     """Played `factor` times as fast, pitch and all: `[samples]` → `[⌈samples / factor⌉]`, but for rounding of the rate.
 
     Ko et al., "Audio augmentation for speech recognition" (Interspeech 2015).
@@ -49,7 +49,7 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Level:
+class LevelDrift:
     """A level that drifts from `begin_db` to `end_db`, evenly in dB."""
 
     begin_db: float
@@ -69,7 +69,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Equalise:
+class Equalisation:
     """A gentle random filter and two shelves.
 
     Args:
@@ -129,7 +129,7 @@ class BandLimit:
 
 
 @dataclass(frozen=True)
-class Clip:
+class Clipping:
     """Everything beyond `fraction` (above 0, up to 1) of the largest absolute sample is cut off."""
 
     fraction: float
@@ -142,7 +142,7 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Code:
+class CodecRoundTrip:
     """Through a codec and back; see `audio.codecs.apply_codec`."""
 
     codec: str
@@ -156,7 +156,7 @@ class Code:
 
 
 @dataclass(frozen=True)
-class Resample:
+class ResampleRoundTrip:
     """Down to a lower sample rate and back."""
 
     rate_hz: int
@@ -168,7 +168,7 @@ class Resample:
 
 
 @dataclass(frozen=True)
-class LosePackets:
+class PacketLoss:
     """Some packets are silent.
 
     Args:
@@ -189,13 +189,13 @@ class LosePackets:
         return waveform * np.repeat(kept, length)[: waveform.size]
 
 
-Effect = Speed | Level | Equalise | BandLimit | Clip | Code | Resample | LosePackets
+Effect = SpeedChange | LevelDrift | Equalisation | BandLimit | Clipping | CodecRoundTrip | ResampleRoundTrip | PacketLoss
 
 
 def apply_effects(waveform: Waveform, effects: Sequence[Effect], sample_rate: int) -> Waveform:
     """A waveform `[samples]` through one effect after the other; itself where there is none.
 
-    >>> apply_effects(np.array([0.5, -1.0], np.float32), [Clip(0.5)], 16000).tolist()
+    >>> apply_effects(np.array([0.5, -1.0], np.float32), [Clipping(0.5)], 16000).tolist()
     [0.5, -0.5]
     """
     for effect in effects:
@@ -247,7 +247,7 @@ class SpeedConfig:
 
     def draw(self, rng: np.random.Generator, sample_rate: int) -> Effect:
         """The effect, drawn."""
-        return Speed(round(float(rng.uniform(*self.factor)), SPEED_DECIMALS))
+        return SpeedChange(round(float(rng.uniform(*self.factor)), SPEED_DECIMALS))
 
 
 @dataclass(frozen=True)
@@ -268,7 +268,7 @@ class LevelConfig:
 
     def draw(self, rng: np.random.Generator, sample_rate: int) -> Effect:
         """The effect, drawn."""
-        return Level(float(rng.uniform(*self.change_db)), float(rng.uniform(*self.change_db)))
+        return LevelDrift(float(rng.uniform(*self.change_db)), float(rng.uniform(*self.change_db)))
 
 
 @dataclass(frozen=True)
@@ -301,7 +301,7 @@ class EqualiseConfig:
         r1, r2, r3, r4 = (float(value) for value in rng.uniform(-self.coefficient, self.coefficient, 4))
         low, high = float(rng.uniform(*self.low_hz)), float(rng.uniform(*self.high_hz))
         low_db, high_db = float(rng.uniform(*self.shelf_db)), float(rng.uniform(*self.shelf_db))
-        return Equalise((r1, r2, r3, r4), low, low_db, high, high_db)
+        return Equalisation((r1, r2, r3, r4), low, low_db, high, high_db)
 
 
 @dataclass(frozen=True)
@@ -345,7 +345,7 @@ class ClipConfig:
 
     def draw(self, rng: np.random.Generator, sample_rate: int) -> Effect:
         """The effect, drawn."""
-        return Clip(float(10.0 ** (-rng.uniform(*self.below_peak_db) / 20)))
+        return Clipping(float(10.0 ** (-rng.uniform(*self.below_peak_db) / 20)))
 
 
 @dataclass(frozen=True)
@@ -372,7 +372,7 @@ class CodecConfig:
         """The effect, drawn."""
         name = choose(self.codecs, rng)
         compression = round(float(rng.uniform(*self.compression)), COMPRESSION_DECIMALS)
-        return Code(name, compression if CODECS[name].has_compression else 0.0, codec_rate(name, sample_rate))
+        return CodecRoundTrip(name, compression if CODECS[name].has_compression else 0.0, codec_rate(name, sample_rate))
 
 
 @dataclass(frozen=True)
@@ -394,7 +394,7 @@ class ResampleConfig:
 
     def draw(self, rng: np.random.Generator, sample_rate: int) -> Effect:
         """The effect, drawn."""
-        return Resample(min(self.rates_hz[int(rng.integers(len(self.rates_hz)))], sample_rate))
+        return ResampleRoundTrip(min(self.rates_hz[int(rng.integers(len(self.rates_hz)))], sample_rate))
 
 
 @dataclass(frozen=True)
@@ -418,7 +418,7 @@ class PacketLossConfig:
 
     def draw(self, rng: np.random.Generator, sample_rate: int) -> Effect:
         """The effect, drawn."""
-        return LosePackets(self.packet_ms, float(rng.uniform(*self.share)), int(rng.integers(2**31)))
+        return PacketLoss(self.packet_ms, float(rng.uniform(*self.share)), int(rng.integers(2**31)))
 
 
 @dataclass(frozen=True)
@@ -436,7 +436,7 @@ class EffectsConfig:
         speed: another speed, before everything else; of enrollments alone, whose length it changes.
 
     >>> EffectsConfig(clip=ClipConfig(below_peak_db=(6.0, 6.0))).draw(np.random.default_rng(0), 16000)
-    (Clip(fraction=0.5011872336272722, kind='clip'),)
+    (Clipping(fraction=0.5011872336272722, kind='clip'),)
     """
 
     level: LevelConfig | None = None

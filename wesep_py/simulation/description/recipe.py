@@ -51,7 +51,7 @@ class BankRoomRecipe:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class UtteranceSegment:
     """A piece of an utterance: `num_samples` from sample `start` on, times `gain`."""
 
     utterance: Utterance
@@ -92,7 +92,7 @@ class NoiseRecipe:
 
     kind: Literal["recording", "coloured", "babble"]
     gain: float = 1.0
-    stretches: tuple[Stretch, ...] = ()
+    stretches: tuple[UtteranceSegment, ...] = ()
     slope_db: float = 0.0
     seed: int = 0
     modulation: Modulation | None = None
@@ -161,7 +161,7 @@ class Turn:
     Its gain is relative to that of the speaker's first excerpt.
     """
 
-    excerpt: Stretch
+    excerpt: UtteranceSegment
     offset: int
 
 
@@ -178,9 +178,9 @@ class SourceRecipe:
         augmentation: what happens to the enrollment, or `None`.
     """
 
-    excerpt: Stretch
+    excerpt: UtteranceSegment
     offset: int
-    enrollments: tuple[Stretch, ...] = ()
+    enrollments: tuple[UtteranceSegment, ...] = ()
     turns: tuple[Turn, ...] = ()
     effects: tuple[Effect, ...] = ()
     augmentation: Augmentation | None = None
@@ -197,10 +197,10 @@ class SourceRecipe:
 
 
 @dataclass(frozen=True)
-class AbsentVoice:
+class AbsentSpeaker:
     """Somebody who is asked for and is not in the mixture: enrollments, at least one, and what happens to them."""
 
-    enrollments: tuple[Stretch, ...]
+    enrollments: tuple[UtteranceSegment, ...]
     augmentation: Augmentation | None = None
 
     @property
@@ -221,7 +221,7 @@ LONGEST_RT60_S = 60.0
 MOST_REFLECTIONS = 10_000_000
 
 
-def check_sizes(
+def check_recipe_sizes(
     sample_rate: int,
     num_samples: int,
     sources: Sequence[SourceRecipe],
@@ -332,7 +332,7 @@ class Recipe:
     noise: NoiseRecipe | None = None
     room: RoomRecipe | BankRoomRecipe | None = None
     further_noises: tuple[NoiseRecipe, ...] = ()
-    absent: AbsentVoice | None = None
+    absent: AbsentSpeaker | None = None
     effects: tuple[Effect, ...] = ()
     peak: float | None = None
     version: int = FORMAT_VERSION
@@ -342,7 +342,7 @@ class Recipe:
             raise ValueError("target: either a source's number or an absent voice is needed, and not both")
         if self.target is not None and self.sources and not 0 <= self.target < len(self.sources):
             raise ValueError(f"target: is {self.target}; there are {len(self.sources)} sources, counted from 0")
-        check_sizes(self.sample_rate, self.num_samples, self.sources, self.noises, self.room)
+        check_recipe_sizes(self.sample_rate, self.num_samples, self.sources, self.noises, self.room)
 
     @property
     def noises(self) -> tuple[NoiseRecipe, ...]:
@@ -425,14 +425,14 @@ def _without_empty(value: Any) -> Any:
     return [_without_empty(item) for item in value] if isinstance(value, list) else value
 
 
-class Unusable(Exception):
+class UnusableDraw(Exception):
     """What was drawn cannot be used, and why."""
 
 
-def too_short(speaker_id: str) -> str:
+def too_short_message(speaker_id: str) -> str:
     return f"an utterance of {speaker_id!r} is too short to give both excerpt and enrollment"
 
 
-def read_stretch(stretch: Stretch, reader: Reader) -> NDArray[np.float32]:
+def read_segment(stretch: UtteranceSegment, reader: Reader) -> NDArray[np.float32]:
     """The samples of a stretch, without its gain."""
     return reader.read(stretch.utterance, stretch.start, stretch.stop)

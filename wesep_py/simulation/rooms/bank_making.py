@@ -14,8 +14,8 @@ from wesep_py.common.errors import InputError
 from wesep_py.common.files import check_writable
 from wesep_py.common.processes import worker_processes
 from wesep_py.simulation.rooms.bank_writer import BankRoom, BankWriter, check_same, header_of
-from wesep_py.simulation.rooms.geometric import SimulatedRooms, import_pyroomacoustics, simulate_room
-from wesep_py.simulation.rooms.recorded import RecordedRoom, find_recorded_rooms, identity_of, read_recorded_room
+from wesep_py.simulation.rooms.simulated_rooms import SimulatedRoomsConfig, import_pyroomacoustics, simulate_room
+from wesep_py.simulation.rooms.recorded_rooms import RecordedRoom, find_recorded_rooms, recordings_hash, read_recorded_room
 from wesep_py.simulation.rooms.room_bank import INDEX_NAME, SAMPLES_NAME, SUFFIX, RoomBank, write_tar
 
 ROOMS_AT_A_TIME = 16
@@ -24,7 +24,7 @@ Item = int | RecordedRoom
 
 
 @dataclass(frozen=True)
-class RecordedRooms:
+class RecordedRoomsConfig:
     """Recorded responses of a bank.
 
     Args:
@@ -56,8 +56,8 @@ class RoomBankConfig:
 
     sample_rate: int = 16000
     seed: int = 0
-    simulated: SimulatedRooms | None = field(default_factory=SimulatedRooms)
-    recorded: tuple[RecordedRooms, ...] = ()
+    simulated: SimulatedRoomsConfig | None = field(default_factory=SimulatedRoomsConfig)
+    recorded: tuple[RecordedRoomsConfig, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1000 <= self.sample_rate <= 192000:
@@ -104,7 +104,7 @@ def make_bank(
     for source in config.recorded:
         rooms = find_recorded_rooms(source.folder, source.room_pattern)
         longest[Path(source.folder)] = source.max_s
-        recorded.append({"files": identity_of(rooms), "max_s": source.max_s})
+        recorded.append({"files": recordings_hash(rooms), "max_s": source.max_s})
         items.extend(rooms)
     described = {"seed": config.seed, "simulated": to_plain(simulated), "recorded": recorded}
     path = place = Path(folder)

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from wesep_py.common.errors import InputError, OutputExistsError, WesepError
 from wesep_py.common.files import write_json
-from wesep_py.common.folders import one_run_in, visible
+from wesep_py.common.folders import one_run_in, visible_names
 from wesep_py.common.textfiles import COUNT, check_shape, parse_json, parse_object
-from wesep_py.simulation.rooms.acoustics import measure
+from wesep_py.simulation.rooms.acoustics import measure_acoustics
 from wesep_py.simulation.rooms.room_bank import (
     EARLY_BEFORE_MS,
     FORMAT,
@@ -32,8 +32,8 @@ from wesep_py.simulation.rooms.room_bank import (
     ROOM_SHAPE,
     SAMPLES_NAME,
     RoomBank,
-    fingerprint_of,
-    read_index,
+    bank_fingerprint,
+    read_bank_index,
 )
 
 PROGRESS_NAME = "progress.jsonl"
@@ -82,7 +82,7 @@ def check_same(path: Path, header: Mapping[str, Any]) -> dict[str, Any]:
         InputError: the bank is not whole.
         OutputExistsError: it is another.
     """
-    index, _ = read_index(path)
+    index, _ = read_bank_index(path)
     if {key: index.get(key) for key in header} != dict(header):
         raise OutputExistsError(f"{path}: holds another bank; name another output, or pass --overwrite")
     return index
@@ -146,7 +146,7 @@ class BankWriter:
         entries, chunks, offset = [], [], self._num_samples
         for response in room.responses:
             samples = np.ascontiguousarray(response.samples, dtype="<f4")
-            measured = measure(samples[0], self._rate, response.direct_taps[0])
+            measured = measure_acoustics(samples[0], self._rate, response.direct_taps[0])
             entries.append(
                 {
                     **response.about,
@@ -192,7 +192,7 @@ class BankWriter:
                 "rooms": self._rooms,
             }
             digest = self._digest.hexdigest()
-            write_json(self._folder / INDEX_NAME, {"fingerprint": fingerprint_of(index, digest), **index})
+            write_json(self._folder / INDEX_NAME, {"fingerprint": bank_fingerprint(index, digest), **index})
             self._samples.close()
             self._progress.close()
             (self._folder / PROGRESS_NAME).unlink()
@@ -260,7 +260,7 @@ def _claim(folder: Path) -> None:
         raise InputError(f"{folder}: is a file; name a folder")
     if not folder.parent.is_dir():
         raise InputError(f"{folder}: the folder {folder.parent} does not exist; create it first")
-    names = visible(folder)
+    names = visible_names(folder)
     strange = [name for name in names if name not in (INDEX_NAME, SAMPLES_NAME, PROGRESS_NAME)]
     told = [name for name in (INDEX_NAME, PROGRESS_NAME) if name in names]
     strange += [name for name in told if not _is_of_bank(folder / name)]

@@ -32,7 +32,7 @@ from wesep_py.simulation.description.recipe import BankRoomRecipe
 SUFFIX = ".tar"
 
 
-class Place(NamedTuple):
+class FileRange(NamedTuple):
     """Where bytes lie: in which file, from which byte on, how many."""
 
     file: Path
@@ -46,7 +46,7 @@ class Place(NamedTuple):
             return file.read(self.size)
 
 
-def find_in_tar(path: Path) -> dict[str, Place]:
+def find_in_tar(path: Path) -> dict[str, FileRange]:
     """Where the files of a tar lie, by their names without folders; those that reach beyond its end are left out.
 
     Raises:
@@ -58,7 +58,7 @@ def find_in_tar(path: Path) -> dict[str, Place]:
         with tarfile.open(path, "r:") as tar:
             while (member := tar.next()) is not None:
                 if member.isreg() and member.offset_data + member.size <= size:
-                    place = Place(path, member.offset_data, member.size)
+                    place = FileRange(path, member.offset_data, member.size)
                     found[PurePosixPath(member.name).name] = place
     except tarfile.ReadError as error:
         if not found:
@@ -115,7 +115,7 @@ class RoomBank:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = Path(folder)
-        index, self._place = read_index(self._folder)
+        index, self._place = read_bank_index(self._folder)
         self.fingerprint: str = index["fingerprint"]
         self.sample_rate: int = index["sample_rate"]
         self.direct_tap: int = index["direct_tap"]
@@ -272,7 +272,7 @@ def open_bank(folder: str | os.PathLike[str]) -> RoomBank:
     return _open_bank(path, changed)
 
 
-def fingerprint_of(index: dict[str, Any], samples_digest: str) -> str:
+def bank_fingerprint(index: dict[str, Any], samples_digest: str) -> str:
     """What a bank is recognised by: a hash of its index and of its samples."""
     described = {key: value for key, value in index.items() if key != "fingerprint"}
     text = json.dumps([described, samples_digest], sort_keys=True, allow_nan=False)
@@ -284,7 +284,7 @@ def _open_bank(folder: Path, changed: int) -> RoomBank:
     return RoomBank(folder)
 
 
-def read_index(folder: Path) -> tuple[dict[str, Any], Place]:
+def read_bank_index(folder: Path) -> tuple[dict[str, Any], FileRange]:
     """The index of a bank that is whole, and where its samples lie.
 
     Raises:
@@ -320,6 +320,6 @@ def _fault_of(response: dict[str, Any], num_samples: int) -> str | None:
     return None
 
 
-def _find_in_folder(folder: Path) -> dict[str, Place]:
+def _find_in_folder(folder: Path) -> dict[str, FileRange]:
     files = [folder / name for name in (INDEX_NAME, SAMPLES_NAME)]
-    return {file.name: Place(file, 0, file.stat().st_size) for file in files if file.is_file()}
+    return {file.name: FileRange(file, 0, file.stat().st_size) for file in files if file.is_file()}

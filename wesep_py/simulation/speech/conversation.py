@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from wesep_py.audio.level import active_mask
 from wesep_py.simulation.description.ranges import level_gain
-from wesep_py.simulation.description.recipe import SourceRecipe, Stretch, Turn, Unusable, read_stretch
-from wesep_py.simulation.speech.speaker_pool import Talkers
+from wesep_py.simulation.description.recipe import SourceRecipe, UtteranceSegment, Turn, UnusableDraw, read_segment
+from wesep_py.simulation.speech.speaker_pool import SpeakerPool
 
 # ----------------------------------------
 # Who speaks when, so that as much overlaps as was asked: worked out on the frames in which each voice is active.
@@ -27,7 +27,7 @@ TOLERANCE = 0.02
 Mask = NDArray[np.bool_]
 
 
-class Speaking(NamedTuple):
+class ActiveTurn(NamedTuple):
     """A turn: which of the speakers has it, and in which of its frames the voice is active."""
 
     speaker: int
@@ -44,18 +44,18 @@ def frames_of(waveform: NDArray[np.float32], sample_rate: int) -> Mask:
     return active_mask(waveform, sample_rate, frame_s=FRAME_S)[:: frame_samples(sample_rate)]
 
 
-def whole_frames(stretch: Stretch, frame: int) -> Stretch:
+def whole_frames(stretch: UtteranceSegment, frame: int) -> UtteranceSegment:
     """The stretch without what is beyond its last whole frame; one of less than a frame as it is."""
     whole = stretch.num_samples // frame * frame
     return replace(stretch, num_samples=whole) if whole else stretch
 
 
-def neighbours_ratio(one: Mask, other: Mask) -> float:
+def pair_overlap_ratio(one: Mask, other: Mask) -> float:
     """Overlapped active time / active time of the less active of two; both `[frames]` of the mixture."""
     return float(np.sum(one & other) / max(1, min(one.sum(), other.sum())))
 
 
-def conversation_ratio(active: Sequence[Mask]) -> float:
+def conversation_overlap_ratio(active: Sequence[Mask]) -> float:
     """Time in which two or more speak / time in which anybody speaks; each `[frames]` of the mixture.
 
     >>> conversation_ratio([np.array([1, 1, 1, 0], bool), np.array([0, 0, 1, 1], bool)])
@@ -70,7 +70,7 @@ def partial_layout(active: Sequence[Mask], ratio: float) -> list[int] | None:
 
     Args:
         active: of each source, `[frames of its own]`.
-        ratio: between neighbours, as `neighbours_ratio`.
+        ratio: between neighbours, as `pair_overlap_ratio`.
 
     Returns:
         The first at 0; where several beginnings give the ratio the latest. `None` if pauses keep two neighbours further
@@ -112,7 +112,7 @@ def draw_pauses(
 
 
 def place_turns(
-    turns: Sequence[Speaking], pauses: Sequence[int | None], ratio: float, num_frames: int | None
+    turns: Sequence[ActiveTurn], pauses: Sequence[int | None], ratio: float, num_frames: int | None
 ) -> list[int] | None:
     """The frames at which turns begin, so that all of them together overlap by the ratio asked.
 
@@ -123,7 +123,7 @@ def place_turns(
     Args:
         turns: in their order.
         pauses: before each turn, as `draw_pauses`.
-        ratio: as `conversation_ratio`.
+        ratio: as `conversation_overlap_ratio`.
         num_frames: length of the mixture; `None`: as long as it takes.
 
     Returns:
@@ -136,19 +136,19 @@ def place_turns(
     return starts if starts and abs(reached - ratio) <= TOLERANCE else None
 
 
-def turns_ratio(turns: Sequence[Speaking], starts: Sequence[int]) -> float:
-    """The `conversation_ratio` of turns that begin at those frames."""
+def turns_ratio(turns: Sequence[ActiveTurn], starts: Sequence[int]) -> float:
+    """The `conversation_overlap_ratio` of turns that begin at those frames."""
     active = np.zeros(
         (1 + max(turn.speaker for turn in turns), max(s + t.active.size for s, t in zip(starts, turns, strict=True))),
         dtype=bool,
     )
     for turn, start in zip(turns, starts, strict=True):
         active[turn.speaker, start : start + turn.active.size] |= turn.active
-    return conversation_ratio(list(active))
+    return conversation_overlap_ratio(list(active))
 
 
 def _place(
-    turns: Sequence[Speaking], pauses: Sequence[int | None], ratio: float, num_frames: int | None
+    turns: Sequence[ActiveTurn], pauses: Sequence[int | None], ratio: float, num_frames: int | None
 ) -> tuple[list[int], float]:
     """Beginnings of the turns that have room, and the ratio reached."""
     size = sum(turn.active.size for turn in turns) + sum(pause or 0 for pause in pauses)
@@ -199,7 +199,7 @@ MOST_TURNS = 64
 
 
 def place_conversation(
-    talkers: Talkers, speaker_ids: Sequence[str], ratio: float, room: int | None, rng: np.random.Generator
+    talkers: SpeakerPool, speaker_ids: Sequence[str], ratio: float, room: int | None, rng: np.random.Generator
 ) -> tuple[list[SourceRecipe], int]:
     """A conversation: its sources with all of their turns, and its length in samples.
 
@@ -211,7 +211,7 @@ def place_conversation(
         rng: what is drawn comes from here.
 
     Raises:
-        Unusable: a voice is silent, somebody has no turn, or the ratio is missed.
+        UnusableDraw: a voice is silent, somebody has no turn, or the ratio is missed.
     """
     config, rate = talkers.config.conversation, talkers.reader.sample_rate
     frame = frame_samples(rate)
@@ -228,10 +228,10 @@ def place_conversation(
     num_frames = None if room is None else room // frame
     starts = place_turns(_hear(talkers, turns), pauses[: len(turns)], ratio, num_frames)
     if starts is None or len(starts) < len(speaker_ids):
-        raise Unusable(f"turns that overlap by {ratio:.2f} in all leave no room for every speaker")
+        raise UnusableDraw(f"turns that overlap by {ratio:.2f} in all leave no room for every speaker")
     turns = turns[: len(starts)]
     if abs(turns_ratio(_hear(talkers, turns), starts) - ratio) > TOLERANCE:
-        raise Unusable(f"a turn that sets the level of a voice has no room, and {ratio:.2f} is missed without it")
+        raise UnusableDraw(f"a turn that sets the level of a voice has no room, and {ratio:.2f} is missed without it")
     sources = []
     for speaker, enrollments in enumerate(introductions):
         placed = zip(turns, starts, strict=True)
@@ -241,11 +241,11 @@ def place_conversation(
     return sources, length if room is None else room
 
 
-def _hear(talkers: Talkers, turns: Sequence[tuple[int, Stretch]]) -> list[Speaking]:
+def _hear(talkers: SpeakerPool, turns: Sequence[tuple[int, UtteranceSegment]]) -> list[ActiveTurn]:
     """The turns with their active frames: what is active is told by the loudest of all turns of a speaker."""
     rate, frame = talkers.reader.sample_rate, frame_samples(talkers.reader.sample_rate)
-    waveforms = [read_stretch(stretch, talkers.reader) * np.float32(stretch.gain) for _, stretch in turns]
-    active: list[Speaking] = []
+    waveforms = [read_segment(stretch, talkers.reader) * np.float32(stretch.gain) for _, stretch in turns]
+    active: list[ActiveTurn] = []
     by_speaker = {
         speaker: frames_of(
             np.concatenate([w for (whose, _), w in zip(turns, waveforms, strict=True) if whose == speaker]), rate
@@ -254,13 +254,13 @@ def _hear(talkers: Talkers, turns: Sequence[tuple[int, Stretch]]) -> list[Speaki
     }
     for whose, stretch in turns:
         size = -(-stretch.num_samples // frame)
-        active.append(Speaking(whose, by_speaker[whose][:size]))
+        active.append(ActiveTurn(whose, by_speaker[whose][:size]))
         by_speaker[whose] = by_speaker[whose][size:]
     return active
 
 
 def _draw_turn_lengths(
-    talkers: Talkers, num_speakers: int, ratio: float, room: int | None, rng: np.random.Generator
+    talkers: SpeakerPool, num_speakers: int, ratio: float, room: int | None, rng: np.random.Generator
 ) -> list[int]:
     """As many turns as surely fill the mixture, or as `max_turns` says; in samples."""
     config, rate = talkers.config.conversation, talkers.reader.sample_rate
@@ -275,7 +275,7 @@ def _draw_turn_lengths(
     return lengths
 
 
-def _equally_loud(talkers: Talkers, stretches: Sequence[Stretch]) -> list[Stretch]:
+def _equally_loud(talkers: SpeakerPool, stretches: Sequence[UtteranceSegment]) -> list[UtteranceSegment]:
     """One speaker's turns, all brought to the level of the first's utterance."""
     levels_db = [talkers.level_db(stretch.utterance) for stretch in stretches]
     return [replace(s, gain=level_gain(levels_db[0] - db)) for s, db in zip(stretches, levels_db, strict=True)]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wesep_py.simulation.description.recipe import SourceRecipe, Stretch, Unusable, read_stretch
+from wesep_py.simulation.description.recipe import SourceRecipe, UtteranceSegment, UnusableDraw, read_segment
 from wesep_py.simulation.speech.conversation import (
     frame_samples,
     frames_of,
@@ -17,7 +17,7 @@ from wesep_py.simulation.speech.conversation import (
     place_conversation,
     whole_frames,
 )
-from wesep_py.simulation.speech.speaker_pool import Talkers
+from wesep_py.simulation.speech.speaker_pool import SpeakerPool
 
 # ----------------------------------------
 # When each source of a mixture speaks: its place on the mixture's time axis.
@@ -91,7 +91,7 @@ def whole_layout(overlap: str, lengths: Sequence[int], overlap_ratio: float) -> 
     return slots, max(slot.offset + slot.num_samples for slot in slots)
 
 
-class Speech(Talkers):
+class SpeechDrawer(SpeakerPool):
     """Draws the speakers' parts of mixtures."""
 
     def place(
@@ -112,7 +112,7 @@ class Speech(Talkers):
             more: from here comes what edges, activity and conversations need.
 
         Raises:
-            Unusable: a stretch is silent, or the ratio is out of reach.
+            UnusableDraw: a stretch is silent, or the ratio is out of reach.
         """
         frame = frame_samples(self.reader.sample_rate)
         low, high = self.config.edge_s
@@ -155,13 +155,13 @@ class Speech(Talkers):
         frame = frame_samples(self.reader.sample_rate)
         _, drawn = self._draw_slots(speaker_ids, "partial", ratio, room, rng)
         excerpts = [whole_frames(excerpt, frame) for excerpt, _ in drawn]
-        active = [frames_of(read_stretch(excerpt, self.reader), self.reader.sample_rate) for excerpt in excerpts]
+        active = [frames_of(read_segment(excerpt, self.reader), self.reader.sample_rate) for excerpt in excerpts]
         starts = partial_layout(active, ratio)
         if starts is None:
-            raise Unusable(f"pauses keep the voices from overlapping by {ratio:.2f}")
+            raise UnusableDraw(f"pauses keep the voices from overlapping by {ratio:.2f}")
         length = max(start * frame + excerpt.num_samples for start, excerpt in zip(starts, excerpts, strict=True))
         if room is not None and length > room:
-            raise Unusable(f"voices that overlap by {ratio:.2f} take longer than the mixture")
+            raise UnusableDraw(f"voices that overlap by {ratio:.2f} take longer than the mixture")
         spare = 0 if room is None else (room - length) // frame
         first = int(more.integers(spare + 1))
         sources = [
@@ -172,7 +172,7 @@ class Speech(Talkers):
 
     def _draw_slots(
         self, speaker_ids: Sequence[str], overlap: str, ratio: float, room: int | None, rng: np.random.Generator
-    ) -> tuple[list[Slot] | None, list[tuple[Stretch, tuple[Stretch, ...]]]]:
+    ) -> tuple[list[Slot] | None, list[tuple[UtteranceSegment, tuple[UtteranceSegment, ...]]]]:
         """Slots where the mixture has a given length, and what each speaker says."""
         slots: list[Slot] | None = None
         if room is not None:

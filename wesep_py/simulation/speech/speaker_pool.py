@@ -12,7 +12,7 @@ from wesep_py.audio.level import active_level_db
 from wesep_py.common.errors import InputError
 from wesep_py.data.manifest import Utterance
 from wesep_py.data.reader import Reader
-from wesep_py.simulation.description.recipe import Stretch, Unusable, read_stretch, too_short
+from wesep_py.simulation.description.recipe import UtteranceSegment, UnusableDraw, read_segment, too_short_message
 from wesep_py.simulation.description.simulation_config import EnrollmentConfig, SimulationConfig
 
 # ----------------------------------------
@@ -34,7 +34,7 @@ class _Speaker:
     separate: bool
 
 
-class Voices:
+class SegmentChooser:
     """A corpus by speaker, from which excerpts and enrollments that share no sample are drawn.
 
     Args:
@@ -77,7 +77,7 @@ class Voices:
 
     def draw(
         self, speaker_id: str, num_samples: int | None, reader: Reader, rng: np.random.Generator
-    ) -> tuple[Stretch, tuple[Stretch, ...]] | None:
+    ) -> tuple[UtteranceSegment, tuple[UtteranceSegment, ...]] | None:
         """An excerpt for the mixture, and enrollment stretches, of one speaker.
 
         Args:
@@ -100,11 +100,11 @@ class Voices:
         if self._enrollment.count and not others:
             return self._split(utterance, available, length, rate, rng)
         start = int(rng.integers(available - length + 1))
-        return Stretch(utterance, start, length), self._draw_enrollments(others, reader, rng)
+        return UtteranceSegment(utterance, start, length), self._draw_enrollments(others, reader, rng)
 
     def draw_turns(
         self, speaker_id: str, lengths: Sequence[int], reader: Reader, rng: np.random.Generator
-    ) -> tuple[list[Stretch], tuple[Stretch, ...]] | None:
+    ) -> tuple[list[UtteranceSegment], tuple[UtteranceSegment, ...]] | None:
         """Several excerpts of one speaker, and enrollments that share no sample with any of them.
 
         Args:
@@ -134,18 +134,18 @@ class Voices:
             utterance = unused.pop(int(rng.integers(len(unused))))
             available = reader.length(utterance)
             length = min(wanted, available)
-            excerpts.append(Stretch(utterance, int(rng.integers(available - length + 1)), length))
+            excerpts.append(UtteranceSegment(utterance, int(rng.integers(available - length + 1)), length))
         return excerpts, enrollments
 
-    def draw_stretch(self, speaker_id: str, num_samples: int, reader: Reader, rng: np.random.Generator) -> Stretch:
+    def draw_stretch(self, speaker_id: str, num_samples: int, reader: Reader, rng: np.random.Generator) -> UtteranceSegment:
         """A stretch of one speaker from a drawn start on, without enrollment; it may reach past the utterance's end."""
         speaker = self._speakers[speaker_id]
         utterance = speaker.utterances[rng.integers(len(speaker.utterances))]
-        return Stretch(utterance, int(rng.integers(reader.length(utterance))), num_samples)
+        return UtteranceSegment(utterance, int(rng.integers(reader.length(utterance))), num_samples)
 
     def _draw_enrollments(
         self, others: list[Utterance], reader: Reader, rng: np.random.Generator
-    ) -> tuple[Stretch, ...]:
+    ) -> tuple[UtteranceSegment, ...]:
         if not others:
             return ()
         low, high = self._enrollment.duration_s
@@ -157,12 +157,12 @@ class Voices:
             available = reader.length(candidates[position])
             length = min(round(rng.uniform(low, high) * reader.sample_rate), available)
             start = int(rng.integers(available - length + 1))
-            stretches.append(Stretch(candidates[position], start, length))
+            stretches.append(UtteranceSegment(candidates[position], start, length))
         return tuple(stretches)
 
     def _split(
         self, utterance: Utterance, available: int, length: int, rate: int, rng: np.random.Generator
-    ) -> tuple[Stretch, tuple[Stretch, ...]] | None:
+    ) -> tuple[UtteranceSegment, tuple[UtteranceSegment, ...]] | None:
         """Excerpt and enrollment from one utterance, at least the gap apart, in either order."""
         gap, least = round(self._enrollment.gap_s * rate), round(MIN_STRETCH_S * rate)
         if available < 2 * least + gap:
@@ -176,7 +176,7 @@ class Voices:
         excerpt_first = rng.random() < 0.5
         second_start = between + (length if excerpt_first else enrollment) + gap
         excerpt_start, enrollment_start = (before, second_start) if excerpt_first else (second_start, before)
-        return Stretch(utterance, excerpt_start, length), (Stretch(utterance, enrollment_start, enrollment),)
+        return UtteranceSegment(utterance, excerpt_start, length), (UtteranceSegment(utterance, enrollment_start, enrollment),)
 
     def _others(self, speaker: _Speaker, utterance: Utterance) -> list[Utterance]:
         """What may introduce the voice: other recordings, and stretches of this file well apart from `utterance`."""
@@ -216,11 +216,11 @@ def _draw_long(speaker: _Speaker, duration_s: float, rng: np.random.Generator) -
 # A stretch this far below its own utterance is a pause with its background noise, not speech: bringing that
 # to a drawn level would make a "speaker" of the noise.
 PAUSE_DB = 20.0
-Drawn = tuple[list[Stretch], tuple[Stretch, ...]]
+Drawn = tuple[list[UtteranceSegment], tuple[UtteranceSegment, ...]]
 """What somebody says, and the enrollments."""
 
 
-class Talkers:
+class SpeakerPool:
     """Draws excerpts and enrollments of speakers, none of them silent.
 
     Args:
@@ -236,14 +236,14 @@ class Talkers:
     def __init__(self, config: SimulationConfig, utterances: Sequence[Utterance], reader: Reader) -> None:
         self.config = config
         self.reader = reader
-        self.voices = Voices(utterances, config.enrollment)
+        self.voices = SegmentChooser(utterances, config.enrollment)
         self._levels_db: dict[str, float] = {}
 
-    def draw_enrollments(self, speaker_id: str, rng: np.random.Generator) -> tuple[Stretch, ...]:
+    def draw_enrollments(self, speaker_id: str, rng: np.random.Generator) -> tuple[UtteranceSegment, ...]:
         """Enrollments of somebody who says nothing.
 
         Raises:
-            Unusable: all that was drawn is silent, or too short.
+            UnusableDraw: all that was drawn is silent, or too short.
         """
         return self.draw_voice(speaker_id, self.reader.sample_rate, rng)[1]
 
@@ -257,11 +257,11 @@ class Talkers:
 
     def draw_voice(
         self, speaker_id: str, num_samples: int | None, rng: np.random.Generator
-    ) -> tuple[Stretch, tuple[Stretch, ...]]:
+    ) -> tuple[UtteranceSegment, tuple[UtteranceSegment, ...]]:
         """Excerpt and enrollments of one speaker; where one of them is silent, all are drawn again.
 
         Raises:
-            Unusable: all that was drawn is silent, or too short.
+            UnusableDraw: all that was drawn is silent, or too short.
         """
 
         def draw() -> Drawn | None:
@@ -275,7 +275,7 @@ class Talkers:
         """Turns of one speaker, those after the first that are silent left out, and enrollments.
 
         Raises:
-            Unusable: as `draw_voice`.
+            UnusableDraw: as `draw_voice`.
         """
         (first, *others), enrollments = self._first_heard(
             speaker_id, lambda: self.voices.draw_turns(speaker_id, lengths, self.reader, rng)
@@ -288,25 +288,25 @@ class Talkers:
         for _ in range(MAX_ATTEMPTS_OF_A_SPEAKER):
             drawn = draw()
             if drawn is None:
-                problem = too_short(speaker_id)
+                problem = too_short_message(speaker_id)
                 continue
             try:
                 for stretch in (drawn[0][0], *drawn[1]):
                     self.check_speech(stretch)
-            except Unusable as unusable:
+            except UnusableDraw as unusable:
                 problem = str(unusable)
                 continue
             return drawn
-        raise Unusable(problem)
+        raise UnusableDraw(problem)
 
-    def is_speech(self, stretch: Stretch) -> bool:
+    def is_speech(self, stretch: UtteranceSegment) -> bool:
         """Whether a stretch is neither silent nor a pause of its utterance."""
-        level_db = active_level_db(read_stretch(stretch, self.reader), self.reader.sample_rate)
+        level_db = active_level_db(read_segment(stretch, self.reader), self.reader.sample_rate)
         return level_db != -np.inf and level_db >= self.level_db(stretch.utterance) - PAUSE_DB
 
-    def check_speech(self, stretch: Stretch) -> None:
+    def check_speech(self, stretch: UtteranceSegment) -> None:
         """Refuse a stretch that is silent, or a pause of its utterance."""
         if not self.is_speech(stretch):
             start_s, stop_s = stretch.start / self.reader.sample_rate, stretch.stop / self.reader.sample_rate
             name = stretch.utterance.utterance_id
-            raise Unusable(f"utterance {name!r} is silent from {start_s:.2f} s to {stop_s:.2f} s")
+            raise UnusableDraw(f"utterance {name!r} is silent from {start_s:.2f} s to {stop_s:.2f} s")

@@ -29,7 +29,7 @@ from wesep_py.simulation.rooms.fra import (
     eyring_absorption,
     high_pass,
 )
-from wesep_py.simulation.rooms.responses import room_responses
+from wesep_py.simulation.rooms.reverberation import room_responses
 
 SURFACES = ("ceiling", "floor", "walls")
 # How much longer than the asked RT60 the image sources reach.
@@ -40,7 +40,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class SimulatedRooms:
+class SimulatedRoomsConfig:
     """The simulated rooms of a bank.
 
     Args:
@@ -109,7 +109,7 @@ class SimulatedRooms:
             raise ValueError("absorption: is materials, which method fra cannot use; give eyring")
 
 
-def simulate_room(config: SimulatedRooms, index: int, seed: int, sample_rate: int) -> BankRoom:
+def simulate_room(config: SimulatedRoomsConfig, index: int, seed: int, sample_rate: int) -> BankRoom:
     """Room `index` of a bank; a function of the arguments alone.
 
     Args:
@@ -189,7 +189,7 @@ def image_source_order(rt60_s: float, size_m: tuple[float, float, float]) -> int
 
 
 def _by_pyroomacoustics(
-    rng: np.random.Generator, config: SimulatedRooms, room: RoomRecipe, microphones: Array, sample_rate: int
+    rng: np.random.Generator, config: SimulatedRoomsConfig, room: RoomRecipe, microphones: Array, sample_rate: int
 ) -> tuple[list[Array], list[int], dict[str, Any]]:
     """Responses `[microphones, taps]` of each source, where in them the direct path arrives, and how they were made."""
     pra = import_pyroomacoustics()
@@ -221,7 +221,7 @@ def _by_pyroomacoustics(
 
 
 def _materials(
-    pra: Any, rng: np.random.Generator, config: SimulatedRooms, room: RoomRecipe
+    pra: Any, rng: np.random.Generator, config: SimulatedRoomsConfig, room: RoomRecipe
 ) -> tuple[Any, dict[str, Any]]:
     if config.absorption == "materials":
         names = {surface: str(rng.choice(config.materials[surface])) for surface in SURFACES}
@@ -255,7 +255,7 @@ def _longest_rt60_s(materials: Mapping[str, Any], room: RoomRecipe) -> float:
     return float(-24 * np.log(10) * room.volume_m3 / (SPEED_OF_SOUND_M_S * surface * np.log(kept)))
 
 
-def _circle(rng: np.random.Generator, config: SimulatedRooms, room: RoomRecipe) -> Array:
+def _circle(rng: np.random.Generator, config: SimulatedRoomsConfig, room: RoomRecipe) -> Array:
     """Microphones evenly on a level circle through the room's microphone, which is the first: `[microphones, 3]`."""
     first = np.array(room.microphone_m)
     angles = rng.uniform(0, 2 * np.pi) + 2 * np.pi * np.arange(config.num_microphones) / config.num_microphones

@@ -80,7 +80,7 @@ def find_recorded_rooms(folder: str | os.PathLike[str], room_pattern: str | None
     return [RecordedRoom(name, folder, tuple(sorted(rooms[name]))) for name in sorted(rooms)]
 
 
-def identity_of(rooms: Sequence[RecordedRoom]) -> str:
+def recordings_hash(rooms: Sequence[RecordedRoom]) -> str:
     """A hash of the rooms' names and of their files' names and sizes, or checksums; not of where the folder is."""
     digest = hashlib.sha256()
     for room in rooms:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wesep_py.common.errors import AudioError, InputError, OutputExistsError
-from wesep_py.common.folders import clear_left_behind, one_run_in, visible
+from wesep_py.common.folders import remove_temporary_files, one_run_in, visible_names
 from wesep_py.common.processes import Executor, check_executor, map_processes
-from wesep_py.data.manifest import Places, is_file
+from wesep_py.data.manifest import FileLocator, is_file
 from wesep_py.data.reader import FileReader, Reader
 from wesep_py.simulation.corpus_tree import (
     ACTIVITY_FOLDER,
@@ -27,7 +27,7 @@ from wesep_py.simulation.corpus_tree import (
 )
 from wesep_py.simulation.description.recipe import Recipe, read_recipes, write_recipes
 from wesep_py.simulation.rendering import render
-from wesep_py.simulation.simulator import Broken, Simulator
+from wesep_py.simulation.simulator import UnreadableFiles, Simulator
 
 OnProgress = Callable[[int, int], None]
 Item = TypeVar("Item")
@@ -51,7 +51,7 @@ class Failure:
     reason: str
 
 
-def draw_many(
+def draw_recipes(
     simulator: Simulator,
     count: int,
     jobs: int = 1,
@@ -76,7 +76,7 @@ def draw_many(
     """
     _check_numbers(count=count, jobs=jobs)
     quiet = copy.copy(simulator)
-    quiet.broken = Broken(say=False)
+    quiet.broken = UnreadableFiles(say=False)
     done = _map(partial(_draw_chunk, quiet, epoch), range(count), jobs, on_progress, executor)
     for item in done:
         if isinstance(item, _Unread):
@@ -167,7 +167,7 @@ def _check_folder(recipes: Sequence[Recipe], folder: Path, overwrite: bool) -> N
     if not folder.parent.is_dir():
         raise InputError(f"{folder}: the folder {folder.parent} does not exist; create it first")
     path = folder / RECIPES_NAME
-    names = visible(folder)
+    names = visible_names(folder)
     if names and not path.is_file():
         raise OutputExistsError(
             f"{folder}: holds {names[0]!r} and no {RECIPES_NAME}, so it is no tree of `wesep simulate`; name "
@@ -177,7 +177,7 @@ def _check_folder(recipes: Sequence[Recipe], folder: Path, overwrite: bool) -> N
         raise OutputExistsError(f"{folder}: holds something else already; name another folder, or pass --overwrite")
 
 
-def relate(recipe: Recipe, change: Callable[[Path], Path]) -> Recipe:
+def change_paths(recipe: Recipe, change: Callable[[Path], Path]) -> Recipe:
     """The recipe with `change` applied to the path of every recording: to make them relative, or absolute."""
 
     def walk(values: Any) -> Any:
@@ -202,12 +202,12 @@ def _render_chunk(
     layout: TreeLayout, reader: Reader, root: Path | None, overwrite: bool, recipes: Sequence[Recipe]
 ) -> list[Failure | None]:
     outcomes: list[Failure | None] = []
-    places = Places(root or "", "the recipes", say=False)
+    places = FileLocator(root or "", "the recipes", say=False)
     for recipe in recipes:
         failure = None
         if overwrite or not is_written(recipe, layout):
             try:
-                placed = recipe if root is None else relate(recipe, lambda path: places.find(str(path)))
+                placed = recipe if root is None else change_paths(recipe, lambda path: places.find(str(path)))
                 write_sample(render(placed, reader), layout, overwrite)
             except AudioError as error:
                 failure = Failure(recipe.mixture_id, str(error))
@@ -242,7 +242,7 @@ def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 def _check_root(recipes: Sequence[Recipe], root: Path | None) -> None:
     """Refuse recipes none of whose recordings is there: then the root is wrong, not the recordings."""
-    places = Places(root or Path(), "the recipes", moved=root is not None)
+    places = FileLocator(root or Path(), "the recipes", moved=root is not None)
     paths = (places.find(str(source.excerpt.utterance.path)) for recipe in recipes for source in recipe.sources)
     if not any(map(is_file, paths)):
         first = (root or Path()) / recipes[0].sources[0].excerpt.utterance.path
@@ -283,7 +283,7 @@ def _clear_left_behind(recipes: Sequence[Recipe], layout: TreeLayout) -> None:
         names[layout.activity(recipe).parent].add(layout.activity(recipe).name)
     names[layout.folder] |= {RECIPES_NAME, MAP_NAME, *(layout.metadata(name).name for name in layout.conditions())}
     for folder, files in names.items():
-        clear_left_behind(folder, files)
+        remove_temporary_files(folder, files)
 
 
 def _check_numbers(**numbers: int) -> None:
