@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from wesep_py.data import FileReader, Utterance, read_manifest
-from wesep_py.inference.enrollment import Heard, assess
+from wesep_py.inference.enrollment import EnrollmentAudio, assess_recordings
 from wesep_py.network.speaker import SpeakerEncoder, load_encoder
 
 LENGTH_S, GAP_S, SET_SIZE = 8.0, 0.3, 4
@@ -94,8 +94,8 @@ def embedder(encoder: SpeakerEncoder) -> Callable[[Sequence[Waveform]], NDArray[
     return embed
 
 
-def heard(waveform: Waveform, rate: int) -> Heard:
-    return Heard("recording", waveform, rate, waveform, len(waveform) / rate)
+def heard(waveform: Waveform, rate: int) -> EnrollmentAudio:
+    return EnrollmentAudio("recording", waveform, rate, waveform, len(waveform) / rate)
 
 
 def second_voices(voices: Voices, encoder: SpeakerEncoder, count: int) -> dict[str, list[float | None]]:
@@ -104,7 +104,7 @@ def second_voices(voices: Voices, encoder: SpeakerEncoder, count: int) -> dict[s
     found: dict[str, list[float | None]] = {}
     for kind in KINDS:
         made = [heard(voices.recording(kind), voices.rate) for _ in range(count)]
-        found[kind] = [assess([one], embed).recordings[0].likeness for one in made]
+        found[kind] = [assess_recordings([one], embed).recordings[0].likeness for one in made]
     return found
 
 
@@ -113,7 +113,7 @@ def outliers(voices: Voices, encoder: SpeakerEncoder, count: int, threshold: flo
     embed, wrong, right = embedder(encoder), 0, 0
     for own, mixed in voices.sets(count):
         told = [
-            assess([heard(w, voices.rate) for w in one], embed, unlike=threshold).recordings for one in (own, mixed)
+            assess_recordings([heard(w, voices.rate) for w in one], embed, unlike=threshold).recordings for one in (own, mixed)
         ]
         named = [[i for i, recording in enumerate(one) if recording.outlier] for one in told]
         wrong, right = wrong + bool(named[0]), right + (named[1] == [SET_SIZE - 1])

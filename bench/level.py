@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import wesep_py
 from wesep_py.data import Trial, read_trials
 from wesep_py.inference import Extractor
-from wesep_py.inference.result import gain_onto
+from wesep_py.inference.result import level_gain
 from wesep_py.simulation import render_trial
 
 
@@ -36,7 +36,7 @@ def levels(extractor: Extractor, trial: Trial, condition: str) -> list[float]:
         own = np.sqrt((made**2).sum() / (mixture**2).sum())
     else:
         own = abs((made[0] * rendered.reference).sum()) / (rendered.reference**2).sum()
-    gains = (1.0, gain_onto(made, mixture, "learned"), gain_onto(made, mixture))
+    gains = (1.0, level_gain(made, mixture, "learned"), level_gain(made, mixture))
     return [20 * float(np.log10(abs(gain) * own + 1e-12)) for gain in gains]
 
 

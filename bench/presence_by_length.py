@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.extract import table
 from bench.joined_trials import Piece, join, others, read_pieces
 from wesep_py.common.errors import InputError
-from wesep_py.inference.presence import PRESENCE_S, Calibration, pooled
+from wesep_py.inference.presence import PRESENCE_S, Calibration, pool_logits
 
 CONTEXT_S = 30.0
 POOLINGS: dict[str, Callable[[float], float]] = {
@@ -97,10 +97,10 @@ def scores(
     for one in tracks:
         count = round(length_s / one.frame_s)
         whole = [one.absent[k : k + count] for k in range(0, max(1, len(one.absent) - count + 1), count)]
-        absent += [pooled(part, one.frame_s, pool(length_s)) for part in whole]
+        absent += [pool_logits(part, one.frame_s, pool(length_s)) for part in whole]
         middle_s, last = sum(one.at_s) / 2, max(0, len(one.present) - count)
         first = min(last, max(0, round((middle_s - length_s / 2) / one.frame_s)))
-        present.append(pooled(one.present[first : first + count], one.frame_s, pool(length_s)))
+        present.append(pool_logits(one.present[first : first + count], one.frame_s, pool(length_s)))
     return np.array(absent), np.array(present)
 
 

@@ -23,8 +23,8 @@ from wesep_py.simulation.description.recipe import RoomRecipe
 from wesep_py.simulation.description.simulation_config import RoomConfig
 from wesep_py.simulation.rooms.acoustics import direct_to_reverberant_db, rt60_s
 from wesep_py.simulation.rooms.fra import SPEED_OF_SOUND_M_S, draw_room, eyring_absorption, high_pass
-from wesep_py.simulation.rooms.geometric import image_source_order, import_pyroomacoustics
-from wesep_py.simulation.rooms.responses import room_responses
+from wesep_py.simulation.rooms.simulated_rooms import image_source_order, import_pyroomacoustics
+from wesep_py.simulation.rooms.reverberation import room_responses
 
 SAMPLE_RATE = 16000
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from bench.simulation_corpus import SAMPLE_RATE, BenchCorpus
 from wesep_py.data import Reader, Utterance, pack, read_speech, write_shards
 from wesep_py.data.reader import FileReader
-from wesep_py.data.recordings import reader_of
+from wesep_py.data.recordings import open_reader
 from wesep_py.simulation import EffectsConfig, EnrollmentConfig, NoiseConfig, RoomConfig, SimulationConfig, Simulator
 from wesep_py.simulation.description.effects import (
     BandLimitConfig,
@@ -64,7 +64,7 @@ def main_cases(corpus: BenchCorpus) -> list[Case]:
         return FileReader(SAMPLE_RATE, CACHE_MIB)
 
     def tar() -> Reader:
-        return reader_of([shards], SAMPLE_RATE, CACHE_MIB)
+        return open_reader([shards], SAMPLE_RATE, CACHE_MIB)
 
     stored = read_speech([str(shards)], shards)
     return [

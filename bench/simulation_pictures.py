@@ -24,7 +24,7 @@ from wesep_py.simulation import ConversationConfig, NoiseConfig, RoomConfig, Sam
 from wesep_py.simulation.rendering import ACTIVITY_RATE_HZ
 from wesep_py.simulation.rooms.acoustics import energy_decay_db, rt60_s
 from wesep_py.simulation.rooms.fra import draw_room
-from wesep_py.simulation.rooms.responses import room_responses
+from wesep_py.simulation.rooms.reverberation import room_responses
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

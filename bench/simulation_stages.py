@@ -12,7 +12,7 @@ from unittest import mock
 
 from wesep_py.data import FileReader, PackedReader, RoutedReader
 from wesep_py.simulation import rendering, simulator
-from wesep_py.simulation.rooms import responses
+from wesep_py.simulation.rooms import reverberation
 from wesep_py.simulation.speech import speaker_pool
 
 STAGES: dict[str, list[tuple[Any, str]]] = {

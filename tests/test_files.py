@@ -15,10 +15,10 @@ from wesep_py.common.files import (
     atomic_path,
     check_folder,
     check_writable,
-    left_behind,
+    find_set_aside,
     open_regular,
     refuse_inputs,
-    together,
+    write_together,
     write_json,
     write_text,
 )
@@ -83,7 +83,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_files_of_one_job_appear_together(tmp_path):
-    with together():
+    with write_together():
         write_text(tmp_path / "a.txt", "a")
         write_text(tmp_path / "b.txt", "b")
         assert not (tmp_path / "a.txt").exists() and not (tmp_path / "b.txt").exists()
@@ -91,7 +91,7 @@ def test_files_of_one_job_appear_together(tmp_path):
 
 
 def write_two_and_fail(folder: Path, error: BaseException, put: bool = False) -> None:
-    with together() as group:
+    with write_together() as group:
         write_text(folder / "a.txt", "new")
         write_text(folder / "c.txt", "new")
         if put:
@@ -121,7 +121,7 @@ def test_the_second_cannot_be_put_in_its_place(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "replace", refuse)
     with (
         pytest.raises(WesepError, match=r"b.txt: writing failed \(Input/output error\); nothing was changed"),
-        together(),
+        write_together(),
     ):
         write_text(tmp_path / "a.txt", "new")
         write_text(tmp_path / "b.txt", "new")
@@ -129,7 +129,7 @@ def test_the_second_cannot_be_put_in_its_place(tmp_path, monkeypatch):
 
 
 def test_one_that_appears_meanwhile_keeps_all_of_them_back(tmp_path):
-    with pytest.raises(OutputExistsError, match=r"b\.txt: appeared"), together():
+    with pytest.raises(OutputExistsError, match=r"b\.txt: appeared"), write_together():
         write_text(tmp_path / "a.txt", "ours", overwrite=False)
         write_text(tmp_path / "b.txt", "ours", overwrite=False)
         (tmp_path / "b.txt").write_text("theirs")
@@ -294,11 +294,11 @@ def test_killed_while_it_is_replaced_one_of_the_two_is_found(tmp_path, monkeypat
         write_nest(nest, "two")
 
     assert in_child(killed) == 9
-    found = nest if nest.exists() else left_behind(nest, KIND)
+    found = nest if nest.exists() else find_set_aside(nest, KIND)
     assert found is not None and (found / "egg").read_text() == "one" and nest.exists() == (number == 1)
     assert names(tmp_path) != ["nest"]  # the temporary one
     write_nest(nest, "three")
-    assert names(tmp_path) == ["nest"] and left_behind(nest, KIND) is None
+    assert names(tmp_path) == ["nest"] and find_set_aside(nest, KIND) is None
 
 
 def test_a_temporary_folder_of_a_process_that_lives_stays(tmp_path):
@@ -316,7 +316,7 @@ def test_a_folder_of_the_longest_name(tmp_path):
 
 
 def test_a_folder_inside_a_job_is_whole_at_once(tmp_path):
-    with together():
+    with write_together():
         with atomic_folder(tmp_path / "nest", KIND) as temporary:
             write_text(temporary / "egg", "whole")
         assert (tmp_path / "nest" / "egg").read_text() == "whole"

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from wesep_py.common.errors import InputError, WesepError
-from wesep_py.common.folders import locked
+from wesep_py.common.folders import folder_lock
 from wesep_py.evaluation.results import Journal
 
-HOLD = "import sys; from pathlib import Path; from wesep_py.common.folders import locked\n"
-HOLD += "with locked(Path(sys.argv[1])):\n    print('locked', flush=True); sys.stdin.readline()\n"
+HOLD = "import sys; from pathlib import Path; from wesep_py.common.folders import folder_lock\n"
+HOLD += "with folder_lock(Path(sys.argv[1])):\n    print('locked', flush=True); sys.stdin.readline()\n"
 
 
 @contextmanager
@@ -36,9 +36,9 @@ def another_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
 def test_another_process_is_told_who_is_there(tmp_path: Path):
     with another_process(tmp_path) as other:
         told = rf"another run is baking here \(process {other.pid} on .*name another oven"
-        with pytest.raises(WesepError, match=told), locked(tmp_path, "baking", "oven"):
+        with pytest.raises(WesepError, match=told), folder_lock(tmp_path, "baking", "oven"):
             pass
-    with locked(tmp_path):  # the lock went with the process
+    with folder_lock(tmp_path):  # the lock went with the process
         pass
 
 
@@ -67,13 +67,13 @@ def test_a_run_holds_its_folder_until_it_is_closed(tmp_path: Path):
 def test_a_link_is_not_written_through(tmp_path: Path):
     (tmp_path / "precious").write_text("precious")
     (tmp_path / ".lock").symlink_to("precious")
-    with pytest.raises(InputError, match=r"\.lock: is no file of its own"), locked(tmp_path):
+    with pytest.raises(InputError, match=r"\.lock: is no file of its own"), folder_lock(tmp_path):
         pass
     assert (tmp_path / "precious").read_text() == "precious"
 
 
 def test_what_another_program_keeps_under_the_name_stays(tmp_path: Path):
     (tmp_path / ".lock").write_text("a lock of the editor")
-    with locked(tmp_path):
+    with folder_lock(tmp_path):
         pass
     assert (tmp_path / ".lock").read_text() == "a lock of the editor"

@@ -6,10 +6,10 @@ import torch
 from wesep_py import checkpoint
 from wesep_py.common.config import construct
 from wesep_py.common.errors import ConfigError
-from wesep_py.network.cues import Recording
+from wesep_py.network.cues import SignalFeatures
 from wesep_py.network.extraction_network import TargetSpeakerExtractor, build_network, load_network
 from wesep_py.network.presence_head import PresenceConfig
-from wesep_py.training.losses import Presence
+from wesep_py.training.losses import PresenceLoss
 
 BSRNN = {"name": "bsrnn", "hop_ms": 16, "bands": [[250, 4], [1000, 7]], "feature_dim": 8, "num_blocks": 1}
 CUES = [
@@ -55,7 +55,7 @@ def test_every_input_alone_learns(inputs, smoothing):
     network = build(presence={"hidden": 8, "inputs": inputs, "smoothing": smoothing}).train()
     out = network(torch.randn(2, 5000), torch.randn(2, 9000), torch.tensor([9000, 6000]))
     assert out.presence_logits.shape == (2, 5000 // 256 + 1)
-    Presence()(out, torch.zeros(2, 5000), {"activity": torch.ones(2, 10)}).backward()
+    PresenceLoss()(out, torch.zeros(2, 5000), {"activity": torch.ones(2, 10)}).backward()
     without = [name for name, p in network.presence.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
 
@@ -92,7 +92,7 @@ def observed(inputs: list[str], mixture, enrollment, estimate, **options) -> tor
     network = build(presence={"hidden": 8, "inputs": inputs, **options})
     prepared = network.prepare(enrollment)
     own = [{key[2:]: value for key, value in prepared.items() if key[0] == str(i)} for i in range(2)]
-    made = Recording(estimate, torch.tensor([estimate.shape[1]]), network.backbone, None)
+    made = SignalFeatures(estimate, torch.tensor([estimate.shape[1]]), network.backbone, None)
     return network.presence.observe(network.backbone.analyse(mixture), list(network.cues), own, made)[0]
 
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from tests.readers import damaged_bytes, damaged_object, hundred, value_or_line
 from wesep_py.data import read_manifest, read_trials
-from wesep_py.data.kaldi import read_kaldi
-from wesep_py.data.packed import read_index
-from wesep_py.data.store import from_lines, from_record
+from wesep_py.data.corpora import read_kaldi
+from wesep_py.data.packed import read_pack_index
+from wesep_py.data.store import parse_index_lines, utterance_from_record
 from wesep_py.evaluation.activity_labels import read_labels
 from wesep_py.evaluation.calibration import scores_of
 from wesep_py.evaluation.comparison import compare
@@ -244,7 +244,7 @@ def test_packed_corpora(tmp_path: Path, content: bytes):
     """A damaged index is no index: the corpus is packed anew."""
     (tmp_path / "index.json").write_bytes(content)
     (tmp_path / "samples-ab.int16").write_bytes(bytes(60))
-    index = read_index(tmp_path)
+    index = read_pack_index(tmp_path)
     for offset, length, _ in (index or {"utterances": {}})["utterances"].values():
         assert 0 <= offset <= offset + length <= 30
 
@@ -255,8 +255,8 @@ def test_indexes_of_stores(tmp_path: Path, content: bytes):
     path = tmp_path / "index.jsonl"
 
     def read() -> list[Any]:
-        records = from_lines(content.splitlines(), str(path))
-        return [from_record(record, f"{path}:{n}") for n, record in enumerate(records, start=1)]
+        records = parse_index_lines(content.splitlines(), str(path))
+        return [utterance_from_record(record, f"{path}:{n}") for n, record in enumerate(records, start=1)]
 
     value_or_line(read, path)
 
@@ -283,4 +283,4 @@ def test_kaldi_folders(tmp_path: Path, name: str, data: st.DataObject):
     }
     for other, content in files.items():
         (tmp_path / other).write_bytes(data.draw(damaged_bytes(content)) if other == name else content)
-    value_or_line(lambda: read_kaldi(tmp_path, on_bad=lambda path, line: None), tmp_path / name)
+    value_or_line(lambda: read_kaldi(tmp_path, on_skip=lambda path, line: None), tmp_path / name)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from wesep_py.common.config import dump_yaml
 from wesep_py.common.errors import CheckpointError, ConfigError, WesepError, shorten
-from wesep_py.common.files import FolderKind, atomic_folder, check_folder, left_behind, write_json, write_text
+from wesep_py.common.files import FolderKind, atomic_folder, check_folder, find_set_aside, write_json, write_text
 from wesep_py.common.textfiles import read_json
 from wesep_py.common.torchfiles import parse_tensors, with_nan
 from wesep_py.common.yamlfiles import read_yaml
@@ -171,7 +171,7 @@ def resolve(path: str | Path) -> Path:
     for candidate in candidates:
         if (candidate / WEIGHTS).is_file():
             return candidate
-        if (aside := left_behind(candidate, KIND)) is not None:
+        if (aside := find_set_aside(candidate, KIND)) is not None:
             log.warning(
                 "%s: a process was killed while it replaced this; %s, the one before, is read", candidate, aside
             )

@@ -16,8 +16,8 @@ from wesep_py import checkpoint
 from wesep_py.cli.extract import Task, Worker, run_all
 from wesep_py.common.errors import reason
 from wesep_py.inference import Calibration
-from wesep_py.inference.file_extraction import Outcome
-from wesep_py.inference.output_files import Wanted
+from wesep_py.inference.file_extraction import FileResult
+from wesep_py.inference.output_files import ExtractionTarget
 from wesep_py.inference.presence import save_calibration
 from wesep_py.network.extraction_network import build_network
 
@@ -129,14 +129,14 @@ def test_patterns_and_processes(wesep, tiny_model, tiny_speech, tmp_path):
 class FragileWorker(Worker):
     """A `Worker` without a model: one recording kills every process that takes it up."""
 
-    def __call__(self, task: Task) -> list[Outcome]:
+    def __call__(self, task: Task) -> list[FileResult]:
         if task.mixture.stem == "bert-1":
             os._exit(9)
-        return [Outcome(one.name, one.output, None, 16000, 1.0, None, None, False, False) for one in task.wanted]
+        return [FileResult(one.name, one.output, None, 16000, 1.0, None, None, False, False) for one in task.wanted]
 
 
 def test_a_process_that_is_killed_costs_its_recording(tmp_path):
-    tasks = [Task(tmp_path / f"bert-{i}.wav", [Wanted("anna", None, tmp_path / f"{i}.wav")]) for i in range(4)]
+    tasks = [Task(tmp_path / f"bert-{i}.wav", [ExtractionTarget("anna", None, tmp_path / f"{i}.wav")]) for i in range(4)]
     done, failed = run_all(None, tasks, 2, FragileWorker(None, "cpu", 1))
     assert [task.mixture.stem for task, _ in done] == ["bert-0", "bert-2", "bert-3"]
     ((task, error),) = failed

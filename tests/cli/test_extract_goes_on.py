@@ -40,11 +40,11 @@ def test_a_killed_extraction_goes_on(wesep, tiny_model, tiny_speech, tmp_path):
 
 
 def test_ctrl_c_in_a_long_extraction_says_how_to_go_on(wesep, tiny_model, tiny_speech, tmp_path, monkeypatch):
-    from wesep_py.inference.output_files import Partial
+    from wesep_py.inference.output_files import BlockStore
 
     voice, rate = soundfile.read(tiny_speech / "bert" / "bert-3.wav")
     soundfile.write(tmp_path / "long.wav", np.tile(voice, 4), rate)
-    append, calls = Partial.append, []
+    append, calls = BlockStore.append, []
 
     def interrupted(self, record, state=None):
         append(self, record, state)
@@ -52,7 +52,7 @@ def test_ctrl_c_in_a_long_extraction_says_how_to_go_on(wesep, tiny_model, tiny_s
         if len(calls) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Partial, "append", interrupted)
+    monkeypatch.setattr(BlockStore, "append", interrupted)
     enroll = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", tiny_model, "--device", "cpu"]
     arguments = ["extract", tmp_path / "long.wav", *enroll, "--block", "2", "-o", tmp_path / "out.wav"]
     ran = wesep(*arguments)

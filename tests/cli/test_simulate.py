@@ -107,7 +107,7 @@ def test_bad_recordings_are_named_and_the_others_rendered(wesep, data: Path, tmp
 
 
 def test_an_interrupted_run_is_completed(wesep, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from wesep_py.simulation import batch
+    from wesep_py.simulation import simulated_corpus
 
     arguments = ("simulate", tmp_path / "mix.yaml", "-o", tmp_path / "out", "--count", 4, "--jobs", 1)
     written = []

@@ -13,7 +13,7 @@ import torch
 from wesep_py.common.errors import InputError
 from wesep_py.data import Utterance
 from wesep_py.data.embedding_files import Embeddings
-from wesep_py.data.mixture_lists import TrialSource
+from wesep_py.data.mixture_lists import MixtureSource
 from wesep_py.data.trials import Trial
 from wesep_py.network.cues.fusion import mean_embedding
 
@@ -76,7 +76,7 @@ def test_a_voice_is_the_mean_direction_of_its_utterances_at_their_mean_length(tm
 
 
 def _trial(enrollment: str, speaker: str | None = None) -> Trial:
-    sources = () if speaker is None else (TrialSource("x-1", Path("x-1.wav"), speaker_id=speaker),)
+    sources = () if speaker is None else (MixtureSource("x-1", Path("x-1.wav"), speaker_id=speaker),)
     return Trial("mix", sources, None, 0 if sources else None, "x-1", Path(enrollment))
 
 

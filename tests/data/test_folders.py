@@ -43,7 +43,7 @@ def test_bad_recordings_are_left_out_and_named(tmp_path: Path):
     (tmp_path / "alice/text.wav").write_text("no audio")
     (tmp_path / "alice/void.wav").touch()
     bad: dict[str, str] = {}
-    utterances = read_speaker_folders(tmp_path, on_bad=lambda path, reason: bad.update({path.name: reason}))
+    utterances = read_speaker_folders(tmp_path, on_skip=lambda path, reason: bad.update({path.name: reason}))
     assert [u.utterance_id for u in utterances] == ["alice-one"]
     assert sorted(bad) == ["stray.wav", "text.wav", "void.wav"]
     assert "stands in no speaker's folder" in bad["stray.wav"]

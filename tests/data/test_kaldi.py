@@ -66,7 +66,7 @@ def test_a_bad_recording_takes_its_utterances_with_it(data: Path):
     with pytest.raises(AudioError, match=r"r1\.wav: no such file"):
         read_kaldi(data)
     bad: list[str] = []
-    assert [u.utterance_id for u in read_kaldi(data, on_bad=lambda path, _: bad.append(path.name))] == ["r2"]
+    assert [u.utterance_id for u in read_kaldi(data, on_skip=lambda path, _: bad.append(path.name))] == ["r2"]
     assert bad == ["r1.wav"]
 
 

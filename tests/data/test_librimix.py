@@ -51,7 +51,7 @@ def test_a_missing_source_is_left_out_or_an_error(tmp_path: Path):
     with pytest.raises(AudioError, match=r"61-1-1\.flac: no such file"):
         read_librimix_metadata(tmp_path / "m.csv")
     bad: list[str] = []
-    utterances = read_librimix_metadata(tmp_path / "m.csv", on_bad=lambda path, _: bad.append(path.name))
+    utterances = read_librimix_metadata(tmp_path / "m.csv", on_skip=lambda path, _: bad.append(path.name))
     assert [u.utterance_id for u in utterances] == ["84-1-1"]
     assert bad == ["61-1-1.flac"]
 

@@ -54,7 +54,7 @@ def test_a_rendered_source_is_known_by_what_is_said_in_it(tmp_path: Path):
         "1-1-0001_2-1-0001-s1",
         "1-1-0001_2-1-0001-s2",
     ]
-    assert [corpus.spoken[utterance.utterance_id] for utterance in corpus.speech][::2] == ["1-1-0001"] * 2
+    assert [corpus.recording_ids[utterance.utterance_id] for utterance in corpus.speech][::2] == ["1-1-0001"] * 2
     assert corpus.mixtures[0].noise is None and corpus.noises == []
 
 

@@ -178,7 +178,7 @@ def test_bad_recordings_are_left_out_and_named(utterances: list[Utterance], tmp_
     count = write_lmdb(
         [bad, *utterances[:2]],
         tmp_path / "a.lmdb",
-        on_bad=lambda *both: named.append(both),
+        on_skip=lambda *both: named.append(both),
         on_progress=lambda *now: done.append(now),
     )
     assert count == 2 and [path for path, _ in named] == [bad.path]
@@ -186,7 +186,7 @@ def test_bad_recordings_are_left_out_and_named(utterances: list[Utterance], tmp_
     with pytest.raises(AudioError, match=r"bad\.wav: is not audio"):
         write_lmdb([*utterances[:1], bad], tmp_path / "b.lmdb")
     with pytest.raises(InputError, match="no recording that can be written"):
-        write_lmdb([bad], tmp_path / "b.lmdb", on_bad=lambda *both: None)
+        write_lmdb([bad], tmp_path / "b.lmdb", on_skip=lambda *both: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.lmdb", "bad.wav"]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wesep_py.common.errors import InputError
-from wesep_py.data import TrialNoise, TrialSource, read_mixtures
+from wesep_py.data import MixtureNoise, MixtureSource, read_mixtures
 from wesep_py.data.mixture_lists import source_ids, speakers_of
 
 GAINS = (
@@ -30,10 +30,10 @@ def test_metadata_with_gains(tmp_path: Path):
     (mixture,) = read_mixtures(metadata, root=tmp_path / "speech", noise_root=tmp_path / "wham").values()
     assert mixture.mixture_id == "1-2-3_4-5-6"
     assert mixture.sources == (
-        TrialSource("1-2-3", tmp_path / "speech/test/1/1-2-3.flac", 0.5),
-        TrialSource("4-5-6", tmp_path / "speech/test/4/4-5-6.flac", 2.0),
+        MixtureSource("1-2-3", tmp_path / "speech/test/1/1-2-3.flac", 0.5),
+        MixtureSource("4-5-6", tmp_path / "speech/test/4/4-5-6.flac", 2.0),
     )
-    assert mixture.noise == TrialNoise(tmp_path / "wham/tr/n.wav", 0.25, 0.0)
+    assert mixture.noise == MixtureNoise(tmp_path / "wham/tr/n.wav", 0.25, 0.0)
     assert mixture.rendered == {}
 
 
@@ -71,7 +71,7 @@ def test_a_rendered_tree_without_metadata(tmp_path: Path):
     assert mixtures["a-1_b-1_c-1"].noise is None
     two = mixtures["a-1_b-1"]
     assert [source.path for source in two.sources] == [tmp_path / "s1/a-1_b-1.wav", tmp_path / "s2/a-1_b-1.wav"]
-    assert two.noise == TrialNoise(tmp_path / "noise/a-1_b-1.wav")
+    assert two.noise == MixtureNoise(tmp_path / "noise/a-1_b-1.wav")
     assert two.rendered == {
         "clean": tmp_path / "mix_clean/a-1_b-1.wav",
         "noisy": tmp_path / "mix_both/a-1_b-1.wav",
@@ -94,7 +94,7 @@ def test_columns_may_name_utterances_and_speakers(tmp_path: Path):
         tmp_path / "m.csv",
         "mixture_ID,source_1_path,source_1_utterance_id,source_1_speaker_id\nmix0,a.wav,u_1,anna\n",
     )
-    assert read_mixtures(metadata)["mix0"].sources == (TrialSource("u_1", tmp_path / "a.wav", 1.0, "anna"),)
+    assert read_mixtures(metadata)["mix0"].sources == (MixtureSource("u_1", tmp_path / "a.wav", 1.0, "anna"),)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from wesep_py.common.errors import InputError
-from wesep_py.data.manifest import Places, is_file
+from wesep_py.data.manifest import FileLocator, is_file
 
 NFC, NFD = (unicodedata.normalize(form, "Zoë") for form in ("NFC", "NFD"))
 
@@ -36,30 +36,30 @@ def root(tmp_path: Path) -> Path:
     ],
 )
 def test_the_longest_end_that_is_there_is_taken(root: Path, written: str):
-    assert Places(root, "list.csv").find(written) == root / "speech/anna/1.wav"
+    assert FileLocator(root, "list.csv").find(written) == root / "speech/anna/1.wav"
 
 
 def test_a_file_that_is_there_is_never_exchanged(root: Path, tmp_path: Path):
     other = tmp_path / "speech/anna/1.wav"
     other.parent.mkdir(parents=True)
     other.touch()
-    assert Places(root, "list.csv").find(str(other)) == other
-    assert Places(root, "list.csv").find("anna/1.wav") == root / "anna/1.wav"  # relative ones are what they say
-    assert Places(root, "list.csv", moved=False).find("/old/2.wav") == Path("/old/2.wav")
-    assert Places(root, "list.csv", moved=False).find("speech\\anna\\1.wav") == root / "speech/anna/1.wav"
+    assert FileLocator(root, "list.csv").find(str(other)) == other
+    assert FileLocator(root, "list.csv").find("anna/1.wav") == root / "anna/1.wav"  # relative ones are what they say
+    assert FileLocator(root, "list.csv", moved=False).find("/old/2.wav") == Path("/old/2.wav")
+    assert FileLocator(root, "list.csv", moved=False).find("speech\\anna\\1.wav") == root / "speech/anna/1.wav"
 
 
 @pytest.mark.parametrize("folder", [NFC, NFD])
 @pytest.mark.parametrize("name", [NFC, NFD])
 @pytest.mark.parametrize("before", ["speech", "/old/speech"])
 def test_either_spelling_is_found(root: Path, folder: str, name: str, before: str):
-    assert Places(root, "list.csv").find(f"{before}/{folder}/{name}.wav") == root / f"speech/{NFC}/{NFD}.wav"
+    assert FileLocator(root, "list.csv").find(f"{before}/{folder}/{name}.wav") == root / f"speech/{NFC}/{NFD}.wav"
     absolute = f"{root}/speech/{folder}/{name}.wav"
-    assert Places("/elsewhere", "list.csv").find(absolute) == root / f"speech/{NFC}/{NFD}.wav"
+    assert FileLocator("/elsewhere", "list.csv").find(absolute) == root / f"speech/{NFC}/{NFD}.wav"
 
 
 def test_it_is_said_once_and_two_files_never_become_one(root: Path, caplog: pytest.LogCaptureFixture):
-    places = Places(root, "list.csv")
+    places = FileLocator(root, "list.csv")
     with caplog.at_level(logging.WARNING):
         for name in ("anna", "bert", "anna"):
             places.find(f"/old/speech/{name}/1.wav")
@@ -72,4 +72,4 @@ def test_it_is_said_once_and_two_files_never_become_one(root: Path, caplog: pyte
 
 @pytest.mark.parametrize("name", ["a" * 300, "nu\0l.wav", "/" + "é" * 200, "C:\\" + "é" * 300])
 def test_names_that_no_file_can_have_are_nowhere(root: Path, name: str):
-    assert not is_file(Places(root, "list.csv").find(name))
+    assert not is_file(FileLocator(root, "list.csv").find(name))

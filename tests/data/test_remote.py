@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from wesep_py.common.errors import AudioError, InputError
 from wesep_py.data import FileReader, Reader, Utterance, read_speaker_folders
 from wesep_py.data.shard_store import ShardReader
-from wesep_py.data.shard_stream import StreamPool, Window
+from wesep_py.data.shard_stream import StreamPool, StreamWindow
 from wesep_py.data.shard_writing import check_shards, write_shards
 
 pytest.importorskip("fsspec")
@@ -110,7 +110,7 @@ def test_checks_and_streams_work_over_http(folder: Path, serve: object):
     assert check_shards(url) == []
     names = sorted(path.name for path in folder.glob("*.tar"))
 
-    def first(window: Window) -> str:
+    def first(window: StreamWindow) -> str:
         return hashlib.sha256(window.reader.read(window.utterances[0])).hexdigest()
 
     settings = {"epoch_size": 4, "min_speakers": 2, "lanes": 1}

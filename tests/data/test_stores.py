@@ -11,10 +11,10 @@ from torch.utils.data import DataLoader, Dataset
 from wesep_py.common.errors import InputError
 from wesep_py.data import FileReader, Reader, Utterance, perturb_speed, read_speaker_folders
 from wesep_py.data.lmdb_store import LMDBStore, write_lmdb
-from wesep_py.data.recordings import fingerprint, is_store, locate, open_store, reader_of
+from wesep_py.data.recordings import store_fingerprint, is_store, resolve_location, open_store, open_reader
 from wesep_py.data.shard_store import ShardReader, ShardStore
 from wesep_py.data.shard_writing import write_shards
-from wesep_py.data.store import RoutedReader, from_record, to_record
+from wesep_py.data.store import RoutedReader, utterance_from_record, utterance_to_record
 from wesep_py.simulation import SimulationConfig, Simulator
 from wesep_py.simulation.description.simulation_config import EnrollmentConfig, NoiseConfig
 
@@ -74,7 +74,7 @@ def test_the_same_mixtures_from_files_and_stores_with_any_number_of_workers(
     assert len(set(expected)) == COUNT
     packed = perturb_speed(open_store(shards).utterances(), speeds)
     noise = open_store(lmdb_file).utterances()
-    reader = reader_of([shards, lmdb_file], RATE)
+    reader = open_reader([shards, lmdb_file], RATE)
     for workers in (0, 1, 2):
         stored = Mixtures(Simulator(CONFIG, packed, noise, reader, seed=5))
         loader = DataLoader(stored, batch_size=2, num_workers=workers, collate_fn=list)
@@ -85,15 +85,15 @@ def test_names_of_a_configuration_find_their_stores(shards: Path, lmdb_file: Pat
     assert is_store(shards) and is_store(lmdb_file) and is_store("s3://bucket/shards") and not is_store(tiny_speech)
     assert isinstance(open_store(shards), ShardStore)
     assert isinstance(open_store(lmdb_file), LMDBStore)
-    assert is_store(locate("speech", shards.parent))
-    assert isinstance(reader_of([tiny_speech], RATE), FileReader)
+    assert is_store(resolve_location("speech", shards.parent))
+    assert isinstance(open_reader([tiny_speech], RATE), FileReader)
 
 
 def test_what_is_in_no_store_is_read_from_its_file(
     utterances: list[Utterance], noises: list[Utterance], shards: Path, lmdb_file: Path
 ):
     other = replace(utterances[0], utterance_id="other", start_s=0.5, duration_s=1.0)
-    reader: Reader = reader_of([shards, lmdb_file], RATE)
+    reader: Reader = open_reader([shards, lmdb_file], RATE)
     files = FileReader(RATE)
     gone = [replace(utterance, path=Path("gone.wav")) for utterance in [*utterances, *noises]]
     for asked, known in [*zip(gone, [*utterances, *noises], strict=True), (other, other)]:
@@ -110,16 +110,16 @@ def test_readers_of_two_rates_do_not_go_together(shards: Path):
 def test_a_fingerprint_is_of_the_content(utterances: list[Utterance], shards: Path, lmdb_file: Path, tmp_path: Path):
     write_shards(utterances, tmp_path / "same", size_mib=0.2)
     write_shards(utterances[:-1], tmp_path / "other", size_mib=0.2)
-    assert fingerprint(shards) == fingerprint(tmp_path / "same") != fingerprint(tmp_path / "other")
-    assert len({fingerprint(shards), fingerprint(lmdb_file)}) == 2
+    assert store_fingerprint(shards) == store_fingerprint(tmp_path / "same") != store_fingerprint(tmp_path / "other")
+    assert len({store_fingerprint(shards), store_fingerprint(lmdb_file)}) == 2
 
 
 def test_records_give_back_every_field():
     full = Utterance("a", "b", Path("/data/c.wav"), 2.5, 1.0, "f", 30.0, "text", 1.1)
-    assert from_record(to_record(full, "/data"), "it", "/data") == full
-    assert to_record(full, "/data")["path"] == "c.wav"
-    assert from_record(to_record(full), "it") == full
+    assert utterance_from_record(utterance_to_record(full, "/data"), "it", "/data") == full
+    assert utterance_to_record(full, "/data")["path"] == "c.wav"
+    assert utterance_from_record(utterance_to_record(full), "it") == full
     with pytest.raises(InputError, match=r"^it: speaker_id is missing"):
-        from_record({"utterance_id": "a", "path": "c.wav", "duration_s": 1}, "it")
+        utterance_from_record({"utterance_id": "a", "path": "c.wav", "duration_s": 1}, "it")
     with pytest.raises(InputError, match=r"^it: duration_s: is -1"):
-        from_record(to_record(full) | {"duration_s": -1}, "it")
+        utterance_from_record(utterance_to_record(full) | {"duration_s": -1}, "it")

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, Dataset
 from tests.data.foreign_shards import RATE, audio, write_tar
 from wesep_py.common.errors import AudioError, InputError
 from wesep_py.data import FileReader, read_speaker_folders
-from wesep_py.data.shard_stream import Place, StreamPool, Window, stream_shards
+from wesep_py.data.shard_stream import WindowId, StreamPool, StreamWindow, stream_shards
 from wesep_py.data.shard_writing import write_shards
-from wesep_py.data.webdataset import read_shard
+from wesep_py.data.webdataset import read_shard_utterances
 
 NUM_SHARDS, SPEAKERS_A_SHARD = 7, 2
 EPOCH_SIZE, BLOCK, LANES = 25, 2, 4
@@ -42,7 +42,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 class Draw:
     """A stand-in for a simulator: the hash of one utterance of the window, drawn by epoch and index."""
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: StreamWindow) -> None:
         self.window = window
 
     def sample(self, epoch: int, index: int) -> str:
@@ -85,7 +85,7 @@ def test_a_run_goes_on_at_its_position_after_reading_one_window(shards: list[str
     running = Samples(make_pool(shards))
     expected = [running[position] for position in range(60)]
     resumed = make_pool(shards)
-    windows: list[Place] = []
+    windows: list[WindowId] = []
     read = resumed.window
     monkeypatch.setattr(resumed, "window", lambda place: windows.append(place) or read(place))
     assert Samples(resumed)[53] == expected[53]
@@ -108,20 +108,20 @@ def test_every_shard_is_read_in_every_round_and_orders_differ(shards: list[str])
     pool = make_pool(shards, min_speakers=1)
     for turn in (0, 1):
         windows = [
-            pool.order(Place(lane, turn, number))[0]
+            pool.order(WindowId(lane, turn, number))[0]
             for lane in range(LANES)
             for number in range(len(range(lane, NUM_SHARDS, LANES)))
         ]
         assert sorted(windows) == sorted(shards)
-    orders = {tuple(make_pool(shards, seed=seed).order(Place(0, turn, 0))) for seed in (0, 1) for turn in (0, 1)}
+    orders = {tuple(make_pool(shards, seed=seed).order(WindowId(0, turn, 0))) for seed in (0, 1) for turn in (0, 1)}
     assert len(orders) == 4
-    assert make_pool(shards, seed=1).order(Place(1, 2, 0)) == make_pool(shards, seed=1).order(Place(1, 2, 0))
+    assert make_pool(shards, seed=1).order(WindowId(1, 2, 0)) == make_pool(shards, seed=1).order(WindowId(1, 2, 0))
 
 
 def test_lanes_change_their_windows_at_different_times(shards: list[str]):
     pool = make_pool(shards, mixtures_per_window=8)
     changes: dict[int, int] = {}
-    last: dict[int, Place] = {}
+    last: dict[int, WindowId] = {}
     for position in range(40):
         place = pool.place(*divmod(position, EPOCH_SIZE))
         if last.setdefault(place.lane, place) != place:
@@ -131,7 +131,7 @@ def test_lanes_change_their_windows_at_different_times(shards: list[str]):
 
 @pytest.mark.parametrize(("least", "num_shards"), [(1, 1), (2, 1), (3, 2), (9, 5), (14, 7)])
 def test_a_window_has_enough_speakers(shards: list[str], least: int, num_shards: int):
-    window = make_pool(shards, min_speakers=least).window(Place(1, 0, 1))
+    window = make_pool(shards, min_speakers=least).window(WindowId(1, 0, 1))
     assert len(window.shards) == num_shards
     assert len({utterance.speaker_id for utterance in window.utterances}) == SPEAKERS_A_SHARD * num_shards >= least
 
@@ -154,7 +154,7 @@ def test_our_own_shards_give_the_samples_of_the_files(tiny_speech: Path, tmp_pat
     utterances = read_speaker_folders(tiny_speech)
     write_shards(utterances, tmp_path / "s", size_mib=0.2)
     names = [str(path) for path in (tmp_path / "s").glob("*.tar")]
-    window = make_pool(names, min_speakers=4, shards_per_window=len(names), lanes=1).window(Place(0, 0, 0))
+    window = make_pool(names, min_speakers=4, shards_per_window=len(names), lanes=1).window(WindowId(0, 0, 0))
     assert sorted(u.utterance_id for u in window.utterances) == sorted(u.utterance_id for u in utterances)
     files = FileReader(RATE)
     for utterance in window.utterances:
@@ -170,7 +170,7 @@ def test_mixtures_of_a_stream_are_those_of_its_windows(tiny_speech: Path, tmp_pa
     config = SimulationConfig(duration_s=1.0, min_source_s=0.5, enrollment=EnrollmentConfig(duration_s=(0.5, 1.0)))
     names = [str(path) for path in (tmp_path / "s").glob("*.tar")]
 
-    def build(window: Window) -> Simulator:
+    def build(window: StreamWindow) -> Simulator:
         return Simulator(config, window.utterances, [], window.reader, seed=3)
 
     pool = StreamPool(names, build, RATE, epoch_size=8, min_speakers=4, mixtures_per_window=3, lanes=2, block=2)
@@ -194,14 +194,14 @@ def test_utterances_that_cannot_be_used_are_left_out_and_named(tmp_path: Path):
     path = write_tar(tmp_path / "x.tar", bad | good)
     left_out: list[str] = []
     with path.open("rb") as file:
-        assert [item.utterance.speaker_id for item in read_shard(file, str(path), left_out.append)] == ["a"]
+        assert [item.utterance.speaker_id for item in read_shard_utterances(file, str(path), left_out.append)] == ["a"]
     for line, reason in zip(
         left_out, ["does not say who speaks", "is not audio", "has no audio", "its JSON cannot be read"], strict=True
     ):
         assert line.startswith(f"{path}: '") and reason in line
-    assert len(make_pool([str(path)], min_speakers=1).window(Place(0, 0, 0)).left_out) == 4
+    assert len(make_pool([str(path)], min_speakers=1).window(WindowId(0, 0, 0)).left_out) == 4
     with path.open("rb") as file, pytest.raises(AudioError, match="'b': does not say who speaks"):
-        list(read_shard(file, str(path)))
+        list(read_shard_utterances(file, str(path)))
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -211,7 +211,7 @@ def test_a_shard_that_is_cut_short_anywhere_is_one_clear_line(tmp_path: Path, sh
     path = tmp_path / "x.tar"
     path.write_bytes(whole)
     with path.open("rb") as file:
-        assert len(list(read_shard(file, str(path)))) == 4
+        assert len(list(read_shard_utterances(file, str(path)))) == 4
     with tarfile.open(shards[0]) as tar:
         members = [0, 100, *(member.offset for member in tar), *(member.offset_data + 40 for member in tar)]
     for end in [end for end in members if end < len(whole)]:

@@ -34,7 +34,7 @@ def test_trials_are_those_that_stand_in_both_files(corpus: Path):
     assert path.target is path.sources[0]
     assert path.interferers == path.sources[1:]
     assert (path.target.gain, path.target.path, path.target.speaker_id) == (0.5, corpus / "1/1.wav", "1")
-    assert (path.enrollment, path.enrollment_mates) == (corpus / "1/2.wav", ())
+    assert (path.enrollment, path.enrollment_sources) == (corpus / "1/2.wav", ())
     assert (path.noise.path, path.noise.gain, path.noise.offset_s) == (corpus / "n.wav", 0.25, 1.5)
     assert speakerbeam.target_index == 1
     assert (absent.target_index, absent.target_utterance_id, absent.target) == (None, "-", None)
@@ -44,14 +44,14 @@ def test_trials_are_those_that_stand_in_both_files(corpus: Path):
 def test_a_speakerbeam_enrollment_is_that_source_cut_like_its_mixture(corpus: Path):
     trial = read_trials(corpus / "lists/mixtures.csv", corpus / "lists/map", root=corpus)[1]
     assert trial.enrollment == corpus / "2/2.wav"
-    assert [mate.path for mate in trial.enrollment_mates] == [corpus / "2/2.wav", corpus / "1/2.wav"]
+    assert [mate.path for mate in trial.enrollment_sources] == [corpus / "2/2.wav", corpus / "1/2.wav"]
 
 
 def test_a_speakerbeam_enrollment_of_a_rendered_tree_is_its_file(corpus: Path):
     (corpus / "s1").mkdir()
     (corpus / "s1/2-1-2_1-1-2.wav").touch()
     trial = read_trials(corpus / "lists/mixtures.csv", corpus / "lists/map", root=corpus)[1]
-    assert (trial.enrollment, trial.enrollment_mates) == (corpus / "s1/2-1-2_1-1-2.wav", ())
+    assert (trial.enrollment, trial.enrollment_sources) == (corpus / "s1/2-1-2_1-1-2.wav", ())
 
 
 def test_a_tree_and_its_map(tmp_path: Path):
@@ -80,7 +80,7 @@ def test_the_metadata_of_a_tree_rendered_elsewhere_finds_its_enrollments(tmp_pat
     (tmp_path / "m.csv").write_text("\n".join(rows))
     (tmp_path / "map").write_text("a-1_b-1 b-1 s1/b-2_a-2\n")
     (trial,) = read_trials(tmp_path / "m.csv", tmp_path / "map")
-    assert (trial.enrollment, trial.enrollment_mates) == (tree / "s1/b-2_a-2.flac", ())
+    assert (trial.enrollment, trial.enrollment_sources) == (tree / "s1/b-2_a-2.flac", ())
 
 
 def test_speakers_of_sources_come_from_a_table_where_there_is_one(corpus: Path):

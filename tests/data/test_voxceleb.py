@@ -9,7 +9,7 @@ import pytest
 
 from tests.recipes.miniature_voxceleb import DEV, TEST, VIDEOS, VOX2, make_voxceleb1, make_voxceleb2
 from wesep_py.common.errors import AudioError, InputError
-from wesep_py.data.speaker_folders import read_voxceleb, read_voxceleb_speakers
+from wesep_py.data.corpora import read_voxceleb, read_voxceleb_speakers
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_bad_recordings_are_left_out_and_named(vox1: Path):
     bad = vox1 / "wav/id10001" / VIDEOS[0] / "00001.wav"
     bad.write_text("no audio")
     named: list[Path] = []
-    assert len(read_voxceleb(vox1, on_bad=lambda path, _: named.append(path))) == 27
+    assert len(read_voxceleb(vox1, on_skip=lambda path, _: named.append(path))) == 27
     assert named == [bad]
     with pytest.raises(AudioError, match=re.escape(str(bad))):
         read_voxceleb(vox1)

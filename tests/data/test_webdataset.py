@@ -9,7 +9,7 @@ import pytest
 from tests.data.foreign_shards import audio, write_tar
 from wesep_py.common.errors import AudioError
 from wesep_py.data import Utterance
-from wesep_py.data.webdataset import read_shard
+from wesep_py.data.webdataset import read_shard_utterances
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from wesep_py.data.webdataset import read_shard
 def test_who_speaks_is_found(tmp_path: Path, files: dict[str, bytes], speaker: str):
     path = write_tar(tmp_path / "x.tar", {"a.flac": audio(0.2)} | files)
     with path.open("rb") as file:
-        (item,) = read_shard(file, str(path))
+        (item,) = read_shard_utterances(file, str(path))
     assert (item.utterance.speaker_id, item.utterance.utterance_id) == (speaker, "x/a")
     assert item.utterance.duration_s == item.num_samples / item.sample_rate == 0.05
 
@@ -32,7 +32,7 @@ def test_who_speaks_is_found(tmp_path: Path, files: dict[str, bytes], speaker: s
 def test_keys_may_stand_in_folders_and_suffixes_be_double(tmp_path: Path):
     path = write_tar(tmp_path / "x.tar", {"d.1/b-1.close.wav": audio(0.2, "wav"), "d.1/b-1.json": b'{"gender": "f"}'})
     with path.open("rb") as file:
-        (item,) = read_shard(file, str(path))
+        (item,) = read_shard_utterances(file, str(path))
     assert item.utterance == Utterance("x/d.1/b-1", "b", Path("x/d.1/b-1.close.wav"), 0.05, gender="f")
 
 
@@ -40,7 +40,7 @@ def test_keys_may_have_a_suffix_of_their_own_as_wespeakers_do(tmp_path: Path):
     files = {"id1/v/01.wav.spk": b"id1", "id1/v/01.wav.wav": audio(0.2, "wav"), "id1/v/02.wav.spk": b"id2"}
     path = write_tar(tmp_path / "x.tar", files | {"id1/v/02.wav.wav": audio(0.1, "wav")})
     with path.open("rb") as file:
-        items = list(read_shard(file, str(path)))
+        items = list(read_shard_utterances(file, str(path)))
     assert [(item.utterance.utterance_id, item.utterance.speaker_id) for item in items] == [
         ("x/id1/v/01", "id1"),
         ("x/id1/v/02", "id2"),
@@ -53,7 +53,7 @@ def test_recordings_that_share_a_key_are_apart_where_each_says_who_speaks(tmp_pa
         files |= {f"{name}.wav": audio(level, "wav"), f"{name}.spk": name[:4].encode()}
     path = write_tar(tmp_path / "x.tar", files)
     with path.open("rb") as file:
-        items = list(read_shard(file, str(path)))
+        items = list(read_shard_utterances(file, str(path)))
     assert [(item.utterance.utterance_id, item.utterance.speaker_id) for item in items] == [
         ("x/spk1.utt1", "spk1"), ("x/spk1.utt2", "spk1"), ("x/spk2.utt1", "spk2"), ("x/spk2.utt2", "spk2"),
     ]  # fmt: skip
@@ -65,14 +65,14 @@ def test_a_key_of_several_recordings_is_named(tmp_path: Path):
     path = write_tar(tmp_path / "x.tar", files | {"b.spk": b"bert", "._b.flac": b"of another system", ".DS_Store": b""})
     bad: list[str] = []
     with path.open("rb") as file:
-        assert [item.utterance.utterance_id for item in read_shard(file, str(path), bad.append)] == ["x/b"]
+        assert [item.utterance.utterance_id for item in read_shard_utterances(file, str(path), bad.append)] == ["x/b"]
     assert len(bad) == 1 and "'a': is the key of 2 recordings (a.near.flac, a.far.flac)" in bad[0]
     with path.open("rb") as file, pytest.raises(AudioError, match="is the key of 2 recordings"):
-        list(read_shard(file, str(path)))
+        list(read_shard_utterances(file, str(path)))
 
 
 def test_fixed_mixtures_of_wesep_are_no_utterances(tmp_path: Path):
     files = {"a_b.spk1": b"a", "a_b.spk2": b"b", "a_b.wav": audio(0.2, "wav"), "a_b_spk1.wav": audio(0.1, "wav")}
     path = write_tar(tmp_path / "x.tar", files)
     with path.open("rb") as file, pytest.raises(AudioError, match=r"x\.tar: holds 'a_b\.spk1', as WeSep's shards of"):
-        list(read_shard(file, str(path), on_bad=lambda line: None))
+        list(read_shard_utterances(file, str(path), on_skip=lambda line: None))

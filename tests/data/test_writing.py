@@ -10,7 +10,7 @@ import pytest
 
 from wesep_py.common.errors import WesepError
 from wesep_py.common.files import atomic_path
-from wesep_py.common.folders import clear_left_behind, one_run_in, visible
+from wesep_py.common.folders import remove_temporary_files, one_run_in, visible_names
 
 OTHER = """
 import sys
@@ -52,7 +52,7 @@ def test_only_what_was_being_written_of_these_files_goes(tmp_path: Path):
     for name in others:
         (tmp_path / name).touch()
     (tmp_path / ".list.abcdefgh").touch()
-    assert clear_left_behind(tmp_path, {"a.b.wav", "list"}) == 2
+    assert remove_temporary_files(tmp_path, {"a.b.wav", "list"}) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
-    assert visible(tmp_path) == ["a.b.wav"] and visible(tmp_path / "none") == []
-    assert clear_left_behind(tmp_path / "none", {"a.b.wav"}) == 0
+    assert visible_names(tmp_path) == ["a.b.wav"] and visible_names(tmp_path / "none") == []
+    assert remove_temporary_files(tmp_path / "none", {"a.b.wav"}) == 0

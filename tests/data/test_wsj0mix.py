@@ -13,12 +13,12 @@ from wesep_py.common.errors import InputError
 from wesep_py.data import read_manifest, read_trials
 from wesep_py.data.mixture_corpus import read_mixture_corpus
 from wesep_py.data.wsj0mix import (
-    check_complete,
-    drawn_enrollments,
-    listed_enrollments,
+    check_set_is_complete,
+    draw_enrollment_map,
+    convert_enrollment_list,
     read_wsj0_mixtures,
     read_wsj0mix,
-    utterances_of,
+    utterance_ids_of_mixture,
 )
 
 FIRST, SECOND = "01aa010b_1.3972_20co0106_-1.3972", "01aa010c_0.001892_20co0106_-0.001892"
@@ -45,10 +45,10 @@ def corpus(tmp_path: Path) -> Path:
 def test_names_say_who_speaks(corpus: Path):
     first, second = read_wsj0_mixtures(corpus / "min/tr")
     assert first.utterance_ids == ("01aa010b", "20co0106") and second.mixture_id == SECOND
-    assert utterances_of("01aa010b_1_20co0106_2_02ba0101_-3") == ("01aa010b", "20co0106", "02ba0101")
+    assert utterance_ids_of_mixture("01aa010b_1_20co0106_2_02ba0101_-3") == ("01aa010b", "20co0106", "02ba0101")
     for wrong in ("198-126831-0006_1040-133433-0072", "01aa010b_1.3972_20co0106"):
         with pytest.raises(InputError, match="is no name of a WSJ0-mix mixture"):
-            utterances_of(wrong)
+            utterance_ids_of_mixture(wrong)
 
 
 def test_the_three_things_that_utterances_come_from(corpus: Path):
@@ -68,7 +68,7 @@ def test_an_enrollment_list_of_spex(corpus: Path):
         f"{FIRST}_01aa010c\t{corpus}/wsj0/si_tr_s/01a/01aa010c.wav\n"
         "01aa010d_1_20co0106_-1_20co0107 /home/somebody/wsj0/si_tr_s_8k/20c/20co0107.wav\n"
     )
-    lines = listed_enrollments(mixtures, corpus / "aux.scp", corpus / "wsj0").splitlines()
+    lines = convert_enrollment_list(mixtures, corpus / "aux.scp", corpus / "wsj0").splitlines()
     assert lines == [
         f"{FIRST} 20co0106 {corpus}/wsj0/si_tr_s/20c/20co0107.wav",
         f"{FIRST} 01aa010b {corpus}/wsj0/si_tr_s/01a/01aa010c.wav",
@@ -87,24 +87,24 @@ def test_an_enrollment_list_of_spex(corpus: Path):
 def test_a_bad_enrollment_list_is_named(corpus: Path, line: str, message: str):
     (corpus / "aux.scp").write_text(line + "\n")
     with pytest.raises(InputError, match=message):
-        listed_enrollments(read_wsj0_mixtures(corpus / "min/tr"), corpus / "aux.scp", corpus / "wsj0")
+        convert_enrollment_list(read_wsj0_mixtures(corpus / "min/tr"), corpus / "aux.scp", corpus / "wsj0")
 
 
 def test_drawn_enrollments_are_other_utterances(corpus: Path):
     mixtures = read_wsj0_mixtures(corpus / "min/tr")
-    lines = [line.split() for line in drawn_enrollments(mixtures, corpus / "wsj0").splitlines()]
+    lines = [line.split() for line in draw_enrollment_map(mixtures, corpus / "wsj0").splitlines()]
     assert len(lines) == 4
     for mixture_id, target, enrollment in lines:
         assert target in mixture_id and Path(enrollment).stem[:3] == target[:3] and Path(enrollment).stem != target
-    one = drawn_enrollments(mixtures[1:], corpus / "wsj0").splitlines()
+    one = draw_enrollment_map(mixtures[1:], corpus / "wsj0").splitlines()
     assert one == [" ".join(line) for line in lines[2:]]
 
 
 def test_a_set_that_lacks_mixtures_of_its_list_is_refused(corpus: Path):
     mixtures = read_wsj0_mixtures(corpus / "min/tr")
-    check_complete(mixtures, corpus / "mix_2_spk_tr.txt")
+    check_set_is_complete(mixtures, corpus / "mix_2_spk_tr.txt")
     with pytest.raises(InputError, match=r"1 of its mixtures are not there, the first 01aa010c_0\.0018920"):
-        check_complete(mixtures[:1], corpus / "mix_2_spk_tr.txt")
+        check_set_is_complete(mixtures[:1], corpus / "mix_2_spk_tr.txt")
     (corpus / "min/tr/s2" / f"{SECOND}.wav").unlink()
     with pytest.raises(InputError, match="render the set again"):
         read_wsj0_mixtures(corpus / "min/tr")
@@ -119,7 +119,7 @@ def test_the_commands_write_what_training_and_evaluation_read(corpus: Path, wese
     assert [trial.target.speaker_id for trial in trials] == ["01a", "20c"] * 2
     assert trials[0].rendered["clean"] == corpus / "min/tr/mix" / f"{FIRST}.wav"
     learned = read_mixture_corpus([corpus / "tr.csv"], speech=read_manifest(corpus / "wsj0.jsonl"))
-    assert [source.spoken for source in learned.mixtures[1].sources] == ["01aa010c", "20co0106"]
+    assert [source.recording_id for source in learned.mixtures[1].sources] == ["01aa010c", "20co0106"]
     command = ["prepare", "wsj0mix-trials", corpus / "min/tr", "-o", corpus / "new.csv"]
     assert "--wsj0 where it lies" in wesep(*command, "--enrollment", corpus / "aux.scp").message
     assert "already" in wesep("prepare", "wsj0mix-trials", corpus / "min/tr", "-o", corpus / "tr.csv").message

@@ -16,7 +16,7 @@ from tests.evaluation.conftest import Oracle
 from wesep_py.data.trials import Trial
 from wesep_py.evaluation import evaluate
 from wesep_py.inference import Extractor, Result
-from wesep_py.inference.result import gain_onto
+from wesep_py.inference.result import level_gain
 from wesep_py.network.extraction_network import build_network
 
 
@@ -33,7 +33,7 @@ class BatchExtractor(Extractor):
         with torch.inference_mode():
             estimates = self._network.extract(torch.from_numpy(mixtures), prepared).waveforms[0].numpy()
         return [
-            Result(estimate * np.float32(gain_onto(estimate[None], mixture[None])), rate)
+            Result(estimate * np.float32(level_gain(estimate[None], mixture[None])), rate)
             for estimate, mixture, (_, rate) in zip(estimates, mixtures, recordings, strict=True)
         ]
 

@@ -15,7 +15,7 @@ import wesep_py
 from wesep_py import checkpoint
 from wesep_py.common.errors import CheckpointError, InputError
 from wesep_py.evaluation.calibration import calibrate, fit_platt, reliability, scores_of, threshold_for
-from wesep_py.inference.presence import Calibration, pooled, save_calibration, sigmoid
+from wesep_py.inference.presence import Calibration, pool_logits, save_calibration, sigmoid
 
 
 def drawn(scale: float, offset: float, count: int = 20000) -> tuple[np.ndarray, np.ndarray]:
@@ -183,6 +183,6 @@ def test_results_that_cannot_be_taken_back_are_refused(tmp_path: Path):
 
 
 def test_pooling_does_not_saturate():
-    assert pooled([500.0] * 60, 0.01) == pytest.approx(500.0)
-    assert pooled([-500.0] * 60, 0.01) == pytest.approx(-500.0)
-    assert pooled([-500.0] * 1000 + [3.0] * 50, 0.01) == pytest.approx(3.0)
+    assert pool_logits([500.0] * 60, 0.01) == pytest.approx(500.0)
+    assert pool_logits([-500.0] * 60, 0.01) == pytest.approx(-500.0)
+    assert pool_logits([-500.0] * 1000 + [3.0] * 50, 0.01) == pytest.approx(3.0)

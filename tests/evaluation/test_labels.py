@@ -11,7 +11,7 @@ from tests.evaluation.conftest import Oracle
 from wesep_py.common.errors import InputError
 from wesep_py.evaluation import evaluate
 from wesep_py.evaluation.activity_labels import read_labels
-from wesep_py.inference.timeline import Segment, Timeline
+from wesep_py.inference.timeline import SpeechSegment, Timeline
 from wesep_py.metrics import MetricError
 
 RTTM = """;; a comment
@@ -48,7 +48,7 @@ def test_frames_in_which_a_speaker_speaks(tmp_path):
 
 
 def test_what_extract_writes_is_read(tmp_path):
-    line = Timeline("alice b", 9.0, (Segment(1.0, 2.5),), "energy").rttm("board meeting")
+    line = Timeline("alice b", 9.0, (SpeechSegment(1.0, 2.5),), "energy").rttm("board meeting")
     active = read_labels(write(tmp_path / "l.rttm", line)).activity("board meeting", ["alice b"], 3000, 1000)
     assert np.flatnonzero(active).tolist() == [*range(50, 125)]
 

@@ -42,7 +42,7 @@ class BandNetwork(nn.Module):
     sample_rate = 16000
 
     normalise, level = "rms", "fitted"
-    given_embedding_dim = None
+    external_embedding_dim = None
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class BandNetwork(nn.Module):
         self.backbone = SimpleNamespace(stride=1600)
         self.encoder = encoder
 
-    def hear(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def preprocess(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         scale = (waveform.square().sum(dim=1) / lengths).sqrt().clamp_min(1e-8)[:, None]
         return waveform / scale, scale
 

@@ -11,8 +11,8 @@ import soundfile
 from tests.inference.networks import BandNetwork
 from wesep_py.common.errors import AudioError, InputError
 from wesep_py.inference import Extractor
-from wesep_py.inference.enrollment import hear_all
-from wesep_py.inference.speech_activity import allot, cut, listed, scan, spans
+from wesep_py.inference.enrollment import load_enrollments
+from wesep_py.inference.speech_activity import share_limit, cut_segments, open_enrollment, scan_speech, select_segments
 
 RATE = 8000
 
@@ -30,8 +30,8 @@ def recording(*speech_at_s: tuple[int, int], duration_s: int = 60, offset: float
 
 
 def chosen_s(waveform: np.ndarray, share_s: float, vad: str = "energy") -> list[tuple[float, float]]:
-    found = scan(listed((waveform, RATE), 1), vad)
-    return [(start / RATE, stop / RATE) for start, stop in spans(found, share_s)]
+    found = scan_speech(open_enrollment((waveform, RATE), 1), vad)
+    return [(start / RATE, stop / RATE) for start, stop in select_segments(found, share_s)]
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.3])
@@ -55,13 +55,13 @@ def test_the_level_does_not_matter():
 
 def test_recordings_share_the_limit():
     def scans(*lasting_s: float):
-        return [scan(listed((recording((0, int(s)), duration_s=int(s)), RATE), 1)) for s in lasting_s]
+        return [scan_speech(open_enrollment((recording((0, int(s)), duration_s=int(s)), RATE), 1)) for s in lasting_s]
 
-    assert allot(scans(60, 60), 30) == [15, 15]
-    assert allot(scans(60, 4, 60), 30) == [13, 4, 13]
-    assert sum(allot(scans(40, 5, 7, 3), 30)) == 30
+    assert share_limit(scans(60, 60), 30) == [15, 15]
+    assert share_limit(scans(60, 4, 60), 30) == [13, 4, 13]
+    assert sum(share_limit(scans(40, 5, 7, 3), 30)) == 30
     # More than there are 2 s for: those with the most speech.
-    assert allot(scans(3, 6, 3, 5), 4) == [0, 2, 0, 2]
+    assert share_limit(scans(3, 6, 3, 5), 4) == [0, 2, 0, 2]
 
 
 @pytest.mark.parametrize(("name", "subtype"), [("a.wav", "PCM_16"), ("a.flac", "PCM_16"), ("a.ogg", "VORBIS")])
@@ -71,10 +71,10 @@ def test_a_file_is_read_in_blocks_and_gives_what_an_array_gives(tmp_path, name: 
     waveform = recording((9, 15), (30, 33), (45, 48))
     soundfile.write(tmp_path / name, np.stack([0.01 * waveform, waveform], axis=1), RATE, subtype=subtype)
     stored = soundfile.read(tmp_path / name, dtype="float32")[0].T
-    (of_array,) = hear_all([(stored, RATE)], 16000, max_s=12)
+    (of_array,) = load_enrollments([(stored, RATE)], 16000, max_s=12)
     monkeypatch.setattr(best_speech, "BLOCK_S", 7.0)
     monkeypatch.setattr(best_speech.audio, "read", lambda *a: pytest.fail("was read whole"))
-    (of_file,) = hear_all([tmp_path / name], 16000, max_s=12)
+    (of_file,) = load_enrollments([tmp_path / name], 16000, max_s=12)
     assert of_file.duration_s == 12 and of_file.whole_s == 60 and of_file.name == str(tmp_path / name)
     assert len(of_file.waveform) == 12 * 16000
     np.testing.assert_allclose(of_file.waveform, of_array.waveform, atol=1e-6)
@@ -84,22 +84,22 @@ def test_a_file_is_read_in_blocks_and_gives_what_an_array_gives(tmp_path, name: 
 def test_a_stretch_of_a_file_and_several_files(tmp_path):
     soundfile.write(tmp_path / "a.wav", recording((9, 15), (40, 58)), RATE)
     soundfile.write(tmp_path / "b.wav", recording((1, 3), duration_s=4), RATE)
-    (stretch,) = hear_all([f"{tmp_path}/a.wav@5-35"], 16000, max_s=6)
+    (stretch,) = load_enrollments([f"{tmp_path}/a.wav@5-35"], 16000, max_s=6)
     assert stretch.duration_s == 6 and stretch.whole_s == 30 and stretch.speech_s > 5
-    first, second = hear_all([tmp_path / "a.wav", tmp_path / "b.wav"], 16000, max_s=10)
+    first, second = load_enrollments([tmp_path / "a.wav", tmp_path / "b.wav"], 16000, max_s=10)
     assert (first.duration_s, first.whole_s) == (6, 60) and (second.duration_s, second.whole_s) == (4, None)
 
 
 def test_where_all_of_it_fits_nothing_is_cut(tmp_path):
     waveform = recording((0, 8), duration_s=8)
-    (one,) = hear_all([(waveform, RATE)], RATE, max_s=8)
+    (one,) = load_enrollments([(waveform, RATE)], RATE, max_s=8)
     assert np.array_equal(one.waveform, waveform) and one.whole_s is None
 
 
 def test_a_cut_fades_and_the_ends_of_the_recording_do_not():
     waveform = np.full(60 * RATE, 0.1, np.float32) * np.resize([1, -1], 60 * RATE).astype(np.float32)
-    one = scan(listed((waveform, RATE), 1))
-    first, middle = cut(one, [(0, 3 * RATE), (30 * RATE, 33 * RATE)])
+    one = scan_speech(open_enrollment((waveform, RATE), 1))
+    first, middle = cut_segments(one, [(0, 3 * RATE), (30 * RATE, 33 * RATE)])
     assert abs(first[0]) == pytest.approx(0.1) and abs(first[-1]) < 1e-3 and abs(middle[0]) < 1e-3 > abs(middle[-1])
     assert abs(middle[400]) == pytest.approx(0.1)
 
@@ -141,7 +141,7 @@ def test_another_vad_says_where_speech_is(monkeypatch):
 
 def test_a_constant_is_no_enrollment():
     with pytest.raises(AudioError, match="recording 1: is silent"):
-        hear_all([(np.full(50 * RATE, 0.1, np.float32), RATE)], RATE, max_s=30)
+        load_enrollments([(np.full(50 * RATE, 0.1, np.float32), RATE)], RATE, max_s=30)
 
 
 def test_a_header_that_says_less_than_there_is(monkeypatch):
@@ -149,8 +149,8 @@ def test_a_header_that_says_less_than_there_is(monkeypatch):
 
     from wesep_py.inference import enrollment
 
-    monkeypatch.setattr(enrollment, "listed", lambda source, number: replace(listed(source, number), duration_s=1.0))
-    (one,) = hear_all([(recording((9, 15)), RATE)], RATE, max_s=6)
+    monkeypatch.setattr(enrollment, "open_enrollment", lambda source, number: replace(open_enrollment(source, number), duration_s=1.0))
+    (one,) = load_enrollments([(recording((9, 15)), RATE)], RATE, max_s=6)
     assert one.duration_s == 6 and one.whole_s == 60 and one.speech_s > 5
 
 

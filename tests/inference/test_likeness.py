@@ -8,9 +8,9 @@ import pytest
 from wesep_py.inference.enrollment_quality import (
     agreement,
     coherence,
-    stretch_likeness,
+    segment_similarity,
     suspect_second_voice,
-    weights_of,
+    recording_weights,
 )
 
 DIM = 192
@@ -50,7 +50,7 @@ def test_two_voices_in_turn_are_two(turns: tuple[int, ...], likeness: float):
         pair = (one, near(rng, one, likeness))
         windows = np.concatenate([voice(rng, pair[turn % 2], count, 0.9) for turn, count in enumerate(turns)])
         assert suspect_second_voice(windows) is True
-        assert stretch_likeness(windows) == pytest.approx(likeness, abs=0.2)
+        assert segment_similarity(windows) == pytest.approx(likeness, abs=0.2)
 
 
 def test_every_stretch_is_looked_at():
@@ -64,7 +64,7 @@ def test_every_stretch_is_looked_at():
             if last - first <= 5:
                 own = windows[first:last].sum(axis=0)
                 lowest = min(lowest, own @ rest / np.linalg.norm(own) / np.linalg.norm(rest))
-    assert stretch_likeness(windows * 3) == pytest.approx(lowest, abs=1e-5)
+    assert segment_similarity(windows * 3) == pytest.approx(lowest, abs=1e-5)
 
 
 def test_the_threshold_is_an_argument():
@@ -87,7 +87,7 @@ def test_one_odd_window_is_no_voice():
 
 
 def test_windows_that_are_the_same_are_one_voice():
-    assert stretch_likeness(np.ones((6, 4))) == 1.0
+    assert segment_similarity(np.ones((6, 4))) == 1.0
     assert coherence(np.ones((6, 4))) == pytest.approx(1.0)
 
 
@@ -128,5 +128,5 @@ def test_of_two_recordings_none_is_the_outlier():
 
 
 def test_weights_follow_the_speech():
-    assert weights_of([6.0, 2.0], []) == [0.75, 0.25]
-    assert weights_of([5.0, 5.0, 10.0], [2]) == pytest.approx([5 / 11, 5 / 11, 1 / 11])
+    assert recording_weights([6.0, 2.0], []) == [0.75, 0.25]
+    assert recording_weights([5.0, 5.0, 10.0], [2]) == pytest.approx([5 / 11, 5 / 11, 1 / 11])

@@ -11,8 +11,8 @@ import torch
 
 from wesep_py.inference import Blocks, Extractor
 from wesep_py.inference.file_extraction import extract_file
-from wesep_py.inference.output_files import Wanted
-from wesep_py.inference.result import split
+from wesep_py.inference.output_files import ExtractionTarget
+from wesep_py.inference.result import split_mixture
 from wesep_py.network.extraction_network import build_network
 
 
@@ -21,7 +21,7 @@ def test_voice_and_rest_sum_to_the_mixture(subtype: str):
     rng = np.random.default_rng(0)
     bits = {"PCM_16": 16, "PCM_24": 24, "PCM_U8": 8, "FLOAT": 24}[subtype]
     mixture = (rng.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), (2, 5000)) / 2 ** (bits - 1)).astype(np.float32)
-    voice, rest, altered = split(mixture, rng.uniform(-1, 1, (2, 5000)).astype(np.float32), subtype)
+    voice, rest, altered = split_mixture(mixture, rng.uniform(-1, 1, (2, 5000)).astype(np.float32), subtype)
     np.testing.assert_array_equal(voice + rest, mixture)
     if subtype == "FLOAT":
         assert altered == 0
@@ -45,7 +45,7 @@ def test_a_constant_is_in_the_rest_and_not_in_the_voice(tmp_path: Path, causal: 
     written = {}
     for name, constant in (("plain", 0.0), ("shifted", 0.1)):
         soundfile.write(tmp_path / f"{name}.wav", plain + constant, 16000, "PCM_16")
-        wanted = Wanted("a", voice, tmp_path / f"{name}_voice.wav", tmp_path / f"{name}_rest.wav")
+        wanted = ExtractionTarget("a", voice, tmp_path / f"{name}_voice.wav", tmp_path / f"{name}_rest.wav")
         extract_file(extractor, tmp_path / f"{name}.wav", [wanted], blocks=Blocks.of(block_s))
         written[name] = [soundfile.read(path)[0] for path in (wanted.output, wanted.rest, tmp_path / f"{name}.wav")]
     estimate, rest, mixture = written["shifted"]

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from wesep_py.common.errors import InputError, OutputExistsError
-from wesep_py.inference.timeline import from_energies, from_presence, segments_of, write_timeline
+from wesep_py.inference.timeline import timeline_from_energies, timeline_from_presence, find_segments, write_timeline
 
 
 def spans(*parts: tuple[float, float], step_s: float = 0.01) -> list[tuple[float, float]]:
     """Segments, in seconds, of a track made of (probability, seconds)."""
     track = np.concatenate([np.full(round(length / step_s), value) for value, length in parts])
-    return [(round(a * step_s, 3), round(b * step_s, 3)) for a, b in segments_of(track, step_s)]
+    return [(round(a * step_s, 3), round(b * step_s, 3)) for a, b in find_segments(track, step_s)]
 
 
 def test_hysteresis_and_least_durations():
@@ -26,21 +26,21 @@ def test_hysteresis_and_least_durations():
     assert spans((0.9, 1), (0.1, 0.25), (0.9, 1)) == [(0.0, 2.25)]  # a pause too short
     assert spans((0.9, 1), (0.1, 0.35), (0.9, 1)) == [(0.0, 1.0), (1.35, 2.35)]
     assert spans((0.9, 0.15), (0.1, 0.1), (0.9, 0.15), (0.1, 1)) == [(0.0, 0.4)]  # short ones together
-    assert segments_of(np.zeros(0), 0.01) == []
+    assert find_segments(np.zeros(0), 0.01) == []
 
 
 def test_an_estimate_far_below_the_mixture_is_not_the_target():
     mixture = np.full(300, 0.01)
     estimate = np.concatenate([np.full(100, 1e-2), np.full(100, 1e-5), np.full(100, 1e-9)])
-    (segment,) = from_energies("alice", estimate, mixture, 0.02, 6.0).segments
+    (segment,) = timeline_from_energies("alice", estimate, mixture, 0.02, 6.0).segments
     assert (segment.start_s, segment.end_s) == pytest.approx((0.0, 2.0), abs=0.1)
-    assert from_energies("alice", np.zeros(300), mixture, 0.02, 6.0).segments == ()
-    assert from_energies("alice", np.zeros(0), np.zeros(0), 0.02, 0.0).segments == ()
+    assert timeline_from_energies("alice", np.zeros(300), mixture, 0.02, 6.0).segments == ()
+    assert timeline_from_energies("alice", np.zeros(0), np.zeros(0), 0.02, 0.0).segments == ()
 
 
 def test_files(tmp_path: Path):
     track = np.repeat([0.1, 0.8, 0.1], 100)
-    line = from_presence("alice", track, 0.01, 2.995)
+    line = timeline_from_presence("alice", track, 0.01, 2.995)
     write_timeline(tmp_path / "a.rttm", "rooms/board room.wav", [(line, {})])
     assert (tmp_path / "a.rttm").read_text() == "SPEAKER board_room 1 1.000 1.000 <NA> <NA> alice <NA> <NA>\n"
     write_timeline(tmp_path / "a.json", "board room.wav", [(line, {"presence": 0.9})])

@@ -10,7 +10,7 @@ import torch
 from tests.conftest import VOICES, make_voice
 from wesep_py.common.errors import InputError
 from wesep_py.inference import Extractor, Voice
-from wesep_py.inference.mixed_enrollment import HeardVoices, nearest_voice
+from wesep_py.inference.mixed_enrollment import EnrollmentVoices, nearest_voice
 from wesep_py.network.extraction_network import build_network
 
 ENCODER = {
@@ -110,7 +110,7 @@ def test_a_print_of_another_model_or_without_embedding_is_refused(recording):
 
 
 def test_the_nearest_is_by_cosine_not_by_length():
-    heard = HeardVoices(torch.tensor([[9.0, 9.0], [0.0, 0.1]]).numpy(), (1.0, 0.9))
+    heard = EnrollmentVoices(torch.tensor([[9.0, 9.0], [0.0, 0.1]]).numpy(), (1.0, 0.9))
     chosen = nearest_voice(heard, Voice({"0.embedding": torch.tensor([[0.0, 1.0]])}, "known", 3.0))
     assert (chosen.number, chosen.count) == (2, 2)
     assert chosen.cosine == pytest.approx(1.0) and chosen.next_cosine == pytest.approx(0.5**0.5)

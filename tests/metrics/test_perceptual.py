@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wesep_py.metrics import MetricError, pesq
-from wesep_py.metrics.perception import SAFE_DURATION_S
+from wesep_py.metrics.perception import PESQ_SAFE_DURATION_S
 
 
 def bursts(count: int, on_s: float = 0.3, off_s: float = 0.4, sample_rate: int = 16000) -> np.ndarray:
@@ -41,7 +41,7 @@ def test_a_long_recording_is_scored_in_its_own_process():
     package = pytest.importorskip("pesq")
     speech = bursts(24)
     noisy = speech + 0.03 * np.random.default_rng(1).standard_normal(len(speech))
-    assert len(speech) / 16000 > SAFE_DURATION_S
+    assert len(speech) / 16000 > PESQ_SAFE_DURATION_S
     assert pesq(noisy, speech, 16000) == pytest.approx(package.pesq(16000, speech, noisy, "wb"), abs=1e-9)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wesep_py.metrics import MetricError, attenuation_db, is_silent
-from wesep_py.metrics.separation import checked
+from wesep_py.metrics.separation import checked_signal
 
 
 def test_attenuation_counts_down_from_the_mixture():
@@ -32,4 +32,4 @@ def test_silence_is_an_energy_of_at_most_eps_without_the_mean():
 )
 def test_what_is_not_a_signal(signal, reason):
     with pytest.raises(MetricError, match=f"the mixture has .*{reason}"):
-        checked(signal, "mixture")
+        checked_signal(signal, "mixture")

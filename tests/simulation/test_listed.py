@@ -126,11 +126,11 @@ def test_what_says_how_mixtures_are_made_is_refused(corpus: MixtureCorpus):
 
 def test_a_mixture_whose_speaker_says_nothing_else_is_left_out(corpus: MixtureCorpus, caplog: pytest.LogCaptureFixture):
     few = MixtureCorpus(
-        corpus.mixtures[:2], tuple(u for u in corpus.speech if u.utterance_id != "anna-1"), corpus.spoken
+        corpus.mixtures[:2], tuple(u for u in corpus.speech if u.utterance_id != "anna-1"), corpus.recording_ids
     )
     with pytest.raises(InputError, match=r"name further speech of theirs in data\.train"):
         ListedMixtures(CONFIG, few, [], FileReader(SAMPLE_RATE))
-    only = MixtureCorpus(corpus.mixtures, tuple(u for u in corpus.speech if u.utterance_id != "anna-1"), corpus.spoken)
+    only = MixtureCorpus(corpus.mixtures, tuple(u for u in corpus.speech if u.utterance_id != "anna-1"), corpus.recording_ids)
     kept = ListedMixtures(CONFIG, only, [], FileReader(SAMPLE_RATE))
     assert kept.left_out == ["anna-0_bert-0", "anna-0_bert-1"] and len(kept.mixtures) == 1
     assert "2 of 3 mixtures are left out" in caplog.text

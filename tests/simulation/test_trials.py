@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from wesep_py.common.errors import AudioError, InputError
-from wesep_py.data import Trial, TrialNoise, TrialSource, read_trials
+from wesep_py.data import Trial, MixtureNoise, MixtureSource, read_trials
 from wesep_py.simulation import render_trial
 
 
@@ -20,8 +20,8 @@ def trial(tmp_path: Path) -> Trial:
         soundfile.write(tmp_path / f"{name}.wav", 0.1 * rng.standard_normal(size), 16000, subtype="FLOAT")
     return Trial(
         "a_b",
-        (TrialSource("a", tmp_path / "a.wav", 0.5), TrialSource("b", tmp_path / "b.wav", 2.0)),
-        TrialNoise(tmp_path / "noise.wav", 0.25, 100 / 16000),
+        (MixtureSource("a", tmp_path / "a.wav", 0.5), MixtureSource("b", tmp_path / "b.wav", 2.0)),
+        MixtureNoise(tmp_path / "noise.wav", 0.25, 100 / 16000),
         1,
         "b",
         tmp_path / "enrollment.wav",
@@ -59,7 +59,7 @@ def test_absent_target(trial: Trial) -> None:
 
 def test_an_enrollment_that_is_a_source_is_as_long_as_its_mixture(trial: Trial) -> None:
     folder = trial.enrollment.parent
-    by_source = Trial("a_b", trial.sources, trial.noise, 1, "b", folder / "a.wav", enrollment_mates=trial.sources)
+    by_source = Trial("a_b", trial.sources, trial.noise, 1, "b", folder / "a.wav", enrollment_sources=trial.sources)
     assert np.array_equal(render_trial(by_source).enrollment, _read(trial, "a")[:2000])
 
 

@@ -12,7 +12,7 @@ import soundfile
 from tests.recipes.miniature_voxceleb import make_musan
 from tests.simulation_configs.scripts import FOLDER, run_script
 from wesep_py.data import find_noises
-from wesep_py.data.recordings import locate, reader_of
+from wesep_py.data.recordings import resolve_location, open_reader
 from wesep_py.simulation.description.simulation_config import NoiseConfig, NoiseGroup
 
 RATE = 16000
@@ -75,7 +75,7 @@ def test_the_script_packs_what_is_there_and_nothing_changes(noises: Path, tmp_pa
         packed, files = find_noises([place], noises), find_noises([folder], noises)
         assert [n.utterance_id for n in packed] == [n.utterance_id for n in files]
         assert [n.path for n in packed] == [n.path for n in files]  # so groups are the same
-        readers = reader_of([locate(place, noises)], RATE), reader_of([], RATE)
+        readers = open_reader([resolve_location(place, noises)], RATE), open_reader([], RATE)
         for one, other in list(zip(packed, files, strict=True))[:3]:
             np.testing.assert_array_equal(readers[0].read(one), readers[1].read(other))
     again = _pack(noises, tmp_path)
@@ -86,7 +86,7 @@ def test_the_first_channel_is_kept(noises: Path, tmp_path: Path):
     assert _pack(noises, tmp_path, "stores={wham.lmdb: wham_noise/tr, gone.lmdb: gone}").returncode == 0
     (noise,) = find_noises([str(tmp_path / "wham.lmdb")], noises)
     stereo, _ = soundfile.read(noise.path, dtype="float32")
-    kept = reader_of([str(tmp_path / "wham.lmdb")], RATE).read(noise)
+    kept = open_reader([str(tmp_path / "wham.lmdb")], RATE).read(noise)
     assert stereo.shape[1] == 2 and not np.array_equal(stereo[:, 0], stereo[:, 1])
     np.testing.assert_allclose(kept, stereo[:, 0], atol=1e-4)
 

@@ -16,8 +16,8 @@ from wesep_py.simulation.mixture_stream import CorpusConfig, make_simulator
 from wesep_py.simulation.rendering import Sample
 from wesep_py.simulation.rooms.acoustics import rt60_s
 from wesep_py.simulation.rooms.bank_making import RoomBankConfig, make_bank
-from wesep_py.simulation.rooms.responses import room_responses
-from wesep_py.simulation.speech.conversation import conversation_ratio
+from wesep_py.simulation.rooms.reverberation import room_responses
+from wesep_py.simulation.speech.conversation import conversation_overlap_ratio
 
 FOLDER = Path(__file__).resolve().parents[2] / "simulation"
 COUNT = 16
@@ -154,7 +154,7 @@ def test_conversations_overlap_as_asked_and_some_targets_are_absent(drawn):
     talks = [sample for sample in samples if sample.recipe.overlap == "conversation" and len(sample.images) > 1]
     ratios = [sample.recipe.overlap_ratio for sample in talks]
     for sample, ratio in zip(talks, ratios, strict=True):
-        assert conversation_ratio(list(sample.activity)) == pytest.approx(ratio, abs=0.02)
+        assert conversation_overlap_ratio(list(sample.activity)) == pytest.approx(ratio, abs=0.02)
     _spans(ratios, config.overlap_ratio)
     assert {sample.mixture.size for sample in samples} == {12 * 16000}
     absent = sum(sample.recipe.absent is not None for sample in samples)

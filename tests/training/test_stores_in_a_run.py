@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wesep_py.data import RoutedReader, find_noises, read_speech, write_lmdb, write_shards
-from wesep_py.data.recordings import fingerprint
+from wesep_py.data.recordings import store_fingerprint
 from wesep_py.training import train
 from wesep_py.training.batches import make_reader
 from wesep_py.training.training_config import DataConfig
@@ -44,4 +44,4 @@ def test_a_run_on_shards_gives_the_weights_of_a_run_on_files(settings, corpus: P
     left, right = (checkpoint.load(tmp_path / name / "checkpoints" / "last").state_dict for name in ("files", "stored"))
     assert all(np.array_equal(left[key], right[key]) for key in left)
     provenance = (tmp_path / "stored" / "provenance.json").read_text()
-    assert fingerprint(tmp_path / "shards") in provenance and "not a file" not in provenance
+    assert store_fingerprint(tmp_path / "shards") in provenance and "not a file" not in provenance

@@ -169,7 +169,7 @@ def demo(
     Other things in the folder are left; where another's voices/ is in the
     way, nothing is written.
     """
-    from wesep_py.common.files import check_writable, made_folder
+    from wesep_py.common.files import check_writable, created_folder
     from wesep_py.models import DEFAULT, bundled
 
     if train and model is not None:
@@ -177,7 +177,7 @@ def demo(
     trained = train or (model is None and DEFAULT not in bundled())
     started = time.monotonic()
     files = {part: output / f"{part}.wav" for part in PARTS} | {"picture": output / "picture.png"}
-    with made_folder(output):
+    with created_folder(output):
         for file in files.values():
             check_writable(file, overwrite)
         check_voices(output / "voices", overwrite)
@@ -209,9 +209,9 @@ def check_voices(folder: Path, overwrite: bool) -> None:
         InputError: it holds other things than voices of an earlier demo.
         OutputExistsError: it holds such voices, and `overwrite` is false.
     """
-    from wesep_py.common.files import JUNK, is_there, listing
+    from wesep_py.common.files import JUNK, path_exists, listing
 
-    if not is_there(folder):
+    if not path_exists(folder):
         return
     if folder.is_symlink() or not folder.is_dir():
         raise InputError(f"{folder}: is no folder of a demo; name another output")
@@ -334,7 +334,7 @@ def _write(shown: Trial, extractor: Extractor, files: dict[str, Path], say: Call
     from wesep_py import audio
 
     pass
-    from wesep_py.common.files import together
+    from wesep_py.common.files import write_together
 
     say("the median mixture is written and drawn")
     waveforms = shown.waveforms()
@@ -346,7 +346,7 @@ def _write(shown: Trial, extractor: Extractor, files: dict[str, Path], say: Call
         "reference: the wanted voice alone, as it was mixed": waveforms["reference"],
     }
     title = f"Target speaker extraction: {shown.improvement_db:+.1f} dB"
-    with together():
+    with write_together():
         for part, waveform in waveforms.items():
             audio.write(files[part], waveform, extractor.sample_rate, overwrite=True)
         draw_spectrograms(files["picture"], panels, extractor.sample_rate, title, max_hz=5000.0, overwrite=True)

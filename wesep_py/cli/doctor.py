@@ -203,10 +203,10 @@ def check_half_precision() -> Finding:
     """What `train.precision: auto` comes to on the device that training would take."""
     import torch
 
-    from wesep_py.common.half_precision import NAMES, OPERATIONS, problem_with
+    from wesep_py.common.half_precision import OPERATION_NAMES, OPERATIONS, problem_with
 
     device_type = "cuda" if torch.cuda.is_available() else "cpu"
-    failing = [NAMES[operation] for operation in OPERATIONS if problem_with(operation, device_type)]
+    failing = [OPERATION_NAMES[operation] for operation in OPERATIONS if problem_with(operation, device_type)]
     if failing:
         found = f"{device_type} cannot run {' and '.join(failing)} in bfloat16: precision auto trains in float32"
         return Finding("ok", "half precision", found)

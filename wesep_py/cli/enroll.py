@@ -24,7 +24,7 @@ from wesep_py.cli.targets import VOICE_SUFFIX, enrollment_files, file_of
 from wesep_py.common.errors import InputError
 
 if TYPE_CHECKING:
-    from wesep_py.inference import HeardVoices, Voice
+    from wesep_py.inference import EnrollmentVoices, Voice
 
 
 # ----------------------------------------
@@ -95,16 +95,16 @@ def _check(paths: Sequence[Path], output: Path, overwrite: bool) -> None:
 
 def _write(recording: Path, voices: Sequence[Voice], paths: Sequence[Path], output: Path, overwrite: bool) -> None:
     """Write the prints, all of them or none."""
-    from wesep_py.common.files import made_folder, refuse_inputs, together
+    from wesep_py.common.files import created_folder, refuse_inputs, write_together
 
     refuse_inputs(paths, [(file_of(recording), "the recording")])
     _check(paths, output, overwrite)
-    with made_folder(output) if _is_folder(output) else nullcontext(), together():
+    with created_folder(output) if _is_folder(output) else nullcontext(), write_together():
         for voice, path in zip(voices, paths, strict=True):
             voice.save(path, overwrite)
 
 
-def _report(recording: Path, model: str, heard: HeardVoices, paths: Sequence[Path]) -> dict[str, Any]:
+def _report(recording: Path, model: str, heard: EnrollmentVoices, paths: Sequence[Path]) -> dict[str, Any]:
     cosines = heard.cosines
     outputs = [str(path) for path in paths] or [None] * len(heard)
     voices = [

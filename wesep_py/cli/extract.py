@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from wesep_py.cli.targets import Job, Target
     from wesep_py.inference import Extractor, Voice
-    from wesep_py.inference.file_extraction import Outcome
-    from wesep_py.inference.output_files import Wanted
+    from wesep_py.inference.file_extraction import FileResult
+    from wesep_py.inference.output_files import ExtractionTarget
 
 
 # ----------------------------------------
@@ -55,7 +55,7 @@ class Task:
     """
 
     mixture: Path
-    wanted: list[Wanted]
+    wanted: list[ExtractionTarget]
     timelines: list[Path] = field(default_factory=list)
     force: bool = False
     overwrite: bool = False
@@ -74,7 +74,7 @@ class Worker:
     device: str
     threads: int | None
 
-    def __call__(self, task: Task) -> list[Outcome] | Exception:
+    def __call__(self, task: Task) -> list[FileResult] | Exception:
         """What was written, or why it could not be."""
         try:
             return run_one(_loaded(self), task)
@@ -102,7 +102,7 @@ def _loaded(worker: Worker) -> Extractor:
     return _extractors[worker]
 
 
-def run_one(extractor: Extractor, task: Task, progress: Callable[[float, float], None] | None = None) -> list[Outcome]:
+def run_one(extractor: Extractor, task: Task, progress: Callable[[float, float], None] | None = None) -> list[FileResult]:
     """Extract what is wanted of one recording."""
     from wesep_py.inference import Blocks
     from wesep_py.inference.file_extraction import extract_file
@@ -121,7 +121,7 @@ def run_one(extractor: Extractor, task: Task, progress: Callable[[float, float],
 
 def run_all(
     extractor: Extractor, tasks: Sequence[Task], jobs: int, worker: Worker
-) -> tuple[list[tuple[Task, list[Outcome]]], list[tuple[Task, Exception]]]:
+) -> tuple[list[tuple[Task, list[FileResult]]], list[tuple[Task, Exception]]]:
     """Extract task after task, or `jobs` of them at a time; a bad recording does not stop the rest.
 
     Returns:
@@ -130,7 +130,7 @@ def run_all(
     Raises:
         KeyboardInterrupt: with a message that says what is written and how to go on.
     """
-    done: dict[int, list[Outcome]] = {}
+    done: dict[int, list[FileResult]] = {}
     failed: dict[int, Exception] = {}
     current = Current()
     total = sum(len(task.wanted) for task in tasks)
@@ -173,7 +173,7 @@ class Current:
 
 def _results(
     extractor: Extractor, tasks: Sequence[Task], jobs: int, worker: Worker, current: Current, shown: Progress
-) -> Iterator[tuple[int, list[Outcome] | Exception]]:
+) -> Iterator[tuple[int, list[FileResult] | Exception]]:
     if jobs > 1 and len(tasks) > 1:
         from wesep_py.common.processes import map_processes
 
@@ -182,7 +182,7 @@ def _results(
     for position, task in enumerate(tasks):
         current.task, current.share = task, None
         bar = LongBar(shown, task.mixture, current)
-        result: list[Outcome] | Exception
+        result: list[FileResult] | Exception
         try:
             result = run_one(extractor, task, bar)
         except Exception as error:  # as in a `Worker`
@@ -193,7 +193,7 @@ def _results(
         yield position, result
 
 
-def _lost(task: Task) -> list[Outcome] | Exception:
+def _lost(task: Task) -> list[FileResult] | Exception:
     return WesepError(CRASHED)
 
 
@@ -430,17 +430,17 @@ def _voices(
 def _tasks(jobs: Sequence[Job], voices: dict[int, Voice], timelines: dict[Path, list[Path]]) -> list[Task]:
     """A task for each recording."""
     pass
-    from wesep_py.inference.output_files import Wanted
+    from wesep_py.inference.output_files import ExtractionTarget
 
     tasks: dict[Path, Task] = {}
     for job in jobs:
         task = tasks.setdefault(job.mixture, Task(job.mixture, [], timelines.get(job.mixture, [])))
-        task.wanted.append(Wanted(job.target.name, voices[id(job.target)], job.output, job.rest))
+        task.wanted.append(ExtractionTarget(job.target.name, voices[id(job.target)], job.output, job.rest))
     return list(tasks.values())
 
 
 def _tell(
-    done: Sequence[tuple[Task, list[Outcome]]], problems: Sequence[tuple[Path, int, Exception]], as_json: bool
+    done: Sequence[tuple[Task, list[FileResult]]], problems: Sequence[tuple[Path, int, Exception]], as_json: bool
 ) -> None:
     """What was written on stdout, in JSON also what was not; what is to be said of it on stderr."""
     pass
@@ -478,7 +478,7 @@ def _tell(
             typer.echo(line["output"])
 
 
-def _absent_lines(done: Sequence[tuple[Task, list[Outcome]]], force: bool) -> list[str]:
+def _absent_lines(done: Sequence[tuple[Task, list[FileResult]]], force: bool) -> list[str]:
     """A line for each voice that is absent."""
     return [
         f"{one.name} is not in {task.mixture}: probability {one.presence:.2f}, below {one.threshold:.2f}; "
@@ -489,7 +489,7 @@ def _absent_lines(done: Sequence[tuple[Task, list[Outcome]]], force: bool) -> li
     ]
 
 
-def _tell_absent(done: Sequence[tuple[Task, list[Outcome]]], force: bool) -> None:
+def _tell_absent(done: Sequence[tuple[Task, list[FileResult]]], force: bool) -> None:
     """Name the voices that are absent.
 
     Raises:

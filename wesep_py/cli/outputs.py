@@ -20,7 +20,7 @@ from wesep_py.cli.targets import (
     require_alone,
 )
 from wesep_py.common.errors import AudioError, InputError, WesepError, reason
-from wesep_py.common.files import check_name, check_writable, is_folder, is_there
+from wesep_py.common.files import check_name, check_writable, is_folder, path_exists
 from wesep_py.common.names import is_hidden, printable
 from wesep_py.common.textfiles import read_csv
 
@@ -224,9 +224,9 @@ def _timeline_paths(jobs: Sequence[Job], timeline: Path | None) -> dict[Path, li
     if timeline is None:
         return {}
     if len(mixtures) == 1 and timeline.suffix and not is_folder(timeline):
-        from wesep_py.inference.timeline import check_suffix
+        from wesep_py.inference.timeline import check_timeline_suffix
 
-        return {mixtures[0]: [check_suffix(timeline)]}
+        return {mixtures[0]: [check_timeline_suffix(timeline)]}
     if not is_folder(timeline):
         make_folder(timeline)
     if len({mixture.stem for mixture in mixtures}) < len(mixtures):
@@ -244,8 +244,8 @@ def not_written(jobs: Sequence[Job], timelines: dict[Path, list[Path]]) -> list[
     Raises:
         InputError: of one recording some are there and some not, and its timeline would lack those that are.
     """
-    done = {job.mixture: job for job in jobs if is_there(job.output)}
-    left = [job for job in jobs if not is_there(job.output)]
+    done = {job.mixture: job for job in jobs if path_exists(job.output)}
+    left = [job for job in jobs if not path_exists(job.output)]
     for job in left:
         if job.mixture in done and timelines.get(job.mixture):
             raise InputError(
@@ -283,7 +283,7 @@ def _expand(mixtures: Sequence[Path]) -> list[Path]:
 
 
 def _is_pattern(path: Path) -> bool:
-    return any(sign in str(path) for sign in "*?[") and not is_there(path)
+    return any(sign in str(path) for sign in "*?[") and not path_exists(path)
 
 
 def require_suffix(path: Path) -> None:
@@ -301,7 +301,7 @@ def make_folder(folder: Path) -> None:
     Raises:
         InputError: a file is there, there is no parent, or it cannot be made.
     """
-    if is_there(folder):
+    if path_exists(folder):
         raise InputError(f"{folder}: is a file; several results need a folder to be written to")
     try:
         folder.mkdir()
@@ -343,7 +343,7 @@ def read_jobs(
     Raises:
         InputError: no such file, no lines, columns that are missing or unknown, two lines with one output.
     """
-    from wesep_py.data.manifest import Places
+    from wesep_py.data.manifest import FileLocator
 
     rows = _rows(path)
     if output is not None and not output.is_dir():
@@ -351,7 +351,7 @@ def read_jobs(
     jobs: list[Job] = []
     bad: list[tuple[Job, Exception]] = []
     targets: dict[tuple[str, str], Target] = {}
-    places = Places(path.parent, path, moved=False)
+    places = FileLocator(path.parent, path, moved=False)
     for number, row in enumerate(rows, start=2):
         mixture, name = path.parent / row["mixture"], row.get("name") or ""
         try:

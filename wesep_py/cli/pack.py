@@ -201,7 +201,7 @@ def lmdb(
             all_channels=all_channels,
             threads=jobs or os.cpu_count() or 1,
             overwrite=overwrite,
-            on_bad=lambda _, reason: left_out.append(reason),
+            on_skip=lambda _, reason: left_out.append(reason),
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     size = output.stat().st_size

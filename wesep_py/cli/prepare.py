@@ -53,7 +53,7 @@ class Corpus(NamedTuple):
     example: str
     """Arguments of the example: the source, and what else it needs."""
     reader: str
-    """Module and function `(source[, root], *, on_bad, on_progress)`, which returns the utterances."""
+    """Module and function `(source[, root], *, on_skip, on_progress)`, which returns the utterances."""
     uses_root: bool
     """Whether paths that are read start from `--root`."""
 
@@ -64,7 +64,7 @@ CORPORA = (
         "Recordings in one folder per speaker: DIR/alice/one.wav, DIR/bob/2024/two.flac.",
         ("DIR", "A folder that holds a folder for each speaker."),
         "recordings -o recordings/manifest.jsonl",
-        "wesep_py.data.speaker_folders:read_speaker_folders",
+        "wesep_py.data.corpora:read_speaker_folders",
         False,
     ),
     Corpus(
@@ -80,7 +80,7 @@ CORPORA = (
         "A Kaldi data folder: wav.scp, utt2spk and, where they exist, segments, utt2dur, spk2gender, text.",
         ("DIR", "A folder with wav.scp and utt2spk."),
         "data/train --root /corpora -o train.jsonl",
-        "wesep_py.data.kaldi:read_kaldi",
+        "wesep_py.data.corpora:read_kaldi",
         True,
     ),
     Corpus(
@@ -96,7 +96,7 @@ CORPORA = (
         "LibriSpeech, with gender and text where its tables exist.",
         ("DIR", "LibriSpeech, or a subset of it."),
         "LibriSpeech/train-clean-100 -o train-clean-100.jsonl",
-        "wesep_py.data.speaker_folders:read_librispeech",
+        "wesep_py.data.corpora:read_librispeech",
         False,
     ),
     Corpus(
@@ -155,7 +155,7 @@ def voxceleb(
     as_json: JsonOption = False,
 ) -> None:
     """VoxCeleb1 and VoxCeleb2, with gender where their tables exist: wav, or m4a converted beforehand."""
-    from wesep_py.data.speaker_folders import read_voxceleb
+    from wesep_py.data.corpora import read_voxceleb
 
     _prepare(source, partial(read_voxceleb, source, subset), output, root, overwrite, as_json)
 
@@ -182,10 +182,10 @@ def wsj0mix_trials(
     from wesep_py.common.errors import InputError
     from wesep_py.common.files import check_writable, refuse_inputs, write_text, write_together
     from wesep_py.data.wsj0mix import (
-        check_complete,
-        drawn_enrollments,
-        listed_enrollments,
-        mixtures_csv,
+        check_set_is_complete,
+        draw_enrollment_map,
+        convert_enrollment_list,
+        mixture_list_csv,
         read_wsj0_mixtures,
     )
 
@@ -199,11 +199,11 @@ def wsj0mix_trials(
         check_writable(path, overwrite)
     mixtures = read_wsj0_mixtures(source)
     if mix_list is not None:
-        check_complete(mixtures, mix_list)
-    texts = [mixtures_csv(mixtures)]
+        check_set_is_complete(mixtures, mix_list)
+    texts = [mixture_list_csv(mixtures)]
     if wsj0 is not None:
         drawn = enrollment is None
-        texts.append(drawn_enrollments(mixtures, wsj0) if drawn else listed_enrollments(mixtures, enrollment, wsj0))
+        texts.append(draw_enrollment_map(mixtures, wsj0) if drawn else convert_enrollment_list(mixtures, enrollment, wsj0))
     with write_together():
         for path, text in zip(written, texts, strict=True):
             write_text(path, text, overwrite)
@@ -219,14 +219,14 @@ def premixed(
     as_json: JsonOption = False,
 ) -> None:
     """WeSep's shards of fixed mixtures, unpacked as a tree with a list of mixtures, sources and speakers."""
-    from wesep_py.data.premixed import LIST_NAME, unpack_premixed
+    from wesep_py.data.premixed import PREMIXED_LIST_NAME, unpack_premixed
     from wesep_py.data.shard_stream import stream_shards
 
     shards = stream_shards(sources, Path.cwd())
     with progress_bar("shards") as bar:
         task = bar.add_task("unpacking", total=len(shards))
         result = unpack_premixed(shards, output, overwrite, lambda done, _: bar.update(task, completed=done))
-    listing = output / LIST_NAME
+    listing = output / PREMIXED_LIST_NAME
     summary = {"list": str(listing), "mixtures": result.num_mixtures, "speakers": result.num_speakers}
     if as_json:
         typer.echo(json.dumps(summary | {"left_out": result.left_out}, ensure_ascii=False))
@@ -258,7 +258,7 @@ def _prepare(
     with progress_bar("recordings") as bar:
         task = bar.add_task("reading", total=None)
         utterances = read(
-            on_bad=lambda _, reason: left_out.append(reason),
+            on_skip=lambda _, reason: left_out.append(reason),
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     write_manifest(utterances, output, relative_to=root, overwrite=overwrite)

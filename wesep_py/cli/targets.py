@@ -132,11 +132,11 @@ def enrollment_files(path: Path) -> list[Path]:
         AudioError: it does not exist, or is a folder without recordings.
         InputError: a stretch that ends before it begins.
     """
-    from wesep_py.inference import audio_files, stretch_of
+    from wesep_py.inference import audio_files, segment_of
 
     if path.is_dir():
         return audio_files(path)
-    stretch = stretch_of(path)
+    stretch = segment_of(path)
     if not (path if stretch is None else Path(stretch.path)).is_file():
         raise AudioError(f"{path}: no such file; an enrollment is a recording, a folder of them or a voice print")
     return [path]
@@ -191,9 +191,9 @@ def _is_name(name: str) -> bool:
 
 def file_of(path: Path) -> Path:
     """The file itself, of which `path` may name a stretch."""
-    from wesep_py.inference import stretch_of
+    from wesep_py.inference import segment_of
 
-    stretch = stretch_of(path)
+    stretch = segment_of(path)
     return path if stretch is None else Path(stretch.path)
 
 

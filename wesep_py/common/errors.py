@@ -1,7 +1,15 @@
-"""What the user is told when something is wrong: one line with what was given, what is allowed, what to do.
+"""Exceptions whose messages are written for the user, and helpers that word these messages.
 
-The command line turns these into exit statuses: 2 for wrong input or usage, 3 when every target asked for
-is absent, 1 for everything else.
+A message is one line: what was given, what is allowed, what to do. The command line prints it and turns the class
+into an exit status:
+
+    WesepError              1   any failure
+    ├── InputError          2   wrong input or usage
+    │   ├── ConfigError         configuration
+    │   ├── AudioError          recording
+    │   ├── OutputExistsError   output that would be overwritten
+    │   └── CheckpointError     checkpoint
+    └── TargetAbsentError   3   every target is absent from the recording
 """
 
 from __future__ import annotations
@@ -12,45 +20,49 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 LINE = 1000
-"""Characters of an error line at most: a terminal shows them at a glance, a log keeps them whole."""
+"""Maximum length of an error line in characters."""
+SHOWN = 200
+"""Maximum number of characters of the user's input that an error line repeats."""
 
 
 class WesepError(Exception):
-    """A failure whose message is written for the user. Exit status 1."""
+    """Base class of errors whose message is written for the user. Exit status 1."""
 
     exit_status = 1
 
 
 class InputError(WesepError, ValueError):
-    """Wrong input or usage: a file, an argument or a value. Exit status 2."""
+    """Invalid input or usage: a file, an argument or a value. Exit status 2."""
 
     exit_status = 2
 
 
 class ConfigError(InputError):
-    """A configuration with an unknown key, a wrong type or an impossible value."""
+    """Invalid configuration: an unknown or missing key, a wrong type, or a value that is not allowed."""
 
 
 class AudioError(InputError):
-    """A recording that is missing, is not audio, is damaged, or is too short for what was asked."""
+    """Unusable recording: missing, not audio, damaged, or too short for the operation."""
 
 
 class OutputExistsError(InputError):
-    """An output is there already, and overwriting it was not asked for."""
+    """Output that exists already, while overwriting was not requested."""
 
 
 class CheckpointError(InputError):
-    """A checkpoint that is missing, incomplete, damaged, or of another format version."""
+    """Unusable checkpoint: missing, incomplete, damaged, or of another format version."""
 
 
 class TargetAbsentError(WesepError):
-    """Every target that was asked for is absent from the recording. Exit status 3."""
+    """Every requested target is absent from the recording. Exit status 3."""
 
     exit_status = 3
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in one line; with the kind of error, where its message is not written for the user.
+    """Return the message of an error in one line.
+
+    The class name precedes the message unless the message alone is clear (errors of this package and of the system).
 
     >>> reason(InputError("a.wav: is\\n empty")), reason(KeyError("rate")), reason(ValueError())
     ('a.wav: is empty', "KeyError: 'rate'", 'ValueError')
@@ -61,17 +73,15 @@ def reason(error: BaseException) -> str:
     return text if isinstance(error, (WesepError, OSError)) else f"{kind}: {text}"
 
 
-SHOWN = 200
-"""Characters of input that an error line repeats."""
-
-
 def shorten(text: object, limit: int = SHOWN) -> str:
-    """The text in one line without control characters; its middle is left out where it is longer than `limit`.
+    """Return a text as one line of at most `limit` printable characters.
+
+    White space is collapsed, other control characters become `?`, and the middle of a long text becomes `…`.
 
     >>> shorten("a\\n  b\\x00"), shorten("x" * 300, 9)
     ('a b?', 'xxxx…xxxx')
     """
-    # Long input is cut before it is looked at closer: it may be of any size.
+    # Cut long input first: it may be of any size, and the steps below read every character.
     text = str(text)
     text = text if len(text) <= 8 * limit else f"{text[: 4 * limit]}…{text[-4 * limit :]}"
     line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
@@ -82,7 +92,7 @@ def shorten(text: object, limit: int = SHOWN) -> str:
 
 
 def nearest(given: str, allowed: Iterable[str]) -> str:
-    """The end of an error about a name: the nearest allowed one, and all of them.
+    """Return the end of an error line about a name: the nearest allowed name, and all allowed names.
 
     >>> nearest("fillm", ["film", "concat"])
     "did you mean 'film'? (allowed: concat, film)"
@@ -98,14 +108,14 @@ _REPR.maxstring = _REPR.maxother = SHOWN
 
 
 def quoted(value: object, limit: int = 120) -> str:
-    """The value as an error line shows it: its `repr`, which never fails and is never longer than `limit`.
+    """Return the `repr` of a value for an error line: at most `limit` characters, and for any value.
 
     >>> quoted("a" * 300, 9), quoted(10**5000), quoted([1, "b"])
     ("'aaa…aaa'", 'a value of type int', "[1, 'b']")
     """
     try:
         return f"a value of type {type(value).__name__}" if _is_huge(value) else shorten(_REPR.repr(value), limit)
-    except (ValueError, RecursionError):  # a whole number of thousands of digits, a list within itself
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a list that contains itself
         return f"a value of type {type(value).__name__}"
 
 
@@ -115,14 +125,14 @@ def _is_huge(value: object) -> bool:
 
 @contextmanager
 def naming(place: object, remedy: str, error: type[WesepError] = InputError) -> Iterator[None]:
-    """Turn whatever a library raises while the block reads a file into one line that names the file.
+    """Turn any exception that the block raises while it reads a file into one line that names the file.
 
-    Errors of this package pass through as they are.
+    Errors of this package pass through unchanged.
 
     Args:
-        place: the file, and where in it.
-        remedy: what to do about it.
-        error: what is raised instead.
+        place: the file, with the position in it where that is known.
+        remedy: advice for the user, the last part of the line.
+        error: class of the exception that is raised instead.
 
     >>> with naming("a.npy", "save it again"):
     ...     raise EOFError("No data left in file")
@@ -133,6 +143,6 @@ def naming(place: object, remedy: str, error: type[WesepError] = InputError) -> 
         yield
     except WesepError:
         raise
-    except Exception as problem:  # libraries raise whatever they like of a damaged file
-        told = (problem.strerror if isinstance(problem, OSError) else None) or reason(problem)
-        raise error(f"{place}: cannot be read ({shorten(told)}); {remedy}") from problem
+    except Exception as problem:  # a damaged file can make a library raise any class of exception
+        cause = (problem.strerror if isinstance(problem, OSError) else None) or reason(problem)
+        raise error(f"{place}: cannot be read ({shorten(cause)}); {remedy}") from problem

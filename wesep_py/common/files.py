@@ -1,6 +1,6 @@
 """Writing so that nothing is lost: temporary names beside the target, then a rename; and never over what is read.
 
-A file appears whole or not at all (`atomic_path`), several files of one job appear together (`together`), and a folder
+A file appears whole or not at all (`atomic_path`), several files of one job appear together (`write_together`), and a folder
 is replaced as a whole, only if it holds nothing but what this package writes (`atomic_folder`). Temporary names are
 drawn at random and made exclusively, so they are never those of somebody else, and a symbolic link that was put there
 is never followed.
@@ -43,7 +43,7 @@ def check_writable(path: str | os.PathLike[str], overwrite: bool = False) -> Pat
     check_name(path)
     if is_folder(path):
         raise InputError(f"{path}: is a folder; name a file to write")
-    if is_there(path) and not overwrite:
+    if path_exists(path) and not overwrite:
         raise OutputExistsError(f"{path}: exists already; name another output, or pass --overwrite")
     if not is_folder(path.parent):
         raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
@@ -75,14 +75,14 @@ def check_results_folder(folder: Path, names: Iterable[str], overwrite: bool = F
         InputError: it is a file.
         OutputExistsError: one of them is there, and `overwrite` is false.
     """
-    if is_there(folder) and not folder.is_dir():
+    if path_exists(folder) and not folder.is_dir():
         raise InputError(f"{folder}: is a file; name a folder for the results")
-    there = [folder / name for name in names if is_there(folder / name)]
+    there = [folder / name for name in names if path_exists(folder / name)]
     if there and not overwrite:
         raise OutputExistsError(f"{there[0]}: exists already; name another folder, or pass --overwrite")
 
 
-def is_there(path: Path) -> bool:
+def path_exists(path: Path) -> bool:
     """True if anything has this name, also a link that leads nowhere; false for a name that nothing can have."""
     return os.path.lexists(path)
 
@@ -117,7 +117,7 @@ def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[tuple[str | os.PathL
     Raises:
         InputError: an output is one of the inputs, by path or by device and inode.
     """
-    inputs = [(path, what) for path, what in inputs if path is not None and is_there(Path(path))]
+    inputs = [(path, what) for path, what in inputs if path is not None and path_exists(Path(path))]
     for output in outputs:
         for path, what in inputs:
             if same_file(output, path):
@@ -136,8 +136,8 @@ class _Ready:
     overwrite: bool
 
 
-class Together:
-    """The files of one job, which appear together: see `together`."""
+class FileGroup:
+    """The files of one job, which appear together: see `write_together`."""
 
     def __init__(self) -> None:
         self._ready: list[_Ready] = []
@@ -150,7 +150,7 @@ class Together:
         while self._ready:
             one = self._ready[0]
             try:
-                before = _kept_aside(one.path) if is_there(one.path) else None
+                before = _kept_aside(one.path) if path_exists(one.path) else None
                 self._undo.append((one.path, one.temporary.lstat().st_ino, before))
                 one.temporary.replace(one.path)
             except OSError as error:
@@ -176,11 +176,11 @@ class Together:
                 path.unlink()
 
 
-_group: ContextVar[Together | None] = ContextVar("group", default=None)
+_group: ContextVar[FileGroup | None] = ContextVar("group", default=None)
 
 
 @contextmanager
-def together() -> Iterator[Together]:
+def write_together() -> Iterator[FileGroup]:
     """Let files of `atomic_path` wait for their names while the block runs; all get them when it ends well, or none.
 
     Inside another such block it is a part of that one.
@@ -190,7 +190,7 @@ def together() -> Iterator[Together]:
         WesepError: one cannot be put in its place; none was.
 
     >>> folder = Path(tempfile.mkdtemp())
-    >>> with together():
+    >>> with write_together():
     ...     write_text(folder / "a.txt", "first")
     ...     write_text(folder / "b.txt", "second")
     ...     assert not (folder / "a.txt").exists()
@@ -200,7 +200,7 @@ def together() -> Iterator[Together]:
     if (outer := _group.get()) is not None:
         yield outer
         return
-    group = Together()
+    group = FileGroup()
     token = _group.set(group)
     try:
         yield group
@@ -218,7 +218,7 @@ def atomic_path(path: str | os.PathLike[str], overwrite: bool = True) -> Iterato
     """Give a temporary path in the target's folder, and rename it to `path` when the block ends well.
 
     If the block fails, or is interrupted, the temporary file is removed and whatever stood at `path` stays.
-    The temporary name keeps the suffix, for writers that choose a format by it. Inside `together` the renaming waits
+    The temporary name keeps the suffix, for writers that choose a format by it. Inside `write_together` the renaming waits
     for the end of that block.
 
     Raises:
@@ -333,7 +333,7 @@ def check_folder(folder: str | os.PathLike[str], kind: FolderKind, overwrite: bo
         WesepError: it cannot be read.
     """
     folder = Path(folder)
-    if not is_there(folder):
+    if not path_exists(folder):
         return folder
     if not folder.is_dir():
         raise InputError(f"{folder}: is a file; name a folder to write")
@@ -362,7 +362,7 @@ def atomic_folder(folder: str | os.PathLike[str], kind: FolderKind, keep_others:
     """Give a temporary folder, and put it in the place of `folder` when the block ends well; its parent is made.
 
     A folder cannot be renamed onto a full one: the old one steps aside, under a name of its own, and is removed last.
-    Killed in between, `left_behind` finds it.
+    Killed in between, `find_set_aside` finds it.
 
     Args:
         folder: new, empty, or one of ours.
@@ -386,15 +386,15 @@ def atomic_folder(folder: str | os.PathLike[str], kind: FolderKind, keep_others:
             if not keep_others:
                 check_folder(folder, kind, overwrite=True)
             aside = folder.with_name(f"{_tag_of(folder)}{token}.old")
-            if is_there(folder):
+            if path_exists(folder):
                 folder.rename(aside)
             try:
                 temporary.rename(folder)
             except BaseException:
-                if is_there(aside) and not is_there(folder):
+                if path_exists(aside) and not path_exists(folder):
                     aside.rename(folder)
                 raise
-            if is_there(aside):
+            if path_exists(aside):
                 for name in kind.others(aside):
                     (aside / name).rename(folder / name)
                 remove_known(aside, kind.names)
@@ -404,13 +404,13 @@ def atomic_folder(folder: str | os.PathLike[str], kind: FolderKind, keep_others:
     _clear_stale(folder, kind)
 
 
-def left_behind(folder: Path, kind: FolderKind) -> Path | None:
+def find_set_aside(folder: Path, kind: FolderKind) -> Path | None:
     """Return the folder that stood aside when a process was killed while it replaced `folder`; `None` without one.
 
     Nothing is moved: another process may be about to put the new one in its place.
     """
     folder = Path(os.path.realpath(folder))
-    if is_there(folder):
+    if path_exists(folder):
         return None
     places = [path for path in _tagged(folder) if path.name.endswith(".old")]
     places += [folder.with_name(f".{folder.name}.old")]  # as versions before named it
@@ -436,13 +436,13 @@ def remove_known(folder: Path, names: Collection[str]) -> None:
 
 
 @contextmanager
-def made_folder(folder: Path) -> Iterator[None]:
+def created_folder(folder: Path) -> Iterator[None]:
     """Make a folder, and its parents; if the block fails, those that are empty still are removed again.
 
     Raises:
         WesepError: it cannot be made.
     """
-    new = [place for place in (folder, *folder.parents) if not is_there(place)]
+    new = [place for place in (folder, *folder.parents) if not path_exists(place)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -535,7 +535,7 @@ def _not_written(path: Path, error: OSError) -> WesepError:
 
 
 def _check_still_free(ready: _Ready) -> None:
-    if not ready.overwrite and is_there(ready.path):
+    if not ready.overwrite and path_exists(ready.path):
         raise OutputExistsError(f"{ready.path}: appeared while it was being written; it was left as it is")
 
 

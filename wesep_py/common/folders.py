@@ -1,4 +1,4 @@
-"""A folder that one run writes at a time: its lock, and what runs that were killed have left in it."""
+"""One run at a time in a folder: its lock, and removal of the temporary files that killed runs have left."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from wesep_py.common.errors import WesepError
 from wesep_py.common.files import open_regular
 from wesep_py.common.names import is_hidden
 
-# ----------------------------------------
-# One run at a time in a folder.
-
-NAME = ".lock"
-WRITTEN = re.compile(r"(process \d+ on [^\n]*\n)?")
-"""What a lock file of ours holds; one of somebody else is locked, and not written to."""
+LOCK_NAME = ".lock"
+_HOLDER_LINE = re.compile(r"(process \d+ on [^\n]*\n)?")
+"""Content of a lock file that this package wrote; a file of another program is locked, but not written to."""
+_LOCK_TRIES = 5
+# The names that `files.atomic_path` gives to unfinished files: `.STEM.RANDOM` with the suffix of the target.
+_TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{6,8}", re.DOTALL)
 
 
 @contextmanager
-def locked(folder: Path, doing: str = "working", another: str = "folder") -> Iterator[None]:
-    """While the block runs, no other process can lock the folder.
+def folder_lock(folder: Path, doing: str = "working", another: str = "folder") -> Iterator[None]:
+    """Hold the lock of a folder while the block runs.
 
-    The lock is the operating system's (`fcntl.lockf`), so it ends with the process, however that ends; data workers do
-    not inherit it. On a system without such locks there is none.
+    The lock is the operating system's (`fcntl.lockf`): it ends with the process, however the process ends, and data
+    workers do not inherit it. On a system without such locks, nothing is locked.
 
     Args:
-        folder: it exists; the file `.lock` in it stays, and says who had the lock last. A link of this name is refused.
-        doing: what a run does there, for the message.
-        another: what to name instead, for the message.
+        folder: an existing folder. The file `.lock` in it stays, and names the process that held the lock last. A
+            symbolic link of this name is refused.
+        doing: the work of a run, for the message: "working", "training".
+        another: the object to choose instead, for the message: "folder".
 
     Raises:
-        WesepError: another process has it.
+        WesepError: another process holds the lock.
         InputError: `.lock` is a symbolic link, a pipe or a folder.
         OSError: the file cannot be written.
     """
@@ -44,7 +45,7 @@ def locked(folder: Path, doing: str = "working", another: str = "folder") -> Ite
     except ImportError:
         yield
         return
-    with os.fdopen(open_regular(folder / NAME, os.O_RDWR), "r+", encoding="utf-8", errors="replace") as file:
+    with os.fdopen(open_regular(folder / LOCK_NAME, os.O_RDWR), "r+", encoding="utf-8", errors="replace") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -55,7 +56,7 @@ def locked(folder: Path, doing: str = "working", another: str = "folder") -> Ite
                 f"{folder}: another run is {doing} here ({_holder(file.read(1000))}); wait for its "
                 f"end, or name another {another}"
             ) from error
-        if WRITTEN.fullmatch(file.read(1000)):
+        if _HOLDER_LINE.fullmatch(file.read(1000)):
             file.seek(0)
             file.truncate()
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -64,37 +65,34 @@ def locked(folder: Path, doing: str = "working", another: str = "folder") -> Ite
 
 
 def _holder(text: str) -> str:
-    """Who has the lock, by what stands in the file."""
-    return text.strip() if text and WRITTEN.fullmatch(text) else "of another machine"
-
-
-LOCK_NAME = NAME
-_TRIES = 5
-# As `files.atomic_path` calls what is not whole yet: `.STEM.RANDOM` with the suffix of the target.
-_TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{6,8}", re.DOTALL)
+    """Return the process that holds the lock, from the content of the lock file."""
+    return text.strip() if text and _HOLDER_LINE.fullmatch(text) else "of another machine"
 
 
 @contextmanager
 def one_run_in(folder: Path, doing: str) -> Iterator[None]:
-    """While the block runs, no other process writes into a folder; the folder is made if its parent exists.
+    """Let only this process write into a folder while the block runs; create the folder if its parent exists.
+
+    Unlike with `folder_lock`, the file `.lock` is removed at the end.
 
     Args:
-        folder: to write into; while the block runs it holds a file `.lock`.
-        doing: what the run does there, for the message to another one.
+        folder: the folder to write into.
+        doing: the work of the run, for the message that another run gets.
 
     Raises:
-        WesepError: another run has the folder, or it cannot be made or written.
+        WesepError: another run has the folder, or the folder cannot be created or written.
     """
-    with ExitStack() as held:
+    with ExitStack() as stack:
         try:
             folder.mkdir(exist_ok=True)
-            for _ in range(_TRIES):
-                before = _number_of(folder / LOCK_NAME)
-                held.enter_context(locked(folder, doing))
-                # A run that ends removes its lock; what was locked may be that one, which nobody sees any more.
-                if before is None or _number_of(folder / LOCK_NAME) == before:
+            for _ in range(_LOCK_TRIES):
+                before = _inode(folder / LOCK_NAME)
+                stack.enter_context(folder_lock(folder, doing))
+                # A run that ends removes its lock file. Between `open` and `lockf` this may have happened to the file
+                # that is locked now; then the name belongs to another inode, or to none, and locking is tried again.
+                if before is None or _inode(folder / LOCK_NAME) == before:
                     break
-                held.pop_all().close()
+                stack.pop_all().close()
         except OSError as error:
             raise WesepError(f"{folder}: cannot be written ({error.strerror or error}); name another folder") from error
         try:
@@ -104,34 +102,34 @@ def one_run_in(folder: Path, doing: str) -> Iterator[None]:
                 (folder / LOCK_NAME).unlink()
 
 
-def _number_of(lock: Path) -> int | None:
-    """The number of a file on its disk. (To open it again, and close it, would release the lock of this process.)"""
+def _inode(lock: Path) -> int | None:
+    """Return the inode of a lock file, without opening it: closing it again would release this process's lock."""
     try:
         return lock.stat().st_ino
     except FileNotFoundError:
         return None
 
 
-def clear_left_behind(folder: Path, names: Collection[str]) -> int:
-    """Remove what killed runs left of files that they were writing; call it while no other run writes there.
+def remove_temporary_files(folder: Path, names: Collection[str]) -> int:
+    """Remove the temporary files that killed runs left in a folder; call it while no other run writes there.
 
     Args:
-        folder: where the files are; it need not exist.
-        names: of the files, with suffix. What is left of others stays.
+        folder: need not exist.
+        names: names, with suffix, of the files that the runs were writing. Temporary files of other files stay.
 
     Returns:
-        How many files were removed.
+        The number of files removed.
     """
     count = 0
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         for path in [Path(entry.path) for entry in entries if is_hidden(entry.name)]:
             parsed = [(_TEMPORARY.fullmatch(path.stem), path.suffix), (_TEMPORARY.fullmatch(path.name), "")]
-            if any(begun and begun[1] + suffix in names for begun, suffix in parsed) and path.is_file():
+            if any(match and match[1] + suffix in names for match, suffix in parsed) and path.is_file():
                 path.unlink(missing_ok=True)
                 count += 1
     return count
 
 
-def visible(folder: Path) -> list[str]:
-    """Return the names in a folder that are not hidden, sorted; none where there is no folder."""
+def visible_names(folder: Path) -> list[str]:
+    """Return the sorted names in a folder that are not hidden; an empty list if there is no folder."""
     return sorted(name for name in os.listdir(folder) if not is_hidden(name)) if folder.is_dir() else []  # noqa: PTH208

@@ -1,4 +1,4 @@
-"""What half precision (bfloat16) can do on a device: tried once, never guessed from a processor's flags.
+"""Test whether a device can compute in half precision (bfloat16), by trying each operation once.
 
 Networks compute in bfloat16 under autocast, with weights and losses in float32. Processors and builds of torch differ
 in what they support: oneDNN runs matrix products in bfloat16 on any processor, but an LSTM only on those with AVX-512.
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 Operation = Literal["matmul", "lstm"]
 OPERATIONS: tuple[Operation, ...] = ("matmul", "lstm")
-"""The operations that the networks here spend their time in."""
-NAMES: dict[Operation, str] = {"matmul": "a matrix product", "lstm": "an LSTM"}
+"""The operations in which the networks spend most of their time."""
+OPERATION_NAMES: dict[Operation, str] = {"matmul": "a matrix product", "lstm": "an LSTM"}
 
 
 @cache
@@ -25,7 +25,7 @@ def problem_with(operation: Operation, device_type: str = "cpu") -> str | None:
     """Return why an operation fails in bfloat16 on a device, or `None` if it works.
 
     The operation runs forward and backward under autocast, on small tensors; its gradients have to be finite. The
-    random state is left as it was.
+    random state is preserved. The result is cached.
 
     Args:
         operation: one of `OPERATIONS`.
@@ -53,7 +53,7 @@ def problem_with(operation: Operation, device_type: str = "cpu") -> str | None:
 
 
 def unsupported(device_type: str = "cpu", operations: tuple[Operation, ...] = OPERATIONS) -> str | None:
-    """Return which of the operations fails in bfloat16 on a device, as part of a sentence; `None` if all work.
+    """Return a clause that names the first operation that fails in bfloat16 on a device, or `None` if all work.
 
     >>> unsupported("cpu", operations=()) is None
     True
@@ -61,11 +61,12 @@ def unsupported(device_type: str = "cpu", operations: tuple[Operation, ...] = OP
     for operation in operations:
         if problem_with(operation, device_type) is not None:
             place = "this processor" if device_type == "cpu" else f"this {device_type} device"
-            return f"{place} cannot run {NAMES[operation]} in bfloat16"
+            return f"{place} cannot run {OPERATION_NAMES[operation]} in bfloat16"
     return None
 
 
 def _run(operation: Operation, device: torch.device) -> list[nn.Parameter]:
+    """Run an operation forward and backward, and return its parameters with their gradients."""
     import torch
     from torch import nn
 

@@ -1,4 +1,4 @@
-"""Names: of files that are called after an id, of the same file in two spellings, and how a name is printed."""
+"""File names: the name of a file that is called after an id, Unicode spellings of a name, and printing a name."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import re
 import unicodedata
 
 LONGEST_BYTES = 230
-"""Of a file's name without its ending: file systems take 255, and endings such as `_absent.wav` have to fit."""
+"""Maximum length of a file name without its suffix: file systems allow 255 bytes, and `_absent.wav` has to fit too."""
 
-# Separators of folders, control characters (NUL too), a dot in front (it hides a file, and `..` leaves the folder),
-# half characters, and `%` where it would read as one of these.
+# Folder separators, control characters (NUL too), a leading dot (it hides a file, and `..` leaves the folder),
+# lone surrogates, and `%` before two hex digits, which would be read as one of the escapes.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\\ud800-\udfff]|^\.|%(?=[0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def file_name(identifier: str) -> str:
-    """Return the one file name, without ending, that stands for an id wherever files are called after ids.
+    """Return the file name, without suffix, for an id. Every file that is called after an id has this name.
 
-    Ordinary ids stay as they are. What may not stand in a name is written as `%XX`, so ids that differ get names that
-    differ. An id that is too long is cut and marked with its hash. The name never leaves its folder, nor is it hidden.
+    Ordinary ids stay unchanged. Characters that a name cannot hold become `%XX`, so different ids get different names.
+    An id that is too long is cut and marked with its hash. The name never leaves its folder and is never hidden.
 
     >>> file_name("84-121123-0000_61-70968-0000"), file_name("/etc/passwd"), file_name("..")
     ('84-121123-0000_61-70968-0000', '%2Fetc%2Fpasswd', '%2E.')
     >>> len(file_name(1000 * "a"))
     230
     """
-    name = _UNSAFE.sub(_quoted, canonical(identifier)) or "%00"
+    name = _UNSAFE.sub(_percent_encoded, canonical(identifier)) or "%00"
     encoded = name.encode()
     if len(encoded) <= LONGEST_BYTES:
         return name
@@ -35,7 +35,7 @@ def file_name(identifier: str) -> str:
 
 
 def canonical(text: str) -> str:
-    """Return the spelling by which names are compared: `é` as one character (NFC), however it was written.
+    """Return the Unicode spelling by which names are compared (NFC: `é` is one character).
 
     >>> canonical("cafe\\u0301") == "caf\\u00e9"
     True
@@ -44,7 +44,7 @@ def canonical(text: str) -> str:
 
 
 def spellings(text: str) -> tuple[str, ...]:
-    """Return a name as it is and, if they differ, in the two spellings (NFC, NFD) that file systems use.
+    """Return a name as given and, where they differ from it, in the two spellings that file systems use (NFC, NFD).
 
     >>> spellings("cafe"), len(spellings("caf\\u00e9"))
     (('cafe',), 2)
@@ -56,12 +56,12 @@ def spellings(text: str) -> tuple[str, ...]:
 
 
 def is_hidden(name: str) -> bool:
-    """True if a file of that name is not meant for a reader: it begins with a dot, as `.DS_Store` and `._a.wav` do."""
+    """True if the name begins with a dot, as `.DS_Store` and `._a.wav` do; readers pass such files over."""
     return name.startswith(".")
 
 
 def is_utf8(name: str) -> bool:
-    """True if a file's name can be written as UTF-8; Python reads bytes that are none as half characters."""
+    """True if a file name can be written as UTF-8; Python reads other bytes as lone surrogates."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -70,7 +70,7 @@ def is_utf8(name: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """Return a text that can be printed and written: control characters, and bytes that are no UTF-8, become escapes.
+    """Return a text with control characters, and bytes that are not UTF-8, as escapes, so that it can be printed.
 
     >>> print(printable("caf\\udce9.wav"), printable("a\\0b"))
     caf\\udce9.wav a\\x00b
@@ -78,5 +78,5 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text.encode("utf-8", "backslashreplace").decode())
 
 
-def _quoted(match: re.Match[str]) -> str:
+def _percent_encoded(match: re.Match[str]) -> str:
     return "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogatepass"))

@@ -1,4 +1,8 @@
-"""Names in a configuration, and the classes they stand for."""
+"""Registries: the classes (backbones, cues, losses, …) that a configuration chooses by name.
+
+A configuration that a user wrote may also name a class of the user's own, `module:Class` or `path/to/file.py:Class`.
+One that came with a checkpoint may not (`no_plugins`), because reading a model must not run code.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +26,14 @@ from wesep_py.common.errors import ConfigError, nearest, shorten
 T = TypeVar("T")
 
 TRUST_VARIABLE = "WESEP_PLUGINS"
-"""With this environment variable set to 1, a checkpoint's configuration may name classes outside the package."""
+"""Environment variable: if it is 1, a checkpoint's configuration may name classes outside the package."""
 
 _plugins_allowed: ContextVar[bool] = ContextVar("plugins_allowed", default=True)
 
 
 @contextmanager
 def no_plugins() -> Iterator[None]:
-    """Within it only registered names are known, unless `WESEP_PLUGINS=1`: for configurations from elsewhere.
-
-    A configuration that a user wrote may name the user's own files. One that came with a checkpoint would run whatever
-    it names, which nobody expects of reading a model.
-    """
+    """Allow only registered names inside the block, unless `WESEP_PLUGINS=1`; for configurations of unknown origin."""
     token = _plugins_allowed.set(os.environ.get(TRUST_VARIABLE) == "1")
     try:
         yield
@@ -41,19 +41,19 @@ def no_plugins() -> Iterator[None]:
         _plugins_allowed.reset(token)
 
 
-def is_strangers() -> bool:
-    """True if a configuration from elsewhere is being read (`no_plugins`): it may name no files."""
+def is_untrusted() -> bool:
+    """True inside a block of `no_plugins`: the configuration comes from elsewhere, and may name no files."""
     return not _plugins_allowed.get()
 
 
 class Registry(Generic[T]):
-    """The classes of one kind (backbones, cues, …) under the names that configurations use.
+    """Classes of one kind (backbones, cues, …) by the names that configurations use.
 
     A name may also be `module:Class` or `path/to/file.py:Class`, for classes outside the package.
 
     Args:
-        kind: what they are, for messages.
-        base: what every class has to be derived from; any class, if `None`.
+        kind: the kind of class, for messages.
+        base: the base class that every class of the registry has; `None` for any.
 
     >>> shapes = Registry("shape")
     >>> @shapes.register("circle")
@@ -68,7 +68,7 @@ class Registry(Generic[T]):
         self._classes: dict[str, Callable[..., T]] = {}
 
     def register(self, name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
-        """Class decorator: enter the class under `name`."""
+        """Return a class decorator that registers the class under `name`."""
 
         def enter(cls: Callable[..., T]) -> Callable[..., T]:
             if name in self._classes:
@@ -79,15 +79,15 @@ class Registry(Generic[T]):
         return enter
 
     def names(self) -> list[str]:
-        """The registered names, sorted."""
+        """Return the registered names, sorted."""
         return sorted(self._classes)
 
     def get(self, name: str, where: str = "") -> Callable[..., T]:
-        """The class that `name` stands for.
+        """Return the class of a name.
 
         Raises:
-            ConfigError: no such name, and the message lists the names there are; or a class outside the package that
-                is not allowed, not there or not derived from the base.
+            ConfigError: an unknown name (the message lists the known ones), or a class outside the package that is
+                not allowed, not found or not derived from the base class.
         """
         if name in self._classes:
             return self._classes[name]
@@ -99,7 +99,7 @@ class Registry(Generic[T]):
         )
 
     def build(self, mapping: Mapping[str, Any], where: str, **given: Any) -> T:
-        """An instance from `{"name": …, argument: value, …}`, every argument checked (`config.construct`).
+        """Build an instance from `{"name": …, argument: value, …}`, with every argument checked (`config.construct`).
 
         Arguments in `given` come from the program, not from the configuration.
         """
@@ -113,40 +113,40 @@ class Registry(Generic[T]):
     def _outside(self, name: str, where: str) -> Callable[..., T]:
         if not _plugins_allowed.get():
             raise ConfigError(
-                f"{where}: {shorten(name)!r} is code that is no part of this package, and it is not run unasked; if "
+                f"{where}: {shorten(name)!r} is code outside this package, which is not run unasked; if "
                 f"you trust it, set the environment variable {TRUST_VARIABLE}=1"
             )
         module, attribute = _import(name, where), name.rpartition(":")[2]
-        found = getattr(module, attribute, None)
-        classes = {key: value for key, value in vars(module).items() if self._is_one(value)}
-        if not inspect.isclass(found):
+        plugin = getattr(module, attribute, None)
+        classes = {key: value for key, value in vars(module).items() if self._is_of_this_kind(value)}
+        if not inspect.isclass(plugin):
             raise ConfigError(f"{where}: {module.__name__} has no class {attribute!r}; {nearest(attribute, classes)}")
-        if not self._is_one(found):
+        if not self._is_of_this_kind(plugin):
             base = "" if self.base is None else self.base.__name__
             raise ConfigError(f"{where}: {name!r} is no {self.kind}; derive it from {base}")
-        return typing.cast("Callable[..., T]", found)
+        return typing.cast("Callable[..., T]", plugin)
 
-    def _is_one(self, value: Any) -> bool:
+    def _is_of_this_kind(self, value: Any) -> bool:
         return inspect.isclass(value) and (self.base is None or issubclass(value, self.base))
 
 
 def _import(name: str, where: str) -> ModuleType:
-    """The module of `module:Class` or `file.py:Class`, run once; every file is a module of its own."""
+    """Import the module of `module:Class` or `file.py:Class`; a file is run once, under a name made of its path."""
     module_name = name.rpartition(":")[0]
     path = Path(module_name).resolve()
-    own_name = f"wesep_py_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    file_module = f"wesep_py_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     try:
         if not module_name.endswith(".py"):
             return importlib.import_module(module_name)
-        if own_name not in sys.modules:
-            spec = importlib.util.spec_from_file_location(own_name, path)
+        if file_module not in sys.modules:
+            spec = importlib.util.spec_from_file_location(file_module, path)
             assert spec is not None and spec.loader is not None
-            sys.modules[own_name] = module = importlib.util.module_from_spec(spec)
+            sys.modules[file_module] = module = importlib.util.module_from_spec(spec)
             try:
                 spec.loader.exec_module(module)
             except BaseException:
-                del sys.modules[own_name]
+                del sys.modules[file_module]
                 raise
-        return sys.modules[own_name]
+        return sys.modules[file_module]
     except (ImportError, FileNotFoundError, SyntaxError) as error:
         raise ConfigError(f"{where}: {name!r} cannot be imported ({error})") from error

@@ -1,8 +1,8 @@
-"""Build a network from a stranger's configuration, in no more memory and time than its weights account for.
+"""Build a network from an untrusted configuration, with memory and time bounded by the size of its weights.
 
 A configuration may ask for a billion blocks, or for a window of a day. The parameters of a network cannot exceed the
-file that holds them. So parts are counted while a network is built, and the sizes of tensors are looked at before
-they are made; a network that is larger than its weights is given up there and then.
+file that holds them. So modules and parameters are counted while a network is built, and the size of each tensor is
+computed before it is allocated; building stops as soon as the network is larger than its weights.
 """
 
 from __future__ import annotations
@@ -21,33 +21,37 @@ if TYPE_CHECKING:
     Network = TypeVar("Network", bound=nn.Module)
 
 MAX_NUMBER = 1_000_000
-"""No number in a model's configuration is larger: sizes, counts, rates, times."""
+"""The largest number allowed in a model's configuration (sizes, counts, rates, times)."""
 SLACK = 2
-"""A network may have so many times the parameters of its weights while it is built: some are made twice."""
+"""Allowed ratio of a network's parameters, while it is built, to those of its weights: some are allocated twice."""
 SPARE_PARAMETERS = 100
 MODULES_PER_TENSOR, SPARE_MODULES = 50, 1000
 SPARE_NUMBERS = 4 * 2**20
-"""Of windows, filterbanks and the like, which are computed and stand in no file."""
+"""Allowance for windows, filterbanks and the like, which are computed and are not in the weights' file."""
 
+# Functions of torch, by how the size of their result follows from their arguments (`_result_size`).
 SIZED = {"empty", "zeros", "ones", "rand", "randn", "new_empty", "new_zeros", "new_ones", "eye"}
-"""Functions of torch whose integers are the sizes of their result."""
+"""Their integers are the shape of the result."""
 REPEATING = {"repeat", "tile", "repeat_interleave"}
+"""Their integers multiply the size of a tensor."""
 PADDING = {"pad", "one_hot"}
+"""Their integers add to the size of a tensor."""
 OUTER = {"outer", "ger", "kron", "cartesian_prod", "meshgrid"}
+"""The sizes of their tensors are multiplied."""
 VALUES = {"tensor", "as_tensor", "scalar_tensor"}
-"""Functions whose integers are values."""
+"""Their integers are values, not sizes."""
 
 
 def build_within(build: Callable[[], Network], weights: Mapping[str, Tensor], slack: int = SLACK) -> Network:
-    """Build a network for weights; it is given up as soon as it is larger than they are.
+    """Build a network, and stop as soon as it is larger than the weights it is for.
 
     Args:
-        build: makes the network.
-        weights: which it is for; names and shapes may be others.
-        slack: how many times their tensors and numbers the network may have.
+        build: returns the network.
+        weights: state dictionary that the network will load; only its number of tensors and values is used.
+        slack: allowed ratio of the network's tensors and values to those of the weights.
 
     Raises:
-        ConfigError: the network is larger than the weights account for, or cannot be built.
+        ConfigError: the network is larger than its weights, or cannot be built.
     """
     numbers = sum(value.numel() for value in weights.values())
     limits = {
@@ -60,15 +64,19 @@ def build_within(build: Callable[[], Network], weights: Mapping[str, Tensor], sl
             return build()
     except WesepError:
         raise
-    except Exception as error:  # sizes and types that make no sense fail in many places
+    except Exception as error:  # invalid sizes and types raise many classes of exception
         raise ConfigError(f"no network can be built from it ({type(error).__name__}: {shorten(error)})") from error
 
 
 def check_numbers(value: Any, where: str = "") -> None:
-    """Refuse numbers that no network needs.
+    """Check that the numbers of a model's configuration are finite and at most `MAX_NUMBER`.
+
+    Args:
+        value: the configuration, or a part of it.
+        where: the key of that part, for messages.
 
     Raises:
-        ConfigError: one is above `MAX_NUMBER`, or no finite number.
+        ConfigError: a number is larger or not finite.
 
     >>> check_numbers({"backbone": {"num_blocks": 10**9}})
     Traceback (most recent call last):
@@ -93,7 +101,7 @@ def _too_large(what: str, number: int, limit: int) -> ConfigError:
 
 @contextmanager
 def _counted(limits: Mapping[str, int]) -> Iterator[None]:
-    """What is built in this thread stops when it has too many parameters, modules or numbers."""
+    """Limit the parameters, modules and numbers that this thread registers inside the block."""
     from torch.nn.modules import module as hooks
 
     thread, counts = threading.get_ident(), dict.fromkeys(limits, 0)
@@ -134,49 +142,55 @@ def _numel(value: Any) -> int:
     return 0 if is_lazy(value) else int(value.numel())
 
 
-def _watched(most: int) -> Any:
-    """A mode of torch in which no tensor is made of more than `most` numbers."""
+def _watched(limit: int) -> Any:
+    """Return a context in which torch allocates no tensor of more than `limit` numbers."""
     from torch import Tensor
     from torch.overrides import TorchFunctionMode
 
     class Watched(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
-            given = [*args, *kwargs.values()]
-            number = _result_size(
-                getattr(func, "__name__", ""), given, [one for one in given if isinstance(one, Tensor)]
-            )
-            if number > most:
-                raise _too_large("numbers", number, most)
+            arguments = [*args, *kwargs.values()]
+            tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+            number = _result_size(getattr(func, "__name__", ""), arguments, tensors)
+            if number > limit:
+                raise _too_large("numbers", number, limit)
             return func(*args, **kwargs)
 
     return Watched()
 
 
-def _result_size(name: str, given: Sequence[Any], tensors: Sequence[Tensor]) -> int:
-    """How many numbers a function of torch makes at most."""
-    whole = [abs(number) for number in _integers(given)]
+def _result_size(name: str, arguments: Sequence[Any], tensors: Sequence[Tensor]) -> int:
+    """Return an upper bound of the number of values in the result of a torch function.
+
+    Args:
+        name: of the function.
+        arguments: all of them.
+        tensors: those that are tensors.
+    """
+    integers = [abs(number) for number in _integers(arguments)]
     if name in VALUES:
         return 0
     if name in ("full", "new_full"):  # the other integer is the value
-        return math.prod(_integers(one for one in given if isinstance(one, (tuple, list))))
+        return math.prod(_integers(argument for argument in arguments if isinstance(argument, (tuple, list))))
     if name in SIZED:
-        return math.prod(whole) * (whole[0] if name == "eye" and len(whole) == 1 else 1)
+        return math.prod(integers) * (integers[0] if name == "eye" and len(integers) == 1 else 1)
     if name in REPEATING:
-        return math.prod(whole) * sum(one.numel() for one in tensors)
+        return math.prod(integers) * sum(tensor.numel() for tensor in tensors)
     if name in PADDING:
-        return sum(whole) + sum(one.numel() for one in tensors)
+        return sum(integers) + sum(tensor.numel() for tensor in tensors)
     if not tensors:  # windows, ranges
-        return max(whole, default=0)
+        return max(integers, default=0)
     if name in OUTER:
-        return math.prod(one.numel() for one in tensors)
-    # Each axis of what is computed of several is at most the longest of theirs.
-    shapes = [one.shape for one in tensors]
+        return math.prod(tensor.numel() for tensor in tensors)
+    # Any other function broadcasts: each axis of the result, counted from the last, is at most the longest there.
+    shapes = [tensor.shape for tensor in tensors]
     axes = range(1, max(map(len, shapes)) + 1)
     return math.prod(max(shape[-axis] for shape in shapes if len(shape) >= axis) for axis in axes)
 
 
 def _integers(values: Iterable[Any]) -> Iterator[int]:
+    """Yield the integers among values, lists and tuples."""
     for value in values:
         if isinstance(value, (list, tuple)):
             yield from _integers(value)

@@ -1,16 +1,16 @@
 """Which recordings exist: manifests and other corpus formats, and readers that give their samples."""
 
-from wesep_py.data.kaldi import read_kaldi
+from wesep_py.data.corpora import read_kaldi
 from wesep_py.data.lmdb_store import LMDBReader, write_lmdb
 from wesep_py.data.manifest import Speaker, Utterance, read_manifest, read_speakers, speaker_of, write_manifest
-from wesep_py.data.mixture_lists import Mixture, TrialNoise, TrialSource, read_librimix_metadata, read_mixtures
+from wesep_py.data.mixture_lists import Mixture, MixtureNoise, MixtureSource, read_librimix_metadata, read_mixtures
 from wesep_py.data.packed import PackedReader, pack
 from wesep_py.data.reader import FileReader, Reader
-from wesep_py.data.recordings import find_noises, perturb_speed, read_speech, reader_of
+from wesep_py.data.recordings import find_noises, perturb_speed, read_speech, open_reader
 from wesep_py.data.shard_store import ShardReader
 from wesep_py.data.shard_stream import StreamPool
 from wesep_py.data.shard_writing import write_shards
-from wesep_py.data.speaker_folders import find_audio, read_librispeech, read_speaker_folders
+from wesep_py.data.corpora import find_audio, read_librispeech, read_speaker_folders
 from wesep_py.data.store import RoutedReader
 from wesep_py.data.toy import make_toy_corpus
 from wesep_py.data.trials import Trial, read_trials
@@ -26,8 +26,8 @@ __all__ = [
     "Speaker",
     "StreamPool",
     "Trial",
-    "TrialNoise",
-    "TrialSource",
+    "MixtureNoise",
+    "MixtureSource",
     "Utterance",
     "find_audio",
     "find_noises",
@@ -43,7 +43,7 @@ __all__ = [
     "read_speakers",
     "read_speech",
     "read_trials",
-    "reader_of",
+    "open_reader",
     "speaker_of",
     "write_lmdb",
     "write_manifest",

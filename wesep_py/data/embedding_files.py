@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from wesep_py.common.errors import InputError, naming, quoted
 from wesep_py.common.names import canonical, is_hidden
 from wesep_py.common.textfiles import open_lines
-from wesep_py.data.manifest import Places, Utterance, is_file
+from wesep_py.data.manifest import FileLocator, Utterance, is_file
 
 if TYPE_CHECKING:
     from wesep_py.data.trials import Trial
@@ -164,7 +164,7 @@ def _find_npy(folder: Path) -> dict[str, tuple[Path, int | None]]:
 
 def _read_scp(path: Path) -> dict[str, tuple[Path, int | None]]:
     places: dict[str, tuple[Path, int | None]] = {}
-    archives = Places(path.parent, path)
+    archives = FileLocator(path.parent, path)
     for number, line in enumerate(open_lines(path, "a Kaldi scp of vectors"), start=1):
         if not line.strip():
             continue

@@ -23,8 +23,8 @@ from wesep_py.common.files import atomic_path
 from wesep_py.common.names import canonical
 from wesep_py.common.textfiles import parse_object
 from wesep_py.data.manifest import Utterance, check_unique
-from wesep_py.data.reader import OnBad, OnProgress, StoredFormat, encode_utterance
-from wesep_py.data.store import Entry, StoreReader, decode_checked, from_record, to_record
+from wesep_py.data.reader import OnSkip, OnProgress, StoredFormat, encode_utterance
+from wesep_py.data.store import StoreEntry, StoreReader, decode_checked, utterance_from_record, utterance_to_record
 
 # ----------------------------------------
 # Encoded audio in one LMDB file: noise, room responses, or any recordings; read by many processes at once.
@@ -33,8 +33,8 @@ from wesep_py.data.store import Entry, StoreReader, decode_checked, from_record,
 # version, and a record for each utterance (its line of the manifest, rate, number of samples, checksum, and what else
 # was said of it). Nothing in it is ever unpickled.
 
-FORMAT = 1
-INDEX_KEY = b"index.json"
+LMDB_FORMAT = 1
+LMDB_INDEX_KEY = b"index.json"
 _MISSING = "lmdb is not installed; pip install lmdb"
 
 
@@ -57,11 +57,11 @@ class LMDBStore:
         index = self._index()
         try:
             self.records = {canonical(record["utterance_id"]): record for record in index["utterances"]}
-            self._entries = {name: Entry.of(record) for name, record in self.records.items()}
+            self._entries = {name: StoreEntry.of(record) for name, record in self.records.items()}
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{self.name}: its index is damaged ({reason(error)}); get a whole copy of it") from error
 
-    def entry(self, utterance_id: str) -> Entry | None:
+    def entry(self, utterance_id: str) -> StoreEntry | None:
         """Rate, number of samples and checksum of an utterance, or `None` if it is not there."""
         return self._entries.get(utterance_id)
 
@@ -94,21 +94,21 @@ class LMDBStore:
         Args:
             root: what relative paths start from; `None` leaves them.
         """
-        return [from_record(record, f"{self.name}: {name!r}", root) for name, record in self.records.items()]
+        return [utterance_from_record(record, f"{self.name}: {name!r}", root) for name, record in self.records.items()]
 
     def identity(self) -> list[str]:
         """The record of each recording, its checksum included, as text."""
         return [json.dumps(record, sort_keys=True) for record in self.records.values()]
 
     def _index(self) -> dict[str, Any]:
-        data = self._get(INDEX_KEY)
+        data = self._get(LMDB_INDEX_KEY)
         try:
             index = parse_object(data or b"", self.name).values
             found = index["format"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{self.name}: holds no index; `wesep lmdb` writes one") from error
-        if found != FORMAT:
-            raise InputError(f"{self.name}: is of format {found!r}, and {FORMAT} is read; make it anew")
+        if found != LMDB_FORMAT:
+            raise InputError(f"{self.name}: is of format {found!r}, and {LMDB_FORMAT} is read; make it anew")
         return dict(index)
 
     def _get(self, key: bytes) -> bytes | None:
@@ -237,7 +237,7 @@ def write_lmdb(
     all_channels: bool = False,
     threads: int = 1,
     overwrite: bool = False,
-    on_bad: OnBad | None = None,
+    on_skip: OnSkip | None = None,
     on_progress: OnProgress | None = None,
 ) -> int:
     """Write recordings as an LMDB file, whole or not at all.
@@ -249,14 +249,14 @@ def write_lmdb(
         form, all_channels: see `encode_utterance`.
         threads: how many recordings are encoded at once, at least 1.
         overwrite: whether an existing file is replaced.
-        on_bad: called with each recording that cannot be read, which is then left out.
+        on_skip: called with each recording that cannot be read, which is then left out.
         on_progress: called with the number of recordings done and of all.
 
     Returns:
         How many recordings it holds.
 
     Raises:
-        AudioError: a bad recording, and there is no `on_bad`.
+        AudioError: a bad recording, and there is no `on_skip`.
         InputError: no recording that can be read, an id that comes twice or is longer than 500 bytes, or lmdb is not
             installed.
         OutputExistsError: the file exists, and `overwrite` is false.
@@ -276,10 +276,10 @@ def write_lmdb(
                 for number, (utterance, loaded) in enumerate(zip(some, pool.map(load, some), strict=True), first + 1):
                     if isinstance(loaded, StoredAudio):
                         yield loaded
-                    elif on_bad is None:
+                    elif on_skip is None:
                         raise loaded
                     else:
-                        on_bad(utterance.path, str(loaded))
+                        on_skip(utterance.path, str(loaded))
                     if on_progress is not None:
                         on_progress(number, len(utterances))
 
@@ -320,8 +320,8 @@ def write_lmdb_items(
                 _put(environment, pairs, lmdb.MapFullError)
             if not records:
                 raise InputError(f"{path}: there is no recording that can be written")
-            index = json.dumps({"format": FORMAT, "utterances": records}, ensure_ascii=False, allow_nan=False)
-            _put(environment, [(INDEX_KEY, index.encode())], lmdb.MapFullError)
+            index = json.dumps({"format": LMDB_FORMAT, "utterances": records}, ensure_ascii=False, allow_nan=False)
+            _put(environment, [(LMDB_INDEX_KEY, index.encode())], lmdb.MapFullError)
         finally:
             environment.close()
     return len(records)
@@ -357,4 +357,4 @@ def _record(
         raise InputError(f"{path}: utterance_id {name[:40]!r}… has {len(name.encode())} bytes; {MAX_ID_BYTES} fit")
     seen.add(name)
     facts = {"sample_rate": encoded.sample_rate, "num_samples": encoded.num_samples}
-    return dict(item.extra) | to_record(item.utterance, root) | facts | {"crc32": zlib.crc32(encoded.data)}
+    return dict(item.extra) | utterance_to_record(item.utterance, root) | facts | {"crc32": zlib.crc32(encoded.data)}

@@ -89,7 +89,7 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113
 
 
-class Places:
+class FileLocator:
     """Finds the files that a list names.
 
     A path is taken as it is written, from the root on. Where nothing is there it is tried in the other spelling of its
@@ -177,7 +177,7 @@ class Places:
 # ----------------------------------------
 # A corpus as a file: one utterance a line, JSONL or CSV.
 
-FIELDS = tuple(field.name for field in fields(Utterance))
+MANIFEST_FIELDS = tuple(field.name for field in fields(Utterance))
 
 
 def read_manifest(
@@ -189,7 +189,7 @@ def read_manifest(
         path: a `.jsonl` or `.csv` file with the fields `utterance_id, speaker_id, path, duration_s` and,
             where known, `start_s, gender, age, text, speed`. Other fields are passed over.
         root: the folder that relative paths are relative to; by default the manifest's own. Files that have moved are
-            looked for below it (`Places`).
+            looked for below it (`FileLocator`).
         check_files: whether every audio file must exist now. Without it a missing one shows when it is read.
 
     Returns:
@@ -216,7 +216,7 @@ def read_manifest(
         raise InputError(f"{path}: the name ends in {path.suffix!r}; give {what}")
     if not rows:
         raise InputError(f"{path}: names no utterance; `wesep prepare` writes a manifest")
-    places = Places(root if root is not None else path.parent, path)
+    places = FileLocator(root if root is not None else path.parent, path)
     seen: dict[str, str] = {}
     utterances = []
     for row in rows:
@@ -267,7 +267,7 @@ def write_manifest(
     check_unique(utterances)
     base = Path(relative_to) if relative_to is not None else path.parent
     played_as_recorded = all(utterance.speed == 1 for utterance in utterances)
-    names = [name for name in FIELDS if name != "speed" or not played_as_recorded]
+    names = [name for name in MANIFEST_FIELDS if name != "speed" or not played_as_recorded]
     records = [_to_record(utterance, base) for utterance in utterances]
     with (
         atomic_path(path, overwrite) as temporary,
@@ -295,7 +295,7 @@ def check_unique(utterances: Iterable[Utterance]) -> None:
             )
 
 
-def _from_row(row: Row, places: Places) -> Utterance:
+def _from_row(row: Row, places: FileLocator) -> Utterance:
     values: dict[str, Any] = {
         "utterance_id": row.text("utterance_id"),
         "speaker_id": row.text("speaker_id"),
@@ -319,7 +319,7 @@ def _to_record(utterance: Utterance, base: Path) -> dict[str, Any]:
     folder = Path(os.path.abspath(base))  # noqa: PTH100
     written = absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute
     utterance = replace(utterance, path=written)
-    return {name: getattr(utterance, name) for name in FIELDS} | {"path": written.as_posix()}
+    return {name: getattr(utterance, name) for name in MANIFEST_FIELDS} | {"path": written.as_posix()}
 
 
 def _check_files(utterances: list[Utterance], places: list[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from wesep_py.common.errors import InputError
 from wesep_py.data.manifest import Utterance
-from wesep_py.data.mixture_lists import Mixture, TrialNoise, find_noise, read_mixtures, speakers_of
+from wesep_py.data.mixture_lists import Mixture, MixtureNoise, find_noise_file, read_mixtures, speakers_of
 from wesep_py.data.reader import measure_durations
 
 
@@ -25,7 +25,7 @@ class ListedSource:
     """
 
     utterance: Utterance
-    spoken: str
+    recording_id: str
     gain: float
 
 
@@ -36,13 +36,13 @@ class ListedMixture:
     Args:
         mixture_id: its name.
         sources: at least one.
-        noise: what is added, with the gain and the place to begin at that `TrialNoise` has.
+        noise: what is added, with the gain and the place to begin at that `MixtureNoise` has.
         noise_utterance: the recording of it.
     """
 
     mixture_id: str
     sources: tuple[ListedSource, ...]
-    noise: TrialNoise | None = None
+    noise: MixtureNoise | None = None
     noise_utterance: Utterance | None = None
 
 
@@ -58,7 +58,7 @@ class MixtureCorpus:
 
     mixtures: tuple[ListedMixture, ...]
     speech: tuple[Utterance, ...]
-    spoken: dict[str, str] = field(default_factory=dict)
+    recording_ids: dict[str, str] = field(default_factory=dict)
 
     @property
     def noises(self) -> list[Utterance]:
@@ -108,7 +108,7 @@ def read_mixture_corpus(
     durations = {utterance.path: utterance.duration_s for utterance in further.values() if utterance.start_s == 0}
     wanted = {source.path for mixture in found.values() for source in mixture.sources}
     if condition == "noisy":
-        wanted |= {find_noise(mixture.noise.path).path for mixture in found.values() if mixture.noise}
+        wanted |= {find_noise_file(mixture.noise.path).path for mixture in found.values() if mixture.noise}
     durations |= measure_durations(sorted(wanted - set(durations)))
     mixtures = tuple(
         _listed(mixture, mixture_id in rendered, condition == "noisy", durations)
@@ -135,7 +135,7 @@ def _listed(mixture: Mixture, rendered: bool, noisy: bool, durations: dict[Path,
         sources.append(ListedSource(utterance, source.utterance_id, source.gain))
     if not noisy or mixture.noise is None:
         return ListedMixture(mixture.mixture_id, tuple(sources))
-    path, speed = find_noise(mixture.noise.path)
+    path, speed = find_noise_file(mixture.noise.path)
     name = f"noise/{'_'.join(mixture.noise.path.as_posix().split())}"
     noise = Utterance(name, "noise", path, durations[path] / speed, speed=speed)
     return ListedMixture(mixture.mixture_id, tuple(sources), mixture.noise, noise)

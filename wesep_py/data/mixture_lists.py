@@ -12,37 +12,37 @@ from typing import NamedTuple
 from wesep_py.common.errors import InputError
 from wesep_py.common.names import canonical, file_name, is_hidden
 from wesep_py.common.textfiles import Row, read_csv, read_jsonl
-from wesep_py.data.manifest import Places, Utterance, check_unique, is_file, speaker_of
-from wesep_py.data.reader import OnBad, OnProgress, measure_durations
-from wesep_py.data.speaker_folders import AUDIO_SUFFIXES
+from wesep_py.data.manifest import FileLocator, Utterance, check_unique, is_file, speaker_of
+from wesep_py.data.reader import OnSkip, OnProgress, measure_durations
+from wesep_py.data.corpora import AUDIO_SUFFIXES
 
 # ----------------------------------------
 # The noises of WHAM! as LibriMix's metadata names them: in the training part also at other speeds.
 
-SPEEDS = {"sp08": 0.8, "sp12": 1.2}
-_MARK = re.compile(rf"({'|'.join(SPEEDS)})$")
+WHAM_SPEEDS = {"sp08": 0.8, "sp12": 1.2}
+_MARK = re.compile(rf"({'|'.join(WHAM_SPEEDS)})$")
 
 
-class Noise(NamedTuple):
+class NoiseFile(NamedTuple):
     """A recording, and how much faster than recorded it is played."""
 
     path: Path
     speed: float = 1.0
 
 
-def find_noise(path: Path) -> Noise:
+def find_noise_file(path: Path) -> NoiseFile:
     """The recording that a metadata path names.
 
     LibriMix's scripts write every training noise at 0.8 and 1.2 times its speed beside it, `<name>sp08.wav` and
     `<name>sp12.wav`. Where such a file is not there, it is its original at that speed.
 
-    >>> find_noise(Path("tr/01ga010esp08.wav"))
-    Noise(path=PosixPath('tr/01ga010e.wav'), speed=0.8)
+    >>> find_noise_file(Path("tr/01ga010esp08.wav"))
+    NoiseFile(path=PosixPath('tr/01ga010e.wav'), speed=0.8)
     """
     mark = _MARK.search(path.stem)
     if mark is None or path.is_file():
-        return Noise(path)
-    return Noise(path.with_name(path.stem[: mark.start()] + path.suffix), SPEEDS[mark[1]])
+        return NoiseFile(path)
+    return NoiseFile(path.with_name(path.stem[: mark.start()] + path.suffix), WHAM_SPEEDS[mark[1]])
 
 
 # ----------------------------------------
@@ -54,7 +54,7 @@ _DRAWN = re.compile(r"\d{4,}-\d{7,}-seed\d+")
 
 
 @dataclass(frozen=True)
-class TrialSource:
+class MixtureSource:
     """One speaker of a mixture: an audio file and the gain (linear) that it is multiplied by."""
 
     utterance_id: str
@@ -68,7 +68,7 @@ class TrialSource:
 
 
 @dataclass(frozen=True)
-class TrialNoise:
+class MixtureNoise:
     """The noise of a mixture: a file, its gain (linear), and where to begin in it (s); looped if it ends."""
 
     path: Path
@@ -91,8 +91,8 @@ class Mixture:
     """
 
     mixture_id: str
-    sources: tuple[TrialSource, ...]
-    noise: TrialNoise | None = None
+    sources: tuple[MixtureSource, ...]
+    noise: MixtureNoise | None = None
     rendered: Mapping[str, Path] = field(default_factory=dict)
     place: str = ""
 
@@ -130,8 +130,8 @@ def read_mixtures(
     if not rows:
         raise InputError(f"{path}: names no mixture")
     base = Path(root) if root is not None else path.parent
-    places = Places(base, path)
-    noise_places = places if noise_root is None else Places(noise_root, path)
+    places = FileLocator(base, path)
+    noise_places = places if noise_root is None else FileLocator(noise_root, path)
     mixtures: dict[str, Mixture] = {}
     seen: dict[str, str] = {}
     for row in rows:
@@ -152,7 +152,7 @@ def drawn_mixture_id(epoch: int, index: int, seed: int) -> str:
     return f"{epoch:04d}-{index:07d}-seed{seed}"
 
 
-def guess_speaker(mixture_id: str, source: TrialSource, speakers: Container[str] = ()) -> str | None:
+def guess_speaker(mixture_id: str, source: MixtureSource, speakers: Container[str] = ()) -> str | None:
     """Return the speaker of a source whose list does not say: by its utterance's id, if that is one and says so."""
     is_name_of_mixture = source.utterance_id == mixture_id and _DRAWN.fullmatch(mixture_id)
     return None if is_name_of_mixture else speaker_of(source.utterance_id, speakers)
@@ -202,7 +202,7 @@ def source_ids(mixture_id: str, paths: list[Path]) -> list[str]:
     return ["_".join(parts[k * size : (k + 1) * size]) for k in range(len(paths))]
 
 
-def _from_row(row: Row, places: Places, noise_places: Places, recordings: bool) -> Mixture:
+def _from_row(row: Row, places: FileLocator, noise_places: FileLocator, recordings: bool) -> Mixture:
     mixture_id = row.text("mixture_ID")
     paths = []
     while (source := row.optional_text(f"source_{len(paths) + 1}_path")) is not None:
@@ -215,7 +215,7 @@ def _from_row(row: Row, places: Places, noise_places: Places, recordings: bool) 
         raise InputError(f"{row.place}: source_1_path is missing" + (", and mixture_path" if recordings else ""))
     ids = source_ids(mixture_id, paths)
     sources = tuple(
-        TrialSource(
+        MixtureSource(
             row.optional_text(f"source_{k}_utterance_id") or ids[k - 1],
             path,
             gain,
@@ -229,8 +229,8 @@ def _from_row(row: Row, places: Places, noise_places: Places, recordings: bool) 
         offset_s = row.optional_number("noise_offset_s") or 0.0
         if offset_s < 0:
             raise InputError(f"{row.place}: noise_offset_s is {offset_s}; seconds of at least 0 are needed")
-        place = noise_places.find(noise_path, lambda path: is_file(find_noise(path).path))
-        noise = TrialNoise(place, _gain(row, "noise_gain"), offset_s)
+        place = noise_places.find(noise_path, lambda path: is_file(find_noise_file(path).path))
+        noise = MixtureNoise(place, _gain(row, "noise_gain"), offset_s)
     rendered: dict[str, Path] = {}
     if mixture_path is not None:
         rendered[_condition(mixture_path, noise)] = mixture_path
@@ -256,7 +256,7 @@ def _gain(row: Row, column: str) -> float:
     return 1.0 if gain is None else gain
 
 
-def _condition(mixture: Path, noise: TrialNoise | None) -> str:
+def _condition(mixture: Path, noise: MixtureNoise | None) -> str:
     for condition, folder in MIXTURE_FOLDERS.items():
         if mixture.parent.name == folder:
             return condition
@@ -289,8 +289,8 @@ def _read_tree(folder: Path) -> dict[str, Mixture]:
             )
         mixtures[told_here.mixture_id] = Mixture(
             told_here.mixture_id,
-            tuple(TrialSource(u, path, 1.0, s) for (u, s), path in zip(told_here.sources, paths, strict=True)),
-            TrialNoise(noises[name]) if name in noises else None,
+            tuple(MixtureSource(u, path, 1.0, s) for (u, s), path in zip(told_here.sources, paths, strict=True)),
+            MixtureNoise(noises[name]) if name in noises else None,
             {condition: files[name] for condition, files in mixed.items() if name in files},
             told_here.place or str(folder),
         )
@@ -364,7 +364,7 @@ def _told_in_row(row: Row) -> list[tuple[str, str | None]] | None:
 def read_librimix_metadata(
     path: str | os.PathLike[str],
     root: str | os.PathLike[str] | None = None,
-    on_bad: OnBad | None = None,
+    on_skip: OnSkip | None = None,
     on_progress: OnProgress | None = None,
 ) -> list[Utterance]:
     """The distinct sources of a LibriMix metadata CSV or rendered tree, as a corpus.
@@ -375,13 +375,13 @@ def read_librimix_metadata(
     Args:
         path: the CSV or the tree, in any form that `read_mixtures` takes.
         root: the folder that relative paths in a CSV start from; by default the CSV's own.
-        on_bad: called with each recording that cannot be read, which is then left out.
+        on_skip: called with each recording that cannot be read, which is then left out.
         on_progress: called with the number of recordings looked at and of all.
 
     Raises:
         InputError: the list is missing or malformed, or an id does not say who speaks, or a mixture would have one
             speaker twice.
-        AudioError: a bad recording, and there is no `on_bad`.
+        AudioError: a bad recording, and there is no `on_skip`.
     """
     mixtures = read_mixtures(path, root)
     rendered = os.path.isdir(path) or any(mixture.rendered for mixture in mixtures.values())  # noqa: PTH112
@@ -391,7 +391,7 @@ def read_librimix_metadata(
         for mixture in mixtures.values()
         for k, (source, speaker_id) in enumerate(zip(mixture.sources, speakers_of(mixture), strict=True), start=1)
     ]
-    durations = measure_durations((source.path for _, _, source in sources), on_bad, on_progress)
+    durations = measure_durations((source.path for _, _, source in sources), on_skip, on_progress)
     for utterance_id, speaker_id, source in sources:
         if source.path not in durations:
             continue

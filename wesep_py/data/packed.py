@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from wesep_py.common.errors import AudioError, InputError
 from wesep_py.common.files import atomic_path, write_json
-from wesep_py.common.folders import visible
+from wesep_py.common.folders import visible_names
 from wesep_py.common.names import canonical
 from wesep_py.common.textfiles import COUNT, check_shape, read_json
 from wesep_py.data.manifest import Utterance, check_unique
@@ -32,8 +32,8 @@ from wesep_py.data.reader import Quantised, check_span, load_utterance
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-INDEX_NAME = "index.json"
+PACK_FORMAT = 1
+PACK_INDEX_NAME = "index.json"
 _SAMPLES = re.compile(r"samples-[0-9a-f]{16}\.int16")
 _SHAPE = {
     "format": COUNT,
@@ -63,9 +63,9 @@ class PackedReader:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = Path(folder)
-        index = read_index(self._folder)
+        index = read_pack_index(self._folder)
         if index is None:
-            raise InputError(f"{self._folder}: holds no packed corpus of format {FORMAT}; pack the corpus anew")
+            raise InputError(f"{self._folder}: holds no packed corpus of format {PACK_FORMAT}; pack the corpus anew")
         self._sample_rate: int = index["sample_rate"]
         self._samples_path = self._folder / index["samples"]
         self._spans: dict[str, tuple[int, int, int]] = {
@@ -149,8 +149,8 @@ def pack(
         raise InputError(f"{folder}: there is no utterance to pack")
     check_unique(utterances)
     _make_folder(folder)
-    fingerprint = fingerprint_of(utterances, sample_rate)
-    index = read_index(folder)
+    fingerprint = pack_fingerprint(utterances, sample_rate)
+    index = read_pack_index(folder)
     if index is not None and index["fingerprint"] == fingerprint:
         return _opened(folder, len(utterances))
     if index is not None:
@@ -187,9 +187,9 @@ def pack(
         if not spans:
             raise AudioError(f"{folder}: none of {len(utterances)} recordings can be read; the last: {loaded}")
     write_json(
-        folder / INDEX_NAME,
+        folder / PACK_INDEX_NAME,
         {
-            "format": FORMAT,
+            "format": PACK_FORMAT,
             "fingerprint": fingerprint,
             "sample_rate": sample_rate,
             "samples": samples_name,
@@ -215,9 +215,9 @@ def _opened(folder: Path, count: int) -> PackedReader:
     return reader
 
 
-def fingerprint_of(utterances: Sequence[Utterance], sample_rate: int) -> str:
+def pack_fingerprint(utterances: Sequence[Utterance], sample_rate: int) -> str:
     """What a packed corpus is recognised by: a hash of ids, paths, places, sizes, times and the rate."""
-    digest = hashlib.sha256(json.dumps([FORMAT, sample_rate]).encode())
+    digest = hashlib.sha256(json.dumps([PACK_FORMAT, sample_rate]).encode())
     for utterance in utterances:
         try:
             status = utterance.path.stat()
@@ -232,15 +232,15 @@ def fingerprint_of(utterances: Sequence[Utterance], sample_rate: int) -> str:
     return digest.hexdigest()
 
 
-def read_index(folder: Path) -> dict[str, Any] | None:
+def read_pack_index(folder: Path) -> dict[str, Any] | None:
     """The index of a packed corpus that is whole and of this format, or `None`."""
     try:
-        index = dict(read_json(folder / INDEX_NAME, "the index of a packed corpus").values)
-        check_shape(index, _SHAPE, str(folder / INDEX_NAME))
+        index = dict(read_json(folder / PACK_INDEX_NAME, "the index of a packed corpus").values)
+        check_shape(index, _SHAPE, str(folder / PACK_INDEX_NAME))
         size = (folder / index["samples"]).stat().st_size
     except (InputError, OSError):
         return None
-    if index["format"] != FORMAT or not _SAMPLES.fullmatch(index["samples"]) or size != 2 * index["num_samples"]:
+    if index["format"] != PACK_FORMAT or not _SAMPLES.fullmatch(index["samples"]) or size != 2 * index["num_samples"]:
         return None
     return index if _spans_fit(index) else None
 
@@ -272,13 +272,13 @@ def _is_index(path: Path) -> bool:
 
 def _make_folder(folder: Path) -> None:
     if folder.is_dir():
-        names = visible(folder)
-        ours = [name for name in names if name == INDEX_NAME or _SAMPLES.fullmatch(name)]
+        names = visible_names(folder)
+        ours = [name for name in names if name == PACK_INDEX_NAME or _SAMPLES.fullmatch(name)]
         if names != ours:
             strange = next(name for name in names if name not in ours)
             raise InputError(f"{folder}: holds {strange!r}, which is no packed corpus; name an empty folder")
-        if INDEX_NAME in names and not _is_index(folder / INDEX_NAME):
-            raise InputError(f"{folder / INDEX_NAME}: is of no packed corpus; name an empty folder")
+        if PACK_INDEX_NAME in names and not _is_index(folder / PACK_INDEX_NAME):
+            raise InputError(f"{folder / PACK_INDEX_NAME}: is of no packed corpus; name an empty folder")
         return
     try:
         folder.mkdir()

@@ -27,14 +27,14 @@ from wesep_py.audio.reading import decode
 from wesep_py.audio.writing import write
 from wesep_py.common.errors import AudioError, InputError, OutputExistsError
 from wesep_py.common.files import atomic_path, write_text
-from wesep_py.common.folders import one_run_in, visible
+from wesep_py.common.folders import one_run_in, visible_names
 from wesep_py.common.names import canonical, file_name
 from wesep_py.data.mixture_lists import MIXTURE_FOLDERS, source_ids
 from wesep_py.data.shard_stream import open_shard
-from wesep_py.data.speaker_folders import AUDIO_SUFFIXES
-from wesep_py.data.webdataset import ShardFile, is_premixed, read_files
+from wesep_py.data.corpora import AUDIO_SUFFIXES
+from wesep_py.data.webdataset import ShardMember, is_premixed, read_shard_members
 
-LIST_NAME = "mixture_premixed.csv"
+PREMIXED_LIST_NAME = "mixture_premixed.csv"
 NOISE_PEAK = 4e-4
 """Largest sample that rounding to 16 bits leaves between a mixture and the sum of some sources."""
 _SOURCE = re.compile(r"(?P<key>.+)_spk(?P<number>\d+)")
@@ -61,8 +61,8 @@ class _Mixture:
     """A mixture as far as its files have come."""
 
     shard: str
-    mixture: ShardFile | None = None
-    sources: dict[int, ShardFile] = field(default_factory=dict)
+    mixture: ShardMember | None = None
+    sources: dict[int, ShardMember] = field(default_factory=dict)
     speakers: dict[int, str] = field(default_factory=dict)
 
     @property
@@ -112,7 +112,7 @@ def unpack_premixed(
             raise InputError(
                 f"{folder}: the shards hold no mixture of WeSep's (KEY.spk1, KEY_spk1.wav, KEY.wav){first}"
             )
-        write_text(folder / LIST_NAME, _csv(rows), overwrite=True)
+        write_text(folder / PREMIXED_LIST_NAME, _csv(rows), overwrite=True)
     speakers = {value for row in rows for name, value in row.items() if name.endswith("_speaker_id")}
     return PremixedResult(len(rows), len(speakers), tuple(left_out))
 
@@ -134,17 +134,17 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
         raise InputError(f"{folder}: is a file; name a folder")
     if not folder.parent.is_dir():
         raise InputError(f"{folder}: the folder {folder.parent} does not exist; create it first")
-    if strange := [name for name in visible(folder) if name != LIST_NAME and not _PARTS.fullmatch(name)]:
+    if strange := [name for name in visible_names(folder) if name != PREMIXED_LIST_NAME and not _PARTS.fullmatch(name)]:
         raise InputError(f"{folder}: holds {strange[0]!r}, which is of no unpacked mixtures; name an empty folder")
-    if (folder / LIST_NAME).exists() and not overwrite:
-        raise OutputExistsError(f"{folder / LIST_NAME}: exists already; name another folder, or pass --overwrite")
+    if (folder / PREMIXED_LIST_NAME).exists() and not overwrite:
+        raise OutputExistsError(f"{folder / PREMIXED_LIST_NAME}: exists already; name another folder, or pass --overwrite")
 
 
 def _read(shard: str, left_out: list[str]) -> Iterator[tuple[str, _Mixture]]:
     """The mixtures of a shard, each as soon as all of its files have come; what is not whole is named at the end."""
     begun: dict[str, _Mixture] = {}
     with open_shard(shard) as file:
-        for found in read_files(file, shard):
+        for found in read_shard_members(file, shard):
             path = PurePosixPath(found.name)
             is_audio = path.suffix.lower() in AUDIO_SUFFIXES
             source = _SOURCE.fullmatch(path.stem) if is_audio else None

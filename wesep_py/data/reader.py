@@ -67,24 +67,24 @@ def _decode_whole(path: Path, mtime_ns: int) -> tuple[Waveform, int]:
 # How long recordings are, by their headers; many at once, and what to do about a bad one.
 
 # Told of a recording that has to be left out, and why; without it the first bad recording is an error.
-OnBad = Callable[[Path, str], None]
+OnSkip = Callable[[Path, str], None]
 # Told how many recordings have been looked at, and how many there are.
 OnProgress = Callable[[int, int], None]
 
 
 def measure_durations(
-    paths: Iterable[Path], on_bad: OnBad | None = None, on_progress: OnProgress | None = None, threads: int = 8
+    paths: Iterable[Path], on_skip: OnSkip | None = None, on_progress: OnProgress | None = None, threads: int = 8
 ) -> dict[Path, float]:
     """The lengths of recordings in seconds.
 
     Args:
         paths: the files; one that comes twice is looked at once.
-        on_bad: called with each file that is missing, damaged or no audio, or whose name is no UTF-8; it is left out.
+        on_skip: called with each file that is missing, damaged or no audio, or whose name is no UTF-8; it is left out.
         on_progress: called with the number of files done and of all.
         threads: how many files are looked at at a time, at least 1.
 
     Raises:
-        AudioError: a file is missing, damaged or no audio, and there is no `on_bad`.
+        AudioError: a file is missing, damaged or no audio, and there is no `on_skip`.
     """
     distinct = list(dict.fromkeys(paths))
     durations: dict[Path, float] = {}
@@ -95,9 +95,9 @@ def measure_durations(
                 try:
                     durations[path] = future.result()
                 except AudioError as error:
-                    if on_bad is None:
+                    if on_skip is None:
                         raise
-                    on_bad(path, str(error))
+                    on_skip(path, str(error))
                 if on_progress is not None:
                     on_progress(number, len(distinct))
         finally:
@@ -105,7 +105,7 @@ def measure_durations(
     return durations
 
 
-def check_name(path: Path) -> None:
+def check_utf8_name(path: Path) -> None:
     """Refuse a file whose name no manifest can hold.
 
     Raises:
@@ -116,7 +116,7 @@ def check_name(path: Path) -> None:
 
 
 def _measure(path: Path) -> float:
-    check_name(path)
+    check_utf8_name(path)
     return info(path).duration_s
 
 

@@ -14,10 +14,10 @@ from wesep_py.audio.reading import info
 from wesep_py.common.errors import AudioError, InputError
 from wesep_py.data.lmdb_store import LMDBStore
 from wesep_py.data.manifest import Utterance, is_file, read_manifest
-from wesep_py.data.reader import FileReader, Reader, check_name
+from wesep_py.data.reader import FileReader, Reader, check_utf8_name
 from wesep_py.data.remote import is_url
-from wesep_py.data.shard_store import SUMMARY_NAME, ShardStore
-from wesep_py.data.speaker_folders import find_audio
+from wesep_py.data.shard_store import SHARD_SUMMARY_NAME, ShardStore
+from wesep_py.data.corpora import find_audio
 from wesep_py.data.store import RoutedReader, Store, StoreReader
 
 # ----------------------------------------
@@ -31,13 +31,13 @@ def is_store(name: str | os.PathLike[str]) -> bool:
     (True, True, False)
     """
     path = Path(name)
-    return is_url(name) or path.suffix == ".lmdb" or (path / SUMMARY_NAME).is_file()
+    return is_url(name) or path.suffix == ".lmdb" or (path / SHARD_SUMMARY_NAME).is_file()
 
 
-def locate(name: str, root: str | os.PathLike[str]) -> str:
+def resolve_location(name: str, root: str | os.PathLike[str]) -> str:
     """A name of a configuration as a path or URL: relative ones start from `root`.
 
-    >>> locate("shards/train", "data"), locate("s3://bucket/train", "data")
+    >>> resolve_location("shards/train", "data"), resolve_location("s3://bucket/train", "data")
     ('data/shards/train', 's3://bucket/train')
     """
     return name if is_url(name) else (Path(root) / name).as_posix()
@@ -52,7 +52,7 @@ def open_store(name: str | os.PathLike[str]) -> Store:
     return LMDBStore(name) if not is_url(name) and Path(name).suffix == ".lmdb" else ShardStore(name)
 
 
-def reader_of(names: Iterable[str | os.PathLike[str]], sample_rate: int, cache_mib: float = 512) -> Reader:
+def open_reader(names: Iterable[str | os.PathLike[str]], sample_rate: int, cache_mib: float = 512) -> Reader:
     """A reader of what stands in stores, and of files for all else.
 
     Args:
@@ -70,7 +70,7 @@ def reader_of(names: Iterable[str | os.PathLike[str]], sample_rate: int, cache_m
     return RoutedReader([StoreReader(store, sample_rate, share) for store in stores], FileReader(sample_rate, share))
 
 
-def fingerprint(name: str | os.PathLike[str]) -> str:
+def store_fingerprint(name: str | os.PathLike[str]) -> str:
     """A hash of what a store holds, without reading the audio: of the checksums of its shards, or of its index.
 
     Raises:
@@ -120,7 +120,7 @@ def find_noises(names: Sequence[str], root: Path) -> list[Utterance]:
     noises: list[Utterance] = []
     for name in names:
         path = root / name
-        if path.suffix in MANIFEST_SUFFIXES or is_store(locate(name, root)):
+        if path.suffix in MANIFEST_SUFFIXES or is_store(resolve_location(name, root)):
             noises.extend(_read(name, root, root))
             continue
         files = list(find_audio(path)) if path.is_dir() else [path]
@@ -129,7 +129,7 @@ def find_noises(names: Sequence[str], root: Path) -> list[Utterance]:
         left_out = 0
         for file in files:
             try:
-                check_name(file)
+                check_utf8_name(file)
                 duration_s = info(file).duration_s
             except AudioError as error:
                 left_out += 1
@@ -146,7 +146,7 @@ def find_noises(names: Sequence[str], root: Path) -> list[Utterance]:
 
 
 def _read(name: str, base: Path, root: Path | None) -> list[Utterance]:
-    place = locate(name, base)
+    place = resolve_location(name, base)
     return open_store(place).utterances(root) if is_store(place) else read_manifest(base / name, root)
 
 

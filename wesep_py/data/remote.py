@@ -37,7 +37,7 @@ def open_url(url: str) -> BinaryIO:
         raise AudioError(f"{url}: cannot be read ({_reason(error)})") from error
 
 
-class Folder:
+class StorageFolder:
     """Reads files of a folder. What it opens belongs to the process that opened it; a copy of it opens anew.
 
     Args:

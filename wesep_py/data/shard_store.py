@@ -16,12 +16,12 @@ from wesep_py.common.errors import InputError, quoted, reason
 from wesep_py.common.names import canonical
 from wesep_py.common.textfiles import COUNT, check_shape, parse_object
 from wesep_py.data.manifest import Utterance
-from wesep_py.data.remote import Folder
-from wesep_py.data.store import Entry, StoreReader, from_lines, from_record
+from wesep_py.data.remote import StorageFolder
+from wesep_py.data.store import StoreEntry, StoreReader, parse_index_lines, utterance_from_record
 
-FORMAT = 1
-SUMMARY_NAME = "shards.json"
-INDEX_NAME = "index.jsonl"
+SHARD_FORMAT = 1
+SHARD_SUMMARY_NAME = "shards.json"
+SHARD_INDEX_NAME = "index.jsonl"
 _SHAPE = {
     "format": COUNT,
     "index_sha256": str,
@@ -34,7 +34,7 @@ class _Place(NamedTuple):
     shard: int
     offset: int
     size: int
-    entry: Entry
+    entry: StoreEntry
 
 
 class ShardStore:
@@ -48,23 +48,23 @@ class ShardStore:
     """
 
     def __init__(self, location: str | os.PathLike[str]) -> None:
-        self._folder = Folder(location)
+        self._folder = StorageFolder(location)
         self.name = os.fspath(location)
-        summary = read_summary(self._folder)
+        summary = read_shard_summary(self._folder)
         self._shards = [shard["name"] for shard in summary["shards"]]
         if not self._folder.is_remote:
-            check_sizes(Path(location), summary)
+            check_shard_sizes(Path(location), summary)
         numbers = {name: number for number, name in enumerate(self._shards)}
         self._places: dict[str, _Place] = {}
         try:
             for record in self._records():
-                entry = Entry.of(record)
+                entry = StoreEntry.of(record)
                 place = _Place(numbers[record["shard"]], record["offset"], record["size"], entry)
                 self._places[canonical(record["utterance_id"])] = place
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{self._folder.place(INDEX_NAME)}: is damaged ({reason(error)}); make it anew") from error
+            raise InputError(f"{self._folder.place(SHARD_INDEX_NAME)}: is damaged ({reason(error)}); make it anew") from error
 
-    def entry(self, utterance_id: str) -> Entry | None:
+    def entry(self, utterance_id: str) -> StoreEntry | None:
         """Rate, number of samples and checksum of an utterance, or `None` if it is not there."""
         place = self._places.get(utterance_id)
         return None if place is None else place.entry
@@ -86,20 +86,20 @@ class ShardStore:
         Args:
             root: what relative paths start from; `None` leaves them.
         """
-        place = self._folder.place(INDEX_NAME)
-        return [from_record(record, f"{place}:{n}", root) for n, record in enumerate(self._records(), start=1)]
+        place = self._folder.place(SHARD_INDEX_NAME)
+        return [utterance_from_record(record, f"{place}:{n}", root) for n, record in enumerate(self._records(), start=1)]
 
     def identity(self) -> list[str]:
         """The SHA-256 of the index and of every shard, as they were written."""
-        summary = read_summary(self._folder)
+        summary = read_shard_summary(self._folder)
         return [summary["index_sha256"], *(shard["sha256"] for shard in summary["shards"])]
 
     def _records(self) -> list[dict[str, Any]]:
-        data = self._folder.read(INDEX_NAME)
-        place = self._folder.place(INDEX_NAME)
-        if hashlib.sha256(data).hexdigest() != read_summary(self._folder)["index_sha256"]:
+        data = self._folder.read(SHARD_INDEX_NAME)
+        place = self._folder.place(SHARD_INDEX_NAME)
+        if hashlib.sha256(data).hexdigest() != read_shard_summary(self._folder)["index_sha256"]:
             raise InputError(f"{place}: is damaged (its checksum differs); get a whole copy, or make the shards anew")
-        return from_lines(data.splitlines(), place)
+        return parse_index_lines(data.splitlines(), place)
 
 
 class ShardReader(StoreReader):
@@ -122,25 +122,25 @@ class ShardReader(StoreReader):
         super().__init__(ShardStore(location), sample_rate, cache_mib)
 
 
-def read_summary(folder: Folder) -> dict[str, Any]:
+def read_shard_summary(folder: StorageFolder) -> dict[str, Any]:
     """`shards.json`, checked.
 
     Raises:
         InputError: it is missing or malformed, or of another format version.
     """
-    place = folder.place(SUMMARY_NAME)
+    place = folder.place(SHARD_SUMMARY_NAME)
     where, remedy = f"{place}: is no summary of shards", "`wesep shard` makes it anew"
-    summary = dict(parse_object(folder.read(SUMMARY_NAME), where, remedy).values)
+    summary = dict(parse_object(folder.read(SHARD_SUMMARY_NAME), where, remedy).values)
     check_shape(summary, {"format": COUNT}, where, remedy)
-    if summary["format"] != FORMAT:
-        raise InputError(f"{place}: is of format {summary['format']!r}, and {FORMAT} is read; make the shards anew")
+    if summary["format"] != SHARD_FORMAT:
+        raise InputError(f"{place}: is of format {summary['format']!r}, and {SHARD_FORMAT} is read; make the shards anew")
     check_shape(summary, _SHAPE, where, remedy)
     if strange := [shard["name"] for shard in summary["shards"] if Path(shard["name"]).name != shard["name"]]:
         raise InputError(f"{where}: {quoted(strange[0])} is no name of a shard beside it; {remedy}")
     return summary
 
 
-def check_sizes(folder: Path, summary: dict[str, Any]) -> None:
+def check_shard_sizes(folder: Path, summary: dict[str, Any]) -> None:
     """Refuse a folder in which a shard is missing or has another size than it was written with.
 
     Raises:

@@ -27,10 +27,10 @@ import numpy as np
 from wesep_py.common.errors import AudioError, InputError
 from wesep_py.common.names import is_hidden
 from wesep_py.data.manifest import Utterance
-from wesep_py.data.recordings import locate
+from wesep_py.data.recordings import resolve_location
 from wesep_py.data.remote import is_url, open_url
-from wesep_py.data.store import Entry, StoreReader
-from wesep_py.data.webdataset import read_shard
+from wesep_py.data.store import StoreEntry, StoreReader
+from wesep_py.data.webdataset import read_shard_utterances
 
 # ----------------------------------------
 # Names of shards that are read as a stream: tar files, by a path, a pattern or a range of numbers.
@@ -65,7 +65,7 @@ def stream_shards(names: Sequence[str], root: str | os.PathLike[str]) -> list[st
     """
     shards: list[str] = []
     for name in names:
-        for place in (locate(one, root) for one in expand_braces(name)):
+        for place in (resolve_location(one, root) for one in expand_braces(name)):
             if is_url(place) or not set(place) & set("*?"):
                 shards.append(place)
                 continue
@@ -110,7 +110,7 @@ def stream_identity(name: str, root: str | os.PathLike[str]) -> list[str]:
 Built = TypeVar("Built")
 
 
-class Place(NamedTuple):
+class WindowId(NamedTuple):
     """A window of a run: its lane, the pass over the corpus that it belongs to, and its number there, all from 0."""
 
     lane: int
@@ -119,7 +119,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Window:
+class StreamWindow:
     """The utterances of a few shards.
 
     Attributes:
@@ -165,7 +165,7 @@ class StreamPool(Generic[Built]):
     def __init__(
         self,
         shards: Sequence[str],
-        build: Callable[[Window], Built],
+        build: Callable[[StreamWindow], Built],
         sample_rate: int,
         epoch_size: int,
         seed: int = 0,
@@ -201,7 +201,7 @@ class StreamPool(Generic[Built]):
         self._lanes = min(lanes, len(names))
         self._block = block
         self._cache_mib = cache_mib
-        self._built: dict[int, tuple[Place, Built]] = {}
+        self._built: dict[int, tuple[WindowId, Built]] = {}
 
     def at(self, epoch: int, index: int) -> Built:
         """What was built over the window of a position; the latest of each lane is kept.
@@ -219,7 +219,7 @@ class StreamPool(Generic[Built]):
         self._built[place.lane] = place, built
         return built
 
-    def place(self, epoch: int, index: int) -> Place:
+    def place(self, epoch: int, index: int) -> WindowId:
         """The window that a position belongs to. Nothing is read."""
         turn, within = divmod(epoch * self._epoch_size + index, self._block)
         lane = turn % self._lanes
@@ -228,9 +228,9 @@ class StreamPool(Generic[Built]):
         served = turn // self._lanes * self._block + within + head_start
         own = len(range(lane, len(self.shards), self._lanes))
         windows = -(-own // self._shards_per_window)
-        return Place(lane, *divmod(served // self._mixtures_per_window, windows))
+        return WindowId(lane, *divmod(served // self._mixtures_per_window, windows))
 
-    def order(self, place: Place) -> list[str]:
+    def order(self, place: WindowId) -> list[str]:
         """The shards that a window is read from, in order: its own, and then those that follow if it needs more."""
         shuffled = np.random.default_rng([self._seed, place.round]).permutation(len(self.shards))
         own = shuffled[place.lane :: self._lanes].tolist()
@@ -239,7 +239,7 @@ class StreamPool(Generic[Built]):
         others = [number for number in shuffled.tolist() if number not in set(own)]
         return [self.shards[number] for number in own + others]
 
-    def window(self, place: Place) -> Window:
+    def window(self, place: WindowId) -> StreamWindow:
         """Read a window.
 
         Raises:
@@ -255,9 +255,9 @@ class StreamPool(Generic[Built]):
             if read >= own and len(speakers) >= self._min_speakers:
                 break
             with open_shard(shard) as file:
-                for item in read_shard(file, shard, left_out.append):
+                for item in read_shard_utterances(file, shard, left_out.append):
                     store.add(
-                        item.utterance, item.data, Entry(item.sample_rate, item.num_samples, zlib.crc32(item.data))
+                        item.utterance, item.data, StoreEntry(item.sample_rate, item.num_samples, zlib.crc32(item.data))
                     )
                     speakers.add(item.utterance.speaker_id)
             read += 1
@@ -268,7 +268,7 @@ class StreamPool(Generic[Built]):
                 f"{self._min_speakers}; lower it{bad}"
             )
         reader = StoreReader(store, self.sample_rate, self._cache_mib)
-        return Window(tuple(store.utterances()), reader, tuple(order[:read]), tuple(left_out))
+        return StreamWindow(tuple(store.utterances()), reader, tuple(order[:read]), tuple(left_out))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_built": {}}
@@ -279,14 +279,14 @@ class _Memory:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._held: dict[str, tuple[Utterance, bytes, Entry]] = {}
+        self._held: dict[str, tuple[Utterance, bytes, StoreEntry]] = {}
 
-    def add(self, utterance: Utterance, data: bytes, entry: Entry) -> None:
+    def add(self, utterance: Utterance, data: bytes, entry: StoreEntry) -> None:
         if utterance.utterance_id in self._held:
             raise InputError(f"{self.name}: utterance_id {utterance.utterance_id!r} comes twice; it must be unique")
         self._held[utterance.utterance_id] = utterance, data, entry
 
-    def entry(self, utterance_id: str) -> Entry | None:
+    def entry(self, utterance_id: str) -> StoreEntry | None:
         held = self._held.get(utterance_id)
         return None if held is None else held[2]
 

@@ -21,15 +21,15 @@ import numpy as np
 from wesep_py.audio.reading import AudioInfo, info
 from wesep_py.common.errors import AudioError, InputError, OutputExistsError
 from wesep_py.common.files import atomic_path, write_json
-from wesep_py.common.folders import clear_left_behind, one_run_in, visible
+from wesep_py.common.folders import remove_temporary_files, one_run_in, visible_names
 from wesep_py.common.names import is_hidden
 from wesep_py.common.processes import Executor, check_executor, map_processes, stopped
 from wesep_py.data.manifest import Utterance, check_unique
 from wesep_py.data.reader import STORED_FORMATS, StoredFormat, encode_utterance
-from wesep_py.data.remote import Folder
-from wesep_py.data.shard_store import FORMAT, INDEX_NAME, SUMMARY_NAME, read_summary
-from wesep_py.data.store import to_record
-from wesep_py.data.webdataset import read_shard
+from wesep_py.data.remote import StorageFolder
+from wesep_py.data.shard_store import SHARD_FORMAT, SHARD_INDEX_NAME, SHARD_SUMMARY_NAME, read_shard_summary
+from wesep_py.data.store import utterance_to_record
+from wesep_py.data.webdataset import read_shard_utterances
 
 # ----------------------------------------
 # Which utterance goes into which shard: a function of the corpus, not of who writes the shards.
@@ -122,10 +122,10 @@ def _expected_bytes(utterance: Utterance, found: AudioInfo, form: StoredFormat) 
 
 
 def _plan(number: int, utterances: list[Utterance], form: StoredFormat, root: str | None) -> ShardPlan:
-    digest = hashlib.sha256(json.dumps([FORMAT, form]).encode())
+    digest = hashlib.sha256(json.dumps([SHARD_FORMAT, form]).encode())
     for utterance in utterances:
         status = utterance.path.stat()
-        identity = [to_record(utterance, root), status.st_size, status.st_mtime_ns]
+        identity = [utterance_to_record(utterance, root), status.st_size, status.st_mtime_ns]
         digest.update(json.dumps(identity).encode() + b"\n")
     return ShardPlan(f"{number:06d}", tuple(utterances), form, root, digest.hexdigest())
 
@@ -228,7 +228,7 @@ def _write(
         if on_progress is not None:
             on_progress(done, total)
     abouts = (json.loads((folder / f"{plan.name}.json").read_text(encoding="utf-8")) for plan in plans)
-    return finish(folder, abouts, form, left_out, len(kept))
+    return write_shard_index(folder, abouts, form, left_out, len(kept))
 
 
 def write_shard(plan: ShardPlan, folder: Path) -> None:
@@ -252,13 +252,13 @@ def write_shard(plan: ShardPlan, folder: Path) -> None:
                     continue
                 key = member_key(utterance.utterance_id)
                 facts = {"sample_rate": encoded.sample_rate, "num_samples": encoded.num_samples}
-                record = to_record(utterance, plan.root) | facts
+                record = utterance_to_record(utterance, plan.root) | facts
                 _add(tar, f"{key}.json", json.dumps(record, ensure_ascii=False, allow_nan=False).encode())
                 offset = _add(tar, key + encoded.suffix, encoded.data)
                 place = {"shard": path.name, "member": key + encoded.suffix, "offset": offset}
                 entries.append(record | place | {"size": len(encoded.data), "crc32": zlib.crc32(encoded.data)})
     shard = {"name": path.name, "size": writer.size, "sha256": writer.digest.hexdigest()}
-    about = {"format": FORMAT, "fingerprint": plan.fingerprint, **shard, "left_out": left_out}
+    about = {"format": SHARD_FORMAT, "fingerprint": plan.fingerprint, **shard, "left_out": left_out}
     write_json(folder / f"{plan.name}.json", about | {"utterances": entries})
 
 
@@ -306,15 +306,15 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
 def _claim(folder: Path, plans: Sequence[ShardPlan], overwrite: bool) -> set[str]:
     """Make the folder ready; the names of the shards in it that are whole and as planned."""
     kept = _check_folder(folder, plans, overwrite)
-    names = [name for name in visible(folder) if _SHARD_FILE.fullmatch(name)]
+    names = [name for name in visible_names(folder) if _SHARD_FILE.fullmatch(name)]
     stale = [name for name in names if Path(name).stem not in kept]
     if len(kept) < len(plans) or stale:  # until all is there, nobody is to take it for complete
-        (folder / SUMMARY_NAME).unlink(missing_ok=True)
+        (folder / SHARD_SUMMARY_NAME).unlink(missing_ok=True)
     # A shard goes before what says that it was written here.
     for name in sorted(stale, key=lambda name: (Path(name).stem, name.endswith(".json"))):
         (folder / name).unlink(missing_ok=True)
     files = {plan.name + suffix for plan in plans for suffix in (".tar", ".json")}
-    clear_left_behind(folder, {*files, *names, SUMMARY_NAME, INDEX_NAME})
+    remove_temporary_files(folder, {*files, *names, SHARD_SUMMARY_NAME, SHARD_INDEX_NAME})
     return kept
 
 
@@ -324,8 +324,8 @@ def _check_folder(folder: Path, plans: Sequence[ShardPlan], overwrite: bool) -> 
         raise InputError(f"{folder}: is a file; name a folder")
     if not folder.parent.is_dir():
         raise InputError(f"{folder}: the folder {folder.parent} does not exist; create it first")
-    names = visible(folder)
-    if strange := [n for n in names if n not in (SUMMARY_NAME, INDEX_NAME) and not _SHARD_FILE.fullmatch(n)]:
+    names = visible_names(folder)
+    if strange := [n for n in names if n not in (SHARD_SUMMARY_NAME, SHARD_INDEX_NAME) and not _SHARD_FILE.fullmatch(n)]:
         raise InputError(f"{folder}: holds {strange[0]!r}, which is no shard; name an empty folder")
     planned = {plan.name: plan for plan in plans}
     listed = [name for name in names if re.fullmatch(r"\d{6}\.json", name)]
@@ -338,7 +338,7 @@ def _check_folder(folder: Path, plans: Sequence[ShardPlan], overwrite: bool) -> 
                 f"{folder}: holds '{name}.tar', and no '{name}.json' says that `wesep shard` wrote it; it stays: name "
                 " an empty folder"
             )
-    if not abouts and (listing := [name for name in names if name in (SUMMARY_NAME, INDEX_NAME)]):
+    if not abouts and (listing := [name for name in names if name in (SHARD_SUMMARY_NAME, SHARD_INDEX_NAME)]):
         raise InputError(f"{folder}: holds {listing[0]!r} of something else; name an empty folder")
     kept, others = set(), False
     for name, about in abouts.items():
@@ -377,7 +377,7 @@ def _is_of_plan(path: Path, plan: ShardPlan | None) -> bool:
     return bool(found) and keys.issuperset(found)
 
 
-def finish(
+def write_shard_index(
     folder: Path, abouts: Iterable[Mapping[str, Any]], form: str, left_out: Sequence[str] = (), num_kept: int = 0
 ) -> ShardsResult:
     """Write the index and, last, the summary of a folder whose shards are there.
@@ -395,7 +395,7 @@ def finish(
     left_out = list(left_out)
     shards, speakers, hours, count = [], set(), 0.0, 0
     digest = hashlib.sha256()
-    with atomic_path(folder / INDEX_NAME) as temporary, temporary.open("wb") as file:
+    with atomic_path(folder / SHARD_INDEX_NAME) as temporary, temporary.open("wb") as file:
         for about in abouts:
             left_out += about["left_out"]
             shards.append({name: about[name] for name in ("name", "size", "sha256")})
@@ -409,9 +409,9 @@ def finish(
         if not count:
             first = f"; the first: {left_out[0]}" if left_out else ""
             raise InputError(f"{folder}: none of the recordings can be read{first}")
-    summary = {"format": FORMAT, "audio": form, "num_utterances": count, "num_speakers": len(speakers)}
+    summary = {"format": SHARD_FORMAT, "audio": form, "num_utterances": count, "num_speakers": len(speakers)}
     summary |= {"index_sha256": digest.hexdigest(), "shards": shards, "left_out": left_out}
-    write_json(folder / SUMMARY_NAME, summary)
+    write_json(folder / SHARD_SUMMARY_NAME, summary)
     size = sum(shard["size"] for shard in shards)
     return ShardsResult(len(shards), num_kept, count, len(speakers), hours, size, tuple(left_out))
 
@@ -448,7 +448,7 @@ def index_shards(
         raise InputError(f"{folder}: holds no tar file; name a folder of shards")
     if strange := [path for path in paths if not path.is_file()]:
         raise AudioError(f"{strange[0]}: is no file; name a folder of tar files")
-    if not overwrite and any((folder / name).exists() for name in (SUMMARY_NAME, INDEX_NAME)):
+    if not overwrite and any((folder / name).exists() for name in (SHARD_SUMMARY_NAME, SHARD_INDEX_NAME)):
         raise OutputExistsError(f"{folder}: has an index already; pass --overwrite to replace it")
     abouts: dict[int, dict[str, Any]] = {}
     for position, about in map_processes(_Scan(), paths, jobs):
@@ -465,7 +465,7 @@ def index_shards(
                     f"{folder / entry['shard']}: utterance_id {name!r} is in {seen[name]} already; it must be unique"
                 )
             seen[name] = entry["shard"]
-    return finish(folder, in_order, "as it was")
+    return write_shard_index(folder, in_order, "as it was")
 
 
 @dataclass(frozen=True)
@@ -474,13 +474,13 @@ class _Scan:
         left_out: list[str] = []
         entries = []
         with _HashingFile(path) as file:
-            for item in read_shard(file, str(path), left_out.append):
+            for item in read_shard_utterances(file, str(path), left_out.append):
                 place = {"shard": path.name, "member": item.member, "offset": item.offset, "size": len(item.data)}
                 facts = {"sample_rate": item.sample_rate, "num_samples": item.num_samples}
-                entries.append(to_record(item.utterance) | facts | place | {"crc32": zlib.crc32(item.data)})
+                entries.append(utterance_to_record(item.utterance) | facts | place | {"crc32": zlib.crc32(item.data)})
             if file.is_compressed:
                 raise InputError(f"{path}: is compressed; unpack it by gunzip, for an index points into the tar itself")
-            about = {"format": FORMAT, "name": path.name, "size": file.size, "sha256": file.digest.hexdigest()}
+            about = {"format": SHARD_FORMAT, "name": path.name, "size": file.size, "sha256": file.digest.hexdigest()}
         return about | {"left_out": left_out, "utterances": entries}
 
 
@@ -519,10 +519,10 @@ def check_shards(folder: str | os.PathLike[str], on_progress: Callable[[int, int
     Raises:
         InputError: there is no `shards.json`, or none of this format.
     """
-    files = Folder(folder)
-    summary = read_summary(files)
+    files = StorageFolder(folder)
+    summary = read_shard_summary(files)
     expected = {shard["name"]: (shard["size"], shard["sha256"]) for shard in summary["shards"]}
-    expected[INDEX_NAME] = (None, summary["index_sha256"])
+    expected[SHARD_INDEX_NAME] = (None, summary["index_sha256"])
     problems = []
     for done, (name, (size, sha256)) in enumerate(expected.items(), start=1):
         try:
@@ -539,7 +539,7 @@ def check_shards(folder: str | os.PathLike[str], on_progress: Callable[[int, int
     return problems
 
 
-def _digest(files: Folder, name: str) -> tuple[int, str]:
+def _digest(files: StorageFolder, name: str) -> tuple[int, str]:
     """Size and SHA-256 of a file."""
     if files.is_remote:
         data = files.read(name)

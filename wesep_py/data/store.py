@@ -22,7 +22,7 @@ from wesep_py.data.reader import DecodedCache, Quantised, Reader, check_span, qu
 _FIELDS = tuple(field.name for field in fields(Utterance))
 
 
-class Entry(NamedTuple):
+class StoreEntry(NamedTuple):
     """What a store knows of an utterance before it is decoded."""
 
     sample_rate: int
@@ -30,7 +30,7 @@ class Entry(NamedTuple):
     crc32: int
 
     @classmethod
-    def of(cls, record: Mapping[str, Any]) -> Entry:
+    def of(cls, record: Mapping[str, Any]) -> StoreEntry:
         """Return what the record of an index says of an utterance.
 
         Raises:
@@ -50,7 +50,7 @@ class Store(Protocol):
 
     name: str
 
-    def entry(self, utterance_id: str) -> Entry | None:
+    def entry(self, utterance_id: str) -> StoreEntry | None:
         """What is known of an utterance, or `None` if it is not in the store."""
         ...
 
@@ -121,7 +121,7 @@ class StoreReader:
         """Whether the utterance is in the store."""
         return _recorded_id(self.store, utterance) is not None
 
-    def _find(self, utterance: Utterance) -> tuple[str, Entry]:
+    def _find(self, utterance: Utterance) -> tuple[str, StoreEntry]:
         found = _recorded_id(self.store, utterance)
         if found is None:
             raise InputError(
@@ -173,7 +173,7 @@ class RoutedReader:
         return next((reader for reader in self._stores if reader.holds(utterance)), self._files)
 
 
-def _recorded_id(store: Store, utterance: Utterance) -> tuple[str, Entry] | None:
+def _recorded_id(store: Store, utterance: Utterance) -> tuple[str, StoreEntry] | None:
     """The id under which a store holds an utterance, whatever speed it is played at, and what it knows of it."""
     names = [utterance.utterance_id]
     if utterance.speed != 1 and "@" in utterance.utterance_id:
@@ -185,7 +185,7 @@ def _recorded_id(store: Store, utterance: Utterance) -> tuple[str, Entry] | None
     return None
 
 
-def decode_checked(data: bytes, entry: Entry, place: str) -> tuple[NDArray[np.float32], int]:
+def decode_checked(data: bytes, entry: StoreEntry, place: str) -> tuple[NDArray[np.float32], int]:
     """The samples of stored audio, if it is what was stored.
 
     Args:
@@ -210,7 +210,7 @@ def decode_checked(data: bytes, entry: Entry, place: str) -> tuple[NDArray[np.fl
     return waveform, rate
 
 
-def to_record(utterance: Utterance, root: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+def utterance_to_record(utterance: Utterance, root: str | os.PathLike[str] | None = None) -> dict[str, Any]:
     """An utterance as a line of a manifest: fields that say nothing are left out, paths below `root` are relative."""
     record = {name: getattr(utterance, name) for name in _FIELDS}
     path = utterance.path
@@ -221,8 +221,8 @@ def to_record(utterance: Utterance, root: str | os.PathLike[str] | None = None) 
     return {k: v for k, v in record.items() if v is not None and defaults.get(k) != v}
 
 
-def from_record(record: Mapping[str, Any], place: str, root: str | os.PathLike[str] | None = None) -> Utterance:
-    """The utterance of `to_record`; other fields are passed over.
+def utterance_from_record(record: Mapping[str, Any], place: str, root: str | os.PathLike[str] | None = None) -> Utterance:
+    """The utterance of `utterance_to_record`; other fields are passed over.
 
     Args:
         record: the fields.
@@ -250,7 +250,7 @@ def from_record(record: Mapping[str, Any], place: str, root: str | os.PathLike[s
         raise InputError(str(error) if str(error).startswith(place) else f"{place}: {error}") from error
 
 
-def from_lines(lines: Iterable[bytes], place: str) -> list[dict[str, Any]]:
+def parse_index_lines(lines: Iterable[bytes], place: str) -> list[dict[str, Any]]:
     """The JSON objects of the lines of an index.
 
     Raises:

@@ -12,8 +12,8 @@ from pathlib import Path
 from wesep_py.common.errors import InputError
 from wesep_py.common.names import canonical, file_name
 from wesep_py.common.textfiles import open_lines
-from wesep_py.data.manifest import Places, is_file
-from wesep_py.data.mixture_lists import Mixture, TrialNoise, TrialSource, guess_speaker, read_mixtures
+from wesep_py.data.manifest import FileLocator, is_file
+from wesep_py.data.mixture_lists import Mixture, MixtureNoise, MixtureSource, guess_speaker, read_mixtures
 
 logger = logging.getLogger(__name__)
 
@@ -33,28 +33,28 @@ class Trial:
             sources.
         target_utterance_id: the id of that source, or `-`; in a recording without sources, any name of the target.
         enrollment: the recording that shows the voice.
-        enrollment_mates: the sources of the mixture that `enrollment` is one source of, where a list names it
+        enrollment_sources: the sources of the mixture that `enrollment` is one source of, where a list names it
             as `s<k>/<mixture_ID>` and that mixture has not been rendered: the enrollment is then
             cut to the shortest of them. Empty otherwise: the recording is used whole.
         rendered: the mixture's own file by condition (`"clean"`, `"noisy"`), where it has been rendered.
     """
 
     mixture_id: str
-    sources: tuple[TrialSource, ...]
-    noise: TrialNoise | None
+    sources: tuple[MixtureSource, ...]
+    noise: MixtureNoise | None
     target_index: int | None
     target_utterance_id: str
     enrollment: Path
-    enrollment_mates: tuple[TrialSource, ...] = ()
+    enrollment_sources: tuple[MixtureSource, ...] = ()
     rendered: Mapping[str, Path] = field(default_factory=dict)
 
     @property
-    def target(self) -> TrialSource | None:
+    def target(self) -> MixtureSource | None:
         """The source that is wanted, or `None` if the voice is not in the mixture."""
         return None if self.target_index is None else self.sources[self.target_index]
 
     @property
-    def interferers(self) -> tuple[TrialSource, ...]:
+    def interferers(self) -> tuple[MixtureSource, ...]:
         """The sources that are not wanted."""
         return tuple(source for index, source in enumerate(self.sources) if index != self.target_index)
 
@@ -100,7 +100,7 @@ def read_trials(
         canonical(mixture_id): replace(mixture, sources=_name_speakers(mixture, speakers))
         for mixture_id, mixture in read_mixtures(metadata_csv, base, noise_root, recordings).items()
     }
-    enrollments = Places(base, enrollment_map)
+    enrollments = FileLocator(base, enrollment_map)
     trials, places = [], []
     seen: dict[tuple[str, str, Path], str] = {}
     twice: list[tuple[str, str]] = []
@@ -133,7 +133,7 @@ def read_trials(
     return trials
 
 
-def _name_speakers(mixture: Mixture, speakers: Container[str]) -> tuple[TrialSource, ...]:
+def _name_speakers(mixture: Mixture, speakers: Container[str]) -> tuple[MixtureSource, ...]:
     """The sources with their speakers; where two would be one by their names, nobody is named.
 
     Raises:
@@ -157,7 +157,7 @@ def _trial(
     target_id: str,
     enrollment: str,
     mixtures: Mapping[str, Mixture],
-    enrollments: Places,
+    enrollments: FileLocator,
     place: str,
 ) -> Trial:
     target_index = None
@@ -189,8 +189,8 @@ def _trial(
 
 
 def _find_enrollment(
-    enrollment: str, mixtures: Mapping[str, Mixture], places: Places, place: str
-) -> tuple[Path, tuple[TrialSource, ...]]:
+    enrollment: str, mixtures: Mapping[str, Mixture], places: FileLocator, place: str
+) -> tuple[Path, tuple[MixtureSource, ...]]:
     """The recording that the third field of a map names, and the sources it is cut to the shortest of."""
     match = re.fullmatch(r"s(\d+)/([^/]+)", enrollment)
     path = places.find(enrollment)

@@ -28,8 +28,8 @@ from wesep_py.common.errors import AudioError, InputError
 from wesep_py.common.names import is_hidden
 from wesep_py.common.textfiles import parse_json
 from wesep_py.data.manifest import Utterance, speaker_of
-from wesep_py.data.speaker_folders import AUDIO_SUFFIXES
-from wesep_py.data.store import from_record
+from wesep_py.data.corpora import AUDIO_SUFFIXES
+from wesep_py.data.store import utterance_from_record
 
 _GZIP = b"\x1f\x8b"
 _TAR_END = bytes(2 * tarfile.BLOCKSIZE)
@@ -37,7 +37,7 @@ _SPEAKER_OF_MIXTURE = re.compile(r"\.spk\d+")
 SPEAKER_NAMES = ("speaker_id", "speaker", "spk", "spk_id")
 
 
-class ShardItem(NamedTuple):
+class ShardUtterance(NamedTuple):
     """An utterance of a shard: who speaks, its encoded audio, and where that lies in the tar file."""
 
     utterance: Utterance
@@ -48,7 +48,7 @@ class ShardItem(NamedTuple):
     offset: int
 
 
-class ShardFile(NamedTuple):
+class ShardMember(NamedTuple):
     """A file of a shard: its name, what follows its first dot, its content, and where that lies in the tar file."""
 
     name: str
@@ -57,19 +57,19 @@ class ShardFile(NamedTuple):
     offset: int
 
 
-def read_shard(file: BinaryIO, place: str, on_bad: Callable[[str], None] | None = None) -> Iterator[ShardItem]:
+def read_shard_utterances(file: BinaryIO, place: str, on_skip: Callable[[str], None] | None = None) -> Iterator[ShardUtterance]:
     """The utterances of a shard, in its order.
 
     Args:
         file: the tar file, as it is or compressed by gzip; it is read once from here to its end.
         place: its name, for messages; its stem is part of the ids of utterances that no JSON names.
-        on_bad: called with a line for each utterance without readable audio or a speaker, which is then left out.
+        on_skip: called with a line for each utterance without readable audio or a speaker, which is then left out.
 
     Raises:
         AudioError: it is no tar file, is cut short, holds fixed mixtures, or an utterance is bad and there is no
-            `on_bad`.
+            `on_skip`.
     """
-    for name, group in groupby(read_files(file, place), key=lambda found: _split(found.name)[0]):
+    for name, group in groupby(read_shard_members(file, place), key=lambda found: _split(found.name)[0]):
         together = list(group)
         if mixed := [found for found in together if is_premixed(found.name)]:
             raise AudioError(
@@ -80,12 +80,12 @@ def read_shard(file: BinaryIO, place: str, on_bad: Callable[[str], None] | None 
             try:
                 yield _item(key, files, place)
             except InputError as error:
-                if on_bad is None:
+                if on_skip is None:
                     raise AudioError(str(error)) from error
-                on_bad(str(error))
+                on_skip(str(error))
 
 
-def read_files(file: BinaryIO, place: str) -> Iterator[ShardFile]:
+def read_shard_members(file: BinaryIO, place: str) -> Iterator[ShardMember]:
     """Yield the files of a shard, in its order; hidden ones are passed over.
 
     Args:
@@ -128,7 +128,7 @@ class _Stream:
             raise tarfile.ReadError("its end is missing")
 
 
-def _files(tar: tarfile.TarFile) -> Iterator[ShardFile]:
+def _files(tar: tarfile.TarFile) -> Iterator[ShardMember]:
     for member in tar:
         if is_hidden(PurePosixPath(member.name).name):
             continue
@@ -138,7 +138,7 @@ def _files(tar: tarfile.TarFile) -> Iterator[ShardFile]:
         data = content.read()
         if len(data) < member.size:
             raise tarfile.ReadError(f"{member.name} has {len(data)} bytes of {member.size}")
-        yield ShardFile(member.name, _split(member.name)[1], data, member.offset_data)
+        yield ShardMember(member.name, _split(member.name)[1], data, member.offset_data)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -157,9 +157,9 @@ def is_premixed(name: str) -> bool:
     return _SPEAKER_OF_MIXTURE.fullmatch(PurePosixPath(name).suffix) is not None
 
 
-def _utterances(key: str, files: list[ShardFile]) -> dict[str, list[ShardFile]]:
+def _utterances(key: str, files: list[ShardMember]) -> dict[str, list[ShardMember]]:
     """The files of each utterance among those that share a key: one utterance, unless each recording has its own."""
-    stems: dict[str, list[ShardFile]] = {}
+    stems: dict[str, list[ShardMember]] = {}
     for file in files:
         path = PurePosixPath(file.name)
         stems.setdefault(str(path.with_suffix("")), []).append(file)
@@ -174,7 +174,7 @@ def _last_suffix(name: str) -> str:
     return PurePosixPath(name).suffix.lower()
 
 
-def _item(key: str, files: list[ShardFile], place: str) -> ShardItem:
+def _item(key: str, files: list[ShardMember], place: str) -> ShardUtterance:
     where = f"{place}: {key!r}"
     audio = [file for file in files if _last_suffix(file.name) in AUDIO_SUFFIXES]
     if not audio:
@@ -190,7 +190,7 @@ def _item(key: str, files: list[ShardFile], place: str) -> ShardItem:
     texts = {_last_suffix(file.name): file.data for file in files}
     facts = _facts(texts.get(".json"), where)
     utterance = _utterance(key, chosen, facts, texts, place, num_samples / rate)
-    return ShardItem(utterance, chosen.data, rate, num_samples, chosen.name, chosen.offset)
+    return ShardUtterance(utterance, chosen.data, rate, num_samples, chosen.name, chosen.offset)
 
 
 def _facts(data: bytes | None, where: str) -> dict[str, Any]:
@@ -201,11 +201,11 @@ def _facts(data: bytes | None, where: str) -> dict[str, Any]:
 
 
 def _utterance(
-    key: str, audio: ShardFile, facts: dict[str, Any], texts: dict[str, bytes], place: str, duration_s: float
+    key: str, audio: ShardMember, facts: dict[str, Any], texts: dict[str, bytes], place: str, duration_s: float
 ) -> Utterance:
     where = f"{place}: {key!r}"
     if {"utterance_id", "speaker_id", "path", "duration_s"} <= facts.keys():  # one of ours
-        return from_record(facts, where)
+        return utterance_from_record(facts, where)
     speaker = next((str(facts[name]) for name in SPEAKER_NAMES if facts.get(name) not in (None, "")), "")
     speaker = speaker or texts.get(".spk", b"").decode(errors="replace").strip()
     speaker = speaker or speaker_of(PurePosixPath(key).name) or ""

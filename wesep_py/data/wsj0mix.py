@@ -19,9 +19,9 @@ import numpy as np
 
 from wesep_py.common.errors import InputError
 from wesep_py.common.textfiles import open_lines
-from wesep_py.data.manifest import Places, Utterance, is_file
-from wesep_py.data.reader import OnBad, OnProgress, measure_durations
-from wesep_py.data.speaker_folders import find_audio
+from wesep_py.data.manifest import FileLocator, Utterance, is_file
+from wesep_py.data.reader import OnSkip, OnProgress, measure_durations
+from wesep_py.data.corpora import find_audio
 
 SPEAKER_CHARACTERS = 3
 MIXTURE_FOLDER = "mix"
@@ -38,13 +38,13 @@ class WSJ0Mixture:
     sources: tuple[Path, ...]
 
 
-def utterances_of(mixture_id: str) -> tuple[str, ...]:
+def utterance_ids_of_mixture(mixture_id: str) -> tuple[str, ...]:
     """The utterances that a mixture's name says it is made of.
 
     Raises:
         InputError: it is not named as WSJ0-mix names them.
 
-    >>> utterances_of("01aa010b_1.3972_20co0106_-1.3972")
+    >>> utterance_ids_of_mixture("01aa010b_1.3972_20co0106_-1.3972")
     ('01aa010b', '20co0106')
     """
     utterance_ids = tuple(mixture_id.split("_")[::2])
@@ -72,7 +72,7 @@ def read_wsj0_mixtures(folder: str | os.PathLike[str]) -> list[WSJ0Mixture]:
         )
     mixtures = []
     for mixture_id, path in sorted(mixed.items()):
-        utterance_ids = utterances_of(mixture_id)
+        utterance_ids = utterance_ids_of_mixture(mixture_id)
         if len({utterance_id[:SPEAKER_CHARACTERS] for utterance_id in utterance_ids}) < len(utterance_ids):
             raise InputError(f"{path}: two of its sources are of one speaker; the speakers of a mixture have to differ")
         sources = tuple(folder / f"s{k}" / path.name for k in range(1, len(utterance_ids) + 1))
@@ -86,7 +86,7 @@ def read_wsj0_mixtures(folder: str | os.PathLike[str]) -> list[WSJ0Mixture]:
 def read_wsj0mix(
     source: str | os.PathLike[str],
     root: str | os.PathLike[str] | None = None,
-    on_bad: OnBad | None = None,
+    on_skip: OnSkip | None = None,
     on_progress: OnProgress | None = None,
 ) -> list[Utterance]:
     """The utterances of WSJ0 or of WSJ0-mix, as a corpus.
@@ -96,12 +96,12 @@ def read_wsj0mix(
             which every utterance is taken once; or a rendered set, whose sources are utterances
             `<mixture>-s<k>` of their own.
         root: the folder that holds `wsj0`, from which the paths of a list start; by default the list's own.
-        on_bad: called with each recording that cannot be read, which is then left out.
+        on_skip: called with each recording that cannot be read, which is then left out.
         on_progress: called with the number of recordings looked at and of all.
 
     Raises:
         InputError: nothing of the kind is there, or a line or a name is malformed.
-        AudioError: a bad recording, and there is no `on_bad`.
+        AudioError: a bad recording, and there is no `on_skip`.
     """
     source = Path(source)
     if source.is_file():
@@ -114,7 +114,7 @@ def read_wsj0mix(
         ]
     else:
         named = [(utterance_id, utterance_id, path) for utterance_id, path in _recordings(source).items()]
-    durations = measure_durations((path for _, _, path in named), on_bad, on_progress)
+    durations = measure_durations((path for _, _, path in named), on_skip, on_progress)
     return [
         Utterance(name, spoken[:SPEAKER_CHARACTERS], path, durations[path])
         for name, spoken, path in named
@@ -122,7 +122,7 @@ def read_wsj0mix(
     ]
 
 
-def mixtures_csv(mixtures: Sequence[WSJ0Mixture]) -> str:
+def mixture_list_csv(mixtures: Sequence[WSJ0Mixture]) -> str:
     """The mixtures as a list in LibriMix's form, which says who speaks; paths as they are given, made absolute."""
     most = max(len(mixture.sources) for mixture in mixtures)
     numbers = range(1, most + 1)
@@ -140,7 +140,7 @@ def mixtures_csv(mixtures: Sequence[WSJ0Mixture]) -> str:
     return text.getvalue()
 
 
-def listed_enrollments(
+def convert_enrollment_list(
     mixtures: Sequence[WSJ0Mixture], listing: str | os.PathLike[str], wsj0: str | os.PathLike[str]
 ) -> str:
     """The trials of an enrollment list in SpEx's form, as a map in SpeakerBeam's.
@@ -183,7 +183,7 @@ def listed_enrollments(
     return "".join(lines)
 
 
-def drawn_enrollments(mixtures: Sequence[WSJ0Mixture], wsj0: str | os.PathLike[str], seed: int = 0) -> str:
+def draw_enrollment_map(mixtures: Sequence[WSJ0Mixture], wsj0: str | os.PathLike[str], seed: int = 0) -> str:
     """A map in SpeakerBeam's form with a trial for every speaker of every mixture, introduced by another utterance.
 
     Args:
@@ -209,7 +209,7 @@ def drawn_enrollments(mixtures: Sequence[WSJ0Mixture], wsj0: str | os.PathLike[s
     return "".join(lines)
 
 
-def check_complete(mixtures: Iterable[WSJ0Mixture], listing: str | os.PathLike[str]) -> None:
+def check_set_is_complete(mixtures: Iterable[WSJ0Mixture], listing: str | os.PathLike[str]) -> None:
     """Refuse a set that lacks a mixture of its list `mix_2_spk_*.txt`.
 
     Raises:
@@ -259,7 +259,7 @@ def _recordings(folder: Path) -> dict[str, Path]:
 def _read_list(path: Path, root: Path) -> list[tuple[str, str, Path]]:
     """The utterances of a list of mixtures, each once: `wsj0/si_tr_s/01a/01aa010b.wav 1.39 wsj0/… -1.39` a line."""
     named: dict[str, Path] = {}
-    places = Places(root, path)
+    places = FileLocator(root, path)
     for number, line in enumerate(open_lines(path, "a list of WSJ0-mix"), start=1):
         fields = line.split()
         if len(fields) % 2 or not all(_is_number(level) for level in fields[1::2]):

@@ -24,7 +24,7 @@ from wesep_py.common.files import (
     write_json,
     write_text,
 )
-from wesep_py.common.folders import locked
+from wesep_py.common.folders import folder_lock
 from wesep_py.common.names import file_name
 from wesep_py.common.textfiles import COUNT, Row, check_shape, parse_object, read_json, read_jsonl
 
@@ -327,7 +327,7 @@ class Journal:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with ExitStack() as held:
-                held.enter_context(locked(self.folder, "writing its results"))
+                held.enter_context(folder_lock(self.folder, "writing its results"))
                 self._begin(overwrite)
                 lines = open_regular(self.folder / PER_TRIAL, os.O_WRONLY | os.O_APPEND)
                 self._file = held.enter_context(os.fdopen(lines, "a", encoding="utf-8"))

@@ -21,8 +21,8 @@ from wesep_py.evaluation.results import TrialRecord
 from wesep_py.inference.speech_activity import speech_mask
 from wesep_py.metrics import DEFINITIONS, METRICS, MetricError, Scores, score
 from wesep_py.metrics.detection import speaker_similarity
-from wesep_py.metrics.perception import dnsmos, load_network, word_errors, words
-from wesep_py.metrics.separation import checked, checked_pair, is_silent
+from wesep_py.metrics.perception import dnsmos, load_dnsmos, word_errors, words
+from wesep_py.metrics.separation import checked_signal, checked_pair, is_silent
 from wesep_py.metrics.timing import COLLAR_S, FRAME_S, PAUSE_S, timing
 
 # ----------------------------------------
@@ -317,7 +317,7 @@ def check_possible(chosen: Sequence[str], referenced: bool, labelled: bool) -> N
             raise InputError("metric 'timing' needs references or labels; give --labels")
         if name in ("dnsmos", "pdnsmos"):
             try:
-                load_network()
+                load_dnsmos()
             except MetricError as error:
                 raise InputError(f"metric {name!r}: {error}") from error
 
@@ -370,7 +370,7 @@ def _timing(
         activity = _speaks(reference, sample_rate)
     elif not activity.any():
         raise MetricError("the labels say that the target does not speak")
-    estimate = checked(estimate, "estimate")
+    estimate = checked_signal(estimate, "estimate")
     return timing(_speaks(estimate, sample_rate) & (not is_silent(estimate)), activity)
 
 

@@ -366,7 +366,7 @@ def fingerprint(trials: Iterable[Trial]) -> str:
     for trial in trials:
         noise = trial.noise and (trial.noise.path.name, trial.noise.gain, trial.noise.offset_s)
         sources = [(source.utterance_id, source.path.name, source.gain) for source in trial.sources]
-        mates = [source.utterance_id for source in trial.enrollment_mates]
+        mates = [source.utterance_id for source in trial.enrollment_sources]
         line = (trial.mixture_id, trial.target_utterance_id, trial.enrollment.name, sources, noise, mates)
         digest.update(repr(line).encode() + b"\n")
     return digest.hexdigest()

@@ -14,7 +14,7 @@ from wesep_py.common.errors import InputError
 from wesep_py.data import Reader, Utterance
 from wesep_py.evaluation.summary import CONFIDENCE, Interval
 from wesep_py.metrics.detection import as_norm, cosine_scores, equal_error_rate, min_dcf
-from wesep_py.network.extraction_network import in_evaluation
+from wesep_py.network.extraction_network import eval_mode
 from wesep_py.network.speaker import SpeakerEncoder
 from wesep_py.simulation import EnrollmentConfig, SimulationConfig, Simulator
 
@@ -82,7 +82,7 @@ def embed(
     lengths = [reader.length(utterance) for utterance in utterances]
     result = np.zeros((len(utterances), encoder.embedding_dim))
     done = 0
-    with in_evaluation(encoder):
+    with eval_mode(encoder):
         for batch in batches_by_length(lengths, BATCH_SAMPLES):
             waveforms = torch.zeros(len(batch), max(lengths[i] for i in batch))
             for row, i in zip(waveforms, batch, strict=True):
@@ -300,7 +300,7 @@ def embed_voices(
     """
     lengths = [len(recording.waveform) for recording in recordings]
     found: list[NDArray[np.float64]] = [np.zeros((0, 0))] * len(recordings)
-    with in_evaluation(encoder):
+    with eval_mode(encoder):
         for batch in batches_by_length(lengths, BATCH_SAMPLES):
             waveforms = torch.zeros(len(batch), max(lengths[i] for i in batch))
             for row, i in zip(waveforms, batch, strict=True):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wesep_py import checkpoint
 from wesep_py.common.errors import InputError, quoted
-from wesep_py.common.files import atomic_path, check_results_folder, made_folder, refuse_inputs, together, write_json
+from wesep_py.common.files import atomic_path, check_results_folder, created_folder, refuse_inputs, write_together, write_json
 from wesep_py.common.names import canonical
 from wesep_py.common.textfiles import open_lines
 from wesep_py.data import FileReader, Utterance, read_manifest
@@ -269,7 +269,7 @@ def write_results(result: Verified, folder: Path, overwrite: bool = False) -> bo
     check_output(folder, overwrite)
     ids = [utterance.utterance_id for utterance in result.utterances]
     trials = result.trials
-    with made_folder(folder), together():
+    with created_folder(folder), write_together():
         with atomic_path(folder / SCORES, overwrite) as temporary, temporary.open("w", encoding="utf-8") as file:
             for first, second, same, score in zip(
                 trials.enrollment, trials.test, trials.is_target, result.scores, strict=True

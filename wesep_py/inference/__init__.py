@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wesep_py.inference.enrollment_quality import MIN_SPEECH_S, RecordingQuality, VoiceQuality
     from wesep_py.inference.extractor import Extractor, load, pick_device
-    from wesep_py.inference.inputs import AUDIO_SUFFIXES, Recording, Source, audio_files, read_source, stretch_of
-    from wesep_py.inference.mixed_enrollment import HeardVoices
+    from wesep_py.inference.inputs import AUDIO_SUFFIXES, Recording, Source, audio_files, read_source, segment_of
+    from wesep_py.inference.mixed_enrollment import EnrollmentVoices
     from wesep_py.inference.overlap_add import Blocks
     from wesep_py.inference.presence import Calibration, Presence
     from wesep_py.inference.result import Result
@@ -26,7 +26,7 @@ _MODULE_OF = {
     "Blocks": "overlap_add",
     "Calibration": "presence",
     "Extractor": "extractor",
-    "HeardVoices": "mixed_enrollment",
+    "EnrollmentVoices": "mixed_enrollment",
     "Presence": "presence",
     "Recording": "inputs",
     "RecordingQuality": "enrollment_quality",
@@ -38,7 +38,7 @@ _MODULE_OF = {
     "load": "extractor",
     "pick_device": "extractor",
     "read_source": "inputs",
-    "stretch_of": "inputs",
+    "segment_of": "inputs",
 }
 
 __all__ = [
@@ -48,7 +48,7 @@ __all__ = [
     "Blocks",
     "Calibration",
     "Extractor",
-    "HeardVoices",
+    "EnrollmentVoices",
     "Presence",
     "Recording",
     "RecordingQuality",
@@ -60,7 +60,7 @@ __all__ = [
     "load",
     "pick_device",
     "read_source",
-    "stretch_of",
+    "segment_of",
 ]
 
 

@@ -14,29 +14,29 @@ from wesep_py import audio
 from wesep_py.common.errors import AudioError, InputError
 from wesep_py.inference.enrollment_quality import (
     NO_ENCODER,
-    SECOND_VOICE,
-    UNLIKE,
+    SECOND_VOICE_SIMILARITY,
+    OUTLIER_SIMILARITY,
     RecordingQuality,
     VoiceQuality,
     agreement,
     clipped_share,
     coherence,
     estimate_snr_db,
-    stretch_likeness,
-    weights_of,
+    segment_similarity,
+    recording_weights,
 )
 from wesep_py.inference.inputs import EnrollmentSource, Source, read_embedding, read_enrollment
-from wesep_py.inference.mixed_enrollment import Chosen, encoder_input, hear_voices, tells_voices, told_voices
+from wesep_py.inference.mixed_enrollment import VoiceMatch, encoder_input, encode_voices, counts_voices, add_voice_counts
 from wesep_py.inference.speech_activity import (
     MAX_ENROLLMENT_S,
     VAD,
-    Scan,
-    allot,
+    SpeechScan,
+    share_limit,
     audible,
-    cut,
-    listed,
-    scan,
-    spans,
+    cut_segments,
+    open_enrollment,
+    scan_speech,
+    select_segments,
     speech_mask,
 )
 
@@ -55,7 +55,7 @@ MIN_ENROLLMENT_S = 0.1
 
 
 @dataclass(frozen=True)
-class Heard:
+class EnrollmentAudio:
     """A recording, as it was enrolled.
 
     Attributes:
@@ -110,7 +110,7 @@ class Heard:
         return [self.waveform[spoken[i] : spoken[i] + size] for i in chosen]
 
 
-def hear(source: Source, number: int, sample_rate: int, vad: VAD) -> Heard:
+def load_enrollment(source: Source, number: int, sample_rate: int, vad: VAD) -> EnrollmentAudio:
     """The loudest channel of a recording, as it was recorded and at the model's rate.
 
     Args:
@@ -139,12 +139,12 @@ def hear(source: Source, number: int, sample_rate: int, vad: VAD) -> Heard:
     channel = recording.waveform[loudest]
     waveform = np.asarray(audio.resample(channel, recording.sample_rate, sample_rate), dtype=np.float32)
     name = f"recording {number}" if recording.file_format is None else recording.name
-    return Heard(name, waveform, sample_rate, channel, recording.duration_s, vad)
+    return EnrollmentAudio(name, waveform, sample_rate, channel, recording.duration_s, vad)
 
 
-def hear_all(
+def load_enrollments(
     sources: Sequence[Source], sample_rate: int, vad: VAD = "energy", max_s: float = MAX_ENROLLMENT_S
-) -> list[Heard]:
+) -> list[EnrollmentAudio]:
     """Hear the recordings of a voice: of all of them together at most `max_s` seconds, those with the most speech.
 
     Recordings that are no longer than that are read whole. Of others the best segments are taken, in their order; how
@@ -164,29 +164,29 @@ def hear_all(
         AudioError, InputError: as `hear`.
     """
     _check_vad(vad)
-    recordings = [listed(source, number) for number, source in enumerate(sources, start=1)]
+    recordings = [open_enrollment(source, number) for number, source in enumerate(sources, start=1)]
     if sum(one.duration_s for one in recordings) <= max_s:
-        whole = [hear(one.source, number, sample_rate, vad) for number, one in enumerate(recordings, start=1)]
+        whole = [load_enrollment(one.source, number, sample_rate, vad) for number, one in enumerate(recordings, start=1)]
         if sum(one.duration_s for one in whole) <= max_s:  # a header may say less than there is
             return whole
-    scans = [scan(one, vad) for one in recordings]
+    scans = [scan_speech(one, vad) for one in recordings]
     heard = []
-    for number, (one, share_s) in enumerate(zip(scans, allot(scans, max_s), strict=True), start=1):
+    for number, (one, share_s) in enumerate(zip(scans, share_limit(scans, max_s), strict=True), start=1):
         if share_s >= one.duration_s:
-            heard.append(hear(one.listed.source, number, sample_rate, vad))
+            heard.append(load_enrollment(one.listed.source, number, sample_rate, vad))
         elif share_s > 0:
             heard.append(_best_of(one, share_s, sample_rate, vad))
     return heard
 
 
-def _best_of(one: Scan, share_s: float, sample_rate: int, vad: VAD) -> Heard:
+def _best_of(one: SpeechScan, share_s: float, sample_rate: int, vad: VAD) -> EnrollmentAudio:
     rate = one.listed.sample_rate
-    parts = cut(one, spans(one, share_s))
+    parts = cut_segments(one, select_segments(one, share_s))
     if all(part.min() == part.max() for part in parts):
         raise _silent(one.listed.name)
     waveform = np.concatenate([np.asarray(audio.resample(part, rate, sample_rate), np.float32) for part in parts])
     recorded = np.concatenate(parts)
-    return Heard(one.listed.name, waveform, sample_rate, recorded, len(recorded) / rate, vad, one.duration_s)
+    return EnrollmentAudio(one.listed.name, waveform, sample_rate, recorded, len(recorded) / rate, vad, one.duration_s)
 
 
 def _check_vad(vad: str) -> None:
@@ -198,7 +198,7 @@ def _silent(name: str) -> AudioError:
     return AudioError(f"{name}: is silent; an enrollment needs a recording of the voice")
 
 
-def tell_apart(
+def split_sources(
     sources: Sequence[EnrollmentSource], network: TargetSpeakerExtractor, name: str
 ) -> tuple[list[Source], list[NDArray[np.float32]]]:
     """The recordings among the sources, and the embeddings that were computed elsewhere.
@@ -209,7 +209,7 @@ def tell_apart(
     read = [(source, read_embedding(source)) for source in sources]
     recordings = [source for source, embedding in read if embedding is None]
     embeddings = [embedding for _, embedding in read if embedding is not None]
-    dim = network.given_embedding_dim
+    dim = network.external_embedding_dim
     if dim is None and embeddings:
         raise InputError(f"{name}: takes recordings of a voice, no embedding; give a file, or (waveform, sample_rate)")
     if dim is not None and not embeddings:
@@ -223,7 +223,7 @@ def tell_apart(
     return recordings, embeddings
 
 
-def require_speech(recordings: Sequence[Heard], min_speech_s: float) -> None:
+def require_speech(recordings: Sequence[EnrollmentAudio], min_speech_s: float) -> None:
     """Refuse an enrollment with less speech than that, in seconds over all recordings.
 
     Raises:
@@ -238,8 +238,8 @@ def require_speech(recordings: Sequence[Heard], min_speech_s: float) -> None:
         )
 
 
-def assess(
-    recordings: Sequence[Heard], embed: Embed, second_voice: float = SECOND_VOICE, unlike: float = UNLIKE
+def assess_recordings(
+    recordings: Sequence[EnrollmentAudio], embed: Embed, second_voice: float = SECOND_VOICE_SIMILARITY, unlike: float = OUTLIER_SIMILARITY
 ) -> VoiceQuality:
     """Examine the recordings of a voice; all windows of all of them go through the encoder together, once.
 
@@ -264,7 +264,7 @@ def assess(
     windows = [one.windows(max(4, MAX_WINDOWS // len(recordings))) for one in recordings]
     embeddings = embed([window for own in windows for window in own])
     if embeddings is None:
-        shares = weights_of(durations_s, [])
+        shares = recording_weights(durations_s, [])
         told = tuple(replace(one, weight=share) for one, share in zip(plain, shares, strict=True))
         return VoiceQuality(told, vad, untold=NO_ENCODER)
     groups = np.split(embeddings, np.cumsum([len(own) for own in windows])[:-1])
@@ -274,7 +274,7 @@ def assess(
         return VoiceQuality(tuple(told), vad, overall)
     means = [(group / np.linalg.norm(group, axis=1, keepdims=True).clip(1e-12)).mean(axis=0) for group in groups]
     found = agreement(means, durations_s, unlike)
-    shares = weights_of(durations_s, found.outliers)
+    shares = recording_weights(durations_s, found.outliers)
     told = [
         replace(one, cosine=found.cosines[i], others=found.others[i], outlier=i in found.outliers, weight=shares[i])
         for i, one in enumerate(told)
@@ -284,8 +284,8 @@ def assess(
     return VoiceQuality(tuple(told), vad, overall, apart)
 
 
-def examine(
-    network: TargetSpeakerExtractor, recordings: Sequence[Heard], chosen: Sequence[Chosen | None], device: str
+def assess_enrollment(
+    network: TargetSpeakerExtractor, recordings: Sequence[EnrollmentAudio], chosen: Sequence[VoiceMatch | None], device: str
 ) -> VoiceQuality:
     """`assess`; where the speaker encoder can tell, with the number of voices that it hears in each recording.
 
@@ -295,14 +295,14 @@ def examine(
         chosen: which voice of each was taken; `None` where it is not known yet how many there are.
         device: on which to compute.
     """
-    quality = assess(recordings, lambda windows: embed_windows(network, windows, device))
-    if not tells_voices(network):
+    quality = assess_recordings(recordings, lambda windows: embed_windows(network, windows, device))
+    if not counts_voices(network):
         return quality
     counts = [
-        len(hear_voices(network, one.waveform, device)) if taken is None else taken.count
+        len(encode_voices(network, one.waveform, device)) if taken is None else taken.count
         for one, taken in zip(recordings, chosen, strict=True)
     ]
-    return told_voices(quality, counts, chosen)
+    return add_voice_counts(quality, counts, chosen)
 
 
 def embed_windows(
@@ -324,7 +324,7 @@ def embed_windows(
 
 
 def _of_windows(one: RecordingQuality, embeddings: NDArray[np.float32], threshold: float) -> RecordingQuality:
-    likeness = stretch_likeness(embeddings)
+    likeness = segment_similarity(embeddings)
     return replace(
         one,
         coherence=coherence(embeddings) if len(embeddings) > 1 else None,

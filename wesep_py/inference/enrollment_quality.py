@@ -112,13 +112,13 @@ def _widened(mask: NDArray[np.bool_], margin: int) -> NDArray[np.bool_]:
 # ----------------------------------------
 # Whether embeddings are of one voice: those of an enrollment's windows, and those of several recordings.
 
-SECOND_VOICE = 0.1
+SECOND_VOICE_SIMILARITY = 0.1
 """A second voice is suspected where a stretch of windows is less like the rest than this cosine."""
-UNLIKE = 0.6
+OUTLIER_SIMILARITY = 0.6
 """A recording is an outlier where it is less like the others than this, in parts of their own agreement."""
 OUTLIER_WEIGHT = 0.1
 """What is left of an outlier's weight."""
-MIN_STRETCH = 2
+MIN_SEGMENT_WINDOWS = 2
 """Windows, of a stretch and of the rest: an odd window is no voice."""
 
 
@@ -147,7 +147,7 @@ def coherence(embeddings: ArrayLike) -> float:
     return float((unit @ _unit(unit.mean(axis=0))).mean())
 
 
-def stretch_likeness(embeddings: ArrayLike) -> float | None:
+def segment_similarity(embeddings: ArrayLike) -> float | None:
     """How like the rest of a recording its most unlike stretch is.
 
     People take turns: a second voice is a run of windows, not windows here and there. Of every run of at least two that
@@ -164,17 +164,17 @@ def stretch_likeness(embeddings: ArrayLike) -> float | None:
     """
     unit = _unit(embeddings)
     count = len(unit)
-    if count < 2 * MIN_STRETCH:
+    if count < 2 * MIN_SEGMENT_WINDOWS:
         return None
     before = np.concatenate([np.zeros((1, unit.shape[1])), np.cumsum(unit, axis=0)])
-    first, last = np.triu_indices(count + 1, k=MIN_STRETCH)
-    kept = last - first <= count - MIN_STRETCH
+    first, last = np.triu_indices(count + 1, k=MIN_SEGMENT_WINDOWS)
+    kept = last - first <= count - MIN_SEGMENT_WINDOWS
     stretches = before[last[kept]] - before[first[kept]]
     cosines = (_unit(stretches) * _unit(before[-1] - stretches)).sum(axis=1)
     return round(float(cosines.min()), 6)
 
 
-def suspect_second_voice(embeddings: ArrayLike, threshold: float = SECOND_VOICE) -> bool | None:
+def suspect_second_voice(embeddings: ArrayLike, threshold: float = SECOND_VOICE_SIMILARITY) -> bool | None:
     """Whether the windows of a recording seem to be of two voices in turn; `None` where they do not tell.
 
     Args:
@@ -185,11 +185,11 @@ def suspect_second_voice(embeddings: ArrayLike, threshold: float = SECOND_VOICE)
     >>> suspect_second_voice([[1.0, 0.0]] * 4), suspect_second_voice([[1.0, 0.0]] * 2 + [[0.0, 1.0]] * 2)
     (False, True)
     """
-    likeness = stretch_likeness(embeddings)
+    likeness = segment_similarity(embeddings)
     return None if likeness is None else likeness < threshold
 
 
-def agreement(embeddings: ArrayLike, durations_s: Sequence[float], threshold: float = UNLIKE) -> Agreement:
+def agreement(embeddings: ArrayLike, durations_s: Sequence[float], threshold: float = OUTLIER_SIMILARITY) -> Agreement:
     """How alike recordings of one voice are, and which of three or more are unlike the others.
 
     The one that is least like the others, in parts of their own agreement, is an outlier where that is below the
@@ -218,7 +218,7 @@ def agreement(embeddings: ArrayLike, durations_s: Sequence[float], threshold: fl
     return Agreement(tuple(c for c, _ in compared), tuple(o for _, o in compared), tuple(outliers))
 
 
-def weights_of(durations_s: Sequence[float], outliers: Sequence[int]) -> list[float]:
+def recording_weights(durations_s: Sequence[float], outliers: Sequence[int]) -> list[float]:
     """The share of each recording in the voice: as its seconds of speech, an outlier's a tenth; they sum to 1.
 
     >>> weights_of([3.0, 1.0], []), weights_of([0.0, 0.0], [])

@@ -12,22 +12,22 @@ import numpy as np
 
 from wesep_py import audio
 from wesep_py.common.errors import InputError, WesepError, shorten
-from wesep_py.inference.enrollment import Heard, examine, hear_all, require_speech, tell_apart
+from wesep_py.inference.enrollment import EnrollmentAudio, assess_enrollment, load_enrollments, require_speech, split_sources
 from wesep_py.inference.enrollment_quality import VoiceQuality
 from wesep_py.inference.inputs import EnrollmentSource, Source, read_source
 from wesep_py.inference.mixed_enrollment import (
-    Chosen,
-    HeardVoices,
-    hear_voices,
+    VoiceMatch,
+    EnrollmentVoices,
+    encode_voices,
     nearest_voice,
-    require_embeddings,
-    require_voices,
+    require_embedding_cues,
+    require_voice_counting,
     with_embedding,
 )
 from wesep_py.inference.overlap_add import Blocks
-from wesep_py.inference.presence import UNCALIBRATED, Calibration, calibration_of
-from wesep_py.inference.result import Result, gain_onto
-from wesep_py.inference.speech_activity import MAX_ENROLLMENT_S, VAD, check_limit
+from wesep_py.inference.presence import UNCALIBRATED, Calibration, read_calibration
+from wesep_py.inference.result import Result, level_gain
+from wesep_py.inference.speech_activity import MAX_ENROLLMENT_S, VAD, check_enrollment_limit
 from wesep_py.inference.voice_print import Voice, VoiceLayout
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Extractor:
         max_enrollment_s: float = MAX_ENROLLMENT_S,
     ) -> None:
         self.device = device
-        self.max_enrollment_s = check_limit(max_enrollment_s)
+        self.max_enrollment_s = check_enrollment_limit(max_enrollment_s)
         self._said: set[str] = set()
         self.name = name
         self.calibration = calibration or UNCALIBRATED
@@ -97,7 +97,7 @@ class Extractor:
     @property
     def embedding_dim(self) -> int | None:
         """Size of the embedding, computed elsewhere, that the model wants of a voice; `None` where it wants none."""
-        return self._network.given_embedding_dim
+        return self._network.external_embedding_dim
 
     @cached_property
     def model_hash(self) -> str:
@@ -148,21 +148,21 @@ class Extractor:
         check_number("min_speech_s", min_speech_s)
         if not sources:
             raise InputError("no enrollment was given; at least one recording of the voice is needed")
-        recordings, embeddings = tell_apart(sources, self._network, self.name)
+        recordings, embeddings = split_sources(sources, self._network, self.name)
         heard = self._hear(recordings, vad, self.max_enrollment_s if max_enrollment_s is None else max_enrollment_s)
         if heard and min_speech_s > 0:
             require_speech(heard, min_speech_s)
         prepared = [self._prepare(one, *embeddings) for one in heard] or [self._prepare(None, e) for e in embeddings]
-        chosen: list[Chosen | None] = [None] * len(heard)
+        chosen: list[VoiceMatch | None] = [None] * len(heard)
         if like is not None:
             self._check_print(like)
-            require_voices(self._network, self.name)
+            require_voice_counting(self._network, self.name)
             for i, one in enumerate(heard):
-                require_embeddings(self._network, prepared[i], self.name)
-                voices = hear_voices(self._network, one.waveform, str(self.device))
+                require_embedding_cues(self._network, prepared[i], self.name)
+                voices = encode_voices(self._network, one.waveform, str(self.device))
                 chosen[i] = taken = nearest_voice(voices, like)
                 prepared[i] = with_embedding(prepared[i], voices.embeddings[taken.number - 1])
-        report = partial(examine, self._network, heard, chosen, str(self.device)) if heard else None
+        report = partial(assess_enrollment, self._network, heard, chosen, str(self.device)) if heard else None
         tensors, enrolled_s = prepared[0], sum(one.duration_s for one in heard)
         if len(prepared) > 1:
             weights = None
@@ -175,7 +175,7 @@ class Extractor:
 
     def voices(
         self, source: Source, vad: VAD = "energy", min_speech_s: float = 0.0, prints: bool = True
-    ) -> tuple[HeardVoices, list[Voice]]:
+    ) -> tuple[EnrollmentVoices, list[Voice]]:
         """The voices that are heard in a recording, and a print of each.
 
         Args:
@@ -192,18 +192,18 @@ class Extractor:
             AudioError: as `enroll`.
         """
         check_number("min_speech_s", min_speech_s)
-        require_voices(self._network, self.name)
+        require_voice_counting(self._network, self.name)
         (heard,) = self._hear([source], vad, self.max_enrollment_s)
         if min_speech_s > 0:
             require_speech([heard], min_speech_s)
-        found = hear_voices(self._network, heard.waveform, str(self.device))
+        found = encode_voices(self._network, heard.waveform, str(self.device))
         if not prints:
             return found, []
         prepared = self._prepare(heard)
-        require_embeddings(self._network, prepared, self.name)
+        require_embedding_cues(self._network, prepared, self.name)
         made = []
         for number, embedding in enumerate(found.embeddings, start=1):
-            report = partial(examine, self._network, [heard], [Chosen(len(found), number)], str(self.device))
+            report = partial(assess_enrollment, self._network, [heard], [VoiceMatch(len(found), number)], str(self.device))
             made.append(self._as_voice(with_embedding(prepared, embedding), heard.duration_s, report))
         return found, made
 
@@ -241,7 +241,7 @@ class Extractor:
         )
         if not np.isfinite(estimate).all():
             raise WesepError(f"{recording.name}: {self.name} returned samples that are not finite (NaN)")
-        estimate = estimate * np.float32(gain_onto(estimate, at_model_rate, self._network.level))
+        estimate = estimate * np.float32(level_gain(estimate, at_model_rate, self._network.level))
         estimate = audio.resample(estimate, self.sample_rate, recording.sample_rate)
         waveform = _fit(estimate.astype(np.float32), recording.num_samples)
         return Result(
@@ -284,7 +284,7 @@ class Extractor:
         if not np.isfinite(estimates).all():
             raise WesepError(f"{self.name} returned samples that are not finite (NaN)")
         gains = [
-            np.float32(gain_onto(one[None], mixture[None], self._network.level))
+            np.float32(level_gain(one[None], mixture[None], self._network.level))
             for one, mixture in zip(estimates, mixtures, strict=True)
         ]
         probabilities = [None if presence is None else presence.probability for presence in presences]
@@ -293,9 +293,9 @@ class Extractor:
             for estimate, gain, probability, presence in zip(estimates, gains, probabilities, presences, strict=True)
         ]
 
-    def _hear(self, sources: Sequence[Source], vad: VAD, max_s: float) -> list[Heard]:
+    def _hear(self, sources: Sequence[Source], vad: VAD, max_s: float) -> list[EnrollmentAudio]:
         """What of the recordings enters the network; said where that is not all."""
-        heard = hear_all(sources, self.sample_rate, vad, check_limit(max_s))
+        heard = load_enrollments(sources, self.sample_rate, vad, check_enrollment_limit(max_s))
         used_s, longest = sum(one.duration_s for one in heard), [one.name for one in heard if one.whole_s is not None]
         if not longest and len(heard) == len(sources):
             return heard
@@ -313,7 +313,7 @@ class Extractor:
         )
         return heard
 
-    def _prepare(self, heard: Heard | None, *embedding: NDArray[np.float32]) -> dict[str, torch.Tensor]:
+    def _prepare(self, heard: EnrollmentAudio | None, *embedding: NDArray[np.float32]) -> dict[str, torch.Tensor]:
         """What the network keeps of a recording, if there is one, and of the embedding, where it takes one."""
         import torch
 
@@ -409,7 +409,7 @@ def load(
         chosen,
         name,
         saved.hash,
-        calibration_of(saved.provenance, str(folder / checkpoint.PROVENANCE)),
+        read_calibration(saved.provenance, str(folder / checkpoint.PROVENANCE)),
         max_enrollment_s,
     )
 

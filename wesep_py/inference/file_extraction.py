@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wesep_py import audio
-from wesep_py.common.files import check_writable, is_there, refuse_inputs, together
+from wesep_py.common.files import check_writable, path_exists, refuse_inputs, write_together
 from wesep_py.inference.inputs import Recording, read_source
-from wesep_py.inference.long_files import LongExtraction, Progress, identity_of
-from wesep_py.inference.output_files import Wanted, being_written, forget, journal_of, writer_for
+from wesep_py.inference.long_files import LongExtraction, Progress, extraction_identity
+from wesep_py.inference.output_files import ExtractionTarget, interrupted_outputs, remove_stale_blocks, journal_path, audio_writer
 from wesep_py.inference.overlap_add import FRAME_S, Blocks
 from wesep_py.inference.presence import Presence
 from wesep_py.inference.speech_activity import audible
 from wesep_py.inference.timeline import (
     Timeline,
-    check_suffix,
+    check_timeline_suffix,
     frame_energies,
-    from_energies,
-    from_presence,
+    timeline_from_energies,
+    timeline_from_presence,
     write_timeline,
 )
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FileResult:
     """What was written of one voice.
 
     Attributes:
@@ -61,13 +61,13 @@ class Outcome:
 def extract_file(
     extractor: Extractor,
     mixture: str | Path,
-    wanted: Sequence[Wanted],
+    wanted: Sequence[ExtractionTarget],
     timelines: Sequence[Path] = (),
     force: bool = False,
     overwrite: bool = False,
     blocks: Blocks | None = None,
     progress: Progress = lambda done_s, own_s: None,
-) -> list[Outcome]:
+) -> list[FileResult]:
     """Extract voices from a recording, read once, into files.
 
     A recording of at most one block gives what `Extractor.extract` does, to the bit. All files appear together, the
@@ -88,16 +88,16 @@ def extract_file(
     """
     blocks, output = blocks or Blocks(), wanted[0].output
     recorded = [path for one in wanted for path in (one.output, one.rest) if path is not None]
-    outputs = [*recorded, *map(check_suffix, timelines)]
+    outputs = [*recorded, *map(check_timeline_suffix, timelines)]
     refuse_inputs(outputs, [(mixture, "the recording")])
-    journals = is_there(journal_of(output))
+    journals = path_exists(journal_path(output))
     for path in outputs:  # before the recording is read; where a run was killed, once it is known which
         check_writable(path, overwrite or journals)
     about = audio.info(mixture)
     grid = blocks.grid(extractor.sample_rate, extractor.network.backbone.stride)
     is_long = audio.resampled_length(about.num_samples, about.sample_rate, extractor.sample_rate) > grid.block
     if journals and is_long:
-        begun = being_written(output, identity_of(extractor, Path(mixture), wanted, grid))
+        begun = interrupted_outputs(output, extraction_identity(extractor, Path(mixture), wanted, grid))
         for path in outputs:
             check_writable(path, overwrite or path.resolve() in begun)
         overwrite = overwrite or bool(begun)
@@ -105,7 +105,7 @@ def extract_file(
         for path in outputs:
             check_writable(path, overwrite)
     for path in recorded:
-        writer_for(path, about, overwrite)
+        audio_writer(path, about, overwrite)
     if is_long:
         return _long(extractor, mixture, wanted, timelines, force, overwrite, blocks, progress)
     recording = read_source(mixture)
@@ -118,7 +118,7 @@ def extract_file(
         _timeline_of(one, result, recording, outcome.silenced)
         for one, result, outcome in zip(wanted, results, outcomes, strict=True)
     ]
-    with together():
+    with write_together():
         _write_timelines(timelines, recording.name, lines, outcomes, overwrite)
         for one, result, outcome in zip(wanted, results, outcomes, strict=True):
             result = result.silenced() if outcome.silenced else result
@@ -126,20 +126,20 @@ def extract_file(
                 result.save(one.output, overwrite)
             else:
                 result.save_with_rest(one.output, one.rest, recording.waveform, overwrite)
-    forget(output)
+    remove_stale_blocks(output)
     return outcomes
 
 
 def _long(
     extractor: Extractor,
     mixture: str | Path,
-    wanted: Sequence[Wanted],
+    wanted: Sequence[ExtractionTarget],
     timelines: Sequence[Path],
     force: bool,
     overwrite: bool,
     blocks: Blocks,
     progress: Progress,
-) -> list[Outcome]:
+) -> list[FileResult]:
     work = LongExtraction(extractor, mixture, wanted, blocks)
     try:
         measured = work.run(progress)
@@ -154,14 +154,14 @@ def _long(
                 lines.append(_silent_timeline(one.name, found.presence, duration_s))
             elif found.presence is not None:
                 track, frame_s = found.presence.track, found.presence.frame_s
-                lines.append(from_presence(one.name, track, frame_s, duration_s))
+                lines.append(timeline_from_presence(one.name, track, frame_s, duration_s))
             else:
                 energies = (found.energies, found.mixture_energies)
-                lines.append(from_energies(one.name, *energies, found.frame_s, duration_s))
+                lines.append(timeline_from_energies(one.name, *energies, found.frame_s, duration_s))
         gains = [0.0 if outcome.silenced else found.gain for found, outcome in zip(measured, outcomes, strict=True)]
         work.announce(timelines)
         try:
-            with together() as group:
+            with write_together() as group:
                 _write_timelines(timelines, str(mixture), lines, outcomes, overwrite)
                 group.put()
                 work.write(gains, overwrite)
@@ -175,15 +175,15 @@ def _long(
 
 
 def _outcome(
-    one: Wanted,
+    one: ExtractionTarget,
     presence: Presence | None,
     sample_rate: int,
     duration_s: float,
     force: bool,
     breaks_s: tuple[float, ...] = (),
-) -> Outcome:
+) -> FileResult:
     absent = presence is not None and not presence.is_present
-    return Outcome(
+    return FileResult(
         one.name,
         one.output,
         one.rest,
@@ -197,15 +197,15 @@ def _outcome(
     )
 
 
-def _timeline_of(one: Wanted, result: Result, recording: Recording, silenced: bool) -> Timeline:
+def _timeline_of(one: ExtractionTarget, result: Result, recording: Recording, silenced: bool) -> Timeline:
     if silenced:
         return _silent_timeline(one.name, result.detection, recording.duration_s)
     if result.detection is not None:
-        return from_presence(one.name, result.detection.track, result.detection.frame_s, recording.duration_s)
+        return timeline_from_presence(one.name, result.detection.track, result.detection.frame_s, recording.duration_s)
     frame = max(1, round(FRAME_S * recording.sample_rate))
     heard = (audible(waveform, recording.sample_rate) for waveform in (result.waveform, recording.waveform))
     estimate, mixture = (frame_energies(waveform, frame) for waveform in heard)
-    return from_energies(one.name, estimate, mixture, frame / recording.sample_rate, recording.duration_s)
+    return timeline_from_energies(one.name, estimate, mixture, frame / recording.sample_rate, recording.duration_s)
 
 
 def _silent_timeline(name: str, presence: Presence | None, duration_s: float) -> Timeline:
@@ -215,7 +215,7 @@ def _silent_timeline(name: str, presence: Presence | None, duration_s: float) ->
 
 
 def _write_timelines(
-    paths: Sequence[Path], mixture: str, lines: Sequence[Timeline], outcomes: Sequence[Outcome], overwrite: bool
+    paths: Sequence[Path], mixture: str, lines: Sequence[Timeline], outcomes: Sequence[FileResult], overwrite: bool
 ) -> None:
     more: list[dict[str, Any]] = [
         {"presence": outcome.presence, "threshold": outcome.threshold, "absent": outcome.absent} for outcome in outcomes

@@ -99,7 +99,7 @@ def read_enrollment(source: Source) -> Recording:
     Raises:
         AudioError, InputError: as `read_source`; also a stretch that is not in the recording.
     """
-    if isinstance(source, (str, PathLike)) and (stretch := stretch_of(source)) is not None:
+    if isinstance(source, (str, PathLike)) and (stretch := segment_of(source)) is not None:
         about = audio.info(stretch.path)
         waveform, sample_rate = read_stretch(stretch)
         return Recording(waveform, sample_rate, fspath(source), file_format=about.format, subtype=about.subtype)
@@ -144,7 +144,7 @@ def read_embedding(source: Any) -> NDArray[np.float32] | None:
     return source.astype(np.float32)
 
 
-def stretch_of(path: str | PathLike[str]) -> Stretch | None:
+def segment_of(path: str | PathLike[str]) -> Stretch | None:
     """The stretch that a path names; `None` for a file, also one whose own name looks like a stretch's.
 
     Raises:

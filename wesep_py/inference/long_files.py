@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from wesep_py import audio
 from wesep_py.audio.reading import resample_blocks
 from wesep_py.common.errors import AudioError, WesepError
-from wesep_py.common.files import together
-from wesep_py.inference.output_files import READ_S, Partial, Record, Wanted, write_voices
-from wesep_py.inference.overlap_add import Blocks, Grid, Overlapping, Piece
-from wesep_py.inference.presence import Presence, presence_in
-from wesep_py.inference.result import gain_of_sums
+from wesep_py.common.files import write_together
+from wesep_py.inference.output_files import READ_S, BlockStore, Record, ExtractionTarget, write_voices
+from wesep_py.inference.overlap_add import Blocks, BlockGrid, OverlapAddRunner, BlockOutput
+from wesep_py.inference.presence import Presence, presence_of_channels
+from wesep_py.inference.result import level_gain_from_sums
 from wesep_py.inference.speech_activity import audible
-from wesep_py.inference.streaming import Carried, block_runner
+from wesep_py.inference.streaming import StreamingRunner, make_runner
 from wesep_py.inference.timeline import frame_energies
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def voice_hash(voice: Voice) -> str:
     return digest.hexdigest()
 
 
-def file_ends(path: Path, size: int = 1 << 16) -> str:
+def hash_file_ends(path: Path, size: int = 1 << 16) -> str:
     """SHA-256 of the first and the last bytes of a file."""
     with path.open("rb") as file:
         digest = hashlib.sha256(file.read(size))
@@ -59,7 +59,7 @@ Progress = Callable[[float, float], None]
 
 
 @dataclass(frozen=True)
-class Measured:
+class VoiceMeasurement:
     """What is known of a voice when all blocks are done, before anything is written.
 
     Attributes:
@@ -99,15 +99,15 @@ class LongExtraction:
     """
 
     def __init__(
-        self, extractor: Extractor, mixture: str | Path, wanted: Sequence[Wanted], blocks: Blocks | None = None
+        self, extractor: Extractor, mixture: str | Path, wanted: Sequence[ExtractionTarget], blocks: Blocks | None = None
     ) -> None:
         self.extractor, self.mixture, self.wanted = extractor, Path(mixture), list(wanted)
         self.blocks = blocks or Blocks()
         self.about = audio.info(self.mixture)
         network = extractor.network
         self.grid = self.blocks.grid(extractor.sample_rate, network.backbone.stride)
-        identity = identity_of(extractor, self.mixture, self.wanted, self.grid)
-        self.partial = Partial(self.wanted[0].output, identity)
+        identity = extraction_identity(extractor, self.mixture, self.wanted, self.grid)
+        self.partial = BlockStore(self.wanted[0].output, identity)
         if self.partial.discarded:
             log.warning(
                 "%s: what was done of it differs in %s; begun anew",
@@ -115,7 +115,7 @@ class LongExtraction:
                 ", ".join(self.partial.discarded),
             )
 
-    def run(self, progress: Progress = lambda done_s, own_s: None) -> list[Measured]:
+    def run(self, progress: Progress = lambda done_s, own_s: None) -> list[VoiceMeasurement]:
         """Extract all blocks that are not done yet; what is known of each voice then.
 
         Raises:
@@ -148,7 +148,7 @@ class LongExtraction:
         Raises:
             OutputExistsError, InputError, WesepError: as `audio.AudioWriter`.
         """
-        with together():
+        with write_together():
             write_voices(self.mixture, self.about, self.wanted, self._at_file_rate, gains, overwrite)
 
     def forget(self) -> None:
@@ -162,13 +162,13 @@ class LongExtraction:
     def _extract(self, progress: Progress) -> None:
         extractor, about = self.extractor, self.about
         voices = [one.voice for one in self.wanted]
-        runner = block_runner(extractor.network, extractor.device, voices, self.grid, about.num_channels)
+        runner = make_runner(extractor.network, extractor.device, voices, self.grid, about.num_channels)
         if self.partial.count and self.partial.last()["last"][0]:
             return
         rate, done, own = extractor.sample_rate, self._resume(runner), 0
         progress(done / rate, 0.0)
 
-        def keep(pieces: Iterator[Piece]) -> None:
+        def keep(pieces: Iterator[BlockOutput]) -> None:
             nonlocal done, own
             for piece in pieces:
                 if not np.isfinite(piece.estimates).all():
@@ -182,12 +182,12 @@ class LongExtraction:
             keep(runner.push(block))
         keep(runner.finish())
 
-    def _resume(self, runner: Carried | Overlapping) -> int:
+    def _resume(self, runner: StreamingRunner | OverlapAddRunner) -> int:
         """Samples at the model's rate that an earlier run did."""
         if not self.partial.count:
             return 0
         last = self.partial.last()
-        if isinstance(runner, Carried):
+        if isinstance(runner, StreamingRunner):
             state = self.partial.state()
             if state is None:
                 self.partial.restart()
@@ -198,7 +198,7 @@ class LongExtraction:
         log.info("%s: %d blocks are done already", self.mixture, self.partial.count)
         return sum(record["estimates"].shape[-1] for record in self.partial.records())
 
-    def _record(self, piece: Piece) -> Record:
+    def _record(self, piece: BlockOutput) -> Record:
         estimates = piece.estimates.astype(np.float64)
         sums = [[float((one * piece.mixture).sum()), float((one**2).sum())] for one in estimates]
         heard = (audible(one, self.extractor.sample_rate) for one in (piece.mixture, *piece.estimates))
@@ -213,7 +213,7 @@ class LongExtraction:
         }
         return record if piece.logits is None else record | {"logits": piece.logits}
 
-    def _measure(self) -> list[Measured]:
+    def _measure(self) -> list[VoiceMeasurement]:
         sums = np.zeros((len(self.wanted), 2))
         energies, logits, breaks, size = [], [], [], 0
         for record in self.partial.records():
@@ -229,12 +229,12 @@ class LongExtraction:
         rate, stride = self.extractor.sample_rate, self.grid.stride
         measured = []
         for i, (product, energy) in enumerate(sums):
-            gain = gain_of_sums(product, energy, size * self.about.num_channels, self.extractor.network.level)
+            gain = level_gain_from_sums(product, energy, size * self.about.num_channels, self.extractor.network.level)
             presence = None
             if tracks is not None:
-                presence = presence_in(list(tracks[i]), stride / rate, self.extractor.calibration)
+                presence = presence_of_channels(list(tracks[i]), stride / rate, self.extractor.calibration)
             measured.append(
-                Measured(
+                VoiceMeasurement(
                     gain,
                     presence,
                     np.float32(gain**2) * frames[1 + i],
@@ -251,7 +251,7 @@ class LongExtraction:
         yield from resample_blocks(blocks, rate, self.about.sample_rate, self.about.num_channels)
 
 
-def identity_of(extractor: Extractor, mixture: Path, wanted: Sequence[Wanted], grid: Grid) -> dict[str, Any]:
+def extraction_identity(extractor: Extractor, mixture: Path, wanted: Sequence[ExtractionTarget], grid: BlockGrid) -> dict[str, Any]:
     """What the blocks of a job depend on: by this a run that was killed is known again."""
     from wesep_py.checkpoint import versions
 
@@ -262,7 +262,7 @@ def identity_of(extractor: Extractor, mixture: Path, wanted: Sequence[Wanted], g
             "path": str(mixture.resolve()),
             "bytes": stat.st_size,
             "modified_ns": stat.st_mtime_ns,
-            "ends": file_ends(mixture),
+            "ends": hash_file_ends(mixture),
         },
         "model": extractor.model_hash,
         "voices": [voice_hash(one.voice) for one in wanted],

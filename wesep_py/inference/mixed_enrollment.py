@@ -22,7 +22,7 @@ EMBEDDING = "embedding"
 
 
 @dataclass(frozen=True)
-class HeardVoices:
+class EnrollmentVoices:
     """What the speaker encoder hears in a recording.
 
     Attributes:
@@ -44,7 +44,7 @@ class HeardVoices:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class VoiceMatch:
     """Which voice of a recording was taken.
 
     Attributes:
@@ -60,25 +60,25 @@ class Chosen:
     next_cosine: float | None = None
 
 
-def tells_voices(network: TargetSpeakerExtractor) -> bool:
+def counts_voices(network: TargetSpeakerExtractor) -> bool:
     """Whether the network's speaker encoder hears more than one voice."""
     return getattr(getattr(network, "encoder", None), "max_voices", 1) > 1
 
 
-def require_voices(network: TargetSpeakerExtractor, name: str) -> None:
+def require_voice_counting(network: TargetSpeakerExtractor, name: str) -> None:
     """Refuse a model that cannot tell the voices of a recording.
 
     Raises:
         InputError: its encoder hears one voice, or it has none.
     """
-    if not tells_voices(network):
+    if not counts_voices(network):
         raise InputError(
             f"{name}: its speaker encoder hears one voice a recording; to tell several apart, use a model whose "
             "encoder has the pooling 'recursive' (recipes/speaker/recursive.yaml)"
         )
 
 
-def require_embeddings(network: TargetSpeakerExtractor, prepared: dict[str, Tensor], name: str) -> None:
+def require_embedding_cues(network: TargetSpeakerExtractor, prepared: dict[str, Tensor], name: str) -> None:
     """Refuse a model that is steered by more than embeddings: the frames of a mixture hold all of its voices.
 
     Raises:
@@ -94,7 +94,7 @@ def require_embeddings(network: TargetSpeakerExtractor, prepared: dict[str, Tens
             )
 
 
-def hear_voices(network: TargetSpeakerExtractor, waveform: NDArray[np.float32], device: str) -> HeardVoices:
+def encode_voices(network: TargetSpeakerExtractor, waveform: NDArray[np.float32], device: str) -> EnrollmentVoices:
     """The voices of a recording `[samples]` at the model's rate, at the level that the network brings it to."""
     import torch
 
@@ -105,10 +105,10 @@ def hear_voices(network: TargetSpeakerExtractor, waveform: NDArray[np.float32], 
         found = encoder.voices_of_features(*given) if encoder.front_end == "backbone" else encoder.voices(*given)
     number = int(found.count[0])
     probabilities = found.existence_logits[0, 1:number].sigmoid().tolist()
-    return HeardVoices(found.embeddings[0, :number].cpu().numpy(), (1.0, *probabilities))
+    return EnrollmentVoices(found.embeddings[0, :number].cpu().numpy(), (1.0, *probabilities))
 
 
-def nearest_voice(heard: HeardVoices, like: Voice) -> Chosen:
+def nearest_voice(heard: EnrollmentVoices, like: Voice) -> VoiceMatch:
     """The voice that is most like a print.
 
     Raises:
@@ -120,7 +120,7 @@ def nearest_voice(heard: HeardVoices, like: Voice) -> Chosen:
     cosines = _unit(heard.embeddings) @ _unit(prints[0][0].float().numpy())
     order = np.argsort(-cosines)
     second = float(cosines[order[1]]) if len(order) > 1 else None
-    return Chosen(len(heard), int(order[0]) + 1, float(cosines[order[0]]), second)
+    return VoiceMatch(len(heard), int(order[0]) + 1, float(cosines[order[0]]), second)
 
 
 def with_embedding(prepared: dict[str, Tensor], embedding: NDArray[np.float32]) -> dict[str, Tensor]:
@@ -131,7 +131,7 @@ def with_embedding(prepared: dict[str, Tensor], embedding: NDArray[np.float32]) 
     return {key: chosen.to(tensor.device, tensor.dtype) for key, tensor in prepared.items()}
 
 
-def told_voices(quality: VoiceQuality, counts: Sequence[int], chosen: Sequence[Chosen | None]) -> VoiceQuality:
+def add_voice_counts(quality: VoiceQuality, counts: Sequence[int], chosen: Sequence[VoiceMatch | None]) -> VoiceQuality:
     """The report, with the number of voices that the encoder hears in each recording, and the one taken."""
     recordings = []
     for one, count, taken in zip(quality.recordings, counts, chosen, strict=True):
@@ -156,7 +156,7 @@ def encoder_input(
     lengths = torch.tensor([len(waveform) for waveform in waveforms])
     padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(np.array(waveform)) for waveform in waveforms], True)
     padded, lengths = padded.to(device), lengths.to(device)
-    padded, _ = network.hear(padded, lengths)
+    padded, _ = network.preprocess(padded, lengths)
     if encoder.front_end != "backbone":
         return padded, lengths
     features = network.backbone.analyse(padded).features

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from wesep_py import audio
 from wesep_py.common.errors import CheckpointError, InputError, WesepError
-from wesep_py.common.files import hidden_name, is_there, open_regular, write_json
+from wesep_py.common.files import hidden_name, path_exists, open_regular, write_json
 from wesep_py.common.textfiles import read_json
 from wesep_py.common.torchfiles import read_torch
-from wesep_py.inference.result import UNBOUNDED, split, subtype_for
+from wesep_py.inference.result import FLOAT_SUBTYPES, split_mixture, subtype_for
 
 if TYPE_CHECKING:
     from wesep_py.inference.voice_print import Voice
@@ -45,7 +45,7 @@ Scaled = Callable[[int, float], Iterator[NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExtractionTarget:
     """A voice, and where to.
 
     Attributes:
@@ -64,7 +64,7 @@ class Wanted:
 def write_voices(
     mixture: Path,
     about: audio.AudioInfo,
-    wanted: Sequence[Wanted],
+    wanted: Sequence[ExtractionTarget],
     scaled: Scaled,
     gains: Sequence[float],
     overwrite: bool = False,
@@ -86,8 +86,8 @@ def write_voices(
     with ExitStack() as stack:
         writers, rests, altered = [], [], [0] * len(gains)
         for i, one in enumerate(wanted):
-            writers.append(writer_for(one.output, about, overwrite))
-            rests.append(None if one.rest is None else writer_for(one.rest, about, overwrite))
+            writers.append(audio_writer(one.output, about, overwrite))
+            rests.append(None if one.rest is None else audio_writer(one.rest, about, overwrite))
             gains[i] = _within_full_scale(scaled, i, gains[i], writers[i])
         for writer in (*writers, *rests):
             if writer is not None:
@@ -97,7 +97,7 @@ def write_voices(
             for i, (voice, writer, rest) in enumerate(zip(voices, writers, rests, strict=True)):
                 part = voice.take(block.shape[1])
                 if rest is not None:
-                    part, other, count = split(block, part, writer.subtype)
+                    part, other, count = split_mixture(block, part, writer.subtype)
                     rest.write(other)
                     altered[i] += count
                 writer.write(part)
@@ -106,7 +106,7 @@ def write_voices(
             log.warning("%s: %d samples gave way to keep the rest within full scale", one.output, count)
 
 
-def writer_for(path: Path, about: audio.AudioInfo, overwrite: bool) -> audio.AudioWriter:
+def audio_writer(path: Path, about: audio.AudioInfo, overwrite: bool) -> audio.AudioWriter:
     """What writes a voice of a recording that was `about`; nothing is opened before its `with`.
 
     Raises:
@@ -118,7 +118,7 @@ def writer_for(path: Path, about: audio.AudioInfo, overwrite: bool) -> audio.Aud
 
 def _within_full_scale(scaled: Scaled, voice: int, gain: float, writer: audio.AudioWriter) -> float:
     """The gain; where the format would clip, so much lower that it does not."""
-    if writer.subtype in UNBOUNDED or gain == 0.0:
+    if writer.subtype in FLOAT_SUBTYPES or gain == 0.0:
         return gain
     peak = max(float(np.abs(block).max()) for block in scaled(voice, gain))
     if peak <= 1.0:
@@ -150,27 +150,27 @@ _MAGIC = b"WPB1"
 Record = dict[str, NDArray[Any]]
 
 
-def being_written(output: Path, identity: Mapping[str, Any]) -> set[Path]:
+def interrupted_outputs(output: Path, identity: Mapping[str, Any]) -> set[Path]:
     """The files that a run of this very job, which was killed, had begun to write: they are not finished.
 
     Args:
         output: as that of `Partial`.
         identity: as that of `Partial`; a journal of another recording, model or voice says nothing of this one.
     """
-    journal = _read_journal(journal_of(output))
+    journal = _read_journal(journal_path(output))
     if journal is None or journal.get("identity") != json.loads(json.dumps(identity)):
         return set()
     writing = journal.get("writing", [])
     return {Path(path) for path in writing if isinstance(path, str)} if isinstance(writing, list) else set()
 
 
-def forget(output: Path) -> None:
+def remove_stale_blocks(output: Path) -> None:
     """Remove the blocks of another job, which will not become this output any more: a new one has been written.
 
     Args:
         output: as that of `Partial`. What another process is at, and what is not ours, is left.
     """
-    path, journal = _path_of(output), journal_of(output)
+    path, journal = _path_of(output), journal_path(output)
     if _read_journal(journal) is None or path.is_symlink():
         return
     try:
@@ -184,7 +184,7 @@ def forget(output: Path) -> None:
         return
 
 
-class Partial:
+class BlockStore:
     """The blocks of an extraction that is not finished.
 
     Args:
@@ -202,7 +202,7 @@ class Partial:
 
     def __init__(self, output: Path, identity: Mapping[str, Any]) -> None:
         self.path = _path_of(output)
-        self.journal = journal_of(output)
+        self.journal = journal_path(output)
         identity = json.loads(json.dumps(identity))
         self._identity = identity
         self.discarded = self._differing(identity)
@@ -288,12 +288,12 @@ class Partial:
 
     def _open(self) -> BinaryIO:
         """The file of the blocks, begun or gone on with, if all that lies under its names is ours."""
-        begun = is_there(self.path)
+        begun = path_exists(self.path)
         file = os.fdopen(open_regular(self.path, os.O_RDWR), "r+b", buffering=0)
         others = [] if _is_ours(file) else [self.path]
         if not begun and _read_journal(self.journal) is None:
             # Names that only a run of ours gives, and no such run was here.
-            others = [path for path in _files_of(self.path)[1:] if is_there(path)]
+            others = [path for path in _files_of(self.path)[1:] if path_exists(path)]
         if others:
             file.close()
             if not begun:
@@ -305,7 +305,7 @@ class Partial:
         write_json(self.journal, {"format": 1, "identity": self._identity, **more})
 
     def _differing(self, identity: Mapping[str, Any]) -> list[str]:
-        if not is_there(self.path):
+        if not path_exists(self.path):
             return []
         journal = _read_journal(self.journal)
         if journal is None:
@@ -361,7 +361,7 @@ def _path_of(output: Path) -> Path:
     return output.with_name(hidden_name(output.name, ".partial", len(".partial.state0"), output.parent))
 
 
-def journal_of(output: Path) -> Path:
+def journal_path(output: Path) -> Path:
     """Where it is noted what the blocks of an output are of."""
     return _files_of(_path_of(output))[1]
 

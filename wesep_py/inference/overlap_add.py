@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wesep_py.inference.presence import SILENT
+from wesep_py.inference.presence import SILENT_LOGIT
 
 if TYPE_CHECKING:
     from wesep_py.inference.voice_print import Voice
@@ -71,7 +71,7 @@ class Blocks:
         overlap_s = min(4.0, block_s / 4)
         return cls(block_s, overlap_s, overlap_s / 2)
 
-    def grid(self, sample_rate: int, stride: int) -> Grid:
+    def grid(self, sample_rate: int, stride: int) -> BlockGrid:
         """The same in samples, on the frames of a network.
 
         Args:
@@ -81,11 +81,11 @@ class Blocks:
         frame = stride * max(1, round(FRAME_S * sample_rate / stride))
         overlap = 2 * frame * max(1, math.ceil(self.overlap_s * sample_rate / (2 * frame)))
         step = frame * max(overlap // frame, round((self.block_s * sample_rate - overlap) / frame))
-        return Grid(step, overlap, min(overlap, round(self.fade_s * sample_rate)), stride, frame)
+        return BlockGrid(step, overlap, min(overlap, round(self.fade_s * sample_rate)), stride, frame)
 
 
 @dataclass(frozen=True)
-class Grid:
+class BlockGrid:
     """Lengths in samples, whole numbers of frames.
 
     Attributes:
@@ -116,7 +116,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Joint:
+class BlockMatch:
     """How two blocks fit where they overlap.
 
     Attributes:
@@ -128,7 +128,7 @@ class Joint:
     agrees: bool | None
 
 
-def join(earlier: NDArray[np.float32], later: NDArray[np.float32], mixture: NDArray[np.float32]) -> Joint:
+def match_blocks(earlier: NDArray[np.float32], later: NDArray[np.float32], mixture: NDArray[np.float32]) -> BlockMatch:
     """Compare two estimates of one stretch, `[channels, samples]` each, in a mixture of the same shape.
 
     A network trained for scale-invariant measures may return another level, or polarity, for every block. Where both
@@ -144,18 +144,18 @@ def join(earlier: NDArray[np.float32], later: NDArray[np.float32], mixture: NDAr
     energies, least = ((a**2).sum(), (b**2).sum()), HEARD * (m**2).sum()
     if min(energies) <= least or min(energies) <= 0.0:
         # One speaks and the other does not: another voice, unless it is next to nothing anyway.
-        return Joint(1.0, False if max(energies) > 30 * least > 0 else None)
+        return BlockMatch(1.0, False if max(energies) > 30 * least > 0 else None)
     product = (a * b).sum()
     cosine = product / math.sqrt(energies[0] * energies[1])
     if abs(cosine) < SAME_VOICE:
-        return Joint(1.0, False)
+        return BlockMatch(1.0, False)
     ratio = math.sqrt(energies[0] / energies[1])
     size = ratio if abs(20 * math.log10(ratio)) > STEP_DB and abs(cosine) > 0.9 else 1.0
-    return Joint(math.copysign(size, cosine), True)
+    return BlockMatch(math.copysign(size, cosine), True)
 
 
 @dataclass
-class Piece:
+class BlockOutput:
     """What a block adds to the result, for each of the voices.
 
     Attributes:
@@ -177,7 +177,7 @@ class Piece:
     broken: list[bool]
 
 
-class Overlapping:
+class OverlapAddRunner:
     """Blocks that overlap, extracted each by itself and cross-faded.
 
     A block is computed as soon as its samples are there and one more, so the last is known to be the last; it begins
@@ -198,7 +198,7 @@ class Overlapping:
         network: TargetSpeakerExtractor,
         device: str | torch.device,
         voices: Sequence[Voice],
-        grid: Grid,
+        grid: BlockGrid,
         num_channels: int,
     ) -> None:
         self.network, self.device, self.grid = network, device, grid
@@ -209,7 +209,7 @@ class Overlapping:
         self._tail: NDArray[np.float32] | None = None
         self._rise = grid.rise()
 
-    def push(self, samples: NDArray[np.float32]) -> Iterator[Piece]:
+    def push(self, samples: NDArray[np.float32]) -> Iterator[BlockOutput]:
         """The next samples `[channels, samples]` at the network's rate, and the pieces that they complete."""
         self._buffer = np.concatenate([self._buffer, samples], axis=1)
         # What the last block may need to be a whole one is kept.
@@ -218,7 +218,7 @@ class Overlapping:
             yield self._block(self._start, self._start + self.grid.block, last=False)
             self._drop(self._start - self.grid.step)
 
-    def finish(self) -> Iterator[Piece]:
+    def finish(self) -> Iterator[BlockOutput]:
         """The last piece."""
         if self._end == 0:
             return
@@ -245,9 +245,9 @@ class Overlapping:
         count = min(max(0, before - self._from), self._buffer.shape[1])
         self._buffer, self._from = self._buffer[:, count:], self._from + count
 
-    def _block(self, start: int, stop: int, last: bool) -> Piece:
+    def _block(self, start: int, stop: int, last: bool) -> BlockOutput:
         mixture = self._buffer[:, start - self._from : stop - self._from]
-        estimates, logits = run_voices(self.network, self.device, mixture, self.prepared)
+        estimates, logits = run_network(self.network, self.device, mixture, self.prepared)
         done, overlap, half = self._start - start, self.grid.overlap, self.grid.overlap // 2
         broken = [False] * self.shape[0]
         if self._tail is not None:
@@ -258,7 +258,7 @@ class Overlapping:
             begin = (done + half) // self.grid.stride if self._tail is not None else 0
             logits = logits[..., begin:] if last else logits[..., begin : (self.grid.step + half) // self.grid.stride]
         tail = np.zeros((*self.shape, 0), np.float32) if last else estimates[..., -overlap:].copy()
-        piece = Piece(self._index, mixture[:, done : done + count], estimates[..., :count], tail, logits, last, broken)
+        piece = BlockOutput(self._index, mixture[:, done : done + count], estimates[..., :count], tail, logits, last, broken)
         self._index, self._tail = self._index + 1, tail
         return piece
 
@@ -268,14 +268,14 @@ class Overlapping:
         A level that the network learned stays as it is.
         """
         overlap = self.grid.overlap
-        joint = join(tail, estimate[:, :overlap], mixture[:, :overlap])
+        joint = match_blocks(tail, estimate[:, :overlap], mixture[:, :overlap])
         if joint.gain != 1.0 and self.network.level == "fitted":
             estimate *= np.float32(joint.gain)
         estimate[:, :overlap] = tail + (estimate[:, :overlap] - tail) * self._rise
         return joint.agrees is False
 
 
-def run_voices(
+def run_network(
     network: TargetSpeakerExtractor,
     device: str | torch.device,
     mixture: NDArray[np.float32],
@@ -307,7 +307,7 @@ def run_voices(
     if not found and getattr(network, "presence", None) is None:
         return estimates, None
     frames = len(next(iter(found.values()))) if found else num_frames(network, mixture.shape[1])
-    logits = np.full((*estimates.shape[:2], frames), SILENT, dtype=np.float32)
+    logits = np.full((*estimates.shape[:2], frames), SILENT_LOGIT, dtype=np.float32)
     for place, values in found.items():
         logits[place] = values
     return estimates, logits

@@ -19,7 +19,7 @@ PRESENCE_S = 0.5
 REFERENCE_S = 4.0
 """The length at which a calibration needs no correction for it."""
 PROVENANCE, KEY = "provenance.json", "presence"
-SILENT = -80.0
+SILENT_LOGIT = -80.0
 """The logit of a frame of digital silence: nobody speaks there."""
 
 
@@ -118,17 +118,17 @@ class Presence:
         return self.calibration.track(self.logits)
 
 
-def presence_in(
+def presence_of_channels(
     logits: list[NDArray[np.float32]], frame_s: float, calibration: Calibration = UNCALIBRATED
 ) -> Presence | None:
     """The presence in the channel in which it is surest; `None` without any logits."""
     if not logits:
         return None
-    surest = max(logits, key=lambda one: pooled(one, frame_s))
-    return Presence(pooled(surest, frame_s), surest, frame_s, calibration)
+    surest = max(logits, key=lambda one: pool_logits(one, frame_s))
+    return Presence(pool_logits(surest, frame_s), surest, frame_s, calibration)
 
 
-def pooled(logits: ArrayLike, frame_s: float, seconds: float = PRESENCE_S) -> float:
+def pool_logits(logits: ArrayLike, frame_s: float, seconds: float = PRESENCE_S) -> float:
     """A recording's score: the logit of the mean probability of so many seconds of frames, the surest.
 
     Computed from logarithms, so that it does not saturate where probabilities do.
@@ -153,7 +153,7 @@ def sigmoid(x: ArrayLike) -> Any:
     return np.exp(-np.logaddexp(0.0, -x))
 
 
-def calibration_of(provenance: Mapping[str, Any], where: str = "provenance") -> Calibration | None:
+def read_calibration(provenance: Mapping[str, Any], where: str = "provenance") -> Calibration | None:
     """The calibration in a checkpoint's provenance; `None` where it has none.
 
     Raises:

@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 
 from wesep_py import audio
 from wesep_py.audio.writing import takes
-from wesep_py.common.files import together
+from wesep_py.common.files import write_together
 from wesep_py.inference.presence import Presence
 
 # ----------------------------------------
 # The level that the extracted voice has in the mixture.
 
 Level = Literal["fitted", "learned"]
-TRUSTED_DB = 6.0
+MAX_CORRECTION_DB = 6.0
 """A level that the network learned is corrected by this much at most: unsure of a voice, it makes it quieter."""
 
 
-def gain_onto(estimate: np.ndarray, mixture: np.ndarray, level: Level = "fitted") -> float:
+def level_gain(estimate: np.ndarray, mixture: np.ndarray, level: Level = "fitted") -> float:
     """The gain that brings an estimate to the level (and polarity) its voice has in the mixture.
 
     Args:
@@ -40,10 +40,10 @@ def gain_onto(estimate: np.ndarray, mixture: np.ndarray, level: Level = "fitted"
     -0.25
     """
     estimate = estimate.astype(np.float64)
-    return gain_of_sums(float((estimate * mixture).sum()), float((estimate**2).sum()), estimate.size, level)
+    return level_gain_from_sums(float((estimate * mixture).sum()), float((estimate**2).sum()), estimate.size, level)
 
 
-def gain_of_sums(product: float, energy: float, size: int, level: Level = "fitted") -> float:
+def level_gain_from_sums(product: float, energy: float, size: int, level: Level = "fitted") -> float:
     """The same, of what was summed over a recording that is not held.
 
     Networks trained on scale-invariant losses return a voice at any level, even turned around. The least-squares gain
@@ -62,7 +62,7 @@ def gain_of_sums(product: float, energy: float, size: int, level: Level = "fitte
     """
     if energy <= np.finfo(np.float32).tiny * size:
         return 0.0
-    gain, most = product / energy, 10 ** (TRUSTED_DB / 20)
+    gain, most = product / energy, 10 ** (MAX_CORRECTION_DB / 20)
     return gain if level == "fitted" else min(max(gain, 1 / most), most)
 
 
@@ -70,11 +70,11 @@ def gain_of_sums(product: float, energy: float, size: int, level: Level = "fitte
 # The rest of a mixture beside an extracted voice: as they are written, the two sum to the mixture.
 
 _BITS = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
-UNBOUNDED = ("FLOAT", "DOUBLE")
+FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
 """Sample formats that hold values beyond full scale."""
 
 
-def split(
+def split_mixture(
     mixture: NDArray[np.float32], voice: NDArray[np.float32], subtype: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
     """A voice as its file will hold it, and what of the mixture is left.
@@ -97,7 +97,7 @@ def split(
     ([[0.5, -1.0]], 1)
     """
     whole, part = mixture.astype(np.float64), voice.astype(np.float64)
-    if subtype in UNBOUNDED:
+    if subtype in FLOAT_SUBTYPES:
         part = part if subtype == "DOUBLE" else voice.astype(np.float32).astype(np.float64)
         return part, whole - part, 0
     lowest, highest = -1.0, 1.0
@@ -187,12 +187,12 @@ class Result:
         """
         writer = self._checked_writer(path, overwrite)
         voice, peak = np.atleast_2d(self.waveform), float(np.abs(self.waveform).max(initial=0.0))
-        if writer.subtype not in UNBOUNDED:
+        if writer.subtype not in FLOAT_SUBTYPES:
             voice = voice / max(1.0, peak)
-        voice, other, altered = split(np.atleast_2d(mixture), voice, writer.subtype)
+        voice, other, altered = split_mixture(np.atleast_2d(mixture), voice, writer.subtype)
         if altered:
             log.warning("%s: %d samples gave way to keep the rest within full scale", path, altered)
-        with together():
+        with write_together():
             audio.write(rest, other, self.sample_rate, self._subtype_for(rest), overwrite)
             audio.write(path, voice, self.sample_rate, self._subtype_for(path), overwrite)
 
@@ -203,7 +203,7 @@ class Result:
             path, self.sample_rate, num_channels, self._subtype_for(path), overwrite, self.waveform.shape[-1]
         )
         peak = float(np.abs(self.waveform).max(initial=0.0))
-        if peak > 1.0 and writer.subtype not in UNBOUNDED:
+        if peak > 1.0 and writer.subtype not in FLOAT_SUBTYPES:
             log.warning("%s: the voice peaks at %.2f; scaled down to full scale", path, peak)
         return writer
 

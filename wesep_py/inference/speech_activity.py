@@ -23,7 +23,7 @@ from wesep_py import audio
 from wesep_py.audio.level import active_mask, gain_to_db
 from wesep_py.audio.reading import Stretch
 from wesep_py.common.errors import InputError
-from wesep_py.inference.inputs import Recording, Source, read_enrollment, stretch_of
+from wesep_py.inference.inputs import Recording, Source, read_enrollment, segment_of
 
 if TYPE_CHECKING:
     from wesep_py.features import HighPass
@@ -90,9 +90,9 @@ def audible(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float
 @lru_cache(maxsize=8)
 def _high_pass(sample_rate: int) -> HighPass | None:
     from wesep_py.features import HighPass
-    from wesep_py.network.extraction_network import HIGHPASS_HZ
+    from wesep_py.network.extraction_network import DEFAULT_HIGHPASS_HZ
 
-    return HighPass(sample_rate, HIGHPASS_HZ) if sample_rate > 16 * HIGHPASS_HZ else None
+    return HighPass(sample_rate, DEFAULT_HIGHPASS_HZ) if sample_rate > 16 * DEFAULT_HIGHPASS_HZ else None
 
 
 def frame_levels_db(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float64]:
@@ -172,7 +172,7 @@ Block = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Listed:
+class EnrollmentReader:
     """An enrollment recording of which only the header was read.
 
     Attributes:
@@ -191,7 +191,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Scan:
+class SpeechScan:
     """Where somebody speaks in a recording.
 
     Attributes:
@@ -201,7 +201,7 @@ class Scan:
         speech: `[frames]`, true where somebody speaks in that channel.
     """
 
-    listed: Listed
+    open_enrollment: EnrollmentReader
     num_samples: int
     channel: int
     speech: NDArray[np.bool_]
@@ -217,7 +217,7 @@ class Scan:
         return FRAME_S * float(self.speech.sum())
 
 
-def check_limit(max_s: float) -> float:
+def check_enrollment_limit(max_s: float) -> float:
     """Return the limit, if it is allowed.
 
     Raises:
@@ -231,7 +231,7 @@ def check_limit(max_s: float) -> float:
     return float(max_s)
 
 
-def listed(source: Source, number: int) -> Listed:
+def open_enrollment(source: Source, number: int) -> EnrollmentReader:
     """Read the header of an enrollment recording.
 
     Args:
@@ -242,21 +242,21 @@ def listed(source: Source, number: int) -> Listed:
         AudioError, InputError: as `read_enrollment`.
     """
     if isinstance(source, (str, PathLike)):
-        stretch = stretch_of(source)
+        stretch = segment_of(source)
         about = audio.info(source if stretch is None else stretch.path)
         rate, path = about.sample_rate, source if stretch is None else stretch.path
         if stretch is None:
-            return Listed(source, str(source), rate, about.duration_s, lambda size: audio.read_blocks(path, size))
+            return EnrollmentReader(source, str(source), rate, about.duration_s, lambda size: audio.read_blocks(path, size))
         if stretch.stop_s <= about.duration_s:
             length_s = stretch.stop_s - stretch.start_s
-            return Listed(source, str(source), rate, length_s, lambda size: _stretch_blocks(stretch, rate, size))
+            return EnrollmentReader(source, str(source), rate, length_s, lambda size: _stretch_blocks(stretch, rate, size))
     # An array; or a stretch past the end, of which reading it says what is wrong.
     recording = read_enrollment(source)
     name = f"recording {number}" if recording.file_format is None else recording.name
-    return Listed(recording, name, recording.sample_rate, recording.duration_s, lambda size: _slices(recording, size))
+    return EnrollmentReader(recording, name, recording.sample_rate, recording.duration_s, lambda size: _slices(recording, size))
 
 
-def scan(recording: Listed, vad: VAD = "energy") -> Scan:
+def scan_speech(recording: EnrollmentReader, vad: VAD = "energy") -> SpeechScan:
     """Read a recording block by block: its loudest channel, and where in it somebody speaks.
 
     What lies below speech, which is not heard, does not count.
@@ -281,10 +281,10 @@ def scan(recording: Listed, vad: VAD = "energy") -> Scan:
         rate = recording.sample_rate
         masks = (speech_mask(audible(block[channel], rate), rate, vad) for block in recording.blocks(size))
         speech = np.concatenate([np.logical_or.reduceat(mask, np.arange(0, len(mask), frame)) for mask in masks])
-    return Scan(recording, num_samples, channel, speech)
+    return SpeechScan(recording, num_samples, channel, speech)
 
 
-def allot(scans: Sequence[Scan], max_s: float = MAX_ENROLLMENT_S) -> list[float]:
+def share_limit(scans: Sequence[SpeechScan], max_s: float = MAX_ENROLLMENT_S) -> list[float]:
     """Divide the limit among recordings.
 
     All get the same; what a short one has no need of, the others share. Where that would be less than 2 s each, the
@@ -303,7 +303,7 @@ def allot(scans: Sequence[Scan], max_s: float = MAX_ENROLLMENT_S) -> list[float]
     return shares
 
 
-def spans(scanned: Scan, share_s: float) -> list[tuple[int, int]]:
+def select_segments(scanned: SpeechScan, share_s: float) -> list[tuple[int, int]]:
     """Choose the segments with the most speech: about 3 s long, of two alike the earlier, in their order.
 
     Args:
@@ -330,7 +330,7 @@ def spans(scanned: Scan, share_s: float) -> list[tuple[int, int]]:
     return joined
 
 
-def cut(scanned: Scan, segments: Sequence[tuple[int, int]]) -> list[Block]:
+def cut_segments(scanned: SpeechScan, segments: Sequence[tuple[int, int]]) -> list[Block]:
     """Cut segments `[samples]` out of the loudest channel, at the recording's rate; they fade where they are cut."""
     parts: list[list[Block]] = [[] for _ in segments]
     position = 0

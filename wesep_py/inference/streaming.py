@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from wesep_py.common.errors import InputError
-from wesep_py.inference.overlap_add import SILENT, Blocks, Grid, Overlapping, Piece, is_constant, num_frames, run_voices
-from wesep_py.inference.presence import UNCALIBRATED, Calibration, Presence, presence_in
+from wesep_py.inference.overlap_add import SILENT, Blocks, BlockGrid, OverlapAddRunner, BlockOutput, is_constant, num_frames, run_network
+from wesep_py.inference.presence import UNCALIBRATED, Calibration, Presence, presence_of_channels
 from wesep_py.inference.voice_print import Voice
 from wesep_py.network.extraction_network import Analysis, TargetSpeakerExtractor
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 # A causal network along a recording of any length: its state is carried from block to block, nothing overlaps.
 
 
-def carries_state(network: TargetSpeakerExtractor) -> bool:
+def supports_streaming(network: TargetSpeakerExtractor) -> bool:
     """Whether a network can go on from a state, so that blocks give what the whole recording would."""
     if getattr(network, "latency", None) is None or network.normalise != "none":
         return False
     return not any(cue.looks_ahead or cue.needs_speaker_frames or cue.stage == "waveform" for cue in network.cues)
 
 
-class Carried:
+class StreamingRunner:
     """Blocks that begin with the state in which the one before ended: the result of the whole recording.
 
     A block's frames are computed from the samples around it; as much as a window reaches is added at both ends, and the
@@ -48,7 +48,7 @@ class Carried:
         network: TargetSpeakerExtractor,
         device: str | torch.device,
         voices: Sequence[Voice],
-        grid: Grid,
+        grid: BlockGrid,
         num_channels: int,
     ) -> None:
         self.network, self.device, self.grid = network, device, grid
@@ -65,7 +65,7 @@ class Carried:
         self._states: dict[str, Any] = {}
         self._filtered: Any = None
 
-    def push(self, samples: NDArray[np.float32]) -> Iterator[Piece]:
+    def push(self, samples: NDArray[np.float32]) -> Iterator[BlockOutput]:
         """As `Overlapping.push`."""
         self._mixture = np.concatenate([self._mixture, samples], axis=1)
         self._buffer = np.concatenate([self._buffer, self._heard(samples)], axis=1)
@@ -77,10 +77,10 @@ class Carried:
     def _heard(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
             given = torch.from_numpy(np.ascontiguousarray(samples)).to(self.device)
-            heard, self._filtered = self.network.hear_next(given, self._filtered)
+            heard, self._filtered = self.network.preprocess_block(given, self._filtered)
         return heard.cpu().numpy()
 
-    def finish(self) -> Iterator[Piece]:
+    def finish(self) -> Iterator[BlockOutput]:
         """The last piece."""
         if self._from + self._buffer.shape[1]:
             yield self._block(last=True)
@@ -104,7 +104,7 @@ class Carried:
         count = min(max(0, before - self._from), self._buffer.shape[1])
         self._mixture, self._buffer, self._from = self._mixture[:, count:], self._buffer[:, count:], self._from + count
 
-    def _block(self, last: bool) -> Piece:
+    def _block(self, last: bool) -> BlockOutput:
         start, end = self._index * self.grid.step, self._from + self._buffer.shape[1]
         stop = end if last else start + self.grid.step
         done, finished = self._finished(self._index), end if last else self._finished(self._index + 1)
@@ -127,7 +127,7 @@ class Carried:
                         rows[voice, channel] = logits
         logits = np.stack([rows[place] for place in sorted(rows)]).reshape(*self.shape, -1) if rows else None
         tail = np.zeros((*self.shape, 0), np.float32)
-        piece = Piece(self._index, mixture, estimates, tail, logits, last, [False] * self.shape[0])
+        piece = BlockOutput(self._index, mixture, estimates, tail, logits, last, [False] * self.shape[0])
         self._index += 1
         return piece
 
@@ -157,15 +157,15 @@ class Carried:
         return made.float().cpu().numpy(), logits
 
 
-def block_runner(
+def make_runner(
     network: TargetSpeakerExtractor,
     device: str | torch.device,
     voices: Sequence[Voice],
-    grid: Grid,
+    grid: BlockGrid,
     num_channels: int,
-) -> Carried | Overlapping:
+) -> StreamingRunner | OverlapAddRunner:
     """What takes a network through a recording in blocks, as the network allows; arguments as `Overlapping`."""
-    kind = Carried if carries_state(network) else Overlapping
+    kind = StreamingRunner if supports_streaming(network) else OverlapAddRunner
     return kind(network, device, voices, grid, num_channels)
 
 
@@ -218,9 +218,9 @@ def run_channels(
     grid = blocks.grid(network.sample_rate, network.backbone.stride)
     if mixture.shape[1] <= grid.block:
         prepared = {name: tensor.to(device) for name, tensor in voice.tensors.items()}
-        estimates, logits = run_voices(network, device, mixture, [prepared])
+        estimates, logits = run_network(network, device, mixture, [prepared])
     else:
-        runner = block_runner(network, device, [voice], grid, len(mixture))
+        runner = make_runner(network, device, [voice], grid, len(mixture))
         pieces = [*runner.push(mixture), *runner.finish()]
         estimates = np.concatenate([piece.estimates for piece in pieces], axis=-1)
         tracks = [piece.logits for piece in pieces if piece.logits is not None]
@@ -229,7 +229,7 @@ def run_channels(
     if logits is None:
         return estimates[0], None
     sounding = [one for one, channel in zip(logits[0], mixture, strict=True) if not is_constant(channel)]
-    return estimates[0], presence_in(sounding or list(logits[0]), frame_s, calibration)
+    return estimates[0], presence_of_channels(sounding or list(logits[0]), frame_s, calibration)
 
 
 def run_together(
@@ -266,4 +266,4 @@ def run_together(
         return estimates, [None] * len(mixtures)
     frame_s, tracks = network.backbone.stride / network.sample_rate, logits.float().cpu().numpy()
     tracks[~sounding] = SILENT
-    return estimates, [presence_in([track], frame_s, calibration) for track in tracks]
+    return estimates, [presence_of_channels([track], frame_s, calibration) for track in tracks]

@@ -15,10 +15,10 @@ from wesep_py.common.errors import InputError
 from wesep_py.common.files import write_text
 from wesep_py.common.names import printable
 
-SUFFIXES = (".rttm", ".json")
+TIMELINE_SUFFIXES = (".rttm", ".json")
 ONSET, OFFSET = 0.5, 0.35
 """A segment begins where the track reaches the first, and ends where it falls below the second."""
-MIN_SPEECH_S, MIN_PAUSE_S = 0.2, 0.3
+MIN_SEGMENT_S, MIN_PAUSE_S = 0.2, 0.3
 """Shorter pauses are closed first, then shorter segments are left out."""
 TRACK_S = 0.1
 """Step of the track in a JSON file."""
@@ -28,7 +28,7 @@ SMOOTH_S = 0.1
 
 
 @dataclass(frozen=True)
-class Segment:
+class SpeechSegment:
     """A stretch in which the target speaks.
 
     Attributes:
@@ -56,7 +56,7 @@ class Timeline:
 
     target: str
     duration_s: float
-    segments: tuple[Segment, ...]
+    segments: tuple[SpeechSegment, ...]
     source: Literal["presence", "energy"]
     track: NDArray[np.float64] | None = None
     step_s: float = TRACK_S
@@ -94,7 +94,7 @@ class Timeline:
         )
 
 
-def from_presence(target: str, track: ArrayLike, step_s: float, duration_s: float) -> Timeline:
+def timeline_from_presence(target: str, track: ArrayLike, step_s: float, duration_s: float) -> Timeline:
     """The timeline of a track of probabilities.
 
     Args:
@@ -104,16 +104,16 @@ def from_presence(target: str, track: ArrayLike, step_s: float, duration_s: floa
         duration_s: of the recording; no segment goes beyond.
     """
     values = np.asarray(track, dtype=np.float64)
-    spans = segments_of(values, step_s)
+    spans = find_segments(values, step_s)
     segments = [
-        Segment(a * step_s, min(b * step_s, duration_s), float(values[a:b].mean()))
+        SpeechSegment(a * step_s, min(b * step_s, duration_s), float(values[a:b].mean()))
         for a, b in spans
         if a * step_s < duration_s
     ]
     return Timeline(target, duration_s, tuple(segments), "presence", values, step_s)
 
 
-def from_energies(target: str, estimate: ArrayLike, mixture: ArrayLike, step_s: float, duration_s: float) -> Timeline:
+def timeline_from_energies(target: str, estimate: ArrayLike, mixture: ArrayLike, step_s: float, duration_s: float) -> Timeline:
     """The timeline of an estimate: where it is neither far below its own loud frames nor far below the mixture.
 
     Args:
@@ -128,12 +128,12 @@ def from_energies(target: str, estimate: ArrayLike, mixture: ArrayLike, step_s: 
     width = max(1, round(SMOOTH_S / step_s) // 2 * 2 + 1)
     padded = np.pad(active.astype(np.float64), width // 2, mode="edge" if len(active) else "constant")
     smooth = np.convolve(padded, np.full(width, 1.0 / width), mode="valid") if len(active) else padded[:0]
-    spans = segments_of(smooth, step_s)
-    segments = [Segment(a * step_s, min(b * step_s, duration_s)) for a, b in spans if a * step_s < duration_s]
+    spans = find_segments(smooth, step_s)
+    segments = [SpeechSegment(a * step_s, min(b * step_s, duration_s)) for a, b in spans if a * step_s < duration_s]
     return Timeline(target, duration_s, tuple(segments), "energy", None, step_s)
 
 
-def segments_of(track: NDArray[np.float64], step_s: float) -> list[tuple[int, int]]:
+def find_segments(track: NDArray[np.float64], step_s: float) -> list[tuple[int, int]]:
     """First and one past the last frame of each segment, by hysteresis and least durations.
 
     >>> segments_of(np.array([0.1, 0.6, 0.4, 0.4, 0.2, 0.4]), step_s=0.1)
@@ -152,7 +152,7 @@ def segments_of(track: NDArray[np.float64], step_s: float) -> list[tuple[int, in
             joined[-1] = (joined[-1][0], end)
         else:
             joined.append((begin, end))
-    return [(begin, end) for begin, end in joined if (end - begin) * step_s >= MIN_SPEECH_S - 1e-9]
+    return [(begin, end) for begin, end in joined if (end - begin) * step_s >= MIN_SEGMENT_S - 1e-9]
 
 
 def frame_energies(waveform: ArrayLike, frame: int) -> NDArray[np.float32]:
@@ -168,13 +168,13 @@ def frame_energies(waveform: ArrayLike, frame: int) -> NDArray[np.float32]:
     return (np.add.reduceat((array**2).mean(axis=0), starts) / lengths).astype(np.float32)
 
 
-def check_suffix(path: Path) -> Path:
+def check_timeline_suffix(path: Path) -> Path:
     """The path, if a timeline can be written there.
 
     Raises:
         InputError: another suffix.
     """
-    if path.suffix.lower() not in SUFFIXES:
+    if path.suffix.lower() not in TIMELINE_SUFFIXES:
         raise InputError(f"{path}: a timeline is written as {' or '.join(SUFFIXES)}; name such a file")
     return path
 
@@ -194,7 +194,7 @@ def write_timeline(
         InputError: another suffix, a folder that does not exist.
         OutputExistsError: the file is there.
     """
-    path = check_suffix(Path(path))
+    path = check_timeline_suffix(Path(path))
     if path.suffix.lower() == ".rttm":
         text = "".join(timeline.rttm(printable(Path(recording).stem)) for timeline, _ in timelines)
     else:

@@ -1,4 +1,13 @@
-"""Handing the tensors of a public checkpoint to a network of ours, one by one, so that none is forgotten."""
+"""Read the files of WeSep, WeSep real-TSE and WeSpeaker: configuration, arguments and weights.
+
+In the order in which a checkpoint is read:
+
+- `parse_public_config` finds the network, its arguments and its features in a training configuration;
+- `complete_arguments` adds public defaults and refuses what is unknown, under `translating`, which turns errors of type
+  into one line;
+- `read_public_weights` and `unwrap_weights` find the tensors in a `.pt` file;
+- `PublicWeights` hands them out one by one, so that none is forgotten, and `fill_network` loads them.
+"""
 
 from __future__ import annotations
 
@@ -15,129 +24,86 @@ from torch import Tensor, nn
 from wesep_py.checkpoint import misfit
 from wesep_py.common.errors import CheckpointError, ConfigError, WesepError, nearest, shorten
 from wesep_py.common.torchfiles import read_torch, with_nan
-from wesep_py.network.backbones.spectrum import group_bands
 
-# ----------------------------------------
-# Arguments of public networks: completed by their defaults, and what cannot be translated said in full.
+WESEP, EXTRACTOR_KEY = "WeSep", "tse_model"
+DEFAULT_SAMPLE_RATE = 16000
+NETWORKS_WITHOUT_RATE = ("ConvTasNet", "DPCCN")
+"""Networks whose public constructors have no argument for the sample rate; it is taken from the data's configuration."""
 
 
 class UntranslatableError(ConfigError):
-    """Arguments that have no counterpart here: `lines` has one for each, and the message all of them."""
+    """Public arguments that have no counterpart here.
+
+    Attributes:
+        lines: a line for each of them; the message holds all.
+    """
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__("; ".join(lines))
         self.lines = lines
 
 
-@contextmanager
-def translating() -> Iterator[None]:
-    """Arguments of a wrong type, of which a translation can make nothing, are a `ConfigError` of one line."""
-    try:
-        yield
-    except WesepError:
-        raise
-    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
-        raise ConfigError(f"arguments: cannot be translated ({type(error).__name__}: {shorten(error)})") from error
-
-
-def complete(
-    args: Mapping[str, Any],
-    defaults: Mapping[str, Any],
-    inert: Collection[str] = (),
-    only: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The arguments, with the defaults of those that are not given.
-
-    Args:
-        args: as the public configuration has them.
-        defaults: those that are translated.
-        inert: those that change nothing that is computed.
-        only: arguments that a network of ours can be built with one value of.
-
-    Raises:
-        UntranslatableError: an unknown argument, or another value than the only one.
-    """
-    only = only or {}
-    lines = [
-        f"{shorten(key, 60)}: cannot be translated; {nearest(shorten(key, 60), [*defaults, *only])}"
-        for key in args
-        if key not in defaults and key not in inert and key not in only
-    ]
-    lines += [
-        f"{key}: {shorten(repr(args[key]), 60)} cannot be translated; only {value!r} is"
-        for key, value in only.items()
-        if key in args and args[key] != value
-    ]
-    if lines:
-        raise UntranslatableError(lines)
-    return {**defaults, **args}
-
-
-# ----------------------------------------
-# The YAML files that WeSep, real-TSE and WeSpeaker train with: which network, with which arguments, on which features.
-#
-# WeSep and real-TSE: `model: {tse_model: NAME}`, `model_args: {tse_model: {…}}`. WeSpeaker: `model: NAME`,
-# `model_args: {…}`. All: `dataset_args`, with `resample_rate`, `fbank_args` and `cmvn_args`.
-
-WESEP, EXTRACTOR = "WeSep", "tse_model"
-DEFAULT_RATE = 16000
-UNTOLD_OF_THE_RATE = ("ConvTasNet", "DPCCN")
-"""Networks that are trained at any rate without being told which."""
-
-
 @dataclass
 class PublicConfig:
-    """What a public configuration says.
+    """The content of a public training configuration.
 
     Attributes:
-        toolkit: `WeSep` (real-TSE too) or `WeSpeaker`; which of them is not said by the short form.
-        model, args: the network's public name and its constructor's arguments.
+        toolkit: `WeSep` (real-TSE too) or `WeSpeaker`; the short form does not say which of them.
+        model: the network's public name.
+        args: its constructor's arguments.
         sample_rate: Hz at which it was trained.
         filterbank: of the features that were computed for it, as arguments of `features.KaldiFilterbank`.
         block, encoder: as in the configurations that `load_wesep` and `load_wespeaker` take.
-        problems: what it asks for and is not to be had here, a line each.
+        problems: a line for each setting that cannot be had here.
     """
 
     toolkit: str
     model: str
     args: dict[str, Any]
-    sample_rate: int = DEFAULT_RATE
+    sample_rate: int = DEFAULT_SAMPLE_RATE
     filterbank: dict[str, Any] = field(default_factory=dict)
     block: str | None = None
     encoder: dict[str, Any] | None = None
     problems: list[str] = field(default_factory=list)
 
 
-def public_config(content: Mapping[str, Any]) -> PublicConfig:
-    """Read one of the layouts, or the short form `{model: NAME, args: {…}}`.
+def parse_public_config(content: Mapping[str, Any]) -> PublicConfig:
+    """Parse the configuration that a public network was trained with.
 
-    >>> public_config({"model": {"tse_model": "BSRNN"}, "model_args": {"tse_model": {"win": 512}}}).args
+    Three layouts are known. All have `dataset_args`, with `resample_rate`, `fbank_args` and `cmvn_args`.
+
+    - WeSep and real-TSE: `model: {tse_model: NAME}`, `model_args: {tse_model: {…}}`
+    - WeSpeaker: `model: NAME`, `model_args: {…}`
+    - short: `model: NAME`, `args: {…}`
+
+    >>> parse_public_config({"model": {"tse_model": "BSRNN"}, "model_args": {"tse_model": {"win": 512}}}).args
     {'win': 512}
 
     Raises:
-        ConfigError: it is none of them.
+        ConfigError: the layout is none of these.
     """
     model, dataset = content.get("model"), content.get("dataset_args") or {}
-    arguments = content.get("model_args", content.get("args"))
+    args = content.get("model_args", content.get("args"))
     toolkit = "WeSep or WeSpeaker"
-    if isinstance(model, Mapping) and EXTRACTOR in model:
-        toolkit, model = WESEP, model[EXTRACTOR]
-        arguments = (arguments or {}).get(EXTRACTOR)
+    if isinstance(model, Mapping) and EXTRACTOR_KEY in model:
+        toolkit, model = WESEP, model[EXTRACTOR_KEY]
+        args = (args or {}).get(EXTRACTOR_KEY)
     elif "model_args" in content:
         toolkit = "WeSpeaker"
-    if not isinstance(model, str) or not isinstance(arguments, Mapping):
+    if not isinstance(model, str) or not isinstance(args, Mapping):
         raise ConfigError(
             "is no configuration of WeSep (model: {tse_model: …}, model_args: {tse_model: {…}}), "
             "of WeSpeaker (model: NAME, model_args: {…}), nor {model: NAME, args: {…}}"
         )
-    rate = int(dataset.get("resample_rate", DEFAULT_RATE))
-    told = {"sr": rate} if model in UNTOLD_OF_THE_RATE and "resample_rate" in dataset else {}
+    sample_rate = int(dataset.get("resample_rate", DEFAULT_SAMPLE_RATE))
+    if model in NETWORKS_WITHOUT_RATE and "resample_rate" in dataset:
+        args = {"sr": sample_rate, **args}
     filterbank, problems = _filterbank(dataset)
     return PublicConfig(
         toolkit,
         model,
-        {**told, **arguments},
-        rate,
+        dict(args),
+        sample_rate,
         filterbank,
         content.get("block"),
         content.get("encoder"),
@@ -146,111 +112,92 @@ def public_config(content: Mapping[str, Any]) -> PublicConfig:
 
 
 def _filterbank(dataset: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    named = {
+    """Return the arguments of our filterbank, and a line for each setting that it does not have."""
+    names = {
         "num_mel_bins": "num_mel_bins",
         "frame_length": "frame_length_ms",
         "frame_shift": "frame_shift_ms",
         "dither": "dither",
     }
-    given, problems = dataset.get("fbank_args") or {}, []
+    public, problems = dataset.get("fbank_args") or {}, []
     if dataset.get("frontend", "fbank") != "fbank":
         problems.append(f"dataset_args.frontend: {dataset['frontend']!r} cannot be translated; 'fbank' is")
-    problems += [f"dataset_args.fbank_args.{key}: cannot be translated" for key in given if key not in named]
+    problems += [f"dataset_args.fbank_args.{key}: cannot be translated" for key in public if key not in names]
     if (dataset.get("cmvn_args") or {}).get("norm_var", False):
         problems.append("dataset_args.cmvn_args.norm_var: true cannot be translated; only false is")
-    made = {ours: given[key] for key, ours in named.items() if key in given}
-    made = {key: value if key == "num_mel_bins" else float(value) for key, value in made.items()}
+    filterbank = {
+        ours: public[theirs] if ours == "num_mel_bins" else float(public[theirs])
+        for theirs, ours in names.items()
+        if theirs in public
+    }
     if dataset.get("cmvn", True) is False or (dataset.get("cmvn_args") or {}).get("norm_mean", True) is False:
-        made["mean_norm"] = False
-    return made, problems
+        filterbank["mean_norm"] = False
+    return filterbank, problems
 
 
-# ----------------------------------------
-# The weights in a file of WeSep, real-TSE or WeSpeaker.
-
-WRAPPERS = ("models", "model", "state_dict", "model_state_dict")
-"""Under which key training code keeps the weights; WeSep keeps a list, its discriminator second."""
-WRAPPER, COMPILED = "module.", "_orig_mod."
-"""What distribution puts before names, and compilation into them, in any order, and not always into all of them."""
-OUTER = "model."
-"""What stands before every name where the network was part of something larger."""
-CLASSIFIERS = ("projection.",)
-"""Layers that tell the training speakers from each other: no part of a speaker network."""
-
-
-def read(path: str | Path) -> dict[str, Tensor]:
-    """The weights in a `.pt` file, under their public names; nothing but tensors is ever unpickled.
-
-    Raises:
-        CheckpointError: the file is missing or damaged, holds no weights, or something that could run code.
-    """
-    path = Path(path)
-    content = read_torch(path, "a checkpoint of WeSep or WeSpeaker, such as avg_model.pt,")
+@contextmanager
+def translating() -> Iterator[None]:
+    """Turn the errors of a translation that is given values of a wrong type into a `ConfigError` of one line."""
     try:
-        return unwrap(content)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        yield
+    except WesepError:
+        raise
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
+        raise ConfigError(f"arguments: cannot be translated ({type(error).__name__}: {shorten(error)})") from error
 
 
-def unwrap(content: Any) -> dict[str, Tensor]:
-    """The weights themselves, out of what training code wraps them in.
+def complete_arguments(
+    args: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    ignored: Collection[str] = (),
+    only: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return public arguments with the defaults of those that are not given.
 
-    >>> unwrap({"models": [{"module.fc.bias": torch.ones(1)}], "optimizers": []})
-    {'fc.bias': tensor([1.])}
+    Args:
+        args: as the public configuration has them.
+        defaults: the arguments that are translated, with their public defaults.
+        ignored: arguments that change nothing that is computed.
+        only: arguments of which our network can be built with one value alone.
 
     Raises:
-        CheckpointError: there are none, or some are no numbers, or no plain tensors.
+        UntranslatableError: unknown arguments, or other values than the only one.
     """
-    found = content
-    for key in WRAPPERS:
-        if isinstance(found, Mapping) and isinstance(found.get(key), (Mapping, list)):
-            found = found[key]
-            found = found[0] if isinstance(found, list) and found else found
-    weights = {str(k): v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, Mapping) else {}
-    if not weights:
-        keys = ", ".join(shorten(key, 40) for key in list(found)[:5]) if isinstance(found, Mapping) else ""
-        raise CheckpointError(f"no weights in it (found: {keys or type(found).__name__})")
-    for name, value in weights.items():
-        if value.layout is not torch.strided or value.is_quantized or value.is_complex() or value.is_meta:
-            raise CheckpointError(
-                f"{shorten(name)} is quantised, sparse, complex or of the device meta; give plain weights"
-            )
-    if (name := with_nan(weights)) is not None:
-        raise CheckpointError(f"{shorten(name)} holds NaN; take an earlier checkpoint of that training")
-    return _under_own_names(weights)
+    only = only or {}
+    problems = [
+        f"{shorten(key, 60)}: cannot be translated; {nearest(shorten(key, 60), [*defaults, *only])}"
+        for key in args
+        if key not in defaults and key not in ignored and key not in only
+    ]
+    problems += [
+        f"{key}: {shorten(repr(args[key]), 60)} cannot be translated; only {value!r} is"
+        for key, value in only.items()
+        if key in args and args[key] != value
+    ]
+    if problems:
+        raise UntranslatableError(problems)
+    return {**defaults, **args}
 
 
-def _under_own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights without what wrappers of the network added to their names.
+# The weights in a file.
 
-    >>> list(_under_own_names({"module._orig_mod.a": torch.ones(1), "_orig_mod.module.b._orig_mod.c": torch.ones(1)}))
-    ['a', 'b.c']
-    """
-    named: dict[str, Tensor] = {}
-    for full, value in weights.items():
-        name = "".join(part for part in re.split(r"(?<=\.)", full) if part != COMPILED)
-        while name.startswith(WRAPPER):
-            name = name.removeprefix(WRAPPER)
-        if name in named:
-            raise CheckpointError(f"two tensors are called {shorten(name)!r} without {WRAPPER!r} and {COMPILED!r}")
-        named[name] = value
-    own = [name for name in named if not name.startswith(CLASSIFIERS)]
-    if own and all(name.startswith(OUTER) for name in own):
-        inner = {name.removeprefix(OUTER): value for name, value in named.items()}
-        return inner if inner.keys() == named.keys() else _under_own_names(inner)
-    return named
-
-
-def without_classifier(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A speaker network's weights, without those of the layer that classified speakers in its training."""
-    return {name: value for name, value in weights.items() if not name.startswith(CLASSIFIERS)}
-
-
+WRAPPER_KEYS = ("models", "model", "state_dict", "model_state_dict")
+"""Keys under which training code keeps the weights; WeSep keeps a list, whose second entry is its discriminator."""
+DISTRIBUTED, COMPILED = "module.", "_orig_mod."
+"""Parts that distributed training and compilation add to names, in any order and not always to all of them."""
+OUTER_MODULE = "model."
+"""The prefix of all names where the network was part of something larger."""
+CLASSIFIERS = ("projection.",)
+"""Layers that classify the speakers of the training data: they are no part of a speaker network."""
 NAMES_IN_AN_ERROR = 5
 
 
 class MisfitError(CheckpointError):
-    """Weights that do not fit; `lines` says why, a line for each tensor. The message names the first ones."""
+    """Weights that do not fit the network.
+
+    Attributes:
+        lines: a line for each tensor; the message holds the first ones.
+    """
 
     def __init__(self, what: str, lines: list[str]) -> None:
         more = f" and {len(lines) - NAMES_IN_AN_ERROR} more" if len(lines) > NAMES_IN_AN_ERROR else ""
@@ -259,15 +206,91 @@ class MisfitError(CheckpointError):
 
 
 class MissingTensorError(CheckpointError):
-    """A tensor that the public checkpoint lacks; `name` is the public one."""
+    """A tensor that the public checkpoint lacks.
+
+    Attributes:
+        name: its public name.
+    """
 
     def __init__(self, name: str) -> None:
         super().__init__(f"the public checkpoint has no tensor {name!r}, which its configuration promises")
         self.name = name
 
 
+def read_public_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read the weights in a `.pt` file, under their public names; nothing but tensors is ever unpickled.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, holds no weights, or something that could run code.
+    """
+    path = Path(path)
+    content = read_torch(path, "a checkpoint of WeSep or WeSpeaker, such as avg_model.pt,")
+    try:
+        return unwrap_weights(content)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def unwrap_weights(content: Any) -> dict[str, Tensor]:
+    """Return the weights in the content of a training checkpoint, without the prefixes of wrappers.
+
+    >>> unwrap_weights({"models": [{"module.fc.bias": torch.ones(1)}], "optimizers": []})
+    {'fc.bias': tensor([1.])}
+
+    Raises:
+        CheckpointError: there are no weights; some are no plain tensors, or hold NaN; two get one name.
+    """
+    inner = content
+    for key in WRAPPER_KEYS:
+        if isinstance(inner, Mapping) and isinstance(inner.get(key), (Mapping, list)):
+            inner = inner[key]
+            inner = inner[0] if isinstance(inner, list) and inner else inner
+    weights = {str(k): v for k, v in inner.items() if isinstance(v, Tensor)} if isinstance(inner, Mapping) else {}
+    if not weights:
+        keys = ", ".join(shorten(key, 40) for key in list(inner)[:5]) if isinstance(inner, Mapping) else ""
+        raise CheckpointError(f"no weights in it (it holds: {keys or type(inner).__name__})")
+    for name, value in weights.items():
+        if value.layout is not torch.strided or value.is_quantized or value.is_complex() or value.is_meta:
+            raise CheckpointError(
+                f"{shorten(name)} is quantised, sparse, complex or on the meta device; give plain weights"
+            )
+    if (name := with_nan(weights)) is not None:
+        raise CheckpointError(f"{shorten(name)} holds NaN; take an earlier checkpoint of that training")
+    return _without_prefixes(weights)
+
+
+def _without_prefixes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights without what wrappers of the network added to their names.
+
+    >>> list(_without_prefixes({"module._orig_mod.a": torch.ones(1), "_orig_mod.module.b._orig_mod.c": torch.ones(1)}))
+    ['a', 'b.c']
+    """
+    renamed: dict[str, Tensor] = {}
+    for full_name, value in weights.items():
+        name = "".join(part for part in re.split(r"(?<=\.)", full_name) if part != COMPILED)
+        while name.startswith(DISTRIBUTED):
+            name = name.removeprefix(DISTRIBUTED)
+        if name in renamed:
+            raise CheckpointError(f"two tensors are called {shorten(name)!r} without {DISTRIBUTED!r} and {COMPILED!r}")
+        renamed[name] = value
+    network = [name for name in renamed if not name.startswith(CLASSIFIERS)]
+    if network and all(name.startswith(OUTER_MODULE) for name in network):
+        inner = {name.removeprefix(OUTER_MODULE): value for name, value in renamed.items()}
+        # Under `model.` there may be wrappers again.
+        return inner if inner.keys() == renamed.keys() else _without_prefixes(inner)
+    return renamed
+
+
+def without_classifier(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a speaker network's weights without the layer that classified speakers in its training."""
+    return {name: value for name, value in weights.items() if not name.startswith(CLASSIFIERS)}
+
+
+# From public names to ours.
+
+
 class PublicWeights:
-    """The tensors of a public checkpoint, each taken once.
+    """The tensors of a public checkpoint, each of which can be taken once.
 
     >>> weights = PublicWeights({"fc.weight": torch.ones(2, 3)})
     >>> weights.take("fc.weight").shape
@@ -282,11 +305,11 @@ class PublicWeights:
         return name in self._left
 
     def names(self, prefix: str) -> list[str]:
-        """Names not yet taken that start with `prefix`."""
+        """Return the names that start with `prefix`, of tensors that are not taken yet."""
         return [name for name in self._left if name.startswith(prefix)]
 
     def take(self, name: str) -> Tensor:
-        """The tensor of that name.
+        """Return the tensor of that name, and remove it.
 
         Raises:
             MissingTensorError: it is not there, or was taken before.
@@ -296,28 +319,38 @@ class PublicWeights:
         return self._left.pop(name)
 
     def take_all(self, prefix: str) -> dict[str, Tensor]:
-        """Every tensor whose name starts with `prefix`, under the rest of its name."""
+        """Return all tensors whose names start with `prefix`, under the names after it, and remove them."""
         return {name[len(prefix) :]: self._left.pop(name) for name in self.names(prefix)}
 
-    def stacked(self, names: Iterable[str]) -> Tensor:
-        """Tensors of one shape, along a new first axis."""
+    def take_stacked(self, names: Iterable[str]) -> Tensor:
+        """Return tensors of one shape, stacked along a new first axis, and remove them."""
         return torch.stack([self.take(name) for name in names])
 
+    def take_linear(self, theirs: str, ours: str) -> dict[str, Tensor]:
+        """Return weight and bias of one layer under our name; a 1×1 convolution's weight loses its axes of size one."""
+        weight = self.take(f"{theirs}.weight")
+        return {
+            f"{ours}.weight": weight.flatten(1) if weight.dim() > 2 else weight,
+            f"{ours}.bias": self.take(f"{theirs}.bias"),
+        }
+
     def check_all_taken(self) -> None:
-        """Raises:
-        MisfitError: some tensors have no place in our network; the message lists them.
+        """Raise an error if tensors are left.
+
+        Raises:
+            MisfitError: some tensors have no counterpart in our network; the message lists them.
         """
         if self._left:
-            raise MisfitError("the public checkpoint has tensors that find no place", sorted(self._left))
+            raise MisfitError("the public checkpoint has tensors without a counterpart here", sorted(self._left))
 
 
-def fill(network: nn.Module, weights: Mapping[str, Tensor], named: str) -> None:
-    """Give a network its weights, all of them and no others.
+def fill_network(network: nn.Module, weights: Mapping[str, Tensor], public_name: str) -> None:
+    """Load weights into a network, all of them and no others.
 
     Args:
         network: ours.
         weights: under our names. The counters of batch normalisation may be missing, as in old files.
-        named: what the public toolkit calls the network, for the message.
+        public_name: of the network, for the message.
 
     Raises:
         MisfitError: weights that are missing, too many, or of another size.
@@ -326,39 +359,5 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], named: str) -> None:
     counters = {name: value for name, value in expected.items() if name.endswith("num_batches_tracked")}
     complete = counters | dict(weights)
     if lines := misfit(expected, complete):
-        raise MisfitError(f"{named}: the weights do not fit the arguments", lines)
+        raise MisfitError(f"{public_name}: the weights do not fit the arguments", lines)
     network.load_state_dict(complete)
-
-
-def linear(weights: PublicWeights, theirs: str, ours: str) -> dict[str, Tensor]:
-    """Weight and bias of one layer, renamed; a 1×1 convolution's weight loses its axes of size one."""
-    weight = weights.take(f"{theirs}.weight")
-    return {
-        f"{ours}.weight": weight.flatten(1) if weight.dim() > 2 else weight,
-        f"{ours}.bias": weights.take(f"{theirs}.bias"),
-    }
-
-
-def band_layers(
-    weights: PublicWeights, theirs: str, ours: str, widths: list[int], layers: Mapping[int, str]
-) -> dict[str, Tensor]:
-    """A `Sequential` a band → batched layers a group of bands.
-
-    Args:
-        theirs, ours: `"{}"` stands for the band's index in the one, and for the group's in the other.
-        widths: bins of each band.
-        layers: index in their `Sequential` → our layer's name.
-    """
-    mapped: dict[str, Tensor] = {}
-    first = 0
-    for index, group in enumerate(group_bands(widths)):
-        bands = range(first, first + group.count)
-        first += group.count
-        for number, name in layers.items():
-            weight = weights.stacked(f"{theirs.format(band)}.{number}.weight" for band in bands)
-            bias = weights.stacked(f"{theirs.format(band)}.{number}.bias" for band in bands)
-            # A convolution's weight is [bands, out, in, 1], ours [bands, in, out]; a normalisation's [bands, features].
-            target = f"{ours.format(index)}.{name}"
-            mapped[f"{target}.weight"] = weight.squeeze(-1).transpose(1, 2) if weight.dim() == 4 else weight[:, None]
-            mapped[f"{target}.bias"] = bias[:, None]
-    return mapped

@@ -1,7 +1,8 @@
-"""WeSep's `ConvTasNet` (plain, with a deep encoder, and SpEx+) as a network of ours: arguments, and names of weights.
+"""WeSep's `ConvTasNet`: plain, with a deep encoder, and as SpEx+ (`encoder_type` null, `Deep`, `Multi`).
 
-Its separation network is a list of fusion layers, PReLUs, norms, stacks of blocks and blocks that fuse inside, in order
-of computation.
+The public separation network is one list, in order of computation: fusion layers, PReLUs, normalisations, stacks of
+blocks, and blocks that fuse inside. So its weights are renamed by walking along that list; all other modules are renamed
+by their first words, in the tables below.
 """
 
 from __future__ import annotations
@@ -13,19 +14,32 @@ import torch
 from torch import Tensor
 
 from wesep_py.common.errors import nearest
-from wesep_py.interop import wesep_enrollment
-from wesep_py.interop.public_checkpoints import PublicWeights, UntranslatableError, complete, linear
-from wesep_py.interop.wesep_enrollment import FUSIONS, Signature, fusion_weights
+from wesep_py.interop.public_checkpoints import PublicWeights, UntranslatableError, complete_arguments
+from wesep_py.interop.wesep_enrollment import (
+    ENCODER_PREFIX,
+    ENROLLMENT_DEFAULTS,
+    FUSIONS,
+    IGNORED_ARGUMENTS,
+    PublicExtractor,
+    PublicSignature,
+    embedding_cue,
+    enrollment_signature,
+    enrollment_weights,
+    fusion_weights,
+    joint_encoder,
+)
 
-# WeSep gives kernels in samples; the longer two of SpEx+ are fixed.
 MULTI_KERNELS = (80, 160)
+"""The longer two kernels of SpEx+, in samples, are fixed; the first is `L`."""
 IN_BLOCK = "concatConv"
+"""The fusion inside of the first block of each stack."""
 NORMS = {"gLN": "global", "cLN": "frame", "BN": "batch"}
 SPEX_FILTERS = 256
+"""The one number of filters that the speaker network of the public SpEx+ runs with."""
 ACTIVATIONS = ("relu", "sigmoid")
-ENCODERS = (None, "Deep", "Multi")
-DEFAULTS: dict[str, Any] = {
-    **wesep_enrollment.DEFAULTS,
+ENCODER_TYPES = (None, "Deep", "Multi")
+CONV_TASNET_DEFAULTS: dict[str, Any] = {
+    **ENROLLMENT_DEFAULTS,
     "N": 512,
     "L": 16,
     "B": 128,
@@ -45,8 +59,8 @@ DEFAULTS: dict[str, Any] = {
     "sr": 16000,
 }
 
-# What the names of their modules begin with, and ours; the shorter of two that begin alike comes last.
-OUTER = {
+# First words of the public names → of ours. Of two that begin alike, the shorter comes last.
+OUTER_MODULES = {
     "encoder.encoder_1d_short.": "backbone.bases.0.filters.",
     "encoder.encoder_1d_middle.": "backbone.bases.1.filters.",
     "encoder.encoder_1d_long.": "backbone.bases.2.filters.",
@@ -65,7 +79,7 @@ OUTER = {
     "decoder.sequential.8.": "backbone.decoders.0.filters.",
     "decoder.": "backbone.decoders.0.filters.",
 }
-BLOCK = {
+BLOCK_LAYERS = {
     "conv1x1": "expand",
     "PReLU_1": "activation1",
     "norm_1": "norm1",
@@ -75,7 +89,7 @@ BLOCK = {
     "Output": "project",
     "Sc_conv": "skip",
 }
-FUSING_BLOCK = {
+FUSING_BLOCK_LAYERS = {
     "conv1x1": "expand",
     "prelu1": "activation1",
     "lnorm1": "norm1",
@@ -84,12 +98,12 @@ FUSING_BLOCK = {
     "lnorm2": "norm2",
     "sconv": "project",
 }
-SPEAKER = {
+SPEX_SPEAKER_MODULES = {
     "aux_enc3.0.": "encoder.network.norm.",
     "aux_enc3.1.": "encoder.network.input.",
     "aux_enc3.5.": "encoder.network.output.",
 }
-SPEAKER_BLOCK = {
+SPEX_SPEAKER_LAYERS = {
     "conv1": "conv1",
     "batch_norm1": "norm1",
     "prelu1": "activation1",
@@ -100,25 +114,25 @@ SPEAKER_BLOCK = {
 }
 
 
-def translate(
+def translate_conv_tasnet(
     args: Mapping[str, Any], encoder: Mapping[str, Any] | None = None, state_dict: Mapping[str, Tensor] | None = None
 ) -> dict[str, Any]:
-    """Arguments of WeSep's `ConvTasNet` → a `ModelConfig` mapping.
+    """Return the `ModelConfig` mapping for arguments of WeSep's `ConvTasNet`.
 
     Without joint training the embedding is computed elsewhere: `speaker` is `None`, and the cue knows the embedding's
     size.
 
     Args:
-        args: the constructor's; and `sr`, the rate in Hz that it was trained at, of which it is not told.
+        args: the constructor's; and `sr`, the rate in Hz that it was trained at, which it has no argument for.
         encoder: model and arguments of the jointly trained speaker encoder, where it is not the one that `args` name.
-        state_dict: not used: the arguments say it all.
+        state_dict: not used; the arguments give all sizes.
 
     Raises:
         ConfigError: an unknown argument, or an option that has no counterpart here, or cannot run in WeSep.
     """
-    args = complete(args, DEFAULTS, wesep_enrollment.INERT)
-    if refused := list(_refusals(args)):
-        raise UntranslatableError(refused)
+    args = complete_arguments(args, CONV_TASNET_DEFAULTS, IGNORED_ARGUMENTS)
+    if problems := list(_problems(args)):
+        raise UntranslatableError(problems)
     kind, inside, norm, rate = args["encoder_type"], args["spk_fuse_type"] == IN_BLOCK, NORMS[args["norm"]], args["sr"]
     kernels = (args["L"], *MULTI_KERNELS) if kind == "Multi" else (args["L"],)
     backbone = {
@@ -144,7 +158,7 @@ def translate(
     }
     speaker = None
     if args["joint_training"] and args["spk_feat"]:
-        speaker = wesep_enrollment.speaker(args, encoder, {"sr": rate})
+        speaker = joint_encoder(args, encoder, {"sr": rate})
     elif args["joint_training"]:
         speaker = {"front_end": "backbone", "network": {"name": "spex_plus", "embedding_dim": args["spk_emb_dim"]}}
     fusion = "add" if inside else FUSIONS[args["spk_fuse_type"]]
@@ -154,61 +168,60 @@ def translate(
         "highpass_hz": 0.0,
         "backbone": backbone,
         "speaker": speaker,
-        "cues": [wesep_enrollment.cue(args, fusion=fusion, points="all")],
+        "cues": [embedding_cue(args, fusion=fusion, points="all")],
     }
 
 
-def signature(args: Mapping[str, Any]) -> Signature:
-    """What the public `forward` takes and returns.
+def conv_tasnet_signature(args: Mapping[str, Any]) -> PublicSignature:
+    """Return what the public `forward` takes and returns.
 
-    >>> signature({"encoder_type": None, "decoder_type": None, "joint_training": False})
-    Signature(enrolled='embedding', channel=True, embedding=False)
+    >>> conv_tasnet_signature({"encoder_type": None, "decoder_type": None, "joint_training": False})
+    PublicSignature(enrollment='embedding', channel_axis=True, returns_embedding=False)
     """
-    args = {**DEFAULTS, **args}
-    taken = wesep_enrollment.signature(args).enrolled
-    return Signature("waveform" if taken == "encoder" else taken, channel=not args["encoder_type"])
+    args = {**CONV_TASNET_DEFAULTS, **args}
+    enrollment = enrollment_signature(args).enrollment
+    return PublicSignature(
+        "waveform" if enrollment == "encoder" else enrollment, channel_axis=not args["encoder_type"]
+    )
 
 
-def rename(
+def rename_conv_tasnet(
     state_dict: Mapping[str, Tensor], args: Mapping[str, Any], encoder: Mapping[str, Any] | None = None
 ) -> dict[str, Tensor]:
-    """WeSep's weights under the names of `TargetSpeakerExtractor(translate(args))`.
+    """Return public weights under the names of `TargetSpeakerExtractor(translate_conv_tasnet(args))`.
 
     Raises:
-        CheckpointError: a tensor is missing, or finds no place.
+        CheckpointError: a tensor is missing, or has no counterpart.
     """
-    args, weights = {**DEFAULTS, **args}, PublicWeights(state_dict)
-    mapped = dict(_separation(weights, state_dict, args["spk_fuse_type"]))
+    args, weights = {**CONV_TASNET_DEFAULTS, **args}, PublicWeights(state_dict)
+    renamed = dict(_separation_weights(weights, state_dict, args["spk_fuse_type"]))
     if args["encoder_type"] == "Multi":
+        # One layer here makes the masks of all three scales.
         for kind in ("weight", "bias"):
-            mapped[f"backbone.mask.0.{kind}"] = torch.cat([weights.take(f"decoder.mask{i}.{kind}") for i in (1, 2, 3)])
-    for theirs, ours in OUTER.items():
-        mapped |= {ours + rest: value for rest, value in weights.take_all(theirs).items()}
-    mapped = {name: value if name.startswith("cues.") else _without_last_axis(value) for name, value in mapped.items()}
-    own = args["joint_training"] and not args["spk_feat"]
-    if own:
-        mapped |= _speaker_weights(PublicWeights(weights.take_all(wesep_enrollment.ENCODER)))
+            renamed[f"backbone.mask.0.{kind}"] = torch.cat([weights.take(f"decoder.mask{i}.{kind}") for i in (1, 2, 3)])
+    for theirs, ours in OUTER_MODULES.items():
+        renamed |= {ours + name: value for name, value in weights.take_all(theirs).items()}
+    renamed = {
+        name: value if name.startswith("cues.") else _without_last_axis(value) for name, value in renamed.items()
+    }
+    spex_speaker = args["joint_training"] and not args["spk_feat"]
+    if spex_speaker:
+        renamed |= _spex_speaker_weights(PublicWeights(weights.take_all(ENCODER_PREFIX)))
         if args["multi_task"]:
-            mapped |= linear(weights, "pred_linear", "cues.0.classifier")
-    mapped |= wesep_enrollment.weights(weights, {**args, "joint_training": args["joint_training"] and not own}, encoder)
+            renamed |= weights.take_linear("pred_linear", "cues.0.classifier")
+    public_speaker = args["joint_training"] and not spex_speaker
+    renamed |= enrollment_weights(weights, {**args, "joint_training": public_speaker}, encoder)
     weights.check_all_taken()
-    return mapped
+    return renamed
 
 
-def _speaker_weights(weights: PublicWeights) -> dict[str, Tensor]:
-    mapped = {ours + rest: v for theirs, ours in SPEAKER.items() for rest, v in weights.take_all(theirs).items()}
-    for block in range(3):
-        for theirs, ours in SPEAKER_BLOCK.items():
-            taken = weights.take_all(f"aux_enc3.{block + 2}.{theirs}.")
-            mapped |= {f"encoder.network.blocks.{block}.{ours}.{rest}": value for rest, value in taken.items()}
-    weights.check_all_taken()
-    return mapped
+CONV_TASNET = PublicExtractor(translate_conv_tasnet, rename_conv_tasnet, conv_tasnet_signature)
 
 
-def _refusals(args: Mapping[str, Any]) -> Iterator[str]:
-    """What has no counterpart here, and what cannot run in WeSep, a line each."""
+def _problems(args: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line for each value that has no counterpart here, or that cannot run in WeSep."""
     kind, fusion = args["encoder_type"] or None, args["spk_fuse_type"]
-    if kind not in ENCODERS:
+    if kind not in ENCODER_TYPES:
         yield f"encoder_type: is {kind!r}; null, 'Deep' or 'Multi' can be translated"
     if (args["decoder_type"] or None) != kind:
         yield f"decoder_type: is {args['decoder_type']!r}; it can only be the encoder's, {kind!r}"
@@ -227,24 +240,34 @@ def _refusals(args: Mapping[str, Any]) -> Iterator[str]:
     if not args["multi_fuse"]:
         yield "multi_fuse: false cannot run in WeSep, whose ConvTasNet then loses its fusion layer; true is translated"
     if args["skip_con"] and fusion == IN_BLOCK and args["X"] == 1:
-        yield "skip_con: true with one block a stack and concatConv passes nothing on in WeSep; X from 2 up is allowed"
+        yield "skip_con: true with concatConv and one block per stack has no output in WeSep; X of 2 or more is allowed"
     if args["joint_training"] and not args["spk_feat"]:
         if kind != "Multi":
             yield (
-                "joint_training: true on waveforms cannot run in WeSep but with encoder_type 'Multi' (SpEx+); "
+                "joint_training: true on waveforms cannot run in WeSep except with encoder_type 'Multi' (SpEx+); "
                 "use that, or spk_feat: true"
             )
         elif args["N"] != SPEX_FILTERS:
-            yield f"N: is {args['N']}; the speaker network of WeSep's SpEx+ runs with {SPEX_FILTERS} filters alone"
+            yield f"N: is {args['N']}; the speaker network of WeSep's SpEx+ runs only with {SPEX_FILTERS} filters"
 
 
 def _without_last_axis(value: Tensor) -> Tensor:
-    """The weight and bias of a norm are `[channels, 1]` there, `[channels]` here; others as they are."""
+    """Return weight and bias of a normalisation, `[channels, 1]` there, as `[channels]`; others as they are."""
     return value.squeeze(1) if value.dim() == 2 and value.shape[1] == 1 else value
 
 
-def _separation(weights: PublicWeights, names: Mapping[str, Tensor], fusion: str) -> Iterator[tuple[str, Tensor]]:
-    """(our name, tensor) of everything in `separation.separation`, walked in order of computation."""
+def _separation_weights(
+    weights: PublicWeights, names: Mapping[str, Tensor], fusion: str
+) -> Iterator[tuple[str, Tensor]]:
+    """Take the weights of `separation.separation`, walking along the list; yield our name and the tensor of each.
+
+    With two stacks of three blocks, for example:
+
+        before the block   fuse 0, PReLU, norm, stack of 3, fuse 1, PReLU, norm, stack of 3
+        inside the block   block that fuses 0, stack of 2, block that fuses 1, stack of 2
+
+    `block` counts blocks over all stacks, as ours do, and `point` fusion points.
+    """
     parent = "separation.separation."
     block, point = 0, -1
     for index in sorted({int(name.split(".")[2]) for name in names if name.startswith(parent)}):
@@ -254,28 +277,46 @@ def _separation(weights: PublicWeights, names: Mapping[str, Tensor], fusion: str
             yield from fusion_weights(weights, f"{place}fc", f"cues.0.fusion.layers.{point}", fusion).items()
         elif f"{place}conv1x1.weight" in weights:
             point += 1
-            yield from _fusing_block(weights.take_all(place), block, point)
+            yield from _fusing_block_weights(weights.take_all(place), block, point)
             block += 1
         elif any(name.startswith(f"{place}separation.") for name in names):
             stack = weights.take_all(f"{place}separation.")
             for name, value in stack.items():
                 number, part, kind = name.split(".")
-                yield f"backbone.blocks.{block + int(number)}.{BLOCK.get(part, part)}.{kind}", value
+                yield f"backbone.blocks.{block + int(number)}.{BLOCK_LAYERS.get(part, part)}.{kind}", value
             block += len({name.split(".")[0] for name in stack})
         else:
-            layer = 1 if f"{place}bias" in weights else 0  # the PReLU, and the norm after it
+            # Of these two, only the norm has a bias.
+            layer = 1 if f"{place}bias" in weights else 0
             for kind, value in weights.take_all(place).items():
                 yield f"backbone.fusion_norms.{point}.{layer}.{kind}", value
 
 
-def _fusing_block(taken: Mapping[str, Tensor], block: int, point: int) -> Iterator[tuple[str, Tensor]]:
-    """A block whose first convolution takes [h; e]: what it does to h stays in the block, what to e is the fusion's."""
-    channels = taken["sconv.weight"].shape[0]
-    for name, value in taken.items():
+def _fusing_block_weights(tensors: Mapping[str, Tensor], block: int, point: int) -> Iterator[tuple[str, Tensor]]:
+    """Split the first convolution of a block, which takes [h; e]: its columns for e are an additive fusion layer here.
+
+    W[h; e] = Wₕh + Wₑe, so the block keeps Wₕ and the bias, and the fusion adds Wₑe, with a bias of zero.
+    """
+    channels = tensors["sconv.weight"].shape[0]
+    for name, value in tensors.items():
         part, kind = name.split(".")
         if name == "conv1x1.weight":
-            of_h, of_e = value.split([channels, value.shape[1] - channels], dim=1)
-            yield f"cues.0.fusion.layers.{point}.linear.weight", of_e.squeeze(-1)
-            yield f"cues.0.fusion.layers.{point}.linear.bias", torch.zeros(len(of_e))
-            value = of_h
-        yield f"backbone.blocks.{block}.{FUSING_BLOCK.get(part, part)}.{kind}", value
+            value, of_embedding = value.split([channels, value.shape[1] - channels], dim=1)
+            yield f"cues.0.fusion.layers.{point}.linear.weight", of_embedding.squeeze(-1)
+            yield f"cues.0.fusion.layers.{point}.linear.bias", torch.zeros(len(of_embedding))
+        yield f"backbone.blocks.{block}.{FUSING_BLOCK_LAYERS.get(part, part)}.{kind}", value
+
+
+def _spex_speaker_weights(weights: PublicWeights) -> dict[str, Tensor]:
+    """Take all weights of the speaker network of SpEx+, and return them under our names."""
+    renamed = {
+        ours + name: value
+        for theirs, ours in SPEX_SPEAKER_MODULES.items()
+        for name, value in weights.take_all(theirs).items()
+    }
+    for block in range(3):
+        for theirs, ours in SPEX_SPEAKER_LAYERS.items():
+            layer = weights.take_all(f"aux_enc3.{block + 2}.{theirs}.")
+            renamed |= {f"encoder.network.blocks.{block}.{ours}.{name}": value for name, value in layer.items()}
+    weights.check_all_taken()
+    return renamed

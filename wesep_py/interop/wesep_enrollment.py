@@ -1,25 +1,26 @@
-"""How WeSep's networks know a voice: what their arguments about it mean, and the weights of what computes it.
+"""The part of WeSep's networks that knows the target speaker: arguments, weights and the public call signature.
 
-Each takes an embedding (`joint_training: false`), or has a speaker network of its own, which is given a filterbank
-(`spk_feat: true`) or makes one of the enrollment's waveform. `use_spk_transform` puts layers after the embedding.
+A public network takes an embedding (`joint_training: false`), or has a speaker network of its own. Then it takes a
+filterbank (`spk_feat: true`), or a waveform that it makes a filterbank of. `use_spk_transform` puts layers after the
+embedding, `spk_fuse_type` says how it is fused, and `multi_task` adds a classifier of the training speakers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from wesep_py.common.errors import CheckpointError, ConfigError, nearest
 from wesep_py.features import WesepMel
-from wesep_py.interop import encoders
-from wesep_py.interop.public_checkpoints import PublicWeights, linear
+from wesep_py.interop.public_checkpoints import PublicWeights
+from wesep_py.interop.wespeaker_networks import num_mel_bins, rename_encoder, translate_encoder
 
 FUSIONS = {"concat": "concat", "additive": "add", "multiply": "multiply", "FiLM": "film"}
-DEFAULTS: dict[str, Any] = {
+ENROLLMENT_DEFAULTS: dict[str, Any] = {
     "spk_emb_dim": 256,
     "use_spk_transform": False,
     "spk_fuse_type": "multiply",
@@ -31,77 +32,101 @@ DEFAULTS: dict[str, Any] = {
     "spk_feat": False,
     "feat_type": "consistent",
 }
-INERT = frozenset({"spk_model_init", "spk_model_freeze", "multi_fuse"})
-"""What is about training, or read by nothing."""
+IGNORED_ARGUMENTS = frozenset({"spk_model_init", "spk_model_freeze", "multi_fuse"})
+"""Arguments that concern training, or that nothing reads."""
 TRANSFORMED_DIM = 256
-"""The one size of embedding that their transform is built for, whatever the network's is."""
-ENCODER = "spk_model."
+"""The one size of embedding that the public transform is built for, whatever the network's is."""
+ENCODER_PREFIX = "spk_model."
 EMPHASIS, WINDOW, FILTERS = "preEmphasis.flipped_filter", "spk_encoder.spectrogram.window", "spk_encoder.mel_scale.fb"
 
 
 @dataclass(frozen=True)
-class Signature:
+class PublicSignature:
     """What a public `forward` takes beside the mixture, and what it returns.
 
     Attributes:
-        enrolled: an embedding, the features that a speaker network hears, the waveform that the network's own speaker
-            encoder hears, or the waveform that all of the network hears.
-        channel: it returns `[batch, 1, samples]` for a mixture `[batch, samples]`.
-        embedding: it returns the embedding after the waveform.
+        enrollment: `embedding`; `features`: the filterbank that the speaker network takes; `encoder`: a waveform for
+            the speaker encoder alone; `waveform`: a waveform for the whole network.
+        channel_axis: it returns `[batch, 1, samples]` for a mixture `[batch, samples]`.
+        returns_embedding: it returns the embedding after the waveform.
     """
 
-    enrolled: Literal["embedding", "features", "encoder", "waveform"]
-    channel: bool = False
-    embedding: bool = False
+    enrollment: Literal["embedding", "features", "encoder", "waveform"]
+    channel_axis: bool = False
+    returns_embedding: bool = False
 
 
-def signature(args: Mapping[str, Any]) -> Signature:
-    """The signature of a network with completed arguments.
+class PublicExtractor(NamedTuple):
+    """A public extraction network, as three functions.
 
-    Where the speaker network trains along without a classifier, the embedding stands in the place of its logits.
+    Attributes:
+        translate: `(args, encoder=None, state_dict=None)` → a `ModelConfig` mapping. `encoder` has model and arguments
+            of the speaker network, where it is not the one that `args` name; `state_dict`, for sizes that no argument
+            gives, are the public weights.
+        rename: `(state_dict, args, encoder=None)` → the weights under our names.
+        signature: `(args)` → the signature of the public network.
     """
+
+    translate: Callable[..., dict[str, Any]]
+    rename: Callable[..., dict[str, Tensor]]
+    signature: Callable[[Mapping[str, Any]], PublicSignature]
+
+
+def enrollment_signature(args: Mapping[str, Any]) -> PublicSignature:
+    """Return the signature of a network with these arguments.
+
+    Where the speaker network is trained jointly and without a classifier, the embedding takes the place of its logits.
+    """
+    args = {**ENROLLMENT_DEFAULTS, **args}
     if not args["joint_training"]:
-        return Signature("embedding")
-    return Signature("features" if args["spk_feat"] else "encoder", embedding=not args["multi_task"])
+        return PublicSignature("embedding")
+    return PublicSignature("features" if args["spk_feat"] else "encoder", returns_embedding=not args["multi_task"])
 
 
-def fusion(name: str) -> str:
-    """Our name of WeSep's fusion.
+def translate_fusion(name: str) -> str:
+    """Return our name of WeSep's fusion.
 
-    >>> fusion("additive")
+    >>> translate_fusion("additive")
     'add'
+
+    Raises:
+        ConfigError: there is no fusion of that name.
     """
     if name not in FUSIONS:
         raise ConfigError(f"spk_fuse_type: no fusion is called {name!r}; {nearest(name, FUSIONS)}")
     return FUSIONS[name]
 
 
-def cue(args: Mapping[str, Any], **arguments: Any) -> dict[str, Any]:
-    """The embedding cue of a network with completed arguments.
+def embedding_cue(args: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+    """Return the configuration of the embedding cue.
+
+    Args:
+        args: completed arguments of the public network.
+        options: further arguments of the cue.
 
     Raises:
         ConfigError: a transform of a size that the public network cannot run with.
     """
-    made: dict[str, Any] = {"name": "embedding", **arguments}
+    cue: dict[str, Any] = {"name": "embedding", **options}
     if not args["joint_training"]:
-        made["embedding_dim"] = args["spk_emb_dim"]
+        cue["embedding_dim"] = args["spk_emb_dim"]
     elif args["multi_task"]:
-        made["num_speakers"] = args["spksInTrain"]
+        cue["num_speakers"] = args["spksInTrain"]
     if args["use_spk_transform"]:
         if args["spk_emb_dim"] != TRANSFORMED_DIM:
             raise ConfigError(
                 f"use_spk_transform: true with spk_emb_dim {args['spk_emb_dim']} cannot run in WeSep, whose transform "
-                f"is of {TRANSFORMED_DIM} numbers; check the configuration"
+                f"takes {TRANSFORMED_DIM} numbers; check the configuration"
             )
-        made["transform"] = "tanh"
-    return made
+        cue["transform"] = "tanh"
+    return cue
 
 
-def speaker(args: Mapping[str, Any], encoder: Mapping[str, Any] | None, mel: Mapping[str, int]) -> dict[str, Any]:
-    """The speaker encoder of a network with `joint_training`.
+def joint_encoder(args: Mapping[str, Any], encoder: Mapping[str, Any] | None, mel: Mapping[str, int]) -> dict[str, Any]:
+    """Return the configuration of the speaker encoder of a network with `joint_training`.
 
     Args:
-        args: completed.
+        args: completed arguments of the public network.
         encoder: model and arguments of the speaker network, where it is not the one that `args` name.
         mel: `sr`, `win` and `stride` of the features that the network makes itself, in Hz and samples.
 
@@ -112,98 +137,83 @@ def speaker(args: Mapping[str, Any], encoder: Mapping[str, Any] | None, mel: Map
         raise ConfigError(
             f"feat_type: {args['feat_type']!r} with spk_feat false has no features in WeSep; 'consistent' is allowed"
         )
-    network = encoders.translate(str(args["spk_model"]), args["spk_args"] or {}, encoder)
-    heard = (args["spk_args"] or {}) if encoder is None else encoder["args"]
-    made: dict[str, Any] = {"network": network, "sample_rate": mel["sr"]}
-    bins = encoders.num_mel_bins(heard)
+    network = translate_encoder(str(args["spk_model"]), args["spk_args"] or {}, encoder)
+    bins = num_mel_bins((args["spk_args"] or {}) if encoder is None else encoder["args"])
+    config: dict[str, Any] = {"network": network, "sample_rate": mel["sr"]}
     if args["spk_feat"]:
-        return {**made, "filterbank": {"num_mel_bins": bins}}
-    return {**made, "front_end": "mel", "filterbank": _mel(bins, mel)}
+        return {**config, "filterbank": {"num_mel_bins": bins}}
+    return {**config, "front_end": "mel", "filterbank": _mel_config(bins, mel)}
 
 
-def weights(
-    public: PublicWeights,
+def enrollment_weights(
+    weights: PublicWeights,
     args: Mapping[str, Any],
     encoder: Mapping[str, Any] | None,
     mel: Mapping[str, int] | None = None,
 ) -> dict[str, Tensor]:
-    """The weights of the speaker network, the transform and the classifier under our names; arguments as `speaker`'s.
+    """Take the weights of the speaker network, the transform and the classifier, and return them under our names.
+
+    Args:
+        weights: the public ones.
+        args, encoder, mel: as for `joint_encoder`; without `mel` the front end's buffers are not looked for.
 
     Raises:
         CheckpointError: a tensor is missing, or the front end's are not those that the arguments promise.
     """
-    mapped: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     if args["use_spk_transform"]:
-        # Two linear layers after each other are one.
-        first, second = (linear(public, f"spk_transform.transforms.{i}", "x") for i in (0, 1))
+        # Two linear layers in a row are one: W₂(W₁x + b₁) + b₂ = (W₂W₁)x + (W₂b₁ + b₂).
+        first, second = (weights.take_linear(f"spk_transform.transforms.{i}", "x") for i in (0, 1))
         weight, bias = first["x.weight"].double(), first["x.bias"].double()
-        above = second["x.weight"].double()
-        mapped["cues.0.transform.narrow.weight"] = (above @ weight).to(second["x.weight"])
-        mapped["cues.0.transform.narrow.bias"] = (above @ bias + second["x.bias"]).to(second["x.bias"])
-        mapped |= linear(public, "spk_transform.transforms.3", "cues.0.transform.widen")
+        outer_weight = second["x.weight"].double()
+        renamed["cues.0.transform.narrow.weight"] = (outer_weight @ weight).to(second["x.weight"])
+        renamed["cues.0.transform.narrow.bias"] = (outer_weight @ bias + second["x.bias"]).to(second["x.bias"])
+        renamed |= weights.take_linear("spk_transform.transforms.3", "cues.0.transform.widen")
     if not args["joint_training"]:
-        return mapped
-    named = str(args["spk_model"] if encoder is None else encoder["model"])
-    mapped |= encoders.rename(named, public.take_all(ENCODER))
+        return renamed
+    model = str(args["spk_model"] if encoder is None else encoder["model"])
+    renamed |= rename_encoder(model, weights.take_all(ENCODER_PREFIX))
     if args["multi_task"]:
-        mapped |= linear(public, "pred_linear", "cues.0.classifier")
+        renamed |= weights.take_linear("pred_linear", "cues.0.classifier")
     if not args["spk_feat"] and mel is not None:
-        _check_front_end(public, mel)
-    return mapped
+        _check_front_end(weights, mel)
+    return renamed
 
 
-def rename(
-    state_dict: Mapping[str, Tensor],
-    args: Mapping[str, Any],
-    encoder: Mapping[str, Any] | None,
-    mel: Mapping[str, int],
-    backbone_weights: Callable[[PublicWeights, Mapping[str, Any]], dict[str, Tensor]],
-) -> dict[str, Tensor]:
-    """All weights, under our names, of a network with a single fusion layer.
+def fusion_weights(weights: PublicWeights, theirs: str, ours: str, fusion: str) -> dict[str, Tensor]:
+    """Take the weights of one fusion layer, and return them under our names.
 
     Args:
-        state_dict: under their public names.
-        args, encoder, mel: as `speaker`'s.
-        backbone_weights: takes the backbone's, given the arguments.
-
-    Raises:
-        CheckpointError: a tensor is missing, or finds no place.
+        weights: the public ones.
+        theirs, ours: names of the layer.
+        fusion: WeSep's name of the fusion.
     """
-    public = PublicWeights(state_dict)
-    mapped = backbone_weights(public, args)
-    mapped |= fusion_weights(public, "spk_fuse.fc", "cues.0.fusion.layers.0", args["spk_fuse_type"])
-    mapped |= weights(public, args, encoder, mel)
-    public.check_all_taken()
-    return mapped
+    kind = translate_fusion(fusion)
+    if kind == "film":
+        scale = weights.take_linear(f"{theirs}.gamma_fcs.0", f"{ours}.scale")
+        return scale | weights.take_linear(f"{theirs}.beta_fcs.0", f"{ours}.shift")
+    renamed = weights.take_linear(f"{theirs}.linear", f"{ours}.linear")
+    if kind == "concat":
+        # Their columns are [h (channels) | e (embedding)], ours [e | h]; the layer has as many rows as h has channels.
+        weight = renamed[f"{ours}.linear.weight"]
+        renamed[f"{ours}.linear.weight"] = weight.roll(-len(weight), dims=1)
+    return renamed
 
 
-def _mel(num_mel_bins: int, mel: Mapping[str, int]) -> dict[str, Any]:
+def _mel_config(bins: int, mel: Mapping[str, int]) -> dict[str, Any]:
     in_ms = {name: 1000 * mel[key] / mel["sr"] for name, key in (("window_ms", "win"), ("hop_ms", "stride"))}
-    return {"num_mel_bins": num_mel_bins, **in_ms}
+    return {"num_mel_bins": bins, **in_ms}
 
 
-def _check_front_end(public: PublicWeights, mel: Mapping[str, int]) -> None:
-    """Buffers that follow from the arguments: held against what we compute, and not kept."""
-    filters = public.take(FILTERS)
-    ours = WesepMel(sample_rate=mel["sr"], **_mel(filters.shape[1], mel))
+def _check_front_end(weights: PublicWeights, mel: Mapping[str, int]) -> None:
+    """Take the buffers that follow from the arguments, and compare them with those that we compute."""
+    filters = weights.take(FILTERS)
+    ours = WesepMel(sample_rate=mel["sr"], **_mel_config(filters.shape[1], mel))
     emphasis = torch.tensor([[[-0.97, 1.0]]])
     for name, theirs, expected in (
-        (EMPHASIS, public.take(EMPHASIS), emphasis),
-        (WINDOW, public.take(WINDOW), ours.window),
+        (EMPHASIS, weights.take(EMPHASIS), emphasis),
+        (WINDOW, weights.take(WINDOW), ours.window),
         (FILTERS, filters, ours.filters),
     ):
         if theirs.shape != expected.shape or not torch.allclose(theirs.float(), expected, atol=1e-4):
             raise CheckpointError(f"{name}: is not what the configuration's sr, win, stride and feat_dim give")
-
-
-def fusion_weights(public: PublicWeights, theirs: str, ours: str, name: str) -> dict[str, Tensor]:
-    """The weights of one fusion layer under our names."""
-    if fusion(name) != "film":
-        mapped = linear(public, f"{theirs}.linear", f"{ours}.linear")
-        if fusion(name) == "concat":
-            # Theirs is of [h; e], ours of [e; h].
-            weight = mapped[f"{ours}.linear.weight"]
-            mapped[f"{ours}.linear.weight"] = weight.roll(-len(weight), dims=1)
-        return mapped
-    scale = linear(public, f"{theirs}.gamma_fcs.0", f"{ours}.scale")
-    return scale | linear(public, f"{theirs}.beta_fcs.0", f"{ours}.shift")

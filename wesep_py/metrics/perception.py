@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from wesep_py.common.processes import python_command
-from wesep_py.metrics.separation import MetricError, checked, checked_pair, is_silent
+from wesep_py.metrics.separation import MetricError, checked_signal, checked_pair, is_silent
 
 # ----------------------------------------
 # STOI and ESTOI: predicted share of words understood.
 
-MIN_DURATION_S = 0.4
+STOI_MIN_DURATION_S = 0.4
 """30 frames of 256 samples every 128 at 10 kHz, the least that the definition needs."""
 
 
@@ -63,7 +63,7 @@ def _compute_stoi(estimate: np.ndarray, reference: np.ndarray, sample_rate: int,
     from pystoi import stoi as compute
 
     estimate, reference = checked_pair(estimate, reference)
-    if len(reference) < MIN_DURATION_S * sample_rate:
+    if len(reference) < STOI_MIN_DURATION_S * sample_rate:
         raise MetricError(f"the reference has {len(reference) / sample_rate:.3f} s; STOI needs {MIN_DURATION_S} s")
     if is_silent(estimate):
         return 0.0
@@ -88,8 +88,8 @@ def _compute_stoi(estimate: np.ndarray, reference: np.ndarray, sample_rate: int,
 # ----------------------------------------
 # PESQ: predicted opinion of listeners on speech quality.
 
-MODES = {16000: "wb", 8000: "nb"}
-SAFE_DURATION_S = 15.0
+PESQ_MODES = {16000: "wb", 8000: "nb"}
+PESQ_SAFE_DURATION_S = 15.0
 """The reference code keeps 50 utterances in fixed arrays and overruns them without a check: the process dies.
 An utterance with its pause takes more than 0.3 s, so shorter signals
 cannot; longer ones get a process of their own."""
@@ -117,12 +117,12 @@ def pesq(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) -> float
     >>> round(pesq(speech, speech, 16000), 2)
     4.64
     """
-    if sample_rate not in MODES:
+    if sample_rate not in PESQ_MODES:
         raise MetricError(f"PESQ is defined at 16000 and 8000 Hz, not at {sample_rate} Hz")
     estimate, reference = checked_pair(estimate, reference)
     if is_silent(estimate):
         raise MetricError("the estimate is silent")
-    if len(reference) / sample_rate > SAFE_DURATION_S:
+    if len(reference) / sample_rate > PESQ_SAFE_DURATION_S:
         return _in_own_process(estimate, reference, sample_rate)
     return _compute_pesq(estimate, reference, sample_rate)
 
@@ -132,7 +132,7 @@ def _compute_pesq(estimate: np.ndarray, reference: np.ndarray, sample_rate: int)
     from pesq import pesq as compute
 
     try:
-        value = float(compute(sample_rate, reference, estimate, MODES[sample_rate]))
+        value = float(compute(sample_rate, reference, estimate, PESQ_MODES[sample_rate]))
     except PesqError as error:
         reason = error.args[0] if error.args else type(error).__name__
         raise MetricError(reason.decode() if isinstance(reason, bytes) else str(reason)) from error
@@ -165,12 +165,12 @@ def _main() -> None:
 # ----------------------------------------
 # DNSMOS: listeners' opinion of speech, predicted without a reference, by the package `speechmos`.
 
-SAMPLE_RATE = 16000
+DNSMOS_SAMPLE_RATE = 16000
 MISSING = "speechmos cannot be imported ({error}): pip install 'wesep-py[mos]'"
-PARTS = ("ovrl", "sig", "bak", "p808")
+DNSMOS_PARTS = ("ovrl", "sig", "bak", "p808")
 
 
-def load_network() -> Any:
+def load_dnsmos() -> Any:
     """The module of `speechmos` that holds the networks.
 
     Raises:
@@ -199,19 +199,19 @@ def dnsmos(estimate: np.ndarray, sample_rate: int, personalised: bool = False) -
 
     Source: Reddy, Gopal, Cutler, "DNSMOS P.835", ICASSP 2022; the network of the Deep Noise Suppression Challenge.
     """
-    if sample_rate != SAMPLE_RATE:
+    if sample_rate != DNSMOS_SAMPLE_RATE:
         raise MetricError(f"DNSMOS is defined at {SAMPLE_RATE} Hz, not at {sample_rate} Hz")
-    signal = checked(estimate, "estimate")
+    signal = checked_signal(estimate, "estimate")
     if is_silent(signal):
         raise MetricError("the estimate is silent")
-    network = load_network()
+    network = load_dnsmos()
     signal = signal / max(1.0, float(np.abs(signal).max()))
     kind = "dnsmos_personalized" if personalised else "dnsmos"
     try:
         result: Mapping[str, Any] = network.run(signal.astype(np.float32), sr=sample_rate, model_type=kind)
     except Exception as error:  # whatever the network's runtime raises costs this value only
         raise MetricError(f"speechmos: {type(error).__name__}: {' '.join(str(error).split())}") from error
-    return {part: float(result[f"{part}_mos"]) for part in PARTS}
+    return {part: float(result[f"{part}_mos"]) for part in DNSMOS_PARTS}
 
 
 def words(text: str) -> list[str]:

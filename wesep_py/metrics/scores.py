@@ -9,7 +9,7 @@ import numpy as np
 
 from wesep_py.common.errors import InputError, nearest
 from wesep_py.metrics.perception import estoi, pesq, stoi
-from wesep_py.metrics.separation import EPS, FILTER_LENGTH, LIMIT_DB, MetricError, checked, checked_pair, sdr, si_sdr
+from wesep_py.metrics.separation import EPS, SDR_FILTER_LENGTH, SDR_LIMIT_DB, MetricError, checked_signal, checked_pair, sdr, si_sdr
 
 ACCURACY_THRESHOLD_DB = 1.0
 """A trial succeeds if its SI-SDRi is greater."""
@@ -143,7 +143,7 @@ def _decide(scores: Scores, estimate: np.ndarray, interferers: Sequence[np.ndarr
         return
     try:
         nearest_db = max(
-            (si_sdr(checked(estimate, "estimate"), checked(s, "interferer")) for s in interferers),
+            (si_sdr(checked_signal(estimate, "estimate"), checked_signal(s, "interferer")) for s in interferers),
             default=-np.inf,
         )
     except (MetricError, InputError) as error:

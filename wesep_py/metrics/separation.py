@@ -129,7 +129,7 @@ def _check_lengths(estimate: Any, reference: Any) -> None:
 # Checks that every metric makes of its signals, with the reasons that results report.
 
 
-def checked(signal: np.ndarray, name: str) -> np.ndarray:
+def checked_signal(signal: np.ndarray, name: str) -> np.ndarray:
     """The signal as a finite float64 array `[samples]`.
 
     Raises:
@@ -147,9 +147,9 @@ def checked_pair(estimate: np.ndarray, reference: np.ndarray) -> tuple[np.ndarra
     """Estimate and reference as float64, of one length; the reference is not silent.
 
     Raises:
-        MetricError: as `checked`; the lengths differ; the reference is silent.
+        MetricError: as `checked_signal`; the lengths differ; the reference is silent.
     """
-    estimate, reference = checked(estimate, "estimate"), checked(reference, "reference")
+    estimate, reference = checked_signal(estimate, "estimate"), checked_signal(reference, "reference")
     if len(estimate) != len(reference):
         raise MetricError(f"the estimate has {len(estimate)} samples and the reference {len(reference)}")
     if is_silent(reference):
@@ -184,9 +184,9 @@ def attenuation_db(estimate: np.ndarray, mixture: np.ndarray) -> float:
     return float(10 * np.log10(energies[0] / energies[1]))
 
 
-FILTER_LENGTH = 512
+SDR_FILTER_LENGTH = 512
 """Taps of the distortion filter: the value of BSS-Eval v3 and of every published table."""
-LIMIT_DB = 100.0
+SDR_LIMIT_DB = 100.0
 """Results are kept within ± this many dB: beyond it float64 measures its own rounding."""
 
 
@@ -222,7 +222,7 @@ def sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
     try:
         # One axis each: with a batch axis, fast_bss_eval 0.1.4 calls numpy.linalg.solve in a way NumPy 2
         # refuses.
-        loss = float(sdr_loss(estimate, reference, filter_length=FILTER_LENGTH, clamp_db=LIMIT_DB))
+        loss = float(sdr_loss(estimate, reference, filter_length=SDR_FILTER_LENGTH, clamp_db=SDR_LIMIT_DB))
     except np.linalg.LinAlgError as error:
         raise MetricError(f"the reference's correlation matrix has no inverse ({error})") from error
     if not np.isfinite(loss):

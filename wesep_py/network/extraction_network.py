@@ -25,7 +25,7 @@ from wesep_py.common.registry import no_plugins
 from wesep_py.common.safe_building import build_within, check_numbers
 from wesep_py.features import CausalHighPass, HighPass
 from wesep_py.network.backbones import Analysis, backbones
-from wesep_py.network.cues import Cue, Prepared, Recording, cues
+from wesep_py.network.cues import Cue, PreparedEnrollment, SignalFeatures, cues
 from wesep_py.network.presence_head import PresenceConfig, PresenceHead
 from wesep_py.network.speaker import build_encoder, is_encoder, length_mask
 
@@ -34,7 +34,7 @@ from wesep_py.network.speaker import build_encoder, is_encoder, length_mask
 
 
 @contextmanager
-def in_evaluation(module: nn.Module) -> Iterator[None]:
+def eval_mode(module: nn.Module) -> Iterator[None]:
     """Within it every part of the module is in evaluation mode; afterwards each is in the mode it had.
 
     >>> network = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
@@ -53,7 +53,7 @@ def in_evaluation(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-HIGHPASS_HZ = 40.0
+DEFAULT_HIGHPASS_HZ = 40.0
 """Below this nobody speaks, and ears hear next to nothing."""
 HIGHEST_HIGHPASS_HZ = 200.0
 # A causal filter turns the phase of what is above its cutoff: 40 Hz would turn that of voices, 5 Hz by 3° at 100 Hz.
@@ -106,7 +106,7 @@ class ModelConfig:
     sample_rate: int = 16000
     normalise: Literal["none", "rms", "std"] = "rms"
     level: Literal["fitted", "learned"] = "fitted"
-    highpass_hz: float = HIGHPASS_HZ
+    highpass_hz: float = DEFAULT_HIGHPASS_HZ
 
     def __post_init__(self) -> None:
         if self.sample_rate < 8000:
@@ -180,7 +180,7 @@ class TargetSpeakerExtractor(nn.Module):
         return None if any(cue.looks_ahead for cue in self.cues) else self.backbone.latency
 
     @property
-    def given_embedding_dim(self) -> int | None:
+    def external_embedding_dim(self) -> int | None:
         """Size of the embedding that is computed elsewhere and given to `prepare`; `None` where no cue takes one."""
         return next((cue.embedding_dim for cue in self.cues if cue.embedding_dim is not None), None)
 
@@ -193,36 +193,36 @@ class TargetSpeakerExtractor(nn.Module):
         """
         return self.extract(mixture, self.prepare(enrollment, enrollment_lengths))
 
-    def prepare(self, enrollment: Tensor, lengths: Tensor | None = None, embedding: Tensor | None = None) -> Prepared:
+    def prepare(self, enrollment: Tensor, lengths: Tensor | None = None, embedding: Tensor | None = None) -> PreparedEnrollment:
         """What the cues keep of an enrollment: named tensors, batch first. Computed once a voice.
 
         Args:
             enrollment: `[batch, samples]`, zero-padded; of no samples where all cues take an embedding.
             lengths: `[batch]`, valid samples; all, if `None`.
-            embedding: `[batch, given_embedding_dim]` of the voice, where a cue takes one that is computed elsewhere.
+            embedding: `[batch, external_embedding_dim]` of the voice, where a cue takes one that is computed elsewhere.
 
         Raises:
             InputError: a cue takes an embedding, and there is none, or one of another size.
         """
         lengths = _all_of(enrollment) if lengths is None else lengths
-        enrollment, _ = self.hear(enrollment, lengths)
-        seen = Recording(enrollment, lengths, self.backbone, self.encoder, embedding)
+        enrollment, _ = self.preprocess(enrollment, lengths)
+        seen = SignalFeatures(enrollment, lengths, self.backbone, self.encoder, embedding)
         return {f"{i}.{key}": value for i, cue in enumerate(self.cues) for key, value in cue.prepare(seen).items()}
 
-    def combine(self, prepared: Sequence[Prepared], weights: Sequence[float] | None = None) -> Prepared:
+    def combine(self, prepared: Sequence[PreparedEnrollment], weights: Sequence[float] | None = None) -> PreparedEnrollment:
         """Several enrollments of one voice as one: embeddings are averaged, frame-level cues joined in time.
 
         Args:
             prepared: one or more.
             weights: of each in the averages, above 0; all alike, if `None`.
         """
-        combined: Prepared = {}
+        combined: PreparedEnrollment = {}
         for i, cue in enumerate(self.cues):
             own = cue.combine([_of_cue(one, i) for one in prepared], weights)
             combined |= {f"{i}.{key}": value for key, value in own.items()}
         return combined
 
-    def extract(self, mixture: Tensor, prepared: Prepared, state: Any = None) -> NetworkOutput:
+    def extract(self, mixture: Tensor, prepared: PreparedEnrollment, state: Any = None) -> NetworkOutput:
         """Extract the prepared voice.
 
         Args:
@@ -232,9 +232,9 @@ class TargetSpeakerExtractor(nn.Module):
         """
         filtered = None
         if self.backbone.latency is None:
-            waveform, scale = self.hear(mixture)
+            waveform, scale = self.preprocess(mixture)
         else:
-            waveform, filtered = self.hear_next(mixture, None if state is None else state[2])
+            waveform, filtered = self.preprocess_block(mixture, None if state is None else state[2])
             scale = 1.0
         heard_before = 0
         if state is None:
@@ -242,7 +242,7 @@ class TargetSpeakerExtractor(nn.Module):
             for cue, kept in self._cues("waveform", own):
                 waveform, added = cue.steer_waveform(waveform, kept)
                 heard_before += added
-        heard = Recording(waveform, _all_of(waveform), self.backbone, self.encoder)
+        heard = SignalFeatures(waveform, _all_of(waveform), self.backbone, self.encoder)
         analysis = heard.analysis
         if any(cue.needs_speaker_frames for cue in self.cues):
             analysis = replace(analysis, speaker_frames=heard.speaker_frames)
@@ -257,7 +257,7 @@ class TargetSpeakerExtractor(nn.Module):
         speaker = next((one for one in logits if one is not None), None)
         return NetworkOutput(waveforms, presence, speaker, None if encoded is None else (encoded, detected, filtered))
 
-    def hear(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | float]:
+    def preprocess(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | float]:
         """Prepare a whole recording for the network: nothing below speech, at the level that `normalise` says.
 
         Args:
@@ -276,7 +276,7 @@ class TargetSpeakerExtractor(nn.Module):
         scale = self._scale(waveform, lengths)
         return waveform / scale, scale / shrink
 
-    def hear_next(self, waveform: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    def preprocess_block(self, waveform: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Prepare the next samples of a mixture for a network with a causal backbone: without a constant.
 
         Args:
@@ -289,7 +289,7 @@ class TargetSpeakerExtractor(nn.Module):
         waveform = waveform.clamp(-HUGE, HUGE)
         return (waveform, None) if self.causal_high_pass is None else self.causal_high_pass(waveform, state)
 
-    def encode(self, analysis: Analysis, prepared: Prepared, state: Any = None) -> tuple[Tensor, Any]:
+    def encode(self, analysis: Analysis, prepared: PreparedEnrollment, state: Any = None) -> tuple[Tensor, Any]:
         """The latent of a stretch of frames, steered by the cues, and the state after it.
 
         Waveform-stage cues have done their part before: in `extract`.
@@ -317,7 +317,7 @@ class TargetSpeakerExtractor(nn.Module):
         self,
         latent: Tensor,
         analysis: Analysis,
-        prepared: Prepared,
+        prepared: PreparedEnrollment,
         estimate: Tensor | None = None,
         state: Any = None,
     ) -> tuple[Tensor | None, Any]:
@@ -334,11 +334,11 @@ class TargetSpeakerExtractor(nn.Module):
         own = [_of_cue(prepared, i) for i in range(len(self.cues))]
         made = None
         if self.presence.needs_estimate and estimate is not None:
-            made = Recording(estimate, _all_of(estimate), self.backbone, self.encoder)
+            made = SignalFeatures(estimate, _all_of(estimate), self.backbone, self.encoder)
         evidence = self.presence.observe(analysis, list(self.cues), own, made)
         return self.presence.go_on(self.backbone.summarise(latent), evidence, state)
 
-    def _cues(self, stage: str, prepared: Sequence[Prepared]) -> list[tuple[Cue, Prepared]]:
+    def _cues(self, stage: str, prepared: Sequence[PreparedEnrollment]) -> list[tuple[Cue, PreparedEnrollment]]:
         return [(cue, kept) for cue, kept in zip(self.cues, prepared, strict=True) if cue.stage == stage]
 
     def _scale(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor | float:
@@ -400,6 +400,6 @@ def _all_of(waveform: Tensor) -> Tensor:
     return torch.full((len(waveform),), waveform.shape[1], device=waveform.device)
 
 
-def _of_cue(prepared: Prepared, index: int) -> Prepared:
+def _of_cue(prepared: PreparedEnrollment, index: int) -> PreparedEnrollment:
     prefix = f"{index}."
     return {key[len(prefix) :]: value for key, value in prepared.items() if key.startswith(prefix)}

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from wesep_py.common.errors import ConfigError
 from wesep_py.network.backbones import Analysis, Backbone
 from wesep_py.network.backbones.spectrum import full_precision
-from wesep_py.network.cues import BandAttentionCue, Cue, Prepared, Recording, TFMapCue
-from wesep_py.network.cues.cue import frames_at_once
+from wesep_py.network.cues import BandAttentionCue, Cue, PreparedEnrollment, SignalFeatures, TFMapCue
+from wesep_py.network.cues.cue import queries_per_block
 
 PresenceInput = Literal["latent", "similarity", "energy", "voice", "mixture"]
 LEAST_DB = -40.0
@@ -146,7 +146,7 @@ class PresenceHead(nn.Module):
         return last(hidden + smoothed).squeeze(-1).float(), None if self.lstm.bidirectional else after
 
     def observe(
-        self, heard: Analysis, cues: Sequence[Cue], prepared: Sequence[Prepared], estimate: Recording | None
+        self, heard: Analysis, cues: Sequence[Cue], prepared: Sequence[PreparedEnrollment], estimate: SignalFeatures | None
     ) -> Tensor | None:
         """`[batch, frames, inputs]`: all that the head judges by besides the latent; `None` where that is nothing.
 
@@ -163,7 +163,7 @@ class PresenceHead(nn.Module):
             if self.needs_estimate:
                 assert estimate is not None, "the extractor sees to it: see `needs_estimate`"
                 if self.detach != "none":
-                    estimate = Recording(
+                    estimate = SignalFeatures(
                         estimate.waveform.detach(), estimate.lengths, estimate.backbone, estimate.encoder
                     )
             if "energy" in self.inputs:
@@ -174,7 +174,7 @@ class PresenceHead(nn.Module):
             found += self._likeness(cues[self.voice_at], prepared[self.voice_at], heard)
         return torch.cat(found, dim=-1) if found else None
 
-    def _likeness(self, listener: Cue, prepared: Prepared, heard: Analysis) -> list[Tensor]:
+    def _likeness(self, listener: Cue, prepared: PreparedEnrollment, heard: Analysis) -> list[Tensor]:
         """`[batch, frames, bands]` for each window: cosine of the enrollment's voice with that around each frame.
 
         Mean and spread are weighted by the magnitude: in a pause nobody's voice is heard. All frames of a step of
@@ -227,12 +227,12 @@ def _around(sums: Tensor, reach: int) -> Tensor:
     return sums[:, :, after] - sums[:, :, before]
 
 
-def _similarity(spectrum: Tensor, cue: Cue, prepared: Prepared) -> Tensor:
+def _similarity(spectrum: Tensor, cue: Cue, prepared: PreparedEnrollment) -> Tensor:
     """`[batch, frames, 1]`: the highest cosine of each frame's magnitudes with those of an enrolled frame."""
     assert isinstance(cue, TFMapCue)
     frames, padding = prepared["frames"].float(), ~prepared["mask"].bool()[:, None]
     seen = nn.functional.normalize(cue.magnitude(spectrum), dim=1)
-    parts = seen.split(frames_at_once(len(seen) * frames.shape[2]), dim=2)
+    parts = seen.split(queries_per_block(len(seen) * frames.shape[2]), dim=2)
     highest = [(part.mT @ frames).masked_fill(padding, -1.0).amax(dim=-1) for part in parts]
     return torch.cat(highest, dim=1)[..., None]
 

@@ -21,7 +21,7 @@ from wesep_py.common.files import atomic_path, write_text
 from wesep_py.common.folders import remove_temporary_files, one_run_in
 from wesep_py.common.names import file_name
 from wesep_py.common.processes import Executor, map_processes
-from wesep_py.data.mixture_lists import Mixture, find_noise, read_mixtures
+from wesep_py.data.mixture_lists import Mixture, find_noise_file, read_mixtures
 from wesep_py.simulation.simulated_corpus import Failure
 
 LIBRISPEECH_RATE = 16000
@@ -158,7 +158,7 @@ def render_mixture(mixture: Mixture, tree: LibriMixTree) -> dict[str, Waveform]:
     recorded = [(_read(source.path), source.gain) for source in mixture.sources]
     longest = max(len(waveform) for waveform, _ in recorded)
     if tree.has_noise and mixture.noise is not None:
-        path, speed = find_noise(mixture.noise.path)
+        path, speed = find_noise_file(mixture.noise.path)
         recorded.append((extend_noise(_read(path, speed)[:longest], longest, path), mixture.noise.gain))
     parts = [_resample(waveform * gain, tree.sample_rate) for waveform, gain in recorded]
     if tree.mode == "min":

@@ -74,7 +74,7 @@ class ListedMixtures(Simulator):
         check_applies(config)
         self._introductions: dict[str, list[_Introduction]] = defaultdict(list)
         for utterance in sorted(corpus.speech, key=lambda item: item.utterance_id):
-            spoken = corpus.spoken.get(utterance.utterance_id, utterance.utterance_id)
+            spoken = corpus.recording_ids.get(utterance.utterance_id, utterance.utterance_id)
             if utterance.duration_s >= MIN_STRETCH_S:
                 self._introductions[utterance.speaker_id].append(_Introduction(utterance, spoken))
         usable = [all(any(True for _ in self._others(one)) for one in mixture.sources) for mixture in corpus.mixtures]
@@ -151,7 +151,7 @@ class ListedMixtures(Simulator):
         return (
             introduction.utterance
             for introduction in self._introductions[source.utterance.speaker_id]
-            if introduction.spoken != source.spoken and introduction.utterance.path != source.utterance.path
+            if introduction.spoken != source.recording_id and introduction.utterance.path != source.utterance.path
         )
 
     def _introduce(self, source: ListedSource, rng: np.random.Generator) -> tuple[UtteranceSegment, ...]:
@@ -171,7 +171,7 @@ class ListedMixtures(Simulator):
         """Refuse a cut whose enrollment is silent."""
         for source, pieces in zip(mixture.sources, parts.enrollments, strict=True):
             if any(active_level_db(piece, self.sample_rate) == -np.inf for piece in pieces):
-                raise UnusableDraw(f"what introduces the speaker of {source.spoken!r} is silent")
+                raise UnusableDraw(f"what introduces the speaker of {source.recording_id!r} is silent")
 
     def _with_levels(self, plan: Recipe, parts: MixtureParts, rng: np.random.Generator) -> Recipe:
         """The recipe with the levels of its enrollments, and with the SIR that the list gave it.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wesep_py.common.errors import InputError
 from wesep_py.data import Reader, RoutedReader, Utterance, find_noises, perturb_speed, read_speech
-from wesep_py.data.recordings import locate, reader_of
+from wesep_py.data.recordings import resolve_location, open_reader
 from wesep_py.data.shard_stream import StreamPool, StreamWindow
 from wesep_py.simulation.description.simulation_config import RoomConfig, SimulationConfig
 from wesep_py.simulation.dry_batch import DryMixture, DrySimulator
@@ -77,7 +77,7 @@ def make_simulator(config: CorpusConfig, reader: Reader | None = None) -> Simula
     noises = find_noises(config.noise, Path.cwd() if root is None else root)
     if reader is None:
         base = Path.cwd() if root is None else root
-        reader = reader_of([locate(name, base) for name in (*config.speech, *config.noise)], config.sample_rate)
+        reader = open_reader([resolve_location(name, base) for name in (*config.speech, *config.noise)], config.sample_rate)
     simulation = config.simulation if root is None else _with_banks_in(root, config.simulation)
     return Simulator(simulation, utterances, noises, reader, config.seed)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wesep_py.audio.reading import read_mono
 from wesep_py.common.errors import InputError, nearest
 from wesep_py.data.embedding_files import Embeddings
-from wesep_py.data.mixture_lists import TrialNoise, TrialSource
+from wesep_py.data.mixture_lists import MixtureNoise, MixtureSource
 from wesep_py.data.trials import Trial
 from wesep_py.simulation.noise import loop_recording
 
@@ -108,14 +108,14 @@ def render_trial(
     )
 
 
-def _read_sources(sources: Sequence[TrialSource], sample_rate: int) -> Waveform:
+def _read_sources(sources: Sequence[MixtureSource], sample_rate: int) -> Waveform:
     waveforms = [read_mono(source.path, sample_rate) for source in sources]
     shortest = min(waveform.size for waveform in waveforms)
     gains = [np.float32(source.gain) for source in sources]
     return np.stack([waveform[:shortest] * gain for waveform, gain in zip(waveforms, gains, strict=True)])
 
 
-def _read_noise(noise: TrialNoise, num_samples: int, sample_rate: int) -> Waveform:
+def _read_noise(noise: MixtureNoise, num_samples: int, sample_rate: int) -> Waveform:
     recording = read_mono(noise.path, sample_rate)
     return loop_recording(recording, round(noise.offset_s * sample_rate), num_samples) * np.float32(noise.gain)
 
@@ -123,5 +123,5 @@ def _read_noise(noise: TrialNoise, num_samples: int, sample_rate: int) -> Wavefo
 def _read_enrollment(trial: Trial, sample_rate: int) -> Waveform:
     """The enrollment whole, or, where it is a source of a mixture that was never rendered, as that mixture holds it."""
     enrollment = read_mono(trial.enrollment, sample_rate)
-    mates = [read_mono(mate.path, sample_rate).size for mate in trial.enrollment_mates]
+    mates = [read_mono(mate.path, sample_rate).size for mate in trial.enrollment_sources]
     return enrollment[: min(mates, default=enrollment.size)]

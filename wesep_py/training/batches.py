@@ -20,7 +20,7 @@ from wesep_py.common.errors import ConfigError, InputError, WesepError
 from wesep_py.common.processes import worker_context
 from wesep_py.data import PackedReader, Reader, Utterance, pack, read_speech
 from wesep_py.data.mixture_corpus import MixtureCorpus, read_mixture_corpus
-from wesep_py.data.recordings import locate, reader_of
+from wesep_py.data.recordings import resolve_location, open_reader
 from wesep_py.data.remote import is_url
 from wesep_py.data.shard_stream import is_stream, stream_shards
 from wesep_py.simulation import Recipe, Simulator
@@ -338,7 +338,7 @@ def make_reader(
         on_progress: called with the number of recordings packed, and of all.
     """
     if config.packed is None:
-        return reader_of([locate(name, config.root) for name in (*config.train, *config.noise)], sample_rate)
+        return open_reader([resolve_location(name, config.root) for name in (*config.train, *config.noise)], sample_rate)
     if may_pack:
         Path(config.packed).parent.mkdir(parents=True, exist_ok=True)
         pack(recordings, config.packed, sample_rate, os.cpu_count() or 1, on_progress)
@@ -461,7 +461,7 @@ def make_stream(
 ) -> StreamSimulator:
     """What the mixtures of a run over a stream are drawn by."""
     data = config.data
-    reader = reader_of([locate(name, data.root) for name in data.noise], sample_rate)
+    reader = open_reader([resolve_location(name, data.root) for name in data.noise], sample_rate)
     kind = DrySimulator if data.render == "device" else Simulator
     build = WindowSimulator(config.simulation, tuple(noises), reader, config.seed, tuple(data.speeds), kind)
     stream = data.stream

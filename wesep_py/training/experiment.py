@@ -23,11 +23,11 @@ from wesep_py import checkpoint
 from wesep_py.checkpoint import Checkpoint, versions
 from wesep_py.common.config import dump_yaml, to_plain
 from wesep_py.common.errors import CheckpointError, ConfigError, InputError, WesepError
-from wesep_py.common.files import is_there, same_file, write_json, write_text
+from wesep_py.common.files import path_exists, same_file, write_json, write_text
 from wesep_py.common.textfiles import Row, read_json
 from wesep_py.common.yamlfiles import read_yaml
 from wesep_py.data import Utterance
-from wesep_py.data.recordings import fingerprint, is_store, locate
+from wesep_py.data.recordings import store_fingerprint, is_store, resolve_location
 from wesep_py.data.shard_stream import is_stream, stream_identity
 from wesep_py.training.devices import PRECISIONS, device_type_of, resolve_precision
 from wesep_py.training.state import Progress, has_state
@@ -165,8 +165,8 @@ def _sessions(file: Path) -> list[dict[str, Any]]:
 def _hash_of(name: str, root: str) -> str:
     if is_stream(name):
         return hashlib.sha256("\n".join(stream_identity(name, root)).encode()).hexdigest()
-    place = locate(name, root)
-    return fingerprint(place) if is_store(place) else _hash(_find(Path(root), name))
+    place = resolve_location(name, root)
+    return store_fingerprint(place) if is_store(place) else _hash(_find(Path(root), name))
 
 
 def _find(root: Path, name: str) -> Path:
@@ -267,14 +267,14 @@ class Experiment:
                     f"experiment: the run would replace {source}, the configuration that is read; name another folder"
                 )
             return
-        files = [file for file in (self.config_file, self.provenance_file, self.log_file) if is_there(file)]
+        files = [file for file in (self.config_file, self.provenance_file, self.log_file) if path_exists(file)]
         if files and not self._began_here():
             raise ConfigError(
                 f"experiment: {self.folder} holds {files[0].name}, which no run of wesep wrote; name another folder"
             )
         for name in CHECKPOINTS:
             folder = self.checkpoints / name
-            if is_there(folder / checkpoint.WEIGHTS) and not checkpoint.KIND.is_ours(folder):
+            if path_exists(folder / checkpoint.WEIGHTS) and not checkpoint.KIND.is_ours(folder):
                 raise ConfigError(f"experiment: {folder} is no checkpoint of wesep; name another folder")
 
     def _began_here(self) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from wesep_py.common.errors import ConfigError
 from wesep_py.data.embedding_files import Embeddings
 from wesep_py.network.cues import EmbeddingCue
-from wesep_py.network.extraction_network import TargetSpeakerExtractor, build_network, in_evaluation
+from wesep_py.network.extraction_network import TargetSpeakerExtractor, build_network, eval_mode
 from wesep_py.network.speaker import SpeakerEncoder, length_mask
 from wesep_py.network.speaker.speaker_losses import PermutationFreeLoss, build_speaker_loss
 from wesep_py.network.speaker.speaker_losses.permutation_free import ABSENT
@@ -141,7 +141,7 @@ class SelfEnrolledStep(TrainingStep):
         if self.config.loss_on == "both":
             return {**self._both(batch, chosen), "self_enrolled": share}
         if len(chosen):
-            with torch.no_grad(), in_evaluation(self.network):
+            with torch.no_grad(), eval_mode(self.network):
                 estimate = self._estimate(batch, chosen)
             # Where torch keeps weights that autocast has cast without gradient, the second pass would have none either.
             torch.clear_autocast_cache()
@@ -257,7 +257,7 @@ def open_embeddings(config: TrainConfig, network: TargetSpeakerExtractor) -> Emb
         ConfigError: they are named and no cue takes them, or the other way round; estimates are to introduce voices.
         InputError: there are none where they are named.
     """
-    name, dim = config.data.embeddings, network.given_embedding_dim
+    name, dim = config.data.embeddings, network.external_embedding_dim
     if dim is None:
         if name is None:
             return None

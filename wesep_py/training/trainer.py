@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 
 from wesep_py.checkpoint import misfit
 from wesep_py.common.errors import CheckpointError, WesepError, reason, shorten
-from wesep_py.common.folders import locked
+from wesep_py.common.folders import folder_lock
 from wesep_py.training.batches import describe_batch
 from wesep_py.training.devices import describe_precision, make_fabric
 from wesep_py.training.experiment import Experiment, Results, ancestors, data_hashes, write_provenance
@@ -408,7 +408,7 @@ def _train(config: RunConfig, fabric: Fabric, stop: StopRequest, source: Path | 
     with ExitStack() as held:
         if fabric.is_global_zero:
             experiment.make()
-            held.enter_context(locked(experiment.folder, "training", "experiment"))
+            held.enter_context(folder_lock(experiment.folder, "training", "experiment"))
         fabric.barrier()
         experiment.check(config)
         state = load_state(experiment.state)

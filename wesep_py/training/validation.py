@@ -19,7 +19,7 @@ from wesep_py.data import read_trials
 from wesep_py.data.embedding_files import Embeddings
 from wesep_py.inference import Extractor
 from wesep_py.metrics import METRICS, score
-from wesep_py.network.extraction_network import TargetSpeakerExtractor, in_evaluation
+from wesep_py.network.extraction_network import TargetSpeakerExtractor, eval_mode
 from wesep_py.simulation import TrialAudio, render_trial
 from wesep_py.training.task import Example, Judge, Verdict
 from wesep_py.training.training_config import ValidationConfig
@@ -119,7 +119,7 @@ class Validation(Judge):
         wanted = set(spread(range(len(self.trials)), num_examples)) if num_examples else set()
         scores: list[dict[str, float]] = []
         examples: list[Example] = []
-        with in_evaluation(network):
+        with eval_mode(network):
             extractor = Extractor(network, device, "validation", model_hash="validation")
             for index, trial in enumerate(self.trials):
                 if should_stop():

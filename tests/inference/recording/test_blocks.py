@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from wesep_py.inference import Blocks, Extractor
-from wesep_py.inference.overlap_add import Overlapping, join, run_voices
-from wesep_py.inference.streaming import Carried, carries_state
+from wesep_py.inference.overlap_add import OverlapAddRunner, match_blocks, run_network
+from wesep_py.inference.streaming import StreamingRunner, supports_streaming
 from wesep_py.network.extraction_network import build_network
 
 SHORT = Blocks(1.0, 0.4, 0.2)
@@ -45,9 +45,9 @@ def through(runner, mixture: np.ndarray, chunk: int) -> list:
 def test_a_carried_state_gives_the_result_of_the_whole(name: str):
     extractor, voice = made({**CARRIED[name], "normalise": "none"})
     network, mixture = extractor.network, noise(40077, 2)
-    assert carries_state(network)
-    whole, logits = run_voices(network, "cpu", mixture, [voice.tensors])
-    runner = Carried(network, "cpu", [voice], SHORT.grid(16000, network.backbone.stride), 2)
+    assert supports_streaming(network)
+    whole, logits = run_network(network, "cpu", mixture, [voice.tensors])
+    runner = StreamingRunner(network, "cpu", [voice], SHORT.grid(16000, network.backbone.stride), 2)
     pieces = through(runner, mixture, 7001)
     assert len(pieces) > 3
     np.testing.assert_array_equal(np.concatenate([piece.mixture for piece in pieces], axis=1), mixture)
@@ -56,8 +56,8 @@ def test_a_carried_state_gives_the_result_of_the_whole(name: str):
 
 
 def test_what_does_not_carry_its_state():
-    assert not carries_state(made({"backbone": BSRNN, "cues": [{"name": "tf_map"}]})[0].network)
-    assert not carries_state(
+    assert not supports_streaming(made({"backbone": BSRNN, "cues": [{"name": "tf_map"}]})[0].network)
+    assert not supports_streaming(
         made({"backbone": CAUSAL, "cues": [{"name": "listen_first"}], "normalise": "none"})[0].network
     )
 
@@ -66,8 +66,8 @@ def test_what_does_not_carry_its_state():
 def test_overlapping_blocks_are_near_the_whole(num_samples: int):
     extractor, voice = made({"backbone": {**BSRNN, "norm": "frame"}, "cues": [{"name": "tf_map"}]})
     network, mixture = extractor.network, noise(num_samples)
-    whole, logits = run_voices(network, "cpu", mixture, [voice.tensors])
-    runner = Overlapping(network, "cpu", [voice], SHORT.grid(16000, 128), 1)
+    whole, logits = run_network(network, "cpu", mixture, [voice.tensors])
+    runner = OverlapAddRunner(network, "cpu", [voice], SHORT.grid(16000, 128), 1)
     pieces = through(runner, mixture, 5000)
     estimate = np.concatenate([piece.estimates for piece in pieces], axis=-1)
     track = np.concatenate([piece.logits for piece in pieces], axis=-1)
@@ -80,7 +80,7 @@ def test_overlapping_blocks_are_near_the_whole(num_samples: int):
 def test_blocks_do_not_depend_on_how_the_samples_come():
     extractor, voice = made({"backbone": BSRNN, "cues": [{"name": "tf_map"}]})
     grid, mixture = SHORT.grid(16000, 128), noise(40000)
-    ways = [through(Overlapping(extractor.network, "cpu", [voice], grid, 1), mixture, n) for n in (40000, 1234)]
+    ways = [through(OverlapAddRunner(extractor.network, "cpu", [voice], grid, 1), mixture, n) for n in (40000, 1234)]
     for a, b in zip(*ways, strict=True):
         np.testing.assert_array_equal(a.estimates, b.estimates)
 
@@ -101,7 +101,7 @@ class Fickle(torch.nn.Module):
 def test_level_and_polarity_go_on_across_blocks():
     voice, mixture = SimpleNamespace(tensors={}), noise(64000)
     network = Fickle([0.5, -0.5, 2.0, -0.1, 0.51, 0.5, 0.5, 0.5])
-    pieces = through(Overlapping(network, "cpu", [voice], SHORT.grid(16000, 128), 1), mixture, 10000)
+    pieces = through(OverlapAddRunner(network, "cpu", [voice], SHORT.grid(16000, 128), 1), mixture, 10000)
     estimate = np.concatenate([piece.estimates for piece in pieces], axis=-1)[0]
     assert len(pieces) > 5 and not any(piece.broken[0] for piece in pieces)
     np.testing.assert_allclose(estimate / mixture, 0.5, rtol=0.03)
@@ -110,10 +110,10 @@ def test_level_and_polarity_go_on_across_blocks():
 def test_another_voice_in_the_next_block_is_told():
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, 1, 4000)).astype(np.float32)
-    assert join(a, b, a + b).agrees is False and join(a, b, a + b).gain == 1.0
-    assert join(a, -3 * a, a + b).agrees and join(a, -3 * a, a + b).gain == pytest.approx(-1 / 3)
-    assert join(0 * a, 0 * a, a).agrees is None
-    assert join(0 * a, a, a).agrees is False
+    assert match_blocks(a, b, a + b).agrees is False and match_blocks(a, b, a + b).gain == 1.0
+    assert match_blocks(a, -3 * a, a + b).agrees and match_blocks(a, -3 * a, a + b).gain == pytest.approx(-1 / 3)
+    assert match_blocks(0 * a, 0 * a, a).agrees is None
+    assert match_blocks(0 * a, a, a).agrees is False
 
 
 def test_lengths_fit_the_frames_of_the_network():

@@ -14,7 +14,7 @@ from wesep_py.common.errors import AudioError, InputError, WesepError
 from wesep_py.inference import Blocks, Calibration, Extractor
 from wesep_py.inference.file_extraction import extract_file
 from wesep_py.inference.long_files import LongExtraction
-from wesep_py.inference.output_files import Partial, Wanted
+from wesep_py.inference.output_files import BlockStore, ExtractionTarget
 from wesep_py.network.extraction_network import build_network
 
 SHORT = Blocks.of(2.0)
@@ -59,7 +59,7 @@ def test_a_long_file_is_what_python_extracts(extractor, voices, tmp_path, name, 
 
     soundfile.write(mixture, audio.resample(samples, 16000, rate).T, rate, subtype=subtype)
     voice, out, rest = enrolled(extractor), tmp_path / f"out{mixture.suffix}", tmp_path / f"rest{mixture.suffix}"
-    (outcome,) = extract_file(extractor, mixture, [Wanted("anna", voice, out, rest)], blocks=SHORT)
+    (outcome,) = extract_file(extractor, mixture, [ExtractionTarget("anna", voice, out, rest)], blocks=SHORT)
     expected = extractor.extract(mixture, voice, blocks=SHORT)
     got, given = soundfile.info(out), soundfile.info(mixture)
     assert (got.samplerate, got.channels, got.frames, got.subtype) == (rate, channels, given.frames, subtype)
@@ -80,7 +80,7 @@ def test_a_long_file_is_what_python_extracts(extractor, voices, tmp_path, name, 
 def test_a_short_file_is_extracted_whole_to_the_bit(extractor, voices, tmp_path):
     soundfile.write(tmp_path / "m.wav", voices[0][:31000], 16000)
     voice = enrolled(extractor)
-    extract_file(extractor, tmp_path / "m.wav", [Wanted("anna", voice, tmp_path / "a.wav")], blocks=SHORT)
+    extract_file(extractor, tmp_path / "m.wav", [ExtractionTarget("anna", voice, tmp_path / "a.wav")], blocks=SHORT)
     extractor.extract(tmp_path / "m.wav", voice).save(tmp_path / "b.wav")
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
 
@@ -89,14 +89,14 @@ def test_several_voices_in_one_pass_are_what_each_gives_alone(extractor, voices,
     from wesep_py.inference import long_files as long
 
     soundfile.write(tmp_path / "m.wav", (voices[0] + voices[1]) / 3, 16000)
-    both = [Wanted(f"v{seed}", enrolled(extractor, seed), tmp_path / f"both{seed}.wav") for seed in (3, 4)]
+    both = [ExtractionTarget(f"v{seed}", enrolled(extractor, seed), tmp_path / f"both{seed}.wav") for seed in (3, 4)]
     read, calls = long.audio.read_blocks, []
     monkeypatch.setattr(long.audio, "read_blocks", lambda *a: calls.append(a) or read(*a))
     extract_file(extractor, tmp_path / "m.wav", both, blocks=SHORT)
     assert len(calls) == 2  # once to extract, once to write
     for one in both:
         alone = tmp_path / f"alone_{one.name}.wav"
-        extract_file(extractor, tmp_path / "m.wav", [Wanted(one.name, one.voice, alone)], blocks=SHORT)
+        extract_file(extractor, tmp_path / "m.wav", [ExtractionTarget(one.name, one.voice, alone)], blocks=SHORT)
         assert alone.read_bytes() == one.output.read_bytes()
 
 
@@ -119,9 +119,9 @@ def stopping(after: int):
 def test_stopped_and_resumed_gives_the_same_bytes(extractor, voices, tmp_path, cut):
     soundfile.write(tmp_path / "m.wav", (voices[0] + voices[1]) / 3, 16000)
     voice = enrolled(extractor)
-    whole = [Wanted("anna", voice, tmp_path / "whole.wav", tmp_path / "whole_rest.wav")]
+    whole = [ExtractionTarget("anna", voice, tmp_path / "whole.wav", tmp_path / "whole_rest.wav")]
     extract_file(extractor, tmp_path / "m.wav", whole, blocks=SHORT)
-    parts = [Wanted("anna", voice, tmp_path / "parts.wav", tmp_path / "parts_rest.wav")]
+    parts = [ExtractionTarget("anna", voice, tmp_path / "parts.wav", tmp_path / "parts_rest.wav")]
     progress, _ = stopping(after=4)  # at the beginning, and after three blocks
     with pytest.raises(Stop):
         extract_file(extractor, tmp_path / "m.wav", parts, blocks=SHORT, progress=progress)
@@ -141,13 +141,13 @@ def test_stopped_and_resumed_gives_the_same_bytes(extractor, voices, tmp_path, c
 @pytest.mark.parametrize("what", ["recording", "voices", "blocks", "journal"])
 def test_what_was_done_of_something_else_is_thrown_away(extractor, voices, tmp_path, caplog, what):
     soundfile.write(tmp_path / "m.wav", voices[0], 16000)
-    wanted, blocks = Wanted("anna", enrolled(extractor), tmp_path / "out.wav"), SHORT
+    wanted, blocks = ExtractionTarget("anna", enrolled(extractor), tmp_path / "out.wav"), SHORT
     with pytest.raises(Stop):
         extract_file(extractor, tmp_path / "m.wav", [wanted], blocks=blocks, progress=stopping(3)[0])
     if what == "recording":
         soundfile.write(tmp_path / "m.wav", voices[1], 16000)
     elif what == "voices":
-        wanted = Wanted("anna", enrolled(extractor, 9), wanted.output)
+        wanted = ExtractionTarget("anna", enrolled(extractor, 9), wanted.output)
     elif what == "blocks":
         blocks = Blocks.of(3.0)
     else:
@@ -164,14 +164,14 @@ def test_a_damaged_recording_leaves_nothing(extractor, voices, tmp_path):
     soundfile.write(tmp_path / "m.wav", samples, 16000, subtype="FLOAT")
     with pytest.raises(AudioError, match="not finite"):
         extract_file(
-            extractor, tmp_path / "m.wav", [Wanted("a", enrolled(extractor), tmp_path / "o.wav")], blocks=SHORT
+            extractor, tmp_path / "m.wav", [ExtractionTarget("a", enrolled(extractor), tmp_path / "o.wav")], blocks=SHORT
         )
     assert [path.name for path in tmp_path.iterdir()] == ["m.wav"]
 
 
 def test_two_at_one_output(extractor, voices, tmp_path):
     soundfile.write(tmp_path / "m.wav", voices[0], 16000)
-    wanted = [Wanted("a", enrolled(extractor), tmp_path / "o.wav")]
+    wanted = [ExtractionTarget("a", enrolled(extractor), tmp_path / "o.wav")]
     first = LongExtraction(extractor, tmp_path / "m.wav", wanted, SHORT)
     with pytest.raises(InputError, match="another process"):
         LongExtraction(extractor, tmp_path / "m.wav", wanted, SHORT)
@@ -182,7 +182,7 @@ def test_an_absent_voice_is_silence_unless_forced(extractor, voices, tmp_path):
     soundfile.write(tmp_path / "m.wav", voices[0], 16000)
     sure = Extractor(extractor.network, "cpu", "tiny", extractor.model_hash, Calibration(offset=-50.0))
     voice, lines = enrolled(sure), [tmp_path / "t.json", tmp_path / "t.rttm"]
-    wanted = [Wanted("anna", voice, tmp_path / "o.wav", tmp_path / "r.wav")]
+    wanted = [ExtractionTarget("anna", voice, tmp_path / "o.wav", tmp_path / "r.wav")]
     (outcome,) = extract_file(sure, tmp_path / "m.wav", wanted, lines, blocks=SHORT)
     assert outcome.absent and outcome.silenced and outcome.presence < 0.5
     assert not soundfile.read(tmp_path / "o.wav")[0].any()
@@ -195,14 +195,14 @@ def test_an_absent_voice_is_silence_unless_forced(extractor, voices, tmp_path):
 
 def test_a_partial_file_counts_whole_blocks_only(tmp_path):
     block = {"a": np.arange(10.0)}
-    first = Partial(tmp_path / "o.wav", {"x": 1})
+    first = BlockStore(tmp_path / "o.wav", {"x": 1})
     for _ in range(3):
         first.append(block)
     first.close()
     data = bytearray((tmp_path / ".o.wav.partial").read_bytes())
     data[-3] ^= 1  # one bit of the last block
     (tmp_path / ".o.wav.partial").write_bytes(data)
-    second = Partial(tmp_path / "o.wav", {"x": 1})
+    second = BlockStore(tmp_path / "o.wav", {"x": 1})
     assert second.count == 2 and not second.discarded
     np.testing.assert_array_equal(second.last()["a"], block["a"])
     second.remove()
@@ -219,7 +219,7 @@ def test_a_network_that_returns_nan_is_reported(voices, tmp_path):
         torch.nn.init.constant_(parameter, float("nan"))
     soundfile.write(tmp_path / "m.wav", voices[0], 16000)
     with pytest.raises(WesepError, match="not finite"):
-        extract_file(good, tmp_path / "m.wav", [Wanted("a", voice, tmp_path / "o.wav")], blocks=SHORT)
+        extract_file(good, tmp_path / "m.wav", [ExtractionTarget("a", voice, tmp_path / "o.wav")], blocks=SHORT)
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["m.wav"]
 
 
@@ -231,4 +231,4 @@ def test_where_blocks_cannot_be_kept_is_said(tmp_path, monkeypatch):
     with pytest.raises(
         WesepError, match=r"\(Read-only file system\); what is done .* beside its output: name one else"
     ):
-        Partial(tmp_path / "a.wav", {})
+        BlockStore(tmp_path / "a.wav", {})

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wesep_py.network.backbones.dpccn import DPCCN, BinStep, History, PyramidPooling, normalise
+from wesep_py.network.backbones.dpccn import DPCCN, BinStep, ConvHistory, PyramidPooling, normalise
 
 
 def small(**arguments) -> DPCCN:
@@ -115,9 +115,9 @@ def test_state_carries_a_causal_network_across_stretches(pad_bins):
 
 def test_a_history_hands_back_what_came_before():
     x = torch.arange(5.0).view(1, 1, 5)
-    first = History(causal=True)
+    first = ConvHistory(causal=True)
     assert first.prepend(x[:, :, :2], 3).flatten().tolist() == [0, 0, 0, 0, 1]
-    second = History(causal=True, kept=first.new)
+    second = ConvHistory(causal=True, kept=first.new)
     assert second.prepend(x[:, :, 2:], 3).flatten().tolist() == [0, 0, 1, 2, 3, 4]
 
 

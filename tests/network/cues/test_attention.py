@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.network.backbones.largest_tensor import largest_tensor
 from wesep_py.network.cues import cue as attention
-from wesep_py.network.cues.cue import cross_attention, frames_at_once
+from wesep_py.network.cues.cue import cross_attention, queries_per_block
 from wesep_py.network.extraction_network import build_network
 
 SPEAKER = {"network": {"name": "ecapa_tdnn", "channels": 16, "frame_dim": 12, "embedding_dim": 8}}
@@ -26,7 +26,7 @@ def inputs(frames: int, keys: int = 30):
 
 @pytest.mark.parametrize("scores", [1, 500, 2**20])
 def test_parts_of_it_are_the_whole(monkeypatch, scores):
-    monkeypatch.setattr(attention, "SCORES_AT_ONCE", scores)
+    monkeypatch.setattr(attention, "MAX_SCORES_PER_BLOCK", scores)
     query, key, value, valid = inputs(41)
     weights = (query @ key.mT / 6**0.5).masked_fill(~valid, -torch.inf).softmax(dim=3)
     torch.testing.assert_close(cross_attention(query, key, value, valid), weights @ value)
@@ -35,12 +35,12 @@ def test_parts_of_it_are_the_whole(monkeypatch, scores):
 def test_no_tensor_holds_every_pair(monkeypatch):
     whole = [largest_tensor(lambda n=n: cross_attention(*inputs(n))) for n in (100, 400)]
     assert whole == [2 * 2 * 100 * 30, 2 * 2 * 400 * 30]
-    monkeypatch.setattr(attention, "SCORES_AT_ONCE", 1000)
+    monkeypatch.setattr(attention, "MAX_SCORES_PER_BLOCK", 1000)
     assert largest_tensor(lambda: cross_attention(*inputs(400))) == 2 * 2 * 400 * 6  # the query itself
 
 
 def test_a_frame_at_least():
-    assert frames_at_once(10 * attention.SCORES_AT_ONCE) == frames_at_once(0) // attention.SCORES_AT_ONCE == 1
+    assert queries_per_block(10 * attention.MAX_SCORES_PER_BLOCK) == queries_per_block(0) // attention.MAX_SCORES_PER_BLOCK == 1
 
 
 @pytest.mark.parametrize("name", CUES)
@@ -52,7 +52,7 @@ def test_a_cue_computes_the_same_in_parts(monkeypatch, name):
     mixture, prepared = torch.randn(2, 3000), network.prepare(torch.randn(2, 4000), torch.tensor([4000, 2500]))
     with torch.no_grad():
         whole = network.extract(mixture, prepared).waveforms[0]
-        monkeypatch.setattr(attention, "SCORES_AT_ONCE", 600)
+        monkeypatch.setattr(attention, "MAX_SCORES_PER_BLOCK", 600)
         torch.testing.assert_close(network.extract(mixture, prepared).waveforms[0], whole, atol=1e-6, rtol=1e-4)
 
 
@@ -70,7 +70,7 @@ def test_four_times_the_length_is_four_times_the_memory(monkeypatch, name):
         return largest_tensor(lambda: network.cues[0].steer_features(analysis, analysis.features, prepared))
 
     assert steer(16000) > 14 * steer(4000)
-    monkeypatch.setattr(attention, "SCORES_AT_ONCE", 2**12)
+    monkeypatch.setattr(attention, "MAX_SCORES_PER_BLOCK", 2**12)
     assert steer(16000) < 4.2 * steer(4000)
 
 

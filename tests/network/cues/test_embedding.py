@@ -43,7 +43,7 @@ def test_a_cue_beside_it_hears_the_recording():
     both = build_network(
         {"backbone": BACKBONE, "cues": [{"name": "tf_map"}, {"name": "embedding", "embedding_dim": 5}]}
     )
-    assert (network.given_embedding_dim, both.given_embedding_dim, build({}, speaker=SPEAKER).given_embedding_dim) == (
+    assert (network.external_embedding_dim, both.external_embedding_dim, build({}, speaker=SPEAKER).external_embedding_dim) == (
         5, 5, None,
     )  # fmt: skip
     recording, embedding = torch.randn(2, 4000), torch.randn(2, 5)

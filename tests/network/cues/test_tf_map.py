@@ -5,7 +5,7 @@ import torch
 
 from wesep_py.common.errors import ConfigError
 from wesep_py.network.backbones import BSRNN
-from wesep_py.network.cues import Enrollment, TFMapCue
+from wesep_py.network.cues import SignalFeatures, TFMapCue
 from wesep_py.network.extraction_network import build_network
 
 SPEAKER = {"network": {"name": "ecapa_tdnn", "channels": 16, "frame_dim": 12, "embedding_dim": 8}}
@@ -14,7 +14,7 @@ OF_ENCODER = {"name": "tf_map", "source": "encoder", "temperatures": [20]}
 
 def prepare(cue: TFMapCue, backbone: BSRNN, waveform: torch.Tensor, length: int | None = None):
     lengths = torch.tensor([length or waveform.shape[1]] * len(waveform))
-    return cue.prepare(Enrollment(waveform, lengths, backbone, None))
+    return cue.prepare(SignalFeatures(waveform, lengths, backbone, None))
 
 
 def hearing(cues=(OF_ENCODER,), causal: bool = False, **model):

@@ -5,7 +5,7 @@ import torch
 
 from wesep_py.common.errors import ConfigError
 from wesep_py.network.backbones import BSRNN, Analysis
-from wesep_py.network.cues.usef import InputNorm, USEFCue
+from wesep_py.network.cues.usef import SpectrumNorm, USEFCue
 from wesep_py.network.extraction_network import build_network
 
 CUE = {"name": "usef", "channels": 4, "num_heads": 2, "query_dim": 300}
@@ -80,7 +80,7 @@ def test_padding_of_the_enrollment_does_not_count(norm):
 
 
 def test_input_norm_over_valid_frames_alone():
-    norm, features = InputNorm(2, 5, over_time=True), torch.randn(1, 2, 5, 9) * 3 + 1
+    norm, features = SpectrumNorm(2, 5, over_time=True), torch.randn(1, 2, 5, 9) * 3 + 1
     mask = torch.arange(9)[None] < 6
     out = norm(features, mask)[..., :6]
     torch.testing.assert_close(out.mean(), torch.tensor(0.0), atol=1e-5, rtol=0)

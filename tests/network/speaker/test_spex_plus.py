@@ -6,7 +6,7 @@ import torch
 from wesep_py.common.errors import ConfigError
 from wesep_py.network.backbones import BSRNN
 from wesep_py.network.backbones.conv_tasnet import ConvTasNet
-from wesep_py.network.cues import Enrollment
+from wesep_py.network.cues import SignalFeatures
 from wesep_py.network.speaker import SpeakerEncoder, build_encoder
 from wesep_py.network.speaker.spex_plus import SpExPlusNetwork
 
@@ -62,7 +62,7 @@ def test_the_embedding_is_the_mean_of_pooled_frames():
 def test_the_front_end_is_the_backbone():
     backbone, encoder = of_backbone()
     waveform, lengths = torch.randn(2, 4000), torch.tensor([4000, 2000])
-    seen = Enrollment(waveform, lengths, backbone, encoder).speaker
+    seen = SignalFeatures(waveform, lengths, backbone, encoder).speaker
     features = backbone.analyse(waveform).features
     assert encoder.network.norm.normalized_shape == (12,)
     expected = encoder.network(features[:, 0].transpose(1, 2), torch.arange(249)[None] < torch.tensor([[249], [124]]))
@@ -77,7 +77,7 @@ def test_the_backbone_is_not_part_of_the_encoder():
 def test_it_hears_a_spectrum_as_well():
     backbone = BSRNN(feature_dim=4, num_blocks=1)
     encoder = build_encoder(SPEAKER, 16000, backbone=backbone)
-    out = Enrollment(torch.randn(1, 8000), torch.tensor([8000]), backbone, encoder).speaker
+    out = SignalFeatures(torch.randn(1, 8000), torch.tensor([8000]), backbone, encoder).speaker
     assert out.embedding.shape == (1, 4)
 
 
@@ -91,7 +91,7 @@ def test_a_frozen_encoder_stays_as_it_is(tmp_path):
     frozen = build_encoder(config, 16000, backbone=backbone)
     assert frozen is not None
     frozen.train()
-    out = Enrollment(torch.randn(2, 4000), torch.tensor([4000, 4000]), backbone, frozen).speaker
+    out = SignalFeatures(torch.randn(2, 4000), torch.tensor([4000, 4000]), backbone, frozen).speaker
     assert not out.embedding.requires_grad
     assert all(torch.equal(value, weights[f"network.{key}"]) for key, value in frozen.network.state_dict().items())
 

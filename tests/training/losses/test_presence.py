@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from wesep_py.common.errors import ConfigError
-from wesep_py.training.losses import Presence, losses
-from wesep_py.training.losses.auxiliary import at_frames
+from wesep_py.training.losses import PresenceLoss, losses
+from wesep_py.training.losses.auxiliary import activity_at_frames
 
 
 def value(logits: torch.Tensor, activity: torch.Tensor, present: list[int] | None = None, **arguments) -> float:
     batch = {"activity": activity} if present is None else {"activity": activity, "present": torch.tensor(present)}
-    return Presence(**arguments)(SimpleNamespace(presence_logits=logits), torch.zeros(1, 1), batch).item()
+    return PresenceLoss(**arguments)(SimpleNamespace(presence_logits=logits), torch.zeros(1, 1), batch).item()
 
 
 def test_the_frames():
@@ -50,14 +50,14 @@ def test_the_two_terms_are_shared():
 def test_labels_at_another_rate_lie_at_the_same_time(num_frames: int):
     activity = torch.zeros(1, 100)
     activity[0, 30:60] = 1
-    found = at_frames(activity, num_frames)[0].nonzero()
+    found = activity_at_frames(activity, num_frames)[0].nonzero()
     assert found.min().item() / num_frames == pytest.approx(0.3, abs=1 / num_frames)
     assert (found.max().item() + 1) / num_frames == pytest.approx(0.6, abs=1 / num_frames)
 
 
 def test_a_network_without_a_presence_head_is_refused():
     with pytest.raises(ConfigError, match=r"'presence' needs a presence head; add model\.presence"):
-        Presence()(SimpleNamespace(presence_logits=None), torch.zeros(1, 1), {"activity": torch.zeros(1, 1)})
+        PresenceLoss()(SimpleNamespace(presence_logits=None), torch.zeros(1, 1), {"activity": torch.zeros(1, 1)})
 
 
 @pytest.mark.parametrize("arguments", [{"recording": 1.5}, {"surest": 0.0}])

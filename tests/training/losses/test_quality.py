@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import VOICES, make_voice
 from wesep_py.metrics import pesq
-from wesep_py.training.losses.metric_gan import BEST, QualityScorer, normalised_pesq
+from wesep_py.training.losses.metric_gan import BEST_PESQ, QualityScorer, normalised_pesq
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def test_the_scale_is_from_the_worst_to_a_signal_against_itself(voice):
     assert normalised_pesq(voice[::2].copy(), voice[::2].copy(), 8000) == pytest.approx(1.0, abs=1e-4)
     estimate = noisy(voice, 0.02)
     assert normalised_pesq(voice, estimate, 16000) == pytest.approx(
-        (pesq(estimate, voice, 16000) - 1) / (BEST[16000] - 1)
+        (pesq(estimate, voice, 16000) - 1) / (BEST_PESQ[16000] - 1)
     )
 
 

@@ -10,15 +10,15 @@ import torch
 from wesep_py.network.extraction_network import build_network
 from wesep_py.network.speaker.speaker_losses import build_speaker_loss
 from wesep_py.training.extraction_task import loss_arguments
-from wesep_py.training.losses import SpeakerMargin
+from wesep_py.training.losses import SpeakerMarginLoss
 from wesep_py.training.step import Criterion, TrainingStep
 
 AAM = {"name": "aam", "margin": 0.3, "schedule": {"start_step": 0, "end_step": 10, "increase": "linear"}}
 
 
-def make(config: dict | list[dict], dim: int = 4) -> SpeakerMargin:
+def make(config: dict | list[dict], dim: int = 4) -> SpeakerMarginLoss:
     torch.manual_seed(0)
-    return SpeakerMargin(lambda given: build_speaker_loss(given, dim, 3), config)
+    return SpeakerMarginLoss(lambda given: build_speaker_loss(given, dim, 3), config)
 
 
 def test_it_is_the_speaker_loss_of_the_embedding():
@@ -72,7 +72,7 @@ def inputs(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
 
 def scaled(network, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     _, enrollment, lengths = inputs(batch)
-    return network.hear(enrollment, lengths)[0], lengths
+    return network.preprocess(enrollment, lengths)[0], lengths
 
 
 def test_the_makers_are_asked_only_by_losses_that_name_them():

@@ -296,7 +296,7 @@ class DPCCN(Backbone):
         self.convolution = nn.Conv2d(input_channels, channels, OF_TIME, padding=(0 if causal else OF_TIME // 2, 1))
         self.first = DenseBlock(channels, channels, channels, dense_layers, *how)
         self.down = nn.ModuleList(
-            Level(
+            UNetLevel(
                 ConvBlock(above, width, *how, step),
                 DenseBlock(width, width, width, dense_layers, *how) if i < len(dense_channels) else None,
             )
@@ -306,7 +306,7 @@ class DPCCN(Backbone):
             TemporalBlock(widths[-1], 2**i, *how) for _ in range(tcn_repeats) for i in range(tcn_blocks)
         )
         self.up = nn.ModuleList(
-            Level(
+            UNetLevel(
                 TransposedBlock(2 * width, above, *how, step),
                 DenseBlock(2 * width, width, 2 * width, dense_layers, *how) if i < len(dense_channels) else None,
             )
@@ -353,7 +353,7 @@ class DPCCN(Backbone):
         return latent.mean(dim=3).transpose(1, 2).unflatten(2, (self.latent_dim, 2)).mean(dim=3)
 
 
-class Level(nn.Module):
+class UNetLevel(nn.Module):
     """The convolution that halves or doubles the bins, and the dense block beside it, where there is one."""
 
     def __init__(self, resize: ConvBlock | TransposedBlock, dense: DenseBlock | None) -> None:

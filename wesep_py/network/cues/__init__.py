@@ -1,6 +1,6 @@
 """How an enrollment steers a network: fusion operators, and the cues that use them."""
 
-from wesep_py.network.cues.cue import Cue, Enrollment, Prepared, Recording, cues
+from wesep_py.network.cues.cue import Cue, Enrollment, PreparedEnrollment, SignalFeatures, cues
 from wesep_py.network.cues.embedding import ContextCue, EmbeddingCue
 from wesep_py.network.cues.fusion import Fusion, FusionPoints, fusions
 from wesep_py.network.cues.listen_first import ListenFirstCue
@@ -16,8 +16,8 @@ __all__ = [
     "Fusion",
     "FusionPoints",
     "ListenFirstCue",
-    "Prepared",
-    "Recording",
+    "PreparedEnrollment",
+    "SignalFeatures",
     "TFMapCue",
     "USEFCue",
     "cues",

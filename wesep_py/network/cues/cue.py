@@ -20,7 +20,7 @@ from wesep_py.network.speaker import SpeakerEncoder, SpeakerOutput, length_mask
 # A speaker encoder's frames at the times of a backbone's.
 
 
-def align_frames(
+def align_speaker_frames(
     speaker: SpeakerOutput, encoder: SpeakerEncoder, backbone: Backbone, lengths: Tensor, num_frames: int
 ) -> Tensor:
     """The encoder's frame-level features at the backbone's frames, interpolated between the nearest two.
@@ -48,10 +48,10 @@ def align_frames(
         heard = filterbank.frame_lengths(-(-lengths * filterbank.sample_rate // backbone.sample_rate))
     count = speaker.mask.sum(dim=1, keepdim=True)
     position = (position + 0.5) * count / heard[:, None] - 0.5
-    return interpolate(full_precision(speaker.frames), position.clamp_min(0).minimum(count - 1))
+    return interpolate_frames(full_precision(speaker.frames), position.clamp_min(0).minimum(count - 1))
 
 
-def interpolate(frames: Tensor, position: Tensor) -> Tensor:
+def interpolate_frames(frames: Tensor, position: Tensor) -> Tensor:
     """`[batch, dim, frames]` at the `position`s `[batch, n]`, numbers from 0 to frames − 1 → `[batch, dim, n]`.
 
     >>> interpolate(torch.tensor([[[0.0, 10.0, 30.0]]]), torch.tensor([[0.5, 1.0, 1.75]])).tolist()
@@ -66,24 +66,24 @@ def interpolate(frames: Tensor, position: Tensor) -> Tensor:
 # ----------------------------------------
 # Attention to an enrollment in parts, so that no tensor holds every pair of frames of two long recordings.
 
-SCORES_AT_ONCE = 2**24
+MAX_SCORES_PER_BLOCK = 2**24
 """Pairs of frames, over batch, bands and heads, whose scores are in memory at a time: 64 MB of them."""
 
 
-def frames_at_once(scores_of_a_frame: int) -> int:
+def queries_per_block(scores_of_a_frame: int) -> int:
     """How many frames may look at an enrollment together, if each makes that many scores.
 
     >>> frames_at_once(2**20)
     16
     """
-    return max(1, SCORES_AT_ONCE // max(1, scores_of_a_frame))
+    return max(1, MAX_SCORES_PER_BLOCK // max(1, scores_of_a_frame))
 
 
 def cross_attention(query: Tensor, key: Tensor, value: Tensor, valid: Tensor) -> Tensor:
     """`softmax(QKᵀ / √size) V`, over the valid keys.
 
     A frame of the mixture has no place in the enrollment that it is near to, so there is no window: every query sees
-    every valid key, in as many parts as `SCORES_AT_ONCE` asks for. For a given enrollment, memory and time grow with
+    every valid key, in as many parts as `MAX_SCORES_PER_BLOCK` asks for. For a given enrollment, memory and time grow with
     the length of the mixture, not with its square.
 
     Args:
@@ -98,7 +98,7 @@ def cross_attention(query: Tensor, key: Tensor, value: Tensor, valid: Tensor) ->
     >>> cross_attention(*(torch.randn(1, 2, n, 4) for n in (50, 7, 7)), torch.ones(1, 1, 1, 7).bool()).shape
     torch.Size([1, 2, 50, 4])
     """
-    parts = query.split(frames_at_once(query.shape[0] * query.shape[1] * key.shape[2]), dim=2)
+    parts = query.split(queries_per_block(query.shape[0] * query.shape[1] * key.shape[2]), dim=2)
     return torch.cat([_attend(part, key, value, valid) for part in parts], dim=2)
 
 
@@ -111,12 +111,12 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, valid: Tensor) -> Tensor:
         return attend(query.float(), key.float(), value.float(), attn_mask=valid).to(query.dtype)
 
 
-Prepared = dict[str, Tensor]
+PreparedEnrollment = dict[str, Tensor]
 """What a cue keeps of an enrollment: named tensors, batch first. A voice print stores these."""
 
 
 @dataclass
-class Recording:
+class SignalFeatures:
     """An enrollment, or a mixture, and what may be computed from it: each once, and only if some cue asks.
 
     Attributes:
@@ -154,11 +154,11 @@ class Recording:
     def speaker_frames(self) -> Tensor:
         """`[batch, frame_dim, frames]`: the encoder's features at the frames of `analysis`, each of unit length."""
         assert self.encoder is not None, "Cue.attach checks that there is an encoder"
-        aligned = align_frames(self.speaker, self.encoder, self.backbone, self.lengths, self.analysis.num_frames)
+        aligned = align_speaker_frames(self.speaker, self.encoder, self.backbone, self.lengths, self.analysis.num_frames)
         return nn.functional.normalize(aligned, dim=1)
 
 
-Enrollment = Recording
+Enrollment = SignalFeatures
 """What `Cue.prepare` is given."""
 
 
@@ -199,11 +199,11 @@ class Cue(nn.Module, ABC):
         """
 
     @abstractmethod
-    def prepare(self, enrollment: Enrollment) -> Prepared:
+    def prepare(self, enrollment: Enrollment) -> PreparedEnrollment:
         """What is kept of the enrollment: computed once, used for any number of mixtures."""
 
     @abstractmethod
-    def combine(self, prepared: Sequence[Prepared], weights: Sequence[float] | None = None) -> Prepared:
+    def combine(self, prepared: Sequence[PreparedEnrollment], weights: Sequence[float] | None = None) -> PreparedEnrollment:
         """Several enrollments of the same voice as one.
 
         Args:
@@ -212,25 +212,25 @@ class Cue(nn.Module, ABC):
                 takes no notice.
         """
 
-    def steer_waveform(self, waveform: Tensor, prepared: Prepared) -> tuple[Tensor, int]:
+    def steer_waveform(self, waveform: Tensor, prepared: PreparedEnrollment) -> tuple[Tensor, int]:
         """Waveform-stage cues: `[batch, samples]` with what is to be heard before it, and how many samples that is.
 
         The number is a multiple of the backbone's stride; the network cuts as much from the estimate.
         """
         return waveform, 0
 
-    def steer_features(self, analysis: Analysis, features: Tensor, prepared: Prepared) -> Tensor:
+    def steer_features(self, analysis: Analysis, features: Tensor, prepared: PreparedEnrollment) -> Tensor:
         """Input-stage cues: features `[batch, channels, bins, frames]` with the cue's channels appended.
 
         A cue that replaces features drops the backbone's own, which stand first.
         """
         return features
 
-    def steer_latent(self, point: int, latent: Tensor, prepared: Prepared) -> Tensor:
+    def steer_latent(self, point: int, latent: Tensor, prepared: PreparedEnrollment) -> Tensor:
         """Latent-stage cues: the latent at a fusion point, steered."""
         return latent
 
-    def speaker_logits(self, prepared: Prepared) -> Tensor | None:
+    def speaker_logits(self, prepared: PreparedEnrollment) -> Tensor | None:
         """`[batch, speakers]`: which speaker of the training set the enrollment sounds like, from cues that tell."""
         return None
 

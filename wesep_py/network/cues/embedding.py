@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from wesep_py.common.errors import ConfigError, InputError
 from wesep_py.network.backbones import Backbone
 from wesep_py.network.backbones.spectrum import BandLinear
-from wesep_py.network.cues.cue import Cue, Enrollment, Prepared, cross_attention, cues
-from wesep_py.network.cues.fusion import FusionPoints, Points, mean_embedding
+from wesep_py.network.cues.cue import Cue, Enrollment, PreparedEnrollment, cross_attention, cues
+from wesep_py.network.cues.fusion import FusionPoints, PointSelection, mean_embedding
 from wesep_py.network.speaker import SpeakerEncoder
 
 # ----------------------------------------
@@ -49,7 +49,7 @@ class EmbeddingCue(Cue):
     def __init__(
         self,
         fusion: str = "film",
-        points: Points = "all",
+        points: PointSelection = "all",
         shared: bool = False,
         embedding_dim: int | None = None,
         transform: bool | Literal["tanh"] = False,
@@ -87,7 +87,7 @@ class EmbeddingCue(Cue):
             self.shared,
         )
 
-    def prepare(self, enrollment: Enrollment) -> Prepared:
+    def prepare(self, enrollment: Enrollment) -> PreparedEnrollment:
         if self.embedding_dim is None:
             return {"embedding": enrollment.speaker.embedding}
         if enrollment.embedding is None:
@@ -102,11 +102,11 @@ class EmbeddingCue(Cue):
             )
         return {"embedding": enrollment.embedding}
 
-    def combine(self, prepared: Sequence[Prepared], weights: Sequence[float] | None = None) -> Prepared:
+    def combine(self, prepared: Sequence[PreparedEnrollment], weights: Sequence[float] | None = None) -> PreparedEnrollment:
         embeddings = [one["embedding"] for one in prepared]
         return {"embedding": mean_embedding(embeddings) if weights is None else _weighted(embeddings, weights)}
 
-    def steer_latent(self, point: int, latent: Tensor, prepared: Prepared) -> Tensor:
+    def steer_latent(self, point: int, latent: Tensor, prepared: PreparedEnrollment) -> Tensor:
         if not self.fusion.at(point):
             return latent
         embedding = prepared["embedding"]
@@ -114,7 +114,7 @@ class EmbeddingCue(Cue):
             embedding = nn.functional.normalize(embedding, dim=-1)
         return self.fusion(point, latent, self.transform(embedding))
 
-    def speaker_logits(self, prepared: Prepared) -> Tensor | None:
+    def speaker_logits(self, prepared: PreparedEnrollment) -> Tensor | None:
         return None if self.classifier is None else self.classifier(prepared["embedding"]).float()
 
 
@@ -176,7 +176,7 @@ class ContextCue(Cue):
         dim: int = 128,
         num_heads: int = 2,
         fusion: str = "multiply",
-        points: Points = "first",
+        points: PointSelection = "first",
         projection: Literal["shared", "band"] = "shared",
     ) -> None:
         super().__init__()
@@ -208,14 +208,14 @@ class ContextCue(Cue):
             self.points,
         )
 
-    def prepare(self, enrollment: Enrollment) -> Prepared:
+    def prepare(self, enrollment: Enrollment) -> PreparedEnrollment:
         speaker = enrollment.speaker
         return {"frames": speaker.frames.transpose(1, 2), "mask": speaker.mask}
 
-    def combine(self, prepared: Sequence[Prepared], weights: Sequence[float] | None = None) -> Prepared:
+    def combine(self, prepared: Sequence[PreparedEnrollment], weights: Sequence[float] | None = None) -> PreparedEnrollment:
         return {key: torch.cat([one[key] for one in prepared], dim=1) for key in ("frames", "mask")}
 
-    def steer_latent(self, point: int, latent: Tensor, prepared: Prepared) -> Tensor:
+    def steer_latent(self, point: int, latent: Tensor, prepared: PreparedEnrollment) -> Tensor:
         if not self.fusion.at(point):
             return latent
         axes = (self.frame_axis, self.fusion_axis % latent.dim())
@@ -223,7 +223,7 @@ class ContextCue(Cue):
         context = self.attend(h.reshape(len(h), -1, *h.shape[-2:]), prepared)
         return self.fusion(point, latent, context.reshape(*h.shape[:-1], self.dim).movedim((-2, -1), axes))
 
-    def attend(self, latent: Tensor, prepared: Prepared) -> Tensor:
+    def attend(self, latent: Tensor, prepared: PreparedEnrollment) -> Tensor:
         """`[batch, bands, frames, latent_dim]` → `[batch, bands, frames, dim]`."""
         batch, bands, frames, _ = latent.shape
         enrolled = prepared["frames"].to(latent.dtype)[:, None]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from wesep_py.common.registry import Registry
 
-Points = Literal["all", "first"] | list[int]
+PointSelection = Literal["all", "first"] | list[int]
 
 
 class Fusion(nn.Module, ABC):
@@ -128,7 +128,7 @@ class FusionPoints(nn.Module):
         feature_dim: int,
         axis: int,
         num_points: int,
-        points: Points = "all",
+        points: PointSelection = "all",
         shared: bool = False,
     ) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ class FusionPoints(nn.Module):
         return self.layers[self._layer_at[point]](features, embedding)
 
 
-def resolve_points(points: Points, num_points: int) -> Sequence[int]:
+def resolve_points(points: PointSelection, num_points: int) -> Sequence[int]:
     """The indices that `first`, `all` or a list of indices stand for."""
     if points == "first":
         return [0]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from wesep_py.network.backbones import Backbone
-from wesep_py.network.cues.cue import Cue, Enrollment, Prepared, cues
+from wesep_py.network.cues.cue import Cue, Enrollment, PreparedEnrollment, cues
 from wesep_py.network.speaker import SpeakerEncoder
 
 
@@ -43,16 +43,16 @@ class ListenFirstCue(Cue):
         self.stride = backbone.stride
         self.silence = round(self.silence_ms / 1000 * backbone.sample_rate)
 
-    def prepare(self, enrollment: Enrollment) -> Prepared:
+    def prepare(self, enrollment: Enrollment) -> PreparedEnrollment:
         size = max(1, int(enrollment.lengths.max()))
         total = -(-(size + self.silence) // self.stride) * self.stride
         ending_together = _end_together(enrollment.waveform[:, :size], enrollment.lengths)
         return {"prefix": torch.nn.functional.pad(ending_together, (0, total - size))}
 
-    def combine(self, prepared: Sequence[Prepared], weights: Sequence[float] | None = None) -> Prepared:
+    def combine(self, prepared: Sequence[PreparedEnrollment], weights: Sequence[float] | None = None) -> PreparedEnrollment:
         return {"prefix": torch.cat([one["prefix"] for one in prepared], dim=1)}
 
-    def steer_waveform(self, waveform: Tensor, prepared: Prepared) -> tuple[Tensor, int]:
+    def steer_waveform(self, waveform: Tensor, prepared: PreparedEnrollment) -> tuple[Tensor, int]:
         prefix = prepared["prefix"].to(waveform.dtype)
         return torch.cat([prefix, waveform], dim=1), prefix.shape[1]
 

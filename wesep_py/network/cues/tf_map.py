@@ -17,8 +17,8 @@ from wesep_py.common.errors import ConfigError
 from wesep_py.network.backbones import BSRNN, Analysis, Backbone
 from wesep_py.network.backbones.bsrnn import FLOAT_EPS, BandEncoder, BandSplitBlock, ResidualRNN, SequenceNorm
 from wesep_py.network.backbones.spectrum import full_precision
-from wesep_py.network.cues.cue import Cue, Enrollment, Prepared, cross_attention, cues, frames_at_once
-from wesep_py.network.cues.fusion import FusionPoints, Points, resolve_points
+from wesep_py.network.cues.cue import Cue, Enrollment, PreparedEnrollment, cross_attention, cues, queries_per_block
+from wesep_py.network.cues.fusion import FusionPoints, PointSelection, resolve_points
 from wesep_py.network.speaker import SpeakerEncoder
 
 # ----------------------------------------
@@ -83,15 +83,15 @@ class TFMapCue(Cue):
                 "a causal backbone needs 'spectrum'"
             )
 
-    def prepare(self, enrollment: Enrollment) -> Prepared:
+    def prepare(self, enrollment: Enrollment) -> PreparedEnrollment:
         frames = self.magnitude(enrollment.analysis.spectrum) * enrollment.frame_mask[:, None]
         prepared = {"frames": nn.functional.normalize(frames, dim=1), "mask": enrollment.frame_mask}
         return prepared | ({"speaker_frames": enrollment.speaker_frames} if self.needs_speaker_frames else {})
 
-    def combine(self, prepared: Sequence[Prepared], weights: Sequence[float] | None = None) -> Prepared:
+    def combine(self, prepared: Sequence[PreparedEnrollment], weights: Sequence[float] | None = None) -> PreparedEnrollment:
         return {key: torch.cat([one[key] for one in prepared], dim=-1) for key in prepared[0]}
 
-    def steer_features(self, analysis: Analysis, features: Tensor, prepared: Prepared) -> Tensor:
+    def steer_features(self, analysis: Analysis, features: Tensor, prepared: PreparedEnrollment) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
             mixture = self.magnitude(analysis.spectrum)
             frames, padding = prepared["frames"].to(mixture.dtype), ~prepared["mask"].bool()[:, None]
@@ -99,7 +99,7 @@ class TFMapCue(Cue):
             if self.needs_speaker_frames:
                 assert analysis.speaker_frames is not None, "the extractor sees to it: see `needs_speaker_frames`"
                 seen, known = analysis.speaker_frames, prepared["speaker_frames"].to(mixture.dtype)
-            size = frames_at_once(len(mixture) * frames.shape[2])
+            size = queries_per_block(len(mixture) * frames.shape[2])
             parts = zip(mixture.split(size, dim=2), seen.split(size, dim=2), strict=True)
             maps = torch.cat([self._maps(part, s.mT @ known, frames, padding) for part, s in parts], dim=3)
         return torch.cat([features, maps], dim=1)
@@ -150,8 +150,8 @@ class BandAttentionCue(Cue):
         hidden: int = 48,
         attention_dim: int = 32,
         num_heads: int = 2,
-        points: Points = "first",
-        film_points: Points = "all",
+        points: PointSelection = "first",
+        film_points: PointSelection = "all",
     ) -> None:
         super().__init__()
         if min(dim, num_blocks, hidden) < 1:
@@ -202,7 +202,7 @@ class BandAttentionCue(Cue):
             frames, _ = block(frames)
         return frames
 
-    def prepare(self, enrollment: Enrollment) -> Prepared:
+    def prepare(self, enrollment: Enrollment) -> PreparedEnrollment:
         frames, mask = self.listen(enrollment.analysis), enrollment.frame_mask
         valid = mask[:, None, :, None].to(frames.dtype)
         frames, count = frames * valid, valid.sum(dim=2, keepdim=True)
@@ -211,14 +211,14 @@ class BandAttentionCue(Cue):
         voice = torch.cat([mean, (spread + FLOAT_EPS).sqrt()], dim=-1)
         return {"frames": frames, "mask": mask, "voice": voice}
 
-    def combine(self, prepared: Sequence[Prepared], weights: Sequence[float] | None = None) -> Prepared:
+    def combine(self, prepared: Sequence[PreparedEnrollment], weights: Sequence[float] | None = None) -> PreparedEnrollment:
         shares = torch.tensor([1.0] * len(prepared) if weights is None else list(weights))
         voices = torch.stack([one["voice"] for one in prepared], dim=-1)
         voice = (voices * (shares / shares.sum()).to(voices)).sum(dim=-1)
         frames = torch.cat([one["frames"] for one in prepared], dim=2)
         return {"frames": frames, "mask": torch.cat([one["mask"] for one in prepared], dim=1), "voice": voice}
 
-    def steer_latent(self, point: int, latent: Tensor, prepared: Prepared) -> Tensor:
+    def steer_latent(self, point: int, latent: Tensor, prepared: PreparedEnrollment) -> Tensor:
         if str(point) in self.attention:
             frames = prepared["frames"].to(latent.dtype)
             latent = latent + self.attention[str(point)](latent, frames, prepared["mask"].bool())

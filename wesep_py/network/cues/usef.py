@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from wesep_py.network.backbones import Analysis, Backbone
 from wesep_py.network.backbones.spectrum import full_precision
-from wesep_py.network.cues.cue import Cue, Enrollment, Prepared, cross_attention, cues
+from wesep_py.network.cues.cue import Cue, Enrollment, PreparedEnrollment, cross_attention, cues
 from wesep_py.network.speaker import SpeakerEncoder, length_mask
 
 INPUT_EPS = torch.finfo(torch.float32).eps
@@ -80,15 +80,15 @@ class USEFCue(Cue):
         before = self.kernel - 1 if causal else self.kernel // 2
         self.padding = (before, self.kernel - 1 - before)
 
-        self.input_norm = None if norm == "none" else InputNorm(self.native, bins, over_time=norm == "group")
+        self.input_norm = None if norm == "none" else SpectrumNorm(self.native, bins, over_time=norm == "group")
         self.conv = nn.Conv2d(self.native, self.channels, self.kernel, padding=(self.kernel // 2, 0))
         per_head = -(-self.query_dim // bins)
-        self.query = HeadProjection(self.channels, self.num_heads, per_head, bins)
-        self.key = HeadProjection(self.channels, self.num_heads, per_head, bins)
-        self.value = HeadProjection(self.channels, self.num_heads, self.channels // self.num_heads, bins)
-        self.output = HeadProjection(self.channels, 1, self.channels, bins)
+        self.query = ConvHeadProjection(self.channels, self.num_heads, per_head, bins)
+        self.key = ConvHeadProjection(self.channels, self.num_heads, per_head, bins)
+        self.value = ConvHeadProjection(self.channels, self.num_heads, self.channels // self.num_heads, bins)
+        self.output = ConvHeadProjection(self.channels, 1, self.channels, bins)
 
-    def prepare(self, enrollment: Enrollment) -> Prepared:
+    def prepare(self, enrollment: Enrollment) -> PreparedEnrollment:
         mask = enrollment.frame_mask
         features = self.convolve(enrollment.analysis.features[:, : self.native], mask)
         return {
@@ -97,11 +97,11 @@ class USEFCue(Cue):
             "mask": mask,
         }
 
-    def combine(self, prepared: Sequence[Prepared], weights: Sequence[float] | None = None) -> Prepared:
+    def combine(self, prepared: Sequence[PreparedEnrollment], weights: Sequence[float] | None = None) -> PreparedEnrollment:
         along = {"keys": 2, "values": 2, "mask": 1}
         return {key: torch.cat([one[key] for one in prepared], dim=axis) for key, axis in along.items()}
 
-    def steer_features(self, analysis: Analysis, features: Tensor, prepared: Prepared) -> Tensor:
+    def steer_features(self, analysis: Analysis, features: Tensor, prepared: PreparedEnrollment) -> Tensor:
         everywhere = torch.full((len(features),), features.shape[-1], device=features.device)
         own = self.convolve(analysis.features[:, : self.native], length_mask(everywhere, features.shape[-1]))
         query = self.query(own)
@@ -125,7 +125,7 @@ class USEFCue(Cue):
         return self.conv(nn.functional.pad(features, self.padding))
 
 
-class InputNorm(nn.Module):
+class SpectrumNorm(nn.Module):
     """Normalisation of `[batch, channels, bins, frames]` over channels, bins and valid frames, or for each frame.
 
     Args:
@@ -150,7 +150,7 @@ class InputNorm(nn.Module):
         return (features - mean) / (variance + INPUT_EPS).sqrt() * self.weight + self.bias
 
 
-class HeadProjection(nn.Module):
+class ConvHeadProjection(nn.Module):
     """1×1 convolution, PReLU and normalisation over the channels and bins of each head's frames.
 
     `[batch, channels, bins, frames]` → `[batch, heads, frames, per_head, bins]`.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wesep_py.common.errors import ConfigError, nearest
-from wesep_py.common.registry import is_strangers
+from wesep_py.common.registry import is_untrusted
 from wesep_py.network.speaker.speaker_network import length_mask
 
 # ----------------------------------------
@@ -40,7 +40,7 @@ def complete(arguments: Mapping[str, Any]) -> dict[str, Any]:
     path, config = arguments.get("path"), arguments.get("config")
     if not isinstance(path, str) or config is not None:
         return dict(arguments)
-    if is_strangers():
+    if is_untrusted():
         raise ConfigError(
             "speaker.self_supervised: names a folder in place of the model's form, and is not read from it"
         )

@@ -1,4 +1,4 @@
-"""Whether the target speaks: frame by frame, and in the recording at all."""
+"""Losses of second tasks: presence of the target, and classification of the enrolled speaker."""
 
 from __future__ import annotations
 
@@ -15,9 +15,76 @@ from wesep_py.training.losses.loss import Loss, losses
 if TYPE_CHECKING:
     from wesep_py.network.extraction_network import NetworkOutput
 
+MakeSpeakerLoss = Callable[[Any], nn.Module]
+"""Builds a `CombinedSpeakerLoss` (`network.speaker.speaker_losses`) on the network's embeddings and the training set's
+speakers from its configuration."""
 
-# ----------------------------------------
-# Cross-entropy among the training speakers: the second task of a jointly trained encoder.
+
+@losses.register("presence")
+class PresenceLoss(Loss):
+    """Binary cross-entropy of the network's `presence_logits`, per frame and for the whole recording.
+
+    The label of a frame is the activity of the target at the middle of the frame. The logit of the recording is the
+    mean of its most confident frames, a share `surest` of all; its label is whether the target is there (`present`;
+    without it, whether the target is ever active). An item with an absent target has all labels 0. Use it beside a
+    waveform loss, with a weight of 0.1 to 0.3.
+
+    Args:
+        recording: share of the recording's term in the sum, 0 to 1; the frames have the remaining share.
+        surest: share of the frames that decide for the recording, above 0 and at most 1.
+
+    Raises:
+        ValueError: a share out of range.
+
+    Source: the frames: Ding et al., "Personal VAD", Odyssey 2020; as a second task of
+        extraction: TSEJoint (Zhang et al., 2023).
+
+    >>> from types import SimpleNamespace
+    >>> output = SimpleNamespace(presence_logits=torch.zeros(1, 50))
+    >>> round(PresenceLoss()(output, torch.zeros(1, 8000), {"activity": torch.ones(1, 100)}).item(), 4)  # ln 2
+    0.6931
+    """
+
+    def __init__(self, recording: float = 0.5, surest: float = 0.1) -> None:
+        super().__init__()
+        if not 0 <= recording <= 1:
+            raise ValueError(f"recording: is {recording}; 0 to 1 is allowed")
+        if not 0 < surest <= 1:
+            raise ValueError(f"surest: is {surest}; above 0 and at most 1 is allowed")
+        self.recording = recording
+        self.surest = surest
+
+    def forward(self, output: NetworkOutput, target: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """Return the loss of a batch, see `Loss.forward`.
+
+        `batch` holds `activity` `[batch, frames at any rate]`, and may hold `present` `[batch]`.
+
+        Raises:
+            ConfigError: the network has no presence head.
+        """
+        logits, activity = output.presence_logits, batch["activity"]
+        if logits is None:
+            raise ConfigError("loss: 'presence' needs a presence head; add model.presence: {}")
+        logits = logits.float()
+        frame_labels = activity_at_frames(activity.float(), logits.shape[1])
+        frame_loss = F.binary_cross_entropy_with_logits(logits, frame_labels)
+        recording_label = batch["present"].float() if "present" in batch else activity.float().amax(1)
+        num_surest = max(1, round(self.surest * logits.shape[1]))
+        recording_logit = logits.topk(num_surest, dim=1).values.mean(1)
+        recording_loss = F.binary_cross_entropy_with_logits(recording_logit, recording_label)
+        return (1 - self.recording) * frame_loss + self.recording * recording_loss
+
+
+def activity_at_frames(activity: Tensor, num_frames: int) -> Tensor:
+    """Resample activity `[batch, frames]` to another number of frames over the same time.
+
+    Each new frame takes the activity at its middle.
+
+    >>> activity_at_frames(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), 2)
+    tensor([[0., 1.]])
+    """
+    middles = (torch.arange(num_frames, device=activity.device) + 0.5) * (activity.shape[1] / num_frames)
+    return activity[:, middles.long().clamp(max=activity.shape[1] - 1)]
 
 
 @losses.register("speaker_cross_entropy")
@@ -29,8 +96,8 @@ class SpeakerCrossEntropy(Loss):
 
     Args:
         label_smoothing: share of the probability spread over all speakers, 0 to below 1.
-        num_speakers: of the training set, given by the training; `None`: the first batch's labels say how many there
-            are at least.
+        num_speakers: of the training set, passed by the training task; `None`: the labels of the first batch give a
+            lower bound.
 
     Raises:
         ValueError: a share out of range.
@@ -45,7 +112,7 @@ class SpeakerCrossEntropy(Loss):
         self._is_checked = False
 
     def forward(self, output: NetworkOutput, target: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        """As `Loss.forward`.
+        """Return the loss of a batch, see `Loss.forward`.
 
         Raises:
             ConfigError: the network has no speaker logits, or fewer than the training set has speakers.
@@ -56,39 +123,32 @@ class SpeakerCrossEntropy(Loss):
                 "loss: 'speaker_cross_entropy' needs speaker logits; give the embedding cue num_speakers, the number "
                 "of speakers of the training set"
             )
-        if not self._is_checked:  # once: on a GPU, to read a label is to wait for it
+        if not self._is_checked:  # only once: reading a label from a GPU waits for all of its pending work
             self._check(logits.shape[1], labels)
             self._is_checked = True
         return F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
 
     def _check(self, num_logits: int, labels: Tensor) -> None:
-        least = int(labels.max()) + 1 if self.num_speakers is None else self.num_speakers
-        if least > num_logits:
-            count = f"at least {least}" if self.num_speakers is None else f"{least}"
+        num_needed = int(labels.max()) + 1 if self.num_speakers is None else self.num_speakers
+        if num_needed > num_logits:
+            count = f"at least {num_needed}" if self.num_speakers is None else f"{num_needed}"
             raise ConfigError(
                 f"cues: num_speakers is {num_logits}, and the training set has {count} speakers; give their number"
             )
 
 
-# ----------------------------------------
-# Margin losses among the training speakers: the second task of a jointly trained encoder.
-
-MakeSpeakerLoss = Callable[[Any], nn.Module]
-"""From a speaker loss's configuration to the loss, a `speaker.losses.CombinedSpeakerLoss`, of the network's embeddings
-and the training set's speakers."""
-
-
 @losses.register("speaker_margin")
-class SpeakerMargin(Loss):
+class SpeakerMarginLoss(Loss):
     """A loss of speaker encoders (`aam`, `am`, `sphereface2`, …) on the embedding of the enrollment.
 
-    The embedding is the encoder's, before the cue's `transform`; its label is the enrolled speaker, there or not. The
-    vectors of the classes belong to the loss: they train with the network and are in the training state, but not in the
-    checkpoint, so that a model is fine-tuned on any number of speakers. Beside a loss in dB a weight of 0.1 to 1.
+    The embedding is the encoder's output before the cue's `transform`. Its label is the enrolled speaker, present or
+    absent. The class vectors belong to the loss: they train with the network and are in the training state, but not in
+    the checkpoint, so that a model can be fine-tuned on any number of speakers. Beside a loss in dB, use a weight of
+    0.1 to 1.
 
     Args:
-        speaker_loss: given by the training: makes the loss.
-        loss: one speaker loss `{name: aam, margin: 0.2, …}`, or a list of them, each with a `weight` (1 if not given).
+        speaker_loss: builds the loss; passed by the training task.
+        loss: one speaker loss `{name: aam, margin: 0.2, …}`, or a list of them, each with a `weight` (default 1).
 
     Raises:
         ConfigError: an unknown loss or argument, or a network without an embedding that learns.
@@ -104,72 +164,12 @@ class SpeakerMargin(Loss):
         self.loss = speaker_loss(loss)
 
     def update(self, step: int) -> None:
-        """As `Loss.update`: the margin of that step."""
+        """Set the margin of a step, see `Loss.update`."""
         self.loss.update(step)
 
     def forward(self, output: NetworkOutput, target: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        """As `Loss.forward`; `batch` holds `embedding` `[batch, embedding_dim]` and `speaker` `[batch]`."""
-        return self.loss(batch["embedding"], batch["speaker"]).loss
+        """Return the loss of a batch, see `Loss.forward`.
 
-
-@losses.register("presence")
-class Presence(Loss):
-    """Binary cross-entropy of the network's `presence_logits`: of its frames, and of the recording.
-
-    A frame's label is the target's activity at its middle. The recording's logit is the mean of its surest frames,
-    `surest` of them all, and its label whether the target is there (`present`; without it, whether it is active). An
-    absent target is an item like any other: all its labels are 0. With a weight of 0.1 to 0.3 it goes beside a loss of
-    the waveform.
-
-    Args:
-        recording: share of the recording's term in the sum, 0 to 1; the frames' is the rest.
-        surest: share of the frames that speak for the recording, above 0 and at most 1.
-
-    Raises:
-        ValueError: a share out of range.
-
-    Source: the frames: Ding et al., "Personal VAD", Odyssey 2020; as a second task of
-        extraction: TSEJoint (Zhang et al., 2023).
-
-    >>> from types import SimpleNamespace
-    >>> output = SimpleNamespace(presence_logits=torch.zeros(1, 50))
-    >>> round(Presence()(output, torch.zeros(1, 8000), {"activity": torch.ones(1, 100)}).item(), 4)  # ln 2
-    0.6931
-    """
-
-    def __init__(self, recording: float = 0.5, surest: float = 0.1) -> None:
-        super().__init__()
-        if not 0 <= recording <= 1:
-            raise ValueError(f"recording: is {recording}; 0 to 1 is allowed")
-        if not 0 < surest <= 1:
-            raise ValueError(f"surest: is {surest}; above 0 and at most 1 is allowed")
-        self.recording = recording
-        self.surest = surest
-
-    def forward(self, output: NetworkOutput, target: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        """As `Loss.forward`; `batch` holds `activity` `[batch, frames at any rate]`, and may hold `present`.
-
-        Raises:
-            ConfigError: the network has no presence head.
+        `batch` holds `embedding` `[batch, embedding_dim]` and `speaker` `[batch]`.
         """
-        logits, activity = output.presence_logits, batch["activity"]
-        if logits is None:
-            raise ConfigError("loss: 'presence' needs a presence head; add model.presence: {}")
-        logits = logits.float()
-        labels = at_frames(activity.float(), logits.shape[1])
-        frames = F.binary_cross_entropy_with_logits(logits, labels)
-        present = batch["present"].float() if "present" in batch else activity.float().amax(1)
-        count = max(1, round(self.surest * logits.shape[1]))
-        surest = logits.topk(count, dim=1).values.mean(1)
-        whole = F.binary_cross_entropy_with_logits(surest, present)
-        return (1 - self.recording) * frames + self.recording * whole
-
-
-def at_frames(activity: Tensor, num_frames: int) -> Tensor:
-    """Activity `[batch, frames]` at another number of frames over the same time: that of each frame's middle.
-
-    >>> at_frames(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), 2)
-    tensor([[0., 1.]])
-    """
-    middles = (torch.arange(num_frames, device=activity.device) + 0.5) * (activity.shape[1] / num_frames)
-    return activity[:, middles.long().clamp(max=activity.shape[1] - 1)]
+        return self.loss(batch["embedding"], batch["speaker"]).loss

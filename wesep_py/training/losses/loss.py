@@ -1,4 +1,4 @@
-"""What the losses that compare waveforms share: scales, and items with a silent target."""
+"""Interface of the losses, their registry, the base class of losses on waveforms, and the interface of adversaries."""
 
 from __future__ import annotations
 
@@ -16,70 +16,72 @@ if TYPE_CHECKING:
     from wesep_py.network.extraction_network import NetworkOutput
 
 
-# ----------------------------------------
-# A network that learns against the one of a run: what a loss with a discriminator hands to the training.
-
-
 class Adversary(ABC):
-    """A second network with an optimiser of its own, which learns after each step of the network of the run.
+    """A second network with its own optimiser, updated after each step of the trained network.
 
-    It is no `nn.Module`, so a loss that holds one registers nothing: its weights are in no gradient, average, snapshot
-    or checkpoint of the run, only in the training state. A `Loss` offers it as `adversary`; the training finds it
-    there (`Task.adversaries`), moves it to the device, calls `learn` once a step, and saves it.
+    It is not an `nn.Module`, so a loss that holds one registers no parameters: the adversary's weights are in no
+    gradient, moving average, snapshot or checkpoint of the run, only in the training state. A `Loss` offers it as the
+    attribute `adversary`. The training loop finds it there (`Task.adversaries`), moves it to the device, calls `learn`
+    once per step, and saves it.
     """
 
     @abstractmethod
     def to(self, device: torch.device) -> None:
-        """Move the network; called once, before the first step."""
+        """Move the network to a device. Called once, before the first step."""
 
     @abstractmethod
     def learn(self, step: int, total: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Learn from what the loss saw in a step; called on every rank, after the network's own update.
+        """Learn from what the loss observed in a step. Called on every rank, after the trained network's update.
 
-        A gradient that is not finite must leave the weights as they are.
+        A gradient that is not finite must leave the weights unchanged.
 
         Args:
-            step: optimiser steps done before.
-            total: the sum of a tensor over all ranks; a collective call, so every rank must make the same ones.
+            step: number of optimiser steps done before.
+            total: returns the sum of a tensor over all ranks. It is a collective call, so every rank must make the
+                same calls.
 
         Returns:
-            Numbers for the log, over all ranks; the same on each.
+            Numbers for the log, over all ranks and the same on each.
         """
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Weights and optimiser: the same on every rank. Tensors, numbers, texts, lists and dictionaries of them."""
+        """Return weights and optimiser state, the same on every rank.
+
+        The values are tensors, numbers, strings, lists and dictionaries of them.
+        """
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave; KeyError, ValueError or RuntimeError if it is of another network."""
+        """Restore what `state_dict` returned.
+
+        Raises:
+            KeyError, ValueError, RuntimeError: the state belongs to another network.
+        """
 
     def memory(self) -> dict[str, Any]:
-        """What is this rank's alone, examples that wait or are kept, on the CPU; of the same kinds as `state_dict`."""
+        """Return what belongs to this rank alone (pending and stored examples), on the CPU; types as `state_dict`."""
         return {}
 
     def load_memory(self, memory: dict[str, Any]) -> None:
-        """Go on from what `memory` gave."""
+        """Restore what `memory` returned."""
         return
 
     def close(self) -> None:
-        """End what runs beside the training."""
+        """Stop background processes."""
         return
 
 
-# ----------------------------------------
-# What every loss is: a module that turns a network's output and the target into one number to minimise.
-
-
 class Loss(nn.Module, ABC):
-    """A loss; its constructor's arguments are its configuration.
+    """A loss. The constructor's arguments are its configuration.
 
-    Some are not written but given by the training to a constructor that names them: `sample_rate` (of the model, Hz),
-    `num_speakers` (of the training set), `speaker_loss` (makes a loss of the network's embeddings of a configuration).
+    Some arguments are not written in the configuration but passed by the training task to each constructor that has
+    them: `sample_rate` (of the model, in Hz), `num_speakers` (of the training set) and `speaker_loss` (builds a loss on
+    the network's embeddings from a configuration).
 
     Attributes:
-        adversary: what learns against the network, if anything does.
-        needs_embedding: whether the batch has to hold the network's `embedding` of the enrollment,
+        adversary: a network that learns against the trained one, or `None`.
+        needs_embedding: whether the batch must hold the network's `embedding` of the enrollment,
             `[batch, embedding_dim]`.
     """
 
@@ -87,18 +89,17 @@ class Loss(nn.Module, ABC):
     needs_embedding: bool = False
 
     def update(self, step: int) -> None:
-        """Take on the state of a step, 0 or more: optimiser steps done. Most losses have none."""
+        """Set the number of optimiser steps done, 0 or more. Most losses do not depend on it."""
         return
 
     @abstractmethod
     def forward(self, output: NetworkOutput, target: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        """The loss of a batch.
+        """Return the loss of a batch.
 
         Args:
-            output: what the network returned; `waveforms` holds one or more estimates `[batch, samples]`.
-            target: the wanted signal `[batch, samples]`.
-            batch: everything the data loader gave (`mixture`, `speaker`, `activity`, …), for losses that need
-                more.
+            output: of the network; `waveforms` holds one or more estimates `[batch, samples]`.
+            target: reference signal `[batch, samples]`.
+            batch: the whole batch of the data loader (`mixture`, `speaker`, `activity`, …), for losses that need more.
 
         Returns:
             A scalar, finite for finite input, connected to the output's graph even if no item counts.
@@ -110,24 +111,25 @@ losses: Registry[Loss] = Registry("loss", Loss)
 
 
 def has_target(target: Tensor, batch: Mapping[str, Any]) -> Tensor:
-    """`[batch]`, 1 for items with a target: one that is not silent, and that the batch's `present` does not deny.
+    """Return a mask `[batch]`: 1 for items whose target is not silent and is not marked absent by `present`.
 
     Args:
-        target: `[batch, samples]`; silent where its energy without the mean is at most 1e-8, as in the metrics.
+        target: `[batch, samples]`; silent where its energy, mean removed, is at most 1e-8, as in the metrics.
         batch: may hold `present` `[batch]`, 0 or 1.
     """
     centred = target.float() - target.float().mean(-1, keepdim=True)
-    heard = (centred.square().sum(-1) > EPS).float()
-    return heard * batch["present"].float() if "present" in batch else heard
+    is_audible = (centred.square().sum(-1) > EPS).float()
+    return is_audible * batch["present"].float() if "present" in batch else is_audible
 
 
 class WaveformLoss(Loss):
-    """A loss of each estimate against the target; the weighted sum over the network's estimates.
+    """Base of losses that compare each estimate with the target, as a weighted sum over the network's estimates.
 
-    It is the mean over the items whose target is not silent; a batch of nothing else gives 0, with zero gradients.
+    The value is the mean over the items whose target is not silent. A batch without such items gives 0, with zero
+    gradients.
 
     Args:
-        weights: one for each waveform of the output, each >= 0, not all zero; None for networks with one waveform.
+        weights: one per waveform of the output, each >= 0, not all zero; `None` for networks with one waveform.
 
     Raises:
         ValueError: a negative weight, or all weights zero.
@@ -137,38 +139,62 @@ class WaveformLoss(Loss):
 
     def __init__(self, weights: tuple[float, ...] | None = None) -> None:
         super().__init__()
-        if weights is not None and (min(weights, default=0) < 0 or sum(weights) <= 0):
-            raise ValueError(f"weights is {list(weights)}; give numbers >= 0 that are not all zero")
-        self.weights = weights
+        self.weights = check_weights(weights)
 
     @abstractmethod
     def of_items(self, estimate: Tensor, target: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        """The loss of each item `[batch]`, finite for silent ones too; waveforms `[batch, samples]`, float32."""
+        """Return the loss of each item, `[batch]`, finite for silent items too.
+
+        Args:
+            estimate: `[batch, samples]`, float32.
+            target: `[batch, samples]`, float32.
+            batch: as for `forward`.
+        """
 
     def forward(self, output: NetworkOutput, target: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        """As `Loss.forward`.
+        """Return the loss of a batch, see `Loss.forward`.
 
         Raises:
-            ValueError: an estimate's shape differs from the target's, or their number from that of the weights.
+            ValueError: an estimate's shape differs from the target's, or the number of estimates differs from the
+                number of weights.
         """
         counts = has_target(target, batch)
         total = target.new_zeros((), dtype=counts.dtype)
-        for waveform, weight in weighted(output.waveforms, target, self.weights, self.name):
-            values = self.of_items(waveform.float(), target.float(), batch)
-            total = total + weight * (values * counts).sum() / counts.sum().clamp(min=1)
+        for waveform, weight in weighted_estimates(output.waveforms, target, self.weights, self.name):
+            item_losses = self.of_items(waveform.float(), target.float(), batch)
+            # Silent items are multiplied by 0 instead of selected away: the graph stays connected without any item.
+            total = total + weight * (item_losses * counts).sum() / counts.sum().clamp(min=1)
         return total
 
 
-def weighted(
-    waveforms: tuple[Tensor, ...], target: Tensor, weights: tuple[float, ...] | None, name: str
-) -> list[tuple[Tensor, float]]:
-    """The network's estimates with their weights; 1 where there is one estimate and no weight.
+def check_weights(weights: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    """Return the weights of a network's waveforms unchanged if they are valid.
 
     Raises:
-        ValueError: an estimate's shape differs from the target's, or their number from that of the weights.
+        ValueError: a negative weight, or all weights zero.
     """
-    given = weights or (1.0,) * len(waveforms)
-    if len(given) != len(waveforms) or (weights is None and len(given) > 1):
+    if weights is not None and (min(weights, default=0) < 0 or sum(weights) <= 0):
+        raise ValueError(f"weights is {list(weights)}; give numbers >= 0 that are not all zero")
+    return weights
+
+
+def weighted_estimates(
+    waveforms: tuple[Tensor, ...], target: Tensor, weights: tuple[float, ...] | None, name: str
+) -> list[tuple[Tensor, float]]:
+    """Return the network's estimates with their weights; one estimate without weights has weight 1.
+
+    Args:
+        waveforms: estimates, `[batch, samples]` each.
+        target: `[batch, samples]`.
+        weights: one per estimate, or `None`.
+        name: of the loss, for errors.
+
+    Raises:
+        ValueError: an estimate's shape differs from the target's, or the number of estimates differs from the number
+            of weights.
+    """
+    estimate_weights = weights or (1.0,) * len(waveforms)
+    if len(estimate_weights) != len(waveforms) or (weights is None and len(estimate_weights) > 1):
         raise ValueError(
             f"the network gives {len(waveforms)} waveforms and the {name} loss has "
             f"{len(weights) if weights else 'no'} weights; give it one weight for each waveform"
@@ -179,4 +205,4 @@ def weighted(
                 f"an estimate has shape {list(waveform.shape)} and the target {list(target.shape)}; "
                 "they must be the same"
             )
-    return list(zip(waveforms, given, strict=True))
+    return list(zip(waveforms, estimate_weights, strict=True))

@@ -18,7 +18,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from wesep_py.common.processes import worker_processes
 from wesep_py.features.stft import STFT
-from wesep_py.metrics.perception import MODES, pesq
+from wesep_py.metrics.perception import PESQ_MODES, pesq
 from wesep_py.metrics.separation import MetricError
 from wesep_py.training.losses.loss import Adversary, Loss, has_target, losses
 
@@ -105,9 +105,9 @@ class MetricDiscriminator(nn.Module):
 # ----------------------------------------
 # PESQ of many pairs, computed in other processes while a training goes on.
 
-Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
+SignalPair = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Reference and estimate, `[samples]` each."""
-BEST = {16000: 4.6439, 8000: 4.5486}
+BEST_PESQ = {16000: 4.6439, 8000: 4.5486}
 """PESQ of a signal against itself: raw 4.5 mapped by P.862.2, equation 1, and by P.862.1, equation 1."""
 
 
@@ -123,7 +123,7 @@ def normalised_pesq(reference: NDArray[np.float32], estimate: NDArray[np.float32
         value = pesq(estimate, reference, sample_rate)
     except MetricError:
         return math.nan
-    return min(1.0, max(0.0, (value - 1.0) / (BEST[sample_rate] - 1.0)))
+    return min(1.0, max(0.0, (value - 1.0) / (BEST_PESQ[sample_rate] - 1.0)))
 
 
 class QualityScorer:
@@ -146,20 +146,20 @@ class QualityScorer:
     """
 
     def __init__(self, sample_rate: int, workers: int = 2) -> None:
-        if sample_rate not in MODES:
+        if sample_rate not in PESQ_MODES:
             raise ValueError(f"sample_rate: is {sample_rate}; PESQ is defined at 16000 and 8000 Hz")
         if workers < 0:
             raise ValueError(f"workers: is {workers}; 0 or more is allowed")
         self.sample_rate, self.workers = sample_rate, workers
         self._pool: ProcessPoolExecutor | None = None
-        self._waiting: list[tuple[Pair, Future[float] | None]] = []
+        self._waiting: list[tuple[SignalPair, Future[float] | None]] = []
 
     @property
-    def waiting(self) -> list[Pair]:
+    def waiting(self) -> list[SignalPair]:
         """What was handed in and not collected yet."""
         return [pair for pair, _ in self._waiting]
 
-    def submit(self, pairs: Sequence[Pair]) -> None:
+    def submit(self, pairs: Sequence[SignalPair]) -> None:
         """Hand in pairs; they must not change until they are collected."""
         self._waiting += [(pair, self._start(pair) if self.workers else None) for pair in pairs]
 
@@ -187,7 +187,7 @@ class QualityScorer:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
 
-    def _start(self, pair: Pair) -> Future[float] | None:
+    def _start(self, pair: SignalPair) -> Future[float] | None:
         if self._pool is None:
             self._pool = worker_processes(self.workers)
         try:
@@ -207,7 +207,7 @@ def _result(future: Future[float] | None) -> float | None:
 # ----------------------------------------
 # The side of a metric GAN that learns the metric: discriminator, optimiser, and the pairs that it learns from.
 
-Scored = tuple[Pair, float]
+ScoredPair = tuple[SignalPair, float]
 """Reference and estimate, and the quality of the estimate."""
 
 
@@ -244,7 +244,7 @@ class MetricAdversary(Adversary):
         self.is_learning = True
         self._scorer, self._replay_size, self._items_per_step = scorer, replay, items_per_step
         self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._kept: list[Scored] = []
+        self._kept: list[ScoredPair] = []
 
     def judge(self, reference: Tensor, estimate: Tensor) -> Tensor:
         """The quality of estimates, `[batch]`, of waveforms `[batch, samples]`; the gradient is of the waveforms."""
@@ -308,26 +308,26 @@ class MetricAdversary(Adversary):
     def close(self) -> None:
         self._scorer.close()
 
-    def _taken(self) -> list[Pair]:
+    def _taken(self) -> list[SignalPair]:
         """The pairs noted since the last step, on the CPU."""
         seen, self._seen = self._seen, []
-        pairs: list[Pair] = []
+        pairs: list[SignalPair] = []
         for reference, estimate, counts in seen:
             chosen = counts.nonzero().squeeze(1)
             both = torch.stack([reference[chosen], estimate[chosen]], dim=1).float().cpu().numpy()
             pairs += [(both[item, 0], both[item, 1]) for item in range(len(both))]
         return pairs[: self._items_per_step]
 
-    def _drawn(self, step: int, count: int) -> list[Scored]:
+    def _drawn(self, step: int, count: int) -> list[ScoredPair]:
         """So many of the pairs that are kept, by chance, which is a function of the step."""
         count = min(count, len(self._kept))
         chosen = np.random.default_rng(step).choice(len(self._kept), count, replace=False) if count else []
         return [self._kept[index] for index in chosen]
 
-    def _gradient(self, examples: list[Scored]) -> tuple[Tensor, Tensor]:
+    def _gradient(self, examples: list[ScoredPair]) -> tuple[Tensor, Tensor]:
         """Sum of the squared errors, and its gradient as one vector; examples of one length together."""
         parameters = list(self.network.parameters())
-        lengths: dict[int, list[Scored]] = defaultdict(list)
+        lengths: dict[int, list[ScoredPair]] = defaultdict(list)
         for example in examples:
             lengths[len(example[0][0])].append(example)
         device = parameters[0].device
@@ -353,11 +353,11 @@ class MetricAdversary(Adversary):
         self.optimizer.zero_grad(set_to_none=True)
 
 
-def _as_tensor(pair: Pair) -> Tensor:
+def _as_tensor(pair: SignalPair) -> Tensor:
     return torch.from_numpy(np.stack(pair))
 
 
-def _as_pair(both: Tensor) -> Pair:
+def _as_pair(both: Tensor) -> SignalPair:
     return both[0].numpy(), both[1].numpy()
 
 

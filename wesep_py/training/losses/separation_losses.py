@@ -1,4 +1,4 @@
-"""Silence where the voice that is asked for is not in the mixture."""
+"""Losses on the separated waveform: SNR family, SI-SDR, multi-resolution spectra, energy where the target is absent."""
 
 from __future__ import annotations
 
@@ -10,104 +10,17 @@ from torch import Tensor, nn
 
 from wesep_py.features.stft import STFT
 from wesep_py.metrics.separation import EPS, si_sdr
-from wesep_py.training.losses.loss import Loss, WaveformLoss, has_target, losses, weighted
+from wesep_py.training.losses.loss import Loss, WaveformLoss, check_weights, has_target, losses, weighted_estimates
 
 if TYPE_CHECKING:
     from wesep_py.network.extraction_network import NetworkOutput
 
-
-# ----------------------------------------
-# Negative signal-to-noise ratios that know the level: SNR, thresholded SDR, scale-dependent SDR.
-
-
-@losses.register("snr")
-class SNR(WaveformLoss):
-    """Negative SNR in dB: -10 log10(|s|² / |s - ŝ|²), mean over the batch.
-
-    Unlike SI-SDR it asks for the target's level too. Items with a silent target are skipped.
-
-    Args:
-        weights: one for each waveform of the output, as for `si_sdr`.
-
-    Raises:
-        ValueError: a negative weight, or all weights zero.
-
-    Source: Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019 ("SNR").
-
-    >>> from types import SimpleNamespace
-    >>> target = torch.tensor([[1.0, -1.0]])
-    >>> round(SNR()(SimpleNamespace(waveforms=(0.9 * target,)), target, {}).item(), 3)
-    -20.0
-    """
-
-    name = "snr"
-    _floor = 0.0
-
-    def of_items(self, estimate: Tensor, target: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        energy, error = target.square().sum(-1), (target - estimate).square().sum(-1)
-        return -10 * torch.log10((energy + EPS) / (error + self._floor * energy + EPS))
-
-
-@losses.register("thresholded_sdr")
-class ThresholdedSDR(SNR):
-    """Negative SNR with a soft ceiling: -10 log10(|s|² / (|s - ŝ|² + τ |s|²)), τ = 10^(-ceiling_db / 10).
-
-    What is already good no longer pulls. Items with a silent target are skipped; `absent_energy` is for them.
-
-    Args:
-        ceiling_db: the ceiling in dB, > 0; 30 means τ = 1e-3.
-        weights: one for each waveform of the output, as for `si_sdr`.
-
-    Raises:
-        ValueError: a ceiling that is not positive, a negative weight, all weights zero.
-
-    Source: Wisdom et al., "Unsupervised sound separation using mixture invariant training", NeurIPS 2020, eq. 2.
-
-    >>> from types import SimpleNamespace
-    >>> target = torch.tensor([[1.0, -1.0]])
-    >>> round(ThresholdedSDR(30)(SimpleNamespace(waveforms=(target,)), target, {}).item(), 3)
-    -30.0
-    """
-
-    name = "thresholded_sdr"
-
-    def __init__(self, ceiling_db: float = 30.0, weights: tuple[float, ...] | None = None) -> None:
-        super().__init__(weights)
-        check_ceiling(ceiling_db)
-        self._floor = 10 ** (-ceiling_db / 10)
-
-
-@losses.register("sd_sdr")
-class SDSDR(WaveformLoss):
-    """Negative scale-dependent SDR: -10 log10(|α s|² / |s - ŝ|²), α = <ŝ, s> / |s|², mean over the batch.
-
-    As the SNR it punishes a wrong level, and one that is too low twice. Items with a silent target are skipped.
-
-    Args:
-        weights: one for each waveform of the output, as for `si_sdr`.
-
-    Raises:
-        ValueError: a negative weight, or all weights zero.
-
-    Source: Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019 ("SD-SDR").
-
-    >>> from types import SimpleNamespace
-    >>> target = torch.tensor([[1.0, -1.0]])
-    >>> round(SDSDR()(SimpleNamespace(waveforms=(0.5 * target,)), target, {}).item(), 3)  # 0 dB, as |α s| = |s - ŝ|
-    0.0
-    """
-
-    name = "sd_sdr"
-
-    def of_items(self, estimate: Tensor, target: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        energy = target.square().sum(-1)
-        scale = (estimate * target).sum(-1) / energy.clamp(min=EPS)
-        error = (target - estimate).square().sum(-1)
-        return -10 * torch.log10((scale.square() * energy + EPS) / (error + EPS))
+MAGNITUDE_FLOOR = 1e-5
+"""Magnitudes below this count as silence: -100 dB relative to a mixture RMS of 1."""
 
 
 def check_ceiling(ceiling_db: float | None) -> float | None:
-    """The ceiling, if it is one.
+    """Return a ceiling in dB unchanged if it is positive or `None`.
 
     Raises:
         ValueError: it is not positive.
@@ -117,23 +30,19 @@ def check_ceiling(ceiling_db: float | None) -> float | None:
     return ceiling_db
 
 
-# ----------------------------------------
-# Negative SI-SDR.
-
-
 @losses.register("si_sdr")
 class SISDR(WaveformLoss):
     """Negative SI-SDR in dB, mean over the batch, weighted sum over the network's estimates.
 
-    An item with a silent target is skipped, since SI-SDR says nothing about it; a batch of nothing else gives
-    0, with zero gradients.
+    An item with a silent target is skipped, because SI-SDR is undefined for it. A batch without other items gives 0,
+    with zero gradients.
 
     Args:
-        weights: one for each waveform of the output, each >= 0, not all zero; None for networks with one
-            waveform. SpEx+ has three: `[0.8, 0.1, 0.1]` (Ge et al., "SpEx+: a complete time domain speaker
-            extraction network", Interspeech 2020, eq. 6).
-        ceiling_db: soft upper limit of the SI-SDR, > 0, as `metrics.si_sdr`; 30 keeps easy items from
-            dominating. None: no limit.
+        weights: one per waveform of the output, each >= 0, not all zero; `None` for networks with one waveform.
+            SpEx+ has three: `[0.8, 0.1, 0.1]` (Ge et al., "SpEx+: a complete time domain speaker extraction network",
+            Interspeech 2020, eq. 6).
+        ceiling_db: soft upper limit of the SI-SDR, > 0, as in `metrics.si_sdr`; 30 keeps easy items from dominating.
+            `None`: no limit.
 
     Raises:
         ValueError: a negative weight, all weights zero, a ceiling that is not positive.
@@ -159,28 +68,113 @@ class SISDR(WaveformLoss):
         return -si_sdr(estimate, target, self.ceiling_db)
 
 
-# ----------------------------------------
-# Distance of spectra at several resolutions.
+@losses.register("snr")
+class SNR(WaveformLoss):
+    """Negative SNR in dB: -10 log10(|s|² / |s - ŝ|²), mean over the batch.
 
-_LEAST = 1e-5
-"""Magnitudes below this, with the mixture at an RMS of 1, are as good as nothing: -100 dB."""
+    Unlike SI-SDR it requires the level of the target too. Items with a silent target are skipped.
+
+    Args:
+        weights: one per waveform of the output, as for `si_sdr`.
+
+    Raises:
+        ValueError: a negative weight, or all weights zero.
+
+    Source: Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019 ("SNR").
+
+    >>> from types import SimpleNamespace
+    >>> target = torch.tensor([[1.0, -1.0]])
+    >>> round(SNR()(SimpleNamespace(waveforms=(0.9 * target,)), target, {}).item(), 3)
+    -20.0
+    """
+
+    name = "snr"
+    _error_floor = 0.0  # added to the error energy, relative to the energy of the target
+
+    def of_items(self, estimate: Tensor, target: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        energy, error = target.square().sum(-1), (target - estimate).square().sum(-1)
+        return -10 * torch.log10((energy + EPS) / (error + self._error_floor * energy + EPS))
+
+
+@losses.register("thresholded_sdr")
+class ThresholdedSDR(SNR):
+    """Negative SNR with a soft ceiling: -10 log10(|s|² / (|s - ŝ|² + τ |s|²)), τ = 10^(-ceiling_db / 10).
+
+    Items that are already well extracted add little gradient. Items with a silent target are skipped; use
+    `absent_energy` for them.
+
+    Args:
+        ceiling_db: the ceiling in dB, > 0; 30 means τ = 1e-3.
+        weights: one per waveform of the output, as for `si_sdr`.
+
+    Raises:
+        ValueError: a ceiling that is not positive, a negative weight, all weights zero.
+
+    Source: Wisdom et al., "Unsupervised sound separation using mixture invariant training", NeurIPS 2020, eq. 2.
+
+    >>> from types import SimpleNamespace
+    >>> target = torch.tensor([[1.0, -1.0]])
+    >>> round(ThresholdedSDR(30)(SimpleNamespace(waveforms=(target,)), target, {}).item(), 3)
+    -30.0
+    """
+
+    name = "thresholded_sdr"
+
+    def __init__(self, ceiling_db: float = 30.0, weights: tuple[float, ...] | None = None) -> None:
+        super().__init__(weights)
+        check_ceiling(ceiling_db)
+        self._error_floor = 10 ** (-ceiling_db / 10)
+
+
+@losses.register("sd_sdr")
+class SDSDR(WaveformLoss):
+    """Negative scale-dependent SDR: -10 log10(|α s|² / |s - ŝ|²), α = <ŝ, s> / |s|², mean over the batch.
+
+    Like the SNR it penalises a wrong level, and a level that is too low doubly. Items with a silent target are skipped.
+
+    Args:
+        weights: one per waveform of the output, as for `si_sdr`.
+
+    Raises:
+        ValueError: a negative weight, or all weights zero.
+
+    Source: Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019 ("SD-SDR").
+
+    >>> from types import SimpleNamespace
+    >>> target = torch.tensor([[1.0, -1.0]])
+    >>> round(SDSDR()(SimpleNamespace(waveforms=(0.5 * target,)), target, {}).item(), 3)  # 0 dB, as |α s| = |s - ŝ|
+    0.0
+    """
+
+    name = "sd_sdr"
+
+    def of_items(self, estimate: Tensor, target: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        energy = target.square().sum(-1)
+        scale = (estimate * target).sum(-1) / energy.clamp(min=EPS)
+        error = (target - estimate).square().sum(-1)
+        return -10 * torch.log10((scale.square() * energy + EPS) / (error + EPS))
 
 
 @losses.register("multi_resolution_spectral")
 class MultiResolutionSpectral(WaveformLoss):
     """Mean distance between the spectra of estimate and target, averaged over several STFTs.
 
-    With S and Ŝ the spectra, `magnitude` weighs mean | |Ŝ|^p - |S|^p |, `log_magnitude` mean | ln|Ŝ| - ln|S| |,
-    `complex` mean | |Ŝ|^p e^{i∠Ŝ} - |S|^p e^{i∠S} |, and `convergence` ‖ |Ŝ| - |S| ‖ / ‖ |S| ‖; means are over bins and
-    frames. Both waveforms are divided by the RMS of the mixture first, so that a recording's level is no weight.
-    Windows are Hann, hops a quarter of them, spectra divided by the root of the window's energy: white noise of
-    variance 1 has magnitudes about 1 at every resolution. Items with a silent target are skipped.
+    With S and Ŝ the spectra, the arguments weigh these distances (means are over bins and frames):
+
+        magnitude       mean | |Ŝ|^p - |S|^p |
+        log_magnitude   mean | ln|Ŝ| - ln|S| |
+        complex         mean | |Ŝ|^p e^{i∠Ŝ} - |S|^p e^{i∠S} |
+        convergence     ‖ |Ŝ| - |S| ‖ / ‖ |S| ‖
+
+    Both waveforms are first divided by the RMS of the mixture, so that the level of a recording does not weigh its
+    loss. Windows are Hann, hops a quarter of them, and spectra are divided by the root of the window's energy, so that
+    white noise of variance 1 has magnitudes about 1 at every resolution. Items with a silent target are skipped.
 
     Args:
-        window_lengths: of the STFTs, in samples, even.
-        power: p, above 0 and at most 1; 0.5 lets quiet bins count more.
+        window_lengths: of the STFTs, in samples, multiples of 4.
+        power: p, above 0 and at most 1; 0.5 gives quiet bins more weight.
         magnitude, log_magnitude, complex, convergence: weights of the distances, >= 0, not all zero.
-        weights: one for each waveform of the output, as for `si_sdr`.
+        weights: one per waveform of the output, as for `si_sdr`.
 
     Raises:
         ValueError: a length, power or weight out of its range.
@@ -233,43 +227,53 @@ class MultiResolutionSpectral(WaveformLoss):
         return total / len(self.stfts)
 
     def _distance(self, estimate: Tensor, target: Tensor) -> Tensor:
-        """`[batch]`, of spectra `[batch, bins, frames]`."""
-        # The root of a square that is kept from 0: the gradient of |z| at 0 is none.
-        own, wanted = ((z.real.square() + z.imag.square() + _LEAST**2).sqrt() for z in (estimate, target))
-        shares, total = self.shares, own.new_zeros(len(own))
+        """Return the weighted distance `[batch]` of spectra `[batch, bins, frames]`."""
+        # The gradient of |z| is undefined at z = 0. The root of a square with a floor has one: z / |z| away from 0, and
+        # 0 at 0. Powers below 1 and logarithms, whose slopes grow without bound near 0, are safe for the same reason.
+        estimate_magnitude, target_magnitude = (
+            (z.real.square() + z.imag.square() + MAGNITUDE_FLOOR**2).sqrt() for z in (estimate, target)
+        )
+        shares, total = self.shares, estimate_magnitude.new_zeros(len(estimate_magnitude))
         if shares["magnitude"]:
-            total = total + shares["magnitude"] * _mean((own**self.power - wanted**self.power).abs())
+            difference = estimate_magnitude**self.power - target_magnitude**self.power
+            total = total + shares["magnitude"] * _mean_over_bins(difference.abs())
         if shares["log_magnitude"]:
-            total = total + shares["log_magnitude"] * _mean((own.log() - wanted.log()).abs())
+            difference = estimate_magnitude.log() - target_magnitude.log()
+            total = total + shares["log_magnitude"] * _mean_over_bins(difference.abs())
         if shares["complex"]:
-            difference = estimate * own ** (self.power - 1) - target * wanted ** (self.power - 1)
-            distance = (difference.real.square() + difference.imag.square() + _LEAST**2).sqrt() - _LEAST
-            total = total + shares["complex"] * _mean(distance)
+            # z |z|^(p - 1) has magnitude |z|^p and the phase of z.
+            difference = estimate * estimate_magnitude ** (self.power - 1) - target * target_magnitude ** (
+                self.power - 1
+            )
+            squares = difference.real.square() + difference.imag.square()
+            distance = (squares + MAGNITUDE_FLOOR**2).sqrt() - MAGNITUDE_FLOOR
+            total = total + shares["complex"] * _mean_over_bins(distance)
         if shares["convergence"]:
-            norms = (_norm(own - wanted), _norm(wanted))
-            total = total + shares["convergence"] * norms[0] / norms[1]
+            ratio = _norm_over_bins(estimate_magnitude - target_magnitude) / _norm_over_bins(target_magnitude)
+            total = total + shares["convergence"] * ratio
         return total
 
 
-def _mean(values: Tensor) -> Tensor:
+def _mean_over_bins(values: Tensor) -> Tensor:
     return values.mean(dim=(-2, -1))
 
 
-def _norm(values: Tensor) -> Tensor:
+def _norm_over_bins(values: Tensor) -> Tensor:
     return (values.square().sum(dim=(-2, -1)) + EPS).sqrt()
 
 
 @losses.register("absent_energy")
 class AbsentEnergy(Loss):
-    """Energy of the estimate against that of the mixture, for items with a silent target: 10 log10(|ŝ|²/|x|² + τ) dB.
+    """Energy of the estimate relative to the mixture, for items with a silent target: 10 log10(|ŝ|²/|x|² + τ) dB.
 
-    It is the sum over those items, divided by the size of the batch: beside `thresholded_sdr`, whose range is as large,
-    an item counts about the same whether its target is there or not, however many are absent. Items with a target
-    count as 0. The mixture's level, which the papers leave in, is taken out: it changes no gradient.
+    The value is the sum over those items divided by the size of the batch. Beside `thresholded_sdr`, whose range is as
+    large, an item therefore counts about the same whether its target is present or absent, however many are absent.
+    Items with a target count as 0. The level of the mixture, which the papers leave in, is taken out; that changes no
+    gradient.
 
     Args:
-        floor_db: softly, what is quieter than this re mixture is quiet enough, < 0; -20 means τ = 1e-2.
-        weights: one for each waveform of the output, as for `si_sdr`.
+        floor_db: soft floor relative to the mixture, < 0: quieter estimates gain little; -20 means τ = 1e-2.
+        weights: one per waveform of the output, as for `si_sdr`.
 
     Raises:
         ValueError: a floor that is not negative, a negative weight, all weights zero.
@@ -289,17 +293,15 @@ class AbsentEnergy(Loss):
         super().__init__()
         if not floor_db < 0:
             raise ValueError(f"floor_db is {floor_db}; give a number of dB below 0")
-        if weights is not None and (min(weights, default=0) < 0 or sum(weights) <= 0):
-            raise ValueError(f"weights is {list(weights)}; give numbers >= 0 that are not all zero")
         self.floor_db = floor_db
-        self.weights = weights
+        self.weights = check_weights(weights)
 
     def forward(self, output: NetworkOutput, target: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        """As `Loss.forward`; `batch` holds the `mixture` `[batch, samples]`."""
+        """Return the loss of a batch, see `Loss.forward`; `batch` holds the `mixture` `[batch, samples]`."""
         absent = 1 - has_target(target, batch)
         mixture = batch["mixture"].float().square().sum(-1)
         total = target.new_zeros((), dtype=torch.float32)
-        for waveform, weight in weighted(output.waveforms, target, self.weights, "absent_energy"):
+        for waveform, weight in weighted_estimates(output.waveforms, target, self.weights, "absent_energy"):
             ratio = waveform.float().square().sum(-1) / (mixture + EPS)
             level = 10 * torch.log10(ratio + 10 ** (self.floor_db / 10))
             total = total + weight * (level * absent).mean()
