@@ -113,7 +113,8 @@ def outliers(voices: Voices, encoder: SpeakerEncoder, count: int, threshold: flo
     embed, wrong, right = embedder(encoder), 0, 0
     for own, mixed in voices.sets(count):
         told = [
-            assess_recordings([heard(w, voices.rate) for w in one], embed, unlike=threshold).recordings for one in (own, mixed)
+            assess_recordings([heard(w, voices.rate) for w in one], embed, unlike=threshold).recordings
+            for one in (own, mixed)
         ]
         named = [[i for i, recording in enumerate(one) if recording.outlier] for one in told]
         wrong, right = wrong + bool(named[0]), right + (named[1] == [SET_SIZE - 1])

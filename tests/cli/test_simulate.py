@@ -118,8 +118,8 @@ def test_an_interrupted_run_is_completed(wesep, data: Path, tmp_path: Path, monk
         written.append(given)
         original(*given)
 
-    original = batch.write_sample
-    monkeypatch.setattr(batch, "write_sample", stop_at_the_third)
+    original = simulated_corpus.write_sample
+    monkeypatch.setattr(simulated_corpus, "write_sample", stop_at_the_third)
     ran = wesep(*arguments)
     assert ran.status == 130 and "the same command again completes" in ran.message
     assert len(list((tmp_path / "out" / "s1").iterdir())) == 2

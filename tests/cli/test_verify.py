@@ -81,7 +81,7 @@ def test_a_manifest_that_is_not_there(wesep, arguments: list):
 
 
 def test_all_files_appear_or_none(wesep, arguments: list, tmp_path: Path, monkeypatch):
-    from wesep_py.evaluation import verification_run as verify
+    from wesep_py.evaluation import verifier as verify
 
     def full(*given, **named):
         raise WesepError("summary.json: writing failed (No space left on device); nothing was changed")

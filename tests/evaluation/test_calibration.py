@@ -14,7 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 import wesep_py
 from wesep_py import checkpoint
 from wesep_py.common.errors import CheckpointError, InputError
-from wesep_py.evaluation.calibration import calibrate, fit_platt, reliability, scores_of, threshold_for
+from wesep_py.evaluation.calibration import calibrate, fit_platt, reliability, read_presence_scores, threshold_at_miss_rate
 from wesep_py.inference.presence import Calibration, pool_logits, save_calibration, sigmoid
 
 
@@ -98,9 +98,9 @@ def test_the_threshold_loses_no_more_than_allowed():
     scores, labels = drawn(1.0, 0.0, 2000)
     p = sigmoid(scores)
     for share in (0.0, 0.02, 0.1):
-        found = reliability(p, labels, threshold_for(p, labels, share))
+        found = reliability(p, labels, threshold_at_miss_rate(p, labels, share))
         assert found.lost <= share
-        higher = reliability(p, labels, np.nextafter(threshold_for(p, labels, share), 1) + 0.01)
+        higher = reliability(p, labels, np.nextafter(threshold_at_miss_rate(p, labels, share), 1) + 0.01)
         assert higher.lost > share
 
 
@@ -152,34 +152,34 @@ def test_scores_from_results(tmp_path: Path):
     ]
     (tmp_path / "per_trial.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     say_how(tmp_path, presence_threshold=0.7, presence_calibration=asdict(Calibration(2.0, 1.0, 0.7, growth=0.3)))
-    scores, labels, durations_s = scores_of([tmp_path], "ab" * 32)
+    scores, labels, durations_s = read_presence_scores([tmp_path], "ab" * 32)
     np.testing.assert_allclose(scores, [(np.log(9) - 1) / 2, (np.log(0.25) - 1) / 2 + 0.6])
     assert labels.tolist() == [True, False] and durations_s.tolist() == [4.0, 16.0]
     (tmp_path / "per_trial.jsonl").write_text(json.dumps({"outcome": "scored", "presence": None}))
     with pytest.raises(InputError, match="presence head"):
-        scores_of([tmp_path])
+        read_presence_scores([tmp_path])
 
 
 @pytest.mark.parametrize("protocol", [{}, {"presence_threshold": 0.5}])
 def test_results_that_say_nothing_of_a_calibration_are_of_a_model_without(tmp_path: Path, protocol):
     (tmp_path / "per_trial.jsonl").write_text(json.dumps({"outcome": "scored", "presence": 0.9, "duration_s": 3}))
     say_how(tmp_path, **protocol)
-    np.testing.assert_allclose(scores_of([tmp_path], "ab" * 32)[0], [np.log(9)])
+    np.testing.assert_allclose(read_presence_scores([tmp_path], "ab" * 32)[0], [np.log(9)])
 
 
 def test_results_that_cannot_be_taken_back_are_refused(tmp_path: Path):
     (tmp_path / "per_trial.jsonl").write_text(json.dumps({"outcome": "scored", "presence": 0.9, "duration_s": 3}))
     with pytest.raises(InputError, match=r"summary\.json: no such file"):
-        scores_of([tmp_path])
+        read_presence_scores([tmp_path])
     say_how(tmp_path, presence_threshold=0.95)
     with pytest.raises(InputError, match="does not say how the model was calibrated"):
-        scores_of([tmp_path])
+        read_presence_scores([tmp_path])
     say_how(tmp_path)
     with pytest.raises(InputError, match=r"is of another model .hash abababababab, this one is cdcdcdcdcdcd"):
-        scores_of([tmp_path], "cd" * 32)
+        read_presence_scores([tmp_path], "cd" * 32)
     say_how(tmp_path, presence_calibration={"scale": -1.0})
     with pytest.raises(InputError, match=r"is damaged .*above 0 is allowed"):
-        scores_of([tmp_path])
+        read_presence_scores([tmp_path])
 
 
 def test_pooling_does_not_saturate():

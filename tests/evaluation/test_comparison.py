@@ -10,7 +10,7 @@ import pytest
 from wesep_py.common.errors import InputError
 from wesep_py.evaluation import TrialRecord, summarise
 from wesep_py.evaluation.comparison import MAX_EXACT, PERMUTATIONS, compare, sign_flip_p_value
-from wesep_py.evaluation.results import Results, read_results
+from wesep_py.evaluation.results import EvaluationResults, read_results
 
 PROTOCOL = {
     "metrics": {"si_sdr": "SI-SDR", "si_sdri": "SI-SDRi", "attenuation_db": "…"},
@@ -24,7 +24,7 @@ PROTOCOL = {
 }
 
 
-def results(gains: list[float], **changed) -> Results:
+def results(gains: list[float], **changed) -> EvaluationResults:
     """Two trials a mixture, of values that vary much more than the gains do."""
     rng = np.random.default_rng(0)
     records = []
@@ -34,7 +34,7 @@ def results(gains: list[float], **changed) -> Results:
             TrialRecord(f"mix{number // 2}", f"u{number}", "e.wav", values={"si_sdr": value, "si_sdri": value - 1})
         )
     protocol = {**PROTOCOL, **changed}
-    return Results(Path("there"), summarise(records, protocol), records)
+    return EvaluationResults(Path("there"), summarise(records, protocol), records)
 
 
 def test_a_small_gain_shows_in_pairs_that_varies_little():
@@ -132,7 +132,7 @@ def test_audio_scored_elsewhere_pairs_without_enrollments():
     assert compare(first, second)["counts"]["pairs"] == 4
 
 
-def write(folder: Path, made: Results) -> Path:
+def write(folder: Path, made: EvaluationResults) -> Path:
     folder.mkdir()
     (folder / "summary.json").write_text(json.dumps(made.summary))
     (folder / "per_trial.jsonl").write_text("".join(json.dumps(r.to_dict()) + "\n" for r in made.records))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wesep_py.evaluation import TrialRecord
-from wesep_py.evaluation.trial_conditions import EDGES, activity, bin_of, describe_audio, overlap
+from wesep_py.evaluation.trial_conditions import CONDITION_EDGES, speech_frames, bin_of, describe_audio, overlap_ratio
 
 RATE = 8000
 TONE = np.sin(np.arange(RATE) / 3).astype(np.float32)
@@ -14,11 +14,11 @@ PAUSE = np.zeros(RATE, np.float32)
 def test_overlap_is_counted_over_frames_with_speech():
     """One speaks in seconds 0 and 1, another in 1 and 2; nobody in 3."""
     first, second = np.concatenate([TONE, TONE, PAUSE, PAUSE]), np.concatenate([PAUSE, TONE, TONE, PAUSE])
-    assert overlap([first, second], RATE) == pytest.approx(1 / 3)
-    assert overlap([first], RATE) == 0.0
-    assert overlap([PAUSE, PAUSE], RATE) is None
-    assert overlap([], RATE) is None
-    assert activity(first, RATE).tolist() == [True] * 100 + [False] * 100
+    assert overlap_ratio([first, second], RATE) == pytest.approx(1 / 3)
+    assert overlap_ratio([first], RATE) == 0.0
+    assert overlap_ratio([PAUSE, PAUSE], RATE) is None
+    assert overlap_ratio([], RATE) is None
+    assert speech_frames(first, RATE).tolist() == [True] * 100 + [False] * 100
 
 
 def test_what_a_record_gets():
@@ -46,6 +46,6 @@ def test_what_is_not_known_stays_unknown():
 
 
 def test_bins_hold_their_lower_edge():
-    assert [bin_of(value, EDGES["overlap"]) for value in (0.0, 0.2, 0.79, 1.0)] == [
+    assert [bin_of(value, CONDITION_EDGES["overlap"]) for value in (0.0, 0.2, 0.79, 1.0)] == [
         "under 0.2", "0.2 to 0.4", "0.6 to 0.8", "from 0.8",
     ]  # fmt: skip

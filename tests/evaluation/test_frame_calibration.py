@@ -13,11 +13,11 @@ from wesep_py.evaluation.frame_calibration import (
     FrameCounts,
     calibrate_frames,
     fit_weighted,
-    frame_counts,
+    read_frame_counts,
     frame_histogram,
 )
 from wesep_py.evaluation.results import TrialRecord
-from wesep_py.evaluation.trial_extraction import finished
+from wesep_py.evaluation.trial_extraction import completed_trial
 from wesep_py.inference import Presence, Result
 
 FRAME_S, RATE = 0.008, 16000
@@ -94,10 +94,10 @@ def test_weights_do_what_repetition_does():
 
 def test_results_without_frames_say_nothing(tmp_path: Path):
     old = write(tmp_path / "old", [TrialRecord("m", "t", "e.wav", presence=0.5)])
-    assert frame_counts([old]) is None and calibrate_frames([old]) is None
+    assert read_frame_counts([old]) is None and calibrate_frames([old]) is None
     failed = record(np.random.default_rng(0), 1.0, 0.0)
     failed.outcome = "failed"
-    assert frame_counts([write(tmp_path / "failed", [failed])]) is None
+    assert read_frame_counts([write(tmp_path / "failed", [failed])]) is None
     with pytest.raises(InputError, match="no such file; make it with `wesep evaluate`"):
         calibrate_frames([tmp_path / "none"])
 
@@ -132,7 +132,7 @@ def test_an_evaluation_keeps_the_frames(target_index, sources, said):
     )  # fmt: skip
     audio = SimpleNamespace(mixture=voice, reference=voice, interferers=voice[None], enrollment=voice)
     result = Result(voice, RATE, 0.5, detection=presence(np.zeros(125)))
-    kept = finished(trial, audio, result, RATE, 0.1).record
+    kept = completed_trial(trial, audio, result, RATE, 0.1).record
     assert (kept.presence_frames is not None) is said
     if said:
         assert bool(sum(kept.presence_frames["active"])) is (target_index is not None)

@@ -6,7 +6,7 @@ import pytest
 
 from wesep_py.common.errors import InputError, OutputExistsError, WesepError
 from wesep_py.evaluation import TrialRecord
-from wesep_py.evaluation.results import AudioKeeper, Journal, audio_folder, check_output
+from wesep_py.evaluation.results import AudioSaver, Journal, audio_folder, check_output
 
 PROTOCOL = {"condition": "clean", "date": "today", "command": "a"}
 
@@ -71,7 +71,7 @@ def test_the_keeper_knows_the_extremes_of_an_earlier_part(tmp_path):
     done = [record(number) for number in (5, 1, 9)]
     for one in done:
         (tmp_path / audio_folder(one)).mkdir()
-    keeper = AudioKeeper(tmp_path, 0, 1, done)
+    keeper = AudioSaver(tmp_path, 0, 1, done)
     assert {path.name[:4] for path in tmp_path.iterdir()} == {"0001", "0009"}
     assert not keeper._insert(record(6))
     assert keeper._insert(record(0))

@@ -7,7 +7,7 @@ from tests.conftest import VOICES, make_voice
 from tests.evaluation.conftest import Oracle
 from wesep_py.common.errors import InputError
 from wesep_py.evaluation import evaluate
-from wesep_py.evaluation.scoring import SpeakerListener, WordListener, load_recogniser, read_transcripts
+from wesep_py.evaluation.scoring import SpeakerSimilarity, WordErrorRate, load_recogniser, read_transcripts
 
 NOTHING = np.zeros(1600, np.float32)
 
@@ -33,7 +33,7 @@ def encoder(tmp_path_factory):
 
 
 def test_similarity_to_the_enrollment(trials, encoder):
-    listener = SpeakerListener(encoder, 16000)
+    listener = SpeakerSimilarity(encoder, 16000)
     summary = evaluate(Oracle(trials), trials[:2], listeners=[listener])
     assert summary["similarity"]["count"] == 2
     assert -1 <= summary["similarity"]["mean"] <= 1
@@ -54,7 +54,7 @@ def test_a_silent_estimate_or_no_enrollment_has_no_similarity(trials, encoder):
             result = super().extract(mixture, voice)
             return replace(result, waveform=np.zeros_like(result.waveform))
 
-    listener = SpeakerListener(encoder, 16000)
+    listener = SpeakerSimilarity(encoder, 16000)
     summary = evaluate(Mute(trials), trials[:2], listeners=[listener])
     assert summary["missing"]["similarity"] == {"the estimate is silent": 2}
 
@@ -62,7 +62,7 @@ def test_a_silent_estimate_or_no_enrollment_has_no_similarity(trials, encoder):
 def test_word_errors_against_transcripts_are_pooled_over_words(trials):
     said = {"anna-0": "one two three four five six seven eight", "bert-0": "One."}
     summary = evaluate(
-        Oracle(trials), trials[:3], listeners=[WordListener(lambda waveform, rate: "one", said)], metrics=("si_sdr",)
+        Oracle(trials), trials[:3], listeners=[WordErrorRate(lambda waveform, rate: "one", said)], metrics=("si_sdr",)
     )
     assert summary["wer"]["mean"] == pytest.approx(7 / 9)
     assert summary["wer"]["count"] == 2
@@ -71,7 +71,7 @@ def test_word_errors_against_transcripts_are_pooled_over_words(trials):
 
 
 def test_without_transcripts_the_reference_is_heard(trials):
-    summary = evaluate(Oracle(trials, leak=0.0), trials, listeners=[WordListener(by_level)])
+    summary = evaluate(Oracle(trials, leak=0.0), trials, listeners=[WordErrorRate(by_level)])
     assert summary["wer"]["mean"] == 0.0
     assert summary["wer"]["count"] == 6
     assert summary["protocol"]["wer"] == {"recogniser": "by_level", "against": "what it hears in the reference"}
@@ -86,7 +86,7 @@ def test_without_transcripts_the_reference_is_heard(trials):
     ],
 )
 def test_a_recogniser_that_fails_costs_its_number_only(trials, recogniser, reason):
-    summary = evaluate(Oracle(trials), trials[:2], listeners=[WordListener(recogniser)])
+    summary = evaluate(Oracle(trials), trials[:2], listeners=[WordErrorRate(recogniser)])
     assert summary["missing"]["wer"] == {reason: 2}
     assert summary["si_sdr"]["count"] == 2
 

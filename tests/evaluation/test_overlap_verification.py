@@ -15,9 +15,9 @@ from wesep_py.data import FileReader, Utterance
 from wesep_py.evaluation.verification import (
     OverlapRecording,
     best_scores,
-    draw_recordings,
+    draw_overlap_recordings,
     embed_voices,
-    overlap_figures,
+    measure_overlap,
     verify_overlap,
 )
 from wesep_py.network.speaker import SpeakerConfig, SpeakerEncoder
@@ -56,7 +56,7 @@ MIXTURES = recordings((0, 1), (2, 3), (1, 2), (0, 3), offset=10, sir_db=3.0)
 
 
 def test_an_encoder_that_hears_all_voices_makes_no_error():
-    found = overlap_figures(Oracle(2), SINGLES, MIXTURES)
+    found = measure_overlap(Oracle(2), SINGLES, MIXTURES)
     assert found.eer == {"single_single": 0, "single_mixture": 0, "mixture_mixture": 0}
     assert found.trials == {"single_single": 15, "single_mixture": 24, "mixture_mixture": 6}
     assert found.count_accuracy == {1: 1.0, 2: 1.0} and found.count_accuracy_by_sir == {"0-5": 1.0}
@@ -64,7 +64,7 @@ def test_an_encoder_that_hears_all_voices_makes_no_error():
 
 
 def test_one_that_hears_the_sum_counts_nothing():
-    found = overlap_figures(Oracle(1), SINGLES, MIXTURES)
+    found = measure_overlap(Oracle(1), SINGLES, MIXTURES)
     assert found.eer["single_single"] == 0 and found.count_accuracy == {} and len(found.lines()) == 3
     scores = best_scores(embed_voices(Oracle(1), [SINGLES[0], MIXTURES[0]]))
     assert scores[0, 1] == pytest.approx(2**-0.5)
@@ -73,14 +73,14 @@ def test_one_that_hears_the_sum_counts_nothing():
 def test_a_wrong_count_is_counted():
     wrong = recordings((0, 1), (2, 3), (1, 2), offset=20, sir_db=7.0)
     wrong[0].waveform[1] = 0  # one voice is heard, two speak
-    found = overlap_figures(Oracle(2), SINGLES, wrong)
+    found = measure_overlap(Oracle(2), SINGLES, wrong)
     assert found.count_accuracy == {1: 1.0, 2: pytest.approx(2 / 3)}
     assert found.count_accuracy_by_sir == {"5-10": pytest.approx(2 / 3)}
 
 
 def test_pieces_of_one_utterance_are_no_trial():
     again = recordings((0,), offset=0)
-    found = overlap_figures(Oracle(2), SINGLES + again, MIXTURES)
+    found = measure_overlap(Oracle(2), SINGLES + again, MIXTURES)
     assert found.trials["single_single"] == 20
 
 
@@ -88,9 +88,9 @@ def test_trials_of_one_kind_are_refused_before_anything_is_embedded():
     both = recordings((0, 1), (0, 1), offset=10, sir_db=3.0)
     singles = recordings((0,), (0,), (1,))
     with pytest.raises(InputError, match=r"3 recordings of one voice and 2 of several make no single–mixture .*6 of 6"):
-        overlap_figures(None, singles, both)
+        measure_overlap(None, singles, both)
     with pytest.raises(InputError, match=r"no single–single .*\(0 of 1 share"):
-        overlap_figures(None, singles[1:], MIXTURES)
+        measure_overlap(None, singles[1:], MIXTURES)
 
 
 def test_the_score_is_the_highest_among_the_voices():
@@ -108,7 +108,7 @@ SIMULATION = SimulationConfig(duration_s=1.0, min_source_s=0.5)
 
 
 def test_what_is_drawn_is_the_same_at_every_call_and_other_with_another_seed(utterances):
-    drawn = [draw_recordings(utterances, FileReader(16000), 2, 3, SIMULATION, seed) for seed in (0, 0, 1)]
+    drawn = [draw_overlap_recordings(utterances, FileReader(16000), 2, 3, SIMULATION, seed) for seed in (0, 0, 1)]
     one, again, other = ([recording.waveform for recording in some] for some in drawn)
     assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
     assert not np.array_equal(one[0], other[0])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wesep_py.common.errors import InputError
-from wesep_py.evaluation.score_files import find_pairs, unmatched
+from wesep_py.evaluation.score_files import find_pairs, unmatched_estimates
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -29,7 +29,7 @@ def test_files_of_one_name_belong_together(tmp_path):
     assert b.name == "sub/b" and b.interferers == (first / "sub/b.wav",)
     assert b.mixture is None and b.enrollment == enrollment / "sub/b.opus"
     assert c.estimate is None
-    assert unmatched([a, b, c], estimate) == ["d"]
+    assert unmatched_estimates([a, b, c], estimate) == ["d"]
     assert find_pairs(reference, estimate)[0].interferers is None
 
 
@@ -77,7 +77,7 @@ def test_hidden_files_are_passed_over_and_either_spelling_matches(tmp_path):
     reference = touch(tmp_path / "ref", names[0], "._a.wav", ".hidden/b.wav", ".DS_Store")
     estimate = touch(tmp_path / "est", names[1], "._a.wav")
     (pair,) = find_pairs(reference, estimate)
-    assert pair.estimate is not None and unmatched([pair], estimate) == []
+    assert pair.estimate is not None and unmatched_estimates([pair], estimate) == []
 
 
 def test_names_that_are_no_utf8_can_be_written(tmp_path):

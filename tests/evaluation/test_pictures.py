@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from wesep_py.evaluation.report_page import histogram, level_db, png, scatter
+from wesep_py.evaluation.report_page import histogram, spectrogram_db, spectrogram_png, scatter
 
 
 def test_a_histogram_counts_every_value_once():
@@ -37,7 +37,7 @@ def test_a_scatter_has_a_dot_a_trial_at_its_place():
 
 def test_a_tone_is_light_where_it_is():
     time_s = np.arange(16000) / 16000
-    level = level_db(np.sin(2 * np.pi * 2000 * time_s), 16000, columns=50, rows=128)
+    level = spectrogram_db(np.sin(2 * np.pi * 2000 * time_s), 16000, columns=50, rows=128)
     assert level.shape == (128, 50)
     assert int(level.mean(axis=1).argmax()) == pytest.approx(128 - 1 - 128 * 2000 / 8000, abs=1)
 
@@ -45,7 +45,7 @@ def test_a_tone_is_light_where_it_is():
 def test_the_png_is_what_a_reader_of_pngs_reads():
     image = pytest.importorskip("matplotlib.image")
     level = np.linspace(-60, 0, 12).reshape(3, 4)
-    pixels = image.imread(io.BytesIO(png(level, 0.0)))
+    pixels = image.imread(io.BytesIO(spectrogram_png(level, 0.0)))
     assert pixels.shape[:2] == (3, 4)
     brightness = pixels[..., :3].sum(axis=2).ravel()
     assert (np.diff(brightness) > 0).all()
@@ -53,4 +53,4 @@ def test_the_png_is_what_a_reader_of_pngs_reads():
 
 
 def test_short_waveforms_have_a_picture():
-    assert level_db(np.ones(10), 16000).shape == (128, 1)
+    assert spectrogram_db(np.ones(10), 16000).shape == (128, 1)

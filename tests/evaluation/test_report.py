@@ -17,7 +17,7 @@ import soundfile
 from tests.evaluation.conftest import Oracle
 from wesep_py.common.errors import InputError
 from wesep_py.evaluation import evaluate
-from wesep_py.evaluation.report_page import build_report, clips, encode
+from wesep_py.evaluation.report_page import build_report, saved_audio_figures, encode_audio
 from wesep_py.evaluation.results import read_results
 
 VOID = {"meta", "img", "br", "line", "path", "rect"}
@@ -83,7 +83,7 @@ def test_worst_and_best_have_pictures_and_players(page):
 def test_players_play_what_was_saved(page, trials, tmp_path):
     first = sorted((tmp_path / "out" / "audio").iterdir())[0]
     expected, rate = soundfile.read(first / "mixture.wav", dtype="float32")
-    sounds = re.findall(r'<audio [^>]*src="data:audio/mpeg;base64,([^"]+)"', clips(first))
+    sounds = re.findall(r'<audio [^>]*src="data:audio/mpeg;base64,([^"]+)"', saved_audio_figures(first))
     heard, heard_rate = soundfile.read(io.BytesIO(base64.b64decode(sounds[0])))
     assert heard_rate == rate
     length = min(len(heard), len(expected))
@@ -93,7 +93,7 @@ def test_players_play_what_was_saved(page, trials, tmp_path):
 
 
 def test_a_rate_that_mp3_has_not_becomes_wav():
-    kind, data = encode(np.zeros(7000, np.float32), 7000)
+    kind, data = encode_audio(np.zeros(7000, np.float32), 7000)
     assert kind == "audio/wav"
     assert soundfile.info(io.BytesIO(data)).samplerate == 7000
 

@@ -13,9 +13,9 @@ import torch
 from wesep_py import checkpoint
 from wesep_py.common.errors import CheckpointError, InputError
 from wesep_py.data import FileReader, Utterance, read_speaker_folders, write_manifest
-from wesep_py.evaluation import verification_run as verify
-from wesep_py.evaluation.verification import Trials, batches_by_length, embed, figures, mean_by_speaker, score_trials
-from wesep_py.evaluation.verification_run import read_trial_list, verify_manifest, write_results
+from wesep_py.evaluation import verifier as verify
+from wesep_py.evaluation.verification import VerificationTrials, batches_by_length, embed, verification_metrics, mean_by_speaker, score_trials
+from wesep_py.evaluation.verifier import read_trial_list, verify_manifest, write_verification
 from wesep_py.metrics.detection import equal_error_rate, min_dcf
 from wesep_py.network.speaker import SpeakerConfig, SpeakerEncoder, encoder_config
 
@@ -72,9 +72,9 @@ def test_figures_are_the_metrics_with_an_interval_that_widens_with_fewer_speaker
         centres = rng.normal(size=(count, 8))
         speaker_ids = [f"s{i // 5}" for i in range(5 * count)]
         embeddings = np.repeat(centres, 5, axis=0) + 0.8 * rng.normal(size=(5 * count, 8))
-        trials = Trials.all_pairs(speaker_ids)
+        trials = VerificationTrials.all_pairs(speaker_ids)
         scores = score_trials(embeddings, trials)
-        return scores, trials, figures(scores, trials, speaker_ids)
+        return scores, trials, verification_metrics(scores, trials, speaker_ids)
 
     scores, trials, many = of_speakers(40)
     assert many["eer"].mean == equal_error_rate(scores, trials.is_target).value
@@ -90,7 +90,7 @@ def test_figures_are_the_metrics_with_an_interval_that_widens_with_fewer_speaker
 def test_a_bootstrap_that_draws_every_speaker_once_gives_the_figures_themselves(monkeypatch):
     rng = np.random.default_rng(1)
     speaker_ids = [f"s{i // 4}" for i in range(40)]
-    trials = Trials.all_pairs(speaker_ids)
+    trials = VerificationTrials.all_pairs(speaker_ids)
     scores = rng.normal(size=len(trials.test)) + 1.5 * trials.is_target
 
     class Once:
@@ -98,7 +98,7 @@ def test_a_bootstrap_that_draws_every_speaker_once_gives_the_figures_themselves(
             return np.arange(size)
 
     monkeypatch.setattr(np.random, "default_rng", lambda seed: Once())
-    found = figures(scores, trials, speaker_ids, resamples=3)
+    found = verification_metrics(scores, trials, speaker_ids, resamples=3)
     for name in ("eer", "min_dcf"):
         assert found[name].low == pytest.approx(found[name].mean, abs=1e-9) == found[name].high
 
@@ -110,7 +110,7 @@ def test_the_cohort_is_one_embedding_a_speaker():
 
 def test_one_speaker_makes_no_trials():
     with pytest.raises(InputError, match="3 utterances of 1 speakers make no trials of both kinds"):
-        Trials.all_pairs(["a", "a", "a"])
+        VerificationTrials.all_pairs(["a", "a", "a"])
 
 
 def test_lists_in_both_forms(utterances: list[Utterance], tmp_path: Path):
@@ -143,13 +143,13 @@ def test_a_line_that_cannot_be_read(utterances: list[Utterance], tmp_path: Path,
 def test_a_manifest_verified_from_its_checkpoint(model: Path, manifest: Path, encoder, utterances, tmp_path: Path):
     result = verify_manifest(model, manifest)
     speaker_ids = [utterance.speaker_id for utterance in utterances]
-    trials = Trials.all_pairs(speaker_ids)
+    trials = VerificationTrials.all_pairs(speaker_ids)
     np.testing.assert_allclose(
         result.scores, score_trials(embed(encoder, utterances, FileReader(16000)), trials), atol=1e-6
     )
     summary = result.summary()
     assert summary["counts"]["target"] == 4 * 6 and summary["counts"]["speakers"] == 4
-    write_results(result, tmp_path / "out")
+    write_verification(result, tmp_path / "out")
     lines = (tmp_path / "out" / "scores.txt").read_text().splitlines()
     assert len(lines) == 120 and lines[0].split()[3] == "target"
     assert (tmp_path / "out" / "det.png").read_bytes().startswith(b"\x89PNG")
@@ -181,9 +181,9 @@ def test_a_picture_of_earlier_results_does_not_stay_where_none_can_be_drawn(
     model: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     result, folder = verify_manifest(model, manifest), tmp_path / "out"
-    assert write_results(result, folder) and (folder / "det.png").exists()
+    assert write_verification(result, folder) and (folder / "det.png").exists()
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert not write_results(result, folder, overwrite=True)
+    assert not write_verification(result, folder, overwrite=True)
     assert {path.name for path in folder.iterdir()} == {"summary.json", "scores.txt"}
 
 

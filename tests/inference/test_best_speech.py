@@ -149,7 +149,9 @@ def test_a_header_that_says_less_than_there_is(monkeypatch):
 
     from wesep_py.inference import enrollment
 
-    monkeypatch.setattr(enrollment, "open_enrollment", lambda source, number: replace(open_enrollment(source, number), duration_s=1.0))
+    monkeypatch.setattr(
+        enrollment, "open_enrollment", lambda source, number: replace(open_enrollment(source, number), duration_s=1.0)
+    )
     (one,) = load_enrollments([(recording((9, 15)), RATE)], RATE, max_s=6)
     assert one.duration_s == 6 and one.whole_s == 60 and one.speech_s > 5
 

@@ -95,7 +95,8 @@ def _check(paths: Sequence[Path], output: Path, overwrite: bool) -> None:
 
 def _write(recording: Path, voices: Sequence[Voice], paths: Sequence[Path], output: Path, overwrite: bool) -> None:
     """Write the prints, all of them or none."""
-    from wesep_py.common.files import created_folder, refuse_inputs, write_together
+    from wesep_py.common.files import refuse_inputs, write_together
+    from wesep_py.common.folders import created_folder
 
     refuse_inputs(paths, [(file_of(recording), "the recording")])
     _check(paths, output, overwrite)

@@ -26,7 +26,13 @@ from wesep_py.inference.enrollment_quality import (
     recording_weights,
 )
 from wesep_py.inference.inputs import EnrollmentSource, Source, read_embedding, read_enrollment
-from wesep_py.inference.mixed_enrollment import VoiceMatch, encoder_input, encode_voices, counts_voices, add_voice_counts
+from wesep_py.inference.mixed_enrollment import (
+    VoiceMatch,
+    encoder_input,
+    encode_voices,
+    counts_voices,
+    add_voice_counts,
+)
 from wesep_py.inference.speech_activity import (
     MAX_ENROLLMENT_S,
     VAD,
@@ -166,7 +172,9 @@ def load_enrollments(
     _check_vad(vad)
     recordings = [open_enrollment(source, number) for number, source in enumerate(sources, start=1)]
     if sum(one.duration_s for one in recordings) <= max_s:
-        whole = [load_enrollment(one.source, number, sample_rate, vad) for number, one in enumerate(recordings, start=1)]
+        whole = [
+            load_enrollment(one.source, number, sample_rate, vad) for number, one in enumerate(recordings, start=1)
+        ]
         if sum(one.duration_s for one in whole) <= max_s:  # a header may say less than there is
             return whole
     scans = [scan_speech(one, vad) for one in recordings]
@@ -239,7 +247,10 @@ def require_speech(recordings: Sequence[EnrollmentAudio], min_speech_s: float) -
 
 
 def assess_recordings(
-    recordings: Sequence[EnrollmentAudio], embed: Embed, second_voice: float = SECOND_VOICE_SIMILARITY, unlike: float = OUTLIER_SIMILARITY
+    recordings: Sequence[EnrollmentAudio],
+    embed: Embed,
+    second_voice: float = SECOND_VOICE_SIMILARITY,
+    unlike: float = OUTLIER_SIMILARITY,
 ) -> VoiceQuality:
     """Examine the recordings of a voice; all windows of all of them go through the encoder together, once.
 
@@ -285,7 +296,10 @@ def assess_recordings(
 
 
 def assess_enrollment(
-    network: TargetSpeakerExtractor, recordings: Sequence[EnrollmentAudio], chosen: Sequence[VoiceMatch | None], device: str
+    network: TargetSpeakerExtractor,
+    recordings: Sequence[EnrollmentAudio],
+    chosen: Sequence[VoiceMatch | None],
+    device: str,
 ) -> VoiceQuality:
     """`assess`; where the speaker encoder can tell, with the number of voices that it hears in each recording.
 

@@ -12,7 +12,13 @@ import numpy as np
 
 from wesep_py import audio
 from wesep_py.common.errors import InputError, WesepError, shorten
-from wesep_py.inference.enrollment import EnrollmentAudio, assess_enrollment, load_enrollments, require_speech, split_sources
+from wesep_py.inference.enrollment import (
+    EnrollmentAudio,
+    assess_enrollment,
+    load_enrollments,
+    require_speech,
+    split_sources,
+)
 from wesep_py.inference.enrollment_quality import VoiceQuality
 from wesep_py.inference.inputs import EnrollmentSource, Source, read_source
 from wesep_py.inference.mixed_enrollment import (
@@ -203,7 +209,9 @@ class Extractor:
         require_embedding_cues(self._network, prepared, self.name)
         made = []
         for number, embedding in enumerate(found.embeddings, start=1):
-            report = partial(assess_enrollment, self._network, [heard], [VoiceMatch(len(found), number)], str(self.device))
+            report = partial(
+                assess_enrollment, self._network, [heard], [VoiceMatch(len(found), number)], str(self.device)
+            )
             made.append(self._as_voice(with_embedding(prepared, embedding), heard.duration_s, report))
         return found, made
 

@@ -11,7 +11,13 @@ from wesep_py import audio
 from wesep_py.common.files import check_writable, path_exists, refuse_inputs, write_together
 from wesep_py.inference.inputs import Recording, read_source
 from wesep_py.inference.long_files import LongExtraction, Progress, extraction_identity
-from wesep_py.inference.output_files import ExtractionTarget, interrupted_outputs, remove_stale_blocks, journal_path, audio_writer
+from wesep_py.inference.output_files import (
+    ExtractionTarget,
+    interrupted_outputs,
+    remove_stale_blocks,
+    journal_path,
+    audio_writer,
+)
 from wesep_py.inference.overlap_add import FRAME_S, Blocks
 from wesep_py.inference.presence import Presence
 from wesep_py.inference.speech_activity import audible

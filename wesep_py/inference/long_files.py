@@ -99,7 +99,11 @@ class LongExtraction:
     """
 
     def __init__(
-        self, extractor: Extractor, mixture: str | Path, wanted: Sequence[ExtractionTarget], blocks: Blocks | None = None
+        self,
+        extractor: Extractor,
+        mixture: str | Path,
+        wanted: Sequence[ExtractionTarget],
+        blocks: Blocks | None = None,
     ) -> None:
         self.extractor, self.mixture, self.wanted = extractor, Path(mixture), list(wanted)
         self.blocks = blocks or Blocks()
@@ -251,7 +255,9 @@ class LongExtraction:
         yield from resample_blocks(blocks, rate, self.about.sample_rate, self.about.num_channels)
 
 
-def extraction_identity(extractor: Extractor, mixture: Path, wanted: Sequence[ExtractionTarget], grid: BlockGrid) -> dict[str, Any]:
+def extraction_identity(
+    extractor: Extractor, mixture: Path, wanted: Sequence[ExtractionTarget], grid: BlockGrid
+) -> dict[str, Any]:
     """What the blocks of a job depend on: by this a run that was killed is known again."""
     from wesep_py.checkpoint import versions
 

@@ -258,7 +258,9 @@ class OverlapAddRunner:
             begin = (done + half) // self.grid.stride if self._tail is not None else 0
             logits = logits[..., begin:] if last else logits[..., begin : (self.grid.step + half) // self.grid.stride]
         tail = np.zeros((*self.shape, 0), np.float32) if last else estimates[..., -overlap:].copy()
-        piece = BlockOutput(self._index, mixture[:, done : done + count], estimates[..., :count], tail, logits, last, broken)
+        piece = BlockOutput(
+            self._index, mixture[:, done : done + count], estimates[..., :count], tail, logits, last, broken
+        )
         self._index, self._tail = self._index + 1, tail
         return piece
 

@@ -246,14 +246,20 @@ def open_enrollment(source: Source, number: int) -> EnrollmentReader:
         about = audio.info(source if stretch is None else stretch.path)
         rate, path = about.sample_rate, source if stretch is None else stretch.path
         if stretch is None:
-            return EnrollmentReader(source, str(source), rate, about.duration_s, lambda size: audio.read_blocks(path, size))
+            return EnrollmentReader(
+                source, str(source), rate, about.duration_s, lambda size: audio.read_blocks(path, size)
+            )
         if stretch.stop_s <= about.duration_s:
             length_s = stretch.stop_s - stretch.start_s
-            return EnrollmentReader(source, str(source), rate, length_s, lambda size: _stretch_blocks(stretch, rate, size))
+            return EnrollmentReader(
+                source, str(source), rate, length_s, lambda size: _stretch_blocks(stretch, rate, size)
+            )
     # An array; or a stretch past the end, of which reading it says what is wrong.
     recording = read_enrollment(source)
     name = f"recording {number}" if recording.file_format is None else recording.name
-    return EnrollmentReader(recording, name, recording.sample_rate, recording.duration_s, lambda size: _slices(recording, size))
+    return EnrollmentReader(
+        recording, name, recording.sample_rate, recording.duration_s, lambda size: _slices(recording, size)
+    )
 
 
 def scan_speech(recording: EnrollmentReader, vad: VAD = "energy") -> SpeechScan:

@@ -11,8 +11,16 @@ import torch
 from numpy.typing import NDArray
 
 from wesep_py.common.errors import InputError
-from wesep_py.inference.overlap_add import SILENT, Blocks, BlockGrid, OverlapAddRunner, BlockOutput, is_constant, num_frames, run_network
-from wesep_py.inference.presence import UNCALIBRATED, Calibration, Presence, presence_of_channels
+from wesep_py.inference.overlap_add import (
+    Blocks,
+    BlockGrid,
+    OverlapAddRunner,
+    BlockOutput,
+    is_constant,
+    num_frames,
+    run_network,
+)
+from wesep_py.inference.presence import SILENT_LOGIT, UNCALIBRATED, Calibration, Presence, presence_of_channels
 from wesep_py.inference.voice_print import Voice
 from wesep_py.network.extraction_network import Analysis, TargetSpeakerExtractor
 
@@ -265,5 +273,5 @@ def run_together(
     if logits is None:
         return estimates, [None] * len(mixtures)
     frame_s, tracks = network.backbone.stride / network.sample_rate, logits.float().cpu().numpy()
-    tracks[~sounding] = SILENT
+    tracks[~sounding] = SILENT_LOGIT
     return estimates, [presence_of_channels([track], frame_s, calibration) for track in tracks]

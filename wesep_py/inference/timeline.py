@@ -113,7 +113,9 @@ def timeline_from_presence(target: str, track: ArrayLike, step_s: float, duratio
     return Timeline(target, duration_s, tuple(segments), "presence", values, step_s)
 
 
-def timeline_from_energies(target: str, estimate: ArrayLike, mixture: ArrayLike, step_s: float, duration_s: float) -> Timeline:
+def timeline_from_energies(
+    target: str, estimate: ArrayLike, mixture: ArrayLike, step_s: float, duration_s: float
+) -> Timeline:
     """The timeline of an estimate: where it is neither far below its own loud frames nor far below the mixture.
 
     Args:

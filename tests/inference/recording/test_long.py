@@ -164,7 +164,10 @@ def test_a_damaged_recording_leaves_nothing(extractor, voices, tmp_path):
     soundfile.write(tmp_path / "m.wav", samples, 16000, subtype="FLOAT")
     with pytest.raises(AudioError, match="not finite"):
         extract_file(
-            extractor, tmp_path / "m.wav", [ExtractionTarget("a", enrolled(extractor), tmp_path / "o.wav")], blocks=SHORT
+            extractor,
+            tmp_path / "m.wav",
+            [ExtractionTarget("a", enrolled(extractor), tmp_path / "o.wav")],
+            blocks=SHORT,
         )
     assert [path.name for path in tmp_path.iterdir()] == ["m.wav"]
 
