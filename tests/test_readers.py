@@ -19,9 +19,9 @@ from wesep_py.data.corpora import read_kaldi
 from wesep_py.data.packed import read_pack_index
 from wesep_py.data.store import parse_index_lines, utterance_from_record
 from wesep_py.evaluation.activity_labels import read_labels
-from wesep_py.evaluation.calibration import scores_of
+from wesep_py.evaluation.calibration import read_presence_scores
 from wesep_py.evaluation.comparison import compare
-from wesep_py.evaluation.frame_calibration import frame_counts
+from wesep_py.evaluation.frame_calibration import read_frame_counts
 from wesep_py.evaluation.report_page import build_report
 from wesep_py.evaluation.results import Journal, check_reportable, read_results
 from wesep_py.simulation.description.recipe import read_recipes
@@ -163,8 +163,8 @@ def test_results(tmp_path: Path, content: bytes, trials: bytes, of_summary: bool
         compare(results, results)
 
     value_or_line(read, path)
-    value_or_line(lambda: scores_of([tmp_path]), path)
-    value_or_line(lambda: frame_counts([tmp_path]), path)
+    value_or_line(lambda: read_presence_scores([tmp_path]), path)
+    value_or_line(lambda: read_frame_counts([tmp_path]), path)
 
 
 @hundred

@@ -10,7 +10,7 @@ from typing import Any
 
 from wesep_py.common.errors import InputError
 from wesep_py.common.textfiles import COUNT, check_shape, read_json
-from wesep_py.evaluation.summary import threshold_of
+from wesep_py.evaluation.summary import presence_threshold
 
 TEMPLATE = Path(__file__).resolve().parent / "card.md"
 
@@ -110,7 +110,7 @@ def results_tables(rows: Sequence[Row], threshold: float | None = None) -> str:
         head = ("target absent", "condition", "trials", "dB below the mixture", "heard by level", "heard by presence")
         tables.append(_table(head, [_absent(row) for row in absent]))
     decision = rows[0].summary["protocol"].get("decision", {})
-    thresholds = sorted({threshold_of(row.summary["protocol"]) for row in rows})
+    thresholds = sorted({presence_threshold(row.summary["protocol"]) for row in rows})
     if threshold is not None and thresholds != [threshold]:
         before = ", ".join(f"{one:g}" for one in thresholds)
         tables.append(f"The columns by presence are from before the calibration below: a threshold of {before}.")

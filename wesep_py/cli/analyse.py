@@ -183,12 +183,12 @@ def verify(
     Every recording becomes one embedding; a trial's score is the cosine of two,
     with --cohort how much it stands out from the nearest strangers.
     """
-    from wesep_py.evaluation.verification_run import check_output, verify_manifest, write_results
+    from wesep_py.evaluation.verifier import check_verification_output, verify_manifest, write_verification
     from wesep_py.inference.extractor import pick_device
 
     if output is not None:
         inputs = [(manifest, "the manifest"), (trials, "the list of trials"), (cohort, "the cohort")]
-        check_output(output, overwrite, inputs)
+        check_verification_output(output, overwrite, inputs)
     set_threads(threads)
     with progress_bar("recordings") as bar:
         task = bar.add_task("embedding", total=None)
@@ -205,7 +205,7 @@ def verify(
         )
     summary = result.summary()
     if output is not None:
-        drawn = write_results(result, output, overwrite)
+        drawn = write_verification(result, output, overwrite)
         if not drawn:
             typer.echo("warning: no det.png: it needs matplotlib; pip install 'wesep-py[demo]'", err=True)
     if json_output:

@@ -23,7 +23,7 @@ from wesep_py.cli.options import (
 from wesep_py.common.errors import InputError, WesepError
 
 if TYPE_CHECKING:
-    from wesep_py.evaluation.scoring import Listener
+    from wesep_py.evaluation.scoring import MetricBackend
 
 
 # ----------------------------------------
@@ -186,39 +186,39 @@ def chosen_measures(metrics: str, speaker_model: str | None, recogniser: str | N
     Raises:
         InputError: an unknown metric, one that needs an option that is not there, or one whose package is missing.
     """
-    from wesep_py.evaluation.evaluator import with_listeners
-    from wesep_py.evaluation.scoring import check_possible, parse_measures
+    from wesep_py.evaluation.evaluator import with_backends
+    from wesep_py.evaluation.scoring import check_computable, parse_metrics
 
     given = [name for name, option in (("similarity", speaker_model), ("wer", recogniser)) if option is not None]
-    chosen = with_listeners(parse_measures(metrics), given)
-    check_possible(chosen, referenced=True, labelled=True)
+    chosen = with_backends(parse_metrics(metrics), given)
+    check_computable(chosen, referenced=True, labelled=True)
     return chosen
 
 
-def word_listeners(recogniser: str | None, transcripts: Path | None) -> list[Listener]:
+def word_listeners(recogniser: str | None, transcripts: Path | None) -> list[MetricBackend]:
     """What measures word errors, where the command line names it.
 
     Raises:
         InputError: transcripts without a recogniser; something that is named is not there.
     """
-    from wesep_py.evaluation.scoring import WordListener, read_transcripts
+    from wesep_py.evaluation.scoring import WordErrorRate, read_transcripts
 
     if recogniser is None:
         if transcripts is not None:
             raise InputError("--transcripts is of use with --recogniser only; name one")
         return []
-    return [WordListener(recogniser, None if transcripts is None else read_transcripts(transcripts))]
+    return [WordErrorRate(recogniser, None if transcripts is None else read_transcripts(transcripts))]
 
 
-def speaker_listeners(speaker_model: str | None, sample_rate: int, device: str) -> list[Listener]:
+def speaker_listeners(speaker_model: str | None, sample_rate: int, device: str) -> list[MetricBackend]:
     """What measures similarity, where the command line names it.
 
     Raises:
         CheckpointError: there is no such encoder.
     """
-    from wesep_py.evaluation.scoring import SpeakerListener
+    from wesep_py.evaluation.scoring import SpeakerSimilarity
 
-    return [] if speaker_model is None else [SpeakerListener(speaker_model, sample_rate, device)]
+    return [] if speaker_model is None else [SpeakerSimilarity(speaker_model, sample_rate, device)]
 
 
 def show_summary(summary: Mapping[str, Any], out: Path, as_json: bool) -> None:
@@ -326,7 +326,7 @@ def score(
     """
     from wesep_py.evaluation.activity_labels import read_labels
     from wesep_py.evaluation.results import check_output
-    from wesep_py.evaluation.score_files import find_pairs, rate_of, score_files, unmatched
+    from wesep_py.evaluation.score_files import find_pairs, common_sample_rate, score_files, unmatched_estimates
 
     chosen = chosen_measures(metrics, speaker_model, recogniser)
     listeners = word_listeners(recogniser, transcripts)
@@ -339,11 +339,11 @@ def score(
     inputs += [(folder, "--interferers") for folder in interferers or []]
     check_output(out, overwrite, [*inputs, (labels, "--labels"), (transcripts, "--transcripts")])
     pairs = find_pairs(reference, estimate, mixture, interferers or [], enrollment, condition)
-    if extra := unmatched(pairs, estimate):
+    if extra := unmatched_estimates(pairs, estimate):
         listing = ", ".join(extra[:3]) + (", …" if len(extra) > 3 else "")
         typer.echo(f"{len(extra)} estimates belong to no reference and are not scored: {listing}", err=True)
     spoken = None if labels is None else read_labels(labels)
-    rate = rate_of(pairs)
+    rate = common_sample_rate(pairs)
     listeners += speaker_listeners(speaker_model, rate, "cpu")
     with resumable(out), progress_bar("trials") as bar:
         task = bar.add_task("score", total=len(pairs))

@@ -22,7 +22,7 @@ Stretches = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
-class Labels:
+class ActivityLabels:
     """Who speaks when in each recording.
 
     Attributes:
@@ -82,7 +82,7 @@ def as_field(name: str) -> str:
     return canonical("_".join(name.split()))
 
 
-def read_labels(path: str | Path) -> Labels:
+def read_labels(path: str | Path) -> ActivityLabels:
     """Read RTTM: lines `SPEAKER RECORDING CHANNEL START_S DURATION_S <NA> <NA> NAME …`; other lines are passed over.
 
     Raises:
@@ -107,4 +107,4 @@ def read_labels(path: str | Path) -> Labels:
         speakers[name] = (*speakers.get(name, ()), (start_s, start_s + duration_s))
     if not stretches:
         raise InputError(f"{path}: has no SPEAKER line; give an RTTM file")
-    return Labels(Path(path), hashlib.sha256(Path(path).read_bytes()).hexdigest(), stretches)
+    return ActivityLabels(Path(path), hashlib.sha256(Path(path).read_bytes()).hexdigest(), stretches)

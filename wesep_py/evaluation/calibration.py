@@ -14,13 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 from wesep_py import checkpoint
 from wesep_py.common.errors import InputError, shorten
 from wesep_py.common.textfiles import check_shape, read_json, read_jsonl
-from wesep_py.evaluation.frame_calibration import Reliability, calibrate_frames, fit_weighted, of_one_shape, reliability
+from wesep_py.evaluation.frame_calibration import Reliability, calibrate_frames, fit_weighted, checked_scores_and_labels, reliability
 from wesep_py.evaluation.results import PER_TRIAL, SUMMARY, check_record
 from wesep_py.inference.presence import REFERENCE_S, UNCALIBRATED, Calibration, save_calibration
 
-MAX_LOST = 0.02
+MAX_MISSED = 0.02
 """Share of present voices that the threshold may lose."""
-LEAST_SPREAD = 4.0
+MIN_LENGTH_RATIO = 4.0
 """Growth with length is fitted where the longer absent trials (95 % quantile) are so many times the shorter (5 %)."""
 
 
@@ -57,7 +57,7 @@ def fit_platt(scores: ArrayLike, present: ArrayLike, equal_priors: bool = False)
     return scale, offset
 
 
-def threshold_for(probabilities: ArrayLike, present: ArrayLike, max_lost: float = MAX_LOST) -> float:
+def threshold_at_miss_rate(probabilities: ArrayLike, present: ArrayLike, max_lost: float = MAX_MISSED) -> float:
     """The highest threshold that loses at most a share of the present voices; absent ones fall below it as they may.
 
     It lies halfway between two trials, so that neither is at the edge.
@@ -70,10 +70,10 @@ def threshold_for(probabilities: ArrayLike, present: ArrayLike, max_lost: float 
     Raises:
         InputError: no present trials.
 
-    >>> round(threshold_for([0.1, 0.6, 0.7, 0.8, 0.9], [0, 1, 1, 1, 1], max_lost=0.25), 3)
+    >>> round(threshold_at_miss_rate([0.1, 0.6, 0.7, 0.8, 0.9], [0, 1, 1, 1, 1], max_lost=0.25), 3)
     0.65
     """
-    p, labels = of_one_shape(probabilities, present)
+    p, labels = checked_scores_and_labels(probabilities, present)
     there = np.sort(p[labels])
     if not len(there):
         raise InputError("a threshold is found from trials in which the voice is there; there are none")
@@ -82,21 +82,21 @@ def threshold_for(probabilities: ArrayLike, present: ArrayLike, max_lost: float 
     return float((keep + below.max()) / 2) if len(below) else float(keep)
 
 
-def fit_growth(scores: ArrayLike, durations_s: ArrayLike) -> float:
+def fit_length_correction(scores: ArrayLike, durations_s: ArrayLike) -> float:
     """By how much the score of absent voices rises with each doubling of the length, in least squares; 0 or more.
 
-    Where lengths differ too little to tell (`LEAST_SPREAD`), 0.
+    Where lengths differ too little to tell (`MIN_LENGTH_RATIO`), 0.
 
     Args:
         scores: `[trials]`, of absent voices.
         durations_s: `[trials]`, of their recordings.
 
-    >>> fit_growth([1.0, 2.0, 3.0], [4.0, 16.0, 64.0])
+    >>> fit_length_correction([1.0, 2.0, 3.0], [4.0, 16.0, 64.0])
     0.5
     """
     lengths = np.log2(np.asarray(durations_s, dtype=np.float64))
     shorter, longer = np.quantile(lengths, [0.05, 0.95])
-    if longer - shorter < math.log2(LEAST_SPREAD):
+    if longer - shorter < math.log2(MIN_LENGTH_RATIO):
         return 0.0
     return max(0.0, round(float(np.polynomial.polynomial.polyfit(lengths, scores, 1)[1]), 6))
 
@@ -104,7 +104,7 @@ def fit_growth(scores: ArrayLike, durations_s: ArrayLike) -> float:
 def calibrate(
     scores: ArrayLike,
     present: ArrayLike,
-    max_lost: float = MAX_LOST,
+    max_lost: float = MAX_MISSED,
     equal_priors: bool = True,
     durations_s: ArrayLike | None = None,
 ) -> tuple[Calibration, Reliability]:
@@ -122,15 +122,15 @@ def calibrate(
     """
     x, labels = _checked(scores, present)
     lengths = np.full(len(x), REFERENCE_S) if durations_s is None else np.asarray(durations_s, dtype=np.float64)
-    growth = Calibration(growth=fit_growth(x[~labels], lengths[~labels]))
+    growth = Calibration(growth=fit_length_correction(x[~labels], lengths[~labels]))
     scale, offset = fit_platt(x - growth.grown(lengths), labels, equal_priors)
     fitted = replace(growth, scale=scale, offset=offset)
     p = fitted.probabilities(x, lengths)
-    calibration = replace(fitted, threshold=threshold_for(p, labels, max_lost))
+    calibration = replace(fitted, threshold=threshold_at_miss_rate(p, labels, max_lost))
     return calibration, reliability(p, labels, calibration.threshold)
 
 
-def scores_of(
+def read_presence_scores(
     folders: Sequence[str | Path], model_hash: str | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
     """Scores, labels and lengths in seconds from results of `wesep evaluate`, on lists with and without the target.
@@ -176,7 +176,7 @@ def calibrate_model(
     model: str | Path,
     results: Sequence[str | Path],
     check: Sequence[str | Path] = (),
-    max_lost: float = MAX_LOST,
+    max_lost: float = MAX_MISSED,
     dry_run: bool = False,
 ) -> tuple[Calibration, Reliability, Reliability | None]:
     """Calibrate a checkpoint on results of `wesep evaluate`, and write it there (`presence.save_calibration`).
@@ -192,10 +192,10 @@ def calibrate_model(
         The calibration, what it does on `results`, and on `check`.
 
     Raises:
-        InputError, CheckpointError: as `scores_of`, `fit_platt` and `save_calibration`.
+        InputError, CheckpointError: as `read_presence_scores`, `fit_platt` and `save_calibration`.
     """
     model_hash = checkpoint.load(model).hash
-    scores, labels, durations_s = scores_of(results, model_hash)
+    scores, labels, durations_s = read_presence_scores(results, model_hash)
     calibration, there = calibrate(scores, labels, max_lost, durations_s=durations_s)
     about: dict[str, Any] = {"fitted_on": [str(folder) for folder in results], "there": there.as_dict()}
     frames = calibrate_frames(results)
@@ -204,7 +204,7 @@ def calibrate_model(
         about["frames"] = frames.as_dict()
     elsewhere = None
     if check:
-        scores, labels, durations_s = scores_of(check, model_hash)
+        scores, labels, durations_s = read_presence_scores(check, model_hash)
         elsewhere = reliability(calibration.probabilities(scores, durations_s), labels, calibration.threshold)
         about |= {"checked_on": [str(folder) for folder in check], "checked": elsewhere.as_dict()}
     if not dry_run:
@@ -251,7 +251,7 @@ def _applied(path: Path, model_hash: str | None) -> Calibration:
 
 
 def _checked(scores: ArrayLike, present: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    x, labels = of_one_shape(scores, present)
+    x, labels = checked_scores_and_labels(scores, present)
     if labels.all() or not labels.any():
         raise InputError("trials with and without the voice are needed, to tell them apart")
     if not np.isfinite(x).all():

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from wesep_py.common.errors import InputError, nearest
-from wesep_py.evaluation.results import Results, TrialRecord, key_of
-from wesep_py.evaluation.summary import DEFINITION, bootstrap_mean
+from wesep_py.evaluation.results import EvaluationResults, TrialRecord, trial_key
+from wesep_py.evaluation.summary import INTERVAL_DEFINITION, bootstrap_mean
 
 PERMUTATIONS = 10_000
 MAX_EXACT = 13
@@ -22,7 +22,7 @@ TEST = (
 
 
 def compare(
-    first: Results, second: Results, common: bool = False, metric: str | None = None, num_moved: int = 10
+    first: EvaluationResults, second: EvaluationResults, common: bool = False, metric: str | None = None, num_moved: int = 10
 ) -> dict[str, Any]:
     """Pair the trials of two results.
 
@@ -43,10 +43,10 @@ def compare(
     """
     _check_lists(first, second, common)
     named = all(record.enrollment for results in (first, second) for record in results.records)
-    by_key = {key_of(record, named): record for record in first.records}
+    by_key = {trial_key(record, named): record for record in first.records}
     if len(by_key) < len(first.records):
         raise InputError(f"{first.folder}: has a trial twice; trials cannot be paired")
-    pairs = [(by_key[key], record) for record in second.records if (key := key_of(record, named)) in by_key]
+    pairs = [(by_key[key], record) for record in second.records if (key := trial_key(record, named)) in by_key]
     if not pairs:
         raise InputError(f"{first.folder} and {second.folder} have no trial in common")
     names = [name for name in first.metrics if name in second.metrics]
@@ -72,7 +72,7 @@ def compare(
         "protocol": {
             "first": _origin(first),
             "second": _origin(second),
-            "interval": DEFINITION,
+            "interval": INTERVAL_DEFINITION,
             "test": TEST,
             "metrics": {name: first.summary["protocol"]["metrics"][name] for name in names},
         },
@@ -117,7 +117,7 @@ def sign_flip_p_value(differences: Sequence[float], groups: Sequence[Hashable], 
     return (1 + as_great) / (1 + PERMUTATIONS)
 
 
-def _check_lists(first: Results, second: Results, common: bool) -> None:
+def _check_lists(first: EvaluationResults, second: EvaluationResults, common: bool) -> None:
     if common:
         return
     protocols = [results.summary["protocol"] for results in (first, second)]
@@ -176,7 +176,7 @@ def _scored(record: TrialRecord) -> dict[str, float]:
     return record.values if record.outcome == "scored" else {}
 
 
-def _origin(results: Results) -> dict[str, Any]:
+def _origin(results: EvaluationResults) -> dict[str, Any]:
     protocol = results.summary["protocol"]
     return {
         "folder": results.folder.name,

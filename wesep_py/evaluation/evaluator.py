@@ -19,21 +19,21 @@ import numpy as np
 from wesep_py.common.errors import InputError, nearest
 from wesep_py.data.trials import ABSENT
 from wesep_py.evaluation import summary as protocol
-from wesep_py.evaluation.activity_labels import Labels
-from wesep_py.evaluation.results import AUDIO, AudioKeeper, Journal, TrialRecord
+from wesep_py.evaluation.activity_labels import ActivityLabels
+from wesep_py.evaluation.results import AUDIO, AudioSaver, Journal, TrialRecord
 from wesep_py.evaluation.scoring import (
-    BY_LISTENERS,
-    MEASURES,
-    Listener,
+    BACKEND_METRICS,
+    ALL_METRICS,
+    MetricBackend,
     ScoringJob,
     ScoringPool,
-    check_measures,
-    check_possible,
-    listen_to,
+    check_metric_names,
+    check_computable,
+    apply_backends,
 )
 from wesep_py.evaluation.summary import summarise
 from wesep_py.evaluation.trial_conditions import Speakers, age_group, gender_pair
-from wesep_py.evaluation.trial_extraction import Extracted, can_batch, extract_all, render
+from wesep_py.evaluation.trial_extraction import ExtractedTrial, can_batch, extract_all, render
 from wesep_py.metrics import MetricError
 from wesep_py.simulation.trial_audio import CONDITIONS, Condition
 
@@ -50,13 +50,13 @@ log = logging.getLogger(__name__)
 SAY_EVERY_S = 60.0
 
 
-class Session:
+class ScoringSession:
     """One run; a context manager.
 
     Args:
         protocol: how it is measured.
         total: number of trials.
-        names: what is measured, out of `measures.MEASURES`.
+        names: what is measured, out of `measures.ALL_METRICS`.
         jobs: processes that score; 0 scores in this one.
         folder: for the results; None: nothing is written.
         overwrite: begin anew in a folder that holds results.
@@ -82,24 +82,24 @@ class Session:
         jobs: int,
         folder: Path | None = None,
         overwrite: bool = False,
-        listeners: Sequence[Listener] = (),
+        listeners: Sequence[MetricBackend] = (),
         save_audio: int = 0,
         save_extremes: int = 0,
         on_progress: Callable[[int, int], None] | None = None,
-        labels: Labels | None = None,
+        labels: ActivityLabels | None = None,
     ) -> None:
         self._protocol, self._total, self._names = protocol, total, tuple(names)
         self._journal = None if folder is None else Journal(folder, protocol, overwrite)
         self.records: dict[int, TrialRecord] = {} if self._journal is None else dict(self._journal.done)
         self.done = frozenset(self.records)
         audio = None if folder is None else folder / AUDIO
-        self._keeper = AudioKeeper(audio, save_audio, save_extremes, self.records.values())
+        self._keeper = AudioSaver(audio, save_audio, save_extremes, self.records.values())
         self._listeners, self._on_progress, self._labels = list(listeners), on_progress, labels
-        self._waiting: dict[int, Extracted] = {}
+        self._waiting: dict[int, ExtractedTrial] = {}
         self._pool = ScoringPool(jobs)
         self._begun = self._said = time.monotonic()
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> ScoringSession:
         self._pool.__enter__()
         if self.done:
             log.info("%d of %d trials are done already", len(self.done), self._total)
@@ -113,7 +113,7 @@ class Session:
         if self._journal is not None:
             self._journal.close()
 
-    def add(self, extracted: Extracted) -> None:
+    def add(self, extracted: ExtractedTrial) -> None:
         """Score a trial, and write down those that are done by now. Its record has its number."""
         record, audio, estimate = extracted.record, extracted.audio, extracted.estimate
         if record.number is None:
@@ -123,7 +123,7 @@ class Session:
         else:
             assert audio is not None and estimate is not None
             rate = audio.sample_rate
-            listen_to(self._listeners, record, estimate, audio.reference, audio.enrollment, rate)
+            apply_backends(self._listeners, record, estimate, audio.reference, audio.enrollment, rate)
             interferers = None if audio.interferers is None else tuple(audio.interferers)
             names, activity = self._labelled(extracted)
             self._waiting[record.number] = extracted
@@ -142,7 +142,7 @@ class Session:
             self._journal.finish(records, summary)
         return summary
 
-    def _labelled(self, extracted: Extracted) -> tuple[tuple[str, ...], np.ndarray | None]:
+    def _labelled(self, extracted: ExtractedTrial) -> tuple[tuple[str, ...], np.ndarray | None]:
         """What is to be measured, and when the target speaks by the labels; without a label, timing is missing."""
         record, audio, estimate = extracted.record, extracted.audio, extracted.estimate
         assert audio is not None and estimate is not None
@@ -153,7 +153,7 @@ class Session:
         try:
             activity = self._labels.activity(recording, named, len(estimate), audio.sample_rate, target == recording)
         except MetricError as error:
-            record.missing.update(dict.fromkeys(MEASURES["timing"], str(error)))
+            record.missing.update(dict.fromkeys(ALL_METRICS["timing"], str(error)))
             return tuple(name for name in self._names if name != "timing"), None
         return self._names, activity
 
@@ -164,7 +164,7 @@ class Session:
             extracted.record.missing.update(scores.missing)
             self._finish(extracted)
 
-    def _finish(self, extracted: Extracted) -> None:
+    def _finish(self, extracted: ExtractedTrial) -> None:
         record = extracted.record
         assert record.number is not None
         self.records[record.number] = record
@@ -202,11 +202,11 @@ def evaluate(
     save_audio: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
     command: str | None = None,
-    listeners: Sequence[Listener] = (),
+    listeners: Sequence[MetricBackend] = (),
     save_extremes: int = 0,
     batch_size: int = 1,
     embeddings: Embeddings | None = None,
-    labels: Labels | None = None,
+    labels: ActivityLabels | None = None,
 ) -> dict[str, Any]:
     """Extract and score every trial; a trial that fails is recorded and does not stop the rest.
 
@@ -219,7 +219,7 @@ def evaluate(
         out: a folder, made if it is not there, for `per_trial.jsonl` (a line a trial, in the order of `trials`),
             `summary.json` and `audio/`. None: nothing is written.
         condition: "clean" (speakers only) or "noisy" (with noise).
-        metrics: names out of `measures.MEASURES`.
+        metrics: names out of `measures.ALL_METRICS`.
         jobs: processes that score; 0 scores in this one. None: 0 for SI-SDR alone, else one a core.
         speakers: gender and age of speakers, for the breakdown by them.
         overwrite: replace earlier results in `out`.
@@ -238,14 +238,14 @@ def evaluate(
 
     Raises:
         InputError: no trials; an unknown metric or condition; a metric whose listener is not there; audio to be saved
-            but no folder; embeddings as `introduced_by`; `out` holds an unfinished run with another protocol.
+            but no folder; embeddings as `describe_embeddings`; `out` holds an unfinished run with another protocol.
         OutputExistsError: `out` holds results, and `overwrite` is false.
         WesepError: the disk is full.
 
     >>> summary = evaluate(load("exp/mine"), trials, "results")  # doctest: +SKIP
     >>> summary["si_sdri"]["mean"]                               # doctest: +SKIP
     """
-    chosen = with_labels(with_listeners(check_measures(metrics), [listener.name for listener in listeners]), labels)
+    chosen = with_timing(with_backends(check_metric_names(metrics), [listener.name for listener in listeners]), labels)
     if condition not in CONDITIONS:
         raise InputError(f"condition {condition!r} is not known; {nearest(condition, CONDITIONS)}")
     if not trials:
@@ -255,14 +255,14 @@ def evaluate(
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; give the number of mixtures extracted at a time, 1 or more")
     absent = all(trial.target_utterance_id == ABSENT for trial in trials)
-    check_possible(chosen, absent or any(trial.sources for trial in trials), labels is not None)
-    jobs = checked_jobs(jobs, chosen, len(trials))
-    measured = protocol.describe(extractor, trials, condition, chosen, command, listeners, labels)
+    check_computable(chosen, absent or any(trial.sources for trial in trials), labels is not None)
+    jobs = num_scoring_processes(jobs, chosen, len(trials))
+    measured = protocol.describe_evaluation(extractor, trials, condition, chosen, command, listeners, labels)
     if batch_size > 1 and can_batch(extractor):
         measured["batch_size"] = batch_size
-    measured |= introduced_by(extractor, trials, embeddings)
+    measured |= describe_embeddings(extractor, trials, embeddings)
     folder = None if out is None else Path(out)
-    with Session(
+    with ScoringSession(
         measured,
         len(trials),
         chosen,
@@ -278,7 +278,7 @@ def evaluate(
         for number in session.done:
             _name_speakers(session.records[number], trials[number], speakers)
         left = [(number, trial) for number, trial in enumerate(trials) if number not in session.done]
-        rendered = ahead(
+        rendered = map_ahead(
             partial(_rendered, condition=condition, sample_rate=extractor.sample_rate, embeddings=embeddings),
             left,
             depth=max(4, batch_size),
@@ -290,7 +290,7 @@ def evaluate(
         return session.finish()
 
 
-def introduced_by(extractor: Extractor, trials: Sequence[Trial], embeddings: Embeddings | None) -> dict[str, Any]:
+def describe_embeddings(extractor: Extractor, trials: Sequence[Trial], embeddings: Embeddings | None) -> dict[str, Any]:
     """For the protocol: which embeddings introduce the voices; empty where recordings do.
 
     Raises:
@@ -311,25 +311,25 @@ def introduced_by(extractor: Extractor, trials: Sequence[Trial], embeddings: Emb
     return {"embeddings": {"path": str(embeddings.path), "sha256": digest.hexdigest()}}
 
 
-def with_listeners(chosen: tuple[str, ...], given: Sequence[str]) -> tuple[str, ...]:
+def with_backends(chosen: tuple[str, ...], given: Sequence[str]) -> tuple[str, ...]:
     """The measures that were chosen, and those of the listeners that are given, by their names.
 
     Raises:
         InputError: a measure was chosen that none of the listeners gives.
     """
     for name in chosen:
-        if name in BY_LISTENERS and name not in given:
+        if name in BACKEND_METRICS and name not in given:
             option = {"similarity": "--speaker-model", "wer": "--recogniser"}[name]
             raise InputError(f"metric {name!r} needs something that measures it; give {option}")
     return (*chosen, *(name for name in given if name not in chosen))
 
 
-def with_labels(chosen: tuple[str, ...], labels: Labels | None) -> tuple[str, ...]:
+def with_timing(chosen: tuple[str, ...], labels: ActivityLabels | None) -> tuple[str, ...]:
     """The measures that were chosen, and timing, where there are labels for it."""
     return chosen if labels is None or "timing" in chosen else (*chosen, "timing")
 
 
-def checked_jobs(jobs: int | None, chosen: Sequence[str], num_trials: int) -> int:
+def num_scoring_processes(jobs: int | None, chosen: Sequence[str], num_trials: int) -> int:
     """The number of scoring processes, by default none where it would not pay, else one a core.
 
     Raises:
@@ -339,13 +339,13 @@ def checked_jobs(jobs: int | None, chosen: Sequence[str], num_trials: int) -> in
         if jobs < 0:
             raise InputError(f"jobs is {jobs}; give the number of scoring processes, 0 or more")
         return jobs
-    if CHEAP.union(BY_LISTENERS).issuperset(chosen):
+    if CHEAP.union(BACKEND_METRICS).issuperset(chosen):
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, num_trials)
 
 
-def ahead(function: Callable[[Item], Value], items: Iterable[Item], depth: int = 4) -> Iterator[Value]:
+def map_ahead(function: Callable[[Item], Value], items: Iterable[Item], depth: int = 4) -> Iterator[Value]:
     """`map`, with the next few items computed in a thread meanwhile."""
     with ThreadPoolExecutor(1) as thread:
         waiting: deque[Any] = deque()

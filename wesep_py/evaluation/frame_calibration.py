@@ -24,7 +24,7 @@ BINS = 10
 
 
 @dataclass(frozen=True)
-class Bin:
+class ReliabilityBin:
     """The trials whose probability lies between two edges.
 
     Attributes:
@@ -62,7 +62,7 @@ class Reliability:
     lost: float | None
     ece: float
     brier: float
-    bins: tuple[Bin, ...]
+    bins: tuple[ReliabilityBin, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -99,7 +99,7 @@ def reliability(probabilities: ArrayLike, present: ArrayLike, threshold: float =
     >>> found.lost, found.false_alarms, round(found.ece, 3)
     (0.3333333333333333, 0.0, 0.3)
     """
-    p, labels = of_one_shape(probabilities, present)
+    p, labels = checked_scores_and_labels(probabilities, present)
     if not len(p) or p.min() < 0 or p.max() > 1:
         raise InputError("probabilities: one or more, each 0 to 1, are needed")
     edges = np.linspace(0.0, 1.0, bins + 1)
@@ -111,7 +111,7 @@ def reliability(probabilities: ArrayLike, present: ArrayLike, threshold: float =
         mean, share = (float(p[inside].mean()), float(labels[inside].mean())) if count else (None, None)
         if mean is not None and share is not None:
             ece += count / len(p) * abs(mean - share)
-        table.append(Bin(float(edges[i]), float(edges[i + 1]), count, mean, share))
+        table.append(ReliabilityBin(float(edges[i]), float(edges[i + 1]), count, mean, share))
     said = p >= threshold
     return Reliability(
         threshold,
@@ -125,7 +125,7 @@ def reliability(probabilities: ArrayLike, present: ArrayLike, threshold: float =
     )
 
 
-def of_one_shape(values: ArrayLike, present: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def checked_scores_and_labels(values: ArrayLike, present: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Values and labels as arrays `[trials]`.
 
     Raises:
@@ -228,7 +228,7 @@ class FrameCalibration:
         return asdict(self)
 
 
-def frame_counts(folders: Sequence[str | Path]) -> FrameCounts | None:
+def read_frame_counts(folders: Sequence[str | Path]) -> FrameCounts | None:
     """The frames in results of `wesep evaluate`; `None` where they hold none.
 
     Args:
@@ -268,12 +268,12 @@ def calibrate_frames(folders: Sequence[str | Path]) -> FrameCalibration | None:
     The logits are those before calibration, so the same results give the same, however the model was calibrated.
 
     Args:
-        folders: as `frame_counts`.
+        folders: as `read_frame_counts`.
 
     Raises:
         InputError: no frame in which the voice speaks, or none in which it does not; logits that fall with activity.
     """
-    counts = frame_counts(folders)
+    counts = read_frame_counts(folders)
     if counts is None:
         return None
     active, inactive = counts.weighted()

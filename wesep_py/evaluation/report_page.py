@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from wesep_py.common.errors import AudioError, InputError, WesepError, shorten
-from wesep_py.evaluation.results import AUDIO, Results, TrialRecord, audio_folder, rank
+from wesep_py.evaluation.results import AUDIO, EvaluationResults, TrialRecord, audio_folder, rank
 
 # ----------------------------------------
 # Small pictures for a page: histogram and scatter as SVG, a spectrogram as PNG.
@@ -82,7 +82,7 @@ def scatter(across: Sequence[float], up: Sequence[float], label_across: str, lab
     return _svg(f"{label_up} against {label_across}", f'{axes}{same}<path class="dots" d="{dots}"/>')
 
 
-def level_db(waveform: np.ndarray, sample_rate: int, columns: int = 320, rows: int = 128) -> np.ndarray:
+def spectrogram_db(waveform: np.ndarray, sample_rate: int, columns: int = 320, rows: int = 128) -> np.ndarray:
     """Level in dB, `[rows, columns]`, highest frequency first: for the eye, no feature of any network.
 
     Args:
@@ -104,7 +104,7 @@ def level_db(waveform: np.ndarray, sample_rate: int, columns: int = 320, rows: i
     return 10 * np.log10(power[::-1] + 1e-14)
 
 
-def png(level: np.ndarray, loudest_db: float) -> bytes:
+def spectrogram_png(level: np.ndarray, loudest_db: float) -> bytes:
     """A picture of levels, `RANGE_DB` of them from the loudest down, with a palette of 256 colours.
 
     Args:
@@ -180,7 +180,7 @@ MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 """Every browser plays MP3; other rates become WAV."""
 
 
-def clips(folder: Path) -> str:
+def saved_audio_figures(folder: Path) -> str:
     """Figures of what is saved of a trial, as HTML; empty if nothing is.
 
     Mixture, estimate and target have one gain and one scale of levels, so that they can be compared.
@@ -205,9 +205,9 @@ def clips(folder: Path) -> str:
     if not together:
         raise AudioError(f"{folder}: holds no mixture.wav, estimate.wav or reference.wav")
     gain = PEAK / max(1e-6, max(float(np.abs(waveform).max(initial=0.0)) for waveform in together))
-    levels = {name: level_db(found[name][0], found[name][1]) for name in SHOWN if name in found}
+    levels = {name: spectrogram_db(found[name][0], found[name][1]) for name in SHOWN if name in found}
     loudest_db = max(float(np.percentile(level, 99.9)) for level in levels.values())
-    figures = [_figure(SHOWN[name], *found[name], gain, png(level, loudest_db)) for name, level in levels.items()]
+    figures = [_figure(SHOWN[name], *found[name], gain, spectrogram_png(level, loudest_db)) for name, level in levels.items()]
     if "enrollment" in found:
         waveform, rate = found["enrollment"]
         own_gain = PEAK / max(1e-6, float(np.abs(waveform).max(initial=0.0)))
@@ -219,7 +219,7 @@ def _figure(title: str, waveform: np.ndarray, rate: int, gain: float, picture: b
     image = ""
     if picture is not None:
         image = f'<img alt="spectrogram, {escape(title)}" src="{_uri("image/png", picture)}">'
-    kind, encoded = encode(waveform * np.float32(gain), rate)
+    kind, encoded = encode_audio(waveform * np.float32(gain), rate)
     length = f"{len(waveform) / rate:.1f} s, 0 to {rate / 2000:g} kHz"
     return (
         f"<figure><figcaption>{escape(title)}, {length}</figcaption>{image}"
@@ -227,7 +227,7 @@ def _figure(title: str, waveform: np.ndarray, rate: int, gain: float, picture: b
     )
 
 
-def encode(waveform: np.ndarray, rate: int) -> tuple[str, bytes]:
+def encode_audio(waveform: np.ndarray, rate: int) -> tuple[str, bytes]:
     """The media type and bytes of a waveform `[samples]`: MP3 where it can be, else 16-bit WAV."""
     from wesep_py.audio import write
 
@@ -255,7 +255,7 @@ TITLES = {
 SHARES = {"accuracy", "confusion"}
 
 
-def build_report(results: Results, count: int = 10) -> str:
+def build_report(results: EvaluationResults, count: int = 10) -> str:
     """Return the page.
 
     Args:
@@ -298,7 +298,7 @@ def _template() -> Any:
     ).get_template("report.html.jinja")
 
 
-def _content(results: Results, count: int) -> dict[str, Any]:
+def _content(results: EvaluationResults, count: int) -> dict[str, Any]:
     """What the template shows: numbers as texts, and everything else as it stands in the results."""
     summary, names = results.summary, results.metrics
     protocol = summary["protocol"]
@@ -453,7 +453,7 @@ def _card(record: TrialRecord, folder: Path) -> dict[str, Any]:
     return {
         "name": f"{record.mixture_id} · {record.target_utterance_id}",
         "facts": _facts(record),
-        "media": clips(folder / AUDIO / audio_folder(record)),
+        "media": saved_audio_figures(folder / AUDIO / audio_folder(record)),
     }
 
 

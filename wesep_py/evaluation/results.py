@@ -13,23 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from wesep_py.common.errors import InputError, WesepError, nearest, quoted
-from wesep_py.common.files import (
-    JUNK,
-    check_results_folder,
-    is_folder,
-    listing,
-    open_regular,
-    refuse_inputs,
-    remove_known,
-    write_json,
-    write_text,
-)
-from wesep_py.common.folders import folder_lock
-from wesep_py.common.names import file_name
+from wesep_py.common.files import is_folder, open_regular, refuse_inputs, write_json, write_text
+from wesep_py.common.folders import JUNK, check_results_folder, folder_lock, remove_known
+from wesep_py.common.names import file_name, listing
 from wesep_py.common.textfiles import COUNT, Row, check_shape, parse_object, read_json, read_jsonl
 
 if TYPE_CHECKING:
-    from wesep_py.evaluation.trial_extraction import Extracted
+    from wesep_py.evaluation.trial_extraction import ExtractedTrial
 
 
 # ----------------------------------------
@@ -197,7 +187,7 @@ def _remove(folder: Path) -> None:
         remove_known(folder, [file.name for file in folder.iterdir() if FILE.fullmatch(file.name)])
 
 
-class AudioKeeper:
+class AudioSaver:
     """Saves `NUMBER_MIXTURE_TARGET/{mixture,enrollment,estimate,reference}.wav`, 32-bit float.
 
     Args:
@@ -214,7 +204,7 @@ class AudioKeeper:
         for record in done:
             self._insert(record)
 
-    def offer(self, extracted: Extracted) -> None:
+    def offer(self, extracted: ExtractedTrial) -> None:
         """Save the trial's audio if it is wanted; call it once the trial is scored."""
         record = extracted.record
         if self._folder is None or extracted.audio is None or extracted.estimate is None:
@@ -238,7 +228,7 @@ class AudioKeeper:
         return True
 
 
-def _save(folder: Path, extracted: Extracted) -> None:
+def _save(folder: Path, extracted: ExtractedTrial) -> None:
     from wesep_py.audio import write
 
     audio, estimate = extracted.audio, extracted.estimate
@@ -443,7 +433,7 @@ _REPORT_SHAPE = {
 
 
 @dataclass(frozen=True)
-class Results:
+class EvaluationResults:
     """A finished run.
 
     Attributes:
@@ -462,7 +452,7 @@ class Results:
         return [name for name in self.summary["protocol"]["metrics"] if name != "attenuation_db"]
 
 
-def read_results(folder: str | Path) -> Results:
+def read_results(folder: str | Path) -> EvaluationResults:
     """Read the folder of a finished run.
 
     Raises:
@@ -482,16 +472,16 @@ def read_results(folder: str | Path) -> Results:
         raise InputError(f"{folder}: {SUMMARY} counts {count} trials and {PER_TRIAL} has {len(records)}; damaged")
     for number, record in enumerate(records):
         record.number = number if record.number is None else record.number
-    return Results(folder, summary, records)
+    return EvaluationResults(folder, summary, records)
 
 
-def key_of(record: TrialRecord, with_enrollment: bool = True) -> Key:
+def trial_key(record: TrialRecord, with_enrollment: bool = True) -> Key:
     """What tells a trial from the others of its list: mixture, target and, where they are known, enrollment."""
     key = record.mixture_id, record.target_utterance_id
     return (*key, record.enrollment) if with_enrollment else key
 
 
-def check_reportable(results: Results) -> None:
+def check_reportable(results: EvaluationResults) -> None:
     """Refuse results whose summary is none of this program's, before a report shows them.
 
     Raises:

@@ -16,19 +16,19 @@ from wesep_py.common.errors import AudioError, InputError
 from wesep_py.common.names import canonical, is_hidden, printable
 from wesep_py.data.mixture_lists import MIXTURE_FOLDERS, source_ids
 from wesep_py.evaluation import summary as protocol
-from wesep_py.evaluation.activity_labels import Labels
-from wesep_py.evaluation.evaluator import Session, ahead, checked_jobs, with_labels, with_listeners
+from wesep_py.evaluation.activity_labels import ActivityLabels
+from wesep_py.evaluation.evaluator import ScoringSession, map_ahead, num_scoring_processes, with_timing, with_backends
 from wesep_py.evaluation.results import TrialRecord
-from wesep_py.evaluation.scoring import Listener, check_measures, check_possible
+from wesep_py.evaluation.scoring import MetricBackend, check_metric_names, check_computable
 from wesep_py.evaluation.trial_conditions import describe_audio
-from wesep_py.evaluation.trial_extraction import Extracted, describe_estimate, failed
+from wesep_py.evaluation.trial_extraction import ExtractedTrial, describe_estimate, failed_trial
 
 # ----------------------------------------
 # The waveforms of a trial whose audio was made elsewhere: some of them may not be known.
 
 
 @dataclass(frozen=True)
-class GivenAudio:
+class PartialTrialAudio:
     """As `simulation.TrialAudio`, but none of it has to be there.
 
     Attributes:
@@ -53,7 +53,7 @@ AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"}
 
 
 @dataclass(frozen=True)
-class Pair:
+class ScoringPair:
     """One estimate and what it is scored against.
 
     Attributes:
@@ -82,7 +82,7 @@ def find_pairs(
     interferers: Sequence[Path] = (),
     enrollment: Path | None = None,
     condition: Literal["clean", "noisy"] = "clean",
-) -> list[Pair]:
+) -> list[ScoringPair]:
     """All references with their estimates, in the order of their names.
 
     A folder with `s1`, `s2`, … is a LibriMix tree: each of its sources is a reference, the others of the mixture are
@@ -135,20 +135,20 @@ def find_pairs(
     return pairs
 
 
-def unmatched(pairs: Sequence[Pair], estimate: Path) -> list[str]:
+def unmatched_estimates(pairs: Sequence[ScoringPair], estimate: Path) -> list[str]:
     """The names of the estimates that no reference belongs to."""
     used = {pair.estimate for pair in pairs}
     return sorted(name for name, path in _files(estimate).items() if path not in used)
 
 
-def _by_estimate(estimate: Path, mixture: Path | None, enrollment: Path | None) -> list[Pair]:
+def _by_estimate(estimate: Path, mixture: Path | None, enrollment: Path | None) -> list[ScoringPair]:
     mixtures, enrollments = _files(mixture), _files(enrollment)
     pairs = []
     for name, path in _files(estimate).items():
         recording, _, target = name.rpartition("/")
         recording, target = recording or name, target or name
         pairs.append(
-            Pair(
+            ScoringPair(
                 recording,
                 target,
                 None,
@@ -163,11 +163,11 @@ def _by_estimate(estimate: Path, mixture: Path | None, enrollment: Path | None) 
 
 def _in_folder(
     reference: Path, estimate: Path, mixture: Path | None, interferers: Sequence[Path], enrollment: Path | None
-) -> list[Pair]:
+) -> list[ScoringPair]:
     estimates, mixtures, enrollments = (_files(folder) for folder in (estimate, mixture, enrollment))
     others = [_files(folder) for folder in interferers]
     return [
-        Pair(
+        ScoringPair(
             name,
             name,
             path,
@@ -182,7 +182,7 @@ def _in_folder(
 
 def _in_tree(
     tree: Path, sources: list[str], estimate: Path, mixture: Path | None, enrollment: Path | None, condition: str
-) -> list[Pair]:
+) -> list[ScoringPair]:
     images = {source: _files(tree / source) for source in sources}
     mixtures = _files(mixture or tree / MIXTURE_FOLDERS[condition])
     estimates, enrollments = _files(estimate), _files(enrollment)
@@ -192,7 +192,7 @@ def _in_tree(
         ids = source_ids(name, [Path(name)] * len(own))
         for source, target in zip(own, ids, strict=True):
             pairs.append(
-                Pair(
+                ScoringPair(
                     name,
                     target if len(set(ids)) == len(ids) else source,
                     images[source][name],
@@ -233,24 +233,24 @@ LENGTHS = f"lengths may differ by {SLACK_S:g} s at most; all signals of a trial 
 
 
 def score_files(
-    pairs: Sequence[Pair],
+    pairs: Sequence[ScoringPair],
     out: str | Path | None = None,
     metrics: Iterable[str] = ("si_sdr",),
     jobs: int | None = None,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
     command: str | None = None,
-    listeners: Sequence[Listener] = (),
+    listeners: Sequence[MetricBackend] = (),
     save_extremes: int = 0,
     sample_rate: int | None = None,
-    labels: Labels | None = None,
+    labels: ActivityLabels | None = None,
 ) -> dict[str, Any]:
-    """Score estimates that lie in files; a reference without estimate, or a damaged file, is a trial that failed.
+    """Score estimates that lie in files; a reference without estimate, or a damaged file, is a trial that failed_trial.
 
     Args:
         pairs: from `pairs.find_pairs`.
         out: folder for `summary.json` and `per_trial.jsonl`, which goes on if it was killed. None: nothing is written.
-        metrics: names out of `measures.MEASURES`.
+        metrics: names out of `measures.ALL_METRICS`.
         jobs: processes that score; as `evaluate`.
         overwrite: replace earlier results in `out`.
         on_progress: called with the number of trials scored so far, and of all.
@@ -272,12 +272,12 @@ def score_files(
         raise InputError("there is nothing to score; name a folder of references and one of estimates")
     if save_extremes and out is None:
         raise InputError("audio cannot be saved without an output folder; name one")
-    chosen = with_labels(with_listeners(check_measures(metrics), [listener.name for listener in listeners]), labels)
-    check_possible(chosen, any(pair.reference is not None for pair in pairs), labels is not None)
-    rate = sample_rate or rate_of(pairs)
-    jobs = checked_jobs(jobs, chosen, len(pairs))
+    chosen = with_timing(with_backends(check_metric_names(metrics), [listener.name for listener in listeners]), labels)
+    check_computable(chosen, any(pair.reference is not None for pair in pairs), labels is not None)
+    rate = sample_rate or common_sample_rate(pairs)
+    jobs = num_scoring_processes(jobs, chosen, len(pairs))
     measured = {
-        **protocol.definitions(chosen, listeners, labels),
+        **protocol.describe_metrics(chosen, listeners, labels),
         "condition": "audio made elsewhere, matched by name",
         "lengths": LENGTHS,
         "sample_rate": rate,
@@ -285,19 +285,19 @@ def score_files(
         "files": {"sha256": _state_of(pairs)},
         "model": {"name": "audio made elsewhere", "hash": None},
         "device": None,
-        **protocol.circumstances(command),
+        **protocol.describe_environment(command),
     }
     folder = None if out is None else Path(out)
-    with Session(
+    with ScoringSession(
         measured, len(pairs), chosen, jobs, folder, overwrite, listeners, 0, save_extremes, on_progress, labels
     ) as session:
         left = [(number, pair) for number, pair in enumerate(pairs) if number not in session.done]
-        for extracted in ahead(partial(_read, sample_rate=rate), left):
+        for extracted in map_ahead(partial(_read, sample_rate=rate), left):
             session.add(extracted)
         return session.finish()
 
 
-def rate_of(pairs: Sequence[Pair]) -> int:
+def common_sample_rate(pairs: Sequence[ScoringPair]) -> int:
     """The sample rate of the first reference that can be read, in Hz; of the first estimate, where there is none."""
     from wesep_py.audio import info
 
@@ -310,7 +310,7 @@ def rate_of(pairs: Sequence[Pair]) -> int:
     raise InputError(f"{paths[0].parent}: none of its files can be read")
 
 
-def _read(numbered: tuple[int, Pair], sample_rate: int) -> Extracted:
+def _read(numbered: tuple[int, ScoringPair], sample_rate: int) -> ExtractedTrial:
     number, pair = numbered
     enrollment = pair.enrollment.name if pair.enrollment is not None else ""
     record = TrialRecord(pair.name, pair.target, enrollment, number=number)
@@ -322,11 +322,11 @@ def _read(numbered: tuple[int, Pair], sample_rate: int) -> Extracted:
         describe_estimate(record, estimate, audio.reference, audio.mixture)
         describe_audio(record, audio.reference, audio.interferers, audio.enrollment, sample_rate)
     except Exception as error:  # one file's failure, of whatever kind, must not lose the others
-        return failed(record, error)
-    return Extracted(record, audio, estimate)
+        return failed_trial(record, error)
+    return ExtractedTrial(record, audio, estimate)
 
 
-def _load(pair: Pair, sample_rate: int) -> tuple[np.ndarray, GivenAudio]:
+def _load(pair: ScoringPair, sample_rate: int) -> tuple[np.ndarray, PartialTrialAudio]:
     """First channels, at one rate and of one length.
 
     Raises:
@@ -352,10 +352,10 @@ def _load(pair: Pair, sample_rate: int) -> tuple[np.ndarray, GivenAudio]:
     estimate, *others = signals
     interferers = None if pair.interferers is None else np.array(others).reshape(len(others), shortest)
     enrollment = None if pair.enrollment is None else read_mono(pair.enrollment, sample_rate)
-    return estimate, GivenAudio(reference, mixture, interferers, enrollment, sample_rate)
+    return estimate, PartialTrialAudio(reference, mixture, interferers, enrollment, sample_rate)
 
 
-def _fingerprint(pairs: Iterable[Pair]) -> str:
+def _fingerprint(pairs: Iterable[ScoringPair]) -> str:
     """SHA-256 over the names of all trials, and which files each has but for its estimate."""
     digest = hashlib.sha256()
     for pair in pairs:
@@ -365,7 +365,7 @@ def _fingerprint(pairs: Iterable[Pair]) -> str:
     return digest.hexdigest()
 
 
-def _state_of(pairs: Iterable[Pair]) -> str:
+def _state_of(pairs: Iterable[ScoringPair]) -> str:
     """SHA-256 over path, size and time of every file: a run goes on only with those that it was begun with."""
     digest = hashlib.sha256()
     for pair in pairs:

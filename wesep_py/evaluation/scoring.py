@@ -33,11 +33,11 @@ Recogniser = Callable[[np.ndarray, int], str]
 MIN_DURATION_S = 0.1
 
 
-class Listener(Protocol):
+class MetricBackend(Protocol):
     """Measures one number of a trial, in the process that extracts.
 
     Attributes:
-        name: the measure, out of `measures.BY_LISTENERS`.
+        name: the compute_metrics, out of `measures.BACKEND_METRICS`.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Listener(Protocol):
         ...
 
 
-class SpeakerListener:
+class SpeakerSimilarity:
     """Similarity of the estimate to the enrollment, by a speaker encoder.
 
     Args:
@@ -112,7 +112,7 @@ class SpeakerListener:
         return output.embedding[0].float().cpu().numpy()
 
 
-class WordListener:
+class WordErrorRate:
     """Word error rate of the estimate, by a recogniser that the user names; none is bundled.
 
     Args:
@@ -197,15 +197,15 @@ def read_transcripts(path: str | Path) -> dict[str, str]:
     return found
 
 
-def listen_to(
-    listeners: list[Listener],
+def apply_backends(
+    listeners: list[MetricBackend],
     record: TrialRecord,
     estimate: np.ndarray,
     reference: np.ndarray | None,
     enrollment: np.ndarray | None,
     sample_rate: int,
 ) -> None:
-    """Let all listen and enter what they measure, or why not, into the record; none of them stops the run."""
+    """Let all listen and enter what they compute_metrics, or why not, into the record; none of them stops the run."""
     for listener in listeners:
         try:
             value, weight = listener.listen(record, estimate, reference, enrollment, sample_rate)
@@ -222,17 +222,17 @@ def listen_to(
 # ----------------------------------------
 # What can be measured of a trial: the metrics of two signals, and those that need more than these.
 
-BY_SIGNALS: dict[str, tuple[str, ...]] = {
+SIGNAL_METRICS: dict[str, tuple[str, ...]] = {
     "timing": ("timing_precision", "timing_recall", "timing_f1"),
     "dnsmos": ("dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak", "dnsmos_p808"),
     "pdnsmos": ("pdnsmos_ovrl", "pdnsmos_sig", "pdnsmos_bak"),
 }
 """Measured in the scoring processes, as `METRICS` are."""
-BY_LISTENERS: dict[str, tuple[str, ...]] = {"similarity": ("similarity",), "wer": ("wer",)}
-"""Measured by a `listeners.Listener`, which is given by name on the command line."""
-MEASURES: dict[str, tuple[str, ...]] = {**METRICS, **BY_SIGNALS, **BY_LISTENERS}
+BACKEND_METRICS: dict[str, tuple[str, ...]] = {"similarity": ("similarity",), "wer": ("wer",)}
+"""Measured by a `listeners.MetricBackend`, which is given by name on the command line."""
+ALL_METRICS: dict[str, tuple[str, ...]] = {**METRICS, **SIGNAL_METRICS, **BACKEND_METRICS}
 """All that can be measured, and the numbers that each gives."""
-FREE = (*METRICS, "timing")
+INSTALLED_METRICS = (*METRICS, "timing")
 """Those that need nothing but the installation: what `--metrics all` stands for."""
 
 
@@ -250,7 +250,7 @@ def _timing_definitions(activities: str, boundary: str) -> dict[str, str]:
 
 
 _MOS = "1 to 5 (speechmos)"
-MEASURE_DEFINITIONS: dict[str, str] = {
+METRIC_DEFINITIONS: dict[str, str] = {
     **DEFINITIONS,
     **_timing_definitions("activity of estimate and reference by energy", "reference"),
     "dnsmos_ovrl": f"DNSMOS P.835 overall opinion, {_MOS}",
@@ -265,13 +265,13 @@ MEASURE_DEFINITIONS: dict[str, str] = {
     "case and punctuation do not count, each ideograph is a word",
 }
 """What each number means, in the words that results carry with them."""
-LABELLED = _timing_definitions(
+LABELLED_DEFINITIONS = _timing_definitions(
     "the target speaks where the labels say so; activity of the estimate by energy", "labels"
 )
 """Those that mean something else where labels are given."""
 
 
-def check_measures(names: Iterable[str]) -> tuple[str, ...]:
+def check_metric_names(names: Iterable[str]) -> tuple[str, ...]:
     """The names, each once, if all of them can be measured.
 
     Raises:
@@ -279,28 +279,28 @@ def check_measures(names: Iterable[str]) -> tuple[str, ...]:
     """
     chosen = tuple(dict.fromkeys(names))
     for name in chosen:
-        if name not in MEASURES:
-            raise InputError(f"metric {name!r} is not known; {nearest(name, MEASURES)}")
+        if name not in ALL_METRICS:
+            raise InputError(f"metric {name!r} is not known; {nearest(name, ALL_METRICS)}")
     if not chosen:
-        raise InputError(f"no metric was named; {nearest('', MEASURES)}")
+        raise InputError(f"no metric was named; {nearest('', ALL_METRICS)}")
     return chosen
 
 
-def parse_measures(text: str) -> tuple[str, ...]:
-    """The measures of a command line, by commas; `all` stands for `FREE`.
+def parse_metrics(text: str) -> tuple[str, ...]:
+    """The measures of a command line, by commas; `all` stands for `INSTALLED_METRICS`.
 
-    >>> parse_measures("si_sdr, pesq")
+    >>> parse_metrics("si_sdr, pesq")
     ('si_sdr', 'pesq')
     """
     named = [name.strip() for name in text.split(",") if name.strip()]
-    return check_measures(each for name in named for each in (FREE if name == "all" else (name,)))
+    return check_metric_names(each for name in named for each in (INSTALLED_METRICS if name == "all" else (name,)))
 
 
-def check_possible(chosen: Sequence[str], referenced: bool, labelled: bool) -> None:
+def check_computable(chosen: Sequence[str], referenced: bool, labelled: bool) -> None:
     """Refuse, before anything is extracted, what cannot be measured of any trial.
 
     Args:
-        chosen: from `check_measures`.
+        chosen: from `check_metric_names`.
         referenced: whether any trial has a reference.
         labelled: whether there are labels.
 
@@ -322,7 +322,7 @@ def check_possible(chosen: Sequence[str], referenced: bool, labelled: bool) -> N
                 raise InputError(f"metric {name!r}: {error}") from error
 
 
-def measure(
+def compute_metrics(
     estimate: np.ndarray,
     reference: np.ndarray | None,
     sample_rate: int,
@@ -331,17 +331,17 @@ def measure(
     interferers: Sequence[np.ndarray] | None,
     activity: np.ndarray | None = None,
 ) -> Scores:
-    """As `metrics.score`, with `BY_SIGNALS` too; those of listeners are passed over.
+    """As `metrics.score`, with `SIGNAL_METRICS` too; those of listeners are passed over.
 
     Args:
         estimate, sample_rate, mixture, interferers: as `metrics.score`.
         reference: likewise; without one, what needs it is missing.
-        names: out of `MEASURES`.
+        names: out of `ALL_METRICS`.
         activity: when the target speaks, bool in frames of `timing.FRAME_S`; `None`: where the reference does.
     """
     scores = Scores()
     for name in names:
-        if name in BY_LISTENERS:
+        if name in BACKEND_METRICS:
             continue
         try:
             if name in METRICS and reference is None:
@@ -352,11 +352,11 @@ def measure(
                 scores.missing.update(found.missing)
             else:
                 numbers = _COMPUTE[name](estimate, reference, sample_rate, activity)
-                scores.values.update(zip(BY_SIGNALS[name], numbers, strict=False))
+                scores.values.update(zip(SIGNAL_METRICS[name], numbers, strict=False))
         except MetricError as error:
-            scores.missing.update(dict.fromkeys(MEASURES[name], str(error)))
+            scores.missing.update(dict.fromkeys(ALL_METRICS[name], str(error)))
         except Exception as error:  # of whatever kind: it costs this metric of this trial, not the run
-            scores.missing.update(dict.fromkeys(MEASURES[name], reason(error)))
+            scores.missing.update(dict.fromkeys(ALL_METRICS[name], reason(error)))
     return scores
 
 
@@ -403,7 +403,7 @@ class ScoringJob:
 
     def run(self) -> Scores:
         """Score it in this process."""
-        return measure(
+        return compute_metrics(
             self.estimate,
             self.reference,
             self.sample_rate,
@@ -489,8 +489,8 @@ class ScoringPool:
                 try:
                     scores = pool.submit(job.run).result()
                 except BrokenProcessPool:
-                    asked = [metric for metric in job.metrics if metric not in BY_LISTENERS]
-                    names = [name for metric in asked for name in MEASURES[metric]]
+                    asked = [metric for metric in job.metrics if metric not in BACKEND_METRICS]
+                    names = [name for metric in asked for name in ALL_METRICS[metric]]
                     scores = Scores(missing=dict.fromkeys(names, CRASHED))
             self._done.append((number, scores))
 

@@ -19,15 +19,15 @@ import numpy as np
 from wesep_py import __version__
 from wesep_py.common.names import printable
 from wesep_py.evaluation.results import TrialRecord
-from wesep_py.evaluation.scoring import LABELLED, MEASURE_DEFINITIONS, MEASURES
-from wesep_py.evaluation.trial_conditions import DEFINITIONS as BREAKDOWNS
-from wesep_py.evaluation.trial_conditions import EDGES, SIR_EDGES_DB, UNKNOWN, bin_of
+from wesep_py.evaluation.scoring import LABELLED_DEFINITIONS, METRIC_DEFINITIONS, ALL_METRICS
+from wesep_py.evaluation.trial_conditions import CONDITION_DEFINITIONS as BREAKDOWNS
+from wesep_py.evaluation.trial_conditions import CONDITION_EDGES, SIR_EDGES_DB, UNKNOWN, bin_of
 from wesep_py.simulation.trial_audio import CONDITIONS
 
 if TYPE_CHECKING:
     from wesep_py.data.trials import Trial
-    from wesep_py.evaluation.activity_labels import Labels
-    from wesep_py.evaluation.scoring import Listener
+    from wesep_py.evaluation.activity_labels import ActivityLabels
+    from wesep_py.evaluation.scoring import MetricBackend
     from wesep_py.inference import Extractor
 
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
-DEFINITION = (
+INTERVAL_DEFINITION = (
     f"{CONFIDENCE:.0%} percentile bootstrap (Efron and Tibshirani, 1993) over mixtures: all trials of a mixture "
     f"are drawn together; {RESAMPLES} resamples, seed 0"
 )
@@ -126,15 +126,15 @@ def _draw(seed: int, resamples: int, num_groups: int) -> np.ndarray:
 # ----------------------------------------
 # All trials in a few numbers, each with its interval, its count and how it was measured.
 
-HEARD_DB = 20.0
+DETECTED_DB = 20.0
 """An output less than so many dB below the mixture counts as an extracted voice."""
-PRESENT = 0.5
+DEFAULT_PRESENCE_THRESHOLD = 0.5
 """From this probability on a model says that the voice is there, if its calibration names no other threshold."""
 DECISION = {
-    "by_level": f"the voice is taken to be there if the output is less than {HEARD_DB:g} dB below the mixture "
+    "by_level": f"the voice is taken to be there if the output is less than {DETECTED_DB:g} dB below the mixture "
     "(attenuation_db)",
     "by_presence": "the voice is taken to be there if the model gives it a probability of at least its own threshold "
-    f"(presence_calibration; {PRESENT:g} where it is not calibrated)",
+    f"(presence_calibration; {DEFAULT_PRESENCE_THRESHOLD:g} where it is not calibrated)",
     "false_alarm_rate": "share of the trials with an absent target, or with a silent reference, whose voice is taken "
     "to be there, 0 to 1",
     "retention": "share of the trials with a target whose voice is taken to be there, 0 to 1; the rest is lost",
@@ -156,7 +156,7 @@ def summarise(records: Sequence[TrialRecord], protocol: Mapping[str, Any]) -> di
     scored = [record for record in records if record.outcome == "scored"]
     names = [name for name in protocol["metrics"] if name != "attenuation_db"]
     outcomes = Counter(record.outcome for record in records)
-    threshold = threshold_of(protocol)
+    threshold = presence_threshold(protocol)
     return {
         **_metrics(scored, names),
         "counts": {
@@ -198,9 +198,9 @@ def sir_bin(sir_db: float | None) -> str:
     return bin_of(sir_db, SIR_EDGES_DB)
 
 
-def threshold_of(protocol: Mapping[str, Any]) -> float:
+def presence_threshold(protocol: Mapping[str, Any]) -> float:
     """From which probability on the model that a protocol speaks of takes a voice to be there."""
-    return float((protocol.get("presence_calibration") or {}).get("threshold", PRESENT))
+    return float((protocol.get("presence_calibration") or {}).get("threshold", DEFAULT_PRESENCE_THRESHOLD))
 
 
 def _metrics(scored: Sequence[TrialRecord], names: Sequence[str]) -> dict[str, Any]:
@@ -226,7 +226,7 @@ def _nothing_there(records: Sequence[TrialRecord], outcome: str, threshold: floa
 def _decided(chosen: Sequence[TrialRecord], threshold: float) -> dict[str, Any]:
     """How often the voice is taken to be there, by each rule of `DECISION`; null where a rule has no input."""
     return {
-        "by_level": _mean_of(chosen, lambda record: _below(record.attenuation_db, HEARD_DB)),
+        "by_level": _mean_of(chosen, lambda record: _below(record.attenuation_db, DETECTED_DB)),
         "by_presence": _mean_of(chosen, lambda record: _at_least(record.presence, threshold)),
     }
 
@@ -263,7 +263,7 @@ def _breakdown(scored: Sequence[TrialRecord], names: Sequence[str]) -> dict[str,
         if known:
             groups = _grouped((str(getattr(record, key)), record) for record in known)
             tables[key] = dict(sorted(groups.items()))
-    for key in EDGES:
+    for key in CONDITION_EDGES:
         if key != "sir_db" and any(getattr(record, key) is not None for record in scored):
             tables[key] = _binned(scored, key)
     return {
@@ -279,7 +279,7 @@ def _binned(scored: Sequence[TrialRecord], key: str) -> dict[str, list[TrialReco
         value = getattr(record, key)
         return float("inf") if value is None else value
 
-    groups = _grouped((bin_of(getattr(r, key), EDGES[key]), r) for r in sorted(scored, key=value_of))
+    groups = _grouped((bin_of(getattr(r, key), CONDITION_EDGES[key]), r) for r in sorted(scored, key=value_of))
     unknown = groups.pop(UNKNOWN, None)
     return groups if unknown is None else {**groups, UNKNOWN: unknown}
 
@@ -291,18 +291,18 @@ def _grouped(named: Iterable[tuple[str, TrialRecord]]) -> dict[str, list[TrialRe
     return groups
 
 
-INTERVAL = DEFINITION
+INTERVAL = INTERVAL_DEFINITION
 PACKAGES = ("torch", "numpy", "scipy", "soundfile", "soxr", "fast_bss_eval", "pesq", "pystoi", "speechmos")
 
 
-def describe(
+def describe_evaluation(
     extractor: Extractor,
     trials: Sequence[Trial],
     condition: str,
     metrics: Iterable[str],
     command: str | None = None,
-    listeners: Iterable[Listener] = (),
-    labels: Labels | None = None,
+    listeners: Iterable[MetricBackend] = (),
+    labels: ActivityLabels | None = None,
 ) -> dict[str, Any]:
     """Everything that is needed to measure the same numbers again.
 
@@ -310,7 +310,7 @@ def describe(
         extractor: the model.
         trials: all trials, in order.
         condition: "clean" or "noisy".
-        metrics: names out of `measures.MEASURES`.
+        metrics: names out of `measures.ALL_METRICS`.
         command: the command line; None: that of this process.
         listeners: what else measures.
         labels: what says when the targets speak, where it is not their references.
@@ -319,24 +319,24 @@ def describe(
         A dictionary for JSON: definition of every metric, condition, trials, model, software, command, date.
     """
     return {
-        **definitions(metrics, listeners, labels),
+        **describe_metrics(metrics, listeners, labels),
         "condition": f"{condition}: {CONDITIONS[condition]}",
         "sample_rate": extractor.sample_rate,
-        "trials": {"count": len(trials), "sha256": fingerprint(trials)},
+        "trials": {"count": len(trials), "sha256": trials_fingerprint(trials)},
         "model": {"name": extractor.name, "hash": extractor.model_hash},
         "presence_calibration": asdict(extractor.calibration),
         "max_enrollment_s": getattr(extractor, "max_enrollment_s", None),
         "device": str(extractor.device),
-        **circumstances(command),
+        **describe_environment(command),
     }
 
 
-def definitions(
-    metrics: Iterable[str], listeners: Iterable[Listener] = (), labels: Labels | None = None
+def describe_metrics(
+    metrics: Iterable[str], listeners: Iterable[MetricBackend] = (), labels: ActivityLabels | None = None
 ) -> dict[str, Any]:
     """What every number means: of each metric, of intervals, breakdowns and decisions, and what listens."""
-    names = [name for metric in metrics for name in MEASURES[metric]]
-    meaning = MEASURE_DEFINITIONS if labels is None else {**MEASURE_DEFINITIONS, **LABELLED}
+    names = [name for metric in metrics for name in ALL_METRICS[metric]]
+    meaning = METRIC_DEFINITIONS if labels is None else {**METRIC_DEFINITIONS, **LABELLED_DEFINITIONS}
     return {
         "metrics": {name: meaning[name] for name in (*names, "attenuation_db")},
         "interval": INTERVAL,
@@ -347,7 +347,7 @@ def definitions(
     }
 
 
-def circumstances(command: str | None = None) -> dict[str, Any]:
+def describe_environment(command: str | None = None) -> dict[str, Any]:
     """By what software, which command (by default that of this process) and when something was measured."""
     return {
         "threads": _num_threads(),
@@ -357,10 +357,10 @@ def circumstances(command: str | None = None) -> dict[str, Any]:
     }
 
 
-def fingerprint(trials: Iterable[Trial]) -> str:
+def trials_fingerprint(trials: Iterable[Trial]) -> str:
     """SHA-256 over mixture, target, sources with gains, noise and enrollment of all trials, without folders.
 
-    Two results with the same fingerprint and condition were measured on the same list.
+    Two results with the same trials_fingerprint and condition were measured on the same list.
     """
     digest = hashlib.sha256()
     for trial in trials:

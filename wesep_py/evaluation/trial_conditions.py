@@ -1,4 +1,4 @@
-"""Under which conditions a trial stands: SIR, overlap, level, length of the enrollment."""
+"""Under which conditions a trial stands: SIR, overlap_ratio, level, length of the enrollment."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ SIR_EDGES_DB = (-10.0, -5.0, 0.0, 5.0, 10.0)
 OVERLAP_EDGES = (0.2, 0.4, 0.6, 0.8)
 ENROLLMENT_EDGES_S = (2.0, 5.0, 10.0)
 LEVEL_EDGES_DB = (-40.0, -35.0, -30.0, -25.0, -20.0)
-EDGES: dict[str, tuple[float, ...]] = {
+CONDITION_EDGES: dict[str, tuple[float, ...]] = {
     "sir_db": SIR_EDGES_DB,
     "overlap": OVERLAP_EDGES,
     "enrollment_s": ENROLLMENT_EDGES_S,
     "level_db": LEVEL_EDGES_DB,
 }
 """Where the bins of a breakdown meet; a lower edge belongs to its bin."""
-DEFINITIONS = {
+CONDITION_DEFINITIONS = {
     "sir_db": "breakdown by SIR: active level of the target's reference over that of the sum of all interferers, in dB "
     "(wesep_py.audio.active_level_db)",
-    "overlap": "breakdown by overlap: share of the frames with speech in which two speakers or more are active, 0 to 1 "
+    "overlap": "breakdown by overlap_ratio: share of the frames with speech in which two speakers or more are active, 0 to 1 "
     "(wesep_py.audio.active_mask of each source)",
     "enrollment_s": "breakdown by enrollment: its length in seconds",
     "level_db": "breakdown by level: active level of the target's reference in dB of full scale "
@@ -85,25 +85,25 @@ def describe_audio(
         record.level_db = _finite(active_level_db(reference, sample_rate))
     if interferers is None:
         return
-    record.overlap = overlap([*interferers] if reference is None else [reference, *interferers], sample_rate)
+    record.overlap = overlap_ratio([*interferers] if reference is None else [reference, *interferers], sample_rate)
     if reference is not None and len(interferers):
         others_db = active_level_db(np.sum(interferers, axis=0), sample_rate)
         if record.level_db is not None and np.isfinite(others_db):
             record.sir_db = float(record.level_db - others_db)
 
 
-def activity(signal: np.ndarray, sample_rate: int) -> np.ndarray:
+def speech_frames(signal: np.ndarray, sample_rate: int) -> np.ndarray:
     """Whether a voice speaks, bool `[frames]` of 20 ms: no more than 40 dB below its loudest frame."""
     from wesep_py.audio import active_mask
 
     return active_mask(signal, sample_rate)[:: max(1, round(FRAME_S * sample_rate))]
 
 
-def overlap(sources: list[np.ndarray], sample_rate: int) -> float | None:
+def overlap_ratio(sources: list[np.ndarray], sample_rate: int) -> float | None:
     """Share of the frames with speech in which two sources or more are active; `None` if nobody speaks."""
     if not sources:
         return None
-    counts = np.sum([activity(source, sample_rate) for source in sources], axis=0)
+    counts = np.sum([speech_frames(source, sample_rate) for source in sources], axis=0)
     spoken = int((counts > 0).sum())
     return float((counts > 1).sum() / spoken) if spoken else None
 

@@ -27,7 +27,7 @@ from wesep_py.metrics import attenuation_db, is_silent
 if TYPE_CHECKING:
     from wesep_py.data.embedding_files import Embeddings
     from wesep_py.data.trials import Trial
-    from wesep_py.evaluation.score_files import GivenAudio
+    from wesep_py.evaluation.score_files import PartialTrialAudio
     from wesep_py.inference import Extractor, Result, Voice
     from wesep_py.simulation.trial_audio import Condition, TrialAudio
 
@@ -39,18 +39,18 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Extracted:
+class ExtractedTrial:
     """A trial after extraction.
 
     Attributes:
         record: all but the metrics.
         audio: mixture, reference, interferers; None if it could not be rendered.
-        estimate: `[samples]`; None if the trial failed.
+        estimate: `[samples]`; None if the trial failed_trial.
         speaker_id: of the target, where it is known.
     """
 
     record: TrialRecord
-    audio: TrialAudio | GivenAudio | None = None
+    audio: TrialAudio | PartialTrialAudio | None = None
     estimate: np.ndarray | None = None
     speaker_id: str | None = None
 
@@ -66,7 +66,7 @@ def render(
             return _recorded(trial, condition, sample_rate, embeddings)
         return render_trial(trial, condition, sample_rate, embeddings)
     except Exception as error:
-        log.debug("rendering %s failed", trial.mixture_id, exc_info=True)
+        log.debug("rendering %s failed_trial", trial.mixture_id, exc_info=True)
         return error
 
 
@@ -98,7 +98,7 @@ def extract(
     number: int | None = None,
     voice: Voice | None = None,
     enrolling_s: float = 0.0,
-) -> Extracted:
+) -> ExtractedTrial:
     """Enroll and extract one trial; a failure is recorded, not raised.
 
     Args:
@@ -110,24 +110,24 @@ def extract(
         enrolling_s: time that it took.
     """
     if isinstance(audio, Exception):
-        return failed(_record(trial, number), audio)
+        return failed_trial(_record(trial, number), audio)
     rate = extractor.sample_rate
     begin = time.perf_counter()
     try:
-        voice = extractor.enroll(*audio.introduction) if voice is None else voice
+        voice = extractor.enroll(*audio.enrollment_sources) if voice is None else voice
         result = extractor.extract((audio.mixture, rate), voice)
         spent_s = enrolling_s + time.perf_counter() - begin
-        return finished(trial, audio, result, rate, spent_s, number)
+        return completed_trial(trial, audio, result, rate, spent_s, number)
     except Exception as error:  # one trial's failure, of whatever kind, must not lose the others
-        log.debug("extracting %s failed", trial.mixture_id, exc_info=True)
+        log.debug("extracting %s failed_trial", trial.mixture_id, exc_info=True)
         record = _record(trial, number)
         record.duration_s = len(audio.mixture) / rate
-        return failed(record, error)
+        return failed_trial(record, error)
 
 
-def finished(
+def completed_trial(
     trial: Trial, audio: TrialAudio, result: Result, sample_rate: int, extraction_s: float, number: int | None = None
-) -> Extracted:
+) -> ExtractedTrial:
     """What is known of a trial once its voice has been extracted: all but the metrics.
 
     Args:
@@ -148,7 +148,7 @@ def finished(
         record.presence_frames = frame_histogram(result.detection, reference, sample_rate)
     describe_estimate(record, estimate, reference, audio.mixture, absent)
     describe_audio(record, reference, audio.interferers, audio.enrollment, sample_rate)
-    return Extracted(record, audio, estimate, None if trial.target is None else trial.target.speaker_id)
+    return ExtractedTrial(record, audio, estimate, None if trial.target is None else trial.target.speaker_id)
 
 
 def describe_estimate(
@@ -158,7 +158,7 @@ def describe_estimate(
     mixture: np.ndarray | None,
     absent: bool = False,
 ) -> None:
-    """Enter the outcome into a record that has not failed, and how much of the mixture is left.
+    """Enter the outcome into a record that has not failed_trial, and how much of the mixture is left.
 
     Args:
         record: is changed.
@@ -186,11 +186,11 @@ def _record(trial: Trial, number: int | None) -> TrialRecord:
     )
 
 
-def failed(record: TrialRecord, error: Exception) -> Extracted:
+def failed_trial(record: TrialRecord, error: Exception) -> ExtractedTrial:
     """A trial that could not be rendered, extracted or read, with the reason."""
     record.outcome = "failed"
     record.error = printable(reason(error))
-    return Extracted(record)
+    return ExtractedTrial(record)
 
 
 LOOK_AHEAD = 4
@@ -198,7 +198,7 @@ LOOK_AHEAD = 4
 Listed = tuple[int, "Trial", "TrialAudio | Exception"]
 
 
-class Enrolled(NamedTuple):
+class EnrolledTrial(NamedTuple):
     """A trial whose voice is known, and the seconds that enrolling it took."""
 
     number: int
@@ -216,7 +216,7 @@ class Enrolled(NamedTuple):
 
 def extract_all(
     extractor: Extractor, listed: Iterable[Listed], batch_size: int = 1
-) -> Iterator[tuple[Trial, Extracted]]:
+) -> Iterator[tuple[Trial, ExtractedTrial]]:
     """Extract rendered trials, in the order of the list but for those that wait for others like them.
 
     Args:
@@ -225,13 +225,13 @@ def extract_all(
         batch_size: most mixtures at a time.
 
     Yields:
-        Every trial, with what was extracted or why it failed.
+        Every trial, with what was extracted or why it failed_trial.
     """
     if batch_size == 1 or not can_batch(extractor):
         for number, trial, audio in listed:
             yield trial, extract(extractor, trial, audio, number)
         return
-    alike: dict[Hashable, list[Enrolled]] = {}
+    alike: dict[Hashable, list[EnrolledTrial]] = {}
     waiting = 0
     for number, trial, audio in listed:
         enrolled = _enroll(extractor, number, trial, audio)
@@ -255,20 +255,20 @@ def can_batch(extractor: Extractor) -> bool:
     return hasattr(extractor, "extract_batch")
 
 
-def _enroll(extractor: Extractor, number: int, trial: Trial, audio: TrialAudio | Exception) -> Enrolled | None:
+def _enroll(extractor: Extractor, number: int, trial: Trial, audio: TrialAudio | Exception) -> EnrolledTrial | None:
     """The trial with its voice; `None` where it has none, so that it is extracted, and fails, by itself."""
     if isinstance(audio, Exception):
         return None
     begin = time.perf_counter()
     try:
-        voice = extractor.enroll(*audio.introduction)
+        voice = extractor.enroll(*audio.enrollment_sources)
     except Exception:  # it costs this trial, whose record will have the reason
-        log.debug("enrolling for %s failed", trial.mixture_id, exc_info=True)
+        log.debug("enrolling for %s failed_trial", trial.mixture_id, exc_info=True)
         return None
-    return Enrolled(number, trial, audio, voice, time.perf_counter() - begin)
+    return EnrolledTrial(number, trial, audio, voice, time.perf_counter() - begin)
 
 
-def _extract_batch(extractor: Extractor, batch: Sequence[Enrolled]) -> Iterator[tuple[Trial, Extracted]]:
+def _extract_batch(extractor: Extractor, batch: Sequence[EnrolledTrial]) -> Iterator[tuple[Trial, ExtractedTrial]]:
     """A batch; if it fails as a whole (out of memory, a sample that is not finite), its trials one by one."""
     rate = extractor.sample_rate
     if len(batch) > 1:
@@ -278,11 +278,11 @@ def _extract_batch(extractor: Extractor, batch: Sequence[Enrolled]) -> Iterator[
                 [(one.audio.mixture, rate) for one in batch], [one.voice for one in batch]
             )
         except (WesepError, RuntimeError) as error:  # torch's out of memory is a RuntimeError
-            log.warning("a batch of %d failed (%s); its trials are extracted one by one", len(batch), error)
+            log.warning("a batch of %d failed_trial (%s); its trials are extracted one by one", len(batch), error)
         else:
             spent_s = (time.perf_counter() - begin) / len(batch)
             for one, result in zip(batch, results, strict=True):
-                yield one.trial, finished(one.trial, one.audio, result, rate, one.enrolling_s + spent_s, one.number)
+                yield one.trial, completed_trial(one.trial, one.audio, result, rate, one.enrolling_s + spent_s, one.number)
             return
     for one in batch:
         yield one.trial, extract(extractor, one.trial, one.audio, one.number, one.voice, one.enrolling_s)

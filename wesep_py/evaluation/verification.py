@@ -27,7 +27,7 @@ RESAMPLES = 200
 
 
 @dataclass(frozen=True)
-class Trials:
+class VerificationTrials:
     """Pairs of utterances, by their positions in a list.
 
     Attributes:
@@ -40,10 +40,10 @@ class Trials:
     is_target: NDArray[np.bool_]
 
     @classmethod
-    def all_pairs(cls, speaker_ids: Sequence[str]) -> Trials:
+    def all_pairs(cls, speaker_ids: Sequence[str]) -> VerificationTrials:
         """Every utterance against every later one.
 
-        >>> Trials.all_pairs(["a", "a", "b"]).is_target.tolist()
+        >>> VerificationTrials.all_pairs(["a", "a", "b"]).is_target.tolist()
         [True, False, False]
 
         Raises:
@@ -111,7 +111,7 @@ def batches_by_length(lengths: Sequence[int], most: int) -> list[list[int]]:
 
 
 def score_trials(
-    embeddings: NDArray[np.float64], trials: Trials, cohort: NDArray[np.float64] | None = None, top_n: int = 300
+    embeddings: NDArray[np.float64], trials: VerificationTrials, cohort: NDArray[np.float64] | None = None, top_n: int = 300
 ) -> NDArray[np.float64]:
     """The score of each trial: the cosine, normalised by a cohort where there is one (`metrics.verification.as_norm`).
 
@@ -135,8 +135,8 @@ def mean_by_speaker(embeddings: NDArray[np.float64], speaker_ids: Sequence[str])
     return np.stack([units[names == name].mean(0) for name in sorted(set(speaker_ids))])
 
 
-def figures(
-    scores: NDArray[np.float64], trials: Trials, speaker_ids: Sequence[str], resamples: int = RESAMPLES
+def verification_metrics(
+    scores: NDArray[np.float64], trials: VerificationTrials, speaker_ids: Sequence[str], resamples: int = RESAMPLES
 ) -> dict[str, Interval]:
     """EER and minDCF (p_target 0.01), with 95 % intervals over speakers.
 
@@ -186,7 +186,7 @@ def _plain(value: float | None) -> float | None:
     return None if value is None else float(value)
 
 
-LEAST_SPEAKERS = 3
+MIN_OVERLAP_SPEAKERS = 3
 """Of two, all mixtures hold both: no pair of them would be of strangers."""
 SIR_BINS_DB = ((0.0, 5.0), (5.0, 10.0))
 
@@ -209,7 +209,7 @@ class OverlapRecording:
 
 
 @dataclass(frozen=True)
-class OverlapFigures:
+class OverlapResult:
     """How well an encoder knows voices that overlap.
 
     Attributes:
@@ -239,7 +239,7 @@ class OverlapFigures:
         return told
 
 
-def draw_recordings(
+def draw_overlap_recordings(
     utterances: Sequence[Utterance],
     reader: Reader,
     num_speakers: int,
@@ -317,12 +317,12 @@ def embed_voices(
     return found
 
 
-def overlap_figures(
+def measure_overlap(
     encoder: SpeakerEncoder,
     singles: Sequence[OverlapRecording],
     mixtures: Sequence[OverlapRecording],
     device: str | torch.device = "cpu",
-) -> OverlapFigures:
+) -> OverlapResult:
     """EER among and between recordings of one voice and of several, and counting accuracy.
 
     Every pair is a trial, but those that hold a piece of the same utterance; a target trial where they share a
@@ -354,9 +354,9 @@ def overlap_figures(
         eer[kind] = equal_error_rate(scores[part][chosen], is_target[part][chosen]).value
         trials[kind] = int(chosen.sum())
     if encoder.max_voices == 1:
-        return OverlapFigures(eer, trials)
+        return OverlapResult(eer, trials)
     right = np.array([len(own) == len(r.speaker_ids) for own, r in zip(voices, recordings, strict=True)])
-    return OverlapFigures(eer, trials, count_accuracy(recordings, voices), _by_sir(recordings, right))
+    return OverlapResult(eer, trials, count_accuracy(recordings, voices), _by_sir(recordings, right))
 
 
 def best_scores(voices: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -386,8 +386,8 @@ def verify_overlap(
     count: int = 400,
     simulation: SimulationConfig | None = None,
     seed: int = 0,
-) -> OverlapFigures:
-    """`overlap_figures` on so many drawn recordings of one speaker, and as many of two.
+) -> OverlapResult:
+    """`measure_overlap` on so many drawn recordings of one speaker, and as many of two.
 
     Args:
         encoder: see `embed_voices`.
@@ -395,13 +395,13 @@ def verify_overlap(
         reader: at the rate of the encoder's waveforms.
         device: on which to compute.
         count: of each kind.
-        simulation, seed: see `draw_recordings`.
+        simulation, seed: see `draw_overlap_recordings`.
 
     Raises:
         InputError: too few speakers with enough audio, or too few recordings for trials of both kinds.
     """
-    singles, mixtures = (draw_recordings(utterances, reader, n, count, simulation, seed) for n in (1, 2))
-    return overlap_figures(encoder, singles, mixtures, device)
+    singles, mixtures = (draw_overlap_recordings(utterances, reader, n, count, simulation, seed) for n in (1, 2))
+    return measure_overlap(encoder, singles, mixtures, device)
 
 
 def _check_both_kinds(kind: str, is_target: NDArray[np.bool_], num_singles: int, num_mixtures: int) -> None:
@@ -409,7 +409,7 @@ def _check_both_kinds(kind: str, is_target: NDArray[np.bool_], num_singles: int,
         raise InputError(
             f"--overlap: {num_singles} recordings of one voice and {num_mixtures} of several make no {_shown(kind)} "
             f"trials of both kinds ({is_target.sum()} of {len(is_target)} share a speaker); draw more, 100 say, of "
-            f"{LEAST_SPEAKERS} speakers or more"
+            f"{MIN_OVERLAP_SPEAKERS} speakers or more"
         )
 
 

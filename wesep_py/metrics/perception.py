@@ -64,7 +64,7 @@ def _compute_stoi(estimate: np.ndarray, reference: np.ndarray, sample_rate: int,
 
     estimate, reference = checked_pair(estimate, reference)
     if len(reference) < STOI_MIN_DURATION_S * sample_rate:
-        raise MetricError(f"the reference has {len(reference) / sample_rate:.3f} s; STOI needs {MIN_DURATION_S} s")
+        raise MetricError(f"the reference has {len(reference) / sample_rate:.3f} s; STOI needs {STOI_MIN_DURATION_S} s")
     if is_silent(estimate):
         return 0.0
     # pystoi dithers by 1e-16 with NumPy's global generator, which decides the correlation of frames that are
@@ -79,7 +79,7 @@ def _compute_stoi(estimate: np.ndarray, reference: np.ndarray, sample_rate: int,
         np.random.set_state(state)
     # pystoi returns 1e-5 with a warning where there is too little speech: no value, here.
     if any("Not enough STFT frames" in str(warning.message) for warning in caught):
-        raise MetricError(f"the reference has less than {MIN_DURATION_S} s of speech once its pauses are left out")
+        raise MetricError(f"the reference has less than {STOI_MIN_DURATION_S} s of speech once its pauses are left out")
     if not np.isfinite(value):
         raise MetricError("STOI gave no finite value")
     return value
@@ -200,7 +200,7 @@ def dnsmos(estimate: np.ndarray, sample_rate: int, personalised: bool = False) -
     Source: Reddy, Gopal, Cutler, "DNSMOS P.835", ICASSP 2022; the network of the Deep Noise Suppression Challenge.
     """
     if sample_rate != DNSMOS_SAMPLE_RATE:
-        raise MetricError(f"DNSMOS is defined at {SAMPLE_RATE} Hz, not at {sample_rate} Hz")
+        raise MetricError(f"DNSMOS is defined at {DNSMOS_SAMPLE_RATE} Hz, not at {sample_rate} Hz")
     signal = checked_signal(estimate, "estimate")
     if is_silent(signal):
         raise MetricError("the estimate is silent")

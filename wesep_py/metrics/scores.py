@@ -30,7 +30,7 @@ DEFINITIONS: dict[str, str] = {
     "accuracy": f"share of trials with SI-SDRi > {ACCURACY_THRESHOLD_DB:g} dB, 0 to 1",
     "confusion": "share of trials whose estimate has a higher SI-SDR against an interfering speaker than "
     "against the target, 0 to 1",
-    "sdr": f"BSS-Eval v3 SDR in dB with a distortion filter of {FILTER_LENGTH} taps, within ±{LIMIT_DB:g} dB "
+    "sdr": f"BSS-Eval v3 SDR in dB with a distortion filter of {SDR_FILTER_LENGTH} taps, within ±{SDR_LIMIT_DB:g} dB "
     "(fast_bss_eval)",
     "sdri": "SDR of the estimate less SDR of the unprocessed mixture (first channel), in dB",
     "pesq": "PESQ MOS-LQO: ITU-T P.862.2 wide-band at 16 kHz, P.862.1 narrow-band at 8 kHz (pesq)",

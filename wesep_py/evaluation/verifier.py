@@ -1,4 +1,4 @@
-"""A list of speaker verification trials, from a model and a manifest to the figures and the files that hold them."""
+"""A list of speaker verification trials, from a model and a manifest to the verification_metrics and the files that hold them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 
 from wesep_py import checkpoint
 from wesep_py.common.errors import InputError, quoted
-from wesep_py.common.files import atomic_path, check_results_folder, created_folder, refuse_inputs, write_together, write_json
+from wesep_py.common.files import atomic_path, refuse_inputs, write_json, write_together
+from wesep_py.common.folders import check_results_folder, created_folder
 from wesep_py.common.names import canonical
 from wesep_py.common.textfiles import open_lines
 from wesep_py.data import FileReader, Utterance, read_manifest
-from wesep_py.evaluation.summary import circumstances
+from wesep_py.evaluation.summary import describe_environment
 from wesep_py.evaluation.verification import (
-    LEAST_SPEAKERS,
-    OverlapFigures,
-    Trials,
+    MIN_OVERLAP_SPEAKERS,
+    OverlapResult,
+    VerificationTrials,
     embed,
-    figures,
+    verification_metrics,
     mean_by_speaker,
     score_trials,
     verify_overlap,
@@ -42,7 +43,7 @@ TRUE_WORDS, FALSE_WORDS = {"1", "target"}, {"0", "nontarget"}
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerificationResult:
     """What was found.
 
     Attributes:
@@ -54,10 +55,10 @@ class Verified:
     """
 
     utterances: list[Utterance]
-    trials: Trials
+    trials: VerificationTrials
     scores: NDArray[np.float64]
     protocol: dict[str, Any]
-    overlap: OverlapFigures | None = None
+    overlap: OverlapResult | None = None
 
     def summary(self) -> dict[str, Any]:
         """`eer` and `min_dcf` as `{mean, low, high, count}`, `counts` and the `protocol`."""
@@ -66,7 +67,7 @@ class Verified:
     @cached_property
     def _summary(self) -> dict[str, Any]:
         speaker_ids = [utterance.speaker_id for utterance in self.utterances]
-        found = figures(self.scores, self.trials, speaker_ids)
+        found = verification_metrics(self.scores, self.trials, speaker_ids)
         targets = int(self.trials.is_target.sum())
         return {
             **{name: figure.to_dict() for name, figure in found.items()},
@@ -92,7 +93,7 @@ def verify_manifest(
     device: str = "cpu",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     overlap: int = 0,
-) -> Verified:
+) -> VerificationResult:
     """Score trials of speaker verification.
 
     Args:
@@ -116,12 +117,12 @@ def verify_manifest(
     utterances = read_manifest(manifest, root)
     speaker_ids = [utterance.speaker_id for utterance in utterances]
     strangers = [] if cohort is None else _read_cohort(cohort, root, set(speaker_ids))
-    if overlap and len(set(speaker_ids)) < LEAST_SPEAKERS:
+    if overlap and len(set(speaker_ids)) < MIN_OVERLAP_SPEAKERS:
         raise InputError(
-            f"--overlap: two voices at a time need recordings of {LEAST_SPEAKERS} speakers or more to tell apart; "
+            f"--overlap: two voices at a time need recordings of {MIN_OVERLAP_SPEAKERS} speakers or more to tell apart; "
             f"{manifest} has {len(set(speaker_ids))}, so leave it out"
         )
-    listed = Trials.all_pairs(speaker_ids) if trials is None else read_trial_list(trials, utterances)
+    listed = VerificationTrials.all_pairs(speaker_ids) if trials is None else read_trial_list(trials, utterances)
     reader, total = FileReader(encoder.sample_rate), len(utterances) + len(strangers)
     overlapped = None
     if overlap:
@@ -148,13 +149,13 @@ def verify_manifest(
         },
         "model": {"name": str(model), "hash": saved.hash},
         "device": device,
-        **circumstances(),
+        **describe_environment(),
     }
     if overlap:
         protocol["overlap"] = (
             f"{overlap} clean recordings each of one and of two voices, 3 s, |SIR| up to 10 dB, seed 0"
         )
-    return Verified(utterances, listed, scores, protocol, overlapped)
+    return VerificationResult(utterances, listed, scores, protocol, overlapped)
 
 
 def _read_cohort(path: Path, root: Path | None, known: Set[str]) -> list[Utterance]:
@@ -170,7 +171,7 @@ def _read_cohort(path: Path, root: Path | None, known: Set[str]) -> list[Utteran
     return strangers
 
 
-def read_trial_list(path: Path, utterances: Sequence[Utterance]) -> Trials:
+def read_trial_list(path: Path, utterances: Sequence[Utterance]) -> VerificationTrials:
     """The trials of a list.
 
     Args:
@@ -214,7 +215,7 @@ def read_trial_list(path: Path, utterances: Sequence[Utterance]) -> Trials:
         )  # fmt: skip
     listed = [(enrollment, test, says) for (enrollment, test), (says, _) in rows.items()]
     enrollment, test, is_target = (np.array(column) for column in zip(*listed, strict=True))
-    return Trials(enrollment, test, is_target)
+    return VerificationTrials(enrollment, test, is_target)
 
 
 def _named_recordings(utterances: Sequence[Utterance]) -> dict[str, set[int]]:
@@ -248,7 +249,7 @@ def _position_of(name: str, places: Mapping[str, Set[int]], where: str) -> int:
     return next(iter(found))
 
 
-def check_output(folder: Path, overwrite: bool, inputs: Sequence[tuple[Path | None, str]] = ()) -> None:
+def check_verification_output(folder: Path, overwrite: bool, inputs: Sequence[tuple[Path | None, str]] = ()) -> None:
     """Refuse a folder that cannot take the results, before the work; see `files.check_results_folder`.
 
     Args:
@@ -260,13 +261,13 @@ def check_output(folder: Path, overwrite: bool, inputs: Sequence[tuple[Path | No
     check_results_folder(folder, (SUMMARY, SCORES, PICTURE), overwrite)
 
 
-def write_results(result: Verified, folder: Path, overwrite: bool = False) -> bool:
+def write_verification(result: VerificationResult, folder: Path, overwrite: bool = False) -> bool:
     """Write `summary.json`, `scores.txt` (`ENROLLMENT TEST score target`) and, with matplotlib, `det.png`: all or none.
 
     Returns:
         Whether `det.png` was drawn; if not, one of earlier results is removed.
     """
-    check_output(folder, overwrite)
+    check_verification_output(folder, overwrite)
     ids = [utterance.utterance_id for utterance in result.utterances]
     trials = result.trials
     with created_folder(folder), write_together():
@@ -282,7 +283,7 @@ def write_results(result: Verified, folder: Path, overwrite: bool = False) -> bo
     return drawn
 
 
-def draw_det(path: Path, results: dict[str, Verified], overwrite: bool = True) -> bool:
+def draw_det(path: Path, results: dict[str, VerificationResult], overwrite: bool = True) -> bool:
     """Draw misses over false alarms, both on the scale of a normal distribution's deviates (Martin et al., 1997).
 
     Args:
@@ -320,7 +321,7 @@ def draw_det(path: Path, results: dict[str, Verified], overwrite: bool = True) -
     return True
 
 
-def _fingerprint(utterances: Sequence[Utterance], trials: Trials) -> str:
+def _fingerprint(utterances: Sequence[Utterance], trials: VerificationTrials) -> str:
     digest = hashlib.sha256()
     for first, second, same in zip(trials.enrollment, trials.test, trials.is_target, strict=True):
         line = (utterances[first].utterance_id, utterances[second].utterance_id, bool(same))
