@@ -93,7 +93,7 @@ def observed(inputs: list[str], mixture, enrollment, estimate, **options) -> tor
     prepared = network.prepare(enrollment)
     own = [{key[2:]: value for key, value in prepared.items() if key[0] == str(i)} for i in range(2)]
     made = SignalFeatures(estimate, torch.tensor([estimate.shape[1]]), network.backbone, None)
-    return network.presence.observe(network.backbone.analyse(mixture), list(network.cues), own, made)[0]
+    return network.presence.gather_evidence(network.backbone.analyse(mixture), list(network.cues), own, made)[0]
 
 
 def test_similarity_is_the_highest_cosine_with_an_enrolled_frame():

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from wesep_py.common.config import dump_yaml
 from wesep_py.common.errors import CheckpointError, ConfigError, WesepError, shorten
-from wesep_py.common.files import FolderKind, atomic_folder, check_folder, find_set_aside, write_json, write_text
+from wesep_py.common.files import write_json, write_text
+from wesep_py.common.folders import FolderKind, atomic_folder, check_folder, find_set_aside
 from wesep_py.common.textfiles import read_json
 from wesep_py.common.torchfiles import parse_tensors, with_nan
 from wesep_py.common.yamlfiles import read_yaml

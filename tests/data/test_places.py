@@ -45,8 +45,8 @@ def test_a_file_that_is_there_is_never_exchanged(root: Path, tmp_path: Path):
     other.touch()
     assert FileLocator(root, "list.csv").find(str(other)) == other
     assert FileLocator(root, "list.csv").find("anna/1.wav") == root / "anna/1.wav"  # relative ones are what they say
-    assert FileLocator(root, "list.csv", moved=False).find("/old/2.wav") == Path("/old/2.wav")
-    assert FileLocator(root, "list.csv", moved=False).find("speech\\anna\\1.wav") == root / "speech/anna/1.wav"
+    assert FileLocator(root, "list.csv", search_moved=False).find("/old/2.wav") == Path("/old/2.wav")
+    assert FileLocator(root, "list.csv", search_moved=False).find("speech\\anna\\1.wav") == root / "speech/anna/1.wav"
 
 
 @pytest.mark.parametrize("folder", [NFC, NFD])
@@ -64,7 +64,7 @@ def test_it_is_said_once_and_two_files_never_become_one(root: Path, caplog: pyte
         for name in ("anna", "bert", "anna"):
             places.find(f"/old/speech/{name}/1.wav")
     (message,) = caplog.messages
-    assert message.startswith("list.csv: /old/speech/anna/1.wav is not there, and is taken from")
+    assert message.startswith(f"list.csv: /old/speech/anna/1.wav does not exist; {root}")
     places.find("/old/anna/2.wav")
     with pytest.raises(InputError, match=r"list\.csv: old/anna/2\.wav and old/bert/2\.wav would both be .*--root"):
         places.find("/old/bert/2.wav")

@@ -37,16 +37,16 @@ def test_the_absent_voice_is_nowhere_in_the_mixture(utterances: list[Utterance],
 
 def test_its_target_is_silence_and_its_enrollment_speech(utterances: list[Utterance], reader: FileReader) -> None:
     sample = Simulator(_config(1.0), utterances, [], reader).sample(0, 0)
-    voice = sample.voice(sample.recipe.target)
+    voice = sample.speaker(sample.recipe.target)
     assert sample.recipe.absent is not None and voice.speaker_id == sample.recipe.absent.speaker_id
     assert voice.target.shape == sample.mixture.shape and not voice.target.any()
     assert voice.activity.shape == sample.activity[0].shape and not voice.activity.any()
     assert voice.enrollment.size >= 16000 and voice.enrollment.any()
     assert sample.recipe.sir_db[0] == 0.0
-    present = sample.voice(1)
+    present = sample.speaker(1)
     assert np.array_equal(present.target, sample.targets[1]) and present.embedding is None
     again = render(Recipe.from_dict(json.loads(json.dumps(sample.recipe.to_dict()))), reader)
-    assert again.recipe == sample.recipe and np.array_equal(again.voice(None).enrollment, voice.enrollment)
+    assert again.recipe == sample.recipe and np.array_equal(again.speaker(None).enrollment, voice.enrollment)
 
 
 def test_the_share_is_as_asked_and_the_rest_stays(utterances: list[Utterance], reader: FileReader) -> None:
@@ -74,7 +74,7 @@ def test_it_needs_one_more_speaker(utterances: list[Utterance], reader: FileRead
 def test_a_recipe_asks_for_one_voice(utterances: list[Utterance], reader: FileReader) -> None:
     sample = Simulator(_config(0.0), utterances, [], reader).sample(0, 0)
     with pytest.raises(InputError, match="no voice is absent"):
-        sample.voice(None)
+        sample.speaker(None)
     values = sample.recipe.to_dict()
     del values["target"]
     with pytest.raises(ConfigError, match="target: either a source's number or an absent voice"):
@@ -92,4 +92,4 @@ def test_on_disk_it_is_a_trial_without_target(utterances: list[Utterance], reade
     for trial, recipe in zip(absent, wanted, strict=True):
         audio = render_trial(trial, "noisy")
         assert audio.reference is None
-        assert np.array_equal(audio.enrollment, render(recipe, reader).voice(None).enrollment)
+        assert np.array_equal(audio.enrollment, render(recipe, reader).speaker(None).enrollment)

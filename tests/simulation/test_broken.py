@@ -51,7 +51,7 @@ def test_others_are_drawn_and_each_broken_file_is_named_once(
     assert not any(paths(recipe) & broken for recipe in drawn)
     assert any(recipe.attempt > 0 for recipe in drawn) and any(recipe.attempt == 0 for recipe in drawn)
     named = [message for message in caplog.messages if "others are drawn" in message]
-    assert len(named) == 3 == len(simulator.broken)
+    assert len(named) == 3 == len(simulator.unreadable_files)
     assert [f"({number} so far)" in text for number, text in enumerate(named, start=1)] == [True] * 3
     assert {path for path in broken for text in named if str(path) in text} == broken
     again = Simulator(CONFIG, copies, [bad_noise, noises[0]], FileReader(16000), seed=1)
@@ -75,7 +75,7 @@ def test_a_device_draws_the_same_others(copies: list[Utterance], noises: list[Ut
     for index in range(12):
         plan, recipe = dry.dry(0, index).plan, dry.draw(0, index)
         assert (plan.attempt, paths(plan)) == (recipe.attempt, paths(recipe))
-    assert len(dry.broken) > 0
+    assert len(dry.unreadable_files) > 0
 
 
 def test_a_packed_corpus_is_drawn_from_as_the_files_are(
@@ -92,7 +92,7 @@ def test_a_packed_corpus_is_drawn_from_as_the_files_are(
     for index in range(8):
         one, other = from_files.sample(0, index), from_pack.sample(0, index)
         assert one.recipe == other.recipe and np.array_equal(one.mixture, other.mixture)
-    assert len(from_pack.broken) == len(from_files.broken) > 0
+    assert len(from_pack.unreadable_files) == len(from_files.unreadable_files) > 0
 
 
 class LateReader(FileReader):
@@ -113,7 +113,7 @@ def test_noise_under_an_enrollment_is_read_before_a_mixture_is_decided(
     for index in range(6):
         recipe = simulator.draw(0, index)
         assert np.array_equal(render(recipe, FileReader(16000)).mixture, simulator.sample(0, index).mixture)
-    assert len(simulator.broken) == 1
+    assert len(simulator.unreadable_files) == 1
 
 
 def test_where_everything_is_broken_the_error_is_clear(copies: list[Utterance], noises: list[Utterance]) -> None:
@@ -164,4 +164,4 @@ def test_a_codec_that_fails_is_no_broken_recording(
     simulator = Simulator(config, copies, noises, FileReader(16000))
     with pytest.raises(AudioError, match=r"^codec 'gsm'"):
         simulator.draw(0, 0)
-    assert len(simulator.broken) == 0
+    assert len(simulator.unreadable_files) == 0

@@ -97,7 +97,7 @@ def test_embeddings_ride_along(utterances: list[Utterance], reader: FileReader, 
     for index in range(6):
         sample = simulator.sample(0, index)
         for number in (*range(len(sample.recipe.sources)), sample.recipe.target):
-            voice = sample.voice(number)
+            voice = sample.speaker(number)
             assert voice.embedding is not None
             assert voice.embedding.argmax() == speakers.index(voice.speaker_id)
         absent += sample.recipe.target is None

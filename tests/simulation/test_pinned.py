@@ -88,4 +88,4 @@ def test_a_recipe_of_an_older_program_renders(utterances: list[Utterance], reade
     raw = reader.read(utterances[[u.utterance_id for u in utterances].index("anna-anna-0")], 100, 8100)
     assert np.array_equal(sample.images[0], raw * np.float32(0.5))
     assert sample.noise.any() and not sample.distortion.any()
-    assert np.array_equal(sample.voice(0).target, sample.images[0])
+    assert np.array_equal(sample.speaker(0).target, sample.images[0])

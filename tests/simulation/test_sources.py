@@ -9,7 +9,7 @@ import pytest
 from wesep_py.common.config import construct, load_yaml
 from wesep_py.common.errors import ConfigError, InputError
 from wesep_py.data import Utterance, find_noises, write_manifest
-from wesep_py.simulation.mixture_stream import CorpusConfig, make_simulator
+from wesep_py.simulation.simulated_corpus import CorpusConfig, make_simulator
 
 FOLDER = Path(__file__).resolve().parents[2] / "simulation"
 SHIPPED = sorted(path for path in FOLDER.glob("*.yaml") if "wesep simulate" in path.read_text())
@@ -39,7 +39,7 @@ def test_manifests_and_noises_are_found_under_the_root(
     (tmp_path / "noise").mkdir()
     (tmp_path / "noise" / "a hiss.wav").write_bytes(noises[0].path.read_bytes())
     config = CorpusConfig(speech=["speech.jsonl"], noise=["noise"], root=str(tmp_path))
-    assert len(make_simulator(config).voices.speaker_ids) == 4
+    assert len(make_simulator(config).speakers.speaker_ids) == 4
     found = find_noises(["noise", str(noises[0].path)], tmp_path)
     assert found[0].utterance_id == "noise/noise/a_hiss"
     assert [noise.duration_s for noise in found] == [1.0, 1.0]

@@ -21,7 +21,7 @@ from wesep_py.simulation import (
 )
 from wesep_py.simulation.description.effects import Clipping, ClipConfig, CodecConfig, SpeedChange, SpeedConfig
 from wesep_py.simulation.dry_batch import DrySimulator
-from wesep_py.simulation.mixture_stream import CorpusConfig, make_simulator
+from wesep_py.simulation.simulated_corpus import CorpusConfig, make_simulator
 
 EFFECTS = EffectsConfig(clip=ClipConfig(probability=0.5), codec=CodecConfig(0.5, {"ulaw": 1.0}))
 CONFIG = SimulationConfig(
@@ -111,7 +111,7 @@ def test_a_corpus_at_several_speeds(utterances: list[Utterance], tmp_path: Path)
     write_manifest(utterances, tmp_path / "speech.jsonl")
     config = CorpusConfig(["speech.jsonl"], root=str(tmp_path), speeds=[0.9, 1.0, 1.1])
     simulator = make_simulator(config)
-    assert len(simulator.voices.speaker_ids) == 12 and "anna@1.1" in simulator.voices.speaker_ids
+    assert len(simulator.speakers.speaker_ids) == 12 and "anna@1.1" in simulator.speakers.speaker_ids
     drawn = [simulator.draw(0, index) for index in range(8)]
     assert {s.excerpt.utterance.speed for recipe in drawn for s in recipe.sources} == {0.9, 1.0, 1.1}
     for source in (source for recipe in drawn for source in recipe.sources):

@@ -12,7 +12,7 @@ import soundfile
 from wesep_py.audio.level import active_level_db, loudness_lufs
 from wesep_py.common.config import construct, load_yaml
 from wesep_py.simulation.description.simulation_config import SimulationConfig
-from wesep_py.simulation.mixture_stream import CorpusConfig, make_simulator
+from wesep_py.simulation.simulated_corpus import CorpusConfig, make_simulator
 from wesep_py.simulation.rendering import Sample
 from wesep_py.simulation.rooms.acoustics import rt60_s
 from wesep_py.simulation.rooms.bank_making import RoomBankConfig, make_bank

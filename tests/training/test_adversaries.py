@@ -87,7 +87,7 @@ def test_accumulated_batches_in_every_precision(
         request.getfixturevalue("bfloat16_lstm")
     taken, learn = [], MetricAdversary.learn
     monkeypatch.setattr(
-        MetricAdversary, "learn", lambda self, *given: (taken.append(len(self._seen)), learn(self, *given))[1]
+        MetricAdversary, "learn", lambda self, *given: (taken.append(len(self._observed)), learn(self, *given))[1]
     )
     result = train(run_settings(train__accumulate=2, train__precision=precision, train__steps=2))
     assert result.skipped == 0 and taken == [2, 2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections.abc import Collection
 
 LONGEST_BYTES = 230
 """Maximum length of a file name without its suffix: file systems allow 255 bytes, and `_absent.wav` has to fit too."""
@@ -76,6 +77,16 @@ def printable(text: str) -> str:
     caf\\udce9.wav a\\x00b
     """
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text.encode("utf-8", "backslashreplace").decode())
+
+
+def listing(names: Collection[str], most: int = 3) -> str:
+    """Return the first few names as a list in words, with the number of further ones.
+
+    >>> listing(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    shown = ", ".join(list(names)[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
 def _percent_encoded(match: re.Match[str]) -> str:

@@ -139,12 +139,12 @@ def test_the_parts_sum_to_the_mixture(utterances, noises):
 def test_an_absent_voice_is_silence_and_its_enrollment(utterances, noises):
     simulator = make(replace(CONFIGS["an absent voice"], absent_probability=1.0), utterances, noises)
     (sample,) = render_on_device(collate_dry([simulator.dry(0, 0)], RATE))
-    voice = sample.voice(sample.recipe.target)
+    voice = sample.speaker(sample.recipe.target)
     assert voice.speaker_id == sample.recipe.absent.speaker_id
     assert not voice.target.any() and voice.target.shape == sample.mixture.shape
     assert not voice.activity.any() and voice.activity.dtype == torch.bool
     assert voice.enrollment.any()
-    assert sample.voice(0).target is not None and sample.voice(0).target.any()
+    assert sample.speaker(0).target is not None and sample.speaker(0).target.any()
 
 
 def test_rooms_of_a_bank_whose_direct_paths_arrive_at_other_taps(utterances, noises, monkeypatch):

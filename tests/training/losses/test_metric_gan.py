@@ -1,27 +1,124 @@
-"""A metric GAN: the discriminator learns the metric, the network learns from it, and neither moves the other."""
+"""Metric GAN: the discriminator, PESQ in background processes, and the loss."""
 
 from __future__ import annotations
 
 import copy
 import math
+import os
+import signal
 from types import SimpleNamespace
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 
 from tests.conftest import VOICES, make_voice
 from wesep_py.common.config import construct
 from wesep_py.common.errors import ConfigError
-from wesep_py.training.losses import DiscriminatorConfig, MetricGAN
-from wesep_py.training.losses.metric_gan import QualityScorer, normalised_pesq
+from wesep_py.metrics import pesq
+from wesep_py.training.losses import DiscriminatorConfig, MetricDiscriminator, MetricGAN
+from wesep_py.training.losses.metric_gan import BEST_PESQ, QualityScorer, normalised_pesq
+
+SMALL = DiscriminatorConfig(channels=4, num_layers=3)
+
+
+@pytest.fixture
+def network() -> MetricDiscriminator:
+    torch.manual_seed(0)
+    return MetricDiscriminator(SMALL).eval()
+
+
+@pytest.mark.parametrize("samples", [1, 300, 4000])
+def test_the_discriminator_takes_any_length(network, samples: int):
+    quality = network(torch.randn(3, samples), torch.randn(3, samples))
+    assert quality.shape == (3,) and quality.min() > 0 and quality.max() < 1
+
+
+def test_the_discriminator_ignores_gain_but_not_the_order(network):
+    clean, noisy = torch.randn(2, 1, 4000)
+    once = network(clean, noisy)
+    torch.testing.assert_close(network(0.1 * clean, 5 * noisy), once, rtol=1e-4, atol=1e-5)
+    assert (network(noisy, clean) - once).abs() > 1e-5
+
+
+def test_the_discriminators_gradient_of_silence_is_finite(network):
+    estimate = torch.zeros(1, 4000, requires_grad=True)
+    network(torch.randn(1, 4000), estimate).sum().backward()
+    assert estimate.grad.isfinite().all()
+
+
+def test_the_discriminators_layers_are_lipschitz(network):
+    """Spectral normalisation: no layer stretches its input by more than 1, however large the weights are."""
+    with torch.no_grad():
+        network.head[0].parametrizations.weight.original.mul_(100)
+    network.train()
+    for _ in range(30):
+        network(torch.randn(1, 4000), torch.randn(1, 4000))
+    assert torch.linalg.matrix_norm(network.head[0].weight, 2).item() == pytest.approx(1.0, abs=0.02)
+
+
+@pytest.mark.parametrize(("key", "value"), [("channels", 0), ("num_layers", 0), ("power", 0.0), ("power", 1.5)])
+def test_the_discriminator_refuses_impossible_sizes(key: str, value: float):
+    with pytest.raises(ConfigError, match=f"{key}: is {value}"):
+        construct(DiscriminatorConfig, {key: value}, "discriminator")
+
+
+@pytest.fixture(scope="module")
+def voice() -> np.ndarray:
+    return make_voice(*VOICES["anna"], 1.0, seed=1)
+
+
+def with_noise(voice: np.ndarray, level: float) -> np.ndarray:
+    return (voice + level * np.random.default_rng(0).standard_normal(len(voice))).astype(np.float32)
+
+
+def test_pesq_is_normalised_by_a_signal_against_itself(voice):
+    assert normalised_pesq(voice, voice, 16000) == pytest.approx(1.0, abs=1e-4)
+    assert normalised_pesq(voice[::2].copy(), voice[::2].copy(), 8000) == pytest.approx(1.0, abs=1e-4)
+    estimate = with_noise(voice, 0.02)
+    assert normalised_pesq(voice, estimate, 16000) == pytest.approx(
+        (pesq(estimate, voice, 16000) - 1) / (BEST_PESQ[16000] - 1)
+    )
+
+
+def test_a_pair_without_pesq_has_no_score(voice):
+    broken = voice.copy()
+    broken[3] = np.nan
+    assert math.isnan(normalised_pesq(voice, broken, 16000))
+    assert math.isnan(normalised_pesq(voice, np.zeros_like(voice), 16000))
+
+
+def test_background_scores_are_the_same_even_if_a_process_dies(voice):
+    pairs = [(voice, with_noise(voice, level)) for level in (0.001, 0.02, 0.1)]
+    here, there = QualityScorer(16000, workers=0), QualityScorer(16000, workers=1)
+    here.submit(pairs)
+    expected = here.collect()
+    assert expected[0] > expected[1] > expected[2] and here.waiting == []
+    try:
+        there.submit(pairs)
+        assert len(there.waiting) == 3
+        os.kill(next(iter(there._pool._processes)), signal.SIGKILL)
+        assert there.collect() == expected
+        there.submit(pairs[:1])
+        assert there.collect() == expected[:1]
+    finally:
+        there.close()
+
+
+def test_the_scorer_refuses_impossible_arguments():
+    with pytest.raises(ValueError, match="sample_rate: is 44100; PESQ is defined at 16000 and 8000 Hz"):
+        QualityScorer(44100)
+    with pytest.raises(ValueError, match="workers: is -1"):
+        QualityScorer(16000, workers=-1)
+
 
 SMALL = DiscriminatorConfig(channels=4, num_layers=3)
 LEVELS = (0.001, 0.004, 0.01, 0.03, 0.1, 0.3)
 """Of the noise, from hardly there to hardly anything else."""
 
 
-class Remembering(QualityScorer):
+class CachingScorer(QualityScorer):
     """Computes each pair once."""
 
     scores: ClassVar[dict[tuple[bytes, bytes], float]] = {}
@@ -37,7 +134,7 @@ class Remembering(QualityScorer):
 def make(**arguments) -> MetricGAN:
     torch.manual_seed(0)
     loss = MetricGAN(16000, **{"workers": 0, "discriminator": SMALL, **arguments})
-    loss.adversary._scorer = Remembering(16000, workers=0)
+    loss.adversary._scorer = CachingScorer(16000, workers=0)
     return loss
 
 
@@ -72,19 +169,21 @@ def test_the_discriminator_learns_the_order_of_pesq():
         run(loss, *seen[step % 2])
         errors.append(learn(loss, step).get("discriminator", math.nan))
     assert sum(errors[-5:]) < 0.25 * sum(errors[1:6])
-    quality = loss.adversary.judge(*heard_anew)
+    quality = loss.adversary.predict_quality(*heard_anew)
     pairs = zip(*map(torch.Tensor.numpy, heard_anew), strict=True)
     expected = torch.tensor([normalised_pesq(*pair, 16000) for pair in pairs])
     assert quality.argsort(descending=True).tolist() == list(range(len(LEVELS)))
     assert (quality - expected).square().mean() < 0.4 * expected.var()
 
 
-def test_the_network_learns_from_it_and_moves_no_weight_of_it():
+def test_the_network_learns_without_moving_the_discriminator():
     loss = make()
     target, noisy = examples("anna", 1)
     before, estimate = weights(loss), noisy.clone().requires_grad_()
     value = run(loss, target, estimate)
-    assert value.item() == pytest.approx((loss.adversary.judge(target, noisy) - 1).square().mean().item(), abs=1e-6)
+    assert value.item() == pytest.approx(
+        (loss.adversary.predict_quality(target, noisy) - 1).square().mean().item(), abs=1e-6
+    )
     value.backward()
     assert estimate.grad.abs().sum(1).min() > 0
     assert all(p.grad is None for p in loss.adversary.network.parameters())
@@ -98,7 +197,7 @@ def test_the_network_learns_from_it_and_moves_no_weight_of_it():
     assert not any(p.requires_grad for p in loss.adversary.network.parameters())
 
 
-def test_it_waits_for_its_steps():
+def test_the_loss_begins_at_its_step():
     loss = make(start_step=3, head_start_steps=1)
     target, noisy = examples("anna", 1)
     found = []
@@ -113,7 +212,7 @@ def test_it_waits_for_its_steps():
     assert found == [idle, idle, idle, both, both]  # observes at step 2, learns from it at step 3
 
 
-def test_items_without_a_score_are_left_out_and_counted():
+def test_items_without_a_score_are_skipped_and_counted():
     loss = make()
     target, noisy = examples("anna", 1)
     noisy[0], noisy[1, 5], target = 0.0, math.nan, target.clone()
@@ -136,7 +235,7 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights():
     assert said and all(map(torch.equal, before, loss.adversary.network.parameters()))
 
 
-def test_mixtures_and_earlier_pairs_and_a_limit():
+def test_mixtures_replay_and_items_per_step():
     loss = make(mixture=True, items_per_step=8, replay=10)
     target, noisy = examples("anna", 1)
     for step in range(3):
@@ -148,7 +247,7 @@ def test_mixtures_and_earlier_pairs_and_a_limit():
 
 
 @pytest.mark.parametrize("replay", [0, 9])
-def test_it_goes_on_from_its_state_to_the_bit(replay: int):
+def test_resuming_from_the_state_is_bit_exact(replay: int):
     def steps(loss: MetricGAN, numbers: range) -> None:
         for step in numbers:
             run(loss, *examples("anna", step))
@@ -164,7 +263,7 @@ def test_it_goes_on_from_its_state_to_the_bit(replay: int):
     assert same(weights(unbroken), weights(resumed)) and not same(weights(broken), weights(resumed))
 
 
-def test_it_learns_from_different_lengths_and_the_sum_of_all_ranks():
+def test_lengths_may_differ_and_ranks_are_averaged():
     """Two ranks with the same pairs do what one does: the mean over all of them counts, not the sum."""
     one, two = make(), make()
     for loss, total in ((one, lambda tensor: tensor), (two, lambda tensor: 2 * tensor)):
@@ -191,6 +290,6 @@ def test_it_learns_from_different_lengths_and_the_sum_of_all_ranks():
         ({"discriminator": {"channel": 3}}, r"loss\.discriminator\.channel: unknown key"),
     ],
 )
-def test_what_is_refused(arguments: dict, message: str):
+def test_the_loss_refuses_impossible_arguments(arguments: dict, message: str):
     with pytest.raises(ConfigError, match=message):
         construct(MetricGAN, {"sample_rate": 16000, **arguments}, "loss")

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.readers import damaged_bytes, damaged_object, hundred, value_or_line
+from tests.damaged_files import damaged_bytes, damaged_object, hundred, value_or_line
 from wesep_py.data import read_manifest, read_trials
 from wesep_py.data.corpora import read_kaldi
 from wesep_py.data.packed import read_pack_index
