@@ -46,7 +46,7 @@ def test_bad_recordings_are_left_out_and_named(tmp_path: Path):
     utterances = read_speaker_folders(tmp_path, on_skip=lambda path, reason: bad.update({path.name: reason}))
     assert [u.utterance_id for u in utterances] == ["alice-one"]
     assert sorted(bad) == ["stray.wav", "text.wav", "void.wav"]
-    assert "stands in no speaker's folder" in bad["stray.wav"]
+    assert "is in no speaker's folder" in bad["stray.wav"]
     assert "empty" in bad["void.wav"]
 
 
@@ -57,7 +57,7 @@ def test_without_a_hearer_the_first_bad_recording_is_an_error(tmp_path: Path):
         read_speaker_folders(tmp_path)
     (tmp_path / "alice/text.wav").unlink()
     speak(tmp_path / "stray.wav")
-    with pytest.raises(InputError, match="stands in no speaker's folder"):
+    with pytest.raises(InputError, match="is in no speaker's folder"):
         read_speaker_folders(tmp_path)
 
 

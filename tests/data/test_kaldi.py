@@ -76,7 +76,7 @@ def test_a_bad_recording_takes_its_utterances_with_it(data: Path):
         ("wav.scp", "r1 sph2pipe -f wav r1.sph |\nr2 x.wav\n", r"wav\.scp:1: .* is a command, which is not run"),
         ("wav.scp", "r1 wav.ark:17\nr2 x.wav\n", r"wav\.scp:1: 'wav.ark:17' is in an archive"),
         ("wav.scp", "r1\n", r"wav\.scp:1: has one field"),
-        ("wav.scp", "r1 a.wav\nr1 b.wav\n", r"wav\.scp:2: 'r1' stands at .*wav\.scp:1 already"),
+        ("wav.scp", "r1 a.wav\nr1 b.wav\n", r"wav\.scp:2: 'r1' is listed at .*wav\.scp:1 already"),
         ("wav.scp", "\n", r"wav\.scp: is empty"),
         ("utt2spk", "r1 anna\nr9 anna\n", r"utt2spk:2: utterance 'r9' is not in wav\.scp; run Kaldi's fix_data_dir"),
         ("segments", "r1 r7 0 1\n", r"segments:1: recording 'r7' is not in wav\.scp"),

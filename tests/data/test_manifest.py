@@ -86,7 +86,7 @@ def test_a_line_that_names_a_missing_file_is_named(tmp_path: Path):
         ({"duration_s": -1}, "m.jsonl:2: duration_s: is -1.0; seconds greater than 0"),
         ({"path": ["x"]}, r"m.jsonl:2: path is \['x'\]; a text is needed"),
         ({"age": "old"}, "m.jsonl:2: age is 'old'"),
-        ({"utterance_id": "a-1"}, r"m.jsonl:2: utterance_id 'a-1' stands at .*m.jsonl:1 already"),
+        ({"utterance_id": "a-1"}, r"m.jsonl:2: utterance_id 'a-1' is listed at .*m.jsonl:1 already"),
     ],
 )
 def test_a_malformed_line_is_named_with_its_field(tmp_path: Path, record: dict[str, object], message: str):

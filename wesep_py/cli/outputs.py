@@ -351,7 +351,7 @@ def read_jobs(
     jobs: list[Job] = []
     bad: list[tuple[Job, Exception]] = []
     targets: dict[tuple[str, str], Target] = {}
-    places = FileLocator(path.parent, path, moved=False)
+    places = FileLocator(path.parent, path, search_moved=False)
     for number, row in enumerate(rows, start=2):
         mixture, name = path.parent / row["mixture"], row.get("name") or ""
         try:

@@ -183,8 +183,8 @@ def wsj0mix_trials(
     from wesep_py.common.files import check_writable, refuse_inputs, write_text, write_together
     from wesep_py.data.wsj0mix import (
         check_set_is_complete,
-        draw_enrollment_map,
         convert_enrollment_list,
+        draw_enrollment_map,
         mixture_list_csv,
         read_wsj0_mixtures,
     )
@@ -203,7 +203,9 @@ def wsj0mix_trials(
     texts = [mixture_list_csv(mixtures)]
     if wsj0 is not None:
         drawn = enrollment is None
-        texts.append(draw_enrollment_map(mixtures, wsj0) if drawn else convert_enrollment_list(mixtures, enrollment, wsj0))
+        texts.append(
+            draw_enrollment_map(mixtures, wsj0) if drawn else convert_enrollment_list(mixtures, enrollment, wsj0)
+        )
     with write_together():
         for path, text in zip(written, texts, strict=True):
             write_text(path, text, overwrite)

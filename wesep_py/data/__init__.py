@@ -1,16 +1,15 @@
 """Which recordings exist: manifests and other corpus formats, and readers that give their samples."""
 
-from wesep_py.data.corpora import read_kaldi
+from wesep_py.data.corpora import find_audio, read_kaldi, read_librispeech, read_speaker_folders
 from wesep_py.data.lmdb_store import LMDBReader, write_lmdb
 from wesep_py.data.manifest import Speaker, Utterance, read_manifest, read_speakers, speaker_of, write_manifest
 from wesep_py.data.mixture_lists import Mixture, MixtureNoise, MixtureSource, read_librimix_metadata, read_mixtures
 from wesep_py.data.packed import PackedReader, pack
 from wesep_py.data.reader import FileReader, Reader
-from wesep_py.data.recordings import find_noises, perturb_speed, read_speech, open_reader
+from wesep_py.data.recordings import find_noises, open_reader, perturb_speed, read_speech
 from wesep_py.data.shard_store import ShardReader
 from wesep_py.data.shard_stream import StreamPool
 from wesep_py.data.shard_writing import write_shards
-from wesep_py.data.corpora import find_audio, read_librispeech, read_speaker_folders
 from wesep_py.data.store import RoutedReader
 from wesep_py.data.toy import make_toy_corpus
 from wesep_py.data.trials import Trial, read_trials
@@ -19,6 +18,8 @@ __all__ = [
     "FileReader",
     "LMDBReader",
     "Mixture",
+    "MixtureNoise",
+    "MixtureSource",
     "PackedReader",
     "Reader",
     "RoutedReader",
@@ -26,12 +27,11 @@ __all__ = [
     "Speaker",
     "StreamPool",
     "Trial",
-    "MixtureNoise",
-    "MixtureSource",
     "Utterance",
     "find_audio",
     "find_noises",
     "make_toy_corpus",
+    "open_reader",
     "pack",
     "perturb_speed",
     "read_kaldi",
@@ -43,7 +43,6 @@ __all__ = [
     "read_speakers",
     "read_speech",
     "read_trials",
-    "open_reader",
     "speaker_of",
     "write_lmdb",
     "write_manifest",

@@ -23,7 +23,7 @@ from wesep_py.common.files import atomic_path
 from wesep_py.common.names import canonical
 from wesep_py.common.textfiles import parse_object
 from wesep_py.data.manifest import Utterance, check_unique
-from wesep_py.data.reader import OnSkip, OnProgress, StoredFormat, encode_utterance
+from wesep_py.data.reader import OnProgress, OnSkip, StoredFormat, encode_utterance
 from wesep_py.data.store import StoreEntry, StoreReader, decode_checked, utterance_from_record, utterance_to_record
 
 # ----------------------------------------

@@ -1,4 +1,10 @@
-"""What is known of the speakers of a corpus, and whose an utterance is by its id."""
+"""Manifests: lists of utterances and their speakers, as JSONL or CSV files.
+
+- `Utterance`: a segment of speech of one speaker in a recording. Every corpus is a list of these.
+- `read_manifest`, `write_manifest`: such a list as a file, one utterance per line.
+- `read_speakers`, `speaker_of`: what a table of speakers, or the id of an utterance, says about the speaker.
+- `FileLocator`: finds the audio files that a list names, also where the data set has moved.
+"""
 
 from __future__ import annotations
 
@@ -18,28 +24,28 @@ from wesep_py.common.files import atomic_path
 from wesep_py.common.names import canonical, spellings
 from wesep_py.common.textfiles import Row, read_csv, read_jsonl
 
-# ----------------------------------------
-# One stretch of one person's speech in a recording: what every corpus is a list of.
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """A recording, or a stretch of one, and who speaks in it.
+    """A recording of one speaker, or a segment of a recording.
 
     Args:
-        utterance_id: its name, unique in its corpus, without white space. Ids are kept in one spelling (NFC), so that
-            they match however they were written.
-        speaker_id: who speaks; the same text for the same person throughout a corpus, without white space.
-        path: the audio file, absolute or relative to the working folder. Of several channels it is the first.
-        duration_s: length in seconds, greater than 0; at another `speed`, of what is heard.
-        start_s: where the utterance begins in the file, in seconds, at least 0. More than 0 for a segment.
-        gender: `m`, `f` or any other text, or `None` where it is not known.
-        age: in years, at least 0, or `None`.
-        text: what is said, or `None`.
-        speed: how much faster than recorded it is played, pitch and all; above 0 (see `perturb_speed`).
+        utterance_id: its name, unique in its corpus, without white space. Ids are stored in one Unicode spelling (NFC),
+            so that they match however they were written.
+        speaker_id: the speaker; the same text for the same person throughout a corpus, without white space.
+        path: the audio file, absolute or relative to the working folder. Of several channels, the first is used.
+        duration_s: length in seconds, greater than 0; with a `speed` other than 1, the length after the speed change.
+        start_s: start of the utterance in the file, in seconds, at least 0. Greater than 0 for a segment.
+        gender: `m`, `f` or any other text; `None` if unknown.
+        age: age in years, at least 0; `None` if unknown.
+        text: transcript; `None` if unknown.
+        speed: playback speed relative to the recording, which changes tempo and pitch together; above 0
+            (see `perturb_speed`).
 
     Raises:
-        InputError: an empty or spaced id, or a value out of its range. The message begins with the field.
+        InputError: an id is empty or has white space, or a value is out of range. The message begins with the field.
 
     >>> Utterance("alice-1", "alice", Path("alice/1.wav"), 2.5).stop_s
     2.5
@@ -72,110 +78,10 @@ class Utterance:
 
     @property
     def stop_s(self) -> float:
-        """Where the utterance ends in its file, in seconds."""
+        """End of the utterance in its file, in seconds."""
+        # The duration counts played seconds. At speed 1.25, one of them covers 1.25 seconds of the file.
         return self.start_s + self.duration_s * self.speed
 
-
-# ----------------------------------------
-# Where the files of a list are: paths as they are written, in another spelling, or of a data set that has moved.
-
-logger = logging.getLogger(__name__)
-_SEPARATORS = re.compile(r"[\\/]+")
-_DRIVE = re.compile(r"[A-Za-z]:")
-
-
-def is_file(path: Path) -> bool:
-    """True if a path is a file; also of names that no file can have (too long, or with a NUL) it is told."""
-    return os.path.isfile(path)  # noqa: PTH113
-
-
-class FileLocator:
-    """Finds the files that a list names.
-
-    A path is taken as it is written, from the root on. Where nothing is there it is tried in the other spelling of its
-    letters (NFC, NFD). Of an absolute path, or one of Windows, its end is then looked for under the root, the longest
-    that is there: the data set has moved. The log says so, once for a list.
-
-    Args:
-        root: the folder that relative paths start from.
-        what: the list, for messages.
-        moved: whether ends of paths are looked for.
-        say: whether the log says so.
-    """
-
-    def __init__(
-        self, root: str | os.PathLike[str], what: str | os.PathLike[str], moved: bool = True, say: bool = True
-    ) -> None:
-        self.root = Path(root)
-        self._what = os.fspath(what)
-        self._moved, self._say = moved, say
-        self._taken: dict[Path, tuple[str, ...]] = {}
-        self._steps: dict[tuple[Path, str], Path | None] = {}
-
-    def find(self, text: str, is_there: Callable[[Path], bool] = is_file) -> Path:
-        """Return the path of a file that the list names; where it is nowhere, as it is written.
-
-        Args:
-            text: what the list says.
-            is_there: tells whether a path is the one; by default, whether it is a file.
-
-        Raises:
-            InputError: two files of the list would be the same one under the root.
-        """
-        written = self.root / text
-        is_elsewhere = Path(text).is_absolute() or "\\" in text or bool(_DRIVE.match(text))
-        if (text.isascii() and not is_elsewhere) or is_there(written):
-            return written
-        if not is_elsewhere:
-            return self._descend(self.root, Path(text).parts, is_there) or written
-        if Path(text).is_absolute() and (spelled := self._descend(Path("/"), Path(text).parts[1:], is_there)):
-            return spelled
-        parts = tuple(part for part in _SEPARATORS.split(_DRIVE.sub("", text, count=1)) if part not in ("", "."))
-        if not (text.startswith(("/", "\\")) or _DRIVE.match(text)) and (
-            found := self._descend(self.root, parts, is_there)
-        ):
-            return found  # a relative path of Windows
-        if not self._moved:
-            return written
-        for first in range(len(parts)):
-            tail = parts[first:]
-            if ".." in tail and (first or Path(text).is_absolute()):
-                continue
-            if found := self._descend(self.root, tail, is_there):
-                self._take(found, parts, text)
-                return found
-        return written
-
-    def _descend(self, folder: Path, parts: tuple[str, ...], is_there: Callable[[Path], bool]) -> Path | None:
-        """The path below a folder, each part in whichever spelling is there."""
-        for part in parts[:-1]:
-            key = folder, part
-            if key not in self._steps:
-                forms = (folder / form for form in spellings(part))
-                self._steps[key] = next((form for form in forms if os.path.isdir(form)), None)  # noqa: PTH112
-            if (step := self._steps[key]) is None:
-                return None
-            folder = step
-        return next((path for form in spellings(parts[-1]) if is_there(path := folder / form)), None) if parts else None
-
-    def _take(self, found: Path, parts: tuple[str, ...], text: str) -> None:
-        if not self._taken and self._say:
-            logger.warning(
-                "%s: %s is not there, and is taken from %s; so are further paths of a data set that has moved",
-                self._what,
-                text,
-                found,
-            )
-        other = self._taken.setdefault(found, parts)
-        if other != parts:
-            raise InputError(
-                f"{self._what}: {'/'.join(other)} and {'/'.join(parts)} would both be {found}, which has moved; name "
-                "with --root the folder that holds both"
-            )
-
-
-# ----------------------------------------
-# A corpus as a file: one utterance a line, JSONL or CSV.
 
 MANIFEST_FIELDS = tuple(field.name for field in fields(Utterance))
 
@@ -183,21 +89,21 @@ MANIFEST_FIELDS = tuple(field.name for field in fields(Utterance))
 def read_manifest(
     path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, check_files: bool = True
 ) -> list[Utterance]:
-    """The utterances of a manifest, in its order.
+    """Read the utterances of a manifest, in its order.
 
     Args:
-        path: a `.jsonl` or `.csv` file with the fields `utterance_id, speaker_id, path, duration_s` and,
-            where known, `start_s, gender, age, text, speed`. Other fields are passed over.
-        root: the folder that relative paths are relative to; by default the manifest's own. Files that have moved are
-            looked for below it (`FileLocator`).
-        check_files: whether every audio file must exist now. Without it a missing one shows when it is read.
+        path: a `.jsonl` or `.csv` file with the fields `utterance_id, speaker_id, path, duration_s` and, where known,
+            `start_s, gender, age, text, speed`. Other fields are ignored.
+        root: the folder that relative paths start from; by default the manifest's own. Files of a data set that has
+            moved are searched for below it (`FileLocator`).
+        check_files: check now that every audio file exists. Otherwise a missing file is reported when it is read.
 
     Returns:
-        The utterances; their paths are absolute if `root` (or the manifest's folder) is.
+        The utterances. Their paths are absolute if `root` (or the manifest's folder) is absolute.
 
     Raises:
-        InputError: the manifest is missing, empty or malformed, an id stands in it twice, or a line names a
-            file that does not exist. The message names the line and the field.
+        InputError: the manifest is missing, empty or malformed, an id is listed twice, or a line names a file that does
+            not exist. The message names the line and the field.
 
     >>> import tempfile
     >>> manifest = Path(tempfile.mkdtemp()) / "manifest.jsonl"
@@ -216,19 +122,20 @@ def read_manifest(
         raise InputError(f"{path}: the name ends in {path.suffix!r}; give {what}")
     if not rows:
         raise InputError(f"{path}: names no utterance; `wesep prepare` writes a manifest")
-    places = FileLocator(root if root is not None else path.parent, path)
-    seen: dict[str, str] = {}
+    locator = FileLocator(root if root is not None else path.parent, path)
+    first_places: dict[str, str] = {}
     utterances = []
     for row in rows:
-        utterance = _from_row(row, places)
-        first = seen.setdefault(utterance.utterance_id, row.place)
-        if first != row.place:
+        utterance = _utterance_from_row(row, locator)
+        first_place = first_places.setdefault(utterance.utterance_id, row.place)
+        if first_place != row.place:
             raise InputError(
-                f"{row.place}: utterance_id {utterance.utterance_id!r} stands at {first} already; it must be unique"
+                f"{row.place}: utterance_id {utterance.utterance_id!r} is listed at {first_place} already; "
+                "it must be unique"
             )
         utterances.append(utterance)
     if check_files:
-        _check_files(utterances, [row.place for row in rows])
+        _check_files_exist(utterances, [row.place for row in rows])
     return utterances
 
 
@@ -238,18 +145,18 @@ def write_manifest(
     relative_to: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write a manifest, whole or not at all.
+    """Write a manifest. The file appears complete or not at all.
 
     Args:
         utterances: at least one, with ids that differ.
-        path: a name that ends in `.jsonl` or `.csv`.
-        relative_to: audio beneath this folder is written relative to it, the rest as absolute paths; by
-            default the manifest's own folder, so that a folder with its manifest can be moved. Reading
-            back then needs `root=relative_to`.
-        overwrite: whether an existing file is replaced.
+        path: the manifest to write; its name ends in `.jsonl` or `.csv`.
+        relative_to: the folder below which audio is written as relative paths; other audio gets absolute paths. By
+            default the manifest's own folder, so that a folder and its manifest can be moved together. With another
+            folder, reading the manifest needs `root=relative_to`.
+        overwrite: replace an existing file.
 
     Raises:
-        InputError: no utterance, an id that comes twice, or another suffix.
+        InputError: no utterance, an id that is used twice, or another suffix.
         OutputExistsError: `path` exists and `overwrite` is false.
 
     >>> import tempfile
@@ -266,9 +173,9 @@ def write_manifest(
         raise InputError(f"{path}: there is no utterance to write")
     check_unique(utterances)
     base = Path(relative_to) if relative_to is not None else path.parent
-    played_as_recorded = all(utterance.speed == 1 for utterance in utterances)
-    names = [name for name in MANIFEST_FIELDS if name != "speed" or not played_as_recorded]
-    records = [_to_record(utterance, base) for utterance in utterances]
+    all_at_recorded_speed = all(utterance.speed == 1 for utterance in utterances)
+    names = [name for name in MANIFEST_FIELDS if name != "speed" or not all_at_recorded_speed]
+    records = [_record_of(utterance, base) for utterance in utterances]
     with (
         atomic_path(path, overwrite) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
@@ -279,15 +186,19 @@ def write_manifest(
             writer.writerows(records)
         else:
             for record in records:
-                kept = {name: record[name] for name in names if record[name] is not None}
-                file.write(json.dumps(kept, ensure_ascii=False, allow_nan=False) + "\n")
+                known_values = {name: record[name] for name in names if record[name] is not None}
+                file.write(json.dumps(known_values, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def check_unique(utterances: Iterable[Utterance]) -> None:
-    """Raise an `InputError` that names both files if two utterances share their id."""
-    seen: dict[str, Utterance] = {}
+    """Check that no two utterances have the same id.
+
+    Raises:
+        InputError: two utterances share an id. The message names both files.
+    """
+    by_id: dict[str, Utterance] = {}
     for utterance in utterances:
-        other = seen.setdefault(utterance.utterance_id, utterance)
+        other = by_id.setdefault(utterance.utterance_id, utterance)
         if other is not utterance:
             raise InputError(
                 f"{utterance.path}: utterance_id {utterance.utterance_id!r} is that of {other.path} too; "
@@ -295,11 +206,11 @@ def check_unique(utterances: Iterable[Utterance]) -> None:
             )
 
 
-def _from_row(row: Row, places: FileLocator) -> Utterance:
+def _utterance_from_row(row: Row, locator: FileLocator) -> Utterance:
     values: dict[str, Any] = {
         "utterance_id": row.text("utterance_id"),
         "speaker_id": row.text("speaker_id"),
-        "path": places.find(row.text("path")),
+        "path": locator.find(row.text("path")),
         "duration_s": row.number("duration_s"),
         "start_s": row.optional_number("start_s") or 0.0,
         "gender": row.optional_text("gender"),
@@ -313,8 +224,8 @@ def _from_row(row: Row, places: FileLocator) -> Utterance:
         raise InputError(f"{row.place}: {error}") from error
 
 
-def _to_record(utterance: Utterance, base: Path) -> dict[str, Any]:
-    # Not Path.resolve: a link to a data disk stays the name that the user gave.
+def _record_of(utterance: Utterance, base: Path) -> dict[str, Any]:
+    # Not Path.resolve: a symbolic link to a data disk keeps the name that the user gave.
     absolute = Path(os.path.abspath(utterance.path))  # noqa: PTH100
     folder = Path(os.path.abspath(base))  # noqa: PTH100
     written = absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute
@@ -322,7 +233,7 @@ def _to_record(utterance: Utterance, base: Path) -> dict[str, Any]:
     return {name: getattr(utterance, name) for name in MANIFEST_FIELDS} | {"path": written.as_posix()}
 
 
-def _check_files(utterances: list[Utterance], places: list[str]) -> None:
+def _check_files_exist(utterances: list[Utterance], places: list[str]) -> None:
     missing = [
         (utterance.path, place)
         for utterance, place in zip(utterances, places, strict=True)
@@ -337,50 +248,156 @@ def _check_files(utterances: list[Utterance], places: list[str]) -> None:
 
 
 class Speaker(NamedTuple):
-    """A speaker's gender (`m`, `f` or any other text) and age in years; `None` for what is not known."""
+    """Gender (`m`, `f` or any other text) and age in years of a speaker; `None` where unknown."""
 
     gender: str | None
     age: float | None
 
 
 def read_speakers(path: str | os.PathLike[str]) -> dict[str, Speaker]:
-    """Gender and age of the speakers in a CSV of speakers or of utterances.
+    """Read gender and age of the speakers from a CSV of speakers or of utterances.
 
     Args:
-        path: a CSV with the column `speaker_id` and, where known, `gender` and `age`. A speaker may stand in
-            many lines; what one line leaves empty another may say.
+        path: a CSV with the column `speaker_id` and, where known, `gender` and `age`. A speaker may be on several
+            lines; a value that is empty on one line may be given on another.
 
     Raises:
         InputError: the file is missing or malformed, or two lines contradict each other.
     """
-    known: dict[str, Speaker] = {}
+    speakers: dict[str, Speaker] = {}
     for row in read_csv(path, "a CSV of speakers", ("speaker_id",)):
         speaker_id = canonical(row.text("speaker_id"))
-        before = known.get(speaker_id, Speaker(None, None))
-        found = Speaker(row.optional_text("gender"), row.optional_number("age"))
-        for name, old, new in zip(Speaker._fields, before, found, strict=True):
+        known = speakers.get(speaker_id, Speaker(None, None))
+        stated = Speaker(row.optional_text("gender"), row.optional_number("age"))
+        for name, old, new in zip(Speaker._fields, known, stated, strict=True):
             if old is not None and new is not None and old != new:
                 raise InputError(f"{row.place}: {name} of {speaker_id!r} is {new!r}, and {old!r} in a line before")
-        known[speaker_id] = Speaker(*(new if old is None else old for old, new in zip(before, found, strict=True)))
-    if not known:
+        speakers[speaker_id] = Speaker(*(new if old is None else old for old, new in zip(known, stated, strict=True)))
+    if not speakers:
         raise InputError(f"{path}: names no speaker")
-    return known
+    return speakers
 
 
 def speaker_of(utterance_id: str, speakers: Container[str] = ()) -> str | None:
-    """The speaker of an utterance by its id, or `None` if the id does not say.
+    """Return the speaker that the id of an utterance names, or `None` if it names none.
 
     Args:
         utterance_id: for example LibriSpeech's `84-121123-0000`.
-        speakers: the speakers there are: the longest one that the id begins with, up to a `-` or `_`, is it.
-            If none is, or none are given, it is what stands before the first `-`.
+        speakers: the known speaker ids. The result is the longest of them that the id begins with, up to a `-` or `_`.
+            If none matches, or none are given, the result is the text before the first `-`.
 
     >>> speaker_of("84-121123-0000"), speaker_of("al_ice-x_1", {"al_ice-x"}), speaker_of("0000")
     ('84', 'al_ice-x', None)
     """
     for end in range(len(utterance_id), 0, -1):
-        whole = end == len(utterance_id)
-        if (whole or utterance_id[end] in "-_") and utterance_id[:end] in speakers:
+        is_whole_id = end == len(utterance_id)
+        if (is_whole_id or utterance_id[end] in "-_") and utterance_id[:end] in speakers:
             return utterance_id[:end]
     speaker_id, dash, _ = utterance_id.partition("-")
     return speaker_id if dash and speaker_id else None
+
+
+# Finding the files of a list: paths as written, in the other Unicode spelling, or of a data set that has moved.
+
+_SEPARATORS = re.compile(r"[\\/]+")
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+def is_file(path: Path) -> bool:
+    """True if a path is a file; false, without an error, for a name that no file can have (too long, or with a NUL)."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+class FileLocator:
+    """Finds the files that a list names.
+
+    A path is tried in this order; the first file that exists is used:
+
+    1. as written, relative to the root;
+    2. in the other Unicode spelling of its letters (NFC, NFD);
+    3. if it is absolute or a Windows path: the longest end of it that exists below the root, since the data set may
+       have moved. The log says so once per list.
+
+        list:  /old/disk/speech/anna/1.wav        root: /data
+        tried: /data/old/disk/speech/anna/1.wav, /data/disk/speech/anna/1.wav, /data/speech/anna/1.wav, …
+
+    Args:
+        root: the folder that relative paths start from.
+        what: name of the list, for messages.
+        search_moved: search for the ends of paths (step 3).
+        log_moved: log when a file is found by step 3.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        what: str | os.PathLike[str],
+        search_moved: bool = True,
+        log_moved: bool = True,
+    ) -> None:
+        self.root = Path(root)
+        self._what = os.fspath(what)
+        self._search_moved, self._log_moved = search_moved, log_moved
+        self._moved_files: dict[Path, tuple[str, ...]] = {}
+        self._subfolders: dict[tuple[Path, str], Path | None] = {}
+
+    def find(self, text: str, is_there: Callable[[Path], bool] = is_file) -> Path:
+        """Return the path of a file that the list names; if it is found nowhere, the path as written.
+
+        Args:
+            text: the path in the list.
+            is_there: returns whether a path is the wanted one; by default, whether it is a file.
+
+        Raises:
+            InputError: two different paths of the list would become the same file below the root.
+        """
+        written = self.root / text
+        is_elsewhere = Path(text).is_absolute() or "\\" in text or bool(_DRIVE.match(text))
+        if (text.isascii() and not is_elsewhere) or is_there(written):
+            return written
+        if not is_elsewhere:
+            return self._descend(self.root, Path(text).parts, is_there) or written
+        if Path(text).is_absolute() and (respelled := self._descend(Path("/"), Path(text).parts[1:], is_there)):
+            return respelled
+        parts = tuple(part for part in _SEPARATORS.split(_DRIVE.sub("", text, count=1)) if part not in ("", "."))
+        is_relative_windows_path = not (text.startswith(("/", "\\")) or _DRIVE.match(text))
+        if is_relative_windows_path and (path := self._descend(self.root, parts, is_there)):
+            return path
+        if not self._search_moved:
+            return written
+        for first in range(len(parts)):
+            tail = parts[first:]
+            # A `..` must not lead from the root to a file that the list does not mean.
+            if ".." in tail and (first or Path(text).is_absolute()):
+                continue
+            if path := self._descend(self.root, tail, is_there):
+                self._note_moved(path, parts, text)
+                return path
+        return written
+
+    def _descend(self, folder: Path, parts: tuple[str, ...], is_there: Callable[[Path], bool]) -> Path | None:
+        """Return the path below a folder, each part in the spelling that exists; `None` if there is no such path."""
+        for part in parts[:-1]:
+            key = folder, part
+            if key not in self._subfolders:
+                candidates = (folder / form for form in spellings(part))
+                self._subfolders[key] = next((path for path in candidates if os.path.isdir(path)), None)  # noqa: PTH112
+            if (subfolder := self._subfolders[key]) is None:
+                return None
+            folder = subfolder
+        return next((path for form in spellings(parts[-1]) if is_there(path := folder / form)), None) if parts else None
+
+    def _note_moved(self, path: Path, parts: tuple[str, ...], text: str) -> None:
+        if not self._moved_files and self._log_moved:
+            logger.warning(
+                "%s: %s does not exist; %s is used, and further paths of the moved data set are found in the same way",
+                self._what,
+                text,
+                path,
+            )
+        other = self._moved_files.setdefault(path, parts)
+        if other != parts:
+            raise InputError(
+                f"{self._what}: {'/'.join(other)} and {'/'.join(parts)} would both be {path}, which has moved; name "
+                "with --root the folder that holds both"
+            )

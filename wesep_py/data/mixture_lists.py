@@ -12,9 +12,9 @@ from typing import NamedTuple
 from wesep_py.common.errors import InputError
 from wesep_py.common.names import canonical, file_name, is_hidden
 from wesep_py.common.textfiles import Row, read_csv, read_jsonl
-from wesep_py.data.manifest import FileLocator, Utterance, check_unique, is_file, speaker_of
-from wesep_py.data.reader import OnSkip, OnProgress, measure_durations
 from wesep_py.data.corpora import AUDIO_SUFFIXES
+from wesep_py.data.manifest import FileLocator, Utterance, check_unique, is_file, speaker_of
+from wesep_py.data.reader import OnProgress, OnSkip, measure_durations
 
 # ----------------------------------------
 # The noises of WHAM! as LibriMix's metadata names them: in the training part also at other speeds.

@@ -29,9 +29,9 @@ from wesep_py.common.errors import AudioError, InputError, OutputExistsError
 from wesep_py.common.files import atomic_path, write_text
 from wesep_py.common.folders import one_run_in, visible_names
 from wesep_py.common.names import canonical, file_name
+from wesep_py.data.corpora import AUDIO_SUFFIXES
 from wesep_py.data.mixture_lists import MIXTURE_FOLDERS, source_ids
 from wesep_py.data.shard_stream import open_shard
-from wesep_py.data.corpora import AUDIO_SUFFIXES
 from wesep_py.data.webdataset import ShardMember, is_premixed, read_shard_members
 
 PREMIXED_LIST_NAME = "mixture_premixed.csv"
@@ -137,7 +137,9 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
     if strange := [name for name in visible_names(folder) if name != PREMIXED_LIST_NAME and not _PARTS.fullmatch(name)]:
         raise InputError(f"{folder}: holds {strange[0]!r}, which is of no unpacked mixtures; name an empty folder")
     if (folder / PREMIXED_LIST_NAME).exists() and not overwrite:
-        raise OutputExistsError(f"{folder / PREMIXED_LIST_NAME}: exists already; name another folder, or pass --overwrite")
+        raise OutputExistsError(
+            f"{folder / PREMIXED_LIST_NAME}: exists already; name another folder, or pass --overwrite"
+        )
 
 
 def _read(shard: str, left_out: list[str]) -> Iterator[tuple[str, _Mixture]]:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from wesep_py.audio.reading import info
 from wesep_py.common.errors import AudioError, InputError
+from wesep_py.data.corpora import find_audio
 from wesep_py.data.lmdb_store import LMDBStore
 from wesep_py.data.manifest import Utterance, is_file, read_manifest
 from wesep_py.data.reader import FileReader, Reader, check_utf8_name
 from wesep_py.data.remote import is_url
 from wesep_py.data.shard_store import SHARD_SUMMARY_NAME, ShardStore
-from wesep_py.data.corpora import find_audio
 from wesep_py.data.store import RoutedReader, Store, StoreReader
 
 # ----------------------------------------

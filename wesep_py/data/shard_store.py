@@ -62,7 +62,9 @@ class ShardStore:
                 place = _Place(numbers[record["shard"]], record["offset"], record["size"], entry)
                 self._places[canonical(record["utterance_id"])] = place
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{self._folder.place(SHARD_INDEX_NAME)}: is damaged ({reason(error)}); make it anew") from error
+            raise InputError(
+                f"{self._folder.place(SHARD_INDEX_NAME)}: is damaged ({reason(error)}); make it anew"
+            ) from error
 
     def entry(self, utterance_id: str) -> StoreEntry | None:
         """Rate, number of samples and checksum of an utterance, or `None` if it is not there."""
@@ -87,7 +89,9 @@ class ShardStore:
             root: what relative paths start from; `None` leaves them.
         """
         place = self._folder.place(SHARD_INDEX_NAME)
-        return [utterance_from_record(record, f"{place}:{n}", root) for n, record in enumerate(self._records(), start=1)]
+        return [
+            utterance_from_record(record, f"{place}:{n}", root) for n, record in enumerate(self._records(), start=1)
+        ]
 
     def identity(self) -> list[str]:
         """The SHA-256 of the index and of every shard, as they were written."""
@@ -133,7 +137,9 @@ def read_shard_summary(folder: StorageFolder) -> dict[str, Any]:
     summary = dict(parse_object(folder.read(SHARD_SUMMARY_NAME), where, remedy).values)
     check_shape(summary, {"format": COUNT}, where, remedy)
     if summary["format"] != SHARD_FORMAT:
-        raise InputError(f"{place}: is of format {summary['format']!r}, and {SHARD_FORMAT} is read; make the shards anew")
+        raise InputError(
+            f"{place}: is of format {summary['format']!r}, and {SHARD_FORMAT} is read; make the shards anew"
+        )
     check_shape(summary, _SHAPE, where, remedy)
     if strange := [shard["name"] for shard in summary["shards"] if Path(shard["name"]).name != shard["name"]]:
         raise InputError(f"{where}: {quoted(strange[0])} is no name of a shard beside it; {remedy}")

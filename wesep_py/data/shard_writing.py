@@ -21,7 +21,7 @@ import numpy as np
 from wesep_py.audio.reading import AudioInfo, info
 from wesep_py.common.errors import AudioError, InputError, OutputExistsError
 from wesep_py.common.files import atomic_path, write_json
-from wesep_py.common.folders import remove_temporary_files, one_run_in, visible_names
+from wesep_py.common.folders import one_run_in, remove_temporary_files, visible_names
 from wesep_py.common.names import is_hidden
 from wesep_py.common.processes import Executor, check_executor, map_processes, stopped
 from wesep_py.data.manifest import Utterance, check_unique
@@ -325,7 +325,9 @@ def _check_folder(folder: Path, plans: Sequence[ShardPlan], overwrite: bool) -> 
     if not folder.parent.is_dir():
         raise InputError(f"{folder}: the folder {folder.parent} does not exist; create it first")
     names = visible_names(folder)
-    if strange := [n for n in names if n not in (SHARD_SUMMARY_NAME, SHARD_INDEX_NAME) and not _SHARD_FILE.fullmatch(n)]:
+    if strange := [
+        n for n in names if n not in (SHARD_SUMMARY_NAME, SHARD_INDEX_NAME) and not _SHARD_FILE.fullmatch(n)
+    ]:
         raise InputError(f"{folder}: holds {strange[0]!r}, which is no shard; name an empty folder")
     planned = {plan.name: plan for plan in plans}
     listed = [name for name in names if re.fullmatch(r"\d{6}\.json", name)]

@@ -221,7 +221,9 @@ def utterance_to_record(utterance: Utterance, root: str | os.PathLike[str] | Non
     return {k: v for k, v in record.items() if v is not None and defaults.get(k) != v}
 
 
-def utterance_from_record(record: Mapping[str, Any], place: str, root: str | os.PathLike[str] | None = None) -> Utterance:
+def utterance_from_record(
+    record: Mapping[str, Any], place: str, root: str | os.PathLike[str] | None = None
+) -> Utterance:
     """The utterance of `utterance_to_record`; other fields are passed over.
 
     Args:

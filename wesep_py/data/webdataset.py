@@ -27,8 +27,8 @@ from wesep_py.audio.reading import measure
 from wesep_py.common.errors import AudioError, InputError
 from wesep_py.common.names import is_hidden
 from wesep_py.common.textfiles import parse_json
-from wesep_py.data.manifest import Utterance, speaker_of
 from wesep_py.data.corpora import AUDIO_SUFFIXES
+from wesep_py.data.manifest import Utterance, speaker_of
 from wesep_py.data.store import utterance_from_record
 
 _GZIP = b"\x1f\x8b"
@@ -57,7 +57,9 @@ class ShardMember(NamedTuple):
     offset: int
 
 
-def read_shard_utterances(file: BinaryIO, place: str, on_skip: Callable[[str], None] | None = None) -> Iterator[ShardUtterance]:
+def read_shard_utterances(
+    file: BinaryIO, place: str, on_skip: Callable[[str], None] | None = None
+) -> Iterator[ShardUtterance]:
     """The utterances of a shard, in its order.
 
     Args:

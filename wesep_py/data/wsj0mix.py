@@ -19,9 +19,9 @@ import numpy as np
 
 from wesep_py.common.errors import InputError
 from wesep_py.common.textfiles import open_lines
-from wesep_py.data.manifest import FileLocator, Utterance, is_file
-from wesep_py.data.reader import OnSkip, OnProgress, measure_durations
 from wesep_py.data.corpora import find_audio
+from wesep_py.data.manifest import FileLocator, Utterance, is_file
+from wesep_py.data.reader import OnProgress, OnSkip, measure_durations
 
 SPEAKER_CHARACTERS = 3
 MIXTURE_FOLDER = "mix"
