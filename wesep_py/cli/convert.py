@@ -1,4 +1,4 @@
-"""`wesep import-checkpoint`: a checkpoint of WeSep or WeSpeaker into a checkpoint folder."""
+"""`wesep models`, `wesep average` and `wesep import-checkpoint`: list, average and import models."""
 
 from __future__ import annotations
 
@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from wesep_py.models import BundledModel
 
 
-# ----------------------------------------
-# `wesep models`: the models that come with the package, and their cards.
-
-
 def models(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print the card of this model.")] = None,
     as_json: JsonOption = False,
@@ -26,29 +22,29 @@ def models(
 
     Example: wesep models base
 
-    The one marked * is meant where a command is given no --model.
+    Commands use the model marked * if --model is left out.
     """
     from wesep_py.common.errors import InputError, nearest
     from wesep_py.models import bundled
 
-    known = bundled()
+    models_by_name = bundled()
     if name is not None:
-        if name not in known:
-            raise InputError(f"no bundled model is called {name!r}; {nearest(name, known)}")
-        model = known[name]
+        if name not in models_by_name:
+            raise InputError(f"no bundled model is called {name!r}; {nearest(name, models_by_name)}")
+        model = models_by_name[name]
         shown = {**model.as_dict(), "provenance": model.provenance, "card": model.card}
         typer.echo(json.dumps(shown, indent=2, ensure_ascii=False) if as_json else model.card.rstrip("\n"))
         return
     if as_json:
-        typer.echo(json.dumps([model.as_dict() for model in known.values()], indent=2, ensure_ascii=False))
+        typer.echo(json.dumps([model.as_dict() for model in models_by_name.values()], indent=2, ensure_ascii=False))
         return
-    if not known:
+    if not models_by_name:
         typer.echo("no model is bundled with this version yet; `wesep train` makes one", err=True)
         return
-    typer.echo("\n".join(_lines(list(known.values()))))
+    typer.echo("\n".join(_table(list(models_by_name.values()))))
 
 
-def _lines(known: list[BundledModel]) -> list[str]:
+def _table(listed: list[BundledModel]) -> list[str]:
     rows = [("", "name", "size", "parameters", "sample rate", "licence")]
     rows += [
         (
@@ -57,20 +53,16 @@ def _lines(known: list[BundledModel]) -> list[str]:
             f"{model.size_bytes / 2**20:.1f} MiB",
             f"{model.parameters / 1e6:.2f} M",
             f"{model.sample_rate} Hz",
-            model.licence or "not said",
+            model.licence or "not stated",
         )
-        for model in known
+        for model in listed
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    for position, model in reversed(list(enumerate(known, start=1))):
+    for position, model in reversed(list(enumerate(listed, start=1))):
         if model.figures:
             lines.insert(position + 1, f"{'':{widths[0]}}  {model.figures}")
     return lines
-
-
-# ----------------------------------------
-# `wesep average`: one model from several snapshots of a run.
 
 
 def average(
@@ -78,33 +70,34 @@ def average(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the model.", show_default=False)],
     last: Annotated[int | None, typer.Option(help="Average the newest N snapshots.", show_default=False)] = None,
     best: Annotated[
-        int | None, typer.Option(help="Average the N that were best in the validation.", show_default=False)
+        int | None, typer.Option(help="Average the N snapshots with the best validation.", show_default=False)
     ] = None,
     other: Annotated[
         Path | None,
         typer.Option("--with", help="Mix in the weights of this checkpoint or experiment.", show_default=False),
     ] = None,
     share: Annotated[
-        float | None, typer.Option(help="Of those of --with, above 0 and below 1; by default 0.5.", show_default=False)
+        float | None,
+        typer.Option(help="Share of the weights of --with, above 0 and below 1; by default 0.5.", show_default=False),
     ] = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Average the weights of a run's snapshots, its last or its best, into one model.
+    """Average the weights of the last, or of the best, snapshots of a run into one model.
 
-    A run averages its last ones by itself, when it ends. --with the model that the run went on from gives back some of
-    what further training lost.
+    A run averages its last snapshots by itself when it ends. --with the model that the run started from restores some
+    of what further training lost.
 
     Example: wesep average exp/bsrnn --best 3 -o exp/bsrnn_best3
     """
     from wesep_py.training.snapshots import average_run
 
-    made = average_run(experiment, output, last, best, overwrite, other, share)
+    averaged = average_run(experiment, output, last, best, overwrite, other, share)
     if as_json:
-        typer.echo(json.dumps({"folder": str(made.folder), "steps": made.steps, "results": made.results}))
+        typer.echo(json.dumps({"folder": str(averaged.folder), "steps": averaged.steps, "results": averaged.results}))
         return
-    steps = ", ".join(map(str, made.steps))
-    typer.echo(f"{made.folder}: the mean of {len(made.steps)} snapshots, of steps {steps}")
+    steps = ", ".join(map(str, averaged.steps))
+    typer.echo(f"{averaged.folder}: the mean of {len(averaged.steps)} snapshots, of steps {steps}")
 
 
 def import_checkpoint(
@@ -112,16 +105,17 @@ def import_checkpoint(
     output: Annotated[Path, typer.Option("-o", "--output", help="The checkpoint folder to write.")],
     config: Annotated[
         Path | None,
-        typer.Option("--config", help="The YAML it was trained with; config.yaml beside FILE by default."),
+        typer.Option("--config", help="YAML file that the model was trained with; by default config.yaml beside FILE."),
     ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Make a checkpoint folder of a checkpoint of WeSep, real-TSE or WeSpeaker.
+    """Convert a checkpoint of WeSep, real-TSE or WeSpeaker into a checkpoint folder.
 
     Example: wesep import-checkpoint avg_model.pt --config config.yaml -o models/bsrnn
 
-    `wesep extract --model models/bsrnn` uses an extractor; `speaker: {checkpoint: models/resnet34}` in a training
-    configuration starts from a speaker network. What cannot be mapped is listed, and nothing is written.
+    `wesep extract --model models/bsrnn` uses an extraction model; `speaker: {checkpoint: models/resnet34}` in a
+    training configuration starts from a speaker network. If anything cannot be mapped, it is listed and nothing is
+    written.
     """
     from wesep_py import checkpoint
     from wesep_py.common.errors import InputError

@@ -1,4 +1,4 @@
-"""`wesep demo`: the main job shown from nothing: speak, (train,) mix, extract, score, draw."""
+"""`wesep demo`: show an extraction from nothing: speak, (train,) mix, extract, score, draw."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from wesep_py.cli.options import (
     DeviceOption,
@@ -37,10 +35,17 @@ if TYPE_CHECKING:
     from wesep_py.simulation import Sample, SimulationConfig, Simulator
 
 
-# ----------------------------------------
-# Spectrograms of an extraction, one above the other, as a PNG.
-
-RANGE_DB = 60.0
+log = logging.getLogger(__name__)
+NUM_SPEAKERS = 4
+SENTENCES = 32
+HELD_OUT_SENTENCES = 4  # of each speaker; the mixtures are made of these, the training uses none of them
+NUM_MIXTURES = 20
+MIXTURE_S = 4.0
+RANGE_DB = 60.0  # of the picture
+# Files of the synthetic voices as `_speak` writes them, and as a killed process leaves them.
+VOICES = re.compile(r"toy\d{3}/(\d{3}|\.\d{3}\.\w{8})\.wav|(manifest|train|\.(manifest|train)\.\w{8})\.jsonl")
+# The order of pictures and files.
+PARTS = ("mixture", "enrollment", "extracted", "reference")
 
 
 def draw_spectrograms(
@@ -55,9 +60,9 @@ def draw_spectrograms(
 
     Args:
         path: the PNG to write.
-        waveforms: float32 [samples] under the title of each panel, drawn from top to bottom.
+        waveforms: title of each panel, from top to bottom, and its waveform, float32 `[samples]`.
         sample_rate: in Hz.
-        title: above all of them.
+        title: above all panels.
         max_hz: highest frequency drawn; half the sample rate by default.
         overwrite: replace an existing file.
 
@@ -71,6 +76,8 @@ def draw_spectrograms(
         raise WesepError("pictures need matplotlib; pip install 'wesep-py[demo]'") from error
 
     spectrograms = {name: _level_db(waveform, sample_rate) for name, waveform in waveforms.items()}
+    import numpy as np
+
     loudest_db = max(float(np.percentile(level, 99.9)) for level in spectrograms.values())
     longest_s = max(len(waveform) for waveform in waveforms.values()) / sample_rate
     figure = Figure(figsize=(9, 0.6 + 1.9 * len(waveforms)), layout="constrained")
@@ -102,7 +109,8 @@ def draw_spectrograms(
 
 
 def _level_db(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
-    """Level in dB, [bins, frames], of windows of 32 ms every 8 ms."""
+    """Return the level in dB, `[bins, frames]`, of windows of 32 ms every 8 ms."""
+    import numpy as np
     import torch
 
     from wesep_py.features import STFT
@@ -112,21 +120,9 @@ def _level_db(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.flo
     return (20 * spectrum.abs().clamp_min(1e-7).log10()).numpy()
 
 
-log = logging.getLogger(__name__)
-NUM_SPEAKERS = 4
-SENTENCES = 32
-HELD_OUT_SENTENCES = 4  # of each speaker; mixtures are made of these, training sees none of them
-NUM_MIXTURES = 20
-MIXTURE_S = 4.0
-# The files of the synthetic voices, as `_speak` makes them, and as a process that was killed leaves them.
-VOICES = re.compile(r"toy\d{3}/(\d{3}|\.\d{3}\.\w{8})\.wav|(manifest|train|\.(manifest|train)\.\w{8})\.jsonl")
-# The order in which pictures and files are shown.
-PARTS = ("mixture", "enrollment", "extracted", "reference")
-
-
 @dataclass(frozen=True)
-class Trial:
-    """One voice extracted from one mixture. SI-SDR in dB against the reference, before and after."""
+class DemoTrial:
+    """One voice extracted from one mixture, with its SI-SDR in dB before and after."""
 
     sample: Sample
     extracted: NDArray[np.float32]
@@ -135,12 +131,12 @@ class Trial:
 
     @property
     def improvement_db(self) -> float:
-        """SI-SDRi."""
+        """Return the SI-SDRi in dB."""
         return self.after_db - self.before_db
 
     def waveforms(self) -> dict[str, NDArray[np.float32]]:
-        """Mixture, enrollment, extracted and reference, each [samples]."""
-        voice = self.sample.voice(self.sample.recipe.target)
+        """Return mixture, enrollment, extracted voice and reference, each `[samples]`."""
+        voice = self.sample.speaker(self.sample.recipe.target)
         return dict(zip(PARTS, (self.sample.mixture, voice.enrollment, self.extracted, voice.target), strict=True))
 
 
@@ -148,32 +144,33 @@ def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")] = Path("demo"),
     model: ModelOption = None,
     train: Annotated[
-        bool, typer.Option("--train", help="Train a very small model on the spot, and use that.", show_default=False)
+        bool, typer.Option("--train", help="Train a very small model first, and use it.", show_default=False)
     ] = False,
-    minutes: Annotated[float, typer.Option("--minutes", help="Longest time to train.", min=0.01)] = 3.25,
+    minutes: Annotated[float, typer.Option("--minutes", help="Maximum training time in minutes.", min=0.01)] = 3.25,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show it working on synthetic voices: speak, mix in a noisy room, extract one voice, score, draw.
+    """Show an extraction on synthetic voices: speak, mix in a noisy room, extract one voice, score, draw.
 
     Example: wesep demo -o demo
 
     The model is the bundled one (see `wesep models`), or that of --model.
 
-    With --train, or where no model is bundled, a very small one is first
-    trained on the synthetic voices, in a few minutes. It knows these voices
-    only. The same command again, with --overwrite, finds it trained.
+    With --train, or if no model is bundled, a very small model is first
+    trained on the synthetic voices, in a few minutes. It knows only these
+    voices. The same command with --overwrite uses it again.
 
-    Other things in the folder are left; where another's voices/ is in the
-    way, nothing is written.
+    Other files in the folder are kept. If it holds a folder voices/ that is
+    not from a demo, nothing is written.
     """
-    from wesep_py.common.files import check_writable, created_folder
+    from wesep_py.common.files import check_writable
+    from wesep_py.common.folders import created_folder
     from wesep_py.models import DEFAULT, bundled
 
     if train and model is not None:
-        raise InputError("--train makes a model and --model names one; give one of the two")
+        raise InputError("--train and --model exclude each other; give one of them")
     trained = train or (model is None and DEFAULT not in bundled())
     started = time.monotonic()
     files = {part: output / f"{part}.wav" for part in PARTS} | {"picture": output / "picture.png"}
@@ -199,34 +196,34 @@ def demo(
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:
-        _tell(report, trained, is_default=model is None and not trained)
+        _print_report(report, trained, is_default=model is None and not trained)
 
 
 def check_voices(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder whose recordings the synthetic voices would replace.
+    """Check that the synthetic voices replace no other recordings.
 
     Raises:
-        InputError: it holds other things than voices of an earlier demo.
-        OutputExistsError: it holds such voices, and `overwrite` is false.
+        InputError: the folder holds files that are not from a demo.
+        OutputExistsError: it holds voices of a demo, and `overwrite` is false.
     """
-    from wesep_py.common.files import JUNK, path_exists, listing
+    from wesep_py.common.files import path_exists
+    from wesep_py.common.folders import JUNK
+    from wesep_py.common.names import listing
 
     if not path_exists(folder):
         return
     if folder.is_symlink() or not folder.is_dir():
-        raise InputError(f"{folder}: is no folder of a demo; name another output")
-    found = [path for path in folder.rglob("*") if path.name not in JUNK]
-    names = sorted(path.relative_to(folder).as_posix() for path in found if path.is_symlink() or not path.is_dir())
-    if others := [name for name in names if not VOICES.fullmatch(name) or not _tells_of_toys(folder / name)]:
-        raise InputError(
-            f"{folder}: holds other things than the voices of a demo ({listing(others)}); name another output"
-        )
+        raise InputError(f"{folder}: is not a folder of a demo; name another output")
+    paths = [path for path in folder.rglob("*") if path.name not in JUNK]
+    names = sorted(path.relative_to(folder).as_posix() for path in paths if path.is_symlink() or not path.is_dir())
+    if foreign := [name for name in names if not VOICES.fullmatch(name) or not _is_of_demo(folder / name)]:
+        raise InputError(f"{folder}: holds files that are not from a demo ({listing(foreign)}); name another output")
     if names and not overwrite:
-        raise OutputExistsError(f"{folder}: holds voices already; name another output, or pass --overwrite")
+        raise OutputExistsError(f"{folder}: exists already; name another output, or pass --overwrite")
 
 
-def _tells_of_toys(path: Path) -> bool:
-    """False for a manifest of other voices."""
+def _is_of_demo(path: Path) -> bool:
+    """Return whether a file can be of a demo: a manifest must name its synthetic voices."""
     if path.suffix != ".jsonl" or path.name.startswith("."):
         return True
     with path.open("rb") as file:
@@ -242,8 +239,8 @@ def _extract_from(
     device: str,
     threads: int | None,
     steps: Callable[[str], None],
-) -> tuple[Extractor, list[Trial]]:
-    """The model, made if need be, and what it extracts."""
+) -> tuple[Extractor, list[DemoTrial]]:
+    """Return the extractor (trained first if `trained`) and its trials."""
     from wesep_py.data import FileReader
     from wesep_py.inference import load
     from wesep_py.simulation import Simulator
@@ -259,13 +256,13 @@ def _extract_from(
 
 
 def _steps(total: int) -> Callable[[str], None]:
-    """Says what is done next, on stderr, numbered."""
+    """Return a function that prints the next step with its number on stderr."""
     numbers = iter(range(1, total + 1))
     return lambda text: typer.echo(f"{next(numbers)}/{total}  {text}", err=True)
 
 
 def _speak(folder: Path, say: Callable[[str], None]) -> list[Utterance]:
-    """The synthetic voices: writes sentences for training (`train.jsonl`), and returns sentences held out."""
+    """Speak the corpus, write the training sentences as `train.jsonl`, and return the held-out sentences."""
     from wesep_py.data import make_toy_corpus, write_manifest
 
     say(f"{NUM_SPEAKERS} synthetic voices speak {SENTENCES} sentences each (espeak-ng)")
@@ -293,7 +290,7 @@ def _train(
     from wesep_py.common.config import conf_folder
     from wesep_py.training import train
 
-    say(f"a very small model is trained on them, for at most {minutes:g} minutes")
+    say(f"training a very small model on them, for at most {minutes:g} minutes")
     overrides = [f"experiment={experiment}", f"data.root={voices}", f"train.max_minutes={minutes}"]
     if device in ("cpu", "cuda"):
         overrides.append(f"train.device={device}")
@@ -303,7 +300,7 @@ def _train(
 
 
 def _simulation() -> SimulationConfig:
-    """How the demo mixes, in training and after: the simulation of its configuration."""
+    """Return the simulation of the demo's training configuration, which is also that of its mixtures."""
     from wesep_py.common.config import conf_folder, construct, load_yaml
     from wesep_py.simulation import SimulationConfig
 
@@ -311,39 +308,37 @@ def _simulation() -> SimulationConfig:
     return construct(SimulationConfig, settings["simulation"], "simulation")
 
 
-def _extract_all(extractor: Extractor, simulator: Simulator, say: Callable[[str], None]) -> list[Trial]:
+def _extract_all(extractor: Extractor, simulator: Simulator, say: Callable[[str], None]) -> list[DemoTrial]:
     from wesep_py.metrics import si_sdr
 
-    say(f"{NUM_MIXTURES} mixtures of sentences that it has not heard: the target is extracted")
+    say(f"extracting the target from {NUM_MIXTURES} mixtures of unseen sentences")
     trials = []
     with progress_bar("mixtures") as bar:
         task = bar.add_task("extracting", total=NUM_MIXTURES)
         for index in range(NUM_MIXTURES):
             sample = simulator.sample(epoch=0, index=index)
-            wanted = sample.voice(sample.recipe.target)
-            voice = extractor.enroll((wanted.enrollment, simulator.sample_rate))
+            target = sample.speaker(sample.recipe.target)
+            voice = extractor.enroll((target.enrollment, simulator.sample_rate))
             extracted = extractor.extract((sample.mixture, simulator.sample_rate), voice).waveform
-            before_db, after_db = (float(si_sdr(signal, wanted.target)) for signal in (sample.mixture, extracted))
-            trials.append(Trial(sample, extracted, before_db, after_db))
+            before_db, after_db = (float(si_sdr(signal, target.target)) for signal in (sample.mixture, extracted))
+            trials.append(DemoTrial(sample, extracted, before_db, after_db))
             bar.advance(task)
     return trials
 
 
-def _write(shown: Trial, extractor: Extractor, files: dict[str, Path], say: Callable[[str], None]) -> None:
-    """The parts of a trial as wav files, and their spectrograms."""
+def _write(shown: DemoTrial, extractor: Extractor, files: dict[str, Path], say: Callable[[str], None]) -> None:
+    """Write the parts of a trial as wav files, and draw their spectrograms."""
     from wesep_py import audio
-
-    pass
     from wesep_py.common.files import write_together
 
-    say("the median mixture is written and drawn")
+    say("writing and drawing the median mixture")
     waveforms = shown.waveforms()
     same_level = audio.rms(waveforms["mixture"]) / audio.rms(waveforms["enrollment"])
     panels = {
         f"mixture: two voices and noise in a room (SI-SDR {shown.before_db:.1f} dB)": waveforms["mixture"],
-        "enrollment: another sentence of the voice that is wanted": waveforms["enrollment"] * same_level,
+        "enrollment: another sentence of the target speaker": waveforms["enrollment"] * same_level,
         f"extracted from the mixture (SI-SDR {shown.after_db:.1f} dB)": waveforms["extracted"],
-        "reference: the wanted voice alone, as it was mixed": waveforms["reference"],
+        "reference: the target alone, as in the mixture": waveforms["reference"],
     }
     title = f"Target speaker extraction: {shown.improvement_db:+.1f} dB"
     with write_together():
@@ -352,21 +347,21 @@ def _write(shown: Trial, extractor: Extractor, files: dict[str, Path], say: Call
         draw_spectrograms(files["picture"], panels, extractor.sample_rate, title, max_hz=5000.0, overwrite=True)
 
 
-def _tell(report: dict[str, Any], trained: bool, is_default: bool) -> None:
+def _print_report(report: dict[str, Any], trained: bool, is_default: bool) -> None:
     typer.echo(
-        f"\nSI-SDRi {report['mean_si_sdri_db']:+.1f} dB, the mean of {report['num_mixtures']} mixtures. The median one "
-        f"went from {report['shown_si_sdr_before_db']:.1f} to {report['shown_si_sdr_after_db']:.1f} dB:\n"
+        f"\nSI-SDRi {report['mean_si_sdri_db']:+.1f} dB, mean of {report['num_mixtures']} mixtures. The median mixture "
+        f"improves from {report['shown_si_sdr_before_db']:.1f} to {report['shown_si_sdr_after_db']:.1f} dB:\n"
     )
     for name in ("picture", *PARTS):
         typer.echo(f"  {name:<11} {report[name]}")
     model = f"The model is {report['model']}."
     if trained:
-        model = f"The model is tuned to these {NUM_SPEAKERS} synthetic voices and knows no others."
+        model = f"The model is trained on these {NUM_SPEAKERS} synthetic voices and knows no others."
     elif is_default:
-        model = f"The model is {report['model']}, which has not heard such voices (`wesep models {report['model']}`)."
+        model = f"The model is {report['model']}; its training had no such voices (`wesep models {report['model']}`)."
     named = "" if is_default else f"--model {report['model']} "
     typer.echo(
-        f"\n{model} By hand:\n\n"
+        f"\n{model} To repeat it by hand:\n\n"
         f"  wesep extract {report['mixture']} --enroll {report['enrollment']} {named}-o out.wav\n\n"
         f"({report['seconds']:.0f} s)"
     )

@@ -1,4 +1,4 @@
-"""`wesep doctor`: what is installed, whether it fits together, and what to do about what does not."""
+"""`wesep doctor`: report what is installed, whether it fits together, and how to repair what does not."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ INSTRUCTION_SETS = {
     "avx2": "AVX2", "avx512_f": "AVX-512", "avx512_bf16": "AVX-512 bfloat16", "amx_bf16": "AMX bfloat16",
     "neon": "NEON", "sve": "SVE", "bf16": "bfloat16",
 }  # fmt: skip
-"""The keys of `torch.cpu.get_capabilities()` that matter to speed, and what they are called."""
+"""Keys of `torch.cpu.get_capabilities()` that matter to speed, and their names."""
 LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
-"""Environment variables that keep torch from using some of them."""
+"""Environment variables that limit the instruction sets of torch."""
 DEMO = ("espeakng-loader", "matplotlib")
 
 
@@ -37,9 +37,9 @@ class Finding:
 
     Attributes:
         status: `ok`; `note`: works, but something is limited; `wrong`: something will fail.
-        subject: what was looked at.
-        found: what there is.
-        advice: what to do; empty where nothing needs doing.
+        subject: what was checked.
+        found: the result.
+        advice: what to do; empty if nothing has to be done.
     """
 
     status: Literal["ok", "note", "wrong"]
@@ -49,11 +49,11 @@ class Finding:
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Check the installation, and say what to do about what is wrong.
+    """Check the installation, and say how to repair what is wrong.
 
     Example: wesep doctor
 
-    Exit status 1 if something is wrong that will make a command fail.
+    The exit status is 1 if something is wrong that will make a command fail.
     """
     findings = examine()
     if as_json:
@@ -65,7 +65,7 @@ def doctor(as_json: JsonOption = False) -> None:
 
 
 def examine() -> list[Finding]:
-    """All findings, in the order in which one would look."""
+    """Run all checks, and return their findings."""
     findings = [
         check_python(sys.version_info[:2]),
         *(check_package(name, "wrong", "reinstall wesep-py") for name in NEEDED),
@@ -75,22 +75,22 @@ def examine() -> list[Finding]:
         *(check_package(name, "note", "only for `wesep demo`: pip install 'wesep-py[demo]'") for name in DEMO),
     ]
     findings += [
-        _survive("torch computes", check_torch_works),
-        _survive("torchaudio computes", check_torchaudio_works),
-        _survive("sound formats", check_sound_formats),
+        _finding_of("torch computes", check_torch_works),
+        _finding_of("torchaudio computes", check_torchaudio_works),
+        _finding_of("sound formats", check_sound_formats),
     ]
     if _version("torch"):
         findings += check_devices()
-        findings.append(_survive("instruction sets", check_instruction_sets))
-        findings.append(_survive("threads", check_threads))
-        findings.append(_survive("half precision", check_half_precision))
+        findings.append(_finding_of("instruction sets", check_instruction_sets))
+        findings.append(_finding_of("threads", check_threads))
+        findings.append(_finding_of("half precision", check_half_precision))
     findings.append(check_command(shutil.which("wesep"), sys.prefix, _owners_of_the_command()))
     findings.append(check_temporary_space())
     return findings
 
 
 def check_python(version: tuple[int, ...]) -> Finding:
-    """Python is 3.10 or later."""
+    """Check that Python is 3.10 or later."""
     found = ".".join(map(str, version))
     if tuple(version) < (3, 10):
         return Finding("wrong", "python", found, "install Python 3.10 or later")
@@ -98,13 +98,13 @@ def check_python(version: tuple[int, ...]) -> Finding:
 
 
 def check_package(name: str, if_missing: Literal["note", "wrong"], advice: str) -> Finding:
-    """A package is installed."""
+    """Check that a package is installed."""
     version = _version(name)
     return Finding("ok", name, version) if version else Finding(if_missing, name, "not installed", advice)
 
 
 def check_pair(torch_version: str, torchaudio_version: str) -> Finding:
-    """torch and torchaudio are a matched pair: one release, one build (`2.11.0+cu130` with `2.11.0+cu130`)."""
+    """Check that torch and torchaudio are of one release and one build (`2.11.0+cu130` with `2.11.0+cu130`)."""
     subject = "torch and torchaudio"
     if not torch_version or not torchaudio_version:
         return Finding("wrong", subject, "not both installed", "pip install -c constraints.txt torch torchaudio")
@@ -120,7 +120,7 @@ def check_pair(torch_version: str, torchaudio_version: str) -> Finding:
 
 
 def check_torch_works() -> Finding:
-    """torch computes: a product and a Fourier transform of known result."""
+    """Check that torch computes a product and a Fourier transform of known result."""
     import torch
 
     spectrum = torch.fft.rfft(torch.ones(8))
@@ -130,7 +130,7 @@ def check_torch_works() -> Finding:
 
 
 def check_torchaudio_works() -> Finding:
-    """torchaudio's compiled part loads, which it does not with another build of torch."""
+    """Check that the compiled part of torchaudio loads, which fails with another build of torch."""
     import torch
     import torchaudio.functional
 
@@ -139,7 +139,7 @@ def check_torchaudio_works() -> Finding:
 
 
 def check_sound_formats() -> Finding:
-    """libsndfile reads and writes what wesep offers."""
+    """Check that libsndfile reads and writes the formats that wesep offers."""
     import soundfile
 
     formats = soundfile.available_formats()
@@ -155,7 +155,7 @@ def check_sound_formats() -> Finding:
 
 
 def check_devices() -> list[Finding]:
-    """The devices that networks can run on."""
+    """List the devices that networks can run on."""
     import torch
 
     findings = [Finding("ok", "device cpu", f"{os.cpu_count()} processors")]
@@ -175,7 +175,7 @@ def check_devices() -> list[Finding]:
 
 
 def check_instruction_sets() -> Finding:
-    """Which vector instructions the processor has, and which of them torch was told to use."""
+    """List the vector instructions of the processor, and those that torch uses."""
     import torch
 
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
@@ -186,7 +186,7 @@ def check_instruction_sets() -> Finding:
 
 
 def check_threads() -> Finding:
-    """How many threads torch computes with, and how many processors this process may use."""
+    """Compare the number of torch's threads with the processors that this process may use."""
     import torch
 
     threads = torch.get_num_threads()
@@ -200,7 +200,7 @@ def check_threads() -> Finding:
 
 
 def check_half_precision() -> Finding:
-    """What `train.precision: auto` comes to on the device that training would take."""
+    """Report what `train.precision: auto` selects on the default device of a training."""
     import torch
 
     from wesep_py.common.half_precision import OPERATION_NAMES, OPERATIONS, problem_with
@@ -214,7 +214,7 @@ def check_half_precision() -> Finding:
 
 
 def check_command(on_path: str | None, prefix: str, owners: list[str]) -> Finding:
-    """The command `wesep` is this one; the research toolkit WeSep can own the name too."""
+    """Check that the command `wesep` is this one; the research toolkit WeSep can own the name, too."""
     others = [owner for owner in owners if owner != "wesep-py"]
     if others:
         advice = f"`python -m wesep_py.cli.main` always is this one; or pip uninstall {' '.join(others)}"
@@ -227,7 +227,7 @@ def check_command(on_path: str | None, prefix: str, owners: list[str]) -> Findin
 
 
 def check_temporary_space() -> Finding:
-    """There is room for temporary files."""
+    """Check that there is space for temporary files."""
     import tempfile
 
     folder = tempfile.gettempdir()
@@ -237,8 +237,8 @@ def check_temporary_space() -> Finding:
     return Finding("ok", "disk", f"{free_gib:.0f} GiB free in {folder}")
 
 
-def _survive(subject: str, check: Callable[[], Finding]) -> Finding:
-    """The finding of a check, or that it failed: a broken package must not stop the doctor."""
+def _finding_of(subject: str, check: Callable[[], Finding]) -> Finding:
+    """Run a check; its failure is a finding, because a broken package must not end the command."""
     try:
         return check()
     except Exception as error:
@@ -261,10 +261,10 @@ def _version(name: str) -> str:
 
 
 def _build(name: str) -> str:
-    """The version with its build (`2.11.0+cu130`), which the package's metadata may leave out."""
+    """Return the version with its build (`2.11.0+cu130`), which the metadata of the package may leave out."""
     try:
         return str(importlib.import_module(name).__version__)
-    except Exception:  # reported by the check that computes with it
+    except Exception:  # the check that computes with it reports this
         return _version(name)
 
 
@@ -285,7 +285,7 @@ def _show(findings: list[Finding]) -> None:
             typer.echo(f"      {'':<{width}}  -> {finding.advice}")
     wrong = sum(finding.status == "wrong" for finding in findings)
     notes = sum(finding.status == "note" for finding in findings)
-    typer.echo(f"{wrong} wrong, {notes} to note, {len(findings) - wrong - notes} as they should be")
+    typer.echo(f"{wrong} wrong, {notes} to note, {len(findings) - wrong - notes} ok")
 
 
 if __name__ == "__main__":

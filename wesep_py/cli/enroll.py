@@ -172,7 +172,6 @@ def enroll(
     wesep enroll meeting.wav --list -o voices/ --model exp/mine
     """
     if list_voices:
-        pass
 
         tell_voices(recordings, output, model, device, threads, overwrite, vad, enroll_max_s, as_json)
         return

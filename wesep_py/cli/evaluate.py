@@ -326,7 +326,7 @@ def score(
     """
     from wesep_py.evaluation.activity_labels import read_labels
     from wesep_py.evaluation.results import check_output
-    from wesep_py.evaluation.score_files import find_pairs, common_sample_rate, score_files, unmatched_estimates
+    from wesep_py.evaluation.score_files import common_sample_rate, find_pairs, score_files, unmatched_estimates
 
     chosen = chosen_measures(metrics, speaker_model, recogniser)
     listeners = word_listeners(recogniser, transcripts)

@@ -102,7 +102,9 @@ def _loaded(worker: Worker) -> Extractor:
     return _extractors[worker]
 
 
-def run_one(extractor: Extractor, task: Task, progress: Callable[[float, float], None] | None = None) -> list[FileResult]:
+def run_one(
+    extractor: Extractor, task: Task, progress: Callable[[float, float], None] | None = None
+) -> list[FileResult]:
     """Extract what is wanted of one recording."""
     from wesep_py.inference import Blocks
     from wesep_py.inference.file_extraction import extract_file
@@ -332,7 +334,6 @@ def extract(
     Exit status 3: no voice asked for is in the recording, and silence was
     written (only models with a presence head can tell).
     """
-    pass
     from wesep_py.cli.outputs import not_written, timeline_paths
     from wesep_py.inference import load
 
@@ -429,7 +430,6 @@ def _voices(
 
 def _tasks(jobs: Sequence[Job], voices: dict[int, Voice], timelines: dict[Path, list[Path]]) -> list[Task]:
     """A task for each recording."""
-    pass
     from wesep_py.inference.output_files import ExtractionTarget
 
     tasks: dict[Path, Task] = {}
@@ -443,7 +443,6 @@ def _tell(
     done: Sequence[tuple[Task, list[FileResult]]], problems: Sequence[tuple[Path, int, Exception]], as_json: bool
 ) -> None:
     """What was written on stdout, in JSON also what was not; what is to be said of it on stderr."""
-    pass
 
     found: list[dict[str, Any]] = []
     for task, outcomes in done:

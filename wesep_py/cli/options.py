@@ -1,10 +1,11 @@
-"""What several commands share: option types, the number of threads, a progress bar on stderr."""
+"""Options, progress bars and endings that several commands share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,20 +32,20 @@ EnrollMaxOption = Annotated[
         "--enroll-max",
         metavar="SECONDS",
         min=1.0,
-        help="So much of a voice's recordings enters the network at most: where most is spoken.",
+        help="Longest part of a voice's recordings that enters the network: the part with most speech.",
     ),
 ]
 ENROLL_MAX_S = 30.0
-"""Its default: `inference.MAX_ENROLLMENT_S`, written again because importing that takes torch's time."""
+"""Default of `--enroll-max`: `inference.MAX_ENROLLMENT_S`, repeated here so that help does not import it."""
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the results as JSON, for programs.")]
 
 
 def set_threads(threads: int | None) -> None:
-    """Let torch compute with so many CPU threads; `None` leaves its choice.
+    """Set the number of CPU threads of torch; `None` leaves torch's choice.
 
     Raises:
-        InputError: fewer than one, or more than the machine can start.
+        InputError: fewer than one thread, or more than the machine can start.
     """
     if threads is None:
         return
@@ -56,10 +57,31 @@ def set_threads(threads: int | None) -> None:
 
 
 @contextmanager
-def progress_bar(unit: str = "") -> Iterator[Progress]:
-    """A progress bar on stderr with count, time taken and time left; it vanishes when it is done.
+def resumable(output: Path) -> Iterator[None]:
+    """Make an interruption of the block say that the same command completes the output."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(f"interrupted; the same command again completes {output}") from interrupt
 
-    Where stderr is no terminal nothing is shown.
+
+@contextmanager
+def progress(description: str, unit: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """Show one progress bar; yield the callback `(done, total)` that moves it."""
+    with progress_bar(unit) as bar:
+        task = bar.add_task(description, total=total)
+
+        def on_progress(done: int, all_items: int | None = total, *_: Any) -> None:
+            bar.update(task, completed=done, total=all_items)
+
+        yield on_progress
+
+
+@contextmanager
+def progress_bar(unit: str = "") -> Iterator[Progress]:
+    """Show a progress bar on stderr with count, elapsed and remaining time; remove it at the end.
+
+    If stderr is no terminal, nothing is shown.
     """
     from rich.console import Console
     from rich.progress import (

@@ -1,4 +1,4 @@
-"""`wesep render`: mixtures from recipes, to the bit as they were drawn; LibriMix from its metadata."""
+"""`wesep simulate` and `wesep render`: draw mixtures, and render them from recipes or from LibriMix's metadata."""
 
 from __future__ import annotations
 
@@ -8,42 +8,37 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from wesep_py.cli.options import OverwriteOption, progress_bar
+from wesep_py.cli.options import OverwriteOption, progress, resumable
 from wesep_py.common.errors import WesepError
 
 if TYPE_CHECKING:
     from wesep_py.common.processes import Executor
-    from wesep_py.simulation.simulated_corpus import Failure
     from wesep_py.simulation.librimix import LibriMixTree
+    from wesep_py.simulation.simulated_corpus import Failure
 
 
-# ----------------------------------------
-# `wesep simulate`: mixtures drawn from a corpus, rendered to disk or only described.
-
-JobsOption = Annotated[
-    int | None, typer.Option("--jobs", min=1, help="Processes; as many as there are cores by default.")
-]
+JobsOption = Annotated[int | None, typer.Option("--jobs", min=1, help="Number of processes; by default one per core.")]
 ExecutorOption = Annotated[
     Literal["local", "ray"],
     typer.Option(
         "--executor",
-        help="Where the processes run: local: this machine; ray: the cluster of RAY_ADDRESS, or through Ray here.",
+        help="Where the processes run. local: this machine. ray: the cluster of RAY_ADDRESS, or Ray on this machine.",
     ),
 ]
 
 
 def simulate(
-    config: Annotated[Path, typer.Argument(help="YAML file: which recordings, mixed how.", show_default=False)],
+    config: Annotated[Path, typer.Argument(help="YAML file: recordings and how to mix them.", show_default=False)],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.", show_default=False)],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Keys to set otherwise, such as simulation.duration_s=4."),
+        typer.Argument(metavar="[KEY=VALUE]...", help="Keys to override, such as simulation.duration_s=4."),
     ] = None,
     count: Annotated[int, typer.Option("--count", min=1, help="Number of mixtures.")] = 100,
     jobs: JobsOption = None,
     executor: ExecutorOption = "local",
     describe_only: Annotated[
-        bool, typer.Option("--describe-only", help="Write recipes.jsonl only; `wesep render` renders it later.")
+        bool, typer.Option("--describe-only", help="Write only recipes.jsonl; `wesep render` renders it later.")
     ] = False,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -51,42 +46,39 @@ def simulate(
 
     Example: wesep simulate simulation/librimix_like.yaml root=../shared/data -o mixtures --count 100
 
-    The same command again completes what was interrupted.
+    The same command again completes an interrupted run.
     """
     from wesep_py.common.config import construct, load_yaml
-    from wesep_py.simulation.simulated_corpus import claim_folder, draw_recipes, change_paths, render_tree
-    from wesep_py.simulation.mixture_stream import CorpusConfig, make_simulator
+    from wesep_py.simulation.simulated_corpus import (
+        CorpusConfig,
+        change_paths,
+        claim_folder,
+        draw_recipes,
+        make_simulator,
+        render_tree,
+    )
 
     settings = construct(CorpusConfig, load_yaml(config, overrides or []))
     simulator = make_simulator(settings)
     jobs = jobs or os.cpu_count() or 1
     root = None if settings.root is None else Path(settings.root)
-    try:
-        with progress_bar("mixtures") as bar:
-            task = bar.add_task("drawing", total=count)
-            recipes, failures = draw_recipes(
-                simulator,
-                count,
-                jobs,
-                on_progress=lambda done, _: bar.update(task, completed=done),
-                executor=executor,
-            )
-            recipes = [change_paths(recipe, lambda path: _shorten(path, root)) for recipe in recipes]
-            if describe_only:
-                claim_folder(recipes, output, overwrite)
-            else:
-                task = bar.add_task("rendering", total=len(recipes))
+    with resumable(output):
+        with progress("drawing", "mixtures", count) as on_progress:
+            recipes, failures = draw_recipes(simulator, count, jobs, on_progress=on_progress, executor=executor)
+        recipes = [change_paths(recipe, lambda path: _shorten(path, root)) for recipe in recipes]
+        if describe_only:
+            claim_folder(recipes, output, overwrite)
+        else:
+            with progress("rendering", "mixtures", len(recipes)) as on_progress:
                 failures += render_tree(
                     recipes,
                     output,
                     root=root,
                     jobs=jobs,
                     overwrite=overwrite,
-                    on_progress=lambda done, _: bar.update(task, completed=done),
+                    on_progress=on_progress,
                     executor=executor,
                 )
-    except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(f"interrupted; the same command again completes {output}") from interrupt
     hours = sum(recipe.num_samples for recipe in recipes) / settings.sample_rate / 3600
     what = "recipes" if describe_only else "mixtures"
     typer.echo(f"{output}: {count - len(failures)} {what}, {hours:.2f} h")
@@ -94,11 +86,10 @@ def simulate(
 
 
 def name_failures(failures: list[Failure], count: int) -> None:
-    """Name every mixture that could not be made, on stderr, and end the command with status 1 if there is
-    one.
+    """Print every mixture that could not be made on stderr.
 
     Raises:
-        WesepError: there is at least one failure.
+        WesepError: there is at least one failure; the command then ends with status 1.
     """
     for failure in failures:
         typer.echo(f"{failure.mixture}: {failure.reason}", err=True)
@@ -107,7 +98,7 @@ def name_failures(failures: list[Failure], count: int) -> None:
 
 
 def _shorten(path: Path, root: Path | None) -> Path:
-    """Relative to the root, or absolute: a recipe must not depend on the folder in which the command was run."""
+    """Return a path relative to the root, or absolute: a recipe must not depend on the current folder."""
     if root is not None and path.is_relative_to(root):
         return path.relative_to(root)
     return path.absolute()
@@ -121,19 +112,22 @@ def render(
     root: Annotated[
         Path | None,
         typer.Option(
-            "--root", help="Folder that relative paths start from; of a CSV: LibriSpeech.", show_default=False
+            "--root", help="Folder that relative paths start from; for a CSV: LibriSpeech.", show_default=False
         ),
     ] = None,
     noise_root: Annotated[
         Path | None,
-        typer.Option("--noise-root", help="Of a CSV: the folder wham_noise; by default --root.", show_default=False),
+        typer.Option("--noise-root", help="For a CSV: the folder wham_noise; by default --root.", show_default=False),
     ] = None,
-    sample_rate: Annotated[int, typer.Option("--sample-rate", min=1000, help="Of a CSV's mixtures, in Hz.")] = 16000,
+    sample_rate: Annotated[
+        int, typer.Option("--sample-rate", min=1000, help="For a CSV: sample rate of the mixtures, in Hz.")
+    ] = 16000,
     mode: Annotated[
-        Literal["min", "max"], typer.Option("--mode", help="Of a CSV: as long as the shortest source, or the longest.")
+        Literal["min", "max"],
+        typer.Option("--mode", help="For a CSV: mixtures as long as the shortest, or as the longest source."),
     ] = "min",
     types: Annotated[
-        str, typer.Option("--types", help="Of a CSV: any of mix_clean,mix_both,mix_single, by commas.")
+        str, typer.Option("--types", help="For a CSV: any of mix_clean, mix_both, mix_single, separated by commas.")
     ] = "mix_clean,mix_both",
     jobs: JobsOption = None,
     executor: ExecutorOption = "local",
@@ -146,34 +140,29 @@ def render(
     Example: wesep render metadata/Libri2Mix/libri2mix_train-clean-100.csv --root LibriSpeech
     --noise-root wham_noise -o Libri2Mix/wav16k/min/train-100
 
-    The same command again completes what was interrupted.
+    The same command again completes an interrupted run.
     """
     if recipes.suffix == ".csv":
         from wesep_py.simulation.librimix import LibriMixTree
 
-        chosen = tuple(name.strip() for name in types.split(","))
-        _render_librimix(
-            recipes, LibriMixTree(output, sample_rate, mode, chosen), root, noise_root, jobs, overwrite, executor
-        )
+        mixture_types = tuple(name.strip() for name in types.split(","))
+        tree = LibriMixTree(output, sample_rate, mode, mixture_types)
+        _render_librimix(recipes, tree, root, noise_root, jobs, overwrite, executor)
         return
-    from wesep_py.simulation.simulated_corpus import render_tree
     from wesep_py.simulation.description.recipe import read_recipes
+    from wesep_py.simulation.simulated_corpus import render_tree
 
     drawn = list(read_recipes(recipes))
-    try:
-        with progress_bar("mixtures") as bar:
-            task = bar.add_task("rendering", total=len(drawn))
-            failures = render_tree(
-                drawn,
-                output,
-                root=root,
-                jobs=jobs or os.cpu_count() or 1,
-                overwrite=overwrite,
-                on_progress=lambda done, _: bar.update(task, completed=done),
-                executor=executor,
-            )
-    except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(f"interrupted; the same command again completes {output}") from interrupt
+    with resumable(output), progress("rendering", "mixtures", len(drawn)) as on_progress:
+        failures = render_tree(
+            drawn,
+            output,
+            root=root,
+            jobs=jobs or os.cpu_count() or 1,
+            overwrite=overwrite,
+            on_progress=on_progress,
+            executor=executor,
+        )
     typer.echo(f"{output}: {len(drawn) - len(failures)} mixtures")
     name_failures(failures, len(drawn))
 
@@ -189,21 +178,10 @@ def _render_librimix(
 ) -> None:
     from wesep_py.simulation.librimix import render_librimix
 
-    try:
-        with progress_bar("mixtures") as bar:
-            task = bar.add_task("rendering", total=None)
-            count, failures = render_librimix(
-                metadata,
-                tree,
-                root,
-                noise_root,
-                jobs or os.cpu_count() or 1,
-                overwrite,
-                lambda done, total: bar.update(task, completed=done, total=total),
-                executor,
-            )
-    except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(f"interrupted; the same command again completes {tree.folder}") from interrupt
+    with resumable(tree.folder), progress("rendering", "mixtures") as on_progress:
+        count, failures = render_librimix(
+            metadata, tree, root, noise_root, jobs or os.cpu_count() or 1, overwrite, on_progress, executor
+        )
     typer.echo(f"{tree.folder}: {count - len(failures)} mixtures")
     name_failures(failures, count)
 

@@ -1,4 +1,4 @@
-"""`wesep train`: train a model from one YAML file, or go on with a run that was stopped."""
+"""`wesep train`: train a model from one YAML file, or resume a run."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ def train(
     config: Annotated[Path, typer.Argument(help="YAML file of the run.", show_default=False)],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Keys to set otherwise, such as optim.lr=0.0005."),
+        typer.Argument(metavar="[KEY=VALUE]...", help="Keys to override, such as optim.lr=0.0005."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check configuration, data and one step; write nothing.")
+        bool, typer.Option("--dry-run", help="Check the configuration, the data and one step; write nothing.")
     ] = False,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a model, or go on with a run that was stopped. Writes the folder that `experiment` names.
+    """Train a model into the folder that the key `experiment` names, or resume the run there.
 
-    The same command again goes on where the run was stopped. On several devices:
+    The same command resumes a run that was stopped. On several devices:
     torchrun --nproc-per-node 4 -m wesep_py.cli.train CONFIG
 
     Example: wesep train recipes/speechocean762/train.yaml data.root=../shared/data optim.lr=0.0005
@@ -35,7 +35,7 @@ def train(
     if threads is not None:
         overrides = [*(overrides or []), f"train.threads={threads}"]
     if dry_run:
-        _try(config, overrides or [], as_json)
+        _dry_run(config, overrides or [], as_json)
         return
     result = run(config, overrides or [])
     if as_json:
@@ -46,26 +46,27 @@ def train(
     typer.echo(f"{result.experiment}: {result.step} steps{best}")
 
 
-def _try(config: Path, overrides: list[str], as_json: bool) -> None:
+def _dry_run(config: Path, overrides: list[str], as_json: bool) -> None:
     from wesep_py.training.dry_run import dry_run
 
-    found = dry_run(config, overrides)
+    outcome = dry_run(config, overrides)
     if as_json:
-        typer.echo(json.dumps({**vars(found), "experiment": str(found.experiment)}))
+        typer.echo(json.dumps({**vars(outcome), "experiment": str(outcome.experiment)}))
         return
-    losses = ", ".join(f"{name} {value:.3f}" for name, value in found.losses.items())
-    corpus = f"{found.hours} h of {found.speakers} speakers" if found.speakers else "a stream of shards"
-    memory = "" if found.memory_gib is None else f", {found.memory_gib:.1f} GiB"
-    if found.initialised:
-        typer.echo(found.initialised)
-    if found.finished:
-        begins = f"is finished, after {found.step} steps; for more, raise train.steps or train.max_minutes"
+    losses = ", ".join(f"{name} {value:.3f}" for name, value in outcome.losses.items())
+    corpus = f"{outcome.hours} h of {outcome.speakers} speakers" if outcome.speakers else "a stream of shards"
+    memory = "" if outcome.memory_gib is None else f", {outcome.memory_gib:.1f} GiB"
+    if outcome.initialised:
+        typer.echo(outcome.initialised)
+    if outcome.finished:
+        begins = f"is finished, after {outcome.step} steps; for more, raise train.steps or train.max_minutes"
     else:
-        begins = f"would go on at step {found.step}" if found.step else "would begin"
+        begins = f"would resume at step {outcome.step}" if outcome.step else "would begin"
     typer.echo(
-        f"{found.experiment}: {begins}; "
-        f"{found.parameters / 1e6:.2f} M parameters, {corpus}; one step: {losses}, "
-        f"gradient {found.grad_norm:.3g}; data {found.data_s:.2f} s, step {found.step_s:.2f} s{memory}; nothing written"
+        f"{outcome.experiment}: {begins}; "
+        f"{outcome.parameters / 1e6:.2f} M parameters, {corpus}; one step: {losses}, "
+        f"gradient {outcome.grad_norm:.3g}; data {outcome.data_s:.2f} s, step {outcome.step_s:.2f} s{memory}; "
+        "nothing written"
     )
 
 
