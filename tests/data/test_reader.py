@@ -62,7 +62,7 @@ def test_the_cache_stays_within_its_size_and_drops_the_least_recently_used(tmp_p
         soundfile.write(tmp_path / f"{name}.wav", np.full(RATE, 0.1), RATE)
     for name in "abac":
         reader.read(utterance(tmp_path / f"{name}.wav"))
-    assert [key[0].stem for key in reader._cache.kept] == ["a", "c"]
+    assert [key[0].stem for key in reader._cache.entries] == ["a", "c"]
     assert reader._cache.num_bytes == 2 * 2 * RATE
 
 

@@ -1,11 +1,16 @@
-"""Readers of stores: encoded audio by the id of its utterance, in tar shards, in an LMDB, or in several of them."""
+"""Stores: encoded audio by utterance id, and the readers that decode it.
+
+- `Store`: the interface of tar shards (`shard_store`), LMDB files (`lmdb_store`) and windows of a stream
+  (`shard_stream`); `StoreEntry`: the facts that a store has of an utterance before it is decoded.
+- `StoreReader`: reads utterances from one store; `RoutedReader`: from several stores and from files.
+- `utterance_to_record`, `utterance_from_record`, `parse_index_lines`: utterances in the index of a store.
+"""
 
 from __future__ import annotations
 
 import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -15,15 +20,13 @@ from numpy.typing import NDArray
 from wesep_py.audio.reading import decode
 from wesep_py.audio.resample import resample, resampled_length
 from wesep_py.common.errors import AudioError, InputError
-from wesep_py.common.textfiles import Row, parse_lines
-from wesep_py.data.manifest import Utterance
+from wesep_py.common.textfiles import Record, parse_lines
+from wesep_py.data.manifest import MANIFEST_FIELDS, Utterance
 from wesep_py.data.reader import DecodedCache, Quantised, Reader, check_span, quantise
-
-_FIELDS = tuple(field.name for field in fields(Utterance))
 
 
 class StoreEntry(NamedTuple):
-    """What a store knows of an utterance before it is decoded."""
+    """Sample rate in Hz, number of samples and CRC-32 of the encoded audio of an utterance in a store."""
 
     sample_rate: int
     num_samples: int
@@ -31,11 +34,11 @@ class StoreEntry(NamedTuple):
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> StoreEntry:
-        """Return what the record of an index says of an utterance.
+        """Return the entry of a record of an index.
 
         Raises:
-            KeyError: it lacks a field.
-            ValueError: a field is no whole number in its range.
+            KeyError: the record lacks a field.
+            ValueError: a field is not an integer in its range.
         """
         entry = cls(record["sample_rate"], record["num_samples"], record["crc32"])
         if any(isinstance(value, bool) or not isinstance(value, int) or value < 0 for value in entry):
@@ -46,37 +49,37 @@ class StoreEntry(NamedTuple):
 
 
 class Store(Protocol):
-    """Encoded audio by utterance id. It can be sent to other processes, which open it for themselves."""
+    """Encoded audio by utterance id. A store can be sent to other processes; each opens its files anew."""
 
     name: str
 
     def entry(self, utterance_id: str) -> StoreEntry | None:
-        """What is known of an utterance, or `None` if it is not in the store."""
+        """Return rate, number of samples and checksum of an utterance, or `None` if it is not in the store."""
         ...
 
     def data(self, utterance_id: str) -> bytes:
-        """Its encoded audio."""
+        """Return the encoded audio of an utterance."""
         ...
 
     def utterances(self, root: str | os.PathLike[str] | None = None) -> list[Utterance]:
-        """The store as a manifest: the utterances that were put into it."""
+        """Return the utterances that were put into the store, as a manifest lists them."""
         ...
 
     def identity(self) -> list[str]:
-        """Checksums of all that it holds."""
+        """Return checksums of all content."""
         ...
 
 
 class StoreReader:
-    """Reads utterances from a store. Gives the same samples as a `FileReader` of the recordings.
+    """Reads utterances from a store. Returns the same samples as a `FileReader` of the recordings.
 
-    An utterance is found by its id, or, where `perturb_speed` made it, by the id of the one that was recorded. The
-    latest are kept decoded.
+    An utterance is looked up by its id or, if `perturb_speed` created it, by the id of the recorded utterance. The most
+    recent utterances are cached decoded.
 
     Args:
         store: holds the encoded audio.
-        sample_rate: rate of what it gives in Hz, at least 1.
-        cache_mib: how much decoded audio it keeps, in MiB, at least 0; the least recently used goes first.
+        sample_rate: sample rate of the returned audio in Hz, at least 1.
+        cache_mib: size of the cache of decoded audio in MiB, at least 0; the least recently used is dropped first.
     """
 
     def __init__(self, store: Store, sample_rate: int, cache_mib: float = 512) -> None:
@@ -88,20 +91,20 @@ class StoreReader:
 
     @property
     def sample_rate(self) -> int:
-        """The rate of everything it gives, in Hz."""
+        """Sample rate of all returned audio, in Hz."""
         return self._sample_rate
 
     def read(self, utterance: Utterance, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
-        """The samples from `start` to `stop` of an utterance, float32 `[samples]`; a new array each time.
+        """Return the samples from `start` to `stop` of an utterance, float32 `[samples]`; a new array each time.
 
         Args:
-            utterance: one that is in the store.
-            start: first sample, at the reader's rate, counted from the utterance's beginning.
+            utterance: an utterance that is in the store.
+            start: first sample, at the reader's rate, counted from the beginning of the utterance.
             stop: the sample to stop before; `None` for the end.
 
         Raises:
-            AudioError: the store cannot be read there, or its content is damaged.
-            InputError: the utterance is not in the store, or the positions do not lie inside it.
+            AudioError: the store cannot be read at this place, or its content is damaged.
+            InputError: the utterance is not in the store, or the positions are not inside it.
         """
         key = utterance.utterance_id, utterance.speed
         quantised = self._cache.get(key, lambda: self._load(utterance))
@@ -109,7 +112,7 @@ class StoreReader:
         return quantised.waveform(start, stop)
 
     def length(self, utterance: Utterance) -> int:
-        """How many samples the utterance has at the reader's rate. Nothing is decoded.
+        """Return the number of samples of an utterance at the reader's rate, without decoding it.
 
         Raises:
             InputError: the utterance is not in the store.
@@ -118,35 +121,36 @@ class StoreReader:
         return resampled_length(entry.num_samples, round(entry.sample_rate * utterance.speed), self._sample_rate)
 
     def holds(self, utterance: Utterance) -> bool:
-        """Whether the utterance is in the store."""
-        return _recorded_id(self.store, utterance) is not None
+        """Return whether the utterance is in the store."""
+        return _find_entry(self.store, utterance) is not None
 
     def _find(self, utterance: Utterance) -> tuple[str, StoreEntry]:
-        found = _recorded_id(self.store, utterance)
-        if found is None:
+        match = _find_entry(self.store, utterance)
+        if match is None:
             raise InputError(
                 f"{self.store.name}: holds no utterance {utterance.utterance_id!r}; take the manifest that belongs to "
                 "it, or make it anew"
             )
-        return found
+        return match
 
     def _load(self, utterance: Utterance) -> Quantised:
         recorded_id, entry = self._find(utterance)
         waveform, rate = decode_checked(
             self.store.data(recorded_id), entry, f"{self.store.name}: utterance {recorded_id!r}"
         )
+        # The speed is applied as in `load_utterance`: faster playback is the same as a higher recording rate.
         return quantise(resample(waveform[0], round(rate * utterance.speed), self._sample_rate))
 
 
 class RoutedReader:
-    """Reads each utterance from the first of several stores that holds it, and from its file if none does.
+    """Reads each utterance from the first of several stores that holds it, or from its file if none does.
 
     Args:
-        stores: readers of stores, all at the rate of `files`.
-        files: reads what is in none of them.
+        stores: readers of stores, all at the sample rate of `files`.
+        files: reads the utterances that are in no store.
 
     Raises:
-        InputError: readers of different rates.
+        InputError: the readers have different sample rates.
     """
 
     def __init__(self, stores: Sequence[StoreReader], files: Reader) -> None:
@@ -158,24 +162,25 @@ class RoutedReader:
 
     @property
     def sample_rate(self) -> int:
-        """The rate of everything it gives, in Hz."""
+        """Sample rate of all returned audio, in Hz."""
         return self._files.sample_rate
 
     def read(self, utterance: Utterance, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
-        """The samples from `start` to `stop` of an utterance, float32 `[samples]`."""
-        return self._reader(utterance).read(utterance, start, stop)
+        """Return the samples from `start` to `stop` of an utterance, float32 `[samples]`."""
+        return self._reader_for(utterance).read(utterance, start, stop)
 
     def length(self, utterance: Utterance) -> int:
-        """How many samples the utterance has at the reader's rate."""
-        return self._reader(utterance).length(utterance)
+        """Return the number of samples of an utterance at the reader's rate."""
+        return self._reader_for(utterance).length(utterance)
 
-    def _reader(self, utterance: Utterance) -> Reader:
+    def _reader_for(self, utterance: Utterance) -> Reader:
         return next((reader for reader in self._stores if reader.holds(utterance)), self._files)
 
 
-def _recorded_id(store: Store, utterance: Utterance) -> tuple[str, StoreEntry] | None:
-    """The id under which a store holds an utterance, whatever speed it is played at, and what it knows of it."""
+def _find_entry(store: Store, utterance: Utterance) -> tuple[str, StoreEntry] | None:
+    """Return the id under which a store holds an utterance at any speed, and its entry; `None` if it is not there."""
     names = [utterance.utterance_id]
+    # `perturb_speed` appends the speed to the id: `a-1@1.1` is recorded as `a-1`.
     if utterance.speed != 1 and "@" in utterance.utterance_id:
         names.append(utterance.utterance_id.rpartition("@")[0])
     for name in names:
@@ -186,18 +191,18 @@ def _recorded_id(store: Store, utterance: Utterance) -> tuple[str, StoreEntry] |
 
 
 def decode_checked(data: bytes, entry: StoreEntry, place: str) -> tuple[NDArray[np.float32], int]:
-    """The samples of stored audio, if it is what was stored.
+    """Decode stored audio, and check that it is what was stored.
 
     Args:
         data: the encoded audio.
-        entry: what the index says of it.
-        place: where it stands, for messages.
+        entry: its entry in the index.
+        place: the store and the utterance, for messages.
 
     Returns:
-        float32 `[channels, samples]`, and the rate in Hz.
+        float32 `[channels, samples]`, and the sample rate in Hz.
 
     Raises:
-        AudioError: its checksum, rate or length is another, or it cannot be decoded.
+        AudioError: its checksum, rate or length differs from the entry, or it cannot be decoded.
     """
     if zlib.crc32(data) != entry.crc32:
         raise AudioError(f"{place}: is damaged (its checksum differs); make the store anew, or get a whole copy")
@@ -210,31 +215,34 @@ def decode_checked(data: bytes, entry: StoreEntry, place: str) -> tuple[NDArray[
     return waveform, rate
 
 
+# Utterances in the index of a store.
+
+
 def utterance_to_record(utterance: Utterance, root: str | os.PathLike[str] | None = None) -> dict[str, Any]:
-    """An utterance as a line of a manifest: fields that say nothing are left out, paths below `root` are relative."""
-    record = {name: getattr(utterance, name) for name in _FIELDS}
+    """Return an utterance as a line of a manifest, without empty and default values; paths below `root` relative."""
+    record = {name: getattr(utterance, name) for name in MANIFEST_FIELDS}
     path = utterance.path
     if root is not None and path.is_relative_to(root):
         path = path.relative_to(root)
     record["path"] = path.as_posix()
     defaults = {"speed": 1.0, "start_s": 0.0}
-    return {k: v for k, v in record.items() if v is not None and defaults.get(k) != v}
+    return {name: value for name, value in record.items() if value is not None and defaults.get(name) != value}
 
 
 def utterance_from_record(
     record: Mapping[str, Any], place: str, root: str | os.PathLike[str] | None = None
 ) -> Utterance:
-    """The utterance of `utterance_to_record`; other fields are passed over.
+    """Return the utterance of a record that `utterance_to_record` made; further fields are ignored.
 
     Args:
         record: the fields.
-        place: where they stand, for messages.
-        root: what a relative path starts from.
+        place: the file and line of the record, for messages.
+        root: the folder that a relative path starts from; `None` leaves relative paths.
 
     Raises:
         InputError: a field is missing or has an impossible value.
     """
-    row = Row(place, record)
+    row = Record(place, record)
     path = Path(row.text("path"))
     try:
         return Utterance(
@@ -253,7 +261,7 @@ def utterance_from_record(
 
 
 def parse_index_lines(lines: Iterable[bytes], place: str) -> list[dict[str, Any]]:
-    """The JSON objects of the lines of an index.
+    """Parse the lines of an index as JSON objects.
 
     Raises:
         InputError: a line is not a JSON object.
