@@ -45,7 +45,7 @@ def test_ctrl_c_in_a_batch_extraction(tiny_model: Path, tiny_speech: Path, tmp_p
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     lines = [line for line in err.splitlines() if line.strip()]
-    assert len(lines) == 1 and "--skip-existing goes on" in lines[0], err
+    assert len(lines) == 1 and "--skip-existing resumes" in lines[0], err
     written = list(out.iterdir())
     # The signal may come between a file's renaming and its being counted.
     assert 0 < len(written) < 30

@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 from wesep_py import checkpoint
-from wesep_py.cli.extract import Task, Worker, run_all
+from wesep_py.cli.extract import FileTask, Worker, run_all
 from wesep_py.common.errors import reason
 from wesep_py.inference import Calibration
 from wesep_py.inference.file_extraction import FileResult
@@ -57,7 +57,7 @@ def test_an_absent_voice_is_silence_and_status_3(wesep, says, arguments, tmp_pat
     assert not soundfile.read(out)[0].any()
     np.testing.assert_array_equal(soundfile.read(rest)[0], soundfile.read(arguments[0])[0])
     forced = wesep("extract", *arguments, "-o", out, "--model", tmp_path / "model_False", "--force", "--overwrite")
-    assert forced.status == 0 and "written as asked" in forced.err and soundfile.read(out)[0].any()
+    assert forced.status == 0 and "written because of --force" in forced.err and soundfile.read(out)[0].any()
 
 
 def test_a_present_voice_is_told_and_a_model_without_the_head_says_nothing(
@@ -129,14 +129,16 @@ def test_patterns_and_processes(wesep, tiny_model, tiny_speech, tmp_path):
 class FragileWorker(Worker):
     """A `Worker` without a model: one recording kills every process that takes it up."""
 
-    def __call__(self, task: Task) -> list[FileResult]:
+    def __call__(self, task: FileTask) -> list[FileResult]:
         if task.mixture.stem == "bert-1":
             os._exit(9)
-        return [FileResult(one.name, one.output, None, 16000, 1.0, None, None, False, False) for one in task.wanted]
+        return [FileResult(one.name, one.output, None, 16000, 1.0, None, None, False, False) for one in task.targets]
 
 
 def test_a_process_that_is_killed_costs_its_recording(tmp_path):
-    tasks = [Task(tmp_path / f"bert-{i}.wav", [ExtractionTarget("anna", None, tmp_path / f"{i}.wav")]) for i in range(4)]
+    tasks = [
+        FileTask(tmp_path / f"bert-{i}.wav", [ExtractionTarget("anna", None, tmp_path / f"{i}.wav")]) for i in range(4)
+    ]
     done, failed = run_all(None, tasks, 2, FragileWorker(None, "cpu", 1))
     assert [task.mixture.stem for task, _ in done] == ["bert-0", "bert-2", "bert-3"]
     ((task, error),) = failed
@@ -210,7 +212,7 @@ def test_a_csv_of_jobs(wesep, tiny_model, tiny_speech, tmp_path):
         "mixture,enroll\n": "holds no lines",
         "mixture,enroll\na.wav,\n": "line 2 names no enroll",
         "mixture,enroll\nm.wav,anna-0.wav,anna-1.wav\n": "csv:2: has 3 values for 2 columns; part the recordings of",
-        "mixture;enroll\nm.wav;anna-0.wav\n": "is parted by semicolons",
+        "mixture;enroll\nm.wav;anna-0.wav\n": "is separated by semicolons",
         "mixture,enroll,output\nm.wav,anna-0.wav,o.wav\nn.wav,anna-0.wav,o.wav\n": "name another output for one, or",
         "mixture,enroll,output\nm.wav,anna-0.wav,o.wav\nm.wav,bert-0.wav,./o.wav\n": "two results would be written",
     }.items():

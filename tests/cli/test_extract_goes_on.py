@@ -56,7 +56,9 @@ def test_ctrl_c_in_a_long_extraction_says_how_to_go_on(wesep, tiny_model, tiny_s
     enroll = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", tiny_model, "--device", "cpu"]
     arguments = ["extract", tmp_path / "long.wav", *enroll, "--block", "2", "-o", tmp_path / "out.wav"]
     ran = wesep(*arguments)
-    assert ran.status == 130 and "is kept); 0 of 1 results" in ran.message and "the same command goes on" in ran.message
+    assert (
+        ran.status == 130 and "is saved); 0 of 1 results" in ran.message and "the same command resumes" in ran.message
+    )
     ran = wesep(*arguments)
     assert ran.status == 0 and 3 < len(calls) < 14
     assert soundfile.info(tmp_path / "out.wav").frames == 4 * len(voice)

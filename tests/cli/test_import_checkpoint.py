@@ -7,7 +7,7 @@ import torch
 
 import wesep_py
 from tests.interop.test_wesep_conv_tasnet import ARGS, public_weights
-from tests.interop.test_wespeaker import XVECTOR, public_xvector
+from tests.interop.public import XVECTOR, public_xvector
 from wesep_py import checkpoint
 from wesep_py.common.config import dump_yaml
 from wesep_py.interop import load_wesep

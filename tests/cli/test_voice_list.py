@@ -61,10 +61,10 @@ def test_the_enrollment_is_warned_of_or_the_voice_is_chosen(wesep, mixture: Path
     assert wesep("enroll", mixture, "--list", "-o", tmp_path / "a.voice", *common).status == 0
     extract = ["extract", mixture, "--enroll", mixture, *common]
     ran = wesep(*extract, "-o", tmp_path / "plain.wav")
-    assert ran.status == 0 and f"warning: 2 voices are heard in {mixture}" in ran.err
+    assert ran.status == 0 and f"warning: 2 voices were found in {mixture}" in ran.err
     ran = wesep(*extract, "--enroll-like", tmp_path / "a-2.voice", "-o", tmp_path / "like.wav")
     assert ran.status == 0 and "voice 2 of 2 is taken (cosine to the print 1.00" in ran.err
-    assert "voices are heard" not in ran.err
+    assert "voices were found" not in ran.err
     direct = wesep("extract", mixture, "--enroll", tmp_path / "a-2.voice", *common, "-o", tmp_path / "direct.wav")
     assert direct.status == 0
     plain, like, direct = (soundfile.read(tmp_path / f"{name}.wav")[0] for name in ("plain", "like", "direct"))
@@ -73,7 +73,7 @@ def test_the_enrollment_is_warned_of_or_the_voice_is_chosen(wesep, mixture: Path
 
 def test_what_cannot_be_is_said_in_one_line(wesep, mixture: Path, model: Path, tiny_model: Path, tmp_path: Path):
     ran = wesep("enroll", mixture, "--list", "--model", tiny_model, "--device", "cpu")
-    assert ran.status == 2 and "hears one voice a recording" in ran.message
+    assert ran.status == 2 and "finds one voice per recording" in ran.message
     ran = wesep("enroll", mixture, mixture, "--list", "--model", model, "--device", "cpu")
     assert ran.status == 2 and "--list tells the voices of one recording" in ran.message
     taken = tmp_path / "file"

@@ -172,7 +172,6 @@ def enroll(
     wesep enroll meeting.wav --list -o voices/ --model exp/mine
     """
     if list_voices:
-
         tell_voices(recordings, output, model, device, threads, overwrite, vad, enroll_max_s, as_json)
         return
     from wesep_py.cli.targets import VOICE_SUFFIX, enrollment_files, file_of

@@ -1,4 +1,9 @@
-"""`wesep extract`: the main job."""
+"""`wesep extract`: one person's voice from recordings.
+
+The command reads its options (`extract`), plans one `FileTask` per recording (`_plan`, `_voices`, `_tasks`), runs the
+tasks one after the other or several at a time in processes (`run_all`), and reports what was written, what failed and
+which voices are absent.
+"""
 
 from __future__ import annotations
 
@@ -35,27 +40,24 @@ if TYPE_CHECKING:
     from wesep_py.inference.output_files import ExtractionTarget
 
 
-# ----------------------------------------
-# What `wesep extract` does: recording after recording, or several at once in processes.
-
 log = logging.getLogger(__name__)
-SAY_EVERY_S = 30.0
+LOG_EVERY_S = 30.0
 CRASHED = "the process that extracted it ended unexpectedly"
 
 
 @dataclass
-class Task:
-    """One recording, and the voices wanted of it.
+class FileTask:
+    """One recording, and the voices to extract from it.
 
     Attributes:
         mixture: the recording.
-        wanted: the voices, and their files.
-        timelines: files that say when they speak.
+        targets: voices, and the files to write.
+        timelines: files to write the times of speech to.
         force, overwrite, block_s: as the options.
     """
 
     mixture: Path
-    wanted: list[ExtractionTarget]
+    targets: list[ExtractionTarget]
     timelines: list[Path] = field(default_factory=list)
     force: bool = False
     overwrite: bool = False
@@ -64,7 +66,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Worker:
-    """`run_one` in a process of its own, with the model loaded once a process.
+    """`run_one` in a separate process, which loads the model once.
 
     Attributes:
         model, device, threads: as the options.
@@ -74,18 +76,18 @@ class Worker:
     device: str
     threads: int | None
 
-    def __call__(self, task: Task) -> list[FileResult] | Exception:
-        """What was written, or why it could not be."""
+    def __call__(self, task: FileTask) -> list[FileResult] | Exception:
+        """Return what was written, or the reason why nothing was."""
         try:
             return run_one(_loaded(self), task)
-        except Exception as error:  # one recording's failure, of whatever kind, must not lose the others
+        except Exception as error:  # the failure of one recording must not lose the others
             log.debug("extracting %s failed", task.mixture, exc_info=True)
-            # Not every exception survives the way to another process.
+            # Not every exception can be pickled for the parent process.
             return error if isinstance(error, (WesepError, OSError)) else WesepError(reason(error))
 
 
 def clock(seconds: float) -> str:
-    """`1:02:03`."""
+    """Return seconds as `1:02:03`."""
     whole = int(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
@@ -103,39 +105,39 @@ def _loaded(worker: Worker) -> Extractor:
 
 
 def run_one(
-    extractor: Extractor, task: Task, progress: Callable[[float, float], None] | None = None
+    extractor: Extractor, task: FileTask, progress: Callable[[float, float], None] | None = None
 ) -> list[FileResult]:
-    """Extract what is wanted of one recording."""
+    """Extract the voices of one task."""
     from wesep_py.inference import Blocks
     from wesep_py.inference.file_extraction import extract_file
 
     return extract_file(
         extractor,
         task.mixture,
-        task.wanted,
+        task.targets,
         task.timelines,
         task.force,
         task.overwrite,
         Blocks.of(task.block_s),
-        progress=progress or (lambda done_s, own_s: None),
+        progress=progress or (lambda done_s, computed_s: None),
     )
 
 
 def run_all(
-    extractor: Extractor, tasks: Sequence[Task], jobs: int, worker: Worker
-) -> tuple[list[tuple[Task, list[FileResult]]], list[tuple[Task, Exception]]]:
-    """Extract task after task, or `jobs` of them at a time; a bad recording does not stop the rest.
+    extractor: Extractor, tasks: Sequence[FileTask], jobs: int, worker: Worker
+) -> tuple[list[tuple[FileTask, list[FileResult]]], list[tuple[FileTask, Exception]]]:
+    """Run the tasks one after the other, or `jobs` at a time; a bad recording does not stop the others.
 
     Returns:
-        What was written, and what failed with the reason, both in the order of the tasks.
+        The tasks that were done with their results, and those that failed with the reason, in the order of `tasks`.
 
     Raises:
-        KeyboardInterrupt: with a message that says what is written and how to go on.
+        KeyboardInterrupt: with a message that says what was written and how to resume.
     """
     done: dict[int, list[FileResult]] = {}
     failed: dict[int, Exception] = {}
-    current = Current()
-    total = sum(len(task.wanted) for task in tasks)
+    current = CurrentTask()
+    total = sum(len(task.targets) for task in tasks)
     with bars() as shown:
         overall = shown.add_task("extracting", total=len(tasks), visible=len(tasks) > 1, note=f"0/{len(tasks)}")
         try:
@@ -149,10 +151,10 @@ def run_all(
             written = sum(len(outcomes) for outcomes in done.values())
             where = f" at {current.task.mixture}" if current.task is not None else ""
             if current.share is not None:
-                where += f" ({current.share:.0%} of it is kept)"
-            again = "the same command goes on" if total == 1 else "the same command with --skip-existing goes on"
+                where += f" ({current.share:.0%} of it is saved)"
+            resume = "the same command resumes" if total == 1 else "the same command with --skip-existing resumes"
             raise KeyboardInterrupt(
-                f"interrupted{where}; {written} of {total} results were written before it, whole; {again}"
+                f"interrupted{where}; {written} of {total} results were written before it; {resume}"
             ) from None
     return (
         [(tasks[position], done[position]) for position in sorted(done)],
@@ -161,20 +163,20 @@ def run_all(
 
 
 @dataclass
-class Current:
-    """Where the work is, for the message of an interruption.
+class CurrentTask:
+    """Position of the work, for the message of an interruption.
 
     Attributes:
-        task: the recording at hand.
-        share: of a long recording, what is done of it and kept.
+        task: the current recording.
+        share: of a long recording, the share that is done and saved.
     """
 
-    task: Task | None = None
+    task: FileTask | None = None
     share: float | None = None
 
 
 def _results(
-    extractor: Extractor, tasks: Sequence[Task], jobs: int, worker: Worker, current: Current, shown: Progress
+    extractor: Extractor, tasks: Sequence[FileTask], jobs: int, worker: Worker, current: CurrentTask, shown: Progress
 ) -> Iterator[tuple[int, list[FileResult] | Exception]]:
     if jobs > 1 and len(tasks) > 1:
         from wesep_py.common.processes import map_processes
@@ -183,7 +185,7 @@ def _results(
         return
     for position, task in enumerate(tasks):
         current.task, current.share = task, None
-        bar = LongBar(shown, task.mixture, current)
+        bar = LongFileBar(shown, task.mixture, current)
         result: list[FileResult] | Exception
         try:
             result = run_one(extractor, task, bar)
@@ -195,23 +197,23 @@ def _results(
         yield position, result
 
 
-def _lost(task: Task) -> list[FileResult] | Exception:
+def _lost(task: FileTask) -> list[FileResult] | Exception:
     return WesepError(CRASHED)
 
 
-class LongBar:
-    """The progress of one long recording: how far, how fast (RTF), how much longer.
+class LongFileBar:
+    """Progress bar of one long recording, with the real-time factor and the remaining time.
 
-    Where stderr is no terminal, a line every half minute with -v.
+    If stderr is no terminal, `-v` logs a line every half minute instead.
     """
 
-    def __init__(self, shown: Progress, mixture: Path, current: Current) -> None:
+    def __init__(self, shown: Progress, mixture: Path, current: CurrentTask) -> None:
         self._shown, self._mixture, self._current = shown, mixture, current
         self._task: Any = None
-        self._began = self._said = time.monotonic()
+        self._began = self._logged = time.monotonic()
         self._total = 0.0
 
-    def __call__(self, done_s: float, own_s: float) -> None:
+    def __call__(self, done_s: float, computed_s: float) -> None:
         now = time.monotonic()
         if self._task is None:
             from wesep_py import audio
@@ -220,23 +222,23 @@ class LongBar:
             self._task = self._shown.add_task(self._mixture.name, total=self._total, completed=done_s, note="")
             self._began = now
         self._current.share = min(1.0, done_s / self._total)
-        rtf = (now - self._began) / own_s if own_s else None
+        rtf = (now - self._began) / computed_s if computed_s else None
         note = "" if rtf is None else f"RTF {rtf:.3f}"
         self._shown.update(self._task, completed=done_s, note=note)
-        if rtf is not None and now - self._said >= SAY_EVERY_S:
-            self._said = now
+        if rtf is not None and now - self._logged >= LOG_EVERY_S:
+            self._logged = now
             left_s = max(0.0, self._total - done_s) * rtf
             log.info("%s: %.0f %%, %s, %.0f s left", self._mixture, 100 * self._current.share, note, left_s)
 
     def remove(self) -> None:
-        """The recording is done."""
+        """Remove the bar: the recording is done."""
         if self._task is not None:
             self._shown.remove_task(self._task)
 
 
 @contextmanager
 def bars() -> Iterator[Progress]:
-    """Progress bars on stderr that vanish when they are done; nothing where stderr is no terminal."""
+    """Show progress bars on stderr and remove them at the end; nothing if stderr is no terminal."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -278,41 +280,53 @@ def extract(
         typer.Option(
             "--enroll-like",
             metavar="[NAME=]PRINT",
-            help="A .voice of the person: of several voices in the enrollment the nearest to it is taken.",
+            help="A .voice of the person: selects the most similar one of several voices in the enrollment.",
         ),
     ] = None,
     batch: Annotated[
         Path | None,
-        typer.Option("--batch", metavar="CSV", help="Jobs: columns mixture, enroll, and if wanted name, output."),
+        typer.Option(
+            "--batch",
+            metavar="CSV",
+            help="CSV of extractions, with the columns mixture and enroll, and optionally name and output.",
+        ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="File to write; a folder for several. Default: beside the recording."),
+        typer.Option("-o", "--output", help="File to write; for several, a folder. Default: beside the recording."),
     ] = None,
     residual: Annotated[
         Path | None,
-        typer.Option("--residual", metavar="OUT", help="Write the rest too: a file, or a folder for several."),
+        typer.Option(
+            "--residual",
+            metavar="OUT",
+            help="Also write the residual (mixture less voice): a file; for several, a folder.",
+        ),
     ] = None,
     timeline: Annotated[
         Path | None,
-        typer.Option("--timeline", metavar="OUT", help="Write when the target speaks: .rttm, .json, or a folder."),
+        typer.Option(
+            "--timeline", metavar="OUT", help="Write when the target speaks: .rttm or .json; for several, a folder."
+        ),
     ] = None,
     model: ModelOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Recordings at a time, each in a process.")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Number of recordings at a time, each in a process.")] = 1,
     block_s: Annotated[
         float,
-        typer.Option("--block", metavar="SECONDS", min=2.0, help="Of a long recording so much is extracted at a time."),
+        typer.Option(
+            "--block", metavar="SECONDS", min=2.0, help="Length of the blocks in which long recordings are extracted."
+        ),
     ] = 30.0,
     enroll_max_s: EnrollMaxOption = ENROLL_MAX_S,
     overwrite: OverwriteOption = False,
     skip_existing: Annotated[
         bool,
-        typer.Option("--skip-existing", help="Leave out what is written already: go on after an interruption."),
+        typer.Option("--skip-existing", help="Skip outputs that exist: resume an interrupted run."),
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Write what is extracted also where the voice seems to be absent.")
+        bool, typer.Option("--force", help="Write the extraction even if the voice is detected as absent.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -320,25 +334,26 @@ def extract(
 
     Example: wesep extract meeting.wav --enroll alice.wav -o alice_only.wav
 
-    --enroll repeated adds audio of the same voice. With names, --enroll
-    alice=a.wav --enroll bob=b.wav, each voice goes to a file of its own; the
-    recording is read once.
+    Repeat --enroll to add audio of the same voice. With names (--enroll
+    alice=a.wav --enroll bob=b.wav) each voice is written to a file of its own;
+    the recording is read once.
 
-    Where others speak in an enrollment too, --enroll-like alice.voice says which
-    of its voices is meant (with a model whose encoder tells voices apart).
+    If others speak in an enrollment, --enroll-like alice.voice selects her voice
+    (with a model whose encoder separates voices).
 
-    Any sample rate, channel count and length; the result has those of the
-    recording. A recording of hours is extracted block by block; stopped or
-    killed, the same command goes on where it was.
+    Recordings may have any sample rate, channel count and length; the result has
+    the same. Recordings of hours are extracted block by block; the same command
+    resumes a stopped run.
 
-    Exit status 3: no voice asked for is in the recording, and silence was
-    written (only models with a presence head can tell).
+    Exit status 3: none of the voices is in the recording, and silence was
+    written (only models with a presence head detect this).
     """
     from wesep_py.cli.outputs import not_written, timeline_paths
     from wesep_py.inference import load
 
-    asked = (mixtures or [], enrollments or [], prints or [])
-    planned, bad = _plan(*asked, batch, output, residual, overwrite, skip_existing)
+    planned, failed_jobs = _plan(
+        mixtures or [], enrollments or [], prints or [], batch, output, residual, overwrite, skip_existing
+    )
     timelines = timeline_paths(planned, timeline)
     if skip_existing:
         planned = not_written(planned, timelines)
@@ -349,19 +364,19 @@ def extract(
     set_threads(threads)
     extractor = load(model, device)
     extractor.max_enrollment_s = enroll_max_s
-    voices, untold = _voices(extractor, planned, strict=batch is None)
-    bad += untold
+    voices, not_enrolled = _voices(extractor, planned, strict=batch is None)
+    failed_jobs += not_enrolled
     planned = [job for job in planned if id(job.target) in voices]
     tasks = [
         replace(task, force=force, overwrite=overwrite, block_s=block_s) for task in _tasks(planned, voices, timelines)
     ]
     done, failed = run_all(extractor, tasks, jobs, Worker(model, device, threads))
-    total = len(planned) + len(bad)
+    total = len(planned) + len(failed_jobs)
     if done:
-        _warn(voices, planned)
-    problems = [(job.mixture, 1, error) for job, error in bad]
-    problems += [(task.mixture, len(task.wanted), error) for task, error in failed]
-    _tell(done, problems, as_json)
+        _report_enrollments(voices, planned)
+    problems = [(job.mixture, 1, error) for job, error in failed_jobs]
+    problems += [(task.mixture, len(task.targets), error) for task, error in failed]
+    _report(done, problems, as_json)
     if failed and total == len(tasks) == 1:
         raise failed[0][1]
     if problems:
@@ -372,7 +387,7 @@ def extract(
         count = sum(number for _, number, _ in problems)
         others = "; the others are written" if done else ""
         raise WesepError(f"{count} of {total} extractions failed (named above){others}")
-    _tell_absent(done, force)
+    _report_absent(done, force)
 
 
 def _plan(
@@ -385,33 +400,33 @@ def _plan(
     overwrite: bool,
     skip_existing: bool,
 ) -> tuple[list[Job], list[tuple[Job, Exception]]]:
-    """The extractions asked for, and those of a CSV that cannot be done, with the reason."""
+    """Return the extractions to do, and those that cannot be done with the reason."""
     from wesep_py.cli.outputs import plan, read_jobs
     from wesep_py.cli.targets import Job, parse_targets
 
     if batch is not None:
         if mixtures or enrollments or prints:
-            raise InputError(f"--batch {batch}: says the recordings and voices; leave out MIXTURE and --enroll")
+            raise InputError(f"--batch {batch}: names recordings and voices; leave out MIXTURE and --enroll")
         return read_jobs(batch, output, residual)
     if not mixtures:
         raise InputError("no MIXTURE was given; name a recording, or a CSV of them with --batch")
-    strangers: list[tuple[Target, Exception]] = []
-    targets = parse_targets(enrollments, prints, strangers)
+    bad_targets: list[tuple[Target, Exception]] = []
+    targets = parse_targets(enrollments, prints, bad_targets)
     if not targets:
-        raise strangers[0][1]
+        raise bad_targets[0][1]
     bad: list[tuple[Job, Exception]] = []
-    planned = plan(mixtures, targets, output, overwrite, residual, skip_existing, bad, several=bool(strangers))
+    planned = plan(mixtures, targets, output, overwrite, residual, skip_existing, bad, several=bool(bad_targets))
     if bad and not planned:
         raise bad[0][1]
     for mixture in dict.fromkeys(job.mixture for job in (*planned, *(job for job, _ in bad))):
-        bad += [(Job(mixture, target, mixture), error) for target, error in strangers]
+        bad += [(Job(mixture, target, mixture), error) for target, error in bad_targets]
     return planned, bad
 
 
 def _voices(
     extractor: Extractor, jobs: Sequence[Job], strict: bool
 ) -> tuple[dict[int, Voice], list[tuple[Job, Exception]]]:
-    """The voice of each target, by the target's `id`; and the jobs whose voice cannot be enrolled, if not `strict`."""
+    """Return the voice of each target by the `id` of the target, and, if not `strict`, the jobs without a voice."""
     voices: dict[int, Voice] = {}
     problems: dict[int, Exception] = {}
     for job in jobs:
@@ -420,7 +435,7 @@ def _voices(
             continue
         try:
             voices[key] = _voice(extractor, job.target)
-        except Exception as error:  # one voice's failure must not lose the others
+        except Exception as error:  # the failure of one voice must not lose the others
             if strict:
                 raise
             log.debug("enrolling %s failed", job.target.name, exc_info=True)
@@ -428,74 +443,76 @@ def _voices(
     return voices, [(job, problems[id(job.target)]) for job in jobs if id(job.target) in problems]
 
 
-def _tasks(jobs: Sequence[Job], voices: dict[int, Voice], timelines: dict[Path, list[Path]]) -> list[Task]:
-    """A task for each recording."""
+def _tasks(jobs: Sequence[Job], voices: dict[int, Voice], timelines: dict[Path, list[Path]]) -> list[FileTask]:
+    """Return one task per recording."""
     from wesep_py.inference.output_files import ExtractionTarget
 
-    tasks: dict[Path, Task] = {}
+    tasks: dict[Path, FileTask] = {}
     for job in jobs:
-        task = tasks.setdefault(job.mixture, Task(job.mixture, [], timelines.get(job.mixture, [])))
-        task.wanted.append(ExtractionTarget(job.target.name, voices[id(job.target)], job.output, job.rest))
+        task = tasks.setdefault(job.mixture, FileTask(job.mixture, [], timelines.get(job.mixture, [])))
+        task.targets.append(ExtractionTarget(job.target.name, voices[id(job.target)], job.output, job.rest))
     return list(tasks.values())
 
 
-def _tell(
-    done: Sequence[tuple[Task, list[FileResult]]], problems: Sequence[tuple[Path, int, Exception]], as_json: bool
+def _report(
+    done: Sequence[tuple[FileTask, list[FileResult]]], problems: Sequence[tuple[Path, int, Exception]], as_json: bool
 ) -> None:
-    """What was written on stdout, in JSON also what was not; what is to be said of it on stderr."""
-
-    found: list[dict[str, Any]] = []
-    for task, outcomes in done:
-        for one in outcomes:
-            found.append(
+    """Print the outputs on stdout (in JSON also the failures), and remarks on stderr."""
+    rows: list[dict[str, Any]] = []
+    for task, results in done:
+        for result in results:
+            rows.append(
                 {
                     "mixture": str(task.mixture),
-                    "target": one.name,
-                    "output": str(one.output),
-                    "residual": None if one.rest is None else str(one.rest),
+                    "target": result.name,
+                    "output": str(result.output),
+                    "residual": None if result.rest is None else str(result.rest),
                     "timelines": [str(path) for path in task.timelines],
-                    "sample_rate": one.sample_rate,
-                    "presence": one.presence,
-                    "threshold": one.threshold,
-                    "absent": one.absent if one.presence is not None else None,
-                    "silenced": one.silenced,
+                    "sample_rate": result.sample_rate,
+                    "presence": result.presence,
+                    "threshold": result.threshold,
+                    "absent": result.absent if result.presence is not None else None,
+                    "silenced": result.silenced,
                 }
             )
-            if one.presence is not None:
-                typer.echo(f"{task.mixture}: {one.name} speaks in it with probability {one.presence:.2f}", err=True)
-            if one.breaks_s and not one.silenced:
-                places = ", ".join(clock(at_s) for at_s in one.breaks_s[:5])
-                more = f" and {len(one.breaks_s) - 5} more" if len(one.breaks_s) > 5 else ""
+            if result.presence is not None:
                 typer.echo(
-                    f"warning: {task.mixture}: what is heard of {one.name} may change voice at {places}{more}", err=True
+                    f"{task.mixture}: {result.name} speaks in it with probability {result.presence:.2f}", err=True
+                )
+            if result.breaks_s and not result.silenced:
+                places = ", ".join(clock(at_s) for at_s in result.breaks_s[:5])
+                more = f" and {len(result.breaks_s) - 5} more" if len(result.breaks_s) > 5 else ""
+                typer.echo(
+                    f"warning: {task.mixture}: the voice of {result.name} may change at {places}{more}",
+                    err=True,
                 )
     if as_json:
-        found += [{"mixture": str(mixture), "error": _one_line(mixture, error)} for mixture, _, error in problems]
-        typer.echo(json.dumps(found, indent=2))
+        rows += [{"mixture": str(mixture), "error": _one_line(mixture, error)} for mixture, _, error in problems]
+        typer.echo(json.dumps(rows, indent=2))
     else:
-        for line in found:
-            typer.echo(line["output"])
+        for row in rows:
+            typer.echo(row["output"])
 
 
-def _absent_lines(done: Sequence[tuple[Task, list[FileResult]]], force: bool) -> list[str]:
-    """A line for each voice that is absent."""
+def _absent_lines(done: Sequence[tuple[FileTask, list[FileResult]]], force: bool) -> list[str]:
+    """Return one line per absent voice."""
     return [
-        f"{one.name} is not in {task.mixture}: probability {one.presence:.2f}, below {one.threshold:.2f}; "
-        + ("written as asked" if force else "silence was written; --force writes what was extracted")
-        for task, outcomes in done
-        for one in outcomes
-        if one.absent
+        f"{result.name} is not in {task.mixture}: probability {result.presence:.2f}, below {result.threshold:.2f}; "
+        + ("written because of --force" if force else "silence was written; --force writes what was extracted")
+        for task, results in done
+        for result in results
+        if result.absent
     ]
 
 
-def _tell_absent(done: Sequence[tuple[Task, list[FileResult]]], force: bool) -> None:
-    """Name the voices that are absent.
+def _report_absent(done: Sequence[tuple[FileTask, list[FileResult]]], force: bool) -> None:
+    """Print the absent voices.
 
     Raises:
-        TargetAbsentError: all of them are, and silence was written.
+        TargetAbsentError: all voices are absent, and silence was written.
     """
     lines = _absent_lines(done, force)
-    if not force and lines and len(lines) == sum(len(outcomes) for _, outcomes in done):
+    if not force and lines and len(lines) == sum(len(results) for _, results in done):
         for line in lines[:-1]:
             typer.echo(line, err=True)
         raise TargetAbsentError(lines[-1])
@@ -512,8 +529,8 @@ def _voice(extractor: Extractor, target: Target) -> Voice:
     return extractor.enroll(*target.files, like=like)
 
 
-def _warn(voices: dict[int, Voice], jobs: Sequence[Job]) -> None:
-    """What is wrong with the enrollments, on stderr; with -v all that is known of them."""
+def _report_enrollments(voices: dict[int, Voice], jobs: Sequence[Job]) -> None:
+    """Print warnings about the enrollments on stderr; with -v, all their measures."""
     for target in {id(job.target): job.target for job in jobs}.values():
         quality = voices[id(target)].quality
         if quality is not None:

@@ -1,4 +1,7 @@
-"""A CSV of extractions: a recording, whose voice, and where to, on each line."""
+"""Plan which recordings are extracted and which file each result is written to; read a CSV of extractions.
+
+No file that is read is ever replaced, and no two results are written to one file.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,8 @@ from wesep_py.common.files import check_name, check_writable, is_folder, path_ex
 from wesep_py.common.names import is_hidden, printable
 from wesep_py.common.textfiles import read_csv
 
-# ----------------------------------------
-# Which recordings are meant, and which file each extraction is written to; none that is read is ever replaced.
-
 log = logging.getLogger(__name__)
-# Containers that can be written; a recording in another one comes out as wav.
+# Containers that can be written; the result of a recording in another one is a wav file.
 WRITABLE_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".w64", ".rf64")
 
 
@@ -42,34 +42,34 @@ def plan(
     bad: list[tuple[Job, Exception]] | None = None,
     several: bool = False,
 ) -> list[Job]:
-    """Which file each recording and target go to.
+    """Return one job per recording and target, with the file to write.
 
-    One recording and one target: `output` is the file (or an existing folder for it). Otherwise `output`
-    is a folder, made if its parent exists. Without `output` results are written beside the recordings. Inside
-    a folder, files are called as the recording, followed by `_NAME` where the target has a name or the folder
-    is the recording's own. `residual` is the file for the rest of one, else a folder: there `_rest` follows.
+    For one recording and one target, `output` is the file (or an existing folder for it). Otherwise `output` is a
+    folder, which is made if its parent exists. Without `output`, results are written beside the recordings. In a
+    folder, a file has the name of the recording, followed by `_NAME` if the target has a name or if the folder is that
+    of the recording. `residual` is the file for one residual, otherwise a folder; residuals have `_rest` in their name.
 
-    What is found in a folder, or by a pattern, and is where the result of another recording goes, is taken for the
-    result of an earlier run and left out, unless `overwrite`.
+    A file in a folder, or one that matches a pattern, may be where the result of another recording goes. It is then
+    taken for the result of an earlier run and left out, unless `overwrite`.
 
     Args:
-        mixtures: recordings, folders of them, patterns.
+        mixtures: recordings, folders of recordings, or patterns.
         targets: at least one.
         output, overwrite, residual, skip_existing: as the options.
-        bad: gets the jobs whose file no file system can hold, with the reason; without it they are an error.
-        several: more targets were named than these, so `output` is a folder.
+        bad: receives the jobs with names that no file system can hold, with the reason; `None` makes them an error.
+        several: whether more targets were named than these, so that `output` is a folder.
 
     Raises:
-        AudioError: a folder given as mixture holds no recordings, or a pattern (`*.wav`) fits none.
-        InputError: the output folder cannot be made; a result would be written to the same file as another, or in the
-            place of a recording that is read.
-        OutputExistsError: the one output exists.
+        AudioError: a folder holds no recordings, or a pattern (`*.wav`) matches none.
+        InputError: the output folder cannot be made; two results would be written to the same file, or one would
+            replace a recording that is read.
+        OutputExistsError: the only output exists.
     """
     for path in filter(None, (output, residual)):
         check_name(path)
     expanded = _expand(mixtures)
     single = len(expanded) == 1 and len(targets) == 1 and not several and not is_folder(mixtures[0])
-    # How many recordings a pattern fits should not decide on what `output` stands for.
+    # The number of recordings that a pattern matches must not decide whether `output` is a file or a folder.
     as_file = not _is_pattern(mixtures[0]) or (output is not None and output.suffix.lower() in WRITABLE_SUFFIXES)
     if single and as_file and output is not None and not is_folder(output):
         require_suffix(output)
@@ -80,7 +80,7 @@ def plan(
         places = [output_path(mixture, target, output) for mixture in expanded for target in targets]
     pairs = [(mixture, target) for mixture in expanded for target in targets]
     jobs = [Job(*pair, place) for pair, place in zip(pairs, places, strict=True)]
-    jobs = only_writable(with_rests(jobs, residual), bad)
+    jobs = only_writable(with_residuals(jobs, residual), bad)
     if skip_existing or not overwrite:
         jobs = _without_results(jobs, mixtures)
     check_places(jobs)
@@ -90,12 +90,12 @@ def plan(
 
 
 def only_writable(jobs: Sequence[Job], bad: list[tuple[Job, Exception]] | None = None) -> list[Job]:
-    """The jobs whose files can have their names; the others go to `bad`, with the reason.
+    """Return the jobs whose file names are possible; append the others to `bad`, with the reason.
 
     Raises:
-        InputError: a name is too long, or holds a NUL, and there is no `bad`.
+        InputError: a name is too long or holds a NUL, and `bad` is `None`.
     """
-    good = []
+    writable = []
     for job in jobs:
         try:
             for path in (job.mixture, job.output, *([job.rest] if job.rest else [])):
@@ -105,34 +105,34 @@ def only_writable(jobs: Sequence[Job], bad: list[tuple[Job, Exception]] | None =
                 raise
             bad.append((job, error))
         else:
-            good.append(job)
-    return good
+            writable.append(job)
+    return writable
 
 
 def _without_results(jobs: Sequence[Job], named: Sequence[Path]) -> list[Job]:
-    """The jobs, but for those whose recording is where another's result goes, and was not `named` itself."""
+    """Drop the jobs whose recording is the result of another job, unless the user named the recording itself."""
     results = {_identity(path) for job in jobs for path in (job.output, job.rest) if path is not None} - {None}
     dropped = {job.mixture for job in jobs if _identity(job.mixture) in results} - {*named}
     if dropped:
         log.warning(
-            "%s: of the recordings %d are where the results of others go, and were not extracted from",
+            "%s: %d of the recordings are results of other recordings; they were left out",
             min(dropped),
             len(dropped),
         )
     return [job for job in jobs if job.mixture not in dropped]
 
 
-def with_rests(jobs: Sequence[Job], residual: Path | None) -> list[Job]:
-    """The jobs with the files for their rests.
+def with_residuals(jobs: Sequence[Job], residual: Path | None) -> list[Job]:
+    """Return the jobs with the files of their residuals.
 
     Raises:
-        InputError: the rest of one in another format than the voice; the folder cannot be made.
+        InputError: voice and residual have different formats; the folder cannot be made.
     """
     if residual is not None and len(jobs) == 1 and not is_folder(residual):
         if residual.suffix.lower() != jobs[0].output.suffix.lower():
             raise InputError(
-                f"{residual}: the voice goes to {jobs[0].output.name}; give the rest the same suffix, so that the two "
-                "sum to the mixture"
+                f"{residual}: the voice is written to {jobs[0].output.name}; give the residual the same suffix, so "
+                "that the two sum to the mixture"
             )
         jobs = [replace(jobs[0], rest=residual)]
     elif residual is not None:
@@ -143,20 +143,20 @@ def with_rests(jobs: Sequence[Job], residual: Path | None) -> list[Job]:
 
 
 def check_places(jobs: Sequence[Job]) -> None:
-    """Refuse jobs of which one would undo what another wrote, or replace what is read.
+    """Check that no job overwrites the result of another, or a file that is read.
 
     Raises:
-        InputError: two results would be written to the same file, or one in the place of a recording.
+        InputError: two results would be written to the same file, or one would replace a recording.
     """
-    seen: dict[str, Job] = {}
-    read = _read_files(jobs)
+    jobs_by_place: dict[str, Job] = {}
+    inputs = _inputs(jobs)
     for job in jobs:
         for path in (job.output, job.rest):
             if path is None:
                 continue
-            _refuse_read(path, read)
-            if (other := seen.get(_place(path))) is None:
-                seen[_place(path)] = job
+            _check_not_input(path, inputs)
+            if (other := jobs_by_place.get(_place(path))) is None:
+                jobs_by_place[_place(path)] = job
                 continue
             if other.mixture == job.mixture:
                 raise InputError(f"{path}: two results would be written there; name another output for one")
@@ -166,57 +166,58 @@ def check_places(jobs: Sequence[Job]) -> None:
             )
 
 
-def _read_files(jobs: Sequence[Job]) -> dict[tuple[int, int] | None, str]:
-    """What is read, by the identity of the file."""
-    found: dict[tuple[int, int] | None, str] = {}
+def _inputs(jobs: Sequence[Job]) -> dict[tuple[int, int] | None, str]:
+    """Return the files that are read, by their identity."""
+    inputs: dict[tuple[int, int] | None, str] = {}
     for job in jobs:
-        given = [*job.target.files, *([job.target.like] if job.target.like else [])]
-        found |= {_identity(file_of(path)): "an enrollment" for path in given}
-    found |= {_identity(job.mixture): "the recording" for job in jobs}
-    found.pop(None, None)
-    return found
+        enrollments = [*job.target.files, *([job.target.like] if job.target.like else [])]
+        inputs |= {_identity(file_of(path)): "an enrollment" for path in enrollments}
+    inputs |= {_identity(job.mixture): "the recording" for job in jobs}
+    inputs.pop(None, None)
+    return inputs
 
 
-def _refuse_read(path: Path, read: dict[tuple[int, int] | None, str]) -> None:
-    if (what := read.get(_identity(path))) is not None:
+def _check_not_input(path: Path, inputs: dict[tuple[int, int] | None, str]) -> None:
+    if (what := inputs.get(_identity(path))) is not None:
         raise InputError(f"{path}: is {what} itself; name another output")
 
 
 def _place(path: Path) -> str:
-    """Where a file lies or will lie, whatever links lead there."""
+    """Return where a file is or will be, with links resolved."""
     try:
         return os.path.realpath(path)
-    except ValueError:  # no file can have this name, as is said when it is to be written
+    except ValueError:  # no file can have this name; writing it says so
         return str(path)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """What two names of one file have in common; `None` of what is not there."""
+    """Return device and inode, which all names of one file share; `None` if the file does not exist."""
     try:
-        about = path.stat()
+        status = path.stat()
     except (OSError, ValueError):
         return None
-    return about.st_dev, about.st_ino
+    return status.st_dev, status.st_ino
 
 
 def timeline_paths(jobs: Sequence[Job], timeline: Path | None) -> dict[Path, list[Path]]:
-    """The files that say when the targets of each recording speak.
+    """Return, for each recording, the files to write the times of speech to.
 
     Args:
         jobs: of all recordings.
-        timeline: `.rttm` or `.json` for one recording; a folder (made if need be), for any number, gets both of each.
+        timeline: a `.rttm` or `.json` file for one recording; or a folder (made if missing), which receives both files
+            of every recording.
 
     Raises:
-        InputError: another suffix; a file for several recordings; two recordings of one name; a file in the place of
-            what is read, or of a result.
+        InputError: another suffix; a file for several recordings; two recordings of one name; a file that would replace
+            an input or a result.
     """
-    found = _timeline_paths(jobs, timeline)
-    read, written = _read_files(jobs), {_place(path) for job in jobs for path in (job.output, job.rest) if path}
-    for path in (path for paths in found.values() for path in paths):
-        _refuse_read(path, read)
-        if _place(path) in written:
+    timelines = _timeline_paths(jobs, timeline)
+    inputs, results = _inputs(jobs), {_place(path) for job in jobs for path in (job.output, job.rest) if path}
+    for path in (path for paths in timelines.values() for path in paths):
+        _check_not_input(path, inputs)
+        if _place(path) in results:
             raise InputError(f"{path}: a result is written there; name another file for the timeline")
-    return found
+    return timelines
 
 
 def _timeline_paths(jobs: Sequence[Job], timeline: Path | None) -> dict[Path, list[Path]]:
@@ -230,56 +231,56 @@ def _timeline_paths(jobs: Sequence[Job], timeline: Path | None) -> dict[Path, li
     if not is_folder(timeline):
         make_folder(timeline)
     if len({mixture.stem for mixture in mixtures}) < len(mixtures):
-        raise InputError(f"{timeline}: two recordings have one name, and so would their timelines; take them apart")
+        raise InputError(f"{timeline}: two recordings, and so their timelines, have one name; extract them separately")
     return {mixture: [timeline / f"{mixture.stem}{suffix}" for suffix in (".rttm", ".json")] for mixture in mixtures}
 
 
 def not_written(jobs: Sequence[Job], timelines: dict[Path, list[Path]]) -> list[Job]:
-    """The jobs whose output is not there yet.
+    """Return the jobs whose output does not exist yet.
 
     Args:
         jobs: of one or more recordings.
-        timelines: what `timeline_paths` said.
+        timelines: result of `timeline_paths`.
 
     Raises:
-        InputError: of one recording some are there and some not, and its timeline would lack those that are.
+        InputError: of one recording some outputs exist and others do not, and its timeline would be incomplete.
     """
     done = {job.mixture: job for job in jobs if path_exists(job.output)}
-    left = [job for job in jobs if not path_exists(job.output)]
-    for job in left:
+    remaining = [job for job in jobs if not path_exists(job.output)]
+    for job in remaining:
         if job.mixture in done and timelines.get(job.mixture):
             raise InputError(
                 f"{job.mixture}: {done[job.mixture].target.name} is written already and {job.target.name} is not; "
-                "a timeline needs both in one pass: --overwrite instead of --skip-existing, or no --timeline"
+                "a timeline needs both in one run: use --overwrite instead of --skip-existing, or leave out --timeline"
             )
-    return left
+    return remaining
 
 
 def _expand(mixtures: Sequence[Path]) -> list[Path]:
-    """Files as they are, the recordings in folders, and those that a pattern fits."""
+    """Return the files themselves, the recordings in folders, and the recordings that match patterns."""
     from wesep_py.inference import AUDIO_SUFFIXES, audio_files
 
-    found: list[Path] = []
+    expanded: list[Path] = []
     for path in mixtures:
         if is_folder(path):
-            found += audio_files(path)
+            expanded += audio_files(path)
         elif _is_pattern(path):
             root = Path(path.anchor or ".")
-            fitting = sorted(root.glob(str(path.relative_to(path.anchor) if path.anchor else path)))
+            matches = sorted(root.glob(str(path.relative_to(path.anchor) if path.anchor else path)))
             named = str(path).split("/")
             files = [
                 file
-                for file in fitting
+                for file in matches
                 if file.suffix.lower() in AUDIO_SUFFIXES
                 and file.is_file()
                 and not any(map(is_hidden, {*file.parts} - {*named}))
             ]
             if not files:
-                raise AudioError(f"{path}: no recording is called like this; ** stands for folders in folders")
-            found += files
+                raise AudioError(f"{path}: matches no recording; ** matches folders in folders")
+            expanded += files
         else:
-            found.append(path)
-    return list(dict.fromkeys(found))
+            expanded.append(path)
+    return list(dict.fromkeys(expanded))
 
 
 def _is_pattern(path: Path) -> bool:
@@ -287,11 +288,11 @@ def _is_pattern(path: Path) -> bool:
 
 
 def require_suffix(path: Path) -> None:
-    """Refuse an output of no format that can be written, before anything is computed."""
+    """Check that the format of an output can be written, before anything is computed."""
     if path.suffix.lower() not in WRITABLE_SUFFIXES:
-        given = f"{path.suffix} is not a format to write" if path.suffix else "has no suffix"
+        problem = f"{path.suffix} is not a format that can be written" if path.suffix else "has no suffix"
         raise InputError(
-            f"{path}: {given}; name one of {', '.join(sorted(WRITABLE_SUFFIXES))}, or a folder that exists"
+            f"{path}: {problem}; name one of {', '.join(sorted(WRITABLE_SUFFIXES))}, or a folder that exists"
         )
 
 
@@ -299,10 +300,10 @@ def make_folder(folder: Path) -> None:
     """Make a folder whose parent exists.
 
     Raises:
-        InputError: a file is there, there is no parent, or it cannot be made.
+        InputError: a file of that name exists, the parent does not exist, or the folder cannot be made.
     """
     if path_exists(folder):
-        raise InputError(f"{folder}: is a file; several results need a folder to be written to")
+        raise InputError(f"{folder}: is a file; several results need a folder")
     try:
         folder.mkdir()
     except FileNotFoundError:
@@ -312,36 +313,36 @@ def make_folder(folder: Path) -> None:
 
 
 def output_path(mixture: Path, target: Target, folder: Path | None) -> Path:
-    """Where the result goes in a folder, or beside the recording."""
+    """Return the file for a result, in a folder or beside the recording."""
     folder = mixture.parent if folder is None else folder
-    own = folder.resolve() == mixture.parent.resolve()
-    stem = f"{mixture.stem}_{target.name}" if target.named or own else mixture.stem
+    is_beside = folder.resolve() == mixture.parent.resolve()
+    stem = f"{mixture.stem}_{target.name}" if target.named or is_beside else mixture.stem
     suffix = mixture.suffix if mixture.suffix.lower() in WRITABLE_SUFFIXES else ".wav"
     return folder / f"{stem}{suffix}"
 
 
 COLUMNS = ("mixture", "enroll", "name", "output")
-NEEDED = ("mixture", "enroll")
+REQUIRED_COLUMNS = ("mixture", "enroll")
 
 
 def read_jobs(
     path: Path, output: Path | None = None, residual: Path | None = None
 ) -> tuple[list[Job], list[tuple[Job, Exception]]]:
-    """The jobs in a CSV with the columns `mixture, enroll[, name][, output]`.
+    """Read the jobs of a CSV with the columns `mixture, enroll[, name][, output]`.
 
-    Paths are relative to the CSV. Several recordings of one voice stand in `enroll` with `;` between them. A line
-    without `output` goes where `targets.plan` says.
+    Paths are relative to the CSV. `;` separates several recordings of one voice in `enroll`. A line without `output` is
+    written where `plan` says.
 
     Args:
         path: the CSV.
-        output: folder for the lines without an output of their own; beside the recording if `None`.
-        residual: folder for the rests.
+        output: folder for lines without an output; beside the recording if `None`.
+        residual: folder for the residuals.
 
     Returns:
-        The jobs, lines of one recording together; and those of lines that cannot be done, with the reason.
+        The jobs, with those of one recording together; and the jobs that cannot be done, with the reason.
 
     Raises:
-        InputError: no such file, no lines, columns that are missing or unknown, two lines with one output.
+        InputError: no such file, no lines, missing or unknown columns, or two lines with one output.
     """
     from wesep_py.data.manifest import FileLocator
 
@@ -351,42 +352,43 @@ def read_jobs(
     jobs: list[Job] = []
     bad: list[tuple[Job, Exception]] = []
     targets: dict[tuple[str, str], Target] = {}
-    places = FileLocator(path.parent, path, search_moved=False)
+    locator = FileLocator(path.parent, path, search_moved=False)
     for number, row in enumerate(rows, start=2):
         mixture, name = path.parent / row["mixture"], row.get("name") or ""
         try:
-            mixture = places.find(row["mixture"], _is_recording)
-            files = [places.find(each.strip(), _is_recording) for each in row["enroll"].split(";") if each.strip()]
+            mixture = locator.find(row["mixture"], _is_recording)
+            named = [text.strip() for text in row["enroll"].split(";") if text.strip()]
+            files = [locator.find(text, _is_recording) for text in named]
             name = name or default_name(files[0])
             if row.get("name"):
                 check_target_name(name)
             target = targets.get((row["enroll"], name))
             if target is None:
                 target = Target(
-                    name, bool(row.get("name")), [found for file in files for found in enrollment_files(file)]
+                    name, bool(row.get("name")), [path for file in files for path in enrollment_files(file)]
                 )
                 require_alone(target)
                 targets[row["enroll"], name] = target
-            where = path.parent / row["output"] if row.get("output") else output_path(mixture, target, output)
+            result = path.parent / row["output"] if row.get("output") else output_path(mixture, target, output)
             if row.get("output"):
-                _check_output(where)
-            (job,) = only_writable([Job(mixture, target, where)])
+                _check_output(result)
+            (job,) = only_writable([Job(mixture, target, result)])
         except (WesepError, OSError, ValueError) as error:
-            told = InputError(f"{path}: line {number}: {reason(error)}")
-            bad.append((Job(mixture, Target(printable(name[:LONGEST_NAME]), True), mixture), told))
+            located = InputError(f"{path}: line {number}: {reason(error)}")
+            bad.append((Job(mixture, Target(printable(name[:LONGEST_NAME]), True), mixture), located))
             continue
         jobs.append(job)
     order = {mixture: i for i, mixture in enumerate(dict.fromkeys(job.mixture for job in jobs))}
     jobs.sort(key=lambda job: order[job.mixture])
     if residual is not None and not residual.is_dir():
         make_folder(residual)
-    jobs = only_writable(with_rests(jobs, residual), bad)
+    jobs = only_writable(with_residuals(jobs, residual), bad)
     check_places(jobs)
     return jobs, bad
 
 
 def _is_recording(path: Path) -> bool:
-    """Whether there is a file or folder, also where the path names a stretch of it."""
+    """Return whether a file or folder exists, also if the path names a segment of it."""
     try:
         return os.path.exists(file_of(path))  # noqa: PTH110
     except (WesepError, OSError, ValueError):
@@ -394,7 +396,7 @@ def _is_recording(path: Path) -> bool:
 
 
 def _check_output(path: Path) -> None:
-    """Refuse an output of a line that can never be written, before it costs another voice of the recording its own."""
+    """Check that the output of a line can be written, before it makes other voices of the recording fail."""
     check_file_name(path)
     require_suffix(path)
     if path.is_dir():
@@ -405,11 +407,14 @@ def _check_output(path: Path) -> None:
 
 def _rows(path: Path) -> list[Mapping[str, str]]:
     what = f"a CSV with the columns {', '.join(COLUMNS)}"
-    hint = "part the recordings of one voice by ; and quote a name that holds a comma"
-    rows = [row.values for row in read_csv(path, what, NEEDED, COLUMNS, hint, may_be_short=True, may_hold_nul=True)]
+    hint = "separate the recordings of one voice by ; and quote a name that holds a comma"
+    rows = [
+        row.values
+        for row in read_csv(path, what, REQUIRED_COLUMNS, COLUMNS, hint, may_be_short=True, may_hold_nul=True)
+    ]
     for number, row in enumerate(rows, start=2):
         if not row.get("mixture") or not row.get("enroll", "").strip(" ;"):
             raise InputError(f"{path}: line {number} names no {'enroll' if row.get('mixture') else 'mixture'}")
     if not rows:
-        raise InputError(f"{path}: holds no lines; a recording and an enrollment a line are needed")
+        raise InputError(f"{path}: holds no lines; each line needs a recording and an enrollment")
     return rows
