@@ -1,4 +1,7 @@
-"""`wesep enroll`: recordings of one voice into a voice print, and how good they are."""
+"""`wesep enroll`: make a voice print from recordings of one person, and report their quality.
+
+With `--list` it counts the voices of one recording instead, and makes a voice print of each.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,7 @@ if TYPE_CHECKING:
     from wesep_py.inference import EnrollmentVoices, Voice
 
 
-# ----------------------------------------
-# `wesep enroll --list`: how many voices speak in a recording, and a print of each.
-
-
-def tell_voices(
+def list_voices_of(
     recordings: Sequence[Path],
     output: Path | None,
     model: Path | None,
@@ -42,32 +41,32 @@ def tell_voices(
     enroll_max_s: float,
     as_json: bool,
 ) -> None:
-    """Tell the voices of one recording; the arguments are those of `enroll`.
+    """List the voices of one recording; the arguments are those of `enroll`.
 
     Raises:
-        InputError: several recordings; a model that cannot tell voices, or cannot make the prints asked for.
-        OutputExistsError: a print exists, and `overwrite` is false.
+        InputError: several recordings; a model that cannot separate voices, or cannot make voice prints of them.
+        OutputExistsError: a voice print exists, and `overwrite` is false.
     """
     from wesep_py.inference import MIN_SPEECH_S, load
 
     if len(recordings) != 1 or recordings[0].is_dir():
-        raise InputError("--list tells the voices of one recording; name one file")
+        raise InputError("--list needs one recording; name one file")
     (recording,) = enrollment_files(recordings[0])
     if output is not None:
         _check(print_paths(output, recording, 1), output, overwrite)
     set_threads(threads)
     extractor = load(model, device)
     extractor.max_enrollment_s = enroll_max_s
-    heard, voices = extractor.voices(recording, vad, MIN_SPEECH_S, prints=output is not None)  # type: ignore[arg-type]
-    paths = [] if output is None else print_paths(output, recording, len(heard))
+    found_voices, voices = extractor.voices(recording, vad, MIN_SPEECH_S, prints=output is not None)  # type: ignore[arg-type]
+    paths = [] if output is None else print_paths(output, recording, len(found_voices))
     if output is not None:
         _write(recording, voices, paths, output, overwrite)
-    report = _report(recording, extractor.name, heard, paths)
+    report = _report(recording, extractor.name, found_voices, paths)
     typer.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))
 
 
 def print_paths(output: Path, recording: Path, count: int) -> list[Path]:
-    """Where the prints go: beside `NAME.voice`, or in a folder under the recording's name, numbered from 1.
+    """Return the files of the voice prints: beside `NAME.voice`, or in a folder under the recording's name, from 1.
 
     >>> [path.as_posix() for path in print_paths(Path("a.voice"), Path("mix.wav"), 2)]
     ['a-1.voice', 'a-2.voice']
@@ -83,18 +82,18 @@ def _is_folder(output: Path) -> bool:
 
 
 def _check(paths: Sequence[Path], output: Path, overwrite: bool) -> None:
-    """Refuse what cannot be written; a folder that is not there yet is made later."""
+    """Check that the files can be written; a missing folder is made later."""
     from wesep_py.common.files import check_writable
 
     if not _is_folder(output) or output.is_dir():
         for path in paths:
             check_writable(path, overwrite)
     elif output.exists():
-        raise InputError(f"{output}: is a file; name a folder for the prints, or NAME{VOICE_SUFFIX}")
+        raise InputError(f"{output}: is a file; name a folder for the voice prints, or NAME{VOICE_SUFFIX}")
 
 
 def _write(recording: Path, voices: Sequence[Voice], paths: Sequence[Path], output: Path, overwrite: bool) -> None:
-    """Write the prints, all of them or none."""
+    """Write all voice prints, or none."""
     from wesep_py.common.files import refuse_inputs, write_together
     from wesep_py.common.folders import created_folder
 
@@ -105,32 +104,32 @@ def _write(recording: Path, voices: Sequence[Voice], paths: Sequence[Path], outp
             voice.save(path, overwrite)
 
 
-def _report(recording: Path, model: str, heard: EnrollmentVoices, paths: Sequence[Path]) -> dict[str, Any]:
-    cosines = heard.cosines
-    outputs = [str(path) for path in paths] or [None] * len(heard)
+def _report(recording: Path, model: str, voices_in: EnrollmentVoices, paths: Sequence[Path]) -> dict[str, Any]:
+    cosines = voices_in.cosines
+    outputs = [str(path) for path in paths] or [None] * len(voices_in)
     voices = [
         {
             "voice": i + 1,
-            "probability": heard.probabilities[i],
+            "probability": voices_in.probabilities[i],
             "cosines": [round(float(cosine), 4) for cosine in cosines[i]],
             "output": outputs[i],
         }
-        for i in range(len(heard))
+        for i in range(len(voices_in))
     ]
-    return {"recording": str(recording), "model": model, "count": len(heard), "voices": voices}
+    return {"recording": str(recording), "model": model, "count": len(voices_in), "voices": voices}
 
 
 def _lines(report: dict[str, Any]) -> list[str]:
     voices = report["voices"]
     lines = [f"{report['recording']}: {report['count']} voice{'s' if report['count'] > 1 else ''}"]
     for voice in voices:
-        told = [f"voice {voice['voice']}"]
+        parts = [f"voice {voice['voice']}"]
         if voice["voice"] > 1:
             nearest = max(voice["cosines"][: voice["voice"] - 1])
-            told.append(f"there with probability {voice['probability']:.2f}, cosine {nearest:.2f} to those before")
-        lines.append("  " + ": ".join(told) + (f"  {voice['output']}" if voice["output"] else ""))
+            parts.append(f"probability {voice['probability']:.2f}, cosine {nearest:.2f} to the most similar above")
+        lines.append("  " + ": ".join(parts) + (f"  {voice['output']}" if voice["output"] else ""))
     if voices[0]["output"] is None:
-        lines.append("for a print of each, add -o FOLDER")
+        lines.append("add -o FOLDER to write a voice print of each")
     return lines
 
 
@@ -143,18 +142,21 @@ def enroll(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="The voice print to write: NAME.voice. Without it: the report only."),
+        typer.Option("-o", "--output", help="The voice print to write: NAME.voice. Without it, only the report."),
     ] = None,
     list_voices: Annotated[
         bool,
-        typer.Option("--list", help="Tell how many voices speak; with -o FOLDER or -o NAME.voice a print of each."),
+        typer.Option(
+            "--list",
+            help="Count the voices of a recording; with -o FOLDER or NAME.voice, write a print of each.",
+        ),
     ] = False,
     model: ModelOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     overwrite: OverwriteOption = False,
     vad: Annotated[
-        str, typer.Option("--vad", help="What tells speech from pauses: energy, or silero (package silero-vad).")
+        str, typer.Option("--vad", help="How to detect speech: energy, or silero (package silero-vad).")
     ] = "energy",
     enroll_max_s: EnrollMaxOption = ENROLL_MAX_S,
     as_json: JsonOption = False,
@@ -163,26 +165,24 @@ def enroll(
 
     Example: wesep enroll alice1.wav alice2.wav -o alice.voice
 
-    It says how much speech there is, how clean, and whether it seems to be of
-    one person; less than a second of speech is refused.
+    The report says how much speech there is, how clean it is, and whether it
+    seems to be of one person. Less than a second of speech is refused.
 
-    `wesep extract --enroll alice.voice` takes it, with the same model.
+    `wesep extract --enroll alice.voice` uses it, with the same model.
 
-    With --list, of a recording in which several people speak:
+    With --list, for a recording in which several people speak:
     wesep enroll meeting.wav --list -o voices/ --model exp/mine
     """
     if list_voices:
-        tell_voices(recordings, output, model, device, threads, overwrite, vad, enroll_max_s, as_json)
+        list_voices_of(recordings, output, model, device, threads, overwrite, vad, enroll_max_s, as_json)
         return
-    from wesep_py.cli.targets import VOICE_SUFFIX, enrollment_files, file_of
-    from wesep_py.common.errors import InputError
     from wesep_py.common.files import check_writable, refuse_inputs
     from wesep_py.inference import MIN_SPEECH_S, load
 
     if output is not None:
         if output.suffix.lower() != VOICE_SUFFIX:
-            wanted = (output / "NAME" if output.is_dir() else output).with_suffix(VOICE_SUFFIX)
-            raise InputError(f"{output}: a voice print is known by its ending; name it {wanted}")
+            suggestion = (output / "NAME" if output.is_dir() else output).with_suffix(VOICE_SUFFIX)
+            raise InputError(f"{output}: the name of a voice print ends in {VOICE_SUFFIX}; name it {suggestion}")
         check_writable(output, overwrite)
     files = [file for recording in recordings for file in enrollment_files(recording)]
     if output is not None:
@@ -196,17 +196,17 @@ def enroll(
         voice.save(output, overwrite)
     if as_json:
         written = None if output is None else str(output)
-        examined = {} if quality is None else quality.as_dict()
-        typer.echo(json.dumps({"output": written, "model": extractor.name, **examined}, indent=2))
+        measures = {} if quality is None else quality.as_dict()
+        typer.echo(json.dumps({"output": written, "model": extractor.name, **measures}, indent=2))
         return
-    if quality is not None:  # None: embeddings only, and there is nothing to listen to
+    if quality is not None:  # None: embeddings only, without audio to examine
         typer.echo(quality.table())
         for warning in quality.warnings:
             typer.echo(f"warning: {warning}")
     if output is not None:
-        heard = "embedding(s)" if quality is None else "recording(s)"
+        kind = "embedding(s)" if quality is None else "recording(s)"
         seconds = "" if quality is None else f"{voice.enrolled_s:.1f} s "
-        typer.echo(f"{output}: {seconds}of {len(files)} {heard}, for {extractor.name}")
+        typer.echo(f"{output}: {seconds}of {len(files)} {kind}, for {extractor.name}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command `wesep`: finds the command asked for, runs it, turns errors into one line and a status.
+"""The command `wesep`: find the command, run it, turn errors into one line and an exit status.
 
 The module of a command is imported only when the command is run, so `wesep --help` answers at once. To add one, write
 a function `NAME` into a module of `wesep_py.cli` (or, for a command with commands of its own, a `typer.Typer` named
@@ -28,34 +28,34 @@ from wesep_py.common.errors import LINE, InputError, WesepError, reason, shorten
 
 # name -> (module of `wesep_py.cli`, panel of the help page, help line)
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "extract": ("extract", "Use", "One person's voice out of recordings, given a few seconds of that voice."),
-    "enroll": ("enroll", "Use", "Recordings of one voice into a reusable voice print."),
-    "models": ("convert", "Use", "The models that come with the package, and their cards."),
-    "demo": ("demo", "Use", "Show it working: speak, mix, extract, score, draw."),
-    "doctor": ("doctor", "Use", "Check the installation, and say what to do about what is wrong."),
+    "extract": ("extract", "Use", "Extract one person's voice from recordings, given a few seconds of it."),
+    "enroll": ("enroll", "Use", "Make a reusable voice print from recordings of one voice."),
+    "models": ("convert", "Use", "List the bundled models, or show the card of one."),
+    "demo": ("demo", "Use", "Show an extraction from nothing: speak, mix, extract, score, draw."),
+    "doctor": ("doctor", "Use", "Check the installation, and say how to repair what is wrong."),
     "prepare": ("prepare", "Data", "Write the manifest of a corpus: folders, CSV, Kaldi, LibriMix, …"),
-    "shard": ("pack", "Data", "Pack a corpus as tar shards with an index, or check or index such a folder."),
+    "shard": ("pack", "Data", "Pack a corpus as tar shards, or check or index a folder of shards."),
     "lmdb": ("pack", "Data", "Pack noise, room responses or other recordings as one LMDB file."),
-    "simulate": ("simulate", "Data", "Render mixtures, or only their recipes."),
-    "render": ("simulate", "Data", "Render mixtures from recipes, to the bit as they were drawn."),
+    "simulate": ("simulate", "Data", "Draw mixtures from a corpus, and render or only describe them."),
+    "render": ("simulate", "Data", "Render mixtures from recipes or from LibriMix's metadata."),
     "train": ("train", "Experiments", "Train a network from one YAML file, or resume its training."),
     "import-checkpoint": (
         "convert",
         "Experiments",
-        "A checkpoint of WeSep, real-TSE or WeSpeaker into a checkpoint folder.",
+        "Convert a checkpoint of WeSep, real-TSE or WeSpeaker.",
     ),
-    "average": ("convert", "Experiments", "One model from the last or the best snapshots of a run."),
+    "average": ("convert", "Experiments", "Average the last or the best snapshots of a run into one model."),
     "evaluate": ("evaluate", "Experiments", "Extract and score a list of trials."),
-    "calibrate": ("analyse", "Experiments", "Make the probability that a voice is there believable."),
-    "score": ("evaluate", "Experiments", "Score audio that was made elsewhere."),
+    "calibrate": ("analyse", "Experiments", "Calibrate a model's probability that a voice is present."),
+    "score": ("evaluate", "Experiments", "Score audio made elsewhere."),
     "compare": ("analyse", "Experiments", "Pair two results and test the difference."),
-    "report": ("analyse", "Experiments", "A result as one HTML page that works offline."),
-    "verify": ("analyse", "Experiments", "Score trials of speaker verification: EER, minDCF."),
+    "report": ("analyse", "Experiments", "Write one HTML page of a result, which works offline."),
+    "verify": ("analyse", "Experiments", "Score speaker verification trials: EER, minDCF."),
 }
 
 EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
-_TOO_EARLY = "something that was read ends too early ({}); --debug shows where"
-# Options that hold for every command, and may stand before or after its name.
+_TOO_EARLY = "an input ends too early ({}); --debug shows where"
+# Options of every command, before or after its name.
 _COMMON = ("-v", "--verbose", "--debug", "--strict")
 
 app = typer.Typer(
@@ -69,18 +69,17 @@ app = typer.Typer(
 
 
 class _Interrupted(WesepError):
-    """Ctrl-C or SIGTERM inside a command, with what the command has to say about it."""
+    """Ctrl-C or SIGTERM inside a command, with the command's message."""
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM. A class of its own: Python ends by SIGINT once a plain `KeyboardInterrupt` has passed through `exec`."""
+    """SIGTERM. A separate class, because Python ends by SIGINT after a plain `KeyboardInterrupt` has passed `exec`."""
 
 
 class _Termination:
-    """Whether SIGTERM asked this process to end, and what it does then.
+    """Handler of SIGTERM, which knows whether the signal was received.
 
-    It ends the command as Ctrl-C does, so that temporary files go and one line is said; and the processes that work
-    for it.
+    SIGTERM ends the command and its worker processes as Ctrl-C does: temporary files are removed, one line is printed.
     """
 
     def __init__(self) -> None:
@@ -88,16 +87,16 @@ class _Termination:
 
     @property
     def exit_status(self) -> int:
-        """Of a command that was interrupted."""
+        """Exit status of an interrupted command."""
         return EXIT_TERMINATED if self.asked else EXIT_INTERRUPTED
 
     @property
     def word(self) -> str:
-        """What a command that has nothing else to say has been."""
+        """Message of an interrupted command that has none of its own."""
         return "terminated" if self.asked else "interrupted"
 
     def __call__(self, signum: int, frame: object) -> None:
-        """The signal handler; a second signal does not disturb the first one's cleaning up."""
+        """Handle the signal; ignore a second one, which would disturb the cleaning up."""
         if self.asked:
             return
         self.asked = True
@@ -108,7 +107,7 @@ class _Termination:
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """While the block runs, SIGTERM is caught; not in a thread, nor where the process was told to ignore it."""
+        """Catch SIGTERM in the block, unless this is a thread or the process ignores the signal."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -136,17 +135,17 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say what is being done, on stderr.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log the progress on stderr.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse recordings that end early or are not as their headers say.")
+        bool, typer.Option("--strict", help="Refuse recordings that end early or disagree with their headers.")
     ] = False,
 ) -> None:
-    """Settle what holds for every command (all of these may also stand after the command's name)."""
+    """Apply the options of every command, which may also follow the name of the command."""
     level = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s: %(message)s")
     logging.getLogger("wesep_py").setLevel(level)
-    # A warning is one line, without the place in the code that gives it.
+    # A warning is one line, without its place in the code.
     warnings.formatwarning = lambda message, *_, **__: f"wesep: warning: {shorten(message, LINE)}\n"
 
 
@@ -178,12 +177,12 @@ def _run(lifted: Sequence[str]) -> int:
 
 
 def run_module(name: str) -> None:
-    """What `python -m wesep_py.cli.NAME` does: the command `wesep NAME`."""
+    """Run the command `wesep NAME` for `python -m wesep_py.cli.NAME`."""
     sys.exit(main([name, *sys.argv[1:]]))
 
 
 def run_command(name: str, arguments: Sequence[str], debug: bool = False) -> int:
-    """Import the module of one command, run it, return its exit status; errors become one line."""
+    """Import the module of a command, run it and return its exit status; print errors as one line."""
     program = f"wesep {name}"
     return _guard(
         lambda: _command_app(name)(list(arguments), prog_name=program, standalone_mode=False),
@@ -202,7 +201,7 @@ def _command_app(name: str) -> typer.Typer:
 
 
 def _saying_goodbye(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The command without its return value; the message of its `KeyboardInterrupt` becomes an error's."""
+    """Wrap a command: drop its return value, and turn its `KeyboardInterrupt` into an error with that message."""
 
     @functools.wraps(command)
     def run(*positional: Any, **named: Any) -> None:
@@ -220,7 +219,7 @@ def _saying_goodbye(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _guard(run: Callable[[], Any], program: str, arguments: Sequence[str]) -> int:
-    """Call `run`; print what goes wrong as one line, and return the exit status."""
+    """Call `run`, print an error as one line, and return the exit status."""
     try:
         status = run()
         if status == EXIT_INTERRUPTED and program != "wesep":
@@ -255,12 +254,12 @@ def _guard(run: Callable[[], Any], program: str, arguments: Sequence[str]) -> in
 
 
 def _say(program: str, message: object) -> None:
-    """One line on stderr, of bounded length and without control characters, whatever the message holds."""
+    """Print a message on stderr as one line of bounded length without control characters."""
     typer.echo(f"{program}: {shorten(message, LINE)}", err=True)
 
 
 def explain(error: Exception) -> str:
-    """An error that no part of the program foresaw, in a line: the file, where the system names one, and what it was.
+    """Return one line for an unexpected error: the file, if the system names one, and the problem.
 
     >>> explain(FileNotFoundError(2, "No such file or directory", "a.wav"))
     'a.wav: No such file or directory'
@@ -275,21 +274,21 @@ def explain(error: Exception) -> str:
 
 
 def _print_any_name() -> None:
-    """Let a name whose bytes are no UTF-8 be printed with escapes, instead of ending the command."""
+    """Print names that are not UTF-8 with escapes, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _usage_error() -> type[Any]:
-    """The base class of typer's errors about usage, wherever this version of typer keeps it."""
+    """Return the base class of typer's usage errors, whose place depends on the version of typer."""
     return next(base for base in reversed(typer.BadParameter.__mro__) if hasattr(base, "format_message"))
 
 
 def _lift_common(arguments: Sequence[str]) -> list[str]:
-    """The arguments with those of `_COMMON` moved before the command's name, up to a `--`.
+    """Move the options of `_COMMON` before the name of the command; leave arguments after a `--`.
 
-    The `--` itself is doubled: one is taken by the parser that finds the command, one reaches the command.
+    The `--` is doubled: the parser that finds the command takes one, and the command receives the other.
     """
     end = arguments.index("--") if "--" in arguments else len(arguments)
     common = _common(arguments)
