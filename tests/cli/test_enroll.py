@@ -68,7 +68,7 @@ def test_json_for_programs(wesep, recordings: Path, tiny_model: Path):
 def test_without_an_output_nothing_is_written(wesep, recordings: Path, tiny_model: Path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ran = wesep("enroll", recordings / "anna.wav", "--model", tiny_model, "--device", "cpu")
-    assert ran.status == 0 and "cannot be told: the model has no speaker encoder" in ran.out
+    assert ran.status == 0 and "cannot be detected: the model has no speaker encoder" in ran.out
     assert list(tmp_path.iterdir()) == []
 
 

@@ -28,7 +28,7 @@ class Outer:
             raise ValueError(f"rate: is {self.rate}; above 0 is needed")
 
 
-def test_values_arrive_with_their_types():
+def test_values_are_converted_to_the_annotated_types():
     made = construct(Outer, {"rate": 1, "span": [2, 3], "points": [1, 2], "inner": {"name": "x"}})
     assert made == Outer(1.0, "a", (2.0, 3.0), [1, 2], Inner(3, "x"))
     assert isinstance(made.rate, float)
@@ -48,17 +48,17 @@ def test_values_arrive_with_their_types():
         ({"rate": 1, "span": [1]}, "span: has 1 values; 2 are needed"),
         ({"rate": 1, "points": "some"}, "points: is 'some'"),
         ({"rate": -1}, "rate: is -1.0; above 0 is needed"),
-        ({}, "rate: is needed and missing"),
+        ({}, "rate: is required but missing"),
     ],
 )
-def test_an_error_names_the_key_and_what_is_allowed(values, message):
+def test_errors_name_the_key_and_the_allowed_values(values, message):
     with pytest.raises(ConfigError) as caught:
         construct(Outer, values)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
-def test_a_mapping_in_a_file_includes_too(tmp_path):
+def test_a_nested_mapping_can_include_files(tmp_path):
     (tmp_path / "block.yaml").write_text("speaker: {network: {name: a, size: 1}}\n")
     (tmp_path / "run.yaml").write_text(
         "optim:\n  lr: ???\nmodel: {include: block.yaml, speaker: {network: {size: 2}}, rate: '${optim.lr}'}\n"
@@ -71,7 +71,7 @@ def test_a_mapping_in_a_file_includes_too(tmp_path):
         load_yaml(tmp_path / "run.yaml")
 
 
-def test_a_list_and_a_mapping_take_each_others_place(tmp_path):
+def test_a_list_replaces_a_mapping_and_the_reverse(tmp_path):
     (tmp_path / "base.yaml").write_text("loss: {name: aam, margin: 0.2}\ncues: [a, b]\nroot: data\n")
     (tmp_path / "run.yaml").write_text("include: base.yaml\nloss: [{name: softmax}]\ncues: {a: 1}\nroot: ???\n")
     run = load_yaml(tmp_path / "run.yaml")
@@ -79,7 +79,7 @@ def test_a_list_and_a_mapping_take_each_others_place(tmp_path):
     assert load_yaml(tmp_path / "base.yaml", ["loss=[{name: am}]", "cues=null"])["loss"] == [{"name": "am"}]
 
 
-def test_includes_lie_beneath_and_overrides_above(tmp_path):
+def test_files_override_includes_and_overrides_the_files(tmp_path):
     (tmp_path / "base.yaml").write_text("optim: {lr: 1.0, name: adam}\nseed: 1\n")
     (tmp_path / "run.yaml").write_text("include: base.yaml\noptim: {lr: 0.5}\n")
     assert load_yaml(tmp_path / "run.yaml") == {"optim": {"lr": 0.5, "name": "adam"}, "seed": 1}
@@ -96,7 +96,7 @@ def test_includes_lie_beneath_and_overrides_above(tmp_path):
         ("a: ${b}", "run.yaml"),
     ],
 )
-def test_a_bad_file_is_an_error_of_one_line(tmp_path, text, message):
+def test_an_invalid_file_is_an_error_of_one_line(tmp_path, text, message):
     (tmp_path / "run.yaml").write_text(text)
     with pytest.raises(ConfigError) as caught:
         load_yaml(tmp_path / "run.yaml")
@@ -104,7 +104,7 @@ def test_a_bad_file_is_an_error_of_one_line(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_and_a_malformed_override(tmp_path):
+def test_missing_files_and_malformed_overrides_are_errors(tmp_path):
     with pytest.raises(ConfigError, match="no such file"):
         load_yaml(tmp_path / "none.yaml")
     (tmp_path / "run.yaml").write_text("a: 1")
@@ -113,7 +113,7 @@ def test_a_missing_file_and_a_malformed_override(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["[shards/{000000..000009}.tar]", "{x", "b: c: d"])
-def test_an_override_that_is_no_yaml_says_where_quotes_go(tmp_path, value):
+def test_an_override_that_is_not_yaml_asks_for_quotes(tmp_path, value):
     (tmp_path / "run.yaml").write_text("data: {train: []}")
     with pytest.raises(ConfigError) as caught:
         load_yaml(tmp_path / "run.yaml", ["a=1", f"data.train={value}"])
@@ -130,11 +130,11 @@ def test_an_override_with_a_quoted_pattern_is_a_list(tmp_path):
     assert read == {"data": {"train": ["shards/{000000..000009}.tar", "other.jsonl"]}}
 
 
-def test_what_is_dumped_is_what_was_read(tmp_path):
+def test_dumped_values_are_read_back(tmp_path):
     plain = to_plain(Outer(2.0))
     (tmp_path / "run.yaml").write_text(dump_yaml(plain))
     assert load_yaml(tmp_path / "run.yaml") == plain
 
 
-def test_the_building_blocks_are_found():
+def test_the_folder_of_building_blocks_exists():
     assert conf_folder().is_dir()

@@ -1,4 +1,4 @@
-"""Files of PyTorch and safetensors are plain data: whatever is in them, the answer is a result or one line."""
+"""PyTorch and safetensors files give plain data, or one line of error, whatever they hold."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_it_reads_what_torch_reads(tmp_path: Path, zipped: bool):
+def test_reads_what_torch_load_reads(tmp_path: Path, zipped: bool):
     torch.save(_trained(), tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
     assert _same(read_torch(tmp_path / "a.pt"), torch.load(tmp_path / "a.pt", weights_only=True))
 
@@ -71,12 +71,12 @@ class _Runs:
         return Path.touch, (self.path,)
 
 
-FOREIGN: dict[str, tuple[Callable[[Path], Any], str]] = {
+UNSUPPORTED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "quantised": (lambda _: {"a": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)}, "quantised"),
     "sparse": (lambda _: {"a": torch.ones(3).to_sparse()}, "sparse"),
     "meta": (lambda _: {"a": torch.ones(3, device="meta")}, "meta"),
     "complex": (lambda _: {"a": torch.ones(3, dtype=torch.complex64)}, "complex"),
-    "text": (lambda _: "lone text", "holds a text"),
+    "text": (lambda _: "lone text", "holds a string"),
     "list": (lambda _: [1], "holds a list"),
     "set": (lambda _: {"a": {1, 2}}, "set"),
     "module": (lambda _: nn.Linear(1, 1), "torch.nn.modules"),
@@ -99,11 +99,11 @@ def _itself() -> dict[str, Any]:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("name", FOREIGN)
-def test_other_content_is_one_line_that_names_the_file(tmp_path: Path, name: str, zipped: bool):
-    make, said = FOREIGN[name]
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_unsupported_content_is_one_line_with_the_file(tmp_path: Path, name: str, zipped: bool):
+    make, message = UNSUPPORTED[name]
     torch.save(make(tmp_path), tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(CheckpointError, match=said) as refused:
+    with pytest.raises(CheckpointError, match=message) as refused:
         read_torch(tmp_path / "a.pt", "a training state")
     assert str(refused.value).startswith(f"{tmp_path / 'a.pt'}: ")
     assert not (tmp_path / "ran").exists()
@@ -117,7 +117,7 @@ def _rewritten(path: Path, change: Callable[[str, bytes], bytes]) -> None:
             archive.writestr(name, change(name, content))
 
 
-def test_a_storage_that_states_more_numbers_than_there_are_is_refused(tmp_path: Path):
+def test_a_storage_larger_than_its_bytes_is_refused(tmp_path: Path):
     path = tmp_path / "a.pt"
     torch.save({"a": torch.ones(200)}, path)
     _rewritten(path, lambda name, content: content[:-4] if name.endswith("data/0") else content)
@@ -125,7 +125,7 @@ def test_a_storage_that_states_more_numbers_than_there_are_is_refused(tmp_path: 
         read_torch(path)
 
 
-def test_a_flipped_bit_is_seen_by_its_checksum(tmp_path: Path):
+def test_checksums_reveal_a_flipped_bit(tmp_path: Path):
     path = tmp_path / "a.pt"
     torch.save({"a": torch.arange(1000.0)}, path)
     content = bytearray(path.read_bytes())
@@ -150,11 +150,11 @@ PICKLES = {
 
 
 @pytest.mark.parametrize("name", PICKLES)
-def test_pickles_made_by_hand(tmp_path: Path, name: str):
+def test_malicious_pickles_are_refused_in_one_line(tmp_path: Path, name: str):
     path = tmp_path / "a.pt"
     torch.save({}, path)
     _rewritten(path, lambda member, content: PICKLES[name] if member.endswith("data.pkl") else content)
-    if name == "memo":  # a large place in the memo costs nothing
+    if name == "memo":  # a large memo index costs no memory
         assert read_torch(path) == {}
         return
     with pytest.raises(CheckpointError) as refused:
@@ -162,7 +162,7 @@ def test_pickles_made_by_hand(tmp_path: Path, name: str):
     assert len(str(refused.value)) < 500
 
 
-def test_an_archive_that_grows_is_refused(tmp_path: Path):
+def test_a_compressed_archive_is_refused(tmp_path: Path):
     path = tmp_path / "a.pt"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/data.pkl", pickle.dumps({}) + b"\0" * 10**7)
@@ -184,7 +184,7 @@ CUTS = st.one_of(st.none(), st.integers(0, 10**6))
 @pytest.mark.parametrize("zipped", [True, False])
 @SETTINGS
 @given(changes=CHANGES, cut=CUTS)
-def test_mutated_pt_files_give_a_result_or_one_line(
+def test_damaged_pt_files_give_a_result_or_one_line(
     tmp_path: Path, zipped: bool, changes: list[tuple[int, int]], cut: int | None
 ):
     path = tmp_path / "a.pt"
@@ -198,7 +198,7 @@ def test_mutated_pt_files_give_a_result_or_one_line(
 
 @SETTINGS
 @given(changes=CHANGES, cut=CUTS)
-def test_mutated_pickles_in_a_sound_archive_give_a_result_or_one_line(
+def test_damaged_pickles_give_a_result_or_one_line(
     tmp_path: Path, changes: list[tuple[int, int]], cut: int | None
 ):
     path = tmp_path / "a.pt"
@@ -212,7 +212,7 @@ def test_mutated_pickles_in_a_sound_archive_give_a_result_or_one_line(
 
 @SETTINGS
 @given(changes=CHANGES, cut=CUTS)
-def test_mutated_safetensors_give_a_result_or_one_line(tmp_path: Path, changes: list[tuple[int, int]], cut: int | None):
+def test_changed_safetensors_give_a_result_or_one_line(tmp_path: Path, changes: list[tuple[int, int]], cut: int | None):
     path = tmp_path / "a.safetensors"
     content = serialise({"a": torch.ones(2, 3), "b": torch.zeros(1)}, {"key": "value"})
     path.write_bytes(_mutate(content, [(place % 150, value) for place, value in changes], cut))
@@ -253,11 +253,11 @@ def test_damaged_safetensors_are_one_line(tmp_path: Path, content: bytes):
     assert str(path) in str(refused.value) and len(str(refused.value)) < 500 + len(str(path))
 
 
-def test_lines_do_not_repeat_long_input():
+def test_shorten_limits_length_and_lines():
     assert len(shorten("x" * 10**7)) <= 200
     assert shorten("a\nb") == "a b"
 
 
-def test_numbers_are_aligned_as_torch_aligns_them(tmp_path: Path):
+def test_tensors_are_aligned_as_torch_aligns_them(tmp_path: Path):
     torch.save({"a": torch.ones(100)}, tmp_path / "a.pt")
     assert read_torch(tmp_path / "a.pt")["a"].data_ptr() % 64 == 0

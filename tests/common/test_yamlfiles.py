@@ -1,4 +1,4 @@
-"""YAML is plain data: whatever a file holds, the answer is values or one line with file and place."""
+"""YAML files give plain values, or one line with file and position, whatever they hold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from wesep_py.common.config import conf_folder, load_yaml
 from wesep_py.common.errors import ConfigError
-from wesep_py.common.yamlfiles import dump_yaml, parse_yaml, read_yaml
+from wesep_py.common.yamlfiles import dump_plain_yaml, parse_yaml, read_yaml
 
 SETTINGS = settings(max_examples=100, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 SCALARS = {
@@ -41,12 +41,12 @@ SCALARS = {
 
 
 @pytest.mark.parametrize("text", SCALARS)
-def test_scalars(text: str):
+def test_scalars_have_the_values_of_yaml_1_1(text: str):
     value = parse_yaml(f"a: {text}", "x")["a"]
     assert value == SCALARS[text] and type(value) is type(SCALARS[text])
 
 
-def test_the_shipped_files_are_read_as_pyyaml_reads_them():
+def test_building_blocks_are_read_as_pyyaml_reads_them():
     import yaml
 
     for path in sorted(conf_folder().rglob("*.yaml")):
@@ -54,7 +54,7 @@ def test_the_shipped_files_are_read_as_pyyaml_reads_them():
         assert read_yaml(path) == {**plain} if "e-" not in path.read_text(encoding="utf-8") else True
 
 
-def test_aliases_and_merges():
+def test_aliases_and_merge_keys_are_resolved():
     text = "a: &x {b: 1, c: [1]}\nd: {<<: *x, b: 2}\ne: {<<: [*x, {f: 3}]}\ng: *x"
     value = parse_yaml(text, "x")
     assert value["d"] == {"b": 2, "c": [1]} and value["e"] == {"b": 1, "c": [1], "f": 3} and value["g"] == value["a"]
@@ -70,19 +70,19 @@ WRONG = {
     "deep block": ("\n".join("  " * i + "a:" for i in range(100)), "within each other"),
     "bomb": (BOMB, "more than 500000"),
     "merges": (MERGES, "more than 500000"),
-    "recursive": ("a: &a [*a]", "what it is in"),
+    "recursive": ("a: &a [*a]", "list or mapping that contains it"),
     "unknown alias": ("a: *b", "no anchor"),
-    "list as key": ("? [a]\n: 1", "keys are texts"),
-    "null key": ("~: 1", "keys are texts"),
+    "list as key": ("? [a]\n: 1", "keys are strings"),
+    "null key": ("~: 1", "keys are strings"),
     "set": ("!!set {a, b}", "!!set"),
     "binary": ("a: !!binary aGk=", "!!binary"),
     "object": ("a: !!python/object/apply:os.system [x]", "python/object"),
     "own tag": ("a: !x 1", "!x"),
-    "twice": ("a: 1\nb: 2\na: 3", "line 3, column 1: the key 'a' is here a second time"),
+    "twice": ("a: 1\nb: 2\na: 3", "line 3, column 1: the key 'a' appears twice"),
     "long integer": ("a: " + "9" * 5000, "integer of 5000 digits"),
     "large integer": ("a: 9223372036854775808", "an integer above"),
-    "nan": ("a: .nan", "no number"),
-    "wrong float": ("a: !!float x", "no float"),
+    "nan": ("a: .nan", "nan is not a number"),
+    "wrong float": ("a: !!float x", "not a valid float"),
     "two documents": ("a: 1\n---\nb: 1", "a second document"),
     "list": ("- 1", "no mapping"),
     "number": ("3", "no mapping"),
@@ -94,7 +94,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_no_configuration_is_one_short_line(tmp_path: Path, name: str):
+def test_invalid_files_raise_one_short_line(tmp_path: Path, name: str):
     text, message = WRONG[name]
     path = tmp_path / "a.yaml"
     path.write_text(text, encoding="utf-8")
@@ -105,9 +105,9 @@ def test_what_is_no_configuration_is_one_short_line(tmp_path: Path, name: str):
     assert "\n" not in str(refused.value) and time.perf_counter() - began < 5
 
 
-def test_what_is_no_text_is_said(tmp_path: Path):
+def test_files_that_are_not_utf8_are_refused(tmp_path: Path):
     (tmp_path / "a.yaml").write_bytes(b"a: caf\xe9")
-    with pytest.raises(ConfigError, match="no text in UTF-8"):
+    with pytest.raises(ConfigError, match="not UTF-8 text"):
         read_yaml(tmp_path / "a.yaml")
     (tmp_path / "a.yaml").write_bytes(b"\xef\xbb\xbfa: 1")
     assert read_yaml(tmp_path / "a.yaml") == {"a": 1}
@@ -119,7 +119,7 @@ SECRETS = ["SECRET: : x", "a: 'SECRET", "[SECRET", '"\\q SECRET"', "%SECRET", "S
 
 
 @pytest.mark.parametrize("content", SECRETS)
-def test_an_include_that_is_no_yaml_is_not_repeated(tmp_path: Path, content: str):
+def test_an_include_that_is_not_yaml_is_not_quoted(tmp_path: Path, content: str):
     (tmp_path / "passwd").write_text(content)
     (tmp_path / "run.yaml").write_text(f"include: {tmp_path}/passwd\n")
     with pytest.raises(ConfigError) as refused:
@@ -128,21 +128,21 @@ def test_an_include_that_is_no_yaml_is_not_repeated(tmp_path: Path, content: str
 
 
 @pytest.mark.parametrize("include", ["3", "[1]", "{a: b}", "null", "[[a]]"])
-def test_an_include_that_names_no_file_is_said(tmp_path: Path, include: str):
+def test_an_include_that_names_no_file_is_refused(tmp_path: Path, include: str):
     (tmp_path / "run.yaml").write_text(f"include: {include}\n")
     with pytest.raises(ConfigError, match=r"include: is .*; a file or a list of files is needed"):
         load_yaml(tmp_path / "run.yaml")
 
 
 @pytest.mark.parametrize("override", ["a=" + "9" * 5000, "a=" + "[" * 5000, "=1", "a..b=1", "a=*x", "a=!!set {b}"])
-def test_overrides_that_make_no_sense_are_one_short_line(tmp_path: Path, override: str):
+def test_invalid_overrides_raise_one_short_line(tmp_path: Path, override: str):
     (tmp_path / "run.yaml").write_text("a: 1")
     with pytest.raises(ConfigError, match="override") as refused:
         load_yaml(tmp_path / "run.yaml", [override])
     assert len(str(refused.value)) < 600
 
 
-def test_a_users_own_file_still_interpolates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_users_file_interpolates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DATA", "/data")
     (tmp_path / "run.yaml").write_text("root: ${oc.env:DATA}\ntrain: ${root}/a\n")
     assert load_yaml(tmp_path / "run.yaml", ["x[y].z=${train}"]) == {
@@ -164,7 +164,7 @@ VALUES = st.recursive(
 
 
 def _printable(value: Any) -> Any:
-    """Characters that YAML has no place for are left out."""
+    """Remove characters that YAML does not allow."""
     if isinstance(value, str):
         return "".join(letter for letter in value if letter.isprintable())
     if isinstance(value, dict):
@@ -174,9 +174,9 @@ def _printable(value: Any) -> Any:
 
 @SETTINGS
 @given(value=st.dictionaries(st.text(max_size=5), VALUES, max_size=4))
-def test_what_is_written_is_read(value: dict[str, Any]):
+def test_written_values_are_read_back(value: dict[str, Any]):
     value = _printable(value)
-    assert parse_yaml(dump_yaml(value), "x") == (value or {})
+    assert parse_yaml(dump_plain_yaml(value), "x") == (value or {})
 
 
 TEXT = (
@@ -190,7 +190,7 @@ TEXT = (
     changes=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 255)), min_size=1, max_size=5),
     repeated=st.integers(0, 3),
 )
-def test_mutated_files_give_values_or_one_line(tmp_path: Path, changes: list[tuple[int, int]], repeated: int):
+def test_damaged_files_give_values_or_one_line(tmp_path: Path, changes: list[tuple[int, int]], repeated: int):
     content = bytearray(TEXT)
     for place, value in changes:
         content[place % len(content)] = value

@@ -84,7 +84,7 @@ def test_a_line_that_names_a_missing_file_is_named(tmp_path: Path):
         ({"speaker_id": None}, "m.jsonl:2: speaker_id is missing"),
         ({"duration_s": "long"}, "m.jsonl:2: duration_s is 'long'; a number is needed"),
         ({"duration_s": -1}, "m.jsonl:2: duration_s: is -1.0; seconds greater than 0"),
-        ({"path": ["x"]}, r"m.jsonl:2: path is \['x'\]; a text is needed"),
+        ({"path": ["x"]}, r"m.jsonl:2: path is \['x'\]; a string is needed"),
         ({"age": "old"}, "m.jsonl:2: age is 'old'"),
         ({"utterance_id": "a-1"}, r"m.jsonl:2: utterance_id 'a-1' is listed at .*m.jsonl:1 already"),
     ],

@@ -87,7 +87,7 @@ def test_a_run_goes_on_at_its_position_after_reading_one_window(shards: list[str
     resumed = make_pool(shards)
     windows: list[WindowId] = []
     read = resumed.window
-    monkeypatch.setattr(resumed, "window", lambda place: windows.append(place) or read(place))
+    monkeypatch.setattr(resumed, "window", lambda window_id: windows.append(window_id) or read(window_id))
     assert Samples(resumed)[53] == expected[53]
     assert len(windows) == 1
 
@@ -99,8 +99,8 @@ def test_each_worker_of_each_rank_reads_shards_of_its_own(shards: list[str]):
     for batch in range(200):
         rank, worker = batch % ranks, batch // ranks % workers
         positions = range(batch * BLOCK, (batch + 1) * BLOCK)
-        for place in (pool.place(*divmod(position, EPOCH_SIZE)) for position in positions):
-            lanes.setdefault((rank, worker), set()).add(place.lane)
+        for window_id in (pool.window_id(*divmod(position, EPOCH_SIZE)) for position in positions):
+            lanes.setdefault((rank, worker), set()).add(window_id.lane)
     assert sorted(map(sorted, lanes.values())) == [[0], [1], [2], [3]]
 
 
@@ -108,14 +108,14 @@ def test_every_shard_is_read_in_every_round_and_orders_differ(shards: list[str])
     pool = make_pool(shards, min_speakers=1)
     for turn in (0, 1):
         windows = [
-            pool.order(WindowId(lane, turn, number))[0]
+            pool.shard_order(WindowId(lane, turn, number))[0]
             for lane in range(LANES)
             for number in range(len(range(lane, NUM_SHARDS, LANES)))
         ]
         assert sorted(windows) == sorted(shards)
-    orders = {tuple(make_pool(shards, seed=seed).order(WindowId(0, turn, 0))) for seed in (0, 1) for turn in (0, 1)}
+    orders = {tuple(make_pool(shards, seed=seed).shard_order(WindowId(0, turn, 0))) for seed in (0, 1) for turn in (0, 1)}
     assert len(orders) == 4
-    assert make_pool(shards, seed=1).order(WindowId(1, 2, 0)) == make_pool(shards, seed=1).order(WindowId(1, 2, 0))
+    assert make_pool(shards, seed=1).shard_order(WindowId(1, 2, 0)) == make_pool(shards, seed=1).shard_order(WindowId(1, 2, 0))
 
 
 def test_lanes_change_their_windows_at_different_times(shards: list[str]):
@@ -123,9 +123,9 @@ def test_lanes_change_their_windows_at_different_times(shards: list[str]):
     changes: dict[int, int] = {}
     last: dict[int, WindowId] = {}
     for position in range(40):
-        place = pool.place(*divmod(position, EPOCH_SIZE))
-        if last.setdefault(place.lane, place) != place:
-            changes.setdefault(place.lane, position // (BLOCK * LANES))
+        window_id = pool.window_id(*divmod(position, EPOCH_SIZE))
+        if last.setdefault(window_id.lane, window_id) != window_id:
+            changes.setdefault(window_id.lane, position // (BLOCK * LANES))
     assert len(set(changes.values())) > 1
 
 
@@ -176,7 +176,7 @@ def test_mixtures_of_a_stream_are_those_of_its_windows(tiny_speech: Path, tmp_pa
     pool = StreamPool(names, build, RATE, epoch_size=8, min_speakers=4, mixtures_per_window=3, lanes=2, block=2)
     mixtures = [pool.at(0, index).sample(0, index) for index in range(8)]
     for index, sample in enumerate(mixtures):
-        files = Simulator(config, pool.window(pool.place(0, index)).utterances, [], FileReader(RATE), seed=3)
+        files = Simulator(config, pool.window(pool.window_id(0, index)).utterances, [], FileReader(RATE), seed=3)
         np.testing.assert_array_equal(sample.mixture, files.sample(0, index).mixture)
 
 
@@ -254,7 +254,7 @@ def test_impossible_settings_are_errors(shards: list[str], changes: dict[str, in
 def test_shards_are_named_and_each_once():
     with pytest.raises(InputError, match="shards: is empty"):
         make_pool([])
-    with pytest.raises(InputError, match=r"a\.tar comes twice"):
+    with pytest.raises(InputError, match=r"a\.tar is listed twice"):
         make_pool(["b.tar", "a.tar", "a.tar"])
 
 

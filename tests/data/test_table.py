@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from wesep_py.common.errors import InputError
-from wesep_py.common.textfiles import Record, open_lines, read_csv, read_jsonl
+from wesep_py.common.textfiles import Row, open_lines, read_csv, read_jsonl
 
 
 def test_rows_know_their_lines_and_leave_out_empty_values(tmp_path: Path):
@@ -28,12 +28,12 @@ def test_jsonl_rows_know_their_lines(tmp_path: Path):
 @pytest.mark.parametrize("value", ["nan", "inf", "1,5", "x"])
 def test_a_value_that_is_no_finite_number_is_named(value: str):
     with pytest.raises(InputError, match=f"t:3: gain is '{value}'; a number is needed"):
-        Record("t:3", {"gain": value}).number("gain")
+        Row("t:3", {"gain": value}).number("gain")
 
 
 def test_a_missing_field_is_named_with_the_nearest():
     with pytest.raises(InputError, match=r"t:1: duration_s is missing; did you mean 'duration'\?"):
-        Record("t:1", {"duration": "1"}).number("duration_s")
+        Row("t:1", {"duration": "1"}).number("duration_s")
 
 
 def test_a_folder_in_the_place_of_a_list_is_named(tmp_path: Path):

@@ -1,9 +1,11 @@
-"""Strict YAML: what a file says is checked, in full, against what the program reads.
+"""Configurations: read YAML files, and build objects from them with every key and value checked.
 
-A configuration is a mapping whose keys are the arguments of the things it builds. `construct` checks every key,
-type and choice against the signature of a class or a dataclass, so that no key can be misspelt or go unread, and a
-constructor's arguments are its configuration. `load_yaml` reads a file, the files it includes and overrides
-from the command line.
+A configuration is a mapping whose keys are the arguments of the object that it builds. `construct` checks every key,
+type and choice against the signature of a class or a dataclass: a misspelt key is an error, and no key is ignored.
+`load_yaml` reads a user's file with what it includes and interpolates, and applies overrides of the command line:
+
+    included files  ─►  the file  ─►  key=value …  ─►  ${other.key}, ${oc.env:NAME}
+    (lowest)            each step overrides the one before it
 """
 
 from __future__ import annotations
@@ -26,28 +28,76 @@ from wesep_py.common.yamlfiles import MAX_DEPTH, parse_yaml, read_yaml
 T = TypeVar("T")
 
 
-def load_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a user's YAML file, with what it includes and interpolates, as plain Python values.
+# Reading.
 
-    What comes with a model is read by `yamlfiles.read_yaml` instead, which does neither.
+
+def load_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a user's YAML file, with includes and interpolations resolved, as plain Python values.
+
+    A model's configuration is read by `yamlfiles.read_yaml` instead, which resolves neither.
 
     Args:
-        path: the file. Its key `include: [a.yaml, model/b.yaml]` names files that are merged beneath it, in
-            order; each is looked for beside the file, then among the building blocks shipped in `conf/`. A mapping
-            in the file may have one too: what is included lies beneath that mapping.
+        path: the file. Its key `include: [a.yaml, model/b.yaml]` lists files whose values it overrides, the later
+            ones overriding the earlier ones; each is looked up beside the file, then among the building blocks in
+            `conf/`. A mapping in the file may have the key `include` too, and overrides what it includes.
         overrides: `key.sub=value`, applied last.
 
     Raises:
         ConfigError: a missing file, a syntax error, an include that cannot be found, a malformed override.
     """
     merged = _read(Path(path), ())
-    # The overrides first among themselves: a later `key=???` takes back what an earlier one said.
-    above = functools.reduce(_merged, map(_parse_override, overrides), {})
-    return _interpolated(_laid_over(merged, above), path)
+    # Merge the overrides with each other first, so that a later `key=???` cancels an earlier `key=value`.
+    overriding = functools.reduce(_merged, map(_parse_override, overrides), {})
+    return _interpolated(_overridden(merged, overriding), path)
+
+
+def _read(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
+    """Read a file with its includes; `parents` are the files that include it."""
+    if path.resolve() in parents:
+        raise ConfigError(f"{path}: includes itself, through {' > '.join(p.name for p in parents)}")
+    if len(parents) > MAX_DEPTH:
+        raise ConfigError(f"{path}: more than {MAX_DEPTH} files include each other")
+    return _with_includes(read_yaml(path), path, (*parents, path.resolve()))
+
+
+def _with_includes(mapping: Any, path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
+    """Return a mapping over what it includes, and so for each mapping in it."""
+    includes = mapping.pop("include", [])
+    mapping = {
+        key: _with_includes(value, path, parents) if isinstance(value, dict) else value
+        for key, value in mapping.items()
+    }
+    names = [includes] if isinstance(includes, str) else includes
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{path}: include: is {shorten(repr(includes), 60)}; a file or a list of files is needed")
+    return functools.reduce(_overridden, [*(_read(_find(name, path), parents) for name in names), mapping])
+
+
+def _find(name: str, includer: Path) -> Path:
+    """Return the file that another file includes by a name."""
+    for folder in (includer.parent, conf_folder()):
+        if (folder / name).is_file():
+            return folder / name
+    blocks = (str(p.relative_to(conf_folder())) for p in conf_folder().rglob("*.yaml"))
+    raise ConfigError(f"{includer}: include {shorten(name)!r} was not found; {nearest(name, blocks)}")
+
+
+def _overridden(base: Any, overriding: Any) -> Any:
+    """Merge as `_merged`, but let `???` (a value that is still missing) keep the value of `base`."""
+    if isinstance(base, dict) and isinstance(overriding, dict):
+        return base | {key: _overridden(base.get(key), value) for key, value in overriding.items()}
+    return base if overriding == "???" and base is not None else overriding
+
+
+def _merged(base: Any, overriding: Any) -> Any:
+    """Merge mappings key by key; any other value replaces that of `base`."""
+    if isinstance(base, dict) and isinstance(overriding, dict):
+        return base | {key: _merged(base[key], value) if key in base else value for key, value in overriding.items()}
+    return overriding
 
 
 def _parse_override(override: str) -> dict[str, Any]:
-    """`a.b=1`, or `a[b]=1`, as `{"a": {"b": 1}}`."""
+    """Return `a.b=1`, or `a[b]=1`, as `{"a": {"b": 1}}`."""
     key, equals, text = override.partition("=")
     names = re.sub(r"\[([^\[\]]*)\]", r".\1", key.strip()).split(".")
     if not equals or not all(names) or len(names) > MAX_DEPTH:
@@ -66,7 +116,7 @@ def _parse_override(override: str) -> dict[str, Any]:
 
 
 def _interpolated(plain: dict[str, Any], path: str | Path) -> dict[str, Any]:
-    """The values with `${other.key}` and `${oc.env:NAME}` replaced."""
+    """Replace `${other.key}` and `${oc.env:NAME}` by their values."""
     if not _interpolates(plain):
         return plain
     from omegaconf import OmegaConf
@@ -80,50 +130,38 @@ def _interpolated(plain: dict[str, Any], path: str | Path) -> dict[str, Any]:
 
 
 def _interpolates(value: Any) -> bool:
+    """Return whether a value contains an interpolation; OmegaConf is imported only then."""
     if isinstance(value, dict):
         return any(map(_interpolates, value.values()))
     return any(map(_interpolates, value)) if isinstance(value, list) else isinstance(value, str) and "${" in value
 
 
-def dump_yaml(value: Mapping[str, Any]) -> str:
-    """The mapping as YAML text, keys in their order; tuples become lists."""
-    return yamlfiles.dump_yaml(to_plain(value))
-
-
-def to_plain(value: Any) -> Any:
-    """Dataclasses, tuples and paths, at any depth, as dictionaries, lists and strings."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [to_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
-
-
 def conf_folder() -> Path:
-    """The folder of shipped YAML building blocks: inside an installed wheel, or at the root of a checkout."""
+    """Return the folder of YAML building blocks: inside an installed wheel, or at the root of a checkout."""
     package = Path(__file__).parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parent / "conf"
 
 
+# Building.
+
+
 def construct(target: Callable[..., T], mapping: Mapping[str, Any] | None, where: str = "", **given: Any) -> T:
-    """Call `target` with the mapping's values as arguments, each checked against its annotation.
+    """Call `target` with the values of a mapping as arguments, each checked against its annotation.
 
     Args:
         target: a class, dataclass or function with annotated arguments. An argument annotated with a dataclass
-            takes a mapping, which is constructed in turn.
+            takes a mapping, from which that dataclass is constructed.
         mapping: the values; `None` is an empty mapping.
-        where: the key under which the mapping stands, for messages: `"optim"`.
+        where: key of the mapping in the whole configuration, for messages: `"optim"`.
         given: arguments that the program passes itself; they are not part of the configuration.
 
     Returns:
-        What `target` returns.
+        The return value of `target`.
 
     Raises:
-        ConfigError: an unknown key (the nearest known one is named), a missing one, a wrong type, a value that
-            is not among the choices, or a `ValueError` of the target itself.
+        ConfigError: an unknown key (the message suggests the nearest known one), a missing key, a wrong type, a value
+            that is not among the choices, or a `ValueError` of `target`.
 
     >>> @dataclasses.dataclass
     ... class Optim:
@@ -150,10 +188,10 @@ def construct(target: Callable[..., T], mapping: Mapping[str, Any] | None, where
         place = f"{where}.{shorten(key, 60)}" if where else shorten(key, 60)
         if not isinstance(key, str) or (key not in allowed and not open_ended):
             raise ConfigError(f"{place}: unknown key; {nearest(shorten(key, 60), allowed)}")
-        arguments[key] = check(value, hints.get(key, Any), place)
+        arguments[key] = check_value(value, hints.get(key, Any), place)
     for name in allowed - set(arguments):
         if parameters[name].default is inspect.Parameter.empty:
-            raise ConfigError(f"{where + '.' if where else ''}{name}: is needed and missing")
+            raise ConfigError(f"{where + '.' if where else ''}{name}: is required but missing")
     try:
         return target(**arguments, **given)
     except ConfigError:
@@ -162,8 +200,12 @@ def construct(target: Callable[..., T], mapping: Mapping[str, Any] | None, where
         raise ConfigError(f"{where + ': ' if where else ''}{error}") from error
 
 
-def check(value: Any, annotation: Any, where: str) -> Any:
-    """The value as its annotation wants it (an int where a float is asked becomes one), or a `ConfigError`."""
+def check_value(value: Any, annotation: Any, where: str) -> Any:
+    """Return a value of the annotated type, converted if necessary (int to float, list to tuple, string to Path).
+
+    Raises:
+        ConfigError: the value does not have the annotated type.
+    """
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is Any or annotation is inspect.Parameter.empty:
         return value
@@ -184,27 +226,27 @@ def check(value: Any, annotation: Any, where: str) -> Any:
             raise ConfigError(f"{where}: is {_show(value)}; a smaller number is needed") from error
     if annotation is float and isinstance(value, float) and math.isnan(value):
         raise ConfigError(f"{where}: is not a number (nan)")
-    wanted = dict if (origin in (dict, Mapping) or annotation is Mapping) else (origin or annotation)
-    if wanted is Path and isinstance(value, str):
+    expected = dict if (origin in (dict, Mapping) or annotation is Mapping) else (origin or annotation)
+    if expected is Path and isinstance(value, str):
         return Path(value)
-    right = isinstance(value, wanted) and not (isinstance(value, bool) and wanted is not bool)
-    if not right:
-        raise ConfigError(f"{where}: is {_show(value)}; {_spell(annotation)} is needed")
+    # bool is a subclass of int, but `true` is no number in YAML.
+    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+        raise ConfigError(f"{where}: is {_show(value)}; {_name_of_type(annotation)} is needed")
     return value
 
 
 def _check_union(value: Any, choices: tuple[Any, ...], where: str) -> Any:
     if value is None and type(None) in choices:
         return None
-    rest = [choice for choice in choices if choice is not type(None)]
-    if len(rest) == 1:
-        return check(value, rest[0], where)
-    for choice in rest:
+    types_allowed = [choice for choice in choices if choice is not type(None)]
+    if len(types_allowed) == 1:
+        return check_value(value, types_allowed[0], where)
+    for choice in types_allowed:
         try:
-            return check(value, choice, where)
+            return check_value(value, choice, where)
         except ConfigError:
             continue
-    raise ConfigError(f"{where}: is {_show(value)}; {' or '.join(map(_spell, rest))} is needed")
+    raise ConfigError(f"{where}: is {_show(value)}; {' or '.join(map(_name_of_type, types_allowed))} is needed")
 
 
 def _check_items(value: Sequence[Any], origin: Any, inner: tuple[Any, ...], where: str) -> Any:
@@ -212,24 +254,26 @@ def _check_items(value: Sequence[Any], origin: Any, inner: tuple[Any, ...], wher
         if len(value) != len(inner):
             raise ConfigError(f"{where}: has {len(value)} values; {len(inner)} are needed")
         return tuple(
-            check(item, kind, f"{where}[{i}]") for i, (item, kind) in enumerate(zip(value, inner, strict=True))
+            check_value(item, kind, f"{where}[{i}]") for i, (item, kind) in enumerate(zip(value, inner, strict=True))
         )
     kind = inner[0] if inner else Any
-    items = [check(item, kind, f"{where}[{i}]") for i, item in enumerate(value)]
+    items = [check_value(item, kind, f"{where}[{i}]") for i, item in enumerate(value)]
     return tuple(items) if origin is tuple else items
 
 
 def _parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a callable, by name."""
     return {n: p for n, p in inspect.signature(target).parameters.items() if n != "self"}
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations of a callable's parameters, by name."""
     plain_class = inspect.isclass(target) and not dataclasses.is_dataclass(target)
     return typing.get_type_hints(target.__init__ if plain_class else target)  # type: ignore[misc]
 
 
 def _show(value: Any) -> str:
-    """The value as Python writes it, shortened; a long collection by its kind alone."""
+    """Return the `repr` of a value, shortened; of a long collection only the type and the length."""
     if isinstance(value, (Mapping, list, tuple)) and len(value) > 20:
         return f"a {'mapping' if isinstance(value, Mapping) else 'list'} of {len(value)}"
     if isinstance(value, int) and value.bit_length() > 1000:
@@ -237,11 +281,12 @@ def _show(value: Any) -> str:
     return shorten(repr(value), 80)
 
 
-def _spell(annotation: Any) -> str:
+def _name_of_type(annotation: Any) -> str:
+    """Return an annotation in words, for messages."""
     names = {
         int: "a whole number",
         float: "a number",
-        str: "a text",
+        str: "a string",
         bool: "true or false",
         dict: "a mapping of keys to values",
         Path: "a path",
@@ -252,43 +297,20 @@ def _spell(annotation: Any) -> str:
     return names.get(plain, getattr(plain, "__name__", str(plain)))
 
 
-def _read(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
-    if path.resolve() in parents:
-        raise ConfigError(f"{path}: includes itself, through {' > '.join(p.name for p in parents)}")
-    if len(parents) > MAX_DEPTH:
-        raise ConfigError(f"{path}: more than {MAX_DEPTH} files include each other")
-    return _with_includes(read_yaml(path), path, (*parents, path.resolve()))
+# Writing.
 
 
-def _with_includes(own: Any, path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
-    """The mapping with what it, and each mapping in it, includes laid beneath."""
-    includes = own.pop("include", [])
-    own = {
-        key: _with_includes(value, path, parents) if isinstance(value, dict) else value for key, value in own.items()
-    }
-    names = [includes] if isinstance(includes, str) else includes
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"{path}: include: is {shorten(repr(includes), 60)}; a file or a list of files is needed")
-    return functools.reduce(_laid_over, [*(_read(_find(name, path), parents) for name in names), own])
+def dump_yaml(value: Mapping[str, Any]) -> str:
+    """Return a mapping as YAML text, with its keys in their order; tuples become lists."""
+    return yamlfiles.dump_plain_yaml(to_plain(value))
 
 
-def _merged(below: Any, above: Any) -> Any:
-    """Mappings are merged key by key; anything else takes the place of what lay there."""
-    if isinstance(below, dict) and isinstance(above, dict):
-        return below | {key: _merged(below[key], value) if key in below else value for key, value in above.items()}
-    return above
-
-
-def _laid_over(below: Any, above: Any) -> Any:
-    """Mappings are merged key by key; anything else takes the place of what lay there, unless it is missing (`???`)."""
-    if isinstance(below, dict) and isinstance(above, dict):
-        return below | {key: _laid_over(below.get(key), value) for key, value in above.items()}
-    return below if above == "???" and below is not None else above
-
-
-def _find(name: str, includer: Path) -> Path:
-    for folder in (includer.parent, conf_folder()):
-        if (folder / name).is_file():
-            return folder / name
-    blocks = (str(p.relative_to(conf_folder())) for p in conf_folder().rglob("*.yaml"))
-    raise ConfigError(f"{includer}: include {shorten(name)!r} was not found; {nearest(name, blocks)}")
+def to_plain(value: Any) -> Any:
+    """Convert dataclasses, tuples and paths, at any depth, to dictionaries, lists and strings."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,11 +1,10 @@
-"""Read `.pt` and `.safetensors` files as plain data: numbers, texts, containers and dense tensors, nothing else.
+"""Read `.pt` and `.safetensors` files as plain data: numbers, strings, containers and dense tensors, nothing else.
 
 A `.pt` file is a pickle and the bytes of its tensors, in a zip archive or, from PyTorch before 1.6, one after the
-other. A pickle is a list of operations that can call any function, and a file can state sizes that it does not hold.
-So nothing is unpickled here: the operations that make containers and tensors are carried out by `_Machine`, which has
-no others, each tensor is compared with the bytes that are there before it is made, and the checksums of the archive
-are compared. `torch.load(weights_only=True)` is not enough: it makes room for what a storage states, whatever there
-is, and does not look at the checksums.
+other. A pickle is a program for a stack machine that can call any function, and a file can state sizes that it does not
+have. So nothing is unpickled here: `_PickleReader` knows only the operations that make containers and tensors, each
+tensor is checked against the size of the file before it is allocated, and the checksums of the archive are verified.
+`torch.load(weights_only=True)` does not suffice: it allocates whatever size a storage states, and ignores checksums.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ if TYPE_CHECKING:
     import torch
 
 MAX_DEPTH = 64
-"""Containers within containers."""
+"""Maximum depth of nested containers."""
 MAX_SHARING = 8
-"""The tensors of a file may share their numbers; together they are at most this many times the size of the file."""
+"""Maximum ratio of the tensors' total size to the size of the file; above 1, because tensors can share storage."""
 
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 STORAGES = {
@@ -49,7 +48,7 @@ STORAGES = {
     "ComplexDoubleStorage": "complex128",
     "UntypedStorage": "uint8",
 }
-"""The storage classes of PyTorch, and the type of their numbers."""
+"""PyTorch's storage classes, and the dtype of each."""
 DTYPES = frozenset(STORAGES.values())
 REAL = frozenset(name for name in DTYPES if not name.startswith("complex"))
 LITERALS = frozenset(
@@ -75,9 +74,9 @@ LITERALS = frozenset(
         "BINBYTES8",
     ]
 )
-"""Operations of a pickle that are a number, a text or bytes."""
+"""Pickle operations that push their argument: a number, a string or bytes."""
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-FOREIGN = {
+UNSUPPORTED = {
     "_rebuild_qtensor": "a quantised tensor",
     "QInt": "a quantised tensor",
     "QUInt": "a quantised tensor",
@@ -85,31 +84,31 @@ FOREIGN = {
     "_rebuild_meta": "a tensor without numbers, of the device meta",
     "_rebuild_nested": "a nested tensor",
 }
-"""Tensors that are not read, by a part of the name of what makes them."""
+"""Tensors that are not supported, by a part of the name of the function that builds them."""
 
 
-class _ForeignError(Exception):
-    """The file holds something that is no plain data."""
+class _UnsupportedError(Exception):
+    """File with content that is not plain data."""
 
 
-class _BrokenError(Exception):
-    """The file contradicts itself."""
+class _DamagedError(Exception):
+    """File that contradicts itself."""
 
 
 def read_torch(path: str | Path, what: str = "a PyTorch file", allow_complex: bool = False) -> dict[Any, Any]:
-    """Read a `.pt` file whose content is a dictionary, on the CPU; nothing in it is ever run.
+    """Read a `.pt` file that holds a dictionary, onto the CPU, without running any code in it.
 
     Args:
-        path: written by `torch.save`, in either of its formats.
-        what: what the file should be, for messages: "a training state".
-        allow_complex: read complex tensors too, which no weights are.
+        path: file written by `torch.save`, in either of its formats.
+        what: the kind of file, for messages: "a training state".
+        allow_complex: accept complex tensors; weights are never complex.
 
     Returns:
         The dictionary; parameters are plain tensors.
 
     Raises:
-        CheckpointError: the file is missing, damaged (its checksums are compared), holds no dictionary, or anything
-            else than numbers, texts, containers and dense tensors of real numbers.
+        CheckpointError: the file is missing, damaged (checksums included), holds no dictionary, or holds anything but
+            numbers, strings, containers and dense real tensors.
 
     >>> import torch
     >>> torch.save({"bias": torch.ones(1), "step": 3}, "/tmp/doctest.pt")
@@ -122,17 +121,17 @@ def read_torch(path: str | Path, what: str = "a PyTorch file", allow_complex: bo
     try:
         content = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
         _check_content(content, path.stat().st_size, allow_complex)
-    except _ForeignError as error:
+    except _UnsupportedError as error:
         raise CheckpointError(
             f"{path}: holds more than weights, and is not read for safety ({shorten(str(error))}); "
             "save its state_dict alone"
         ) from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or shorten(str(error))})") from error
-    except Exception as error:  # which one a damaged pickle raises depends on where the damage is
-        reason = str(error) if isinstance(error, (_BrokenError, zipfile.BadZipFile)) else ""
+    except Exception as error:  # the class depends on where a pickle is damaged
+        reason = str(error) if isinstance(error, (_DamagedError, zipfile.BadZipFile)) else ""
         raise CheckpointError(
-            f"{path}: is no PyTorch file, or damaged ({shorten(reason) or type(error).__name__}); copy it again"
+            f"{path}: is not a PyTorch file, or damaged ({shorten(reason) or type(error).__name__}); copy it again"
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds {_kind(content)}; {what} is a dictionary with tensors")
@@ -140,14 +139,14 @@ def read_torch(path: str | Path, what: str = "a PyTorch file", allow_complex: bo
 
 
 def read_tensors(path: str | Path, again: str = "copy it again") -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read a safetensors file: its tensors, on the CPU, and the texts in its header.
+    """Read the tensors of a safetensors file, onto the CPU, and the strings in its header.
 
     Args:
         path: the file.
-        again: what to do where it is damaged, for messages.
+        again: advice for a damaged file, for messages.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or has a tensor of a type that no model of ours has.
+        CheckpointError: the file is missing, damaged, or has a tensor of a dtype that no model of this package has.
     """
     path = Path(path)
     if not path.is_file():
@@ -162,7 +161,7 @@ def read_tensors(path: str | Path, again: str = "copy it again") -> tuple[dict[s
 def parse_tensors(
     content: bytes, path: Path, again: str = "copy it again"
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """`read_tensors`, of a file that was read already."""
+    """Return tensors and header strings of a safetensors file that is in memory; see `read_tensors`."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -174,137 +173,141 @@ def parse_tensors(
         raise CheckpointError(
             f"{path}: is cut short or damaged ({shorten(str(error)) or type(error).__name__}); {again}"
         ) from error
-    wrong = next((name for name, value in tensors.items() if str(value.dtype).removeprefix("torch.") not in REAL), None)
+    dtypes = {name: str(value.dtype).removeprefix("torch.") for name, value in tensors.items()}
+    wrong = next((name for name, dtype in dtypes.items() if dtype not in REAL), None)
     if wrong is not None:
         raise CheckpointError(
-            f"{path}: the tensor {shorten(wrong)} is {str(tensors[wrong].dtype).removeprefix('torch.')}; "
-            f"real numbers of ordinary types are needed; {again}"
+            f"{path}: the tensor {shorten(wrong)} is {dtypes[wrong]}; real numbers are needed; {again}"
         )
     return tensors, header.get("__metadata__") or {}
 
 
 def with_nan(tensors: Mapping[str, torch.Tensor]) -> str | None:
-    """The name of the first tensor that holds NaN; `None` if there is none."""
+    """Return the name of the first tensor with NaN, or `None`."""
     return next((name for name, value in tensors.items() if value.is_floating_point() and value.isnan().any()), None)
 
 
 def _read_zip(path: Path) -> Any:
+    """Read the zip format: `ROOT/data.pkl` is the pickle, `ROOT/data/KEY` the bytes of a storage."""
     size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         members = {info.filename: info for info in archive.infolist()}
         if sum(info.file_size for info in members.values()) > size or len(members) != len(archive.infolist()):
-            raise _BrokenError("its archive states more bytes than the file has")
+            raise _DamagedError("its archive states more bytes than the file has")
         for info in members.values():
             if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
-                raise _BrokenError(f"{info.filename} is compressed, which PyTorch does not do")
+                raise _DamagedError(f"{info.filename} is compressed, which PyTorch does not do")
         root = next((name.removesuffix("data.pkl") for name in members if name.split("/")[1:] == ["data.pkl"]), None)
         if root is None:
-            raise _BrokenError("its archive has no data.pkl")
+            raise _DamagedError("its archive has no data.pkl")
         if f"{root}constants.pkl" in members:
-            raise _ForeignError("it is a TorchScript program")
+            raise _UnsupportedError("it is a TorchScript program")
         if f"{root}byteorder" in members and archive.read(f"{root}byteorder") != sys.byteorder.encode():
-            raise _BrokenError("its numbers have another byte order")
+            raise _DamagedError("its numbers have another byte order")
         raw: dict[str, torch.Tensor] = {}
 
         def storage(key: str, dtype: str, numel: int) -> torch.Tensor:
             if key not in raw:
                 if (name := f"{root}data/{key}") not in members:
-                    raise _BrokenError(f"{name} is missing")
+                    raise _DamagedError(f"{name} is missing")
                 raw[key] = _bytes_of(archive, members[name])
-            wanted = numel * _itemsize(dtype)
-            if len(raw[key]) != wanted:
-                raise _BrokenError(f"tensor data {key} should be {wanted} bytes and has {len(raw[key])}")
+            num_bytes = numel * _itemsize(dtype)
+            if len(raw[key]) != num_bytes:
+                raise _DamagedError(f"tensor data {key} should be {num_bytes} bytes and has {len(raw[key])}")
             return raw[key]
 
-        content = _Machine(io.BytesIO(archive.read(f"{root}data.pkl")), storage).run()
-        for name, info in members.items():  # what nothing refers to may be damaged all the same
+        content = _PickleReader(io.BytesIO(archive.read(f"{root}data.pkl")), storage).run()
+        for name, info in members.items():  # verifies the checksums of the members that were not read
             if not name.startswith(f"{root}data/"):
                 archive.read(info)
         return content
 
 
 def _bytes_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> torch.Tensor:
-    """The bytes of a member, at an address that torch has aligned; its checksum is compared."""
+    """Return the bytes of a member, at an address aligned by torch; its checksum is verified."""
     import torch
 
     raw = torch.empty(info.file_size, dtype=torch.uint8)
-    view, at = memoryview(raw.numpy()), 0
+    view, position = memoryview(raw.numpy()), 0
     with archive.open(info) as member:
         while block := member.read(2**20):
-            view[at : at + len(block)] = block
-            at += len(block)
-    if at != info.file_size:
-        raise _BrokenError(f"{info.filename} is cut short")
+            view[position : position + len(block)] = block
+            position += len(block)
+    if position != info.file_size:
+        raise _DamagedError(f"{info.filename} is cut short")
     return raw
 
 
 def _read_legacy(path: Path) -> Any:
-    """The format before PyTorch 1.6: four pickles (magic, version, system, content), keys, and the storages' bytes."""
+    """Read the format before PyTorch 1.6.
+
+    Pickles of magic number, version, system, content and storage keys; then, per key, a count and the bytes.
+    """
     import torch
 
     size = path.stat().st_size
     if not size:
-        raise _BrokenError("it is empty")
+        raise _DamagedError("it is empty")
     raw: dict[str, torch.Tensor] = {}
     itemsizes: dict[str, int] = {}
 
     def storage(key: str, dtype: str, numel: int) -> torch.Tensor:
-        wanted = numel * _itemsize(dtype)
+        num_bytes = numel * _itemsize(dtype)
         if key not in raw:
-            if wanted + sum(map(len, raw.values())) > size:
-                raise _BrokenError(f"tensor data {key} would be {wanted} bytes; the file has {size}")
-            raw[key], itemsizes[key] = torch.empty(wanted, dtype=torch.uint8), _itemsize(dtype)
-        if len(raw[key]) != wanted:
-            raise _BrokenError(f"tensor data {key} has two sizes")
+            if num_bytes + sum(map(len, raw.values())) > size:
+                raise _DamagedError(f"tensor data {key} would be {num_bytes} bytes; the file has {size}")
+            raw[key], itemsizes[key] = torch.empty(num_bytes, dtype=torch.uint8), _itemsize(dtype)
+        if len(raw[key]) != num_bytes:
+            raise _DamagedError(f"tensor data {key} has two sizes")
         return raw[key]
 
-    # A mapped file gives no more than it holds; a stream would make room for the sizes that a pickle states.
+    # Reading from a mapped file allocates no more than the file has; a stream would allocate what the pickle states.
     with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as file:
-        if _Machine(file).run() != LEGACY_MAGIC:
-            raise _BrokenError("it does not begin as a PyTorch file does")
-        if _Machine(file).run() != LEGACY_PROTOCOL:
-            raise _BrokenError("it is of an unknown version")
-        _Machine(file).run()
-        content = _Machine(file, storage).run()
-        keys = _Machine(file).run()
+        if _PickleReader(file).run() != LEGACY_MAGIC:
+            raise _DamagedError("it does not begin as a PyTorch file does")
+        if _PickleReader(file).run() != LEGACY_PROTOCOL:
+            raise _DamagedError("it is of an unknown version")
+        _PickleReader(file).run()
+        content = _PickleReader(file, storage).run()
+        keys = _PickleReader(file).run()
         if not isinstance(keys, list) or sorted(map(_text, keys)) != sorted(raw):
-            raise _BrokenError("its list of tensor data is damaged")
+            raise _DamagedError("its list of tensor data is damaged")
         for key in map(_text, keys):
             (count,) = struct.unpack("<q", file.read(8))
             block = file.read(len(raw[key]))
             if count * itemsizes[key] != len(raw[key]) or len(block) != len(raw[key]):
-                raise _BrokenError(f"tensor data {key} is cut short")
+                raise _DamagedError(f"tensor data {key} is cut short")
             memoryview(raw[key].numpy())[:] = block
     return content
 
 
 class _Storage:
-    """Bytes of the file, and the type of the numbers in them."""
+    """Bytes of the file, with the dtype of the numbers in them."""
 
     def __init__(self, raw: torch.Tensor, dtype: str) -> None:
         self.raw, self.dtype = raw, dtype
 
 
 class _Type:
-    """The type of numbers."""
+    """Dtype or storage class, as a value on the stack."""
 
     def __init__(self, dtype: str) -> None:
         self.dtype = dtype
 
 
 class _Function:
-    """What may be called, and no value of its own."""
+    """Function that a pickle may call, as a value on the stack."""
 
     def __init__(self, call: Callable[..., Any]) -> None:
         self.call = call
 
 
-class _Machine:
-    """Carries out the operations of a pickle that make containers, numbers, texts and tensors; there are no others.
+class _PickleReader:
+    """Stack machine with only those pickle operations that make containers, numbers, strings and tensors.
 
     Args:
-        file: with `read`, `readline` and `tell`.
-        storage: bytes by key, type and count; `None` where there can be none.
+        file: has `read`, `readline` and `tell`.
+        storage: returns the bytes of a storage by key, dtype and number of values; `None` if the pickle has no tensors.
     """
 
     def __init__(self, file: Any, storage: Callable[[str, str, int], torch.Tensor] | None = None) -> None:
@@ -314,7 +317,7 @@ class _Machine:
         self._memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        """The object that the pickle describes."""
+        """Return the object that the pickle describes."""
         for operation, argument, _ in pickletools.genops(self._file):
             if (name := operation.name) == "STOP":
                 return self._stack.pop()
@@ -327,10 +330,11 @@ class _Machine:
             elif name in ("GET", "BINGET", "LONG_BINGET"):
                 self._stack.append(self._memo[argument])
             else:
-                self._carry_out(name, argument)
-        raise _BrokenError("it is cut short")
+                self._execute(name, argument)
+        raise _DamagedError("it is cut short")
 
-    def _carry_out(self, name: str, argument: Any) -> None:
+    def _execute(self, name: str, argument: Any) -> None:
+        """Execute an operation that changes the stack in another way than pushing a literal or a memo."""
         stack = self._stack
         match name:
             case "PROTO" | "FRAME":
@@ -357,95 +361,99 @@ class _Machine:
             case "APPEND" | "APPENDS":
                 items = self._since_mark() if name == "APPENDS" else [stack.pop()]
                 if not isinstance(stack[-1], list):
-                    raise _BrokenError("an item is put into something that is no list")
+                    raise _DamagedError("an item is appended to something that is not a list")
                 stack[-1].extend(items)
             case "SETITEM" | "SETITEMS":
                 items = self._since_mark() if name == "SETITEMS" else [stack.pop(), stack.pop()][::-1]
                 _filled(stack[-1], items)
             case "GLOBAL":
-                stack.append(_named(*argument.split(" ", 1)))
+                stack.append(_resolve(*argument.split(" ", 1)))
             case "STACK_GLOBAL":
-                stack[-2:] = [_named(*map(str, stack[-2:]))]
+                stack[-2:] = [_resolve(*map(str, stack[-2:]))]
             case "REDUCE" | "NEWOBJ":
                 arguments, function = stack.pop(), stack.pop()
                 if not isinstance(function, _Function) or not isinstance(arguments, tuple):
-                    raise _BrokenError("it calls something that is no function")
+                    raise _DamagedError("it calls something that is not a function")
                 stack.append(function.call(*arguments))
             case "BUILD":
                 stack.pop()
-                if not isinstance(stack[-1], OrderedDict):  # versions of a state_dict's modules, which are left out
-                    raise _ForeignError("an object with attributes")
+                if not isinstance(stack[-1], OrderedDict):  # there: `_metadata` of a state_dict, which is dropped
+                    raise _UnsupportedError("an object with attributes")
             case "BINPERSID":
                 stack.append(self._data_of(stack.pop()))
             case _:
-                raise _ForeignError(f"the operation {name}")
+                raise _UnsupportedError(f"the operation {name}")
 
     def _since_mark(self) -> list[Any]:
+        """Pop the values above the last mark."""
         start = self._marks.pop()
         items = self._stack[start:]
         del self._stack[start:]
         return items
 
     def _data_of(self, identity: Any) -> _Storage:
-        """The bytes that a tensor names."""
+        """Return the storage that a persistent id names: ("storage", class, key, device, number of values)."""
         if self._storage is None or not isinstance(identity, tuple) or len(identity) not in (5, 6):
-            raise _BrokenError("it refers to something that is not in it")
+            raise _DamagedError("it refers to something that is not in it")
         word, kind, key, _, numel, *view = identity
         if word != "storage" or not isinstance(kind, _Type) or not _is_count(numel) or (view and view[0] is not None):
-            raise _BrokenError("the data of a tensor is described wrongly")
+            raise _DamagedError("the data of a tensor is described wrongly")
         return _Storage(self._storage(_text(key), kind.dtype, numel), kind.dtype)
 
 
-def _named(module: str, name: str) -> Any:
-    """What a name in a pickle stands for; anything but types of numbers and what makes tensors is refused."""
+def _resolve(module: str, name: str) -> Any:
+    """Return the value of a global name in a pickle; only dtypes, storages and `CALLABLE` functions are allowed."""
     if module in ("torch", "torch.storage") and name in STORAGES:
         return _Type(STORAGES[name])
     if module == "torch" and name in DTYPES:
         return _Type(name)
     if (full := f"{module}.{name}") not in CALLABLE:
-        kinds = (kind for part, kind in FOREIGN.items() if module.startswith("torch") and part in name)
-        raise _ForeignError(next(kinds, full))
+        kinds = (kind for part, kind in UNSUPPORTED.items() if module.startswith("torch") and part in name)
+        raise _UnsupportedError(next(kinds, full))
     return _Function(CALLABLE[full])
 
 
 def _filled(target: Any, items: list[Any]) -> dict[Any, Any]:
-    """The dictionary, with keys and values that follow each other."""
+    """Add alternating keys and values to a dictionary, and return it."""
     if not isinstance(target, dict) or len(items) % 2:
-        raise _BrokenError("an entry is put into something that is no dictionary")
+        raise _DamagedError("an entry is added to something that is not a dictionary")
     for key, value in zip(items[::2], items[1::2], strict=True):
         target[_key(key)] = value
     return target
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any, dtype: str | None = None) -> torch.Tensor:
-    """A view of a storage; whatever is left says whether it learns."""
+    """Return a view of a storage; the remaining arguments (`requires_grad`, hooks) are ignored."""
     import torch
 
     if not isinstance(storage, _Storage) or not isinstance(size, tuple) or not isinstance(stride, tuple):
-        raise _ForeignError("a tensor that is no dense one")
+        raise _UnsupportedError("a tensor that is not dense")
     if not all(map(_is_count, (offset, *size, *stride))) or len(size) != len(stride):
-        raise _BrokenError("the shape of a tensor is described wrongly")
+        raise _DamagedError("the shape of a tensor is described wrongly")
     numel = len(storage.raw) // _itemsize(dtype or storage.dtype)
+    # Index of the last value of the view, which has to lie inside the storage.
     last = offset + sum((count - 1) * step for count, step in zip(size, stride, strict=True))
     if math.prod(size) > numel or (math.prod(size) and last >= numel) or len(size) > MAX_DEPTH:
-        raise _BrokenError(f"a tensor of size {shorten(str(list(size)), 80)} is stated where {numel} numbers are")
+        raise _DamagedError(f"a tensor of size {shorten(str(list(size)), 80)} is stated where {numel} numbers are")
     flat = storage.raw.view(getattr(torch, dtype or storage.dtype))
     return torch.as_strided(flat, size, stride, offset) if math.prod(size) else flat.new_empty(size)
 
 
 def _tensor_of_type(
-    storage: Any, offset: Any, size: Any, stride: Any, learns: Any, hooks: Any, dtype: Any, *rest: Any
+    storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, dtype: Any, *rest: Any
 ) -> torch.Tensor:
+    """Return a view, of the given dtype, of a storage without one."""
     if not isinstance(dtype, _Type):
-        raise _BrokenError("the type of a tensor is described wrongly")
+        raise _DamagedError("the type of a tensor is described wrongly")
     return _tensor(storage, offset, size, stride, dtype=dtype.dtype)
 
 
 def _parameter(data: Any, *rest: Any) -> torch.Tensor:
+    """Return the tensor of a parameter."""
     import torch
 
     if not isinstance(data, torch.Tensor):
-        raise _BrokenError("a parameter is no tensor")
+        raise _DamagedError("a parameter is not a tensor")
     return data
 
 
@@ -453,9 +461,9 @@ def _ordered(items: Any = ()) -> OrderedDict[Any, Any]:
     if isinstance(items, Mapping):
         return OrderedDict(items)
     if not isinstance(items, (list, tuple)) or not all(
-        isinstance(one, (list, tuple)) and len(one) == 2 for one in items
+        isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in items
     ):
-        raise _BrokenError("a dictionary is made of something else")
+        raise _DamagedError("a dictionary is made of something else")
     return OrderedDict((_key(key), value) for key, value in items)
 
 
@@ -465,7 +473,7 @@ def _counter(items: Any = ()) -> Counter[Any]:
 
 def _size(items: Any = ()) -> tuple[int, ...]:
     if not isinstance(items, (list, tuple)) or not all(map(_is_count, items)):
-        raise _BrokenError("a size is made of something else")
+        raise _DamagedError("a size is made of something else")
     return tuple(items)
 
 
@@ -474,9 +482,9 @@ def _device(*names: Any) -> str:
 
 
 def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
-    """How Python 3 writes bytes in an old protocol."""
+    """Return bytes as Python 3 writes them in protocols below 3."""
     if not isinstance(text, str) or encoding != "latin1":
-        raise _BrokenError("bytes are made of something else")
+        raise _DamagedError("bytes are made of something else")
     return text.encode("latin1")
 
 
@@ -492,43 +500,45 @@ CALLABLE: dict[str, Callable[..., Any]] = {
     "torch.device": _device,
     "_codecs.encode": _encoded,
 }
-"""The names that a pickle may call, and what is called in their place."""
+"""The functions that a pickle may call, and what is called instead."""
 
 
 def _check_content(content: Any, size: int, allow_complex: bool) -> None:
-    """Refuse what is nested too deeply, or holds itself, before anything else walks through it."""
+    """Refuse content that is nested too deeply, or contains itself, before any other code traverses it."""
     import torch
 
-    seen, total, waiting = 0, 0, [(content, 0)]
-    while waiting:
-        value, depth = waiting.pop()
-        seen += 1
-        if depth > MAX_DEPTH or seen > size:
-            raise _BrokenError("its content is nested too deeply, or repeats itself")
+    count, num_bytes, pending = 0, 0, [(content, 0)]
+    while pending:
+        value, depth = pending.pop()
+        count += 1
+        if depth > MAX_DEPTH or count > size:
+            raise _DamagedError("its content is nested too deeply, or repeats itself")
         if isinstance(value, Mapping):
-            waiting.extend((one, depth + 1) for one in value.values())
+            pending.extend((item, depth + 1) for item in value.values())
         elif isinstance(value, (list, tuple)):
-            waiting.extend((one, depth + 1) for one in value)
+            pending.extend((item, depth + 1) for item in value)
         elif isinstance(value, torch.Tensor):
             if value.is_complex() and not allow_complex:
-                raise _ForeignError("a complex tensor")
-            total += value.numel() * value.element_size()
-            if total > MAX_SHARING * size:
-                raise _BrokenError("its tensors are together far larger than the file")
+                raise _UnsupportedError("a complex tensor")
+            num_bytes += value.numel() * value.element_size()
+            if num_bytes > MAX_SHARING * size:
+                raise _DamagedError("its tensors are together far larger than the file")
         elif value is not None and not isinstance(value, (bool, int, float, str, bytes)):
-            raise _BrokenError(f"it holds {_kind(value)} by itself")
+            raise _DamagedError(f"it holds {_kind(value)} by itself")
 
 
 def _key(key: Any) -> Any:
-    # Hashing a tuple of tuples of tuples that are all one object takes for ever; keys of weights are texts and numbers.
+    """Return the key of a dictionary if it is a string or a number."""
+    # Hashing tuples within tuples that are all the same object takes exponential time.
     if key is not None and not isinstance(key, (bool, int, float, str, bytes)):
-        raise _BrokenError("a key of a dictionary is neither a text nor a number")
+        raise _DamagedError("a key of a dictionary is neither a string nor a number")
     return key
 
 
 def _text(key: Any) -> str:
+    """Return the key of a storage if it is a string."""
     if not isinstance(key, str):
-        raise _BrokenError("the name of tensor data is no text")
+        raise _DamagedError("the name of tensor data is not a string")
     return key
 
 
@@ -543,6 +553,7 @@ def _itemsize(dtype: str) -> int:
 
 
 def _kind(value: Any) -> str:
-    names = {"Tensor": "a tensor", "list": "a list", "tuple": "a list", "str": "a text", "int": "a number"}
+    """Return the type of a value in words, for messages."""
+    names = {"Tensor": "a tensor", "list": "a list", "tuple": "a list", "str": "a string", "int": "a number"}
     name = type(value).__name__.lstrip("_")
     return names.get(name, f"an object of type {name}")

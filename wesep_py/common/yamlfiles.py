@@ -1,9 +1,9 @@
-"""Read and write YAML as plain values, whatever a file holds.
+"""Read and write YAML files as plain values, safely for any content.
 
-YAML can say more than a configuration needs: objects, sets, references that grow to any size. Here a file is mappings
-with keys that are texts or numbers, lists, and scalars; anything else is one line with file and place. Interpolation
-and includes are no part of this: `config.load_yaml` adds them for a user's own files, and what comes with a model is
-read without.
+YAML can express more than a configuration needs: objects, sets, aliases that expand to any size. Here a file holds
+mappings, whose keys are strings or numbers, lists and scalars; anything else is an error of one line that names the
+file and the position. There are no interpolations and no includes: `config.load_yaml` adds them for a user's own files,
+and a model's configuration is read without.
 """
 
 from __future__ import annotations
@@ -17,42 +17,43 @@ from typing import Any
 from wesep_py.common.errors import ConfigError, shorten
 
 MAX_BYTES = 16 * 2**20
-"""Of a file."""
+"""Maximum size of a file."""
 MAX_DEPTH = 64
-"""Lists and mappings within each other."""
+"""Maximum depth of nested lists and mappings."""
 MAX_NODES = 500_000
-"""Keys and values of a file, what its aliases repeat included."""
+"""Maximum number of keys and values in a file, with those that its aliases repeat."""
 
 TAG = "tag:yaml.org,2002:"
 BOOLS = {
-    word: value
+    spelling: value
     for value, words in ((True, "y yes true on"), (False, "n no false off"))
-    for one in words.split()
-    for word in (one, one.capitalize(), one.upper())
+    for word in words.split()
+    for spelling in (word, word.capitalize(), word.upper())
 }
 READ_AS_BOOL = {word for word in BOOLS if len(word) > 1}
+"""`y` and `n` alone are read as strings, but quoted when written, for other programs."""
 NULLS = {"", "~", "null", "Null", "NULL"}
 INTEGER = re.compile(
     r"""[-+]?0b[0-1_]+ | [-+]?0[0-7_]+ | [-+]?(?:0|[1-9][0-9_]*) | [-+]?0x[0-9a-fA-F_]+
     | [-+]?[1-9][0-9_]*(?::[0-5]?[0-9])+""",
     re.X,
 )
-"""YAML 1.1."""
+"""Integers of YAML 1.1."""
 FLOAT = re.compile(
     r"""[-+]?[0-9]+(?:_[0-9]+)*\.[0-9_]*(?:[eE][-+]?[0-9]+)? | [-+]?[0-9]+(?:_[0-9]+)*[eE][-+]?[0-9]+
     | [-+]?\.[0-9]+(?:_[0-9]+)*(?:[eE][-+]?[0-9]+)? | [-+]?[0-9]+(?:_[0-9]+)*(?::[0-5]?[0-9])+\.[0-9_]*
     | [-+]?\.(?:inf|Inf|INF) | \.(?:nan|NaN|NAN)""",
     re.X,
 )
-"""YAML 1.1, and 1e-3, which it takes for a text."""
+"""Floating-point numbers of YAML 1.1, and `1e-3`, which is a string there."""
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping, as plain values; an empty file is an empty mapping.
 
     Raises:
-        ConfigError: the file is missing, no YAML, no mapping, or holds what no configuration needs. Nothing of its
-            content is repeated but keys and the names of tags.
+        ConfigError: the file is missing, not YAML, not a mapping, or holds something that no configuration needs. Of
+            its content, the message repeats only keys and the names of tags.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -70,7 +71,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
             raise ConfigError(f"{path}: has {size} bytes; a YAML configuration has at most {MAX_BYTES}")
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is no text in UTF-8 (byte {error.start}), so it is not valid YAML") from error
+        raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start}), so it is not valid YAML") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
     content = parse_yaml(text, str(path))
@@ -82,7 +83,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The value of a YAML text, as `read_yaml` reads it; `where` names it in messages."""
+    """Return the value of a YAML text; `where` names it in messages. See `read_yaml`."""
     import yaml
 
     try:
@@ -94,11 +95,11 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where}: is not valid YAML ({shorten(reason, 80)})") from error
 
 
-def dump_yaml(value: Mapping[str, Any]) -> str:
-    """The mapping as YAML text, keys in their order; texts that would be read as something else are quoted.
+def dump_plain_yaml(value: Mapping[str, Any]) -> str:
+    """Return a mapping as YAML text, with its keys in their order; strings that look like other values are quoted.
 
     Args:
-        value: plain: mappings, lists and scalars.
+        value: plain values: mappings, lists and scalars.
     """
     import yaml
 
@@ -117,6 +118,7 @@ def dump_yaml(value: Mapping[str, Any]) -> str:
 
 
 def _needs_quotes(text: str) -> bool:
+    """Return whether another reader could take a string for a boolean or a number."""
     if text in BOOLS:
         return True
     try:
@@ -127,31 +129,39 @@ def _needs_quotes(text: str) -> bool:
 
 
 def _events_loader() -> Any:
+    """Return PyYAML's loader, the one in C where it is installed."""
     import yaml
 
     return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _problem(error: Any) -> str:
-    """What a parser says, with the place, and without what it quotes of the file."""
-    said = re.sub(r"'[^']*\w[^']*'|\"[^\"]*\"", "…", error.problem or error.context or "syntax error")
+    """Return a parser's message with the position, and without quotations of the file."""
+    message = re.sub(r"'[^']*\w[^']*'|\"[^\"]*\"", "…", error.problem or error.context or "syntax error")
     mark = error.problem_mark or error.context_mark
     place = f", line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-    return f"{shorten(said, 100)}{place}"
+    return f"{shorten(message, 100)}{place}"
 
 
 class _Builder:
-    """Makes plain values of the events of a parser, without recursion."""
+    """Build plain values from the events of a parser, without recursion.
+
+    The lists and mappings that are not complete yet are on a stack (`_open`). For `a: [1, 2]` the events are
+
+        mapping starts, scalar "a", sequence starts, scalar 1, scalar 2, sequence ends, mapping ends
+
+    Every node counts towards `MAX_NODES`; an alias counts for all nodes of its anchor, because it is copied.
+    """
 
     def __init__(self, where: str) -> None:
         self._where = where
         self._nodes = 0
-        # Name -> value, and the nodes in it; `None` while it is being built.
+        # Name -> value, and the number of nodes in it; `None` while it is being built.
         self._anchors: dict[str, tuple[Any, int] | None] = {}
-        self._open: list[_Open] = []
+        self._open: list[_OpenNode] = []
 
     def build(self, events: Any) -> Any:
-        """The value of the only document."""
+        """Return the value of the only document."""
         import yaml
 
         documents, result = 0, None
@@ -186,27 +196,30 @@ class _Builder:
         if len(self._open) >= MAX_DEPTH:
             raise self.error(f"more than {MAX_DEPTH} lists and mappings lie within each other", event)
         if self._open and self._open[-1].awaits_key:
-            raise self.error("a list or mapping is a key; keys are texts", event)
+            raise self.error("a list or mapping is a key; keys are strings", event)
         if event.anchor:
             self._anchors[event.anchor] = None
-        self._open.append(_Open(is_mapping, event.anchor, self._nodes - 1))
+        self._open.append(_OpenNode(is_mapping, event.anchor, self._nodes - 1))
 
     def _put(self, value: Any, event: Any) -> Any:
+        """Add a complete value to the innermost open list or mapping, if there is one."""
         if self._open:
             self._open[-1].add(value, self, event)
         return value
 
     def _note(self, anchor: str | None, value: Any, nodes: int, event: Any) -> None:
+        """Count the nodes of a value, and store it under its anchor."""
         self._count(nodes, event)
         if anchor:
             self._anchors[anchor] = value, nodes
 
     def _alias(self, event: Any) -> Any:
+        """Return a copy of the value of an anchor."""
         if event.anchor not in self._anchors:
             raise self.error("an alias refers to no anchor", event)
         anchored = self._anchors[event.anchor]
         if anchored is None:
-            raise self.error("an alias refers to what it is in", event)
+            raise self.error("an alias refers to the list or mapping that contains it", event)
         value, nodes = anchored
         self._count(nodes, event)
         return _copy(value)
@@ -214,9 +227,10 @@ class _Builder:
     def _count(self, nodes: int, event: Any) -> None:
         self._nodes += nodes
         if self._nodes > MAX_NODES:
-            raise self.error(f"there are more than {MAX_NODES} keys and values up to here", event)
+            raise self.error(f"the file has more than {MAX_NODES} keys and values up to here", event)
 
     def _scalar(self, event: Any) -> Any:
+        """Return the value of a scalar, by its tag, its quotes or its form."""
         text, tag, plain = event.value, event.tag, event.implicit[0]
         if tag in (f"{TAG}str", "!") or (tag is None and not plain):
             return text
@@ -236,12 +250,13 @@ class _Builder:
         except ConfigError:
             raise
         except (ValueError, KeyError, OverflowError) as error:
-            raise self.error(f"this is no {tag.removeprefix(TAG)}", event) from error
+            raise self.error(f"this is not a valid {tag.removeprefix(TAG)}", event) from error
         if tag == f"{TAG}str":
             return text
         raise self._tag_error(event)
 
     def _integer(self, text: str, event: Any) -> int:
+        """Return the integer of a decimal, binary, octal, hexadecimal or sexagesimal (`1:30`) scalar."""
         digits = text.replace("_", "")
         sign = -1 if digits.startswith("-") else 1
         digits = digits.lstrip("+-")
@@ -260,9 +275,10 @@ class _Builder:
         return sign * value
 
     def _float(self, text: str, event: Any) -> float:
+        """Return the number of a decimal or sexagesimal scalar; infinity is allowed, NaN is not."""
         digits = text.replace("_", "").lower()
         if digits == ".nan":
-            raise self.error("nan, which is no number", event)
+            raise self.error("nan is not a number", event)
         sign = -1.0 if digits.startswith("-") else 1.0
         digits = digits.lstrip("+-")
         if digits == ".inf":
@@ -274,16 +290,18 @@ class _Builder:
 
     def _tag_error(self, event: Any) -> ConfigError:
         tag = str(event.tag).replace(TAG, "!!")
-        return self.error(f"the tag {shorten(tag, 60)}; only texts, numbers, true, false and null are values", event)
+        return self.error(
+            f"the tag {shorten(tag, 60)} is not allowed; only strings, numbers, true, false and null are values", event
+        )
 
     def error(self, problem: str, event: Any) -> ConfigError:
-        """The line about a place in the text."""
+        """Return an error that names the position of an event."""
         mark = event.start_mark
         return ConfigError(f"{self._where}: line {mark.line + 1}, column {mark.column + 1}: {problem}")
 
 
-class _Open:
-    """A list or a mapping that is being read."""
+class _OpenNode:
+    """List or mapping that is not complete yet."""
 
     def __init__(self, is_mapping: bool, anchor: str | None, nodes_before: int) -> None:
         self.anchor, self.nodes_before = anchor, nodes_before
@@ -298,7 +316,7 @@ class _Open:
         return self._items is None and self._key is _NONE
 
     def add(self, value: Any, builder: _Builder, event: Any) -> None:
-        """Add the next item, key or value."""
+        """Add the next item of a list, or the next key or value of a mapping."""
         if self._items is not None:
             self._items.append("<<" if value is _MERGE else value)
         elif self._key is _NONE:
@@ -311,26 +329,26 @@ class _Open:
                 self._mapping[key] = "<<" if value is _MERGE else value
 
     def finish(self, builder: _Builder, event: Any) -> Any:
-        """The list or mapping; what is merged into a mapping lies beneath its own keys."""
+        """Return the complete list or mapping; a mapping's keys override those of mappings merged by `<<`."""
         if self._items is not None:
             return self._items
-        below: dict[Any, Any] = {}
-        for one in reversed(self._merged):
-            below |= one
-        return {**below, **self._mapping} if below else self._mapping
+        merged: dict[Any, Any] = {}
+        for mapping in reversed(self._merged):
+            merged |= mapping
+        return {**merged, **self._mapping} if merged else self._mapping
 
     def _checked(self, key: Any, builder: _Builder, event: Any) -> Any:
         if key is None or isinstance(key, (list, dict)):
-            raise builder.error("a key is null, a list or a mapping; keys are texts", event)
+            raise builder.error("a key is null, a list or a mapping; keys are strings", event)
         if key in self._mapping:
-            raise builder.error(f"the key {shorten(key, 60)!r} is here a second time (duplicate key)", event)
+            raise builder.error(f"the key {shorten(key, 60)!r} appears twice (duplicate key)", event)
         return key
 
     def _merge(self, value: Any, builder: _Builder, event: Any) -> None:
-        for one in value if isinstance(value, list) else [value]:
-            if not isinstance(one, dict):
-                raise builder.error("'<<' merges mappings, and this is none", event)
-            self._merged.append(one)
+        for mapping in value if isinstance(value, list) else [value]:
+            if not isinstance(mapping, dict):
+                raise builder.error("'<<' merges mappings, and this is not one", event)
+            self._merged.append(mapping)
 
 
 _MERGE: Any = object()
@@ -338,12 +356,12 @@ _NONE: Any = object()
 
 
 def _implicit(text: str) -> str:
-    """The tag of a plain scalar."""
+    """Return the tag of a plain (unquoted) scalar."""
     if text in NULLS:
         return f"{TAG}null"
     if text in READ_AS_BOOL:
         return f"{TAG}bool"
-    # Numbers are short or wrong; a text of any length is not matched again and again.
+    # The first character rules out most long strings before the regular expressions read them.
     if text[:1] in "-+.0123456789":
         if FLOAT.fullmatch(text):
             return f"{TAG}float"

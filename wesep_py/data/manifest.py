@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from wesep_py.common.errors import InputError
 from wesep_py.common.files import atomic_path
 from wesep_py.common.names import canonical, spellings
-from wesep_py.common.textfiles import Record, read_csv, read_jsonl
+from wesep_py.common.textfiles import Row, read_csv, read_jsonl
 
 logger = logging.getLogger(__name__)
 
@@ -206,7 +206,7 @@ def check_unique(utterances: Iterable[Utterance]) -> None:
             )
 
 
-def _utterance_from_row(row: Record, locator: FileLocator) -> Utterance:
+def _utterance_from_row(row: Row, locator: FileLocator) -> Utterance:
     values: dict[str, Any] = {
         "utterance_id": row.text("utterance_id"),
         "speaker_id": row.text("speaker_id"),

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from wesep_py.common.errors import InputError
 from wesep_py.common.names import canonical, file_name, is_hidden
-from wesep_py.common.textfiles import Record, read_csv, read_jsonl
+from wesep_py.common.textfiles import Row, read_csv, read_jsonl
 from wesep_py.data.corpora import AUDIO_SUFFIXES
 from wesep_py.data.manifest import FileLocator, Utterance, check_unique, is_file, speaker_of
 from wesep_py.data.reader import OnProgress, OnSkip, measure_durations
@@ -202,7 +202,7 @@ def source_ids(mixture_id: str, paths: list[Path]) -> list[str]:
     return ["_".join(parts[k * size : (k + 1) * size]) for k in range(len(paths))]
 
 
-def _from_row(row: Record, places: FileLocator, noise_places: FileLocator, recordings: bool) -> Mixture:
+def _from_row(row: Row, places: FileLocator, noise_places: FileLocator, recordings: bool) -> Mixture:
     mixture_id = row.text("mixture_ID")
     paths = []
     while (source := row.optional_text(f"source_{len(paths) + 1}_path")) is not None:
@@ -237,7 +237,7 @@ def _from_row(row: Record, places: FileLocator, noise_places: FileLocator, recor
     return Mixture(mixture_id, sources, noise, rendered, row.place)
 
 
-def _source_gains(row: Record, count: int) -> list[float]:
+def _source_gains(row: Row, count: int) -> list[float]:
     """The gains of all sources; 1 where the row has none.
 
     Raises:
@@ -251,7 +251,7 @@ def _source_gains(row: Record, count: int) -> list[float]:
     return given or [1.0] * count
 
 
-def _gain(row: Record, column: str) -> float:
+def _gain(row: Row, column: str) -> float:
     gain = row.optional_number(column)
     return 1.0 if gain is None else gain
 
@@ -349,7 +349,7 @@ def _told_sources(folder: Path, names: Collection[str]) -> dict[str, _Told]:
     return told
 
 
-def _told_in_row(row: Record) -> list[tuple[str, str | None]] | None:
+def _told_in_row(row: Row) -> list[tuple[str, str | None]] | None:
     """Utterances and speakers of a row; `None` where it does not name them."""
     sources = []
     while row.optional_text(f"source_{len(sources) + 1}_path") is not None:

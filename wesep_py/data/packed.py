@@ -1,9 +1,16 @@
-"""A corpus decoded once into a memory map, so that training reads samples instead of decoding files.
+"""Packed corpora: all utterances decoded once into one memory-mapped file, so that training does not decode.
 
-The folder holds `samples-<fingerprint>.int16` (little-endian samples of all utterances, one after the other)
-and `index.json`, which is written last and names it, and says of each recording that could not be read why
-(`left_out`). The fingerprint is made of what was packed: ids, paths, places, sizes and times of change of the files,
-and the rate; a file that is put right is packed by the next run.
+The folder holds
+
+    samples-<fingerprint>.int16   little-endian samples of all utterances, one after the other
+    index.json                    for each utterance: offset, length, exponent; written last
+
+    samples:   | utterance A      | utterance B   | utterance C …
+               0                  ↑ offset of B   ↑ offset of B + length of B        (counted in samples, 2 bytes each)
+
+`index.json` names the file of samples and gives the reason for each recording that could not be read (`left_out`). The
+fingerprint covers what was packed: ids, paths, start times, durations and speeds; sizes and modification times of the
+files; and the sample rate. So a file that was repaired is packed by the next run.
 """
 
 from __future__ import annotations
@@ -13,7 +20,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -26,16 +33,16 @@ from wesep_py.common.errors import AudioError, InputError
 from wesep_py.common.files import atomic_path, write_json
 from wesep_py.common.folders import visible_names
 from wesep_py.common.names import canonical
-from wesep_py.common.textfiles import COUNT, check_shape, read_json
+from wesep_py.common.textfiles import COUNT, check_schema, read_json
 from wesep_py.data.manifest import Utterance, check_unique
-from wesep_py.data.reader import Quantised, check_span, load_utterance
+from wesep_py.data.reader import OnProgress, Quantised, check_span, load_utterance
 
 logger = logging.getLogger(__name__)
 
 PACK_FORMAT = 1
 PACK_INDEX_NAME = "index.json"
-_SAMPLES = re.compile(r"samples-[0-9a-f]{16}\.int16")
-_SHAPE = {
+_SAMPLES_NAME = re.compile(r"samples-[0-9a-f]{16}\.int16")
+_INDEX_SCHEMA = {
     "format": COUNT,
     "fingerprint": str,
     "sample_rate": range(1, 10**7),
@@ -47,15 +54,15 @@ _SHAPE = {
 
 
 class PackedReader:
-    """Reads what `pack` wrote. Gives the same samples as a `FileReader` of the same rate.
+    """Reads a folder that `pack` wrote. Returns the same samples as a `FileReader` of the same rate.
 
-    It can be sent to other processes; they share the map.
+    A reader can be sent to other processes; all share one memory map.
 
     Args:
         folder: the folder that `pack` wrote.
 
     Attributes:
-        left_out: what was wrong with each utterance that could not be packed, by its id.
+        left_out: by utterance id, the reason why it could not be packed.
 
     Raises:
         InputError: the folder holds no packed corpus, or one of another format version, or is incomplete.
@@ -72,25 +79,27 @@ class PackedReader:
             canonical(utterance_id): (offset, length, exponent)
             for utterance_id, (offset, length, exponent) in index["utterances"].items()
         }
-        self.left_out: dict[str, str] = {canonical(name): why for name, why in index.get("left_out", {}).items()}
+        self.left_out: dict[str, str] = {
+            canonical(utterance_id): reason for utterance_id, reason in index.get("left_out", {}).items()
+        }
         self._samples: NDArray[np.int16] | None = None
 
     @property
     def sample_rate(self) -> int:
-        """The rate of everything it gives, in Hz."""
+        """Sample rate of all returned audio, in Hz."""
         return self._sample_rate
 
     def read(self, utterance: Utterance, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
-        """The samples from `start` to `stop` of an utterance, float32 `[samples]`; a new array each time.
+        """Return the samples from `start` to `stop` of an utterance, float32 `[samples]`; a new array each time.
 
         Args:
-            utterance: one of those that were packed; it is looked up by its id.
-            start: first sample, counted from the utterance's beginning.
+            utterance: one that was packed; it is looked up by its id.
+            start: first sample, counted from the beginning of the utterance.
             stop: the sample to stop before; `None` for the end.
 
         Raises:
             AudioError: the recording could not be read when the corpus was packed.
-            InputError: the utterance was not packed, or the positions do not lie inside it.
+            InputError: the utterance was not packed, or the positions are not inside it.
         """
         offset, length, exponent = self._span(utterance)
         start, stop = check_span(utterance, length, start, stop)
@@ -99,10 +108,11 @@ class PackedReader:
         return Quantised(self._samples[offset + start : offset + stop], exponent).waveform()
 
     def length(self, utterance: Utterance) -> int:
-        """How many samples the utterance has at the reader's rate."""
+        """Return the number of samples of an utterance at the reader's rate."""
         return self._span(utterance)[1]
 
     def _span(self, utterance: Utterance) -> tuple[int, int, int]:
+        """Return offset and length in samples, and exponent, of an utterance."""
         try:
             return self._spans[utterance.utterance_id]
         except KeyError:
@@ -113,6 +123,7 @@ class PackedReader:
             ) from None
 
     def __getstate__(self) -> dict[str, Any]:
+        # Each process maps the file itself: pickling the map would copy all samples.
         return {**self.__dict__, "_samples": None}
 
 
@@ -121,40 +132,37 @@ def pack(
     folder: str | os.PathLike[str],
     sample_rate: int,
     threads: int = 1,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> PackedReader:
-    """Decode utterances into a folder, unless it holds the very same already, and read from there.
+    """Decode utterances into a folder, and return a reader of it. Nothing is done if they are packed there already.
 
-    Recordings that cannot be read are left out, named in the log and counted; the reader raises an error when it is
-    asked for one. A folder that holds another packed corpus is replaced, which the log says too. Two processes may pack
-    into one folder at a time.
+    Recordings that cannot be read are left out, logged and counted; the reader raises an error for them. A folder that
+    holds another packed corpus is replaced, with a warning. Two processes may pack into one folder at the same time.
 
     Args:
         utterances: at least one, with ids that differ.
-        folder: made if need be; its parent must exist. 2 bytes a sample: 110 MiB an hour at 16 kHz.
-        sample_rate: rate of the packed samples in Hz.
-        threads: how many files are decoded at once, at least 1.
-        on_progress: called with the number of utterances done and of all.
-
-    Returns:
-        A reader of the folder.
+        folder: created if it does not exist; its parent must exist. 2 bytes per sample: 110 MiB per hour at 16 kHz.
+        sample_rate: sample rate of the packed audio in Hz.
+        threads: number of files that are decoded at once, at least 1.
+        on_progress: called with the number of utterances done and the total number.
 
     Raises:
         AudioError: no recording can be read; nothing is changed.
-        InputError: no utterance, an id that comes twice, or a folder that holds something else.
+        InputError: no utterance, an id that is used twice, or a folder that holds other files.
         WesepError: the disk is full or not writable.
     """
     folder = Path(folder)
     if not utterances:
         raise InputError(f"{folder}: there is no utterance to pack")
     check_unique(utterances)
-    _make_folder(folder)
+    _prepare_folder(folder)
     fingerprint = pack_fingerprint(utterances, sample_rate)
     index = read_pack_index(folder)
     if index is not None and index["fingerprint"] == fingerprint:
-        return _opened(folder, len(utterances))
+        return _open_packed(folder, len(utterances))
     if index is not None:
         logger.warning("%s: holds another corpus, or files have changed; it is packed anew and replaced", folder)
+    # The name of the samples contains the fingerprint, so readers of the former pack are not disturbed.
     samples_name = f"samples-{fingerprint[:16]}.int16"
     spans: dict[str, tuple[int, int, int]] = {}
     left_out: dict[str, str] = {}
@@ -172,9 +180,10 @@ def pack(
         ThreadPoolExecutor(threads) as pool,
     ):
         # A few at a time, so that decoded audio does not pile up while the disk is slow.
-        for first in range(0, len(utterances), 16 * threads):
-            some = utterances[first : first + 16 * threads]
-            for utterance, loaded in zip(some, pool.map(load, some), strict=True):
+        batch_size = 16 * threads
+        for first in range(0, len(utterances), batch_size):
+            batch = utterances[first : first + batch_size]
+            for utterance, loaded in zip(batch, pool.map(load, batch), strict=True):
                 if isinstance(loaded, AudioError):
                     left_out[utterance.utterance_id] = str(loaded)
                     logger.warning("left out of %s (%d so far): %s", folder, len(left_out), loaded)
@@ -204,49 +213,51 @@ def pack(
     return PackedReader(folder)
 
 
-def _opened(folder: Path, count: int) -> PackedReader:
+def _open_packed(folder: Path, num_utterances: int) -> PackedReader:
     reader = PackedReader(folder)
     if reader.left_out:
         first = next(iter(reader.left_out.values()))
         logger.warning(
             "%s: %d of %d recordings could not be read and are not in it; the first: %s",
-            folder, len(reader.left_out), count, first,
+            folder, len(reader.left_out), num_utterances, first,
         )  # fmt: skip
     return reader
 
 
 def pack_fingerprint(utterances: Sequence[Utterance], sample_rate: int) -> str:
-    """What a packed corpus is recognised by: a hash of ids, paths, places, sizes, times and the rate."""
+    """Return the hash by which a packed corpus is recognised: of ids, paths, times, speeds, files and sample rate."""
     digest = hashlib.sha256(json.dumps([PACK_FORMAT, sample_rate]).encode())
     for utterance in utterances:
         try:
             status = utterance.path.stat()
-            file = [status.st_size, status.st_mtime_ns]
+            file_facts = [status.st_size, status.st_mtime_ns]
         except OSError:
-            file = [None, None]
+            file_facts = [None, None]
+        # The speed is left out where it is 1: so folders that were packed before there were speeds are recognised.
         identity = [
             utterance.utterance_id, os.fspath(utterance.path), utterance.start_s, utterance.duration_s,
-            *file, *([] if utterance.speed == 1 else [utterance.speed]),
+            *file_facts, *([] if utterance.speed == 1 else [utterance.speed]),
         ]  # fmt: skip
         digest.update(json.dumps(identity).encode() + b"\n")
     return digest.hexdigest()
 
 
 def read_pack_index(folder: Path) -> dict[str, Any] | None:
-    """The index of a packed corpus that is whole and of this format, or `None`."""
+    """Return the index of a packed corpus that is complete and of this format, or `None`."""
     try:
         index = dict(read_json(folder / PACK_INDEX_NAME, "the index of a packed corpus").values)
-        check_shape(index, _SHAPE, str(folder / PACK_INDEX_NAME))
+        check_schema(index, _INDEX_SCHEMA, str(folder / PACK_INDEX_NAME))
         size = (folder / index["samples"]).stat().st_size
     except (InputError, OSError):
         return None
-    if index["format"] != PACK_FORMAT or not _SAMPLES.fullmatch(index["samples"]) or size != 2 * index["num_samples"]:
+    is_complete = size == 2 * index["num_samples"]
+    if index["format"] != PACK_FORMAT or not _SAMPLES_NAME.fullmatch(index["samples"]) or not is_complete:
         return None
     return index if _spans_fit(index) else None
 
 
 def _spans_fit(index: dict[str, Any]) -> bool:
-    """Whether every utterance lies within the samples."""
+    """Return whether every utterance lies within the samples, so that a damaged index never reads beyond them."""
     try:
         spans = np.array(list(index["utterances"].values()))
     except ValueError:  # lists of several lengths
@@ -257,12 +268,12 @@ def _spans_fit(index: dict[str, Any]) -> bool:
     ends = offsets + lengths
     return bool(
         ((offsets >= 0) & (lengths >= 0) & (ends <= index["num_samples"]) & (np.abs(exponents) < 1000)).all()
-        and (ends >= offsets).all()
+        and (ends >= offsets).all()  # the sum of two large numbers may have wrapped around
     )
 
 
-def _is_index(path: Path) -> bool:
-    """Whether a file is the index of a packed corpus, of whatever format version and whether whole or not."""
+def _is_pack_index(path: Path) -> bool:
+    """Return whether a file is the index of a packed corpus, of any format version, complete or not."""
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -270,14 +281,15 @@ def _is_index(path: Path) -> bool:
     return isinstance(index, dict) and {"format", "fingerprint", "samples"} <= index.keys()
 
 
-def _make_folder(folder: Path) -> None:
+def _prepare_folder(folder: Path) -> None:
+    """Create the folder, or check that it holds nothing but a packed corpus."""
     if folder.is_dir():
         names = visible_names(folder)
-        ours = [name for name in names if name == PACK_INDEX_NAME or _SAMPLES.fullmatch(name)]
-        if names != ours:
-            strange = next(name for name in names if name not in ours)
-            raise InputError(f"{folder}: holds {strange!r}, which is no packed corpus; name an empty folder")
-        if PACK_INDEX_NAME in names and not _is_index(folder / PACK_INDEX_NAME):
+        pack_names = [name for name in names if name == PACK_INDEX_NAME or _SAMPLES_NAME.fullmatch(name)]
+        if names != pack_names:
+            foreign = next(name for name in names if name not in pack_names)
+            raise InputError(f"{folder}: holds {foreign!r}, which is no packed corpus; name an empty folder")
+        if PACK_INDEX_NAME in names and not _is_pack_index(folder / PACK_INDEX_NAME):
             raise InputError(f"{folder / PACK_INDEX_NAME}: is of no packed corpus; name an empty folder")
         return
     try:

@@ -1,4 +1,9 @@
-"""From names in a configuration to recordings: speech by manifests, noise also by files and folders."""
+"""Recordings that a configuration names: speech by manifests and stores, noise also by files and folders.
+
+- `read_speech`, `find_noises`: the utterances and noise recordings that names stand for.
+- `perturb_speed`: the same utterances at other speeds, as further speakers.
+- `is_store`, `open_store`, `open_reader`, `store_fingerprint`: shards and LMDB files in place of manifests.
+"""
 
 from __future__ import annotations
 
@@ -20,138 +25,80 @@ from wesep_py.data.remote import is_url
 from wesep_py.data.shard_store import SHARD_SUMMARY_NAME, ShardStore
 from wesep_py.data.store import RoutedReader, Store, StoreReader
 
-# ----------------------------------------
-# What a configuration may name in place of files: a folder of shards, a URL of one, an LMDB file.
-
-
-def is_store(name: str | os.PathLike[str]) -> bool:
-    """Whether a name stands for recordings in a store: a folder with `shards.json`, a URL, or `*.lmdb`.
-
-    >>> is_store("noise.lmdb"), is_store("s3://bucket/shards"), is_store("train.jsonl")
-    (True, True, False)
-    """
-    path = Path(name)
-    return is_url(name) or path.suffix == ".lmdb" or (path / SHARD_SUMMARY_NAME).is_file()
-
-
-def resolve_location(name: str, root: str | os.PathLike[str]) -> str:
-    """A name of a configuration as a path or URL: relative ones start from `root`.
-
-    >>> resolve_location("shards/train", "data"), resolve_location("s3://bucket/train", "data")
-    ('data/shards/train', 's3://bucket/train')
-    """
-    return name if is_url(name) else (Path(root) / name).as_posix()
-
-
-def open_store(name: str | os.PathLike[str]) -> Store:
-    """The store of a name.
-
-    Raises:
-        InputError: there is no such store, or it is damaged or incomplete.
-    """
-    return LMDBStore(name) if not is_url(name) and Path(name).suffix == ".lmdb" else ShardStore(name)
-
-
-def open_reader(names: Iterable[str | os.PathLike[str]], sample_rate: int, cache_mib: float = 512) -> Reader:
-    """A reader of what stands in stores, and of files for all else.
-
-    Args:
-        names: the stores among them are opened; other names are passed over.
-        sample_rate: rate of what it gives in Hz.
-        cache_mib: how much decoded audio is kept, in MiB, over all.
-
-    Raises:
-        InputError: as `open_store`.
-    """
-    stores = [open_store(name) for name in dict.fromkeys(map(os.fspath, names)) if is_store(name)]
-    share = cache_mib / (len(stores) + 1)
-    if not stores:
-        return FileReader(sample_rate, cache_mib)
-    return RoutedReader([StoreReader(store, sample_rate, share) for store in stores], FileReader(sample_rate, share))
-
-
-def store_fingerprint(name: str | os.PathLike[str]) -> str:
-    """A hash of what a store holds, without reading the audio: of the checksums of its shards, or of its index.
-
-    Raises:
-        InputError: as `open_store`.
-    """
-    store = open_store(name)
-    return hashlib.sha256(json.dumps(store.identity()).encode()).hexdigest()
-
-
 logger = logging.getLogger(__name__)
 MANIFEST_SUFFIXES = (".jsonl", ".csv")
 
 
 def read_speech(names: Sequence[str], root: Path | None = None) -> list[Utterance]:
-    """The utterances of several manifests, or of stores.
+    """Return the utterances of several manifests or stores.
 
     Args:
         names: manifests, folders of shards or LMDB files, relative to `root`, or URLs of folders of shards.
-        root: a folder, from which paths inside the manifests start too; `None`: the working folder for the names, and
-            each manifest's own folder for the paths inside it.
+        root: the folder that the names, and the paths inside the manifests, start from. `None`: names start from the
+            working folder, and the paths inside a manifest from the manifest's folder.
 
     Raises:
-        InputError: a manifest is missing or malformed, or an utterance stands in two of them.
+        InputError: a manifest is missing or malformed, or an utterance is in two of them.
     """
     base = Path.cwd() if root is None else root
-    utterances = [utterance for name in names for utterance in _read(name, base, root)]
-    seen: set[str] = set()
+    utterances = [utterance for name in names for utterance in _read_list(name, base, root)]
+    utterance_ids: set[str] = set()
     for utterance in utterances:
-        if utterance.utterance_id in seen:
+        if utterance.utterance_id in utterance_ids:
             raise InputError(f"speech: utterance {utterance.utterance_id!r} is in two manifests; name it once")
-        seen.add(utterance.utterance_id)
+        utterance_ids.add(utterance.utterance_id)
     return utterances
 
 
 def find_noises(names: Sequence[str], root: Path) -> list[Utterance]:
-    """Noise recordings as utterances of a speaker `noise`.
+    """Return noise recordings as utterances of a speaker `noise`.
 
     Args:
-        names: manifests, LMDB files, folders of shards, audio files, or folders, all of whose audio files are taken
-            but those that cannot be read, which the log names; relative to `root`.
-        root: a folder.
+        names: manifests, LMDB files, folders of shards, audio files, or folders, relative to `root`. Of a folder, all
+            audio files are used except unreadable ones, which the log names.
+        root: the folder that names and paths start from.
 
     Raises:
-        AudioError: an audio file that is named itself cannot be read, or none of a folder.
-        InputError: a name that stands for nothing, or a folder without audio.
+        AudioError: an audio file that is named itself, or every file of a folder, cannot be read.
+        InputError: a name stands for nothing, or a folder has no audio.
     """
     noises: list[Utterance] = []
     for name in names:
         path = root / name
         if path.suffix in MANIFEST_SUFFIXES or is_store(resolve_location(name, root)):
-            noises.extend(_read(name, root, root))
+            noises.extend(_read_list(name, root, root))
             continue
         files = list(find_audio(path)) if path.is_dir() else [path]
         if not files or not all(map(is_file, files)):
             raise InputError(f"noise: {path} is no manifest, no audio file and no folder that holds any")
-        left_out = 0
+        num_unreadable = 0
         for file in files:
             try:
                 check_utf8_name(file)
                 duration_s = info(file).duration_s
             except AudioError as error:
-                left_out += 1
-                if left_out == len(files):
+                num_unreadable += 1
+                if num_unreadable == len(files):
                     raise
-                logger.warning("noise: left out of %s (%d so far): %s", path, left_out, error)
+                logger.warning("noise: left out of %s (%d so far): %s", path, num_unreadable, error)
                 continue
-            place = file.relative_to(root) if file.is_relative_to(root) else file
-            noise_id = "noise/" + "/".join(
-                "_".join(part.split()) for part in place.with_suffix("").parts if part != "/"
-            )
-            noises.append(Utterance(noise_id, "noise", file, duration_s))
+            noises.append(Utterance(_noise_id(file, root), "noise", file, duration_s))
     return noises
 
 
-def _read(name: str, base: Path, root: Path | None) -> list[Utterance]:
-    place = resolve_location(name, base)
-    return open_store(place).utterances(root) if is_store(place) else read_manifest(base / name, root)
+def _noise_id(file: Path, root: Path) -> str:
+    """Return `noise/` and the path below the root, without suffix and white space."""
+    place = file.relative_to(root) if file.is_relative_to(root) else file
+    return "noise/" + "/".join("_".join(part.split()) for part in place.with_suffix("").parts if part != "/")
+
+
+def _read_list(name: str, base: Path, root: Path | None) -> list[Utterance]:
+    location = resolve_location(name, base)
+    return open_store(location).utterances(root) if is_store(location) else read_manifest(base / name, root)
 
 
 def perturb_speed(utterances: Sequence[Utterance], speeds: Sequence[float]) -> list[Utterance]:
-    """Every utterance at every speed; at another speed than recorded, its speaker is another speaker.
+    """Return every utterance at every speed. At another speed than recorded, its speaker counts as another speaker.
 
     Tempo and pitch change together, as does everything that a voice is known by: Ko et al., "Audio augmentation for
     speech recognition" (Interspeech 2015); as further speakers: Yamamoto et al., "Speaker augmentation and bandwidth
@@ -159,10 +106,10 @@ def perturb_speed(utterances: Sequence[Utterance], speeds: Sequence[float]) -> l
 
     Args:
         utterances: as recorded.
-        speeds: factors above 0, for example `[0.9, 1, 1.1]`, none twice.
+        speeds: factors above 0, for example `[0.9, 1, 1.1]`, each once.
 
     Raises:
-        InputError: no speed, one that comes twice, or one that is not above 0.
+        InputError: no speed, a speed that is given twice, or one that is not above 0.
 
     >>> [u.speaker_id for u in perturb_speed([Utterance("a-1", "a", Path("1.wav"), 2.2)], [1, 1.1])]
     ['a', 'a@1.1']
@@ -171,13 +118,13 @@ def perturb_speed(utterances: Sequence[Utterance], speeds: Sequence[float]) -> l
         raise InputError(
             f"speeds: is {list(speeds)}; factors above 0, each once, are needed, for example [0.9, 1, 1.1]"
         )
-    changed = []
+    perturbed = []
     for speed in speeds:
         if speed == 1:
-            changed.extend(utterances)
+            perturbed.extend(utterances)
             continue
         mark = f"@{speed:g}"
-        changed.extend(
+        perturbed.extend(
             replace(
                 utterance,
                 utterance_id=utterance.utterance_id + mark,
@@ -187,4 +134,64 @@ def perturb_speed(utterances: Sequence[Utterance], speeds: Sequence[float]) -> l
             )
             for utterance in utterances
         )
-    return changed
+    return perturbed
+
+
+# Stores: a configuration may name a folder of shards, a URL of one, or an LMDB file in place of files.
+
+
+def is_store(name: str | os.PathLike[str]) -> bool:
+    """Return whether a name stands for a store: a folder with `shards.json`, a URL, or `*.lmdb`.
+
+    >>> is_store("noise.lmdb"), is_store("s3://bucket/shards"), is_store("train.jsonl")
+    (True, True, False)
+    """
+    path = Path(name)
+    return is_url(name) or path.suffix == ".lmdb" or (path / SHARD_SUMMARY_NAME).is_file()
+
+
+def resolve_location(name: str, root: str | os.PathLike[str]) -> str:
+    """Return the path or URL of a name in a configuration; relative paths start from `root`.
+
+    >>> resolve_location("shards/train", "data"), resolve_location("s3://bucket/train", "data")
+    ('data/shards/train', 's3://bucket/train')
+    """
+    return name if is_url(name) else (Path(root) / name).as_posix()
+
+
+def open_store(name: str | os.PathLike[str]) -> Store:
+    """Open the store of a name.
+
+    Raises:
+        InputError: there is no such store, or it is damaged or incomplete.
+    """
+    return LMDBStore(name) if not is_url(name) and Path(name).suffix == ".lmdb" else ShardStore(name)
+
+
+def open_reader(names: Iterable[str | os.PathLike[str]], sample_rate: int, cache_mib: float = 512) -> Reader:
+    """Return a reader of the utterances in stores, and of files for all other utterances.
+
+    Args:
+        names: the stores among them are opened; other names are ignored.
+        sample_rate: sample rate of the returned audio in Hz.
+        cache_mib: size of all caches of decoded audio together, in MiB.
+
+    Raises:
+        InputError: as `open_store`.
+    """
+    stores = [open_store(name) for name in dict.fromkeys(map(os.fspath, names)) if is_store(name)]
+    cache_share_mib = cache_mib / (len(stores) + 1)
+    files = FileReader(sample_rate, cache_share_mib)
+    if not stores:
+        return files
+    return RoutedReader([StoreReader(store, sample_rate, cache_share_mib) for store in stores], files)
+
+
+def store_fingerprint(name: str | os.PathLike[str]) -> str:
+    """Return a hash of the content of a store, from the checksums of its shards or its index; no audio is read.
+
+    Raises:
+        InputError: as `open_store`.
+    """
+    store = open_store(name)
+    return hashlib.sha256(json.dumps(store.identity()).encode()).hexdigest()

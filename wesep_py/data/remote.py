@@ -1,4 +1,4 @@
-"""Files of one folder, on this machine or behind a URL, whole or by ranges of bytes."""
+"""Files of one folder, on this machine or behind a URL, read whole or by ranges of bytes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, BinaryIO
 
 from wesep_py.common.errors import AudioError, InputError
 
-# More shards than this are closed and opened again: a process may have only so many files open.
+# Beyond this number, the file that was used longest ago is closed: a process may keep only a limited number open.
 MAX_OPEN_FILES = 32
 
 
 def is_url(location: str | os.PathLike[str]) -> bool:
-    """Whether a location is for fsspec (`s3://bucket/shards`), not a path.
+    """Return whether a location is for fsspec (`s3://bucket/shards`), not a path.
 
     >>> is_url("https://host/shards"), is_url("data/shards")
     (True, False)
@@ -24,70 +24,70 @@ def is_url(location: str | os.PathLike[str]) -> bool:
 
 
 def open_url(url: str) -> BinaryIO:
-    """A file behind a URL, to be read from its beginning.
+    """Open the file behind a URL for reading from its beginning.
 
     Raises:
-        InputError: fsspec, or what it needs for this kind of URL, is not installed.
+        InputError: fsspec, or its extension for this kind of URL, is not installed.
         AudioError: the file cannot be opened.
     """
     system, path = _file_system(url)
     try:
         return system.open(path, "rb")
     except Exception as error:  # the errors of fsspec's backends have no class in common
-        raise AudioError(f"{url}: cannot be read ({_reason(error)})") from error
+        raise AudioError(f"{url}: cannot be read ({_one_line(error)})") from error
 
 
 class StorageFolder:
-    """Reads files of a folder. What it opens belongs to the process that opened it; a copy of it opens anew.
+    """Reads the files of a folder. Open files belong to one process; a copy in another process opens them anew.
 
     Args:
-        location: a path, or any URL that fsspec opens; credentials and the like are fsspec's own configuration.
+        location: a path, or any URL that fsspec opens. Credentials and other options are fsspec's own configuration.
 
     Raises:
-        InputError: a URL, and fsspec, or what it needs for this kind of URL, is not installed.
+        InputError: the location is a URL, and fsspec, or its extension for this kind of URL, is not installed.
     """
 
     def __init__(self, location: str | os.PathLike[str]) -> None:
         self.location = os.fspath(location)
         self.is_remote = is_url(location)
-        self._forget()
+        self._reset()
         if self.is_remote:
-            self._remote("")
+            self._remote_path("")
 
     def place(self, name: str) -> str:
-        """The full name of one of the files."""
+        """Return the full path or URL of one of the files."""
         return f"{self.location.rstrip('/')}/{name}" if self.is_remote else str(Path(self.location) / name)
 
     def read(self, name: str) -> bytes:
-        """A whole file.
+        """Read a whole file.
 
         Raises:
-            InputError: it is not there, or cannot be read.
+            InputError: the file does not exist or cannot be read.
         """
         try:
             if not self.is_remote:
-                return self._regular(name).read_bytes()
-            system, path = self._remote(name)
+                return self._regular_file(name).read_bytes()
+            system, path = self._remote_path(name)
             return bytes(system.cat_file(path))
         except Exception as error:  # the errors of fsspec's backends have no class in common
-            raise InputError(f"{self.place(name)}: cannot be read ({_reason(error)})") from error
+            raise InputError(f"{self.place(name)}: cannot be read ({_one_line(error)})") from error
 
     def read_range(self, name: str, start: int, size: int) -> bytes:
-        """The bytes from `start` to `start + size` of a file.
+        """Read the bytes from `start` to `start + size` of a file.
 
         Raises:
-            AudioError: the file cannot be read, or ends before, or its server knows no ranges.
+            AudioError: the file cannot be read or ends before, or its server does not serve ranges.
         """
         try:
             if self.is_remote:
-                system, path = self._remote(name)
+                system, path = self._remote_path(name)
                 data = bytes(system.cat_file(path, start=start, end=start + size))
             else:
-                file = self._file(name)
+                file = self._open_file(name)
                 file.seek(start)
                 data = file.read(size)
         except Exception as error:
-            raise AudioError(f"{self.place(name)}: cannot be read ({_reason(error)})") from error
+            raise AudioError(f"{self.place(name)}: cannot be read ({_one_line(error)})") from error
         if len(data) > size:
             raise AudioError(
                 f"{self.place(name)}: its server sends whole files only, not ranges of bytes; copy the shards to this "
@@ -100,36 +100,37 @@ class StorageFolder:
             )
         return data
 
-    def _file(self, name: str) -> BinaryIO:
-        self._own()
+    def _open_file(self, name: str) -> BinaryIO:
+        """Return an open local file; the ones used last stay open."""
+        self._check_process()
         if name in self._files:
             self._files.move_to_end(name)
             return self._files[name]
-        file = self._regular(name).open("rb")
+        file = self._regular_file(name).open("rb")
         self._files[name] = file
         if len(self._files) > MAX_OPEN_FILES:
             self._files.popitem(last=False)[1].close()
         return file
 
-    def _regular(self, name: str) -> Path:
-        """A file of this machine; a device or a pipe would be read without end."""
+    def _regular_file(self, name: str) -> Path:
+        """Return the path of a local file, and refuse devices and pipes, which would be read without end."""
         path = Path(self.location) / name
         if path.exists() and not path.is_file():
             raise OSError("it is no file, but a folder, a device or a pipe")
         return path
 
-    def _remote(self, name: str) -> tuple[Any, str]:
-        self._own()
+    def _remote_path(self, name: str) -> tuple[Any, str]:
+        self._check_process()
         if self._system is None:
             self._system, self._path = _file_system(self.location)
         return self._system, f"{self._path.rstrip('/')}/{name}"
 
-    def _own(self) -> None:
-        """Leave what another process opened: after a fork, both would move one position in one file."""
+    def _check_process(self) -> None:
+        """Drop what another process opened: after a fork, both would move one read position in one file."""
         if self._pid != os.getpid():
-            self._forget()
+            self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._pid = os.getpid()
         self._files: OrderedDict[str, BinaryIO] = OrderedDict()
         self._system: Any = None
@@ -140,10 +141,11 @@ class StorageFolder:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._forget()
+        self._reset()
 
 
 def _file_system(url: str) -> tuple[Any, str]:
+    """Return fsspec's file system for a URL, and the path in it."""
     try:
         import fsspec
 
@@ -154,8 +156,8 @@ def _file_system(url: str) -> tuple[Any, str]:
             "with s3fs for s3://, gcsfs for gs://, aiohttp for http(s)://"
         ) from error
     except ValueError as error:
-        raise InputError(f"{url}: is no URL that fsspec opens ({_reason(error)})") from error
+        raise InputError(f"{url}: is no URL that fsspec opens ({_one_line(error)})") from error
 
 
-def _reason(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__

@@ -1,8 +1,15 @@
-"""A folder of tar shards with an index: any utterance at once, from disk or through a URL.
+"""Shards with an index: read any utterance of a folder of tar files, from disk or through a URL.
 
-The folder, which `wesep_py.data.shard_writing` writes, holds `000000.tar` and so on, `index.jsonl` with a line for
-each utterance (its line of the manifest, and where it lies), and `shards.json`, which is written last and says how many
-shards there are, and their checksums.
+The folder, which `shard_writing` writes, holds
+
+    000000.tar, 000001.tar, …   the shards
+    index.jsonl                 a line per utterance: its line of the manifest, and the position of its audio
+    shards.json                 the shards and their checksums; written last
+
+To read an utterance, only its own bytes of the tar file are read:
+
+    000001.tar   | header | KEY.json | header | KEY.flac        | header | …
+                                              ↑ offset    ↑ offset + size
 """
 
 from __future__ import annotations
@@ -14,7 +21,7 @@ from typing import Any, NamedTuple
 
 from wesep_py.common.errors import InputError, quoted, reason
 from wesep_py.common.names import canonical
-from wesep_py.common.textfiles import COUNT, check_shape, parse_object
+from wesep_py.common.textfiles import COUNT, check_schema, parse_object
 from wesep_py.data.manifest import Utterance
 from wesep_py.data.remote import StorageFolder
 from wesep_py.data.store import StoreEntry, StoreReader, parse_index_lines, utterance_from_record
@@ -22,15 +29,16 @@ from wesep_py.data.store import StoreEntry, StoreReader, parse_index_lines, utte
 SHARD_FORMAT = 1
 SHARD_SUMMARY_NAME = "shards.json"
 SHARD_INDEX_NAME = "index.jsonl"
-_SHAPE = {
+_SUMMARY_SCHEMA = {
     "format": COUNT,
     "index_sha256": str,
     "shards": [{"name": str, "size": COUNT, "sha256": str}],
 }
-PLACE_FIELDS = ("shard", "member", "offset", "size", "sample_rate", "num_samples", "crc32")
 
 
-class _Place(NamedTuple):
+class _ShardPosition(NamedTuple):
+    """The number of a shard, and the first byte and number of bytes of an utterance's audio in it."""
+
     shard: int
     offset: int
     size: int
@@ -55,46 +63,44 @@ class ShardStore:
         if not self._folder.is_remote:
             check_shard_sizes(Path(location), summary)
         numbers = {name: number for number, name in enumerate(self._shards)}
-        self._places: dict[str, _Place] = {}
+        self._positions: dict[str, _ShardPosition] = {}
         try:
             for record in self._records():
                 entry = StoreEntry.of(record)
-                place = _Place(numbers[record["shard"]], record["offset"], record["size"], entry)
-                self._places[canonical(record["utterance_id"])] = place
+                position = _ShardPosition(numbers[record["shard"]], record["offset"], record["size"], entry)
+                self._positions[canonical(record["utterance_id"])] = position
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{self._folder.place(SHARD_INDEX_NAME)}: is damaged ({reason(error)}); make it anew"
-            ) from error
+            place = self._folder.place(SHARD_INDEX_NAME)
+            raise InputError(f"{place}: is damaged ({reason(error)}); make it anew") from error
 
     def entry(self, utterance_id: str) -> StoreEntry | None:
-        """Rate, number of samples and checksum of an utterance, or `None` if it is not there."""
-        place = self._places.get(utterance_id)
-        return None if place is None else place.entry
+        """Return rate, number of samples and checksum of an utterance, or `None` if it is not in the store."""
+        position = self._positions.get(utterance_id)
+        return None if position is None else position.entry
 
     def data(self, utterance_id: str) -> bytes:
-        """The encoded audio of an utterance.
+        """Return the encoded audio of an utterance.
 
         Raises:
-            AudioError: its shard cannot be read there.
+            AudioError: its shard cannot be read at this position.
         """
-        place = self._places[utterance_id]
-        return self._folder.read_range(self._shards[place.shard], place.offset, place.size)
+        position = self._positions[utterance_id]
+        return self._folder.read_range(self._shards[position.shard], position.offset, position.size)
 
     def utterances(self, root: str | os.PathLike[str] | None = None) -> list[Utterance]:
-        """The index as a manifest: the very utterances that were put into the shards, with the paths they had.
+        """Return the index as a manifest: the utterances that were put into the shards, with their original paths.
 
-        What is drawn from them is therefore what would be drawn from the files. The files need not exist.
+        Drawing from them therefore gives the same as drawing from the files. The files need not exist.
 
         Args:
-            root: what relative paths start from; `None` leaves them.
+            root: the folder that relative paths start from; `None` leaves them relative.
         """
         place = self._folder.place(SHARD_INDEX_NAME)
-        return [
-            utterance_from_record(record, f"{place}:{n}", root) for n, record in enumerate(self._records(), start=1)
-        ]
+        lines = enumerate(self._records(), start=1)
+        return [utterance_from_record(record, f"{place}:{number}", root) for number, record in lines]
 
     def identity(self) -> list[str]:
-        """The SHA-256 of the index and of every shard, as they were written."""
+        """Return the SHA-256 of the index and of every shard, as they were written."""
         summary = read_shard_summary(self._folder)
         return [summary["index_sha256"], *(shard["sha256"] for shard in summary["shards"])]
 
@@ -107,12 +113,12 @@ class ShardStore:
 
 
 class ShardReader(StoreReader):
-    """Reads utterances from a folder of shards, at random, by its index; see `StoreReader`.
+    """Reads utterances of a folder of shards in any order, by its index; see `StoreReader`.
 
     Args:
         location: the folder, or any URL of it that fsspec opens.
-        sample_rate: rate of what it gives in Hz.
-        cache_mib: how much decoded audio it keeps, in MiB.
+        sample_rate: sample rate of the returned audio in Hz.
+        cache_mib: size of the cache of decoded audio in MiB.
 
     Raises:
         InputError: as `ShardStore`.
@@ -127,7 +133,7 @@ class ShardReader(StoreReader):
 
 
 def read_shard_summary(folder: StorageFolder) -> dict[str, Any]:
-    """`shards.json`, checked.
+    """Read and check `shards.json`.
 
     Raises:
         InputError: it is missing or malformed, or of another format version.
@@ -135,19 +141,20 @@ def read_shard_summary(folder: StorageFolder) -> dict[str, Any]:
     place = folder.place(SHARD_SUMMARY_NAME)
     where, remedy = f"{place}: is no summary of shards", "`wesep shard` makes it anew"
     summary = dict(parse_object(folder.read(SHARD_SUMMARY_NAME), where, remedy).values)
-    check_shape(summary, {"format": COUNT}, where, remedy)
+    check_schema(summary, {"format": COUNT}, where, remedy)
     if summary["format"] != SHARD_FORMAT:
         raise InputError(
             f"{place}: is of format {summary['format']!r}, and {SHARD_FORMAT} is read; make the shards anew"
         )
-    check_shape(summary, _SHAPE, where, remedy)
-    if strange := [shard["name"] for shard in summary["shards"] if Path(shard["name"]).name != shard["name"]]:
-        raise InputError(f"{where}: {quoted(strange[0])} is no name of a shard beside it; {remedy}")
+    check_schema(summary, _SUMMARY_SCHEMA, where, remedy)
+    # A name with a folder in it would read files from elsewhere.
+    if foreign := [shard["name"] for shard in summary["shards"] if Path(shard["name"]).name != shard["name"]]:
+        raise InputError(f"{where}: {quoted(foreign[0])} is no name of a shard beside it; {remedy}")
     return summary
 
 
 def check_shard_sizes(folder: Path, summary: dict[str, Any]) -> None:
-    """Refuse a folder in which a shard is missing or has another size than it was written with.
+    """Refuse a folder in which a shard is missing, or has another size than it was written with.
 
     Raises:
         InputError: naming the shard.

@@ -1,14 +1,20 @@
-"""Shards without an index: a corpus of which a few shards at a time are in memory.
+"""Shards without an index: a training run reads whole shards, a few of them in memory at a time.
 
-A run over such a corpus is cut into windows. A window is a few whole shards, with at least so many speakers, and
-mixtures are drawn from the utterances of one window as they would be from a corpus. Which window a mixture is drawn
-from is a function of the seed and of its position in the run alone (position n of a run with `epoch_size` E is sample
-n % E of epoch n // E); so whoever asks for a mixture, whenever, gets the same, and a run goes on at its position after
-reading one window.
+A run is divided into windows. A window is a few whole shards with at least a minimum number of speakers; mixtures are
+drawn from its utterances as from any corpus. The window of a mixture is a function of the seed and of the mixture's
+position in the run alone (position n of a run with `epoch_size` E is sample n % E of epoch n // E). So the mixture at a
+position is always the same, and a run resumes at its position after reading one window.
 
-Windows follow each other in several lanes. Neighbouring blocks of mixtures belong to neighbouring lanes, in turn; where
-`lanes` is a multiple of ranks times workers and `block` is the batch size, each worker of each rank keeps to lanes of
+Windows follow one another in several lanes. The positions are dealt to the lanes in blocks, in turn:
+
+    position   0 … block-1   block … 2·block-1   2·block … 3·block-1   …            (with 3 lanes)
+    lane       0             1                   2                     0  1  2 …
+
+Where `lanes` is a multiple of ranks times workers, and `block` is the batch size, each worker of each rank has lanes of
 its own, and reads only their shards.
+
+- `is_stream`, `stream_shards`, `expand_braces`, `stream_identity`: names of shards in a configuration.
+- `StreamPool`: gives the window of each position, or an object that is built over it.
 """
 
 from __future__ import annotations
@@ -32,8 +38,7 @@ from wesep_py.data.remote import is_url, open_url
 from wesep_py.data.store import StoreEntry, StoreReader
 from wesep_py.data.webdataset import read_shard_utterances
 
-# ----------------------------------------
-# Names of shards that are read as a stream: tar files, by a path, a pattern or a range of numbers.
+# Names of shards: paths, patterns or ranges of numbers.
 
 STREAM_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -41,7 +46,7 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def is_stream(name: str | os.PathLike[str]) -> bool:
-    """Whether a name of a configuration stands for tar files, which are read without an index.
+    """Return whether a name in a configuration stands for tar files, which are read without an index.
 
     >>> is_stream("shards/{000..127}.tar"), is_stream("shards"), is_stream("train.jsonl")
     (True, False, False)
@@ -50,39 +55,39 @@ def is_stream(name: str | os.PathLike[str]) -> bool:
 
 
 def stream_shards(names: Sequence[str], root: str | os.PathLike[str]) -> list[str]:
-    """The shards that names stand for, in no particular order.
+    """Return the shards that names stand for; their order has no meaning.
 
     Args:
-        names: paths, relative to `root`, or URLs, of tar files; `{000..127}` stands for each of the numbers,
-            `{a,b}` for either, and in a path `*` and `?` for what there is.
-        root: a folder.
+        names: tar files: paths relative to `root`, or URLs. `{000..127}` stands for each of the numbers, `{a,b}` for
+            either text; in a path, `*` and `?` match existing files.
+        root: the folder that relative paths start from.
 
     Raises:
-        InputError: a pattern that no file matches, or a range that ends before it begins.
+        InputError: no file matches a pattern, or a range ends before it begins.
 
     >>> stream_shards(["s3://bucket/{08..10}.tar"], ".")
     ['s3://bucket/08.tar', 's3://bucket/09.tar', 's3://bucket/10.tar']
     """
     shards: list[str] = []
     for name in names:
-        for place in (resolve_location(one, root) for one in expand_braces(name)):
-            if is_url(place) or not set(place) & set("*?"):
-                shards.append(place)
+        for location in (resolve_location(expanded, root) for expanded in expand_braces(name)):
+            if is_url(location) or not set(location) & set("*?"):
+                shards.append(location)
                 continue
-            path = Path(place)
-            found = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
-            matching = sorted(file.as_posix() for file in found if not is_hidden(file.name))
-            if not matching:
-                raise InputError(f"{place}: no file matches; name the tar files of the stream")
-            shards.extend(matching)
+            path = Path(location)
+            matches = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+            files = sorted(file.as_posix() for file in matches if not is_hidden(file.name))
+            if not files:
+                raise InputError(f"{location}: no file matches; name the tar files of the stream")
+            shards.extend(files)
     return shards
 
 
 def expand_braces(name: str) -> list[str]:
-    """What a name with `{000..127}` or `{a,b}` stands for.
+    """Return the names that a name with `{000..127}` or `{a,b}` stands for.
 
     Raises:
-        InputError: a range that ends before it begins.
+        InputError: a range ends before it begins.
 
     >>> expand_braces("{a,b}-{9..10}.tar")
     ['a-9.tar', 'a-10.tar', 'b-9.tar', 'b-10.tar']
@@ -90,7 +95,7 @@ def expand_braces(name: str) -> list[str]:
     braces = _BRACES.search(name)
     if braces is None:
         return [name]
-    before, after = name[: braces.start()], expand_braces(name[braces.end() :])
+    before, endings = name[: braces.start()], expand_braces(name[braces.end() :])
     if numbers := _RANGE.fullmatch(braces[1]):
         first, last = int(numbers[1]), int(numbers[2])
         if last < first:
@@ -98,20 +103,22 @@ def expand_braces(name: str) -> list[str]:
         choices = [str(number).zfill(len(numbers[1])) for number in range(first, last + 1)]
     else:
         choices = braces[1].split(",")
-    return [before + choice + rest for choice in choices for rest in after]
+    return [before + choice + ending for choice in choices for ending in endings]
 
 
 def stream_identity(name: str, root: str | os.PathLike[str]) -> list[str]:
-    """What a stream is recognised by: the names of its shards, and, on this machine, their sizes."""
+    """Return texts that identify a stream: the names of its shards and, for local files, their sizes."""
     shards = stream_shards([name], root)
     return [f"{shard} {'' if is_url(shard) else Path(shard).stat().st_size}" for shard in shards]
 
+
+# Windows of a run.
 
 Built = TypeVar("Built")
 
 
 class WindowId(NamedTuple):
-    """A window of a run: its lane, the pass over the corpus that it belongs to, and its number there, all from 0."""
+    """A window of a run: its lane, the round (pass over the corpus), and its number in the round, all from 0."""
 
     lane: int
     round: int
@@ -124,7 +131,7 @@ class StreamWindow:
 
     Attributes:
         utterances: in the order of the shards.
-        reader: gives their samples, from memory.
+        reader: reads their samples, from memory.
         shards: the names of the shards.
         left_out: a line for each utterance that cannot be used.
     """
@@ -136,29 +143,29 @@ class StreamWindow:
 
 
 class StreamPool(Generic[Built]):
-    """What is built over a window of shards, such as a `Simulator`, for each position in a run.
+    """Gives, for each position in a run, the object that is built over its window, such as a `Simulator`.
 
-    It can be sent to other processes, which begin with an empty memory. A process holds one window for each lane
-    that it is asked for: `shards_per_window` shards, and the next ones until there are enough speakers.
+    A pool can be sent to other processes, which start with no window. A process keeps one window for each lane that it
+    uses: `shards_per_window` shards, and the following ones until there are enough speakers.
 
     Args:
         shards: paths or URLs of tar files, each once, in any order.
-        build: makes of a window what is wanted at its positions.
-        sample_rate: rate of what its readers give in Hz.
-        epoch_size: mixtures in an epoch, at least 1.
+        build: makes the object of a window.
+        sample_rate: sample rate of the windows' readers in Hz.
+        epoch_size: number of mixtures in an epoch, at least 1.
         seed: 0 or more.
-        min_speakers: in each window, at least so many; where its own shards have fewer, more are read.
-        mixtures_per_window: positions that one window serves.
-        shards_per_window: at least 1.
-        lanes: windows in use at a time over all processes; no more than there are shards.
-        block: neighbouring positions that share a lane: the batch size of a rank.
-        cache_mib: decoded audio that the reader of a window keeps, in MiB.
+        min_speakers: minimum number of speakers in a window; more shards are read if its own have fewer.
+        mixtures_per_window: number of positions that use one window.
+        shards_per_window: number of shards in a window, at least 1.
+        lanes: number of windows in use at a time, over all processes; at most the number of shards is used.
+        block: number of neighbouring positions that share a lane: the batch size of a rank.
+        cache_mib: size of the cache of decoded audio of a window's reader, in MiB.
 
     Raises:
-        InputError: no shard, one that comes twice, or a number out of its range.
+        InputError: no shard, a shard that is listed twice, or a number out of its range.
 
     >>> pool = StreamPool(["a.tar", "b.tar"], len, 16000, epoch_size=100, lanes=2, block=4, mixtures_per_window=8)
-    >>> [pool.place(0, index).lane for index in (0, 3, 4, 8)]
+    >>> [pool.window_id(0, index).lane for index in (0, 3, 4, 8)]
     [0, 0, 1, 0]
     """
 
@@ -179,15 +186,15 @@ class StreamPool(Generic[Built]):
         names = sorted(map(str, shards))
         if not names:
             raise InputError("shards: is empty; name at least one tar file")
-        if twice := next((one for one, other in pairwise(names) if one == other), None):
-            raise InputError(f"shards: {twice} comes twice; name it once")
-        numbers = {
+        if repeated := next((name for name, following in pairwise(names) if name == following), None):
+            raise InputError(f"shards: {repeated} is listed twice; name it once")
+        counts = {
             "epoch_size": epoch_size, "min_speakers": min_speakers, "mixtures_per_window": mixtures_per_window,
             "shards_per_window": shards_per_window, "lanes": lanes, "block": block,
         }  # fmt: skip
-        for name, number in numbers.items():
-            if number < 1:
-                raise InputError(f"{name}: is {number}; 1 or more are needed")
+        for name, count in counts.items():
+            if count < 1:
+                raise InputError(f"{name}: is {count}; 1 or more are needed")
         if seed < 0:
             raise InputError(f"seed: is {seed}; a whole number of 0 or more is needed")
         self.shards = tuple(names)
@@ -204,63 +211,69 @@ class StreamPool(Generic[Built]):
         self._built: dict[int, tuple[WindowId, Built]] = {}
 
     def at(self, epoch: int, index: int) -> Built:
-        """What was built over the window of a position; the latest of each lane is kept.
+        """Return the object that is built over the window of a position; the latest of each lane is kept.
 
         Raises:
             AudioError: a shard is missing, no tar file, or cut short.
             InputError: the corpus has too few speakers.
         """
-        place = self.place(epoch, index)
-        known = self._built.get(place.lane)
-        if known is not None and known[0] == place:
-            return known[1]
-        self._built.pop(place.lane, None)  # the former window goes before the next one comes
-        built = self._build(self.window(place))
-        self._built[place.lane] = place, built
+        window_id = self.window_id(epoch, index)
+        current = self._built.get(window_id.lane)
+        if current is not None and current[0] == window_id:
+            return current[1]
+        self._built.pop(window_id.lane, None)  # free the former window's memory before the next one is read
+        built = self._build(self.window(window_id))
+        self._built[window_id.lane] = window_id, built
         return built
 
-    def place(self, epoch: int, index: int) -> WindowId:
-        """The window that a position belongs to. Nothing is read."""
-        turn, within = divmod(epoch * self._epoch_size + index, self._block)
+    def window_id(self, epoch: int, index: int) -> WindowId:
+        """Return the id of the window that a position belongs to. Nothing is read."""
+        # Blocks are dealt to the lanes in turn. With 2 lanes and blocks of 4:
+        #
+        #   position            0 1 2 3   4 5 6 7   8 9 10 11   …
+        #   turn (the block)    0         1         2
+        #   lane                0         1         0
+        #   position in lane    0 1 2 3   0 1 2 3   4 5  6  7
+        turn, position_in_block = divmod(epoch * self._epoch_size + index, self._block)
         lane = turn % self._lanes
-        # Lanes go on to their next windows at different times, so that not all wait for shards at once.
+        # Each lane starts at another place of its first window, so that not all change windows at the same time.
         head_start = lane * self._mixtures_per_window // self._lanes
-        served = turn // self._lanes * self._block + within + head_start
-        own = len(range(lane, len(self.shards), self._lanes))
-        windows = -(-own // self._shards_per_window)
-        return WindowId(lane, *divmod(served // self._mixtures_per_window, windows))
+        position_in_lane = turn // self._lanes * self._block + position_in_block + head_start
+        windows_per_round = -(-self._num_shards_of(lane) // self._shards_per_window)  # rounded up
+        return WindowId(lane, *divmod(position_in_lane // self._mixtures_per_window, windows_per_round))
 
-    def order(self, place: WindowId) -> list[str]:
-        """The shards that a window is read from, in order: its own, and then those that follow if it needs more."""
-        shuffled = np.random.default_rng([self._seed, place.round]).permutation(len(self.shards))
-        own = shuffled[place.lane :: self._lanes].tolist()
-        first = place.number * self._shards_per_window
-        own = own[first:] + own[:first]
-        others = [number for number in shuffled.tolist() if number not in set(own)]
-        return [self.shards[number] for number in own + others]
+    def shard_order(self, window_id: WindowId) -> list[str]:
+        """Return all shards in the order in which a window reads them: its own first, then those it may need more."""
+        # All lanes shuffle the shards of a round in the same way, and lane k takes every n-th from the k-th on, so that
+        # each round reads each shard in exactly one lane.
+        shuffled = np.random.default_rng([self._seed, window_id.round]).permutation(len(self.shards))
+        lane_shards = shuffled[window_id.lane :: self._lanes].tolist()
+        first = window_id.number * self._shards_per_window
+        lane_shards = lane_shards[first:] + lane_shards[:first]
+        others = [number for number in shuffled.tolist() if number not in set(lane_shards)]
+        return [self.shards[number] for number in lane_shards + others]
 
-    def window(self, place: WindowId) -> StreamWindow:
+    def window(self, window_id: WindowId) -> StreamWindow:
         """Read a window.
 
         Raises:
             AudioError, InputError: as `at`.
         """
-        order = self.order(place)
-        own = min(self._shards_per_window, len(range(place.lane, len(self.shards), self._lanes)))
-        store = _Memory(f"shards from {order[0]} on")
+        order = self.shard_order(window_id)
+        num_required = min(self._shards_per_window, self._num_shards_of(window_id.lane))
+        store = _MemoryStore(f"shards from {order[0]} on")
         left_out: list[str] = []
         speakers: set[str] = set()
-        read = 0
+        num_read = 0
         for shard in order:
-            if read >= own and len(speakers) >= self._min_speakers:
+            if num_read >= num_required and len(speakers) >= self._min_speakers:
                 break
             with open_shard(shard) as file:
                 for item in read_shard_utterances(file, shard, left_out.append):
-                    store.add(
-                        item.utterance, item.data, StoreEntry(item.sample_rate, item.num_samples, zlib.crc32(item.data))
-                    )
+                    entry = StoreEntry(item.sample_rate, item.num_samples, zlib.crc32(item.data))
+                    store.add(item.utterance, item.data, entry)
                     speakers.add(item.utterance.speaker_id)
-            read += 1
+            num_read += 1
         if len(speakers) < self._min_speakers:
             bad = f"; {len(left_out)} utterances were left out, the first: {left_out[0]}" if left_out else ""
             raise InputError(
@@ -268,43 +281,47 @@ class StreamPool(Generic[Built]):
                 f"{self._min_speakers}; lower it{bad}"
             )
         reader = StoreReader(store, self.sample_rate, self._cache_mib)
-        return StreamWindow(tuple(store.utterances()), reader, tuple(order[:read]), tuple(left_out))
+        return StreamWindow(tuple(store.utterances()), reader, tuple(order[:num_read]), tuple(left_out))
+
+    def _num_shards_of(self, lane: int) -> int:
+        """Return the number of shards that a lane reads in a round."""
+        return len(range(lane, len(self.shards), self._lanes))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_built": {}}
 
 
-class _Memory:
-    """Encoded audio in memory."""
+class _MemoryStore:
+    """A `Store` whose encoded audio is in memory."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._held: dict[str, tuple[Utterance, bytes, StoreEntry]] = {}
+        self._items: dict[str, tuple[Utterance, bytes, StoreEntry]] = {}
 
     def add(self, utterance: Utterance, data: bytes, entry: StoreEntry) -> None:
-        if utterance.utterance_id in self._held:
+        if utterance.utterance_id in self._items:
             raise InputError(f"{self.name}: utterance_id {utterance.utterance_id!r} comes twice; it must be unique")
-        self._held[utterance.utterance_id] = utterance, data, entry
+        self._items[utterance.utterance_id] = utterance, data, entry
 
     def entry(self, utterance_id: str) -> StoreEntry | None:
-        held = self._held.get(utterance_id)
-        return None if held is None else held[2]
+        item = self._items.get(utterance_id)
+        return None if item is None else item[2]
 
     def data(self, utterance_id: str) -> bytes:
-        return self._held[utterance_id][1]
+        return self._items[utterance_id][1]
 
     def utterances(self, root: Any = None) -> list[Utterance]:
-        return [utterance for utterance, _, _ in self._held.values()]
+        return [utterance for utterance, _, _ in self._items.values()]
 
     def identity(self) -> list[str]:
-        return [f"{name} {entry.crc32}" for name, (_, _, entry) in self._held.items()]
+        return [f"{name} {entry.crc32}" for name, (_, _, entry) in self._items.items()]
 
 
 def open_shard(shard: str) -> BinaryIO:
     """Open a tar file, by its path or URL.
 
     Raises:
-        AudioError: it cannot be read, or is no file.
+        AudioError: it cannot be read, or is not a regular file.
     """
     if is_url(shard):
         return open_url(shard)

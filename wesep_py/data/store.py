@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from wesep_py.audio.reading import decode
 from wesep_py.audio.resample import resample, resampled_length
 from wesep_py.common.errors import AudioError, InputError
-from wesep_py.common.textfiles import Record, parse_lines
+from wesep_py.common.textfiles import Row, parse_lines
 from wesep_py.data.manifest import MANIFEST_FIELDS, Utterance
 from wesep_py.data.reader import DecodedCache, Quantised, Reader, check_span, quantise
 
@@ -242,7 +242,7 @@ def utterance_from_record(
     Raises:
         InputError: a field is missing or has an impossible value.
     """
-    row = Record(place, record)
+    row = Row(place, record)
     path = Path(row.text("path"))
     try:
         return Utterance(

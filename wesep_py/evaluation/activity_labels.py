@@ -1,4 +1,4 @@
-"""When each target speaks, as somebody has labelled it: RTTM, in place of the activity of a clean reference."""
+"""Read labels of speech activity (RTTM), which say when each target speaks where no clean reference can."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from wesep_py.common.textfiles import open_lines
 from wesep_py.metrics import MetricError
 from wesep_py.metrics.timing import FRAME_S
 
-Stretches = tuple[tuple[float, float], ...]
+SpeechSegments = tuple[tuple[float, float], ...]
+"""Start and end of each segment of speech, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -26,71 +27,73 @@ class ActivityLabels:
     """Who speaks when in each recording.
 
     Attributes:
-        path: the file.
+        path: of the file.
         sha256: of its content.
-        stretches: by recording, then by speaker: from when to when, in seconds.
+        segments: segments of speech by recording, then by speaker.
     """
 
     path: Path
     sha256: str
-    stretches: dict[str, dict[str, Stretches]]
+    segments: dict[str, dict[str, SpeechSegments]]
 
     def describe(self) -> dict[str, Any]:
-        """For the protocol: what the labels are."""
+        """Return which labels these are, for the protocol."""
         return {"file": self.path.name, "sha256": self.sha256}
 
     def activity(
         self, recording: str, names: Iterable[str], num_samples: int, sample_rate: int, any_sole_speaker: bool = False
     ) -> NDArray[np.bool_]:
-        """Whether the target speaks, in frames of `timing.FRAME_S`.
+        """Return whether the target speaks in each frame of `timing.FRAME_S`.
 
         Args:
-            recording: the mixture's id.
-            names: what the target may be called, the surest first; white space in any name counts as `_`.
-            num_samples: length of the signal.
-            sample_rate: its rate in Hz.
-            any_sole_speaker: where none of the names is there and the recording has one speaker, that is the target.
+            recording: id of the mixture.
+            names: possible names of the target, the most reliable first; white space in a name counts as `_`.
+            num_samples: length of the signal in samples.
+            sample_rate: in Hz.
+            any_sole_speaker: where no name matches and the recording has one speaker, take that speaker.
 
         Returns:
             bool `[frames]`.
 
         Raises:
-            MetricError: the recording or the target is not labelled.
+            MetricError: the recording or the target has no label.
         """
-        speakers = self.stretches.get(as_field(recording))
+        speakers = self.segments.get(as_rttm_field(recording))
         if speakers is None:
             raise MetricError("the labels do not name the recording")
-        found = next((speakers[name] for name in map(as_field, names) if name in speakers), None)
-        if found is None and any_sole_speaker and len(speakers) == 1:
-            (found,) = speakers.values()
-        if found is None:
+        segments = next((speakers[name] for name in map(as_rttm_field, names) if name in speakers), None)
+        if segments is None and any_sole_speaker and len(speakers) == 1:
+            (segments,) = speakers.values()
+        if segments is None:
             raise MetricError("the labels do not name the target in its recording")
+        # Times of whole samples, as the frames of the estimate's activity are: no drift where a frame is no whole
+        # number of samples.
         step = max(1, round(FRAME_S * sample_rate))
         times_s = np.arange(0, num_samples, step) / sample_rate
         active = np.zeros(len(times_s), dtype=bool)
-        for start_s, end_s in found:
+        for start_s, end_s in segments:
             active |= (times_s >= start_s) & (times_s < end_s)
         return active
 
 
-def as_field(name: str) -> str:
-    """A name as RTTM can hold it: without white space.
+def as_rttm_field(name: str) -> str:
+    """Return a name as an RTTM file can hold it: white space becomes `_`.
 
-    >>> as_field("board meeting")
+    >>> as_rttm_field("board meeting")
     'board_meeting'
     """
     return canonical("_".join(name.split()))
 
 
 def read_labels(path: str | Path) -> ActivityLabels:
-    """Read RTTM: lines `SPEAKER RECORDING CHANNEL START_S DURATION_S <NA> <NA> NAME …`; other lines are passed over.
+    """Read RTTM: lines `SPEAKER RECORDING CHANNEL START_S DURATION_S <NA> <NA> NAME …`; other lines are skipped.
 
     Raises:
-        InputError: the file is missing or is no text, a line is malformed, or nobody speaks in it.
+        InputError: the file is missing or is not text, a line is malformed, or there is no SPEAKER line.
 
     Source: NIST, "The 2009 Rich Transcription evaluation plan", appendix A.
     """
-    stretches: dict[str, dict[str, Stretches]] = {}
+    segments: dict[str, dict[str, SpeechSegments]] = {}
     for number, line in enumerate(open_lines(path, "an RTTM file"), start=1):
         fields = line.split()
         if not fields or fields[0] != "SPEAKER":
@@ -102,9 +105,11 @@ def read_labels(path: str | Path) -> ActivityLabels:
         except ValueError:
             start_s = duration_s = math.nan
         if not (math.isfinite(start_s) and math.isfinite(duration_s)) or min(start_s, duration_s) < 0:
-            raise InputError(f"{path}:{number}: from {fields[3]} for {fields[4]}; seconds of at least 0 are needed")
-        speakers, name = stretches.setdefault(canonical(fields[1]), {}), canonical(fields[7])
+            raise InputError(
+                f"{path}:{number}: start is {fields[3]} and duration {fields[4]}; seconds of at least 0 are needed"
+            )
+        speakers, name = segments.setdefault(canonical(fields[1]), {}), canonical(fields[7])
         speakers[name] = (*speakers.get(name, ()), (start_s, start_s + duration_s))
-    if not stretches:
+    if not segments:
         raise InputError(f"{path}: has no SPEAKER line; give an RTTM file")
-    return ActivityLabels(Path(path), hashlib.sha256(Path(path).read_bytes()).hexdigest(), stretches)
+    return ActivityLabels(Path(path), hashlib.sha256(Path(path).read_bytes()).hexdigest(), segments)

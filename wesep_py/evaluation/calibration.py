@@ -13,8 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from wesep_py import checkpoint
 from wesep_py.common.errors import InputError, shorten
-from wesep_py.common.textfiles import check_shape, read_json, read_jsonl
-from wesep_py.evaluation.frame_calibration import Reliability, calibrate_frames, fit_weighted, checked_scores_and_labels, reliability
+from wesep_py.common.textfiles import check_schema, read_json, read_jsonl
+from wesep_py.evaluation.frame_calibration import (
+    Reliability,
+    calibrate_frames,
+    checked_scores_and_labels,
+    fit_weighted,
+    reliability,
+)
 from wesep_py.evaluation.results import PER_TRIAL, SUMMARY, check_record
 from wesep_py.inference.presence import REFERENCE_S, UNCALIBRATED, Calibration, save_calibration
 
@@ -231,7 +237,7 @@ def _applied(path: Path, model_hash: str | None) -> Calibration:
             "presence_threshold?": float,
         }
     }
-    check_shape(summary, shape, str(path), "evaluate again")
+    check_schema(summary, shape, str(path), "evaluate again")
     protocol = summary["protocol"]
     try:
         made_by, given = protocol["model"]["hash"], protocol.get("presence_calibration")

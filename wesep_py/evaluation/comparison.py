@@ -22,7 +22,11 @@ TEST = (
 
 
 def compare(
-    first: EvaluationResults, second: EvaluationResults, common: bool = False, metric: str | None = None, num_moved: int = 10
+    first: EvaluationResults,
+    second: EvaluationResults,
+    common: bool = False,
+    metric: str | None = None,
+    num_moved: int = 10,
 ) -> dict[str, Any]:
     """Pair the trials of two results.
 

@@ -1,4 +1,8 @@
-"""A list of trials, extracted and scored."""
+"""Extract and score a list of trials.
+
+`evaluate` renders trials ahead in a thread, extracts them (`trial_extraction`), and gives each to a `ScoringSession`,
+which scores it and writes its record at once. `score_files` uses the same session for audio that was made elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -18,21 +23,19 @@ import numpy as np
 
 from wesep_py.common.errors import InputError, nearest
 from wesep_py.data.trials import ABSENT
-from wesep_py.evaluation import summary as protocol
 from wesep_py.evaluation.activity_labels import ActivityLabels
+from wesep_py.evaluation.metric_backends import MetricBackend, apply_backends
 from wesep_py.evaluation.results import AUDIO, AudioSaver, Journal, TrialRecord
 from wesep_py.evaluation.scoring import (
-    BACKEND_METRICS,
     ALL_METRICS,
-    MetricBackend,
+    BACKEND_METRICS,
     ScoringJob,
     ScoringPool,
-    check_metric_names,
     check_computable,
-    apply_backends,
+    check_metric_names,
 )
-from wesep_py.evaluation.summary import summarise
-from wesep_py.evaluation.trial_conditions import Speakers, age_group, gender_pair
+from wesep_py.evaluation.summary import describe_evaluation, summarise
+from wesep_py.evaluation.trial_conditions import SpeakerInfo, age_group, gender_pair
 from wesep_py.evaluation.trial_extraction import ExtractedTrial, can_batch, extract_all, render
 from wesep_py.metrics import MetricError
 from wesep_py.simulation.trial_audio import CONDITIONS, Condition
@@ -42,67 +45,250 @@ if TYPE_CHECKING:
     from wesep_py.data.trials import Trial
     from wesep_py.inference import Extractor
 
-
-# ----------------------------------------
-# The scoring of a run: what has been extracted goes in, records, files and the summary come out.
-
 log = logging.getLogger(__name__)
-SAY_EVERY_S = 60.0
+LOG_INTERVAL_S = 60.0
+FAST_METRICS = {"si_sdr", "timing"}
+"""Metrics that take a millisecond, less than sending the signals to another process."""
+BACKEND_OPTIONS = {"similarity": "--speaker-model", "wer": "--recogniser"}
+"""The command-line option that gives the backend of a metric."""
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """Options of scoring, shared by `evaluate` and `score_files`.
+
+    Attributes:
+        metrics: names out of `scoring.ALL_METRICS`. Those of `backends` are added, and timing where there are labels.
+        backends: measure the metrics that need a model: similarity, word error rate.
+        labels: when the targets speak, for the timing metric; `None`: when their references are active.
+        jobs: number of scoring processes; 0 scores in this process. `None`: 0 where all metrics are fast, else one per
+            core.
+        save_audio: number of trials, the first ones, whose audio is saved.
+        save_extremes: number of worst and number of best trials whose audio is saved.
+        overwrite: replace earlier results in the output folder.
+        on_progress: called with the number of finished trials and the number of all trials.
+        command: the command line, for the protocol; `None`: that of this process.
+
+    Raises:
+        InputError: an unknown metric, a metric without its backend, a number out of range.
+    """
+
+    metrics: Sequence[str] = ("si_sdr",)
+    backends: Sequence[MetricBackend] = ()
+    labels: ActivityLabels | None = None
+    jobs: int | None = None
+    save_audio: int = 0
+    save_extremes: int = 0
+    overwrite: bool = False
+    on_progress: Callable[[int, int], None] | None = None
+    command: str | None = None
+
+    def __post_init__(self) -> None:
+        names = [backend.name for backend in self.backends]
+        metrics = complete_metrics(check_metric_names(self.metrics), names, self.labels is not None)
+        object.__setattr__(self, "metrics", metrics)
+        if self.jobs is not None and self.jobs < 0:
+            raise InputError(f"jobs is {self.jobs}; give the number of scoring processes, 0 or more")
+        for name in ("save_audio", "save_extremes"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} is {getattr(self, name)}; give a number of trials, 0 or more")
+
+    def check(self, output: Path | None, has_references: bool) -> None:
+        """Refuse a run that cannot succeed, before anything is computed.
+
+        Args:
+            output: the output folder, if there is one.
+            has_references: whether any trial has a reference.
+
+        Raises:
+            InputError: audio is to be saved without a folder, or a metric cannot be computed for any trial.
+        """
+        if (self.save_audio or self.save_extremes) and output is None:
+            raise InputError("audio cannot be saved without an output folder; name one")
+        check_computable(self.metrics, has_references, self.labels is not None)
+
+    def num_processes(self, num_trials: int) -> int:
+        """Return the number of scoring processes for a number of trials; see `jobs`."""
+        if self.jobs is not None:
+            return self.jobs
+        if FAST_METRICS.union(BACKEND_METRICS).issuperset(self.metrics):
+            return 0
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(cores, num_trials)
+
+
+@dataclass(frozen=True)
+class EvaluationOptions(ScoringOptions):
+    """Options of `evaluate`: those of scoring, and those of extraction.
+
+    Attributes:
+        condition: "clean" (speakers only) or "noisy" (with noise).
+        speakers: gender and age of each speaker, to break the results down by.
+        embeddings: precomputed embeddings of the enrollments, for a model that takes them; `None` for any other.
+        batch_size: number of mixtures of one length that are extracted together; 1 is best on a CPU.
+
+    Raises:
+        InputError: as `ScoringOptions`; an unknown condition.
+
+    >>> EvaluationOptions(metrics=("si_sdr", "stoi"), condition="noisy").batch_size
+    1
+    """
+
+    condition: Condition = "clean"
+    speakers: SpeakerInfo | None = None
+    embeddings: Embeddings | None = None
+    batch_size: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.condition not in CONDITIONS:
+            raise InputError(f"condition {self.condition!r} is not known; {nearest(self.condition, CONDITIONS)}")
+        if self.batch_size < 1:
+            raise InputError(
+                f"batch_size is {self.batch_size}; give the number of mixtures extracted together, 1 or more"
+            )
+
+
+def complete_metrics(metrics: Sequence[str], backends: Sequence[str] = (), labelled: bool = False) -> tuple[str, ...]:
+    """Return the metrics, those of the backends, and timing where there are labels; each once.
+
+    Args:
+        metrics: from `check_metric_names`.
+        backends: names of the metrics that backends measure.
+        labelled: whether there are activity labels.
+
+    Raises:
+        InputError: a metric needs a backend that is not there.
+
+    >>> complete_metrics(["si_sdr"], ["wer"], labelled=True)
+    ('si_sdr', 'wer', 'timing')
+    """
+    for name in metrics:
+        if name in BACKEND_METRICS and name not in backends:
+            raise InputError(f"metric {name!r} needs a model that measures it; give {BACKEND_OPTIONS[name]}")
+    return tuple(dict.fromkeys([*metrics, *backends, *(["timing"] if labelled else [])]))
+
+
+def evaluate(
+    extractor: Extractor,
+    trials: Sequence[Trial],
+    output: str | Path | None = None,
+    options: EvaluationOptions | None = None,
+) -> dict[str, Any]:
+    """Extract and score every trial; a trial that fails is recorded and does not stop the others.
+
+    An interrupted run into a folder resumes when it is started again with the same protocol: finished trials are not
+    repeated.
+
+    Args:
+        extractor: the model; trials are rendered at its sample rate.
+        trials: from `data.read_trials`.
+        output: a folder, made if necessary, for `per_trial.jsonl` (one line per trial, in the order of `trials`),
+            `summary.json` and `audio/`. `None`: nothing is written.
+        options: by default SI-SDR of clean mixtures.
+
+    Returns:
+        The content of `summary.json`; see `summary.summarise`.
+
+    Raises:
+        InputError: no trials; options that do not fit the trials or the model (`ScoringOptions.check`,
+            `describe_embeddings`); `output` holds an unfinished run with another protocol.
+        OutputExistsError: `output` holds results, and `options.overwrite` is false.
+        WesepError: the disk is full.
+
+    >>> summary = evaluate(load("exp/mine"), trials, "results", EvaluationOptions(jobs=4))  # doctest: +SKIP
+    >>> summary["si_sdri"]["mean"]                                                          # doctest: +SKIP
+    """
+    options = options or EvaluationOptions()
+    folder = None if output is None else Path(output)
+    if not trials:
+        raise InputError("there are no trials to evaluate; check the list of trials, and that limit is not 0")
+    all_absent = all(trial.target_utterance_id == ABSENT for trial in trials)
+    options.check(folder, has_references=all_absent or any(trial.sources for trial in trials))
+    protocol = describe_evaluation(extractor, trials, options)
+    if options.batch_size > 1 and can_batch(extractor):
+        protocol["batch_size"] = options.batch_size
+    protocol |= describe_embeddings(extractor, trials, options.embeddings)
+    with ScoringSession(protocol, len(trials), folder, options) as session:
+        for number in session.done:  # speakers may have been named since
+            _enter_speakers(session.records[number], trials[number], options.speakers)
+        remaining = [(number, trial) for number, trial in enumerate(trials) if number not in session.done]
+        rendered = map_ahead(
+            partial(_render, options=options, sample_rate=extractor.sample_rate),
+            remaining,
+            depth=max(4, options.batch_size),
+        )
+        items = ((number, trial, audio) for (number, trial), audio in zip(remaining, rendered, strict=True))
+        for trial, extracted in extract_all(extractor, items, options.batch_size):
+            _enter_speakers(extracted.record, trial, options.speakers)
+            session.add(extracted)
+        return session.finish()
+
+
+def describe_embeddings(extractor: Extractor, trials: Sequence[Trial], embeddings: Embeddings | None) -> dict[str, Any]:
+    """Return which precomputed embeddings are used, for the protocol; empty where recordings are enrolled.
+
+    Raises:
+        InputError: embeddings for a model that takes none, no embeddings for a model that takes them, or an enrollment
+            without an embedding.
+    """
+    dim = extractor.embedding_dim
+    if embeddings is None:
+        if dim is not None:
+            raise InputError(f"{extractor.name}: takes precomputed embeddings of {dim} numbers; give --embeddings")
+        return {}
+    if dim is None:
+        raise InputError(f"{extractor.name}: takes no precomputed embeddings; leave out --embeddings")
+    digest = hashlib.sha256()
+    for trial in trials:
+        digest.update(embeddings.of_trial(trial).tobytes())
+    return {"embeddings": {"path": str(embeddings.path), "sha256": digest.hexdigest()}}
+
+
+def _render(numbered: tuple[int, Trial], options: EvaluationOptions, sample_rate: int) -> Any:
+    return render(numbered[1], options.condition, sample_rate, options.embeddings)
+
+
+def _enter_speakers(record: TrialRecord, trial: Trial, speakers: SpeakerInfo | None) -> None:
+    record.gender_pair = None if speakers is None or not trial.sources else gender_pair(trial, speakers)
+    record.age_group = None if speakers is None else age_group(trial, speakers)
 
 
 class ScoringSession:
-    """One run; a context manager.
+    """Score extracted trials and write their results; a context manager.
+
+    Trials are scored in any order. Each record is written as soon as it is complete, so that an interrupted run can
+    resume.
 
     Args:
-        protocol: how it is measured.
+        protocol: how the run is measured.
         total: number of trials.
-        names: what is measured, out of `measures.ALL_METRICS`.
-        jobs: processes that score; 0 scores in this one.
-        folder: for the results; None: nothing is written.
-        overwrite: begin anew in a folder that holds results.
-        listeners: measures that need more than two signals.
-        save_audio: of so many trials, the first ones, audio is saved.
-        save_extremes: of so many of the worst and of the best trials, audio is saved.
-        on_progress: called with the number of trials done, and of all.
-        labels: what says when the targets speak; `None`: their references.
+        folder: for the results; `None`: nothing is written.
+        options: how to score.
 
     Attributes:
-        done: numbers of the trials that an earlier part of the run has done.
-        records: all trials that are done, by their number.
+        done: numbers of the trials that an earlier, interrupted run has finished.
+        records: all finished trials, by number.
 
     Raises:
-        InputError: as `Journal`.
+        InputError, OutputExistsError, WesepError: as `Journal`.
     """
 
-    def __init__(
-        self,
-        protocol: Mapping[str, Any],
-        total: int,
-        names: Sequence[str],
-        jobs: int,
-        folder: Path | None = None,
-        overwrite: bool = False,
-        listeners: Sequence[MetricBackend] = (),
-        save_audio: int = 0,
-        save_extremes: int = 0,
-        on_progress: Callable[[int, int], None] | None = None,
-        labels: ActivityLabels | None = None,
-    ) -> None:
-        self._protocol, self._total, self._names = protocol, total, tuple(names)
-        self._journal = None if folder is None else Journal(folder, protocol, overwrite)
+    def __init__(self, protocol: Mapping[str, Any], total: int, folder: Path | None, options: ScoringOptions) -> None:
+        self._protocol, self._total, self._options = protocol, total, options
+        self._journal = None if folder is None else Journal(folder, protocol, options.overwrite)
         self.records: dict[int, TrialRecord] = {} if self._journal is None else dict(self._journal.done)
         self.done = frozenset(self.records)
         audio = None if folder is None else folder / AUDIO
-        self._keeper = AudioSaver(audio, save_audio, save_extremes, self.records.values())
-        self._listeners, self._on_progress, self._labels = list(listeners), on_progress, labels
-        self._waiting: dict[int, ExtractedTrial] = {}
-        self._pool = ScoringPool(jobs)
-        self._begun = self._said = time.monotonic()
+        self._audio = AudioSaver(audio, options.save_audio, options.save_extremes, self.records.values())
+        self._pending: dict[int, ExtractedTrial] = {}
+        self._pool = ScoringPool(options.num_processes(total))
+        self._start_s = self._logged_s = time.monotonic()
 
     def __enter__(self) -> ScoringSession:
         self._pool.__enter__()
         if self.done:
-            log.info("%d of %d trials are done already", len(self.done), self._total)
+            log.info("resumed: %d of %d trials are finished", len(self.done), self._total)
             self._report()
         return self
 
@@ -114,27 +300,27 @@ class ScoringSession:
             self._journal.close()
 
     def add(self, extracted: ExtractedTrial) -> None:
-        """Score a trial, and write down those that are done by now. Its record has its number."""
+        """Score a trial, whose record has its number, and write the records of all trials that are scored by now."""
         record, audio, estimate = extracted.record, extracted.audio, extracted.estimate
         if record.number is None:
             raise ValueError("the trial's record has no number")
         if record.outcome != "scored":
-            self._finish(extracted)
+            self._finish_trial(extracted)
         else:
             assert audio is not None and estimate is not None
             rate = audio.sample_rate
-            apply_backends(self._listeners, record, estimate, audio.reference, audio.enrollment, rate)
+            apply_backends(self._options.backends, record, estimate, audio.reference, audio.enrollment, rate)
             interferers = None if audio.interferers is None else tuple(audio.interferers)
-            names, activity = self._labelled(extracted)
-            self._waiting[record.number] = extracted
+            metrics, activity = self._with_labels(extracted)
+            self._pending[record.number] = extracted
             self._pool.submit(
                 record.number,
-                ScoringJob(estimate, audio.reference, rate, names, audio.mixture, interferers, activity),
+                ScoringJob(estimate, audio.reference, rate, metrics, audio.mixture, interferers, activity),
             )
         self._collect()
 
     def finish(self) -> dict[str, Any]:
-        """Wait for what is still being scored; write and return the summary."""
+        """Wait for all scores; write and return the summary."""
         self._collect(wait_for_all=True)
         records = [self.records[number] for number in sorted(self.records)]
         summary = summarise(records, self._protocol)
@@ -142,227 +328,67 @@ class ScoringSession:
             self._journal.finish(records, summary)
         return summary
 
-    def _labelled(self, extracted: ExtractedTrial) -> tuple[tuple[str, ...], np.ndarray | None]:
-        """What is to be measured, and when the target speaks by the labels; without a label, timing is missing."""
+    def _with_labels(self, extracted: ExtractedTrial) -> tuple[tuple[str, ...], np.ndarray | None]:
+        """Return the metrics to compute, and the target's activity by the labels; without a label, timing is missing.
+
+        The target may have the name of its utterance, of its speaker or of its enrollment in the labels.
+        """
         record, audio, estimate = extracted.record, extracted.audio, extracted.estimate
         assert audio is not None and estimate is not None
-        if self._labels is None or "timing" not in self._names:
-            return self._names, None
+        metrics, labels = tuple(self._options.metrics), self._options.labels
+        if labels is None or "timing" not in metrics:
+            return metrics, None
         target, recording = record.target_utterance_id, record.mixture_id
-        named = [target, *filter(None, (extracted.speaker_id, Path(record.enrollment).stem))]
+        names = [target, *filter(None, (extracted.speaker_id, Path(record.enrollment).stem))]
         try:
-            activity = self._labels.activity(recording, named, len(estimate), audio.sample_rate, target == recording)
+            activity = labels.activity(recording, names, len(estimate), audio.sample_rate, target == recording)
         except MetricError as error:
             record.missing.update(dict.fromkeys(ALL_METRICS["timing"], str(error)))
-            return tuple(name for name in self._names if name != "timing"), None
-        return self._names, activity
+            return tuple(name for name in metrics if name != "timing"), None
+        return metrics, activity
 
     def _collect(self, wait_for_all: bool = False) -> None:
         for number, scores in self._pool.finished(wait_for_all):
-            extracted = self._waiting.pop(number)
+            extracted = self._pending.pop(number)
             extracted.record.values.update(scores.values)
             extracted.record.missing.update(scores.missing)
-            self._finish(extracted)
+            self._finish_trial(extracted)
 
-    def _finish(self, extracted: ExtractedTrial) -> None:
+    def _finish_trial(self, extracted: ExtractedTrial) -> None:
         record = extracted.record
         assert record.number is not None
         self.records[record.number] = record
-        self._keeper.offer(extracted)
+        self._audio.offer(extracted)
         if self._journal is not None:
             self._journal.append(record)
         self._report()
 
     def _report(self) -> None:
         done, now = len(self.records), time.monotonic()
-        if self._on_progress:
-            self._on_progress(done, self._total)
-        fresh = done - len(self.done)
-        if now - self._said >= SAY_EVERY_S and fresh:
-            self._said = now
-            left_s = (now - self._begun) / fresh * (self._total - done)
-            log.info("%d of %d trials, about %.0f min left", done, self._total, left_s / 60)
+        if self._options.on_progress:
+            self._options.on_progress(done, self._total)
+        scored_here = done - len(self.done)  # an earlier run's trials took no time of this one
+        if now - self._logged_s >= LOG_INTERVAL_S and scored_here:
+            self._logged_s = now
+            remaining_s = (now - self._start_s) / scored_here * (self._total - done)
+            log.info("%d of %d trials, about %.0f min remaining", done, self._total, remaining_s / 60)
 
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
-CHEAP = {"si_sdr", "timing"}
-"""What takes a millisecond, less than sending the signals to another process."""
-
-
-def evaluate(
-    extractor: Extractor,
-    trials: Sequence[Trial],
-    out: str | Path | None = None,
-    condition: Condition = "clean",
-    metrics: Iterable[str] = ("si_sdr",),
-    jobs: int | None = None,
-    speakers: Speakers | None = None,
-    overwrite: bool = False,
-    save_audio: int = 0,
-    on_progress: Callable[[int, int], None] | None = None,
-    command: str | None = None,
-    listeners: Sequence[MetricBackend] = (),
-    save_extremes: int = 0,
-    batch_size: int = 1,
-    embeddings: Embeddings | None = None,
-    labels: ActivityLabels | None = None,
-) -> dict[str, Any]:
-    """Extract and score every trial; a trial that fails is recorded and does not stop the rest.
-
-    A run into a folder that was killed goes on when it is started again with the same protocol: trials that are done
-    are not done again.
-
-    Args:
-        extractor: the model; trials are rendered at its sample rate.
-        trials: from `corpus.read_trials`.
-        out: a folder, made if it is not there, for `per_trial.jsonl` (a line a trial, in the order of `trials`),
-            `summary.json` and `audio/`. None: nothing is written.
-        condition: "clean" (speakers only) or "noisy" (with noise).
-        metrics: names out of `measures.ALL_METRICS`.
-        jobs: processes that score; 0 scores in this one. None: 0 for SI-SDR alone, else one a core.
-        speakers: gender and age of speakers, for the breakdown by them.
-        overwrite: replace earlier results in `out`.
-        save_audio: of so many trials, the first ones, mixture, estimate and reference are saved in `out`.
-        on_progress: called with the number of trials scored so far, and of all.
-        command: how this was started, for the protocol; None: the command line of this process.
-        listeners: what measures `similarity` or `wer`; their names need not stand in `metrics`.
-        save_extremes: of so many of the worst trials and as many of the best, audio is saved in `out`.
-        batch_size: mixtures of one length that are extracted at a time; 1 is best on a CPU.
-        embeddings: of the trials' enrollments, for a model that takes precomputed ones; `None` for any other.
-        labels: when the targets speak, for timing, which need not stand in `metrics` then; `None`: when their
-            references do.
-
-    Returns:
-        The content of `summary.json`; see `summary.summarise`.
-
-    Raises:
-        InputError: no trials; an unknown metric or condition; a metric whose listener is not there; audio to be saved
-            but no folder; embeddings as `describe_embeddings`; `out` holds an unfinished run with another protocol.
-        OutputExistsError: `out` holds results, and `overwrite` is false.
-        WesepError: the disk is full.
-
-    >>> summary = evaluate(load("exp/mine"), trials, "results")  # doctest: +SKIP
-    >>> summary["si_sdri"]["mean"]                               # doctest: +SKIP
-    """
-    chosen = with_timing(with_backends(check_metric_names(metrics), [listener.name for listener in listeners]), labels)
-    if condition not in CONDITIONS:
-        raise InputError(f"condition {condition!r} is not known; {nearest(condition, CONDITIONS)}")
-    if not trials:
-        raise InputError("there are no trials to evaluate; check the list of trials, and that limit is not 0")
-    if (save_audio or save_extremes) and out is None:
-        raise InputError("audio cannot be saved without an output folder; name one")
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; give the number of mixtures extracted at a time, 1 or more")
-    absent = all(trial.target_utterance_id == ABSENT for trial in trials)
-    check_computable(chosen, absent or any(trial.sources for trial in trials), labels is not None)
-    jobs = num_scoring_processes(jobs, chosen, len(trials))
-    measured = protocol.describe_evaluation(extractor, trials, condition, chosen, command, listeners, labels)
-    if batch_size > 1 and can_batch(extractor):
-        measured["batch_size"] = batch_size
-    measured |= describe_embeddings(extractor, trials, embeddings)
-    folder = None if out is None else Path(out)
-    with ScoringSession(
-        measured,
-        len(trials),
-        chosen,
-        jobs,
-        folder,
-        overwrite,
-        listeners,
-        save_audio,
-        save_extremes,
-        on_progress,
-        labels,
-    ) as session:
-        for number in session.done:
-            _name_speakers(session.records[number], trials[number], speakers)
-        left = [(number, trial) for number, trial in enumerate(trials) if number not in session.done]
-        rendered = map_ahead(
-            partial(_rendered, condition=condition, sample_rate=extractor.sample_rate, embeddings=embeddings),
-            left,
-            depth=max(4, batch_size),
-        )
-        listed = ((number, trial, audio) for (number, trial), audio in zip(left, rendered, strict=True))
-        for trial, extracted in extract_all(extractor, listed, batch_size):
-            _name_speakers(extracted.record, trial, speakers)
-            session.add(extracted)
-        return session.finish()
-
-
-def describe_embeddings(extractor: Extractor, trials: Sequence[Trial], embeddings: Embeddings | None) -> dict[str, Any]:
-    """For the protocol: which embeddings introduce the voices; empty where recordings do.
-
-    Raises:
-        InputError: embeddings for a model that takes none, or none for one that takes them; an enrollment without one.
-    """
-    dim = extractor.embedding_dim
-    if embeddings is None:
-        if dim is not None:
-            raise InputError(
-                f"{extractor.name}: takes embeddings of {dim} numbers that are computed elsewhere; give --embeddings"
-            )
-        return {}
-    if dim is None:
-        raise InputError(f"{extractor.name}: takes no embeddings that are computed elsewhere; leave out --embeddings")
-    digest = hashlib.sha256()
-    for trial in trials:
-        digest.update(embeddings.of_trial(trial).tobytes())
-    return {"embeddings": {"path": str(embeddings.path), "sha256": digest.hexdigest()}}
-
-
-def with_backends(chosen: tuple[str, ...], given: Sequence[str]) -> tuple[str, ...]:
-    """The measures that were chosen, and those of the listeners that are given, by their names.
-
-    Raises:
-        InputError: a measure was chosen that none of the listeners gives.
-    """
-    for name in chosen:
-        if name in BACKEND_METRICS and name not in given:
-            option = {"similarity": "--speaker-model", "wer": "--recogniser"}[name]
-            raise InputError(f"metric {name!r} needs something that measures it; give {option}")
-    return (*chosen, *(name for name in given if name not in chosen))
-
-
-def with_timing(chosen: tuple[str, ...], labels: ActivityLabels | None) -> tuple[str, ...]:
-    """The measures that were chosen, and timing, where there are labels for it."""
-    return chosen if labels is None or "timing" in chosen else (*chosen, "timing")
-
-
-def num_scoring_processes(jobs: int | None, chosen: Sequence[str], num_trials: int) -> int:
-    """The number of scoring processes, by default none where it would not pay, else one a core.
-
-    Raises:
-        InputError: a negative number.
-    """
-    if jobs is not None:
-        if jobs < 0:
-            raise InputError(f"jobs is {jobs}; give the number of scoring processes, 0 or more")
-        return jobs
-    if CHEAP.union(BACKEND_METRICS).issuperset(chosen):
-        return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, num_trials)
 
 
 def map_ahead(function: Callable[[Item], Value], items: Iterable[Item], depth: int = 4) -> Iterator[Value]:
-    """`map`, with the next few items computed in a thread meanwhile."""
+    """Map a function over items, computing up to `depth` results ahead in a thread.
+
+    >>> list(map_ahead(str, [1, 2, 3]))
+    ['1', '2', '3']
+    """
     with ThreadPoolExecutor(1) as thread:
-        waiting: deque[Any] = deque()
+        pending: deque[Any] = deque()
         for item in items:
-            waiting.append(thread.submit(function, item))
-            if len(waiting) > depth:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
-def _name_speakers(record: TrialRecord, trial: Trial, speakers: Speakers | None) -> None:
-    record.gender_pair = None if speakers is None or not trial.sources else gender_pair(trial, speakers)
-    record.age_group = None if speakers is None else age_group(trial, speakers)
-
-
-def _rendered(
-    numbered: tuple[int, Trial], condition: Condition, sample_rate: int, embeddings: Embeddings | None
-) -> Any:
-    return render(numbered[1], condition, sample_rate, embeddings)
+            pending.append(thread.submit(function, item))
+            if len(pending) > depth:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

@@ -207,7 +207,9 @@ def saved_audio_figures(folder: Path) -> str:
     gain = PEAK / max(1e-6, max(float(np.abs(waveform).max(initial=0.0)) for waveform in together))
     levels = {name: spectrogram_db(found[name][0], found[name][1]) for name in SHOWN if name in found}
     loudest_db = max(float(np.percentile(level, 99.9)) for level in levels.values())
-    figures = [_figure(SHOWN[name], *found[name], gain, spectrogram_png(level, loudest_db)) for name, level in levels.items()]
+    figures = [
+        _figure(SHOWN[name], *found[name], gain, spectrogram_png(level, loudest_db)) for name, level in levels.items()
+    ]
     if "enrollment" in found:
         waveform, rate = found["enrollment"]
         own_gain = PEAK / max(1e-6, float(np.abs(waveform).max(initial=0.0)))

@@ -1,4 +1,15 @@
-"""Results on disk, as `evaluate` and `score` write them."""
+"""Write and read the results of a run: one record per trial, saved audio, the summary.
+
+In the order of the data flow: `TrialRecord` is one line of `per_trial.jsonl`; `AudioSaver` saves the audio of some
+trials; `Journal` writes the folder of a run, so that an interrupted run can resume; `read_results` reads a finished
+one.
+
+    results/
+      summary.json                  the summary of all trials
+      per_trial.jsonl               one record per line
+      audio/NUMBER_MIXTURE_TARGET/  mixture, enrollment, estimate, reference of some trials
+      run.json                      only while a run is unfinished: its protocol
+"""
 
 from __future__ import annotations
 
@@ -16,46 +27,43 @@ from wesep_py.common.errors import InputError, WesepError, nearest, quoted
 from wesep_py.common.files import is_folder, open_regular, refuse_inputs, write_json, write_text
 from wesep_py.common.folders import JUNK, check_results_folder, folder_lock, remove_known
 from wesep_py.common.names import file_name, listing
-from wesep_py.common.textfiles import COUNT, Row, check_shape, parse_object, read_json, read_jsonl
+from wesep_py.common.textfiles import COUNT, Row, check_schema, parse_object, read_json, read_jsonl
 
 if TYPE_CHECKING:
     from wesep_py.evaluation.trial_extraction import ExtractedTrial
 
-
-# ----------------------------------------
-# What is known of one trial once it has been extracted and scored.
-
 Outcome = Literal["scored", "silent_reference", "absent", "failed"]
-"""scored: it counts in every metric. silent_reference, absent: nothing was there to extract; counted apart, with
-the attenuation. failed: it could not be rendered or extracted; the record has the error."""
+"""scored: the trial counts in every metric. silent_reference, absent: there was no target to extract; counted
+separately, with the attenuation. failed: the trial could not be rendered or extracted; the record has the error."""
+PER_TRIAL, SUMMARY, AUDIO, RUN = "per_trial.jsonl", "summary.json", "audio", "run.json"
 
 
 @dataclass
 class TrialRecord:
-    """One line of `per_trial.jsonl`.
+    """What is known of one trial: one line of `per_trial.jsonl`.
 
     Attributes:
         mixture_id: name of the mixture.
-        target_utterance_id: the target's utterance, or "-".
-        enrollment: name of the enrollment's file.
+        target_utterance_id: utterance id of the target, or "-".
+        enrollment: file name of the enrollment.
         outcome: see `Outcome`.
         num_speakers: number of speakers in the mixture.
-        duration_s: length of the mixture.
-        extraction_s: time that enrolling and extracting took.
-        sir_db: active level of the target over that of all interferers together; None where either is silent.
-        overlap: share of the frames with speech in which two speakers or more are active; None where nobody speaks.
-        level_db: active level of the target's reference in dB of full scale; None where it is silent or absent.
-        enrollment_s: length of the enrollment.
-        gender_pair: genders of all speakers, sorted ("f-m"); None where they were not asked for.
-        age_group: of the target: child (under 13), teenager (under 18), adult, unknown; None likewise.
-        presence: probability that the model gave for the target's presence; None if it gives none.
-        presence_frames: its frames by their logits (`frame_calibration.frame_histogram`); None likewise, or where
-            nobody knows when the target speaks.
+        duration_s: length of the mixture, in seconds.
+        extraction_s: time that enrolling and extracting took, in seconds.
+        sir_db: active level of the target over that of the sum of all interferers; `None` where either is silent.
+        overlap: share of the frames with speech in which two or more speakers are active; `None` without speech.
+        level_db: active level of the target's reference in dB of full scale; `None` where it is silent or absent.
+        enrollment_s: length of the enrollment, in seconds.
+        gender_pair: genders of all speakers, sorted ("f-m"); `None` where no list of speakers was given.
+        age_group: of the target: child (under 13), teenager (under 18), adult, unknown; `None` likewise.
+        presence: the model's probability that the target is present; `None` for a model without presence head.
+        presence_frames: histogram of its frame logits (`frame_calibration.frame_histogram`); `None` likewise, or where
+            it is not known when the target speaks.
         attenuation_db: of the estimate against the mixture.
         silent_estimate: whether the model returned silence (its SI-SDR is 0 dB by definition).
-        values: a number for each metric.
-        missing: the reason for each metric without one.
-        weights: of the metrics whose mean is not one over trials: for `wer`, the words of the reference.
+        values: the value of each metric.
+        missing: the reason for each metric without a value.
+        weights: of the metrics whose mean is weighted: for `wer`, the number of words of the reference.
         error: why the trial failed.
         number: position in the list of trials, from 0.
     """
@@ -84,32 +92,32 @@ class TrialRecord:
     number: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The record for JSON: the metrics stand beside the other keys; keys without a value are left out."""
+        """Return the record for JSON: metrics beside the other keys; keys without a value are left out."""
         plain = asdict(self)
         values = plain.pop("values")
-        kept = {key: value for key, value in plain.items() if value is not None and value != {}}
-        return {**kept, **values}
+        non_empty = {key: value for key, value in plain.items() if value is not None and value != {}}
+        return {**non_empty, **values}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> TrialRecord:
-        """The record that `to_dict` wrote; what is none of its attributes is a metric.
+        """Return the record that `to_dict` wrote; a key that is not an attribute is a metric.
 
         Raises:
-            InputError: an attribute is missing, or is of another kind.
+            InputError: an attribute is missing or has a wrong type.
         """
         return cls.from_row(Row("a trial", plain))
 
     @classmethod
     def from_row(cls, row: Row) -> TrialRecord:
-        """The record of a line of `per_trial.jsonl`.
+        """Return the record of a line of `per_trial.jsonl`.
 
         Raises:
-            InputError: an attribute is missing, or is of another kind; the message names the line.
+            InputError: an attribute is missing or has a wrong type; the message names the line.
         """
         check_record(row, "mixture_id", "target_utterance_id", "enrollment")
-        known = {each.name for each in fields(cls)} - {"values"}
-        values = {key: row.number(key) for key in row.values if key not in known}
-        return cls(**{key: value for key, value in row.values.items() if key in known}, values=values)
+        attributes = {each.name for each in fields(cls)} - {"values"}
+        values = {key: row.number(key) for key in row.values if key not in attributes}
+        return cls(**{key: value for key, value in row.values.items() if key in attributes}, values=values)
 
 
 _RECORD_SHAPE = {
@@ -126,76 +134,77 @@ _RECORD_SHAPE = {
 }
 
 
-def check_record(row: Row, *needed: str) -> None:
-    """Refuse a line of `per_trial.jsonl` with an attribute of another kind, or without one that is needed.
+def check_record(row: Row, *required: str) -> None:
+    """Refuse a line of `per_trial.jsonl` with an attribute of a wrong type, or without a required one.
 
     Raises:
-        InputError: naming the line and the attribute.
+        InputError: the message names the line and the attribute.
     """
-    shape = {name if name in needed else f"{name}?": kind for name, kind in _RECORD_SHAPE.items()}
-    check_shape(row.values, shape, row.place, "evaluate again, or get a whole copy")
+    shape = {name if name in required else f"{name}?": kind for name, kind in _RECORD_SHAPE.items()}
+    check_schema(row.values, shape, row.place, "evaluate again, or get a complete copy")
     if (outcome := row.values.get("outcome", "scored")) not in get_args(Outcome):
         raise InputError(f"{row.place}: outcome is {quoted(outcome)}; {nearest(outcome, get_args(Outcome))}")
 
 
-# ----------------------------------------
-# Audio of some trials beside their numbers: of the first, and of the worst and best.
+# Saved audio: of the first trials, and of the worst and best.
 
 RANKED_BY = ("si_sdri", "si_sdr")
 SIGNALS = ("mixture", "enrollment", "estimate", "reference")
-"""What is saved of a trial, each in a file."""
-FOLDER = re.compile(r"\d{4,}_.*", re.DOTALL)
+"""The signals of a trial that are saved, each in a file."""
+_AUDIO_FOLDER = re.compile(r"\d{4,}_.*", re.DOTALL)
 # The second form is a temporary file, as a process that was killed leaves it.
-FILE = re.compile(rf"({'|'.join(SIGNALS)})\.wav|\.({'|'.join(SIGNALS)})\.\w{{8}}\.wav")
+_AUDIO_FILE = re.compile(rf"({'|'.join(SIGNALS)})\.wav|\.({'|'.join(SIGNALS)})\.\w{{8}}\.wav")
 
 
 def audio_folder(record: TrialRecord) -> str:
-    """The name of a trial's folder of audio."""
+    """Return the name of a trial's folder of saved audio."""
     return file_name(f"{record.number or 0:04d}_{record.mixture_id}_{record.target_utterance_id}")
 
 
 def rank(record: TrialRecord) -> float | None:
-    """What trials are ranked by: SI-SDRi, else SI-SDR."""
+    """Return the value that trials are ranked by: SI-SDRi, else SI-SDR, else `None`."""
     return next((record.values[name] for name in RANKED_BY if name in record.values), None)
 
 
-def others_in(folder: Path) -> list[str]:
-    """What lies in a folder of saved audio and is not saved audio, by its path within, sorted."""
+def foreign_files(folder: Path) -> list[str]:
+    """Return the paths in a folder of saved audio that are not saved audio, sorted."""
     others = []
     for path in folder.iterdir() if is_folder(folder) else ():
         if path.name in JUNK:
             continue
-        if not FOLDER.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
+        if not _AUDIO_FOLDER.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
             others.append(path.name)
             continue
         names = [file for file in path.iterdir() if file.name not in JUNK]
-        others += [f"{path.name}/{file.name}" for file in names if not FILE.fullmatch(file.name) or file.is_dir()]
+        others += [
+            f"{path.name}/{file.name}" for file in names if not _AUDIO_FILE.fullmatch(file.name) or file.is_dir()
+        ]
     return sorted(others)
 
 
 def remove_audio(folder: Path) -> None:
-    """Remove the audio of all trials, and the folder; whatever else is in it stays."""
+    """Remove the saved audio of all trials, and the folder if nothing else is in it."""
     for path in list(folder.iterdir()) if is_folder(folder) else ():
-        if FOLDER.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+        if _AUDIO_FOLDER.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
             _remove(path)
     remove_known(folder, ())
 
 
 def _remove(folder: Path) -> None:
-    """Remove the audio of one trial."""
+    """Remove the saved audio of one trial."""
     if folder.is_dir():
-        remove_known(folder, [file.name for file in folder.iterdir() if FILE.fullmatch(file.name)])
+        remove_known(folder, [file.name for file in folder.iterdir() if _AUDIO_FILE.fullmatch(file.name)])
 
 
 class AudioSaver:
-    """Saves `NUMBER_MIXTURE_TARGET/{mixture,enrollment,estimate,reference}.wav`, 32-bit float.
+    """Save `NUMBER_MIXTURE_TARGET/{mixture,enrollment,estimate,reference}.wav` of some trials, 32-bit float.
 
     Args:
-        folder: where; made when it is needed. None: nothing is saved.
-        first: of so many trials, the first ones of the list.
-        extremes: of so many of the worst trials and as many of the best, by SI-SDRi: a trial that is none of them any
-            more loses its audio.
-        done: trials of an earlier part of the run.
+        folder: made when it is needed; `None`: nothing is saved.
+        first: number of trials at the beginning of the list whose audio is saved.
+        extremes: number of worst and number of best trials, by SI-SDRi, whose audio is saved. The audio of a trial is
+            removed once the trial is no longer among them.
+        done: trials that an earlier, interrupted run has finished.
     """
 
     def __init__(self, folder: Path | None, first: int, extremes: int, done: Iterable[TrialRecord] = ()) -> None:
@@ -205,26 +214,27 @@ class AudioSaver:
             self._insert(record)
 
     def offer(self, extracted: ExtractedTrial) -> None:
-        """Save the trial's audio if it is wanted; call it once the trial is scored."""
+        """Save the audio of a scored trial if it is one of the first, worst or best."""
         record = extracted.record
         if self._folder is None or extracted.audio is None or extracted.estimate is None:
             return
-        wanted = (record.number or 0) < self._first
-        if self._insert(record) or wanted:
+        is_first = (record.number or 0) < self._first
+        if self._insert(record) or is_first:
             _save(self._folder / audio_folder(record), extracted)
 
     def _insert(self, record: TrialRecord) -> bool:
-        """Enter a trial into the ranking; whether it is among the extremes now."""
+        """Enter a trial into the ranking, and return whether it is among the extremes now."""
         value = rank(record)
         if not self._extremes or value is None:
             return False
         entry = (value, record.number or 0, audio_folder(record))
         self._ranked = sorted([*self._ranked, entry])
         if len(self._ranked) > 2 * self._extremes:
-            out = self._ranked.pop(self._extremes)
-            if self._folder is not None and out[1] >= self._first:
-                _remove(self._folder / out[2])
-            return out != entry
+            # worst … | middle | … best: with one trial too many, the one behind the worst is no extreme.
+            dropped = self._ranked.pop(self._extremes)
+            if self._folder is not None and dropped[1] >= self._first:
+                _remove(self._folder / dropped[2])
+            return dropped != entry
         return True
 
 
@@ -240,27 +250,26 @@ def _save(folder: Path, extracted: ExtractedTrial) -> None:
             write(folder / f"{name}.wav", signal, audio.sample_rate, overwrite=True)
 
 
-# ----------------------------------------
-# A run on disk: a line a trial as soon as it is done, so that a run that was killed goes on where it was.
+# The folder of a run: one line per trial as soon as it is finished, so that an interrupted run can resume.
 
-PER_TRIAL, SUMMARY, AUDIO, RUN = "per_trial.jsonl", "summary.json", "audio", "run.json"
 VOLATILE = ("command", "date")
-Inputs = Sequence[tuple["str | Path | None", str]]
-"""Files and folders that are read, each with what it is; `None` where there is none."""
+"""Keys of the protocol that may differ between an interrupted run and its continuation."""
+InputPaths = Sequence[tuple["str | Path | None", str]]
+"""Files and folders that a run reads, each with the name of its option; `None` where an option is not used."""
 
 
-def check_output(folder: Path, overwrite: bool, inputs: Inputs = (), roots: Inputs = ()) -> None:
-    """Refuse a folder that cannot take results, before anything is computed; one of an unfinished run can.
+def check_output(folder: Path, overwrite: bool, inputs: InputPaths = (), roots: InputPaths = ()) -> None:
+    """Refuse a folder that cannot take results, before anything is computed; that of an unfinished run can.
 
     Args:
-        folder: may be new, or hold other things.
-        overwrite: whether results may be there.
-        inputs: what is read; none of it may be the folder, or a file of the results.
-        roots: folders that lists start from; these may be the folder, but not that of its audio.
+        folder: may be new, or hold other files.
+        overwrite: whether earlier results may be replaced.
+        inputs: files and folders that are read; none may be the folder, or a file of the results.
+        roots: folders that paths in lists are relative to; one may be the folder, but not that of its audio.
 
     Raises:
-        OutputExistsError: it holds results, and `overwrite` is false.
-        InputError: it is a file, or what is read; what would be overwritten as saved audio is something else.
+        OutputExistsError: the folder holds results, and `overwrite` is false.
+        InputError: it is a file, or is read; or other files than saved audio would be overwritten.
     """
     results = [folder / name for name in (AUDIO, PER_TRIAL, SUMMARY, RUN)]
     refuse_inputs([folder, *results], inputs)
@@ -268,18 +277,18 @@ def check_output(folder: Path, overwrite: bool, inputs: Inputs = (), roots: Inpu
     for path, what in (*inputs, *roots):
         if path is not None and _is_inside(path, folder / AUDIO):
             raise InputError(f"{folder / AUDIO}: holds {what}, which is read; name another output")
-    goes_on = (folder / RUN).exists()
-    check_results_folder(folder, (PER_TRIAL, SUMMARY, AUDIO), overwrite or goes_on)
+    unfinished = (folder / RUN).exists()
+    check_results_folder(folder, (PER_TRIAL, SUMMARY, AUDIO), overwrite or unfinished)
     if overwrite:
         _check_audio(folder / AUDIO)
 
 
 def _check_audio(folder: Path) -> None:
     if (folder.is_symlink() or folder.exists()) and (folder.is_symlink() or not folder.is_dir()):
-        raise InputError(f"{folder}: is no folder of saved audio; move it away, or name another output")
-    if others := others_in(folder):
+        raise InputError(f"{folder}: is not a folder of saved audio; move it away, or name another output")
+    if others := foreign_files(folder):
         raise InputError(
-            f"{folder}: holds other things than saved audio ({listing(others)}); move them away, or name another output"
+            f"{folder}: holds other files than saved audio ({listing(others)}); move them away, or name another output"
         )
 
 
@@ -289,24 +298,25 @@ def _is_inside(path: str | Path, folder: Path) -> bool:
 
 
 class Journal:
-    """The results of a run in its folder, while they come and when they are complete.
+    """Write the results of a run into its folder.
 
-    While it runs, `run.json` holds the protocol and `per_trial.jsonl` grows by a line a trial, in the order in which
-    they are done. At the end `per_trial.jsonl` is put in the order of the trials, `summary.json` appears and `run.json`
-    goes. Until `finish` or `close` no other process can begin a run in the folder.
+    During the run, `run.json` holds the protocol and `per_trial.jsonl` gets one line per trial, in the order in which
+    trials finish. At the end the lines are sorted by trial, `summary.json` is written and `run.json` removed. Until
+    `finish` or `close` no other process can start a run in the folder.
 
     Args:
-        folder: made if it is not there.
-        protocol: of this run; an unfinished one goes on only if its own differs in nothing but command and date.
-        overwrite: begin anew, in the place of earlier results; other things in the folder stay.
+        folder: made if necessary.
+        protocol: of this run; an unfinished run resumes only if its protocol differs in nothing but command and date.
+        overwrite: replace earlier results; other files in the folder stay.
 
     Attributes:
-        done: the trials that an unfinished run has done, by their number; those that failed are tried again.
+        done: the trials that an unfinished run has finished, by number; failed trials are not among them, so that they
+            are tried again.
 
     Raises:
         OutputExistsError: the folder holds results.
-        InputError: it holds an unfinished run with another protocol; the keys that differ are named.
-        WesepError: another run is at work in the folder; the disk is full, or the folder cannot be made.
+        InputError: it holds an unfinished run with another protocol; the message names the keys that differ.
+        WesepError: another process writes to the folder, the disk is full, or the folder cannot be made.
     """
 
     def __init__(self, folder: str | Path, protocol: Mapping[str, Any], overwrite: bool = False) -> None:
@@ -316,19 +326,19 @@ class Journal:
         self.done: dict[int, TrialRecord] = {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with ExitStack() as held:
-                held.enter_context(folder_lock(self.folder, "writing its results"))
+            with ExitStack() as resources:
+                resources.enter_context(folder_lock(self.folder, "writing its results"))
                 self._begin(overwrite)
                 lines = open_regular(self.folder / PER_TRIAL, os.O_WRONLY | os.O_APPEND)
-                self._file = held.enter_context(os.fdopen(lines, "a", encoding="utf-8"))
-                self._held = held.pop_all()
+                self._file = resources.enter_context(os.fdopen(lines, "a", encoding="utf-8"))
+                self._resources = resources.pop_all()
         except OSError as error:
             raise WesepError(
                 f"{self.folder}: cannot be written ({error.strerror or error}); name another folder"
             ) from error
 
     def append(self, record: TrialRecord) -> None:
-        """Write the line of a trial that is done; it survives this process being killed."""
+        """Write the line of a finished trial at once, so that it survives if this process is killed."""
         try:
             self._file.write(_line(record) + "\n")
             self._file.flush()
@@ -336,7 +346,7 @@ class Journal:
             raise WesepError(f"{self.folder / PER_TRIAL}: writing failed ({error.strerror or error})") from error
 
     def finish(self, records: Sequence[TrialRecord], summary: Mapping[str, Any]) -> None:
-        """Put all lines in order and write the summary."""
+        """Sort all lines by trial and write the summary."""
         self._file.close()
         self._write_lines(records)
         write_json(self.folder / SUMMARY, summary)
@@ -344,18 +354,18 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Stop writing; the run can go on later."""
-        self._held.close()
+        """Stop writing; the run can resume later."""
+        self._resources.close()
 
     def _begin(self, overwrite: bool) -> None:
-        """Take over what an earlier part of the run has done, and say in the folder that it goes on."""
-        check_output(self.folder, overwrite)  # another run may have ended since
+        """Read the finished trials of an unfinished run, and mark the folder as that of a run."""
+        check_output(self.folder, overwrite)  # another process may have finished since the first check
         if overwrite:
             self._clear()
         elif (self.folder / RUN).exists():
-            begun = read_json(self.folder / RUN, "an unfinished run", "pass --overwrite to begin anew")
-            check_shape(begun.values, {"protocol": dict}, begun.place, "pass --overwrite to begin anew")
-            self._check_same(begun.values)
+            unfinished = read_json(self.folder / RUN, "an unfinished run", "pass --overwrite to start again")
+            check_schema(unfinished.values, {"protocol": dict}, unfinished.place, "pass --overwrite to start again")
+            self._check_same(unfinished.values)
             self.done = {record.number: record for record in self._read() if record.number is not None}
         write_json(self.folder / RUN, {"protocol": self._protocol})
         self._write_lines(list(self.done.values()))
@@ -364,9 +374,9 @@ class Journal:
         write_text(self.folder / PER_TRIAL, "".join(_line(record) + "\n" for record in records))
 
     def _read(self) -> list[TrialRecord]:
-        """The trials on disk that need not be done again.
+        """Return the finished trials on disk.
 
-        Damaged lines are left out, with a warning unless it is the last, which the end of the run cut short.
+        Damaged lines are skipped, with a warning unless it is the last one, which the end of the run cut short.
         """
         path = self.folder / PER_TRIAL
         records = []
@@ -376,22 +386,22 @@ class Journal:
                 record = TrialRecord.from_row(parse_object(line, f"{path}:{number}")) if line.strip() else None
             except InputError as error:
                 if number < len(lines):
-                    warnings.warn(f"{error}; the trial is done again", stacklevel=4)
+                    warnings.warn(f"{error}; the trial is repeated", stacklevel=4)
                 continue
             if record is not None and record.outcome != "failed":
                 records.append(record)
         return records
 
-    def _check_same(self, begun: Mapping[str, Any]) -> None:
+    def _check_same(self, unfinished: Mapping[str, Any]) -> None:
         before, now = (
             {key: value for key, value in protocol.items() if key not in VOLATILE}
-            for protocol in (begun.get("protocol", {}), self._protocol)
+            for protocol in (unfinished.get("protocol", {}), self._protocol)
         )
         differing = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
         if differing:
             raise InputError(
                 f"{self.folder}: holds an unfinished run that differs in {', '.join(differing)}; repeat its command to "
-                "go on, name another folder, or pass --overwrite to begin anew"
+                "resume it, name another folder, or pass --overwrite to start again"
             )
 
     def _clear(self) -> None:
@@ -404,11 +414,13 @@ def _line(record: TrialRecord) -> str:
     return json.dumps(record.to_dict(), ensure_ascii=False, allow_nan=False)
 
 
-Key = tuple[str, ...]
-AGAIN = "evaluate again, or get a whole copy"
-_INTERVAL = {"mean": (float, None), "low": (float, None), "high": (float, None), "count": COUNT}
-_NOTHING_THERE = {"count": COUNT, "attenuation_db": _INTERVAL, "false_alarm_rate?": {...: _INTERVAL}}
-_SHAPE = {
+# Reading a finished run.
+
+TrialKey = tuple[str, ...]
+REPEAT = "evaluate again, or get a complete copy"
+_INTERVAL_SHAPE = {"mean": (float, None), "low": (float, None), "high": (float, None), "count": COUNT}
+_WITHOUT_TARGET_SHAPE = {"count": COUNT, "attenuation_db": _INTERVAL_SHAPE, "false_alarm_rate?": {...: _INTERVAL_SHAPE}}
+_SUMMARY_SHAPE = {
     "protocol": {
         "condition": str,
         "trials": {"sha256": str},
@@ -419,27 +431,27 @@ _SHAPE = {
     },
     "counts": {"trials": COUNT},
 }
-"""What everything reads of a summary."""
+"""What every reader of a summary needs."""
 _REPORT_SHAPE = {
     "protocol": {"model": {"name": str}, "date": str},
     "counts": {"scored": COUNT, "silent_estimate": COUNT},
     "missing": {...: {...: COUNT}},
-    "absent": {**_NOTHING_THERE, "retention?": {...: _INTERVAL}},
-    "silent_reference": _NOTHING_THERE,
+    "absent": {**_WITHOUT_TARGET_SHAPE, "retention?": {...: _INTERVAL_SHAPE}},
+    "silent_reference": _WITHOUT_TARGET_SHAPE,
     "failed": [{"mixture_id": str, "target_utterance_id": str, "error": (str, None)}],
     "speed": {"rtf": (float, None), "audio_s": float, "threads": (COUNT, None), "device": (str, None)},
 }
-"""What a report shows of a summary, beside the interval of each metric."""
+"""What a report needs of a summary, besides the interval of each metric."""
 
 
 @dataclass(frozen=True)
 class EvaluationResults:
-    """A finished run.
+    """The results of a finished run.
 
     Attributes:
-        folder: where it lies.
+        folder: of the results.
         summary: the content of `summary.json`.
-        records: the trials, in their order.
+        records: of all trials, in the order of their list.
     """
 
     folder: Path
@@ -448,7 +460,7 @@ class EvaluationResults:
 
     @property
     def metrics(self) -> list[str]:
-        """The names of what was measured of each scored trial."""
+        """Names of the values of each scored trial."""
         return [name for name in self.summary["protocol"]["metrics"] if name != "attenuation_db"]
 
 
@@ -456,16 +468,16 @@ def read_results(folder: str | Path) -> EvaluationResults:
     """Read the folder of a finished run.
 
     Raises:
-        InputError: it is none, is not finished, or is damaged.
+        InputError: the folder holds no results, or unfinished or damaged ones.
     """
     folder = Path(folder)
     if not (folder / SUMMARY).is_file():
         unfinished = (folder / RUN).exists()
         hint = "repeat its command to finish it" if unfinished else "name a folder that wesep evaluate or score wrote"
         raise InputError(f"{folder}: holds no {SUMMARY}; {hint}")
-    summary = dict(read_json(folder / SUMMARY, "a summary of results", AGAIN).values)
-    check_shape(summary, _SHAPE, str(folder / SUMMARY), AGAIN)
-    rows = read_jsonl(folder / PER_TRIAL, "the trials of a result", f"the result is damaged: {AGAIN}")
+    summary = dict(read_json(folder / SUMMARY, "a summary of results", REPEAT).values)
+    check_schema(summary, _SUMMARY_SHAPE, str(folder / SUMMARY), REPEAT)
+    rows = read_jsonl(folder / PER_TRIAL, "the trials of a result", f"the result is damaged: {REPEAT}")
     records = [TrialRecord.from_row(row) for row in rows]
     count = summary["counts"]["trials"]
     if count != len(records):
@@ -475,24 +487,24 @@ def read_results(folder: str | Path) -> EvaluationResults:
     return EvaluationResults(folder, summary, records)
 
 
-def trial_key(record: TrialRecord, with_enrollment: bool = True) -> Key:
-    """What tells a trial from the others of its list: mixture, target and, where they are known, enrollment."""
+def trial_key(record: TrialRecord, with_enrollment: bool = True) -> TrialKey:
+    """Return what identifies a trial in its list: mixture, target and, where it is known, enrollment."""
     key = record.mixture_id, record.target_utterance_id
     return (*key, record.enrollment) if with_enrollment else key
 
 
 def check_reportable(results: EvaluationResults) -> None:
-    """Refuse results whose summary is none of this program's, before a report shows them.
+    """Refuse results whose summary lacks what a report shows.
 
     Raises:
-        InputError: naming the key.
+        InputError: the message names the missing key.
     """
     for record in results.records:
         if "si_sdri" in record.values and "si_sdr" not in record.values:
             raise InputError(
-                f"{results.folder / PER_TRIAL}: trial {record.number} has si_sdri and no si_sdr; it is damaged: {AGAIN}"
+                f"{results.folder / PER_TRIAL}: trial {record.number} has si_sdri and no si_sdr, so it is damaged; {REPEAT}"
             )
     place = str(results.folder / SUMMARY)
-    metrics = dict.fromkeys(results.metrics, _INTERVAL)
+    metrics = dict.fromkeys(results.metrics, _INTERVAL_SHAPE)
     groups = {...: {"trials": COUNT, **metrics}}
-    check_shape(results.summary, {**_REPORT_SHAPE, **metrics, "breakdown": {...: groups}}, place, AGAIN)
+    check_schema(results.summary, {**_REPORT_SHAPE, **metrics, "breakdown": {...: groups}}, place, REPEAT)

@@ -1,239 +1,41 @@
-"""Scoring in worker processes, so that slow metrics keep every core busy and a crash costs one trial."""
+"""The metrics of a trial: their names, their definitions, and the processes that compute them.
+
+`wesep_py.metrics` computes what needs an estimate and a reference. Here these are joined by speech timing and DNSMOS
+(`SIGNAL_METRICS`), and by the names of the metrics that need a model (`BACKEND_METRICS`, measured in
+`metric_backends`). `ScoringPool` computes metrics in worker processes: slow metrics keep every core busy, and a crash
+in the C code of one costs one trial. Workers start fast because nothing here imports torch.
+"""
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
 
 import numpy as np
 
 from wesep_py.common.errors import InputError, nearest, reason
 from wesep_py.common.processes import worker_processes
-from wesep_py.common.textfiles import open_lines
-from wesep_py.evaluation.results import TrialRecord
 from wesep_py.inference.speech_activity import speech_mask
 from wesep_py.metrics import DEFINITIONS, METRICS, MetricError, Scores, score
-from wesep_py.metrics.detection import speaker_similarity
-from wesep_py.metrics.perception import dnsmos, load_dnsmos, word_errors, words
-from wesep_py.metrics.separation import checked_signal, checked_pair, is_silent
+from wesep_py.metrics.perception import dnsmos, load_dnsmos
+from wesep_py.metrics.separation import checked_pair, checked_signal, is_silent
 from wesep_py.metrics.timing import COLLAR_S, FRAME_S, PAUSE_S, timing
-
-# ----------------------------------------
-# Measures that need more than two signals: a speaker encoder, a recogniser that the user names.
-
-Recogniser = Callable[[np.ndarray, int], str]
-"""Waveform, float32 `[samples]`, and its rate in Hz → what is said."""
-MIN_DURATION_S = 0.1
-
-
-class MetricBackend(Protocol):
-    """Measures one number of a trial, in the process that extracts.
-
-    Attributes:
-        name: the compute_metrics, out of `measures.BACKEND_METRICS`.
-    """
-
-    name: str
-
-    def describe(self) -> dict[str, Any]:
-        """For the protocol: what listens."""
-        ...
-
-    def listen(
-        self,
-        record: TrialRecord,
-        estimate: np.ndarray,
-        reference: np.ndarray | None,
-        enrollment: np.ndarray | None,
-        sample_rate: int,
-    ) -> tuple[float, float]:
-        """The value for a trial, and the weight that it has in the mean.
-
-        Raises:
-            MetricError: there is none; the reason.
-        """
-        ...
-
-
-class SpeakerSimilarity:
-    """Similarity of the estimate to the enrollment, by a speaker encoder.
-
-    Args:
-        path: a checkpoint or experiment folder of an encoder, or of an extractor that has one.
-        sample_rate: Hz of the waveforms.
-        device: where the encoder computes.
-    """
-
-    name = "similarity"
-
-    def __init__(self, path: str | Path, sample_rate: int, device: str = "cpu") -> None:
-        from wesep_py.network.speaker import load_encoder
-
-        self._path, self._device = str(path), device
-        self._encoder = load_encoder(path, sample_rate).to(device)
-
-    def describe(self) -> dict[str, Any]:
-        import hashlib
-
-        digest = hashlib.sha256()
-        for key, tensor in sorted(self._encoder.state_dict().items()):
-            digest.update(key.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-        return {"encoder": Path(self._path).name, "weights_sha256": digest.hexdigest()}
-
-    def listen(
-        self,
-        record: TrialRecord,
-        estimate: np.ndarray,
-        reference: np.ndarray | None,
-        enrollment: np.ndarray | None,
-        sample_rate: int,
-    ) -> tuple[float, float]:
-        if enrollment is None:
-            raise MetricError("no enrollment was given")
-        return speaker_similarity(self._embed(estimate, sample_rate), self._embed(enrollment, sample_rate)), 1.0
-
-    def _embed(self, waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-        import torch
-
-        if len(waveform) < MIN_DURATION_S * sample_rate:
-            raise MetricError(f"an embedding needs {MIN_DURATION_S} s of signal")
-        if not np.any(waveform):
-            raise MetricError("the estimate is silent")
-        batch = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))[None].to(self._device)
-        with torch.inference_mode():
-            output = self._encoder(batch, torch.tensor([batch.shape[1]], device=self._device))
-        return output.embedding[0].float().cpu().numpy()
-
-
-class WordErrorRate:
-    """Word error rate of the estimate, by a recogniser that the user names; none is bundled.
-
-    Args:
-        recogniser: `module:function`, found as Python finds modules, the current folder included.
-        transcripts: what is said in each utterance, by its id. `None`: what the recogniser hears in the reference
-            counts as said, so that the number is what extraction costs, not what recognition costs.
-
-    Raises:
-        InputError: there is no such module or function.
-    """
-
-    name = "wer"
-
-    def __init__(self, recogniser: str | Recogniser, transcripts: Mapping[str, str] | None = None) -> None:
-        self._named = recogniser if isinstance(recogniser, str) else getattr(recogniser, "__name__", "recogniser")
-        self._recognise = load_recogniser(recogniser) if isinstance(recogniser, str) else recogniser
-        self._transcripts = transcripts
-
-    def describe(self) -> dict[str, Any]:
-        against = "what it hears in the reference" if self._transcripts is None else "transcripts"
-        return {"recogniser": self._named, "against": against}
-
-    def listen(
-        self,
-        record: TrialRecord,
-        estimate: np.ndarray,
-        reference: np.ndarray | None,
-        enrollment: np.ndarray | None,
-        sample_rate: int,
-    ) -> tuple[float, float]:
-        if self._transcripts is None:
-            if reference is None:
-                raise MetricError("there is no reference to hear; give --transcripts")
-            said = words(self._heard(reference, sample_rate))
-        elif record.target_utterance_id in self._transcripts:
-            said = words(self._transcripts[record.target_utterance_id])
-        else:
-            raise MetricError("there is no transcript of the utterance")
-        if not said:
-            raise MetricError("no word is said in the reference")
-        return word_errors(words(self._heard(estimate, sample_rate)), said) / len(said), float(len(said))
-
-    def _heard(self, waveform: np.ndarray, sample_rate: int) -> str:
-        heard = self._recognise(np.ascontiguousarray(waveform, dtype=np.float32), sample_rate)
-        if not isinstance(heard, str):
-            raise MetricError(f"the recogniser returned {type(heard).__name__}; text is needed")
-        return heard
-
-
-def load_recogniser(named: str) -> Recogniser:
-    """The function that `module:function` names.
-
-    Raises:
-        InputError: the form is wrong, or there is no such module or function.
-    """
-    module_name, _, function_name = named.partition(":")
-    if not module_name or not function_name:
-        raise InputError(f"recogniser {named!r}: the form is module:function, like my_asr:transcribe")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"recogniser {named!r}: cannot be imported ({error})") from error
-    if not callable(function):
-        raise InputError(f"recogniser {named!r}: is no function; one of (waveform, sample_rate) is needed")
-    return function
-
-
-def read_transcripts(path: str | Path) -> dict[str, str]:
-    """Lines `UTTERANCE_ID words …`, as Kaldi's `text` and LibriSpeech's `.trans.txt` have them.
-
-    Raises:
-        InputError: the file cannot be read or names no utterance.
-    """
-    found = {}
-    for line in open_lines(path, "transcripts"):
-        if fields := line.split(maxsplit=1):
-            found[fields[0]] = fields[1].strip() if len(fields) > 1 else ""
-    if not found:
-        raise InputError(f"{path}: names no utterance; lines 'UTTERANCE_ID words …' are needed")
-    return found
-
-
-def apply_backends(
-    listeners: list[MetricBackend],
-    record: TrialRecord,
-    estimate: np.ndarray,
-    reference: np.ndarray | None,
-    enrollment: np.ndarray | None,
-    sample_rate: int,
-) -> None:
-    """Let all listen and enter what they compute_metrics, or why not, into the record; none of them stops the run."""
-    for listener in listeners:
-        try:
-            value, weight = listener.listen(record, estimate, reference, enrollment, sample_rate)
-        except MetricError as error:
-            record.missing[listener.name] = str(error)
-        except Exception as error:  # the user's own code; its failure costs one value
-            record.missing[listener.name] = reason(error)
-        else:
-            record.values[listener.name] = value
-            if weight != 1.0:
-                record.weights[listener.name] = weight
-
-
-# ----------------------------------------
-# What can be measured of a trial: the metrics of two signals, and those that need more than these.
 
 SIGNAL_METRICS: dict[str, tuple[str, ...]] = {
     "timing": ("timing_precision", "timing_recall", "timing_f1"),
     "dnsmos": ("dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak", "dnsmos_p808"),
     "pdnsmos": ("pdnsmos_ovrl", "pdnsmos_sig", "pdnsmos_bak"),
 }
-"""Measured in the scoring processes, as `METRICS` are."""
+"""Metrics that need no reference, and the values that each gives; computed in the scoring processes, like `METRICS`."""
 BACKEND_METRICS: dict[str, tuple[str, ...]] = {"similarity": ("similarity",), "wer": ("wer",)}
-"""Measured by a `listeners.MetricBackend`, which is given by name on the command line."""
+"""Metrics that a `metric_backends.MetricBackend` measures."""
 ALL_METRICS: dict[str, tuple[str, ...]] = {**METRICS, **SIGNAL_METRICS, **BACKEND_METRICS}
-"""All that can be measured, and the numbers that each gives."""
+"""All metrics, and the values that each gives."""
 INSTALLED_METRICS = (*METRICS, "timing")
-"""Those that need nothing but the installation: what `--metrics all` stands for."""
+"""Metrics that need no extra package or model: `--metrics all`."""
 
 
 def _timing_definitions(activities: str, boundary: str) -> dict[str, str]:
@@ -249,6 +51,7 @@ def _timing_definitions(activities: str, boundary: str) -> dict[str, str]:
     }
 
 
+# `wesep compare` pairs only results whose definitions are equal: changing a word here makes older results incomparable.
 _MOS = "1 to 5 (speechmos)"
 METRIC_DEFINITIONS: dict[str, str] = {
     **DEFINITIONS,
@@ -264,50 +67,50 @@ METRIC_DEFINITIONS: dict[str, str] = {
     "wer": "word error rate: words to insert, delete or replace over words of the reference, all trials together; "
     "case and punctuation do not count, each ideograph is a word",
 }
-"""What each number means, in the words that results carry with them."""
+"""Definition of each value, as every summary carries it."""
 LABELLED_DEFINITIONS = _timing_definitions(
     "the target speaks where the labels say so; activity of the estimate by energy", "labels"
 )
-"""Those that mean something else where labels are given."""
+"""Definitions that differ where activity labels are given."""
 
 
 def check_metric_names(names: Iterable[str]) -> tuple[str, ...]:
-    """The names, each once, if all of them can be measured.
+    """Return the names of metrics, each once.
 
     Raises:
-        InputError: an unknown name; the nearest known one is named. No name.
+        InputError: a name is unknown (the nearest known one is suggested), or there is none.
     """
-    chosen = tuple(dict.fromkeys(names))
-    for name in chosen:
+    metrics = tuple(dict.fromkeys(names))
+    for name in metrics:
         if name not in ALL_METRICS:
             raise InputError(f"metric {name!r} is not known; {nearest(name, ALL_METRICS)}")
-    if not chosen:
+    if not metrics:
         raise InputError(f"no metric was named; {nearest('', ALL_METRICS)}")
-    return chosen
+    return metrics
 
 
 def parse_metrics(text: str) -> tuple[str, ...]:
-    """The measures of a command line, by commas; `all` stands for `INSTALLED_METRICS`.
+    """Return the metrics of a comma-separated list; `all` stands for `INSTALLED_METRICS`.
 
     >>> parse_metrics("si_sdr, pesq")
     ('si_sdr', 'pesq')
     """
-    named = [name.strip() for name in text.split(",") if name.strip()]
-    return check_metric_names(each for name in named for each in (INSTALLED_METRICS if name == "all" else (name,)))
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return check_metric_names(metric for name in names for metric in (INSTALLED_METRICS if name == "all" else (name,)))
 
 
-def check_computable(chosen: Sequence[str], referenced: bool, labelled: bool) -> None:
-    """Refuse, before anything is extracted, what cannot be measured of any trial.
+def check_computable(metrics: Sequence[str], referenced: bool, labelled: bool) -> None:
+    """Refuse metrics that no trial of a run can have, before anything is extracted.
 
     Args:
-        chosen: from `check_metric_names`.
+        metrics: from `check_metric_names`.
         referenced: whether any trial has a reference.
-        labelled: whether there are labels.
+        labelled: whether there are activity labels.
 
     Raises:
-        InputError: a metric that needs references, or labels; one whose package cannot be imported.
+        InputError: a metric needs references or labels, or its package cannot be imported.
     """
-    for name in chosen:
+    for name in metrics:
         if name in METRICS and not referenced:
             raise InputError(
                 f"metric {name!r} needs references, and there are none; choose of timing (with --labels), dnsmos, "
@@ -326,33 +129,35 @@ def compute_metrics(
     estimate: np.ndarray,
     reference: np.ndarray | None,
     sample_rate: int,
-    names: Sequence[str],
+    metrics: Sequence[str],
     mixture: np.ndarray | None,
     interferers: Sequence[np.ndarray] | None,
     activity: np.ndarray | None = None,
 ) -> Scores:
-    """As `metrics.score`, with `SIGNAL_METRICS` too; those of listeners are passed over.
+    """Compute the metrics of one estimate; those of backends are skipped.
+
+    A metric that fails, for whatever reason, is missing with that reason; nothing is raised.
 
     Args:
-        estimate, sample_rate, mixture, interferers: as `metrics.score`.
-        reference: likewise; without one, what needs it is missing.
-        names: out of `ALL_METRICS`.
-        activity: when the target speaks, bool in frames of `timing.FRAME_S`; `None`: where the reference does.
+        estimate, sample_rate, mixture, interferers: as `wesep_py.metrics.score`.
+        reference: `[samples]`; `None`: metrics that need it are missing.
+        metrics: names out of `ALL_METRICS`.
+        activity: whether the target speaks, bool `[frames]` of `timing.FRAME_S`; `None`: by energy of the reference.
     """
     scores = Scores()
-    for name in names:
+    for name in metrics:
         if name in BACKEND_METRICS:
             continue
         try:
-            if name in METRICS and reference is None:
-                raise MetricError("there is no reference")
-            if name in METRICS and reference is not None:
-                found = score(estimate, reference, sample_rate, (name,), mixture, interferers)
-                scores.values.update(found.values)
-                scores.missing.update(found.missing)
-            else:
+            if name not in METRICS:
                 numbers = _COMPUTE[name](estimate, reference, sample_rate, activity)
                 scores.values.update(zip(SIGNAL_METRICS[name], numbers, strict=False))
+            elif reference is None:
+                raise MetricError("there is no reference")
+            else:
+                separation = score(estimate, reference, sample_rate, (name,), mixture, interferers)
+                scores.values.update(separation.values)
+                scores.missing.update(separation.missing)
         except MetricError as error:
             scores.missing.update(dict.fromkeys(ALL_METRICS[name], str(error)))
         except Exception as error:  # of whatever kind: it costs this metric of this trial, not the run
@@ -367,31 +172,31 @@ def _timing(
         if reference is None:
             raise MetricError("there is neither a reference nor a label")
         estimate, reference = checked_pair(estimate, reference)
-        activity = _speaks(reference, sample_rate)
+        activity = _speech_frames(reference, sample_rate)
     elif not activity.any():
         raise MetricError("the labels say that the target does not speak")
     estimate = checked_signal(estimate, "estimate")
-    return timing(_speaks(estimate, sample_rate) & (not is_silent(estimate)), activity)
+    # The mask is relative to the loudest frame, so that numerical noise would count as speech in a silent estimate.
+    return timing(_speech_frames(estimate, sample_rate) & (not is_silent(estimate)), activity)
 
 
-def _speaks(signal: np.ndarray, sample_rate: int) -> np.ndarray:
+def _speech_frames(signal: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Return whether there is speech at the start of each frame of `FRAME_S`, bool `[frames]`."""
     return speech_mask(signal.astype(np.float32), sample_rate)[:: max(1, round(FRAME_S * sample_rate))]
 
 
-Computed = Callable[[np.ndarray, "np.ndarray | None", int, "np.ndarray | None"], Iterable[float]]
-_COMPUTE: dict[str, Computed] = {
+_COMPUTE: dict[str, Callable[[np.ndarray, np.ndarray | None, int, np.ndarray | None], Iterable[float]]] = {
     "timing": _timing,
     "dnsmos": lambda estimate, _, sample_rate, __: dnsmos(estimate, sample_rate).values(),
     "pdnsmos": lambda estimate, _, sample_rate, __: dnsmos(estimate, sample_rate, personalised=True).values(),
 }
-
 
 CRASHED = "the process that scored it ended unexpectedly"
 
 
 @dataclass(frozen=True)
 class ScoringJob:
-    """The arguments of `measures.measure` for one trial; all but the estimate may be unknown."""
+    """Arguments of `compute_metrics` for one trial, as they are sent to a scoring process."""
 
     estimate: np.ndarray
     reference: np.ndarray | None
@@ -402,7 +207,7 @@ class ScoringJob:
     activity: np.ndarray | None = None
 
     def run(self) -> Scores:
-        """Score it in this process."""
+        """Compute the metrics in this process."""
         return compute_metrics(
             self.estimate,
             self.reference,
@@ -415,10 +220,10 @@ class ScoringJob:
 
 
 class ScoringPool:
-    """Worker processes that score jobs, in any order; a context manager.
+    """Worker processes that score jobs in any order; a context manager.
 
     Args:
-        num_processes: 0 scores in this process.
+        num_processes: number of worker processes; 0 scores in this process.
 
     >>> noise = np.random.default_rng(0).standard_normal(800)
     >>> with ScoringPool(0) as pool:
@@ -442,16 +247,16 @@ class ScoringPool:
         self._close()
 
     def submit(self, number: int, job: ScoringJob) -> None:
-        """Score `job`; `finished` gives its scores with `number`. Waits while many jobs are in work."""
+        """Score a job; `finished` returns its scores with `number`. Wait while the queue is full."""
         if not self._num_processes:
             self._done.append((number, job.run()))
             return
-        while len(self._pending) >= 4 * self._num_processes:
+        while len(self._pending) >= 4 * self._num_processes:  # jobs hold waveforms: bounds the memory
             self._collect(wait(self._pending, return_when=FIRST_COMPLETED).done)
         self._send(number, job)
 
     def finished(self, wait_for_all: bool = False) -> Iterator[tuple[int, Scores]]:
-        """Numbers and scores of the jobs that are done since the last call; of all of them if `wait_for_all`."""
+        """Yield number and scores of each job that finished since the last call; of every job if `wait_for_all`."""
         while True:
             self._collect({future for future in self._pending if future.done()})
             while self._done:
@@ -471,7 +276,7 @@ class ScoringPool:
 
     def _collect(self, futures: set[Future[Scores]]) -> None:
         for future in futures:
-            if future not in self._pending:
+            if future not in self._pending:  # `_recover` has scored it meanwhile
                 continue
             try:
                 scores = future.result()
@@ -481,7 +286,11 @@ class ScoringPool:
             self._done.append((self._pending.pop(future)[0], scores))
 
     def _recover(self) -> None:
-        """A worker died, and every job in work with it: score each of them in a process of its own."""
+        """Score every pending job in a process of its own.
+
+        When one worker dies, the executor fails all pending jobs and does not say which job killed it. Alone in a
+        process, only the job that dies again is lost.
+        """
         jobs, self._pending = list(self._pending.values()), {}
         self._close()
         for number, job in jobs:
@@ -489,8 +298,8 @@ class ScoringPool:
                 try:
                     scores = pool.submit(job.run).result()
                 except BrokenProcessPool:
-                    asked = [metric for metric in job.metrics if metric not in BACKEND_METRICS]
-                    names = [name for metric in asked for name in ALL_METRICS[metric]]
+                    metrics = [metric for metric in job.metrics if metric not in BACKEND_METRICS]
+                    names = [name for metric in metrics for name in ALL_METRICS[metric]]
                     scores = Scores(missing=dict.fromkeys(names, CRASHED))
             self._done.append((number, scores))
 

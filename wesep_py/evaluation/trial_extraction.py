@@ -1,9 +1,11 @@
-"""Trials extracted several at a time, where the model can: mixtures of one length, and voices of one shape.
+"""Extract trials, one at a time or in batches, and enter into each record what is known before scoring.
 
-Padding would change what a network hears (normalisation and recurrence run over it), and with it the numbers. Trials of
-one mixture have one length; so do the mixtures of many rendered lists. A voice is an embedding, always of one shape,
-or, for frame-level cues, as many frames as its enrollment has: such voices go together where enrollments are of one
-length.
+A trial is extracted by the same functions as a user's recording (`Extractor.enroll`, `Extractor.extract`).
+
+A batch holds mixtures of equal length and voices of equal shape. Padding would change what a network computes
+(normalisation and recurrence run over the padding too), and with it the results. Trials of one mixture have one
+length; so do the mixtures of many rendered lists. A voice is an embedding, always of one shape, or, for frame-level
+cues, as many frames as its enrollment has: such voices share a batch where enrollments are of one length.
 """
 
 from __future__ import annotations
@@ -31,11 +33,11 @@ if TYPE_CHECKING:
     from wesep_py.inference import Extractor, Result, Voice
     from wesep_py.simulation.trial_audio import Condition, TrialAudio
 
-
-# ----------------------------------------
-# One trial extracted: through the same functions as a user's recording.
-
 log = logging.getLogger(__name__)
+LOOK_AHEAD = 4
+"""Trials that fit into one batch are searched among this many batches' worth of trials."""
+RenderedTrial = tuple[int, "Trial", "TrialAudio | Exception"]
+"""Number, trial, and its audio or the error of rendering it."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,10 @@ class ExtractedTrial:
     """A trial after extraction.
 
     Attributes:
-        record: all but the metrics.
-        audio: mixture, reference, interferers; None if it could not be rendered.
-        estimate: `[samples]`; None if the trial failed_trial.
-        speaker_id: of the target, where it is known.
+        record: everything but the metrics.
+        audio: mixture, reference, interferers; `None` if they could not be rendered.
+        estimate: `[samples]`; `None` if the trial failed.
+        speaker_id: of the target, if it is known.
     """
 
     record: TrialRecord
@@ -58,20 +60,22 @@ class ExtractedTrial:
 def render(
     trial: Trial, condition: Condition, sample_rate: int, embeddings: Embeddings | None = None
 ) -> TrialAudio | Exception:
-    """The trial's audio, or what went wrong."""
+    """Return the audio of a trial, or the error of rendering it."""
     from wesep_py.simulation.trial_audio import render_trial
 
     try:
         if not trial.sources:
-            return _recorded(trial, condition, sample_rate, embeddings)
+            return _read_recording(trial, condition, sample_rate, embeddings)
         return render_trial(trial, condition, sample_rate, embeddings)
     except Exception as error:
-        log.debug("rendering %s failed_trial", trial.mixture_id, exc_info=True)
+        log.debug("rendering %s failed", trial.mixture_id, exc_info=True)
         return error
 
 
-def _recorded(trial: Trial, condition: Condition, sample_rate: int, embeddings: Embeddings | None = None) -> TrialAudio:
-    """The audio of a recording whose sources nobody knows apart.
+def _read_recording(
+    trial: Trial, condition: Condition, sample_rate: int, embeddings: Embeddings | None = None
+) -> TrialAudio:
+    """Return the audio of a recording whose sources are not known separately.
 
     Raises:
         AudioError: a file is missing or damaged.
@@ -91,6 +95,46 @@ def _recorded(trial: Trial, condition: Condition, sample_rate: int, embeddings: 
     )
 
 
+def extract_all(
+    extractor: Extractor, trials: Iterable[RenderedTrial], batch_size: int = 1
+) -> Iterator[tuple[Trial, ExtractedTrial]]:
+    """Extract rendered trials, in batches if the extractor can.
+
+    The order is that of `trials`, except for trials that wait for others of their shapes.
+
+    Args:
+        extractor: the model.
+        trials: number, trial and audio of each.
+        batch_size: largest number of mixtures in a batch.
+
+    Yields:
+        Every trial, with its extraction or the reason why it failed.
+    """
+    if batch_size == 1 or not can_batch(extractor):
+        for number, trial, audio in trials:
+            yield trial, extract(extractor, trial, audio, number)
+        return
+    waiting: dict[Hashable, list[EnrolledTrial]] = {}
+    num_waiting = 0
+    for number, trial, audio in trials:
+        enrolled = _enroll(extractor, number, trial, audio)
+        if enrolled is None:
+            yield trial, extract(extractor, trial, audio, number)
+            continue
+        same_shapes = waiting.setdefault(enrolled.shapes, [])
+        same_shapes.append(enrolled)
+        num_waiting += 1
+        # A full batch is extracted at once. Where too many trials wait, none of them in a full batch, the fullest
+        # batch goes, so that rare lengths hold back a bounded number of waveforms.
+        if len(same_shapes) == batch_size or num_waiting >= LOOK_AHEAD * batch_size:
+            fullest = max(waiting, key=lambda shapes: len(waiting[shapes]))
+            batch = waiting.pop(fullest)
+            num_waiting -= len(batch)
+            yield from _extract_batch(extractor, batch)
+    for batch in waiting.values():
+        yield from _extract_batch(extractor, batch)
+
+
 def extract(
     extractor: Extractor,
     trial: Trial,
@@ -102,47 +146,103 @@ def extract(
     """Enroll and extract one trial; a failure is recorded, not raised.
 
     Args:
-        extractor: any sample rate; the trial must have been rendered at it.
-        trial: what is wanted.
+        extractor: the model, at the sample rate that the trial was rendered at.
+        trial: names the target.
         audio: from `render`.
         number: position of the trial in its list.
-        voice: what is enrolled already.
-        enrolling_s: time that it took.
+        voice: the enrolled voice, if the trial is enrolled already.
+        enrolling_s: time that enrolling took, in seconds.
     """
     if isinstance(audio, Exception):
-        return failed_trial(_record(trial, number), audio)
+        return failed_trial(_new_record(trial, number), audio)
     rate = extractor.sample_rate
-    begin = time.perf_counter()
+    start_s = time.perf_counter()
     try:
-        voice = extractor.enroll(*audio.enrollment_sources) if voice is None else voice
+        voice = extractor.enroll(*audio.introduction) if voice is None else voice
         result = extractor.extract((audio.mixture, rate), voice)
-        spent_s = enrolling_s + time.perf_counter() - begin
-        return completed_trial(trial, audio, result, rate, spent_s, number)
+        extraction_s = enrolling_s + time.perf_counter() - start_s
+        return completed_trial(trial, audio, result, rate, extraction_s, number)
     except Exception as error:  # one trial's failure, of whatever kind, must not lose the others
-        log.debug("extracting %s failed_trial", trial.mixture_id, exc_info=True)
-        record = _record(trial, number)
+        log.debug("extracting %s failed", trial.mixture_id, exc_info=True)
+        record = _new_record(trial, number)
         record.duration_s = len(audio.mixture) / rate
         return failed_trial(record, error)
+
+
+def can_batch(extractor: Extractor) -> bool:
+    """Return whether an extractor takes several mixtures at a time; a user's own model may not."""
+    return hasattr(extractor, "extract_batch")
+
+
+class EnrolledTrial(NamedTuple):
+    """A trial whose voice is enrolled, and the time that enrolling took, in seconds."""
+
+    number: int
+    trial: Trial
+    audio: TrialAudio
+    voice: Voice
+    enrolling_s: float
+
+    @property
+    def shapes(self) -> Hashable:
+        """Length of the mixture and shapes of the voice's tensors: equal for trials that fit into one batch."""
+        tensors = sorted(self.voice.tensors.items())
+        return len(self.audio.mixture), tuple((name, tuple(tensor.shape)) for name, tensor in tensors)
+
+
+def _enroll(extractor: Extractor, number: int, trial: Trial, audio: TrialAudio | Exception) -> EnrolledTrial | None:
+    """Return the trial with its voice; `None` if enrolling fails, so that `extract` records the failure."""
+    if isinstance(audio, Exception):
+        return None
+    start_s = time.perf_counter()
+    try:
+        voice = extractor.enroll(*audio.introduction)
+    except Exception:  # it costs this trial, whose record will have the reason
+        log.debug("enrolling for %s failed", trial.mixture_id, exc_info=True)
+        return None
+    return EnrolledTrial(number, trial, audio, voice, time.perf_counter() - start_s)
+
+
+def _extract_batch(extractor: Extractor, batch: Sequence[EnrolledTrial]) -> Iterator[tuple[Trial, ExtractedTrial]]:
+    """Extract a batch; if it fails as a whole (out of memory, a non-finite sample), extract its trials one by one."""
+    rate = extractor.sample_rate
+    if len(batch) > 1:
+        start_s = time.perf_counter()
+        try:
+            results = extractor.extract_batch(
+                [(item.audio.mixture, rate) for item in batch], [item.voice for item in batch]
+            )
+        except (WesepError, RuntimeError) as error:  # torch's out of memory is a RuntimeError
+            log.warning("a batch of %d failed (%s); its trials are extracted one by one", len(batch), error)
+        else:
+            each_s = (time.perf_counter() - start_s) / len(batch)
+            for item, result in zip(batch, results, strict=True):
+                extraction_s = item.enrolling_s + each_s
+                yield item.trial, completed_trial(item.trial, item.audio, result, rate, extraction_s, item.number)
+            return
+    for item in batch:
+        yield item.trial, extract(extractor, item.trial, item.audio, item.number, item.voice, item.enrolling_s)
 
 
 def completed_trial(
     trial: Trial, audio: TrialAudio, result: Result, sample_rate: int, extraction_s: float, number: int | None = None
 ) -> ExtractedTrial:
-    """What is known of a trial once its voice has been extracted: all but the metrics.
+    """Return a trial with the record of its extraction: everything but the metrics.
 
     Args:
-        trial: what was wanted.
-        audio: what it was extracted from.
-        result: what the model returned.
-        sample_rate: Hz.
-        extraction_s: time that enrolling and extracting took.
+        trial: names the target.
+        audio: the rendered trial.
+        result: from the extractor.
+        sample_rate: in Hz.
+        extraction_s: time that enrolling and extracting took, in seconds.
         number: position of the trial in its list.
     """
-    record = _record(trial, number)
+    record = _new_record(trial, number)
     record.duration_s, record.extraction_s = len(audio.mixture) / sample_rate, extraction_s
     estimate = np.asarray(result.waveform, dtype=np.float32)
     record.presence = result.presence
     reference = audio.reference if trial.target_index is not None else None
+    # Without sources the target's presence is known only where the list says that it is absent.
     absent = trial.target_index is None and (bool(trial.sources) or trial.target_utterance_id == ABSENT)
     if result.detection is not None and (absent or reference is not None):
         record.presence_frames = frame_histogram(result.detection, reference, sample_rate)
@@ -158,14 +258,14 @@ def describe_estimate(
     mixture: np.ndarray | None,
     absent: bool = False,
 ) -> None:
-    """Enter the outcome into a record that has not failed_trial, and how much of the mixture is left.
+    """Enter outcome and attenuation into the record of a trial that has not failed.
 
     Args:
         record: is changed.
         estimate: `[samples]`.
-        reference: `[samples]`; `None` if it is not known, or the target is absent.
-        mixture: `[samples]`; `None` if it is not known.
-        absent: whether the target is known not to be there.
+        reference: `[samples]`; `None` if it is unknown, or the target is absent.
+        mixture: `[samples]`; `None` if it is unknown.
+        absent: whether the target is known to be absent.
     """
     record.silent_estimate = is_silent(estimate)
     if absent:
@@ -176,7 +276,14 @@ def describe_estimate(
         record.attenuation_db = attenuation_db(estimate, mixture)
 
 
-def _record(trial: Trial, number: int | None) -> TrialRecord:
+def failed_trial(record: TrialRecord, error: Exception) -> ExtractedTrial:
+    """Return a trial that could not be rendered, extracted or read, with the error in its record."""
+    record.outcome = "failed"
+    record.error = printable(reason(error))
+    return ExtractedTrial(record)
+
+
+def _new_record(trial: Trial, number: int | None) -> TrialRecord:
     return TrialRecord(
         trial.mixture_id,
         trial.target_utterance_id,
@@ -184,105 +291,3 @@ def _record(trial: Trial, number: int | None) -> TrialRecord:
         num_speakers=len(trial.sources),
         number=number,
     )
-
-
-def failed_trial(record: TrialRecord, error: Exception) -> ExtractedTrial:
-    """A trial that could not be rendered, extracted or read, with the reason."""
-    record.outcome = "failed"
-    record.error = printable(reason(error))
-    return ExtractedTrial(record)
-
-
-LOOK_AHEAD = 4
-"""Batches' worth of trials among which those that go together are looked for."""
-Listed = tuple[int, "Trial", "TrialAudio | Exception"]
-
-
-class EnrolledTrial(NamedTuple):
-    """A trial whose voice is known, and the seconds that enrolling it took."""
-
-    number: int
-    trial: Trial
-    audio: TrialAudio
-    voice: Voice
-    enrolling_s: float
-
-    @property
-    def shapes(self) -> Hashable:
-        """Equal for those that fit into a batch: the length of the mixture, and the shapes of the voice's tensors."""
-        tensors = sorted(self.voice.tensors.items())
-        return len(self.audio.mixture), tuple((name, tuple(tensor.shape)) for name, tensor in tensors)
-
-
-def extract_all(
-    extractor: Extractor, listed: Iterable[Listed], batch_size: int = 1
-) -> Iterator[tuple[Trial, ExtractedTrial]]:
-    """Extract rendered trials, in the order of the list but for those that wait for others like them.
-
-    Args:
-        extractor: the model.
-        listed: number, trial and its audio.
-        batch_size: most mixtures at a time.
-
-    Yields:
-        Every trial, with what was extracted or why it failed_trial.
-    """
-    if batch_size == 1 or not can_batch(extractor):
-        for number, trial, audio in listed:
-            yield trial, extract(extractor, trial, audio, number)
-        return
-    alike: dict[Hashable, list[EnrolledTrial]] = {}
-    waiting = 0
-    for number, trial, audio in listed:
-        enrolled = _enroll(extractor, number, trial, audio)
-        if enrolled is None:
-            yield trial, extract(extractor, trial, audio, number)
-            continue
-        same = alike.setdefault(enrolled.shapes, [])
-        same.append(enrolled)
-        waiting += 1
-        if len(same) == batch_size or waiting >= LOOK_AHEAD * batch_size:
-            fullest = max(alike, key=lambda shapes: len(alike[shapes]))
-            batch = alike.pop(fullest)
-            waiting -= len(batch)
-            yield from _extract_batch(extractor, batch)
-    for batch in alike.values():
-        yield from _extract_batch(extractor, batch)
-
-
-def can_batch(extractor: Extractor) -> bool:
-    """Whether it takes several mixtures at a time; what a user puts in the model's place may not."""
-    return hasattr(extractor, "extract_batch")
-
-
-def _enroll(extractor: Extractor, number: int, trial: Trial, audio: TrialAudio | Exception) -> EnrolledTrial | None:
-    """The trial with its voice; `None` where it has none, so that it is extracted, and fails, by itself."""
-    if isinstance(audio, Exception):
-        return None
-    begin = time.perf_counter()
-    try:
-        voice = extractor.enroll(*audio.enrollment_sources)
-    except Exception:  # it costs this trial, whose record will have the reason
-        log.debug("enrolling for %s failed_trial", trial.mixture_id, exc_info=True)
-        return None
-    return EnrolledTrial(number, trial, audio, voice, time.perf_counter() - begin)
-
-
-def _extract_batch(extractor: Extractor, batch: Sequence[EnrolledTrial]) -> Iterator[tuple[Trial, ExtractedTrial]]:
-    """A batch; if it fails as a whole (out of memory, a sample that is not finite), its trials one by one."""
-    rate = extractor.sample_rate
-    if len(batch) > 1:
-        begin = time.perf_counter()
-        try:
-            results = extractor.extract_batch(
-                [(one.audio.mixture, rate) for one in batch], [one.voice for one in batch]
-            )
-        except (WesepError, RuntimeError) as error:  # torch's out of memory is a RuntimeError
-            log.warning("a batch of %d failed_trial (%s); its trials are extracted one by one", len(batch), error)
-        else:
-            spent_s = (time.perf_counter() - begin) / len(batch)
-            for one, result in zip(batch, results, strict=True):
-                yield one.trial, completed_trial(one.trial, one.audio, result, rate, one.enrolling_s + spent_s, one.number)
-            return
-    for one in batch:
-        yield one.trial, extract(extractor, one.trial, one.audio, one.number, one.voice, one.enrolling_s)

@@ -111,7 +111,10 @@ def batches_by_length(lengths: Sequence[int], most: int) -> list[list[int]]:
 
 
 def score_trials(
-    embeddings: NDArray[np.float64], trials: VerificationTrials, cohort: NDArray[np.float64] | None = None, top_n: int = 300
+    embeddings: NDArray[np.float64],
+    trials: VerificationTrials,
+    cohort: NDArray[np.float64] | None = None,
+    top_n: int = 300,
 ) -> NDArray[np.float64]:
     """The score of each trial: the cosine, normalised by a cohort where there is one (`metrics.verification.as_norm`).
 

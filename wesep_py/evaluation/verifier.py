@@ -26,9 +26,9 @@ from wesep_py.evaluation.verification import (
     OverlapResult,
     VerificationTrials,
     embed,
-    verification_metrics,
     mean_by_speaker,
     score_trials,
+    verification_metrics,
     verify_overlap,
 )
 from wesep_py.metrics.detection import det_curve

@@ -1,4 +1,11 @@
-"""What is to be said of an enrollment: figures for each recording and for the voice, and warnings in words."""
+"""Quality of an enrollment: figures per recording and for the voice, and warnings in words.
+
+1. SNR and clipping, from a recording alone: `estimate_snr_db`, `clipped_share`.
+2. One voice or several, from embeddings: `segment_similarity` within a recording, `compare_recordings` between them.
+3. The report: `RecordingQuality` and `VoiceQuality`, with warnings, a table and JSON.
+
+`wesep_py.inference.enrollment.assess_recordings` puts the three together.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +20,28 @@ from numpy.typing import ArrayLike, NDArray
 
 from wesep_py.common.config import construct
 
-# ----------------------------------------
-# How noisy an enrollment is: SNR and clipping, from the recording alone.
+# 1. SNR and clipping.
 
 GAMMA_SHAPE = 0.4
+"""Of the Gamma distribution that WADA-SNR supposes of the amplitudes of clean speech."""
 SNR_RANGE_DB = (-10.0, 40.0)
-"""What the estimate is limited to: beyond, the statistic hardly changes."""
-# Pauses longer than twice this are left out: the model of speech has only the short ones.
+"""The estimate is limited to this range; beyond it the statistic hardly changes."""
+# Pauses longer than twice this are left out, because the model of speech has only short pauses.
 MARGIN_S = 0.3
-# Flat tops: at least so many samples in a row alike, within 1 % of the peak.
+# Flat tops: at least this number of equal samples in a row, within 1 % of the peak.
 FLAT_SAMPLES = 3
 NEAR_PEAK = 0.99
 FULL_SCALE = 32767 / 32768
 
 
 def estimate_snr_db(waveform: NDArray[np.float32], mask: NDArray[np.bool_], sample_rate: int) -> float | None:
-    """WADA-SNR: speech's amplitudes have a Gamma distribution of shape 0.4, noise's a normal one; their sum tells.
+    """Estimate the SNR of a recording by WADA-SNR.
 
-    `ln E|x| − E ln|x|` grows with the SNR whatever the level, so it is looked up among the values that the two
-    distributions give (Kim & Stern, "Robust signal-to-noise ratio estimation based on waveform amplitude distribution
-    analysis", Interspeech 2008). Pauses longer than 0.6 s are left out. Other steady noise than white does; a second
-    voice is speech, and does not count as noise. Above about 20 dB it says little more than "clean".
+    The amplitudes of speech have a Gamma distribution of shape 0.4, those of noise a normal one, so the distribution of
+    their sum shows the SNR: `ln E|x| − E ln|x|` grows with it, whatever the level, and is looked up among the values of
+    `wada_table` (Kim & Stern, "Robust signal-to-noise ratio estimation based on waveform amplitude distribution
+    analysis", Interspeech 2008). Pauses longer than 0.6 s are left out. Steady noise other than white works too; a
+    second voice is speech, and does not count as noise. Above about 20 dB the estimate says little more than "clean".
 
     Args:
         waveform: `[samples]`.
@@ -41,32 +49,33 @@ def estimate_snr_db(waveform: NDArray[np.float32], mask: NDArray[np.bool_], samp
         sample_rate: in Hz.
 
     Returns:
-        dB from −10 to 40; `None` where nobody speaks.
+        dB from −10 to 40; `None` if nobody speaks.
     """
-    heard = np.abs(waveform[_widened(mask, round(MARGIN_S * sample_rate))].astype(np.float64))
-    heard = heard[heard > 0]
-    if len(heard) == 0:
+    magnitudes = np.abs(waveform[_widened(mask, round(MARGIN_S * sample_rate))].astype(np.float64))
+    magnitudes = magnitudes[magnitudes > 0]
+    if len(magnitudes) == 0:
         return None
     levels, statistics = wada_table()
-    return float(np.interp(np.log(heard.mean()) - np.log(heard).mean(), statistics, levels))
+    return float(np.interp(np.log(magnitudes.mean()) - np.log(magnitudes).mean(), statistics, levels))
 
 
 @lru_cache(maxsize=1)
 def wada_table() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """SNRs in dB, and `ln E|x| − E ln|x|` of Gamma-distributed speech in normal noise at each.
+    """Return SNRs in dB, and `ln E|x| − E ln|x|` of Gamma-distributed speech in normal noise at each.
 
-    For x = s + n with normal n of variance 1 and given s, `E|x|^a = 2^(a/2) Γ((1+a)/2) / √π · ₁F₁(−a/2; ½; −s²/2)`;
+    For x = s + n with normal n of variance 1 and a fixed s, `E|x|^a = 2^(a/2) Γ((1+a)/2) / √π · ₁F₁(−a/2; ½; −s²/2)`;
     its derivative at a = 0 is `E ln|x|`. The mean over s is taken at the midpoints of equal shares of its distribution.
     """
     from scipy.special import gamma, gammaincinv, hyp1f1
 
     levels = np.arange(SNR_RANGE_DB[0], SNR_RANGE_DB[1] + 1, 2)
     share = (np.arange(200) + 0.5) / 200
+    # Quantiles of the Gamma distribution, divided by its RMS, which is sqrt(shape · (shape + 1)).
     speech = gammaincinv(GAMMA_SHAPE, share) / np.sqrt(GAMMA_SHAPE * (GAMMA_SHAPE + 1))
     scaled = speech * 10 ** (levels[:, None] / 20)
 
     def moment(order: float) -> NDArray[np.float64]:
-        """`E|x|^order` of each; far above the noise it is that of the speech."""
+        """Return `E|x|^order` at each level; far above the noise it is that of the speech alone."""
         far = scaled > 30
         near = np.where(far, 0.0, scaled)
         value = 2 ** (order / 2) * gamma((1 + order) / 2) / np.sqrt(np.pi) * hyp1f1(-order / 2, 0.5, -(near**2) / 2)
@@ -77,10 +86,10 @@ def wada_table() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def clipped_share(waveform: NDArray[np.float32]) -> float:
-    """The share (0 to 1) of samples at full scale or in flat tops.
+    """Return the share (0 to 1) of samples at full scale or in flat tops.
 
-    Flat tops are three or more samples in a row of one value within 1 % of the highest or the lowest: what is left of
-    clipping when the level was changed afterwards. Lossy coding rounds flat tops off; then full scale only is found.
+    Flat tops are three or more equal samples in a row within 1 % of the highest or the lowest: they remain if the level
+    was changed after clipping. Lossy coding rounds them off; then only clipping at full scale is detected.
 
     Args:
         waveform: `[samples]`, as it was recorded: not resampled.
@@ -92,7 +101,8 @@ def clipped_share(waveform: NDArray[np.float32]) -> float:
     if len(waveform) == 0:
         return 0.0
     clipped = np.abs(waveform) >= FULL_SCALE
-    clipped[1:-1] &= clipped[:-2] | clipped[2:]  # one sample alone at full scale is a peak
+    clipped[1:-1] &= clipped[:-2] | clipped[2:]  # a single sample at full scale is a peak
+    # Runs of equal samples: NaN differs from everything, so the last run ends at the last sample.
     ends = np.flatnonzero(np.diff(waveform, append=np.nan) != 0)
     starts = np.concatenate([[0], ends[:-1] + 1])
     highest, lowest = float(waveform.max()), float(waveform.min())
@@ -103,33 +113,32 @@ def clipped_share(waveform: NDArray[np.float32]) -> float:
 
 
 def _widened(mask: NDArray[np.bool_], margin: int) -> NDArray[np.bool_]:
-    """True wherever the mask is true at most `margin` samples away."""
+    """Return a mask that is true wherever the given one is true at most `margin` samples away."""
     count = np.concatenate([[0], np.cumsum(mask)])
     at = np.arange(len(mask))
     return count[np.minimum(at + margin + 1, len(mask))] > count[np.maximum(at - margin, 0)]
 
 
-# ----------------------------------------
-# Whether embeddings are of one voice: those of an enrollment's windows, and those of several recordings.
+# 2. One voice or several: embeddings of the windows of a recording, and of several recordings.
 
 SECOND_VOICE_SIMILARITY = 0.1
-"""A second voice is suspected where a stretch of windows is less like the rest than this cosine."""
+"""A second voice is suspected if the cosine of a segment of windows to the others is below this."""
 OUTLIER_SIMILARITY = 0.6
-"""A recording is an outlier where it is less like the others than this, in parts of their own agreement."""
+"""A recording is an outlier if its cosine to the others, divided by theirs to one another, is below this."""
 OUTLIER_WEIGHT = 0.1
-"""What is left of an outlier's weight."""
+"""Factor on the weight of an outlier."""
 MIN_SEGMENT_WINDOWS = 2
-"""Windows, of a stretch and of the rest: an odd window is no voice."""
+"""Fewest windows of a segment, and of what is left without it: a single odd window is not a voice."""
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How alike several recordings of one voice are.
+class RecordingAgreement:
+    """Similarity of several recordings of one voice.
 
     Attributes:
-        cosines: of each recording to the weighted mean of the others that are no outliers.
-        others: mean of those others' own cosines, each to the rest of them; `None` where there are not two of them.
-        outliers: indices of the recordings that are unlike the others, the most unlike first.
+        cosines: of each recording to the weighted mean of the others that are not outliers.
+        others: mean of those others' own cosines, each to the rest of them; `None` if they are fewer than two.
+        outliers: indices of the recordings that differ from the others, the least similar first.
     """
 
     cosines: tuple[float, ...]
@@ -138,7 +147,7 @@ class Agreement:
 
 
 def coherence(embeddings: ArrayLike) -> float:
-    """The mean cosine of embeddings `[windows, dim]` to their mean: 1 where all are alike, less the more they spread.
+    """Return the mean cosine of embeddings `[windows, dim]` to their mean: 1 if all have one direction.
 
     >>> coherence([[1.0, 0.0], [2.0, 0.0]]), round(coherence([[1.0, 0.0], [0.0, 1.0]]), 3)
     (1.0, 0.707)
@@ -148,80 +157,86 @@ def coherence(embeddings: ArrayLike) -> float:
 
 
 def segment_similarity(embeddings: ArrayLike) -> float | None:
-    """How like the rest of a recording its most unlike stretch is.
+    """Return the lowest similarity of a segment of a recording to the rest of it.
 
-    People take turns: a second voice is a run of windows, not windows here and there. Of every run of at least two that
-    leaves at least two, the mean embedding is compared with the mean of all others; the lowest cosine counts.
+    People take turns: a second voice is a run of windows, not single windows here and there. For every run of at least
+    two windows that leaves at least two, the mean embedding is compared with the mean of all others.
 
     Args:
-        embeddings: `[windows, dim]`, of stretches of about equal length, in their order.
+        embeddings: `[windows, dim]`, of windows of about equal length, in their order.
 
     Returns:
-        A cosine; `None` for fewer than four windows.
+        The lowest cosine; `None` for fewer than four windows.
 
-    >>> stretch_likeness([[1.0, 0.0], [1.0, 0.0], [0.6, 0.8], [0.6, 0.8]])
+    >>> segment_similarity([[1.0, 0.0], [1.0, 0.0], [0.6, 0.8], [0.6, 0.8]])
     0.6
     """
     unit = _unit(embeddings)
     count = len(unit)
     if count < 2 * MIN_SEGMENT_WINDOWS:
         return None
+    # The sum of any run is the difference of two cumulative sums: all runs at once.
     before = np.concatenate([np.zeros((1, unit.shape[1])), np.cumsum(unit, axis=0)])
     first, last = np.triu_indices(count + 1, k=MIN_SEGMENT_WINDOWS)
-    kept = last - first <= count - MIN_SEGMENT_WINDOWS
-    stretches = before[last[kept]] - before[first[kept]]
-    cosines = (_unit(stretches) * _unit(before[-1] - stretches)).sum(axis=1)
+    leaves_enough = last - first <= count - MIN_SEGMENT_WINDOWS
+    segments = before[last[leaves_enough]] - before[first[leaves_enough]]
+    cosines = (_unit(segments) * _unit(before[-1] - segments)).sum(axis=1)
     return round(float(cosines.min()), 6)
 
 
 def suspect_second_voice(embeddings: ArrayLike, threshold: float = SECOND_VOICE_SIMILARITY) -> bool | None:
-    """Whether the windows of a recording seem to be of two voices in turn; `None` where they do not tell.
+    """Return whether the windows of a recording seem to be of two voices in turn; `None` for too few windows.
 
     Args:
         embeddings: `[windows, dim]`, in their order.
-        threshold: two voices are suspected where `stretch_likeness` is below, from -1 (never) to 1. It depends on the
-            encoder: how like each other it makes two people, and two seconds of one.
+        threshold: two voices are suspected if `segment_similarity` is below it, from -1 (never) to 1. It depends on the
+            encoder: on its similarity of two people, and of two seconds of one.
 
     >>> suspect_second_voice([[1.0, 0.0]] * 4), suspect_second_voice([[1.0, 0.0]] * 2 + [[0.0, 1.0]] * 2)
     (False, True)
     """
-    likeness = segment_similarity(embeddings)
-    return None if likeness is None else likeness < threshold
+    similarity = segment_similarity(embeddings)
+    return None if similarity is None else similarity < threshold
 
 
-def agreement(embeddings: ArrayLike, durations_s: Sequence[float], threshold: float = OUTLIER_SIMILARITY) -> Agreement:
-    """How alike recordings of one voice are, and which of three or more are unlike the others.
+def compare_recordings(
+    embeddings: ArrayLike, durations_s: Sequence[float], threshold: float = OUTLIER_SIMILARITY
+) -> RecordingAgreement:
+    """Compare the recordings of a voice, and find outliers among three or more.
 
-    The one that is least like the others, in parts of their own agreement, is an outlier where that is below the
-    threshold; then the same among the rest, down to two. Of two recordings alone none is the outlier.
+    The recording with the lowest cosine to the others, divided by their cosine to one another, is an outlier if this
+    ratio is below the threshold. This is repeated without it, down to two recordings. Of two recordings alone, neither
+    is an outlier.
 
     Args:
         embeddings: `[recordings, dim]`.
         durations_s: seconds of speech of each.
-        threshold: from 0 (none is ever an outlier) to 1.
+        threshold: from 0 (no outliers) to 1.
     """
     unit = _unit(embeddings)
     weights = np.maximum(np.asarray(durations_s, dtype=np.float64), 1e-3)
-    kept, outliers = list(range(len(unit))), []
-    while len(kept) > 2:
-        parts = {}
-        for index in kept:
-            own, others = _compared(unit, weights, index, kept)
+    remaining, outliers = list(range(len(unit))), []
+    while len(remaining) > 2:
+        ratios = {}
+        for index in remaining:
+            cosine, others = _cosine_to_others(unit, weights, index, remaining)
             if others is not None and others > 0:
-                parts[index] = own / others
-        if not parts or min(parts.values()) >= threshold:
+                ratios[index] = cosine / others
+        if not ratios or min(ratios.values()) >= threshold:
             break
-        worst = min(parts, key=lambda index: parts[index])
-        kept.remove(worst)
+        worst = min(ratios, key=lambda index: ratios[index])
+        remaining.remove(worst)
         outliers.append(worst)
-    compared = [_compared(unit, weights, index, kept) for index in range(len(unit))]
-    return Agreement(tuple(c for c, _ in compared), tuple(o for _, o in compared), tuple(outliers))
+    compared = [_cosine_to_others(unit, weights, index, remaining) for index in range(len(unit))]
+    return RecordingAgreement(
+        tuple(cosine for cosine, _ in compared), tuple(others for _, others in compared), tuple(outliers)
+    )
 
 
 def recording_weights(durations_s: Sequence[float], outliers: Sequence[int]) -> list[float]:
-    """The share of each recording in the voice: as its seconds of speech, an outlier's a tenth; they sum to 1.
+    """Return the weight of each recording in the voice: its share of speech, for an outlier a tenth; they sum to 1.
 
-    >>> weights_of([3.0, 1.0], []), weights_of([0.0, 0.0], [])
+    >>> recording_weights([3.0, 1.0], []), recording_weights([0.0, 0.0], [])
     ([0.75, 0.25], [0.5, 0.5])
     """
     weights = np.maximum(np.asarray(durations_s, dtype=np.float64), 1e-3)
@@ -229,19 +244,21 @@ def recording_weights(durations_s: Sequence[float], outliers: Sequence[int]) -> 
     return [float(weight) for weight in weights / weights.sum()]
 
 
-def _compared(
-    unit: NDArray[np.float64], weights: NDArray[np.float64], index: int, kept: Sequence[int]
+def _cosine_to_others(
+    unit: NDArray[np.float64], weights: NDArray[np.float64], index: int, remaining: Sequence[int]
 ) -> tuple[float, float | None]:
-    """A recording's cosine to the mean of the kept others, and the mean of theirs to one another."""
+    """Return a recording's cosine to the mean of the remaining others, and the mean cosine among these others."""
 
-    def to_mean(one: int, others: list[int]) -> float:
-        return float(unit[one] @ _unit((unit[others] * weights[others, None]).sum(axis=0)))
+    def to_mean(recording: int, others: list[int]) -> float:
+        return float(unit[recording] @ _unit((unit[others] * weights[others, None]).sum(axis=0)))
 
-    others = [other for other in kept if other != index]
+    others = [other for other in remaining if other != index]
     if not others:
         return 1.0, None
-    theirs = [to_mean(one, [other for other in others if other != one]) for one in others] if len(others) > 1 else []
-    return to_mean(index, others), float(np.mean(theirs)) if theirs else None
+    if len(others) == 1:
+        return to_mean(index, others), None
+    among_others = [to_mean(other, [third for third in others if third != other]) for other in others]
+    return to_mean(index, others), float(np.mean(among_others))
 
 
 def _unit(vectors: ArrayLike) -> NDArray[np.float64]:
@@ -249,9 +266,12 @@ def _unit(vectors: ArrayLike) -> NDArray[np.float64]:
     return array / np.maximum(np.linalg.norm(array, axis=-1, keepdims=True), 1e-12)
 
 
+# 3. The report. The attributes are keys of the JSON in voice prints and of `wesep enroll --json`.
+
 MIN_SPEECH_S = 1.0
-"""Less speech than this says too little of a voice: `wesep enroll` refuses it."""
+"""Minimum of speech for `wesep enroll`: less does not describe a voice."""
 GOOD_SPEECH_S = 3.0
+"""With less speech than this there is a warning."""
 NOISY_DB = 10.0
 CLEAN_DB = 30.0
 CLIPPED_SHARE = 0.001
@@ -260,25 +280,25 @@ NO_ENCODER = "the model has no speaker encoder"
 
 @dataclass(frozen=True)
 class RecordingQuality:
-    """One recording of an enrollment.
+    """Quality of one recording of an enrollment.
 
     Attributes:
         name: the path, or `recording 2` for an array.
         duration_s, speech_s: seconds in all, and of speech.
-        snr_db: estimated SNR (`snr.estimate_snr_db`); `None` without speech.
-        clipped: share of clipped samples, 0 to 1 (`snr.clipped_share`).
+        snr_db: estimated SNR (`estimate_snr_db`); `None` without speech.
+        clipped: share of clipped samples, 0 to 1 (`clipped_share`).
         coherence: mean cosine of the embeddings of windows of 1 s to their mean; `None` for fewer than two windows or
             without a speaker encoder.
-        likeness: of its most unlike stretch to the rest, a cosine (`likeness.stretch_likeness`).
-        second_voice: whether two voices are suspected; `None` where that cannot be told.
-        voices: how many the speaker encoder hears; `None` for one that hears a single voice. It then decides on
-            `second_voice`.
-        chosen: the number of the voice that was taken, from 1; `None` where it was not one of several.
-        cosine_to_print, next_cosine: of it, and of the next nearest voice, to the print that it should be like.
-        cosine: of its embedding to that of the other recordings; `None` for a single one.
-        others: the cosine at which those others agree; `None` where there are not two of them.
-        outlier: whether it is unlike the others.
+        likeness: lowest similarity of a segment to the rest of the recording, a cosine (`segment_similarity`).
+        second_voice: true if two voices are suspected; `None` if that cannot be detected.
+        cosine: of its embedding to the mean of the other recordings; `None` for a single one.
+        others: cosine of those others to one another; `None` if they are fewer than two.
+        outlier: true if it differs from the others.
         weight: its share in the voice; the shares sum to 1.
+        voices: number of voices that the speaker encoder counts; it then decides on `second_voice`. `None` for an
+            encoder that does not count voices.
+        chosen: number of the voice that was enrolled, from 1; `None` if it was not one of several.
+        cosine_to_print, next_cosine: cosine of that voice, and of the second nearest, to the print given with `like`.
     """
 
     name: str
@@ -301,14 +321,14 @@ class RecordingQuality:
 
 @dataclass(frozen=True)
 class VoiceQuality:
-    """An enrollment: its recordings, and what they say together.
+    """Quality of an enrollment: its recordings, and figures of all of them together.
 
     Attributes:
         recordings: one or more.
-        vad: what told speech from pauses: `energy` or `silero`.
+        vad: voice activity detection that was used: `energy` or `silero`.
         coherence: mean cosine of the windows of all recordings to their mean; `None` as above.
-        unlike: two recordings that are unlike each other: it cannot be said which is the wrong one.
-        untold: why nothing can be said of second voices and outliers; `None` where it can.
+        unlike: true for two recordings that differ: neither can be said to be the wrong one.
+        untold: why second voices and outliers cannot be detected; `None` if they can.
     """
 
     recordings: tuple[RecordingQuality, ...]
@@ -320,38 +340,37 @@ class VoiceQuality:
     @property
     def duration_s(self) -> float:
         """Seconds of all recordings."""
-        return sum(one.duration_s for one in self.recordings)
+        return sum(recording.duration_s for recording in self.recordings)
 
     @property
     def speech_s(self) -> float:
         """Seconds of speech in all recordings."""
-        return sum(one.speech_s for one in self.recordings)
+        return sum(recording.speech_s for recording in self.recordings)
 
     @property
     def snr_db(self) -> float | None:
-        """The recordings' SNRs in dB, averaged by their speech; `None` without speech."""
-        heard = [(one.snr_db, one.speech_s) for one in self.recordings if one.snr_db is not None and one.speech_s > 0]
-        return _average(heard)
+        """Mean SNR of the recordings in dB, weighted by their speech; `None` without speech."""
+        return _average([(r.snr_db, r.speech_s) for r in self.recordings if r.snr_db is not None and r.speech_s > 0])
 
     @property
     def clipped(self) -> float:
         """Share of clipped samples of all recordings, 0 to 1."""
-        return _average([(one.clipped, one.duration_s) for one in self.recordings]) or 0.0
+        return _average([(recording.clipped, recording.duration_s) for recording in self.recordings]) or 0.0
 
     @property
     def second_voice(self) -> bool | None:
-        """Whether two voices are suspected in any recording; `None` where it can be told of none."""
-        told = [one.second_voice for one in self.recordings if one.second_voice is not None]
-        return any(told) if told else None
+        """True if two voices are suspected in any recording; `None` if it cannot be detected in any."""
+        suspicions = [r.second_voice for r in self.recordings if r.second_voice is not None]
+        return any(suspicions) if suspicions else None
 
     @property
     def warnings(self) -> list[str]:
-        """What is wrong, and what to do about it: a line each; empty for a good enrollment."""
-        lines = [line for one in self.recordings for line in _warnings(one, len(self.recordings) > 1)]
+        """Problems and what to do about each, one line each; empty for a good enrollment."""
+        lines = [line for recording in self.recordings for line in _warnings(recording, len(self.recordings) > 1)]
         if self.unlike:
-            one, other = self.recordings
+            first, second = self.recordings
             lines.append(
-                f"{one.name} and {other.name} sound unlike each other (cosine {one.cosine:.2f}): "
+                f"{first.name} and {second.name} sound unlike each other (cosine {first.cosine:.2f}): "
                 "are they the same person?"
             )
         if self.speech_s < GOOD_SPEECH_S:
@@ -360,96 +379,89 @@ class VoiceQuality:
 
     @property
     def notes(self) -> list[str]:
-        """Which voice of each recording was taken, where one was chosen by a print: a line each."""
-        return [_chosen(one) for one in self.recordings if one.cosine_to_print is not None]
+        """For each recording of which one voice was chosen by a print, which one: one line each."""
+        lines = []
+        for r in self.recordings:
+            if r.cosine_to_print is not None:
+                next_cosine = "" if r.next_cosine is None else f"; the next {r.next_cosine:.2f}"
+                cosines = f"cosine to the print {r.cosine_to_print:.2f}{next_cosine}"
+                lines.append(f"{r.name}: voice {r.chosen} of {r.voices} is taken ({cosines})")
+        return lines
 
     def table(self) -> str:
-        """The figures as lines of text: a recording each, and the voice where there are several."""
+        """Return the figures as lines of text: one per recording, and one for the voice if there are several."""
         rows = [("recording", "speech", "SNR", "clipped", "coherence", "second voice", "weight")]
-        rows += [_row(one, self.untold) for one in self.recordings]
-        if len(self.recordings) > 1:
+        for r in [*self.recordings, *([self] if len(self.recordings) > 1 else [])]:
             rows.append(
                 (
-                    "the voice",
-                    f"{self.speech_s:.1f} of {self.duration_s:.1f} s",
-                    _db(self.snr_db),
-                    f"{100 * self.clipped:.1f} %",
-                    _number(self.coherence),
-                    _yes_no(self.second_voice, self.untold),
-                    "",
+                    r.name if isinstance(r, RecordingQuality) else "the voice",
+                    f"{r.speech_s:.1f} of {r.duration_s:.1f} s",
+                    "-" if r.snr_db is None else f"over {CLEAN_DB:.0f} dB" if r.snr_db > CLEAN_DB else f"{r.snr_db:.0f} dB",
+                    f"{100 * r.clipped:.1f} %",
+                    "-" if r.coherence is None else f"{r.coherence:.2f}",
+                    self._second_voice_cell(r.second_voice),
+                    f"{r.weight:.2f}" if isinstance(r, RecordingQuality) else "",
                 )
             )
         lines = _aligned(rows)
         if self.untold:
-            lines.append(f"whether two voices speak, or these are of one person, cannot be told: {self.untold}")
+            lines.append(f"second voices and outliers cannot be detected: {self.untold}")
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: the attributes, the voice's figures and the warnings."""
+        """Return the attributes, the figures of the voice and the warnings, for JSON."""
         of_voice = ("duration_s", "speech_s", "snr_db", "clipped", "second_voice", "warnings")
         return {**asdict(self), **{name: getattr(self, name) for name in of_voice}}
 
     @classmethod
     def from_json(cls, text: str) -> VoiceQuality:
-        """From the JSON of `as_dict`; keys that this version does not know are passed over.
+        """Return the report in the JSON of `as_dict`; keys that this version does not know are ignored.
 
         Raises:
-            ValueError, TypeError, KeyError: it is none.
+            ValueError, TypeError, KeyError: it is not such a report.
         """
-        given = json.loads(text)
-        recordings = [_known(RecordingQuality, one) for one in given["recordings"]]
+        values = json.loads(text)
+        recordings = [_known_keys(RecordingQuality, recording) for recording in values["recordings"]]
         if not recordings:
             raise ValueError("recordings: is empty")
-        return construct(cls, {**_known(cls, given), "recordings": recordings}, "quality")
+        return construct(cls, {**_known_keys(cls, values), "recordings": recordings}, "quality")
+
+    def _second_voice_cell(self, suspected: bool | None) -> str:
+        if suspected is None:
+            return "-" if self.untold else "too short"
+        return "suspected" if suspected else "no"
 
 
-def _warnings(one: RecordingQuality, several: bool) -> list[str]:
-    lines = []
-    if several and one.speech_s < 0.1:
-        lines.append(f"no speech was found in {one.name}: leave it out")
-    if one.snr_db is not None and one.snr_db < NOISY_DB:
+def _warnings(recording: RecordingQuality, several: bool) -> list[str]:
+    lines, name = [], recording.name
+    if several and recording.speech_s < 0.1:
+        lines.append(f"no speech was found in {name}: leave it out")
+    if recording.snr_db is not None and recording.snr_db < NOISY_DB:
         lines.append(
-            f"{one.name} sounds noisy (SNR about {one.snr_db:.0f} dB): a cleaner recording makes a better print"
+            f"{name} sounds noisy (SNR about {recording.snr_db:.0f} dB): a cleaner recording makes a better print"
         )
-    if one.clipped > CLIPPED_SHARE:
-        lines.append(f"{100 * one.clipped:.1f} % of {one.name} is clipped: record it again at a lower level")
-    if one.second_voice and one.voices is not None and one.chosen is None:
+    if recording.clipped > CLIPPED_SHARE:
+        lines.append(f"{100 * recording.clipped:.1f} % of {name} is clipped: record it again at a lower level")
+    if recording.second_voice and recording.voices is not None and recording.chosen is None:
         lines.append(
-            f"{one.voices} voices are heard in {one.name}: cut it to where the one you mean speaks alone, make a print "
-            "of each (wesep enroll --list), or take the one that is like a print (wesep extract --enroll-like)"
+            f"{recording.voices} voices were found in {name}: cut it to where the person you mean speaks alone, make "
+            "a print of each (wesep enroll --list), or take the one that is like a print (wesep extract --enroll-like)"
         )
-    if one.second_voice and one.voices is None:
+    if recording.second_voice and recording.voices is None:
         lines.append(
-            f"two people seem to speak in {one.name} (cosine {one.likeness:.2f} of a stretch to the rest): "
-            "cut it to where the one you mean speaks alone"
+            f"two people seem to speak in {name} (cosine {recording.likeness:.2f} of a segment to the rest): "
+            "cut it to where the person you mean speaks alone"
         )
-    if one.outlier:
+    if recording.outlier:
         lines.append(
-            f"{one.name} sounds unlike the others (cosine {one.cosine:.2f}; the others agree at {one.others:.2f}): "
-            "is it the same person?"
+            f"{name} sounds unlike the others (cosine {recording.cosine:.2f}; the others agree at "
+            f"{recording.others:.2f}): is it the same person?"
         )
     return lines
 
 
-def _chosen(one: RecordingQuality) -> str:
-    line = f"{one.name}: voice {one.chosen} of {one.voices} is taken (cosine to the print {one.cosine_to_print:.2f}"
-    return f"{line}; the next {one.next_cosine:.2f})" if one.next_cosine is not None else f"{line})"
-
-
-def _row(one: RecordingQuality, untold: str | None) -> tuple[str, ...]:
-    return (
-        one.name,
-        f"{one.speech_s:.1f} of {one.duration_s:.1f} s",
-        _db(one.snr_db),
-        f"{100 * one.clipped:.1f} %",
-        _number(one.coherence),
-        _yes_no(one.second_voice, untold),
-        f"{one.weight:.2f}",
-    )
-
-
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Columns of one width each: the first to the left, the others to the right."""
+    """Return rows as lines with columns of one width each: the first to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
@@ -459,23 +471,11 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     ]
 
 
-def _yes_no(told: bool | None, untold: str | None) -> str:
-    return ("-" if untold else "too short") if told is None else "suspected" if told else "no"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def _db(value: float | None) -> str:
-    return "-" if value is None else f"over {CLEAN_DB:.0f} dB" if value > CLEAN_DB else f"{value:.0f} dB"
-
-
 def _average(weighted: Sequence[tuple[float | None, float]]) -> float | None:
     values, weights = [value for value, _ in weighted], [weight for _, weight in weighted]
     return float(np.average(values, weights=weights)) if sum(weights) > 0 else None
 
 
-def _known(kind: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
+def _known_keys(kind: Callable[..., Any], values: dict[str, Any]) -> dict[str, Any]:
     names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    return {key: value for key, value in given.items() if key in names}
+    return {key: value for key, value in values.items() if key in names}

@@ -1,4 +1,12 @@
-"""What users hand in: a file or an array, read and checked into one form."""
+"""Input of the extractor: files, arrays and embeddings, read and checked.
+
+| input | function | result |
+| --- | --- | --- |
+| recording: a path, or `(waveform, sample_rate)` | `read_source` | `Recording` |
+| enrollment recording: also `meeting.wav@12.3-17.8` | `read_enrollment` | `Recording` |
+| embedding: `alice.npy`, or an array | `read_embedding` | `[dim]` |
+| folder | `audio_files` | paths |
+"""
 
 from __future__ import annotations
 
@@ -24,23 +32,23 @@ else:
     Source: TypeAlias = Any
     EnrollmentSource: TypeAlias = Any
 
-# Suffixes under which a folder is searched for recordings.
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".rf64", ".caf")
+"""Suffixes of the files that count as recordings in a folder."""
 EMBEDDING_SUFFIX = ".npy"
-_MOST_EMBEDDING_VALUES = 1 << 20
-RATES = 100, 10_000_000
-"""Hz that an array may have: at other rates it would become far larger, or nothing, at the model's."""
+MAX_EMBEDDING_SIZE = 1 << 20
+ARRAY_RATES = 100, 10_000_000
+"""Allowed sample rates of an array, in Hz. At others its resampled copy would be far larger, or have no samples."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording in memory, and how it was stored.
+    """A recording in memory, and the format in which it was stored.
 
     Attributes:
         waveform: float32 [channels, samples].
         sample_rate: in Hz.
-        name: the path, or "array", for messages.
-        mono_array: the user gave an array [samples], and gets one back.
+        name: the path, or `array`; for messages.
+        mono_array: true if the input was an array [samples]; the result then has this shape too.
         file_format: container ("WAV", "FLAC", …) of a file; None for an array.
         subtype: sample format ("PCM_16", …) of a file; None for an array.
     """
@@ -54,19 +62,19 @@ class Recording:
     _at_rates: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def at_rate(self, sample_rate: int) -> np.ndarray:
-        """The waveform resampled to another rate in Hz; computed once."""
+        """Return the waveform resampled to a rate in Hz; computed once per rate."""
         if sample_rate not in self._at_rates:
             self._at_rates[sample_rate] = audio.resample(self.waveform, self.sample_rate, sample_rate)
         return self._at_rates[sample_rate]
 
     @property
     def num_samples(self) -> int:
-        """Samples in each channel."""
+        """Number of samples in each channel."""
         return int(self.waveform.shape[1])
 
     @property
     def duration_s(self) -> float:
-        """Length in seconds."""
+        """Duration in seconds."""
         return self.num_samples / self.sample_rate
 
 
@@ -78,7 +86,7 @@ def read_source(source: Source) -> Recording:
             [channels, samples], a NumPy array or a torch tensor.
 
     Raises:
-        AudioError: the file is missing, damaged or no audio; the waveform is empty or holds NaN or infinity.
+        AudioError: the file is missing, damaged or not audio; the waveform is empty or holds NaN or infinity.
         InputError: `source` is neither a path nor such a pair.
 
     >>> read_source((np.zeros(8, dtype=np.float32), 16000)).waveform.shape
@@ -90,30 +98,30 @@ def read_source(source: Source) -> Recording:
         return _read_file(Path(fspath(source)))
     if isinstance(source, (tuple, list)) and len(source) == 2:
         return _check_array(*source)
-    raise InputError(f"a source is {_kind(source)}; a path or a pair (waveform, sample_rate) is needed")
+    raise InputError(f"a source is {_type_name(source)}; a path or a pair (waveform, sample_rate) is needed")
 
 
 def read_enrollment(source: Source) -> Recording:
-    """As `read_source`, of which a path may also name a stretch: `meeting.wav@12.3-17.8`.
+    """Read an enrollment recording: as `read_source`, and a path may name a segment, `meeting.wav@12.3-17.8`.
 
     Raises:
-        AudioError, InputError: as `read_source`; also a stretch that is not in the recording.
+        AudioError, InputError: as `read_source`; also a segment that is not in the recording.
     """
-    if isinstance(source, (str, PathLike)) and (stretch := segment_of(source)) is not None:
-        about = audio.info(stretch.path)
-        waveform, sample_rate = read_stretch(stretch)
+    if isinstance(source, (str, PathLike)) and (segment := segment_of(source)) is not None:
+        about = audio.info(segment.path)
+        waveform, sample_rate = read_stretch(segment)
         return Recording(waveform, sample_rate, fspath(source), file_format=about.format, subtype=about.subtype)
     return read_source(source)
 
 
 def read_embedding(source: Any) -> NDArray[np.float32] | None:
-    """The embedding `[dim]` that a source is: a path `NAME.npy`, or one axis of numbers without a sample rate.
+    """Read an embedding: a path `NAME.npy`, or an array `[dim]` without a sample rate.
 
     Returns:
-        `None` for any other source.
+        float32 `[dim]`; `None` if the source is something else.
 
     Raises:
-        InputError: a `.npy` that cannot be read; no vector of finite numbers, or all of them zero.
+        InputError: a `.npy` that cannot be read; not a vector of finite numbers, or all of them zero.
     """
     name = "the embedding"
     if isinstance(source, (str, PathLike)):
@@ -121,14 +129,14 @@ def read_embedding(source: Any) -> NDArray[np.float32] | None:
             return None
         name = fspath(source)
         try:
-            # Mapped, so that an array which its header calls large and the file does not hold takes no memory.
+            # Memory-mapped: a header may announce a huge array that the file does not hold.
             source = np.load(name, mmap_mode="r", allow_pickle=False)
             if not isinstance(source, np.ndarray):
                 raise ValueError("several arrays")
-            if source.size > _MOST_EMBEDDING_VALUES:
+            if source.size > MAX_EMBEDDING_SIZE:
                 raise ValueError(f"{source.size} numbers")
             source = np.array(source)
-        except Exception as error:  # numpy raises many kinds, EOFError for an empty file among them
+        except Exception as error:  # numpy raises many kinds, for example EOFError for an empty file
             problem = shorten(error) if str(error) else type(error).__name__
             raise InputError(f"{name}: is no array of numbers ({problem}); save it with numpy.save") from error
     elif hasattr(source, "detach"):
@@ -145,32 +153,32 @@ def read_embedding(source: Any) -> NDArray[np.float32] | None:
 
 
 def segment_of(path: str | PathLike[str]) -> Stretch | None:
-    """The stretch that a path names; `None` for a file, also one whose own name looks like a stretch's.
+    """Return the segment that a path names; `None` for an existing file, whatever its name looks like.
 
     Raises:
-        InputError: a stretch that ends before it begins.
+        InputError: a segment that ends before it starts.
     """
     return None if Path(path).exists() else Stretch.parse(path)
 
 
 def audio_files(folder: str | PathLike[str]) -> list[Path]:
-    """The recordings directly in a folder, by suffix and sorted by name (hidden files are passed over).
+    """List the recordings directly in a folder, by their suffixes, sorted by name; hidden files are left out.
 
     Raises:
         AudioError: the folder holds none.
     """
     folder = Path(folder)
-    found = sorted(
+    paths = sorted(
         path
         for path in folder.iterdir()
         if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file() and not path.name.startswith(".")
     )
-    if not found:
+    if not paths:
         raise AudioError(f"{folder}: holds no recordings ({', '.join(AUDIO_SUFFIXES)}); name another folder")
-    return found
+    return paths
 
 
-def _kind(value: Any) -> str:
+def _type_name(value: Any) -> str:
     return "None" if value is None else type(value).__name__
 
 
@@ -183,13 +191,12 @@ def _read_file(path: Path) -> Recording:
 
 
 def _check_array(waveform: Any, sample_rate: Any) -> Recording:
-    whole = isinstance(sample_rate, Real) and not isinstance(sample_rate, bool) and sample_rate % 1 == 0
-    if not whole or not RATES[0] <= sample_rate <= RATES[1]:
-        given = (
-            shorten(repr(sample_rate), 40) if isinstance(sample_rate, Real) else f"of type {type(sample_rate).__name__}"
-        )
+    is_whole = isinstance(sample_rate, Real) and not isinstance(sample_rate, bool) and sample_rate % 1 == 0
+    if not is_whole or not ARRAY_RATES[0] <= sample_rate <= ARRAY_RATES[1]:
+        is_number = isinstance(sample_rate, Real)
+        described = shorten(repr(sample_rate), 40) if is_number else f"of type {type(sample_rate).__name__}"
         raise InputError(
-            f"the sample rate is {given}; a whole number of Hz above 0 is needed ({RATES[0]} to {RATES[1]}), second in "
+            f"the sample rate is {described}; a whole number of Hz above 0 is needed ({ARRAY_RATES[0]} to {ARRAY_RATES[1]}), second in "
             "(waveform, sample_rate)"
         )
     try:
@@ -197,8 +204,8 @@ def _check_array(waveform: Any, sample_rate: Any) -> Recording:
             waveform = waveform.detach().cpu()
             waveform = (waveform.float() if waveform.is_floating_point() else waveform).numpy()
         samples = np.asarray(waveform)
-    except (TypeError, ValueError, RuntimeError) as error:  # lists of unequal lengths, tensors without numbers
-        raise InputError(f"the waveform is {_kind(waveform)}, and no array ({shorten(error, 100)})") from error
+    except (TypeError, ValueError, RuntimeError) as error:  # lists of unequal lengths, tensors without data
+        raise InputError(f"the waveform is {_type_name(waveform)}, not an array ({shorten(error, 100)})") from error
     if not np.issubdtype(samples.dtype, np.floating):
         raise InputError(
             f"the waveform's samples are {shorten(samples.dtype, 40)}; floats are needed (divide 16-bit ones by 32768)"
@@ -206,7 +213,7 @@ def _check_array(waveform: Any, sample_rate: Any) -> Recording:
     if samples.ndim not in (1, 2):
         raise InputError(f"the waveform has shape {samples.shape}; [samples] or [channels, samples] is needed")
     mono_array = samples.ndim == 1
-    with np.errstate(over="ignore"):  # what is too large is infinite, and said below
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
         samples = np.atleast_2d(samples).astype(np.float32)
     if samples.size == 0:
         raise AudioError("the waveform has no samples")
@@ -219,6 +226,6 @@ def _check_array(waveform: Any, sample_rate: Any) -> Recording:
         raise AudioError("the waveform holds samples that are not finite (NaN or infinity)")
     if (peak := float(np.abs(samples).max())) > LOUDEST:
         raise AudioError(
-            f"the waveform has samples up to {peak:.3g}, where full scale is 1; up to {LOUDEST:g} can be computed with"
+            f"the waveform has samples up to {peak:.3g}, where full scale is 1; at most {LOUDEST:g} is allowed"
         )
     return Recording(samples, int(sample_rate), "array", mono_array=mono_array)

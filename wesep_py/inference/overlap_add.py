@@ -1,4 +1,12 @@
-"""A recording that comes in pieces through a network in blocks: any length, in the memory of one block."""
+"""Long recordings in overlapping blocks: the network on one block at a time, cross-faded into one result.
+
+- `Blocks`, `BlockGrid`: lengths of blocks in seconds, and in samples on the network's frames.
+- `run_network`: the network on every channel of one block, for every voice.
+- `match_blocks`: gain between two estimates of the same samples, and whether they are of one voice.
+- `OverlapAddRunner`: takes samples as they come, returns finished parts of the result, in the memory of one block.
+
+A causal network needs no overlap: see `wesep_py.inference.streaming`.
+"""
 
 from __future__ import annotations
 
@@ -17,29 +25,28 @@ if TYPE_CHECKING:
     from wesep_py.inference.voice_print import Voice
     from wesep_py.network.extraction_network import TargetSpeakerExtractor
 
-
-# ----------------------------------------
-# How a long recording is cut into blocks that overlap, and how what comes out of them is joined.
-
-# Two estimates of one voice agree where they overlap, at least so much (the cosine between them).
-SAME_VOICE = 0.5
-# Below this part of the mixture's energy in the overlap nothing is said of the agreement: nobody speaks.
-HEARD = 1e-3
-# A step in level from one block to the next is taken back where it is more than this.
-STEP_DB = 1.0
-# Frames of which the energies are kept, in seconds, about.
-FRAME_S = 0.02
+# Two estimates are of the same voice if the cosine between them, over the overlap, is at least this.
+MIN_COSINE = 0.5
+# An estimate with less than this share of the mixture's energy in the overlap holds no speech to compare.
+SILENT_SHARE = 1e-3
+# One estimate speaks and the other is silent, if its energy is more than this many times that limit.
+SPEAKING_FACTOR = 30
+# The levels of two blocks are matched if they differ by more than this, and the cosine is above that. Smaller steps
+# are errors of the estimate; to correct each of them would add up to a drift.
+MIN_STEP_DB, MATCHING_COSINE = 1.0, 0.9
+# About the length of the frames whose energies are stored, in seconds.
+ENERGY_FRAME_S = 0.02
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """The lengths of blocks and their overlaps, in seconds.
+    """Lengths of blocks and their overlaps, in seconds.
 
     Attributes:
-        block_s: what is extracted at a time; a shorter recording is extracted whole.
-        overlap_s: of a block with the one before.
-        fade_s: the cross-fade, in the middle of the overlap; what lies between it and the ends of the two blocks is
-            computed with little context, and thrown away.
+        block_s: length of a block; a shorter recording is extracted whole.
+        overlap_s: overlap of two blocks.
+        fade_s: cross-fade, in the middle of the overlap. The estimates between the cross-fade and the ends of the two
+            blocks are discarded, because they were computed with little context.
 
     Raises:
         ValueError: not `0 < fade_s <= overlap_s <= block_s / 2`.
@@ -58,7 +65,7 @@ class Blocks:
 
     @classmethod
     def of(cls, block_s: float) -> Blocks:
-        """Blocks of so many seconds; short ones overlap less.
+        """Return blocks of a length in seconds, which overlap by a quarter of it, or by 4 s if that is less.
 
         Raises:
             ValueError: less than 2 s.
@@ -67,18 +74,19 @@ class Blocks:
         (Blocks(block_s=30.0, overlap_s=4.0, fade_s=2.0), Blocks(block_s=8.0, overlap_s=2.0, fade_s=1.0))
         """
         if not block_s >= 2:
-            raise ValueError(f"blocks of {block_s:g} s: too short to know a voice in; 2 s or more are allowed")
+            raise ValueError(f"block_s is {block_s:g} s; 2 s or more are needed to recognise a voice")
         overlap_s = min(4.0, block_s / 4)
         return cls(block_s, overlap_s, overlap_s / 2)
 
     def grid(self, sample_rate: int, stride: int) -> BlockGrid:
-        """The same in samples, on the frames of a network.
+        """Return the lengths in samples, rounded to whole frames of a network.
 
         Args:
             sample_rate: of the network, in Hz.
-            stride: samples between its frames.
+            stride: samples from one frame of the network to the next.
         """
-        frame = stride * max(1, round(FRAME_S * sample_rate / stride))
+        frame = stride * max(1, round(ENERGY_FRAME_S * sample_rate / stride))
+        # An even number of frames, because presence logits are cut in the middle of the overlap.
         overlap = 2 * frame * max(1, math.ceil(self.overlap_s * sample_rate / (2 * frame)))
         step = frame * max(overlap // frame, round((self.block_s * sample_rate - overlap) / frame))
         return BlockGrid(step, overlap, min(overlap, round(self.fade_s * sample_rate)), stride, frame)
@@ -86,14 +94,20 @@ class Blocks:
 
 @dataclass(frozen=True)
 class BlockGrid:
-    """Lengths in samples, whole numbers of frames.
+    """Lengths of blocks in samples.
+
+    ```
+    block 0  |------- step -------|--overlap--|
+    block 1                       |------- step -------|--overlap--|
+    block 2                                            |------- step -------|--overlap--|
+    ```
 
     Attributes:
-        step: from the beginning of a block to that of the next, and what each of them adds to the result.
+        step: from the start of a block to the start of the next; also the length that each block adds to the result.
         overlap: of two blocks.
-        fade: of this the cross-fade.
+        fade: length of the cross-fade in the middle of the overlap.
         stride: of the network's frames.
-        frame: of which the energies are kept.
+        frame: length of the frames whose energies are stored, a whole number of strides.
     """
 
     step: int
@@ -108,7 +122,8 @@ class BlockGrid:
         return self.step + self.overlap
 
     def rise(self) -> NDArray[np.float32]:
-        """`[overlap]`: the weight of the later block, from 0 to 1; that of the earlier one is the rest."""
+        """Return the weight `[overlap]` of the later block, from 0 to 1; the earlier block has 1 minus it."""
+        # 0 0 0 / 1 1 1: a raised cosine of `fade` samples in the middle of the overlap.
         before = (self.overlap - self.fade) // 2
         ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(self.fade) + 0.5) / self.fade)
         after = np.ones(self.overlap - self.fade - before)
@@ -117,55 +132,57 @@ class BlockGrid:
 
 @dataclass(frozen=True)
 class BlockMatch:
-    """How two blocks fit where they overlap.
+    """Comparison of two blocks where they overlap.
 
     Attributes:
-        gain: by which the later one is multiplied to go on from the earlier: −1 for one turned around.
-        agrees: whether both hold the same voice; `None` where neither holds one to judge by.
+        gain: factor that brings the later block to the level and polarity of the earlier; negative if it is inverted.
+        agrees: true if both hold the same voice; `None` if neither holds speech to compare.
     """
 
     gain: float
     agrees: bool | None
 
 
-def match_blocks(earlier: NDArray[np.float32], later: NDArray[np.float32], mixture: NDArray[np.float32]) -> BlockMatch:
-    """Compare two estimates of one stretch, `[channels, samples]` each, in a mixture of the same shape.
+def match_blocks(
+    earlier: NDArray[np.float32], later: NDArray[np.float32], mixture: NDArray[np.float32]
+) -> BlockMatch:
+    """Compare two estimates of the same samples, `[channels, samples]` each, and the mixture of the same shape.
 
-    A network trained for scale-invariant measures may return another level, or polarity, for every block. Where both
-    blocks agree but for a factor, the factor is taken out: its sign always, its size beyond a step of 1 dB, so that
-    small errors do not add up to a drift.
+    A network that was trained with scale-invariant losses may return another level, or polarity, for every block. If
+    both blocks hold the same voice, their sign is matched always, and their level if it differs by more than 1 dB, so
+    that small errors do not add up to a drift.
 
     >>> rng = np.random.default_rng(0)
     >>> voice = rng.standard_normal((1, 1000)).astype(np.float32)
-    >>> round(join(voice, -0.5 * voice, voice).gain, 3), join(voice, 0.95 * voice, voice).gain
+    >>> round(match_blocks(voice, -0.5 * voice, voice).gain, 3), match_blocks(voice, 0.95 * voice, voice).gain
     (-2.0, 1.0)
     """
-    a, b, m = (one.astype(np.float64) for one in (earlier, later, mixture))
-    energies, least = ((a**2).sum(), (b**2).sum()), HEARD * (m**2).sum()
-    if min(energies) <= least or min(energies) <= 0.0:
-        # One speaks and the other does not: another voice, unless it is next to nothing anyway.
-        return BlockMatch(1.0, False if max(energies) > 30 * least > 0 else None)
-    product = (a * b).sum()
-    cosine = product / math.sqrt(energies[0] * energies[1])
-    if abs(cosine) < SAME_VOICE:
+    a, b, m = (waveform.astype(np.float64) for waveform in (earlier, later, mixture))
+    energies, silent = ((a**2).sum(), (b**2).sum()), SILENT_SHARE * (m**2).sum()
+    if min(energies) <= silent or min(energies) <= 0.0:
+        # At most one estimate speaks. If it clearly does, the other must be of another voice.
+        return BlockMatch(1.0, False if max(energies) > SPEAKING_FACTOR * silent > 0 else None)
+    cosine = (a * b).sum() / math.sqrt(energies[0] * energies[1])
+    if abs(cosine) < MIN_COSINE:
         return BlockMatch(1.0, False)
+    # If b = g·a + noise with little noise, sqrt(|a|² / |b|²) is 1 / |g|; the cosine's sign is that of g.
     ratio = math.sqrt(energies[0] / energies[1])
-    size = ratio if abs(20 * math.log10(ratio)) > STEP_DB and abs(cosine) > 0.9 else 1.0
+    size = ratio if abs(20 * math.log10(ratio)) > MIN_STEP_DB and abs(cosine) > MATCHING_COSINE else 1.0
     return BlockMatch(math.copysign(size, cosine), True)
 
 
 @dataclass
 class BlockOutput:
-    """What a block adds to the result, for each of the voices.
+    """Part of the result that one block finishes, for each voice.
 
     Attributes:
         index: of the block, from 0.
-        mixture: `[channels, samples]` at the network's rate: the stretch that is finished.
-        estimates: `[voices, channels, samples]` of it, at any level.
-        tail: `[voices, channels, overlap]`: what the next block will be joined to.
-        logits: `[voices, channels, frames]` of the presence head; `None` where the network has none.
-        last: whether it is the last.
-        broken: for each voice, whether it may be another one than in the block before.
+        mixture: `[channels, samples]` at the network's rate: the samples that are finished.
+        estimates: `[voices, channels, samples]` of these samples, at any level.
+        tail: `[voices, channels, overlap]`: estimates that the next block is cross-faded with.
+        logits: `[voices, channels, frames]` of the presence head; `None` if the network has none.
+        last: true for the last block.
+        voice_changed: for each voice, true if the block may hold another voice than the block before.
     """
 
     index: int
@@ -174,23 +191,23 @@ class BlockOutput:
     tail: NDArray[np.float32]
     logits: NDArray[np.float32] | None
     last: bool
-    broken: list[bool]
+    voice_changed: list[bool]
 
 
 class OverlapAddRunner:
-    """Blocks that overlap, extracted each by itself and cross-faded.
+    """Run a network on overlapping blocks of a recording and cross-fade them.
 
-    A block is computed as soon as its samples are there and one more, so the last is known to be the last; it begins
-    early enough to be a whole block.
+    A block is computed when all its samples are there and one more: so the last block is known to be the last. The last
+    block starts earlier than the grid says, so that it is a whole block too.
 
     Args:
         network: in evaluation mode.
-        device: on which it is.
-        voices: one or more, of this network.
+        device: device of the network.
+        voices: one or more, enrolled by this network.
         grid: lengths in samples.
         num_channels: of the mixture.
 
-    >>> Overlapping(network, "cpu", [voice], Blocks().grid(16000, 128), num_channels=1)     # doctest: +SKIP
+    >>> OverlapAddRunner(network, "cpu", [voice], Blocks().grid(16000, 128), num_channels=1)     # doctest: +SKIP
     """
 
     def __init__(
@@ -204,33 +221,34 @@ class OverlapAddRunner:
         self.network, self.device, self.grid = network, device, grid
         self.prepared = [{key: tensor.to(device) for key, tensor in voice.tensors.items()} for voice in voices]
         self.shape = (len(voices), num_channels)
-        self._buffer, self._from = np.zeros((num_channels, 0), np.float32), 0
+        # Samples of the mixture from number `_buffer_start` on, and the number of the next block.
+        self._buffer, self._buffer_start = np.zeros((num_channels, 0), np.float32), 0
         self._index = 0
         self._tail: NDArray[np.float32] | None = None
         self._rise = grid.rise()
 
     def push(self, samples: NDArray[np.float32]) -> Iterator[BlockOutput]:
-        """The next samples `[channels, samples]` at the network's rate, and the pieces that they complete."""
+        """Take the next samples `[channels, samples]` at the network's rate; yield the blocks that they complete."""
         self._buffer = np.concatenate([self._buffer, samples], axis=1)
-        # What the last block may need to be a whole one is kept.
+        # One step more than the next block needs is kept: the last block may start earlier.
         self._drop(self._start - self.grid.step)
         while self._end > self._start + self.grid.block:
-            yield self._block(self._start, self._start + self.grid.block, last=False)
+            yield self._run_block(self._start, self._start + self.grid.block, last=False)
             self._drop(self._start - self.grid.step)
 
     def finish(self) -> Iterator[BlockOutput]:
-        """The last piece."""
+        """Yield the last block, after all samples were pushed."""
         if self._end == 0:
             return
-        early = max(0, self._end - self.grid.block) // self.grid.stride * self.grid.stride
-        yield self._block(min(self._start, max(early, self._from)), self._end, last=True)
+        whole_block_start = max(0, self._end - self.grid.block) // self.grid.stride * self.grid.stride
+        yield self._run_block(min(self._start, max(whole_block_start, self._buffer_start)), self._end, last=True)
 
     def resume(self, index: int, tail: NDArray[np.float32]) -> None:
-        """Go on after the block `index`, which left this tail; samples are pushed from the first on all the same."""
+        """Continue after the block `index`, which had this tail; samples are pushed from the first one nevertheless."""
         self._index, self._tail = index + 1, tail
 
     def state(self) -> Any:
-        """What `resume` needs beside the tail: nothing."""
+        """Return what `resume` needs beside the tail: nothing."""
         return None
 
     @property
@@ -239,42 +257,68 @@ class OverlapAddRunner:
 
     @property
     def _end(self) -> int:
-        return self._from + self._buffer.shape[1]
+        return self._buffer_start + self._buffer.shape[1]
 
     def _drop(self, before: int) -> None:
-        count = min(max(0, before - self._from), self._buffer.shape[1])
-        self._buffer, self._from = self._buffer[:, count:], self._from + count
+        """Drop the buffered samples before the sample with that number."""
+        count = min(max(0, before - self._buffer_start), self._buffer.shape[1])
+        self._buffer, self._buffer_start = self._buffer[:, count:], self._buffer_start + count
 
-    def _block(self, start: int, stop: int, last: bool) -> BlockOutput:
-        mixture = self._buffer[:, start - self._from : stop - self._from]
+    def _run_block(self, start: int, stop: int, last: bool) -> BlockOutput:
+        # The samples of a block, and what becomes of their estimates:
+        #
+        #   start       self._start      + overlap             + step            stop
+        #     |-- skipped --|== cross-fade ==|== as computed ====|---- tail ------|
+        #                   |<------- finished by this block --->|
+        #
+        # Only the last block starts before self._start; the samples before it have been finished already. It has no
+        # tail, and finishes all that is left.
+        mixture = self._buffer[:, start - self._buffer_start : stop - self._buffer_start]
         estimates, logits = run_network(self.network, self.device, mixture, self.prepared)
-        done, overlap, half = self._start - start, self.grid.overlap, self.grid.overlap // 2
-        broken = [False] * self.shape[0]
+        skipped, overlap, half = self._start - start, self.grid.overlap, self.grid.overlap // 2
+        voice_changed = [False] * self.shape[0]
         if self._tail is not None:
-            estimates = estimates[..., done:]
-            broken = [self._fade_in(self._tail[i], one, mixture[:, done:]) for i, one in enumerate(estimates)]
+            estimates = estimates[..., skipped:]
+            voice_changed = [
+                self._cross_fade(self._tail[voice], estimate, mixture[:, skipped:])
+                for voice, estimate in enumerate(estimates)
+            ]
         count = estimates.shape[-1] if last else self.grid.step
-        if logits is not None:  # each frame is told by the block in which it lies deeper
-            begin = (done + half) // self.grid.stride if self._tail is not None else 0
-            logits = logits[..., begin:] if last else logits[..., begin : (self.grid.step + half) // self.grid.stride]
+        if logits is not None:
+            # Logits are not cross-faded: two blocks meet in the middle of their overlap, so that every frame comes from
+            # the block with more context around it.
+            first = (skipped + half) // self.grid.stride if self._tail is not None else 0
+            logits = logits[..., first:] if last else logits[..., first : (self.grid.step + half) // self.grid.stride]
         tail = np.zeros((*self.shape, 0), np.float32) if last else estimates[..., -overlap:].copy()
-        piece = BlockOutput(
-            self._index, mixture[:, done : done + count], estimates[..., :count], tail, logits, last, broken
+        output = BlockOutput(
+            self._index,
+            mixture[:, skipped : skipped + count],
+            estimates[..., :count],
+            tail,
+            logits,
+            last,
+            voice_changed,
         )
         self._index, self._tail = self._index + 1, tail
-        return piece
+        return output
 
-    def _fade_in(self, tail: NDArray[np.float32], estimate: NDArray[np.float32], mixture: NDArray[np.float32]) -> bool:
-        """Bring a block `[channels, samples]` to the level of the one before, fade over; whether the voice broke.
+    def _cross_fade(
+        self, tail: NDArray[np.float32], estimate: NDArray[np.float32], mixture: NDArray[np.float32]
+    ) -> bool:
+        """Match a block `[channels, samples]` to the tail of the block before and cross-fade it, in place.
 
-        A level that the network learned stays as it is.
+        The whole block is scaled, so that later blocks are matched to the same level. A level that the network learned
+        is left as it is.
+
+        Returns:
+            True if the two seem to hold different voices.
         """
         overlap = self.grid.overlap
-        joint = match_blocks(tail, estimate[:, :overlap], mixture[:, :overlap])
-        if joint.gain != 1.0 and self.network.level == "fitted":
-            estimate *= np.float32(joint.gain)
+        match = match_blocks(tail, estimate[:, :overlap], mixture[:, :overlap])
+        if match.gain != 1.0 and self.network.level == "fitted":
+            estimate *= np.float32(match.gain)
         estimate[:, :overlap] = tail + (estimate[:, :overlap] - tail) * self._rise
-        return joint.agrees is False
+        return match.agrees is False
 
 
 def run_network(
@@ -283,43 +327,43 @@ def run_network(
     mixture: NDArray[np.float32],
     prepared: Sequence[dict[str, torch.Tensor]],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """The network on each channel, for each voice; a channel that is silent, or constant, is silent in the result.
+    """Run the network on each channel, for each voice; a channel that is silent or constant gives silence.
 
     Args:
         network: in evaluation mode.
-        device: on which it, and what is prepared, is.
+        device: device of the network and of `prepared`.
         mixture: `[channels, samples]` at the network's rate.
-        prepared: of each voice.
+        prepared: tensors of each voice.
 
     Returns:
         Estimates `[voices, channels, samples]` at any level; presence logits `[voices, channels, frames]` or `None`.
     """
     estimates = np.zeros((len(prepared), *mixture.shape), dtype=np.float32)
-    found: dict[tuple[int, int], NDArray[np.float32]] = {}
+    tracks: dict[tuple[int, int], NDArray[np.float32]] = {}
     for channel, samples in enumerate(mixture):
         if is_constant(samples):
             continue
         batch = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))[None].to(device)
-        for voice, kept in enumerate(prepared):
+        for voice, tensors in enumerate(prepared):
             with torch.inference_mode():
-                output = network.extract(batch, kept)
+                output = network.extract(batch, tensors)
             estimates[voice, channel] = output.waveforms[0][0].float().cpu().numpy()
             if output.presence_logits is not None:
-                found[voice, channel] = output.presence_logits[0].float().cpu().numpy()
-    if not found and getattr(network, "presence", None) is None:
+                tracks[voice, channel] = output.presence_logits[0].float().cpu().numpy()
+    if not tracks and getattr(network, "presence", None) is None:
         return estimates, None
-    frames = len(next(iter(found.values()))) if found else num_frames(network, mixture.shape[1])
+    frames = len(next(iter(tracks.values()))) if tracks else num_frames(network, mixture.shape[1])
     logits = np.full((*estimates.shape[:2], frames), SILENT_LOGIT, dtype=np.float32)
-    for place, values in found.items():
-        logits[place] = values
+    for voice_and_channel, track in tracks.items():
+        logits[voice_and_channel] = track
     return estimates, logits
 
 
 def is_constant(samples: NDArray[np.float32]) -> bool:
-    """True if all samples are alike: nobody speaks in silence, nor in a constant."""
+    """Return whether all samples are equal, as in digital silence: nobody speaks there."""
     return bool(samples.min() == samples.max())
 
 
 def num_frames(network: TargetSpeakerExtractor, num_samples: int) -> int:
-    """Frames of that many samples."""
+    """Return the number of frames that the network makes of a number of samples."""
     return int(network.backbone.num_frames(torch.tensor(num_samples)))

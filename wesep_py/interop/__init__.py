@@ -1,6 +1,29 @@
-"""Checkpoints of public toolkits, read into networks of ours."""
+"""Checkpoints of public toolkits, read into networks of ours.
+
+| module | what is in it |
+| --- | --- |
+| `wesep` | `load_wesep`: a network of WeSep or real-TSE; the table of those that can be read |
+| `wesep_networks` | BSRNN, DPCCN and TF-GridNet of WeSep |
+| `wesep_conv_tasnet` | ConvTasNet and SpEx+ of WeSep |
+| `wesep_enrollment` | what WeSep's networks share: speaker encoder, fusion layers, call signature |
+| `realtse` | BSRNN of WeSep real-TSE, with its five cues |
+| `wespeaker` | `load_wespeaker`, `load_wespeaker_loss`: a speaker network or a loss of WeSpeaker |
+| `wespeaker_networks` | the tables of WeSpeaker's networks: arguments, defaults, renaming rules |
+| `wespeaker_family` | the form of these tables, and how they are applied |
+| `public_checkpoints` | reading the files: configuration, arguments, weights |
+| `importing` | `wesep import-checkpoint`: from the files to a checkpoint folder |
+
+Importing this package registers the reader of WeSpeaker's `.pt` files with `wesep_py.checkpoint`.
+"""
 
 from wesep_py.interop.wesep import WesepAdapter, load_wesep
-from wesep_py.interop.wespeaker import WespeakerAdapter, load_wespeaker
+from wesep_py.interop.wespeaker import WespeakerAdapter, WespeakerLossAdapter, load_wespeaker, load_wespeaker_loss
 
-__all__ = ["WesepAdapter", "WespeakerAdapter", "load_wesep", "load_wespeaker"]
+__all__ = [
+    "WesepAdapter",
+    "WespeakerAdapter",
+    "WespeakerLossAdapter",
+    "load_wesep",
+    "load_wespeaker",
+    "load_wespeaker_loss",
+]

@@ -1,4 +1,8 @@
-"""A public checkpoint and the configuration that it was trained with → a checkpoint of ours, or a list of why not."""
+"""Import a public checkpoint: from the weights and the training configuration to a checkpoint folder of ours.
+
+`import_checkpoint` translates the configuration, builds our network, renames the weights, and compares the two. What
+cannot be mapped is collected, over all of these steps, into one `UnmappedError`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -15,28 +19,34 @@ from wesep_py import checkpoint
 from wesep_py.common.errors import CheckpointError, ConfigError, nearest, shorten
 from wesep_py.common.safe_building import build_within, check_numbers
 from wesep_py.common.yamlfiles import read_yaml
-from wesep_py.interop import encoders
-from wesep_py.interop import public_checkpoints as files
 from wesep_py.interop.public_checkpoints import (
     WESEP,
     MisfitError,
     MissingTensorError,
     PublicConfig,
     UntranslatableError,
-    public_config,
+    parse_public_config,
+    read_public_weights,
     translating,
+    without_classifier,
 )
 from wesep_py.interop.wesep import ARCHITECTURES
+from wesep_py.interop.wespeaker_networks import family_of, network_names, num_mel_bins, translate_network
 from wesep_py.network.extraction_network import build_network
 from wesep_py.network.speaker import speaker_networks
 
-SLACK = 8
-"""A network that its weights do not fit is built, to list what does not, up to so many times their size."""
-MOST_LINES = 200
+MAX_SIZE_RATIO = 8
+"""A network may be this many times larger than the weights: it is still built, so that all that differs is listed."""
+MAX_MISSING = 200
+"""Missing tensors that are listed."""
 
 
 class UnmappedError(CheckpointError):
-    """A public checkpoint that cannot be mapped; `lines` says why, a line for each argument and each tensor."""
+    """A public checkpoint that cannot be mapped.
+
+    Attributes:
+        lines: the reasons, a line for each argument and each tensor.
+    """
 
     def __init__(self, path: Path, lines: list[str]) -> None:
         lines = [shorten(line, 300) for line in lines]
@@ -45,14 +55,14 @@ class UnmappedError(CheckpointError):
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedCheckpoint:
     """A public checkpoint as one of ours.
 
     Attributes:
         config: what builds the network (`kind` extractor), or what an encoder's folder holds.
         state_dict: weights under our names.
         kind: `extractor` or `speaker encoder`.
-        provenance: what it came from.
+        provenance: the source: toolkit, model, arguments, files and their hashes.
     """
 
     config: dict[str, Any]
@@ -61,7 +71,7 @@ class Imported:
     provenance: dict[str, Any]
 
     def save(self, folder: Path) -> Path:
-        """Write the checkpoint folder; it appears whole."""
+        """Write the checkpoint folder, which appears when it is complete."""
         return checkpoint.save(folder, self.config, self.state_dict, self.provenance, self._card(folder.name))
 
     def _card(self, name: str) -> str:
@@ -81,11 +91,11 @@ class Imported:
         )
 
 
-def import_checkpoint(path: str | Path, config_path: str | Path) -> Imported:
+def import_checkpoint(path: str | Path, config_path: str | Path) -> ImportedCheckpoint:
     """Read a public checkpoint into a network of ours.
 
     Args:
-        path: `avg_model.pt`, say.
+        path: the weights, such as `avg_model.pt`.
         config_path: the YAML that was trained with.
 
     Raises:
@@ -94,25 +104,25 @@ def import_checkpoint(path: str | Path, config_path: str | Path) -> Imported:
     """
     path, config_path = Path(path), Path(config_path)
     try:
-        public = public_config(read_yaml(config_path))
+        public = parse_public_config(read_yaml(config_path))
         check_numbers({"model_args": public.args, "dataset_args": public.filterbank, "encoder": public.encoder})
     except ConfigError as error:
         raise error if str(error).startswith(str(config_path)) else ConfigError(f"{config_path}: {error}") from error
     except (TypeError, ValueError, AttributeError) as error:  # lists where mappings belong, texts where numbers do
         raise ConfigError(f"{config_path}: a value is of the wrong type ({shorten(error)})") from error
-    weights = files.read(path)
-    extractor = public.toolkit == WESEP or public.model in ARCHITECTURES
-    if public.model not in (names := list(ARCHITECTURES) if extractor else [*ARCHITECTURES, *encoders.names()]):
+    weights = read_public_weights(path)
+    is_extractor = public.toolkit == WESEP or public.model in ARCHITECTURES
+    names = list(ARCHITECTURES) if is_extractor else [*ARCHITECTURES, *network_names()]
+    if public.model not in names:
         raise ConfigError(
             f"{config_path}: model: no network is called {public.model!r}; {nearest(public.model, names)}"
         )
-    build = _extractor if extractor else _encoder
-    config, expected, mapped, lines = build(public, weights)
-    counters = {name: value for name, value in expected.items() if name.endswith("num_batches_tracked")}
-    complete = counters | mapped
-    lines += checkpoint.misfit(expected, complete) if mapped else []
-    if lines:
-        raise UnmappedError(path, lines)
+    translation = _translate_extractor(public, weights) if is_extractor else _translate_encoder(public, weights)
+    counters = {name: v for name, v in translation.expected.items() if name.endswith("num_batches_tracked")}
+    state_dict = counters | translation.renamed
+    misfits = checkpoint.misfit(translation.expected, state_dict) if translation.renamed else []
+    if problems := translation.problems + misfits:
+        raise UnmappedError(path, problems)
     source = {
         "toolkit": public.toolkit,
         "model": public.model,
@@ -122,90 +132,107 @@ def import_checkpoint(path: str | Path, config_path: str | Path) -> Imported:
         "config_file": config_path.name,
         "config_sha256": _sha256(config_path),
     }
-    return Imported(config, complete, "extractor" if extractor else "speaker encoder", {"imported_from": source})
+    kind = "extractor" if is_extractor else "speaker encoder"
+    return ImportedCheckpoint(translation.config, state_dict, kind, {"imported_from": source})
 
 
-Built = tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor], list[str]]
-"""Configuration, the network's weights as built, the public ones under our names (none where that failed), problems."""
+class Translation(NamedTuple):
+    """A public network in our terms, as far as it could be translated.
+
+    Attributes:
+        config: the configuration of the checkpoint.
+        expected: the weights of our network as it was built.
+        renamed: the public weights under our names; none where that failed.
+        problems: a line for each thing that could not be mapped.
+    """
+
+    config: dict[str, Any]
+    expected: dict[str, Tensor]
+    renamed: dict[str, Tensor]
+    problems: list[str]
 
 
-def _extractor(public: PublicConfig, weights: Mapping[str, Tensor]) -> Built:
-    architecture, lines = ARCHITECTURES[public.model], list(public.problems)
+def _translate_extractor(public: PublicConfig, weights: Mapping[str, Tensor]) -> Translation:
+    architecture, problems = ARCHITECTURES[public.model], list(public.problems)
     try:
         with translating():
             model = architecture.translate(public.args, public.encoder, weights)
     except ConfigError as error:
-        return {}, {}, {}, lines + _lines(error)
+        return Translation({}, {}, {}, problems + _lines(error))
     speaker = model.get("speaker")
     if speaker is not None and public.args.get("spk_feat", False):
-        given = speaker["filterbank"]["num_mel_bins"]
-        lines += _unequal_bins(given, public.filterbank)
-        speaker["filterbank"] = {**public.filterbank, "num_mel_bins": given}
+        bins = speaker["filterbank"]["num_mel_bins"]
+        problems += _unequal_bins(bins, public.filterbank)
+        speaker["filterbank"] = {**public.filterbank, "num_mel_bins": bins}
     try:
-        network = build_within(lambda: build_network(model, initialise=False), weights, SLACK)
+        network = build_within(lambda: build_network(model, initialise=False), weights, MAX_SIZE_RATIO)
     except ConfigError as error:
-        return {}, {}, {}, lines + _lines(error)
-    mapped, unmapped = _mapped(lambda given: architecture.rename(given, public.args, public.encoder), weights)
-    return network.config, network.state_dict(), mapped, lines + unmapped
+        return Translation({}, {}, {}, problems + _lines(error))
+    renamed, unmapped = _rename_all(lambda tensors: architecture.rename(tensors, public.args, public.encoder), weights)
+    return Translation(network.config, network.state_dict(), renamed, problems + unmapped)
 
 
-def _encoder(public: PublicConfig, weights: Mapping[str, Tensor]) -> Built:
-    lines = list(public.problems)
+def _translate_encoder(public: PublicConfig, weights: Mapping[str, Tensor]) -> Translation:
+    problems = list(public.problems)
     try:
         with translating():
-            bins = encoders.num_mel_bins(public.args)
-            given = {"model": public.model, "args": public.args, "block": public.block}
-            config = encoders.translate(public.model, public.args, given)
-        lines += _unequal_bins(bins, public.filterbank)
-        network = build_within(lambda: speaker_networks.build(config, "network", num_mel_bins=bins), weights, SLACK)
+            bins = num_mel_bins(public.args)
+            config = translate_network(public.model, public.args, public.block)
+        problems += _unequal_bins(bins, public.filterbank)
+        network = build_within(
+            lambda: speaker_networks.build(config, "network", num_mel_bins=bins), weights, MAX_SIZE_RATIO
+        )
     except ConfigError as error:
-        return {}, {}, {}, lines + _lines(error)
-    whole = {
+        return Translation({}, {}, {}, problems + _lines(error))
+    encoder = {
         "network": config,
         "sample_rate": public.sample_rate,
         "filterbank": {**public.filterbank, "num_mel_bins": bins},
     }
-    mapped, unmapped = _mapped(encoders.family(public.model).rename, files.without_classifier(weights))
+    renamed, unmapped = _rename_all(family_of(public.model).rename, without_classifier(weights))
     expected = {f"network.{name}": value for name, value in network.state_dict().items()}
-    return whole, expected, {f"network.{name}": value for name, value in mapped.items()}, lines + unmapped
+    renamed = {f"network.{name}": value for name, value in renamed.items()}
+    return Translation(encoder, expected, renamed, problems + unmapped)
 
 
-def _mapped(
+def _rename_all(
     rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor]], weights: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The weights under our names, and what is missing or left over.
+    """Return the weights under our names, and a line for each tensor that is missing or left over.
 
-    For a tensor that is missing, another one of its kind stands in, so that all that are missing are found.
+    Renaming stops at the first tensor that is missing. So another one of the same name but for its numbers takes its
+    place, and renaming starts again, until all that are missing are found.
     """
-    given, lines = dict(weights), []
+    tensors, problems = dict(weights), []
     while True:
         try:
-            return rename(given), lines
+            return rename(tensors), problems
         except MissingTensorError as error:
-            lines.append(f"missing: {error.name}")
-            if len(lines) >= MOST_LINES:
-                return {}, [*lines, "and more"]
+            problems.append(f"missing: {error.name}")
+            if len(problems) >= MAX_MISSING:
+                return {}, [*problems, "and more"]
             pattern = re.sub(r"\d+", r"\\d+", re.escape(error.name))
-            alike = next((value for name, value in given.items() if re.fullmatch(pattern, name)), None)
-            if alike is None:
-                return {}, lines
-            given[error.name] = alike
+            substitute = next((value for name, value in tensors.items() if re.fullmatch(pattern, name)), None)
+            if substitute is None:
+                return {}, problems
+            tensors[error.name] = substitute
         except MisfitError as error:
-            lines += [f"not used: {name}" for name in error.lines]
-            given = {name: value for name, value in given.items() if name not in error.lines}
+            problems += [f"not used: {name}" for name in error.lines]
+            tensors = {name: value for name, value in tensors.items() if name not in error.lines}
         except (CheckpointError, RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
-            return {}, [*lines, f"weights: {shorten(error)}"]
+            return {}, [*problems, f"weights: {shorten(error)}"]
 
 
 def _lines(error: ConfigError) -> list[str]:
     return error.lines if isinstance(error, UntranslatableError) else [str(error)]
 
 
-def _unequal_bins(network: int, filterbank: Mapping[str, Any]) -> list[str]:
-    given = filterbank.get("num_mel_bins", network)
-    if given == network:
+def _unequal_bins(network_bins: int, filterbank: Mapping[str, Any]) -> list[str]:
+    """Return a line if the filterbank has another number of bins than the speaker network takes."""
+    bins = filterbank.get("num_mel_bins", network_bins)
+    if bins == network_bins:
         return []
-    return [f"dataset_args.fbank_args.num_mel_bins: is {given}, and the speaker network hears {network} (feat_dim)"]
+    return [f"dataset_args.fbank_args.num_mel_bins: is {bins}, but the speaker network takes {network_bins} (feat_dim)"]
 
 
 def _sha256(path: Path) -> str:

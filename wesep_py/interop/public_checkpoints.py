@@ -28,7 +28,7 @@ from wesep_py.common.torchfiles import read_torch, with_nan
 WESEP, EXTRACTOR_KEY = "WeSep", "tse_model"
 DEFAULT_SAMPLE_RATE = 16000
 NETWORKS_WITHOUT_RATE = ("ConvTasNet", "DPCCN")
-"""Networks whose public constructors have no argument for the sample rate; it is taken from the data's configuration."""
+"""Networks whose public constructors have no argument for the sample rate; `dataset_args` gives it."""
 
 
 class UntranslatableError(ConfigError):

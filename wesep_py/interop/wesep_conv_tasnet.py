@@ -1,8 +1,8 @@
 """WeSep's `ConvTasNet`: plain, with a deep encoder, and as SpEx+ (`encoder_type` null, `Deep`, `Multi`).
 
 The public separation network is one list, in order of computation: fusion layers, PReLUs, normalisations, stacks of
-blocks, and blocks that fuse inside. So its weights are renamed by walking along that list; all other modules are renamed
-by their first words, in the tables below.
+blocks, and blocks that fuse inside. So its weights are renamed by walking along that list; all other modules are
+renamed by their first words, in the tables below.
 """
 
 from __future__ import annotations
@@ -180,9 +180,7 @@ def conv_tasnet_signature(args: Mapping[str, Any]) -> PublicSignature:
     """
     args = {**CONV_TASNET_DEFAULTS, **args}
     enrollment = enrollment_signature(args).enrollment
-    return PublicSignature(
-        "waveform" if enrollment == "encoder" else enrollment, channel_axis=not args["encoder_type"]
-    )
+    return PublicSignature("waveform" if enrollment == "encoder" else enrollment, channel_axis=not args["encoder_type"])
 
 
 def rename_conv_tasnet(

@@ -1,10 +1,21 @@
-"""The network: a backbone, the cues that steer it, a speaker encoder, and a head that says when the target speaks.
+"""The extraction network: a backbone, the cues that steer it, a speaker encoder and a presence head.
 
-mixture ─► high-pass, level ─► backbone.analyse ─► features ─► input-stage cues
-                                                                  │
-enrollment ─► high-pass, level ─► every cue's `prepare`           ▼
-                                    └─────────────────────► backbone.encode ─► latent ─► backbone.synthesise
-                                       latent-stage cues                         └─────► presence head
+    enrollment ─► high-pass, level ─► cue.prepare of each cue ──┐ named tensors, computed once per voice
+                                                                ▼
+    mixture [B, T] ─► high-pass, level ─► waveform-stage cues: put samples before the mixture
+                                                                ▼
+                                          backbone.analyse: features and spectrum
+                                                                ▼
+                                          input-stage cues: append or replace feature channels
+                                                                ▼
+                                          backbone.encode: latent-stage cues at its fusion points ─► latent
+                                                                ▼                                      │
+                                          backbone.synthesise ─► estimate [B, T]                       │
+                                                                ▼                                      ▼
+                                          presence head: logit per frame ◄─────────────────────────────┘
+
+`TargetSpeakerExtractor.extract` is this path, line by line. `build_network` makes a network from a configuration,
+`load_network` from a checkpoint.
 """
 
 from __future__ import annotations
@@ -29,48 +40,26 @@ from wesep_py.network.cues import Cue, PreparedEnrollment, SignalFeatures, cues
 from wesep_py.network.presence_head import PresenceConfig, PresenceHead
 from wesep_py.network.speaker import build_encoder, is_encoder, length_mask
 
-# ----------------------------------------
-# A module in evaluation mode for a while.
-
-
-@contextmanager
-def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Within it every part of the module is in evaluation mode; afterwards each is in the mode it had.
-
-    >>> network = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
-    >>> with in_evaluation(network):
-    ...     network[0].training
-    False
-    >>> network[0].training, network[1].training
-    (True, False)
-    """
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training
-
-
 DEFAULT_HIGHPASS_HZ = 40.0
-"""Below this nobody speaks, and ears hear next to nothing."""
-HIGHEST_HIGHPASS_HZ = 200.0
-# A causal filter turns the phase of what is above its cutoff: 40 Hz would turn that of voices, 5 Hz by 3° at 100 Hz.
-CAUSAL_SHARE = 1 / 8
-# Samples beyond this, which no recording holds, are brought near 1 while levels are computed, for their squares
-# overflow; a causal network, which cannot know what is to come, clips them.
-HUGE, SHRINK = 1e9, 2.0**-100
+"""Default cutoff of the high-pass: below this frequency there is no speech, and next to nothing is audible."""
+MAX_HIGHPASS_HZ = 200.0
+"""Highest cutoff that a configuration may ask for."""
+# A causal filter shifts the phase of what is above its cutoff. A cutoff of 40 Hz would shift the phase of voices; an
+# eighth of it, 5 Hz, shifts the phase at 100 Hz by 3°.
+CAUSAL_CUTOFF_RATIO = 1 / 8
+# Samples above MAX_SAMPLE occur in no recording, and their squares may overflow. They are scaled by SHRINK before
+# levels are computed. A causal network does not know the samples to come, so it clips them instead.
+MAX_SAMPLE, SHRINK = 1e9, 2.0**-100
 
 
 class NetworkOutput(NamedTuple):
-    """What the network returns, whatever is switched on.
+    """Output of the network, the same type for every configuration.
 
     Attributes:
         waveforms: estimates `[batch, samples]`: one, or several scales with the result first.
         presence_logits: `[batch, frames]`, above 0 where the target is more likely to speak than not; or `None`.
         speaker_logits: `[batch, speakers]`, or `None`.
-        state: what a causal network passes on to the next `extract`, of backbone and presence head; else `None`.
+        state: `NetworkState` for the next call of `extract` with a causal backbone; else `None`.
     """
 
     waveforms: tuple[Tensor, ...]
@@ -79,24 +68,42 @@ class NetworkOutput(NamedTuple):
     state: Any = None
 
 
+class NetworkState(NamedTuple):
+    """Streaming state of a causal network, after one block of samples and before the next.
+
+    Attributes:
+        backbone: of `TargetSpeakerExtractor.encode`.
+        presence: of `TargetSpeakerExtractor.detect`.
+        high_pass: of `TargetSpeakerExtractor.preprocess_block`.
+    """
+
+    backbone: Any = None
+    presence: Any = None
+    high_pass: Any = None
+
+
 @dataclass
 class ModelConfig:
-    """A model.
+    """Configuration of a network, the section `model` of a YAML file.
 
     Attributes:
         backbone: `{name: bsrnn, …}`.
         speaker: a `speaker.SpeakerConfig`, or `null` where no cue needs an encoder.
         cues: a list of `{name: embedding, …}`.
         presence: a `PresenceConfig`, or `null` for none.
-        sample_rate: Hz at which the network works.
-        normalise: mixture and enrollment are divided by their RMS or their standard deviation before anything else,
-            and the estimate multiplied by the mixture's again; `none` for causal networks, which cannot know it.
-        level: whose level an extracted voice has. `fitted`: what fits the mixture best (`inference.level`), for
-            networks trained by scale-invariant losses; `learned`: nearly the network's own, where the losses
-            minded it, so that a voice that is not there may come out as quiet as it should.
-        highpass_hz: what mixture and enrollment hold below this frequency (a constant, a rumble) is removed before
-            anything else, so it is in no estimate either; 0 removes nothing. A causal backbone's mixtures lose what
-            is below an eighth of it: a constant, and what changes slowly.
+        sample_rate: Hz at which the network works; at least 8000.
+        normalise: level by which mixture and enrollment are divided: their `rms`, their standard deviation (`std`), or
+            `none`. The estimate is multiplied by the mixture's level again. A causal network needs `none`, because
+            it does not know the level of the whole recording.
+        level: how the level of an extracted voice is set. `fitted`: to fit the mixture best (`inference.level`), for
+            networks trained with scale-invariant losses. `learned`: nearly as the network returns it, for networks
+            trained with losses that depend on the level, so that the estimate of an absent voice may be quiet.
+        highpass_hz: cutoff below which mixture and enrollment are removed before anything else, in Hz, so that the
+            estimate holds nothing below it either; 0 switches the filter off. With a causal backbone the mixture
+            loses what is below an eighth of it: a constant, and slow changes.
+
+    Raises:
+        ValueError: a value that is out of range, or no cue.
     """
 
     backbone: dict[str, Any]
@@ -113,21 +120,21 @@ class ModelConfig:
             raise ValueError(f"sample_rate: is {self.sample_rate}; 8000 Hz or more is allowed")
         if not self.cues:
             raise ValueError("cues: is empty; a model needs at least one cue to know whom to extract")
-        if not 0 <= self.highpass_hz <= HIGHEST_HIGHPASS_HZ:
+        if not 0 <= self.highpass_hz <= MAX_HIGHPASS_HZ:
             raise ValueError(
-                f"highpass_hz: is {self.highpass_hz}; 0 (nothing is removed) to {HIGHEST_HIGHPASS_HZ:g} Hz is allowed"
+                f"highpass_hz: is {self.highpass_hz}; 0 (nothing is removed) to {MAX_HIGHPASS_HZ:g} Hz is allowed"
             )
 
 
 class TargetSpeakerExtractor(nn.Module):
-    """Mixture and enrollment in, the enrolled voice out.
+    """Target speaker extraction network: mixture and enrollment in, the enrolled voice out.
 
     Args:
-        config: a `ModelConfig` or the mapping that makes one.
-        initialise: read the speaker encoder's checkpoint; false where weights are about to be loaded anyway.
+        config: a `ModelConfig`, or a mapping with its keys.
+        initialise: whether to read the speaker encoder's checkpoint; false where weights are loaded afterwards.
 
     Raises:
-        ConfigError: something in the configuration is unknown, missing, of the wrong type or does not fit.
+        ConfigError: a key of the configuration is unknown, missing, of the wrong type or does not fit the others.
 
     >>> network = TargetSpeakerExtractor({
     ...     "backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1}, "cues": [{"name": "tf_map"}]})
@@ -143,16 +150,18 @@ class TargetSpeakerExtractor(nn.Module):
         self.sample_rate, self.normalise, self.level = config.sample_rate, config.normalise, config.level
         self.highpass_hz = config.highpass_hz
         self.high_pass = HighPass(config.sample_rate, config.highpass_hz) if config.highpass_hz else None
+
+        # Cues first: the backbone has to know how many feature channels they add or replace.
         self.cues = nn.ModuleList(cues.build(cue, f"model.cues[{i}]") for i, cue in enumerate(config.cues))
         backbone_class = backbones.get(str(config.backbone.get("name")), "model.backbone")
         if sum(cue.replaces_features for cue in self.cues) > 1:
             raise ConfigError("model.cues: two cues would replace the backbone's features; one at most can")
-        native = 0 if any(cue.replaces_features for cue in self.cues) else backbone_class.native_channels
+        native_channels = 0 if any(cue.replaces_features for cue in self.cues) else backbone_class.native_channels
         self.backbone = backbones.build(
             config.backbone,
             "model.backbone",
             sample_rate=config.sample_rate,
-            input_channels=native + sum(cue.added_channels() for cue in self.cues),
+            input_channels=native_channels + sum(cue.added_channels() for cue in self.cues),
         )
         if self.backbone.latency is not None and self.normalise != "none":
             raise ConfigError(
@@ -161,7 +170,8 @@ class TargetSpeakerExtractor(nn.Module):
             )
         self.causal_high_pass = None
         if self.backbone.latency is not None and config.highpass_hz:
-            self.causal_high_pass = CausalHighPass(config.sample_rate, CAUSAL_SHARE * config.highpass_hz)
+            self.causal_high_pass = CausalHighPass(config.sample_rate, CAUSAL_CUTOFF_RATIO * config.highpass_hz)
+
         self.encoder = build_encoder(config.speaker, config.sample_rate, initialise, self.backbone)
         if self.encoder is not None and self.encoder.config.self_supervised:
             self.config["speaker"]["self_supervised"] = to_plain(self.encoder.config.self_supervised)
@@ -176,142 +186,171 @@ class TargetSpeakerExtractor(nn.Module):
 
     @property
     def latency(self) -> int | None:
-        """The backbone's latency in samples; `None` where it, or a cue, looks at later frames without bound."""
+        """Algorithmic latency in samples; `None` where the backbone or a cue looks ahead without bound."""
         return None if any(cue.looks_ahead for cue in self.cues) else self.backbone.latency
 
     @property
     def external_embedding_dim(self) -> int | None:
-        """Size of the embedding that is computed elsewhere and given to `prepare`; `None` where no cue takes one."""
+        """Size of the embedding that is computed elsewhere and passed to `prepare`; `None` where no cue takes one."""
         return next((cue.embedding_dim for cue in self.cues if cue.embedding_dim is not None), None)
 
     def forward(self, mixture: Tensor, enrollment: Tensor, enrollment_lengths: Tensor | None = None) -> NetworkOutput:
-        """Extract.
+        """Extract the enrolled voice from a mixture: `prepare`, then `extract`.
 
         Args:
-            mixture: `[batch, samples]`, from one sample up.
-            enrollment, enrollment_lengths: as for `prepare`.
+            mixture: `[batch, samples]`, at least one sample.
+            enrollment: `[batch, samples]`, zero-padded.
+            enrollment_lengths: `[batch]`, valid samples of each enrollment; `None` if all are valid.
         """
-        return self.extract(mixture, self.prepare(enrollment, enrollment_lengths))
+        prepared = self.prepare(enrollment, enrollment_lengths)
+        return self.extract(mixture, prepared)
 
-    def prepare(self, enrollment: Tensor, lengths: Tensor | None = None, embedding: Tensor | None = None) -> PreparedEnrollment:
-        """What the cues keep of an enrollment: named tensors, batch first. Computed once a voice.
+    def prepare(
+        self, enrollment: Tensor, lengths: Tensor | None = None, embedding: Tensor | None = None
+    ) -> PreparedEnrollment:
+        """Return the tensors that the cues need of an enrollment, batch first. Compute them once per voice.
 
         Args:
-            enrollment: `[batch, samples]`, zero-padded; of no samples where all cues take an embedding.
-            lengths: `[batch]`, valid samples; all, if `None`.
+            enrollment: `[batch, samples]`, zero-padded; without samples where all cues take an embedding.
+            lengths: `[batch]`, valid samples of each; `None` if all are valid.
             embedding: `[batch, external_embedding_dim]` of the voice, where a cue takes one that is computed elsewhere.
+
+        Returns:
+            The tensors of cue i under the names `"i.name"`.
 
         Raises:
             InputError: a cue takes an embedding, and there is none, or one of another size.
         """
-        lengths = _all_of(enrollment) if lengths is None else lengths
+        lengths = _full_lengths(enrollment) if lengths is None else lengths
         enrollment, _ = self.preprocess(enrollment, lengths)
-        seen = SignalFeatures(enrollment, lengths, self.backbone, self.encoder, embedding)
-        return {f"{i}.{key}": value for i, cue in enumerate(self.cues) for key, value in cue.prepare(seen).items()}
+        signal = SignalFeatures(enrollment, lengths, self.backbone, self.encoder, embedding)
+        return {f"{i}.{key}": value for i, cue in enumerate(self.cues) for key, value in cue.prepare(signal).items()}
 
-    def combine(self, prepared: Sequence[PreparedEnrollment], weights: Sequence[float] | None = None) -> PreparedEnrollment:
-        """Several enrollments of one voice as one: embeddings are averaged, frame-level cues joined in time.
+    def combine(
+        self, prepared: Sequence[PreparedEnrollment], weights: Sequence[float] | None = None
+    ) -> PreparedEnrollment:
+        """Combine several enrollments of one voice: embeddings are averaged, frame-level cues joined in time.
 
         Args:
-            prepared: one or more.
-            weights: of each in the averages, above 0; all alike, if `None`.
+            prepared: one or more results of `prepare`.
+            weights: weight of each in the averages, above 0; `None` for equal weights.
         """
         combined: PreparedEnrollment = {}
         for i, cue in enumerate(self.cues):
-            own = cue.combine([_of_cue(one, i) for one in prepared], weights)
-            combined |= {f"{i}.{key}": value for key, value in own.items()}
+            of_cue = cue.combine([_of_cue(enrollment, i) for enrollment in prepared], weights)
+            combined |= {f"{i}.{key}": value for key, value in of_cue.items()}
         return combined
 
     def extract(self, mixture: Tensor, prepared: PreparedEnrollment, state: Any = None) -> NetworkOutput:
-        """Extract the prepared voice.
+        """Extract the prepared voice from a mixture, or from its next block where the backbone is causal.
 
         Args:
             mixture: `[batch, samples]`.
-            prepared: what `prepare` returned, for a batch of the same size.
-            state: of the stretch before, for a causal backbone.
+            prepared: result of `prepare`, for a batch of the same size.
+            state: of the block before, for a causal backbone; `None` at the start of a recording.
         """
-        filtered = None
+        first_block = state is None
+        state = NetworkState() if first_block else NetworkState(*state)
+
+        # High-pass and level. A causal network filters sample by sample and leaves the level as it is.
+        filter_state = None
         if self.backbone.latency is None:
             waveform, scale = self.preprocess(mixture)
         else:
-            waveform, filtered = self.preprocess_block(mixture, None if state is None else state[2])
+            waveform, filter_state = self.preprocess_block(mixture, state.high_pass)
             scale = 1.0
-        heard_before = 0
-        if state is None:
-            own = [_of_cue(prepared, i) for i in range(len(self.cues))]
-            for cue, kept in self._cues("waveform", own):
-                waveform, added = cue.steer_waveform(waveform, kept)
-                heard_before += added
-        heard = SignalFeatures(waveform, _all_of(waveform), self.backbone, self.encoder)
-        analysis = heard.analysis
+
+        # Waveform-stage cues put samples before the mixture; the same number is cut from the estimate below.
+        prefix_length = 0
+        if first_block:
+            for cue, tensors in self._cues_at("waveform", prepared):
+                waveform, added = cue.steer_waveform(waveform, tensors)
+                prefix_length += added
+
+        # Waveform → features → latent → estimates. Input-stage and latent-stage cues act inside `encode`.
+        signal = SignalFeatures(waveform, _full_lengths(waveform), self.backbone, self.encoder)
+        analysis = signal.analysis
         if any(cue.needs_speaker_frames for cue in self.cues):
-            analysis = replace(analysis, speaker_frames=heard.speaker_frames)
-        encoded, detected = (None, None) if state is None else state[:2]
-        latent, encoded = self.encode(analysis, prepared, encoded)
+            analysis = replace(analysis, speaker_frames=signal.speaker_frames)
+        latent, backbone_state = self.encode(analysis, prepared, state.backbone)
         estimates = self.backbone.synthesise(latent, analysis, waveform.shape[1])
-        presence, detected = self.detect(latent, analysis, prepared, estimates[0], detected)
+        presence, presence_state = self.detect(latent, analysis, prepared, estimates[0], state.presence)
+
+        # Cut the prefix, a whole number of strides, and restore the level.
+        waveforms = tuple(estimate[:, prefix_length:] * scale for estimate in estimates)
         if presence is not None:
-            presence = presence[:, heard_before // self.backbone.stride :]
-        waveforms = tuple(estimate[:, heard_before:] * scale for estimate in estimates)
-        logits = (cue.speaker_logits(_of_cue(prepared, i)) for i, cue in enumerate(self.cues))
-        speaker = next((one for one in logits if one is not None), None)
-        return NetworkOutput(waveforms, presence, speaker, None if encoded is None else (encoded, detected, filtered))
+            presence = presence[:, prefix_length // self.backbone.stride :]
+        new_state = None
+        if backbone_state is not None:
+            new_state = NetworkState(backbone_state, presence_state, filter_state)
+        return NetworkOutput(waveforms, presence, self._speaker_logits(prepared), new_state)
 
     def preprocess(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | float]:
-        """Prepare a whole recording for the network: nothing below speech, at the level that `normalise` says.
+        """Filter a whole recording with the high-pass and divide it by its level, as `normalise` says.
 
         Args:
             waveform: `[batch, samples]`.
-            lengths: `[batch]`, samples of each before it was padded; all, if `None`.
+            lengths: `[batch]`, samples of each before it was padded; `None` if none was.
 
         Returns:
-            `[batch, samples]`, and by what, `[batch, 1]`, it was divided.
+            `[batch, samples]`, and the divisor `[batch, 1]` (1.0 where nothing is normalised or shrunk).
         """
         peak = waveform.detach().abs().amax(dim=1, keepdim=True) if waveform.shape[1] else waveform.sum(1, True)
-        # A power of two, so that everything else is the same to the bit.
-        shrink = torch.where(peak > HUGE, SHRINK, 1.0).to(waveform.dtype)
+        # A power of two, so that the results of ordinary recordings are bit-exact with and without it.
+        shrink = torch.where(peak > MAX_SAMPLE, SHRINK, 1.0).to(waveform.dtype)
         waveform = waveform * shrink
         if self.high_pass is not None:
             waveform = self.high_pass(waveform, lengths)
-        scale = self._scale(waveform, lengths)
+        scale = self._level(waveform, lengths)
         return waveform / scale, scale / shrink
 
     def preprocess_block(self, waveform: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Prepare the next samples of a mixture for a network with a causal backbone: without a constant.
+        """Filter the next samples of a mixture for a causal backbone: remove a constant and slow changes.
 
         Args:
             waveform: `[batch, samples]`.
-            state: what the call before returned; `None` at the beginning.
+            state: returned by the call before; `None` at the start of a recording.
 
         Returns:
             `[batch, samples]`, and the state after them.
         """
-        waveform = waveform.clamp(-HUGE, HUGE)
+        waveform = waveform.clamp(-MAX_SAMPLE, MAX_SAMPLE)
         return (waveform, None) if self.causal_high_pass is None else self.causal_high_pass(waveform, state)
 
     def encode(self, analysis: Analysis, prepared: PreparedEnrollment, state: Any = None) -> tuple[Tensor, Any]:
-        """The latent of a stretch of frames, steered by the cues, and the state after it.
+        """Return the latent of a block of frames, steered by the input-stage and latent-stage cues.
 
-        Waveform-stage cues have done their part before: in `extract`.
+        Args:
+            analysis: of the block; waveform-stage cues have been applied before, in `extract`.
+            prepared: result of `prepare`.
+            state: of the block before, for a causal backbone; `None` at the start of a recording.
+
+        Returns:
+            The latent, and the state for the next block (`None` where the backbone, or a cue, is not causal).
         """
-        own = [_of_cue(prepared, i) for i in range(len(self.cues))]
+        # An input-stage cue with a convolution needs the last `past_frames` frames of the block before again:
+        #
+        #   context  = | past frames | frames of this block |
+        #   features =               | frames of this block |     the frames of the past are cut off again
         past, state = (None, None) if state is None else state
-        seen = analysis if past is None else past.followed_by(analysis)
-        features = seen.features
-        for cue, kept in self._cues("input", own):
-            features = cue.steer_features(seen, features, kept)
-        features = features[..., seen.num_frames - analysis.num_frames :]
+        context = analysis if past is None else past.followed_by(analysis)
+        features = context.features
+        for cue, tensors in self._cues_at("input", prepared):
+            features = cue.steer_features(context, features, tensors)
+        features = features[..., context.num_frames - analysis.num_frames :]
+
+        latent_cues = self._cues_at("latent", prepared)
 
         def condition(point: int, latent: Tensor) -> Tensor:
-            for cue, kept in self._cues("latent", own):
-                latent = cue.steer_latent(point, latent, kept)
+            for cue, tensors in latent_cues:
+                latent = cue.steer_latent(point, latent, tensors)
             return latent
 
         latent, state = self.backbone.encode(features, condition, state)
         if state is None or any(cue.looks_ahead for cue in self.cues):
             return latent, None
-        wanted = max(cue.past_frames for cue in self.cues)
-        return latent, (seen.frames(-wanted) if wanted else None, state)
+        past_frames = max(cue.past_frames for cue in self.cues)
+        return latent, (context.frames(-past_frames) if past_frames else None, state)
 
     def detect(
         self,
@@ -321,51 +360,60 @@ class TargetSpeakerExtractor(nn.Module):
         estimate: Tensor | None = None,
         state: Any = None,
     ) -> tuple[Tensor | None, Any]:
-        """Presence logits `[batch, frames]` of a stretch, `None` without a head, and what a causal head goes on from.
+        """Return the presence logits of a block, and the state for the next block.
 
         Args:
-            latent, analysis: of the stretch.
-            prepared: what `prepare` returned.
-            estimate: `[batch, samples]`, made of the latent; causal networks need none.
-            state: of the stretch before, for a causal head.
+            latent, analysis: of the block.
+            prepared: result of `prepare`.
+            estimate: `[batch, samples]`, made from the latent; causal networks need none.
+            state: of the block before, for a causal head; `None` at the start of a recording.
+
+        Returns:
+            `[batch, frames]` and the state of a causal head; `None` and `None` without a head.
         """
         if self.presence is None:
             return None, None
-        own = [_of_cue(prepared, i) for i in range(len(self.cues))]
-        made = None
+        estimate_signal = None
         if self.presence.needs_estimate and estimate is not None:
-            made = SignalFeatures(estimate, _all_of(estimate), self.backbone, self.encoder)
-        evidence = self.presence.observe(analysis, list(self.cues), own, made)
-        return self.presence.go_on(self.backbone.summarise(latent), evidence, state)
+            estimate_signal = SignalFeatures(estimate, _full_lengths(estimate), self.backbone, self.encoder)
+        by_cue = [_of_cue(prepared, i) for i in range(len(self.cues))]
+        evidence = self.presence.gather_evidence(analysis, list(self.cues), by_cue, estimate_signal)
+        return self.presence.forward_block(self.backbone.summarise(latent), evidence, state)
 
-    def _cues(self, stage: str, prepared: Sequence[PreparedEnrollment]) -> list[tuple[Cue, PreparedEnrollment]]:
-        return [(cue, kept) for cue, kept in zip(self.cues, prepared, strict=True) if cue.stage == stage]
+    def _cues_at(self, stage: str, prepared: PreparedEnrollment) -> list[tuple[Cue, PreparedEnrollment]]:
+        """Return the cues of a stage, each with its own prepared tensors."""
+        return [(cue, _of_cue(prepared, i)) for i, cue in enumerate(self.cues) if cue.stage == stage]
 
-    def _scale(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor | float:
-        """`[batch, 1]`: what the waveform, of which nothing overflows, is divided by; 1 for silence."""
+    def _speaker_logits(self, prepared: PreparedEnrollment) -> Tensor | None:
+        """Return the speaker logits of the first cue that has any."""
+        logits = (cue.speaker_logits(_of_cue(prepared, i)) for i, cue in enumerate(self.cues))
+        return next((cue_logits for cue_logits in logits if cue_logits is not None), None)
+
+    def _level(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor | float:
+        """Return the level `[batch, 1]` by which a waveform without overflows is divided; 1 for silence."""
         if self.normalise == "none":
             return 1.0
-        lengths = _all_of(waveform) if lengths is None else lengths
+        lengths = _full_lengths(waveform) if lengths is None else lengths
         valid, count = length_mask(lengths, waveform.shape[1]), lengths.clamp_min(1)[:, None]
         waveform = waveform.float() * valid
         if self.normalise == "std":
             waveform = (waveform - waveform.sum(dim=1, keepdim=True) / count) * valid
-            count = (count - 1).clamp_min(1)  # unbiased, as TF-GridNet's authors divide
+            count = (count - 1).clamp_min(1)  # the unbiased estimate, as TF-GridNet's authors compute it
         level = (waveform.square().sum(dim=1, keepdim=True) / count).sqrt()
         return torch.where(level > 1e-8, level, torch.ones_like(level))
 
 
 def build_network(config: ModelConfig | Mapping[str, Any], initialise: bool = True) -> TargetSpeakerExtractor:
-    """The network of a configuration; see `TargetSpeakerExtractor`."""
+    """Return the network of a configuration; see `TargetSpeakerExtractor`."""
     return TargetSpeakerExtractor(config, initialise)
 
 
 def load_network(path: str | Path) -> TargetSpeakerExtractor:
-    """The network of a checkpoint, in evaluation mode on the CPU.
+    """Return the network of a checkpoint, in evaluation mode on the CPU.
 
     Raises:
-        CheckpointError: the checkpoint is damaged, its weights do not fit its configuration, or that names code that
-            is no part of this package (see `registry.no_plugins`).
+        CheckpointError: the checkpoint is damaged, its weights do not fit its configuration, or the configuration
+            names code outside this package (see `registry.no_plugins`).
     """
     saved = checkpoint.load(path)
     if is_encoder(saved.config):
@@ -375,7 +423,7 @@ def load_network(path: str | Path) -> TargetSpeakerExtractor:
     try:
         check_numbers(saved.config)
         with no_plugins():
-            network = build_within(lambda: build_network(_completed(saved), initialise=False), saved.state_dict)
+            network = build_within(lambda: build_network(_full_config(saved), initialise=False), saved.state_dict)
     except ConfigError as error:
         raise CheckpointError(f"{saved.folder}: weights and configuration do not fit ({error})") from error
     if problems := checkpoint.misfit(network.state_dict(), saved.state_dict):
@@ -385,21 +433,42 @@ def load_network(path: str | Path) -> TargetSpeakerExtractor:
     return network.eval()
 
 
-def _completed(saved: checkpoint.Checkpoint) -> dict[str, Any]:
-    """Complete a configuration with what was meant before there was a key for it.
+def _full_config(saved: checkpoint.Checkpoint) -> dict[str, Any]:
+    """Return the configuration of a checkpoint, with the value of keys that did not exist when it was saved.
 
-    A network that was imported computes what its source does, so nothing is filtered; ours lose what is below speech,
-    those that were trained without it too.
+    An imported network has to compute the same as its source, so it gets no high-pass. A network of this package gets
+    the default high-pass, also where it was trained without one.
     """
     imported = "imported_from" in saved.provenance
     return {"highpass_hz": 0.0, **saved.config} if imported else saved.config
 
 
-def _all_of(waveform: Tensor) -> Tensor:
-    """`[batch]`: the lengths of waveforms without padding."""
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode; at the end, restore the mode that each of its submodules had.
+
+    >>> network = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
+    >>> with eval_mode(network):
+    ...     network[0].training
+    False
+    >>> network[0].training, network[1].training
+    (True, False)
+    """
+    modes = {submodule: submodule.training for submodule in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for submodule, training in modes.items():
+            submodule.training = training
+
+
+def _full_lengths(waveform: Tensor) -> Tensor:
+    """Return the lengths `[batch]` of waveforms `[batch, samples]` without padding."""
     return torch.full((len(waveform),), waveform.shape[1], device=waveform.device)
 
 
 def _of_cue(prepared: PreparedEnrollment, index: int) -> PreparedEnrollment:
+    """Return the tensors of one cue, without the prefix of its index."""
     prefix = f"{index}."
     return {key[len(prefix) :]: value for key, value in prepared.items() if key.startswith(prefix)}

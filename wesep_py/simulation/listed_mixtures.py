@@ -20,7 +20,7 @@ from wesep_py.simulation.description.recipe import NoiseRecipe, Recipe, SourceRe
 from wesep_py.simulation.description.simulation_config import SimulationConfig
 from wesep_py.simulation.rendering import MixtureParts, read_parts, set_enrollment_levels
 from wesep_py.simulation.simulator import LATER, MAX_ATTEMPTS, Simulator, UnreadableRecording
-from wesep_py.simulation.speech.speaker_pool import MIN_STRETCH_S
+from wesep_py.simulation.speech.speaker_pool import MIN_SEGMENT_S
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class ListedMixtures(Simulator):
         self._introductions: dict[str, list[_Introduction]] = defaultdict(list)
         for utterance in sorted(corpus.speech, key=lambda item: item.utterance_id):
             spoken = corpus.recording_ids.get(utterance.utterance_id, utterance.utterance_id)
-            if utterance.duration_s >= MIN_STRETCH_S:
+            if utterance.duration_s >= MIN_SEGMENT_S:
                 self._introductions[utterance.speaker_id].append(_Introduction(utterance, spoken))
         usable = [all(any(True for _ in self._others(one)) for one in mixture.sources) for mixture in corpus.mixtures]
         self.mixtures = [mixture for mixture, is_usable in zip(corpus.mixtures, usable, strict=True) if is_usable]

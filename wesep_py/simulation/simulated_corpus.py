@@ -202,7 +202,7 @@ def _render_chunk(
     layout: TreeLayout, reader: Reader, root: Path | None, overwrite: bool, recipes: Sequence[Recipe]
 ) -> list[Failure | None]:
     outcomes: list[Failure | None] = []
-    places = FileLocator(root or "", "the recipes", say=False)
+    places = FileLocator(root or "", "the recipes", log_moved=False)
     for recipe in recipes:
         failure = None
         if overwrite or not is_written(recipe, layout):
@@ -242,7 +242,7 @@ def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 def _check_root(recipes: Sequence[Recipe], root: Path | None) -> None:
     """Refuse recipes none of whose recordings is there: then the root is wrong, not the recordings."""
-    places = FileLocator(root or Path(), "the recipes", moved=root is not None)
+    places = FileLocator(root or Path(), "the recipes", search_moved=root is not None)
     paths = (places.find(str(source.excerpt.utterance.path)) for recipe in recipes for source in recipe.sources)
     if not any(map(is_file, paths)):
         first = (root or Path()) / recipes[0].sources[0].excerpt.utterance.path

@@ -1,4 +1,9 @@
-"""Drawing mixtures: a recipe as a function of (seed, epoch, index)."""
+"""Draws mixtures: a recipe is a function of the configuration, the corpus and (seed, epoch, index).
+
+`Simulator.draw` returns the recipe of a mixture, `Simulator.sample` the mixture itself. The order of the draws is fixed:
+every change of it would change all mixtures that exist. Options that were added later therefore draw from random
+numbers of their own (`ADDED_OPTIONS`, `ENROLLMENT_SPEED`).
+"""
 
 from __future__ import annotations
 
@@ -26,129 +31,47 @@ from wesep_py.simulation.description.recipe import (
     UnusableDraw,
 )
 from wesep_py.simulation.description.simulation_config import RoomConfig, SimulationConfig
+from wesep_py.simulation.level_setting import set_levels
 from wesep_py.simulation.noise import NoiseDrawer
-from wesep_py.simulation.rendering import MixtureParts, Sample, apply_gains, read_parts, set_levels
+from wesep_py.simulation.rendering import MixtureParts, Sample, apply_gains, read_parts
 from wesep_py.simulation.rooms.fra import draw_room
 from wesep_py.simulation.rooms.room_bank import open_bank
 from wesep_py.simulation.speech.placement import SpeechDrawer
 
-# ----------------------------------------
-# Recordings that cannot be read: each is named once in the log, with how many there are so far.
-
 logger = logging.getLogger(__name__)
 
-
-class UnreadableRecording(AudioError):
-    """A recording cannot be read, and why."""
-
-
-class CheckedReader:
-    """A reader whose every `AudioError` is `UnreadableRecording`: of a recording, and not of a codec or of anything else.
-
-    Args:
-        reader: gives the samples.
-    """
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-
-    @property
-    def sample_rate(self) -> int:
-        """The rate of everything it gives, in Hz."""
-        return self._reader.sample_rate
-
-    def read(self, utterance: Utterance, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
-        """As the reader's.
-
-        Raises:
-            UnreadableRecording: the recording is missing or damaged.
-        """
-        with _told():
-            return self._reader.read(utterance, start, stop)
-
-    def length(self, utterance: Utterance) -> int:
-        """As the reader's.
-
-        Raises:
-            UnreadableRecording: the recording is missing or damaged, and the reader had to decode it.
-        """
-        with _told():
-            return self._reader.length(utterance)
-
-
-class UnreadableFiles:
-    """What a simulator could not read, and drew others for.
-
-    Args:
-        say: whether each is named in the log; otherwise whoever `take`s them does.
-
-    >>> broken = UnreadableFiles(say=False)
-    >>> broken.add("a.wav: is an empty file")
-    >>> broken.take(), broken.take()
-    (['a.wav: is an empty file'], [])
-    """
-
-    def __init__(self, say: bool = True) -> None:
-        self._say = say
-        self._reasons: dict[str, bool] = {}  # whether it was taken
-
-    def add(self, reason: str) -> None:
-        """Name a recording and what is wrong with it, in one line; nothing happens where it was named before."""
-        if reason in self._reasons:
-            return
-        self._reasons[reason] = False
-        if self._say:
-            logger.warning("others are drawn instead of what cannot be read (%d so far): %s", len(self), reason)
-
-    def take(self) -> list[str]:
-        """The reasons since the last call."""
-        new = [reason for reason, was_taken in self._reasons.items() if not was_taken]
-        self._reasons.update(dict.fromkeys(new, True))
-        return new
-
-    def __len__(self) -> int:
-        return len(self._reasons)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    try:
-        yield
-    except AudioError as error:
-        raise UnreadableRecording(str(error)) from error
-
-
-# After so many draws in a row that are silent or cannot be read, the corpus, not chance, is to blame.
+# After this many unusable draws in a row (silent, unreadable), the corpus is the cause and not chance.
 MAX_ATTEMPTS = 50
-# What came later than the rest is drawn from random numbers of its own, so that the rest stays as it was.
-LATER = 1
-SPEED = 2
-Introduced = TypeVar("Introduced", SourceRecipe, AbsentSpeaker)
-Made = TypeVar("Made")
+# Last number of the seeds of further random generators: see the module's docstring.
+ADDED_OPTIONS = 1
+ENROLLMENT_SPEED = 2
+EnrolledSpeaker = TypeVar("EnrolledSpeaker", SourceRecipe, AbsentSpeaker)
+Result = TypeVar("Result")
 
 
 class Simulator:
     """Draws mixtures from a corpus.
 
-    What is drawn is a function of the configuration, the corpus, the sample rate and (seed, epoch, index)
-    alone: not of what was drawn before, of the process, or of the order of the utterances. Which recordings can be
-    read is part of the corpus: where one that was drawn cannot, everything is drawn again.
+    A draw is a function of the configuration, the corpus, the sample rate and (seed, epoch, index) alone: it does not
+    depend on earlier draws, on the process, or on the order of the utterances. Which recordings can be read is a
+    property of the corpus: if a recording that was drawn cannot be read, the mixture is drawn again.
 
     Args:
         config: ranges and weights.
         utterances: the speech.
-        noises: noise recordings; needed where the configuration has noise of kind `recording`.
+        noises: noise recordings; required if the configuration has noise of kind `recording`.
         reader: reads `utterances` and `noises`, at `sample_rate`.
         seed: 0 or more.
-        sample_rate: in Hz; `None` for the reader's.
-        embeddings: precomputed ones for samples to carry, or `None`.
+        sample_rate: in Hz; `None`: that of the reader.
+        embeddings: precomputed embeddings for the samples, or `None`.
 
     Attributes:
-        broken: the recordings that could not be read so far; each is named once in the log.
+        speakers: the usable speakers of the corpus and their utterances.
+        unreadable_files: the recordings that could not be read until now; each is named once in the log.
 
     Raises:
-        InputError: too few speakers with enough audio, no noise where noise is asked for, a reader at another
-            rate, or a negative seed.
+        InputError: too few speakers with enough audio, no noise recordings although the configuration needs them, a
+            reader with another sample rate, or a negative seed.
 
     >>> simulator = Simulator(SimulationConfig(), utterances, [], reader, seed=0)  # doctest: +SKIP
     >>> simulator.sample(epoch=0, index=5).mixture.shape                           # doctest: +SKIP
@@ -166,7 +89,9 @@ class Simulator:
         embeddings: Embeddings | None = None,
     ) -> None:
         if sample_rate is not None and reader.sample_rate != sample_rate:
-            raise InputError(f"the reader gives {reader.sample_rate} Hz and {sample_rate} Hz is asked; make them equal")
+            raise InputError(
+                f"sample_rate: is {sample_rate} Hz, and the reader gives {reader.sample_rate} Hz; make them equal"
+            )
         if seed < 0:
             raise InputError(f"seed: is {seed}; a whole number of 0 or more is needed")
         self.config = config
@@ -174,78 +99,83 @@ class Simulator:
         self.seed = seed
         self.sample_rate = reader.sample_rate
         self.embeddings = embeddings
-        self.broken = UnreadableFiles()
+        self.unreadable_files = UnreadableFiles()
         self._speech = SpeechDrawer(config, utterances, self.reader)
-        self.voices = self._speech.voices
+        self.speakers = self._speech.speakers
         self._check_corpus()
         self._noise = NoiseDrawer(config.noise, noises, self._speech)
         self._enrollment_noise = NoiseDrawer(config.enrollment.noise, noises, self._speech)
 
     def draw(self, epoch: int, index: int) -> Recipe:
-        """The recipe of mixture `index` of epoch `epoch`.
+        """Draw the recipe of mixture `index` of epoch `epoch`.
 
         Args:
             epoch, index: 0 or more.
 
         Raises:
-            InputError: 50 draws in a row held a silent stretch; the message names the last.
-            AudioError: likewise, where the last held a recording that is missing or damaged.
+            InputError: 50 draws in a row contained a silent segment; the message names the last.
+            AudioError: likewise, and the last contained a recording that is missing or damaged.
         """
         return self._draw(epoch, index)[0]
 
     def sample(self, epoch: int, index: int) -> Sample:
-        """The mixture itself: `render(draw(epoch, index), reader)`, to the bit, but everything is read once."""
+        """Draw and render a mixture: bit-exact `render(draw(epoch, index), reader)`, but every file is read once."""
         recipe, parts = self._draw(epoch, index)
         return apply_gains(recipe, parts, self.reader, self.embeddings)
 
     def _draw(self, epoch: int, index: int) -> tuple[Recipe, MixtureParts]:
-        return self._attempt(epoch, index, self._read_and_level)
+        return self._draw_usable(epoch, index, self._read_and_level)
 
     def _read_and_level(self, plan: Recipe, rng: np.random.Generator) -> tuple[Recipe, MixtureParts]:
         parts = read_parts(plan, self.reader)
-        self._check_under_enrollments(plan)
+        self._check_enrollment_noise(plan)
         return set_levels(plan, parts, self.config, rng), parts
 
-    def _attempt(self, epoch: int, index: int, make: Callable[[Recipe, np.random.Generator], Made]) -> Made:
-        """What `make` makes of the first plan that can be used; it draws on from the plan's random numbers."""
+    def _draw_usable(self, epoch: int, index: int, finish: Callable[[Recipe, np.random.Generator], Result]) -> Result:
+        """Draw plans (recipes without gains) until one is usable, and return what `finish` makes of it.
+
+        `finish` receives the generator of the plan and continues its random numbers (levels are drawn after it).
+        """
         problem, kind = "", InputError
         for attempt in range(MAX_ATTEMPTS):
             key = [self.seed, epoch, index, attempt]
-            rng, more = np.random.default_rng(key), np.random.default_rng([*key, LATER])
+            rng, more = np.random.default_rng(key), np.random.default_rng([*key, ADDED_OPTIONS])
             try:
                 blank = Recipe(self.seed, epoch, index, attempt, self.sample_rate, 0, (), 0)
-                plan = self._add_speeds(self._add_later(self._plan(blank, rng, more), more), key)
-                return make(plan, rng)
-            except UnusableDraw as unusable:
-                problem, kind = str(unusable), InputError
+                plan = self._add_speeds(self._add_options(self._plan(blank, rng, more), more), key)
+                return finish(plan, rng)
+            except UnusableDraw as error:
+                problem, kind = str(error), InputError
             except UnreadableRecording as error:
                 problem, kind = str(error), AudioError
-                self.broken.add(problem)
+                self.unreadable_files.add(problem)
         raise kind(
             f"mixture (seed {self.seed}, epoch {epoch}, index {index}): {MAX_ATTEMPTS} draws in a row cannot be used; "
             f"of the last, {problem}; check the recordings, duration_s and overlap_ratio"
         )
 
-    def _check_under_enrollments(self, plan: Recipe) -> None:
-        """Read what lies under enrollments: it is rendered when everything is decided.
+    def _check_enrollment_noise(self, plan: Recipe) -> None:
+        """Read one sample of each noise recording of the enrollments.
+
+        These noises are rendered only after the draw is accepted, so an unreadable one must be found here.
 
         Raises:
-            AudioError: a recording that cannot be read.
+            AudioError: a recording cannot be read.
         """
-        voices = (*plan.sources, *([] if plan.absent is None else [plan.absent]))
-        for voice in voices:
-            for noise in () if voice.augmentation is None else voice.augmentation.noises:
-                for stretch in noise.stretches:
-                    self.reader.read(stretch.utterance, 0, 1)
+        speakers = (*plan.sources, *([] if plan.absent is None else [plan.absent]))
+        for speaker in speakers:
+            for noise in () if speaker.augmentation is None else speaker.augmentation.noises:
+                for segment in noise.stretches:
+                    self.reader.read(segment.utterance, 0, 1)
 
     def _plan(self, recipe: Recipe, rng: np.random.Generator, more: np.random.Generator) -> Recipe:
-        """Who speaks what, when and where, all gains still 1."""
+        """Draw speakers, segments, offsets, room and noises; all gains are still 1."""
         config = self.config
         count = choose(config.speaker_weights, rng)
         overlap = choose(config.overlap_weights, rng)
         has_ratio = overlap in ("partial", "conversation") and count > 1
         ratio = rng.uniform(*config.overlap_ratio) if has_ratio else None
-        speaker_ids = self.voices.draw_speakers(count, rng)
+        speaker_ids = self.speakers.draw_speakers(count, rng)
         sources, num_samples = self._speech.place(speaker_ids, overlap, ratio or 0.0, rng, more)
         target = int(rng.integers(count))
         room = self._draw_room(config.room, count, rng)
@@ -263,14 +193,14 @@ class Simulator:
             further_noises=noises[1:],
         )
 
-    def _add_later(self, plan: Recipe, rng: np.random.Generator) -> Recipe:
-        """An absent target, effects, and what happens to enrollments."""
+    def _add_options(self, plan: Recipe, rng: np.random.Generator) -> Recipe:
+        """Draw an absent target, effects, and the augmentation of enrollments."""
         config, rate = self.config, self.sample_rate
         if rng.random() < config.absent_probability:
             plan = replace(plan, target=None, absent=self._draw_absent(plan, rng))
         if config.source_effects is not None:
-            changed = [replace(s, effects=config.source_effects.draw(rng, rate)) for s in plan.sources]
-            plan = replace(plan, sources=tuple(changed))
+            sources = tuple(replace(s, effects=config.source_effects.draw(rng, rate)) for s in plan.sources)
+            plan = replace(plan, sources=sources)
         if config.mixture_effects is not None:
             plan = replace(plan, effects=config.mixture_effects.draw(rng, rate))
         if config.enrollment.is_augmented:
@@ -279,46 +209,46 @@ class Simulator:
         return plan
 
     def _add_speeds(self, plan: Recipe, key: Sequence[int]) -> Recipe:
-        """The speeds of enrollments, from random numbers of the attempt's `key`."""
+        """Draw the speeds of enrollments, from random numbers of the attempt's `key`."""
         effects = self.config.enrollment.effects
         if effects is None or effects.speed is None:
             return plan
-        rng = np.random.default_rng([*key, SPEED])
+        rng = np.random.default_rng([*key, ENROLLMENT_SPEED])
 
-        def change(voice: Introduced) -> Introduced:
+        def add_speed(speaker: EnrolledSpeaker) -> EnrolledSpeaker:
             speed = effects.draw_speed(rng, self.sample_rate)
-            if not speed or not voice.enrollments:
-                return voice
-            augmentation = voice.augmentation or Augmentation()
-            return replace(voice, augmentation=replace(augmentation, effects=(*speed, *augmentation.effects)))
+            if not speed or not speaker.enrollments:
+                return speaker
+            augmentation = speaker.augmentation or Augmentation()
+            return replace(speaker, augmentation=replace(augmentation, effects=(*speed, *augmentation.effects)))
 
-        sources = tuple(map(change, plan.sources))
-        return replace(plan, sources=sources, absent=plan.absent and change(plan.absent))
+        sources = tuple(map(add_speed, plan.sources))
+        return replace(plan, sources=sources, absent=plan.absent and add_speed(plan.absent))
 
     def _draw_absent(self, plan: Recipe, rng: np.random.Generator) -> AbsentSpeaker:
-        """Somebody who is neither in the mixture nor in its babble."""
-        heard = {source.speaker_id for source in plan.sources}
-        heard |= {stretch.utterance.speaker_id for noise in plan.noises for stretch in noise.stretches}
-        others = [speaker_id for speaker_id in self.voices.speaker_ids if speaker_id not in heard]
+        """Draw a speaker who is neither in the mixture nor in its babble."""
+        present = {source.speaker_id for source in plan.sources}
+        present |= {segment.utterance.speaker_id for noise in plan.noises for segment in noise.stretches}
+        others = [speaker_id for speaker_id in self.speakers.speaker_ids if speaker_id not in present]
         if not others:
-            raise UnusableDraw("everybody is in the mixture or its babble, and somebody absent is asked for")
+            raise UnusableDraw("all speakers are in the mixture or its babble, and an absent one is needed")
         return AbsentSpeaker(self._speech.draw_enrollments(others[rng.integers(len(others))], rng))
 
-    def _augment(self, voice: Introduced, rng: np.random.Generator) -> Introduced:
-        """The voice with what happens to its enrollment; its noises get their SNR here."""
+    def _augment(self, speaker: EnrolledSpeaker, rng: np.random.Generator) -> EnrolledSpeaker:
+        """Draw the augmentation of a speaker's enrollment; its noises get their SNR here, and their gains later."""
         config = self.config.enrollment
-        length = sum(stretch.num_samples for stretch in voice.enrollments)
+        length = sum(segment.num_samples for segment in speaker.enrollments)
         if length == 0:
-            return voice
+            return speaker
         room = self._draw_room(config.room, 1, rng)
         noises = [
             replace(noise, snr_db=self._enrollment_noise.draw_snr_db(noise, rng))
-            for noise in self._enrollment_noise.draw([voice.speaker_id], length, rng)
+            for noise in self._enrollment_noise.draw([speaker.speaker_id], length, rng)
         ]
         effects = () if config.effects is None else config.effects.draw(rng, self.sample_rate)
         if room is None and not noises and not effects:
-            return voice
-        return replace(voice, augmentation=Augmentation(room, tuple(noises), effects))
+            return speaker
+        return replace(speaker, augmentation=Augmentation(room, tuple(noises), effects))
 
     def _draw_room(
         self, config: RoomConfig | None, count: int, rng: np.random.Generator
@@ -330,28 +260,111 @@ class Simulator:
         return draw_room(rng, config, count)
 
     def _check_corpus(self) -> None:
+        """Raise an error if speakers or banks cannot give what the configuration needs; log speakers left out."""
         config = self.config
-        needed = max(count for count, weight in config.speaker_weights.items() if weight > 0)
+        most_sources = max(count for count, weight in config.speaker_weights.items() if weight > 0)
+        needed = most_sources
         noise = config.noise
         if noise is not None and noise.probability > 0 and noise.kinds.get("babble"):
             needed += 1
         if config.absent_probability > 0:
             needed += 1
-        speakers = max(count for count, weight in config.speaker_weights.items() if weight > 0)
-        for room, count in ((config.room, speakers), (config.enrollment.room, 1)):
+        for room, count in ((config.room, most_sources), (config.enrollment.room, 1)):
             if room is not None and room.bank is not None and room.probability * room.bank_share > 0:
                 open_bank(room.bank).check(count, room.rt60_s, self.sample_rate)
-        available = len(self.voices.speaker_ids)
+        available = len(self.speakers.speaker_ids)
         if available < needed:
-            left_out = f" ({len(self.voices.left_out)} more have too little audio)" if self.voices.left_out else ""
+            left_out = f" ({len(self.speakers.left_out)} more have too little audio)" if self.speakers.left_out else ""
             raise InputError(
                 f"the corpus has {available} speakers with enough audio{left_out}; {needed} are needed: "
                 f"add speakers, or lower num_speakers"
             )
-        if self.voices.left_out:
+        if self.speakers.left_out:
             logger.warning(
                 "%d of %d speakers have too little audio for both excerpt and enrollment and are left out: %s",
-                len(self.voices.left_out),
-                available + len(self.voices.left_out),
-                ", ".join(self.voices.left_out[:5]) + (" …" if len(self.voices.left_out) > 5 else ""),
+                len(self.speakers.left_out),
+                available + len(self.speakers.left_out),
+                ", ".join(self.speakers.left_out[:5]) + (" …" if len(self.speakers.left_out) > 5 else ""),
             )
+
+
+class UnreadableRecording(AudioError):
+    """A recording cannot be read; the message says why."""
+
+
+class CheckedReader:
+    """Reader that raises `UnreadableRecording` for every `AudioError` of another reader.
+
+    So an unreadable recording, for which another is drawn, is told apart from the error of a codec or anything else.
+
+    Args:
+        reader: reads the samples.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    @property
+    def sample_rate(self) -> int:
+        """Sample rate of the reader, in Hz."""
+        return self._reader.sample_rate
+
+    def read(self, utterance: Utterance, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+        """Read as the reader does.
+
+        Raises:
+            UnreadableRecording: the recording is missing or damaged.
+        """
+        with _unreadable_errors():
+            return self._reader.read(utterance, start, stop)
+
+    def length(self, utterance: Utterance) -> int:
+        """Return the length in samples, as the reader does.
+
+        Raises:
+            UnreadableRecording: the recording is missing or damaged, and the reader had to decode it.
+        """
+        with _unreadable_errors():
+            return self._reader.length(utterance)
+
+
+class UnreadableFiles:
+    """Recordings that a simulator could not read, and replaced by others.
+
+    Args:
+        log: whether each is named in the log when it is added; otherwise the caller of `take` reports them.
+
+    >>> unreadable = UnreadableFiles(log=False)
+    >>> unreadable.add("a.wav: is an empty file")
+    >>> unreadable.take(), unreadable.take()
+    (['a.wav: is an empty file'], [])
+    """
+
+    def __init__(self, log: bool = True) -> None:
+        self._log = log
+        self._reasons: dict[str, bool] = {}  # reason: whether `take` has returned it
+
+    def add(self, reason: str) -> None:
+        """Add a recording by the reason why it cannot be read, in one line; known reasons are ignored."""
+        if reason in self._reasons:
+            return
+        self._reasons[reason] = False
+        if self._log:
+            logger.warning("others are drawn instead of what cannot be read (%d so far): %s", len(self), reason)
+
+    def take(self) -> list[str]:
+        """Return the reasons that were added since the last call."""
+        new = [reason for reason, was_taken in self._reasons.items() if not was_taken]
+        self._reasons.update(dict.fromkeys(new, True))
+        return new
+
+    def __len__(self) -> int:
+        return len(self._reasons)
+
+
+@contextmanager
+def _unreadable_errors() -> Iterator[None]:
+    try:
+        yield
+    except AudioError as error:
+        raise UnreadableRecording(str(error)) from error

@@ -1,211 +1,46 @@
-"""The models a run gives: checkpoints named `best`, `last` and `average`, each with its provenance and card."""
+"""The experiment folder: its files, whether a run may use it, and the trained models that are written to it."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
-import platform
-import shutil
-import subprocess
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from wesep_py import checkpoint
-from wesep_py.checkpoint import Checkpoint, versions
 from wesep_py.common.config import dump_yaml, to_plain
-from wesep_py.common.errors import CheckpointError, ConfigError, InputError, WesepError
-from wesep_py.common.files import path_exists, same_file, write_json, write_text
-from wesep_py.common.textfiles import Row, read_json
+from wesep_py.common.errors import CheckpointError, ConfigError, WesepError
+from wesep_py.common.files import path_exists, same_file, write_text
 from wesep_py.common.yamlfiles import read_yaml
 from wesep_py.data import Utterance
-from wesep_py.data.recordings import store_fingerprint, is_store, resolve_location
-from wesep_py.data.shard_stream import is_stream, stream_identity
 from wesep_py.training.devices import PRECISIONS, device_type_of, resolve_precision
+from wesep_py.training.provenance import git_state
 from wesep_py.training.state import Progress, has_state
 from wesep_py.training.task import Task
-from wesep_py.training.training_config import DataConfig, RunConfig, load_config
+from wesep_py.training.training_config import RunConfig, load_config
 
-# ----------------------------------------
-# By which commands, versions, code and data a run was made.
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-"""The folder that the package lies in, which is its checkout where it was not installed from a wheel."""
-
-
-def git_state(folder: Path = CHECKOUT) -> dict[str, Any] | None:
-    """Return commit and changes of a git checkout; `None` where the folder is none, or git is not there.
-
-    A repository's own configuration may name programs that git runs (`core.fsmonitor`, hooks). So only this package's
-    checkout is asked about, never the folder that somebody works in, and git is told to run none.
-
-    Args:
-        folder: the root of the checkout.
-
-    Returns:
-        `commit`, `branch`, and under `changed` the files that differ from the commit, fifty at most.
-    """
-    git = shutil.which("git", path=os.pathsep.join(filter(os.path.isabs, os.get_exec_path())))
-    if git is None or not (folder / ".git").exists():
-        return None
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    environment |= {
-        "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_CEILING_DIRECTORIES": str(folder.parent),
-    }
-
-    def ask(*arguments: str) -> str:
-        command = [
-            git,
-            "-c",
-            "core.fsmonitor=",
-            "-c",
-            f"core.hooksPath={os.devnull}",
-            "-c",
-            "core.pager=cat",
-            *arguments,
-        ]
-        done = subprocess.run(
-            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=True
-        )
-        return done.stdout.decode("utf-8", errors="replace").rstrip("\n")
-
-    try:
-        commit, branch = ask("rev-parse", "HEAD"), ask("rev-parse", "--abbrev-ref", "HEAD")
-        changed = [line[3:] for line in ask("status", "--porcelain", "--ignore-submodules=all").splitlines()]
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return {"commit": commit, "branch": branch, "changed": changed[:50], "changed_count": len(changed)}
-
-
-def data_hashes(config: DataConfig) -> dict[str, str]:
-    """SHA-256 of every manifest; of a folder, over the names and sizes of its files; of a store, of its
-    checksums; of tar files without an index, over their names and sizes.
-
-    Args:
-        config: names them, relative to `root`.
-    """
-    return {name: _hash_of(name, config.root) for name in [*config.sources, *config.noise]}
-
-
-ANCESTOR = ("made_by", "step", "steps", "mixtures", "hours_trained", "snapshots_averaged", "mixed_in", "corpus")
-"""What is kept of the provenance of weights that a run went on from."""
-
-
-def lineage(saved: Checkpoint) -> list[dict[str, Any]]:
-    """How a checkpoint was made, and before it those that it went on from, the oldest first."""
-    own = {key: saved.provenance[key] for key in ANCESTOR if key in saved.provenance}
-    before = Row(str(saved.folder), saved.provenance)
-    listed = [row.values for row in before.rows("went_on_from")] if before.values.get("went_on_from") else []
-    return [*listed, {"hash": saved.hash, **own}]
-
-
-def ancestors(file: Path) -> list[dict[str, Any]]:
-    """The `lineage` of the weights that a run began with, as its `provenance.json` has it."""
-    return next((session.get("went_on_from") or [] for session in _sessions(file)), [])
-
-
-def write_provenance(
-    file: Path, step: int, hashes: dict[str, str], went_on_from: Sequence[Mapping[str, Any]] = ()
-) -> list[str]:
-    """Write, or add this session to, a run's `provenance.json`.
-
-    Args:
-        file: the JSON.
-        step: at which the session begins; what is noted of sessions from later steps stays too.
-        hashes: from `data_hashes`.
-        went_on_from: the `lineage` of the weights with which the run begins.
-
-    Returns:
-        The manifests that are others than when the run began.
-    """
-    session = {
-        "step": step,
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": sys.argv,
-        "folder": str(Path.cwd()),
-        "host": platform.node(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "versions": versions(),
-        "git": git_state(),
-        "data": hashes,
-        "went_on_from": list(went_on_from),
-    }
-    sessions = [*_sessions(file), session] if step else [session]
-    write_json(file, {"sessions": sessions})
-    first = sessions[0]["data"]
-    return [name for name, value in hashes.items() if first.get(name, value) != value]
-
-
-def _sessions(file: Path) -> list[dict[str, Any]]:
-    """What is noted of a run's sessions; nothing, with a warning, where the file is damaged."""
-    if not file.exists():
-        return []
-    try:
-        rows = read_json(file, "the provenance of a run").rows("sessions")
-        for row in rows:
-            row.row("data")
-            if row.values.get("went_on_from"):
-                row.rows("went_on_from")
-    except InputError as error:
-        warnings.warn(f"{error}; it is begun again", stacklevel=3)
-        return []
-    return [dict(row.values) for row in rows]
-
-
-def _hash_of(name: str, root: str) -> str:
-    if is_stream(name):
-        return hashlib.sha256("\n".join(stream_identity(name, root)).encode()).hexdigest()
-    place = resolve_location(name, root)
-    return store_fingerprint(place) if is_store(place) else _hash(_find(Path(root), name))
-
-
-def _find(root: Path, name: str) -> Path:
-    return root / name if (root / name).exists() else Path(name)
-
-
-def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    if path.is_dir():
-        for file in sorted(file for file in path.rglob("*") if file.is_file()):
-            digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\n".encode())
-    elif path.is_file():
-        with path.open("rb") as content:
-            while block := content.read(2**20):
-                digest.update(block)
-    else:
-        return "not a file"
-    return digest.hexdigest()
-
-
-# ----------------------------------------
-# The folder that a run fills, and whether it may be continued with the configuration at hand.
-
-CHANGEABLE = (
+CHANGEABLE_KEYS = (
     "experiment", "data.root", "data.packed", "data.workers", "data.prefetch", "train.steps", "train.max_minutes",
     "train.device", "train.threads", "train.max_nonfinite", "train.patience", "train.gradient_checkpointing",
     "checkpoint", "validation", "log",
 )  # fmt: skip
-"""Keys that may change when a run is resumed: none of them alters a step, except how far the schedule goes."""
-CHECKPOINTS = ("best", "last", "average")
+"""Keys that may change when a run is resumed: none of them changes a step, except how far the schedule goes."""
+MODEL_NAMES = ("best", "last", "average")
+"""Checkpoints that a run writes."""
 
 
 class Experiment:
-    """Names of what a run writes.
+    """Paths of an experiment folder.
 
     ```
-    EXP/config.yaml            resolved, written before the first step
-    EXP/provenance.json        by which commands, versions and data
-    EXP/log.jsonl              one line a log step, one a validation
+    EXP/config.yaml            resolved configuration, written before the first step
+    EXP/provenance.json        commands, versions and data of each session
+    EXP/log.jsonl              one line per log step, one per validation
     EXP/tensorboard/
     EXP/state/                 last.pt, previous.pt: the training state; snapshots/, best/: weights
     EXP/checkpoints/{best,last,average}/
@@ -224,33 +59,33 @@ class Experiment:
         self.checkpoints = self.folder / "checkpoints"
 
     def has_state(self) -> bool:
-        """Whether there is a training state to go on from."""
+        """Return whether there is a training state to resume from."""
         return has_state(self.state)
 
     def check(self, config: RunConfig, source: Path | None = None) -> None:
-        """Refuse a folder in which the run would replace what is not its own; and another configuration than before.
+        """Refuse a folder whose files the run would replace wrongly, or whose run has another configuration.
 
         Args:
-            config: the run's.
-            source: the YAML that it was read from.
+            config: of the run.
+            source: the YAML file that it was read from.
 
         Raises:
             ConfigError: the folder holds a run whose configuration differs in keys that change the training, or files
-                of somebody else under the names of a run's, or is a file; the run would replace `source`.
+                that no run wrote under the names of a run's files, or is a file; or the run would replace `source`.
         """
         if self.folder.exists() and not self.folder.is_dir():
             raise ConfigError(f"experiment: {self.folder} is a file; name the folder that the run fills")
         self._check_owner(config, source)
         if not (self.has_state() and self.config_file.is_file()):
             return
-        before = _flatten(_resolved(self.config_file))
-        now = _flatten(to_plain(config))
-        if _computes_alike(before.get("train.precision"), config):
-            before["train.precision"] = config.train.precision
+        earlier = _flatten(_resolved_config(self.config_file))
+        current = _flatten(to_plain(config))
+        if _same_resolved_precision(earlier.get("train.precision"), config):
+            earlier["train.precision"] = config.train.precision
         differing = [
-            f"{key} (was {before.get(key, 'not set')}, is {now.get(key, 'not set')})"
-            for key in sorted({*before, *now})
-            if before.get(key) != now.get(key) and not _changeable(key)
+            f"{key} (was {earlier.get(key, 'not set')}, is {current.get(key, 'not set')})"
+            for key in sorted({*earlier, *current})
+            if earlier.get(key) != current.get(key) and not _is_changeable(key)
         ]
         if differing:
             raise ConfigError(
@@ -259,41 +94,42 @@ class Experiment:
             )
 
     def _check_owner(self, config: RunConfig, source: Path | None) -> None:
+        """Refuse a folder in which the run would replace files that no run wrote."""
         if self.has_state():
             return
         if source is not None and same_file(source, self.config_file):
-            if _text_of(source) != dump_yaml(to_plain(config)):
+            if _text_or_empty(source) != dump_yaml(to_plain(config)):
                 raise ConfigError(
                     f"experiment: the run would replace {source}, the configuration that is read; name another folder"
                 )
             return
         files = [file for file in (self.config_file, self.provenance_file, self.log_file) if path_exists(file)]
-        if files and not self._began_here():
+        if files and not self._holds_a_run():
             raise ConfigError(
                 f"experiment: {self.folder} holds {files[0].name}, which no run of wesep wrote; name another folder"
             )
-        for name in CHECKPOINTS:
+        for name in MODEL_NAMES:
             folder = self.checkpoints / name
             if path_exists(folder / checkpoint.WEIGHTS) and not checkpoint.KIND.is_ours(folder):
                 raise ConfigError(f"experiment: {folder} is no checkpoint of wesep; name another folder")
 
-    def _began_here(self) -> bool:
-        """True if a run began in the folder, whether or not it came to its first state."""
+    def _holds_a_run(self) -> bool:
+        """Return whether a run was started in the folder, even if it wrote no state yet."""
         try:
-            if "sessions" in json.loads(_text_of(self.provenance_file)):
+            if "sessions" in json.loads(_text_or_empty(self.provenance_file)):
                 return True
         except (ValueError, TypeError, RecursionError):
             pass
         try:
-            return dump_yaml(to_plain(load_config(self.config_file))) == _text_of(self.config_file)
+            return dump_yaml(to_plain(load_config(self.config_file))) == _text_or_empty(self.config_file)
         except ConfigError:
             return False
 
     def make(self) -> None:
-        """Make the folder.
+        """Create the folder.
 
         Raises:
-            WesepError: it cannot be made.
+            WesepError: it cannot be created.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -301,25 +137,25 @@ class Experiment:
             raise WesepError(f"{self.folder}: cannot be made ({error.strerror or error})") from error
 
     def write_config(self, config: RunConfig) -> None:
-        """Write the resolved configuration: every key, the defaults included.
+        """Write the resolved configuration: every key, including defaults.
 
         Raises:
-            WesepError: the folder cannot be made or written.
+            WesepError: the folder cannot be created or written.
         """
         self.make()
         write_text(self.config_file, dump_yaml(to_plain(config)))
 
 
-def _text_of(file: Path) -> str:
-    """The content of a file; nothing where it cannot be read."""
+def _text_or_empty(file: Path) -> str:
+    """Return the content of a file, or an empty string if it cannot be read."""
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return ""
 
 
-def _resolved(file: Path) -> dict[str, Any]:
-    """The configuration of the run before, with the defaults of keys that have been added since; else as it stands."""
+def _resolved_config(file: Path) -> dict[str, Any]:
+    """Return an earlier run's configuration with the defaults of keys added since; unchanged if that fails."""
     try:
         plain: dict[str, Any] = to_plain(load_config(file, resolved=True))
     except ConfigError:
@@ -327,20 +163,20 @@ def _resolved(file: Path) -> dict[str, Any]:
     return plain
 
 
-def _computes_alike(precision: Any, config: RunConfig) -> bool:
-    """True if the precision of a run before is the configuration's, or what `auto` comes to here."""
+def _same_resolved_precision(precision: Any, config: RunConfig) -> bool:
+    """Return whether an earlier run's precision resolves to the same as the configuration's on this machine."""
     if precision not in PRECISIONS:
         return False
     device_type = device_type_of(config.train.device)
     return resolve_precision(precision, device_type) == resolve_precision(config.train.precision, device_type)
 
 
-def _changeable(key: str) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE)
+def _is_changeable(key: str) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE_KEYS)
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """`{"a": {"b": 1}, "c": [2]}` as `{"a.b": 1, "c[0]": 2}`; an empty collection stands as itself."""
+    """Return `{"a": {"b": 1}, "c": [2]}` as `{"a.b": 1, "c[0]": 2}`; an empty collection is a value."""
     if isinstance(value, Mapping) and value:
         nested = ((f"{prefix}.{key}" if prefix else str(key), item) for key, item in value.items())
     elif isinstance(value, (list, tuple)) and value:
@@ -352,7 +188,13 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class CorpusSummary:
-    """How much speech a model was trained on."""
+    """Amount of speech in a training set.
+
+    Attributes:
+        utterances: number of utterances.
+        speakers: number of speakers.
+        hours: total duration.
+    """
 
     utterances: int
     speakers: int
@@ -360,7 +202,7 @@ class CorpusSummary:
 
     @classmethod
     def of(cls, utterances: Sequence[Utterance]) -> CorpusSummary:
-        """The summary of a list of utterances."""
+        """Return the summary of a list of utterances."""
         speakers = {utterance.speaker_id for utterance in utterances}
         return cls(len(utterances), len(speakers), round(sum(u.duration_s for u in utterances) / 3600, 3))
 
@@ -368,16 +210,16 @@ class CorpusSummary:
         return f"{self.hours} h of {self.speakers} speakers" if self.utterances else "a stream of shards"
 
 
-class Results:
-    """Writes the checkpoints of a run.
+class TrainedModels:
+    """Writes the checkpoints of a run (`best`, `last`, `average`), each with its provenance and card.
 
     Args:
-        experiment: where to.
-        config: the run's.
+        experiment: the folder.
+        config: of the run.
         task: what is trained.
-        corpus: what was trained on.
+        corpus: summary of the training set.
         data: hashes of its manifests.
-        went_on_from: the `lineage` of the weights with which the run began.
+        went_on_from: the `lineage` of the run's initial weights.
     """
 
     def __init__(
@@ -405,14 +247,14 @@ class Results:
         validation: Mapping[str, float] | None = None,
         averaged: int = 1,
     ) -> None:
-        """Write `checkpoints/name`.
+        """Write `checkpoints/NAME`.
 
         Args:
             name: `best`, `last` or `average`.
-            state_dict: of all that is trained.
-            progress: where the run stood.
-            validation: the numbers of these weights, if they were validated.
-            averaged: of how many snapshots the weights are the mean.
+            state_dict: of the whole training step (`Task.step`).
+            progress: of the run.
+            validation: numbers of these weights, if they were validated.
+            averaged: number of snapshots that the weights are the mean of.
         """
         training = {key: value for key, value in to_plain(self._config).items() if key not in ("model", "speaker")}
         provenance: dict[str, Any] = {
@@ -425,7 +267,7 @@ class Results:
             "corpus": to_plain(self.corpus),
             "data": self._data,
             "git": self._git,
-            "validation": None if validation is None else self._protocol(validation),
+            "validation": None if validation is None else self._with_protocol(validation),
             "training": training,
             "went_on_from": self._went_on_from,
         }
@@ -439,17 +281,17 @@ class Results:
         )
 
     def is_final(self, progress: Progress) -> bool:
-        """Whether the run's `average` is of the step at which it stands."""
+        """Return whether the checkpoint `average` belongs to the run's current step."""
         try:
             provenance = checkpoint.load(self._experiment.checkpoints / "average").provenance
         except CheckpointError:
             return False
         return bool(provenance.get("step") == progress.step)
 
-    def _protocol(self, validation: Mapping[str, float]) -> dict[str, Any]:
-        assert self._task.judge is not None
+    def _with_protocol(self, validation: Mapping[str, float]) -> dict[str, Any]:
+        assert self._task.validator is not None
         numbers = {key: round(value, 4) for key, value in validation.items() if math.isfinite(value)}
-        return {**numbers, "trials": self._task.judge.protocol()}
+        return {**numbers, "trials": self._task.validator.protocol()}
 
     def _card(self, name: str, provenance: Mapping[str, Any]) -> str:
         corpus, validation = self.corpus, provenance["validation"]
@@ -463,6 +305,6 @@ class Results:
         ]
         if provenance["snapshots_averaged"] > 1:
             lines.append(f"- weights: the mean of {provenance['snapshots_averaged']} snapshots")
-        if validation is not None and self._task.judge is not None:
-            lines.append(f"- validation: {self._task.judge.describe(validation)}")
+        if validation is not None and self._task.validator is not None:
+            lines.append(f"- validation: {self._task.validator.describe(validation)}")
         return "\n".join(lines) + "\n"

@@ -1,4 +1,8 @@
-"""What a run trains: the network, what is minimised, and by what it is judged. The loop knows nothing else of it."""
+"""The interface between the training loop and what is trained: `Task`, and `Validator`, which selects the best model.
+
+The loop knows nothing else of what it trains. `extraction_task` and `speaker_task` implement `Task`; `validation`
+implements `Validator` for both.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +22,105 @@ from wesep_py.simulation import Sample
 from wesep_py.training.losses import Adversary
 
 Item = dict[str, Any]
+"""One training item of a mixture, for example mixture, target and enrollment."""
 Items = Callable[[Sample, Mapping[str, int]], list[Item]]
+"""Makes the items of a mixture, given a label for each speaker_id."""
 Collate = Callable[[Sequence[list[Item]]], dict[str, torch.Tensor]]
+"""Makes a batch of the items of several mixtures."""
+
+
+class Task(ABC):
+    """What a run trains.
+
+    Attributes:
+        sample_rate: of the mixtures, in Hz.
+        step: module that returns a dictionary of losses for a batch; `loss` is minimised. Its parameters are trained,
+            and its `state_dict` is in the state of the run.
+        network: the part of `step` that is validated and becomes the checkpoint.
+        checkpoint_config: configuration that builds the network.
+        validator: validates the network, or `None`.
+        items: makes the training items of a mixture, each with at least a `mixture`. A function of a module, because it
+            is sent to the processes of the data loader.
+        collate: makes the batch of the items of several mixtures; likewise a function of a module.
+        title: description of what is trained, in one line.
+        embeddings: precomputed embeddings that are added to the mixtures, or `None`.
+    """
+
+    sample_rate: int
+    step: nn.Module
+    network: nn.Module
+    checkpoint_config: dict[str, Any]
+    validator: Validator | None
+    items: Items
+    collate: Collate
+    title: str
+    embeddings: Embeddings | None = None
+
+    def begin_step(self, step: int) -> None:
+        """Set what changes during training, given the number of steps done. Most tasks have nothing to set."""
+        return
+
+    @property
+    def adversaries(self) -> dict[str, Adversary]:
+        """Networks that learn against the trained one after each step, by the names under which they are saved."""
+        return {}
+
+    def exported(self, state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the weights of `network` from a `state_dict` of `step`."""
+        prefix = "network."
+        return {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+
+
+class Validator(ABC):
+    """Validates the network on a fixed list of trials at regular steps.
+
+    Attributes:
+        measure: name of the number that selects the best model.
+        lower_is_better: whether its lowest value is the best.
+        every_steps: interval of validations, in steps.
+    """
+
+    measure: str
+    lower_is_better: bool = False
+    every_steps: int
+
+    @abstractmethod
+    def validate(
+        self, network: nn.Module, fabric: Fabric, num_examples: int, should_stop: Callable[[], bool]
+    ) -> ValidationResult | None:
+        """Validate a network.
+
+        Args:
+            network: in any mode, which is restored.
+            fabric: gives the device, and the processes over which numbers are summed.
+            num_examples: number of examples to return.
+            should_stop: called repeatedly; true ends the validation without a result.
+        """
+
+    @abstractmethod
+    def describe(self, numbers: Mapping[str, float]) -> str:
+        """Return the numbers in one line."""
+
+    @abstractmethod
+    def protocol(self) -> dict[str, Any]:
+        """Return which trials are used."""
 
 
 @dataclass(frozen=True)
-class Example:
+class ValidationResult:
+    """Result of a validation.
+
+    Attributes:
+        numbers: for the log, over all processes.
+        examples: of this process.
+    """
+
+    numbers: dict[str, float]
+    examples: list[ValidationExample] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ValidationExample:
     """A trial to look at and listen to; waveforms `[samples]`."""
 
     name: str
@@ -32,91 +129,12 @@ class Example:
     estimate: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What a judge found.
+def spread(items: Sequence[Any], limit: int | None) -> list[Any]:
+    """Return at most `limit` of the items, evenly spaced over the list.
 
-    Attributes:
-        numbers: for the log, over all processes.
-        examples: of this process.
+    >>> spread([0, 1, 2, 3, 4, 5], 3)
+    [0, 2, 4]
     """
-
-    numbers: dict[str, float]
-    examples: list[Example] = field(default_factory=list)
-
-
-class Judge(ABC):
-    """A fixed list of trials by which the network at hand is judged now and then.
-
-    Attributes:
-        measure: which of a verdict's numbers chooses the best.
-        lower_is_better: whether that is the lowest.
-        every_steps: how often it is asked.
-    """
-
-    measure: str
-    lower_is_better: bool = False
-    every_steps: int
-
-    @abstractmethod
-    def judge(
-        self, network: nn.Module, fabric: Fabric, num_examples: int, should_stop: Callable[[], bool]
-    ) -> Verdict | None:
-        """Judge a network.
-
-        Args:
-            network: in any mode; it comes back in the mode it had.
-            fabric: the processes over which numbers are added up, and the device.
-            num_examples: so many examples are wanted.
-            should_stop: asked now and then; true ends it without a verdict.
-        """
-
-    @abstractmethod
-    def describe(self, numbers: Mapping[str, float]) -> str:
-        """The numbers in one line."""
-
-    @abstractmethod
-    def protocol(self) -> dict[str, Any]:
-        """Which trials these are."""
-
-
-class Task(ABC):
-    """What a run trains.
-
-    Attributes:
-        sample_rate: of the mixtures, in Hz.
-        step: the module that gives a dictionary of losses for a batch; `loss` is what is minimised. Its parameters
-            are trained, and are what the state of a run holds.
-        network: the part of it that is judged and becomes the checkpoint.
-        checkpoint_config: what builds the network.
-        judge: or `None`.
-        items: what is learned from a mixture, given a whole number for each speaker_id: a list of dictionaries, each
-            with at least a `mixture`. A function of a module, for it is sent to the loader's processes.
-        collate: the batch of the items of several mixtures; likewise.
-        title: what is trained, in one line.
-        embeddings: precomputed ones for the mixtures to carry, or `None`.
-    """
-
-    sample_rate: int
-    step: nn.Module
-    network: nn.Module
-    checkpoint_config: dict[str, Any]
-    judge: Judge | None
-    items: Items
-    collate: Collate
-    title: str
-    embeddings: Embeddings | None = None
-
-    def begin_step(self, step: int) -> None:
-        """Take on what changes in the course of a training; called with the steps done. Most tasks have nothing."""
-        return
-
-    @property
-    def adversaries(self) -> dict[str, Adversary]:
-        """What learns against the network after each step, by the names under which it is saved. Most have none."""
-        return {}
-
-    def exported(self, state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Of the state of `step`, the weights of `network`."""
-        prefix = "network."
-        return {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+    if limit is None or limit >= len(items):
+        return list(items)
+    return [items[i * len(items) // limit] for i in range(limit)]

@@ -1,4 +1,4 @@
-"""Validation: a fixed list of trials, extracted as a user would, scored by SI-SDR."""
+"""Validation during a run: extraction trials scored by SI-SDR, or speaker verification trials for an encoder."""
 
 from __future__ import annotations
 
@@ -15,27 +15,41 @@ from torch import nn
 
 from wesep_py.common.errors import ConfigError, WesepError
 from wesep_py.common.names import file_name
-from wesep_py.data import read_trials
+from wesep_py.data import FileReader, read_speech, read_trials
 from wesep_py.data.embedding_files import Embeddings
+from wesep_py.evaluation.verification import (
+    OverlapRecording,
+    VerificationTrials,
+    count_accuracy,
+    draw_overlap_recordings,
+    embed,
+    embed_voices,
+    score_trials,
+    verification_metrics,
+)
 from wesep_py.inference import Extractor
 from wesep_py.metrics import METRICS, score
 from wesep_py.network.extraction_network import TargetSpeakerExtractor, eval_mode
-from wesep_py.simulation import TrialAudio, render_trial
-from wesep_py.training.task import Example, Judge, Verdict
-from wesep_py.training.training_config import ValidationConfig
+from wesep_py.network.speaker import SpeakerEncoder
+from wesep_py.simulation import SimulationConfig, TrialAudio, render_trial
+from wesep_py.training.task import ValidationExample, ValidationResult, Validator, spread
+from wesep_py.training.training_config import ValidationConfig, VerificationConfig
 
-SCORES = METRICS["si_sdr"]
+SCORE_NAMES = METRICS["si_sdr"]
+"""Numbers of an extraction trial: SI-SDR, SI-SDRi, accuracy, confusion."""
+RECORDINGS_PER_COUNT = 50
+"""Number of recordings for each number of speakers in which voices are counted."""
 
 
-class Validation(Judge):
-    """The trials of a configuration; their audio is rendered once and kept.
+class ExtractionValidator(Validator):
+    """Extracts a fixed list of trials as a user would, and scores them. Their audio is rendered once and cached.
 
     Args:
-        config: which trials.
-        data_root: the folder its paths are relative to where it names none.
+        config: names the trials.
+        data_root: folder that its paths are relative to, if it names none itself.
         sample_rate: of the model, in Hz.
         rank, world_size: each process takes every `world_size`-th trial.
-        embeddings: the run's precomputed ones, or `None`.
+        embeddings: precomputed embeddings of the run, or `None`.
 
     Raises:
         InputError: the lists are missing or malformed, or an enrollment has no embedding.
@@ -56,7 +70,9 @@ class Validation(Judge):
         self.config, self.every_steps = config, config.every_steps
         self.sample_rate = sample_rate
         self.root = Path(config.root if config.root is not None else data_root)
-        trials = read_trials(_find(self.root, config.trials), _find(self.root, config.enrollment), self.root)
+        trials = read_trials(
+            _under_root(self.root, config.trials), _under_root(self.root, config.enrollment), self.root
+        )
         present = [trial for trial in trials if trial.target_index is not None]
         if not present:
             raise ConfigError(f"validation.trials: {config.trials} has no trial whose target is present")
@@ -65,24 +81,24 @@ class Validation(Judge):
         if config.embeddings is not None:
             if embeddings is None:
                 raise ConfigError("validation.embeddings: is of use with data.embeddings only; remove it, or name both")
-            self.embeddings = Embeddings(_find(self.root, config.embeddings), embeddings.dim)
+            self.embeddings = Embeddings(_under_root(self.root, config.embeddings), embeddings.dim)
         for trial in self.trials if self.embeddings else ():
-            self.embeddings.of_trial(trial)
+            self.embeddings.of_trial(trial)  # raises now, not at the first validation, if one is missing
         self._audio: dict[int, TrialAudio] = {}
 
-    def judge(
+    def validate(
         self, network: nn.Module, fabric: Fabric, num_examples: int, should_stop: Callable[[], bool]
-    ) -> Verdict | None:
+    ) -> ValidationResult | None:
         assert isinstance(network, TargetSpeakerExtractor)
-        found = self.run(network, fabric.device, num_examples, should_stop)
-        if found is None:
+        scored = self.score_trials(network, fabric.device, num_examples, should_stop)
+        if scored is None:
             return None
-        scores, examples = found
-        sums = summarise(scores)
-        own = torch.tensor(list(sums.values()), dtype=torch.float64, device=fabric.device)
-        added = fabric.all_reduce(own, reduce_op="sum")
-        numbers = means(dict(zip(sums, added.tolist(), strict=True)))
-        return Verdict(numbers, examples)
+        scores, examples = scored
+        # Ranks have different trials, and perhaps different numbers of them: sums are added up, then divided.
+        sums = score_sums(scores)
+        rank_sums = torch.tensor(list(sums.values()), dtype=torch.float64, device=fabric.device)
+        total = fabric.all_reduce(rank_sums, reduce_op="sum")
+        return ValidationResult(score_means(dict(zip(sums, total.tolist(), strict=True))), examples)
 
     def describe(self, numbers: Mapping[str, float]) -> str:
         missing = numbers.get("missing", 0)
@@ -94,31 +110,31 @@ class Validation(Judge):
 
     def protocol(self) -> dict[str, Any]:
         config = self.config
-        chosen = {"trials": config.trials, "enrollment": config.enrollment}
-        return {**chosen, "condition": config.condition, "limit": config.limit}
+        lists = {"trials": config.trials, "enrollment": config.enrollment}
+        return {**lists, "condition": config.condition, "limit": config.limit}
 
-    def run(
+    def score_trials(
         self,
         network: TargetSpeakerExtractor,
         device: torch.device | str,
         num_examples: int = 0,
         should_stop: Callable[[], bool] = lambda: False,
-    ) -> tuple[list[dict[str, float]], list[Example]] | None:
-        """Extract and score the trials.
+    ) -> tuple[list[dict[str, float]], list[ValidationExample]] | None:
+        """Extract and score the trials of this process.
 
         Args:
-            network: in any mode; it comes back in the mode it had.
-            device: on which it is.
-            num_examples: so many trials, spread over the list, are returned to be looked at.
-            should_stop: asked before each trial; true ends the validation without a result.
+            network: in any mode, which is restored.
+            device: on which the network is.
+            num_examples: number of trials, spread over the list, whose audio is returned.
+            should_stop: called before each trial; true ends the validation without a result.
 
         Returns:
-            For each trial its numbers (`metrics.score`: SI-SDR, SI-SDRi, accuracy, confusion; none of them where
-            they cannot be computed) and the examples; or none if it was stopped.
+            For each trial its numbers (`metrics.score`: SI-SDR, SI-SDRi, accuracy, confusion; empty if they cannot be
+            computed), and the examples; or `None` if it was stopped.
         """
-        wanted = set(spread(range(len(self.trials)), num_examples)) if num_examples else set()
+        example_indices = set(spread(range(len(self.trials)), num_examples)) if num_examples else set()
         scores: list[dict[str, float]] = []
-        examples: list[Example] = []
+        examples: list[ValidationExample] = []
         with eval_mode(network):
             extractor = Extractor(network, device, "validation", model_hash="validation")
             for index, trial in enumerate(self.trials):
@@ -138,15 +154,15 @@ class Validation(Judge):
                         interferers=audio.interferers,
                     ).values
                 )
-                if index in wanted:
+                if index in example_indices:
                     name = f"{index:03d}_{file_name(trial.mixture_id)}_{trial.target_index}"
-                    examples.append(Example(name, audio.mixture, audio.reference, estimate))
+                    examples.append(ValidationExample(name, audio.mixture, audio.reference, estimate))
         return scores, examples
 
     def _extract(self, extractor: Extractor, audio: TrialAudio) -> NDArray[np.float32] | None:
-        """The estimate `[samples]`; none where the network gives nothing that is finite, which is no reason to end."""
+        """Return the estimate `[samples]`; with a warning `None` if it is not finite, which must not end the run."""
         try:
-            voice = extractor.enroll(*audio.introduction)
+            voice = extractor.enroll(*audio.enrollment_sources)
             return extractor.extract((audio.mixture, self.sample_rate), voice).waveform
         except WesepError as error:
             warnings.warn(f"a validation trial has no result: {error}", stacklevel=2)
@@ -159,17 +175,20 @@ class Validation(Judge):
         return self._audio[index]
 
 
-def summarise(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Sums over the trials that have all numbers, and how many have and have not; sums add up over processes."""
-    whole = [values for values in scores if all(name in values for name in SCORES)]
-    sums = {name: sum(values[name] for values in whole) for name in SCORES}
-    return {"count": float(len(whole)), "missing": float(len(scores) - len(whole)), **sums}
+def score_sums(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the sums of the scores over the trials that have all of them.
+
+    `count` is the number of these trials, `missing` the number of the others. Sums can be added up over processes.
+    """
+    complete = [values for values in scores if all(name in values for name in SCORE_NAMES)]
+    sums = {name: sum(values[name] for values in complete) for name in SCORE_NAMES}
+    return {"count": float(len(complete)), "missing": float(len(scores) - len(complete)), **sums}
 
 
-def means(sums: Mapping[str, float]) -> dict[str, float]:
-    """The means that the sums of `summarise` stand for; `accuracy` and `confusion` are shares, 0 to 1.
+def score_means(sums: Mapping[str, float]) -> dict[str, float]:
+    """Return the means of the scores from `score_sums`; `accuracy` and `confusion` are shares, 0 to 1.
 
-    >>> means({"count": 4.0, "missing": 1.0, "si_sdri": 20.0})
+    >>> score_means({"count": 4.0, "missing": 1.0, "si_sdri": 20.0})
     {'count': 4.0, 'missing': 1.0, 'si_sdri': 5.0}
     """
     count = sums["count"]
@@ -179,17 +198,90 @@ def means(sums: Mapping[str, float]) -> dict[str, float]:
     }
 
 
-def spread(items: Sequence[Any], limit: int | None) -> list[Any]:
-    """At most `limit` of the items, evenly spaced over the list.
-
-    >>> spread([0, 1, 2, 3, 4, 5], 3)
-    [0, 2, 4]
-    """
-    if limit is None or limit >= len(items):
-        return list(items)
-    return [items[i * len(items) // limit] for i in range(limit)]
-
-
-def _find(root: Path, name: str) -> Path:
-    """The file under the root; as it stands where the root has none."""
+def _under_root(root: Path, name: str) -> Path:
+    """Return the file under the root if there is one, else the name as a path."""
     return root / name if (root / name).exists() else Path(name)
+
+
+class SpeakerValidator(Validator):
+    """Speaker verification on all pairs of a manifest's utterances. Every process scores all of them.
+
+    Args:
+        config: names the utterances.
+        data_root: folder that its paths are relative to, if it names none itself.
+        sample_rate: of the encoder's waveforms, in Hz.
+        counting: for an encoder that counts voices, the simulation that it learns from: recordings of one speaker, of
+            two, and so on are made with its lengths, overlap and levels, without noise and rooms. Else `None`.
+
+    Raises:
+        InputError: the manifest is missing or malformed, or its utterances make no trials, or no mixtures.
+    """
+
+    measure, lower_is_better = "eer", True
+
+    def __init__(
+        self,
+        config: VerificationConfig,
+        data_root: str,
+        sample_rate: int,
+        counting: SimulationConfig | None = None,
+    ) -> None:
+        self.config, self.every_steps = config, config.every_steps
+        root = Path(config.root if config.root is not None else data_root)
+        self.utterances = spread(read_speech([config.manifest], root), config.limit)
+        self.speaker_ids = [utterance.speaker_id for utterance in self.utterances]
+        self.trials = VerificationTrials.all_pairs(self.speaker_ids)
+        self.reader = FileReader(sample_rate)
+        self.counting, self.speaker_counts = counting, range(0)
+        self._recordings: list[OverlapRecording] | None = None
+        if counting is not None:
+            most = max(number for number, weight in counting.speaker_weights.items() if weight > 0)
+            self.speaker_counts = range(1, max(2, most) + 1)
+            # Draws nothing, but raises now if the manifest has too few speakers.
+            draw_overlap_recordings(self.utterances, self.reader, self.speaker_counts[-1], 0, counting)
+
+    def validate(
+        self, network: nn.Module, fabric: Fabric, num_examples: int, should_stop: Callable[[], bool]
+    ) -> ValidationResult | None:
+        assert isinstance(network, SpeakerEncoder)
+        embeddings = embed(network, self.utterances, self.reader, fabric.device)
+        if should_stop():
+            return None
+        scores = score_trials(embeddings, self.trials)
+        metrics = verification_metrics(scores, self.trials, self.speaker_ids, resamples=0)
+        eer, cost = metrics["eer"].mean, metrics["min_dcf"].mean
+        assert eer is not None and cost is not None
+        num_trials = float(len(self.trials.test))
+        counted = self._count_accuracy(network, fabric)
+        return ValidationResult({"count": num_trials, "eer": eer, "min_dcf": cost, **counted})
+
+    def describe(self, numbers: Mapping[str, float]) -> str:
+        shares = ", ".join(
+            f"{100 * numbers[f'count_accuracy_{number}']:.0f} % of {number}" for number in self.speaker_counts
+        )
+        return (
+            f"EER {100 * numbers['eer']:.2f} %, minDCF {numbers['min_dcf']:.3f} "
+            f"({numbers['count']:.0f} pairs of {self.config.manifest})"
+            + (f", voices counted right: {shares}" if shares else "")
+        )
+
+    def protocol(self) -> dict[str, Any]:
+        trials = {"manifest": self.config.manifest, "limit": self.config.limit, "pairs": "all"}
+        if self.counting is None:
+            return trials
+        return {**trials, "counted_recordings": [RECORDINGS_PER_COUNT] * len(self.speaker_counts)}
+
+    def _count_accuracy(self, network: SpeakerEncoder, fabric: Fabric) -> dict[str, float]:
+        """Return `count_accuracy_1`, `count_accuracy_2`, …; empty if the encoder does not count voices."""
+        if self.counting is None:
+            return {}
+        if self._recordings is None:
+            self._recordings = [
+                recording
+                for number in self.speaker_counts
+                for recording in draw_overlap_recordings(
+                    self.utterances, self.reader, number, RECORDINGS_PER_COUNT, self.counting
+                )
+            ]
+        accuracy = count_accuracy(self._recordings, embed_voices(network, self._recordings, fabric.device))
+        return {f"count_accuracy_{number}": share for number, share in accuracy.items()}

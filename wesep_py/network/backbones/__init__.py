@@ -1,4 +1,14 @@
-"""Networks that turn a mixture into one voice, told by a callback which voice is meant."""
+"""Backbones: networks that turn a mixture into one voice. A callback tells them which voice.
+
+| module | contents |
+| --- | --- |
+| `backbone` | base class `Backbone`, its `Analysis` of a waveform, the registry `backbones` |
+| `bsrnn` | `BSRNN`: band-split recurrent network, complex mask |
+| `tf_gridnet` | `TFGridNet`: recurrent layers along bins and frames, full-band attention |
+| `dpccn` | `DPCCN`: U-Net of dense convolution blocks with a temporal convolution network |
+| `conv_tasnet` | `ConvTasNet`: masks on learned filters; SpEx+ and TD-SpeakerBeam are configurations of it |
+| `spectrum` | shared layers: band splitting, the head that makes the target's spectrum |
+"""
 
 from wesep_py.network.backbones.backbone import Analysis, Backbone, Condition, backbones
 from wesep_py.network.backbones.bsrnn import BSRNN

@@ -1,8 +1,8 @@
-"""What every backbone offers, and what it is told.
+"""The interface of all backbones.
 
-A backbone turns a mixture into features (`analyse`), features into a latent (`encode`) and the latent into a
-waveform (`synthesise`). It knows nothing of enrollments: at each of its fusion points `encode` calls back, and
-whatever steers the network does so there.
+A backbone turns a mixture into features (`analyse`), features into a latent (`encode`) and the latent into a waveform
+(`synthesise`). It knows nothing of enrollments: at each of its fusion points `encode` calls a function, the condition,
+and cues steer the latent there.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Condition = Callable[[int, Tensor], Tensor]
 
 @dataclass
 class Analysis:
-    """A waveform as a backbone sees it.
+    """Output of `Backbone.analyse`: a waveform in the backbone's domain.
 
     Attributes:
         features: `[batch, channels, bins, frames]`, real; input-stage cues append channels to these.
-        spectrum: `[batch, bins, frames]`, complex (or a real basis): what the estimate is made from.
-        speaker_frames: `[batch, dim, frames]`, what a speaker encoder makes of the same frames, each of unit length;
-            only where a cue asks for it.
+        spectrum: `[batch, bins, frames]`, complex (real for a learned basis): the estimate is made from it.
+        speaker_frames: `[batch, dim, frames]`, the speaker encoder's features of the same frames, each of unit length;
+            `None` where no cue needs them.
     """
 
     features: Tensor
@@ -38,32 +38,33 @@ class Analysis:
 
     @property
     def num_frames(self) -> int:
+        """Number of frames."""
         return self.spectrum.shape[-1]
 
     def frames(self, start: int | None = None, stop: int | None = None) -> Analysis:
-        """The frames from `start` to `stop`, as in a slice; without those of a speaker encoder."""
+        """Return the frames from `start` to `stop`, as a slice does; without `speaker_frames`."""
         return Analysis(self.features[..., start:stop], self.spectrum[..., start:stop])
 
     def followed_by(self, later: Analysis) -> Analysis:
-        """These frames and then those of `later`; without those of a speaker encoder."""
+        """Return these frames and then those of `later`; without `speaker_frames`."""
         return Analysis(
             torch.cat([self.features, later.features], dim=-1), torch.cat([self.spectrum, later.spectrum], dim=-1)
         )
 
 
 class Backbone(nn.Module, ABC):
-    """Base of all backbones.
+    """Base class of all backbones.
 
     Attributes:
-        native_channels: feature channels that `analyse` makes, before cues add theirs.
+        native_channels: feature channels that `analyse` makes; cues add theirs to them.
         sample_rate: Hz.
         latent_dim: size of the latent along `fusion_axis`.
         fusion_axis: axis of the latent along which an embedding is fused.
         frame_axis: axis of the latent along which its frames lie.
-        num_fusion_points: how many times `encode` calls the condition.
+        num_fusion_points: number of calls of the condition by `encode`.
         stride: samples between two frames.
         latency: algorithmic latency in samples: the largest d such that output sample n depends on input
-            sample n + d, over all phases of the hop; `None` where the whole recording is looked at.
+            sample n + d, over all phases of the hop; `None` where the output depends on the whole recording.
     """
 
     native_channels: int = 2
@@ -77,20 +78,23 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def analyse(self, waveform: Tensor) -> Analysis:
-        """`[batch, samples]` → `Analysis`."""
+        """Analyse a waveform: `[batch, samples]` → `Analysis`."""
 
     def num_frames(self, lengths: Tensor) -> Tensor:
-        """Frames of recordings of so many samples; if not overridden, frame t is centred on sample t · stride."""
+        """Return the number of frames of recordings of `lengths` samples.
+
+        Unless a backbone overrides it, frame t is centred on sample t · stride.
+        """
         return lengths // self.stride + 1
 
     @abstractmethod
     def encode(self, features: Tensor, condition: Condition, state: Any = None) -> tuple[Tensor, Any]:
-        """Features → latent, and the state with which the next frames go on.
+        """Turn features into a latent, and return the state for the next block of frames.
 
         Args:
             features: `[batch, channels, bins, frames]`, with the channels of the input-stage cues.
             condition: called at every fusion point.
-            state: what an earlier call returned, for causal backbones; `None` at the start of a recording.
+            state: returned by an earlier call, for causal backbones; `None` at the start of a recording.
 
         Returns:
             The latent and the new state (`None` for a backbone that is not causal).
@@ -98,15 +102,15 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def synthesise(self, latent: Tensor, analysis: Analysis, length: int) -> tuple[Tensor, ...]:
-        """Latent → estimates `[batch, length]`: one, or several scales with the result first."""
+        """Turn the latent into estimates `[batch, length]`: one, or several scales with the result first."""
 
     @abstractmethod
     def summarise(self, latent: Tensor) -> Tensor:
-        """Latent → `[batch, frames, summary_dim]`: what a head that judges frames looks at."""
+        """Reduce the latent to `[batch, frames, summary_dim]`, the input of the presence head."""
 
     @property
     def summary_dim(self) -> int:
-        """Size of the last axis of what `summarise` returns."""
+        """Size of the last axis of the output of `summarise`."""
         return self.latent_dim
 
 

@@ -1,11 +1,17 @@
-"""BSRNN: the spectrum in bands, a recurrent layer along time for every band and one across bands for every frame.
+"""BSRNN: a band-split recurrent network, whose layers run along time within a band and across the bands of a frame.
 
 Luo & Yu, "Music source separation with band-split RNN" (TASLP 2023); steered by an enrollment: Yu et al., "TSpeech-AI
 system description to the 5th DNS challenge" (2023). Layer sizes and the band list follow the latter at 16 kHz.
+
+    spectrum ─► split into bands ─► linear per band ─► blocks ─► mask per band ─► complex mask · spectrum
+                                                         │
+                                        LSTM along time, for each band
+                                        LSTM across bands, for each frame
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -23,12 +29,13 @@ from wesep_py.network.backbones.spectrum import (
     group_bands,
 )
 
-FLOAT_EPS = torch.finfo(torch.float32).eps
+FLOAT32_EPS = torch.finfo(torch.float32).eps
+"""Distance from 1 to the next larger float32: added to variances, as in the original implementation."""
 
 
 @backbones.register("bsrnn")
 class BSRNN(Backbone):
-    """Band-split recurrent network with a complex mask.
+    """Band-split recurrent network (BSRNN) with a complex mask.
 
     The latent is `[batch, bands, frames, feature_dim]`; an embedding is fused along its last axis, with one layer
     for all bands, before every block.
@@ -36,26 +43,26 @@ class BSRNN(Backbone):
     Args:
         sample_rate: Hz (given by the model).
         input_channels: feature channels, those of the cues included (given by the model).
-        window_ms, hop_ms: analysis window (periodic Hann, centred) and its shift.
-        bands: (bandwidth in Hz, count) from the lowest up; see `band_widths`.
+        window_ms, hop_ms: analysis window (periodic Hann, centred) and its shift, in milliseconds.
+        bands: (bandwidth in Hz, number of bands) from the lowest up; see `band_widths`.
         feature_dim: N, the size of a band's features.
         num_blocks: blocks of one recurrent layer along time and one across bands.
         time_hidden, band_hidden: units of those layers, for each direction; `null` is 2 · N.
         mask_hidden: units of the mask's two hidden layers; `null` is 4 · N.
-        causal: one direction along time, and no normalisation over time. What remains of the look-ahead is
-            the window's: `latency`.
+        causal: one direction along time, and no normalisation over time. The look-ahead that remains is the window's:
+            `latency`.
         norm: `group` normalises over time and features, `frame` over the features of each frame; `null` is
             `frame` when causal and `group` otherwise.
-        norm_across: the same for the layers across bands, where `group` is over the bands and features of one
-            frame, which a causal network may know; `null` is `norm`.
-        norm_eps: added to the variance by the normalisations before the recurrent layers; `null` is float32's
-            smallest step for `group` and 1e-5 for `frame`.
-        input_power: exponent on the magnitude of what the network sees, between 0 (phase alone) and 1 (the
-            spectrum as it is). The mask is applied to the spectrum as it is.
-        pad_mode: what the STFT sees before and after the recording: zeros (`constant`) or its `reflect`ion.
+        norm_across: the same for the layers across bands, where `group` is over the bands and features of one frame,
+            so a causal network may use it; `null` is `norm`.
+        norm_eps: added to the variance by the normalisations before the recurrent layers; `null` is `FLOAT32_EPS`
+            for `group` and 1e-5 for `frame`.
+        input_power: exponent on the magnitude of the network's input, from 0 (phase alone) to 1 (unchanged). The mask
+            is applied to the unchanged spectrum.
+        pad_mode: padding before and after the recording: zeros (`constant`) or its reflection (`reflect`).
 
     Attributes:
-        num_bands: bands at this sample rate, the latent's second axis.
+        num_bands: number of bands at this sample rate, the size of the latent's second axis.
 
     Raises:
         ValueError: sizes below 1, a hop longer than half the window, `norm: group` in a causal network.
@@ -105,8 +112,12 @@ class BSRNN(Backbone):
 
         self.sample_rate, self.input_power, self.causal = sample_rate, input_power, causal
         self.latent_dim, self.fusion_axis, self.num_fusion_points = feature_dim, -1, num_blocks
-        # Frame t covers the samples t·hop − window/2 … t·hop + window/2 − 1, and a Hann window's first sample is
-        # zero; so a sample reaches frames up to window/2 − 1 ahead, each of which ends window/2 − 1 further on.
+        # Frame t covers the samples t·hop − window/2 … t·hop + window/2 − 1, and the first sample of a Hann window is
+        # zero. So the last frame that contributes to output sample n is centred at most window/2 − 1 samples after it,
+        # and that frame's own last sample lies window/2 − 1 after its centre: window − 2 samples in all.
+        #
+        #       n               centre           last input sample
+        #       |── window/2−1 ──|── window/2−1 ──|
         self.stride, self.latency = hop, window - 2 if causal else None
         self.stft = STFT(window, hop, pad_mode=pad_mode)
 
@@ -126,25 +137,19 @@ class BSRNN(Backbone):
 
     def analyse(self, waveform: Tensor) -> Analysis:
         spectrum = self.stft(waveform)
-        seen = spectrum
+        compressed = spectrum
         if self.input_power != 1:
-            seen = spectrum * (spectrum.abs() + 1e-8) ** (self.input_power - 1)
-        return Analysis(features=torch.stack([seen.real, seen.imag], dim=1), spectrum=spectrum)
+            compressed = spectrum * (spectrum.abs() + 1e-8) ** (self.input_power - 1)
+        return Analysis(features=torch.stack([compressed.real, compressed.imag], dim=1), spectrum=spectrum)
 
     def encode(self, features: Tensor, condition: Condition, state: Any = None) -> tuple[Tensor, Any]:
-        latent = torch.cat(
-            [
-                split(features[:, :, group.start : group.stop])
-                for split, group in zip(self.split, self.groups, strict=True)
-            ],
-            dim=1,
-        )
-        states = []
+        latent = split_bands(features, self.split, self.groups)
+        new_state = []
         for point, block in enumerate(self.blocks):
             latent = condition(point, latent)
             latent, block_state = block(latent, None if state is None else state[point])
-            states.append(block_state)
-        return latent, states if self.causal else None
+            new_state.append(block_state)
+        return latent, new_state if self.causal else None
 
     def synthesise(self, latent: Tensor, analysis: Analysis, length: int) -> tuple[Tensor, ...]:
         bands = latent.split([group.count for group in self.groups], dim=1)
@@ -156,13 +161,19 @@ class BSRNN(Backbone):
         return latent.mean(dim=1)
 
 
+def split_bands(features: Tensor, encoders: nn.ModuleList, groups: Sequence[BandGroup]) -> Tensor:
+    """Apply one `BandEncoder` to each group: `[batch, channels, bins, frames]` → `[batch, bands, frames, dim]`."""
+    bands = [encode(features[:, :, g.start : g.stop]) for encode, g in zip(encoders, groups, strict=True)]
+    return torch.cat(bands, dim=1)
+
+
 class BandEncoder(nn.Module):
-    """The bins of a group of bands → features of each band: normalisation and one linear layer a band."""
+    """Encoder of a group of bands: normalisation and a linear layer for each band, from bins to features."""
 
     def __init__(self, group: BandGroup, input_channels: int, feature_dim: int, over_time: bool) -> None:
         super().__init__()
         self.group = group
-        self.norm = BandNorm(group.count, input_channels * group.width, over_time, FLOAT_EPS)
+        self.norm = BandNorm(group.count, input_channels * group.width, over_time, FLOAT32_EPS)
         self.linear = BandLinear(group.count, input_channels * group.width, feature_dim)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -174,13 +185,14 @@ class BandEncoder(nn.Module):
 
 
 class BandSplitBlock(nn.Module):
-    """A residual recurrent layer along time, then one across bands."""
+    """Block of BSRNN: a residual recurrent layer along time, then one across bands."""
 
     def __init__(self, along_time: ResidualRNN, across_bands: ResidualRNN) -> None:
         super().__init__()
         self.along_time, self.across_bands = along_time, across_bands
 
     def forward(self, latent: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Return `[batch, bands, frames, dim]` of the same shape, and the state of the layer along time."""
         batch, bands, frames, dim = latent.shape
         latent, state = self.along_time(latent.reshape(batch * bands, frames, dim), state)
         latent = latent.view(batch, bands, frames, dim).transpose(1, 2)
@@ -189,11 +201,12 @@ class BandSplitBlock(nn.Module):
 
 
 class ResidualRNN(nn.Module):
-    """`u + Linear(LSTM(norm(u)))` along the middle axis of `[batch, length, dim]`.
+    """Residual recurrent layer: `u + Linear(LSTM(norm(u)))` along the middle axis of `[batch, length, dim]`.
 
     Args:
-        over_length: normalise over length and dim (one-group GroupNorm), or over dim alone (LayerNorm).
-        eps: of the normalisation; see `SequenceNorm`.
+        dim, hidden: sizes of the last axis and of the LSTM, for each direction.
+        over_length, eps: as for `SequenceNorm`.
+        bidirectional: whether the LSTM runs in both directions.
     """
 
     def __init__(self, dim: int, hidden: int, over_length: bool, bidirectional: bool, eps: float | None = None) -> None:
@@ -203,16 +216,23 @@ class ResidualRNN(nn.Module):
         self.linear = nn.Linear(hidden * (2 if bidirectional else 1), dim)
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Return the output, of the same shape, and the state of the LSTM after it."""
         out, state = self.rnn(self.norm(x), state)
         return x + self.linear(out), state
 
 
 class SequenceNorm(nn.Module):
-    """Normalisation of `[batch, length, dim]` over length and dim, or over dim alone; one weight a dimension."""
+    """Normalisation of `[batch, length, dim]`, with one weight for each element of the last axis.
+
+    Args:
+        dim: size of the last axis.
+        over_length: whether statistics are over length and dim (one-group GroupNorm), or over dim alone (LayerNorm).
+        eps: added to the variance; `None` is `FLOAT32_EPS` with `over_length` and 1e-5 without.
+    """
 
     def __init__(self, dim: int, over_length: bool, eps: float | None = None) -> None:
         super().__init__()
-        self.over_length, self.eps = over_length, eps or (FLOAT_EPS if over_length else 1e-5)
+        self.over_length, self.eps = over_length, eps or (FLOAT32_EPS if over_length else 1e-5)
         self.weight = nn.Parameter(torch.ones(dim))
         self.bias = nn.Parameter(torch.zeros(dim))
 
@@ -225,13 +245,13 @@ class SequenceNorm(nn.Module):
 
 
 class BandMask(nn.Module):
-    """The features of a group of bands → the complex mask of their bins: value times a gate."""
+    """Mask decoder of a group of bands: the complex mask of their bins, as a value times a gate between 0 and 1."""
 
     def __init__(self, group: BandGroup, feature_dim: int, hidden: int, over_time: bool) -> None:
         super().__init__()
         self.group = group
         self.layers = nn.Sequential(
-            BandNorm(group.count, feature_dim, over_time, FLOAT_EPS),
+            BandNorm(group.count, feature_dim, over_time, FLOAT32_EPS),
             BandLinear(group.count, feature_dim, hidden),
             nn.Tanh(),
             BandLinear(group.count, hidden, hidden),
@@ -241,15 +261,16 @@ class BandMask(nn.Module):
         self._start_at_one()
 
     def _start_at_one(self) -> None:
-        """A mask near one before training: the estimate starts as the mixture, not as noise 20 dB worse."""
+        """Set the mask near one before training: the estimate starts as the mixture, not as noise 20 dB worse."""
         last = self.layers[-1]
         with torch.no_grad():
             last.weight.mul_(0.1)
-            last.bias.zero_().view(self.group.count, 2, 2, self.group.width)[:, 0, 0] = 2.0  # times sigmoid(0)
+            last.bias.zero_().view(self.group.count, 2, 2, self.group.width)[:, 0, 0] = 2.0  # 2 · sigmoid(0) = 1
 
     def forward(self, latent: Tensor) -> Tensor:
         """`[batch, count, frames, feature_dim]` → `[batch, 2, count · width, frames]`: real and imaginary part."""
         batch, count, frames, _ = latent.shape
+        # The last layer gives, for each band: [value, gate] × [real, imaginary] × bins.
         out = self.layers(latent).view(batch, count, frames, 2, 2, self.group.width)
         mask = out[..., 0, :, :] * torch.sigmoid(out[..., 1, :, :])
         return mask.permute(0, 3, 1, 4, 2).reshape(batch, 2, count * self.group.width, frames)

@@ -1,8 +1,14 @@
-"""Conv-TasNet: a learned basis in place of the spectrum, and a temporal convolutional network that masks it.
+"""Conv-TasNet: learned filters instead of a Fourier transform, and a temporal convolutional network that masks them.
 
-Luo & Mesgarani, "Conv-TasNet" (TASLP 2019). Two systems that steer it are configurations:
+Luo & Mesgarani, "Conv-TasNet: surpassing ideal time-frequency magnitude masking for speech separation" (TASLP 2019).
 
-- SpEx+ (Ge et al., Interspeech 2020): three bases of one hop and different windows, one estimate from each; an
+    waveform ─► learned encoders ─► norm, 1×1 ─► TCN blocks ─► mask · encoder output ─► learned decoders ─► estimates
+                                                    │
+                                                    fusion points: before a block, or inside it
+
+Two systems that steer it are configurations:
+
+- SpEx+ (Ge et al., Interspeech 2020): three encoders of one hop and different windows, one estimate from each; an
   embedding concatenated inside the first block of every stack (`fusion_place: inside`, see `ConvTasNet`).
 - TD-SpeakerBeam (Delcroix et al., ICASSP 2020): an embedding multiplied into the output of the eighth block
   (`fusion_blocks: [8]`).
@@ -20,116 +26,17 @@ from torch import Tensor, nn
 from wesep_py.network.backbones.backbone import Analysis, Backbone, Condition, backbones
 from wesep_py.network.backbones.spectrum import full_precision
 
-# ----------------------------------------
-# The temporal convolutional network of Conv-TasNet: residual blocks of dilated depthwise convolutions.
-#
-# Luo & Mesgarani, "Conv-TasNet: surpassing ideal time-frequency magnitude masking for speech separation" (TASLP 2019).
-
 NormKind = Literal["global", "frame", "batch"]
-
-
-def channel_norm(channels: int, kind: NormKind) -> nn.Module:
-    """Normalisation of `[batch, channels, frames]`: a `ChannelNorm`, or for `batch` a batch normalisation."""
-    return nn.BatchNorm1d(channels) if kind == "batch" else ChannelNorm(channels, kind)
-
-
-class ChannelNorm(nn.Module):
-    """Normalisation of `[batch, channels, frames]`; one weight and one bias a channel.
-
-    Args:
-        channels: size of the middle axis.
-        kind: `global` takes mean and variance over channels and frames, `frame` over the channels of each frame.
-        eps: added to the variance.
-
-    >>> ChannelNorm(4, "frame")(torch.randn(2, 4, 10)).mean(dim=1).abs().max() < 1e-5
-    tensor(True)
-    """
-
-    def __init__(self, channels: int, kind: Literal["global", "frame"], eps: float = 1e-5) -> None:
-        super().__init__()
-        self.kind, self.eps = kind, eps
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = full_precision(x)
-        if self.kind == "global":
-            return nn.functional.group_norm(x, 1, self.weight, self.bias, self.eps)
-        frames = nn.functional.layer_norm(x.transpose(1, 2), x.shape[1:2], self.weight, self.bias, self.eps)
-        return frames.transpose(1, 2)
-
-
-class TCNBlock(nn.Module):
-    """1×1 convolution, dilated depthwise convolution, 1×1 convolution; PReLU and norm after the first two; residual.
-
-    Args:
-        channels: of the residual path.
-        hidden: of what is between the 1×1 convolutions.
-        kernel: taps of the depthwise convolution; odd, unless causal.
-        dilation: frames between two taps.
-        norm: see `channel_norm`.
-        causal: the taps lie in the past.
-        skip: another 1×1 convolution, `skip`, stands beside the last; see `forward`.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        hidden: int,
-        kernel: int,
-        dilation: int,
-        norm: NormKind,
-        causal: bool,
-        skip: bool = False,
-    ) -> None:
-        super().__init__()
-        self.reach = (kernel - 1) * dilation if causal else 0
-        padding = 0 if causal else (kernel - 1) * dilation // 2
-        self.expand = nn.Conv1d(channels, hidden, 1)
-        self.activation1, self.norm1 = nn.PReLU(), channel_norm(hidden, norm)
-        self.depthwise = nn.Conv1d(hidden, hidden, kernel, dilation=dilation, padding=padding, groups=hidden)
-        self.activation2, self.norm2 = nn.PReLU(), channel_norm(hidden, norm)
-        self.project = nn.Conv1d(hidden, channels, 1)
-        self.skip = nn.Conv1d(hidden, channels, 1) if skip else None
-
-    def forward(
-        self, x: Tensor, past: Tensor | None = None, steer: Callable[[Tensor], Tensor] | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """One block.
-
-        Args:
-            x: `[batch, channels, frames]`.
-            past: what an earlier call returned: the frames `[batch, hidden, reach]` that the taps of a causal
-                block still reach; `None` at the start of a recording (silence).
-            steer: applied to the output of the first 1×1 convolution, `[batch, hidden, frames]`.
-
-        Returns:
-            `[batch, channels, frames]`, or with `skip` `[2, batch, channels, frames]`, the second what leaves by the
-            skip convolution; and the past of the next frames (`None` if not causal).
-        """
-        hidden = self.expand(x)
-        if steer is not None:
-            hidden = steer(hidden)
-        hidden = self.norm1(self.activation1(hidden))
-        if self.reach:
-            if past is None:
-                past = hidden.new_zeros(*hidden.shape[:2], self.reach)
-            hidden = torch.cat([past, hidden], dim=-1)
-            past = hidden[..., -self.reach :]
-        hidden = self.norm2(self.activation2(self.depthwise(hidden)))
-        out = x + self.project(hidden)
-        return out if self.skip is None else torch.stack([out, self.skip(hidden)]), past
-
-
 DEEP_DILATIONS = (1, 2, 4, 8)
+"""Dilations of the convolutions of a `deep` encoder."""
 
 
 @backbones.register("conv_tasnet")
 class ConvTasNet(Backbone):
-    """Masks on learned bases of one or several window lengths, one estimate from each.
+    """Conv-TasNet: masks on learned encoders of one or several window lengths, one estimate from each.
 
-    A basis is a strided convolution and a ReLU; frame t begins at sample t · hop. All bases share the hop, so that
-    their filters stand side by side in the features, `[batch, channels, bases · filters, frames]`. The latent is
+    An encoder is a strided convolution and a ReLU; frame t begins at sample t · hop. All encoders share the hop, so
+    their filters lie side by side in the features, `[batch, channels, encoders · filters, frames]`. The latent is
     `[batch, bottleneck, frames]`; an embedding is fused along its channels.
 
     Inside a block, the fusion point is the output of its first 1×1 convolution, `[batch, hidden, frames]`. There,
@@ -138,33 +45,33 @@ class ConvTasNet(Backbone):
     Args:
         sample_rate: Hz (given by the model).
         input_channels: feature channels, those of the cues included (given by the model).
-        kernels_ms: window of each basis; the first is that of the result.
-        hop_ms: shift of all windows; at most the shortest.
-        num_filters: filters of each basis.
+        kernels_ms: window of each encoder, in milliseconds; the first is that of the result.
+        hop_ms: shift of all windows, in milliseconds; at most the shortest window.
+        num_filters: filters of each encoder.
         bottleneck: channels of the residual path.
         hidden: channels within a block.
         kernel: taps of the depthwise convolutions; odd, unless causal.
         blocks_per_stack: blocks of a stack, with dilations 1, 2, 4, …
-        num_stacks: stacks.
-        norm: `global` normalises over time and channels, `frame` over the channels of each frame, `batch` by the
-            statistics of the training; `null` is `frame` when causal and `global` otherwise.
-        input_norm: the same for the features before the first block.
+        num_stacks: number of stacks.
+        norm: `global` normalises over time and channels, `frame` over the channels of each frame, `batch` with the
+            statistics of the training data; `null` is `frame` when causal and `global` otherwise.
+        input_norm: norm of the features before the first block, with the same choices.
         fusion_blocks: the blocks at which an embedding is fused, counted from 0; `null` is the first of each stack.
-        fusion_place: `before` the block, or `inside` it.
-        fusion_norm: PReLU and norm after every fusion (only `before`).
-        skip: a stack passes on the sum of what its blocks send past the rest of it, by a 1×1 convolution each, instead
-            of the output of its last block; a block inside which an embedding is fused sends nothing.
-        mask_activation: `relu` or `sigmoid`.
-        deep: four dilated convolutions after the basis in place of its ReLU, mirrored before the last convolution
-            of the decoder; one basis, not causal.
-        basis_bias: a bias in the bases and their decoders.
-        drop_last: samples at the end that do not fill a frame get none, and are zero in the estimate; otherwise
-            the last frame is filled up with zeros.
-        causal: no frame looks at a later one. What remains of the look-ahead is the longest window's: `latency`.
+        fusion_place: whether an embedding is fused `before` the block, or `inside` it.
+        fusion_norm: whether PReLU and norm follow every fusion (only with `before`).
+        skip: whether the output of a stack is the sum of skip connections, one 1×1 convolution from each of its
+            blocks, instead of the output of its last block; a block inside which an embedding is fused has none.
+        mask_activation: activation of the mask: `relu` or `sigmoid`.
+        deep: whether four dilated convolutions follow the encoder's filters instead of a ReLU, and precede the
+            decoder's filters in reverse order; for one encoder, not causal.
+        basis_bias: whether encoders and decoders have a bias.
+        drop_last: whether samples at the end that do not fill a frame are dropped, and are zero in the estimate;
+            otherwise the last frame is filled up with zeros.
+        causal: whether no frame depends on later ones. The look-ahead that remains is the longest window's: `latency`.
 
     Raises:
-        ValueError: sizes below 1, a hop longer than a window, an even `kernel` or `norm: global` where they cannot
-            be, a block that there is not, `deep` with several bases or causal.
+        ValueError: sizes below 1, a hop longer than a window, an even `kernel` or `norm: global` where they are not
+            allowed, a block that does not exist, `deep` with several encoders or causal.
 
     >>> network = ConvTasNet(num_filters=8, bottleneck=4, hidden=8, num_stacks=1)
     >>> analysis = network.analyse(torch.randn(2, 1000))
@@ -210,7 +117,7 @@ class ConvTasNet(Backbone):
         if causal and "global" in (norm, input_norm):
             raise ValueError("norm and input_norm: 'global' averages over time, which a causal network cannot")
         if deep and (causal or len(kernels) > 1):
-            raise ValueError("deep: looks ahead, and goes with one basis; not with causal or several kernels_ms")
+            raise ValueError("deep: looks ahead and works with one basis; use neither causal nor several kernels_ms")
         if fusion_norm and fusion_place == "inside":
             raise ValueError("fusion_norm: a block normalises by itself after a fusion inside it; use false")
         num_blocks = num_stacks * blocks_per_stack
@@ -225,11 +132,14 @@ class ConvTasNet(Backbone):
         self.inside = fusion_place == "inside"
         self.latent_dim, self.fusion_axis = hidden if self.inside else bottleneck, 1
         self.num_fusion_points, self._point_of = len(points), {block: point for point, block in enumerate(points)}
-        # Sample n is made from frames up to the one that begins in its hop, at n or before; that one sees as many
-        # samples from its start on as the longest window has.
+        # Output sample n is made of frames that begin at n or before. In the worst phase one begins exactly at n, and
+        # it covers the longest window from there on:
+        #
+        #       n                    last input sample
+        #       |──── longest window − 1 ────|
         self.stride, self.latency = hop, max(kernels) - 1 if causal else None
 
-        self.bases = nn.ModuleList(Basis(num_filters, size, hop, deep, basis_bias) for size in kernels)
+        self.bases = nn.ModuleList(LearnedEncoder(num_filters, size, hop, deep, basis_bias) for size in kernels)
         features = input_channels * len(kernels) * num_filters
         self.input = nn.Sequential(channel_norm(features, input_norm), nn.Conv1d(features, bottleneck, 1))
         self.blocks_per_stack = blocks_per_stack
@@ -252,16 +162,16 @@ class ConvTasNet(Backbone):
             nn.Conv1d(bottleneck, len(kernels) * num_filters, 1),
             nn.ReLU() if mask_activation == "relu" else nn.Sigmoid(),
         )
-        self.decoders = nn.ModuleList(Decoder(num_filters, size, hop, deep, basis_bias) for size in kernels)
+        self.decoders = nn.ModuleList(LearnedDecoder(num_filters, size, hop, deep, basis_bias) for size in kernels)
 
     def analyse(self, waveform: Tensor) -> Analysis:
         frames = int(self.num_frames(torch.tensor(waveform.shape[1])))
         with torch.autocast(waveform.device.type, enabled=False):
-            basis = torch.cat([basis(full_precision(waveform), frames) for basis in self.bases], dim=1)
-        return Analysis(features=basis[:, None], spectrum=basis)
+            encoded = torch.cat([encoder(full_precision(waveform), frames) for encoder in self.bases], dim=1)
+        return Analysis(features=encoded[:, None], spectrum=encoded)
 
     def encode(self, features: Tensor, condition: Condition, state: Any = None) -> tuple[Tensor, Any]:
-        latent, pasts, skipped = self.input(features.flatten(1, 2)), [], []
+        latent, new_state, skips = self.input(features.flatten(1, 2)), [], []
         for i, block in enumerate(self.blocks):
             point, steer = self._point_of.get(i), None
             if point is not None and self.inside:
@@ -269,41 +179,144 @@ class ConvTasNet(Backbone):
             elif point is not None:
                 latent = self.fusion_norms[point](condition(point, latent))
             latent, past = block(latent, None if state is None else state[i], steer)
-            pasts.append(past)
+            new_state.append(past)
             if block.skip is not None:
-                latent, sent = latent
-                skipped.append(sent)
-            if skipped and (i + 1) % self.blocks_per_stack == 0:
-                latent, skipped = torch.stack(skipped).sum(dim=0), []
-        return latent, pasts if self.causal else None
+                latent, skip = latent
+                skips.append(skip)
+            if skips and (i + 1) % self.blocks_per_stack == 0:  # the end of a stack
+                latent, skips = torch.stack(skips).sum(dim=0), []
+        return latent, new_state if self.causal else None
 
     def synthesise(self, latent: Tensor, analysis: Analysis, length: int) -> tuple[Tensor, ...]:
         mask = full_precision(self.mask(latent))
         masked = (mask * analysis.spectrum).chunk(len(self.kernels), dim=1)
         with torch.autocast(latent.device.type, enabled=False):
-            estimates = [decoder(part) for decoder, part in zip(self.decoders, masked, strict=True)]
+            estimates = [decoder(encoded) for decoder, encoded in zip(self.decoders, masked, strict=True)]
         if self.drop_last:
-            length_of_frames = (analysis.num_frames - 1) * self.stride + self.kernels[0]
-            estimates = [estimate[:, :length_of_frames] for estimate in estimates]
+            covered = (analysis.num_frames - 1) * self.stride + self.kernels[0]  # samples within the frames
+            estimates = [estimate[:, :covered] for estimate in estimates]
         return tuple(nn.functional.pad(estimate, (0, length - estimate.shape[1])) for estimate in estimates)
 
     @property
     def summary_dim(self) -> int:
-        """Size of what `summarise` gives: channels of the residual path, wherever the fusion points are."""
+        """Channels of the residual path, wherever the fusion points are."""
         return self.mask[0].in_channels
 
     def summarise(self, latent: Tensor) -> Tensor:
-        """Latent → `[batch, frames, summary_dim]`."""
+        """Reduce the latent to `[batch, frames, summary_dim]`: here, all of it."""
         return latent.transpose(1, 2)
 
     def num_frames(self, lengths: Tensor) -> Tensor:
-        """Those that the first window needs to reach the end, or (`drop_last`) that it fills; at least one."""
+        """Return the number of frames that the first window needs to reach the end, at least one.
+
+        With `drop_last`: the number of frames that it fills.
+        """
         beyond = (lengths - self.kernels[0]).clamp_min(0)
         return 1 + (beyond // self.stride if self.drop_last else -(-beyond // self.stride))
 
 
-class Basis(nn.Module):
-    """A strided convolution and what makes its output non-negative, or bends it otherwise: ReLU, or deep layers."""
+class TCNBlock(nn.Module):
+    """Block of the temporal convolutional network.
+
+    1×1 convolution, dilated depthwise convolution, 1×1 convolution; PReLU and norm after the first two; a residual
+    connection around all.
+
+    Args:
+        channels: channels of the residual path.
+        hidden: channels between the 1×1 convolutions.
+        kernel: taps of the depthwise convolution; odd, unless causal.
+        dilation: frames between two taps.
+        norm: see `channel_norm`.
+        causal: whether all taps but the last lie in the past.
+        skip: whether a second 1×1 convolution beside the last makes a skip connection; see `forward`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden: int,
+        kernel: int,
+        dilation: int,
+        norm: NormKind,
+        causal: bool,
+        skip: bool = False,
+    ) -> None:
+        super().__init__()
+        self.reach = (kernel - 1) * dilation if causal else 0
+        padding = 0 if causal else (kernel - 1) * dilation // 2
+        self.expand = nn.Conv1d(channels, hidden, 1)
+        self.activation1, self.norm1 = nn.PReLU(), channel_norm(hidden, norm)
+        self.depthwise = nn.Conv1d(hidden, hidden, kernel, dilation=dilation, padding=padding, groups=hidden)
+        self.activation2, self.norm2 = nn.PReLU(), channel_norm(hidden, norm)
+        self.project = nn.Conv1d(hidden, channels, 1)
+        self.skip = nn.Conv1d(hidden, channels, 1) if skip else None
+
+    def forward(
+        self, x: Tensor, past: Tensor | None = None, steer: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Apply the block.
+
+        Args:
+            x: `[batch, channels, frames]`.
+            past: streaming state of a causal block: the last `reach` frames before the depthwise convolution,
+                `[batch, hidden, reach]`; `None` at the start of a recording (silence).
+            steer: applied to the output of the first 1×1 convolution, `[batch, hidden, frames]`.
+
+        Returns:
+            `[batch, channels, frames]`, or with `skip` `[2, batch, channels, frames]`, the output and the skip
+            connection; and the past for the next block of frames (`None` if not causal).
+        """
+        hidden = self.expand(x)
+        if steer is not None:
+            hidden = steer(hidden)
+        hidden = self.norm1(self.activation1(hidden))
+        # With kernel 3 and dilation 2, frame t is made of the frames t − 4, t − 2 and t, so reach = 4:
+        #
+        #   past       block
+        #   | a b c d | e f g |      e: of a, c, e;  the next past is | d e f g |
+        if self.reach:
+            if past is None:
+                past = hidden.new_zeros(*hidden.shape[:2], self.reach)
+            hidden = torch.cat([past, hidden], dim=-1)
+            past = hidden[..., -self.reach :]
+        hidden = self.norm2(self.activation2(self.depthwise(hidden)))
+        out = x + self.project(hidden)
+        return out if self.skip is None else torch.stack([out, self.skip(hidden)]), past
+
+
+def channel_norm(channels: int, kind: NormKind) -> nn.Module:
+    """Return a normalisation of `[batch, channels, frames]`: a `ChannelNorm`, or for `batch` a batch normalisation."""
+    return nn.BatchNorm1d(channels) if kind == "batch" else ChannelNorm(channels, kind)
+
+
+class ChannelNorm(nn.Module):
+    """Normalisation of `[batch, channels, frames]`, with one weight and one bias for each channel.
+
+    Args:
+        channels: size of the middle axis.
+        kind: `global` takes mean and variance over channels and frames, `frame` over the channels of each frame.
+        eps: added to the variance.
+
+    >>> ChannelNorm(4, "frame")(torch.randn(2, 4, 10)).mean(dim=1).abs().max() < 1e-5
+    tensor(True)
+    """
+
+    def __init__(self, channels: int, kind: Literal["global", "frame"], eps: float = 1e-5) -> None:
+        super().__init__()
+        self.kind, self.eps = kind, eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = full_precision(x)
+        if self.kind == "global":
+            return nn.functional.group_norm(x, 1, self.weight, self.bias, self.eps)
+        frames = nn.functional.layer_norm(x.transpose(1, 2), x.shape[1:2], self.weight, self.bias, self.eps)
+        return frames.transpose(1, 2)
+
+
+class LearnedEncoder(nn.Module):
+    """Learned encoder: a strided convolution, then a ReLU or, if `deep`, dilated convolutions with PReLUs."""
 
     def __init__(self, num_filters: int, size: int, hop: int, deep: bool, bias: bool) -> None:
         super().__init__()
@@ -311,19 +324,19 @@ class Basis(nn.Module):
         self.filters = nn.Conv1d(1, num_filters, size, stride=hop, bias=bias)
         if deep:
             layers = [nn.Conv1d(num_filters, num_filters, 3, padding=d, dilation=d) for d in DEEP_DILATIONS]
-            self.layers = nn.Sequential(*(part for layer in layers for part in (layer, nn.PReLU())))
+            self.layers = nn.Sequential(*(module for layer in layers for module in (layer, nn.PReLU())))
         else:
             self.layers = nn.Sequential(nn.ReLU())
 
     def forward(self, waveform: Tensor, num_frames: int) -> Tensor:
-        """`[batch, samples]`, filled up with zeros or cut to that many frames → `[batch, num_filters, num_frames]`."""
+        """`[batch, samples]` → `[batch, num_filters, num_frames]`; zeros are appended, or samples cut, to fit."""
         needed = (num_frames - 1) * self.hop + self.size
         waveform = nn.functional.pad(waveform, (0, needed - waveform.shape[1]))
         return self.layers(self.filters(waveform[:, None]))
 
 
-class Decoder(nn.Module):
-    """A masked basis → waveform, by the transposed convolutions of a `Basis` in the other order."""
+class LearnedDecoder(nn.Module):
+    """Learned decoder: the layers of a `LearnedEncoder` as transposed convolutions, in reverse order."""
 
     def __init__(self, num_filters: int, size: int, hop: int, deep: bool, bias: bool) -> None:
         super().__init__()
@@ -331,11 +344,11 @@ class Decoder(nn.Module):
             layers = [
                 nn.ConvTranspose1d(num_filters, num_filters, 3, padding=d, dilation=d) for d in DEEP_DILATIONS[::-1]
             ]
-            self.layers = nn.Sequential(*(part for layer in layers for part in (layer, nn.PReLU())))
+            self.layers = nn.Sequential(*(module for layer in layers for module in (layer, nn.PReLU())))
         else:
             self.layers = nn.Sequential()
         self.filters = nn.ConvTranspose1d(num_filters, 1, size, stride=hop, bias=bias)
 
     def forward(self, masked: Tensor) -> Tensor:
-        """`[batch, num_filters, frames]` → `[batch, (frames − 1) · hop + size]`."""
+        """`[batch, num_filters, frames]` → waveform `[batch, (frames − 1) · hop + size]`."""
         return self.filters(self.layers(masked)).squeeze(1)

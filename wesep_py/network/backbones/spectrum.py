@@ -1,4 +1,12 @@
-"""From a latent on the grid of a spectrum to the target's spectrum: as it is, or as a complex mask on the mixture's."""
+"""Layers on spectra that backbones and cues share: band splitting, and the head that makes the target's spectrum.
+
+Neighbouring bands of equal width form a group, and a group is computed as one batched product. The 32 bands of the
+standard list at 16 kHz are five groups, so five operations instead of 32:
+
+    bins     0          45         105        185   249 257
+    bands    |3|3| … |3|6|6| … |6|16| … |16|   64   |8|
+    groups   |  15 × 3 |  10 × 6 |  5 × 16 |   64   |8|
+"""
 
 from __future__ import annotations
 
@@ -10,58 +18,56 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-# ----------------------------------------
-# Splitting a spectrum into bands, and layers that treat every band with weights of its own.
-#
-# Neighbouring bands of equal width are handled together, in one batched product: the thirty-two bands of the
-# standard list are five groups, so five operations instead of thirty-two.
-
 STANDARD_BANDS = ((100.0, 15), (200.0, 10), (500.0, 5), (2000.0, 1))
-"""(bandwidth in Hz, how many): the list of Yu et al. (2023) and of WeSep; the last width repeats to Nyquist."""
+"""(bandwidth in Hz, number of bands): the list of Yu et al. (2023) and of WeSep; the last width repeats to Nyquist."""
+
+EstimateKind = Literal["spectrum", "mask"]
 
 
 def band_widths(sample_rate: int, num_bins: int, bands: Sequence[tuple[float, int]] = STANDARD_BANDS) -> list[int]:
-    """Widths of the bands in bins, from the lowest up; their sum is `num_bins`.
+    """Return the widths of the bands in bins, from the lowest up; their sum is `num_bins`.
 
-    A band of `bandwidth` Hz is floor(bandwidth / (sample_rate / 2) · num_bins) bins wide. The list is cut at
-    the Nyquist frequency; where it ends below, its last width repeats, and what is left is the last band.
+    A band of `bandwidth` Hz is floor(bandwidth / (sample_rate / 2) · num_bins) bins wide. The list is cut at the
+    Nyquist frequency. If it ends below, its last width repeats, and the bins that remain are the last band.
 
     Args:
         sample_rate: Hz.
         num_bins: bins from 0 Hz to Nyquist.
-        bands: (bandwidth in Hz, count) from the lowest up.
+        bands: (bandwidth in Hz, number of bands) from the lowest up.
 
     Raises:
-        ValueError: no band, or a band narrower than one bin.
+        ValueError: no band, a band narrower than one bin, or a number of bands below 1.
 
     >>> len(band_widths(16000, 257)), band_widths(16000, 257)[-2:]
     (32, [64, 8])
     """
     if not bands:
         raise ValueError("bands: is empty; give at least one [bandwidth in Hz, count]")
-    widths: list[int] = []
+    listed: list[int] = []
     for bandwidth_hz, count in bands:
         width = math.floor(bandwidth_hz / (sample_rate / 2) * num_bins)
         if width < 1:
             bin_hz = sample_rate / 2 / num_bins
             raise ValueError(f"bands: {bandwidth_hz} Hz is narrower than one bin ({bin_hz:.1f} Hz); widen it")
         if count < 1:
-            raise ValueError(f"bands: {bandwidth_hz} Hz is asked {count} times; 1 or more is allowed")
-        widths += [width] * count
-    total, kept = 0, []
+            raise ValueError(f"bands: the count of the bands of {bandwidth_hz} Hz is {count}; 1 or more is allowed")
+        listed += [width] * count
+    widths: list[int] = []
+    total = 0
     while total < num_bins:
-        width = widths[len(kept)] if len(kept) < len(widths) else widths[-1]
-        kept.append(min(width, num_bins - total))
-        total += kept[-1]
-    return kept
+        width = listed[len(widths)] if len(widths) < len(listed) else listed[-1]
+        widths.append(min(width, num_bins - total))
+        total += widths[-1]
+    return widths
 
 
 class BandGroup:
     """Neighbouring bands of one width.
 
     Attributes:
-        count, width: how many bands, and bins in each.
-        start, stop: first bin, and the bin past the last.
+        count: number of bands.
+        width: bins of each band.
+        start, stop: first bin, and the bin after the last.
     """
 
     def __init__(self, count: int, width: int, start: int) -> None:
@@ -70,7 +76,11 @@ class BandGroup:
 
 
 def group_bands(widths: Sequence[int]) -> list[BandGroup]:
-    """Runs of equal width, in order."""
+    """Group runs of bands of equal width, in order.
+
+    >>> [(group.count, group.width, group.start) for group in group_bands([3, 3, 6, 6, 6, 2])]
+    [(2, 3, 0), (3, 6, 6), (1, 2, 24)]
+    """
     groups, start = [], 0
     for width, run in groupby(widths):
         groups.append(BandGroup(len(list(run)), width, start))
@@ -79,7 +89,11 @@ def group_bands(widths: Sequence[int]) -> list[BandGroup]:
 
 
 class BandLinear(nn.Module):
-    """A linear layer a band: `[batch, bands, frames, in]` → `[batch, bands, frames, out]`."""
+    """Linear layer with weights of its own for each band: `[batch, bands, frames, in]` → `[batch, bands, frames, out]`.
+
+    Args:
+        num_bands, in_features, out_features: sizes.
+    """
 
     def __init__(self, num_bands: int, in_features: int, out_features: int) -> None:
         super().__init__()
@@ -95,12 +109,12 @@ class BandLinear(nn.Module):
 
 
 class BandNorm(nn.Module):
-    """Normalisation of every band by itself, with weights of its own: `[batch, bands, frames, features]`.
+    """Normalisation of each band by itself, with weights of its own: `[batch, bands, frames, features]`.
 
     Args:
         num_bands, num_features: sizes of the second and the last axis.
-        over_time: statistics over frames and features (a one-group GroupNorm a band), or over the features
-            of each frame alone, which is what a causal network may know.
+        over_time: whether statistics are over frames and features (a one-group GroupNorm per band), or over the
+            features of each frame, as a causal network needs it.
         eps: added to the variance.
     """
 
@@ -115,26 +129,20 @@ class BandNorm(nn.Module):
         return nn.functional.layer_norm(full_precision(x), shape, eps=self.eps) * self.weight + self.bias
 
 
-def full_precision(x: Tensor) -> Tensor:
-    """Half-precision tensors as float32, others as they are: for statistics, and for spectra."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-
-
-Estimate = Literal["spectrum", "mask"]
-
-
 class SpectrumHead(nn.Module):
-    """A transposed convolution to real and imaginary part.
+    """Transposed convolution from a latent to the target's spectrum, directly or as a complex mask on the mixture's.
 
     Args:
-        channels: of the latent.
-        causal: see one frame instead of three, so that a stretch of the latent needs nothing of the one before.
-        estimate: `spectrum`: the parts are the target's; `mask`: they are a complex mask, one before training. `None`
-            is `spectrum` as published, but `mask` where causal: a latent that is normalised frame by frame hardly
-            knows a level, and a causal network cannot know the recording's, so the mixture has to give it.
+        channels: channels of the latent.
+        causal: whether the convolution sees one frame instead of three, so that a block of the latent needs no frame
+            of the block before.
+        estimate: `spectrum`: the output is the target's spectrum; `mask`: the output is a complex mask, which is near
+            one before training. `None` is `spectrum`, as published, but `mask` where causal: a latent that is
+            normalised frame by frame hardly knows a level, and a causal network cannot know the recording's, so the
+            level has to come from the mixture.
     """
 
-    def __init__(self, channels: int, causal: bool, estimate: Estimate | None) -> None:
+    def __init__(self, channels: int, causal: bool, estimate: EstimateKind | None) -> None:
         super().__init__()
         frames = 1 if causal else 3
         self.is_mask = (estimate or ("mask" if causal else "spectrum")) == "mask"
@@ -145,7 +153,7 @@ class SpectrumHead(nn.Module):
                 self.conv.bias.copy_(torch.tensor([1.0, 0.0]))
 
     def forward(self, latent: Tensor, mixture: Tensor) -> Tensor:
-        """The target's spectrum; zero for a mixture that is silent throughout.
+        """Return the target's spectrum; zero for a mixture that is silent throughout.
 
         Args:
             latent: `[batch, channels, frames, bins]`.
@@ -154,8 +162,13 @@ class SpectrumHead(nn.Module):
         Returns:
             complex `[batch, bins, frames]`.
         """
-        parts = full_precision(self.conv(latent)).transpose(2, 3)
-        out = torch.complex(parts[:, 0], parts[:, 1])
+        real_imag = full_precision(self.conv(latent)).transpose(2, 3)
+        out = torch.complex(real_imag[:, 0], real_imag[:, 1])
         if self.is_mask:
             return out * mixture
         return out * (mixture.abs().amax(dim=(1, 2), keepdim=True) > 0)
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """Convert half precision to float32, and leave other types as they are; for statistics and spectra."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

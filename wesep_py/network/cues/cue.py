@@ -1,4 +1,4 @@
-"""What every cue offers: how an enrollment steers a network."""
+"""The interface of all cues, what they are given, and the attention that several of them share."""
 
 from __future__ import annotations
 
@@ -16,111 +16,18 @@ from wesep_py.network.backbones import Analysis, Backbone
 from wesep_py.network.backbones.spectrum import full_precision
 from wesep_py.network.speaker import SpeakerEncoder, SpeakerOutput, length_mask
 
-# ----------------------------------------
-# A speaker encoder's frames at the times of a backbone's.
-
-
-def align_speaker_frames(
-    speaker: SpeakerOutput, encoder: SpeakerEncoder, backbone: Backbone, lengths: Tensor, num_frames: int
-) -> Tensor:
-    """The encoder's frame-level features at the backbone's frames, interpolated between the nearest two.
-
-    Frame t of the backbone is at sample t · stride; frame i of a filterbank at the middle of its window. The frames
-    of a network that makes fewer of them than its front end lie evenly over those. Before the first and after the
-    last, that one is repeated.
-
-    Args:
-        speaker: of the encoder.
-        encoder, backbone: those of the model.
-        lengths: `[batch]`, samples of each recording.
-        num_frames: of the backbone.
-
-    Returns:
-        `[batch, frame_dim, num_frames]`.
-    """
-    frames = torch.arange(num_frames, device=lengths.device)[None]
-    if encoder.front_end == "backbone":
-        position, heard = frames.float(), backbone.num_frames(lengths)
-    else:
-        filterbank = encoder.filterbank
-        sample = frames * backbone.stride * (filterbank.sample_rate / backbone.sample_rate)
-        position = (sample - filterbank.window_length / 2) / filterbank.hop_length
-        heard = filterbank.frame_lengths(-(-lengths * filterbank.sample_rate // backbone.sample_rate))
-    count = speaker.mask.sum(dim=1, keepdim=True)
-    position = (position + 0.5) * count / heard[:, None] - 0.5
-    return interpolate_frames(full_precision(speaker.frames), position.clamp_min(0).minimum(count - 1))
-
-
-def interpolate_frames(frames: Tensor, position: Tensor) -> Tensor:
-    """`[batch, dim, frames]` at the `position`s `[batch, n]`, numbers from 0 to frames − 1 → `[batch, dim, n]`.
-
-    >>> interpolate(torch.tensor([[[0.0, 10.0, 30.0]]]), torch.tensor([[0.5, 1.0, 1.75]])).tolist()
-    [[[5.0, 10.0, 25.0]]]
-    """
-    before = position.floor().long()
-    after = (before + 1).clamp_max(frames.shape[2] - 1)
-    left, right = (frames.gather(2, at[:, None].expand(-1, frames.shape[1], -1)) for at in (before, after))
-    return left + (right - left) * (position - before).to(frames.dtype)[:, None]
-
-
-# ----------------------------------------
-# Attention to an enrollment in parts, so that no tensor holds every pair of frames of two long recordings.
-
-MAX_SCORES_PER_BLOCK = 2**24
-"""Pairs of frames, over batch, bands and heads, whose scores are in memory at a time: 64 MB of them."""
-
-
-def queries_per_block(scores_of_a_frame: int) -> int:
-    """How many frames may look at an enrollment together, if each makes that many scores.
-
-    >>> frames_at_once(2**20)
-    16
-    """
-    return max(1, MAX_SCORES_PER_BLOCK // max(1, scores_of_a_frame))
-
-
-def cross_attention(query: Tensor, key: Tensor, value: Tensor, valid: Tensor) -> Tensor:
-    """`softmax(QKᵀ / √size) V`, over the valid keys.
-
-    A frame of the mixture has no place in the enrollment that it is near to, so there is no window: every query sees
-    every valid key, in as many parts as `MAX_SCORES_PER_BLOCK` asks for. For a given enrollment, memory and time grow with
-    the length of the mixture, not with its square.
-
-    Args:
-        query: `[batch, heads, frames, size]`.
-        key: `[batch, heads, keys, size]`.
-        value: `[batch, heads, keys, any size]`.
-        valid: `[batch, 1, 1, keys]`, false for padding.
-
-    Returns:
-        `[batch, heads, frames, size of value]`.
-
-    >>> cross_attention(*(torch.randn(1, 2, n, 4) for n in (50, 7, 7)), torch.ones(1, 1, 1, 7).bool()).shape
-    torch.Size([1, 2, 50, 4])
-    """
-    parts = query.split(queries_per_block(query.shape[0] * query.shape[1] * key.shape[2]), dim=2)
-    return torch.cat([_attend(part, key, value, valid) for part in parts], dim=2)
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, valid: Tensor) -> Tensor:
-    attend = nn.functional.scaled_dot_product_attention
-    if query.device.type != "cpu" or query.dtype == torch.float32 or not torch.is_grad_enabled():
-        return attend(query, key, value, attn_mask=valid)
-    # Forward and backward in bfloat16 take two and a half times as long on a CPU as in float32 (torch 2.11).
-    with torch.autocast("cpu", enabled=False):
-        return attend(query.float(), key.float(), value.float(), attn_mask=valid).to(query.dtype)
-
-
 PreparedEnrollment = dict[str, Tensor]
-"""What a cue keeps of an enrollment: named tensors, batch first. A voice print stores these."""
+"""The tensors that a cue, or all cues of a network, need of an enrollment, batch first. A voice print stores these."""
+MAX_SCORES_PER_BLOCK = 2**24
+"""Scores of an attention to an enrollment that are in memory at a time, over batch, bands and heads: 64 MB of them."""
 
 
 @dataclass
 class SignalFeatures:
-    """An enrollment, or a mixture, and what may be computed from it: each once, and only if some cue asks.
+    """An enrollment, mixture or estimate, and what cues need of it. Each property is computed once, when it is used.
 
     Attributes:
-        waveform: `[batch, samples]`, zero where a recording is shorter than the longest.
+        waveform: `[batch, samples]`, zero-padded.
         lengths: `[batch]`, samples of each.
         backbone, encoder: those of the model.
         embedding: of the voice, computed elsewhere, `[batch, dim]`; `None` where there is none.
@@ -134,12 +41,12 @@ class SignalFeatures:
 
     @cached_property
     def analysis(self) -> Analysis:
-        """The recording as the backbone sees it."""
+        """The backbone's analysis of the waveform."""
         return self.backbone.analyse(self.waveform)
 
     @cached_property
     def frame_mask(self) -> Tensor:
-        """`[batch, frames]`, true for the frames that the recording would have without its padding."""
+        """`[batch, frames]`, true for the frames that the signal would have without its padding."""
         return length_mask(self.backbone.num_frames(self.lengths), self.analysis.num_frames)
 
     @cached_property
@@ -154,30 +61,28 @@ class SignalFeatures:
     def speaker_frames(self) -> Tensor:
         """`[batch, frame_dim, frames]`: the encoder's features at the frames of `analysis`, each of unit length."""
         assert self.encoder is not None, "Cue.attach checks that there is an encoder"
-        aligned = align_speaker_frames(self.speaker, self.encoder, self.backbone, self.lengths, self.analysis.num_frames)
+        aligned = align_speaker_frames(
+            self.speaker, self.encoder, self.backbone, self.lengths, self.analysis.num_frames
+        )
         return nn.functional.normalize(aligned, dim=1)
 
 
-Enrollment = SignalFeatures
-"""What `Cue.prepare` is given."""
-
-
 class Cue(nn.Module, ABC):
-    """Base of all cues.
+    """Base class of all cues.
 
-    A cue is built in two steps: the constructor takes its configuration; `attach` makes the layers whose sizes
-    depend on the backbone and the encoder. In between, `added_channels` tells the backbone how many feature
-    channels to expect.
+    A cue is built in two steps: the constructor takes its configuration; `attach` makes the layers whose sizes depend
+    on the backbone and the encoder. In between, `added_channels` tells the backbone how many feature channels to
+    expect. A cue overrides the `steer_…` method of its stage; the others leave their input unchanged.
 
     Attributes:
         stage: `waveform`, `input` (features) or `latent`.
-        replaces_features: an input-stage cue whose channels stand in the place of the backbone's own.
-        past_frames: frames before the first that `steer_features` wants to see again when a causal network goes on.
-        looks_ahead: whether a frame is steered by later ones of the mixture, so that no stretch can go on.
-        needs_speaker_frames: whether `steer_features` wants the speaker encoder to hear the mixture too
+        replaces_features: true for an input-stage cue whose channels replace the backbone's own.
+        past_frames: frames of the block before that `steer_features` needs again when a causal network continues.
+        looks_ahead: true if a frame is steered by later frames of the mixture, so that streaming is impossible.
+        needs_speaker_frames: true if `steer_features` needs the speaker encoder's features of the mixture
             (`Analysis.speaker_frames`).
-        embedding_dim: size of the embedding, computed elsewhere, that the cue takes instead of a recording; `None`: it
-            hears the recording.
+        embedding_dim: size of the embedding, computed elsewhere, that the cue takes instead of a recording; `None` for
+            a cue that takes the recording.
     """
 
     stage: Literal["waveform", "input", "latent"]
@@ -188,7 +93,7 @@ class Cue(nn.Module, ABC):
     embedding_dim: int | None = None
 
     def added_channels(self) -> int:
-        """Feature channels that the cue adds to the backbone's own."""
+        """Return the number of feature channels that the cue adds."""
         return 0
 
     def attach(self, backbone: Backbone, encoder: SpeakerEncoder | None) -> None:
@@ -199,40 +104,139 @@ class Cue(nn.Module, ABC):
         """
 
     @abstractmethod
-    def prepare(self, enrollment: Enrollment) -> PreparedEnrollment:
-        """What is kept of the enrollment: computed once, used for any number of mixtures."""
+    def prepare(self, enrollment: SignalFeatures) -> PreparedEnrollment:
+        """Return the tensors needed of an enrollment: computed once, used for any number of mixtures."""
 
     @abstractmethod
-    def combine(self, prepared: Sequence[PreparedEnrollment], weights: Sequence[float] | None = None) -> PreparedEnrollment:
-        """Several enrollments of the same voice as one.
+    def combine(
+        self, prepared: Sequence[PreparedEnrollment], weights: Sequence[float] | None = None
+    ) -> PreparedEnrollment:
+        """Combine several enrollments of the same voice.
 
         Args:
-            prepared: one or more.
-            weights: of each, above 0, for what is averaged; all alike, if `None`. What is joined in time
-                takes no notice.
+            prepared: one or more results of `prepare`.
+            weights: weight of each, above 0, in what is averaged; `None` for equal weights. They do not apply to what
+                is joined in time.
         """
 
     def steer_waveform(self, waveform: Tensor, prepared: PreparedEnrollment) -> tuple[Tensor, int]:
-        """Waveform-stage cues: `[batch, samples]` with what is to be heard before it, and how many samples that is.
+        """Put samples before a mixture `[batch, samples]`, and return the result and their number.
 
-        The number is a multiple of the backbone's stride; the network cuts as much from the estimate.
+        The number is a multiple of the backbone's stride; the network cuts as many samples from the estimate.
         """
         return waveform, 0
 
     def steer_features(self, analysis: Analysis, features: Tensor, prepared: PreparedEnrollment) -> Tensor:
-        """Input-stage cues: features `[batch, channels, bins, frames]` with the cue's channels appended.
+        """Append the cue's channels to features `[batch, channels, bins, frames]`.
 
-        A cue that replaces features drops the backbone's own, which stand first.
+        A cue that replaces features drops the backbone's own, which are the first channels.
+
+        Args:
+            analysis: of the mixture.
+            features: those of the analysis, with the channels that earlier cues have added.
+            prepared: result of `prepare`.
         """
         return features
 
     def steer_latent(self, point: int, latent: Tensor, prepared: PreparedEnrollment) -> Tensor:
-        """Latent-stage cues: the latent at a fusion point, steered."""
+        """Return the steered latent at a fusion point, of the same shape."""
         return latent
 
     def speaker_logits(self, prepared: PreparedEnrollment) -> Tensor | None:
-        """`[batch, speakers]`: which speaker of the training set the enrollment sounds like, from cues that tell."""
+        """Return logits over the speakers of the training set, `[batch, speakers]`, if the cue has a classifier."""
         return None
 
 
 cues: Registry[Cue] = Registry("cue", Cue)
+
+
+def cross_attention(query: Tensor, key: Tensor, value: Tensor, valid: Tensor) -> Tensor:
+    """Return `softmax(QKᵀ / √size) V`, over the valid keys.
+
+    Any frame of the enrollment may match any frame of the mixture, so there is no window: every query sees every valid
+    key. Queries are computed in blocks of at most `MAX_SCORES_PER_BLOCK` scores, so no tensor holds every pair of
+    frames of two long recordings. For a given enrollment, memory and time grow with the length of the mixture, not
+    with its square.
+
+    Args:
+        query: `[batch, heads, frames, size]`.
+        key: `[batch, heads, keys, size]`.
+        value: `[batch, heads, keys, any size]`.
+        valid: `[batch, 1, 1, keys]`, false for padding.
+
+    Returns:
+        `[batch, heads, frames, size of value]`.
+
+    >>> cross_attention(*(torch.randn(1, 2, n, 4) for n in (50, 7, 7)), torch.ones(1, 1, 1, 7).bool()).shape
+    torch.Size([1, 2, 50, 4])
+    """
+    blocks = query.split(queries_per_block(query.shape[0] * query.shape[1] * key.shape[2]), dim=2)
+    return torch.cat([_attend(block, key, value, valid) for block in blocks], dim=2)
+
+
+def queries_per_block(scores_per_query: int) -> int:
+    """Return the number of queries, at least 1, whose scores fit into `MAX_SCORES_PER_BLOCK`.
+
+    >>> queries_per_block(2**20)
+    16
+    """
+    return max(1, MAX_SCORES_PER_BLOCK // max(1, scores_per_query))
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, valid: Tensor) -> Tensor:
+    attend = nn.functional.scaled_dot_product_attention
+    if query.device.type != "cpu" or query.dtype == torch.float32 or not torch.is_grad_enabled():
+        return attend(query, key, value, attn_mask=valid)
+    # On a CPU, forward and backward in bfloat16 take two and a half times as long as in float32 (torch 2.11).
+    with torch.autocast("cpu", enabled=False):
+        return attend(query.float(), key.float(), value.float(), attn_mask=valid).to(query.dtype)
+
+
+def align_speaker_frames(
+    speaker: SpeakerOutput, encoder: SpeakerEncoder, backbone: Backbone, lengths: Tensor, num_frames: int
+) -> Tensor:
+    """Return the encoder's frame-level features at the times of the backbone's frames, by linear interpolation.
+
+    Frame t of the backbone is at sample t · stride; frame i of a filterbank at the middle of its window. If a network
+    gives fewer frames than its front end, they are spread evenly over those. Before the first frame and after the last,
+    that frame is repeated.
+
+    Args:
+        speaker: output of the encoder.
+        encoder, backbone: those of the model.
+        lengths: `[batch]`, samples of each recording.
+        num_frames: of the backbone.
+
+    Returns:
+        `[batch, frame_dim, num_frames]`.
+    """
+    frames = torch.arange(num_frames, device=lengths.device)[None]
+    if encoder.front_end == "backbone":
+        position, front_end_frames = frames.float(), backbone.num_frames(lengths)
+    else:
+        filterbank = encoder.filterbank
+        sample = frames * backbone.stride * (filterbank.sample_rate / backbone.sample_rate)
+        position = (sample - filterbank.window_length / 2) / filterbank.hop_length
+        front_end_frames = filterbank.frame_lengths(-(-lengths * filterbank.sample_rate // backbone.sample_rate))
+    # From positions among the front end's frames to positions among the network's. Frame i covers i − ½ … i + ½:
+    #
+    #   front end   | 0 | 1 | 2 | 3 | 4 | 5 |      six frames
+    #   network     |   0   |   1   |   2   |      three frames: position 0.5 → 0, 2.5 → 1
+    count = speaker.mask.sum(dim=1, keepdim=True)
+    position = (position + 0.5) * count / front_end_frames[:, None] - 0.5
+    return interpolate_frames(full_precision(speaker.frames), position.clamp_min(0).minimum(count - 1))
+
+
+def interpolate_frames(frames: Tensor, position: Tensor) -> Tensor:
+    """Interpolate frames `[batch, dim, frames]` linearly at positions `[batch, n]` from 0 to frames − 1.
+
+    Returns:
+        `[batch, dim, n]`.
+
+    >>> interpolate_frames(torch.tensor([[[0.0, 10.0, 30.0]]]), torch.tensor([[0.5, 1.0, 1.75]])).tolist()
+    [[[5.0, 10.0, 25.0]]]
+    """
+    before = position.floor().long()
+    after = (before + 1).clamp_max(frames.shape[2] - 1)
+    left, right = (frames.gather(2, index[:, None].expand(-1, frames.shape[1], -1)) for index in (before, after))
+    return left + (right - left) * (position - before).to(frames.dtype)[:, None]

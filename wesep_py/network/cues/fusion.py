@@ -1,12 +1,12 @@
-"""Four ways to fuse an embedding e into features h, along any axis of h.
+"""Fusion operators: four ways to fuse an embedding e into features h, along any axis of h.
 
     concat    W [e; h] + b
     add       h + W e + b
     multiply  h ⊙ (W e + b)
     film      (1 + W_γ e + b_γ) ⊙ h + W_β e + b_β, both starting at zero (Perez et al., AAAI 2018)
 
-The embedding is one vector a recording, `[batch, dim]`, or has the features' own number of axes, with its dimension
-on the fused axis and sizes of one (or the same) elsewhere: one that varies over time, say.
+The embedding is one vector per recording, `[batch, dim]`, or has as many axes as the features: its own size on the fused
+axis, and size 1 or the features' size on the others. So it may vary over time.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from wesep_py.common.registry import Registry
 
 PointSelection = Literal["all", "first"] | list[int]
+"""Fusion points of a backbone at which a cue acts: the first, all, or a list of indices."""
 
 
 class Fusion(nn.Module, ABC):
-    """Base of the operators: `fuse(h, e)` with the fused axis last; `forward` moves it there and back.
+    """Base class of the operators. `forward` moves the fused axis to the end and back; `fuse` does the rest.
 
     Args:
         embedding_dim: size of e.
@@ -37,7 +38,7 @@ class Fusion(nn.Module, ABC):
         self.axis = axis
 
     def forward(self, features: Tensor, embedding: Tensor) -> Tensor:
-        """Features of the same shape, steered."""
+        """Fuse an embedding into features, and return features of the same shape."""
         h = features.movedim(self.axis, -1)
         if embedding.dim() == 2 and features.dim() > 2:
             e = embedding.view(len(embedding), *(1,) * (features.dim() - 2), -1)
@@ -47,7 +48,7 @@ class Fusion(nn.Module, ABC):
 
     @abstractmethod
     def fuse(self, h: Tensor, e: Tensor) -> Tensor:
-        """`[…, feature_dim]` and `[…, embedding_dim]`, broadcastable → `[…, feature_dim]`."""
+        """Fuse e `[…, embedding_dim]` into h `[…, feature_dim]`; the other axes broadcast."""
 
 
 fusions: Registry[Fusion] = Registry("fusion", Fusion)
@@ -55,7 +56,7 @@ fusions: Registry[Fusion] = Registry("fusion", Fusion)
 
 @fusions.register("concat")
 class Concat(Fusion):
-    """`W [e; h] + b`."""
+    """Concatenation: `W [e; h] + b`."""
 
     def __init__(self, embedding_dim: int, feature_dim: int, axis: int) -> None:
         super().__init__(embedding_dim, feature_dim, axis)
@@ -63,14 +64,14 @@ class Concat(Fusion):
         self.linear = nn.Linear(embedding_dim + feature_dim, feature_dim)
 
     def fuse(self, h: Tensor, e: Tensor) -> Tensor:
-        # The product over [e; h] is the sum of two, so e need not be repeated for every element of h.
-        of_e, of_h = self.linear.weight.split([self.embedding_dim, h.shape[-1]], dim=1)
-        return nn.functional.linear(h, of_h) + nn.functional.linear(e, of_e, self.linear.bias)
+        # W [e; h] = W_e e + W_h h, so e need not be repeated for every element of h.
+        weight_e, weight_h = self.linear.weight.split([self.embedding_dim, h.shape[-1]], dim=1)
+        return nn.functional.linear(h, weight_h) + nn.functional.linear(e, weight_e, self.linear.bias)
 
 
 @fusions.register("add")
 class Add(Fusion):
-    """`h + W e + b`."""
+    """Addition: `h + W e + b`."""
 
     def __init__(self, embedding_dim: int, feature_dim: int, axis: int) -> None:
         super().__init__(embedding_dim, feature_dim, axis)
@@ -82,7 +83,7 @@ class Add(Fusion):
 
 @fusions.register("multiply")
 class Multiply(Fusion):
-    """`h ⊙ (W e + b)`."""
+    """Multiplication: `h ⊙ (W e + b)`."""
 
     def __init__(self, embedding_dim: int, feature_dim: int, axis: int) -> None:
         super().__init__(embedding_dim, feature_dim, axis)
@@ -94,7 +95,7 @@ class Multiply(Fusion):
 
 @fusions.register("film")
 class FiLM(Fusion):
-    """`(1 + W_γ e + b_γ) ⊙ h + W_β e + b_β`."""
+    """Feature-wise linear modulation: `(1 + W_γ e + b_γ) ⊙ h + W_β e + b_β`."""
 
     def __init__(self, embedding_dim: int, feature_dim: int, axis: int) -> None:
         super().__init__(embedding_dim, feature_dim, axis)
@@ -108,14 +109,14 @@ class FiLM(Fusion):
 
 
 class FusionPoints(nn.Module):
-    """One operator at chosen points of a backbone, with a layer for each or one for all.
+    """One operator at selected fusion points of a backbone, with a layer for each point or one for all.
 
     Args:
         operator: a name in `fusions`.
-        embedding_dim, feature_dim, axis: as `Fusion`.
-        num_points: how many points the backbone has.
+        embedding_dim, feature_dim, axis: as for `Fusion`.
+        num_points: number of fusion points of the backbone.
         points: `first`, `all`, or the indices.
-        shared: one layer for all points.
+        shared: whether one layer serves all points.
 
     Raises:
         ValueError: an index that the backbone does not have.
@@ -132,25 +133,29 @@ class FusionPoints(nn.Module):
         shared: bool = False,
     ) -> None:
         super().__init__()
-        chosen = resolve_points(points, num_points)
-        make = fusions.get(operator, "fusion")
-        layers = [make(embedding_dim, feature_dim, axis) for _ in range(1 if shared else len(chosen))]
+        selected = resolve_points(points, num_points)
+        make_fusion = fusions.get(operator, "fusion")
+        layers = [make_fusion(embedding_dim, feature_dim, axis) for _ in range(1 if shared else len(selected))]
         self.layers = nn.ModuleList(layers)
-        self._layer_at = {point: 0 if shared else i for i, point in enumerate(chosen)}
+        self._layer_at = {point: 0 if shared else i for i, point in enumerate(selected)}
 
     def at(self, point: int) -> bool:
-        """Whether `point` is one of the chosen."""
+        """Return whether `point` is selected."""
         return point in self._layer_at
 
     def forward(self, point: int, features: Tensor, embedding: Tensor) -> Tensor:
-        """The features, steered if `point` is one of the chosen."""
+        """Fuse an embedding into features if `point` is selected; else return them unchanged."""
         if not self.at(point):
             return features
         return self.layers[self._layer_at[point]](features, embedding)
 
 
 def resolve_points(points: PointSelection, num_points: int) -> Sequence[int]:
-    """The indices that `first`, `all` or a list of indices stand for."""
+    """Return the indices of a selection, in ascending order.
+
+    Raises:
+        ValueError: an empty list, or an index that the backbone does not have.
+    """
     if points == "first":
         return [0]
     if points == "all":
@@ -161,8 +166,20 @@ def resolve_points(points: PointSelection, num_points: int) -> Sequence[int]:
     return sorted(set(points))
 
 
-def mean_embedding(embeddings: Sequence[Tensor]) -> Tensor:
-    """Mean of several embeddings of one voice, each brought to the mean length of all first."""
+def mean_embedding(embeddings: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
+    """Return the mean of embeddings of one voice: the mean of their directions times the mean of their lengths.
+
+    Args:
+        embeddings: each `[…, dim]`.
+        weights: weight of each in both means, above 0; `None` for equal weights.
+
+    >>> mean_embedding([torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 3.0]])]).tolist()
+    [[1.0, 1.0]]
+    """
     stacked = torch.stack(list(embeddings))
     norms = stacked.norm(dim=-1, keepdim=True).clamp_min(1e-8)
-    return (stacked / norms).mean(dim=0) * norms.mean(dim=0)
+    if weights is None:
+        return (stacked / norms).mean(dim=0) * norms.mean(dim=0)
+    shares = torch.tensor(weights, dtype=stacked.dtype, device=stacked.device)
+    shares = (shares / shares.sum()).view(-1, *(1,) * (stacked.dim() - 1))
+    return (stacked / norms * shares).sum(dim=0) * (norms * shares).sum(dim=0)

@@ -1,4 +1,11 @@
-"""Which effects may happen to a waveform, how often and how strongly, and the drawing of them."""
+"""Effects on a waveform, and the configurations that they are drawn from.
+
+The first half holds the effects: speed, level, equalisation, band limit, clipping, codec, sample rate, packet loss.
+Each is a frozen dataclass with every drawn parameter, and a pure function of a waveform: `effect.apply(waveform,
+sample_rate)` returns float32 `[samples]` of the same length and timing (except `SpeedChange`, which changes the
+length), and does not modify its input. The second half holds a `…Config` per effect, with its probability and ranges,
+and `EffectsConfig`, which draws them.
+"""
 
 from __future__ import annotations
 
@@ -20,22 +27,15 @@ from wesep_py.simulation.description.ranges import (
     choose,
 )
 
-# ----------------------------------------
-# What happens to a waveform on its way: speed, level, equalisation, band, clipping, codec, sample rate, lost packets.
-#
-# Each effect is data with everything that was drawn, and a pure function of a waveform: `effect.apply(waveform,
-# sample_rate)` gives float32 `[samples]`, as long as before and in time with it (but for `SpeedChange`), and leaves what it
-# got as it was.
-
 Waveform = NDArray[np.float32]
 BAND_ORDER = 8
-# Zeros around a waveform that is filtered in the frequency domain, in seconds.
 BAND_PADDING_S = 0.05
+"""Zeros appended before filtering in the frequency domain, so that the filter does not wrap around, in seconds."""
 
 
 @dataclass(frozen=True)
 class SpeedChange:
-    """Played `factor` times as fast, pitch and all: `[samples]` → `[⌈samples / factor⌉]`, but for rounding of the rate.
+    """Speed and pitch changed by `factor`: `[samples]` → `[⌈samples / factor⌉]`, up to rounding of the rate.
 
     Ko et al., "Audio augmentation for speech recognition" (Interspeech 2015).
     """
@@ -44,39 +44,39 @@ class SpeedChange:
     kind: Literal["speed"] = "speed"
 
     def apply(self, waveform: Waveform, sample_rate: int) -> Waveform:
-        """The waveform as if it had been recorded at `factor` times its rate."""
+        """Resample the waveform as if it had been recorded at `factor` times its rate."""
         return resample(waveform, round(self.factor * sample_rate), sample_rate)
 
 
 @dataclass(frozen=True)
 class LevelDrift:
-    """A level that drifts from `begin_db` to `end_db`, evenly in dB."""
+    """Gain that changes from `begin_db` to `end_db`, linearly in dB."""
 
     begin_db: float
     end_db: float
     kind: Literal["level"] = "level"
 
     def gains(self, num_samples: int) -> Waveform:
-        """The linear gain of each sample."""
+        """Return the linear gain of each sample, float32 `[num_samples]`."""
         nepers_per_db = np.log(10.0) / 20
         return np.exp(
             np.linspace(self.begin_db * nepers_per_db, self.end_db * nepers_per_db, num_samples, dtype=np.float32)
         )
 
     def apply(self, waveform: Waveform, sample_rate: int) -> Waveform:
-        """The waveform times the gains."""
+        """Multiply the waveform by the gains."""
         return waveform * self.gains(waveform.size)
 
 
 @dataclass(frozen=True)
 class Equalisation:
-    """A gentle random filter and two shelves.
+    """Mild random second-order filter, a low shelf and a high shelf.
 
     Args:
         coefficients: r1 to r4 of (1 + r1 z⁻¹ + r2 z⁻²) / (1 + r3 z⁻¹ + r4 z⁻²) (Valin, "A hybrid DSP/deep learning
             approach to real-time full-band speech enhancement", 2018).
-        low_hz, low_db: corner and gain of the shelf below.
-        high_hz, high_db: corner and gain of the shelf above. The shelves are of second order with slope 1
+        low_hz, low_db: corner frequency and gain of the low shelf.
+        high_hz, high_db: corner frequency and gain of the high shelf. Both shelves are of second order with slope 1
             (Bristow-Johnson, "Cookbook formulae for audio equalizer biquad filter coefficients").
     """
 
@@ -88,13 +88,14 @@ class Equalisation:
     kind: Literal["equalise"] = "equalise"
 
     def sections(self, sample_rate: int) -> NDArray[np.float64]:
-        """The filter as second-order sections, `[3, 6]`."""
+        """Return the filter as second-order sections, `[3, 6]`."""
         r1, r2, r3, r4 = self.coefficients
-        low, high = shelf(self.low_hz, self.low_db, sample_rate), shelf(self.high_hz, self.high_db, sample_rate, True)
+        low = shelf_section(self.low_hz, self.low_db, sample_rate)
+        high = shelf_section(self.high_hz, self.high_db, sample_rate, True)
         return np.array([[1.0, r1, r2, 1.0, r3, r4], low, high])
 
     def apply(self, waveform: Waveform, sample_rate: int) -> Waveform:
-        """The waveform through the filter."""
+        """Filter the waveform."""
         from scipy.signal import sosfilt
 
         return sosfilt(self.sections(sample_rate), waveform).astype(np.float32)
@@ -102,11 +103,11 @@ class Equalisation:
 
 @dataclass(frozen=True)
 class BandLimit:
-    """Only what lies between two frequencies, at which the magnitude is -3 dB (Butterworth's, order 8, without phase).
+    """Zero-phase band-pass with a Butterworth magnitude of order 8: -3 dB at the two frequencies.
 
     Args:
-        low_hz: 0 for no limit below.
-        high_hz: at or above half the sample rate: no limit above.
+        low_hz: lower frequency; 0: no lower limit.
+        high_hz: upper frequency; at or above half the sample rate: no upper limit.
     """
 
     low_hz: float
@@ -114,7 +115,7 @@ class BandLimit:
     kind: Literal["band_limit"] = "band_limit"
 
     def apply(self, waveform: Waveform, sample_rate: int) -> Waveform:
-        """The waveform in its band; nothing is delayed."""
+        """Filter the waveform without delay."""
         from scipy.fft import irfft, next_fast_len, rfft
 
         size = next_fast_len(waveform.size + round(BAND_PADDING_S * sample_rate), real=True)
@@ -130,20 +131,20 @@ class BandLimit:
 
 @dataclass(frozen=True)
 class Clipping:
-    """Everything beyond `fraction` (above 0, up to 1) of the largest absolute sample is cut off."""
+    """Hard clipping at `fraction` (above 0, up to 1) of the largest absolute sample."""
 
     fraction: float
     kind: Literal["clip"] = "clip"
 
     def apply(self, waveform: Waveform, sample_rate: int) -> Waveform:
-        """The waveform, clipped."""
+        """Clip the waveform."""
         limit = np.float32(self.fraction) * np.abs(waveform).max(initial=np.float32(0))
         return np.clip(waveform, -limit, limit)
 
 
 @dataclass(frozen=True)
 class CodecRoundTrip:
-    """Through a codec and back; see `audio.codecs.apply_codec`."""
+    """Encoding and decoding with a lossy codec; see `audio.codecs.apply_codec`."""
 
     codec: str
     compression: float
@@ -151,30 +152,30 @@ class CodecRoundTrip:
     kind: Literal["codec"] = "codec"
 
     def apply(self, waveform: Waveform, sample_rate: int) -> Waveform:
-        """The waveform as the codec leaves it, its delay taken out."""
+        """Encode and decode the waveform; the codec's delay is removed."""
         return apply_codec(waveform, sample_rate, self.codec, self.compression, self.rate_hz)
 
 
 @dataclass(frozen=True)
 class ResampleRoundTrip:
-    """Down to a lower sample rate and back."""
+    """Resampling to a lower rate and back, which removes high frequencies."""
 
     rate_hz: int
     kind: Literal["resample"] = "resample"
 
     def apply(self, waveform: Waveform, sample_rate: int) -> Waveform:
-        """The waveform without what the lower rate cannot hold."""
+        """Resample the waveform to the lower rate and back."""
         return resample(resample(waveform, sample_rate, self.rate_hz), self.rate_hz, sample_rate)[: waveform.size]
 
 
 @dataclass(frozen=True)
 class PacketLoss:
-    """Some packets are silent.
+    """Packets replaced by silence.
 
     Args:
-        packet_ms: length of a packet.
-        share: probability with which each is lost, by itself.
-        seed: of the random numbers that say which.
+        packet_ms: length of a packet in milliseconds.
+        share: probability with which each packet is lost, independently.
+        seed: seed of the random numbers that choose the lost packets.
     """
 
     packet_ms: float
@@ -183,17 +184,17 @@ class PacketLoss:
     kind: Literal["packet_loss"] = "packet_loss"
 
     def apply(self, waveform: Waveform, sample_rate: int) -> Waveform:
-        """The waveform with its gaps."""
+        """Set the lost packets to zero."""
         length = max(1, round(self.packet_ms * sample_rate / 1000))
-        kept = np.random.default_rng(self.seed).random(-(-waveform.size // length)) >= self.share
-        return waveform * np.repeat(kept, length)[: waveform.size]
+        received = np.random.default_rng(self.seed).random(-(-waveform.size // length)) >= self.share
+        return waveform * np.repeat(received, length)[: waveform.size]
 
 
 Effect = SpeedChange | LevelDrift | Equalisation | BandLimit | Clipping | CodecRoundTrip | ResampleRoundTrip | PacketLoss
 
 
 def apply_effects(waveform: Waveform, effects: Sequence[Effect], sample_rate: int) -> Waveform:
-    """A waveform `[samples]` through one effect after the other; itself where there is none.
+    """Apply effects to a waveform `[samples]`, one after the other; without effects return the waveform itself.
 
     >>> apply_effects(np.array([0.5, -1.0], np.float32), [Clipping(0.5)], 16000).tolist()
     [0.5, -0.5]
@@ -203,8 +204,11 @@ def apply_effects(waveform: Waveform, effects: Sequence[Effect], sample_rate: in
     return waveform
 
 
-def shelf(corner_hz: float, gain_db: float, sample_rate: int, is_high: bool = False) -> tuple[float, ...]:
-    """A second-order shelf of slope 1: `b0, b1, b2, 1, a1, a2`; half the dB at its corner, at most 0.45 of the rate."""
+def shelf_section(corner_hz: float, gain_db: float, sample_rate: int, is_high: bool = False) -> tuple[float, ...]:
+    """Return a second-order shelf of slope 1 as `b0, b1, b2, 1, a1, a2`.
+
+    The gain at the corner is half of `gain_db`; corners above 0.45 of the sample rate are lowered to that.
+    """
     amplitude = 10.0 ** (gain_db / 40)
     omega = 2 * np.pi * min(corner_hz, 0.45 * sample_rate) / sample_rate
     # A high shelf is a low shelf mirrored at a quarter of the sample rate: cos changes its sign.
@@ -222,20 +226,19 @@ def shelf(corner_hz: float, gain_db: float, sample_rate: int, is_high: bool = Fa
     return tuple(float(value) for value in (b0 / a0, b1 / a0, b2 / a0, 1.0, a1 / a0, a2 / a0))
 
 
-# Steps of the compression that is drawn: the delay of a codec is measured once a step.
+# The compression is drawn in steps of 0.1, because the delay of a codec is measured once per compression.
 COMPRESSION_DECIMALS = 1
-# Speeds are drawn in steps of a hundredth.
 SPEED_DECIMALS = 2
 DEFAULT_CODECS = {"opus": 1.0, "vorbis": 1.0, "mp3": 1.0, "ulaw": 1.0, "alaw": 1.0, "gsm": 1.0}
 
 
 @dataclass(frozen=True)
 class SpeedConfig:
-    """Another speed, at which pitch and all change with it; of enrollments.
+    """Change of speed and pitch; of enrollments only.
 
     Args:
-        probability: with which this effect happens.
-        factor: range of how much faster than recorded it is played, in steps of 0.01.
+        probability: probability of this effect, 0 to 1.
+        factor: range of the speed factor, in steps of 0.01; above 1 is faster.
     """
 
     probability: float = 1.0
@@ -246,17 +249,17 @@ class SpeedConfig:
         check_range("factor", self.factor, low=0.5, high=2.0)
 
     def draw(self, rng: np.random.Generator, sample_rate: int) -> Effect:
-        """The effect, drawn."""
+        """Draw the parameters of this effect."""
         return SpeedChange(round(float(rng.uniform(*self.factor)), SPEED_DECIMALS))
 
 
 @dataclass(frozen=True)
 class LevelConfig:
-    """A level that drifts.
+    """Level that drifts.
 
     Args:
-        probability: with which this effect happens.
-        change_db: range from which the gain at the beginning and the one at the end are drawn, each by itself.
+        probability: probability of this effect, 0 to 1.
+        change_db: range from which the gain at the beginning and the gain at the end are drawn, independently.
     """
 
     probability: float = 1.0
@@ -267,19 +270,19 @@ class LevelConfig:
         check_range("change_db", self.change_db, low=-60.0, high=60.0)
 
     def draw(self, rng: np.random.Generator, sample_rate: int) -> Effect:
-        """The effect, drawn."""
+        """Draw the parameters of this effect."""
         return LevelDrift(float(rng.uniform(*self.change_db)), float(rng.uniform(*self.change_db)))
 
 
 @dataclass(frozen=True)
 class EqualiseConfig:
-    """A random filter of second order, and a shelf below and above.
+    """Random second-order filter, with a low and a high shelf.
 
     Args:
-        probability: with which this effect happens.
-        coefficient: the filter's four coefficients are drawn up to this size, 0 to 0.45; Valin (2018) has 3/8.
-        shelf_db: range of the gain of either shelf.
-        low_hz, high_hz: ranges of the shelves' corners.
+        probability: probability of this effect, 0 to 1.
+        coefficient: largest absolute value of the filter's four coefficients, 0 to 0.45; Valin (2018) uses 3/8.
+        shelf_db: range of the gain of each shelf.
+        low_hz, high_hz: ranges of the corner frequencies of the shelves.
     """
 
     probability: float = 1.0
@@ -294,10 +297,10 @@ class EqualiseConfig:
         check_range("low_hz", self.low_hz, low=10.0)
         check_range("high_hz", self.high_hz, low=10.0)
         if not 0 <= self.coefficient <= 0.45:  # with |r3| + |r4| < 1 the filter is stable
-            raise ValueError(f"coefficient: is {self.coefficient}; give 0 to 0.45")
+            raise ValueError(f"coefficient: is {self.coefficient}; 0 to 0.45 is allowed")
 
     def draw(self, rng: np.random.Generator, sample_rate: int) -> Effect:
-        """The effect, drawn."""
+        """Draw the parameters of this effect."""
         r1, r2, r3, r4 = (float(value) for value in rng.uniform(-self.coefficient, self.coefficient, 4))
         low, high = float(rng.uniform(*self.low_hz)), float(rng.uniform(*self.high_hz))
         low_db, high_db = float(rng.uniform(*self.shelf_db)), float(rng.uniform(*self.shelf_db))
@@ -306,11 +309,11 @@ class EqualiseConfig:
 
 @dataclass(frozen=True)
 class BandLimitConfig:
-    """A band, as of a telephone.
+    """Band limit, as of a telephone.
 
     Args:
-        probability: with which this effect happens.
-        low_hz, high_hz: ranges of the band's limits.
+        probability: probability of this effect, 0 to 1.
+        low_hz, high_hz: ranges of the lower and the upper frequency.
     """
 
     probability: float = 1.0
@@ -323,7 +326,7 @@ class BandLimitConfig:
         check_range("high_hz", self.high_hz, low=max(500.0, self.low_hz[1]))
 
     def draw(self, rng: np.random.Generator, sample_rate: int) -> Effect:
-        """The effect, drawn."""
+        """Draw the parameters of this effect."""
         return BandLimit(float(rng.uniform(*self.low_hz)), float(rng.uniform(*self.high_hz)))
 
 
@@ -332,7 +335,7 @@ class ClipConfig:
     """Hard clipping.
 
     Args:
-        probability: with which this effect happens.
+        probability: probability of this effect, 0 to 1.
         below_peak_db: range of the clipping level, in dB below the largest absolute sample.
     """
 
@@ -344,16 +347,16 @@ class ClipConfig:
         check_range("below_peak_db", self.below_peak_db, low=0.0, high=40.0)
 
     def draw(self, rng: np.random.Generator, sample_rate: int) -> Effect:
-        """The effect, drawn."""
+        """Draw the parameters of this effect."""
         return Clipping(float(10.0 ** (-rng.uniform(*self.below_peak_db) / 20)))
 
 
 @dataclass(frozen=True)
 class CodecConfig:
-    """A codec, and back.
+    """Encoding and decoding with a codec.
 
     Args:
-        probability: with which this effect happens.
+        probability: probability of this effect, 0 to 1.
         codecs: weights of `opus`, `vorbis`, `mp3`, `ulaw`, `alaw`, `gsm`, `g721`, `g723`, `vox`, `ima_adpcm`,
             `ms_adpcm`. Telephone codecs (from `ulaw` to `vox`) run at 8 kHz.
         compression: range for `opus`, `vorbis` and `mp3`: 0 (most bits) to 0.9, drawn in steps of 0.1.
@@ -369,7 +372,7 @@ class CodecConfig:
         object.__setattr__(self, "codecs", check_weights("codecs", self.codecs, tuple(CODECS)))
 
     def draw(self, rng: np.random.Generator, sample_rate: int) -> Effect:
-        """The effect, drawn."""
+        """Draw the parameters of this effect."""
         name = choose(self.codecs, rng)
         compression = round(float(rng.uniform(*self.compression)), COMPRESSION_DECIMALS)
         return CodecRoundTrip(name, compression if CODECS[name].has_compression else 0.0, codec_rate(name, sample_rate))
@@ -380,7 +383,7 @@ class ResampleConfig:
     """A lower sample rate, and back.
 
     Args:
-        probability: with which this effect happens.
+        probability: probability of this effect, 0 to 1.
         rates_hz: the rates, equally likely; those that are not below the mixture's own change nothing.
     """
 
@@ -393,18 +396,18 @@ class ResampleConfig:
             raise ValueError(f"rates_hz: is {list(self.rates_hz)}; give one rate or more, each 1000 Hz or more")
 
     def draw(self, rng: np.random.Generator, sample_rate: int) -> Effect:
-        """The effect, drawn."""
+        """Draw the parameters of this effect."""
         return ResampleRoundTrip(min(self.rates_hz[int(rng.integers(len(self.rates_hz)))], sample_rate))
 
 
 @dataclass(frozen=True)
 class PacketLossConfig:
-    """Packets that do not arrive, and leave silence.
+    """Lost packets, which leave silence.
 
     Args:
-        probability: with which this effect happens.
+        probability: probability of this effect, 0 to 1.
         packet_ms: length of a packet in milliseconds.
-        share: range of the probability with which each packet is lost.
+        share: range of the probability with which each packet is lost, 0 to 0.5.
     """
 
     probability: float = 1.0
@@ -417,23 +420,23 @@ class PacketLossConfig:
         check_range("share", self.share, low=0.0, high=0.5)
 
     def draw(self, rng: np.random.Generator, sample_rate: int) -> Effect:
-        """The effect, drawn."""
+        """Draw the parameters of this effect."""
         return PacketLoss(self.packet_ms, float(rng.uniform(*self.share)), int(rng.integers(2**31)))
 
 
 @dataclass(frozen=True)
 class EffectsConfig:
-    """The effects that may happen to a waveform, in this order; null: never.
+    """Effects that may be applied to a waveform, in this order; null: never.
 
     Args:
-        level: a drifting level.
-        equalise: a random filter and shelves.
-        band_limit: a band.
+        level: drifting level.
+        equalise: random filter and shelves.
+        band_limit: band limit.
         clip: hard clipping.
-        codec: a codec and back.
-        resample: a lower sample rate and back.
-        packet_loss: gaps.
-        speed: another speed, before everything else; of enrollments alone, whose length it changes.
+        codec: encoding and decoding.
+        resample: lower sample rate and back.
+        packet_loss: lost packets.
+        speed: change of speed, before all others; of enrollments only, because it changes the length.
 
     >>> EffectsConfig(clip=ClipConfig(below_peak_db=(6.0, 6.0))).draw(np.random.default_rng(0), 16000)
     (Clipping(fraction=0.5011872336272722, kind='clip'),)
@@ -449,18 +452,20 @@ class EffectsConfig:
     speed: SpeedConfig | None = None
 
     def draw(self, rng: np.random.Generator, sample_rate: int) -> tuple[Effect, ...]:
-        """The effects that happen, drawn; `draw_speed` has the speed.
+        """Draw which effects are applied, and their parameters; `draw_speed` draws the speed.
 
         Args:
-            rng: what is drawn comes from here.
+            rng: random numbers.
             sample_rate: of the waveform, in Hz.
         """
-        kinds = [getattr(self, kind.name) for kind in fields(self) if kind.name != "speed"]
-        happening = [kind for kind in kinds if kind is not None and rng.random() < kind.probability]
-        return tuple(kind.draw(rng, sample_rate) for kind in happening)
+        configs = [getattr(self, field.name) for field in fields(self) if field.name != "speed"]
+        chosen = [config for config in configs if config is not None and rng.random() < config.probability]
+        return tuple(config.draw(rng, sample_rate) for config in chosen)
 
     def draw_speed(self, rng: np.random.Generator, sample_rate: int) -> tuple[Effect, ...]:
-        """The speed, where there is one; from random numbers of its own, so that the other effects stay as they are.
+        """Draw the speed change, if there is one, as a tuple of one effect or none.
+
+        The caller passes a generator of its own, so that the draws of the other effects do not depend on the speed.
 
         Args:
             rng, sample_rate: as for `draw`.

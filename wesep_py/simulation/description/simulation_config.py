@@ -1,4 +1,8 @@
-"""What a simulated mixture may look like: ranges and weights from which every mixture is drawn."""
+"""Configuration of the simulation: the ranges and weights that every mixture is drawn from.
+
+`SimulationConfig` is the whole; `NoiseConfig`, `RoomConfig`, `EnrollmentConfig`, `ConversationConfig` and
+`LoudnessConfig` are its parts. Their fields are the keys of the YAML file.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +22,7 @@ from wesep_py.simulation.description.ranges import (
     check_weights,
 )
 
-# ----------------------------------------
-# What noise there may be under speech: kinds, levels, how many at once, from which folders.
+
 
 NOISE_KINDS = ("recording", "coloured", "babble")
 MAX_NOISES = 8
@@ -27,12 +30,12 @@ MAX_NOISES = 8
 
 @dataclass(frozen=True)
 class ModulationConfig:
-    """Noise whose level swings, as a sine in dB.
+    """Sinusoidal modulation of the level of a noise in dB.
 
     Args:
-        probability: share of the noises that swing.
-        depth_db: range of the way from the lowest to the highest level.
-        rate_hz: range of the number of swings a second.
+        probability: share of the noises that are modulated.
+        depth_db: range of the difference between the highest and the lowest level.
+        rate_hz: range of the frequency of the modulation.
     """
 
     probability: float = 1.0
@@ -47,13 +50,13 @@ class ModulationConfig:
 
 @dataclass(frozen=True)
 class NoiseGroup:
-    """Noise recordings that belong together, told by their folder.
+    """Noise recordings that belong together, recognised by their folder.
 
     Args:
-        folder: one folder name or several in a row in a recording's path: `musan/music`. A recording belongs to the
-            first group that it fits.
-        weight: how likely the group is; its recordings are equally likely.
-        snr_db: range of the SNR of these; null: the noise's own.
+        folder: one folder name, or several consecutive ones, in the path of a recording: `musan/music`. A recording
+            belongs to the first group that matches.
+        weight: weight of the group; its recordings are equally likely.
+        snr_db: range of the SNR of these recordings; null: that of the noise.
     """
 
     folder: str
@@ -69,11 +72,11 @@ class NoiseGroup:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The folder's names in their order."""
+        """The folder names in their order."""
         return PurePath(self.folder.strip("/")).parts
 
     def holds(self, path: PurePath) -> bool:
-        """Whether a recording lies in such a folder.
+        """Return whether a recording lies in such a folder, at any depth.
 
         >>> NoiseGroup("musan/music").holds(PurePath("/data/musan/music/fma/a.wav"))
         True
@@ -81,8 +84,8 @@ class NoiseGroup:
         False
         """
         folders = path.parent.parts
-        size = len(self.parts)
-        return any(folders[start : start + size] == self.parts for start in range(len(folders) - size + 1))
+        count = len(self.parts)
+        return any(folders[start : start + count] == self.parts for start in range(len(folders) - count + 1))
 
 
 @dataclass(frozen=True)
@@ -91,15 +94,15 @@ class NoiseConfig:
 
     Args:
         probability: share of the mixtures that have noise.
-        snr_db: range of the level of all speech together to that of a noise, both over active samples.
-        kinds: weights of `recording` (cut or looped from the noise recordings given), `coloured` (Gaussian
-            with a sloping spectrum) and `babble` (several other speakers at once).
+        snr_db: range of the level of all speech together relative to that of a noise, both over active samples.
+        kinds: weights of `recording` (cut or looped from the noise recordings), `coloured` (Gaussian noise with a
+            sloping spectrum) and `babble` (several other speakers at once).
         slope_db: range of the spectral slope of coloured noise in dB per octave: 0 white, -3 pink, -6 brown.
         babble_speakers: range of the number of speakers in babble.
-        count: number of noises at once, or weights of the numbers 1 to 8; each has a kind and an SNR of its own.
+        count: number of noises at once, or weights of the numbers 1 to 8; each noise has its own kind and SNR.
         kind_snr_db: ranges of the SNR by kind, instead of `snr_db`: `{babble: [13, 20]}`.
         groups: folders of recordings with their weights; empty: all recordings are equally likely.
-        modulation: noise whose level swings; null: none.
+        modulation: modulation of the level of noises; null: none.
     """
 
     probability: float = 0.0
@@ -129,20 +132,20 @@ class NoiseConfig:
         return self.count
 
     def group_of(self, path: PurePath) -> int | None:
-        """The number of the first group that a recording fits, or `None`."""
+        """Return the number of the first group that a recording matches, or `None`."""
         return next((number for number, group in enumerate(self.groups) if group.holds(path)), None)
 
     def snr_range(self, kind: str, path: PurePath | None = None) -> Range:
-        """The range of the SNR of a noise: that of its group, its kind, or of all.
+        """Return the range of the SNR of a noise: that of its group, of its kind, or of all noises.
 
         Args:
-            kind: the noise's.
-            path: of its recording, or `None`.
+            kind: kind of the noise.
+            path: path of its recording, or `None`.
         """
         number = None if path is None else self.group_of(path)
-        of_group = None if number is None else self.groups[number].snr_db
-        if of_group is not None:
-            return of_group
+        group_snr_db = None if number is None else self.groups[number].snr_db
+        if group_snr_db is not None:
+            return group_snr_db
         low, high = self.kind_snr_db.get(kind, self.snr_db)
         return low, high
 
@@ -160,7 +163,7 @@ def _check_ranges(name: str, ranges: Mapping[str, list[float]]) -> dict[str, lis
 
 OVERLAPS = ("full", "longest", "partial", "conversation")
 MAX_SPEAKERS = 4
-SPEEDS_OF_SOURCES = (
+NO_SPEED_OF_SOURCES = (
     "is for enrollments; a source at another speed is another voice: set data.speeds of a training, speeds of a corpus"
 )
 NO_SPEED_OF_MIXTURES = "is for enrollments; a mixture at another speed is no longer in time with its targets"
@@ -168,17 +171,17 @@ NO_SPEED_OF_MIXTURES = "is for enrollments; a mixture at another speed is no lon
 
 @dataclass(frozen=True)
 class RoomConfig:
-    """Shoebox rooms in which all sources of a mixture stand together.
+    """Rooms; all sources of a mixture are in the same one.
 
     Args:
         probability: share of the mixtures that are in a room; the others are anechoic.
-        rt60_s: range of the time in which the reverberation falls by 60 dB.
-        length_m, width_m, height_m: ranges of the room's size.
-        distance_m: range of the distance from source to microphone; shorter where the room is small.
+        rt60_s: range of the time in which the reverberation decays by 60 dB.
+        length_m, width_m, height_m: ranges of the size of a shoebox room.
+        distance_m: range of the distance from source to microphone; shorter if the room is too small.
         early_ms: reflections up to this long after the direct path belong to the early part.
         num_reflections: number of virtual sources of each response.
-        bank: folder or tar of a bank (`simulation/make_room_bank.py`), whose rooms are drawn by their measured RT60;
-            null: none.
+        bank: folder or tar of a room bank (`simulation/make_room_bank.py`), whose rooms are drawn by their measured
+            RT60; null: none.
         bank_share: share of the rooms that come from the bank; the others are computed.
     """
 
@@ -202,23 +205,22 @@ class RoomConfig:
         check_range("distance_m", self.distance_m, low=0.1, high=50.0)
         check_positive("early_ms", self.early_ms)
         if not 64 <= self.num_reflections <= 65536:
-            raise ValueError(f"num_reflections: is {self.num_reflections}; give 64 to 65536")
+            raise ValueError(f"num_reflections: is {self.num_reflections}; 64 to 65536 are allowed")
 
 
 @dataclass(frozen=True)
 class EnrollmentConfig:
-    """The enrollment that each speaker of a mixture comes with.
+    """Enrollments; every speaker of a mixture has one.
 
     Args:
-        duration_s: range of the length of one stretch. A speaker without a recording that long gives the
-            longest that there is.
-        count: number of stretches, each of another utterance where the speaker has so many; they are joined
-            in time. 0 for mixtures that need no enrollment.
+        duration_s: range of the length of one segment. If a speaker has no recording that long, the longest is used.
+        count: number of segments, each from a different utterance if the speaker has enough of them; they are joined
+            in time. 0: no enrollments.
         level_db: range of the level over active samples, in dB relative to full scale.
-        gap_s: least distance between enrollment and mixture excerpt, where both are from one recording.
-        room: rooms in which enrollments were recorded; null: none.
-        noise: noise under enrollments; null: none.
-        effects: what happens to enrollments after that, `speed` first; null: nothing.
+        gap_s: smallest distance between enrollment and mixture excerpt, if both are from one recording.
+        room: rooms of the enrollments; null: none.
+        noise: noise in the enrollments; null: none.
+        effects: effects on the enrollments after room and noise, `speed` first; null: none.
     """
 
     duration_s: Range = (3.0, 6.0)
@@ -239,18 +241,19 @@ class EnrollmentConfig:
 
     @property
     def is_augmented(self) -> bool:
-        """Whether anything may happen to enrollments."""
+        """True if enrollments may be in a room, in noise, or processed by effects."""
         return not (self.room is None and self.noise is None and self.effects is None)
 
 
 @dataclass(frozen=True)
 class ConversationConfig:
-    """How people take turns, for the overlap `conversation`.
+    """Turns and pauses of the overlap `conversation`.
 
     Args:
         turn_s: range of the length of a turn.
         pause_s: range of the silence between two turns that do not overlap.
-        max_turns: in a mixture; null: as many as its length holds. Needed where mixtures have no given length.
+        max_turns: largest number of turns of a mixture; null: as many as fit. Required if mixtures have no fixed
+            length.
     """
 
     turn_s: Range = (1.0, 4.0)
@@ -261,18 +264,18 @@ class ConversationConfig:
         check_range("turn_s", self.turn_s, low=0.5)
         check_range("pause_s", self.pause_s, low=0.0)
         if self.max_turns is not None and self.max_turns < MAX_SPEAKERS:
-            raise ValueError(f"max_turns: is {self.max_turns}; give {MAX_SPEAKERS} or more, so that everybody speaks")
+            raise ValueError(f"max_turns: is {self.max_turns}; give {MAX_SPEAKERS} or more, so that every speaker has one")
 
 
 @dataclass(frozen=True)
 class LoudnessConfig:
-    """Levels as LibriMix draws them: the loudness of each voice and of the noise, each by itself.
+    """Levels drawn as in LibriMix: the loudness of each speaker and of the noise, independently.
 
     Cosentino et al., "LibriMix: an open-source dataset for generalizable speech separation" (2020), section 2.1.
 
     Args:
-        speech_lufs: range of the integrated loudness (ITU-R BS.1770-4) of each voice in the mixture.
-        noise_lufs: range of that of each noise.
+        speech_lufs: range of the integrated loudness (ITU-R BS.1770-4) of each speaker in the mixture.
+        noise_lufs: range of the integrated loudness of each noise.
     """
 
     speech_lufs: Range = (-33.0, -25.0)
@@ -285,39 +288,39 @@ class LoudnessConfig:
 
 @dataclass(frozen=True)
 class SimulationConfig:
-    """How mixtures are drawn.
+    """Ranges and weights that mixtures are drawn from.
 
     Args:
-        duration_s: length of every mixture; null: whole utterances, and the mixture is as long as these make
-            it.
+        duration_s: length of every mixture; null: whole utterances are used, and they determine the length.
         num_speakers: a number, or weights of the numbers 1 to 4.
-        overlap: a kind, or weights of the kinds. `full`: everybody speaks from start to end (LibriMix's
-            "min"); `longest`: one speaks all along, the others part of it ("max"); `partial`: one after the
-            other, each starting before the one before ends; `conversation`: people take turns.
+        overlap: a kind, or weights of the kinds. `full`: all speak from start to end (LibriMix's "min"); `longest`:
+            one speaks all the time, the others part of it ("max"); `partial`: one after the other, each starting
+            before the previous one ends; `conversation`: the speakers take turns.
         overlap_ratio: range. For `partial`: overlapped length / length of the shorter of two neighbours. For
             `conversation`: time in which two or more speak / time in which anybody speaks (Chen et al.,
             "Continuous speech separation: dataset and analysis", 2020), over active samples.
-        overlap_measure: for `partial`, how long something is: all of the `excerpt`, or its `activity` (its
-            active samples, so that pauses do not count). With `activity` and in conversations, the ratio that
-            is reached is within 0.02 of the one drawn, or everything is drawn again.
-        edge_s: range of the silence before the first and, by itself, after the last speaker.
-        absent_probability: share of the mixtures in which the voice that is asked for is not.
-        sir_db: range of the level of the target to each interferer, over active samples; positive: target
-            louder.
+        overlap_measure: for `partial`, what a length is: that of the `excerpt`, or of its `activity` (its active
+            samples, without pauses). With `activity` and in conversations, the ratio reached is within 0.02 of
+            the one drawn; otherwise the mixture is drawn again.
+        edge_s: range of the silence before the first speaker and, independently, after the last.
+        absent_probability: share of the mixtures that do not contain the target speaker.
+        sir_db: range of the level of the target relative to each interferer, over active samples; positive: the target
+            is louder.
         level_db: range of the level of the mixture over active samples, in dB relative to full scale.
-        peak: largest absolute sample of mixture and parts; all parts are scaled down together where it is
-            exceeded.
-        min_source_s: shortest excerpt of a source where its length is drawn.
+        peak: largest allowed absolute sample of mixture and parts; if it is exceeded, all parts are scaled down
+            together.
+        min_source_s: shortest excerpt of a source whose length is drawn.
         noise: noise; null: none.
         room: rooms; null: none.
-        target: what is to be extracted: `dry` (the source as recorded, in time with the direct path), `direct`
-            (the direct path), `early` (direct path and early reflections), or `full` (all that arrives: the
-            image).
+        target: what is extracted: `dry` (the source as recorded, aligned with the direct path), `direct` (the direct
+            path), `early` (direct path and early reflections), or `full` (the image: direct path and all
+            reflections).
         enrollment: the enrollments.
-        conversation: how people take turns.
-        source_effects: what happens to each speaker before the room: images and targets hold it.
-        mixture_effects: what happens to the mixture: its `distortion` holds it.
-        loudness: levels as LibriMix draws them, in place of `sir_db`, `level_db` and every SNR of `noise`; null: those.
+        conversation: turns and pauses of conversations.
+        source_effects: effects on each speaker before the room; images and targets contain them.
+        mixture_effects: effects on the mixture; its `distortion` contains them.
+        loudness: levels drawn as in LibriMix, in place of `sir_db`, `level_db` and every SNR of `noise`; null: those
+            are used.
 
     Raises:
         ValueError: a value out of its range; one line that names the key.
@@ -365,10 +368,10 @@ class SimulationConfig:
         if self.duration_s is not None and self.duration_s < 2 * self.edge_s[1] + self.min_source_s:
             raise ValueError(f"edge_s: is {list(self.edge_s)}; leave min_source_s of duration_s between the edges")
         check_probability("absent_probability", self.absent_probability)
-        for name, instead in (("source_effects", SPEEDS_OF_SOURCES), ("mixture_effects", NO_SPEED_OF_MIXTURES)):
+        for name, reason in (("source_effects", NO_SPEED_OF_SOURCES), ("mixture_effects", NO_SPEED_OF_MIXTURES)):
             effects = getattr(self, name)
             if effects is not None and effects.speed is not None:
-                raise ValueError(f"{name}.speed: {instead}")
+                raise ValueError(f"{name}.speed: {reason}")
         if self.absent_probability > 0 and self.enrollment.count < 1:
             raise ValueError("absent_probability: is above 0 and enrollment.count 0; an absent voice needs one, give 1")
         if self.duration_s is None and self.conversation.max_turns is None and self.overlap_weights.get("conversation"):

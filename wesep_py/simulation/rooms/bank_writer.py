@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from wesep_py.common.errors import InputError, OutputExistsError, WesepError
 from wesep_py.common.files import write_json
 from wesep_py.common.folders import one_run_in, visible_names
-from wesep_py.common.textfiles import COUNT, check_shape, parse_json, parse_object
+from wesep_py.common.textfiles import COUNT, check_schema, parse_json, parse_object
 from wesep_py.simulation.rooms.acoustics import measure_acoustics
 from wesep_py.simulation.rooms.room_bank import (
     EARLY_BEFORE_MS,
@@ -234,7 +234,7 @@ class BankWriter:
             if not line.endswith(b"\n"):
                 break  # the run was killed while it wrote this one
             room = dict(parse_object(line, f"{path}:{number}", ANEW).values)
-            check_shape(room, {**ROOM_SHAPE, "index": COUNT}, f"{path}:{number}", ANEW)
+            check_schema(room, {**ROOM_SHAPE, "index": COUNT}, f"{path}:{number}", ANEW)
             stop = max((r["offset"] + r["taps"] * len(r["direct_taps"]) for r in room["responses"]), default=0)
             if stop > available:
                 break  # likewise: its samples are not whole

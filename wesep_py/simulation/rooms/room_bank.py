@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from wesep_py.common.errors import InputError, naming, quoted
 from wesep_py.common.files import atomic_path
-from wesep_py.common.textfiles import COUNT, check_shape, parse_json
+from wesep_py.common.textfiles import COUNT, check_schema, parse_json
 from wesep_py.simulation.description.recipe import BankRoomRecipe
 
 # ----------------------------------------
@@ -299,7 +299,7 @@ def read_bank_index(folder: Path) -> tuple[dict[str, Any], FileRange]:
     index = parse_json(text, place, remedy)
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise InputError(f"{place}: is no room bank of format {FORMAT}; {remedy}")
-    check_shape(index, _SHAPE, place, remedy)
+    check_schema(index, _SHAPE, place, remedy)
     samples = places.get(SAMPLES_NAME)
     if samples is None or samples.size != 4 * index["num_samples"]:
         raise InputError(f"{folder / SAMPLES_NAME}: is missing or cut short; make the bank anew")

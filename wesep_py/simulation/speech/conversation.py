@@ -1,4 +1,14 @@
-"""Conversations: people take turns, with several utterances each."""
+"""Overlap on frames of activity: conversations with several turns per speaker, and partial overlap by activity.
+
+All positions here count frames of 20 ms, those of `audio.level.active_mask`. A segment that begins at a frame boundary
+has the same active frames wherever it is placed, so activity is measured once and the overlap of every placement is a
+matter of shifting masks:
+
+    speaker 0   ■■■□■■■■
+    speaker 1        ■■■■■□■      starts at frame 5: 3 frames overlap, 12 are active, ratio 3 / 12
+
+`place_conversation` draws a whole conversation; below it are the functions on masks.
+"""
 
 from __future__ import annotations
 
@@ -11,52 +21,62 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py.audio.level import active_mask
-from wesep_py.simulation.description.ranges import level_gain
-from wesep_py.simulation.description.recipe import SourceRecipe, UtteranceSegment, Turn, UnusableDraw, read_segment
+from wesep_py.simulation.description.recipe import (
+    SourceRecipe,
+    Turn,
+    UnusableDraw,
+    UtteranceSegment,
+    read_segment,
+    recipe_gain,
+)
 from wesep_py.simulation.speech.speaker_pool import SpeakerPool
 
-# ----------------------------------------
-# Who speaks when, so that as much overlaps as was asked: worked out on the frames in which each voice is active.
-#
-# Everything here counts frames of 20 ms, those of `audio.active_mask`: an excerpt that begins at a frame keeps its
-# activity wherever it is put.
-
 FRAME_S = 0.02
-# How far the overlap ratio that is reached may be from the one that was asked.
-TOLERANCE = 0.02
+# Largest difference between the overlap ratio that is reached and the one that was drawn.
+OVERLAP_TOLERANCE = 0.02
+# The first turns of all speakers together take at most this share of a conversation of a given length.
+FIRST_TURNS_SHARE = 0.7
+MAX_TURNS = 64
 Mask = NDArray[np.bool_]
 
 
 class ActiveTurn(NamedTuple):
-    """A turn: which of the speakers has it, and in which of its frames the voice is active."""
+    """Turn of a conversation: number of its speaker, and whether each of its frames is active."""
 
     speaker: int
     active: Mask
 
 
 def frame_samples(sample_rate: int) -> int:
-    """Length of a frame in samples."""
+    """Return the length of a frame in samples."""
     return max(1, round(FRAME_S * sample_rate))
 
 
 def frames_of(waveform: NDArray[np.float32], sample_rate: int) -> Mask:
-    """Whether a voice is active in each frame: `[samples]` → `[ceil(samples / frame)]`."""
+    """Return whether speech is active in each frame: `[samples]` → `[ceil(samples / frame)]`."""
     return active_mask(waveform, sample_rate, frame_s=FRAME_S)[:: frame_samples(sample_rate)]
 
 
-def whole_frames(stretch: UtteranceSegment, frame: int) -> UtteranceSegment:
-    """The stretch without what is beyond its last whole frame; one of less than a frame as it is."""
-    whole = stretch.num_samples // frame * frame
-    return replace(stretch, num_samples=whole) if whole else stretch
+def whole_frames(segment: UtteranceSegment, frame: int) -> UtteranceSegment:
+    """Cut a segment to whole frames; a segment shorter than a frame is returned unchanged."""
+    whole = segment.num_samples // frame * frame
+    return replace(segment, num_samples=whole) if whole else segment
 
 
-def pair_overlap_ratio(one: Mask, other: Mask) -> float:
-    """Overlapped active time / active time of the less active of two; both `[frames]` of the mixture."""
-    return float(np.sum(one & other) / max(1, min(one.sum(), other.sum())))
+def pair_overlap_ratio(first: Mask, second: Mask) -> float:
+    """Return overlapped active time / active time of the less active of two speakers.
+
+    Args:
+        first, second: active frames, both `[frames]` of the mixture.
+    """
+    return float(np.sum(first & second) / max(1, min(first.sum(), second.sum())))
 
 
 def conversation_overlap_ratio(active: Sequence[Mask]) -> float:
-    """Time in which two or more speak / time in which anybody speaks; each `[frames]` of the mixture.
+    """Return the time in which two or more speak / the time in which anybody speaks.
+
+    Args:
+        active: active frames of each speaker, `[frames]` of the mixture.
 
     >>> conversation_ratio([np.array([1, 1, 1, 0], bool), np.array([0, 0, 1, 1], bool)])
     0.25
@@ -66,32 +86,33 @@ def conversation_overlap_ratio(active: Sequence[Mask]) -> float:
 
 
 def partial_layout(active: Sequence[Mask], ratio: float) -> list[int] | None:
-    """The frames at which the sources begin, each after the one before has begun.
+    """Return the frames at which sources begin, so that neighbours overlap by a ratio.
 
     Args:
-        active: of each source, `[frames of its own]`.
-        ratio: between neighbours, as `pair_overlap_ratio`.
+        active: active frames of each source, `[its own frames]`.
+        ratio: overlap of neighbours, as `pair_overlap_ratio`.
 
     Returns:
-        The first at 0; where several beginnings give the ratio the latest. `None` if pauses keep two neighbours further
-        than the tolerance from it.
+        One frame per source, the first 0, each not before the previous one; if several give the ratio, the latest.
+        `None` if, because of pauses, no shift of two neighbours reaches the ratio to the tolerance.
 
     >>> partial_layout([np.ones(100, bool), np.ones(50, bool)], 0.2)
     [0, 90]
     """
     starts = [0]
     for before, after in pairwise(active):
+        # The overlap for every shift at once, from no shift to one right after the end.
         shared = _correlate(before, after, before.size + 1)
         reached = shared / max(1, min(before.sum(), after.sum()))
         shift = _latest_nearest(reached, ratio)
-        if abs(reached[shift] - ratio) > TOLERANCE:
+        if abs(reached[shift] - ratio) > OVERLAP_TOLERANCE:
             return None
         starts.append(starts[-1] + shift)
     return starts
 
 
 def draw_speakers_of_turns(num_speakers: int, num_turns: int, rng: np.random.Generator) -> list[int]:
-    """Whose turn it is: first everybody's, then anybody's but that of whoever spoke last."""
+    """Draw the speaker of each turn: first each speaker once, then any but the last one."""
     speakers = list(range(min(num_speakers, num_turns)))
     while len(speakers) < num_turns:
         step = int(rng.integers(1, num_speakers)) if num_speakers > 1 else 0
@@ -102,9 +123,9 @@ def draw_speakers_of_turns(num_speakers: int, num_turns: int, rng: np.random.Gen
 def draw_pauses(
     num_turns: int, ratio: float, pause_s: tuple[float, float], rng: np.random.Generator
 ) -> list[int | None]:
-    """Before each turn the length of a pause in frames, or `None` where it may overlap with the one before.
+    """Draw, for each turn, the length of the pause before it in frames, or `None` if it may overlap the previous one.
 
-    The share of turns after a pause is 1 - 2 · ratio: all of them where nothing is to overlap, none from a half on.
+    The share of turns after a pause is 1 - 2 · ratio: all turns for a ratio of 0, none for ratios of 0.5 and more.
     """
     share = max(0.0, 1.0 - 2.0 * ratio)
     drawn = [(rng.random(), rng.uniform(*pause_s)) for _ in range(num_turns)]
@@ -114,30 +135,30 @@ def draw_pauses(
 def place_turns(
     turns: Sequence[ActiveTurn], pauses: Sequence[int | None], ratio: float, num_frames: int | None
 ) -> list[int] | None:
-    """The frames at which turns begin, so that all of them together overlap by the ratio asked.
+    """Return the frames at which turns begin, so that all turns together overlap by a ratio.
 
-    A turn without a pause begins where the ratio of what has been said up to its end comes nearest to the one asked,
-    never before the turn before, nor while its speaker still speaks. Where the ratio is missed, the last turn does so
-    too, whatever its pause.
+    A turn without a pause begins where the overlap ratio of all turns up to it comes nearest to the desired one, but
+    not before the previous turn begins, and not while its own speaker still speaks. If the ratio is not reached, the
+    pause of the last turn is dropped, so that it can correct the ratio too.
 
     Args:
         turns: in their order.
-        pauses: before each turn, as `draw_pauses`.
-        ratio: as `conversation_overlap_ratio`.
-        num_frames: length of the mixture; `None`: as long as it takes.
+        pauses: before each turn, from `draw_pauses`.
+        ratio: desired `conversation_overlap_ratio`.
+        num_frames: length of the mixture; `None`: as long as the turns take.
 
     Returns:
-        As many beginnings as there is room for turns; `None` if the ratio is not reached, to the tolerance.
+        One frame for each turn that fits; `None` if the ratio is not reached to the tolerance.
     """
     starts, reached = _place(turns, pauses, ratio, num_frames)
-    if starts and abs(reached - ratio) > TOLERANCE:
+    if starts and abs(reached - ratio) > OVERLAP_TOLERANCE:
         fitting = len(starts)
         starts, reached = _place(turns[:fitting], [*pauses[: fitting - 1], None], ratio, num_frames)
-    return starts if starts and abs(reached - ratio) <= TOLERANCE else None
+    return starts if starts and abs(reached - ratio) <= OVERLAP_TOLERANCE else None
 
 
 def turns_ratio(turns: Sequence[ActiveTurn], starts: Sequence[int]) -> float:
-    """The `conversation_overlap_ratio` of turns that begin at those frames."""
+    """Return the `conversation_overlap_ratio` of turns that begin at the given frames."""
     active = np.zeros(
         (1 + max(turn.speaker for turn in turns), max(s + t.active.size for s, t in zip(starts, turns, strict=True))),
         dtype=bool,
@@ -150,18 +171,21 @@ def turns_ratio(turns: Sequence[ActiveTurn], starts: Sequence[int]) -> float:
 def _place(
     turns: Sequence[ActiveTurn], pauses: Sequence[int | None], ratio: float, num_frames: int | None
 ) -> tuple[list[int], float]:
-    """Beginnings of the turns that have room, and the ratio reached."""
+    """Return the starts of the turns that fit, and the ratio reached.
+
+    The turns are placed one after the other; `speaking` counts the active speakers of each frame until now.
+    """
     size = sum(turn.active.size for turn in turns) + sum(pause or 0 for pause in pauses)
     speaking = np.zeros(size, dtype=np.int64)
-    free_from: dict[int, int] = {}
+    free_from: dict[int, int] = {}  # of each speaker, the frame after the last turn
     starts: list[int] = []
     end, reached = 0, 0.0
     for turn, pause in zip(turns, pauses, strict=True):
         start = end if pause is None else end + pause
         earliest = max(starts[-1] + 1 if starts else 0, free_from.get(turn.speaker, 0))
         if pause is None and earliest < end:
-            offered = _ratios(speaking[earliest:end], speaking, turn.active)
-            start = earliest + _latest_nearest(offered, ratio)
+            possible = _possible_ratios(speaking[earliest:end], speaking, turn.active)
+            start = earliest + _latest_nearest(possible, ratio)
         start = start if starts else 0
         if num_frames is not None and start + turn.active.size > num_frames:
             break
@@ -173,8 +197,12 @@ def _place(
     return starts, reached
 
 
-def _ratios(window: NDArray[np.int64], speaking: NDArray[np.int64], active: Mask) -> NDArray[np.float64]:
-    """The ratio that there would be, for each beginning in the window and for one right after it."""
+def _possible_ratios(window: NDArray[np.int64], speaking: NDArray[np.int64], active: Mask) -> NDArray[np.float64]:
+    """Return the overlap ratio for each start of a turn in the window, and for one right after the window.
+
+    A frame of the turn adds overlap where exactly one speaks (two or more: it is overlapped already), and adds speech
+    where nobody speaks; correlations count both for all starts at once. After the window nobody speaks.
+    """
     num_starts = window.size + 1
     overlapped = np.sum(speaking >= 2) + _correlate(window == 1, active, num_starts)
     anybody = np.sum(speaking >= 1) + active.sum() - _correlate(window >= 1, active, num_starts)
@@ -182,20 +210,15 @@ def _ratios(window: NDArray[np.int64], speaking: NDArray[np.int64], active: Mask
 
 
 def _correlate(before: Mask, after: Mask, num_starts: int) -> NDArray[np.float64]:
-    """In how many frames both are active, where `after` begins at frame 0, 1, …, num_starts - 1 of `before`."""
+    """Count the frames in which both are active, if `after` begins at frame 0, 1, …, num_starts - 1 of `before`."""
     padded = np.concatenate([before, np.zeros(num_starts + after.size - 1 - before.size, dtype=bool)])
     return np.rint(np.correlate(padded.astype(np.float64), after.astype(np.float64), "valid"))
 
 
-def _latest_nearest(values: NDArray[np.float64], wanted: float) -> int:
-    """The last position of the value that is nearest to the one wanted."""
-    errors = np.abs(values - wanted)
+def _latest_nearest(values: NDArray[np.float64], desired: float) -> int:
+    """Return the last index of the value that is nearest to the desired one."""
+    errors = np.abs(values - desired)
     return int(values.size - 1 - np.argmin(errors[::-1]))
-
-
-# Everybody's first turn together takes at most this share of a conversation of a given length.
-FIRST_TURNS = 0.7
-MOST_TURNS = 64
 
 
 def place_conversation(
@@ -221,21 +244,21 @@ def place_conversation(
     said, introductions = [], []
     for speaker, speaker_id in enumerate(speaker_ids):
         own = [length for length, whose in zip(lengths, order, strict=True) if whose == speaker]
-        stretches, enrollments = talkers.draw_turns(speaker_id, own, rng)
-        said.append(iter(_equally_loud(talkers, [whole_frames(stretch, frame) for stretch in stretches])))
+        segments, enrollments = talkers.draw_turns(speaker_id, own, rng)
+        said.append(iter(_equally_loud(talkers, [whole_frames(segment, frame) for segment in segments])))
         introductions.append(enrollments)
-    turns = [(whose, stretch) for whose in order if (stretch := next(said[whose], None)) is not None]
+    turns = [(whose, segment) for whose in order if (segment := next(said[whose], None)) is not None]
     num_frames = None if room is None else room // frame
     starts = place_turns(_hear(talkers, turns), pauses[: len(turns)], ratio, num_frames)
     if starts is None or len(starts) < len(speaker_ids):
         raise UnusableDraw(f"turns that overlap by {ratio:.2f} in all leave no room for every speaker")
     turns = turns[: len(starts)]
-    if abs(turns_ratio(_hear(talkers, turns), starts) - ratio) > TOLERANCE:
+    if abs(turns_ratio(_hear(talkers, turns), starts) - ratio) > OVERLAP_TOLERANCE:
         raise UnusableDraw(f"a turn that sets the level of a voice has no room, and {ratio:.2f} is missed without it")
     sources = []
     for speaker, enrollments in enumerate(introductions):
         placed = zip(turns, starts, strict=True)
-        first, *others = (Turn(stretch, start * frame) for (whose, stretch), start in placed if whose == speaker)
+        first, *others = (Turn(segment, start * frame) for (whose, segment), start in placed if whose == speaker)
         sources.append(SourceRecipe(first.excerpt, first.offset, enrollments, tuple(others)))
     length = max(turn.offset + turn.excerpt.num_samples for source in sources for turn in source.placed)
     return sources, length if room is None else room
@@ -244,7 +267,7 @@ def place_conversation(
 def _hear(talkers: SpeakerPool, turns: Sequence[tuple[int, UtteranceSegment]]) -> list[ActiveTurn]:
     """The turns with their active frames: what is active is told by the loudest of all turns of a speaker."""
     rate, frame = talkers.reader.sample_rate, frame_samples(talkers.reader.sample_rate)
-    waveforms = [read_segment(stretch, talkers.reader) * np.float32(stretch.gain) for _, stretch in turns]
+    waveforms = [read_segment(segment, talkers.reader) * np.float32(segment.gain) for _, segment in turns]
     active: list[ActiveTurn] = []
     by_speaker = {
         speaker: frames_of(
@@ -252,8 +275,8 @@ def _hear(talkers: SpeakerPool, turns: Sequence[tuple[int, UtteranceSegment]]) -
         )
         for speaker in {whose for whose, _ in turns}
     }
-    for whose, stretch in turns:
-        size = -(-stretch.num_samples // frame)
+    for whose, segment in turns:
+        size = -(-segment.num_samples // frame)
         active.append(ActiveTurn(whose, by_speaker[whose][:size]))
         by_speaker[whose] = by_speaker[whose][size:]
     return active
@@ -275,7 +298,7 @@ def _draw_turn_lengths(
     return lengths
 
 
-def _equally_loud(talkers: SpeakerPool, stretches: Sequence[UtteranceSegment]) -> list[UtteranceSegment]:
+def _equally_loud(talkers: SpeakerPool, segments: Sequence[UtteranceSegment]) -> list[UtteranceSegment]:
     """One speaker's turns, all brought to the level of the first's utterance."""
-    levels_db = [talkers.level_db(stretch.utterance) for stretch in stretches]
-    return [replace(s, gain=level_gain(levels_db[0] - db)) for s, db in zip(stretches, levels_db, strict=True)]
+    levels_db = [talkers.level_db(segment.utterance) for segment in segments]
+    return [replace(s, gain=recipe_gain(levels_db[0] - db)) for s, db in zip(segments, levels_db, strict=True)]

@@ -1,4 +1,4 @@
-"""Drawing speech: who says what, and when, in a mixture."""
+"""Placement of speech: the segment of each speaker and its offset in the mixture, for every kind of overlap."""
 
 from __future__ import annotations
 
@@ -19,12 +19,8 @@ from wesep_py.simulation.speech.conversation import (
 )
 from wesep_py.simulation.speech.speaker_pool import SpeakerPool
 
-# ----------------------------------------
-# When each source of a mixture speaks: its place on the mixture's time axis.
-
-
 class Slot(NamedTuple):
-    """From sample `offset` of the mixture on, `num_samples` long."""
+    """Interval of a mixture: `num_samples` from sample `offset` on."""
 
     offset: int
     num_samples: int
@@ -38,17 +34,17 @@ def fixed_layout(
     min_samples: int,
     rng: np.random.Generator,
 ) -> list[Slot]:
-    """Slots for `count` sources in a mixture of a given length.
+    """Draw slots for `count` sources in a mixture of a given length.
 
     Args:
-        overlap: `full`: each fills the mixture; `longest`: one, drawn, fills it, the others have a length
-            drawn between `min_samples` and all, and a place drawn; `partial`: equally long slots one after
-            the other.
+        overlap: `full`: each fills the mixture; `longest`: one, which is drawn, fills it, and the others have a drawn
+            length from `min_samples` to `num_samples` and a drawn offset; `partial`: equally long slots, one
+            after the other.
         count: number of sources.
         num_samples: length of the mixture.
         overlap_ratio: for `partial`: overlapped length / length of a slot, 0 to 1.
         min_samples: shortest slot for `longest`.
-        rng: what is drawn comes from here.
+        rng: random numbers.
 
     >>> fixed_layout("partial", 2, 300, 0.5, 1, np.random.default_rng(0))
     [Slot(offset=0, num_samples=200), Slot(offset=100, num_samples=200)]
@@ -62,18 +58,21 @@ def fixed_layout(
             length = num_samples if source == longest else int(rng.integers(min_samples, num_samples + 1))
             slots.append(Slot(int(rng.integers(num_samples - length + 1)), length))
         return slots
-    # Slots of length L whose neighbours share r L fill the mixture: L (count - (count - 1) r) = num_samples.
+    # Slots of length L whose neighbours share r L, as here for count = 3, fill the mixture:
+    #   |---- L ----|
+    #           |---- L ----|         L (count - (count - 1) r) = num_samples
+    #                   |---- L ----|
     length = num_samples / (count - (count - 1) * overlap_ratio)
     starts = [round(source * length * (1 - overlap_ratio)) for source in range(count)]
     return [Slot(start, min(round(length), num_samples - start)) for start in starts]
 
 
 def whole_layout(overlap: str, lengths: Sequence[int], overlap_ratio: float) -> tuple[list[Slot], int]:
-    """Slots for sources of given lengths, and the length of the mixture that they make.
+    """Return slots for sources of given lengths, and the length of their mixture.
 
     Args:
-        overlap: `full`: all cut to the shortest; `longest`: all begin together, the mixture ends with the
-            longest; `partial`: each begins before the one before ends.
+        overlap: `full`: all are cut to the shortest; `longest`: all begin together, and the mixture ends with the
+            longest; `partial`: each begins before the previous one ends.
         lengths: number of samples of each source.
         overlap_ratio: for `partial`: overlapped length / length of the shorter of two neighbours.
 
@@ -92,7 +91,7 @@ def whole_layout(overlap: str, lengths: Sequence[int], overlap_ratio: float) -> 
 
 
 class SpeechDrawer(SpeakerPool):
-    """Draws the speakers' parts of mixtures."""
+    """Draws the sources of mixtures; arguments as for `SpeakerPool`."""
 
     def place(
         self,
@@ -102,37 +101,39 @@ class SpeechDrawer(SpeakerPool):
         rng: np.random.Generator,
         more: np.random.Generator,
     ) -> tuple[tuple[SourceRecipe, ...], int]:
-        """The sources of a mixture, and its length in samples.
+        """Draw the sources of a mixture, and its length in samples.
 
         Args:
             speaker_ids: the speakers.
             overlap: kind of overlap.
-            ratio: for the kinds that have one.
-            rng: what is drawn comes from here.
-            more: from here comes what edges, activity and conversations need.
+            ratio: overlap ratio, for the kinds that have one.
+            rng: random numbers.
+            more: random numbers of edges, overlap by activity, and conversations.
 
         Raises:
-            UnusableDraw: a stretch is silent, or the ratio is out of reach.
+            UnusableDraw: a segment is silent, or the ratio cannot be reached.
         """
+        # Edges are whole frames, so that the frames of activity of the speech between them stay aligned.
         frame = frame_samples(self.reader.sample_rate)
         low, high = self.config.edge_s
         edges_s = more.uniform(low, high, 2) if high > 0 else np.zeros(2)
         before, after = (round(edge_s * self.reader.sample_rate / frame) * frame for edge_s in edges_s)
         duration_s = self.config.duration_s
-        room = None if duration_s is None else round(duration_s * self.reader.sample_rate) - before - after
+        inner = None if duration_s is None else round(duration_s * self.reader.sample_rate) - before - after
         if overlap == "conversation":
-            sources, length = place_conversation(self, speaker_ids, ratio, room, more)
+            sources, length = place_conversation(self, speaker_ids, ratio, inner, more)
         elif overlap == "partial" and self.config.overlap_measure == "activity":
-            sources, length = self._place_by_activity(speaker_ids, ratio, room, rng, more)
+            sources, length = self._place_by_activity(speaker_ids, ratio, inner, rng, more)
         else:
-            sources, length = self._place_by_excerpt(speaker_ids, overlap, ratio, room, rng)
-        return tuple(_later(source, before) for source in sources), before + length + after
+            sources, length = self._place_by_excerpt(speaker_ids, overlap, ratio, inner, rng)
+        return tuple(_delayed(source, before) for source in sources), before + length + after
 
     def _place_by_excerpt(
-        self, speaker_ids: Sequence[str], overlap: str, ratio: float, room: int | None, rng: np.random.Generator
+        self, speaker_ids: Sequence[str], overlap: str, ratio: float, duration: int | None, rng: np.random.Generator
     ) -> tuple[list[SourceRecipe], int]:
-        slots, drawn = self._draw_slots(speaker_ids, overlap, ratio, room, rng)
-        num_samples = room or 0
+        """Place sources by the lengths of their excerpts; `duration`: samples between the edges, if given."""
+        slots, drawn = self._draw_slots(speaker_ids, overlap, ratio, duration, rng)
+        num_samples = duration or 0
         if slots is None:
             slots, num_samples = whole_layout(overlap, [excerpt.num_samples for excerpt, _ in drawn], ratio)
         sources = []
@@ -148,44 +149,45 @@ class SpeechDrawer(SpeakerPool):
         self,
         speaker_ids: Sequence[str],
         ratio: float,
-        room: int | None,
+        duration: int | None,
         rng: np.random.Generator,
         more: np.random.Generator,
     ) -> tuple[list[SourceRecipe], int]:
+        """Place sources so that their active frames overlap by the ratio (`overlap_measure: activity`)."""
         frame = frame_samples(self.reader.sample_rate)
-        _, drawn = self._draw_slots(speaker_ids, "partial", ratio, room, rng)
+        _, drawn = self._draw_slots(speaker_ids, "partial", ratio, duration, rng)
         excerpts = [whole_frames(excerpt, frame) for excerpt, _ in drawn]
         active = [frames_of(read_segment(excerpt, self.reader), self.reader.sample_rate) for excerpt in excerpts]
         starts = partial_layout(active, ratio)
         if starts is None:
             raise UnusableDraw(f"pauses keep the voices from overlapping by {ratio:.2f}")
         length = max(start * frame + excerpt.num_samples for start, excerpt in zip(starts, excerpts, strict=True))
-        if room is not None and length > room:
+        if duration is not None and length > duration:
             raise UnusableDraw(f"voices that overlap by {ratio:.2f} take longer than the mixture")
-        spare = 0 if room is None else (room - length) // frame
+        spare = 0 if duration is None else (duration - length) // frame
         first = int(more.integers(spare + 1))
         sources = [
             SourceRecipe(excerpt, (first + start) * frame, enrollments)
             for excerpt, start, (_, enrollments) in zip(excerpts, starts, drawn, strict=True)
         ]
-        return sources, length if room is None else room
+        return sources, length if duration is None else duration
 
     def _draw_slots(
-        self, speaker_ids: Sequence[str], overlap: str, ratio: float, room: int | None, rng: np.random.Generator
+        self, speaker_ids: Sequence[str], overlap: str, ratio: float, duration: int | None, rng: np.random.Generator
     ) -> tuple[list[Slot] | None, list[tuple[UtteranceSegment, tuple[UtteranceSegment, ...]]]]:
-        """Slots where the mixture has a given length, and what each speaker says."""
+        """Draw slots, if the mixture has a given length, and the excerpt and enrollments of each speaker."""
         slots: list[Slot] | None = None
-        if room is not None:
+        if duration is not None:
             shortest = round(self.config.min_source_s * self.reader.sample_rate)
-            slots = fixed_layout(overlap, len(speaker_ids), room, ratio, shortest, rng)
+            slots = fixed_layout(overlap, len(speaker_ids), duration, ratio, shortest, rng)
         drawn = []
         for position, speaker_id in enumerate(speaker_ids):
-            drawn.append(self.draw_voice(speaker_id, None if slots is None else slots[position].num_samples, rng))
+            drawn.append(self.draw_excerpt(speaker_id, None if slots is None else slots[position].num_samples, rng))
         return slots, drawn
 
 
-def _later(source: SourceRecipe, samples: int) -> SourceRecipe:
-    """The source, everything it says `samples` later; itself for 0."""
+def _delayed(source: SourceRecipe, samples: int) -> SourceRecipe:
+    """Return the source with everything it says `samples` later."""
     if samples == 0:
         return source
     turns = tuple(replace(turn, offset=turn.offset + samples) for turn in source.turns)

@@ -1,4 +1,13 @@
-"""Metric GAN: a discriminator learns PESQ, which has no gradient, and the network learns from the discriminator's."""
+"""Metric GAN: a discriminator learns PESQ, which has no gradient, and the network learns from the discriminator.
+
+The data flow of one training step:
+
+    estimate ─► MetricGAN.forward ─► discriminator ─► (quality - 1)², the loss
+        └─► MetricAdversary.observe                    (pairs of the step)
+    after the network's update:
+        MetricAdversary.learn: collect the PESQ of the previous step's pairs ─► update the discriminator
+                               submit this step's pairs to QualityScorer     ─► PESQ in background processes
+"""
 
 from __future__ import annotations
 
@@ -25,13 +34,16 @@ from wesep_py.training.losses.loss import Adversary, Loss, has_target, losses
 if TYPE_CHECKING:
     from wesep_py.network.extraction_network import NetworkOutput
 
+SignalPair = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Reference and estimate, `[samples]` each."""
+ScoredPair = tuple[SignalPair, float]
+"""Reference and estimate, and the quality of the estimate, 0 to 1."""
 
-# ----------------------------------------
-# A network that listens to a reference and an estimate, and says how good the estimate is.
-
-_SILENCE = 1e-10
-"""Added to the mean square of a signal: one below -100 dB of full scale stays quiet."""
-_LEAST = 1e-3
+BEST_PESQ = {16000: 4.6439, 8000: 4.5486}
+"""PESQ of a signal against itself: raw 4.5 mapped by P.862.2, equation 1, and by P.862.1, equation 1."""
+_SILENCE_POWER = 1e-10
+"""Added to the mean square of a signal: one below -100 dB of full scale is not amplified to a level of 1."""
+_MAGNITUDE_OFFSET = 1e-3
 """Added to magnitudes, at a level of 1, before they are compressed: the gradient of |z|^p at 0 is infinite."""
 
 
@@ -40,10 +52,10 @@ class DiscriminatorConfig:
     """Sizes of a `MetricDiscriminator`.
 
     Args:
-        channels: of the first layer, doubled by each that follows up to eight times it.
-        num_layers: convolutions, each halving frames and bins.
-        window_length, hop_length: of the STFT, in samples; the window even, the hop half of it at most.
-        power: magnitudes are raised to it, above 0 and at most 1.
+        channels: of the first layer; each further layer doubles them, up to eight times the first.
+        num_layers: number of convolutions, each halving frames and bins.
+        window_length, hop_length: of the STFT, in samples; the window is even, the hop at most half of it.
+        power: exponent that compresses magnitudes, above 0 and at most 1.
     """
 
     channels: int = 16
@@ -61,11 +73,11 @@ class DiscriminatorConfig:
 
 
 class MetricDiscriminator(nn.Module):
-    """Reference and estimate, `[batch, samples]` each, to a quality between 0 and 1, `[batch]`.
+    """Predicts the quality of an estimate, `[batch]` between 0 and 1, from reference and estimate `[batch, samples]`.
 
-    Compressed magnitudes of both are two channels of an image; convolutions with spectral normalisation and leaky
-    ReLU, the mean over frames and bins, two linear layers, a sigmoid. Both signals are brought to a level of 1 first,
-    as PESQ does, so that a gain is no quality. Recordings of any length from one sample up.
+    Compressed magnitudes of both are the two channels of an image, followed by convolutions with spectral normalisation
+    and leaky ReLU, the mean over frames and bins, two linear layers and a sigmoid. Both signals are first scaled to a
+    level of 1, as PESQ does, so that a gain does not change the quality. Any length from one sample is accepted.
 
     Sources: Fu et al., "MetricGAN: generative adversarial networks based black-box metric scores optimization for
     speech enhancement", ICML 2019 (layers, spectral normalisation); Cao, Abdulatif and Yang, "CMGAN:
@@ -84,38 +96,30 @@ class MetricDiscriminator(nn.Module):
         self.scale = (3 * config.window_length / 8) ** -0.5
         widths = [2, *(config.channels * 2 ** min(layer, 3) for layer in range(config.num_layers))]
         layers: list[nn.Module] = []
-        for narrow, wide in pairwise(widths):
-            layers += [spectral_norm(nn.Conv2d(narrow, wide, 4, stride=2, padding=2)), nn.LeakyReLU(0.3)]
+        for in_channels, out_channels in pairwise(widths):
+            convolution = nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=2)
+            layers += [spectral_norm(convolution), nn.LeakyReLU(0.3)]
         self.layers = nn.Sequential(*layers)
         self.head = nn.Sequential(
             spectral_norm(nn.Linear(widths[-1], widths[-1])), nn.LeakyReLU(0.3), nn.Linear(widths[-1], 1)
         )
 
     def forward(self, reference: Tensor, estimate: Tensor) -> Tensor:
-        """`[batch]`, above 0 and below 1."""
+        """Return the quality of estimates, `[batch]`, above 0 and below 1."""
         image = torch.stack([self._magnitude(reference), self._magnitude(estimate)], dim=1)
         return self.head(self.layers(image).mean(dim=(2, 3))).squeeze(1).sigmoid()
 
     def _magnitude(self, waveform: Tensor) -> Tensor:
-        level = (waveform.square().mean(-1, keepdim=True) + _SILENCE).sqrt()
+        level = (waveform.square().mean(-1, keepdim=True) + _SILENCE_POWER).sqrt()
         spectrum = self.stft(waveform / level) * self.scale
-        return (spectrum.real.square() + spectrum.imag.square() + _LEAST**2) ** (self.power / 2)
-
-
-# ----------------------------------------
-# PESQ of many pairs, computed in other processes while a training goes on.
-
-SignalPair = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""Reference and estimate, `[samples]` each."""
-BEST_PESQ = {16000: 4.6439, 8000: 4.5486}
-"""PESQ of a signal against itself: raw 4.5 mapped by P.862.2, equation 1, and by P.862.1, equation 1."""
+        return (spectrum.real.square() + spectrum.imag.square() + _MAGNITUDE_OFFSET**2) ** (self.power / 2)
 
 
 def normalised_pesq(reference: NDArray[np.float32], estimate: NDArray[np.float32], sample_rate: int) -> float:
-    """PESQ on a scale from 0 (MOS-LQO 1) to 1 (the best there is); NaN where it cannot be computed.
+    """Return PESQ on a scale from 0 (MOS-LQO 1) to 1 (`BEST_PESQ`); NaN where it cannot be computed.
 
-    MetricGAN and CMGAN divide by the length of the scale too ((PESQ + 0.5) / 5 and (PESQ - 1) / 3.5); with the true
-    best, a reference against itself has just the 1 that the discriminator is taught for it.
+    MetricGAN and CMGAN also divide by the length of the scale ((PESQ + 0.5) / 5 and (PESQ - 1) / 3.5). With the true
+    best value, a reference against itself has exactly the quality 1 that the discriminator is taught for it.
     """
     if not (np.isfinite(reference).all() and np.isfinite(estimate).all()):
         return math.nan
@@ -127,13 +131,13 @@ def normalised_pesq(reference: NDArray[np.float32], estimate: NDArray[np.float32
 
 
 class QualityScorer:
-    """Scores pairs in the background: hand them in with `submit`, and ask for all of them later with `collect`.
+    """Computes `normalised_pesq` in background processes: `submit` pairs, later `collect` all scores.
 
-    What it gives depends on the pairs alone, not on how fast the processes are: `collect` waits.
+    The scores depend on the pairs alone, not on the speed of the processes, because `collect` waits.
 
     Args:
         sample_rate: 16000 or 8000 Hz.
-        workers: processes; 0: `collect` computes in this one.
+        workers: number of processes; 0: `collect` computes in the calling process.
 
     Raises:
         ValueError: another sample rate, or fewer than 0 workers.
@@ -156,32 +160,33 @@ class QualityScorer:
 
     @property
     def waiting(self) -> list[SignalPair]:
-        """What was handed in and not collected yet."""
+        """Pairs that were submitted and not collected yet."""
         return [pair for pair, _ in self._waiting]
 
     def submit(self, pairs: Sequence[SignalPair]) -> None:
-        """Hand in pairs; they must not change until they are collected."""
+        """Submit pairs. They must not change until they are collected."""
         self._waiting += [(pair, self._start(pair) if self.workers else None) for pair in pairs]
 
     def collect(self) -> list[float]:
-        """Scores of all that waits, in the order handed in; NaN where there is none.
+        """Return the scores of all waiting pairs, in the order of submission; NaN where there is none.
 
-        Where a process died, what it took along is computed once more; what ends a process twice has no score.
+        If a process died, its pairs are computed once more; a pair that kills a second process has no score.
         """
         waiting, self._waiting = self._waiting, []
         if not self.workers:
             return [normalised_pesq(*pair, self.sample_rate) for pair, _ in waiting]
-        scores = [_result(future) for _, future in waiting]
+        scores = [_result_or_none(future) for _, future in waiting]
         if None in scores:
             self.close()
         for position, score in enumerate(scores):
-            if score is None:  # in a process of its own, so that a pair that ends it takes no other along
+            if score is None:  # in a process of its own, so that a pair that kills it does not affect other pairs
                 with worker_processes(1) as pool:
-                    scores[position] = _result(pool.submit(normalised_pesq, *waiting[position][0], self.sample_rate))
+                    future = pool.submit(normalised_pesq, *waiting[position][0], self.sample_rate)
+                    scores[position] = _result_or_none(future)
         return [math.nan if score is None else score for score in scores]
 
     def close(self) -> None:
-        """End the processes; what waits is dropped."""
+        """Stop the processes and drop the waiting pairs."""
         self._waiting = []
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
@@ -196,30 +201,25 @@ class QualityScorer:
             return None
 
 
-def _result(future: Future[float] | None) -> float | None:
-    """What it gave; `None` where its process died."""
+def _result_or_none(future: Future[float] | None) -> float | None:
+    """Return the result of a future, or `None` if its process died."""
     try:
         return None if future is None else future.result()
     except BrokenExecutor:
         return None
 
 
-# ----------------------------------------
-# The side of a metric GAN that learns the metric: discriminator, optimiser, and the pairs that it learns from.
-
-ScoredPair = tuple[SignalPair, float]
-"""Reference and estimate, and the quality of the estimate."""
-
-
 class MetricAdversary(Adversary):
-    """A discriminator that learns the scores of pairs, each one step after it was observed.
+    """The learning side of a metric GAN: discriminator, its optimiser, and the pairs that it learns from.
+
+    The discriminator learns the score of each pair one step after the pair was observed.
 
     Args:
         network: the discriminator; its gradients are off except while it learns.
         scorer: computes the scores.
-        lr: of Adam, above 0.
-        replay: so many scored pairs are kept, 0 or more.
-        items_per_step: so many items of a step are scored at most; `None`: all.
+        lr: learning rate of Adam, above 0.
+        replay: number of scored pairs of earlier steps that are stored, 0 or more.
+        items_per_step: maximum number of items of a step that are scored; `None`: all.
 
     Raises:
         ValueError: a value out of its range.
@@ -243,52 +243,54 @@ class MetricAdversary(Adversary):
         self.optimizer = torch.optim.Adam(network.parameters(), lr=lr)
         self.is_learning = True
         self._scorer, self._replay_size, self._items_per_step = scorer, replay, items_per_step
-        self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._kept: list[ScoredPair] = []
+        self._observed: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._replay: list[ScoredPair] = []
 
-    def judge(self, reference: Tensor, estimate: Tensor) -> Tensor:
-        """The quality of estimates, `[batch]`, of waveforms `[batch, samples]`; the gradient is of the waveforms."""
+    def predict_quality(self, reference: Tensor, estimate: Tensor) -> Tensor:
+        """Return the quality `[batch]` of waveforms `[batch, samples]`; gradients reach the waveforms only."""
         return self.network(reference, estimate)
 
     def observe(self, reference: Tensor, estimates: Iterable[Tensor], counts: Tensor) -> None:
-        """Note what is to be learned from after the step.
+        """Store the pairs of a step, for `learn`.
 
         Args:
             reference: `[batch, samples]`.
-            estimates: each `[batch, samples]`; their gradients are not followed.
+            estimates: each `[batch, samples]`; no gradient goes through them.
             counts: `[batch]`, not 0 for items to learn from.
         """
         if self.is_learning:
-            self._seen += [(reference.detach(), estimate.detach(), counts.detach()) for estimate in estimates]
+            self._observed += [(reference.detach(), estimate.detach(), counts.detach()) for estimate in estimates]
 
     def to(self, device: torch.device) -> None:
         self.network.to(device)
 
     def learn(self, step: int, total: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """As `Adversary.learn`, from the pairs of the step before.
+        """Learn from the pairs of the step before, see `Adversary.learn`.
 
         Returns:
-            `discriminator`: mean squared error; `pesq_quality`: mean of the new pairs' scores, 0 to 1; `pesq_missing`:
-            share of the new pairs that have none. Nothing where there was nothing to learn from.
+            `discriminator`: mean squared error; `pesq_quality`: mean score of the new pairs, 0 to 1; `pesq_missing`:
+            share of the new pairs without a score. Empty if there was nothing to learn from.
         """
         pairs, scores = self._scorer.waiting, self._scorer.collect()
-        self._scorer.submit(self._taken())
+        self._scorer.submit(self._take_observed())
         if not self.is_learning:
             return {}
-        fresh = [(pair, score) for pair, score in zip(pairs, scores, strict=True) if not math.isnan(score)]
-        examples = [*fresh, *self._drawn(step, len(fresh)), *(((pair[0], pair[0]), 1.0) for pair, _ in fresh)]
-        self._kept = [*self._kept, *fresh][-self._replay_size :] if self._replay_size else []
+        new = [(pair, score) for pair, score in zip(pairs, scores, strict=True) if not math.isnan(score)]
+        examples = [*new, *self._draw_replay(step, len(new)), *(((pair[0], pair[0]), 1.0) for pair, _ in new)]
+        self._replay = [*self._replay, *new][-self._replay_size :] if self._replay_size else []
         error, gradient = self._gradient(examples)
-        own = torch.tensor([len(examples), sum(score for _, score in fresh), len(fresh), len(pairs)])
-        gradient, numbers = total(gradient), total(torch.cat([error[None], own.to(error)]).double())
-        checked = torch.cat([numbers, gradient.isfinite().all().to(numbers)[None]])
-        squares, count, quality, num_fresh, num_pairs, is_finite = checked.tolist()
-        found = {"pesq_missing": 1 - num_fresh / num_pairs} if num_pairs else {}
-        if count:
+        # Sums over all ranks, divided by the number of examples of all ranks below: each example counts the same, even
+        # if ranks have different numbers of them, and every rank makes the same update.
+        counts = torch.tensor([len(examples), sum(score for _, score in new), len(new), len(pairs)])
+        gradient, sums = total(gradient), total(torch.cat([error[None], counts.to(error)]).double())
+        checked = torch.cat([sums, gradient.isfinite().all().to(sums)[None]])
+        squared_error, num_examples, quality, num_new, num_pairs, is_finite = checked.tolist()
+        numbers = {"pesq_missing": 1 - num_new / num_pairs} if num_pairs else {}
+        if num_examples:
             if is_finite:
-                self._update(gradient / count)
-            found |= {"discriminator": squares / count, "pesq_quality": quality / num_fresh}
-        return found
+                self._update(gradient / num_examples)
+            numbers |= {"discriminator": squared_error / num_examples, "pesq_quality": quality / num_new}
+        return numbers
 
     def state_dict(self) -> dict[str, Any]:
         return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -299,44 +301,44 @@ class MetricAdversary(Adversary):
 
     def memory(self) -> dict[str, Any]:
         waiting = [_as_tensor(pair) for pair in self._scorer.waiting]
-        return {"waiting": waiting, "kept": [(_as_tensor(pair), score) for pair, score in self._kept]}
+        return {"waiting": waiting, "kept": [(_as_tensor(pair), score) for pair, score in self._replay]}
 
     def load_memory(self, memory: dict[str, Any]) -> None:
-        self._scorer.submit([_as_pair(one) for one in memory["waiting"]])
-        self._kept = [(_as_pair(one), float(score)) for one, score in memory["kept"]]
+        self._scorer.submit([_as_pair(tensor) for tensor in memory["waiting"]])
+        self._replay = [(_as_pair(tensor), float(score)) for tensor, score in memory["kept"]]
 
     def close(self) -> None:
         self._scorer.close()
 
-    def _taken(self) -> list[SignalPair]:
-        """The pairs noted since the last step, on the CPU."""
-        seen, self._seen = self._seen, []
+    def _take_observed(self) -> list[SignalPair]:
+        """Return the pairs observed since the last step, on the CPU."""
+        observed, self._observed = self._observed, []
         pairs: list[SignalPair] = []
-        for reference, estimate, counts in seen:
-            chosen = counts.nonzero().squeeze(1)
-            both = torch.stack([reference[chosen], estimate[chosen]], dim=1).float().cpu().numpy()
+        for reference, estimate, counts in observed:
+            items = counts.nonzero().squeeze(1)
+            both = torch.stack([reference[items], estimate[items]], dim=1).float().cpu().numpy()
             pairs += [(both[item, 0], both[item, 1]) for item in range(len(both))]
         return pairs[: self._items_per_step]
 
-    def _drawn(self, step: int, count: int) -> list[ScoredPair]:
-        """So many of the pairs that are kept, by chance, which is a function of the step."""
-        count = min(count, len(self._kept))
-        chosen = np.random.default_rng(step).choice(len(self._kept), count, replace=False) if count else []
-        return [self._kept[index] for index in chosen]
+    def _draw_replay(self, step: int, count: int) -> list[ScoredPair]:
+        """Return at most `count` random stored pairs; the draw is a function of the step."""
+        count = min(count, len(self._replay))
+        indices = np.random.default_rng(step).choice(len(self._replay), count, replace=False) if count else []
+        return [self._replay[index] for index in indices]
 
     def _gradient(self, examples: list[ScoredPair]) -> tuple[Tensor, Tensor]:
-        """Sum of the squared errors, and its gradient as one vector; examples of one length together."""
+        """Return the sum of squared errors and its gradient as one vector. Examples of one length form a batch."""
         parameters = list(self.network.parameters())
-        lengths: dict[int, list[ScoredPair]] = defaultdict(list)
+        by_length: dict[int, list[ScoredPair]] = defaultdict(list)
         for example in examples:
-            lengths[len(example[0][0])].append(example)
+            by_length[len(example[0][0])].append(example)
         device = parameters[0].device
         error = torch.zeros((), device=device)
         self.network.requires_grad_(True).train()
         self.optimizer.zero_grad(set_to_none=True)
-        for alike in lengths.values():
-            both = torch.from_numpy(np.stack([np.stack(pair) for pair, _ in alike])).to(device)
-            scores = torch.tensor([score for _, score in alike], device=device)
+        for group in by_length.values():
+            both = torch.from_numpy(np.stack([np.stack(pair) for pair, _ in group])).to(device)
+            scores = torch.tensor([score for _, score in group], device=device)
             squares = (self.network(both[:, 0], both[:, 1]) - scores).square().sum()
             squares.backward()
             error += squares.detach()
@@ -345,10 +347,10 @@ class MetricAdversary(Adversary):
         return error, torch.cat([gradient.flatten() for gradient in gradients])
 
     def _update(self, gradient: Tensor) -> None:
-        """One step of the optimiser."""
+        """Take one optimiser step with a gradient of all parameters as one vector."""
         parameters = list(self.network.parameters())
-        for parameter, own in zip(parameters, gradient.split([p.numel() for p in parameters]), strict=True):
-            parameter.grad = own.view_as(parameter)
+        for parameter, values in zip(parameters, gradient.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = values.view_as(parameter)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -363,33 +365,33 @@ def _as_pair(both: Tensor) -> SignalPair:
 
 @losses.register("metric_gan")
 class MetricGAN(Loss):
-    """(D(s, ŝ) - 1)², D a discriminator that learns to say PESQ on a scale from 0 to 1; mean over items with a target.
+    """(D(s, ŝ) - 1)², mean over items with a target; D is a discriminator that learns PESQ on a scale from 0 to 1.
 
-    D learns after each of the network's steps, with an optimiser of its own (Adam), from
+    D learns after each step of the network, with its own optimiser (Adam), by the mean squared error, from
 
     - (s, s), whose quality is 1,
     - (s, ŝ), whose quality is the PESQ of ŝ,
-    - (s, x), likewise, x the mixture, if asked for,
-    - pairs of earlier steps, if they are kept,
+    - (s, x), likewise, with the mixture x, if `mixture` is set,
+    - pairs of earlier steps, if `replay` is set.
 
-    by the mean squared error. PESQ is computed in processes of its own while the next step goes on, so D learns from a
-    step's estimates one step later. Items whose PESQ cannot be computed are left out, and counted in the log
-    (`pesq_missing`). D is in the training state, and in no checkpoint.
+    PESQ is computed in background processes during the next step, so D learns from a step's estimates one step later.
+    Items whose PESQ cannot be computed are left out, and counted in the log (`pesq_missing`). D is in the training
+    state, and in no checkpoint.
 
-    Of several waveforms the first counts, which is the result. Goes beside a loss of the waveform, with a weight of
-    about 1 beside one in dB.
+    Of several waveforms only the first counts, which is the result. Use it beside a waveform loss, with a weight of
+    about 1 beside a loss in dB.
 
     Args:
-        sample_rate: given by the model, 16000 or 8000 Hz.
-        start_step: before it the loss is 0, 0 or more.
-        head_start_steps: so many steps before that D begins to learn, from 0 to `start_step`.
+        sample_rate: of the model, passed by the training task; 16000 or 8000 Hz.
+        start_step: first step with this loss, 0 or more; before it, the loss is 0.
+        head_start_steps: D begins to learn this number of steps before `start_step`, 0 to `start_step`.
         discriminator: sizes of D.
-        lr: D's learning rate, above 0.
-        items_per_step: so many estimates (and mixtures) of a step are scored at most, on each device; none: all.
-        mixture: D learns from the mixtures too, which takes twice as many scores.
-        replay: so many scored pairs of earlier steps are kept, 0 or more; a step learns from as many of them as of
-            new ones.
-        workers: processes that compute PESQ (on each device), 0: none, the training waits.
+        lr: learning rate of D, above 0.
+        items_per_step: maximum number of estimates (and mixtures) of a step that are scored, per device; `None`: all.
+        mixture: whether D learns from the mixtures too, which takes twice as many scores.
+        replay: number of scored pairs of earlier steps that are stored, 0 or more; a step learns from as many of them
+            as of new ones.
+        workers: number of processes per device that compute PESQ; 0: the training process computes it and waits.
 
     Raises:
         ValueError: a value out of its range.
@@ -422,7 +424,7 @@ class MetricGAN(Loss):
             raise ValueError(f"start_step: is {start_step}; 0 or more is allowed")
         if not 0 <= head_start_steps <= start_step:
             raise ValueError(f"head_start_steps: is {head_start_steps}; 0 to start_step ({start_step}) is allowed")
-        self.start_step, self.learns_from = start_step, start_step - head_start_steps
+        self.start_step, self.learn_from_step = start_step, start_step - head_start_steps
         self.mixture = mixture
         network = MetricDiscriminator(discriminator or DiscriminatorConfig())
         scorer = QualityScorer(sample_rate, workers)
@@ -430,17 +432,17 @@ class MetricGAN(Loss):
         self._step = 0
 
     def update(self, step: int) -> None:
-        """As `Loss.update`."""
+        """Set the number of steps done, see `Loss.update`."""
         self._step = step
-        self.adversary.is_learning = step >= self.learns_from
+        self.adversary.is_learning = step >= self.learn_from_step
 
     def forward(self, output: NetworkOutput, target: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        """As `Loss.forward`; `batch` holds `mixture` where D learns from it."""
+        """Return the loss of a batch, see `Loss.forward`; `batch` holds `mixture` if D learns from mixtures."""
         estimate, target = output.waveforms[0].float(), target.float()
         counts = has_target(target, batch)
         if self.training and torch.is_grad_enabled():
             self.adversary.observe(target, [estimate, *([batch["mixture"]] if self.mixture else [])], counts)
         if self._step < self.start_step:
-            return (estimate * 0).sum()
-        quality = self.adversary.judge(target, estimate)
+            return (estimate * 0).sum()  # 0, but connected to the output's graph
+        quality = self.adversary.predict_quality(target, estimate)
         return ((quality - 1).square() * counts).sum() / counts.sum().clamp(min=1)
