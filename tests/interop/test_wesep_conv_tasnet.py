@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from wesep_py.common.errors import CheckpointError, ConfigError
 from wesep_py.interop import load_wesep
-from wesep_py.interop.wesep_conv_tasnet import rename, translate
+from wesep_py.interop.wesep_conv_tasnet import rename_conv_tasnet, translate_conv_tasnet
 from wesep_py.network.extraction_network import TargetSpeakerExtractor
 
 ARGS = {
@@ -29,7 +29,7 @@ EMBEDDING_KEY = "0.embedding"
 
 
 def public_weights(args: dict) -> dict[str, Tensor]:
-    """Random weights of the public layout."""
+    """Return random weights of the public layout."""
     torch.manual_seed(0)
     n, b, h, e, x = args["N"], args["B"], args["H"], args["spk_emb_dim"], args["X"]
     shapes: dict[str, tuple[int, ...]] = {
@@ -79,11 +79,11 @@ def public_weights(args: dict) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("fusion", ["concat", "additive", "multiply", "FiLM", "concatConv"])
 @pytest.mark.parametrize("skip", [False, True])
-def test_every_weight_of_every_fusion_finds_its_place(fusion, skip):
+def test_all_tensors_of_each_fusion_are_used(fusion, skip):
     args = {**ARGS, "spk_fuse_type": fusion, "skip_con": skip}
     public = public_weights(args)
-    network = TargetSpeakerExtractor(translate(args)).eval()
-    network.load_state_dict(rename(public, args))
+    network = TargetSpeakerExtractor(translate_conv_tasnet(args)).eval()
+    network.load_state_dict(rename_conv_tasnet(public, args))
     assert network.backbone.num_fusion_points == 2
     weights = [value for key, value in public.items() if key.endswith(("Output.weight", "sconv.weight"))]
     for block, expected in zip(network.backbone.blocks, weights, strict=True):
@@ -93,23 +93,23 @@ def test_every_weight_of_every_fusion_finds_its_place(fusion, skip):
 
 
 def with_norm(weights: dict[str, Tensor], norm: str) -> dict[str, Tensor]:
-    """The same network with another kind of norm, whose weights are not `[channels, 1]`."""
+    """Return the weights of the same network with another normalisation, whose weights are not `[channels, 1]`."""
     if norm == "gLN":
         return weights
-    made = {key: value.squeeze(1) if value.shape[1:] == (1,) else value for key, value in weights.items()}
+    changed = {key: value.squeeze(1) if value.shape[1:] == (1,) else value for key, value in weights.items()}
     if norm == "BN":
-        for key, value in list(made.items()):
+        for key, value in list(changed.items()):
             if weights[key].shape[1:] == (1,) and key.endswith("weight"):
                 place = key.removesuffix("weight")
-                made |= {
+                changed |= {
                     f"{place}running_mean": torch.randn(len(value)),
                     f"{place}running_var": 1 + torch.rand(len(value)),
                 }
-    return made
+    return changed
 
 
 def slow_reference(args: dict, weights: dict[str, Tensor], mixture: Tensor, embedding: Tensor) -> Tensor:
-    """The public network, layer by layer: one stack passes on the sum of its skips, or the output of its last block."""
+    """Compute the public network by layers. A stack returns the sum of its skips, or the output of its last block."""
 
     def conv(x: Tensor, name: str, **options) -> Tensor:
         return F.conv1d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], **options)
@@ -122,9 +122,9 @@ def slow_reference(args: dict, weights: dict[str, Tensor], mixture: Tensor, embe
             return F.layer_norm(x.transpose(1, 2), weight.shape, weight, bias).transpose(1, 2)
         return F.group_norm(x, 1, weight, bias)
 
-    def block(x: Tensor, place: str, names: tuple[str, ...], dilation: int, heard: Tensor) -> Tensor:
+    def block(x: Tensor, place: str, names: tuple[str, ...], dilation: int, block_input: Tensor) -> Tensor:
         expand, prelu1, norm1, depthwise, prelu2, norm2 = (f"{place}.{name}" for name in names)
-        y = norm(F.prelu(conv(heard, expand), weights[f"{prelu1}.weight"]), norm1)
+        y = norm(F.prelu(conv(block_input, expand), weights[f"{prelu1}.weight"]), norm1)
         y = conv(y, depthwise, dilation=dilation, padding=dilation, groups=args["H"])
         return norm(F.prelu(y, weights[f"{prelu2}.weight"]), norm2)
 
@@ -133,9 +133,9 @@ def slow_reference(args: dict, weights: dict[str, Tensor], mixture: Tensor, embe
     for _ in range(args["R"]):
         place = f"separation.separation.{index}"
         if inside:
-            heard = torch.cat([x, embedding[..., None].expand(-1, -1, x.shape[2])], dim=1)
+            block_input = torch.cat([x, embedding[..., None].expand(-1, -1, x.shape[2])], dim=1)
             names = ("conv1x1", "prelu1", "lnorm1", "dconv", "prelu2", "lnorm2")
-            x = x + conv(block(x, place, names, 1, heard), f"{place}.sconv")
+            x = x + conv(block(x, place, names, 1, block_input), f"{place}.sconv")
         else:
             fused = x * F.linear(embedding, *(weights[f"{place}.fc.linear.{k}"] for k in ("weight", "bias")))[..., None]
             x = norm(
@@ -159,7 +159,7 @@ def slow_reference(args: dict, weights: dict[str, Tensor], mixture: Tensor, embe
 @pytest.mark.parametrize("norm", ["gLN", "cLN", "BN"])
 @pytest.mark.parametrize("fusion", ["multiply", "concatConv"])
 @pytest.mark.parametrize("skip", [False, True])
-def test_norms_and_skips_compute_what_the_public_code_says(norm, fusion, skip):
+def test_norms_and_skips_compute_what_the_public_code_computes(norm, fusion, skip):
     args = {**ARGS, "norm": norm, "spk_fuse_type": fusion, "skip_con": skip}
     weights = with_norm({key: 0.3 * value for key, value in public_weights(args).items()}, norm)
     mixture, embedding = torch.randn(2, 480), torch.randn(2, 4)
@@ -168,26 +168,26 @@ def test_norms_and_skips_compute_what_the_public_code_says(norm, fusion, skip):
     torch.testing.assert_close(estimate, slow_reference(args, weights, mixture, embedding), atol=1e-5, rtol=1e-4)
 
 
-def test_a_concatenation_is_turned_round():
+def test_columns_of_a_concatenation_are_reordered():
     """[h; e] there, [e; h] here."""
     args = {**ARGS, "spk_fuse_type": "concat"}
     public = public_weights(args)
     theirs = public["separation.separation.0.fc.linear.weight"]
-    ours = rename(public, args)["cues.0.fusion.layers.0.linear.weight"]
+    ours = rename_conv_tasnet(public, args)["cues.0.fusion.layers.0.linear.weight"]
     assert torch.equal(ours, torch.cat([theirs[:, 5:], theirs[:, :5]], dim=1))
 
 
-def test_per_frame_norms_and_causality():
+def test_causal_network_with_norms_per_frame():
     args = {**ARGS, "norm": "cLN", "causal": True}
-    network = TargetSpeakerExtractor(translate(args))
-    network.load_state_dict(rename(with_norm(public_weights(args), "cLN"), args))
+    network = TargetSpeakerExtractor(translate_conv_tasnet(args))
+    network.load_state_dict(rename_conv_tasnet(with_norm(public_weights(args), "cLN"), args))
     assert network.backbone.latency == 15
 
 
-def test_a_weight_without_a_place_is_named():
+def test_tensor_without_counterpart_is_named():
     args = {**ARGS}
     with pytest.raises(CheckpointError, match="pred_linear"):
-        rename({**public_weights(args), "pred_linear.weight": torch.zeros(3, 4)}, args)
+        rename_conv_tasnet({**public_weights(args), "pred_linear.weight": torch.zeros(3, 4)}, args)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +207,6 @@ def test_a_weight_without_a_place_is_named():
         ({"skipcon": True}, "did you mean 'skip_con'"),
     ],
 )
-def test_what_cannot_be_translated_is_refused(change, message):
+def test_untranslatable_arguments_are_named(change, message):
     with pytest.raises(ConfigError, match=message):
-        translate({**ARGS, **change})
+        translate_conv_tasnet({**ARGS, **change})

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from wesep_py.common.config import conf_folder, load_yaml
-from wesep_py.interop import encoders
+from wesep_py.interop.wespeaker_networks import FAMILIES, network_names, translate_network
 from wesep_py.network.extraction_network import build_network
 from wesep_py.network.speaker import build_encoder, speaker_networks
 from wesep_py.network.speaker.pooling import poolings
@@ -89,7 +89,7 @@ def test_it_is_the_public_model_of_that_name(name):
     size = "acoustic_dim" if public.startswith("SimAM") else "feat_dim"
     args = {size: speaker(name)["filterbank"]["num_mel_bins"], "embed_dim": network["embedding_dim"]}
     signature = inspect.signature(speaker_networks.get(network["name"], "network")).parameters
-    for key, value in encoders.translate(public, args).items():
+    for key, value in translate_network(public, args).items():
         ours = network[key] if key in network else signature[key].default
         assert value == (list(ours) if isinstance(ours, tuple) else ours), key
 
@@ -103,10 +103,10 @@ def test_a_block_is_included_by_a_model(tmp_path):
 
 
 def test_every_public_family_and_every_published_size_has_one():
-    assert {speaker(name)["network"]["name"] for name in NAMES} == {*encoders.FAMILIES, "dvector"}
+    assert {speaker(name)["network"]["name"] for name in NAMES} == {*FAMILIES, "dvector"}
     covered = {public_name(name) for name in NAMES}
     wanted = {
-        name for name in encoders.names() if re.match(r"ResNet\d|ECAPA_TDNN_|ReDimNetB|Gemini_DF_ResNet\d|SimAM", name)
+        name for name in network_names() if re.match(r"ResNet\d|ECAPA_TDNN_|ReDimNetB|Gemini_DF_ResNet\d|SimAM", name)
     }
     assert wanted <= covered
 

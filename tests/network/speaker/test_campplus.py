@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 from torch.nn import functional
 
-from wesep_py.common.errors import CheckpointError, ConfigError
-from wesep_py.interop import wespeaker_campplus
+from wesep_py.common.errors import ConfigError
 from wesep_py.network.speaker import length_mask, speaker_networks
 from wesep_py.network.speaker.campplus import SEGMENT_LENGTH, CAMPlusPlus, DenseLayer, segment_context
 
@@ -23,21 +20,6 @@ def small(**arguments) -> CAMPlusPlus:
             if module.affine:
                 torch.nn.init.normal_(module.bias, std=0.3)
     return network
-
-
-def test_computes_what_the_public_network_computes(shared_parity):
-    from safetensors import safe_open
-
-    with safe_open(shared_parity / "wespeaker_campplus.safetensors", framework="pt") as fixture:
-        config = json.loads(fixture.metadata()["config"])
-        tensors = {key: fixture.get_tensor(key) for key in fixture.keys()}  # noqa: SIM118
-    arguments = wespeaker_campplus.translate(config["model"], config["args"])
-    network = speaker_networks.build(arguments, "network", num_mel_bins=config["args"]["feat_dim"]).eval()
-    weights = {key.removeprefix("weight/"): tensor for key, tensor in tensors.items() if key.startswith("weight/")}
-    network.load_state_dict(wespeaker_campplus.rename(weights))
-    with torch.no_grad():
-        embedding = network(tensors["input/0"]).embedding
-    assert (embedding - tensors["output/0"]).norm() / tensors["output/0"].norm() < 1e-5
 
 
 @pytest.mark.parametrize("length", [1, 10, 99, 230])
@@ -99,52 +81,6 @@ def test_sizes():
     assert small(num_mel_bins=23)(torch.randn(2, 20, 23)).embedding.shape == (2, 8)
 
 
-def test_every_public_argument_is_translated():
-    args = {
-        "feat_dim": 72,
-        "embed_dim": 16,
-        "pooling_func": "ASTP",
-        "growth_rate": 6,
-        "bn_size": 3,
-        "init_channels": 10,
-        "config_str": "batchnorm_-prelu",
-    }
-    arguments = wespeaker_campplus.translate("CAMPPlus", args)
-    network = speaker_networks.build(arguments, "network", num_mel_bins=72)
-    assert network.linear.weight.shape == (16, 2 * network.frame_dim)
-    assert network.tdnn.weight.shape == (10, 32 * 9, 5)
-    assert network.blocks[2][15].reduce.out_channels == 3 * 6
-    assert network.blocks[0][0].conv.out_channels == 6
-    assert [name for name, _ in network.activation.named_children()] == ["norm", "prelu"]
-    assert not network.activation.norm.affine
-    defaults = wespeaker_campplus.translate("CAMPPlus", {})
-    assert defaults["embedding_dim"] == 512
-    assert defaults["nonlinearity"] == ["batchnorm", "relu"]
-
-
-def test_names_beyond_those_of_the_fixture():
-    attention = torch.randn(4, 8, 1)
-    renamed = wespeaker_campplus.rename(
-        {
-            "xvector.block2.tdnnd24.nonlinear1.prelu.weight": torch.ones(3),
-            "xvector.transit3.nonlinear.batchnorm.running_var": torch.ones(3),
-            "xvector.out_nonlinear.prelu.weight": torch.ones(3),
-            "xvector.dense.linear.weight": torch.ones(2, 3, 1),
-            "xvector.stats.linear1.weight": attention,
-            "pool.linear1.weight": attention,
-        }
-    )
-    assert {name: tuple(tensor.shape) for name, tensor in renamed.items()} == {
-        "blocks.1.23.activation.prelu.weight": (3,),
-        "transitions.2.0.norm.running_var": (3,),
-        "activation.prelu.weight": (3,),
-        "linear.weight": (2, 3),
-        "pool.linear1.weight": (4, 8, 1),
-    }
-    with pytest.raises(CheckpointError, match=r"become 'pool\.linear1\.weight'"):
-        wespeaker_campplus.rename({"xvector.stats.linear1.weight": attention, "pool.linear1.weight": attention + 1})
-
-
 def test_impossible_arguments():
     with pytest.raises(ValueError, match="three numbers"):
         CAMPlusPlus(num_layers=(1, 1))
@@ -156,13 +92,3 @@ def test_impossible_arguments():
         small(nonlinearity=())
     with pytest.raises(ConfigError, match=r"nonlinearity\[0\]"):
         speaker_networks.build({"name": "campplus", "nonlinearity": ["gelu"]}, "network")
-    with pytest.raises(ConfigError, match="did you mean 'CAMPPlus'"):
-        wespeaker_campplus.translate("CAMPlus", {})
-    with pytest.raises(ConfigError, match="did you mean 'growth_rate'"):
-        wespeaker_campplus.translate("CAMPPlus", {"growth_rates": 8})
-    with pytest.raises(ConfigError, match="did you mean 'batchnorm'"):
-        wespeaker_campplus.translate("CAMPPlus", {"config_str": "batchnor-relu"})
-    with pytest.raises(ConfigError, match="pooling_func 'NoPooling'"):
-        wespeaker_campplus.translate("CAMPPlus", {"pooling_func": "NoPooling"})
-    with pytest.raises(ConfigError, match="no blocks to choose"):
-        wespeaker_campplus.translate("CAMPPlus", {}, "BasicBlock")

@@ -1,13 +1,9 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 
-from wesep_py.common.errors import ConfigError
-from wesep_py.interop import wespeaker_res2net
-from wesep_py.network.speaker import length_mask, speaker_networks
+from wesep_py.network.speaker import length_mask
 from wesep_py.network.speaker.res2net import AttentiveFusion, ERes2Net, Res2Block, Res2Net, clipped_relu
 
 BOTH = pytest.mark.parametrize("kind", [Res2Net, ERes2Net])
@@ -22,21 +18,6 @@ def small(kind: type[Res2Net] = Res2Net, **arguments) -> Res2Net:
             torch.nn.init.normal_(module.running_mean, std=0.3)
             torch.nn.init.normal_(module.bias, std=0.3)
     return network
-
-
-def test_computes_what_the_public_network_computes(shared_parity):
-    from safetensors import safe_open
-
-    with safe_open(shared_parity / "wespeaker_res2net.safetensors", framework="pt") as fixture:
-        config = json.loads(fixture.metadata()["config"])
-        tensors = {key: fixture.get_tensor(key) for key in fixture.keys()}  # noqa: SIM118
-    arguments = wespeaker_res2net.translate(config["model"], config["args"])
-    network = speaker_networks.build(arguments, "network", num_mel_bins=config["args"]["feat_dim"]).eval()
-    weights = {key.removeprefix("weight/"): tensor for key, tensor in tensors.items() if key.startswith("weight/")}
-    network.load_state_dict(wespeaker_res2net.rename(weights))
-    with torch.no_grad():
-        embedding = network(tensors["input/0"]).embedding
-    assert (embedding - tensors["output/0"]).norm() / tensors["output/0"].norm() < 1e-5
 
 
 @BOTH
@@ -117,26 +98,6 @@ def test_attentive_fusion_balances():
         torch.testing.assert_close(fusion(x, y), expected)
 
 
-@pytest.mark.parametrize(("model", "embedding_dim", "millions"), [("Res2Net34_Base", 256, 4.68)])
-def test_published_sizes(model, embedding_dim, millions):
-    """As WeSpeaker's table of VoxCeleb results has them."""
-    arguments = wespeaker_res2net.translate(model, {"feat_dim": 80, "embed_dim": embedding_dim})
-    with torch.device("meta"):
-        network = speaker_networks.build(arguments, "network", num_mel_bins=80)
-    assert sum(p.numel() for p in network.parameters()) == pytest.approx(millions * 1e6, rel=3e-3)
-    assert network.frame_dim == 32 * 8 * 2 * 10
-
-
-def test_translates_its_sizes():
-    large = wespeaker_res2net.translate("Res2Net34_Large", {"embed_dim": 256, "two_emb_layer": True})
-    assert (large["channels"], large["num_blocks"], large["second_layer"]) == (64, [3, 4, 6, 3], True)
-    args = {"m_channels": 8, "num_blocks": [1, 1, 1, 1], "pooling_func": "ASTP"}
-    own = wespeaker_res2net.translate("Res2Net", args, "BasicBlockRes2Net")
-    assert (own["channels"], own["num_blocks"], own["embedding_dim"]) == (8, [1, 1, 1, 1], 192)
-    two = {"seg_1.weight": 0, "seg_bn_1.running_mean": 0, "seg_2.bias": 0}
-    assert list(wespeaker_res2net.rename(two)) == ["linear.weight", "second.1.running_mean", "second.2.bias"]
-
-
 @BOTH
 def test_impossible_sizes(kind):
     with pytest.raises(ValueError, match="four numbers"):
@@ -147,16 +108,3 @@ def test_impossible_sizes(kind):
         small(kind, expansion=0)
     with pytest.raises(ValueError, match="base_width: is 8, with 4 channels"):
         small(kind, base_width=8)
-
-
-def test_untranslatable():
-    with pytest.raises(ConfigError, match="did you mean 'Res2Net34_Base'"):
-        wespeaker_res2net.translate("Res2Net34_base", {})
-    with pytest.raises(ConfigError, match="needs its argument 'm_channels'"):
-        wespeaker_res2net.translate("Res2Net", {"num_blocks": [1, 1, 1, 1]})
-    with pytest.raises(ConfigError, match="no argument 'm_channels'"):
-        wespeaker_res2net.translate("Res2Net34_Base", {"m_channels": 8})
-    with pytest.raises(ConfigError, match="pooling_func 'NoPooling'"):
-        wespeaker_res2net.translate("Res2Net34_Base", {"pooling_func": "NoPooling"})
-    with pytest.raises(ConfigError, match="BasicBlockRes2Net"):
-        wespeaker_res2net.translate("Res2Net34_Base", {}, "BasicBlock")

@@ -1,4 +1,4 @@
-"""Weights out of files and wrappers of other toolkits."""
+"""Weights in files of other toolkits, and the wrappers around them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from wesep_py.common.errors import CheckpointError
-from wesep_py.interop.public_checkpoints import read, unwrap
+from wesep_py.interop.public_checkpoints import read_public_weights, unwrap_weights
 
 ONE = torch.ones(1)
 
@@ -28,19 +28,19 @@ ONE = torch.ones(1)
         ["a.w", "b.w"],
     ],
 )
-def test_what_wrappers_put_into_names_is_taken_out(names: list[str]):
-    assert list(unwrap({"models": [dict.fromkeys(names, ONE)]})) == ["a.w", "b.w"]
+def test_prefixes_of_wrappers_are_removed(names: list[str]):
+    assert list(unwrap_weights({"models": [dict.fromkeys(names, ONE)]})) == ["a.w", "b.w"]
 
 
-def test_names_that_stay():
-    assert list(unwrap({"model.a": ONE, "b": ONE})) == ["model.a", "b"]
-    assert list(unwrap({"amodule.a": ONE, "x_orig_mod.b": ONE})) == ["amodule.a", "x_orig_mod.b"]
-    assert list(unwrap({"module.model.a": ONE, "projection.w": ONE})) == ["a", "projection.w"]
+def test_other_prefixes_are_not_removed():
+    assert list(unwrap_weights({"model.a": ONE, "b": ONE})) == ["model.a", "b"]
+    assert list(unwrap_weights({"amodule.a": ONE, "x_orig_mod.b": ONE})) == ["amodule.a", "x_orig_mod.b"]
+    assert list(unwrap_weights({"module.model.a": ONE, "projection.w": ONE})) == ["a", "projection.w"]
 
 
 def test_two_tensors_of_one_name_are_refused():
     with pytest.raises(CheckpointError, match="two tensors are called 'a'"):
-        unwrap({"a": ONE, "module.a": ONE})
+        unwrap_weights({"a": ONE, "module.a": ONE})
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -55,18 +55,34 @@ def test_two_tensors_of_one_name_are_refused():
     ],
     ids=["sparse", "meta", "complex", "quantised", "nan"],
 )
-def test_weights_that_are_none_are_named(tmp_path: Path, tensor: torch.Tensor):
+def test_tensors_that_are_no_plain_weights_are_named(tmp_path: Path, tensor: torch.Tensor):
     with pytest.raises(CheckpointError, match=r"^a\.b (is quantised, sparse|holds NaN)"):
-        unwrap({"a.b": tensor})
+        unwrap_weights({"a.b": tensor})
     torch.save({"a.b": tensor}, tmp_path / "a.pt")
     with pytest.raises(CheckpointError) as refused:
-        read(tmp_path / "a.pt")
+        read_public_weights(tmp_path / "a.pt")
     assert str(tmp_path / "a.pt") in str(refused.value) and len(str(refused.value)) < 500
 
 
-def test_no_weights_at_all(tmp_path: Path):
+def test_file_without_weights_is_refused(tmp_path: Path):
     for content in ({}, {"a": 1}, {"models": []}, {"model": {"x" * 10**4: {}}}):
         torch.save(content, tmp_path / "a.pt")
         with pytest.raises(CheckpointError, match="no weights in it") as refused:
-            read(tmp_path / "a.pt")
+            read_public_weights(tmp_path / "a.pt")
         assert str(tmp_path / "a.pt") in str(refused.value) and len(str(refused.value)) < 500
+
+
+def test_nothing_but_tensors_is_unpickled(tmp_path):
+    import pathlib
+
+    torch.save({"model": {"a": torch.ones(1)}, "path": pathlib.PurePosixPath("x")}, tmp_path / "code.pt")
+    (tmp_path / "text.pt").write_text("no checkpoint")
+    for name, message in (("code", "holds more than weights"), ("text", "no PyTorch file, or damaged|holds more than")):
+        with pytest.raises(CheckpointError, match=message):
+            read_public_weights(tmp_path / f"{name}.pt")
+
+
+@pytest.mark.parametrize("content", [[], {}, {"epoch": 3}, None])
+def test_content_without_weights_is_refused(content):
+    with pytest.raises(CheckpointError, match="no weights in it"):
+        unwrap_weights(content)
