@@ -121,7 +121,7 @@ def test_an_interrupted_run_goes_on_when_its_command_is_repeated(arguments, load
 
     monkeypatch.setattr(Model, "extract", until_the_fourth)
     assert main(arguments) == 130
-    assert "repeat the command to go on" in capsys.readouterr().err
+    assert "the same command again completes" in capsys.readouterr().err
     assert len((tmp_path / "out" / "per_trial.jsonl").read_text().splitlines()) == 3
     assert main([*arguments, "--condition", "noisy"]) == 2
     assert "differs in condition" in capsys.readouterr().err
@@ -162,7 +162,7 @@ def test_a_recogniser_of_the_users(arguments, loaded, tmp_path, capsys, monkeypa
         (["--speakers", "nobody.csv"], "nobody.csv"),
         (["--metrics", "wer"], "give --recogniser"),
         (["--recogniser", "nothing"], "the form is module:function"),
-        (["--transcripts", "text"], "--transcripts is of use with --recogniser only"),
+        (["--transcripts", "text"], "--transcripts needs --recogniser"),
         (["--labels", "nowhere.rttm"], "nowhere.rttm: no such file; give the path of an RTTM file"),
     ],
 )

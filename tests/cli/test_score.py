@@ -46,7 +46,7 @@ def test_a_missing_estimate_fails_and_a_stray_one_is_named(folders, capsys):
     assert score(folders) == 1
     captured = capsys.readouterr()
     assert "1 of 2 trials scored" in captured.out
-    assert "1 estimates belong to no reference and are not scored: stray" in captured.err
+    assert "1 estimates have no reference and are not scored: stray" in captured.err
     assert "there is no estimate of this reference" in captured.err
 
 
@@ -69,7 +69,7 @@ def test_a_tree(folders, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"est": "nowhere"}, "nowhere: is no folder"),
+        ({"est": "nowhere"}, "nowhere: is not a folder"),
         ({"est": "."}, "no file has the name of a reference"),
     ],
 )

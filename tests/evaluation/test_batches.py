@@ -14,7 +14,7 @@ import torch
 from tests.conftest import VOICES, make_voice
 from tests.evaluation.conftest import Oracle
 from wesep_py.data.trials import Trial
-from wesep_py.evaluation import evaluate
+from wesep_py.evaluation import EvaluationOptions, evaluate
 from wesep_py.inference import Extractor, Result
 from wesep_py.inference.result import level_gain
 from wesep_py.network.extraction_network import build_network
@@ -58,7 +58,7 @@ def embedding_model() -> BatchExtractor:
 
 def test_batches_of_one_length_give_the_same_numbers(trials, embedding_model, tmp_path):
     one = evaluate(Extractor(embedding_model._network, "cpu", "tiny"), trials, tmp_path / "one")
-    several = evaluate(embedding_model, trials, tmp_path / "several", batch_size=2)
+    several = evaluate(embedding_model, trials, tmp_path / "several", EvaluationOptions(batch_size=2))
     assert embedding_model.sizes == [2, 2, 2]  # the two trials of each mixture
     assert several["si_sdr"]["mean"] == pytest.approx(one["si_sdr"]["mean"], abs=1e-3)
     assert several["speed"]["rtf"] > 0
@@ -86,7 +86,7 @@ def test_voices_of_frames_go_together_by_their_shapes(trials, tmp_path, caplog):
     trials = with_enrollments(trials, tmp_path, (1.0, 1.2, 1.2, 1.0, 1.0))
     extractor = BatchExtractor(network([{"name": "tf_map"}]), "cpu", "tiny")
     extractor.sizes = []
-    batched = evaluate(extractor, trials, batch_size=2)
+    batched = evaluate(extractor, trials, options=EvaluationOptions(batch_size=2))
     assert extractor.sizes == [2, 2] and caplog.messages == []
     one = evaluate(Extractor(extractor._network, "cpu", "tiny"), trials)
     assert batched["counts"]["scored"] == 5
@@ -94,13 +94,13 @@ def test_voices_of_frames_go_together_by_their_shapes(trials, tmp_path, caplog):
 
 
 def test_a_failure_in_a_batch_costs_its_trial_only(odd_trials, embedding_model):
-    counts = evaluate(embedding_model, odd_trials, batch_size=3)["counts"]
+    counts = evaluate(embedding_model, odd_trials, options=EvaluationOptions(batch_size=3))["counts"]
     assert [counts[key] for key in ("scored", "silent_reference", "absent", "failed")] == [1, 1, 1, 1]
 
 
 def test_an_enrollment_that_fails_costs_its_trial_only(trials, tmp_path, embedding_model):
     trials = with_enrollments([trials[0]] * 4, tmp_path, (1.0, 1.0, 0.02, 1.0))
-    summary = evaluate(embedding_model, trials, batch_size=3)
+    summary = evaluate(embedding_model, trials, options=EvaluationOptions(batch_size=3))
     assert embedding_model.sizes == [3]
     assert [summary["counts"][key] for key in ("scored", "failed")] == [3, 1]
     assert "0.1 s" in summary["failed"][0]["error"]
@@ -117,7 +117,7 @@ def test_a_batch_that_fails_is_extracted_one_by_one_from_voices_enrolled_once(tr
         raise RuntimeError("out of memory")
 
     embedding_model.enroll, embedding_model.extract_batch = counted, out_of_memory
-    summary = evaluate(embedding_model, trials, batch_size=2)
+    summary = evaluate(embedding_model, trials, options=EvaluationOptions(batch_size=2))
     assert summary["counts"]["scored"] == len(enrolled) == 6
     assert sum("a batch of 2 failed (out of memory)" in text for text in caplog.messages) == 3
 
@@ -130,12 +130,12 @@ def test_the_time_of_enrolling_counts(trials, tmp_path, embedding_model):
         return enroll(*sources)
 
     embedding_model.enroll = slow
-    evaluate(embedding_model, trials[:2], tmp_path / "out", batch_size=2)
+    evaluate(embedding_model, trials[:2], tmp_path / "out", EvaluationOptions(batch_size=2))
     lines = (tmp_path / "out" / "per_trial.jsonl").read_text().splitlines()
     assert all(json.loads(line)["extraction_s"] >= 0.05 for line in lines)
 
 
 def test_a_model_without_batches_is_asked_one_by_one(trials):
-    summary = evaluate(Oracle(trials), trials, batch_size=8)
+    summary = evaluate(Oracle(trials), trials, options=EvaluationOptions(batch_size=8))
     assert summary["counts"]["scored"] == 6
     assert "batch_size" not in summary["protocol"]

@@ -14,7 +14,13 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 import wesep_py
 from wesep_py import checkpoint
 from wesep_py.common.errors import CheckpointError, InputError
-from wesep_py.evaluation.calibration import calibrate, fit_platt, reliability, read_presence_scores, threshold_at_miss_rate
+from wesep_py.evaluation.calibration import (
+    calibrate,
+    fit_platt,
+    read_presence_scores,
+    reliability,
+    threshold_at_miss_rate,
+)
 from wesep_py.inference.presence import Calibration, pool_logits, save_calibration, sigmoid
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wesep_py.evaluation import TrialRecord
-from wesep_py.evaluation.trial_conditions import CONDITION_EDGES, speech_frames, bin_of, describe_audio, overlap_ratio
+from wesep_py.evaluation.trial_conditions import CONDITION_EDGES, bin_name, describe_audio, overlap_ratio, speech_frames
 
 RATE = 8000
 TONE = np.sin(np.arange(RATE) / 3).astype(np.float32)
@@ -46,6 +46,6 @@ def test_what_is_not_known_stays_unknown():
 
 
 def test_bins_hold_their_lower_edge():
-    assert [bin_of(value, CONDITION_EDGES["overlap"]) for value in (0.0, 0.2, 0.79, 1.0)] == [
+    assert [bin_name(value, CONDITION_EDGES["overlap"]) for value in (0.0, 0.2, 0.79, 1.0)] == [
         "under 0.2", "0.2 to 0.4", "0.6 to 0.8", "from 0.8",
     ]  # fmt: skip

@@ -13,8 +13,8 @@ from wesep_py.evaluation.frame_calibration import (
     FrameCounts,
     calibrate_frames,
     fit_weighted,
-    read_frame_counts,
     frame_histogram,
+    read_frame_counts,
 )
 from wesep_py.evaluation.results import TrialRecord
 from wesep_py.evaluation.trial_extraction import completed_trial

@@ -85,7 +85,7 @@ def test_overwriting_removes_saved_audio_only(tmp_path):
     (audio / audio_folder(record(0)) / ".mixture.ab_12345.wav").write_bytes(b"left by a kill")
     (audio / "alice.wav").write_bytes(b"mine")
     for _ in range(2):
-        with pytest.raises(InputError, match=r"audio: holds other things than saved audio \(alice.wav\)"):
+        with pytest.raises(InputError, match=r"audio: holds other files than saved audio \(alice.wav\)"):
             Journal(tmp_path / "out", PROTOCOL, overwrite=True)
     assert (audio / "alice.wav").read_bytes() == b"mine" and len(list(audio.rglob("*.wav"))) == 3
     (audio / "alice.wav").rename(tmp_path / "alice.wav")
@@ -102,7 +102,7 @@ def test_saved_audio_that_is_a_link_is_not_followed(tmp_path):
     (tmp_path / "recordings" / "alice.wav").write_bytes(b"mine")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "audio").symlink_to(tmp_path / "recordings")
-    with pytest.raises(InputError, match="audio: is no folder of saved audio"):
+    with pytest.raises(InputError, match="audio: is not a folder of saved audio"):
         Journal(tmp_path / "out", PROTOCOL, overwrite=True)
     assert (tmp_path / "recordings" / "alice.wav").exists()
 

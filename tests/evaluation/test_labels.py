@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import VOICES, make_voice
 from tests.evaluation.conftest import Oracle
 from wesep_py.common.errors import InputError
-from wesep_py.evaluation import evaluate
+from wesep_py.evaluation import EvaluationOptions, evaluate
 from wesep_py.evaluation.activity_labels import read_labels
 from wesep_py.inference.timeline import SpeechSegment, Timeline
 from wesep_py.metrics import MetricError
@@ -58,8 +58,8 @@ def test_what_extract_writes_is_read(tmp_path):
     [
         ("", "has no SPEAKER line"),
         ("SPEAKER m 1 0 1 <NA>\n", "l.rttm:1: has 6 fields"),
-        ("\nSPEAKER m 1 zero 1 <NA> <NA> anna\n", "l.rttm:2: from zero for 1; seconds of at least 0"),
-        ("SPEAKER m 1 1 -1 <NA> <NA> anna\n", "l.rttm:1: from 1 for -1"),
+        ("\nSPEAKER m 1 zero 1 <NA> <NA> anna\n", "l.rttm:2: start is zero and duration 1; seconds of at least 0"),
+        ("SPEAKER m 1 1 -1 <NA> <NA> anna\n", "l.rttm:1: start is 1 and duration -1"),
     ],
 )
 def test_malformed_labels_are_named(tmp_path, text, message):
@@ -79,13 +79,15 @@ def test_labels_take_the_place_of_the_references_activity(trials, tmp_path):
         for trial, name in zip(trials[:3], names, strict=True)
     ]
     labels = read_labels(write(tmp_path / "l.rttm", "".join(lines)))
-    summary = evaluate(Oracle(trials), trials, tmp_path / "out", labels=labels)
+    summary = evaluate(Oracle(trials), trials, tmp_path / "out", EvaluationOptions(labels=labels))
     assert summary["timing_f1"]["count"] == 3 and summary["si_sdr"]["count"] == 4
     assert summary["missing"]["timing_f1"] == {"the labels do not name the target in its recording": 1}
     assert summary["protocol"]["labels"] == {"file": "l.rttm", "sha256": labels.sha256}
     assert "where the labels say so" in summary["protocol"]["metrics"]["timing_recall"]
     late = "".join(line.replace(" 0 9 ", " 0.5 9 ") for line in lines)
-    other = evaluate(Oracle(trials), trials, labels=read_labels(write(tmp_path / "late.rttm", late)))
+    other = evaluate(
+        Oracle(trials), trials, options=EvaluationOptions(labels=read_labels(write(tmp_path / "late.rttm", late)))
+    )
     assert other["timing_precision"]["mean"] < summary["timing_precision"]["mean"] - 0.1
     assert other["si_sdr"] == summary["si_sdr"]
 
@@ -122,10 +124,7 @@ class Half(Oracle):
 def test_recordings_without_references_are_scored_by_timing(meetings, tmp_path, condition):
     rttm = "".join(f"SPEAKER m{n} 1 0 1 <NA> <NA> anna <NA> <NA>\n" for n in range(2))
     labels = read_labels(write(tmp_path / "l.rttm", rttm))
-    summary = evaluate(
-        Half(meetings), meetings, tmp_path / "out", condition, ("timing",), labels=labels, save_audio=1,
-        speakers={"anna": ("f", 30)},
-    )  # fmt: skip
+    summary = evaluate(Half(meetings), meetings, tmp_path / "out", EvaluationOptions(condition=condition, metrics=("timing",), labels=labels, save_audio=1, speakers={"anna": ("f", 30)}))  # fmt: skip
     assert [summary["counts"][key] for key in ("scored", "absent", "failed")] == [2, 1, 0]
     assert summary["timing_f1"]["mean"] > 0.97 and summary["timing_f1"]["count"] == 2
     assert summary["absent"]["false_alarm_rate"]["by_level"]["mean"] == 1.0
@@ -139,5 +138,5 @@ def test_without_references_other_metrics_are_refused(meetings, tmp_path):
     with pytest.raises(InputError, match="metric 'si_sdr' needs references"):
         evaluate(oracle, meetings, tmp_path / "out")
     with pytest.raises(InputError, match="give --labels"):
-        evaluate(oracle, meetings, tmp_path / "out", metrics=("timing",))
+        evaluate(oracle, meetings, tmp_path / "out", EvaluationOptions(metrics=("timing",)))
     assert oracle.enrolled == [] and not (tmp_path / "out").exists()

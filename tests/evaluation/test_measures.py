@@ -6,12 +6,12 @@ import pytest
 from tests.conftest import VOICES, make_voice
 from wesep_py.common.errors import InputError
 from wesep_py.evaluation.scoring import (
+    ALL_METRICS,
     BACKEND_METRICS,
     INSTALLED_METRICS,
     METRIC_DEFINITIONS,
-    ALL_METRICS,
-    check_metric_names,
     check_computable,
+    check_metric_names,
     compute_metrics,
     parse_metrics,
 )
@@ -64,7 +64,9 @@ def test_timing_against_labels():
     assert alone.values["timing_f1"] > 0.9  # the voice has pauses of its own
     assert set(alone.missing.values()) == {"there is no reference"}
     assert compute_metrics(estimate, OTHER, 16000, ("timing",), None, None, says).values == alone.values
-    half = compute_metrics(estimate, estimate, 16000, ("timing",), None, None, np.repeat([True, False], [50, 100])).values
+    half = compute_metrics(
+        estimate, estimate, 16000, ("timing",), None, None, np.repeat([True, False], [50, 100])
+    ).values
     assert half["timing_precision"] == pytest.approx(0.5, abs=0.08) and half["timing_recall"] == 1.0
     never = compute_metrics(estimate, None, 16000, ("timing",), None, None, np.zeros(150, bool)).missing
     assert set(never.values()) == {"the labels say that the target does not speak"}

@@ -57,9 +57,9 @@ def test_names_that_do_not_split_are_told_apart_by_their_source(tmp_path):
 
 def test_what_cannot_be_matched_is_refused(tmp_path):
     reference, estimate = touch(tmp_path / "ref", "a.wav"), touch(tmp_path / "est", "b.wav")
-    with pytest.raises(InputError, match=r"no file has the name of a reference; a\.\* is looked for"):
+    with pytest.raises(InputError, match=r"no file has the name of a reference; a\.\* is expected"):
         find_pairs(reference, estimate)
-    with pytest.raises(InputError, match="nowhere: is no folder"):
+    with pytest.raises(InputError, match="nowhere: is not a folder"):
         find_pairs(reference, tmp_path / "nowhere")
     touch(tmp_path / "est", "b.flac")
     with pytest.raises(InputError, match=r"has the name of b\.flac"):
@@ -68,7 +68,7 @@ def test_what_cannot_be_matched_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds no audio"):
         find_pairs(tmp_path / "empty", reference)
     tree = touch(tmp_path / "tree", "s1/a.wav", "s2/a.wav")
-    with pytest.raises(InputError, match="its interferers are known"):
+    with pytest.raises(InputError, match="has its own interferers"):
         find_pairs(tree, reference, interferers=[reference])
 
 

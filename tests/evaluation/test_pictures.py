@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from wesep_py.evaluation.report_page import histogram, spectrogram_db, spectrogram_png, scatter
+from wesep_py.evaluation.report_page import histogram, scatter, spectrogram_db, spectrogram_png
 
 
 def test_a_histogram_counts_every_value_once():

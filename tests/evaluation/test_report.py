@@ -16,8 +16,8 @@ import soundfile
 
 from tests.evaluation.conftest import Oracle
 from wesep_py.common.errors import InputError
-from wesep_py.evaluation import evaluate
-from wesep_py.evaluation.report_page import build_report, saved_audio_figures, encode_audio
+from wesep_py.evaluation import EvaluationOptions, evaluate
+from wesep_py.evaluation.report_page import build_report, encode_audio, saved_audio_figures
 from wesep_py.evaluation.results import read_results
 
 VOID = {"meta", "img", "br", "line", "path", "rect"}
@@ -50,7 +50,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def page(trials, tmp_path) -> str:
-    evaluate(Oracle(trials), trials, tmp_path / "out", save_extremes=2, metrics=("si_sdr", "timing"))
+    evaluate(Oracle(trials), trials, tmp_path / "out", EvaluationOptions(save_extremes=2, metrics=("si_sdr", "timing")))
     return build_report(read_results(tmp_path / "out"), 2)
 
 
@@ -109,7 +109,12 @@ def test_odd_trials_and_names_are_shown_as_text(odd_trials, tmp_path):
     class Named(Oracle):
         name = "<script>alert(1)</script>"
 
-    evaluate(Named(odd_trials, name=Named.name), odd_trials, tmp_path / "out", metrics=("si_sdr", "timing"), jobs=0)
+    evaluate(
+        Named(odd_trials, name=Named.name),
+        odd_trials,
+        tmp_path / "out",
+        EvaluationOptions(metrics=("si_sdr", "timing"), jobs=0),
+    )
     page = build_report(read_results(tmp_path / "out"))
     assert "script" not in Page(page).tags
     assert "Nothing to extract" in page and "Failed trials" in page and "text.wav" in page
@@ -141,7 +146,12 @@ def test_a_phone_shows_the_page_and_its_first_table_whole(trials, tmp_path):
     if chromium is None:
         pytest.skip("needs chromium")
     metrics = ("si_sdr", "sdr", "stoi", "timing")
-    evaluate(Oracle(trials, name="/srv/exp/a_long_name_of_a_model" * 3), trials[:2], tmp_path / "out", metrics=metrics)
+    evaluate(
+        Oracle(trials, name="/srv/exp/a_long_name_of_a_model" * 3),
+        trials[:2],
+        tmp_path / "out",
+        EvaluationOptions(metrics=metrics),
+    )
     page = build_report(read_results(tmp_path / "out"), 1)
     allowed = re.sub(
         r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page
@@ -199,7 +209,7 @@ def _changed(value, path, new):
 
 
 def test_whatever_the_results_hold_is_text_or_refused_in_one_line(odd_trials, tmp_path):
-    evaluate(Oracle(odd_trials), odd_trials, tmp_path / "out", metrics=("si_sdr",), jobs=0)
+    evaluate(Oracle(odd_trials), odd_trials, tmp_path / "out", EvaluationOptions(metrics=("si_sdr",), jobs=0))
     results = read_results(tmp_path / "out")
     shown = 0
     for path in _places(results.summary):

@@ -10,7 +10,7 @@ import soundfile
 from tests.evaluation.conftest import Oracle
 from wesep_py.audio import active_level_db
 from wesep_py.common.errors import InputError, OutputExistsError
-from wesep_py.evaluation import evaluate
+from wesep_py.evaluation import EvaluationOptions, evaluate
 from wesep_py.inference import Extractor
 from wesep_py.inference.presence import Calibration
 from wesep_py.metrics import METRICS, si_sdr
@@ -24,7 +24,7 @@ def lines_of(folder) -> list[dict]:
 
 @pytest.mark.parametrize("condition", ["clean", "noisy"])
 def test_known_improvement_in_both_conditions(trials, tmp_path, condition):
-    summary = evaluate(Oracle(trials, 0.1, condition), trials, tmp_path / "out", condition)
+    summary = evaluate(Oracle(trials, 0.1, condition), trials, tmp_path / "out", EvaluationOptions(condition=condition))
     lines = lines_of(tmp_path / "out")
     assert [line["target_utterance_id"] for line in lines] == [trial.target_utterance_id for trial in trials]
     for line, trial in zip(lines, trials, strict=True):
@@ -60,8 +60,8 @@ def test_the_wrong_voice_is_confusion(trials):
 
 def test_every_metric_in_processes_is_the_same_as_in_this_one(trials):
     few = trials[:2]
-    here = evaluate(Oracle(few), few, metrics=tuple(METRICS), jobs=0)
-    there = evaluate(Oracle(few), few, metrics=tuple(METRICS), jobs=2)
+    here = evaluate(Oracle(few), few, options=EvaluationOptions(metrics=tuple(METRICS), jobs=0))
+    there = evaluate(Oracle(few), few, options=EvaluationOptions(metrics=tuple(METRICS), jobs=2))
     for names in METRICS.values():
         for name in names:
             assert here[name]["count"] == 2
@@ -74,7 +74,7 @@ def test_silent_absent_and_failed_trials_are_counted_apart(odd_trials, tmp_path)
         Oracle(odd_trials),
         odd_trials,
         tmp_path / "out",
-        on_progress=lambda done, total: steps.append((done, total)),
+        EvaluationOptions(on_progress=lambda done, total: steps.append((done, total))),
     )
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert [line["outcome"] for line in lines_of(tmp_path / "out")] == [
@@ -102,21 +102,23 @@ def test_silent_estimates_are_counted(trials):
             result = super().extract(mixture, voice)
             return replace(result, waveform=np.zeros_like(result.waveform))
 
-    summary = evaluate(Mute(trials), trials, metrics=("si_sdr", "sdr"), jobs=0)
+    summary = evaluate(Mute(trials), trials, options=EvaluationOptions(metrics=("si_sdr", "sdr"), jobs=0))
     assert summary["counts"]["silent_estimate"] == 6
     assert summary["si_sdr"]["mean"] == pytest.approx(0.0, abs=1e-6)
     assert summary["missing"]["sdr"] == {"the estimate is silent": 6}
 
 
 def test_trials_are_rendered_at_the_models_rate(trials):
-    summary = evaluate(Oracle(trials, sample_rate=8000), trials, metrics=("si_sdr", "pesq"), jobs=0)
+    summary = evaluate(
+        Oracle(trials, sample_rate=8000), trials, options=EvaluationOptions(metrics=("si_sdr", "pesq"), jobs=0)
+    )
     assert summary["counts"]["scored"] == 6
     assert summary["pesq"]["count"] == 6
     assert summary["protocol"]["sample_rate"] == 8000
 
 
 def test_audio_of_the_first_trials_is_saved(trials, tmp_path):
-    evaluate(Oracle(trials), trials, tmp_path / "out", save_audio=2)
+    evaluate(Oracle(trials), trials, tmp_path / "out", EvaluationOptions(save_audio=2))
     folders = sorted((tmp_path / "out" / "audio").iterdir())
     assert [folder.name for folder in folders] == ["0000_mix0_anna-0", "0001_mix0_bert-0"]
     audio = render_trial(trials[1], "clean", 16000)
@@ -129,7 +131,7 @@ def test_audio_of_the_first_trials_is_saved(trials, tmp_path):
 
 def test_breakdown_by_speakers_where_they_are_known(trials):
     speakers = {"anna": ("f", 30), "bert": ("m", 8), "carl": ("m", 40), "dora": ("f", 15)}
-    breakdown = evaluate(Oracle(trials), trials, speakers=speakers)["breakdown"]
+    breakdown = evaluate(Oracle(trials), trials, options=EvaluationOptions(speakers=speakers))["breakdown"]
     assert {key: members["trials"] for key, members in breakdown["gender_pair"].items()} == {
         "f-f": 2, "f-m": 2, "m-m": 2,
     }  # fmt: skip
@@ -146,22 +148,22 @@ def test_results_are_kept_unless_overwriting_is_asked_for(trials, tmp_path):
         evaluate(again, trials, tmp_path / "out")
     assert again.enrolled == []
     assert (tmp_path / "out" / "summary.json").read_bytes() == before
-    evaluate(Oracle(trials, leak=0.5), trials, tmp_path / "out", overwrite=True)
+    evaluate(Oracle(trials, leak=0.5), trials, tmp_path / "out", EvaluationOptions(overwrite=True))
     assert (tmp_path / "out" / "summary.json").read_bytes() != before
 
 
 def test_wrong_arguments(trials, tmp_path):
     oracle = Oracle(trials)
     with pytest.raises(InputError, match="condition 'nosy' is not known; did you mean 'noisy'"):
-        evaluate(oracle, trials, condition="nosy")
+        evaluate(oracle, trials, options=EvaluationOptions(condition="nosy"))
     with pytest.raises(InputError, match="no trials to evaluate"):
         evaluate(oracle, [])
     with pytest.raises(InputError, match="metric 'pesk' is not known"):
-        evaluate(oracle, trials, metrics=("pesk",))
+        evaluate(oracle, trials, options=EvaluationOptions(metrics=("pesk",)))
     with pytest.raises(InputError, match="without an output folder"):
-        evaluate(oracle, trials, save_audio=1)
+        evaluate(oracle, trials, options=EvaluationOptions(save_audio=1))
     with pytest.raises(InputError, match="jobs is -1"):
-        evaluate(oracle, trials, jobs=-1)
+        evaluate(oracle, trials, options=EvaluationOptions(jobs=-1))
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file; name a folder"):
         evaluate(oracle, trials, tmp_path / "file")
@@ -173,7 +175,7 @@ def test_a_metric_that_breaks_is_missing_with_its_reason(trials, monkeypatch):
         raise ZeroDivisionError("by\nzero")
 
     monkeypatch.setattr("wesep_py.metrics.scores.stoi", broken)
-    summary = evaluate(Oracle(trials), trials, metrics=("si_sdr", "stoi"), jobs=0)
+    summary = evaluate(Oracle(trials), trials, options=EvaluationOptions(metrics=("si_sdr", "stoi"), jobs=0))
     assert summary["missing"] == {"stoi": {"ZeroDivisionError: by zero": 6}}
     assert summary["si_sdr"]["count"] == 6
 
@@ -216,7 +218,7 @@ def test_audio_of_the_worst_and_best_is_kept(trials, tmp_path):
             self.leak = (0.3, 0.5, 0.1, 0.05, 0.4, 0.2)[len(self.enrolled) - 1]
             return super().extract(mixture, voice)
 
-    evaluate(Uneven(trials), trials, tmp_path / "out", save_audio=1, save_extremes=1)
+    evaluate(Uneven(trials), trials, tmp_path / "out", EvaluationOptions(save_audio=1, save_extremes=1))
     assert sorted(folder.name[:4] for folder in (tmp_path / "out" / "audio").iterdir()) == ["0000", "0001", "0003"]
 
 

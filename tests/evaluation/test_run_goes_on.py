@@ -9,7 +9,7 @@ import pytest
 from tests.evaluation.conftest import Oracle
 from tests.evaluation.test_run import lines_of
 from wesep_py.common.errors import InputError
-from wesep_py.evaluation import evaluate
+from wesep_py.evaluation import EvaluationOptions, evaluate
 
 
 class Dying(Oracle):
@@ -28,14 +28,14 @@ def without_times(lines: list[dict]) -> list[dict]:
 def test_ctrl_c_ends_the_workers_and_the_run_goes_on_when_repeated(trials, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        evaluate(Dying(trials), trials, out, jobs=1)
+        evaluate(Dying(trials), trials, out, EvaluationOptions(jobs=1))
     assert multiprocessing.active_children() == []
     assert {path.name for path in out.iterdir()} == {".lock", "run.json", "per_trial.jsonl"}
     done = {line["number"] for line in lines_of(out)}
     assert done < set(range(4))
     left = [trial for number, trial in enumerate(trials) if number not in done]
     again, steps = Oracle(left), []
-    summary = evaluate(again, trials, out, on_progress=lambda *step: steps.append(step))
+    summary = evaluate(again, trials, out, EvaluationOptions(on_progress=lambda *step: steps.append(step)))
     assert len(again.enrolled) == len(left)
     assert steps[-1] == (6, 6)
     assert {path.name for path in out.iterdir()} == {".lock", "summary.json", "per_trial.jsonl"}
@@ -52,20 +52,27 @@ def test_an_unfinished_run_with_another_protocol_is_refused(trials, tmp_path):
     before = (out / "per_trial.jsonl").read_bytes()
     for changed in ({"condition": "noisy"}, {"metrics": ("stoi",)}):
         with pytest.raises(InputError, match=f"unfinished run that differs in .*{next(iter(changed))}"):
-            evaluate(Oracle(trials), trials, out, **changed)
+            evaluate(Oracle(trials), trials, out, EvaluationOptions(**changed))
     with pytest.raises(InputError, match="differs in model"):
         evaluate(Oracle(trials, model_hash="1" * 64), trials, out)
     with pytest.raises(InputError, match="differs in trials"):
         evaluate(Oracle(trials), trials[:3], out)
     assert (out / "per_trial.jsonl").read_bytes() == before
-    assert evaluate(Oracle(trials, condition="noisy"), trials, out, "noisy", overwrite=True)["counts"]["scored"] == 6
+    assert (
+        evaluate(Oracle(trials, condition="noisy"), trials, out, EvaluationOptions(condition="noisy", overwrite=True))[
+            "counts"
+        ]["scored"]
+        == 6
+    )
 
 
 def test_speakers_that_are_named_later_break_the_whole_run_down(trials, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         evaluate(Dying(trials), trials, tmp_path / "out")
     speakers = {"anna": ("f", 30), "bert": ("m", 8), "carl": ("m", 40), "dora": ("f", 15)}
-    pairs = evaluate(Oracle(trials[4:]), trials, tmp_path / "out", speakers=speakers)["breakdown"]["gender_pair"]
+    pairs = evaluate(Oracle(trials[4:]), trials, tmp_path / "out", EvaluationOptions(speakers=speakers))["breakdown"][
+        "gender_pair"
+    ]
     assert {pair: members["trials"] for pair, members in pairs.items()} == {"f-f": 2, "f-m": 2, "m-m": 2}
 
 

@@ -11,7 +11,7 @@ import soundfile
 from tests.conftest import VOICES, make_voice
 from tests.evaluation.conftest import Oracle
 from wesep_py.common.errors import InputError, OutputExistsError
-from wesep_py.evaluation import evaluate
+from wesep_py.evaluation import ScoringOptions, evaluate
 from wesep_py.evaluation.activity_labels import read_labels
 from wesep_py.evaluation.score_files import find_pairs, score_files
 from wesep_py.simulation.trial_audio import render_trial
@@ -44,7 +44,7 @@ def tree(tmp_path, voices) -> tuple[Path, Path]:
 
 
 def test_a_tree_of_three_speakers(tree, tmp_path):
-    summary = score_files(find_pairs(*tree), tmp_path / "out", ("si_sdr", "timing"), jobs=0)
+    summary = score_files(find_pairs(*tree), tmp_path / "out", ScoringOptions(metrics=("si_sdr", "timing"), jobs=0))
     assert summary["si_sdri"]["mean"] == pytest.approx(20, abs=1.0)
     assert summary["si_sdri"]["count"] == 6
     assert summary["confusion"]["mean"] == 0.0
@@ -132,8 +132,8 @@ def test_a_run_that_was_killed_goes_on(tree, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        score_files(pairs, tmp_path / "out", on_progress=dies)
-    summary = score_files(pairs, tmp_path / "out", on_progress=dies)
+        score_files(pairs, tmp_path / "out", ScoringOptions(on_progress=dies))
+    summary = score_files(pairs, tmp_path / "out", ScoringOptions(on_progress=dies))
     assert seen == [1, 2, 3, 3, 4, 5, 6]
     assert summary["si_sdr"] == score_files(pairs)["si_sdr"]
 
@@ -149,7 +149,7 @@ def test_a_run_does_not_go_on_with_the_estimates_of_another_system(tree, tmp_pat
     reference, estimate = tree
     other = shutil.copytree(estimate, tmp_path / "other")
     with pytest.raises(KeyboardInterrupt):
-        score_files(find_pairs(reference, estimate), tmp_path / "out", on_progress=dies)
+        score_files(find_pairs(reference, estimate), tmp_path / "out", ScoringOptions(on_progress=dies))
     with pytest.raises(InputError, match="unfinished run that differs in files; repeat"):
         score_files(find_pairs(reference, other), tmp_path / "out")
     made = estimate / "s1" / "a-1_b-1_c-1.wav"
@@ -178,14 +178,14 @@ def test_recordings_without_references(tmp_path, voices):
     assert [pair.enrollment and pair.enrollment.name for pair in pairs] == [None, "anna.wav", "bert.wav"]
     assert pairs[1].mixture == pairs[2].mixture == tmp_path / "mix" / "meeting.wav"
     labels = read_labels(tmp_path / "l.rttm")
-    summary = score_files(pairs, tmp_path / "out", ("timing",), labels=labels)
+    summary = score_files(pairs, tmp_path / "out", ScoringOptions(metrics=("timing",), labels=labels))
     lines = [json.loads(line) for line in (tmp_path / "out" / "per_trial.jsonl").read_text().splitlines()]
     assert lines[0]["timing_f1"] > 0.9 and lines[1]["timing_f1"] > 0.9
     assert lines[2]["timing_precision"] == 1.0 and lines[2]["timing_recall"] < 0.75
     assert lines[1]["attenuation_db"] == pytest.approx(3.0, abs=2.0)
     assert summary["counts"]["scored"] == summary["timing_f1"]["count"] == 3
     with pytest.raises(InputError, match="metric 'si_sdr' needs references"):
-        score_files(pairs, labels=labels)
+        score_files(pairs, options=ScoringOptions(labels=labels))
     with pytest.raises(InputError, match="leave out --interferers"):
         find_pairs(None, tmp_path / "est", interferers=[tmp_path / "mix"])
 

@@ -68,9 +68,9 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(
         "import multiprocessing, time\n"
-        "from wesep_py.common.processes import worker_processes\n"
+        "from wesep_py.common.processes import worker_pool\n"
         "if __name__ == '__main__':\n"
-        "    pool = worker_processes(1)\n"
+        "    pool = worker_pool(1)\n"
         "    pool.submit(abs, 1).result()\n"
         "    print(multiprocessing.active_children()[0].pid, flush=True)\n"
         "    time.sleep(60)\n"

@@ -14,7 +14,14 @@ from wesep_py import checkpoint
 from wesep_py.common.errors import CheckpointError, InputError
 from wesep_py.data import FileReader, Utterance, read_speaker_folders, write_manifest
 from wesep_py.evaluation import verifier as verify
-from wesep_py.evaluation.verification import VerificationTrials, batches_by_length, embed, verification_metrics, mean_by_speaker, score_trials
+from wesep_py.evaluation.verification import (
+    VerificationTrials,
+    batches_by_length,
+    embed,
+    mean_by_speaker,
+    score_trials,
+    verification_metrics,
+)
 from wesep_py.evaluation.verifier import read_trial_list, verify_manifest, write_verification
 from wesep_py.metrics.detection import equal_error_rate, min_dcf
 from wesep_py.network.speaker import SpeakerConfig, SpeakerEncoder, encoder_config

@@ -14,7 +14,7 @@ import soundfile
 
 from wesep_py import __version__
 from wesep_py.data import read_trials
-from wesep_py.evaluation import evaluate
+from wesep_py.evaluation import EvaluationOptions, evaluate
 from wesep_py.inference import Result
 from wesep_py.inference.presence import Calibration
 from wesep_py.metrics import DEFINITIONS, METRICS, score, si_sdr
@@ -51,7 +51,7 @@ def trials(tiny_speech: Path, tmp_path: Path):
 
 @pytest.fixture
 def summary(trials, tmp_path):
-    evaluate(Halver(), trials, tmp_path / "out", "noisy", tuple(METRICS), jobs=0, command="wesep evaluate --x 'a b'")
+    evaluate(Halver(), trials, tmp_path / "out", EvaluationOptions(condition="noisy", metrics=tuple(METRICS), jobs=0, command="wesep evaluate --x 'a b'"))
     return json.loads((tmp_path / "out" / "summary.json").read_text())
 
 

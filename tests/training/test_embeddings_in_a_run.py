@@ -20,7 +20,7 @@ from wesep_py.common.config import load_yaml
 from wesep_py.common.errors import ConfigError, InputError
 from wesep_py.data import FileReader, Utterance, read_speech, read_trials
 from wesep_py.data.embedding_files import Embeddings
-from wesep_py.evaluation import evaluate
+from wesep_py.evaluation import EvaluationOptions, evaluate
 from wesep_py.inference import Extractor
 from wesep_py.network.extraction_network import build_network, load_network
 from wesep_py.simulation import EnrollmentConfig, SimulationConfig, Simulator
@@ -106,7 +106,7 @@ def test_trained_validated_evaluated_and_extracted(
 
     capsys.readouterr()
     refused = [
-        ([*command, "--overwrite"], "takes embeddings of 6 numbers that are computed elsewhere; give --embeddings"),
+        ([*command, "--overwrite"], "takes precomputed embeddings of 6 numbers; give --embeddings"),
         ([*extract, "--overwrite", "--enroll", str(tiny_speech / "anna" / "anna-1.wav")], "takes an embedding of 6"),
     ]
     for arguments, message in refused:
@@ -132,7 +132,7 @@ def test_a_cue_beside_it_hears_the_recording(given, validation, embeddings: Path
     for key in (key for key in voice.tensors if key.startswith("1.")):
         assert not torch.equal(alone[0].tensors[key], alone[1].tensors[key])
     assert len(voice.quality.recordings) == 2
-    with pytest.raises(InputError, match="its cue 'tf_map' hears the voice; give a recording of it as well"):
+    with pytest.raises(InputError, match="its cue 'tf_map' needs a recording of the voice; give one as well"):
         extractor.enroll(anna)
     with pytest.raises(InputError, match="given 2 embeddings beside recordings; one is allowed"):
         extractor.enroll(recordings[0], anna, anna)
@@ -223,5 +223,5 @@ def test_a_model_that_hears_recordings_takes_no_vector(embeddings: Path, corpus:
         with pytest.raises(InputError, match="mine: takes recordings of a voice, no embedding"):
             extractor.enroll(source)
     trials = read_trials(corpus / "trials.csv", corpus / "trials.map")
-    with pytest.raises(InputError, match="mine: takes no embeddings that are computed elsewhere; leave out"):
-        evaluate(extractor, trials, embeddings=Embeddings(embeddings))
+    with pytest.raises(InputError, match="mine: takes no precomputed embeddings; leave out"):
+        evaluate(extractor, trials, options=EvaluationOptions(embeddings=Embeddings(embeddings)))

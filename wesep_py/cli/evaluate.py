@@ -55,7 +55,7 @@ LabelsOption = Annotated[
     typer.Option(
         "--labels",
         metavar="FILE.rttm",
-        help="When the targets speak, for timing; default: by energy of the references.",
+        help="When the targets speak, for timing; default: by the references.",
     ),
 ]
 SaveExtremesOption = Annotated[
@@ -68,16 +68,16 @@ def evaluate(
         Path, typer.Option("--trials", help="LibriMix metadata CSV, or a rendered LibriMix tree; or recordings alone.")
     ],
     enrollment: Annotated[
-        Path, typer.Option("--enrollment", help="The target and enrollment of each mixture: a map_mixture2enrollment.")
+        Path, typer.Option("--enrollment", help="Targets and enrollments: a map_mixture2enrollment.")
     ],
     out: Annotated[Path, typer.Option("-o", "--output", help="Folder for summary.json and per_trial.jsonl.")],
     model: ModelOption = None,
     root: Annotated[
         Path | None,
-        typer.Option("--root", help="Folder that paths in the list are relative to; default: that of the list."),
+        typer.Option("--root", help="Folder of the paths in the list; default: that of the list."),
     ] = None,
     noise_root: Annotated[
-        Path | None, typer.Option("--noise-root", help="Folder that paths of noise are relative to; default: --root.")
+        Path | None, typer.Option("--noise-root", help="Folder of the paths of noise; default: --root.")
     ] = None,
     speakers: Annotated[
         Path | None,

@@ -17,7 +17,7 @@ from types import TracebackType
 import numpy as np
 
 from wesep_py.common.errors import InputError, nearest, reason
-from wesep_py.common.processes import worker_processes
+from wesep_py.common.processes import worker_pool
 from wesep_py.inference.speech_activity import speech_mask
 from wesep_py.metrics import DEFINITIONS, METRICS, MetricError, Scores, score
 from wesep_py.metrics.perception import dnsmos, load_dnsmos
@@ -267,7 +267,7 @@ class ScoringPool:
 
     def _send(self, number: int, job: ScoringJob) -> None:
         if self._pool is None:
-            self._pool = worker_processes(self._num_processes)
+            self._pool = worker_pool(self._num_processes)
         try:
             self._pending[self._pool.submit(job.run)] = (number, job)
         except BrokenProcessPool:
@@ -294,7 +294,7 @@ class ScoringPool:
         jobs, self._pending = list(self._pending.values()), {}
         self._close()
         for number, job in jobs:
-            with worker_processes(1) as pool:
+            with worker_pool(1) as pool:
                 try:
                     scores = pool.submit(job.run).result()
                 except BrokenProcessPool:
