@@ -1,10 +1,12 @@
-"""No process that is started looks for modules in the current folder."""
+"""Processes import nothing from the current folder, end with their parent, and survive a dead worker."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,11 +18,11 @@ from wesep_py.common.search_path import safe_path
 HOSTILE = """
     socket numpy pesq wesep_py multiprocessing runpy signal select tempfile json typer contextlib torch warnings io
 """.split()  # noqa: SIM905
-"""Modules that a process of Python, or of ours, imports sooner or later."""
+"""Names of modules that a process of Python or of this package imports."""
 
 POOL = """
-from wesep_py.common.processes import worker_processes
-with worker_processes(2) as pool:
+from wesep_py.common.processes import worker_pool
+with worker_pool(2) as pool:
     print(pool.submit(abs, -1).result())
 """
 TRACKER = """
@@ -44,7 +46,7 @@ BODIES = {"pool": POOL, "tracker": TRACKER, "items": ITEMS, "pesq": PESQ}
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> Path:
-    """A folder where each of these modules leaves a mark when it is imported."""
+    """Return a folder whose modules create a file when they are imported."""
     folder = tmp_path / "recordings"
     folder.mkdir()
     for name in HOSTILE:
@@ -64,7 +66,7 @@ HOME = str(Path(wesep_py.__file__).resolve().parents[1])
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_modules_in_the_current_folder_are_not_run(hostile: Path, tmp_path: Path, name: str):
+def test_modules_in_the_current_folder_are_not_imported(hostile: Path, tmp_path: Path, name: str):
     script = tmp_path / "script.py"  # as the command `wesep`: a file elsewhere
     body = "".join(f"    {line}\n" for line in BODIES[name].splitlines())
     # As in an interactive session, the current folder comes first; what this process needs was imported before.
@@ -77,14 +79,14 @@ def test_modules_in_the_current_folder_are_not_run(hostile: Path, tmp_path: Path
     assert done.stdout.strip() == "1", done.stderr
 
 
-def test_a_command_run_as_a_module_leaves_the_current_folder_out(tmp_path: Path, hostile: Path):
+def test_a_command_run_as_a_module_ignores_the_current_folder(tmp_path: Path, hostile: Path):
     for name in ("contextlib", "warnings", "io", "wesep_py", "runpy"):  # which Python itself imports before
         (hostile / f"{name}.py").unlink()
     done = _run([sys.executable, "-m", "wesep_py.cli.main", "--version"], hostile, HOME)
     assert done.stdout.strip() == f"wesep {wesep_py.__version__}", done.stderr
 
 
-def test_a_package_in_the_current_folder_is_still_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_the_package_in_the_current_folder_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.chdir(HOME)
     monkeypatch.setattr(sys, "path", ["", "/elsewhere"])
     assert safe_path() == [os.path.realpath(HOME), "/elsewhere"]
@@ -93,15 +95,15 @@ def test_a_package_in_the_current_folder_is_still_found(monkeypatch: pytest.Monk
     assert safe_path() == [HOME]
 
 
-def test_arguments_of_a_program_are_passed_on():
+def test_python_command_passes_arguments_on():
     done = subprocess.run(python_command("wesep_py.cli.main", "--version"), capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"wesep {wesep_py.__version__}"
 
 
-def test_no_process_is_started_in_another_way():
+def test_all_processes_are_started_by_this_module():
     for path in sorted(Path(wesep_py.__file__).parent.rglob("*.py")):
         text = path.read_text(encoding="utf-8")
-        if path.name != "worker_processes.py":
+        if path.name != "processes.py":
             assert 'get_context("' not in text and "multiprocessing.Process" not in text, path
             assert '"-m"' not in text or path.name == "search_path.py", path
             assert "ProcessPoolExecutor(" not in text, path
@@ -109,13 +111,13 @@ def test_no_process_is_started_in_another_way():
             assert text.count("WorkerPool(") == text.count("worker_context()") - others, path
 
 
-def test_a_pool_ends_when_a_process_dies_with_much_to_read():
-    """On Python 3.10 the thread that writes to it would wait for ever."""
+def test_a_pool_raises_when_a_process_dies_with_unread_data():
+    """On Python 3.10, the thread that writes to it would wait forever."""
     code = (
         "import os, signal\n"
-        "from wesep_py.common.processes import worker_processes\n"
+        "from wesep_py.common.processes import worker_pool\n"
         "if __name__ == '__main__':\n"
-        "    pool = worker_processes(1)\n"
+        "    pool = worker_pool(1)\n"
         "    futures = [pool.submit(len, bytes(10**6)) for _ in range(3)]\n"
         "    os.kill(next(iter(pool._processes)), signal.SIGKILL)\n"
         "    print(sum(future.exception() is not None for future in futures))\n"
@@ -123,3 +125,28 @@ def test_a_pool_ends_when_a_process_dies_with_much_to_read():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.strip() == "3", done.stderr
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import multiprocessing, time\n"
+        "from wesep_py.common.processes import worker_pool\n"
+        "if __name__ == '__main__':\n"
+        "    pool = worker_pool(1)\n"
+        "    pool.submit(abs, 1).result()\n"
+        "    print(multiprocessing.active_children()[0].pid, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = Path("/proc") / parent.stdout.readline().strip()
+    if not worker.parent.is_dir():
+        pytest.skip("needs /proc")
+    assert worker.is_dir()
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while worker.is_dir() and "\nState:\tZ" not in (worker / "status").read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not worker.is_dir() or "\nState:\tZ" in (worker / "status").read_text()

@@ -1,3 +1,5 @@
+"""`map_processes`: each item once, errors, crashed processes."""
+
 from __future__ import annotations
 
 import os
@@ -26,12 +28,12 @@ def square(item: int) -> int:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_every_item_is_done_once(jobs: int):
+def test_every_item_is_computed_once(jobs: int):
     assert sorted(map_processes(square, [3, 4, 5], jobs)) == [(0, 9), (1, 16), (2, 25)]
     assert not stopped()
 
 
-def test_an_error_ends_the_other_processes_soon():
+def test_an_error_stops_the_other_processes():
     began = time.monotonic()
     with pytest.raises(AudioError, match="the first is bad"):
         list(map_processes(work, [1, 0, 2], 2))
@@ -52,17 +54,17 @@ def dies_once(item: tuple[Path, int]) -> int:
     return value
 
 
-def test_a_process_that_ends_unexpectedly_costs_one_item():
+def test_a_crash_loses_one_item_only():
     got = sorted(map_processes(fragile, [0, 1, 2, 3, 4], 2, lost=lambda item: -item))
     assert got == [(0, 0), (1, 1), (2, -2), (3, 9), (4, 16)]
 
 
-def test_what_was_begun_is_tried_again(tmp_path: Path):
+def test_interrupted_items_are_tried_again(tmp_path: Path):
     items = [(tmp_path / "died", value) for value in range(4)]
     assert sorted(map_processes(dies_once, items, 2, lost=lambda item: -1)) == [(0, 0), (1, 1), (2, 2), (3, 3)]
     assert (tmp_path / "died").exists()
 
 
-def test_work_that_cannot_be_done_twice_ends_with_one_line():
+def test_a_crash_without_lost_is_an_error_of_one_line():
     with pytest.raises(WesepError, match=r"ended unexpectedly.*give fewer jobs"):
         list(map_processes(fragile, [2, 1], 2))

@@ -1,4 +1,4 @@
-"""Through Ray the same comes out; without it there is one clear line."""
+"""Ray gives the same results; where it is not installed, one line says so."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def divide(item: int) -> float:
 
 @pytest.fixture(scope="module")
 def ray(tmp_path_factory: pytest.TempPathFactory):
-    """Ray with two processes, for all tests of this file."""
+    """Start Ray with two processes for all tests of this file."""
     module = pytest.importorskip("ray")
     module.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield module
@@ -32,7 +32,7 @@ def ray(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture
 def no_ray(monkeypatch: pytest.MonkeyPatch):
-    """As if Ray were not installed."""
+    """Make `import ray` fail."""
     load = builtins.__import__
 
     def refuse(name: str, *arguments: object, **named: object) -> object:
@@ -44,21 +44,21 @@ def no_ray(monkeypatch: pytest.MonkeyPatch):
 
 
 def content(file: Path) -> bytes:
-    """The bytes of a file; of a WAV its samples, as the header holds the time of writing."""
+    """Return the bytes of a file, or the samples of a WAV, whose header holds the time of writing."""
     return read(file)[0].tobytes() if file.suffix == ".wav" else file.read_bytes()
 
 
-def test_every_item_is_done_once(ray):
+def test_every_item_is_computed_once(ray):
     assert sorted(map_processes(divide, [1, 2, 3, 4, 6], 2, "ray")) == [(0, 12), (1, 6), (2, 4), (3, 3), (4, 2)]
 
 
-def test_an_error_comes_back_as_it_was_raised(ray):
+def test_errors_are_raised_unchanged(ray):
     with pytest.raises(AudioError) as caught:
         list(map_processes(divide, [1, 2, 0, 3], 2, "ray"))
     assert str(caught.value) == "the third is bad"
 
 
-def test_mixtures_and_shards_are_the_same(ray, tiny_speech: Path, tmp_path: Path):
+def test_mixtures_and_shards_are_the_same_through_ray(ray, tiny_speech: Path, tmp_path: Path):
     utterances = read_speaker_folders(tiny_speech)
     config = SimulationConfig(duration_s=1.0, min_source_s=0.5, enrollment=EnrollmentConfig(duration_s=(0.5, 1.0)))
     simulator = Simulator(config, utterances, [], FileReader(16000))
@@ -76,7 +76,7 @@ def test_mixtures_and_shards_are_the_same(ray, tiny_speech: Path, tmp_path: Path
         assert len(left) > 4 and left == right
 
 
-def test_without_ray_one_line_says_what_to_do(no_ray, tiny_speech: Path, tmp_path: Path):
+def test_without_ray_one_line_says_what_to_install(no_ray, tiny_speech: Path, tmp_path: Path):
     for attempt in (
         lambda: check_executor("ray"),
         lambda: list(map_processes(divide, [1], 1, "ray")),
@@ -89,6 +89,6 @@ def test_without_ray_one_line_says_what_to_do(no_ray, tiny_speech: Path, tmp_pat
     assert list(map_processes(divide, [1], 1)) == [(0, 12)]
 
 
-def test_another_executor_is_an_error():
+def test_an_unknown_executor_is_an_error():
     with pytest.raises(InputError, match="executor: is 'dask'"):
         check_executor("dask")

@@ -198,9 +198,7 @@ def test_damaged_pt_files_give_a_result_or_one_line(
 
 @SETTINGS
 @given(changes=CHANGES, cut=CUTS)
-def test_damaged_pickles_give_a_result_or_one_line(
-    tmp_path: Path, changes: list[tuple[int, int]], cut: int | None
-):
+def test_damaged_pickles_give_a_result_or_one_line(tmp_path: Path, changes: list[tuple[int, int]], cut: int | None):
     path = tmp_path / "a.pt"
     torch.save({"a": torch.ones(2, 3), "b": {"c": [1, "text"]}}, path)
     _rewritten(path, lambda name, content: _mutate(content, changes, cut) if name.endswith(".pkl") else content)

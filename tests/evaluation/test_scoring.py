@@ -56,34 +56,3 @@ def test_workers_need_no_torch():
 
     code = "import sys, wesep_py.evaluation.scoring; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_workers_end_when_their_parent_is_killed(tmp_path):
-    import signal
-    import subprocess
-    import sys
-    import time
-    from pathlib import Path
-
-    script = tmp_path / "parent.py"
-    script.write_text(
-        "import multiprocessing, time\n"
-        "from wesep_py.common.processes import worker_pool\n"
-        "if __name__ == '__main__':\n"
-        "    pool = worker_pool(1)\n"
-        "    pool.submit(abs, 1).result()\n"
-        "    print(multiprocessing.active_children()[0].pid, flush=True)\n"
-        "    time.sleep(60)\n"
-    )
-    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    worker = Path("/proc") / parent.stdout.readline().strip()
-    if not worker.parent.is_dir():
-        pytest.skip("needs /proc")
-    assert worker.is_dir()
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    deadline = time.monotonic() + 10
-    while worker.is_dir() and "\nState:\tZ" not in (worker / "status").read_text() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not worker.is_dir() or "\nState:\tZ" in (worker / "status").read_text()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wesep_py.common.errors import InputError
-from wesep_py.common.processes import most_workers
+from wesep_py.common.processes import max_workers
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -49,8 +49,8 @@ def set_threads(threads: int | None) -> None:
     """
     if threads is None:
         return
-    if not 1 <= threads <= most_workers():
-        raise InputError(f"--threads {threads}: 1 to {most_workers()} are allowed on this machine")
+    if not 1 <= threads <= max_workers():
+        raise InputError(f"--threads {threads}: 1 to {max_workers()} are allowed on this machine")
     import torch
 
     torch.set_num_threads(threads)

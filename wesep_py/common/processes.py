@@ -1,4 +1,20 @@
-"""A function on many items in several processes, of this machine or of a Ray cluster; they end soon after Ctrl-C."""
+"""Run a function on many items in several processes, of this machine or of a Ray cluster.
+
+| to … | use |
+| --- | --- |
+| run a function on each item of a list | `map_processes` |
+| keep a pool of workers | `worker_pool` |
+| start processes in another way (data loaders) | `worker_context` |
+| run a module of this package as a program | `python_command` |
+
+The pools are those of `concurrent.futures`. What this module adds to them, and what its tests prove:
+
+- workers end with their parent, however it ends, and soon after Ctrl-C;
+- they never import from the current folder, where anybody's files may lie (`search_path`);
+- an item whose process crashes does not lose the results of the others;
+- a pool whose worker dies raises an error on Python 3.10 too, instead of waiting forever;
+- the same call runs on a Ray cluster.
+"""
 
 from __future__ import annotations
 
@@ -22,25 +38,23 @@ from typing import Any, Literal, TypeVar, get_args
 from wesep_py.common.errors import InputError, WesepError, nearest
 from wesep_py.common.search_path import safe_path
 
-# ----------------------------------------
-# Processes that work for this one, end with it, however it ends, and import nothing from the current folder.
-#
-# Python puts the current folder first on the path of the processes that it starts (`python -c`), so that a file
-# `socket.py` beside somebody's recordings would run. Here they get the path of this process, without the current folder.
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Executor = Literal["local", "ray"]
 
-_launching = threading.RLock()
+# Starting processes.
 
 
-def worker_processes(count: int) -> ProcessPoolExecutor:
-    """So many processes, each on one thread, deaf to Ctrl-C, which is for the parent, and ending when that ends."""
+def worker_pool(count: int) -> ProcessPoolExecutor:
+    """Return a pool of processes with one thread each, which ignore Ctrl-C and end when this process ends."""
     return WorkerPool(count, worker_context(), _prepare_worker)
 
 
 class WorkerPool(ProcessPoolExecutor):
-    """A pool that ends when one of its processes has died, on Python 3.10 too.
+    """Process pool that ends when one of its processes has died, on Python 3.10 too.
 
-    There the thread that hands out work waits for ever to write to a process that is gone, since this process keeps the
-    other end of the pipe open (https://github.com/python/cpython/issues/94777; mended in 3.11.5 and 3.12).
+    In Python before 3.11.5, the thread that hands out work waits forever to write to a dead process, because this
+    process keeps the other end of the pipe open (https://github.com/python/cpython/issues/94777).
     """
 
     def _start_executor_manager_thread(self) -> None:
@@ -59,24 +73,29 @@ class WorkerPool(ProcessPoolExecutor):
 
 
 def worker_context() -> SpawnContext:
-    """How worker processes are started: afresh, and without the current folder on their path.
+    """Return the multiprocessing context of all workers: spawned, and without the current folder on their path.
 
-    Spawned, not forked: a fork of a process that runs torch's threads can hang.
+    They are not forked, because the fork of a process that runs torch's threads can hang.
     """
     if os.name == "posix":
         with _without_current_folder():
-            resource_tracker.ensure_running()  # a process of its own, which locks and queues start
+            resource_tracker.ensure_running()  # the helper process that locks and queues would start later
     return _Context()
 
 
 def python_command(module: str, *arguments: str) -> list[str]:
-    """The command that runs a module of this package as a program, without the current folder on its path."""
+    """Return the command that runs a module of this package as a program, without the current folder on its path."""
     run = f"import runpy; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
     return [sys.executable, "-c", _set_path() + run, *arguments]
 
 
+def max_workers() -> int:
+    """Return the allowed number of threads or processes: more only slow a machine down, until it can start no more."""
+    return max(64, 16 * (os.cpu_count() or 1))
+
+
 def _set_path() -> str:
-    # Before anything is imported; sys is part of the interpreter.
+    """Return the beginning of a program that sets the path before anything is imported (`sys` is built in)."""
     return f"import sys; sys.path[:] = {safe_path()!a}; "
 
 
@@ -91,21 +110,24 @@ class _Context(SpawnContext):
     Process = _Process  # type: ignore[assignment]
 
 
+_launching = threading.RLock()
+
+
 @contextmanager
 def _without_current_folder() -> Iterator[None]:
-    """Within it, processes that multiprocessing starts never have the current folder on their path.
+    """Keep the current folder off the path of the processes that multiprocessing starts inside the block.
 
-    Their program is `python -c "from multiprocessing…"`, which would look for that module in the current folder first;
-    `-P` is for Python 3.11 and later, and `-I` would ignore the user's environment. So the program begins with what
-    `-P` does, and the path that this process hands over is `safe_path`.
+    Their program is `python -c "from multiprocessing…"`, for which Python puts the current folder first on the path.
+    The option `-P` exists only since Python 3.11, and `-I` would ignore the user's environment. So the program is made
+    to begin with `_set_path`, and the path that this process hands over to it is `safe_path`.
     """
     start, describe = util.spawnv_passfds, spawn.get_preparation_data
 
     def start_safely(path: Any, arguments: Any, descriptors: Any) -> Any:
         arguments = list(arguments)
         if "-c" in arguments:
-            place = arguments.index("-c") + 1
-            arguments[place] = _set_path() + arguments[place]
+            position = arguments.index("-c") + 1
+            arguments[position] = _set_path() + arguments[position]
         return start(path, arguments, descriptors)
 
     def describe_safely(name: str) -> dict[str, Any]:
@@ -119,16 +141,19 @@ def _without_current_folder() -> Iterator[None]:
             util.spawnv_passfds, spawn.get_preparation_data = start, describe
 
 
+# Inside a worker.
+
+
 def _prepare_worker() -> None:
-    """Leave Ctrl-C to the parent, and the cores to the other workers; end when the parent is killed."""
+    """Set up a worker of `worker_pool`: leave Ctrl-C to the parent and the other cores to the other workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
+    _end_with_parent()
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
 
 
-def end_with_parent() -> None:
-    """A parent that is killed cannot tell its workers; without this they would wait for jobs for ever."""
+def _end_with_parent() -> None:
+    """End this process as soon as its parent has ended; a killed parent cannot tell its workers to stop."""
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 
@@ -139,139 +164,51 @@ def _wait_for_parent() -> None:
         os._exit(1)
 
 
-def most_workers() -> int:
-    """So many threads or processes are started at most: more only slow a machine down, until it can start no more."""
-    return max(64, 16 * (os.cpu_count() or 1))
+class _TerminatedError(BaseException):
+    """SIGTERM arrived while a worker computed an item."""
 
 
-class _Ended(BaseException):
-    """SIGTERM reached a worker while it was at work."""
+# State of a worker of `map_processes`: the function, which is sent once and not with every item; the event that tells
+# it to stop; and whether it is computing an item.
+_work: Callable[[Any], Any] | None = None
+_stop: Any = None
+_is_computing = False
 
 
-_at_work = False
+def _start_worker(work: Callable[[Any], Any], stop: Any) -> None:
+    """Set up a worker of `map_processes`."""
+    global _stop, _work
+    _stop, _work = stop, work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then sets `stop`
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    _end_with_parent()
 
 
-def end_on_sigterm() -> None:
-    """In a worker: let SIGTERM end it, without a word, after what it is at has removed its temporary files."""
-    signal.signal(signal.SIGTERM, _end)
-
-
-@contextmanager
-def at_work() -> Iterator[None]:
-    """Around what a worker does: SIGTERM unwinds the block, and then ends the process."""
-    global _at_work
-    _at_work = True
+def _compute(item: Any) -> Any:
+    """Apply the worker's function to an item; SIGTERM unwinds it, so that it removes its temporary files."""
+    global _is_computing
+    assert _work is not None
+    _is_computing = True
     try:
-        yield
-    except _Ended:
+        return _work(item)
+    except _TerminatedError:
         os._exit(128 + signal.SIGTERM)
     finally:
-        _at_work = False
+        _is_computing = False
 
 
-def _end(signum: int, frame: FrameType | None) -> None:
-    if _at_work:
-        raise _Ended
+def _on_sigterm(signum: int, frame: FrameType | None) -> None:
+    if _is_computing:
+        raise _TerminatedError
     os._exit(128 + signum)
 
 
-# ----------------------------------------
-# `processes.map_processes` through Ray: on the cluster that `RAY_ADDRESS` names, else in processes that Ray starts.
-#
-# Every machine of a cluster has to see the recordings and the output folder under the same paths, and have the package
-# installed. Results are the same as without Ray.
-#
-# Ray puts the current folder on the path of its processes, which nothing here can prevent: other than the processes of
-# `--executor local`, they import what lies in it. So start them in a folder that holds your own files only.
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+def stopped() -> bool:
+    """True in a worker whose results are no longer needed; long work should ask now and then, and return early."""
+    return _stop is not None and _stop.is_set()
 
 
-def import_ray() -> Any:
-    """The module `ray`.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        import ray
-    except ImportError as error:
-        raise InputError(
-            f"--executor ray: Ray is not installed ({error}); pip install 'wesep-py[ray]', or use --executor local"
-        ) from error
-    return ray
-
-
-def map_ray(work: Callable[[Item], Result], items: Sequence[Item], jobs: int) -> Iterator[tuple[int, Result]]:
-    """`work` on every item; position and result as they are done.
-
-    Args:
-        work: is sent to the cluster once.
-        items: each is one task, of one core.
-        jobs: tasks that are waited for at a time; without a cluster, processes too.
-
-    Raises:
-        InputError: Ray is not installed, or the cluster cannot be reached.
-    """
-    ray = import_ray()
-    is_ours = not ray.is_initialized()
-    if is_ours:
-        _begin(ray, jobs)
-    try:
-        yield from _map(ray, work, items, jobs)
-    finally:
-        if is_ours:
-            ray.shutdown()
-
-
-def _begin(ray: Any, jobs: int) -> None:
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    address = os.environ.get("RAY_ADDRESS")
-    try:
-        if address:
-            ray.init(**quiet)
-        else:
-            ray.init(num_cpus=jobs, include_dashboard=False, **quiet)
-    except Exception as error:  # the errors of a cluster that cannot be reached have no class in common
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        where = f"RAY_ADDRESS={address}" if address else "this machine"
-        raise InputError(f"--executor ray: Ray cannot be started on {where} ({reason})") from error
-
-
-def _map(ray: Any, work: Callable[[Item], Result], items: Sequence[Item], jobs: int) -> Iterator[tuple[int, Result]]:
-    task = ray.remote(num_cpus=1)(_do_in_ray)
-    sent = ray.put(work)
-    waiting = iter(enumerate(items))
-    running: dict[Any, int] = {}
-    try:
-        while True:
-            while len(running) < jobs and (more := next(waiting, None)) is not None:
-                running[task.remote(sent, more[1])] = more[0]
-            if not running:
-                return
-            (done,), _ = ray.wait(list(running), num_returns=1)
-            yield running.pop(done), _result(ray, done)
-    finally:
-        for reference in running:
-            ray.cancel(reference)
-
-
-def _do_in_ray(work: Callable[[Any], Any], item: Any) -> Any:
-    return work(item)
-
-
-def _result(ray: Any, reference: Any) -> Any:
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from None  # as it was raised, without the lines that Ray adds
-
-
-Executor = Literal["local", "ray"]
-_stop: Any = None
-# What a process works with: sent once, not with every item.
-_work: Callable[[Any], Any] | None = None
+# Many items.
 
 
 def map_processes(
@@ -281,52 +218,53 @@ def map_processes(
     executor: Executor = "local",
     lost: Callable[[Item], Result] | None = None,
 ) -> Iterator[tuple[int, Result]]:
-    """`work` on every item; position and result as they are done.
+    """Apply a function to each item in several processes, and yield position and result as they are done.
 
-    A process that ends unexpectedly (killed for its memory, crashed) takes with it what the others were at. With
-    `lost`, each of these items is then tried in a process of its own, and the rest goes on as before.
+    A process that ends unexpectedly (out of memory, crashed) breaks its pool, so the items that the other processes
+    were computing are lost too. With `lost`, each of these items is tried again in a process of its own, and the rest
+    continues in a new pool.
 
     Args:
-        work: can be sent to another process; where it takes long, it should look at `stopped` now and then.
-        items: each sent to one process.
-        jobs: processes, at least 1; with 1 all is done in this one. With `ray`, items at work at a time.
-        executor: `local`: processes of this machine; `ray`: see `ray_processes`.
-        lost: the result of an item whose own process ended unexpectedly too; for work that may be done twice.
+        work: function that can be pickled; if it takes long, it should check `stopped` now and then.
+        items: each is sent to one process.
+        jobs: number of processes, at least 1; with 1, this process does the work. With `ray`, number of concurrent
+            tasks.
+        executor: `local`: processes of this machine; `ray`: a Ray cluster (see `_map_ray`).
+        lost: returns the result for an item whose own process ended unexpectedly too; only for work that may be done
+            twice.
 
     Raises:
-        InputError: `ray`, and Ray is not installed, or cannot be reached.
-        WesepError: a process of this machine ended unexpectedly, and there is no `lost`.
+        InputError: `ray`, and Ray is not installed or cannot be reached.
+        WesepError: a process of this machine ended unexpectedly, and `lost` is `None`.
     """
     check_executor(executor)
     if executor == "ray":
-        pass
-
-        yield from map_ray(work, items, jobs)
+        yield from _map_ray(work, items, jobs)
         return
-    jobs = min(jobs, most_workers())
+    jobs = min(jobs, max_workers())
     if jobs == 1 or len(items) < 2:
         for position, item in enumerate(items):
             yield position, work(item)
         return
     stop = worker_context().Event()
-    waiting = deque(range(len(items)))
+    pending = deque(range(len(items)))
     try:
-        while waiting:
-            unfinished: list[int] = []
-            yield from _in_pool(work, items, waiting, min(jobs, len(waiting)), stop, unfinished)
-            if unfinished and lost is None:
+        while pending:
+            interrupted: list[int] = []
+            yield from _map_in_pool(work, items, pending, min(jobs, len(pending)), stop, interrupted)
+            if interrupted and lost is None:
                 raise WesepError(
                     "a process ended unexpectedly, perhaps because memory ran out; give fewer jobs, and start again"
                 )
-            for position in unfinished:
-                yield position, _alone(work, items[position], stop, lost)
+            for position in interrupted:
+                yield position, _compute_alone(work, items[position], stop, lost)
     except BaseException:
         stop.set()
         raise
 
 
 def check_executor(executor: str) -> None:
-    """Refuse an executor that there is not, before anything is begun.
+    """Check that an executor is available; call it before the work.
 
     Raises:
         InputError: an unknown name, or `ray` where Ray is not installed.
@@ -334,37 +272,39 @@ def check_executor(executor: str) -> None:
     if executor not in get_args(Executor):
         raise InputError(f"executor: is {executor!r}; {nearest(executor, get_args(Executor))}")
     if executor == "ray":
-        pass
-
-        import_ray()
+        _import_ray()
 
 
-def stopped() -> bool:
-    """Whether the process that wants the results no longer does."""
-    return _stop is not None and _stop.is_set()
-
-
-def _in_pool(
-    work: Callable[[Any], Any], items: Sequence[Any], waiting: deque[int], jobs: int, stop: Any, unfinished: list[int]
+def _map_in_pool(
+    work: Callable[[Any], Any], items: Sequence[Any], pending: deque[int], jobs: int, stop: Any, interrupted: list[int]
 ) -> Iterator[tuple[int, Any]]:
-    """Results of what is `waiting`, until nothing is, or a process dies; what was begun then is in `unfinished`."""
-    pending: dict[Future[Any], int] = {}
+    """Yield results of the pending items until all are done or a process dies.
+
+    Args:
+        work: the function.
+        items: all items.
+        pending: positions of items to compute; those that are begun are removed.
+        jobs: number of processes. No more items than that are submitted at a time, so few are lost with a process.
+        stop: event that tells the workers to stop.
+        interrupted: receives the positions of items that were begun when a process died.
+    """
+    running: dict[Future[Any], int] = {}
     with _pool(jobs, work, stop) as pool:
         try:
-            while pending or (waiting and not unfinished):
+            while running or (pending and not interrupted):
                 try:
-                    while waiting and not unfinished and len(pending) < jobs:
-                        future = pool.submit(_do, items[waiting[0]])
-                        pending[future] = waiting.popleft()
-                except BrokenProcessPool:  # what is pending says so too
-                    if not pending:
+                    while pending and not interrupted and len(running) < jobs:
+                        future = pool.submit(_compute, items[pending[0]])
+                        running[future] = pending.popleft()
+                except BrokenProcessPool:  # the running futures raise it as well, and are handled below
+                    if not running:
                         return
-                for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    position = pending.pop(future)
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    position = running.pop(future)
                     try:
                         result = future.result()
                     except BrokenProcessPool:
-                        unfinished.append(position)
+                        interrupted.append(position)
                     else:
                         yield position, result
         except BaseException:
@@ -373,10 +313,11 @@ def _in_pool(
             raise
 
 
-def _alone(work: Callable[[Any], Any], item: Any, stop: Any, lost: Callable[[Any], Any]) -> Any:
+def _compute_alone(work: Callable[[Any], Any], item: Any, stop: Any, lost: Callable[[Any], Any]) -> Any:
+    """Compute an item in a process of its own."""
     with _pool(1, work, stop) as pool:
         try:
-            return pool.submit(_do, item).result()
+            return pool.submit(_compute, item).result()
         except BrokenProcessPool:
             return lost(item)
         except BaseException:
@@ -385,18 +326,89 @@ def _alone(work: Callable[[Any], Any], item: Any, stop: Any, lost: Callable[[Any
 
 
 def _pool(count: int, work: Callable[[Any], Any], stop: Any) -> ProcessPoolExecutor:
-    return WorkerPool(count, worker_context(), _start, (work, stop))
+    return WorkerPool(count, worker_context(), _start_worker, (work, stop))
 
 
-def _start(work: Callable[[Any], Any], stop: Any) -> None:
-    global _stop, _work
-    _stop, _work = stop, work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then sets `stop`
-    end_on_sigterm()
-    end_with_parent()
+# Ray.
 
 
-def _do(item: Any) -> Any:
-    assert _work is not None
-    with at_work():
-        return _work(item)
+def _map_ray(work: Callable[[Item], Result], items: Sequence[Item], jobs: int) -> Iterator[tuple[int, Result]]:
+    """Apply a function to each item on the cluster of `RAY_ADDRESS`, or in processes that Ray starts on this machine.
+
+    Every machine of the cluster needs this package, and the recordings and the output folder under the same paths.
+    Results are the same as without Ray. Unlike local workers, Ray's processes import modules from the current folder,
+    which cannot be prevented from here: start them in a folder that holds only your own files.
+
+    Args:
+        work: is sent to the cluster once.
+        items: each is one task, of one core.
+        jobs: number of concurrent tasks; without a cluster, number of processes too.
+
+    Raises:
+        InputError: Ray is not installed, or the cluster cannot be reached.
+    """
+    ray = _import_ray()
+    is_started_here = not ray.is_initialized()
+    if is_started_here:
+        _start_ray(ray, jobs)
+    try:
+        yield from _map_tasks(ray, work, items, jobs)
+    finally:
+        if is_started_here:
+            ray.shutdown()
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError(
+            f"--executor ray: Ray is not installed ({error}); pip install 'wesep-py[ray]', or use --executor local"
+        ) from error
+    return ray
+
+
+def _start_ray(ray: Any, jobs: int) -> None:
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(**quiet)
+        else:
+            ray.init(num_cpus=jobs, include_dashboard=False, **quiet)
+    except Exception as error:  # the errors of a cluster that cannot be reached have no common class
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        where = f"RAY_ADDRESS={address}" if address else "this machine"
+        raise InputError(f"--executor ray: Ray cannot be started on {where} ({reason})") from error
+
+
+def _map_tasks(
+    ray: Any, work: Callable[[Item], Result], items: Sequence[Item], jobs: int
+) -> Iterator[tuple[int, Result]]:
+    task = ray.remote(num_cpus=1)(_apply)
+    shared_work = ray.put(work)
+    pending = iter(enumerate(items))
+    running: dict[Any, int] = {}
+    try:
+        while True:
+            while len(running) < jobs and (task_item := next(pending, None)) is not None:
+                position, item = task_item
+                running[task.remote(shared_work, item)] = position
+            if not running:
+                return
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            yield running.pop(done), _result(ray, done)
+    finally:
+        for reference in running:
+            ray.cancel(reference)
+
+
+def _apply(work: Callable[[Any], Any], item: Any) -> Any:
+    return work(item)
+
+
+def _result(ray: Any, reference: Any) -> Any:
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None  # the original error, without the lines that Ray adds

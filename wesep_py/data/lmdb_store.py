@@ -1,4 +1,14 @@
-"""Recordings into one LMDB file, whole or not at all; see `lmdb_store` for what stands in it."""
+"""LMDB files: encoded audio in one file (noise, room responses, or any recordings) that many processes read at once.
+
+    audio/<utterance_id>   the encoded audio of an utterance
+    index.json             format version, and a record per utterance: its line of the manifest, sample rate, number of
+                           samples, checksum, and further values that were given
+
+Nothing in the file is ever unpickled.
+
+- `LMDBStore`, `LMDBReader`: read such a file.
+- `write_lmdb`, `write_lmdb_items`: write one, from recordings or from audio that is encoded already.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +34,13 @@ from wesep_py.common.names import canonical
 from wesep_py.common.textfiles import parse_object
 from wesep_py.data.manifest import Utterance, check_unique
 from wesep_py.data.reader import OnProgress, OnSkip, StoredFormat, encode_utterance
-from wesep_py.data.store import StoreEntry, StoreReader, decode_checked, utterance_from_record, utterance_to_record
-
-# ----------------------------------------
-# Encoded audio in one LMDB file: noise, room responses, or any recordings; read by many processes at once.
-#
-# The file holds the audio of an utterance under `audio/<utterance_id>`, and under `index.json` a JSON object: the format
-# version, and a record for each utterance (its line of the manifest, rate, number of samples, checksum, and what else
-# was said of it). Nothing in it is ever unpickled.
+from wesep_py.data.store import (
+    StoreEntry,
+    StoreReader,
+    decode_checked,
+    utterance_from_record,
+    utterance_to_record,
+)
 
 LMDB_FORMAT = 1
 LMDB_INDEX_KEY = b"index.json"
@@ -39,22 +48,22 @@ _MISSING = "lmdb is not installed; pip install lmdb"
 
 
 class LMDBStore:
-    """The encoded audio of an LMDB file, by utterance id; read-only, without locks, a view for each process.
+    """The encoded audio of an LMDB file, by utterance id. Opened read-only and without locks, once per process.
 
     Args:
-        path: what `write_lmdb` or `write_lmdb_items` wrote.
+        path: a file that `write_lmdb` or `write_lmdb_items` wrote.
 
     Attributes:
-        records: of each utterance by its id: its line of the manifest, rate, samples, and what else was said of it.
+        records: by utterance id: the line of the manifest, sample rate, number of samples, and further values.
 
     Raises:
-        InputError: no such file, not an LMDB of this format, damaged, or lmdb is not installed.
+        InputError: the file does not exist, is not an LMDB file of this format, or is damaged; or lmdb is not installed.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.name = os.fspath(path)
-        self._view: _View | None = None
-        index = self._index()
+        self._environment: _LMDBEnvironment | None = None
+        index = self._read_index()
         try:
             self.records = {canonical(record["utterance_id"]): record for record in index["utterances"]}
             self._entries = {name: StoreEntry.of(record) for name, record in self.records.items()}
@@ -62,26 +71,30 @@ class LMDBStore:
             raise InputError(f"{self.name}: its index is damaged ({reason(error)}); get a whole copy of it") from error
 
     def entry(self, utterance_id: str) -> StoreEntry | None:
-        """Rate, number of samples and checksum of an utterance, or `None` if it is not there."""
+        """Return rate, number of samples and checksum of an utterance, or `None` if it is not in the store."""
         return self._entries.get(utterance_id)
 
     def data(self, utterance_id: str) -> bytes:
-        """The encoded audio of an utterance.
+        """Return the encoded audio of an utterance.
 
         Raises:
             AudioError: the file is damaged.
         """
+        # Looked up by the id as it was written: `records` has its Unicode spelling normalised.
         data = self._get(audio_key(self.records[utterance_id]["utterance_id"]))
         if data is None:
-            raise AudioError(f"{self.name}: {utterance_id!r} stands in its index only; `wesep lmdb` makes it anew")
+            raise AudioError(f"{self.name}: {utterance_id!r} is in its index only; `wesep lmdb` makes it anew")
         return data
 
     def waveform(self, utterance_id: str) -> tuple[NDArray[np.float32], int]:
-        """All channels of a recording, float32 `[channels, samples]`, and its rate in Hz: as a room response is read.
+        """Return all channels of a recording, such as a room response, and its sample rate.
+
+        Returns:
+            float32 `[channels, samples]`, and the sample rate in Hz.
 
         Raises:
             AudioError: the content is damaged.
-            InputError: it is not in the file.
+            InputError: the recording is not in the file.
         """
         entry = self.entry(utterance_id)
         if entry is None:
@@ -89,44 +102,44 @@ class LMDBStore:
         return decode_checked(self.data(utterance_id), entry, f"{self.name}: {utterance_id!r}")
 
     def utterances(self, root: str | os.PathLike[str] | None = None) -> list[Utterance]:
-        """The index as a manifest: the very utterances that were put in. The files need not exist.
+        """Return the index as a manifest: the utterances that were put into the file. Their files need not exist.
 
         Args:
-            root: what relative paths start from; `None` leaves them.
+            root: the folder that relative paths start from; `None` leaves them relative.
         """
         return [utterance_from_record(record, f"{self.name}: {name!r}", root) for name, record in self.records.items()]
 
     def identity(self) -> list[str]:
-        """The record of each recording, its checksum included, as text."""
+        """Return the record of each recording, including its checksum, as text."""
         return [json.dumps(record, sort_keys=True) for record in self.records.values()]
 
-    def _index(self) -> dict[str, Any]:
+    def _read_index(self) -> dict[str, Any]:
         data = self._get(LMDB_INDEX_KEY)
         try:
             index = parse_object(data or b"", self.name).values
-            found = index["format"]
+            version = index["format"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{self.name}: holds no index; `wesep lmdb` writes one") from error
-        if found != LMDB_FORMAT:
-            raise InputError(f"{self.name}: is of format {found!r}, and {LMDB_FORMAT} is read; make it anew")
+        if version != LMDB_FORMAT:
+            raise InputError(f"{self.name}: is of format {version!r}, and {LMDB_FORMAT} is read; make it anew")
         return dict(index)
 
     def _get(self, key: bytes) -> bytes | None:
-        if self._view is None or self._view.pid != os.getpid():
-            self._view = _view(self.name)
-        return self._view.get(key)
+        if self._environment is None or self._environment.pid != os.getpid():
+            self._environment = _open_environment(self.name)
+        return self._environment.get(key)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_view": None}
+        return {**self.__dict__, "_environment": None}
 
 
 class LMDBReader(StoreReader):
     """Reads utterances from an LMDB file; see `StoreReader`.
 
     Args:
-        path: what `write_lmdb` wrote.
-        sample_rate: rate of what it gives in Hz.
-        cache_mib: how much decoded audio it keeps, in MiB.
+        path: a file that `write_lmdb` wrote.
+        sample_rate: sample rate of the returned audio in Hz.
+        cache_mib: size of the cache of decoded audio in MiB.
 
     Raises:
         InputError: as `LMDBStore`.
@@ -136,7 +149,7 @@ class LMDBReader(StoreReader):
         super().__init__(LMDBStore(path), sample_rate, cache_mib)
 
 
-class _View:
+class _LMDBEnvironment:
     """An LMDB file, opened by one process."""
 
     def __init__(self, path: str) -> None:
@@ -158,7 +171,7 @@ class _View:
         try:
             with self.environment.begin(buffers=True) as transaction:
                 value = transaction.get(key)
-                # A damaged length is not to be read: beyond the end of the file that would end the process.
+                # A damaged length must not be read: reading beyond the end of the mapped file kills the process.
                 if value is not None and len(value) > self.size:
                     raise AudioError(f"{self.path}: is damaged (a value of {len(value)} bytes); get a whole copy of it")
                 return None if value is None else bytes(value)
@@ -166,24 +179,24 @@ class _View:
             raise AudioError(f"{self.path}: is damaged ({error}); get a whole copy of it, or make it anew") from error
 
 
-# LMDB refuses to open a file twice in a process, so that all readers of a file share its view.
-_views: WeakValueDictionary[str, _View] = WeakValueDictionary()
+# LMDB refuses to open a file twice in a process, so that all stores of a file share its environment.
+_environments: WeakValueDictionary[str, _LMDBEnvironment] = WeakValueDictionary()
 
 
-def _view(path: str) -> _View:
-    real = os.path.realpath(path)
-    view = _views.get(real)
-    if view is not None and view.pid != os.getpid():  # inherited by a fork: this process's copy of it is closed
-        view.environment.close()
-        view = None
-    if view is None:
-        view = _View(path)
-        _views[real] = view
-    return view
+def _open_environment(path: str) -> _LMDBEnvironment:
+    real_path = os.path.realpath(path)
+    environment = _environments.get(real_path)
+    if environment is not None and environment.pid != os.getpid():  # inherited by a fork: close this process's copy
+        environment.environment.close()
+        environment = None
+    if environment is None:
+        environment = _LMDBEnvironment(path)
+        _environments[real_path] = environment
+    return environment
 
 
 def _check_length(path: str, environment: Any) -> int:
-    """The size of the file. One that is cut short is refused: reading past its end would end the process."""
+    """Return the size of the file. Refuse one that is cut short: reading beyond its end would kill the process."""
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     size = Path(path).stat().st_size
     if size < needed:
@@ -192,12 +205,12 @@ def _check_length(path: str, environment: Any) -> int:
 
 
 def audio_key(utterance_id: str) -> bytes:
-    """Under which an utterance's audio stands."""
+    """Return the key under which an utterance's audio is stored."""
     return b"audio/" + utterance_id.encode()
 
 
 def import_lmdb() -> Any:
-    """The package lmdb, which only those need who use such a file.
+    """Import and return the package lmdb, which only users of such files need.
 
     Raises:
         InputError: it is not installed.
@@ -205,18 +218,21 @@ def import_lmdb() -> Any:
     try:
         import lmdb
     except ImportError as error:
-        raise InputError("lmdb is not installed; pip install lmdb") from error
+        raise InputError(_MISSING) from error
     return lmdb
 
 
-MAX_ID_BYTES = 500  # LMDB's keys have at most 511 bytes
+# Writing.
+
+MAX_ID_BYTES = 500  # a key in LMDB has at most 511 bytes
+# LMDB needs to know in advance how large a file may become; the limit is doubled whenever it is reached.
 _FIRST_MAP_BYTES = 2**28
-_BATCH = 64
+_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
 class StoredAudio:
-    """One recording for an LMDB.
+    """One recording for an LMDB file.
 
     Args:
         utterance: its id is the key.
@@ -240,25 +256,24 @@ def write_lmdb(
     on_skip: OnSkip | None = None,
     on_progress: OnProgress | None = None,
 ) -> int:
-    """Write recordings as an LMDB file, whole or not at all.
+    """Write recordings as an LMDB file. The file appears complete or not at all.
 
     Args:
         utterances: at least one, with ids that differ.
         path: the file, `NAME.lmdb`.
         root: paths below it are written relative to it.
         form, all_channels: see `encode_utterance`.
-        threads: how many recordings are encoded at once, at least 1.
-        overwrite: whether an existing file is replaced.
-        on_skip: called with each recording that cannot be read, which is then left out.
-        on_progress: called with the number of recordings done and of all.
+        threads: number of recordings that are encoded at once, at least 1.
+        overwrite: replace an existing file.
+        on_skip: called with each recording that cannot be read; the recording is skipped.
+        on_progress: called with the number of recordings done and the total number.
 
     Returns:
-        How many recordings it holds.
+        The number of recordings in the file.
 
     Raises:
-        AudioError: a bad recording, and there is no `on_skip`.
-        InputError: no recording that can be read, an id that comes twice or is longer than 500 bytes, or lmdb is not
-            installed.
+        AudioError: a recording cannot be read, and `on_skip` is `None`.
+        InputError: no recording can be read, an id is used twice or is longer than 500 bytes, or lmdb is not installed.
         OutputExistsError: the file exists, and `overwrite` is false.
     """
     check_unique(utterances)
@@ -269,11 +284,11 @@ def write_lmdb(
         except AudioError as error:
             return error
 
-    def encoded() -> Iterator[StoredAudio]:
+    def encoded_items() -> Iterator[StoredAudio]:
         with ThreadPoolExecutor(threads) as pool:
-            for first in range(0, len(utterances), _BATCH):
-                some = utterances[first : first + _BATCH]
-                for number, (utterance, loaded) in enumerate(zip(some, pool.map(load, some), strict=True), first + 1):
+            for first in range(0, len(utterances), _BATCH_SIZE):
+                batch = utterances[first : first + _BATCH_SIZE]
+                for number, (utterance, loaded) in enumerate(zip(batch, pool.map(load, batch), strict=True), first + 1):
                     if isinstance(loaded, StoredAudio):
                         yield loaded
                     elif on_skip is None:
@@ -283,7 +298,7 @@ def write_lmdb(
                     if on_progress is not None:
                         on_progress(number, len(utterances))
 
-    return write_lmdb_items(encoded(), path, root, overwrite)
+    return write_lmdb_items(encoded_items(), path, root, overwrite)
 
 
 def write_lmdb_items(
@@ -292,30 +307,30 @@ def write_lmdb_items(
     root: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
 ) -> int:
-    """Write audio that is encoded already, such as room responses that were made, as an LMDB file.
+    """Write audio that is encoded already, such as computed room responses, as an LMDB file.
 
     Args:
         items: at least one, with ids that differ; taken a few at a time.
         path, root, overwrite: as `write_lmdb`.
 
     Returns:
-        How many it holds.
+        The number of items in the file.
 
     Raises:
         InputError, OutputExistsError: as `write_lmdb`.
     """
     lmdb = import_lmdb()
     records: list[dict[str, Any]] = []
-    seen: set[str] = set()
+    utterance_ids: set[str] = set()
     iterator = iter(items)
-    with _said_in_one_line(path, lmdb.Error), atomic_path(path, overwrite) as temporary:
+    with _naming_lmdb_errors(path, lmdb.Error), atomic_path(path, overwrite) as temporary:
         environment = lmdb.open(
             os.fspath(temporary), subdir=False, lock=False, map_size=_FIRST_MAP_BYTES, sync=False, metasync=False
         )
         try:
-            while batch := list(islice(iterator, _BATCH)):
+            while batch := list(islice(iterator, _BATCH_SIZE)):
                 for item in batch:
-                    records.append(_record(item, root, seen, path))
+                    records.append(_record_of(item, root, utterance_ids, path))
                 pairs = [(audio_key(item.utterance.utterance_id), item.encoded.data) for item in batch]
                 _put(environment, pairs, lmdb.MapFullError)
             if not records:
@@ -328,33 +343,36 @@ def write_lmdb_items(
 
 
 @contextmanager
-def _said_in_one_line(path: str | os.PathLike[str], kind: type[Exception]) -> Iterator[None]:
-    """Turn an error of LMDB, such as of a full disk, into one that names the file that was to be written."""
+def _naming_lmdb_errors(path: str | os.PathLike[str], error_class: type[Exception]) -> Iterator[None]:
+    """Turn an error of LMDB, such as a full disk, into one line that names the file to be written."""
     try:
         yield
-    except kind as error:
+    except error_class as error:
         raise WesepError(f"{path}: writing failed ({error}); nothing was changed; make room on the disk") from error
 
 
-def _put(environment: Any, pairs: list[tuple[bytes, bytes]], full: type[Exception]) -> None:
+def _put(environment: Any, pairs: list[tuple[bytes, bytes]], map_full_error: type[Exception]) -> None:
+    """Write keys and values in one transaction, and repeat it with a larger map if the map is full."""
     while True:
         try:
             with environment.begin(write=True) as transaction:
                 for key, value in pairs:
                     transaction.put(key, value)
             return
-        except full:
+        except map_full_error:
             environment.set_mapsize(2 * environment.info()["map_size"])
 
 
-def _record(
-    item: StoredAudio, root: str | os.PathLike[str] | None, seen: set[str], path: str | os.PathLike[str]
+def _record_of(
+    item: StoredAudio, root: str | os.PathLike[str] | None, utterance_ids: set[str], path: str | os.PathLike[str]
 ) -> dict[str, Any]:
-    name, encoded = item.utterance.utterance_id, item.encoded
-    if name in seen:
-        raise InputError(f"{path}: utterance_id {name!r} comes twice; it must be unique")
-    if len(name.encode()) > MAX_ID_BYTES:
-        raise InputError(f"{path}: utterance_id {name[:40]!r}… has {len(name.encode())} bytes; {MAX_ID_BYTES} fit")
-    seen.add(name)
+    """Return the record of an item, and add its id to those that are used."""
+    utterance_id, encoded = item.utterance.utterance_id, item.encoded
+    if utterance_id in utterance_ids:
+        raise InputError(f"{path}: utterance_id {utterance_id!r} comes twice; it must be unique")
+    num_bytes = len(utterance_id.encode())
+    if num_bytes > MAX_ID_BYTES:
+        raise InputError(f"{path}: utterance_id {utterance_id[:40]!r}… has {num_bytes} bytes; {MAX_ID_BYTES} fit")
+    utterance_ids.add(utterance_id)
     facts = {"sample_rate": encoded.sample_rate, "num_samples": encoded.num_samples}
     return dict(item.extra) | utterance_to_record(item.utterance, root) | facts | {"crc32": zlib.crc32(encoded.data)}

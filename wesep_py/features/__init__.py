@@ -1,4 +1,11 @@
-"""What networks hear: high-pass, short-time Fourier transform, Kaldi-compatible filterbank, WeSep's, SpecAugment."""
+"""Input features of networks, as torch modules. Training, evaluation and extraction compute them with the same code.
+
+| module | contents |
+| --- | --- |
+| `high_pass` | `HighPass` for whole recordings, `CausalHighPass` for streaming |
+| `stft` | `STFT`: short-time Fourier transform and its inverse |
+| `filterbank` | `KaldiFilterbank` and `WesepMel`: log-mel features; `SpecAugment` |
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,12 @@
-"""SpecAugment: stripes of time and of frequency taken out of features while training."""
+"""Log-mel filterbanks for speaker encoders, and SpecAugment, which masks their features in training.
+
+| class | features |
+| --- | --- |
+| `KaldiFilterbank` | as Kaldi's `compute-fbank-feats`: for encoders of WeSpeaker and of this package |
+| `WesepMel` | as WeSep's jointly trained speaker encoders take them |
+
+Both work on batches and on any device, are differentiable, and mask padding.
+"""
 
 from __future__ import annotations
 
@@ -9,34 +17,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# ----------------------------------------
-# Kaldi's log-mel filterbank as a module: a batch at a time, differentiable, on any device.
-
-# Kaldi's constants (feature-window.h, mel-computations.h): pre-emphasis, and the smallest energy before the
+# Kaldi's constants (feature-window.h, mel-computations.h): pre-emphasis, and the lower limit of the energy before the
 # logarithm.
-_PREEMPHASIS = 0.97
-_LEAST_ENERGY = float(torch.finfo(torch.float32).eps)
+_KALDI_PREEMPHASIS = 0.97
+_KALDI_MIN_ENERGY = float(torch.finfo(torch.float32).eps)
+# WeSep's: pre-emphasis, and what is added to the energy before the logarithm.
+_WESEP_PREEMPHASIS = 0.97
+_WESEP_ENERGY_EPS = 1e-8
 
 
 class KaldiFilterbank(nn.Module):
-    """Log-mel filterbank features `[B, T] → [B, frames, bins]` as Kaldi's `compute-fbank-feats` makes them.
+    """Kaldi-compatible log-mel filterbank, as `compute-fbank-feats`: `[B, T] → [B, frames, bins]`.
 
-    Frame by frame: mean removed, pre-emphasis 0.97, window, power spectrum of the next power of two,
-    triangular filters equally spaced on mel(f) = 1127 ln(1 + f / 700), natural logarithm. Frames lie wholly
-    inside the waveform (Kaldi's `snip-edges=true`); a waveform shorter than a window is extended with zeros
-    to one window.
+    For each frame: mean removed, pre-emphasis 0.97, window, power spectrum of the next power of two, triangular filters
+    equally spaced on mel(f) = 1127 ln(1 + f / 700), natural logarithm. Frames lie wholly inside the waveform (Kaldi's
+    `snip-edges=true`); a waveform shorter than a window is extended with zeros to one window.
 
     Args:
         sample_rate: in Hz.
-        num_mel_bins: features of a frame.
+        num_mel_bins: number of features of a frame.
         frame_length_ms: length of a window in milliseconds.
-        frame_shift_ms: from one frame to the next, in milliseconds.
+        frame_shift_ms: shift from frame to frame, in milliseconds.
         window: `"hamming"`, `"hanning"`, `"povey"` (a Hann window to the power 0.85), or `"rectangular"`.
         dither: standard deviation of noise added to the scaled samples, in training only.
         low_hz: lower edge of the first filter.
         high_hz: upper edge of the last filter; 0 or less is counted from half the sample rate.
-        mean_norm: subtract each feature's mean over the frames of its utterance.
-        scale: by which samples in [-1, 1] are multiplied first; 32768 gives what 16-bit integers give.
+        mean_norm: whether each feature's mean over the frames of its utterance is subtracted.
+        scale: factor on the samples, which are in [-1, 1]; 32768 gives the features of 16-bit integers.
 
     Raises:
         ValueError: an argument that is not allowed.
@@ -71,22 +78,22 @@ class KaldiFilterbank(nn.Module):
         self.sample_rate, self.num_mel_bins = sample_rate, num_mel_bins
         self.dither, self.mean_norm, self.scale = dither, mean_norm, scale
         self.fft_length = 1 << (self.window_length - 1).bit_length()
-        filters = _mel_filters(num_mel_bins, self.fft_length, sample_rate, low_hz, high_hz)
+        filters = _kaldi_mel_filters(num_mel_bins, self.fft_length, sample_rate, low_hz, high_hz)
         self.register_buffer("filters", filters, persistent=False)
-        self.register_buffer("window", _window(window, self.window_length), persistent=False)
+        self.register_buffer("window", _kaldi_window(window, self.window_length), persistent=False)
         self.filters: Tensor
         self.window: Tensor
 
     def frame_lengths(self, lengths: Tensor) -> Tensor:
-        """Frames of waveforms of `lengths` samples: integers `[B]`, each at least 1."""
+        """Return the number of frames of waveforms of `lengths` samples: integers `[B]`, each at least 1."""
         return ((lengths - self.window_length) // self.hop_length + 1).clamp(min=1)
 
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """The features, computed in float32 also where autocast is on.
+        """Return the features, computed in float32 also under autocast.
 
         Args:
             waveform: `[B, T]`, T ≥ 1, samples in [-1, 1].
-            lengths: samples of each waveform before it was padded to T, integers `[B]`; `None` if all are T.
+            lengths: samples of each waveform before it was padded to T, integers `[B]`; `None` if none was.
 
         Returns:
             float32 `[B, frames, num_mel_bins]`. With `lengths`, the mean is over each waveform's own frames
@@ -112,12 +119,12 @@ class KaldiFilterbank(nn.Module):
         if self.training and self.dither > 0:
             frames = frames + self.dither * torch.randn_like(frames)
         frames = frames - frames.mean(dim=-1, keepdim=True)
-        # The first sample of a frame is its own predecessor.
+        # Kaldi takes the first sample of a frame for its own predecessor.
         previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
-        frames = (frames - _PREEMPHASIS * previous) * self.window.to(dtype)
+        frames = (frames - _KALDI_PREEMPHASIS * previous) * self.window.to(dtype)
         spectrum = torch.fft.rfft(frames, n=self.fft_length)
         power = spectrum.real.square() + spectrum.imag.square()
-        return (power @ self.filters.to(dtype)).clamp(min=_LEAST_ENERGY).log()
+        return (power @ self.filters.to(dtype)).clamp(min=_KALDI_MIN_ENERGY).log()
 
     def _normalise(self, features: Tensor, lengths: Tensor | None) -> Tensor:
         if lengths is None:
@@ -131,12 +138,12 @@ class KaldiFilterbank(nn.Module):
         return (features - mean).masked_fill(~inside[..., None], 0.0)
 
     def extra_repr(self) -> str:
-        """The arguments, for printing the module."""
+        """Return the arguments, for printing the module."""
         return f"sample_rate={self.sample_rate}, num_mel_bins={self.num_mel_bins}"
 
 
-def _window(name: str, length: int) -> Tensor:
-    # Kaldi's windows are symmetric: their last sample is as their first.
+def _kaldi_window(name: str, length: int) -> Tensor:
+    # Kaldi's windows are symmetric: the last sample equals the first.
     phase = 2 * math.pi * torch.arange(length, dtype=torch.float64) / (length - 1)
     windows = {
         "hamming": 0.54 - 0.46 * torch.cos(phase),
@@ -149,12 +156,12 @@ def _window(name: str, length: int) -> Tensor:
     return windows[name].float()
 
 
-def _mel(hz: Tensor) -> Tensor:
+def _kaldi_mel(hz: Tensor) -> Tensor:
     return 1127.0 * torch.log1p(hz / 700.0)
 
 
-def _mel_filters(num_bins: int, fft_length: int, sample_rate: int, low_hz: float, high_hz: float) -> Tensor:
-    """Triangular filters `[fft_length / 2 + 1, num_bins]`, triangles on the mel axis, their peaks 1."""
+def _kaldi_mel_filters(num_bins: int, fft_length: int, sample_rate: int, low_hz: float, high_hz: float) -> Tensor:
+    """Return filters `[fft_length / 2 + 1, num_bins]`: triangles on the mel axis with a peak of 1."""
     nyquist = sample_rate / 2
     high_hz = high_hz if high_hz > 0 else nyquist + high_hz
     if not 0 <= low_hz < high_hz <= nyquist:
@@ -163,34 +170,28 @@ def _mel_filters(num_bins: int, fft_length: int, sample_rate: int, low_hz: float
         )
     if num_bins < 1:
         raise ValueError(f"num_mel_bins: is {num_bins}; at least 1 is needed")
-    low, high = _mel(torch.tensor([low_hz, high_hz], dtype=torch.float64))
+    low, high = _kaldi_mel(torch.tensor([low_hz, high_hz], dtype=torch.float64))
     edges = torch.linspace(0, 1, num_bins + 2, dtype=torch.float64) * (high - low) + low
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    mel = _mel(torch.arange(fft_length // 2 + 1, dtype=torch.float64) * sample_rate / fft_length)[:, None]
+    mel = _kaldi_mel(torch.arange(fft_length // 2 + 1, dtype=torch.float64) * sample_rate / fft_length)[:, None]
     filters = torch.minimum((mel - left) / (centre - left), (right - mel) / (right - centre)).clamp(min=0.0)
-    # Kaldi has no filter reach the bin at half the sample rate.
+    # In Kaldi no filter reaches the bin at half the sample rate.
     filters[-1] = 0.0
     return filters.float()
 
 
-# ----------------------------------------
-# The features that WeSep's jointly trained speaker encoders hear when they are given waveforms.
-
-PREEMPHASIS = 0.97
-FLOOR = 1e-8
-
-
 class WesepMel(nn.Module):
-    """Pre-emphasis, power spectrogram, mel filters, logarithm; each filter's mean over time subtracted.
+    """WeSep's log-mel filterbank, the input of its jointly trained speaker encoders: `[B, T] → [B, frames, bins]`.
 
-    Frames are centred on multiples of the hop; a recording is mirrored at its ends. Filters are triangles of height
-    one, equally spaced on mel(f) = 2595 log₁₀(1 + f / 700).
+    Pre-emphasis, power spectrogram, mel filters, logarithm; each filter's mean over time is subtracted. Frames are
+    centred on multiples of the hop; a recording is mirrored at its ends. Filters are triangles of height one, equally
+    spaced on mel(f) = 2595 log₁₀(1 + f / 700).
 
     Args:
         sample_rate: in Hz.
-        num_mel_bins: features of a frame.
+        num_mel_bins: number of features of a frame.
         window_ms: length of a (Hamming) window in milliseconds.
-        hop_ms: from one frame to the next, in milliseconds.
+        hop_ms: shift from frame to frame, in milliseconds.
         low_hz: lower edge of the first filter; the last ends at half the sample rate.
 
     Raises:
@@ -229,15 +230,15 @@ class WesepMel(nn.Module):
         self.window: Tensor
 
     def frame_lengths(self, lengths: Tensor) -> Tensor:
-        """Frames of waveforms of `lengths` samples: integers `[B]`."""
+        """Return the number of frames of waveforms of `lengths` samples: integers `[B]`."""
         return (lengths - self.window_length % 2) // self.hop_length + 1
 
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """The features.
+        """Return the features.
 
         Args:
             waveform: `[B, T]`, T ≥ 1.
-            lengths: samples of each waveform before it was padded to T, integers `[B]`; `None` if all are T.
+            lengths: samples of each waveform before it was padded to T, integers `[B]`; `None` if none was.
 
         Returns:
             `[B, frames, num_mel_bins]`; the mean is over each waveform's own frames, and frames past them are zero.
@@ -245,13 +246,13 @@ class WesepMel(nn.Module):
         if lengths is None:
             lengths = torch.full((len(waveform),), waveform.shape[1], device=waveform.device)
         reach = self.window_length // 2
-        # The first sample's predecessor is the second: the recording is mirrored there too.
+        # The predecessor of the first sample is the second, because the recording is mirrored there too.
         previous = torch.cat([_mirrored(waveform, lengths, 1)[:, :1], waveform[:, :-1]], dim=1)
-        frames = _mirrored(waveform - PREEMPHASIS * previous, lengths, reach).unfold(
+        frames = _mirrored(waveform - _WESEP_PREEMPHASIS * previous, lengths, reach).unfold(
             1, self.window_length, self.hop_length
         )
         power = torch.fft.rfft(frames * self.window).abs().square()
-        log_mel = (power @ self.filters + FLOOR).log()
+        log_mel = (power @ self.filters + _WESEP_ENERGY_EPS).log()
         counts = self.frame_lengths(lengths)[:, None, None]
         inside = torch.arange(log_mel.shape[1], device=log_mel.device)[None, :, None] < counts
         log_mel = log_mel.masked_fill(~inside, 0.0)
@@ -259,7 +260,7 @@ class WesepMel(nn.Module):
 
 
 def _mirrored(waveform: Tensor, lengths: Tensor, reach: int) -> Tensor:
-    """`[B, T]` with `reach` samples more at either end, mirrored at the first sample and at each one's own last."""
+    """Extend `[B, T]` by `reach` samples at either end, mirrored at the first and at each recording's last sample."""
     position = torch.arange(-reach, waveform.shape[1] + reach, device=waveform.device)[None]
     period = (2 * (lengths - 1)).clamp_min(1)[:, None]
     position = position % period
@@ -267,7 +268,7 @@ def _mirrored(waveform: Tensor, lengths: Tensor, reach: int) -> Tensor:
 
 
 def _wesep_mel_filters(num_bins: int, num_frequencies: int, sample_rate: int, low_hz: float) -> Tensor:
-    """Triangles `[num_frequencies, num_bins]` between frequencies that are equally spaced in mel."""
+    """Return filters `[num_frequencies, num_bins]`: triangles between frequencies equally spaced in mel."""
     low, high = (2595 * torch.log10(1 + torch.tensor([low_hz, sample_rate / 2], dtype=torch.float64) / 700)).tolist()
     edges = 700 * (10 ** (torch.linspace(low, high, num_bins + 2, dtype=torch.float64) / 2595) - 1)
     frequencies = torch.linspace(0, sample_rate / 2, num_frequencies, dtype=torch.float64)[:, None]
@@ -277,18 +278,17 @@ def _wesep_mel_filters(num_bins: int, num_frequencies: int, sample_rate: int, lo
 
 
 class SpecAugment(nn.Module):
-    """Mask random stripes of frames and of bins in features `[B, frames, bins]`, in training only.
+    """SpecAugment: random masks of frames and of bins in features `[B, frames, bins]`, in training only.
 
-    Masks of Park et al., "SpecAugment" (2019), section 2: each has a width drawn uniformly from 0 to its
-    largest and a place drawn uniformly among those where it fits; every utterance of a batch has its own.
-    Masked values become 0, the mean of mean-normalised features. Draws come from torch's generator of the
-    features' device.
+    Masks of Park et al., "SpecAugment" (2019), section 2: each has a width drawn uniformly from 0 to its maximum, and a
+    position drawn uniformly from those where it fits; each utterance of a batch has its own. Masked values become 0,
+    the mean of mean-normalised features. Draws come from torch's generator of the features' device.
 
     Args:
-        num_time_masks: stripes of frames.
-        max_time_frames: largest width of one, in frames.
-        num_freq_masks: stripes of bins.
-        max_freq_bins: largest width of one, in bins.
+        num_time_masks: number of masks of frames.
+        max_time_frames: maximum width of a mask, in frames.
+        num_freq_masks: number of masks of bins.
+        max_freq_bins: maximum width of a mask, in bins.
 
     Raises:
         ValueError: a negative number.
@@ -318,7 +318,7 @@ class SpecAugment(nn.Module):
         self.num_freq_masks, self.max_freq_bins = num_freq_masks, max_freq_bins
 
     def forward(self, features: Tensor, frame_lengths: Tensor | None = None) -> Tensor:
-        """The features with stripes masked; unchanged outside training.
+        """Mask the features; in evaluation mode, return them unchanged.
 
         Args:
             features: `[B, frames, bins]`.
@@ -338,18 +338,19 @@ class SpecAugment(nn.Module):
         sizes = torch.full((batch,), frames, device=features.device)
         if frame_lengths is not None:
             sizes = frame_lengths.to(features.device)
-        in_time = _stripes(self.num_time_masks, self.max_time_frames, sizes, frames)
+        in_time = _masks(self.num_time_masks, self.max_time_frames, sizes, frames)
         all_bins = torch.full((batch,), bins, device=features.device)
-        in_freq = _stripes(self.num_freq_masks, self.max_freq_bins, all_bins, bins)
+        in_freq = _masks(self.num_freq_masks, self.max_freq_bins, all_bins, bins)
         return features.masked_fill(in_time[:, :, None] | in_freq[:, None, :], 0.0)
 
 
-def _stripes(count: int, widest: int, sizes: Tensor, axis_length: int) -> Tensor:
-    """Bool `[B, axis_length]`: true within any of `count` stripes drawn inside each utterance's `sizes`."""
-    drawn = torch.rand(2, len(sizes), count, device=sizes.device)
-    largest = sizes.clamp(max=widest)[:, None]
-    width = (drawn[0] * (largest + 1)).long().clamp(max=largest)
-    start = (drawn[1] * (sizes[:, None] - width + 1)).long().clamp(max=sizes[:, None] - width)
+def _masks(count: int, max_width: int, sizes: Tensor, axis_length: int) -> Tensor:
+    """Return bool `[B, axis_length]`: true within any of `count` masks drawn inside each utterance's `sizes`."""
+    uniform = torch.rand(2, len(sizes), count, device=sizes.device)
+    widest = sizes.clamp(max=max_width)[:, None]
+    # ⌊u · n⌋ is uniform on 0 … n − 1; the clamp catches u · n rounded up to n.
+    width = (uniform[0] * (widest + 1)).long().clamp(max=widest)
+    start = (uniform[1] * (sizes[:, None] - width + 1)).long().clamp(max=sizes[:, None] - width)
     position = torch.arange(axis_length, device=sizes.device)
     inside = (position >= start[..., None]) & (position < (start + width)[..., None])
     return inside.any(dim=1)

@@ -1,4 +1,4 @@
-"""Short-time Fourier transform of waveforms of any length, and its inverse with exactly that length."""
+"""Short-time Fourier transform of waveforms of any length, and its inverse with exactly the same length."""
 
 from __future__ import annotations
 
@@ -10,29 +10,35 @@ from torch.nn import functional as F
 
 Count = TypeVar("Count", int, Tensor)
 
-# Where the sum of the squared windows, whose peak is 1, is less than this, the inverse does not divide by the
-# overlap: it would multiply a network's error there by up to 1 / window. The samples fade out instead.
-_LEAST_OVERLAP = 0.01
+# Lower limit of the sum of the squared windows, whose peak is 1, by which the inverse divides. Where the sum is less,
+# the division would amplify a network's error by up to 1 / window; with the limit, the samples fade out instead.
+_MIN_OVERLAP = 0.01
 
 
 class STFT(nn.Module):
     """Short-time Fourier transform `[..., T] → complex [..., F, frames]`, and back to `[..., T]`.
 
-    F = `window_length` / 2 + 1 bins from 0 to half the sample rate; values are not scaled (as `torch.stft`).
-    The inverse is the least-squares one (Griffin and Lim, 1984, equation 6): windowed overlap-add, divided by
-    the sum of the squared windows. It returns every sample to within rounding, with one exception: centred,
-    with a hop of more than 0.4 windows, up to 0.11 windows at the very end, which only the edge of the last
-    window reaches, fade out, unless the hop divides T.
+    F = `window_length` / 2 + 1 bins from 0 to half the sample rate; values are not scaled (as in `torch.stft`). The
+    inverse is the least-squares one (Griffin and Lim, 1984, equation 6): windowed overlap-add, divided by the sum of
+    the squared windows. It returns every sample to within rounding, with one exception: centred, with a hop of more
+    than 0.4 windows, up to 0.11 windows at the very end, which only the edge of the last window reaches, fade out,
+    unless the hop divides T.
+
+        samples            −3 −2 −1  0  1  2  3       window 4, hop 1
+        centred  frame 0       ├────────┤
+                 frame 1          ├────────┤
+        causal   frame 0    ├────────┤              `centred=False`
+                 frame 1       ├────────┤
 
     Args:
         window_length: in samples; even, at least 2.
         hop_length: in samples; from 1 to half a window.
-        window: `"hann"` or its square root, both periodic.
-        centred: frame k is centred on sample k · hop, and there are T // hop + 1 frames, as `torch.stft` with
-            `center=True`. Otherwise frame k ends before sample (k + 1) · hop, so it knows the past only, and
-            there are ⌈(T + window_length - hop) / hop⌉, the last ones for the tail of the overlap.
-        pad_mode: what stands before and after the waveform when centred: zeros (`"constant"`), or its
-            reflection (`"reflect"`; a waveform of half a window or less is extended with zeros first).
+        window: `"hann"` or its square root (`"sqrt_hann"`), both periodic.
+        centred: frame k is centred on sample k · hop, and there are T // hop + 1 frames, as in `torch.stft` with
+            `center=True`. If not, frame k ends before sample (k + 1) · hop, so it depends on the past only, and there
+            are ⌈(T + window_length - hop) / hop⌉ frames, the last ones for the tail of the overlap.
+        pad_mode: padding before and after the waveform when centred: zeros (`"constant"`), or its reflection
+            (`"reflect"`; a waveform of half a window or less is extended with zeros first).
 
     Raises:
         ValueError: a length, window or padding that is not allowed.
@@ -71,17 +77,17 @@ class STFT(nn.Module):
 
     @property
     def num_bins(self) -> int:
-        """Frequency bins of the spectrum: `window_length` / 2 + 1."""
+        """Number of frequency bins of the spectrum: `window_length` / 2 + 1."""
         return self.window_length // 2 + 1
 
     def num_frames(self, num_samples: Count) -> Count:
-        """Frames of a waveform of `num_samples` samples; an int, or a tensor of ints."""
+        """Return the number of frames of a waveform of `num_samples` samples; an int, or a tensor of ints."""
         if self.centred:
             return num_samples // self.hop_length + 1
         return -(-(num_samples + self.window_length - self.hop_length) // self.hop_length)
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """The spectrum of waveforms of at least one sample, computed in float32 also where autocast is on.
+        """Return the spectrum of waveforms of at least one sample, computed in float32 also under autocast.
 
         Args:
             waveform: real `[..., T]`, T ≥ 1.
@@ -109,17 +115,17 @@ class STFT(nn.Module):
         return spectrum.reshape(*waveform.shape[:-1], *spectrum.shape[-2:])
 
     def inverse(self, spectrum: Tensor, length: int) -> Tensor:
-        """The waveform of a spectrum.
+        """Return the waveform of a spectrum.
 
         Args:
             spectrum: complex `[..., F, frames]`.
-            length: samples of the waveform, T; frames have to be those of T.
+            length: samples of the waveform, T; the number of frames has to be that of T.
 
         Returns:
             float32 `[..., length]` (float64 for complex128).
 
         Raises:
-            ValueError: F or frames that do not belong to this transform and length.
+            ValueError: F or the number of frames does not fit this transform and length.
         """
         num_bins, num_frames = spectrum.shape[-2:]
         if num_bins != self.num_bins or num_frames != self.num_frames(length):
@@ -133,7 +139,7 @@ class STFT(nn.Module):
             window = self.window.to(frames.dtype)
             overlapped = self._overlap_add(frames * window[:, None])
             squares = (window**2)[None, :, None].expand(1, -1, num_frames)
-            overlap = self._overlap_add(squares).clamp(min=_LEAST_OVERLAP)
+            overlap = self._overlap_add(squares).clamp(min=_MIN_OVERLAP)
             start = self._left_padding
             missing = start + length - overlapped.shape[-1]
             waveform = F.pad(overlapped / overlap, (0, max(0, missing)))[:, start : start + length]
@@ -144,7 +150,7 @@ class STFT(nn.Module):
         return self.window_length // 2 if self.centred else self.window_length - self.hop_length
 
     def _pad(self, rows: Tensor) -> Tensor:
-        """`rows` `[N, T]` with the padding that gives exactly the frames of T."""
+        """Pad `rows` `[N, T]` so that they give exactly the number of frames of T."""
         num_samples = rows.shape[-1]
         left = self._left_padding
         total = (self.num_frames(num_samples) - 1) * self.hop_length + self.window_length
@@ -156,12 +162,12 @@ class STFT(nn.Module):
         return F.pad(rows, (left, max(0, right)))[:, :total]
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
-        """`[N, window_length, frames] → [N, samples]`, frame k added at k · hop."""
+        """Add frame k at sample k · hop: `[N, window_length, frames] → [N, samples]`."""
         total = (frames.shape[-1] - 1) * self.hop_length + self.window_length
         return F.fold(frames, (1, total), kernel_size=(1, self.window_length), stride=(1, self.hop_length))[:, 0, 0]
 
     def extra_repr(self) -> str:
-        """The arguments, for printing the module."""
+        """Return the arguments, for printing the module."""
         return f"window_length={self.window_length}, hop_length={self.hop_length}, centred={self.centred}"
 
 

@@ -20,7 +20,7 @@ from wesep_py.inference.output_files import (
 )
 from wesep_py.inference.overlap_add import FRAME_S, Blocks
 from wesep_py.inference.presence import Presence
-from wesep_py.inference.speech_activity import audible
+from wesep_py.inference.speech_activity import remove_low_frequencies
 from wesep_py.inference.timeline import (
     Timeline,
     check_timeline_suffix,
@@ -209,7 +209,7 @@ def _timeline_of(one: ExtractionTarget, result: Result, recording: Recording, si
     if result.detection is not None:
         return timeline_from_presence(one.name, result.detection.track, result.detection.frame_s, recording.duration_s)
     frame = max(1, round(FRAME_S * recording.sample_rate))
-    heard = (audible(waveform, recording.sample_rate) for waveform in (result.waveform, recording.waveform))
+    heard = (remove_low_frequencies(waveform, recording.sample_rate) for waveform in (result.waveform, recording.waveform))
     estimate, mixture = (frame_energies(waveform, frame) for waveform in heard)
     return timeline_from_energies(one.name, estimate, mixture, frame / recording.sample_rate, recording.duration_s)
 

@@ -1,4 +1,9 @@
-"""A recording of any length from file to file: read, extracted, joined and written block by block."""
+"""A recording of any length from file to file: read, extracted, joined and written block by block.
+
+`LongExtraction` runs the network over the recording in one pass, with all voices, and stores each finished block on disk
+(`wesep_py.inference.block_store`). Gain and presence of a voice are known when all blocks are done; only then the stored
+blocks are scaled, resampled to the recording's rate and written. A killed run resumes after its last complete block.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +22,12 @@ from wesep_py import audio
 from wesep_py.audio.reading import resample_blocks
 from wesep_py.common.errors import AudioError, WesepError
 from wesep_py.common.files import write_together
-from wesep_py.inference.output_files import READ_S, BlockStore, Record, ExtractionTarget, write_voices
-from wesep_py.inference.overlap_add import Blocks, BlockGrid, OverlapAddRunner, BlockOutput
+from wesep_py.inference.block_store import BlockStore, Record
+from wesep_py.inference.output_files import READ_S, ExtractionTarget, write_voices
+from wesep_py.inference.overlap_add import BlockGrid, BlockOutput, Blocks, OverlapAddRunner
 from wesep_py.inference.presence import Presence, presence_of_channels
 from wesep_py.inference.result import level_gain_from_sums
-from wesep_py.inference.speech_activity import audible
+from wesep_py.inference.speech_activity import remove_low_frequencies
 from wesep_py.inference.streaming import StreamingRunner, make_runner
 from wesep_py.inference.timeline import frame_energies
 
@@ -29,13 +35,237 @@ if TYPE_CHECKING:
     from wesep_py.inference.extractor import Extractor
     from wesep_py.inference.voice_print import Voice
 
+log = logging.getLogger(__name__)
+Progress = Callable[[float, float], None]
+"""Called with the seconds of the recording that are done, and those of them that this run computed."""
 
-# ----------------------------------------
-# What tells one voice, and one recording, from another: hashes.
+
+@dataclass(frozen=True)
+class VoiceMeasurement:
+    """Figures of a voice over all blocks, known before anything is written.
+
+    Attributes:
+        gain: brings the estimate to the level of the voice in the mixture.
+        presence: output of the presence head; `None` without one.
+        energies: `[frames]`, mean squares of the estimate at that level.
+        mixture_energies: `[frames]` of the mixture.
+        frame_s: seconds per frame.
+        voice_changes_s: times at which a block may hold another voice than the block before, in seconds.
+    """
+
+    gain: float
+    presence: Presence | None
+    energies: NDArray[np.float32]
+    mixture_energies: NDArray[np.float32]
+    frame_s: float
+    voice_changes_s: tuple[float, ...]
 
 
-def voice_hash(voice: Voice) -> str:
-    """SHA-256 of what a model keeps of a voice."""
+class LongExtraction:
+    """Extraction of one or more voices from one recording, in one pass; a killed run resumes.
+
+    Args:
+        extractor: the model.
+        mixture: a file of any length.
+        targets: the voices and their files, one or more.
+        blocks: lengths.
+
+    Raises:
+        AudioError: the file is missing, damaged or not audio.
+        InputError: another process is writing the same output.
+
+    >>> work = LongExtraction(                                                              # doctest: +SKIP
+    ...     extractor, "meeting.wav", [ExtractionTarget("alice", voice, Path("a.wav"))]
+    ... )
+    >>> (alice,) = work.run()                                                               # doctest: +SKIP
+    >>> work.write([alice.gain])                                                            # doctest: +SKIP
+    >>> work.remove_blocks()                                                                # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        mixture: str | Path,
+        targets: Sequence[ExtractionTarget],
+        blocks: Blocks | None = None,
+    ) -> None:
+        self.extractor, self.mixture, self.targets = extractor, Path(mixture), list(targets)
+        self.blocks = blocks or Blocks()
+        self.about = audio.info(self.mixture)
+        self.grid = self.blocks.grid(extractor.sample_rate, extractor.network.backbone.stride)
+        identity = extraction_identity(extractor, self.mixture, self.targets, self.grid)
+        self.store = BlockStore(self.targets[0].output, identity)
+        if self.store.discarded:
+            differences = ", ".join(self.store.discarded)
+            log.warning("%s: finished blocks of an earlier run differ in %s; started anew", self.mixture, differences)
+
+    def run(self, progress: Progress = lambda done_s, own_s: None) -> list[VoiceMeasurement]:
+        """Extract all blocks that are not done yet, and return the figures of each voice.
+
+        Raises:
+            AudioError: the recording is damaged; all blocks are discarded.
+            WesepError: the network returned samples that are not finite, or the disk is full.
+        """
+        try:
+            self._extract(progress)
+            return self._measure()
+        except AudioError:
+            self.store.restart()
+            self.close()
+            raise
+
+    def announce(self, timelines: Sequence[Path]) -> None:
+        """Note that all files are about to be written: a run that resumes a killed one may replace them."""
+        outputs = [path for target in self.targets for path in (target.output, target.residual) if path is not None]
+        self.store.announce([*timelines, *outputs])
+
+    def retract(self) -> None:
+        """Note that none of them exists: writing failed, and all were removed."""
+        with suppress(WesepError):  # the disk may be full
+            self.store.announce([])
+
+    def write(self, gains: Sequence[float], overwrite: bool = False) -> None:
+        """Write every voice times its gain (0 for silence), and its residual.
+
+        The files appear, complete, when all of them are written; then call `remove_blocks`.
+
+        Raises:
+            OutputExistsError, InputError, WesepError: as `audio.AudioWriter`.
+        """
+        with write_together():
+            write_voices(self.mixture, self.about, self.targets, self._blocks_at_file_rate, gains, overwrite)
+
+    def remove_blocks(self) -> None:
+        """Remove the stored blocks, after the outputs have been written."""
+        self.store.remove()
+
+    def close(self) -> None:
+        """Leave the stored blocks to a later run."""
+        self.store.close()
+
+    def _extract(self, progress: Progress) -> None:
+        extractor, about = self.extractor, self.about
+        voices = [target.voice for target in self.targets]
+        runner = make_runner(extractor.network, extractor.device, voices, self.grid, about.num_channels)
+        if self.store.count and self.store.last()["last"][0]:
+            return
+        rate = extractor.sample_rate
+        done, computed = self._resume(runner), 0
+        progress(done / rate, 0.0)
+
+        def store(outputs: Iterator[BlockOutput]) -> None:
+            nonlocal done, computed
+            for output in outputs:
+                if not np.isfinite(output.estimates).all():
+                    raise WesepError(f"{self.mixture}: {extractor.name} returned samples that are not finite (NaN)")
+                self.store.append(self._record(output), runner.state())
+                done, computed = done + output.mixture.shape[1], computed + output.mixture.shape[1]
+                progress(done / rate, computed / rate)
+
+        # A resumed run reads the recording from its beginning too: only so the resampler has the same state. The runner
+        # passes over the samples of finished blocks.
+        blocks = audio.read_blocks(self.mixture, round(READ_S * about.sample_rate))
+        for block in resample_blocks(blocks, about.sample_rate, rate, about.num_channels):
+            store(runner.push(block))
+        store(runner.finish())
+
+    def _resume(self, runner: StreamingRunner | OverlapAddRunner) -> int:
+        """Bring the runner behind the stored blocks; return the number of their samples, at the model's rate."""
+        if not self.store.count:
+            return 0
+        last = self.store.last()
+        if isinstance(runner, StreamingRunner):
+            state = self.store.state()
+            if state is None:
+                self.store.restart()
+                return 0
+            runner.resume(self.store.count - 1, last["tail"], state)
+        else:
+            runner.resume(self.store.count - 1, last["tail"])
+        log.info("%s: resumed after %d finished blocks", self.mixture, self.store.count)
+        return sum(record["estimates"].shape[-1] for record in self.store.records())
+
+    def _record(self, output: BlockOutput) -> Record:
+        """Return what is stored of a block; `sums` and `energies` are those that gain and timeline need."""
+        estimates = output.estimates.astype(np.float64)
+        sums = [[float((estimate * output.mixture).sum()), float((estimate**2).sum())] for estimate in estimates]
+        rate = self.extractor.sample_rate
+        energies = [
+            frame_energies(remove_low_frequencies(waveform, rate), self.grid.frame)
+            for waveform in (output.mixture, *output.estimates)
+        ]
+        record: Record = {
+            "estimates": output.estimates,
+            "tail": output.tail,
+            "sums": np.array(sums),
+            "energies": np.stack(energies),
+            "broken": np.array(output.voice_changed, dtype=np.uint8),
+            "last": np.array([output.last], dtype=np.uint8),
+        }
+        return record if output.logits is None else record | {"logits": output.logits}
+
+    def _measure(self) -> list[VoiceMeasurement]:
+        rate = self.extractor.sample_rate
+        sums = np.zeros((len(self.targets), 2))
+        energies, logits, voice_changes, size = [], [], [], 0
+        for record in self.store.records():
+            sums += record["sums"]
+            energies.append(record["energies"])
+            if "logits" in record:
+                logits.append(record["logits"])
+            voice_changes += [(voice, size / rate) for voice, changed in enumerate(record["broken"]) if changed]
+            size += record["estimates"].shape[-1]
+        mixture_energies, *voice_energies = np.concatenate(energies, axis=1)
+        tracks = np.concatenate(logits, axis=-1) if logits else None
+        measurements = []
+        for i, (product, energy) in enumerate(sums):
+            num_samples = size * self.about.num_channels
+            gain = level_gain_from_sums(product, energy, num_samples, self.extractor.network.level)
+            presence = None
+            if tracks is not None:
+                presence = presence_of_channels(list(tracks[i]), self.grid.stride / rate, self.extractor.calibration)
+            measurements.append(
+                VoiceMeasurement(
+                    gain,
+                    presence,
+                    np.float32(gain**2) * voice_energies[i],
+                    mixture_energies,
+                    self.grid.frame / rate,
+                    tuple(at_s for voice, at_s in voice_changes if voice == i),
+                )
+            )
+        return measurements
+
+    def _blocks_at_file_rate(self, voice: int, gain: float) -> Iterator[NDArray[np.float32]]:
+        blocks = (record["estimates"][voice] * np.float32(gain) for record in self.store.records())
+        rate = self.extractor.sample_rate
+        yield from resample_blocks(blocks, rate, self.about.sample_rate, self.about.num_channels)
+
+
+def extraction_identity(
+    extractor: Extractor, mixture: Path, targets: Sequence[ExtractionTarget], grid: BlockGrid
+) -> dict[str, Any]:
+    """Return what the blocks of an extraction depend on; a run resumes blocks of the same identity only."""
+    from wesep_py.checkpoint import versions
+
+    stat = mixture.stat()
+    installed = versions()
+    return {
+        "recording": {
+            "path": str(mixture.resolve()),
+            "bytes": stat.st_size,
+            "modified_ns": stat.st_mtime_ns,
+            "ends": hash_file_ends(mixture),
+        },
+        "model": extractor.model_hash,
+        "voices": [hash_voice(target.voice) for target in targets],
+        "blocks": [grid.step, grid.overlap, grid.fade, grid.stride],
+        "versions": {name: installed[name] for name in ("wesep-py", "torch", "soxr")},
+    }
+
+
+def hash_voice(voice: Voice) -> str:
+    """Return the SHA-256 of a voice: of its model's hash and its tensors."""
     digest = hashlib.sha256(voice.model_hash.encode())
     for key in sorted(voice.tensors):
         tensor = voice.tensors[key].detach().cpu().float().contiguous()
@@ -45,233 +275,9 @@ def voice_hash(voice: Voice) -> str:
 
 
 def hash_file_ends(path: Path, size: int = 1 << 16) -> str:
-    """SHA-256 of the first and the last bytes of a file."""
+    """Return the SHA-256 of the first and the last `size` bytes of a file."""
     with path.open("rb") as file:
         digest = hashlib.sha256(file.read(size))
         file.seek(max(0, path.stat().st_size - size))
         digest.update(file.read(size))
     return digest.hexdigest()
-
-
-log = logging.getLogger(__name__)
-Progress = Callable[[float, float], None]
-"""Called with the seconds of the recording that are done, and that this run did itself."""
-
-
-@dataclass(frozen=True)
-class VoiceMeasurement:
-    """What is known of a voice when all blocks are done, before anything is written.
-
-    Attributes:
-        gain: that brings the estimate to the level in the mixture.
-        presence: what the presence head says; `None` without one.
-        energies: `[frames]`, mean squares of the estimate at that level.
-        mixture_energies: `[frames]` of the mixture.
-        frame_s: seconds of such a frame.
-        breaks_s: where the voice of a block did not go on in the next, in seconds.
-    """
-
-    gain: float
-    presence: Presence | None
-    energies: NDArray[np.float32]
-    mixture_energies: NDArray[np.float32]
-    frame_s: float
-    breaks_s: tuple[float, ...]
-
-
-class LongExtraction:
-    """One recording, one or more voices, in one pass over the recording; a killed run goes on.
-
-    Args:
-        extractor: the model.
-        mixture: a file of any length.
-        wanted: one or more.
-        blocks: lengths.
-
-    Raises:
-        AudioError: the file is missing, damaged or no audio.
-        InputError: another process is at the same output.
-
-    >>> work = LongExtraction(extractor, "meeting.wav", [Wanted("alice", voice, Path("a.wav"))])    # doctest: +SKIP
-    >>> (alice,) = work.run()                                                                       # doctest: +SKIP
-    >>> work.write([alice.gain])                                                                    # doctest: +SKIP
-    >>> work.forget()                                                                               # doctest: +SKIP
-    """
-
-    def __init__(
-        self,
-        extractor: Extractor,
-        mixture: str | Path,
-        wanted: Sequence[ExtractionTarget],
-        blocks: Blocks | None = None,
-    ) -> None:
-        self.extractor, self.mixture, self.wanted = extractor, Path(mixture), list(wanted)
-        self.blocks = blocks or Blocks()
-        self.about = audio.info(self.mixture)
-        network = extractor.network
-        self.grid = self.blocks.grid(extractor.sample_rate, network.backbone.stride)
-        identity = extraction_identity(extractor, self.mixture, self.wanted, self.grid)
-        self.partial = BlockStore(self.wanted[0].output, identity)
-        if self.partial.discarded:
-            log.warning(
-                "%s: what was done of it differs in %s; begun anew",
-                self.mixture,
-                ", ".join(self.partial.discarded),
-            )
-
-    def run(self, progress: Progress = lambda done_s, own_s: None) -> list[VoiceMeasurement]:
-        """Extract all blocks that are not done yet; what is known of each voice then.
-
-        Raises:
-            AudioError: the recording is damaged; nothing is kept of it.
-            WesepError: the network returned samples that are not finite, or the disk is full.
-        """
-        try:
-            self._extract(progress)
-            return self._measure()
-        except AudioError:
-            self.partial.restart()
-            self.close()
-            raise
-
-    def announce(self, timelines: Sequence[Path]) -> None:
-        """Note that all files are about to be written: a run that goes on from a killed one may replace them."""
-        outputs = [path for one in self.wanted for path in (one.output, one.rest) if path is not None]
-        self.partial.announce([*timelines, *outputs])
-
-    def retract(self) -> None:
-        """Note that none of them is there: writing failed, and all were taken back."""
-        with suppress(WesepError):  # the disk may be full
-            self.partial.announce([])
-
-    def write(self, gains: Sequence[float], overwrite: bool = False) -> None:
-        """Write every voice times its gain (0 for silence), and its rest.
-
-        The files appear, whole, when all of them are written; then call `forget`.
-
-        Raises:
-            OutputExistsError, InputError, WesepError: as `audio.AudioWriter`.
-        """
-        with write_together():
-            write_voices(self.mixture, self.about, self.wanted, self._at_file_rate, gains, overwrite)
-
-    def forget(self) -> None:
-        """Remove the blocks: what they are for is written."""
-        self.partial.remove()
-
-    def close(self) -> None:
-        """Leave the blocks to a later run."""
-        self.partial.close()
-
-    def _extract(self, progress: Progress) -> None:
-        extractor, about = self.extractor, self.about
-        voices = [one.voice for one in self.wanted]
-        runner = make_runner(extractor.network, extractor.device, voices, self.grid, about.num_channels)
-        if self.partial.count and self.partial.last()["last"][0]:
-            return
-        rate, done, own = extractor.sample_rate, self._resume(runner), 0
-        progress(done / rate, 0.0)
-
-        def keep(pieces: Iterator[BlockOutput]) -> None:
-            nonlocal done, own
-            for piece in pieces:
-                if not np.isfinite(piece.estimates).all():
-                    raise WesepError(f"{self.mixture}: {extractor.name} returned samples that are not finite (NaN)")
-                self.partial.append(self._record(piece), runner.state())
-                done, own = done + piece.mixture.shape[1], own + piece.mixture.shape[1]
-                progress(done / rate, own / rate)
-
-        blocks = audio.read_blocks(self.mixture, round(READ_S * about.sample_rate))
-        for block in resample_blocks(blocks, about.sample_rate, rate, about.num_channels):
-            keep(runner.push(block))
-        keep(runner.finish())
-
-    def _resume(self, runner: StreamingRunner | OverlapAddRunner) -> int:
-        """Samples at the model's rate that an earlier run did."""
-        if not self.partial.count:
-            return 0
-        last = self.partial.last()
-        if isinstance(runner, StreamingRunner):
-            state = self.partial.state()
-            if state is None:
-                self.partial.restart()
-                return 0
-            runner.resume(self.partial.count - 1, last["tail"], state)
-        else:
-            runner.resume(self.partial.count - 1, last["tail"])
-        log.info("%s: %d blocks are done already", self.mixture, self.partial.count)
-        return sum(record["estimates"].shape[-1] for record in self.partial.records())
-
-    def _record(self, piece: BlockOutput) -> Record:
-        estimates = piece.estimates.astype(np.float64)
-        sums = [[float((one * piece.mixture).sum()), float((one**2).sum())] for one in estimates]
-        heard = (audible(one, self.extractor.sample_rate) for one in (piece.mixture, *piece.estimates))
-        energies = [frame_energies(one, self.grid.frame) for one in heard]
-        record: Record = {
-            "estimates": piece.estimates,
-            "tail": piece.tail,
-            "sums": np.array(sums),
-            "energies": np.stack(energies),
-            "broken": np.array(piece.broken, dtype=np.uint8),
-            "last": np.array([piece.last], dtype=np.uint8),
-        }
-        return record if piece.logits is None else record | {"logits": piece.logits}
-
-    def _measure(self) -> list[VoiceMeasurement]:
-        sums = np.zeros((len(self.wanted), 2))
-        energies, logits, breaks, size = [], [], [], 0
-        for record in self.partial.records():
-            sums += record["sums"]
-            energies.append(record["energies"])
-            if "logits" in record:
-                logits.append(record["logits"])
-            at_s = size / self.extractor.sample_rate
-            breaks += [(i, at_s) for i, broken in enumerate(record["broken"]) if broken]
-            size += record["estimates"].shape[-1]
-        frames = np.concatenate(energies, axis=1)
-        tracks = np.concatenate(logits, axis=-1) if logits else None
-        rate, stride = self.extractor.sample_rate, self.grid.stride
-        measured = []
-        for i, (product, energy) in enumerate(sums):
-            gain = level_gain_from_sums(product, energy, size * self.about.num_channels, self.extractor.network.level)
-            presence = None
-            if tracks is not None:
-                presence = presence_of_channels(list(tracks[i]), stride / rate, self.extractor.calibration)
-            measured.append(
-                VoiceMeasurement(
-                    gain,
-                    presence,
-                    np.float32(gain**2) * frames[1 + i],
-                    frames[0],
-                    self.grid.frame / rate,
-                    tuple(at_s for voice, at_s in breaks if voice == i),
-                )
-            )
-        return measured
-
-    def _at_file_rate(self, voice: int, gain: float) -> Iterator[NDArray[np.float32]]:
-        blocks = (record["estimates"][voice] * np.float32(gain) for record in self.partial.records())
-        rate = self.extractor.sample_rate
-        yield from resample_blocks(blocks, rate, self.about.sample_rate, self.about.num_channels)
-
-
-def extraction_identity(
-    extractor: Extractor, mixture: Path, wanted: Sequence[ExtractionTarget], grid: BlockGrid
-) -> dict[str, Any]:
-    """What the blocks of a job depend on: by this a run that was killed is known again."""
-    from wesep_py.checkpoint import versions
-
-    stat = mixture.stat()
-    found = versions()
-    return {
-        "recording": {
-            "path": str(mixture.resolve()),
-            "bytes": stat.st_size,
-            "modified_ns": stat.st_mtime_ns,
-            "ends": hash_file_ends(mixture),
-        },
-        "model": extractor.model_hash,
-        "voices": [voice_hash(one.voice) for one in wanted],
-        "blocks": [grid.step, grid.overlap, grid.fade, grid.stride],
-        "versions": {name: found[name] for name in ("wesep-py", "torch", "soxr")},
-    }

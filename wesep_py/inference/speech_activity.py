@@ -1,10 +1,13 @@
-"""The best of a long enrollment: where in it most is spoken, found block by block, and cut out.
+"""Voice activity in enrollment recordings, and the best segments of long ones.
+
+1. `speech_mask` returns where somebody speaks, by energy or by the network of silero-vad.
+2. A voice print does not improve with an hour of speech, but memory and time grow with it. So at most 30 s
+   (`MAX_ENROLLMENT_S`) enter the network, the segments with the most speech:
 
 ```
-file ─► blocks ─► levels of frames of 20 ms ─► which are speech ─► the segments with the most of them, in their order
+open_enrollment ─► scan_speech: blocks ─► levels of frames of 20 ms ─► frames of speech
+share_limit (seconds per recording) ─► select_segments ─► cut_segments
 ```
-
-A print does not get better by an hour of speech, but memory and time grow with it. So at most 30 s enter a network.
 """
 
 from __future__ import annotations
@@ -23,18 +26,14 @@ from wesep_py import audio
 from wesep_py.audio.level import active_mask, gain_to_db
 from wesep_py.audio.reading import Stretch
 from wesep_py.common.errors import InputError
-from wesep_py.inference.inputs import Recording, Source, read_enrollment, segment_of
+from wesep_py.inference.inputs import Source, read_enrollment, segment_of
 
 if TYPE_CHECKING:
     from wesep_py.features import HighPass
 
-
-# ----------------------------------------
-# Where somebody speaks in an enrollment: by energy, or by the network of silero-vad.
-
 VAD = Literal["energy", "silero"]
 FRAME_S = 0.02
-# Energy: no deeper below the loud frames than speech goes, and this far above the quiet ones.
+# Energy: at most this far below the loud frames, as speech is, and this far above the quiet ones.
 SPEECH_RANGE_DB = 40.0
 ABOVE_FLOOR_DB = 4.0
 # A recording whose loud frames are below this is silent: the dither of 16 bits is at -96 dB.
@@ -43,13 +42,15 @@ SILENCE_DB = -90.0
 GAP_S = 0.1
 SILERO_RATE = 16000
 
+# 1. Voice activity.
+
 
 def speech_mask(waveform: NDArray[np.float32], sample_rate: int, vad: VAD = "energy") -> NDArray[np.bool_]:
-    """The samples in which somebody speaks; gaps of up to 0.1 s between them count as speech.
+    """Return the samples in which somebody speaks; gaps of up to 0.1 s between them count as speech.
 
-    `energy`: frames of 20 ms no more than 40 dB below the loud ones (their 95th percentile) and at least 4 dB above the
-    quiet ones (the 5th), which are the noise wherever there are pauses. `silero`: the network that the package
-    `silero-vad` brings along; nothing is downloaded.
+    `energy`: frames of 20 ms that are at most 40 dB below the loud ones (their 95th percentile) and at least 4 dB above
+    the quiet ones (the 5th), which are the noise if there are pauses. `silero`: the network in the package
+    `silero-vad`; nothing is downloaded.
 
     Args:
         waveform: `[samples]`.
@@ -71,12 +72,12 @@ def speech_mask(waveform: NDArray[np.float32], sample_rate: int, vad: VAD = "ene
         raise InputError(f"vad: is {vad!r}; {' or '.join(get_args(VAD))} is allowed")
     if len(waveform) == 0:
         return np.zeros(0, dtype=bool)
-    found = _by_energy(waveform, sample_rate) if vad == "energy" else _by_silero(waveform, sample_rate)
-    return _without_gaps(found, round(GAP_S * sample_rate))
+    mask = _energy_mask(waveform, sample_rate) if vad == "energy" else _silero_mask(waveform, sample_rate)
+    return _without_gaps(mask, round(GAP_S * sample_rate))
 
 
-def audible(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
-    """Remove from a waveform `[..., samples]` what lies below speech: a constant or rumble says nothing of a voice."""
+def remove_low_frequencies(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
+    """Remove from a waveform `[..., samples]` what lies below speech: a constant, or a rumble."""
     import torch
 
     high_pass = _high_pass(sample_rate)
@@ -95,20 +96,17 @@ def _high_pass(sample_rate: int) -> HighPass | None:
     return HighPass(sample_rate, DEFAULT_HIGHPASS_HZ) if sample_rate > 16 * DEFAULT_HIGHPASS_HZ else None
 
 
-def frame_levels_db(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float64]:
-    """RMS level in dB of frames of 20 ms, without the rest at the end; of the whole, where that is shorter."""
+def _energy_mask(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.bool_]:
+    # Levels of frames without the remainder at the end; of the whole waveform, if it is shorter than a frame.
     frame = min(len(waveform), max(1, round(FRAME_S * sample_rate)))
     frames = waveform[: len(waveform) // frame * frame].reshape(-1, frame).astype(np.float64)
-    return gain_to_db(np.sqrt((frames**2).mean(axis=1)))
+    levels_db = gain_to_db(np.sqrt((frames**2).mean(axis=1)))
+    range_db = float(max(levels_db.max(), -200.0) - _speech_threshold_db(levels_db))
+    return active_mask(waveform, sample_rate, range_db, floor_db=-np.inf, frame_s=FRAME_S)
 
 
-def speech_frames(levels_db: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which frames of these levels, `[frames]`, are speech by energy; see `speech_mask`."""
-    return levels_db >= _threshold_db(levels_db)
-
-
-def _threshold_db(levels_db: NDArray[np.float64]) -> float:
-    """Return the level above which a frame is speech: relative to the others, whatever the recording's own level."""
+def _speech_threshold_db(levels_db: NDArray[np.float64]) -> float:
+    """Return the level from which a frame is speech: relative to the other frames, not to full scale."""
     levels = np.maximum(levels_db, -200.0)
     floor, loud = np.quantile(levels, 0.05), np.quantile(levels, 0.95)
     if loud < SILENCE_DB:
@@ -116,13 +114,7 @@ def _threshold_db(levels_db: NDArray[np.float64]) -> float:
     return float(max(loud - SPEECH_RANGE_DB, min(floor + ABOVE_FLOOR_DB, loud - ABOVE_FLOOR_DB)))
 
 
-def _by_energy(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.bool_]:
-    levels = frame_levels_db(waveform, sample_rate)
-    range_db = float(max(levels.max(), -200.0) - _threshold_db(levels))
-    return active_mask(waveform, sample_rate, range_db, floor_db=-np.inf, frame_s=FRAME_S)
-
-
-def _by_silero(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.bool_]:
+def _silero_mask(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.bool_]:
     import torch
 
     threads = torch.get_num_threads()
@@ -135,40 +127,39 @@ def _by_silero(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.bo
         ) from error
     finally:
         torch.set_num_threads(threads)  # importing the package sets it to 1 for the whole process
-    heard = torch.from_numpy(np.array(audio.resample(waveform, sample_rate, SILERO_RATE), dtype=np.float32))
+    resampled = torch.from_numpy(np.array(audio.resample(waveform, sample_rate, SILERO_RATE), dtype=np.float32))
     mask = np.zeros(len(waveform), dtype=bool)
-    for part in get_speech_timestamps(heard, load_silero_vad(), sampling_rate=SILERO_RATE):
-        start, end = (round(part[key] * sample_rate / SILERO_RATE) for key in ("start", "end"))
+    for segment in get_speech_timestamps(resampled, load_silero_vad(), sampling_rate=SILERO_RATE):
+        start, end = (round(segment[key] * sample_rate / SILERO_RATE) for key in ("start", "end"))
         mask[start:end] = True
     return mask
 
 
-def close_gaps(frames: NDArray[np.bool_], frame_s: float) -> NDArray[np.bool_]:
-    """Close gaps of up to 0.1 s in a mask of frames that last `frame_s` seconds."""
-    return _without_gaps(frames, round(GAP_S / frame_s))
-
-
-def _without_gaps(mask: NDArray[np.bool_], longest: int) -> NDArray[np.bool_]:
-    """The mask with every gap between true stretches closed that is at most `longest` samples."""
+def _without_gaps(mask: NDArray[np.bool_], max_length: int) -> NDArray[np.bool_]:
+    """Return the mask with every gap between true elements closed that has at most `max_length` elements."""
+    # An edge at i is a change from element i to i + 1, so a gap from edge `end` to edge `start` has the elements
+    # end + 1 … start.
     edges = np.flatnonzero(np.diff(mask.astype(np.int8)))
     closed = mask.copy()
     for end, start in pairwise(edges):
-        if mask[end] and start - end <= longest:
+        if mask[end] and start - end <= max_length:
             closed[end + 1 : start + 1] = True
     return closed
 
 
+# 2. The best segments of long enrollments.
+
 MAX_ENROLLMENT_S = 30.0
-"""Seconds of all recordings of a voice together that enter the network."""
-LEAST_ENROLLMENT_S = 1.0
-"""A lower limit than this says too little of a voice."""
-# Segments that are chosen are about so long: several breaths of words; of many recordings each gives at least this.
+"""Default limit in seconds of all recordings of a voice together that enter the network."""
+MIN_ENROLLMENT_LIMIT_S = 1.0
+"""Lowest limit that is allowed."""
+# Selected segments have about this length, several breaths of words; a recording gets at least `MIN_SHARE_S`, or nothing.
 SEGMENT_S = 3.0
-LEAST_SHARE_S = 2.0
+MIN_SHARE_S = 2.0
 BLOCK_S = 60.0
-# Where a segment is cut out of speech it fades, so that no click is heard as a voice.
+# A segment that is cut out of speech is faded, because a click is a broadband sound that a voice does not have.
 FADE_S = 0.005
-Block = NDArray[np.float32]
+Samples = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -176,18 +167,18 @@ class EnrollmentReader:
     """An enrollment recording of which only the header was read.
 
     Attributes:
-        source: what was given; of an array, the checked `Recording`.
+        source: the path; for an array, the checked `Recording`.
         name: for messages.
-        sample_rate: its own, in Hz.
+        sample_rate: of the recording, in Hz.
         duration_s: as its header says.
-        blocks: called with a number of samples, reads it in blocks `[channels, samples]`.
+        blocks: function of a number of samples that reads the recording in blocks `[channels, samples]` of that length.
     """
 
     source: Source
     name: str
     sample_rate: int
     duration_s: float
-    blocks: Callable[[int], Iterator[Block]]
+    blocks: Callable[[int], Iterator[Samples]]
 
 
 @dataclass(frozen=True)
@@ -195,13 +186,13 @@ class SpeechScan:
     """Where somebody speaks in a recording.
 
     Attributes:
-        listed: the recording.
+        reader: of the recording.
         num_samples: of it, as decoded.
-        channel: the loudest.
+        channel: index of the loudest channel.
         speech: `[frames]`, true where somebody speaks in that channel.
     """
 
-    open_enrollment: EnrollmentReader
+    reader: EnrollmentReader
     num_samples: int
     channel: int
     speech: NDArray[np.bool_]
@@ -209,7 +200,7 @@ class SpeechScan:
     @property
     def duration_s(self) -> float:
         """Seconds of the recording."""
-        return self.num_samples / self.listed.sample_rate
+        return self.num_samples / self.reader.sample_rate
 
     @property
     def speech_s(self) -> float:
@@ -221,11 +212,11 @@ def check_enrollment_limit(max_s: float) -> float:
     """Return the limit, if it is allowed.
 
     Raises:
-        InputError: it is below 1 s, or no number.
+        InputError: it is below 1 s, or not a number.
     """
-    if isinstance(max_s, bool) or not isinstance(max_s, (int, float)) or not max_s >= LEAST_ENROLLMENT_S:
+    if isinstance(max_s, bool) or not isinstance(max_s, (int, float)) or not max_s >= MIN_ENROLLMENT_LIMIT_S:
         raise InputError(
-            f"max_enrollment_s: is {max_s!r}; {LEAST_ENROLLMENT_S:g} s or more of the enrollment is needed, "
+            f"max_enrollment_s: is {max_s!r}; {MIN_ENROLLMENT_LIMIT_S:g} s or more of the enrollment is needed, "
             f"{MAX_ENROLLMENT_S:g} s is usual"
         )
     return float(max_s)
@@ -235,150 +226,157 @@ def open_enrollment(source: Source, number: int) -> EnrollmentReader:
     """Read the header of an enrollment recording.
 
     Args:
-        source: a path, also of a stretch (`meeting.wav@12.3-17.8`), or a pair `(waveform, sample_rate)`.
-        number: which one of the enrollment it is, from 1 on; names what has no file.
+        source: a path, also of a segment (`meeting.wav@12.3-17.8`), or a pair `(waveform, sample_rate)`.
+        number: of the recording in the enrollment, from 1; an array is named `recording NUMBER`.
 
     Raises:
         AudioError, InputError: as `read_enrollment`.
     """
     if isinstance(source, (str, PathLike)):
-        stretch = segment_of(source)
-        about = audio.info(source if stretch is None else stretch.path)
-        rate, path = about.sample_rate, source if stretch is None else stretch.path
-        if stretch is None:
+        segment = segment_of(source)
+        path = source if segment is None else segment.path
+        about = audio.info(path)
+        rate = about.sample_rate
+        if segment is None:
             return EnrollmentReader(
                 source, str(source), rate, about.duration_s, lambda size: audio.read_blocks(path, size)
             )
-        if stretch.stop_s <= about.duration_s:
-            length_s = stretch.stop_s - stretch.start_s
+        if segment.stop_s <= about.duration_s:
+            length_s = segment.stop_s - segment.start_s
             return EnrollmentReader(
-                source, str(source), rate, length_s, lambda size: _stretch_blocks(stretch, rate, size)
+                source, str(source), rate, length_s, lambda size: _read_segment_blocks(segment, rate, size)
             )
-    # An array; or a stretch past the end, of which reading it says what is wrong.
+    # An array; or a segment past the end, for which reading it raises the error.
     recording = read_enrollment(source)
     name = f"recording {number}" if recording.file_format is None else recording.name
-    return EnrollmentReader(
-        recording, name, recording.sample_rate, recording.duration_s, lambda size: _slices(recording, size)
-    )
+
+    def blocks(size: int) -> Iterator[Samples]:
+        for start in range(0, recording.num_samples, size):
+            yield recording.waveform[:, start : start + size]
+
+    return EnrollmentReader(recording, name, recording.sample_rate, recording.duration_s, blocks)
 
 
-def scan_speech(recording: EnrollmentReader, vad: VAD = "energy") -> SpeechScan:
-    """Read a recording block by block: its loudest channel, and where in it somebody speaks.
+def _read_segment_blocks(segment: Stretch, sample_rate: int, size: int) -> Iterator[Samples]:
+    """Read the blocks of a segment, whose ends are rounded as in `audio.reading.read_stretch`."""
+    start, stop = (int(np.floor(at_s * sample_rate + 0.5)) for at_s in (segment.start_s, segment.stop_s))
+    position = 0
+    for block in audio.read_blocks(segment.path, size):
+        inside = block[:, max(0, start - position) : max(0, stop - position)]
+        if inside.shape[1]:
+            yield inside
+        position += block.shape[1]
+        if position >= stop:
+            return
 
-    What lies below speech, which is not heard, does not count.
+
+def scan_speech(reader: EnrollmentReader, vad: VAD = "energy") -> SpeechScan:
+    """Read a recording block by block and return its loudest channel, and where somebody speaks in it.
+
+    Frequencies below speech do not count.
 
     Raises:
         AudioError: it is damaged.
         InputError: no such `vad`.
     """
-    frame = max(1, round(FRAME_S * recording.sample_rate))
-    size = frame * round(BLOCK_S / FRAME_S)
-    squares, num_samples = [], 0
-    for block in recording.blocks(size):
-        heard = audible(block, recording.sample_rate).astype(np.float64)
-        starts = np.arange(0, heard.shape[1], frame)
-        squares.append(np.add.reduceat(heard**2, starts, axis=1) / np.minimum(frame, heard.shape[1] - starts))
+    rate = reader.sample_rate
+    frame = max(1, round(FRAME_S * rate))
+    size = frame * round(BLOCK_S / FRAME_S)  # a whole number of frames, so that frames do not straddle blocks
+    mean_squares, num_samples = [], 0
+    for block in reader.blocks(size):
+        filtered = remove_low_frequencies(block, rate).astype(np.float64)
+        starts = np.arange(0, filtered.shape[1], frame)
+        lengths = np.minimum(frame, filtered.shape[1] - starts)
+        mean_squares.append(np.add.reduceat(filtered**2, starts, axis=1) / lengths)
         num_samples += block.shape[1]
-    levels = np.concatenate(squares, axis=1)
-    channel = int(levels.sum(axis=1).argmax())
+    energies = np.concatenate(mean_squares, axis=1)
+    channel = int(energies.sum(axis=1).argmax())
     if vad == "energy":
-        speech = close_gaps(speech_frames(gain_to_db(np.sqrt(levels[channel]))), FRAME_S)
+        levels_db = gain_to_db(np.sqrt(energies[channel]))
+        speech = _without_gaps(levels_db >= _speech_threshold_db(levels_db), round(GAP_S / FRAME_S))
     else:
-        rate = recording.sample_rate
-        masks = (speech_mask(audible(block[channel], rate), rate, vad) for block in recording.blocks(size))
+        masks = (
+            speech_mask(remove_low_frequencies(block[channel], rate), rate, vad) for block in reader.blocks(size)
+        )
         speech = np.concatenate([np.logical_or.reduceat(mask, np.arange(0, len(mask), frame)) for mask in masks])
-    return SpeechScan(recording, num_samples, channel, speech)
+    return SpeechScan(reader, num_samples, channel, speech)
 
 
 def share_limit(scans: Sequence[SpeechScan], max_s: float = MAX_ENROLLMENT_S) -> list[float]:
     """Divide the limit among recordings.
 
-    All get the same; what a short one has no need of, the others share. Where that would be less than 2 s each, the
-    recordings with the most speech get 2 s, and the others nothing.
+    All get the same share; a recording that is shorter leaves the difference to the others. If a share would be less
+    than 2 s, the recordings with the most speech get 2 s each, and the others nothing.
 
     Returns:
-        Seconds, of a recording that enters whole its duration, of one that is left out 0.
+        Seconds of each recording: its duration if it is taken whole, 0 if it is left out.
     """
-    most = max(1, int(max_s / LEAST_SHARE_S))
-    order = sorted(range(len(scans)), key=lambda i: (-min(scans[i].speech_s, max_s), i))
-    chosen = sorted(order[:most], key=lambda i: scans[i].duration_s)
+    max_count = max(1, int(max_s / MIN_SHARE_S))
+    by_speech = sorted(range(len(scans)), key=lambda i: (-min(scans[i].speech_s, max_s), i))
+    # From the shortest to the longest, so that each can leave what it does not need to those after it.
+    by_duration = sorted(by_speech[:max_count], key=lambda i: scans[i].duration_s)
     shares, left_s = [0.0] * len(scans), max_s
-    for position, i in enumerate(chosen):
-        shares[i] = min(scans[i].duration_s, left_s / (len(chosen) - position))
+    for position, i in enumerate(by_duration):
+        shares[i] = min(scans[i].duration_s, left_s / (len(by_duration) - position))
         left_s -= shares[i]
     return shares
 
 
-def select_segments(scanned: SpeechScan, share_s: float) -> list[tuple[int, int]]:
-    """Choose the segments with the most speech: about 3 s long, of two alike the earlier, in their order.
+def select_segments(scan: SpeechScan, share_s: float) -> list[tuple[int, int]]:
+    """Select the segments with the most speech: about 3 s long, in their order; of equal ones the earlier.
 
     Args:
-        scanned: the recording.
-        share_s: seconds of all of them together, less than it lasts.
+        scan: of the recording.
+        share_s: seconds of all segments together, less than the recording lasts.
 
     Returns:
-        First sample and the one after the last, at the recording's own rate; neighbours are joined.
+        First sample of each segment and the one after its last, at the recording's rate; adjacent ones are joined.
     """
-    frame = max(1, round(FRAME_S * scanned.listed.sample_rate))
+    frame = max(1, round(FRAME_S * scan.reader.sample_rate))
     count = max(1, round(share_s / SEGMENT_S))
     size = max(1, int(share_s / count / FRAME_S + 1e-6))
-    starts = np.arange(0, max(1, len(scanned.speech) - size + 1), size)
-    before = np.concatenate([[0], np.cumsum(scanned.speech)])
-    spoken = before[np.minimum(starts + size, len(scanned.speech))] - before[starts]
+    # The recording as adjacent segments of `size` frames, and the frames of speech in each.
+    starts = np.arange(0, max(1, len(scan.speech) - size + 1), size)
+    before = np.concatenate([[0], np.cumsum(scan.speech)])
+    spoken = before[np.minimum(starts + size, len(scan.speech))] - before[starts]
     best = np.sort(np.argsort(-spoken, kind="stable")[:count])
-    joined: list[tuple[int, int]] = []
+    segments: list[tuple[int, int]] = []
     for start in starts[best] * frame:
-        stop = min(int(start) + size * frame, scanned.num_samples)
-        if joined and joined[-1][1] == start:
-            joined[-1] = (joined[-1][0], stop)
+        stop = min(int(start) + size * frame, scan.num_samples)
+        if segments and segments[-1][1] == start:
+            segments[-1] = (segments[-1][0], stop)
         else:
-            joined.append((int(start), stop))
-    return joined
+            segments.append((int(start), stop))
+    return segments
 
 
-def cut_segments(scanned: SpeechScan, segments: Sequence[tuple[int, int]]) -> list[Block]:
-    """Cut segments `[samples]` out of the loudest channel, at the recording's rate; they fade where they are cut."""
-    parts: list[list[Block]] = [[] for _ in segments]
+def cut_segments(scan: SpeechScan, segments: Sequence[tuple[int, int]]) -> list[Samples]:
+    """Cut segments `[samples]` out of the loudest channel, at the recording's rate; cut ends are faded."""
+    rate = scan.reader.sample_rate
+    parts: list[list[Samples]] = [[] for _ in segments]
     position = 0
-    for block in scanned.listed.blocks(round(BLOCK_S * scanned.listed.sample_rate)):
+    for block in scan.reader.blocks(round(BLOCK_S * rate)):
         end = position + block.shape[1]
         for part, (start, stop) in zip(parts, segments, strict=True):
             if start < end and stop > position:
-                part.append(block[scanned.channel, max(0, start - position) : stop - position].copy())
+                part.append(block[scan.channel, max(0, start - position) : stop - position].copy())
         position = end
         if position >= segments[-1][1]:
             break
     return [
-        _faded(np.concatenate(part), scanned.listed.sample_rate, start > 0, stop < scanned.num_samples)
+        _faded(np.concatenate(part), round(FADE_S * rate), start > 0, stop < scan.num_samples)
         for part, (start, stop) in zip(parts, segments, strict=True)
     ]
 
 
-def _faded(samples: Block, sample_rate: int, beginning: bool, end: bool) -> Block:
-    size = min(len(samples) // 2, round(FADE_S * sample_rate))
-    # To and from the segment's own constant, if it has one, which is removed later.
-    level = samples.mean(dtype=np.float64).astype(np.float32)
+def _faded(samples: Samples, fade: int, at_start: bool, at_end: bool) -> Samples:
+    size = min(len(samples) // 2, fade)
+    # Fade to the mean, not to zero: a constant in the recording is removed later by a high-pass, but a fade to zero
+    # would turn it into pulses, which are not.
+    mean = samples.mean(dtype=np.float64).astype(np.float32)
     ramp = (0.5 - 0.5 * np.cos(np.pi * (np.arange(size) + 0.5) / max(1, size))).astype(np.float32)
-    if beginning:
-        samples[:size] = level + (samples[:size] - level) * ramp
-    if end and size:
-        samples[-size:] = level + (samples[-size:] - level) * ramp[::-1]
+    if at_start:
+        samples[:size] = mean + (samples[:size] - mean) * ramp
+    if at_end and size:
+        samples[-size:] = mean + (samples[-size:] - mean) * ramp[::-1]
     return samples
-
-
-def _slices(recording: Recording, size: int) -> Iterator[Block]:
-    for start in range(0, recording.num_samples, size):
-        yield recording.waveform[:, start : start + size]
-
-
-def _stretch_blocks(stretch: Stretch, sample_rate: int, size: int) -> Iterator[Block]:
-    """Read the blocks of a stretch, cut as `read_stretch` cuts it."""
-    start, stop = (int(np.floor(at_s * sample_rate + 0.5)) for at_s in (stretch.start_s, stretch.stop_s))
-    position = 0
-    for block in audio.read_blocks(stretch.path, size):
-        part = block[:, max(0, start - position) : max(0, stop - position)]
-        if part.shape[1]:
-            yield part
-        position += block.shape[1]
-        if position >= stop:
-            return

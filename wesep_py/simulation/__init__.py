@@ -11,7 +11,7 @@ from wesep_py.simulation.description.simulation_config import (
     RoomConfig,
     SimulationConfig,
 )
-from wesep_py.simulation.rendering import Sample, MixtureSpeaker, render
+from wesep_py.simulation.rendering import MixtureSpeaker, Sample, render
 from wesep_py.simulation.simulator import Simulator
 from wesep_py.simulation.trial_audio import TrialAudio, render_trial
 
@@ -19,6 +19,7 @@ __all__ = [
     "ConversationConfig",
     "EffectsConfig",
     "EnrollmentConfig",
+    "MixtureSpeaker",
     "ModulationConfig",
     "NoiseConfig",
     "NoiseGroup",
@@ -28,7 +29,6 @@ __all__ = [
     "SimulationConfig",
     "Simulator",
     "TrialAudio",
-    "MixtureSpeaker",
     "read_recipes",
     "render",
     "render_trial",

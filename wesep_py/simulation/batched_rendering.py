@@ -36,7 +36,7 @@ from wesep_py.simulation.batched_effects import (
 )
 from wesep_py.simulation.description.recipe import Recipe
 from wesep_py.simulation.dry_batch import DryBatch
-from wesep_py.simulation.rendering import ACTIVITY_RATE_HZ, Sample, MixtureSpeaker
+from wesep_py.simulation.rendering import ACTIVITY_RATE_HZ, MixtureSpeaker, Sample
 
 
 class DeviceSample(Sample):

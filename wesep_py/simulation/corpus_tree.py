@@ -1,16 +1,16 @@
-"""Mixtures on disk, as a tree in LibriMix's layout.
+"""Files of a corpus of simulated mixtures: a tree of folders in LibriMix's layout.
 
     DIR/mix_clean/ID.wav, mix_both/ID.wav     the mixture without and with noise
     DIR/s1/ID.wav, s2/ID.wav, …, noise/ID.wav the images and the noise: they sum to mix_both
-    DIR/s1_early/ID.wav, … (or s1_dry)        the targets, where they are not the images
-    DIR/distortion/ID.wav                     what effects on the mixture added; only if any mixture has such effects
-    DIR/enrollment/ID_s1.wav, …               an enrollment for each source (ID_absent.wav: of an absent voice)
-    DIR/activity/ID.rttm                      who speaks when
+    DIR/s1_early/ID.wav, … (or s1_dry)        the targets, if they are not the images
+    DIR/distortion/ID.wav                     what effects on the mixture changed; only if any mixture has such effects
+    DIR/enrollment/ID_s1.wav, …               an enrollment for each source (ID_absent.wav: of an absent target)
+    DIR/activity/ID.rttm                      the active times of each speaker
     DIR/mixture_mix_clean.csv, …_mix_both.csv metadata, paths relative to DIR
     DIR/map_mixture2enrollment                a trial for each source of each mixture
-    DIR/recipes.jsonl                         what it was rendered from
+    DIR/recipes.jsonl                         the recipes of the mixtures
 
-All wav files are 32-bit float. Without noise and effects in any mixture there is no `mix_both` and no `noise`.
+All wav files are 32-bit float. If no mixture has noise or effects, there is no `mix_both` and no `noise`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from wesep_py.common.names import file_name
 from wesep_py.data.mixture_lists import RECIPES_NAME
 from wesep_py.data.trials import ABSENT
 from wesep_py.simulation.description.recipe import Recipe
-from wesep_py.simulation.rendering import ACTIVITY_RATE_HZ, Sample
+from wesep_py.simulation.rendering import ACTIVITY_RATE_HZ, Sample, mix
 
 __all__ = ["RECIPES_NAME", "TreeLayout", "activity_rttm", "is_written", "write_lists", "write_sample"]
 
@@ -41,12 +41,12 @@ ACTIVITY_FOLDER = "activity"
 
 @dataclass(frozen=True)
 class TreeLayout:
-    """Where the files of a tree lie.
+    """Paths of the files of a tree.
 
     Args:
-        folder: the tree's root.
+        folder: root of the tree.
         has_noise: whether any of its mixtures has noise.
-        has_distortion: whether any of its mixtures goes through effects.
+        has_distortion: whether any of its mixtures has effects.
     """
 
     folder: Path
@@ -54,15 +54,15 @@ class TreeLayout:
     has_distortion: bool = False
 
     def conditions(self) -> list[str]:
-        """The folders of mixtures."""
+        """Return the folders of mixtures."""
         return ["mix_clean", "mix_both"] if self.has_noise or self.has_distortion else ["mix_clean"]
 
     def metadata(self, condition: str) -> Path:
-        """The metadata CSV of the mixtures in folder `condition`."""
+        """Return the metadata CSV of the mixtures in folder `condition`."""
         return self.folder / f"mixture_{condition}.csv"
 
     def waveforms(self, recipe: Recipe) -> dict[str, str]:
-        """For each part of a mixture the path of its file, relative to the tree.
+        """Return the path of the file of each part of a mixture, relative to the tree.
 
         >>> TreeLayout(Path("tree"), False).waveforms(recipe)["s1"]   # doctest: +SKIP
         's1/0000-0000000-seed0.wav'
@@ -82,17 +82,17 @@ class TreeLayout:
         return paths
 
     def activity(self, recipe: Recipe) -> Path:
-        """The file that says who speaks when, in a mixture."""
+        """Return the path of the RTTM file of a mixture."""
         return self.folder / ACTIVITY_FOLDER / f"{file_name(recipe.mixture_id)}.rttm"
 
 
 def write_sample(sample: Sample, layout: TreeLayout, overwrite: bool = False) -> None:
-    """Write the files of one mixture, each whole or not at all.
+    """Write the files of one mixture, each atomically.
 
     Args:
         sample: the mixture.
-        layout: where they go; folders are made.
-        overwrite: write files that are there already; without it they are left as they are.
+        layout: paths of the files; missing folders are created.
+        overwrite: replace existing files; otherwise they are kept.
     """
     waveforms = _waveforms(sample, layout)
     for part, relative in layout.waveforms(sample.recipe).items():
@@ -108,30 +108,30 @@ def write_sample(sample: Sample, layout: TreeLayout, overwrite: bool = False) ->
 
 
 def is_written(recipe: Recipe, layout: TreeLayout) -> bool:
-    """Whether all files of a mixture are there. (They are written atomically: what is there is whole.)"""
+    """Return whether all files of a mixture exist; they are written atomically, so each of them is complete."""
     waveforms = (layout.folder / relative for relative in layout.waveforms(recipe).values())
     return all(path.is_file() for path in (*waveforms, layout.activity(recipe)))
 
 
 def activity_rttm(sample: Sample) -> str:
-    """Who speaks when, as Rich Transcription Time Marked lines: one for each stretch without a pause, in order."""
+    """Return the activity as lines of Rich Transcription Time Marked: one per interval without pause, in order."""
     lines = []
     for source, active in zip(sample.recipe.sources, sample.activity, strict=True):
+        # The changes from inactive to active and back alternate, so each pair of them is one interval.
         edges = np.flatnonzero(np.diff(active.astype(np.int8), prepend=0, append=0)) / ACTIVITY_RATE_HZ
         for start_s, stop_s in edges.reshape(-1, 2):
-            name, who = sample.recipe.mixture_id, source.speaker_id
-            line = f"SPEAKER {name} 1 {start_s:.2f} {stop_s - start_s:.2f} <NA> <NA> {who} <NA> <NA>\n"
+            name, speaker_id = sample.recipe.mixture_id, source.speaker_id
+            line = f"SPEAKER {name} 1 {start_s:.2f} {stop_s - start_s:.2f} <NA> <NA> {speaker_id} <NA> <NA>\n"
             lines.append((start_s, line))
     return "".join(line for _, line in sorted(lines))
 
 
 def write_lists(recipes: Sequence[Recipe], layout: TreeLayout) -> None:
-    """Write the metadata CSVs and the map of enrollments of rendered mixtures, replacing those that are
-    there.
+    """Write the metadata CSVs and the map of enrollments of rendered mixtures; existing ones are replaced.
 
     Args:
-        recipes: of the mixtures that were rendered, in the order of the lists.
-        layout: where they go.
+        recipes: of the rendered mixtures, in the order of the lists.
+        layout: paths of the files.
     """
     for condition in layout.conditions():
         write_text(layout.metadata(condition), _metadata(recipes, layout, condition))
@@ -146,8 +146,7 @@ def write_lists(recipes: Sequence[Recipe], layout: TreeLayout) -> None:
 
 
 def _waveforms(sample: Sample, layout: TreeLayout) -> dict[str, NDArray[np.float32]]:
-    clean = sample.images.sum(axis=0)
-    waveforms = {"mix_clean": clean, "mix_both": sample.mixture}
+    waveforms = {"mix_clean": mix(sample.images), "mix_both": sample.mixture}
     waveforms |= {"noise": sample.noise, "distortion": sample.distortion}
     if sample.absent_enrollment is not None:
         waveforms["absent"] = sample.absent_enrollment
@@ -160,9 +159,8 @@ def _waveforms(sample: Sample, layout: TreeLayout) -> dict[str, NDArray[np.float
 
 
 def _metadata(recipes: Sequence[Recipe], layout: TreeLayout, condition: str) -> str:
-    """The CSV of one condition: LibriMix's columns, and who speaks which utterance."""
-    most = max((len(recipe.sources) for recipe in recipes), default=0)
-    numbers = range(1, most + 1)
+    """Return the CSV of one condition: LibriMix's columns, and the utterance and speaker of each source."""
+    numbers = range(1, max((len(recipe.sources) for recipe in recipes), default=0) + 1)
     columns = ["mixture_ID", "mixture_path", *(f"source_{k}_path" for k in numbers)]
     columns += ["noise_path"] if condition == "mix_both" and layout.has_noise else []
     columns += ["length", *(f"source_{k}_utterance_id" for k in numbers), *(f"source_{k}_speaker_id" for k in numbers)]

@@ -18,7 +18,7 @@ from wesep_py.audio.reading import read
 from wesep_py.audio.resample import resample
 from wesep_py.common.errors import AudioError, InputError, OutputExistsError, WesepError, nearest
 from wesep_py.common.files import atomic_path, write_text
-from wesep_py.common.folders import remove_temporary_files, one_run_in
+from wesep_py.common.folders import one_run_in, remove_temporary_files
 from wesep_py.common.names import file_name
 from wesep_py.common.processes import Executor, map_processes
 from wesep_py.data.mixture_lists import Mixture, find_noise_file, read_mixtures
@@ -189,7 +189,9 @@ def extend_noise(noise: Waveform, num_samples: int, path: Path) -> Waveform:
     if len(noise) >= num_samples:
         return noise[:num_samples]
     if len(noise) <= FADE_SAMPLES:
-        raise AudioError(f"{path}: lasts {len(noise) / LIBRISPEECH_RATE:.2f} s; more than 0.5 s of noise are needed to extend it")
+        raise AudioError(
+            f"{path}: lasts {len(noise) / LIBRISPEECH_RATE:.2f} s; more than 0.5 s of noise are needed to extend it"
+        )
     fade = np.hanning(LIBRISPEECH_RATE + 1)
     rising, falling = fade[:FADE_SAMPLES], fade[LIBRISPEECH_RATE // 2 :]
     extended = noise.astype(np.float64)

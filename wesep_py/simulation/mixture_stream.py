@@ -1,112 +1,37 @@
-"""Mixtures drawn from a stream of shards: each from the speakers of the window that its position belongs to."""
+"""Mixtures drawn from a stream of shards: each from the speakers of one window of shards.
+
+The window of a mixture is a function of the seed and the position of the mixture in the run (`data.shard_stream`).
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from wesep_py.common.errors import InputError
-from wesep_py.data import Reader, RoutedReader, Utterance, find_noises, perturb_speed, read_speech
-from wesep_py.data.recordings import resolve_location, open_reader
+from wesep_py.data import Reader, RoutedReader, Utterance, perturb_speed
 from wesep_py.data.shard_stream import StreamPool, StreamWindow
-from wesep_py.simulation.description.simulation_config import RoomConfig, SimulationConfig
+from wesep_py.simulation.description.simulation_config import SimulationConfig
 from wesep_py.simulation.dry_batch import DryMixture, DrySimulator
 from wesep_py.simulation.rendering import Sample
-from wesep_py.simulation.simulator import UnreadableFiles, Simulator
-
-# ----------------------------------------
-# A corpus of mixtures as one YAML file: which recordings, at what rate, mixed how.
-
-
-@dataclass(frozen=True)
-class CorpusConfig:
-    """What `wesep simulate` reads.
-
-    Args:
-        speech: manifests (`wesep prepare` writes them), relative to `root`.
-        noise: manifests, audio files, or folders of audio files, relative to `root`.
-        root: the folder that relative paths start from, also those inside the manifests; null: the working
-            folder, and in a manifest its own folder. Recipes hold paths relative to `root`, or absolute ones
-            without it.
-        sample_rate: of the mixtures, in Hz.
-        seed: another seed, other mixtures.
-        simulation: how mixtures are drawn.
-        speeds: every recording of `speech` is there at each of these speeds; at another than 1, its speaker is another
-            one (`corpus.perturb_speed`).
-
-    Raises:
-        ValueError: a value out of its range, or no speech.
-    """
-
-    speech: list[str]
-    noise: list[str] = field(default_factory=list)
-    root: str | None = None
-    sample_rate: int = 16000
-    seed: int = 0
-    simulation: SimulationConfig = field(default_factory=SimulationConfig)
-    speeds: list[float] = field(default_factory=lambda: [1.0])
-
-    def __post_init__(self) -> None:
-        if not self.speech:
-            raise ValueError("speech: is empty; name at least one manifest")
-        if not 1000 <= self.sample_rate <= 192000:
-            raise ValueError(f"sample_rate: is {self.sample_rate}; give 1000 to 192000 Hz")
-        if self.simulation.enrollment.count < 1:
-            raise ValueError(
-                "simulation.enrollment.count: is 0; the trials of a corpus need an enrollment each, give 1"
-            )
-        if self.seed < 0:
-            raise ValueError(f"seed: is {self.seed}; a whole number of 0 or more is needed")
-
-
-def make_simulator(config: CorpusConfig, reader: Reader | None = None) -> Simulator:
-    """The simulator of a corpus.
-
-    Args:
-        config: the corpus.
-        reader: reads its recordings at `config.sample_rate`; by default a `FileReader`.
-
-    Raises:
-        InputError: a manifest, a file or a folder is missing, an utterance is in two manifests, impossible speeds, or
-            as `Simulator`.
-    """
-    root = None if config.root is None else Path(config.root)
-    utterances = perturb_speed(read_speech(config.speech, root), config.speeds)
-    noises = find_noises(config.noise, Path.cwd() if root is None else root)
-    if reader is None:
-        base = Path.cwd() if root is None else root
-        reader = open_reader([resolve_location(name, base) for name in (*config.speech, *config.noise)], config.sample_rate)
-    simulation = config.simulation if root is None else _with_banks_in(root, config.simulation)
-    return Simulator(simulation, utterances, noises, reader, config.seed)
-
-
-def _with_banks_in(root: Path, config: SimulationConfig) -> SimulationConfig:
-    """The configuration with room banks relative to the root."""
-
-    def place(room: RoomConfig | None) -> RoomConfig | None:
-        return room if room is None or room.bank is None else replace(room, bank=str(root / room.bank))
-
-    enrollment = replace(config.enrollment, room=place(config.enrollment.room))
-    return replace(config, room=place(config.room), enrollment=enrollment)
-
+from wesep_py.simulation.simulator import Simulator, UnreadableFiles
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class WindowSimulator:
-    """Makes a simulator of a window; what of the window cannot be used is named on the log.
+    """Makes the simulator of a window; utterances of the window that cannot be used are named in the log.
 
     Args:
-        config: how mixtures are drawn.
+        config: ranges and weights of the mixtures.
         noises: noise recordings, the same for all windows.
-        reader: reads them.
-        seed: of the run.
-        speeds: every utterance is there at each of them.
-        kind: what is made: `Simulator`, or `DrySimulator` for mixtures that a device renders.
-        broken: the recordings that could not be read so far, in whatever window.
+        reader: reads the noise recordings.
+        seed: seed of the run.
+        speeds: every utterance is used at each of these speeds.
+        kind: class of the simulators: `Simulator`, or `DrySimulator` for mixtures that a device renders.
+        unreadable_files: the recordings that could not be read until now, in all windows.
     """
 
     config: SimulationConfig
@@ -115,7 +40,7 @@ class WindowSimulator:
     seed: int = 0
     speeds: tuple[float, ...] = (1.0,)
     kind: type[Simulator] = Simulator
-    broken: UnreadableFiles = field(default_factory=UnreadableFiles)
+    unreadable_files: UnreadableFiles = field(default_factory=UnreadableFiles)
 
     def __call__(self, window: StreamWindow) -> Simulator:
         if window.left_out:
@@ -133,17 +58,17 @@ class WindowSimulator:
             raise InputError(
                 f"{window.shards[0]} and what follows: {error}; or raise the stream's min_speakers or shards_per_window"
             ) from error
-        simulator.broken = self.broken
+        simulator.unreadable_files = self.unreadable_files
         return simulator
 
 
 class StreamSimulator:
-    """Stands for a `Simulator` where speech is a stream: a mixture is a function of (seed, epoch, index).
+    """Replaces a `Simulator` if speech is a stream: a mixture is a function of (seed, epoch, index).
 
     Args:
         shards: paths or URLs of tar files, in any order.
         build: makes the simulator of a window.
-        epoch_size: mixtures in an epoch; the stream goes on from epoch to epoch, however many shards there are.
+        epoch_size: mixtures in an epoch; the stream continues from epoch to epoch, whatever the number of shards.
         windows: further arguments of `StreamPool`.
 
     Raises:
@@ -158,7 +83,7 @@ class StreamSimulator:
         self.pool = StreamPool(shards, build, self.sample_rate, epoch_size, build.seed, **windows)
 
     def sample(self, epoch: int, index: int) -> Sample:
-        """As `Simulator.sample`; the first of a window reads its shards.
+        """Draw and render a mixture, as `Simulator.sample`; the first mixture of a window reads its shards.
 
         Raises:
             AudioError: a shard is missing, no tar file, or cut short.
@@ -167,7 +92,7 @@ class StreamSimulator:
         return self.pool.at(epoch, index).sample(epoch, index)
 
     def dry(self, epoch: int, index: int) -> DryMixture:
-        """As `DrySimulator.dry`, where `build` makes these."""
+        """Draw and read a mixture, as `DrySimulator.dry`; `build` must make `DrySimulator`s."""
         simulator = self.pool.at(epoch, index)
         if not isinstance(simulator, DrySimulator):
             raise TypeError(f"windows give {type(simulator).__name__}; dry mixtures need DrySimulator")

@@ -136,9 +136,6 @@ def draw_noise_snr_db(config: NoiseConfig, noise: NoiseRecipe, rng: np.random.Ge
     return rng.uniform(*config.snr_range(noise.kind, path))
 
 
-
-
-
 def render_noise(recipe: NoiseRecipe, num_samples: int, reader: Reader) -> NDArray[np.float32]:
     """Render a noise before its overall gain, float32 `[num_samples]`.
 

@@ -203,9 +203,7 @@ def read_parts(recipe: Recipe, reader: Reader) -> MixtureParts:
     return MixtureParts(dry, images, targets, noises, enrollments, absent)
 
 
-def apply_gains(
-    recipe: Recipe, parts: MixtureParts, reader: Reader, embeddings: Embeddings | None = None
-) -> Sample:
+def apply_gains(recipe: Recipe, parts: MixtureParts, reader: Reader, embeddings: Embeddings | None = None) -> Sample:
     """Apply the gains of a recipe to its parts, and mix them. `parts` is not modified.
 
     Args:

@@ -1,21 +1,29 @@
-"""Drawing and rendering many mixtures, in parallel over processes; a bad recording does not stop the others."""
+"""Corpora of simulated mixtures: their YAML file, drawing their recipes, and rendering them to disk.
+
+    CorpusConfig ─► make_simulator ─► draw_recipes ─► recipes ─► render_tree ─► files of `corpus_tree`
+
+Drawing and rendering run in parallel processes. A mixture that cannot be made is reported as a `Failure` and does not
+stop the others.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 from wesep_py.common.errors import AudioError, InputError, OutputExistsError
-from wesep_py.common.folders import remove_temporary_files, one_run_in, visible_names
+from wesep_py.common.folders import one_run_in, remove_temporary_files, visible_names
 from wesep_py.common.processes import Executor, check_executor, map_processes
+from wesep_py.data import find_noises, perturb_speed, read_speech
 from wesep_py.data.manifest import FileLocator, is_file
 from wesep_py.data.reader import FileReader, Reader
+from wesep_py.data.recordings import open_reader, resolve_location
 from wesep_py.simulation.corpus_tree import (
     ACTIVITY_FOLDER,
     MAP_NAME,
@@ -26,26 +34,100 @@ from wesep_py.simulation.corpus_tree import (
     write_sample,
 )
 from wesep_py.simulation.description.recipe import Recipe, read_recipes, write_recipes
+from wesep_py.simulation.description.simulation_config import RoomConfig, SimulationConfig
 from wesep_py.simulation.rendering import render
-from wesep_py.simulation.simulator import UnreadableFiles, Simulator
+from wesep_py.simulation.simulator import Simulator, UnreadableFiles
 
 OnProgress = Callable[[int, int], None]
 Item = TypeVar("Item")
 
-CHUNK = 8  # mixtures that a process takes at a time
+MIXTURES_PER_CHUNK = 8  # that a process takes at a time
 READER_CACHE_MIB = 128
 
 
 @dataclass(frozen=True)
-class _Unread:
-    """A recording that cannot be read; others were drawn instead."""
+class CorpusConfig:
+    """Configuration of a corpus of mixtures: what `wesep simulate` reads.
+
+    Args:
+        speech: manifests (`wesep prepare` writes them), relative to `root`.
+        noise: manifests, audio files, or folders of audio files, relative to `root`.
+        root: folder that relative paths start from, also those inside the manifests; null: the working folder, and in
+            a manifest its own folder. Recipes hold paths relative to `root`, or absolute paths without it.
+        sample_rate: of the mixtures, in Hz.
+        seed: seed of the mixtures.
+        simulation: ranges and weights of the mixtures.
+        speeds: every recording of `speech` is used at each of these speeds; at a speed other than 1 its speaker counts
+            as another speaker (`data.perturb_speed`).
+
+    Raises:
+        ValueError: a value out of its range, or no speech.
+    """
+
+    speech: list[str]
+    noise: list[str] = field(default_factory=list)
+    root: str | None = None
+    sample_rate: int = 16000
+    seed: int = 0
+    simulation: SimulationConfig = field(default_factory=SimulationConfig)
+    speeds: list[float] = field(default_factory=lambda: [1.0])
+
+    def __post_init__(self) -> None:
+        if not self.speech:
+            raise ValueError("speech: is empty; name at least one manifest")
+        if not 1000 <= self.sample_rate <= 192000:
+            raise ValueError(f"sample_rate: is {self.sample_rate}; give 1000 to 192000 Hz")
+        if self.simulation.enrollment.count < 1:
+            raise ValueError(
+                "simulation.enrollment.count: is 0; the trials of a corpus need an enrollment each, give 1"
+            )
+        if self.seed < 0:
+            raise ValueError(f"seed: is {self.seed}; a whole number of 0 or more is needed")
+
+
+def make_simulator(config: CorpusConfig, reader: Reader | None = None) -> Simulator:
+    """Return the simulator of a corpus.
+
+    Args:
+        config: the corpus.
+        reader: reads its recordings at `config.sample_rate`; by default a `FileReader`.
+
+    Raises:
+        InputError: a manifest, a file or a folder is missing, an utterance is in two manifests, impossible speeds, or
+            as `Simulator`.
+    """
+    root = None if config.root is None else Path(config.root)
+    utterances = perturb_speed(read_speech(config.speech, root), config.speeds)
+    noises = find_noises(config.noise, Path.cwd() if root is None else root)
+    if reader is None:
+        base = Path.cwd() if root is None else root
+        reader = open_reader(
+            [resolve_location(name, base) for name in (*config.speech, *config.noise)], config.sample_rate
+        )
+    simulation = config.simulation if root is None else _with_banks_in(root, config.simulation)
+    return Simulator(simulation, utterances, noises, reader, config.seed)
+
+
+def _with_banks_in(root: Path, config: SimulationConfig) -> SimulationConfig:
+    """Return the configuration with the paths of room banks relative to the root."""
+
+    def with_path(room: RoomConfig | None) -> RoomConfig | None:
+        return room if room is None or room.bank is None else replace(room, bank=str(root / room.bank))
+
+    enrollment = replace(config.enrollment, room=with_path(config.enrollment.room))
+    return replace(config, room=with_path(config.room), enrollment=enrollment)
+
+
+@dataclass(frozen=True)
+class _UnreadableFile:
+    """Recording that cannot be read and was replaced, as a process reports it."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A mixture that could not be made, and why, in one line."""
+    """Mixture that could not be made, and the reason in one line."""
 
     mixture: str
     reason: str
@@ -59,29 +141,29 @@ def draw_recipes(
     on_progress: OnProgress | None = None,
     executor: Executor = "local",
 ) -> tuple[list[Recipe], list[Failure]]:
-    """The recipes of mixtures 0 to `count` - 1 of an epoch, in order, and what could not be drawn.
+    """Draw the recipes of mixtures 0 to `count` - 1 of an epoch; return them in order, and the failures.
 
-    Recordings that cannot be read are named in the log, each once, and others drawn instead.
+    Recordings that cannot be read are named in the log, each once, and others are drawn instead.
 
     Args:
-        simulator: draws them.
-        count: how many, 1 or more.
+        simulator: draws the recipes.
+        count: number of mixtures, 1 or more.
         jobs: processes, 1 or more; the recipes do not depend on it.
         epoch: 0 or more.
-        on_progress: called with the number done and of all.
-        executor: see `corpus.processes`; the recipes do not depend on it.
+        on_progress: called with the number of mixtures done and the total.
+        executor: see `common.processes`; the recipes do not depend on it.
 
     Raises:
         InputError: a number below 1, or `ray` where Ray is not installed.
     """
     _check_numbers(count=count, jobs=jobs)
     quiet = copy.copy(simulator)
-    quiet.broken = UnreadableFiles(say=False)
-    done = _map(partial(_draw_chunk, quiet, epoch), range(count), jobs, on_progress, executor)
-    for item in done:
-        if isinstance(item, _Unread):
-            simulator.broken.add(item.reason)
-    return [r for r in done if isinstance(r, Recipe)], [f for f in done if isinstance(f, Failure)]
+    quiet.unreadable_files = UnreadableFiles(log=False)
+    results = _map(partial(_draw_chunk, quiet, epoch), range(count), jobs, on_progress, executor)
+    for result in results:
+        if isinstance(result, _UnreadableFile):
+            simulator.unreadable_files.add(result.reason)
+    return [r for r in results if isinstance(r, Recipe)], [f for f in results if isinstance(f, Failure)]
 
 
 def render_tree(
@@ -94,28 +176,27 @@ def render_tree(
     on_progress: OnProgress | None = None,
     executor: Executor = "local",
 ) -> list[Failure]:
-    """Render recipes as a tree in LibriMix's layout (see `corpus_tree`).
+    """Render recipes as a tree of files in LibriMix's layout (see `corpus_tree`).
 
-    A tree that was being written from the same recipes, or from the first of them, is completed: what is there
-    stays.
+    An interrupted tree of the same recipes, or of the first of them, is completed; existing files are kept.
 
     Args:
         recipes: at least one, all at one sample rate.
-        folder: made if need be; its parent must exist.
+        folder: created if missing; its parent must exist.
         reader: reads the recordings; by default a `FileReader` at the recipes' rate.
-        root: the folder that relative paths in the recipes start from; by default the working folder.
-        jobs: processes, 1 or more; what is written does not depend on it.
-        overwrite: write a tree of other recipes over one that is there.
-        on_progress: called with the number done and of all.
-        executor: see `corpus.processes`; what is written does not depend on it.
+        root: folder that relative paths in the recipes start from; by default the working folder.
+        jobs: processes, 1 or more; the files do not depend on it.
+        overwrite: replace a tree of other recipes.
+        on_progress: called with the number of mixtures done and the total.
+        executor: see `common.processes`; the files do not depend on it.
 
     Returns:
-        The mixtures that could not be rendered; they stand in none of the lists.
+        The mixtures that could not be rendered; they are in none of the lists.
 
     Raises:
-        InputError: no recipe, two of one name, different sample rates, a root that holds none of the
-            recordings, or `ray` where Ray is not installed.
-        OutputExistsError: the folder holds something else, and `overwrite` is false.
+        InputError: no recipe, two recipes of one mixture, different sample rates, a root that contains none of the
+            recordings, or `ray` although Ray is not installed.
+        OutputExistsError: the folder contains something else, and `overwrite` is false.
     """
     _check_numbers(jobs=jobs)
     check_executor(executor)
@@ -134,22 +215,22 @@ def render_tree(
     _check_folder(recipes, folder, overwrite)
     with one_run_in(folder, "writing mixtures"):
         claim_folder(recipes, folder, overwrite)
-        _clear_left_behind(recipes, layout)
+        _remove_temporary_files(recipes, layout)
         reader = FileReader(rates[0], READER_CACHE_MIB) if reader is None else reader
-        done = _map(partial(_render_chunk, layout, reader, root, overwrite), recipes, jobs, on_progress, executor)
-        failures = [outcome for outcome in done if isinstance(outcome, Failure)]
+        outcomes = _map(partial(_render_chunk, layout, reader, root, overwrite), recipes, jobs, on_progress, executor)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
         failed = {failure.mixture for failure in failures}
         write_lists([recipe for recipe in recipes if recipe.mixture_id not in failed], layout)
     return failures
 
 
 def claim_folder(recipes: Sequence[Recipe], folder: Path, overwrite: bool) -> None:
-    """Put `recipes.jsonl` in a folder that is new or empty, or holds those very recipes, or the first of them.
+    """Write `recipes.jsonl` to a folder that is new or empty, or contains the same recipes or the first of them.
 
-    With `overwrite` the mixtures of a tree that is there are removed first.
+    With `overwrite` the mixtures of an existing tree are removed first.
 
     Raises:
-        OutputExistsError: the folder holds other mixtures, and `overwrite` is false; or something that is no tree.
+        OutputExistsError: the folder contains other mixtures, and `overwrite` is false; or anything but a tree.
         InputError: the folder's parent does not exist, or `folder` is a file.
     """
     _check_folder(recipes, folder, overwrite)
@@ -161,7 +242,7 @@ def claim_folder(recipes: Sequence[Recipe], folder: Path, overwrite: bool) -> No
 
 
 def _check_folder(recipes: Sequence[Recipe], folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that holds something else, before anything is changed; hidden files do not count."""
+    """Raise an error if a folder contains anything else, before anything is changed; hidden files are ignored."""
     if folder.is_file():
         raise InputError(f"{folder}: is a file; name a folder to write")
     if not folder.parent.is_dir():
@@ -178,7 +259,7 @@ def _check_folder(recipes: Sequence[Recipe], folder: Path, overwrite: bool) -> N
 
 
 def change_paths(recipe: Recipe, change: Callable[[Path], Path]) -> Recipe:
-    """The recipe with `change` applied to the path of every recording: to make them relative, or absolute."""
+    """Return the recipe with `change` applied to the path of every recording, to make paths relative or absolute."""
 
     def walk(values: Any) -> Any:
         if isinstance(values, dict):
@@ -188,26 +269,26 @@ def change_paths(recipe: Recipe, change: Callable[[Path], Path]) -> Recipe:
     return Recipe.from_dict(walk(recipe.to_dict()))
 
 
-def _draw_chunk(simulator: Simulator, epoch: int, indices: Sequence[int]) -> list[Recipe | Failure | _Unread]:
-    drawn: list[Recipe | Failure | _Unread] = []
+def _draw_chunk(simulator: Simulator, epoch: int, indices: Sequence[int]) -> list[Recipe | Failure | _UnreadableFile]:
+    drawn: list[Recipe | Failure | _UnreadableFile] = []
     for index in indices:
         try:
             drawn.append(simulator.draw(epoch, index))
         except AudioError as error:
             drawn.append(Failure(f"epoch {epoch}, index {index}", str(error)))
-    return [*drawn, *map(_Unread, simulator.broken.take())]
+    return [*drawn, *map(_UnreadableFile, simulator.unreadable_files.take())]
 
 
 def _render_chunk(
     layout: TreeLayout, reader: Reader, root: Path | None, overwrite: bool, recipes: Sequence[Recipe]
 ) -> list[Failure | None]:
     outcomes: list[Failure | None] = []
-    places = FileLocator(root or "", "the recipes", log_moved=False)
+    locator = FileLocator(root or "", "the recipes", log_moved=False)
     for recipe in recipes:
         failure = None
         if overwrite or not is_written(recipe, layout):
             try:
-                placed = recipe if root is None else change_paths(recipe, lambda path: places.find(str(path)))
+                placed = recipe if root is None else change_paths(recipe, lambda path: locator.find(str(path)))
                 write_sample(render(placed, reader), layout, overwrite)
             except AudioError as error:
                 failure = Failure(recipe.mixture_id, str(error))
@@ -222,7 +303,7 @@ def _map(
     on_progress: OnProgress | None,
     executor: Executor,
 ) -> list[Any]:
-    """`work` on chunks of the items, in `jobs` processes; its results for all items in their order."""
+    """Call `work` on chunks of the items in `jobs` processes, and return the results of all items in their order."""
     chunks = list(_chunks(items))
     results: list[list[Any]] = [[] for _ in chunks]
     done = 0
@@ -236,21 +317,21 @@ def _map(
 
 def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
     iterator = iter(items)
-    while chunk := list(islice(iterator, CHUNK)):
+    while chunk := list(islice(iterator, MIXTURES_PER_CHUNK)):
         yield chunk
 
 
 def _check_root(recipes: Sequence[Recipe], root: Path | None) -> None:
-    """Refuse recipes none of whose recordings is there: then the root is wrong, not the recordings."""
-    places = FileLocator(root or Path(), "the recipes", search_moved=root is not None)
-    paths = (places.find(str(source.excerpt.utterance.path)) for recipe in recipes for source in recipe.sources)
+    """Raise an error if none of the recordings of the recipes exists: then the root is wrong, not the recordings."""
+    locator = FileLocator(root or Path(), "the recipes", search_moved=root is not None)
+    paths = (locator.find(str(source.excerpt.utterance.path)) for recipe in recipes for source in recipe.sources)
     if not any(map(is_file, paths)):
         first = (root or Path()) / recipes[0].sources[0].excerpt.utterance.path
         raise InputError(f"{first}: no such file; give with --root the folder that the recipes' paths start from")
 
 
 def _begins_with(recipes: Sequence[Recipe], path: Path) -> bool:
-    """Whether the file holds the first of the recipes, or all."""
+    """Return whether a file contains the first of the recipes, or all of them."""
     try:
         written = list(read_recipes(path))
     except InputError:
@@ -259,7 +340,7 @@ def _begins_with(recipes: Sequence[Recipe], path: Path) -> bool:
 
 
 def _remove_mixtures(folder: Path, path: Path) -> None:
-    """Remove what a tree's own recipes name, and its lists; files that are not of the tree stay."""
+    """Remove the files that a tree's recipes name, and its lists; all other files are kept."""
     layout = TreeLayout(folder, has_noise=True, has_distortion=True)
     parts: set[str] = set()
     for recipe in read_recipes(path):
@@ -274,8 +355,8 @@ def _remove_mixtures(folder: Path, path: Path) -> None:
             (folder / part).rmdir()
 
 
-def _clear_left_behind(recipes: Sequence[Recipe], layout: TreeLayout) -> None:
-    """Remove what a run that was killed left of the files that it was at."""
+def _remove_temporary_files(recipes: Sequence[Recipe], layout: TreeLayout) -> None:
+    """Remove the temporary files of a run that was killed."""
     names: dict[Path, set[str]] = defaultdict(set)
     for recipe in recipes:
         for relative in layout.waveforms(recipe).values():

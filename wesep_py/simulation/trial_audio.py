@@ -1,4 +1,4 @@
-"""From a trial of a list to the waveforms that are extracted from and scored against."""
+"""Waveforms of a trial: the mixture to extract from, the references to score against, and the enrollment."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from wesep_py.data.embedding_files import Embeddings
 from wesep_py.data.mixture_lists import MixtureNoise, MixtureSource
 from wesep_py.data.trials import Trial
 from wesep_py.simulation.noise import loop_recording
+from wesep_py.simulation.rendering import mix
 
 Condition = Literal["clean", "noisy"]
 CONDITIONS: dict[str, str] = {
@@ -27,16 +28,16 @@ Waveform = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class TrialAudio:
-    """The waveforms of a trial, float32 at one sample rate.
+    """Waveforms of a trial, float32 at one sample rate.
 
     Attributes:
         mixture: `[samples]`.
         reference: the target as it is in the mixture, `[samples]`; `None` if it is absent.
         interferers: the other sources as they are in the mixture, `[sources, samples]`.
         noise: `[samples]`; zero in the clean condition.
-        enrollment: `[samples of its own]`.
+        enrollment: `[its own samples]`.
         sample_rate: in Hz.
-        embedding: the precomputed one of the enrollment, `[dim]`, or `None`.
+        embedding: precomputed embedding of the enrollment, `[dim]`, or `None`.
     """
 
     mixture: Waveform
@@ -48,8 +49,8 @@ class TrialAudio:
     embedding: Waveform | None = None
 
     @property
-    def introduction(self) -> tuple[tuple[Waveform, int] | Waveform, ...]:
-        """What the voice is enrolled from: the recording with its rate, and the embedding, where there is one."""
+    def enrollment_sources(self) -> tuple[tuple[Waveform, int] | Waveform, ...]:
+        """Arguments of `Extractor.enroll`: the recording with its sample rate, and the embedding if there is one."""
         recording = (self.enrollment, self.sample_rate)
         return (recording,) if self.embedding is None else (recording, self.embedding)
 
@@ -57,21 +58,21 @@ class TrialAudio:
 def render_trial(
     trial: Trial, condition: Condition = "clean", sample_rate: int = 16000, embeddings: Embeddings | None = None
 ) -> TrialAudio:
-    """Render a trial as its list says, or read its rendered files.
+    """Render a trial from its sources, or read its rendered files.
 
-    Every source is read whole, cut to the shortest ("min" mode) and multiplied by its gain. The clean mixture
-    is their sum; the noisy one adds the noise, from its offset on, looped if it ends. A mixture file that has
-    been rendered is read instead; its sources then are the rendered images.
+    Every source is read, cut to the shortest ("min" mode) and multiplied by its gain. The clean mixture is their sum;
+    the noisy mixture adds the noise, from its offset on, looped if it is too short. If the mixture has been rendered,
+    its file is read instead; its sources are then the rendered images.
 
     Args:
         trial: from `wesep_py.data.read_trials`.
         condition: `clean` or `noisy`.
         sample_rate: rate of the result in Hz.
-        embeddings: precomputed ones, for the result to carry that of the enrollment; `None`: it carries none.
+        embeddings: precomputed embeddings, for the result to have that of the enrollment; `None`: it has none.
 
     Raises:
-        AudioError: a recording that is missing, damaged or empty.
-        InputError: another condition, `noisy` for a mixture without noise, or a rendered mixture that is
+        AudioError: a recording is missing, damaged or empty.
+        InputError: an unknown condition, `noisy` for a mixture without noise, or a rendered mixture that is
             shorter than its sources.
 
     >>> audio = render_trial(trials[0], "noisy")                                  # doctest: +SKIP
@@ -87,7 +88,7 @@ def render_trial(
             noise = _read_noise(trial.noise, images.shape[-1], sample_rate)
         elif condition not in trial.rendered:
             raise InputError(f"mixture {trial.mixture_id!r}: has no noise; evaluate it with --condition clean")
-    mixture = images.sum(axis=0) + noise
+    mixture = mix(images, noise)
     if condition in trial.rendered:
         mixture = read_mono(trial.rendered[condition], sample_rate)
         if mixture.size < images.shape[-1]:
@@ -121,7 +122,7 @@ def _read_noise(noise: MixtureNoise, num_samples: int, sample_rate: int) -> Wave
 
 
 def _read_enrollment(trial: Trial, sample_rate: int) -> Waveform:
-    """The enrollment whole, or, where it is a source of a mixture that was never rendered, as that mixture holds it."""
+    """Read the enrollment; if it is a source of an unrendered mixture, cut it as that mixture does."""
     enrollment = read_mono(trial.enrollment, sample_rate)
     mates = [read_mono(mate.path, sample_rate).size for mate in trial.enrollment_sources]
     return enrollment[: min(mates, default=enrollment.size)]

@@ -15,7 +15,7 @@ from torch import nn
 
 from wesep_py import checkpoint
 from wesep_py.common.errors import CheckpointError, ConfigError
-from wesep_py.common.processes import most_workers
+from wesep_py.common.processes import max_workers
 from wesep_py.data import Utterance, find_noises, perturb_speed, read_speech
 from wesep_py.data.mixture_corpus import MixtureCorpus
 from wesep_py.simulation import Simulator
@@ -150,8 +150,8 @@ def check_machine(config: RunConfig) -> None:
         ConfigError: naming the key.
     """
     for key, count in (("train.threads", config.train.threads), ("data.workers", config.data.workers)):
-        if count is not None and count > most_workers():
-            raise ConfigError(f"{key}: is {count}; at most {most_workers()} are allowed on this machine")
+        if count is not None and count > max_workers():
+            raise ConfigError(f"{key}: is {count}; at most {max_workers()} are allowed on this machine")
 
 
 def gather(config: RunConfig, fabric: Fabric) -> Materials:

@@ -1,356 +1,68 @@
-"""`train`: from a configuration to a trained model, or on from where the run was."""
+"""The training loop: `train` sets a run up, resumes it if it has a state, and runs it to its end.
+
+    train ─► task, data, optimiser, experiment folder, saved state or initial weights
+          ─► Trainer.run, until all steps are done:
+                 step        next batches ─► Stepper.step ─► progress
+                 log         every log.every_steps
+                 validate    every validation.every_steps; the best weights become the checkpoint "best"
+                 save        every checkpoint.every_steps: training state, snapshot, checkpoint "last"
+             then a last validation, a last save, and the checkpoint "average"
+"""
 
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 
-from wesep_py.checkpoint import misfit
-from wesep_py.common.errors import CheckpointError, WesepError, reason, shorten
+from wesep_py.common.errors import WesepError
 from wesep_py.common.folders import folder_lock
 from wesep_py.training.batches import describe_batch
-from wesep_py.training.devices import describe_precision, make_fabric
-from wesep_py.training.experiment import Experiment, Results, ancestors, data_hashes, write_provenance
-from wesep_py.training.optimisation import learning_rate_factor, progress
-from wesep_py.training.run_log import RunLog, Throughput, TrainingBar, check_trackers, open_log, spell_duration
-from wesep_py.training.setup import Machinery, assemble, check_machine, gather, make_dataset, open_batches, start_from
+from wesep_py.training.devices import check_machine, describe_precision, make_fabric
+from wesep_py.training.experiment import Experiment, TrainedModels
+from wesep_py.training.interruptions import (
+    RunPosition,
+    StopRequest,
+    TrainingInterrupted,
+    catch_signals,
+    explain_faults,
+)
+from wesep_py.training.optimisation import learning_rate_factor, schedule_progress
+from wesep_py.training.provenance import ancestors, data_hashes, write_provenance
+from wesep_py.training.run_log import RunLog, Throughput, TrainingBar, check_trackers, format_duration, open_log
 from wesep_py.training.snapshots import BestSnapshots, Snapshots, average_state_dicts
 from wesep_py.training.state import (
     Progress,
-    TrainingState,
-    adversary_states,
-    check_optimizer_state,
-    load_adversaries,
+    capture_state,
+    load_initial_weights,
     load_state,
+    restore_state,
     save_state,
 )
-from wesep_py.training.step import StepResult, Where, explain_faults
+from wesep_py.training.step import Optimisation, StepResult, set_up_optimisation
 from wesep_py.training.task import Task
 from wesep_py.training.training_config import RunConfig, TrainLoopConfig, load_config
-
-# ----------------------------------------
-# Ctrl-C and SIGTERM during training: the step is finished and the state saved before the process ends.
-
-
-class TrainingInterrupted(WesepError):
-    """The run was asked to stop; its state is saved. Exit status 130, as for any interrupted program."""
-
-    exit_status = 130
-
-
-class StopRequest:
-    """Whether a stop was asked for."""
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    def __call__(self, signum: int, frame: FrameType | None) -> None:
-        """The signal handler: the first signal asks, a second Ctrl-C ends the process at once."""
-        if self.requested and signum == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.requested = True
-
-
-@contextmanager
-def catch_signals() -> Iterator[StopRequest]:
-    """While the block runs, SIGINT and SIGTERM only set `requested`; a thread other than the main one sees none."""
-    request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-# ----------------------------------------
-# The loop: steps, logs, validation, saving, until the run is done or asked to stop.
-
-
-@dataclass
-class Parts:
-    """What a trainer works with; the log is there in the first process only, the average where one is kept."""
-
-    fabric: Fabric
-    config: RunConfig
-    experiment: Experiment
-    task: Task
-    machinery: Machinery
-    results: Results
-    bar: TrainingBar
-    log: RunLog | None
-    stop: StopRequest
-
-
-class Trainer:
-    """A run from where it stands to its end.
-
-    Args:
-        parts: what it works with.
-        state: where it stands; changed as the run goes on.
-    """
-
-    def __init__(self, parts: Parts, state: Progress) -> None:
-        self._parts = parts
-        self.progress = state
-        self._throughput = Throughput()
-        self._sums: dict[str, float] = {}
-        self._summed: Counter[str] = Counter()
-        self._saved_step = state.step
-        self._stop_asked = False
-        self._last_batch = "no batch"
-        self._elapsed_before = state.elapsed_s
-        self._session_start = time.perf_counter()
-
-    @property
-    def done(self) -> float:
-        """Share of the run that is done, 0 to 1; 1 too where it ends early."""
-        return share_done(self._parts.config.train, self.progress)
-
-    @property
-    def ends_early(self) -> bool:
-        """Whether the validation has not become better for `train.patience` times."""
-        return _ends_early(self._parts.config.train, self.progress)
-
-    def log_to(self, log: RunLog) -> None:
-        """Write the run's numbers there from now on."""
-        self._parts.log = log
-
-    def run(self, batches: Iterator[dict[str, torch.Tensor]]) -> None:
-        """Train until the end.
-
-        Args:
-            batches: of this rank, from `progress.position` on.
-
-        Raises:
-            TrainingInterrupted: a stop was asked for; the state is saved.
-            WesepError: too many steps in a row were not finite, memory ran out, or the disk is full.
-        """
-        with explain_faults(self._where):
-            self._run(batches)
-
-    def _run(self, batches: Iterator[dict[str, torch.Tensor]]) -> None:
-        every = self._parts.task.judge.every_steps if self._parts.task.judge else 0
-        if every and self.progress.step and self.progress.step % every == 0:
-            self._validate()
-        self._throughput.reset()
-        while self.done < 1.0:
-            self._step(batches)
-            step = self.progress.step
-            if self._stop_asked:
-                self._interrupt()
-            if every and step % every == 0:
-                self._validate()
-            if step % self._parts.config.checkpoint.every_steps == 0:
-                self._save()
-        self._finish()
-
-    def _step(self, batches: Iterator[dict[str, torch.Tensor]]) -> None:
-        config, state, world = self._parts.config, self.progress, self._parts.fabric.world_size
-        lr = config.optim.lr * learning_rate_factor(config.schedule, state.step, self.done, state.falls)
-        self._parts.task.begin_step(state.step)
-        self._parts.machinery.freezer.begin_step(state.step)
-        result = self._parts.machinery.stepper.step(
-            (self._next(batches) for _ in range(config.train.accumulate)), state.step, lr, self._share
-        )
-        stop, state.elapsed_s = result.shared
-        self._stop_asked = stop > 0
-        state.step += 1
-        state.position += config.train.batch_size * config.train.accumulate * world
-        self._count(result)
-        is_log_step = state.step % config.log.every_steps == 0
-        rates = self._throughput.rates()
-        text = (
-            f"step {state.step}/{config.train.steps}  loss {result.losses['loss']:.3f}  "
-            f"{rates['audio_s_per_s']:.1f} audio s/s  data wait {100 * rates['data_wait']:.0f} %"
-        )
-        self._parts.bar.update(self.done, text, is_log_step)
-        if is_log_step:
-            self._write_log(lr, rates)
-
-    def _next(self, batches: Iterator[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        start = time.perf_counter()
-        batch = next(batches)
-        self._last_batch = describe_batch(batch, self._parts.task.sample_rate)
-        self._throughput.waited(time.perf_counter() - start)
-        seconds = batch["mixture"].numel() / self._parts.task.sample_rate
-        self._throughput.trained(seconds * self._parts.fabric.world_size)
-        return batch
-
-    def _share(self) -> list[float]:
-        elapsed_s = self._elapsed_before + time.perf_counter() - self._session_start
-        return [float(self._parts.stop.requested), elapsed_s]
-
-    def _count(self, result: StepResult) -> None:
-        state, limit = self.progress, self._parts.config.train.max_nonfinite
-        if result.stepped:
-            if self._parts.machinery.average:
-                self._parts.machinery.average.update()
-            state.skipped_in_a_row = 0
-            for key, value in {**result.losses, "grad_norm": result.grad_norm}.items():
-                self._sums[key] = self._sums.get(key, 0.0) + value
-                self._summed[key] += 1
-            return
-        state.skipped += 1
-        state.skipped_in_a_row += 1
-        if state.skipped_in_a_row >= limit:
-            raise WesepError(
-                f"step {state.step}: loss or gradient was not finite {limit} steps in a row; lower optim.lr or "
-                f"optim.clip_norm (the state of step {self._saved_step} is in {self._parts.experiment.state})"
-            )
-
-    def _write_log(self, lr: float, rates: dict[str, float]) -> None:
-        state = self.progress
-        values: dict[str, Any] = {key: total / self._summed[key] for key, total in self._sums.items()}
-        values |= {"lr": lr, **rates, "skipped": state.skipped, "elapsed_s": round(state.elapsed_s, 2)}
-        values["epoch"] = state.position / self._parts.config.train.epoch_size
-        if self._parts.log:
-            self._parts.log.write("train", state.step, values)
-        self._sums, self._summed = {}, Counter()
-        self._throughput.reset()
-
-    def _validate(self, kind: str = "validation") -> dict[str, float] | None:
-        """Validate the network as it is; keep it as the best if it is (the average is not compared)."""
-        parts, state = self._parts, self.progress
-        judge = parts.task.judge
-        if judge is None or (kind == "validation" and state.validated_step == state.step):
-            return None
-        parts.bar.say(f"step {state.step}: {kind.replace('_', ' ')} …")
-        asked = parts.stop
-        wanted = parts.config.log.audio_samples if parts.log else 0
-        alone = parts.fabric.world_size == 1
-        with self._weights(kind):
-            verdict = judge.judge(parts.task.network, parts.fabric, wanted, lambda: asked.requested and alone)
-        if verdict is None:
-            self._interrupt()
-        numbers = verdict.numbers
-        if parts.log:
-            parts.log.write(kind, state.step, numbers)
-            for example in verdict.examples:
-                for name in ("mixture", "reference", "estimate"):
-                    waveform = getattr(example, name)
-                    parts.log.audio(f"{example.name}/{name}", state.step, waveform, parts.task.sample_rate)
-        parts.bar.say(f"step {state.step}: {judge.describe(numbers)}")
-        if kind == "validation":
-            self._compare(numbers)
-        self._throughput.reset()
-        return numbers
-
-    def _compare(self, numbers: dict[str, float]) -> None:
-        """Keep the network as the best, if it is; count how long nothing has become better."""
-        parts, state = self._parts, self.progress
-        judge, schedule = parts.task.judge, parts.config.schedule
-        assert judge is not None
-        state.validated_step = state.step
-        value = numbers[judge.measure]
-        if math.isfinite(value) and parts.fabric.is_global_zero:
-            best = BestSnapshots(parts.experiment.best, parts.config.checkpoint.keep_best, judge.lower_is_better)
-            with self._weights():
-                best.offer(state.step, value, parts.task.step.state_dict())
-        is_better = value < state.best if judge.lower_is_better else value > state.best
-        if math.isfinite(value) and (is_better or state.best_step < 0):
-            state.best, state.best_step = value, state.step
-            state.since_best = state.waited = 0
-            if parts.fabric.is_global_zero:
-                with self._weights():
-                    parts.results.save("best", parts.task.step.state_dict(), state, numbers)
-            return
-        state.since_best += 1
-        state.waited += 1
-        if schedule.name == "plateau" and state.waited >= schedule.patience:
-            state.falls, state.waited = state.falls + 1, 0
-
-    def _weights(self, kind: str = "validation") -> AbstractContextManager[None]:
-        """The weights that are judged and saved: their moving average, if one is kept."""
-        average = self._parts.machinery.average
-        return average.applied() if average is not None and kind == "validation" else nullcontext()
-
-    def _save(self, snapshot: bool = True) -> None:
-        """Write weights and state: everything a resumed run needs, the state last."""
-        parts, state = self._parts, self.progress
-        adversaries = adversary_states(parts.task.adversaries, parts.fabric)
-        if parts.fabric.is_global_zero:
-            with self._weights():
-                weights = parts.task.step.state_dict()
-                if snapshot:
-                    Snapshots(parts.experiment.snapshots, parts.config.checkpoint.keep).save(state.step, weights)
-                parts.results.save("last", weights, state)
-            machinery, averaged = parts.machinery, parts.machinery.average
-            average = averaged.state_dict() if averaged else {}
-            weights, optimizer = parts.task.step.state_dict(), machinery.optimizer.state_dict()
-            saved = TrainingState(state, weights, optimizer, average, adversaries)
-            save_state(parts.experiment.state, saved)
-        self._saved_step = state.step
-        parts.fabric.barrier()
-
-    def _where(self) -> Where:
-        device, saves_memory = str(self._parts.fabric.device), self._parts.config.train.gradient_checkpointing
-        return Where(self.progress.step, self._saved_step, device, self._last_batch, saves_memory)
-
-    def _interrupt(self) -> None:
-        config = self._parts.config
-        self._save(snapshot=self.progress.step % config.checkpoint.every_steps == 0)
-        steps = config.train.steps
-        raise TrainingInterrupted(
-            f"stopped at step {self.progress.step} of {steps}; the state is saved in "
-            f"{self._parts.experiment.folder}: run the same command again to go on"
-        )
-
-    def _finish(self) -> None:
-        """The end of a run: a last validation, a last checkpoint, the average of the newest snapshots."""
-        parts, state = self._parts, self.progress
-        numbers = self._validate()
-        self._save()
-        snapshots = Snapshots(parts.experiment.snapshots, parts.config.checkpoint.keep)
-        count = min(parts.config.checkpoint.average, len(snapshots))
-        found = snapshots.read(count)
-        count = len(found)
-        parts.task.step.load_state_dict(average_state_dicts(found))
-        numbers = self._validate("validation_average") if count > 1 else numbers
-        if parts.fabric.is_global_zero:
-            parts.results.save("average", parts.task.step.state_dict(), state, numbers, averaged=count)
-        parts.fabric.barrier()
-        early = f" (early: {state.since_best} validations without a better one)" if self.ends_early else ""
-        parts.bar.say(
-            f"finished: {state.step} steps{early} in {spell_duration(state.elapsed_s)}, {state.skipped} skipped; "
-            f"the model is {parts.experiment.checkpoints / 'average'}"
-        )
-
-
-def share_done(loop: TrainLoopConfig, state: Progress) -> float:
-    """Share of a run that is done where it stands, 0 to 1; 1 too where it ends early."""
-    return 1.0 if _ends_early(loop, state) else progress(state.step, loop.steps, state.elapsed_s, loop.max_minutes)
-
-
-def _ends_early(loop: TrainLoopConfig, state: Progress) -> bool:
-    return loop.patience is not None and state.since_best >= loop.patience
+from wesep_py.training.training_data import make_dataset, open_batches, read_training_data
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run gave.
+    """Result of a run.
 
-    Args:
+    Attributes:
         experiment: its folder, which `wesep_py.load` takes.
-        step: optimiser steps done.
-        skipped: of these, skipped because they were not finite.
-        best: result of the best validation, or none.
-        measure: what that is (`si_sdri`, in dB); empty without a validation.
+        step: number of optimiser steps done.
+        skipped: number of these that were skipped because they were not finite.
+        best: result of the best validation, or `None`.
+        measure: name of this result (`si_sdri`, in dB); empty without a validation.
         was_finished: whether the run was finished before.
     """
 
@@ -363,22 +75,22 @@ class TrainResult:
 
 
 def train(config: RunConfig | Mapping[str, Any] | str | Path, overrides: Sequence[str] = ()) -> TrainResult:
-    """Train an extractor or a speaker encoder, or go on with a run that was stopped.
+    """Train an extractor or a speaker encoder, or resume a run that was stopped.
 
-    A run is resumed when its experiment's folder holds a state; it must then be the same configuration, except for
-    keys that change no step (`experiment.CHANGEABLE`). On the CPU a resumed run ends with the same weights, to the
-    bit, as one that was never stopped (without `train.max_minutes`, and with as many threads).
+    A run is resumed if the folder of its experiment holds a state. The configuration must then be the same, except for
+    keys that change no step (`experiment.CHANGEABLE_KEYS`). On the CPU, a resumed run ends with exactly the same
+    weights as an uninterrupted one (without `train.max_minutes`, and with the same number of threads).
 
     Args:
         config: path of a YAML file, or a mapping of the same form.
         overrides: `key=value`, for a YAML file.
 
     Returns:
-        Where the model is and how it went.
+        Folder, steps and best validation.
 
     Raises:
-        ConfigError: an unknown key, a wrong type or value, another configuration than the run's before.
-        InputError: recordings or trial lists that are missing or malformed.
+        ConfigError: an unknown key, a wrong type or value, or another configuration than the run had before.
+        InputError: recordings or trial lists are missing or malformed.
         TrainingInterrupted: Ctrl-C or SIGTERM; the state is saved.
         WesepError: no finite loss for `train.max_nonfinite` steps in a row.
 
@@ -389,114 +101,343 @@ def train(config: RunConfig | Mapping[str, Any] | str | Path, overrides: Sequenc
     if not isinstance(config, RunConfig):
         config = load_config(config, overrides)
     check_machine(config)
-    with catch_signals() as stop:
+    with catch_signals() as stop, ExitStack() as stack:
         fabric = make_fabric(config.train)
         fabric.launch()
-        return _train(config, fabric, stop, source)
 
+        # Everything that can be wrong with configuration, data and network is found before anything is written.
+        experiment = Experiment(config.experiment)
+        experiment.check(config, source)
+        check_trackers(config.log.to)
+        task, data = read_training_data(config, fabric)
+        bar = TrainingBar(enabled=fabric.is_global_zero)
+        dataset = make_dataset(config, task, data, fabric, bar)
+        hashes = data_hashes(config.data)
+        initial = None
+        if config.init is not None and not experiment.has_state():
+            initial = load_initial_weights(task.network, config.init)
+        optimisation = set_up_optimisation(config, task, fabric)
 
-def _train(config: RunConfig, fabric: Fabric, stop: StopRequest, source: Path | None = None) -> TrainResult:
-    experiment = Experiment(config.experiment)
-    experiment.check(config, source)
-    check_trackers(config.log.to)
-    materials = gather(config, fabric)
-    bar = TrainingBar(enabled=fabric.is_global_zero)
-    dataset = make_dataset(config, materials, fabric, bar)
-    hashes = data_hashes(config.data)
-    initialised = None if experiment.has_state() else start_from(config, materials.task)
-    machinery = assemble(config, materials.task, fabric)
-    with ExitStack() as held:
+        # From here on this run owns the folder. Another run may have written to it before the lock: check again.
         if fabric.is_global_zero:
             experiment.make()
-            held.enter_context(folder_lock(experiment.folder, "training", "experiment"))
+            stack.enter_context(folder_lock(experiment.folder, "training", "experiment"))
         fabric.barrier()
         experiment.check(config)
         state = load_state(experiment.state)
-        went_on_from = initialised.lineage if initialised else ancestors(experiment.provenance_file)
-        results = Results(experiment, config, materials.task, materials.corpus, hashes, went_on_from)
-        trainer_progress = state.progress if state else Progress()
+        progress = state.progress if state else Progress()
+        went_on_from = initial.lineage if initial else ancestors(experiment.provenance_file)
+        models = TrainedModels(experiment, config, task, data.corpus, hashes, went_on_from)
         if fabric.is_global_zero:
             experiment.write_config(config)
             for folder in (experiment.snapshots, experiment.best):
-                Snapshots(folder, config.checkpoint.keep).drop_after(trainer_progress.step)
-        for adversary in materials.task.adversaries.values():
-            held.callback(adversary.close)
-        _restore(state, materials.task, machinery, experiment, fabric)
-        machinery.module.train()
-        trainer = Trainer(
-            Parts(fabric, config, experiment, materials.task, machinery, results, bar, None, stop), trainer_progress
-        )
+                Snapshots(folder, config.checkpoint.keep).drop_after(progress.step)
+        for adversary in task.adversaries.values():
+            stack.callback(adversary.close)
+        if state is not None:
+            restore_state(state, task, optimisation, fabric, experiment.state)
+        optimisation.module.train()
+
+        trainer = Trainer(config, task, optimisation, experiment, models, fabric, bar, stop, progress)
         bar.begin(trainer.done)
-        if trainer.done >= 1.0 and results.is_final(trainer_progress):
-            bar.say(
-                f"{experiment.folder}: is finished, after {trainer_progress.step} steps; "
+        was_finished = trainer.done >= 1.0 and models.is_final(progress)
+        if was_finished:
+            bar.print_line(
+                f"{experiment.folder}: is finished, after {progress.step} steps; "
                 "for more, raise train.steps or train.max_minutes"
             )
-            return _result(experiment, trainer_progress, materials.task, was_finished=True)
-        if fabric.is_global_zero:
-            _note(experiment, trainer_progress, hashes, went_on_from, bar)
-            log = held.enter_context(closing(open_log(config, experiment, trainer_progress.step)))
-            trainer.log_to(log)
-        with bar:
-            _greet(config, experiment, results, materials.task, trainer_progress, bar, fabric.device.type)
-            if initialised is not None:
-                bar.say(str(initialised))
-            trainer.run(open_batches(config, materials.task, dataset, trainer_progress, fabric, bar.say))
-        return _result(experiment, trainer_progress, materials.task, was_finished=False)
+        else:
+            if fabric.is_global_zero:
+                for name in write_provenance(experiment.provenance_file, progress.step, hashes, went_on_from):
+                    bar.print_line(f"{name}: has changed since the run started; the run can no longer be reproduced")
+                trainer.log = stack.enter_context(closing(open_log(config, experiment, progress.step)))
+            with bar:
+                bar.print_line(_describe_run(config, task, models, progress, fabric))
+                if initial is not None:
+                    bar.print_line(str(initial))
+                trainer.run(open_batches(config, task, dataset, progress, fabric, bar.print_line))
+    best, measure = progress.best if progress.best_step >= 0 else None, task.validator.measure if task.validator else ""
+    return TrainResult(experiment.folder, progress.step, progress.skipped, best, measure, was_finished)
 
 
-def _note(
-    experiment: Experiment,
-    state: Progress,
-    hashes: dict[str, str],
-    went_on_from: list[dict[str, Any]],
-    bar: TrainingBar,
-) -> None:
-    for name in write_provenance(experiment.provenance_file, state.step, hashes, went_on_from):
-        bar.say(f"{name}: is another than when the run began; the run is no longer one that can be repeated")
-
-
-def _restore(
-    state: TrainingState | None, task: Task, machinery: Machinery, experiment: Experiment, fabric: Fabric
-) -> None:
-    if state is None:
-        return
-    try:
-        if lines := misfit(task.step.state_dict(), state.model):
-            raise ValueError(lines[0])
-        task.step.load_state_dict(state.model)
-        check_optimizer_state(machinery.optimizer, state.optimizer)
-        machinery.optimizer.load_state_dict(state.optimizer)
-        if machinery.average:
-            if lines := misfit(machinery.average.state_dict(), state.average):
-                raise ValueError(f"average: {lines[0]}")
-            machinery.average.load_state_dict(state.average)
-        load_adversaries(task.adversaries, state.adversaries, fabric)
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise CheckpointError(
-            f"{experiment.state}: does not fit the configuration's network ({shorten(reason(error))}); name another "
-            "experiment, or delete this folder to begin again"
-        ) from error
-
-
-def _greet(
-    config: RunConfig,
-    experiment: Experiment,
-    results: Results,
-    task: Task,
-    state: Progress,
-    bar: TrainingBar,
-    device_type: str,
-) -> None:
-    corpus, loop = results.corpus, config.train
-    parameters = sum(p.numel() for p in task.network.parameters() if p.requires_grad)
-    bar.say(
-        f"{experiment.folder}: {'resuming at step ' + str(state.step) if state.step else 'training'} of {loop.steps}; "
-        f"{parameters / 1e6:.2f} M parameters; {corpus}; "
-        f"batches of {loop.batch_size} mixtures; {describe_precision(loop.precision, device_type)}"
+def _describe_run(config: RunConfig, task: Task, models: TrainedModels, progress: Progress, fabric: Fabric) -> str:
+    loop = config.train
+    num_parameters = sum(p.numel() for p in task.network.parameters() if p.requires_grad)
+    return (
+        f"{config.experiment}: {f'resuming at step {progress.step}' if progress.step else 'training'} of {loop.steps}; "
+        f"{num_parameters / 1e6:.2f} M parameters; {models.corpus}; "
+        f"batches of {loop.batch_size} mixtures; {describe_precision(loop.precision, fabric.device.type)}"
     )
 
 
-def _result(experiment: Experiment, state: Progress, task: Task, was_finished: bool) -> TrainResult:
-    best, measure = state.best if state.best_step >= 0 else None, task.judge.measure if task.judge else ""
-    return TrainResult(experiment.folder, state.step, state.skipped, best, measure, was_finished)
+class Trainer:
+    """Runs the training loop from the run's progress to its end.
+
+    Args:
+        config: of the run.
+        task: what is trained.
+        optimisation: takes the steps.
+        experiment: folder of the run.
+        models: writes the checkpoints.
+        fabric: devices and processes.
+        bar: progress bar.
+        stop: whether a signal requested the run to stop.
+        progress: of the run; changed in place.
+
+    Attributes:
+        log: where numbers are written; only the first process has one.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        task: Task,
+        optimisation: Optimisation,
+        experiment: Experiment,
+        models: TrainedModels,
+        fabric: Fabric,
+        bar: TrainingBar,
+        stop: StopRequest,
+        progress: Progress,
+    ) -> None:
+        self.config = config
+        self.task = task
+        self.optimisation = optimisation
+        self.experiment = experiment
+        self.models = models
+        self.fabric = fabric
+        self.bar = bar
+        self.stop = stop
+        self.progress = progress
+        self.log: RunLog | None = None
+        self._throughput = Throughput()
+        self._loss_sums: dict[str, float] = {}
+        self._loss_counts: Counter[str] = Counter()
+        self._saved_step = progress.step
+        self._must_stop = False
+        self._last_batch = "no batch"
+        self._elapsed_before = progress.elapsed_s
+        self._session_start = time.perf_counter()
+
+    @property
+    def done(self) -> float:
+        """Share of the run that is done, 0 to 1; 1 if it ended early."""
+        return fraction_done(self.config.train, self.progress)
+
+    def run(self, batches: Iterator[dict[str, torch.Tensor]]) -> None:
+        """Train to the end.
+
+        Args:
+            batches: of this rank, from `progress.position` on.
+
+        Raises:
+            TrainingInterrupted: a stop was requested; the state is saved.
+            WesepError: too many steps in a row were not finite, memory ran out, or the disk is full.
+        """
+        with explain_faults(self._position):
+            self._loop(batches)
+
+    def _loop(self, batches: Iterator[dict[str, torch.Tensor]]) -> None:
+        config, progress = self.config, self.progress
+        validate_every = self.task.validator.every_steps if self.task.validator else 0
+        # A run that was stopped at a validation step saved its state before the validation.
+        if validate_every and progress.step and progress.step % validate_every == 0:
+            self._validate()
+        self._throughput.reset()
+        while self.done < 1.0:
+            self._step(batches)
+            if self._must_stop:
+                self._interrupt()
+            if validate_every and progress.step % validate_every == 0:
+                self._validate()
+            if progress.step % config.checkpoint.every_steps == 0:
+                self._save()
+        self._finish()
+
+    def _step(self, batches: Iterator[dict[str, torch.Tensor]]) -> None:
+        config, progress = self.config, self.progress
+        lr = config.optim.lr * learning_rate_factor(config.schedule, progress.step, self.done, progress.falls)
+        self.task.begin_step(progress.step)
+        self.optimisation.freezer.begin_step(progress.step)
+        step_batches = (self._next_batch(batches) for _ in range(config.train.accumulate))
+        result = self.optimisation.stepper.step(step_batches, progress.step, lr, self._shared_numbers)
+        # Means over ranks, so that all ranks stop at the same step and see the same elapsed time.
+        share_of_stops, progress.elapsed_s = result.shared
+        self._must_stop = share_of_stops > 0
+        progress.step += 1
+        progress.position += config.train.batch_size * config.train.accumulate * self.fabric.world_size
+        self._record(result)
+        is_log_step = progress.step % config.log.every_steps == 0
+        rates = self._throughput.rates()
+        text = (
+            f"step {progress.step}/{config.train.steps}  loss {result.losses['loss']:.3f}  "
+            f"{rates['audio_s_per_s']:.1f} audio s/s  data wait {100 * rates['data_wait']:.0f} %"
+        )
+        self.bar.update(self.done, text, is_log_step)
+        if is_log_step:
+            self._write_log(lr, rates)
+
+    def _next_batch(self, batches: Iterator[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        start = time.perf_counter()
+        batch = next(batches)
+        self._last_batch = describe_batch(batch, self.task.sample_rate)
+        self._throughput.add_wait(time.perf_counter() - start)
+        seconds = batch["mixture"].numel() / self.task.sample_rate
+        self._throughput.add_step(seconds * self.fabric.world_size)
+        return batch
+
+    def _shared_numbers(self) -> list[float]:
+        """Return this rank's stop request (0 or 1) and elapsed time, which are averaged over ranks."""
+        elapsed_s = self._elapsed_before + time.perf_counter() - self._session_start
+        return [float(self.stop.requested), elapsed_s]
+
+    def _record(self, result: StepResult) -> None:
+        """Update the moving average of the weights and the sums for the log; count skipped steps."""
+        progress, limit = self.progress, self.config.train.max_nonfinite
+        if result.stepped:
+            if self.optimisation.average:
+                self.optimisation.average.update()
+            progress.skipped_in_a_row = 0
+            for key, value in {**result.losses, "grad_norm": result.grad_norm}.items():
+                self._loss_sums[key] = self._loss_sums.get(key, 0.0) + value
+                self._loss_counts[key] += 1
+            return
+        progress.skipped += 1
+        progress.skipped_in_a_row += 1
+        if progress.skipped_in_a_row >= limit:
+            raise WesepError(
+                f"step {progress.step}: loss or gradient was not finite {limit} steps in a row; lower optim.lr or "
+                f"optim.clip_norm (the state of step {self._saved_step} is in {self.experiment.state})"
+            )
+
+    def _write_log(self, lr: float, rates: dict[str, float]) -> None:
+        progress = self.progress
+        values: dict[str, Any] = {key: total / self._loss_counts[key] for key, total in self._loss_sums.items()}
+        values |= {"lr": lr, **rates, "skipped": progress.skipped, "elapsed_s": round(progress.elapsed_s, 2)}
+        values["epoch"] = progress.position / self.config.train.epoch_size
+        if self.log:
+            self.log.write("train", progress.step, values)
+        self._loss_sums, self._loss_counts = {}, Counter()
+        self._throughput.reset()
+
+    def _validate(self, kind: str = "validation") -> dict[str, float] | None:
+        """Validate the current weights, or their moving average; update the best checkpoint.
+
+        Args:
+            kind: `validation`, or `validation_average` for the averaged snapshots, which cannot become the best.
+        """
+        progress, validator = self.progress, self.task.validator
+        if validator is None or (kind == "validation" and progress.validated_step == progress.step):
+            return None
+        self.bar.print_line(f"step {progress.step}: {kind.replace('_', ' ')} …")
+        num_examples = self.config.log.audio_samples if self.log else 0
+        # Only a single process may stop here: several sum their numbers up, and would wait for one that stopped.
+        is_alone = self.fabric.world_size == 1
+        with self._saved_weights(kind):
+            result = validator.validate(
+                self.task.network, self.fabric, num_examples, lambda: self.stop.requested and is_alone
+            )
+        if result is None:
+            self._interrupt()
+        if self.log:
+            self.log.write(kind, progress.step, result.numbers)
+            for example in result.examples:
+                for name in ("mixture", "reference", "estimate"):
+                    waveform = getattr(example, name)
+                    self.log.audio(f"{example.name}/{name}", progress.step, waveform, self.task.sample_rate)
+        self.bar.print_line(f"step {progress.step}: {validator.describe(result.numbers)}")
+        if kind == "validation":
+            self._update_best(result.numbers)
+        self._throughput.reset()
+        return result.numbers
+
+    def _update_best(self, numbers: dict[str, float]) -> None:
+        """Save the weights if they are among the best; count validations without improvement."""
+        progress, validator, schedule = self.progress, self.task.validator, self.config.schedule
+        assert validator is not None
+        progress.validated_step = progress.step
+        value = numbers[validator.measure]
+        if math.isfinite(value) and self.fabric.is_global_zero:
+            keep_best = self.config.checkpoint.keep_best
+            snapshots = BestSnapshots(self.experiment.best, keep_best, validator.lower_is_better)
+            with self._saved_weights():
+                snapshots.offer(progress.step, value, self.task.step.state_dict())
+        is_better = value < progress.best if validator.lower_is_better else value > progress.best
+        if math.isfinite(value) and (is_better or progress.best_step < 0):
+            progress.best, progress.best_step = value, progress.step
+            progress.since_best = progress.waited = 0
+            if self.fabric.is_global_zero:
+                with self._saved_weights():
+                    self.models.save("best", self.task.step.state_dict(), progress, numbers)
+            return
+        progress.since_best += 1
+        progress.waited += 1
+        if schedule.name == "plateau" and progress.waited >= schedule.patience:
+            progress.falls, progress.waited = progress.falls + 1, 0
+
+    def _saved_weights(self, kind: str = "validation") -> AbstractContextManager[None]:
+        """Put the weights that are validated and saved into the network: their moving average, if there is one."""
+        average = self.optimisation.average
+        return average.applied() if average is not None and kind == "validation" else nullcontext()
+
+    def _save(self, snapshot: bool = True) -> None:
+        """Write snapshot, checkpoint `last` and training state; the state comes last, so it never runs ahead."""
+        progress = self.progress
+        state = capture_state(self.task, self.optimisation, progress, self.fabric)
+        if self.fabric.is_global_zero:
+            with self._saved_weights():
+                weights = self.task.step.state_dict()
+                if snapshot:
+                    Snapshots(self.experiment.snapshots, self.config.checkpoint.keep).save(progress.step, weights)
+                self.models.save("last", weights, progress)
+            save_state(self.experiment.state, state)
+        self._saved_step = progress.step
+        self.fabric.barrier()
+
+    def _position(self) -> RunPosition:
+        device, saves_memory = str(self.fabric.device), self.config.train.gradient_checkpointing
+        return RunPosition(self.progress.step, self._saved_step, device, self._last_batch, saves_memory)
+
+    def _interrupt(self) -> None:
+        """Save the state and end the run.
+
+        Raises:
+            TrainingInterrupted: always.
+        """
+        progress = self.progress
+        self._save(snapshot=progress.step % self.config.checkpoint.every_steps == 0)
+        raise TrainingInterrupted(
+            f"stopped at step {progress.step} of {self.config.train.steps}; the state is saved in "
+            f"{self.experiment.folder}: run the same command again to resume"
+        )
+
+    def _finish(self) -> None:
+        """Validate and save once more; average the newest snapshots, validate and save the average."""
+        progress, keep, step = self.progress, self.config.checkpoint.keep, self.task.step
+        numbers = self._validate()
+        self._save()
+        snapshots = Snapshots(self.experiment.snapshots, keep)
+        state_dicts = snapshots.read(min(self.config.checkpoint.average, len(snapshots)))
+        step.load_state_dict(average_state_dicts(state_dicts))
+        if len(state_dicts) > 1:
+            numbers = self._validate("validation_average")
+        if self.fabric.is_global_zero:
+            self.models.save("average", step.state_dict(), progress, numbers, averaged=len(state_dicts))
+        self.fabric.barrier()
+        is_early = _ends_early(self.config.train, progress)
+        early = f" (early: {progress.since_best} validations without a better one)" if is_early else ""
+        self.bar.print_line(
+            f"finished: {progress.step} steps{early} in {format_duration(progress.elapsed_s)}, {progress.skipped} "
+            f"skipped; the model is {self.experiment.checkpoints / 'average'}"
+        )
+
+
+def fraction_done(loop: TrainLoopConfig, progress: Progress) -> float:
+    """Return the share of a run that is done, 0 to 1; 1 if it ended early."""
+    if _ends_early(loop, progress):
+        return 1.0
+    return schedule_progress(progress.step, loop.steps, progress.elapsed_s, loop.max_minutes)
+
+
+def _ends_early(loop: TrainLoopConfig, progress: Progress) -> bool:
+    return loop.patience is not None and progress.since_best >= loop.patience

@@ -1,18 +1,26 @@
-"""How an enrollment steers a network: fusion operators, and the cues that use them."""
+"""Cues: how an enrollment steers the network.
 
-from wesep_py.network.cues.cue import Cue, Enrollment, PreparedEnrollment, SignalFeatures, cues
-from wesep_py.network.cues.embedding import ContextCue, EmbeddingCue
+A cue acts at one of three stages of the network's path: on the waveform, on the features (the input of the backbone's
+encoder) or on the latent, at the backbone's fusion points.
+
+| module | contents |
+| --- | --- |
+| `cue` | base class `Cue`, the `SignalFeatures` it is given, the registry `cues`, shared attention |
+| `input_cues` | before the encoder: `ListenFirstCue`, `TFMapCue`, `USEFCue` |
+| `latent_cues` | inside the backbone: `EmbeddingCue`, `ContextCue`, `BandAttentionCue` |
+| `fusion` | fusion operators `concat`, `add`, `multiply`, `film`, and fusion points |
+"""
+
+from wesep_py.network.cues.cue import Cue, PreparedEnrollment, SignalFeatures, cues
 from wesep_py.network.cues.fusion import Fusion, FusionPoints, fusions
-from wesep_py.network.cues.listen_first import ListenFirstCue
-from wesep_py.network.cues.tf_map import BandAttentionCue, TFMapCue
-from wesep_py.network.cues.usef import USEFCue
+from wesep_py.network.cues.input_cues import ListenFirstCue, TFMapCue, USEFCue
+from wesep_py.network.cues.latent_cues import BandAttentionCue, ContextCue, EmbeddingCue
 
 __all__ = [
     "BandAttentionCue",
     "ContextCue",
     "Cue",
     "EmbeddingCue",
-    "Enrollment",
     "Fusion",
     "FusionPoints",
     "ListenFirstCue",

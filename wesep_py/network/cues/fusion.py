@@ -5,8 +5,8 @@
     multiply  h ⊙ (W e + b)
     film      (1 + W_γ e + b_γ) ⊙ h + W_β e + b_β, both starting at zero (Perez et al., AAAI 2018)
 
-The embedding is one vector per recording, `[batch, dim]`, or has as many axes as the features: its own size on the fused
-axis, and size 1 or the features' size on the others. So it may vary over time.
+The embedding is one vector per recording, `[batch, dim]`, or has as many axes as the features: its own size on the
+fused axis, and size 1 or the features' size on the others. So it may vary over time.
 """
 
 from __future__ import annotations

@@ -190,7 +190,9 @@ class PacketLoss:
         return waveform * np.repeat(received, length)[: waveform.size]
 
 
-Effect = SpeedChange | LevelDrift | Equalisation | BandLimit | Clipping | CodecRoundTrip | ResampleRoundTrip | PacketLoss
+Effect = (
+    SpeedChange | LevelDrift | Equalisation | BandLimit | Clipping | CodecRoundTrip | ResampleRoundTrip | PacketLoss
+)
 
 
 def apply_effects(waveform: Waveform, effects: Sequence[Effect], sample_rate: int) -> Waveform:

@@ -22,8 +22,6 @@ from wesep_py.simulation.description.ranges import (
     check_weights,
 )
 
-
-
 NOISE_KINDS = ("recording", "coloured", "babble")
 MAX_NOISES = 8
 
@@ -264,7 +262,9 @@ class ConversationConfig:
         check_range("turn_s", self.turn_s, low=0.5)
         check_range("pause_s", self.pause_s, low=0.0)
         if self.max_turns is not None and self.max_turns < MAX_SPEAKERS:
-            raise ValueError(f"max_turns: is {self.max_turns}; give {MAX_SPEAKERS} or more, so that every speaker has one")
+            raise ValueError(
+                f"max_turns: is {self.max_turns}; give {MAX_SPEAKERS} or more, so that every speaker has one"
+            )
 
 
 @dataclass(frozen=True)

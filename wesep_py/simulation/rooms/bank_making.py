@@ -12,7 +12,7 @@ from pathlib import Path
 from wesep_py.common.config import to_plain
 from wesep_py.common.errors import InputError
 from wesep_py.common.files import check_writable
-from wesep_py.common.processes import worker_processes
+from wesep_py.common.processes import worker_pool
 from wesep_py.simulation.rooms.bank_writer import BankRoom, BankWriter, check_same, header_of
 from wesep_py.simulation.rooms.simulated_rooms import SimulatedRoomsConfig, import_pyroomacoustics, simulate_room
 from wesep_py.simulation.rooms.recorded_rooms import RecordedRoom, find_recorded_rooms, recordings_hash, read_recorded_room
@@ -149,6 +149,6 @@ def _in_order(
     if jobs == 1 or len(items) < 2:
         yield from map(work, items)
         return
-    with worker_processes(min(jobs, len(items))) as pool:
+    with worker_pool(min(jobs, len(items))) as pool:
         for start in range(0, len(items), ROOMS_AT_A_TIME * jobs):
             yield from pool.map(work, items[start : start + ROOMS_AT_A_TIME * jobs], chunksize=4)

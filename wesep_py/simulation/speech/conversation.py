@@ -47,6 +47,97 @@ class ActiveTurn(NamedTuple):
     active: Mask
 
 
+def place_conversation(
+    pool: SpeakerPool, speaker_ids: Sequence[str], ratio: float, num_samples: int | None, rng: np.random.Generator
+) -> tuple[list[SourceRecipe], int]:
+    """Draw a conversation: its sources with all of their turns, and its length in samples.
+
+    Args:
+        pool: draws the segments of the speakers; holds the configuration.
+        speaker_ids: the speakers.
+        ratio: desired overlap, see `conversation_overlap_ratio`.
+        num_samples: length of the conversation; `None`: as long as the turns take.
+        rng: random numbers.
+
+    Raises:
+        UnusableDraw: a segment is silent, a speaker has no turn, or the ratio is not reached.
+    """
+    config, rate = pool.config.conversation, pool.reader.sample_rate
+    frame = frame_samples(rate)
+    lengths = _draw_turn_lengths(pool, len(speaker_ids), ratio, num_samples, rng)
+    order = draw_speakers_of_turns(len(speaker_ids), len(lengths), rng)
+    pauses = draw_pauses(len(lengths), ratio, config.pause_s, rng)
+    turns_of, enrollments_of = [], []
+    for speaker, speaker_id in enumerate(speaker_ids):
+        turn_lengths = [length for length, whose in zip(lengths, order, strict=True) if whose == speaker]
+        segments, enrollments = pool.draw_turns(speaker_id, turn_lengths, rng)
+        turns_of.append(iter(_with_equal_levels(pool, [whole_frames(segment, frame) for segment in segments])))
+        enrollments_of.append(enrollments)
+    # A speaker may have fewer turns than were drawn, because silent ones are left out: later positions are skipped.
+    turns = [(whose, segment) for whose in order if (segment := next(turns_of[whose], None)) is not None]
+    num_frames = None if num_samples is None else num_samples // frame
+    starts = place_turns(_with_activity(pool, turns), pauses[: len(turns)], ratio, num_frames)
+    if starts is None or len(starts) < len(speaker_ids):
+        raise UnusableDraw(f"turns that overlap by {ratio:.2f} in all leave no room for every speaker")
+    # Turns that do not fit are left out. Without them the loudest turn of a speaker may be another one, and with it the
+    # threshold of activity: the ratio is checked again.
+    turns = turns[: len(starts)]
+    if abs(turns_ratio(_with_activity(pool, turns), starts) - ratio) > OVERLAP_TOLERANCE:
+        raise UnusableDraw(f"a turn that sets the level of a voice has no room, and {ratio:.2f} is missed without it")
+    sources = []
+    for speaker, enrollments in enumerate(enrollments_of):
+        placed = zip(turns, starts, strict=True)
+        first, *others = (Turn(segment, start * frame) for (whose, segment), start in placed if whose == speaker)
+        sources.append(SourceRecipe(first.excerpt, first.offset, enrollments, tuple(others)))
+    length = max(turn.offset + turn.excerpt.num_samples for source in sources for turn in source.placed)
+    return sources, length if num_samples is None else num_samples
+
+
+def _with_activity(pool: SpeakerPool, turns: Sequence[tuple[int, UtteranceSegment]]) -> list[ActiveTurn]:
+    """Return the turns with their active frames.
+
+    Activity is relative to the loudest frame of all turns of a speaker, as it will be in the mixture: the turns of each
+    speaker are joined, measured, and cut apart again.
+    """
+    rate, frame = pool.reader.sample_rate, frame_samples(pool.reader.sample_rate)
+    waveforms = [read_segment(segment, pool.reader) * np.float32(segment.gain) for _, segment in turns]
+    active: list[ActiveTurn] = []
+    by_speaker = {
+        speaker: frames_of(
+            np.concatenate([w for (whose, _), w in zip(turns, waveforms, strict=True) if whose == speaker]), rate
+        )
+        for speaker in {whose for whose, _ in turns}
+    }
+    for whose, segment in turns:
+        size = -(-segment.num_samples // frame)
+        active.append(ActiveTurn(whose, by_speaker[whose][:size]))
+        by_speaker[whose] = by_speaker[whose][size:]
+    return active
+
+
+def _draw_turn_lengths(
+    pool: SpeakerPool, num_speakers: int, ratio: float, num_samples: int | None, rng: np.random.Generator
+) -> list[int]:
+    """Draw the lengths of turns in samples: enough to fill the mixture, or `max_turns`."""
+    config, rate = pool.config.conversation, pool.reader.sample_rate
+    most = config.max_turns or MAX_TURNS
+    # Because of the overlap, the turns together are longer than the mixture, by at most the ratio.
+    enough = float("inf") if num_samples is None else (1 + ratio) * num_samples
+    lengths: list[int] = []
+    while len(lengths) < num_speakers or (len(lengths) < most and sum(lengths) < enough):
+        length = round(rng.uniform(*config.turn_s) * rate)
+        if num_samples is not None and len(lengths) < num_speakers:
+            length = min(length, round(FIRST_TURNS_SHARE * (1 + ratio) * num_samples / num_speakers))
+        lengths.append(length)
+    return lengths
+
+
+def _with_equal_levels(pool: SpeakerPool, segments: Sequence[UtteranceSegment]) -> list[UtteranceSegment]:
+    """Return the turns of one speaker with gains that bring their utterances to the level of the first one."""
+    levels_db = [pool.level_db(segment.utterance) for segment in segments]
+    return [replace(s, gain=recipe_gain(levels_db[0] - db)) for s, db in zip(segments, levels_db, strict=True)]
+
+
 def frame_samples(sample_rate: int) -> int:
     """Return the length of a frame in samples."""
     return max(1, round(FRAME_S * sample_rate))
@@ -219,86 +310,3 @@ def _latest_nearest(values: NDArray[np.float64], desired: float) -> int:
     """Return the last index of the value that is nearest to the desired one."""
     errors = np.abs(values - desired)
     return int(values.size - 1 - np.argmin(errors[::-1]))
-
-
-def place_conversation(
-    talkers: SpeakerPool, speaker_ids: Sequence[str], ratio: float, room: int | None, rng: np.random.Generator
-) -> tuple[list[SourceRecipe], int]:
-    """A conversation: its sources with all of their turns, and its length in samples.
-
-    Args:
-        talkers: gives the voices, and the configuration.
-        speaker_ids: who takes part.
-        ratio: overlap that is asked for; see `conversation.conversation_ratio`.
-        room: length that it has; `None`: as long as the turns take.
-        rng: what is drawn comes from here.
-
-    Raises:
-        UnusableDraw: a voice is silent, somebody has no turn, or the ratio is missed.
-    """
-    config, rate = talkers.config.conversation, talkers.reader.sample_rate
-    frame = frame_samples(rate)
-    lengths = _draw_turn_lengths(talkers, len(speaker_ids), ratio, room, rng)
-    order = draw_speakers_of_turns(len(speaker_ids), len(lengths), rng)
-    pauses = draw_pauses(len(lengths), ratio, config.pause_s, rng)
-    said, introductions = [], []
-    for speaker, speaker_id in enumerate(speaker_ids):
-        own = [length for length, whose in zip(lengths, order, strict=True) if whose == speaker]
-        segments, enrollments = talkers.draw_turns(speaker_id, own, rng)
-        said.append(iter(_equally_loud(talkers, [whole_frames(segment, frame) for segment in segments])))
-        introductions.append(enrollments)
-    turns = [(whose, segment) for whose in order if (segment := next(said[whose], None)) is not None]
-    num_frames = None if room is None else room // frame
-    starts = place_turns(_hear(talkers, turns), pauses[: len(turns)], ratio, num_frames)
-    if starts is None or len(starts) < len(speaker_ids):
-        raise UnusableDraw(f"turns that overlap by {ratio:.2f} in all leave no room for every speaker")
-    turns = turns[: len(starts)]
-    if abs(turns_ratio(_hear(talkers, turns), starts) - ratio) > OVERLAP_TOLERANCE:
-        raise UnusableDraw(f"a turn that sets the level of a voice has no room, and {ratio:.2f} is missed without it")
-    sources = []
-    for speaker, enrollments in enumerate(introductions):
-        placed = zip(turns, starts, strict=True)
-        first, *others = (Turn(segment, start * frame) for (whose, segment), start in placed if whose == speaker)
-        sources.append(SourceRecipe(first.excerpt, first.offset, enrollments, tuple(others)))
-    length = max(turn.offset + turn.excerpt.num_samples for source in sources for turn in source.placed)
-    return sources, length if room is None else room
-
-
-def _hear(talkers: SpeakerPool, turns: Sequence[tuple[int, UtteranceSegment]]) -> list[ActiveTurn]:
-    """The turns with their active frames: what is active is told by the loudest of all turns of a speaker."""
-    rate, frame = talkers.reader.sample_rate, frame_samples(talkers.reader.sample_rate)
-    waveforms = [read_segment(segment, talkers.reader) * np.float32(segment.gain) for _, segment in turns]
-    active: list[ActiveTurn] = []
-    by_speaker = {
-        speaker: frames_of(
-            np.concatenate([w for (whose, _), w in zip(turns, waveforms, strict=True) if whose == speaker]), rate
-        )
-        for speaker in {whose for whose, _ in turns}
-    }
-    for whose, segment in turns:
-        size = -(-segment.num_samples // frame)
-        active.append(ActiveTurn(whose, by_speaker[whose][:size]))
-        by_speaker[whose] = by_speaker[whose][size:]
-    return active
-
-
-def _draw_turn_lengths(
-    talkers: SpeakerPool, num_speakers: int, ratio: float, room: int | None, rng: np.random.Generator
-) -> list[int]:
-    """As many turns as surely fill the mixture, or as `max_turns` says; in samples."""
-    config, rate = talkers.config.conversation, talkers.reader.sample_rate
-    most = config.max_turns or MOST_TURNS
-    wanted = float("inf") if room is None else (1 + ratio) * room
-    lengths: list[int] = []
-    while len(lengths) < num_speakers or (len(lengths) < most and sum(lengths) < wanted):
-        length = round(rng.uniform(*config.turn_s) * rate)
-        if room is not None and len(lengths) < num_speakers:
-            length = min(length, round(FIRST_TURNS * (1 + ratio) * room / num_speakers))
-        lengths.append(length)
-    return lengths
-
-
-def _equally_loud(talkers: SpeakerPool, segments: Sequence[UtteranceSegment]) -> list[UtteranceSegment]:
-    """One speaker's turns, all brought to the level of the first's utterance."""
-    levels_db = [talkers.level_db(segment.utterance) for segment in segments]
-    return [replace(s, gain=recipe_gain(levels_db[0] - db)) for s, db in zip(segments, levels_db, strict=True)]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wesep_py.simulation.description.recipe import SourceRecipe, UtteranceSegment, UnusableDraw, read_segment
+from wesep_py.simulation.description.recipe import SourceRecipe, UnusableDraw, UtteranceSegment, read_segment
 from wesep_py.simulation.speech.conversation import (
     frame_samples,
     frames_of,
@@ -18,6 +18,7 @@ from wesep_py.simulation.speech.conversation import (
     whole_frames,
 )
 from wesep_py.simulation.speech.speaker_pool import SpeakerPool
+
 
 class Slot(NamedTuple):
     """Interval of a mixture: `num_samples` from sample `offset` on."""

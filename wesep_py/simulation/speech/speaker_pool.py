@@ -143,7 +143,9 @@ class SegmentChooser:
             excerpts.append(UtteranceSegment(utterance, int(rng.integers(available - length + 1)), length))
         return excerpts, enrollments
 
-    def draw_segment(self, speaker_id: str, num_samples: int, reader: Reader, rng: np.random.Generator) -> UtteranceSegment:
+    def draw_segment(
+        self, speaker_id: str, num_samples: int, reader: Reader, rng: np.random.Generator
+    ) -> UtteranceSegment:
         """Draw a segment of one speaker, without enrollment; it may reach beyond the end of the utterance."""
         speaker = self._speakers[speaker_id]
         utterance = speaker.utterances[rng.integers(len(speaker.utterances))]
@@ -184,7 +186,9 @@ class SegmentChooser:
         excerpt_first = rng.random() < 0.5
         second_start = between + (length if excerpt_first else enrollment) + gap
         excerpt_start, enrollment_start = (before, second_start) if excerpt_first else (second_start, before)
-        return UtteranceSegment(utterance, excerpt_start, length), (UtteranceSegment(utterance, enrollment_start, enrollment),)
+        return UtteranceSegment(utterance, excerpt_start, length), (
+            UtteranceSegment(utterance, enrollment_start, enrollment),
+        )
 
     def _others(self, speaker: _SpeakerUtterances, utterance: Utterance) -> list[Utterance]:
         """Return the utterances that can be enrollments: of other files, or of this file with the gap between them."""
@@ -220,9 +224,6 @@ def _draw_long(speaker: _SpeakerUtterances, duration_s: float, rng: np.random.Ge
     if long_enough.size == 0:
         return speaker.utterances[int(speaker.durations_s.argmax())]
     return speaker.utterances[long_enough[rng.integers(long_enough.size)]]
-
-
-
 
 
 class SpeakerPool:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from wesep_py.common.processes import worker_processes
+from wesep_py.common.processes import worker_pool
 from wesep_py.features.stft import STFT
 from wesep_py.metrics.perception import PESQ_MODES, pesq
 from wesep_py.metrics.separation import MetricError
@@ -180,7 +180,7 @@ class QualityScorer:
             self.close()
         for position, score in enumerate(scores):
             if score is None:  # in a process of its own, so that a pair that kills it does not affect other pairs
-                with worker_processes(1) as pool:
+                with worker_pool(1) as pool:
                     future = pool.submit(normalised_pesq, *waiting[position][0], self.sample_rate)
                     scores[position] = _result_or_none(future)
         return [math.nan if score is None else score for score in scores]
@@ -194,7 +194,7 @@ class QualityScorer:
 
     def _start(self, pair: SignalPair) -> Future[float] | None:
         if self._pool is None:
-            self._pool = worker_processes(self.workers)
+            self._pool = worker_pool(self.workers)
         try:
             return self._pool.submit(normalised_pesq, *pair, self.sample_rate)
         except BrokenExecutor:
