@@ -2,10 +2,10 @@
 
 | class | features |
 | --- | --- |
-| `KaldiFilterbank` | as Kaldi's `compute-fbank-feats`: for encoders of WeSpeaker and of this package |
-| `WesepMel` | as WeSep's jointly trained speaker encoders take them |
+| `KaldiFilterbank` | those of Kaldi's `compute-fbank-feats` |
+| `WesepMel` | those that WeSep's jointly trained speaker encoders compute from waveforms |
 
-Both work on batches and on any device, are differentiable, and mask padding.
+Both are modules: they take a batch at a time, on any device, and are differentiable.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ class HighPass(nn.Module):
             return waveform
         with torch.autocast(waveform.device.type, enabled=False):
             waveform = waveform if waveform.dtype == torch.float64 else waveform.float()
-            # The mean is removed first: it is most of what has to be removed, and costs the filter's precision otherwise.
+            # The mean is removed first: it is most of what is to be removed, and otherwise costs precision.
             if lengths is None:
                 waveform = waveform - waveform.mean(dim=1, keepdim=True)
                 return waveform - self._low(self._extended(waveform), num_samples)
