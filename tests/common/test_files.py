@@ -1,3 +1,5 @@
+"""Files appear whole or not at all, alone or together, and never replace an input."""
+
 from __future__ import annotations
 
 import errno
@@ -29,7 +31,7 @@ def test_a_block_that_fails_changes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_an_existing_output_stays_unless_overwriting_is_asked(tmp_path):
+def test_an_existing_output_is_kept_unless_overwritten(tmp_path):
     target = tmp_path / "a.json"
     write_json(target, {"a": 1}, overwrite=False)
     with pytest.raises(OutputExistsError, match="--overwrite"):
@@ -39,7 +41,7 @@ def test_an_existing_output_stays_unless_overwriting_is_asked(tmp_path):
     assert json.loads(target.read_text()) == {"a": 2}
 
 
-def test_a_file_that_appears_meanwhile_is_kept(tmp_path):
+def test_a_file_that_appears_during_writing_is_kept(tmp_path):
     target = tmp_path / "a.txt"
     with pytest.raises(OutputExistsError), atomic_path(target, overwrite=False) as temporary:
         temporary.write_text("ours")
@@ -47,14 +49,14 @@ def test_a_file_that_appears_meanwhile_is_kept(tmp_path):
     assert target.read_text() == "theirs"
 
 
-def test_a_missing_folder_and_a_folder_as_output(tmp_path):
+def test_missing_folders_and_folders_as_outputs_are_refused(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         check_writable(tmp_path / "none" / "a.wav")
     with pytest.raises(InputError, match="is a folder"):
         check_writable(tmp_path)
 
 
-def test_a_full_disk_is_one_line_and_nothing_is_left(tmp_path):
+def test_a_full_disk_leaves_no_file(tmp_path):
     target = tmp_path / "a.txt"
     with pytest.raises(WesepError, match="No space left on device"), atomic_path(target) as temporary:
         temporary.write_text("x")
@@ -63,8 +65,8 @@ def test_a_full_disk_is_one_line_and_nothing_is_left(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_named_with_what_to_do(tmp_path, monkeypatch):
-    def refuse(**named):
+def test_errors_name_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    def refuse(**keywords):
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr("wesep_py.common.files.tempfile.mkstemp", refuse)
@@ -77,7 +79,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_files_of_one_job_appear_together(tmp_path):
+def test_files_of_a_group_appear_together(tmp_path):
     with write_together():
         write_text(tmp_path / "a.txt", "a")
         write_text(tmp_path / "b.txt", "b")
@@ -97,14 +99,14 @@ def write_two_and_fail(folder: Path, error: BaseException, put: bool = False) ->
 
 @pytest.mark.parametrize("put", [False, True])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), WesepError("no")])
-def test_none_appears_where_one_fails_and_what_stood_there_is_back(tmp_path, error: BaseException, put: bool):
+def test_a_failing_group_restores_the_previous_files(tmp_path, error: BaseException, put: bool):
     (tmp_path / "a.txt").write_text("before")
     with pytest.raises(type(error)):
         write_two_and_fail(tmp_path, error, put)
     assert names(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "before"
 
 
-def test_the_second_cannot_be_put_in_its_place(tmp_path, monkeypatch):
+def test_a_group_is_undone_if_one_rename_fails(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("before")
     replace = Path.replace
 
@@ -123,7 +125,7 @@ def test_the_second_cannot_be_put_in_its_place(tmp_path, monkeypatch):
     assert names(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "before"
 
 
-def test_one_that_appears_meanwhile_keeps_all_of_them_back(tmp_path):
+def test_a_group_is_not_written_if_a_file_appears(tmp_path):
     with pytest.raises(OutputExistsError, match=r"b\.txt: appeared"), write_together():
         write_text(tmp_path / "a.txt", "ours", overwrite=False)
         write_text(tmp_path / "b.txt", "ours", overwrite=False)
@@ -131,8 +133,8 @@ def test_one_that_appears_meanwhile_keeps_all_of_them_back(tmp_path):
     assert names(tmp_path) == ["b.txt"] and (tmp_path / "b.txt").read_text() == "theirs"
 
 
-def test_a_file_system_without_hard_links_gets_it_back_too(tmp_path, monkeypatch):
-    def refuse(*given, **named):
+def test_a_group_is_undone_without_hard_links(tmp_path, monkeypatch):
+    def refuse(*arguments, **keywords):
         raise OSError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr("os.link", refuse)
@@ -148,13 +150,13 @@ def test_the_longest_names_can_be_written(tmp_path, name: str):
     assert names(tmp_path) == [name]
 
 
-@pytest.mark.parametrize(("name", "told"), [("x" * 256, "a name of 256 bytes; 255 are allowed"), ("a\0b", "NUL")])
-def test_a_name_that_no_file_can_have_is_one_line(tmp_path, name: str, told: str):
-    with pytest.raises(InputError, match=told):
+@pytest.mark.parametrize(("name", "message"), [("x" * 256, "a name of 256 bytes; 255 are allowed"), ("a\0b", "NUL")])
+def test_impossible_names_are_refused(tmp_path, name: str, message: str):
+    with pytest.raises(InputError, match=message):
         check_writable(tmp_path / name)
 
 
-def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path):
+def test_a_link_is_replaced_and_its_target_kept(tmp_path):
     (tmp_path / "precious").write_text("precious")
     (tmp_path / "a.txt").symlink_to("precious")
     (tmp_path / "b.txt").symlink_to("nowhere")
@@ -164,7 +166,7 @@ def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path):
     assert (tmp_path / "precious").read_text() == "precious" and not (tmp_path / "a.txt").is_symlink()
 
 
-def test_an_output_that_is_an_input_is_seen_through_links(tmp_path):
+def test_an_output_that_is_an_input_is_refused(tmp_path):
     data, other = tmp_path / "data.wav", tmp_path / "other.wav"
     data.write_text("x")
     other.write_text("x")
@@ -178,7 +180,7 @@ def test_an_output_that_is_an_input_is_seen_through_links(tmp_path):
     refuse_inputs([other, tmp_path / "new.wav"], [(data, "the mixture"), (tmp_path / "new.wav", "not there yet")])
 
 
-def test_a_file_of_a_known_name_is_not_opened_through_a_link(tmp_path):
+def test_open_regular_follows_no_link(tmp_path):
     (tmp_path / "precious").write_text("precious")
     (tmp_path / "link").symlink_to("precious")
     (tmp_path / "dangling").symlink_to("made")

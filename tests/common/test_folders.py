@@ -1,4 +1,4 @@
-"""One run at a time in a folder: other processes are told, and the lock goes with its process."""
+"""Folders: one run at a time, replaced as a whole, and only if this package wrote them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOLD += "with folder_lock(Path(sys.argv[1])):\n    print('locked', flush=True); 
 
 @contextmanager
 def another_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """While the block runs, another process holds the folder."""
+    """Let another process hold the lock of a folder while the block runs."""
     folder.mkdir(exist_ok=True)
     command = [sys.executable, "-c", HOLD, str(folder)]
     other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -34,16 +34,16 @@ def another_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
         other.communicate(timeout=30)
 
 
-def test_another_process_is_told_who_is_there(tmp_path: Path):
+def test_the_error_names_the_process_with_the_lock(tmp_path: Path):
     with another_process(tmp_path) as other:
-        told = rf"another run is baking here \(process {other.pid} on .*name another oven"
-        with pytest.raises(WesepError, match=told), folder_lock(tmp_path, "baking", "oven"):
+        message = rf"another run is baking here \(process {other.pid} on .*name another oven"
+        with pytest.raises(WesepError, match=message), folder_lock(tmp_path, "baking", "oven"):
             pass
-    with folder_lock(tmp_path):  # the lock went with the process
+    with folder_lock(tmp_path):  # the lock ended with the process
         pass
 
 
-def test_a_link_is_not_written_through(tmp_path: Path):
+def test_a_lock_that_is_a_link_is_refused(tmp_path: Path):
     (tmp_path / "precious").write_text("precious")
     (tmp_path / ".lock").symlink_to("precious")
     with pytest.raises(InputError, match=r"\.lock: is no regular file"), folder_lock(tmp_path):
@@ -51,7 +51,7 @@ def test_a_link_is_not_written_through(tmp_path: Path):
     assert (tmp_path / "precious").read_text() == "precious"
 
 
-def test_what_another_program_keeps_under_the_name_stays(tmp_path: Path):
+def test_a_lock_file_of_another_program_is_not_changed(tmp_path: Path):
     (tmp_path / ".lock").write_text("a lock of the editor")
     with folder_lock(tmp_path):
         pass
@@ -65,13 +65,13 @@ def names(folder: Path) -> list[str]:
 KIND = FolderKind("a nest", frozenset({"egg", "straw"}), lambda folder: (folder / "egg").exists())
 
 
-def write_nest(folder: Path, text: str, **named) -> None:
-    with atomic_folder(folder, KIND, **named) as temporary:
+def write_nest(folder: Path, text: str, **keywords) -> None:
+    with atomic_folder(folder, KIND, **keywords) as temporary:
         for name in KIND.names:
             (temporary / name).write_text(text)
 
 
-def test_a_folder_is_replaced_as_a_whole_and_nothing_else_is_left(tmp_path):
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
     nest = tmp_path / "deep" / "nest"
     write_nest(nest, "one")
     (nest / ".DS_Store").touch()
@@ -84,7 +84,7 @@ def test_a_folder_is_replaced_as_a_whole_and_nothing_else_is_left(tmp_path):
 
 
 @pytest.mark.parametrize("content", [{"egg", "letter"}, {"straw"}, {"letter"}])
-def test_a_folder_that_holds_more_or_is_not_ours_is_refused(tmp_path, content: set[str]):
+def test_a_folder_with_other_files_is_refused(tmp_path, content: set[str]):
     for name in content:
         (tmp_path / name).write_text("mine")
     for _ in range(2):
@@ -96,7 +96,7 @@ def test_a_folder_that_holds_more_or_is_not_ours_is_refused(tmp_path, content: s
     assert names(tmp_path.parent).count(tmp_path.name) == 1
 
 
-def test_one_of_ours_needs_to_be_asked_for_and_an_empty_or_new_one_not(tmp_path):
+def test_only_an_existing_folder_of_ours_needs_overwrite(tmp_path):
     (tmp_path / "empty").mkdir()
     write_nest(tmp_path / "nest", "one")
     for name in ("empty", "new"):
@@ -108,7 +108,7 @@ def test_one_of_ours_needs_to_be_asked_for_and_an_empty_or_new_one_not(tmp_path)
         check_folder(tmp_path / "nest" / "egg", KIND, overwrite=True)
 
 
-def test_what_else_is_in_a_folder_can_be_kept(tmp_path):
+def test_other_files_in_a_folder_can_be_kept(tmp_path):
     write_nest(tmp_path / "nest", "one")
     (tmp_path / "nest" / "letter").write_text("mine")
     (tmp_path / "nest" / "box").mkdir()
@@ -117,7 +117,7 @@ def test_what_else_is_in_a_folder_can_be_kept(tmp_path):
     assert (tmp_path / "nest" / "egg").read_text() == "two"
 
 
-def test_folders_of_others_with_names_like_temporary_ones_stay(tmp_path):
+def test_similar_folders_of_other_programs_are_kept(tmp_path):
     for name in (".nest.partial", ".nest.old", ".nest.wesep-0123456789abcdef.old"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "letter").write_text("mine")
@@ -127,7 +127,7 @@ def test_folders_of_others_with_names_like_temporary_ones_stay(tmp_path):
 
 
 def in_child(run: Callable[[], None]) -> int:
-    """The exit status of a process of its own that runs a function."""
+    """Run a function in a forked process, and return its exit status."""
     child = os.fork()
     if child == 0:
         try:
@@ -138,7 +138,7 @@ def in_child(run: Callable[[], None]) -> int:
 
 
 def die_at_rename(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """As if the process were killed before its rename of that number: no clean-up happens."""
+    """End the process before its rename with this number, without any clean-up."""
     rename, calls = Path.rename, []
 
     def counted(self, target):
@@ -151,7 +151,7 @@ def die_at_rename(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_killed_while_it_is_replaced_one_of_the_two_is_found(tmp_path, monkeypatch, number: int):
+def test_after_a_kill_the_old_folder_is_found(tmp_path, monkeypatch, number: int):
     nest = tmp_path / "nest"
     write_nest(nest, "one")
 
@@ -160,14 +160,14 @@ def test_killed_while_it_is_replaced_one_of_the_two_is_found(tmp_path, monkeypat
         write_nest(nest, "two")
 
     assert in_child(killed) == 9
-    found = nest if nest.exists() else find_set_aside(nest, KIND)
-    assert found is not None and (found / "egg").read_text() == "one" and nest.exists() == (number == 1)
+    remaining = nest if nest.exists() else find_set_aside(nest, KIND)
+    assert remaining is not None and (remaining / "egg").read_text() == "one" and nest.exists() == (number == 1)
     assert names(tmp_path) != ["nest"]  # the temporary one
     write_nest(nest, "three")
     assert names(tmp_path) == ["nest"] and find_set_aside(nest, KIND) is None
 
 
-def test_a_temporary_folder_of_a_process_that_lives_stays(tmp_path):
+def test_a_temporary_folder_in_use_is_kept(tmp_path):
     with atomic_folder(tmp_path / "nest", KIND) as temporary:
         (temporary / "egg").write_text("of the first")
         in_child(lambda: write_nest(tmp_path / "nest", "of the second"))
@@ -175,13 +175,13 @@ def test_a_temporary_folder_of_a_process_that_lives_stays(tmp_path):
     assert (tmp_path / "nest" / "egg").read_text() == "of the first" and names(tmp_path) == ["nest"]
 
 
-def test_a_folder_of_the_longest_name(tmp_path):
+def test_a_folder_with_the_longest_name_is_replaced(tmp_path):
     write_nest(tmp_path / ("x" * 255), "one")
     write_nest(tmp_path / ("x" * 255), "two")
     assert names(tmp_path) == ["x" * 255]
 
 
-def test_a_folder_inside_a_job_is_whole_at_once(tmp_path):
+def test_a_folder_inside_a_group_appears_at_once(tmp_path):
     with write_together():
         with atomic_folder(tmp_path / "nest", KIND) as temporary:
             write_text(temporary / "egg", "whole")

@@ -1,4 +1,4 @@
-"""What half precision can do: tried, not guessed."""
+"""The support of bfloat16 is tested by running operations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wesep_py.common.half_precision import OPERATIONS, problem_with, unsupported
 
 @pytest.mark.processor
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_what_is_said_is_what_a_network_meets(operation):
+def test_problem_with_agrees_with_running_the_operation(operation):
     module = {"matmul": nn.Linear(8, 8), "lstm": nn.LSTM(8, 8)}[operation]
     try:
         with torch.autocast("cpu", torch.bfloat16):
@@ -26,7 +26,7 @@ def test_what_is_said_is_what_a_network_meets(operation):
     assert (problem_with(operation, "cpu") is None) == runs
 
 
-def test_trying_leaves_random_numbers_and_gradients_alone():
+def test_the_trial_keeps_the_random_state():
     problem_with.cache_clear()
     torch.manual_seed(3)
     expected = torch.rand(2)
@@ -35,14 +35,14 @@ def test_trying_leaves_random_numbers_and_gradients_alone():
     assert torch.equal(torch.rand(2), expected)
 
 
-def test_it_can_be_asked_where_gradients_are_off():
+def test_the_trial_works_without_gradients():
     expected = [problem_with(operation, "cpu") for operation in OPERATIONS]
     problem_with.cache_clear()
     with torch.no_grad():
         assert [problem_with(operation, "cpu") for operation in OPERATIONS] == expected
 
 
-def test_without_avx512_an_lstm_is_refused_and_a_matrix_product_runs():
+def test_without_avx512_matmul_runs_and_lstm_does_not():
     """oneDNN has no bfloat16 LSTM for AVX2, which every x86 processor of a decade has."""
     if torch.backends.cpu.get_cpu_capability() not in ("AVX512", "AVX2"):
         pytest.skip("not an x86 processor with AVX2")
@@ -54,5 +54,5 @@ def test_without_avx512_an_lstm_is_refused_and_a_matrix_product_runs():
     assert done.stdout.strip() == "this processor cannot run an LSTM in bfloat16 None"
 
 
-def test_nothing_asked_nothing_missing():
+def test_no_operations_means_no_problem():
     assert unsupported("cpu", ()) is None

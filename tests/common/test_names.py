@@ -1,4 +1,4 @@
-"""Ids as file names, spellings, and names that are no UTF-8."""
+"""File names of ids, Unicode spellings, and names that are not UTF-8."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_an_ordinary_id_is_its_own_file_name(identifier: str):
 
 
 @given(st.text(min_size=1, max_size=300))
-def test_any_id_is_one_file_in_its_folder(identifier: str):
+def test_any_id_gives_a_valid_name_in_its_folder(identifier: str):
     name = file_name(identifier)
     assert 0 < len(os.fsencode(name)) <= LONGEST_BYTES
     assert Path(name).name == name and not is_hidden(name)
@@ -29,17 +29,17 @@ def test_any_id_is_one_file_in_its_folder(identifier: str):
 
 
 @given(st.text("ab%/.2F\0\\", min_size=1, max_size=6), st.text("ab%/.2F\0\\", min_size=1, max_size=6))
-def test_ids_that_differ_get_names_that_differ(one: str, other: str):
-    assert (file_name(one) == file_name(other)) == (one == other)
+def test_different_ids_get_different_names(first: str, second: str):
+    assert (file_name(first) == file_name(second)) == (first == second)
 
 
-def test_long_ids_keep_apart_and_keep_their_beginning():
-    one, other = file_name("mix" + 500 * "a"), file_name("mix" + 501 * "a")
-    assert one != other and one.startswith("mixa") and other.startswith("mixa")
+def test_long_ids_are_cut_and_stay_different():
+    first, second = file_name("mix" + 500 * "a"), file_name("mix" + 501 * "a")
+    assert first != second and first.startswith("mixa") and second.startswith("mixa")
     assert len(os.fsencode(file_name(500 * "é"))) <= LONGEST_BYTES
 
 
-def test_spellings_of_one_name_are_one():
+def test_spellings_of_a_name_are_equivalent():
     composed, decomposed = (unicodedata.normalize(form, "Zoë") for form in ("NFC", "NFD"))
     assert composed != decomposed
     assert canonical(decomposed) == canonical(composed) == composed
@@ -47,7 +47,7 @@ def test_spellings_of_one_name_are_one():
     assert set(spellings(composed)) == set(spellings(decomposed)) == {composed, decomposed}
 
 
-def test_a_name_that_is_no_utf8_is_told_and_printed():
+def test_a_name_that_is_not_utf8_is_recognised_and_printed():
     name = os.fsdecode(b"caf\xe9.wav")
     assert not is_utf8(name) and is_utf8("café.wav")
     assert printable(name).encode() == rb"caf\udce9.wav"

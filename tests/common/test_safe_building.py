@@ -1,4 +1,4 @@
-"""What comes with a model is plain data, and builds no more than its weights account for."""
+"""A model's configuration is plain data, and builds no network larger than its weights."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ HUGE = [
 
 
 @pytest.mark.parametrize(("path", "value"), HUGE, ids=range(len(HUGE)))
-def test_sizes_are_compared_before_anything_is_built(
+def test_a_network_larger_than_its_weights_is_refused(
     saved: checkpoint.Checkpoint, tmp_path: Path, path: str, value: Any
 ):
     config = _with(saved.config, path, value)
@@ -79,7 +79,7 @@ def test_sizes_are_compared_before_anything_is_built(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # KiB
 
 
-def test_every_shipped_model_is_within_its_weights():
+def test_configurations_in_conf_are_within_their_weights():
     for path in sorted((conf_folder() / "model").glob("*_small.yaml")):
         model = load_yaml(path)["model"]
         weights = build_network(model, initialise=False).state_dict()
@@ -87,7 +87,7 @@ def test_every_shipped_model_is_within_its_weights():
         assert checkpoint.misfit(network.state_dict(), weights) == []
 
 
-def test_it_counts_in_its_own_thread_and_ends_with_an_error():
+def test_building_stops_at_each_limit():
     weights = {"a": torch.ones(3)}
     with pytest.raises(ConfigError, match="numbers or more"):
         build_within(lambda: torch.nn.Linear(10**5, 10**5), weights)
@@ -113,11 +113,11 @@ def test_it_counts_in_its_own_thread_and_ends_with_an_error():
         build_within(lambda: torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(10**9)), weights)
     with pytest.raises(ConfigError, match="ZeroDivisionError"):
         build_within(lambda: 1 // 0, weights)
-    torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(200))  # nothing is counted any more
+    torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(200))  # outside the block nothing is counted
     assert torch.ones(10**7).numel() == 10**7
 
 
-def test_numbers_that_are_none():
+def test_check_numbers_refuses_large_and_not_finite_numbers():
     check_numbers({"a": [1, 2.5, True, None, "text", {"b": -(10**6)}]})
     for value in (float("nan"), float("inf"), 10**7, -(10**400)):
         with pytest.raises(ConfigError, match=r"^a\[0\]: is .*at most 1000000 is allowed"):
@@ -125,7 +125,7 @@ def test_numbers_that_are_none():
 
 
 def _tampered(saved: checkpoint.Checkpoint, folder: Path, text: str) -> Path:
-    """A checkpoint whose configuration is that text, under the right hash."""
+    """Save a checkpoint with the given text as its configuration, and a matching hash."""
     import json
 
     checkpoint.save(folder, saved.config, saved.state_dict)
@@ -136,7 +136,7 @@ def _tampered(saved: checkpoint.Checkpoint, folder: Path, text: str) -> Path:
     return folder
 
 
-def test_a_models_configuration_reads_no_environment_and_no_files(
+def test_a_models_configuration_reads_no_files_or_environment(
     saved: checkpoint.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("NAME", "SECRET")
@@ -167,7 +167,7 @@ def test_a_models_configuration_reads_no_environment_and_no_files(
             assert len(str(refused.value)) < 700, text
 
 
-def test_weights_with_nan_or_of_other_shapes_are_named(saved: checkpoint.Checkpoint, tmp_path: Path):
+def test_errors_name_weights_with_nan_or_wrong_shapes(saved: checkpoint.Checkpoint, tmp_path: Path):
     name = next(iter(saved.state_dict))
     cases = {
         "holds NaN": {**saved.state_dict, name: saved.state_dict[name] * float("nan")},
@@ -184,7 +184,7 @@ def test_weights_with_nan_or_of_other_shapes_are_named(saved: checkpoint.Checkpo
 
 
 @pytest.mark.parametrize("content", ["[1]", "3", "null", "[" * 10000, '{"format_version": ' + "9" * 5000, "\ud800"])
-def test_a_provenance_that_makes_no_sense_is_one_line(saved: checkpoint.Checkpoint, tmp_path: Path, content: str):
+def test_an_invalid_provenance_is_an_error_of_one_line(saved: checkpoint.Checkpoint, tmp_path: Path, content: str):
     folder = checkpoint.save(tmp_path / "m", saved.config, saved.state_dict)
     (folder / "provenance.json").write_bytes(content.encode("utf-8", errors="surrogatepass"))
     with pytest.raises(CheckpointError) as refused:
