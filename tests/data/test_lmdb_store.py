@@ -138,11 +138,11 @@ def test_a_reader_works_in_another_process(utterances: list[Utterance], stored: 
 def test_a_fork_opens_the_file_for_itself(utterances: list[Utterance], stored: Path):
     reader, second = LMDBReader(stored, RATE, cache_mib=0), LMDBStore(stored)
     expected = read_hash(reader, utterances[0])
-    inherited = reader.store._view
+    inherited = reader.store._environment
     child = os.fork()
     if child == 0:
         good = read_hash(reader, utterances[0]) == expected
-        good = good and second.data("cut")[:4] == b"fLaC" and second._view is reader.store._view is not inherited
+        good = good and second.data("cut")[:4] == b"fLaC" and second._environment is reader.store._environment is not inherited
         os._exit(0 if good else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert read_hash(reader, utterances[0]) == expected

@@ -57,7 +57,7 @@ class LMDBStore:
         records: by utterance id: the line of the manifest, sample rate, number of samples, and further values.
 
     Raises:
-        InputError: the file does not exist, is not an LMDB file of this format, or is damaged; or lmdb is not installed.
+        InputError: no such file, not an LMDB file of this format, a damaged one, or lmdb is not installed.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
