@@ -37,9 +37,9 @@ print(len(list(map_processes(abs, [-1, 2], 2))) - 1)
 PESQ = """
 import io, subprocess
 import numpy as np
-from wesep_py.metrics.perception import _in_own_process
+from wesep_py.metrics.perception import _pesq_in_own_process
 speech = np.random.default_rng(0).standard_normal(16000) * np.hanning(16000)
-print(int(_in_own_process(speech, speech, 16000) > 4))
+print(int(_pesq_in_own_process(speech, speech, 16000) > 4))
 """
 BODIES = {"pool": POOL, "tracker": TRACKER, "items": ITEMS, "pesq": PESQ}
 

@@ -128,7 +128,7 @@ def test_trials_that_cannot_be_judged(figure):
 
 
 def test_impossible_costs():
-    with pytest.raises(InputError, match="p_target: is 1"):
+    with pytest.raises(InputError, match="p_target is 1"):
         min_dcf(np.array([0.1, 0.2]), np.array([0, 1]), p_target=1.0)
     with pytest.raises(InputError, match="cost_miss"):
         min_dcf(np.array([0.1, 0.2]), np.array([0, 1]), cost_miss=0.0)
@@ -184,13 +184,13 @@ def test_as_norm_lowers_the_eer_where_enrollments_are_shifted():
 
 def test_as_norm_that_cannot_be():
     scores, cohort = np.zeros((1, 1)), np.arange(5.0)[None]
-    with pytest.raises(InputError, match="top_n: is 6; 2 to 5"):
+    with pytest.raises(InputError, match="top_n is 6; 2 to 5"):
         as_norm(scores, cohort, cohort, 6)
-    with pytest.raises(InputError, match="top_n: is 1"):
+    with pytest.raises(InputError, match="top_n is 1"):
         as_norm(scores, cohort, cohort, 1)
     with pytest.raises(InputError, match="cohort] are needed"):
         as_norm(np.zeros((2, 1)), cohort, cohort, 2)
-    with pytest.raises(MetricError, match="enrollment 0 are all alike"):
+    with pytest.raises(MetricError, match="enrollment 0 are all equal"):
         as_norm(scores, np.full((1, 5), 0.1), cohort, 3)
     with pytest.raises(MetricError, match="not finite"):
         as_norm(scores, cohort, np.full((1, 5), np.inf), 3)

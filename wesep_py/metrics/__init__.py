@@ -1,4 +1,15 @@
-"""Definitions of the metrics: arrays in, numbers out. `docs/metrics.md` says where packages differ."""
+"""Metrics of one estimate: arrays in, a number out, or a `MetricError` with the reason why there is none.
+
+| module | metrics |
+| --- | --- |
+| `separation` | SI-SDR, SI-SDR improvement, SDR (BSS-Eval), attenuation |
+| `perception` | STOI, ESTOI, PESQ, DNSMOS, word error rate |
+| `timing` | precision, recall and F1 of speech activity |
+| `detection` | embedding similarity, DET curve, EER, minDCF, score normalisation |
+| `scores` | `score`: several metrics of one estimate at once, with their definitions |
+
+`wesep_py.evaluation` computes them over lists of trials. `docs/metrics.md` says where other packages differ.
+"""
 
 from __future__ import annotations
 

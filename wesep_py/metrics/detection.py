@@ -1,4 +1,4 @@
-"""Speaker verification: cosine scores, score normalisation, EER, minDCF and the curve behind them."""
+"""Metrics of speaker verification: cosine scores, score normalisation, DET curve, EER and minDCF."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ import numpy as np
 from wesep_py.common.errors import InputError
 from wesep_py.metrics.separation import MetricError
 
-# ----------------------------------------
-# How alike two voices are, by the embeddings of a speaker encoder.
-
 
 def speaker_similarity(estimate: np.ndarray, enrollment: np.ndarray) -> float:
-    """Cosine of two embeddings, −1 to 1.
+    """Return the cosine similarity of two embeddings, −1 to 1.
 
     Args:
         estimate: `[dim]`, embedding of the estimate.
@@ -36,12 +33,12 @@ def speaker_similarity(estimate: np.ndarray, enrollment: np.ndarray) -> float:
 
 
 class DETCurve(NamedTuple):
-    """The operating points of a detector: a trial is accepted if its score is at least the threshold.
+    """The operating points of a detector, which accepts a trial if its score is at least the threshold.
 
     Attributes:
-        thresholds: falling, `[points]`: +inf (nothing is accepted), then every distinct score.
-        false_alarm: share of the non-target trials that are accepted, from 0 to 1.
-        miss: share of the target trials that are not, from 1 to 0.
+        thresholds: `[points]`, falling: +inf (no trial is accepted), then every distinct score.
+        false_alarm: `[points]`, share of the non-target trials that are accepted, from 0 to 1.
+        miss: `[points]`, share of the target trials that are rejected, from 1 to 0.
     """
 
     thresholds: np.ndarray
@@ -50,21 +47,21 @@ class DETCurve(NamedTuple):
 
 
 class OperatingPoint(NamedTuple):
-    """A figure of merit, and the threshold at which it is reached (+inf: accept nothing)."""
+    """An error figure, and the threshold at which it is reached (+inf: accept no trial)."""
 
     value: float
     threshold: float
 
 
 def det_curve(scores: np.ndarray, is_target: np.ndarray) -> DETCurve:
-    """Misses and false alarms at every threshold; trials of equal score are accepted together.
+    """Return miss and false alarm rates at every threshold; trials of equal score are accepted together.
 
     Args:
         scores: `[trials]`, higher for the same speaker, in any order.
-        is_target: `[trials]`, true or 1 where both sides are of the same speaker, false or 0 elsewhere.
+        is_target: `[trials]`, true or 1 where both sides are of the same speaker, else false or 0.
 
     Raises:
-        MetricError: there are no target trials, or no others; a score is not finite.
+        MetricError: there are no target trials, or no non-target trials; a score is not finite.
         InputError: the shapes differ, or `is_target` holds something other than 0 and 1.
 
     Source: Martin et al., "The DET curve in assessment of detection task performance", Eurospeech 1997.
@@ -76,32 +73,34 @@ def det_curve(scores: np.ndarray, is_target: np.ndarray) -> DETCurve:
     scores, targets = _checked_trials(scores, is_target)
     order = np.argsort(-scores, kind="stable")
     scores, targets = scores[order], targets[order]
+    # One operating point per distinct score: the index of the last trial of each run of equal scores.
+    #   scores   0.9 0.5 0.5 0.1   ->   last_of_equal  0 2 3
     last_of_equal = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
     accepted_targets = np.cumsum(targets)[last_of_equal]
-    accepted_others = last_of_equal + 1 - accepted_targets
+    accepted_nontargets = last_of_equal + 1 - accepted_targets
     num_targets = int(targets.sum())
     return DETCurve(
         thresholds=np.concatenate([[np.inf], scores[last_of_equal]]),
-        false_alarm=np.concatenate([[0.0], accepted_others / (len(scores) - num_targets)]),
+        false_alarm=np.concatenate([[0.0], accepted_nontargets / (len(scores) - num_targets)]),
         miss=np.concatenate([[1.0], 1.0 - accepted_targets / num_targets]),
     )
 
 
 def equal_error_rate(scores: np.ndarray, is_target: np.ndarray) -> OperatingPoint:
-    """EER: the error where misses and false alarms are as frequent, with straight lines between operating points.
+    """Return the equal error rate: where miss and false alarm rates are equal, linearly between operating points.
 
     Args:
         scores, is_target: as `det_curve`.
 
     Returns:
-        A share, 0 to 1 (0.01 is 1 %), and the threshold, interpolated likewise.
+        The rate, 0 to 1 (0.01 is 1 %), and the threshold, interpolated likewise.
 
     Raises:
         MetricError, InputError: as `det_curve`.
 
     >>> equal_error_rate(np.array([0.9, 0.4, 0.6, 0.1]), np.array([1, 1, 0, 0])).value
     0.5
-    >>> equal_error_rate(np.array([1.0, 1.0]), np.array([1, 0])).value  # a detector that cannot tell
+    >>> equal_error_rate(np.array([1.0, 1.0]), np.array([1, 0])).value  # a detector without information
     0.5
     """
     curve = det_curve(scores, is_target)
@@ -122,7 +121,7 @@ def min_dcf(
     cost_miss: float = 1.0,
     cost_false_alarm: float = 1.0,
 ) -> OperatingPoint:
-    """The least detection cost over all thresholds, where 1 is the better of accepting all and accepting nothing.
+    """Return the minimum detection cost over all thresholds; 1 is the better of accepting all and accepting none.
 
     `(C_miss p P_miss + C_fa (1 − p) P_fa) / min(C_miss p, C_fa (1 − p))`.
 
@@ -144,9 +143,9 @@ def min_dcf(
     0.5
     """
     if not 0 < p_target < 1:
-        raise InputError(f"p_target: is {p_target}; between 0 and 1 is allowed")
+        raise InputError(f"p_target is {p_target}; between 0 and 1 is allowed")
     if not (cost_miss > 0 and cost_false_alarm > 0):
-        raise InputError(f"cost_miss and cost_false_alarm: are {cost_miss} and {cost_false_alarm}; > 0 is allowed")
+        raise InputError(f"cost_miss and cost_false_alarm are {cost_miss} and {cost_false_alarm}; above 0 is allowed")
     curve = det_curve(scores, is_target)
     of_misses, of_false_alarms = cost_miss * p_target, cost_false_alarm * (1.0 - p_target)
     costs = (of_misses * curve.miss + of_false_alarms * curve.false_alarm) / min(of_misses, of_false_alarms)
@@ -155,7 +154,7 @@ def min_dcf(
 
 
 def cosine_scores(enrollments: np.ndarray, tests: np.ndarray) -> np.ndarray:
-    """Cosine of every enrollment to every test.
+    """Return the cosine similarity of every enrollment to every test.
 
     Args:
         enrollments: `[enrollments, embedding_dim]`.
@@ -193,7 +192,7 @@ def as_norm(
     test_cohort: np.ndarray,
     top_n: int = 300,
 ) -> np.ndarray:
-    """Adaptive symmetric score normalisation: how a score stands out from each side's nearest strangers.
+    """Return scores with adaptive symmetric normalisation (AS-norm) by the nearest speakers of a cohort.
 
     `s' = ((s − μ_e) / σ_e + (s − μ_t) / σ_t) / 2`, μ and σ: mean and (population) standard deviation of the `top_n`
     highest scores of the enrollment, and of the test, against the cohort.
@@ -201,15 +200,16 @@ def as_norm(
     Args:
         scores: `[enrollments, tests]`; for single trials pick from the result.
         enrollment_cohort: scores of each enrollment against the cohort, `[enrollments, cohort]`.
-        test_cohort: of each test, `[tests, cohort]`. The cohort is one embedding a speaker, none of them in the trials.
-        top_n: 2 to the size of the cohort.
+        test_cohort: scores of each test against the cohort, `[tests, cohort]`. The cohort has one embedding per
+            speaker, none of them in the trials.
+        top_n: number of highest cohort scores; 2 to the size of the cohort.
 
     Returns:
         `[enrollments, tests]`, float64.
 
     Raises:
         InputError: shapes that do not fit, or `top_n` is out of range.
-        MetricError: scores that are not finite, or cohort scores that are all alike.
+        MetricError: scores that are not finite, or cohort scores that are all equal.
 
     Source: Matějka et al., "Analysis of score normalization in multilingual speaker recognition", Interspeech 2017
     (adaptive S-norm 1).
@@ -226,7 +226,7 @@ def as_norm(
         )
     smallest = min(shapes[1][1], shapes[2][1])
     if not 2 <= top_n <= smallest:
-        raise InputError(f"top_n: is {top_n}; 2 to {smallest}, the size of the cohort, is allowed")
+        raise InputError(f"top_n is {top_n}; 2 to {smallest}, the size of the cohort, is allowed")
     if not all(np.isfinite(a).all() for a in (scores, of_enrollment, of_test)):
         raise MetricError("some scores are not finite")
     enrollment_mean, enrollment_std = _top_statistics(of_enrollment, top_n, "enrollment")
@@ -239,9 +239,11 @@ def _top_statistics(cohort_scores: np.ndarray, top_n: int, side: str) -> tuple[n
     top = np.partition(cohort_scores, -top_n, axis=1)[:, -top_n:]
     mean, std = top.mean(1), top.std(1)
     # Rounding leaves equal scores with a spread of about 1e-16 of their size.
-    alike = np.flatnonzero(std <= 1e-12 * np.abs(top).max(1, initial=1e-300))
-    if len(alike):
-        raise MetricError(f"the {top_n} highest cohort scores of {side} {alike[0]} are all alike; they give no scale")
+    constant = np.flatnonzero(std <= 1e-12 * np.abs(top).max(1, initial=1e-300))
+    if len(constant):
+        raise MetricError(
+            f"the {top_n} highest cohort scores of {side} {constant[0]} are all equal; they give no scale"
+        )
     return mean, std
 
 

@@ -1,4 +1,8 @@
-"""Word error rate: how many words of a transcript have to be changed to reach another."""
+"""Metrics of perception: intelligibility (STOI, ESTOI), quality (PESQ, DNSMOS) and words (word error rate).
+
+The packages `pystoi`, `pesq`, `speechmos` and `jiwer` compute them; here their special cases become a value or a
+reason. This module also runs as a script, which computes one PESQ (`_pesq_in_own_process`).
+"""
 
 from __future__ import annotations
 
@@ -13,22 +17,27 @@ from typing import Any
 import numpy as np
 
 from wesep_py.common.processes import python_command
-from wesep_py.metrics.separation import MetricError, checked_signal, checked_pair, is_silent
-
-# ----------------------------------------
-# STOI and ESTOI: predicted share of words understood.
+from wesep_py.metrics.separation import MetricError, checked_pair, checked_signal, is_silent
 
 STOI_MIN_DURATION_S = 0.4
-"""30 frames of 256 samples every 128 at 10 kHz, the least that the definition needs."""
+"""Least duration of speech for STOI: 30 frames of 256 samples every 128 at 10 kHz, as its definition needs."""
+PESQ_MODES = {16000: "wb", 8000: "nb"}
+"""Mode of PESQ at each sample rate: wide-band, narrow-band."""
+PESQ_SAFE_DURATION_S = 15.0
+"""The reference code keeps 50 utterances in fixed arrays and overruns them without a check, which kills the process.
+An utterance with its pause takes more than 0.3 s, so shorter signals cannot have more than 50; longer signals are
+scored in a process of their own."""
+DNSMOS_SAMPLE_RATE = 16000
+DNSMOS_PARTS = ("ovrl", "sig", "bak", "p808")
 
 
 def stoi(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) -> float:
-    """Short-time objective intelligibility.
+    """Return the short-time objective intelligibility of an estimate.
 
     Args:
         estimate: `[samples]`.
         reference: `[samples]`.
-        sample_rate: Hz; signals are resampled to 10 kHz.
+        sample_rate: in Hz; signals are resampled to 10 kHz.
 
     Returns:
         Mean correlation of third-octave envelopes, at most 1; 0 for a silent estimate.
@@ -47,7 +56,7 @@ def stoi(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) -> float
 
 
 def estoi(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) -> float:
-    """Extended short-time objective intelligibility; arguments, result and errors as `stoi`.
+    """Return the extended short-time objective intelligibility; arguments, result and errors as `stoi`.
 
     Source: Jensen, Taal, "An algorithm for predicting the intelligibility of speech masked by modulated noise
     maskers", IEEE/ACM TASLP 24(11), 2016; by the package `pystoi`.
@@ -67,8 +76,8 @@ def _compute_stoi(estimate: np.ndarray, reference: np.ndarray, sample_rate: int,
         raise MetricError(f"the reference has {len(reference) / sample_rate:.3f} s; STOI needs {STOI_MIN_DURATION_S} s")
     if is_silent(estimate):
         return 0.0
-    # pystoi dithers by 1e-16 with NumPy's global generator, which decides the correlation of frames that are
-    # all # zeros: seeded here for the same result every time, and put back as it was.
+    # pystoi dithers by 1e-16 with NumPy's global generator, which decides the correlation of frames that are all zeros:
+    # seeded here for the same result every time; the generator's state is restored.
     state = np.random.get_state()
     np.random.seed(0)
     try:
@@ -77,7 +86,7 @@ def _compute_stoi(estimate: np.ndarray, reference: np.ndarray, sample_rate: int,
             value = float(compute(reference, estimate, sample_rate, extended=extended))
     finally:
         np.random.set_state(state)
-    # pystoi returns 1e-5 with a warning where there is too little speech: no value, here.
+    # pystoi returns 1e-5 with a warning where there is too little speech: here there is no value.
     if any("Not enough STFT frames" in str(warning.message) for warning in caught):
         raise MetricError(f"the reference has less than {STOI_MIN_DURATION_S} s of speech once its pauses are left out")
     if not np.isfinite(value):
@@ -85,18 +94,8 @@ def _compute_stoi(estimate: np.ndarray, reference: np.ndarray, sample_rate: int,
     return value
 
 
-# ----------------------------------------
-# PESQ: predicted opinion of listeners on speech quality.
-
-PESQ_MODES = {16000: "wb", 8000: "nb"}
-PESQ_SAFE_DURATION_S = 15.0
-"""The reference code keeps 50 utterances in fixed arrays and overruns them without a check: the process dies.
-An utterance with its pause takes more than 0.3 s, so shorter signals
-cannot; longer ones get a process of their own."""
-
-
 def pesq(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) -> float:
-    """Perceptual evaluation of speech quality: wide-band at 16 kHz, narrow-band at 8 kHz.
+    """Return the perceptual evaluation of speech quality: wide-band at 16 kHz, narrow-band at 8 kHz.
 
     Args:
         estimate: `[samples]`.
@@ -107,8 +106,7 @@ def pesq(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) -> float
         MOS-LQO: about 1.0 (bad) to 4.64 (wide-band) or 4.55 (narrow-band).
 
     Raises:
-        MetricError: another sample rate; a silent signal; less than 0.25 s; no utterance found; too many of
-            them.
+        MetricError: another sample rate; a silent signal; less than 0.25 s; no utterance, or more than 50 of them.
 
     Source: ITU-T P.862 (2001) with P.862.1 (narrow-band) and P.862.2 (wide-band) mappings, by the package
         `pesq`.
@@ -123,7 +121,7 @@ def pesq(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) -> float
     if is_silent(estimate):
         raise MetricError("the estimate is silent")
     if len(reference) / sample_rate > PESQ_SAFE_DURATION_S:
-        return _in_own_process(estimate, reference, sample_rate)
+        return _pesq_in_own_process(estimate, reference, sample_rate)
     return _compute_pesq(estimate, reference, sample_rate)
 
 
@@ -141,7 +139,7 @@ def _compute_pesq(estimate: np.ndarray, reference: np.ndarray, sample_rate: int)
     return value
 
 
-def _in_own_process(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) -> float:
+def _pesq_in_own_process(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) -> float:
     signals = io.BytesIO()
     np.save(signals, np.stack([estimate, reference]))
     command = python_command("wesep_py.metrics.perception", str(sample_rate))
@@ -162,34 +160,26 @@ def _main() -> None:
         sys.exit(str(error))
 
 
-# ----------------------------------------
-# DNSMOS: listeners' opinion of speech, predicted without a reference, by the package `speechmos`.
-
-DNSMOS_SAMPLE_RATE = 16000
-MISSING = "speechmos cannot be imported ({error}): pip install 'wesep-py[mos]'"
-DNSMOS_PARTS = ("ovrl", "sig", "bak", "p808")
-
-
 def load_dnsmos() -> Any:
-    """The module of `speechmos` that holds the networks.
+    """Import the module of `speechmos` that holds the networks of DNSMOS.
 
     Raises:
-        MetricError: it cannot be imported, or a package that it needs.
+        MetricError: it, or a package that it needs, cannot be imported.
     """
     try:
         from speechmos import dnsmos as network
     except ImportError as error:
-        raise MetricError(MISSING.format(error=error)) from error
+        raise MetricError(f"speechmos cannot be imported ({error}): pip install 'wesep-py[mos]'") from error
     return network
 
 
 def dnsmos(estimate: np.ndarray, sample_rate: int, personalised: bool = False) -> dict[str, float]:
-    """Predicted mean opinions (1 to 5) of a recording by itself.
+    """Return the mean opinion scores (1 to 5) that DNSMOS predicts for an estimate without a reference.
 
     Args:
-        estimate: `[samples]`; one that peaks beyond full scale is scaled to it, which the network wants.
+        estimate: `[samples]`; one that peaks beyond full scale is scaled to it, because the network needs that.
         sample_rate: 16000 Hz.
-        personalised: the network that also punishes other people's voices, meant for target speaker extraction.
+        personalised: use the network that also penalises other voices, meant for target speaker extraction.
 
     Returns:
         `ovrl` (overall), `sig` (speech), `bak` (background), all of P.835, and `p808` (overall, of P.808).
@@ -209,42 +199,45 @@ def dnsmos(estimate: np.ndarray, sample_rate: int, personalised: bool = False) -
     kind = "dnsmos_personalized" if personalised else "dnsmos"
     try:
         result: Mapping[str, Any] = network.run(signal.astype(np.float32), sr=sample_rate, model_type=kind)
-    except Exception as error:  # whatever the network's runtime raises costs this value only
+    except Exception as error:  # whatever the network's runtime raises: it costs this value only
         raise MetricError(f"speechmos: {type(error).__name__}: {' '.join(str(error).split())}") from error
     return {part: float(result[f"{part}_mos"]) for part in DNSMOS_PARTS}
 
 
 def words(text: str) -> list[str]:
-    """The words of a text: case and punctuation do not count, and each character of Chinese or Japanese is a word.
+    """Return the words of a text: case and punctuation are ignored, each Chinese or Japanese character is a word.
 
     >>> words("It's FINE, 好的!")
     ["it's", 'fine', '好', '的']
     """
-    kept = []
+    normalised = []
     for character in unicodedata.normalize("NFKC", text).casefold().replace("’", "'"):
         if _is_ideograph(character):
-            kept.append(f" {character} ")
+            normalised.append(f" {character} ")
         elif character == "'" or not unicodedata.category(character).startswith(("P", "S")):
-            kept.append(character)
+            normalised.append(character)
         else:
-            kept.append(" ")
-    return [word for word in (part.strip("'") for part in "".join(kept).split()) if word]
+            normalised.append(" ")
+    # An apostrophe is part of a word (it's), but not at its ends, where it is a quotation mark.
+    return [word for word in (part.strip("'") for part in "".join(normalised).split()) if word]
 
 
 def word_errors(hypothesis: Sequence[str], reference: Sequence[str]) -> int:
-    """The least number of words to insert, delete or replace to get from one to the other (Levenshtein).
+    """Return the least number of words to insert, delete or replace (Levenshtein distance), by the package `jiwer`.
+
+    Args:
+        hypothesis: words of the recogniser, from `words`.
+        reference: words that were said, from `words`.
 
     >>> word_errors(["a", "cat", "sat"], ["the", "cat", "sat", "down"])
     2
     """
-    ids: dict[str, int] = {}
-    heard, meant = (np.array([ids.setdefault(w, len(ids)) for w in side]) for side in (hypothesis, reference))
-    positions = np.arange(len(meant) + 1)
-    row = positions.copy()
-    for count, word in enumerate(heard, start=1):
-        changed = np.concatenate([[count], np.minimum(row[:-1] + (meant != word), row[1:] + 1)])
-        row = np.minimum.accumulate(changed - positions) + positions
-    return int(row[-1])
+    if not reference or not hypothesis:  # jiwer refuses an empty reference
+        return len(hypothesis) + len(reference)
+    import jiwer
+
+    alignment = jiwer.process_words(" ".join(reference), " ".join(hypothesis))
+    return alignment.substitutions + alignment.deletions + alignment.insertions
 
 
 def _is_ideograph(character: str) -> bool:

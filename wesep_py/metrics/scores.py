@@ -1,4 +1,4 @@
-"""All the numbers of one extraction, and how each is defined."""
+"""Compute several metrics of one estimate at once, and define each value."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ import numpy as np
 
 from wesep_py.common.errors import InputError, nearest
 from wesep_py.metrics.perception import estoi, pesq, stoi
-from wesep_py.metrics.separation import EPS, SDR_FILTER_LENGTH, SDR_LIMIT_DB, MetricError, checked_signal, checked_pair, sdr, si_sdr
+from wesep_py.metrics.separation import (
+    EPS,
+    SDR_FILTER_LENGTH,
+    SDR_LIMIT_DB,
+    MetricError,
+    checked_pair,
+    checked_signal,
+    sdr,
+    si_sdr,
+)
 
 ACCURACY_THRESHOLD_DB = 1.0
-"""A trial succeeds if its SI-SDRi is greater."""
+"""A trial counts as accurate if its SI-SDRi is greater, in dB."""
 
 METRICS: dict[str, tuple[str, ...]] = {
     "si_sdr": ("si_sdr", "si_sdri", "accuracy", "confusion"),
@@ -21,7 +30,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "stoi": ("stoi",),
     "estoi": ("estoi",),
 }
-"""The metrics that can be asked for, and the numbers that each gives."""
+"""The metrics, and the values that each gives."""
 
 _PROJECTION = "mean removed from both, reference scaled by projection"
 DEFINITIONS: dict[str, str] = {
@@ -38,16 +47,16 @@ DEFINITIONS: dict[str, str] = {
     "estoi": "ESTOI (Jensen and Taal, 2016) at 10 kHz, 0 to 1 (pystoi)",
     "attenuation_db": f"energy of the mixture over that of the estimate, in dB, eps = {EPS:g} added to both",
 }
-"""What each number means, in the words that results carry with them."""
+"""Definition of each value, as every summary carries it."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The numbers of one extraction.
+    """Values of the metrics of one estimate.
 
     Attributes:
-        values: a number for each name of `METRICS` that could be computed; accuracy and confusion are 0 or 1.
-        missing: for each other name that was asked for, the reason why it has no value.
+        values: the values that could be computed, by name; accuracy and confusion are 0 or 1.
+        missing: the reason for each requested value that could not be computed.
     """
 
     values: dict[str, float] = field(default_factory=dict)
@@ -55,10 +64,10 @@ class Scores:
 
 
 def check_metrics(names: Iterable[str]) -> tuple[str, ...]:
-    """The names, each once, if all of them are metrics.
+    """Return the names of metrics, each once.
 
     Raises:
-        InputError: an unknown name; the nearest known one is named. No name.
+        InputError: a name is unknown (the nearest known one is suggested), or there is none.
 
     >>> check_metrics(["si_sdr", "pesq"])
     ('si_sdr', 'pesq')
@@ -80,21 +89,16 @@ def score(
     mixture: np.ndarray | None = None,
     interferers: Sequence[np.ndarray] | None = None,
 ) -> Scores:
-    """Score one estimate; what cannot be computed is missing, with its reason.
+    """Score one estimate; a value that cannot be computed is missing, with the reason.
 
     Args:
         estimate: `[samples]`.
         reference: `[samples]`, the target alone.
         sample_rate: Hz.
         metrics: names out of `METRICS`.
-        mixture: `[samples]`, the unprocessed mixture, for improvements and accuracy. Without it they are
-            missing.
-        interferers: each interfering speaker's signal in the mixture `[samples]`, for confusion; an empty
-            sequence is a mixture without interferer, whose confusion is 0. None: unknown, and confusion is
-            missing.
-
-    Returns:
-        The numbers, and the reasons for those that are missing.
+        mixture: `[samples]`, the unprocessed mixture, for improvements and accuracy; `None`: these are missing.
+        interferers: each interfering speaker's signal in the mixture, `[samples]`, for confusion. An empty sequence is
+            a mixture without interferers, whose confusion is 0. `None`: unknown, and confusion is missing.
 
     Raises:
         InputError: an unknown metric.
@@ -128,12 +132,12 @@ def score(
             except MetricError as error:
                 scores.missing[improvement] = f"the mixture has no {name}: {error}"
         if name == "si_sdr":
-            _decide(scores, estimate, interferers)
+            _add_decisions(scores, estimate, interferers)
     return scores
 
 
-def _decide(scores: Scores, estimate: np.ndarray, interferers: Sequence[np.ndarray] | None) -> None:
-    """Accuracy and confusion, from SI-SDR and SI-SDRi."""
+def _add_decisions(scores: Scores, estimate: np.ndarray, interferers: Sequence[np.ndarray] | None) -> None:
+    """Add accuracy and confusion, which follow from SI-SDR and SI-SDRi."""
     if "si_sdri" in scores.values:
         scores.values["accuracy"] = float(scores.values["si_sdri"] > ACCURACY_THRESHOLD_DB)
     else:
@@ -142,11 +146,11 @@ def _decide(scores: Scores, estimate: np.ndarray, interferers: Sequence[np.ndarr
         scores.missing["confusion"] = "no interferers were given"
         return
     try:
-        nearest_db = max(
+        best_interferer_db = max(
             (si_sdr(checked_signal(estimate, "estimate"), checked_signal(s, "interferer")) for s in interferers),
             default=-np.inf,
         )
     except (MetricError, InputError) as error:
         scores.missing["confusion"] = str(error)
         return
-    scores.values["confusion"] = float(nearest_db > scores.values["si_sdr"])
+    scores.values["confusion"] = float(best_interferer_db > scores.values["si_sdr"])

@@ -1,4 +1,4 @@
-"""SDR of BSS-Eval: distortion that a filter of 512 taps explains is forgiven."""
+"""Metrics of separation: SI-SDR and its improvement, SDR of BSS-Eval, attenuation, and the checks of their signals."""
 
 from __future__ import annotations
 
@@ -11,21 +11,17 @@ from wesep_py.common.errors import InputError, WesepError
 if TYPE_CHECKING:
     import torch
 
-
-# ----------------------------------------
-# Why a metric has no value for a pair of signals.
+EPS = 1e-8
+"""Added to the energy of the scaled target and to that of the error (energies are sums over samples)."""
+SDR_FILTER_LENGTH = 512
+"""Number of taps of the distortion filter of SDR: the value of BSS-Eval v3 and of every published table."""
+SDR_LIMIT_DB = 100.0
+"""SDR is clipped to ± this many dB: beyond it float64 measures its own rounding."""
+Signal = TypeVar("Signal", "np.ndarray", "torch.Tensor")
 
 
 class MetricError(WesepError):
-    """A metric that cannot be computed for these signals; the message is the reason that results report."""
-
-
-# ----------------------------------------
-# SI-SDR: how much of an estimate is the reference at any scale, in dB. NumPy arrays and torch tensors.
-
-EPS = 1e-8
-"""Added to the energy of the scaled target and to that of the error (energies are sums over samples)."""
-Signal = TypeVar("Signal", "np.ndarray", "torch.Tensor")
+    """A metric cannot be computed for these signals; the message is the reason that results report."""
 
 
 @overload
@@ -37,20 +33,20 @@ def si_sdr(estimate: np.ndarray, reference: np.ndarray, ceiling_db: float | None
 
 
 def si_sdr(estimate: Any, reference: Any, ceiling_db: float | None = None) -> Any:
-    """Scale-invariant signal-to-distortion ratio along the last axis.
+    """Return the scale-invariant signal-to-distortion ratio along the last axis.
 
     With the means removed, alpha = <estimate, reference> / |reference|^2 and
     SI-SDR = 10 log10((|alpha reference|^2 + eps) / (|estimate - alpha reference|^2 + eps)), eps = 1e-8.
 
-    Finite for every finite input: a silent estimate gives 0 dB, a silent reference 10 log10(eps /
-    (|estimate|^2 + eps)). Neither says anything about an extraction; results count both apart (`score`).
+    The value is finite for every finite input: 0 dB for a silent estimate, 10 log10(eps / (|estimate|^2 + eps)) for a
+    silent reference. Neither describes an extraction; results count both separately.
 
     Args:
         estimate: `[..., samples]`, NumPy or torch, any scale.
         reference: the same kind, of a shape that broadcasts against `estimate`, with as many samples.
         ceiling_db: a soft upper limit, for use as a loss: |alpha reference|^2 / 10^(ceiling_db / 10) is added
-            to the error's energy, so that what is already good no longer pulls (the threshold of Wisdom et
-            al., "Unsupervised sound separation using mixture invariant training", NeurIPS 2020, eq. 2). None:
+            to the error's energy, so that good estimates have small gradients (the threshold of Wisdom et
+            al., "Unsupervised sound separation using mixture invariant training", NeurIPS 2020, eq. 2). `None`:
             no limit.
 
     Returns:
@@ -81,7 +77,7 @@ def si_sdr(estimate: Any, reference: Any, ceiling_db: float | None = None) -> An
 
 
 def si_sdr_improvement(estimate: Signal, reference: Signal, mixture: Signal) -> Any:
-    """SI-SDR of the estimate less that of the unprocessed mixture, in dB ("SI-SDRi").
+    """Return the SI-SDR of the estimate minus that of the unprocessed mixture, in dB ("SI-SDRi").
 
     Args:
         estimate: `[..., samples]`.
@@ -100,13 +96,14 @@ def si_sdr_improvement(estimate: Signal, reference: Signal, mixture: Signal) -> 
 
 
 def _energies(estimate: Any, reference: Any) -> tuple[Any, Any]:
-    """Energies of the scaled reference and of what remains of the estimate.
+    """Return the energies of the scaled reference and of the residual of the estimate, `[...]` each.
 
-    The residual is formed, not inferred from energies, so that float32 holds up to about 100 dB.
+    The residual signal is computed, instead of its energy as a difference of energies, so that float32 is precise up
+    to about 100 dB.
     """
     estimate = estimate - estimate.mean(-1)[..., None]
     reference = reference - reference.mean(-1)[..., None]
-    # A reference below eps is silence: its projection is then nothing, not a quotient of rounding errors.
+    # A reference with less energy than eps is silent: its projection is then 0, not a quotient of rounding errors.
     scale = (estimate * reference).sum(-1) / (reference**2).sum(-1).clip(EPS)
     target = scale[..., None] * reference
     return (target**2).sum(-1), ((estimate - target) ** 2).sum(-1)
@@ -125,15 +122,15 @@ def _check_lengths(estimate: Any, reference: Any) -> None:
         )
 
 
-# ----------------------------------------
-# Checks that every metric makes of its signals, with the reasons that results report.
-
-
 def checked_signal(signal: np.ndarray, name: str) -> np.ndarray:
-    """The signal as a finite float64 array `[samples]`.
+    """Return the signal as a finite float64 array `[samples]`.
+
+    Args:
+        signal: `[samples]`.
+        name: of the signal, for the message.
 
     Raises:
-        MetricError: it has another number of axes, no samples, or samples that are not finite.
+        MetricError: the signal has another number of axes, no samples, or samples that are not finite.
     """
     signal = np.asarray(signal, dtype=np.float64)
     if signal.ndim != 1 or not signal.size:
@@ -144,7 +141,7 @@ def checked_signal(signal: np.ndarray, name: str) -> np.ndarray:
 
 
 def checked_pair(estimate: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Estimate and reference as float64, of one length; the reference is not silent.
+    """Return estimate and reference as float64 `[samples]`.
 
     Raises:
         MetricError: as `checked_signal`; the lengths differ; the reference is silent.
@@ -158,7 +155,7 @@ def checked_pair(estimate: np.ndarray, reference: np.ndarray) -> tuple[np.ndarra
 
 
 def is_silent(signal: np.ndarray) -> bool:
-    """Whether the energy of the signal, mean removed, is at most `EPS` (1e-8): a constant is silence too.
+    """Return whether the energy of the signal, with its mean removed, is at most `EPS` (1e-8): a constant is silent.
 
     >>> is_silent(np.full(16000, 0.5)), is_silent(np.array([1e-3, -1e-3]))
     (True, False)
@@ -168,9 +165,9 @@ def is_silent(signal: np.ndarray) -> bool:
 
 
 def attenuation_db(estimate: np.ndarray, mixture: np.ndarray) -> float:
-    """Energy of the mixture over that of the estimate in dB: what is left when there was nothing to extract.
+    """Return the energy of the mixture over that of the estimate in dB, for trials with no target to extract.
 
-    Positive: the estimate is quieter. eps = 1e-8 is added to both energies, so silence gives a finite number.
+    Positive where the estimate is quieter. eps = 1e-8 is added to both energies, so that silence gives a finite value.
 
     Args:
         estimate: `[samples]`.
@@ -184,17 +181,12 @@ def attenuation_db(estimate: np.ndarray, mixture: np.ndarray) -> float:
     return float(10 * np.log10(energies[0] / energies[1]))
 
 
-SDR_FILTER_LENGTH = 512
-"""Taps of the distortion filter: the value of BSS-Eval v3 and of every published table."""
-SDR_LIMIT_DB = 100.0
-"""Results are kept within ± this many dB: beyond it float64 measures its own rounding."""
-
-
 def sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
-    """Signal-to-distortion ratio in dB, of BSS-Eval (version 3).
+    """Return the signal-to-distortion ratio of BSS-Eval (version 3).
 
-    The estimate is projected on the reference and its 511 delays; SDR is the energy of that projection over
-    the energy of the rest. Computed by fast_bss_eval, with a direct solution.
+    The estimate is projected on the reference and its 511 delays, so that distortion by a filter of 512 taps does not
+    count; SDR is the energy of that projection over the energy of the residual. Computed by fast_bss_eval, with a
+    direct solution.
 
     Args:
         estimate: `[samples]`.
@@ -220,8 +212,7 @@ def sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
     if is_silent(estimate):
         raise MetricError("the estimate is silent")
     try:
-        # One axis each: with a batch axis, fast_bss_eval 0.1.4 calls numpy.linalg.solve in a way NumPy 2
-        # refuses.
+        # One axis each: with a batch axis, fast_bss_eval 0.1.4 calls numpy.linalg.solve in a way that NumPy 2 refuses.
         loss = float(sdr_loss(estimate, reference, filter_length=SDR_FILTER_LENGTH, clamp_db=SDR_LIMIT_DB))
     except np.linalg.LinAlgError as error:
         raise MetricError(f"the reference's correlation matrix has no inverse ({error})") from error

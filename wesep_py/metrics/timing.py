@@ -1,4 +1,4 @@
-"""When somebody speaks: precision, recall and F1 of one activity against another, frame by frame."""
+"""Precision, recall and F1 of speech activity, frame by frame."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 from wesep_py.metrics.separation import MetricError
 
 FRAME_S = 0.02
+"""Seconds from one frame to the next."""
 PAUSE_S = 0.2
+"""Shorter pauses count as speech."""
 COLLAR_S = 0.1
+"""Frames this near a boundary of the reference do not count."""
 
 
 class Timing(NamedTuple):
-    """Agreement of two activities, each share 0 to 1."""
+    """Agreement of two activities, 0 to 1 each."""
 
     precision: float
     recall: float
@@ -30,17 +33,18 @@ def timing(
     pause_s: float = PAUSE_S,
     collar_s: float = COLLAR_S,
 ) -> Timing:
-    """Precision, recall and F1 of the frames in which the estimate is active.
+    """Return precision, recall and F1 of the frames in which the estimate is active.
 
-    Pauses of both shorter than `pause_s` are closed first, as people who label speech do. Frames within `collar_s` of
-    an onset or an end of the reference do not count, because nobody knows these to the frame (the forgiveness collar
-    of NIST's diarization scoring, md-eval). If the collar leaves no frame of the reference, it is left out.
+    Pauses of both that are shorter than `pause_s` are closed first, as people who label speech do. Frames within
+    `collar_s` of an onset or an end of the reference do not count, because boundaries are not known to the frame (the
+    forgiveness collar of NIST's diarization scoring, md-eval). If the collar leaves no active frame of the reference,
+    there is no collar.
 
     Args:
         estimate: `[frames]`, whether the estimate is active.
-        reference: `[frames]`, likewise.
+        reference: `[frames]`, whether the target speaks.
         frame_s: seconds from one frame to the next, positive.
-        pause_s: shortest pause that counts as one, in seconds.
+        pause_s: shortest pause that counts, in seconds.
         collar_s: seconds before and after each boundary of the reference that do not count.
 
     Returns:
@@ -63,15 +67,15 @@ def timing(
     if not (counted & reference).any():
         counted = np.ones_like(reference)
     hits = int((estimate & reference & counted).sum())
-    claimed, wanted = int((estimate & counted).sum()), int((reference & counted).sum())
-    precision = hits / claimed if claimed else 0.0
-    recall = hits / wanted
+    num_estimated, num_true = int((estimate & counted).sum()), int((reference & counted).sum())
+    precision = hits / num_estimated if num_estimated else 0.0
+    recall = hits / num_true
     f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
     return Timing(precision, recall, f1)
 
 
 def close_pauses(active: NDArray[np.bool_], num_frames: int) -> NDArray[np.bool_]:
-    """The activity with pauses of fewer than `num_frames` frames between two active ones filled.
+    """Return the activity with pauses of fewer than `num_frames` frames between two active frames filled.
 
     >>> close_pauses(np.array([True, False, True, False, False, True]), 2).astype(int)
     array([1, 1, 1, 0, 0, 1])
@@ -85,7 +89,7 @@ def close_pauses(active: NDArray[np.bool_], num_frames: int) -> NDArray[np.bool_
 
 
 def _near_boundaries(active: NDArray[np.bool_], num_frames: int) -> NDArray[np.bool_]:
-    """Frames up to `num_frames` before or after a change of the activity; the ends of the recording are none."""
+    """Return the frames within `num_frames` of a change of activity; the ends of the recording are no changes."""
     near = np.zeros_like(active)
     for change in np.flatnonzero(active[1:] != active[:-1]) + 1:
         near[max(0, change - num_frames) : change + num_frames] = True
