@@ -13,7 +13,7 @@ DEMO ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-fast test-avx2 test-slow test-gpu lint format clean
+.PHONY: help demo docs test test-fast test-slower-list test-avx2 test-slow test-gpu lint format clean
 
 help:
 	@echo "make demo       show it working: pictures and sound in demo/"
@@ -52,6 +52,13 @@ docs: $(VENV)/.ready-dev
 test: lint docs
 	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n $(WORKERS) -m 'not slow and not gpu'
 	$(MAKE) test-avx2
+
+# Without the tests in tests/slower_tests.txt, which `make test-slower-list` writes anew.
+test-fast: $(VENV)/.ready-dev
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -p tests.fast -n $(WORKERS) -m 'not slow and not gpu'
+
+test-slower-list: $(VENV)/.ready-dev
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -p tests.fast --record-slower -n $(WORKERS) -m 'not slow and not gpu'
 
 # oneDNN, ATen and MKL keep to AVX2, so bfloat16 has no LSTM and sums round otherwise; a processor without AVX-512 runs the
 # same tests twice.
