@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from wesep_py.common.errors import InputError
-from wesep_py.inference.speech_activity import audible, speech_mask
+from wesep_py.inference.speech_activity import remove_low_frequencies, speech_mask
 
 RATE = 16000
 RNG = np.random.default_rng(0)
@@ -97,10 +97,10 @@ def test_a_quiet_recording_has_as_much_speech_as_a_loud_one():
 
 
 @pytest.mark.parametrize("shape", [(16000,), (2, 16000)])
-def test_what_is_below_speech_is_not_audible(shape: tuple[int, ...]):
+def test_what_is_below_speech_is_not_remove_low_frequencies(shape: tuple[int, ...]):
     time_s = np.arange(16000) / RATE
     voice = np.broadcast_to(0.1 * np.sin(2 * np.pi * 200 * time_s), shape).astype(np.float32)
-    heard = audible(voice + np.float32(0.3), RATE)
+    heard = remove_low_frequencies(voice + np.float32(0.3), RATE)
     np.testing.assert_allclose(heard[..., 1600:-1600], voice[..., 1600:-1600], atol=1e-4)
-    assert not audible(np.full(shape, 0.3, np.float32), RATE).any()
-    assert audible(voice, 100).shape == shape  # a rate at which nothing of a voice is left
+    assert not remove_low_frequencies(np.full(shape, 0.3, np.float32), RATE).any()
+    assert remove_low_frequencies(voice, 100).shape == shape  # a rate at which nothing of a voice is left

@@ -75,7 +75,7 @@ def test_a_file_is_read_in_blocks_and_gives_what_an_array_gives(tmp_path, name: 
     monkeypatch.setattr(best_speech, "BLOCK_S", 7.0)
     monkeypatch.setattr(best_speech.audio, "read", lambda *a: pytest.fail("was read whole"))
     (of_file,) = load_enrollments([tmp_path / name], 16000, max_s=12)
-    assert of_file.duration_s == 12 and of_file.whole_s == 60 and of_file.name == str(tmp_path / name)
+    assert of_file.duration_s == 12 and of_file.full_duration_s == 60 and of_file.name == str(tmp_path / name)
     assert len(of_file.waveform) == 12 * 16000
     np.testing.assert_allclose(of_file.waveform, of_array.waveform, atol=1e-6)
     assert of_file.speech_s > 10  # the loud channel
@@ -85,15 +85,15 @@ def test_a_stretch_of_a_file_and_several_files(tmp_path):
     soundfile.write(tmp_path / "a.wav", recording((9, 15), (40, 58)), RATE)
     soundfile.write(tmp_path / "b.wav", recording((1, 3), duration_s=4), RATE)
     (stretch,) = load_enrollments([f"{tmp_path}/a.wav@5-35"], 16000, max_s=6)
-    assert stretch.duration_s == 6 and stretch.whole_s == 30 and stretch.speech_s > 5
+    assert stretch.duration_s == 6 and stretch.full_duration_s == 30 and stretch.speech_s > 5
     first, second = load_enrollments([tmp_path / "a.wav", tmp_path / "b.wav"], 16000, max_s=10)
-    assert (first.duration_s, first.whole_s) == (6, 60) and (second.duration_s, second.whole_s) == (4, None)
+    assert (first.duration_s, first.full_duration_s) == (6, 60) and (second.duration_s, second.full_duration_s) == (4, None)
 
 
 def test_where_all_of_it_fits_nothing_is_cut(tmp_path):
     waveform = recording((0, 8), duration_s=8)
     (one,) = load_enrollments([(waveform, RATE)], RATE, max_s=8)
-    assert np.array_equal(one.waveform, waveform) and one.whole_s is None
+    assert np.array_equal(one.waveform, waveform) and one.full_duration_s is None
 
 
 def test_a_cut_fades_and_the_ends_of_the_recording_do_not():
@@ -153,7 +153,7 @@ def test_a_header_that_says_less_than_there_is(monkeypatch):
         enrollment, "open_enrollment", lambda source, number: replace(open_enrollment(source, number), duration_s=1.0)
     )
     (one,) = load_enrollments([(recording((9, 15)), RATE)], RATE, max_s=6)
-    assert one.duration_s == 6 and one.whole_s == 60 and one.speech_s > 5
+    assert one.duration_s == 6 and one.full_duration_s == 60 and one.speech_s > 5
 
 
 def test_the_command_line_has_the_same_limit():

@@ -53,7 +53,7 @@ def test_without_an_encoder_it_is_silent_and_says_so():
     quality = Extractor(network).enroll((np.concatenate([tone(300, 4.0), tone(2200, 4.0)]), RATE)).quality
     assert quality.second_voice is None and quality.coherence is None
     assert quality.warnings == []
-    assert "cannot be told: the model has no speaker encoder" in quality.table()
+    assert "cannot be detected: the model has no speaker encoder" in quality.table()
 
 
 def test_a_recording_of_another_voice_is_named_and_counts_a_tenth():

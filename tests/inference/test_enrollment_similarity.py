@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from wesep_py.inference.enrollment_quality import (
-    agreement,
     coherence,
+    compare_recordings,
     segment_similarity,
     suspect_second_voice,
     recording_weights,
@@ -103,7 +103,7 @@ def test_an_outlier_among_recordings_is_found():
     rng = np.random.default_rng(0)
     one = unit(rng)
     recordings = np.concatenate([voice(rng, one, 4, 0.9), voice(rng, near(rng, one, 0.1), 1, 0.9)])[[0, 1, 4, 2, 3]]
-    found = agreement(recordings, [3.0, 4.0, 60.0, 5.0, 2.0])
+    found = compare_recordings(recordings, [3.0, 4.0, 60.0, 5.0, 2.0])
     assert found.outliers == (2,)
     assert found.cosines[2] < 0.3 and found.others[2] > 0.8
     assert min(found.cosines[i] for i in (0, 1, 3, 4)) > 0.8
@@ -112,18 +112,18 @@ def test_an_outlier_among_recordings_is_found():
 def test_two_outliers_are_both_found():
     rng = np.random.default_rng(1)
     voices = np.concatenate([voice(rng, unit(rng), count, 0.9) for count in (4, 1, 1)])
-    assert sorted(agreement(voices, [1.0] * 6).outliers) == [4, 5]
+    assert sorted(compare_recordings(voices, [1.0] * 6).outliers) == [4, 5]
 
 
 def test_recordings_of_one_voice_have_no_outlier():
     rng = np.random.default_rng(2)
     for count in (1, 2, 3, 7):
-        found = agreement(voice(rng, unit(rng), count, 0.7), [1.0] * count)
+        found = compare_recordings(voice(rng, unit(rng), count, 0.7), [1.0] * count)
         assert found.outliers == () and len(found.cosines) == count
 
 
 def test_of_two_recordings_none_is_the_outlier():
-    found = agreement(np.eye(2), [1.0, 9.0])
+    found = compare_recordings(np.eye(2), [1.0, 9.0])
     assert found.outliers == () and found.cosines == (0.0, 0.0) and found.others == (None, None)
 
 

@@ -11,8 +11,7 @@ import torch
 
 from wesep_py.inference import Blocks, Extractor
 from wesep_py.inference.file_extraction import extract_file
-from wesep_py.inference.output_files import ExtractionTarget
-from wesep_py.inference.result import split_mixture
+from wesep_py.inference.output_files import ExtractionTarget, split_mixture
 from wesep_py.network.extraction_network import build_network
 
 
@@ -47,7 +46,7 @@ def test_a_constant_is_in_the_rest_and_not_in_the_voice(tmp_path: Path, causal: 
         soundfile.write(tmp_path / f"{name}.wav", plain + constant, 16000, "PCM_16")
         wanted = ExtractionTarget("a", voice, tmp_path / f"{name}_voice.wav", tmp_path / f"{name}_rest.wav")
         extract_file(extractor, tmp_path / f"{name}.wav", [wanted], blocks=Blocks.of(block_s))
-        written[name] = [soundfile.read(path)[0] for path in (wanted.output, wanted.rest, tmp_path / f"{name}.wav")]
+        written[name] = [soundfile.read(path)[0] for path in (wanted.output, wanted.residual, tmp_path / f"{name}.wav")]
     estimate, rest, mixture = written["shifted"]
     assert abs(estimate.mean()) < 1e-3 and rest.mean() == pytest.approx(0.1, abs=1e-3)
     np.testing.assert_array_equal(estimate + rest, mixture)

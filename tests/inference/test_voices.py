@@ -84,7 +84,7 @@ def test_a_model_that_cannot_tell_says_nothing_and_refuses(recording):
     voice = model.enroll(recording)
     assert voice.quality.recordings[0].voices is None
     for ask in (lambda: model.voices(recording), lambda: model.enroll(recording, like=voice)):
-        with pytest.raises(InputError, match=r"hears one voice a recording; .* pooling 'recursive'"):
+        with pytest.raises(InputError, match=r"finds one voice per recording; .* pooling 'recursive'"):
             ask()
 
 

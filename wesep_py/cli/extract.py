@@ -466,7 +466,7 @@ def _report(
                     "mixture": str(task.mixture),
                     "target": result.name,
                     "output": str(result.output),
-                    "residual": None if result.rest is None else str(result.rest),
+                    "residual": None if result.residual is None else str(result.residual),
                     "timelines": [str(path) for path in task.timelines],
                     "sample_rate": result.sample_rate,
                     "presence": result.presence,
@@ -479,9 +479,9 @@ def _report(
                 typer.echo(
                     f"{task.mixture}: {result.name} speaks in it with probability {result.presence:.2f}", err=True
                 )
-            if result.breaks_s and not result.silenced:
-                places = ", ".join(clock(at_s) for at_s in result.breaks_s[:5])
-                more = f" and {len(result.breaks_s) - 5} more" if len(result.breaks_s) > 5 else ""
+            if result.voice_changes_s and not result.silenced:
+                places = ", ".join(clock(at_s) for at_s in result.voice_changes_s[:5])
+                more = f" and {len(result.voice_changes_s) - 5} more" if len(result.voice_changes_s) > 5 else ""
                 typer.echo(
                     f"warning: {task.mixture}: the voice of {result.name} may change at {places}{more}",
                     err=True,

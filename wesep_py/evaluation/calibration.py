@@ -129,7 +129,7 @@ def calibrate(
     x, labels = _checked(scores, present)
     lengths = np.full(len(x), REFERENCE_S) if durations_s is None else np.asarray(durations_s, dtype=np.float64)
     growth = Calibration(growth=fit_length_correction(x[~labels], lengths[~labels]))
-    scale, offset = fit_platt(x - growth.grown(lengths), labels, equal_priors)
+    scale, offset = fit_platt(x - growth.length_correction(lengths), labels, equal_priors)
     fitted = replace(growth, scale=scale, offset=offset)
     p = fitted.probabilities(x, lengths)
     calibration = replace(fitted, threshold=threshold_at_miss_rate(p, labels, max_lost))
@@ -173,7 +173,7 @@ def read_presence_scores(
             p = min(max(presence, 1e-15), 1 - 1e-15)
             durations_s.append(duration_s)
             score = (math.log(p) - math.log1p(-p) - applied.offset) / applied.scale
-            scores.append(score + float(applied.grown(durations_s[-1])))
+            scores.append(score + float(applied.length_correction(durations_s[-1])))
             labels.append(row.values["outcome"] == "scored")
     return np.array(scores), np.array(labels, dtype=bool), np.array(durations_s)
 

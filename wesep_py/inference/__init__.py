@@ -1,6 +1,32 @@
-"""Extraction from files and arrays: load a model, enroll a voice, extract it.
+"""Inference: enroll a voice, extract it from recordings.
 
-Names are imported when they are first used: workers that score need parts of this package, and no torch.
+```
+enrollment: alice.wav ─► inputs ─► enrollment, speech_activity ─► Extractor.enroll ─► Voice (alice.voice)
+                                                                                        │
+mixture: meeting.wav ─► inputs ─► Extractor.extract ◄───────────────────────────────────┘
+                                    network on the whole recording, or by blocks ─► level ─► presence ─► Result
+```
+
+| module | content |
+| --- | --- |
+| `extractor` | `load`, `Extractor.enroll`, `Extractor.extract`: the whole path, in memory |
+| `inputs` | files and arrays as `Recording`; segments `meeting.wav@12.3-17.8`; embeddings `alice.npy` |
+| `enrollment` | enrollment recordings at the model's rate, and their assessment |
+| `speech_activity` | where somebody speaks; the best segments of long enrollments |
+| `enrollment_quality` | SNR, clipping, second voices, outliers; the report with its warnings |
+| `mixed_enrollment` | enrollments in which several people speak |
+| `voice_print` | `Voice`: the tensors of an enrollment, and `.voice` files |
+| `overlap_add` | `Blocks`; the network on one block; overlapping blocks, cross-faded |
+| `streaming` | causal networks: the state is carried from block to block |
+| `presence` | probability that the voice is in the recording, and its calibration |
+| `result` | `Result`: level of the voice, saving |
+| `timeline` | segments in which the voice speaks, as RTTM or JSON |
+| `output_files` | sample formats, residuals, writing voices by blocks |
+| `block_store` | finished blocks of a long extraction on disk, to resume from |
+| `long_files` | one recording of any length from file to file, by blocks |
+| `file_extraction` | `extract_file`: one recording from file to file, short or long |
+
+Names are imported when they are first used: processes that score need parts of this package, and no torch.
 """
 
 from __future__ import annotations
@@ -25,8 +51,8 @@ _MODULE_OF = {
     "MIN_SPEECH_S": "enrollment_quality",
     "Blocks": "overlap_add",
     "Calibration": "presence",
-    "Extractor": "extractor",
     "EnrollmentVoices": "mixed_enrollment",
+    "Extractor": "extractor",
     "Presence": "presence",
     "Recording": "inputs",
     "RecordingQuality": "enrollment_quality",
@@ -47,8 +73,8 @@ __all__ = [
     "MIN_SPEECH_S",
     "Blocks",
     "Calibration",
-    "Extractor",
     "EnrollmentVoices",
+    "Extractor",
     "Presence",
     "Recording",
     "RecordingQuality",

@@ -223,11 +223,11 @@ def _load_best_segments(scan: SpeechScan, share_s: float, sample_rate: int, vad:
     segments = cut_segments(scan, select_segments(scan, share_s))
     if all(segment.min() == segment.max() for segment in segments):
         raise _silent_error(reader.name)
-    resampled = [np.asarray(audio.resample(segment, reader.sample_rate, sample_rate), np.float32) for segment in segments]
+    resampled = [audio.resample(segment, reader.sample_rate, sample_rate) for segment in segments]
     original = np.concatenate(segments)
     return EnrollmentAudio(
         reader.name,
-        np.concatenate(resampled),
+        np.concatenate(resampled).astype(np.float32, copy=False),
         sample_rate,
         original,
         len(original) / reader.sample_rate,

@@ -396,7 +396,7 @@ class VoiceQuality:
                 (
                     r.name if isinstance(r, RecordingQuality) else "the voice",
                     f"{r.speech_s:.1f} of {r.duration_s:.1f} s",
-                    "-" if r.snr_db is None else f"over {CLEAN_DB:.0f} dB" if r.snr_db > CLEAN_DB else f"{r.snr_db:.0f} dB",
+                    _snr_cell(r.snr_db),
                     f"{100 * r.clipped:.1f} %",
                     "-" if r.coherence is None else f"{r.coherence:.2f}",
                     self._second_voice_cell(r.second_voice),
@@ -458,6 +458,12 @@ def _warnings(recording: RecordingQuality, several: bool) -> list[str]:
             f"{recording.others:.2f}): is it the same person?"
         )
     return lines
+
+
+def _snr_cell(snr_db: float | None) -> str:
+    if snr_db is None:
+        return "-"
+    return f"over {CLEAN_DB:.0f} dB" if snr_db > CLEAN_DB else f"{snr_db:.0f} dB"
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

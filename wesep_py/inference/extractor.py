@@ -433,9 +433,7 @@ class Extractor:
         self._warned_of.add(subject)
         return enrollments
 
-    def _prepare(
-        self, enrollment: EnrollmentAudio | None, *embedding: NDArray[np.float32]
-    ) -> dict[str, torch.Tensor]:
+    def _prepare(self, enrollment: EnrollmentAudio | None, *embedding: NDArray[np.float32]) -> dict[str, torch.Tensor]:
         """Return the network's tensors of a recording, if there is one, and of an embedding, if it takes one."""
         import torch
 

@@ -1,24 +1,23 @@
-"""A recording and the voices wanted of it, from file to file: whole where it fits, block by block where not."""
+"""Extraction from file to file: a recording in, a file per voice, residuals and timelines out.
+
+A recording of at most one block is extracted in memory (`Extractor.extract`), a longer one block by block
+(`wesep_py.inference.long_files`). All files of a recording appear together, or none does.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wesep_py import audio
 from wesep_py.common.files import check_writable, path_exists, refuse_inputs, write_together
+from wesep_py.inference.block_store import interrupted_outputs, journal_path, remove_stale_blocks
 from wesep_py.inference.inputs import Recording, read_source
 from wesep_py.inference.long_files import LongExtraction, Progress, extraction_identity
-from wesep_py.inference.output_files import (
-    ExtractionTarget,
-    interrupted_outputs,
-    remove_stale_blocks,
-    journal_path,
-    audio_writer,
-)
-from wesep_py.inference.overlap_add import FRAME_S, Blocks
+from wesep_py.inference.output_files import ExtractionTarget, audio_writer
+from wesep_py.inference.overlap_add import ENERGY_FRAME_S, Blocks
 from wesep_py.inference.presence import Presence
 from wesep_py.inference.speech_activity import remove_low_frequencies
 from wesep_py.inference.timeline import (
@@ -41,190 +40,203 @@ class FileResult:
 
     Attributes:
         name: of the target.
-        output: the file.
-        rest: the file with the rest; `None` where none was asked for.
+        output: file of the voice.
+        residual: file of the residual; `None` without one.
         sample_rate: Hz.
         duration_s: seconds.
         presence: probability that the voice is in the recording; `None` without a presence head.
-        threshold: from which on it counts as present; `None` without a presence head.
-        absent: whether it is below the threshold.
-        silenced: whether silence was written therefore.
-        breaks_s: where one block of a long recording seems to hold another voice than the one before.
+        threshold: probability from which on it counts as present; `None` without a presence head.
+        absent: true if the probability is below the threshold.
+        silenced: true if silence was written because the voice is absent.
+        voice_changes_s: times at which a block of a long recording may hold another voice than the block before.
     """
 
     name: str
     output: Path
-    rest: Path | None
+    residual: Path | None
     sample_rate: int
     duration_s: float
     presence: float | None
     threshold: float | None
     absent: bool
     silenced: bool
-    breaks_s: tuple[float, ...] = ()
+    voice_changes_s: tuple[float, ...] = ()
 
 
 def extract_file(
     extractor: Extractor,
     mixture: str | Path,
-    wanted: Sequence[ExtractionTarget],
+    targets: Sequence[ExtractionTarget],
     timelines: Sequence[Path] = (),
     force: bool = False,
     overwrite: bool = False,
     blocks: Blocks | None = None,
-    progress: Progress = lambda done_s, own_s: None,
+    progress: Progress = lambda done_s, computed_s: None,
 ) -> list[FileResult]:
-    """Extract voices from a recording, read once, into files.
+    """Extract voices from a recording, which is read once, into files.
 
-    A recording of at most one block gives what `Extractor.extract` does, to the bit. All files appear together, the
-    outputs last, or none does. What a killed run of the very same job left of them is replaced.
+    A recording of at most one block gives the same samples as `Extractor.extract`, bit-exact. All files appear
+    together, the outputs last, or none does. Files that a killed run of the same job left are replaced.
 
     Args:
         extractor: the model.
         mixture: a file of any length.
-        wanted: one or more.
-        timelines: files to write when the voices speak, `.rttm` or `.json`.
-        force: write also what is extracted of a voice that is absent; else silence.
+        targets: the voices and their files, one or more.
+        timelines: files for the times at which the voices speak, `.rttm` or `.json`.
+        force: write the estimate of an absent voice too, instead of silence.
         overwrite: replace existing files.
-        blocks: lengths of what a long recording is cut into.
-        progress: for a long recording, called after every block.
+        blocks: lengths of the blocks of a long recording.
+        progress: called after every block of a long recording.
 
     Raises:
         AudioError, InputError, OutputExistsError, WesepError: as `Extractor.extract` and `Result.save`.
     """
-    blocks, output = blocks or Blocks(), wanted[0].output
-    recorded = [path for one in wanted for path in (one.output, one.rest) if path is not None]
-    outputs = [*recorded, *map(check_timeline_suffix, timelines)]
+    blocks, first_output = blocks or Blocks(), targets[0].output
+    audio_outputs = [path for target in targets for path in (target.output, target.residual) if path is not None]
+    outputs = [*audio_outputs, *map(check_timeline_suffix, timelines)]
     refuse_inputs(outputs, [(mixture, "the recording")])
-    journals = path_exists(journal_path(output))
-    for path in outputs:  # before the recording is read; where a run was killed, once it is known which
-        check_writable(path, overwrite or journals)
+
+    # Refuse existing files before the recording is read. If there is a journal, a killed run may have left some of the
+    # files; which ones is known after the header has been read.
+    has_journal = path_exists(journal_path(first_output))
+    for path in outputs:
+        check_writable(path, overwrite or has_journal)
     about = audio.info(mixture)
     grid = blocks.grid(extractor.sample_rate, extractor.network.backbone.stride)
-    is_long = audio.resampled_length(about.num_samples, about.sample_rate, extractor.sample_rate) > grid.block
-    if journals and is_long:
-        begun = interrupted_outputs(output, extraction_identity(extractor, Path(mixture), wanted, grid))
+    num_samples = audio.resampled_length(about.num_samples, about.sample_rate, extractor.sample_rate)
+    is_long = num_samples > grid.block
+    if has_journal:
+        interrupted = set()
+        if is_long:
+            identity = extraction_identity(extractor, Path(mixture), targets, grid)
+            interrupted = interrupted_outputs(first_output, identity)
         for path in outputs:
-            check_writable(path, overwrite or path.resolve() in begun)
-        overwrite = overwrite or bool(begun)
-    elif journals:
-        for path in outputs:
-            check_writable(path, overwrite)
-    for path in recorded:
-        audio_writer(path, about, overwrite)
+            check_writable(path, overwrite or path.resolve() in interrupted)
+        overwrite = overwrite or bool(interrupted)
+    for path in audio_outputs:
+        audio_writer(path, about, overwrite)  # refuses a format that does not take the recording
+
     if is_long:
-        return _long(extractor, mixture, wanted, timelines, force, overwrite, blocks, progress)
+        return _extract_long(extractor, mixture, targets, timelines, force, overwrite, blocks, progress)
     recording = read_source(mixture)
-    results = [extractor.extract(recording, one.voice) for one in wanted]
-    outcomes = [
-        _outcome(one, result.detection, recording.sample_rate, recording.duration_s, force)
-        for one, result in zip(wanted, results, strict=True)
+    results = [extractor.extract(recording, target.voice) for target in targets]
+    rate, duration_s = recording.sample_rate, recording.duration_s
+    file_results = [
+        _file_result(target, result.detection, rate, duration_s, force)
+        for target, result in zip(targets, results, strict=True)
     ]
-    lines = [
-        _timeline_of(one, result, recording, outcome.silenced)
-        for one, result, outcome in zip(wanted, results, outcomes, strict=True)
+    speech = [
+        _timeline(file_result, result, recording) for file_result, result in zip(file_results, results, strict=True)
     ]
     with write_together():
-        _write_timelines(timelines, recording.name, lines, outcomes, overwrite)
-        for one, result, outcome in zip(wanted, results, outcomes, strict=True):
-            result = result.silenced() if outcome.silenced else result
-            if one.rest is None:
-                result.save(one.output, overwrite)
+        _write_timelines(timelines, recording.name, speech, file_results, overwrite)
+        for target, result, file_result in zip(targets, results, file_results, strict=True):
+            result = result.silenced() if file_result.silenced else result
+            if target.residual is None:
+                result.save(target.output, overwrite)
             else:
-                result.save_with_rest(one.output, one.rest, recording.waveform, overwrite)
-    remove_stale_blocks(output)
-    return outcomes
+                result.save_with_residual(target.output, target.residual, recording.waveform, overwrite)
+    remove_stale_blocks(first_output)
+    return file_results
 
 
-def _long(
+def _extract_long(
     extractor: Extractor,
     mixture: str | Path,
-    wanted: Sequence[ExtractionTarget],
+    targets: Sequence[ExtractionTarget],
     timelines: Sequence[Path],
     force: bool,
     overwrite: bool,
     blocks: Blocks,
     progress: Progress,
 ) -> list[FileResult]:
-    work = LongExtraction(extractor, mixture, wanted, blocks)
+    work = LongExtraction(extractor, mixture, targets, blocks)
     try:
-        measured = work.run(progress)
+        measurements = work.run(progress)
         rate, duration_s = work.about.sample_rate, work.about.duration_s
-        outcomes = [
-            _outcome(one, found.presence, rate, duration_s, force, found.breaks_s)
-            for one, found in zip(wanted, measured, strict=True)
+        file_results = [
+            _file_result(target, m.presence, rate, duration_s, force, m.voice_changes_s)
+            for target, m in zip(targets, measurements, strict=True)
         ]
-        lines = []
-        for one, found, outcome in zip(wanted, measured, outcomes, strict=True):
-            if outcome.silenced:
-                lines.append(_silent_timeline(one.name, found.presence, duration_s))
-            elif found.presence is not None:
-                track, frame_s = found.presence.track, found.presence.frame_s
-                lines.append(timeline_from_presence(one.name, track, frame_s, duration_s))
+        speech, gains = [], []
+        for m, file_result in zip(measurements, file_results, strict=True):
+            name = file_result.name
+            gains.append(0.0 if file_result.silenced else m.gain)
+            if file_result.silenced:
+                speech.append(_silent_timeline(name, m.presence, duration_s))
+            elif m.presence is not None:
+                speech.append(timeline_from_presence(name, m.presence.track, m.presence.frame_s, duration_s))
             else:
-                energies = (found.energies, found.mixture_energies)
-                lines.append(timeline_from_energies(one.name, *energies, found.frame_s, duration_s))
-        gains = [0.0 if outcome.silenced else found.gain for found, outcome in zip(measured, outcomes, strict=True)]
+                speech.append(timeline_from_energies(name, m.energies, m.mixture_energies, m.frame_s, duration_s))
+        # The journal names the files while they are written. If the process is killed now, the next run may replace
+        # them; if writing fails, the group removes them, and the journal says so.
         work.announce(timelines)
         try:
             with write_together() as group:
-                _write_timelines(timelines, str(mixture), lines, outcomes, overwrite)
+                _write_timelines(timelines, str(mixture), speech, file_results, overwrite)
                 group.put()
                 work.write(gains, overwrite)
         except BaseException:
             work.retract()
             raise
-        work.forget()
-        return outcomes
+        work.remove_blocks()
+        return file_results
     finally:
         work.close()
 
 
-def _outcome(
-    one: ExtractionTarget,
+def _file_result(
+    target: ExtractionTarget,
     presence: Presence | None,
     sample_rate: int,
     duration_s: float,
     force: bool,
-    breaks_s: tuple[float, ...] = (),
+    voice_changes_s: tuple[float, ...] = (),
 ) -> FileResult:
     absent = presence is not None and not presence.is_present
     return FileResult(
-        one.name,
-        one.output,
-        one.rest,
+        target.name,
+        target.output,
+        target.residual,
         sample_rate,
         duration_s,
         None if presence is None else presence.probability,
         None if presence is None else presence.calibration.threshold,
         absent,
         absent and not force,
-        breaks_s,
+        voice_changes_s,
     )
 
 
-def _timeline_of(one: ExtractionTarget, result: Result, recording: Recording, silenced: bool) -> Timeline:
-    if silenced:
-        return _silent_timeline(one.name, result.detection, recording.duration_s)
-    if result.detection is not None:
-        return timeline_from_presence(one.name, result.detection.track, result.detection.frame_s, recording.duration_s)
-    frame = max(1, round(FRAME_S * recording.sample_rate))
-    heard = (remove_low_frequencies(waveform, recording.sample_rate) for waveform in (result.waveform, recording.waveform))
-    estimate, mixture = (frame_energies(waveform, frame) for waveform in heard)
-    return timeline_from_energies(one.name, estimate, mixture, frame / recording.sample_rate, recording.duration_s)
+def _timeline(file_result: FileResult, result: Result, recording: Recording) -> Timeline:
+    """Return when a voice speaks in a recording in memory."""
+    name, presence, duration_s = file_result.name, result.detection, recording.duration_s
+    if file_result.silenced:
+        return _silent_timeline(name, presence, duration_s)
+    if presence is not None:
+        return timeline_from_presence(name, presence.track, presence.frame_s, duration_s)
+    rate = recording.sample_rate
+    frame = max(1, round(ENERGY_FRAME_S * rate))
+    estimate, mixture = (
+        frame_energies(remove_low_frequencies(waveform, rate), frame)
+        for waveform in (result.waveform, recording.waveform)
+    )
+    return timeline_from_energies(name, estimate, mixture, frame / rate, duration_s)
 
 
 def _silent_timeline(name: str, presence: Presence | None, duration_s: float) -> Timeline:
-    """Of a voice that is not in the recording: no segments, whatever single frames say."""
-    assert presence is not None, "only a presence head says that a voice is absent"
+    """Return the timeline of a voice that is absent: no segments, whatever the probabilities of single frames."""
+    assert presence is not None, "only a presence head detects an absent voice"
     return Timeline(name, duration_s, (), "presence", presence.track, presence.frame_s)
 
 
 def _write_timelines(
-    paths: Sequence[Path], mixture: str, lines: Sequence[Timeline], outcomes: Sequence[FileResult], overwrite: bool
+    paths: Sequence[Path],
+    mixture: str,
+    timelines: Sequence[Timeline],
+    file_results: Sequence[FileResult],
+    overwrite: bool,
 ) -> None:
-    more: list[dict[str, Any]] = [
-        {"presence": outcome.presence, "threshold": outcome.threshold, "absent": outcome.absent} for outcome in outcomes
-    ]
+    decisions = [{"presence": r.presence, "threshold": r.threshold, "absent": r.absent} for r in file_results]
     for path in paths:
-        write_timeline(path, mixture, list(zip(lines, more, strict=True)), overwrite)
+        write_timeline(path, mixture, list(zip(timelines, decisions, strict=True)), overwrite)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py import audio
-from wesep_py.audio.reading import LOUDEST, Stretch, read_stretch
+from wesep_py.audio.reading import LOUDEST, FileSegment, read_stretch
 from wesep_py.common.errors import AudioError, InputError, shorten
 
 if TYPE_CHECKING:
@@ -152,13 +152,13 @@ def read_embedding(source: Any) -> NDArray[np.float32] | None:
     return source.astype(np.float32)
 
 
-def segment_of(path: str | PathLike[str]) -> Stretch | None:
+def segment_of(path: str | PathLike[str]) -> FileSegment | None:
     """Return the segment that a path names; `None` for an existing file, whatever its name looks like.
 
     Raises:
         InputError: a segment that ends before it starts.
     """
-    return None if Path(path).exists() else Stretch.parse(path)
+    return None if Path(path).exists() else FileSegment.parse(path)
 
 
 def audio_files(folder: str | PathLike[str]) -> list[Path]:
@@ -191,13 +191,14 @@ def _read_file(path: Path) -> Recording:
 
 
 def _check_array(waveform: Any, sample_rate: Any) -> Recording:
-    is_whole = isinstance(sample_rate, Real) and not isinstance(sample_rate, bool) and sample_rate % 1 == 0
-    if not is_whole or not ARRAY_RATES[0] <= sample_rate <= ARRAY_RATES[1]:
-        is_number = isinstance(sample_rate, Real)
-        described = shorten(repr(sample_rate), 40) if is_number else f"of type {type(sample_rate).__name__}"
+    is_number = isinstance(sample_rate, Real) and not isinstance(sample_rate, bool)
+    lowest, highest = ARRAY_RATES
+    if not is_number or sample_rate % 1 != 0 or not lowest <= sample_rate <= highest:
+        is_real = isinstance(sample_rate, Real)
+        described = shorten(repr(sample_rate), 40) if is_real else f"of type {type(sample_rate).__name__}"
         raise InputError(
-            f"the sample rate is {described}; a whole number of Hz above 0 is needed ({ARRAY_RATES[0]} to {ARRAY_RATES[1]}), second in "
-            "(waveform, sample_rate)"
+            f"the sample rate is {described}; a whole number of Hz above 0 is needed ({lowest} to {highest}), second "
+            "in (waveform, sample_rate)"
         )
     try:
         if hasattr(waveform, "detach"):

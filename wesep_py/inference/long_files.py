@@ -1,8 +1,9 @@
 """A recording of any length from file to file: read, extracted, joined and written block by block.
 
-`LongExtraction` runs the network over the recording in one pass, with all voices, and stores each finished block on disk
-(`wesep_py.inference.block_store`). Gain and presence of a voice are known when all blocks are done; only then the stored
-blocks are scaled, resampled to the recording's rate and written. A killed run resumes after its last complete block.
+`LongExtraction` runs the network over the recording in one pass, with all voices, and stores each finished block on
+disk (`wesep_py.inference.block_store`). Gain and presence of a voice are known when all blocks are done; only then the
+stored blocks are scaled, resampled to the recording's rate and written. A killed run resumes after its last complete
+block.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class LongExtraction:
             differences = ", ".join(self.store.discarded)
             log.warning("%s: finished blocks of an earlier run differ in %s; started anew", self.mixture, differences)
 
-    def run(self, progress: Progress = lambda done_s, own_s: None) -> list[VoiceMeasurement]:
+    def run(self, progress: Progress = lambda done_s, computed_s: None) -> list[VoiceMeasurement]:
         """Extract all blocks that are not done yet, and return the figures of each voice.
 
         Raises:
@@ -162,8 +163,8 @@ class LongExtraction:
                 done, computed = done + output.mixture.shape[1], computed + output.mixture.shape[1]
                 progress(done / rate, computed / rate)
 
-        # A resumed run reads the recording from its beginning too: only so the resampler has the same state. The runner
-        # passes over the samples of finished blocks.
+        # A resumed run reads the recording from its beginning too, so that the resampler, and the high-pass of a
+        # streaming runner, reach the same state. The runner drops the samples of finished blocks.
         blocks = audio.read_blocks(self.mixture, round(READ_S * about.sample_rate))
         for block in resample_blocks(blocks, about.sample_rate, rate, about.num_channels):
             store(runner.push(block))

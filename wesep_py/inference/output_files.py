@@ -173,9 +173,7 @@ def write_voices(
             log.warning("%s: %d samples were changed to keep the residual within full scale", target.output, count)
 
 
-def _gain_within_full_scale(
-    voice_blocks: VoiceBlocks, voice: int, gain: float, writer: audio.AudioWriter
-) -> float:
+def _gain_within_full_scale(voice_blocks: VoiceBlocks, voice: int, gain: float, writer: audio.AudioWriter) -> float:
     """Return the gain; if the format would clip, one that brings the peak to full scale."""
     if writer.subtype in FLOAT_SUBTYPES or gain == 0.0:
         return gain

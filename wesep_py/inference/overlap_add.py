@@ -143,9 +143,7 @@ class BlockMatch:
     agrees: bool | None
 
 
-def match_blocks(
-    earlier: NDArray[np.float32], later: NDArray[np.float32], mixture: NDArray[np.float32]
-) -> BlockMatch:
+def match_blocks(earlier: NDArray[np.float32], later: NDArray[np.float32], mixture: NDArray[np.float32]) -> BlockMatch:
     """Compare two estimates of the same samples, `[channels, samples]` each, and the mixture of the same shape.
 
     A network that was trained with scale-invariant losses may return another level, or polarity, for every block. If

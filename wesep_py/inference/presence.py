@@ -1,4 +1,12 @@
-"""Whether the enrolled voice is in a recording, as a probability: pooled from frames, and calibrated."""
+"""Presence: the probability that the enrolled voice is in a recording, pooled from frames and calibrated.
+
+```
+logits of frames ─► pool_logits: one score per recording ─► Calibration ─► probability ─► present, or absent
+                                                        └─► Calibration.track: probability of each frame
+```
+
+A calibration is stored in the checkpoint (`read_calibration`, `save_calibration`); `wesep calibrate` fits it.
+"""
 
 from __future__ import annotations
 
@@ -15,31 +23,31 @@ from wesep_py.common.files import write_json
 from wesep_py.common.textfiles import read_json
 
 PRESENCE_S = 0.5
-"""A voice is taken to be present if it speaks for this long anywhere in the recording."""
+"""A voice counts as present if it speaks for this long anywhere in the recording."""
 REFERENCE_S = 4.0
-"""The length at which a calibration needs no correction for it."""
+"""Duration of a recording at which the length correction of a calibration is 0."""
 PROVENANCE, KEY = "provenance.json", "presence"
 SILENT_LOGIT = -80.0
-"""The logit of a frame of digital silence: nobody speaks there."""
+"""Logit of a frame of digital silence, in which nobody speaks."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What turns the scores of a presence head into probabilities, and from which one on a voice is present.
+    """Map from the scores of a presence head to probabilities, and the threshold from which on a voice is present.
 
-    Kept in a checkpoint's `provenance.json` under `presence`, which is no part of the model's hash: a model that is
-    calibrated again keeps its voice prints.
+    It is stored in a checkpoint's `provenance.json` under `presence`, which is not part of the model's hash: voice
+    prints remain valid after a new calibration.
 
     Attributes:
-        scale, offset: of a recording's score, less what its length adds:
-            probability = sigmoid(scale · (score − growth · log2(length / 4 s)) + offset) (Platt, 1999).
-        threshold: the least probability at which the voice counts as present, 0 to 1.
+        scale, offset: of a recording's score after its length correction:
+            probability = sigmoid(scale · (score − growth · log2(duration / 4 s)) + offset) (Platt, 1999).
+        threshold: lowest probability at which the voice counts as present, 0 to 1.
         frame_scale, frame_offset: the same for the logit of a frame.
-        growth: by how much the score of an absent voice is higher in a recording twice as long: of more half seconds,
-            the surest is surer.
+        growth: length correction: by how much the score of an absent voice is higher in a recording of twice the
+            duration. The score is that of the highest half second, and the maximum of more half seconds is higher.
 
     Raises:
-        ValueError: a scale that is not positive, a threshold beyond 0 to 1, anything that is not finite.
+        ValueError: a scale that is not positive, a threshold outside 0 to 1, a value that is not finite.
 
     >>> round(Calibration(scale=2.0, offset=-1.0).probability(0.5), 3)
     0.5
@@ -62,39 +70,41 @@ class Calibration:
             raise ValueError(f"threshold: is {self.threshold}; 0 to 1 is allowed")
 
     def probability(self, score: float, duration_s: float = REFERENCE_S) -> float:
-        """Of the voice being in a recording of that score and length."""
+        """Return the probability that the voice is in a recording of that score and duration in seconds."""
         return float(self.probabilities(score, duration_s))
 
     def probabilities(self, scores: ArrayLike, durations_s: ArrayLike) -> Any:
-        """`probability` of many."""
-        return sigmoid(self.scale * (np.asarray(scores, dtype=np.float64) - self.grown(durations_s)) + self.offset)
+        """Return `probability` for arrays of scores and durations."""
+        return sigmoid(
+            self.scale * (np.asarray(scores, dtype=np.float64) - self.length_correction(durations_s)) + self.offset
+        )
 
-    def grown(self, durations_s: ArrayLike) -> Any:
-        """What the length of recordings, in seconds, adds to their scores.
+    def length_correction(self, durations_s: ArrayLike) -> Any:
+        """Return how much the durations of recordings, in seconds, raise their scores.
 
-        >>> float(Calibration(growth=0.5).grown(16.0))
+        >>> float(Calibration(growth=0.5).length_correction(16.0))
         1.0
         """
         return self.growth * np.log2(np.asarray(durations_s, dtype=np.float64) / REFERENCE_S)
 
     def track(self, logits: ArrayLike) -> NDArray[np.float64]:
-        """Of the voice speaking in each frame, from the frames' logits."""
+        """Return the probability that the voice speaks in each frame, from the logits of the frames."""
         return sigmoid(self.frame_scale * np.asarray(logits, dtype=np.float64) + self.frame_offset)
 
 
 UNCALIBRATED = Calibration()
-"""What holds for a checkpoint that says nothing: the head's own probabilities, and a threshold of 0.5."""
+"""Default of a checkpoint without a calibration: the head's own probabilities, and a threshold of 0.5."""
 
 
 @dataclass(frozen=True)
 class Presence:
-    """What a presence head says of a voice in a recording.
+    """Output of a presence head for a voice in a recording.
 
     Attributes:
-        score: of the recording, before calibration (a logit).
-        logits: of each frame `[frames]`, before calibration.
+        score: of the recording, a logit before calibration.
+        logits: of the frames `[frames]`, before calibration.
         frame_s: seconds from one frame to the next.
-        calibration: what makes probabilities of them.
+        calibration: maps score and logits to probabilities.
     """
 
     score: float
@@ -104,85 +114,100 @@ class Presence:
 
     @property
     def probability(self) -> float:
-        """That the voice is in the recording, 0 to 1."""
+        """Probability that the voice is in the recording, 0 to 1."""
         return self.calibration.probability(self.score, len(self.logits) * self.frame_s)
 
     @property
     def is_present(self) -> bool:
-        """Whether the probability reaches the threshold."""
+        """True if the probability reaches the threshold."""
         return self.probability >= self.calibration.threshold
 
     @property
     def track(self) -> NDArray[np.float64]:
-        """Probability `[frames]` that the voice speaks."""
+        """Probability `[frames]` that the voice speaks in each frame."""
         return self.calibration.track(self.logits)
 
 
 def presence_of_channels(
     logits: list[NDArray[np.float32]], frame_s: float, calibration: Calibration = UNCALIBRATED
 ) -> Presence | None:
-    """The presence in the channel in which it is surest; `None` without any logits."""
+    """Return the presence in the channel with the highest score; `None` without any logits.
+
+    Args:
+        logits: `[frames]` of each channel.
+        frame_s: seconds from one frame to the next.
+        calibration: of the model.
+    """
     if not logits:
         return None
-    surest = max(logits, key=lambda one: pool_logits(one, frame_s))
-    return Presence(pool_logits(surest, frame_s), surest, frame_s, calibration)
+    scores = [pool_logits(channel, frame_s) for channel in logits]
+    best = int(np.argmax(scores))
+    return Presence(scores[best], logits[best], frame_s, calibration)
 
 
 def pool_logits(logits: ArrayLike, frame_s: float, seconds: float = PRESENCE_S) -> float:
-    """A recording's score: the logit of the mean probability of so many seconds of frames, the surest.
-
-    Computed from logarithms, so that it does not saturate where probabilities do.
+    """Return a recording's score: the logit of the mean probability of the frames with the highest logits.
 
     Args:
         logits: `[frames]`.
         frame_s: seconds from one frame to the next.
-        seconds: how many count.
+        seconds: duration of the frames that count, anywhere in the recording.
 
-    >>> round(pooled([-9.0, 0.5, 0.5], frame_s=0.25), 3)
+    >>> round(pool_logits([-9.0, 0.5, 0.5], frame_s=0.25), 3)
     0.5
     """
+    # Frames of half a second, not one: a single frame may be wrong. Not all frames: a voice that speaks for a second in
+    # an hour is present. With p = mean(sigmoid(x)) over these frames, the score is
+    #
+    #   logit(p) = log p − log(1 − p) = log mean sigmoid(x) − log mean sigmoid(−x),
+    #
+    # from logarithms, because p rounds to 1 in float64 from logits of about 37 on.
     values = np.asarray(logits, dtype=np.float64)
     count = min(len(values), max(1, round(seconds / frame_s)))
-    surest = np.partition(values, len(values) - count)[len(values) - count :]
-    return float(_log_mean_sigmoid(surest) - _log_mean_sigmoid(-surest))
+    highest = np.partition(values, len(values) - count)[len(values) - count :]
+    return float(_log_mean_sigmoid(highest) - _log_mean_sigmoid(-highest))
 
 
 def sigmoid(x: ArrayLike) -> Any:
-    """`1 / (1 + exp(-x))` in float64, without overflow."""
+    """Return `1 / (1 + exp(-x))` in float64, without overflow."""
     x = np.asarray(x, dtype=np.float64)
     return np.exp(-np.logaddexp(0.0, -x))
 
 
 def read_calibration(provenance: Mapping[str, Any], where: str = "provenance") -> Calibration | None:
-    """The calibration in a checkpoint's provenance; `None` where it has none.
+    """Return the calibration in a checkpoint's provenance; `None` if there is none.
+
+    Args:
+        provenance: content of `provenance.json`.
+        where: for messages.
 
     Raises:
-        CheckpointError: it is there and makes no sense.
+        CheckpointError: it is damaged.
     """
-    given = provenance.get(KEY)
-    if given is None:
+    stored = provenance.get(KEY)
+    if stored is None:
         return None
     names = {field.name for field in fields(Calibration)}
     try:
-        return Calibration(**{name: value for name, value in given.items() if name in names})
+        return Calibration(**{name: value for name, value in stored.items() if name in names})
     except (ValueError, AttributeError, TypeError, OverflowError) as error:
-        told = shorten(error)
-        raise CheckpointError(f"{where}: its presence calibration is damaged ({told}); calibrate again") from error
+        reason = shorten(error)
+        raise CheckpointError(f"{where}: its presence calibration is damaged ({reason}); calibrate again") from error
 
 
 def save_calibration(folder: str | Path, calibration: Calibration, about: Mapping[str, Any] | None = None) -> Path:
-    """Write a calibration into a checkpoint, which keeps its hash.
+    """Write a calibration into a checkpoint, whose hash does not change.
 
     Args:
-        folder: a checkpoint folder, or an experiment's (see `checkpoint.resolve`).
-        calibration: replaces one that is there.
-        about: how it was found: lists, counts, errors, … ; plain values.
+        folder: a checkpoint folder, or an experiment folder (see `checkpoint.resolve`).
+        calibration: replaces an existing one.
+        about: how it was fitted: lists, counts, errors, … ; plain values.
 
     Returns:
         The file written.
 
     Raises:
-        CheckpointError: no checkpoint is there.
+        CheckpointError: there is no checkpoint.
     """
     from wesep_py import checkpoint
 
@@ -190,13 +215,13 @@ def save_calibration(folder: str | Path, calibration: Calibration, about: Mappin
     provenance = read_json(path, "a checkpoint's provenance", "get a whole copy of it", CheckpointError).values
     clash = sorted({*(about or {})} & {field.name for field in fields(Calibration)})
     if clash:
-        raise InputError(f"about: holds {clash[0]}, which the calibration itself says")
+        raise InputError(f"about: has the key {clash[0]}, which is one of the calibration; choose another")
     write_json(path, {**provenance, KEY: {**asdict(calibration), **(about or {})}})
     return path
 
 
 def _log_mean_sigmoid(x: NDArray[np.float64]) -> float:
-    """`log(mean(sigmoid(x)))`."""
+    """Return `log(mean(sigmoid(x)))`."""
     logs = -np.logaddexp(0.0, -x)
     highest = float(logs.max())
     return highest + float(np.log(np.mean(np.exp(logs - highest))))

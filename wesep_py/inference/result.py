@@ -20,8 +20,8 @@ Level = Literal["fitted", "learned"]
 MAX_CORRECTION_DB = 6.0
 """Largest correction of a level that the network learned; such a network makes a voice quieter if it is not sure."""
 
-# The level. Networks trained with scale-invariant losses return a voice at any level, and maybe inverted. With mixture m
-# and estimate e, the gain g that minimises ‖m − g·e‖² has the derivative −2 ⟨m − g·e, e⟩ = 0, so
+# The level. Networks trained with scale-invariant losses return a voice at any level, and maybe inverted. With mixture
+# m and estimate e, ‖m − g·e‖² is minimal for the gain g at which its derivative −2 ⟨m − g·e, e⟩ is 0:
 #
 #   g = ⟨e, m⟩ / ⟨e, e⟩           m
 #                                ╱|
@@ -29,9 +29,9 @@ MAX_CORRECTION_DB = 6.0
 #                              ╱__|____ e
 #                               g·e
 #
-# This is the exact level if the estimate is the voice and everything else in the mixture is uncorrelated with it. If the
-# voice is absent, though, the estimate is a leftover of the others, and g amplifies it as far as it fits the mixture.
-# So the level of a network that learned it is corrected by `MAX_CORRECTION_DB` at most.
+# This is the exact level if the estimate is the voice and everything else in the mixture is uncorrelated with it. If
+# the voice is absent, though, the estimate is a leftover of the others, and g amplifies it as far as it fits the
+# mixture. So the level of a network that learned it is corrected by `MAX_CORRECTION_DB` at most.
 
 
 def level_gain(estimate: np.ndarray, mixture: np.ndarray, level: Level = "fitted") -> float:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from wesep_py import audio
 from wesep_py.audio.level import active_mask, gain_to_db
-from wesep_py.audio.reading import Stretch
+from wesep_py.audio.reading import FileSegment
 from wesep_py.common.errors import InputError
 from wesep_py.inference.inputs import Source, read_enrollment, segment_of
 
@@ -153,7 +153,8 @@ MAX_ENROLLMENT_S = 30.0
 """Default limit in seconds of all recordings of a voice together that enter the network."""
 MIN_ENROLLMENT_LIMIT_S = 1.0
 """Lowest limit that is allowed."""
-# Selected segments have about this length, several breaths of words; a recording gets at least `MIN_SHARE_S`, or nothing.
+# Selected segments have about this length, several breaths of words. A recording gets at least `MIN_SHARE_S`, or
+# nothing.
 SEGMENT_S = 3.0
 MIN_SHARE_S = 2.0
 BLOCK_S = 60.0
@@ -257,7 +258,7 @@ def open_enrollment(source: Source, number: int) -> EnrollmentReader:
     return EnrollmentReader(recording, name, recording.sample_rate, recording.duration_s, blocks)
 
 
-def _read_segment_blocks(segment: Stretch, sample_rate: int, size: int) -> Iterator[Samples]:
+def _read_segment_blocks(segment: FileSegment, sample_rate: int, size: int) -> Iterator[Samples]:
     """Read the blocks of a segment, whose ends are rounded as in `audio.reading.read_stretch`."""
     start, stop = (int(np.floor(at_s * sample_rate + 0.5)) for at_s in (segment.start_s, segment.stop_s))
     position = 0
@@ -295,9 +296,7 @@ def scan_speech(reader: EnrollmentReader, vad: VAD = "energy") -> SpeechScan:
         levels_db = gain_to_db(np.sqrt(energies[channel]))
         speech = _without_gaps(levels_db >= _speech_threshold_db(levels_db), round(GAP_S / FRAME_S))
     else:
-        masks = (
-            speech_mask(remove_low_frequencies(block[channel], rate), rate, vad) for block in reader.blocks(size)
-        )
+        masks = (speech_mask(remove_low_frequencies(block[channel], rate), rate, vad) for block in reader.blocks(size))
         speech = np.concatenate([np.logical_or.reduceat(mask, np.arange(0, len(mask), frame)) for mask in masks])
     return SpeechScan(reader, num_samples, channel, speech)
 

@@ -1,7 +1,7 @@
 """Causal networks along a recording of any length: the state is carried from block to block, so nothing overlaps.
 
-`make_runner` returns the runner that a network allows: `StreamingRunner`, whose result is that of the whole recording, for
-a causal network, and `wesep_py.inference.overlap_add.OverlapAddRunner` for all others.
+`make_runner` returns the runner that a network allows: `StreamingRunner`, whose result is that of the whole recording,
+for a causal network, and `wesep_py.inference.overlap_add.OverlapAddRunner` for all others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""When the target speaks: segments from a track of probabilities or from the energy of an estimate, and their files."""
+"""Timelines: segments in which the target speaks, and their files.
+
+They come from the track of a presence head (`timeline_from_presence`), or, for a model without one, from the energy of
+the estimate (`timeline_from_energies`); `write_timeline` writes them as RTTM or JSON.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +23,22 @@ TIMELINE_SUFFIXES = (".rttm", ".json")
 ONSET, OFFSET = 0.5, 0.35
 """A segment begins where the track reaches the first, and ends where it falls below the second."""
 MIN_SEGMENT_S, MIN_PAUSE_S = 0.2, 0.3
-"""Shorter pauses are closed first, then shorter segments are left out."""
+"""Shorter pauses are closed first, then shorter segments are removed."""
 TRACK_S = 0.1
-"""Step of the track in a JSON file."""
-# An estimate speaks where it is at most so far below its loud frames, and below the mixture.
+"""Step of the track in a JSON file, in seconds."""
+# An estimate speaks where it is at most this far below its own loud frames, and below the mixture.
 RANGE_DB, BELOW_MIXTURE_DB, FLOOR_DB = 35.0, 15.0, -80.0
+# Length over which these decisions are smoothed, in seconds.
 SMOOTH_S = 0.1
 
 
 @dataclass(frozen=True)
 class SpeechSegment:
-    """A stretch in which the target speaks.
+    """Segment in which the target speaks.
 
     Attributes:
         start_s, end_s: seconds from the beginning of the recording.
-        probability: mean over it; `None` where there is no presence head.
+        probability: mean over the segment; `None` without a presence head.
     """
 
     start_s: float
@@ -43,14 +48,14 @@ class SpeechSegment:
 
 @dataclass(frozen=True)
 class Timeline:
-    """When one target speaks in a recording.
+    """Segments in which one target speaks in a recording.
 
     Attributes:
         target: its name.
         duration_s: of the recording.
-        segments: in their order, none overlapping.
-        source: what they come from: the presence head, or the energy of the estimate.
-        track: `[steps]`, probability of each; `None` without a presence head.
+        segments: in order of time, not overlapping.
+        source: where they come from: the presence head, or the energy of the estimate.
+        track: `[steps]`, probability in each; `None` without a presence head.
         step_s: seconds from one step to the next.
     """
 
@@ -62,40 +67,40 @@ class Timeline:
     step_s: float = TRACK_S
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; the track is averaged to steps of 0.1 s."""
+        """Return the timeline for JSON, with the track averaged to steps of 0.1 s."""
         segments = [
-            {"start_s": round(one.start_s, 3), "end_s": round(one.end_s, 3)}
-            | ({} if one.probability is None else {"probability": round(one.probability, 4)})
-            for one in self.segments
+            {"start_s": round(segment.start_s, 3), "end_s": round(segment.end_s, 3)}
+            | ({} if segment.probability is None else {"probability": round(segment.probability, 4)})
+            for segment in self.segments
         ]
         track = None
         if self.track is not None:
             steps = max(1, round(TRACK_S / self.step_s))
             track = {"step_s": steps * self.step_s, "probability": _means(self.track, steps).round(4).tolist()}
-        spoken_s = sum(one.end_s - one.start_s for one in self.segments)
+        speech_s = sum(segment.end_s - segment.start_s for segment in self.segments)
         return {
             "target": self.target,
             "source": self.source,
-            "speech_s": round(spoken_s, 3),
+            "speech_s": round(speech_s, 3),
             "segments": segments,
             "track": track,
         }
 
     def rttm(self, recording: str) -> str:
-        """The segments as lines of RTTM (NIST, "The 2009 Rich Transcription evaluation plan", appendix A).
+        """Return the segments as lines of RTTM (NIST, "The 2009 Rich Transcription evaluation plan", appendix A).
 
-        >>> Timeline("alice", 9.0, (Segment(1.0, 2.5),), "energy").rttm("board meeting")
+        >>> Timeline("alice", 9.0, (SpeechSegment(1.0, 2.5),), "energy").rttm("board meeting")
         'SPEAKER board_meeting 1 1.000 1.500 <NA> <NA> alice <NA> <NA>\\n'
         """
         return "".join(
-            f"SPEAKER {_field(recording)} 1 {one.start_s:.3f} {one.end_s - one.start_s:.3f} <NA> <NA> "
+            f"SPEAKER {_field(recording)} 1 {segment.start_s:.3f} {segment.end_s - segment.start_s:.3f} <NA> <NA> "
             f"{_field(self.target)} <NA> <NA>\n"
-            for one in self.segments
+            for segment in self.segments
         )
 
 
 def timeline_from_presence(target: str, track: ArrayLike, step_s: float, duration_s: float) -> Timeline:
-    """The timeline of a track of probabilities.
+    """Return the timeline of a track of probabilities.
 
     Args:
         target: its name.
@@ -104,19 +109,18 @@ def timeline_from_presence(target: str, track: ArrayLike, step_s: float, duratio
         duration_s: of the recording; no segment goes beyond.
     """
     values = np.asarray(track, dtype=np.float64)
-    spans = find_segments(values, step_s)
-    segments = [
-        SpeechSegment(a * step_s, min(b * step_s, duration_s), float(values[a:b].mean()))
-        for a, b in spans
-        if a * step_s < duration_s
-    ]
-    return Timeline(target, duration_s, tuple(segments), "presence", values, step_s)
+    segments = tuple(
+        SpeechSegment(start * step_s, min(end * step_s, duration_s), float(values[start:end].mean()))
+        for start, end in find_segments(values, step_s)
+        if start * step_s < duration_s
+    )
+    return Timeline(target, duration_s, segments, "presence", values, step_s)
 
 
 def timeline_from_energies(
     target: str, estimate: ArrayLike, mixture: ArrayLike, step_s: float, duration_s: float
 ) -> Timeline:
-    """The timeline of an estimate: where it is neither far below its own loud frames nor far below the mixture.
+    """Return the timeline of an estimate: where it is neither far below its loud frames nor far below the mixture.
 
     Args:
         target: its name.
@@ -124,23 +128,33 @@ def timeline_from_energies(
         step_s: seconds from one frame to the next.
         duration_s: of the recording.
     """
-    voice, heard = (10 * np.log10(np.maximum(np.asarray(one, np.float64), 1e-20)) for one in (estimate, mixture))
-    loud = float(np.quantile(voice, 0.995)) if len(voice) else FLOOR_DB
-    active = (voice >= max(loud - RANGE_DB, FLOOR_DB)) & (voice >= heard - BELOW_MIXTURE_DB)
+    energies = (np.maximum(np.asarray(energy, np.float64), 1e-20) for energy in (estimate, mixture))
+    voice_db, mixture_db = (10 * np.log10(energy) for energy in energies)
+    loud_db = float(np.quantile(voice_db, 0.995)) if len(voice_db) else FLOOR_DB
+    active = (voice_db >= max(loud_db - RANGE_DB, FLOOR_DB)) & (voice_db >= mixture_db - BELOW_MIXTURE_DB)
+    # A moving average over an odd number of frames makes a track between 0 and 1 of the decisions.
     width = max(1, round(SMOOTH_S / step_s) // 2 * 2 + 1)
     padded = np.pad(active.astype(np.float64), width // 2, mode="edge" if len(active) else "constant")
-    smooth = np.convolve(padded, np.full(width, 1.0 / width), mode="valid") if len(active) else padded[:0]
-    spans = find_segments(smooth, step_s)
-    segments = [SpeechSegment(a * step_s, min(b * step_s, duration_s)) for a, b in spans if a * step_s < duration_s]
-    return Timeline(target, duration_s, tuple(segments), "energy", None, step_s)
+    track = np.convolve(padded, np.full(width, 1.0 / width), mode="valid") if len(active) else padded[:0]
+    segments = tuple(
+        SpeechSegment(start * step_s, min(end * step_s, duration_s))
+        for start, end in find_segments(track, step_s)
+        if start * step_s < duration_s
+    )
+    return Timeline(target, duration_s, segments, "energy", None, step_s)
 
 
 def find_segments(track: NDArray[np.float64], step_s: float) -> list[tuple[int, int]]:
-    """First and one past the last frame of each segment, by hysteresis and least durations.
+    """Return the first frame of each segment and the one after its last, by hysteresis and minimum durations.
 
-    >>> segments_of(np.array([0.1, 0.6, 0.4, 0.4, 0.2, 0.4]), step_s=0.1)
+    >>> find_segments(np.array([0.1, 0.6, 0.4, 0.4, 0.2, 0.4]), step_s=0.1)
     [(1, 4)]
     """
+    # Hysteresis: each run of frames from OFFSET up counts from its first frame at ONSET on, if it has one.
+    #
+    #   ONSET  - - - - - -╱‾╲- - - - - - - - -
+    #   OFFSET - - -╱‾‾‾‾╱ - ╲__ - - ╱‾╲- - - -
+    #                    |=======|              the second run never reaches ONSET
     spans: list[tuple[int, int]] = []
     above = track >= OFFSET
     edges = np.flatnonzero(np.diff(np.concatenate([[False], above, [False]]).astype(np.int8)))
@@ -158,8 +172,9 @@ def find_segments(track: NDArray[np.float64], step_s: float) -> list[tuple[int, 
 
 
 def frame_energies(waveform: ArrayLike, frame: int) -> NDArray[np.float32]:
-    """Mean squares of frames of so many samples, over the channels of `[channels, samples]` together; the last frame
-    may be shorter.
+    """Return the mean squares of frames of `frame` samples, over all channels of `[channels, samples]` together.
+
+    The last frame may be shorter.
 
     >>> frame_energies(np.array([[1.0, 1.0, 2.0]]), 2).tolist()
     [1.0, 4.0]
@@ -171,30 +186,30 @@ def frame_energies(waveform: ArrayLike, frame: int) -> NDArray[np.float32]:
 
 
 def check_timeline_suffix(path: Path) -> Path:
-    """The path, if a timeline can be written there.
+    """Return the path, if a timeline can be written there.
 
     Raises:
         InputError: another suffix.
     """
     if path.suffix.lower() not in TIMELINE_SUFFIXES:
-        raise InputError(f"{path}: a timeline is written as {' or '.join(SUFFIXES)}; name such a file")
+        raise InputError(f"{path}: a timeline is written as {' or '.join(TIMELINE_SUFFIXES)}; name such a file")
     return path
 
 
 def write_timeline(
     path: str | Path, recording: str, timelines: Sequence[tuple[Timeline, dict[str, Any]]], overwrite: bool = False
 ) -> None:
-    """Write when the targets of one recording speak, as RTTM or JSON by the suffix.
+    """Write the timelines of the targets of one recording, as RTTM or JSON by the suffix.
 
     Args:
         path: `.rttm` or `.json`.
-        recording: its path; RTTM holds the name without folder and suffix.
-        timelines: of each target, and what JSON says of it besides (its presence).
-        overwrite: replace a file that is there.
+        recording: its path; RTTM has its name without folder and suffix.
+        timelines: of each target, with further values for JSON (its presence).
+        overwrite: replace an existing file.
 
     Raises:
         InputError: another suffix, a folder that does not exist.
-        OutputExistsError: the file is there.
+        OutputExistsError: the file exists.
     """
     path = check_timeline_suffix(Path(path))
     if path.suffix.lower() == ".rttm":
@@ -210,11 +225,12 @@ def write_timeline(
 
 
 def _field(text: str) -> str:
-    """A field of RTTM holds no white space."""
+    """Return text as a field of RTTM, which has no white space."""
     return "_".join(text.split()) or "_"
 
 
 def _means(track: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
+    """Return the means over blocks of `steps` elements; the last block may be shorter."""
     starts = np.arange(0, len(track), steps)
     if not len(starts):
         return np.zeros(0)

@@ -1,4 +1,7 @@
-"""A voice print: what a model has to know of a voice to extract it, computed once."""
+"""Voice prints: the tensors that a model computes from an enrollment once, and uses in every extraction.
+
+A `Voice` is stored in a `.voice` file: safetensors with a header that names the model.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,14 @@ SUFFIX = ".voice"
 
 @dataclass(frozen=True)
 class Voice:
-    """The enrolled voice of one person, for the model that enrolled it.
+    """Enrolled voice of one person, for the model that enrolled it.
 
     Attributes:
-        tensors: what the model's `prepare` made of the enrollment, each with a leading batch axis of 1.
-        model_hash: of the model; another model refuses the voice.
-        enrolled_s: seconds of audio it was made from.
-        assess: what examines the enrollment, called when `quality` is first asked for.
-        source: the file that it was read from, whose tensors are compared with what the model needs; else `None`.
+        tensors: the model's prepared enrollment (`prepare`), each with a leading batch axis of 1.
+        model_hash: hash of the model; another model refuses the voice.
+        enrolled_s: seconds of audio that it was computed from.
+        assess: function that assesses the enrollment; called when `quality` is first read.
+        source: the file that it was read from; its tensors are then compared with what the model needs. Else `None`.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -43,14 +46,14 @@ class Voice:
 
     @cached_property
     def quality(self) -> VoiceQuality | None:
-        """How good the enrollment is; `None` for a voice print that does not say, or of no recording.
+        """Quality of the enrollment; `None` for a voice print without a report, or a voice enrolled from no recording.
 
-        A voice fresh from `Extractor.enroll` is examined when this is first asked for, or the voice is saved.
+        A voice that `Extractor.enroll` returned is assessed when this is first read, or the voice is saved.
         """
         return None if self.assess is None else self.assess()
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process: with the report, and without the recordings behind it."""
+        """Return the state for another process: with the report, without the recordings that it is computed from."""
         return {**self.__dict__, "assess": None, "quality": self.quality}
 
     def save(self, path: str | PathLike[str], overwrite: bool = False) -> Path:
@@ -76,7 +79,7 @@ class Voice:
         check_writable(path, overwrite)
         if self.quality is not None:
             header["quality"] = json.dumps(self.quality.as_dict())
-        # Cues may keep one tensor between them (the mask of an enrollment), which the format does not allow.
+        # Cues may share a tensor (the mask of an enrollment), which the format does not allow.
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.tensors.items()}
         with atomic_path(path, overwrite) as temporary:
             temporary.write_bytes(save(tensors, header))
@@ -87,7 +90,7 @@ class Voice:
         """Read a voice print.
 
         Raises:
-            InputError: the file is missing, damaged, no voice print, or of another format version.
+            InputError: the file is missing, damaged, not a voice print, or of another format version.
         """
         if not isinstance(path, (str, PathLike)):
             raise InputError(f"a voice print is {type(path).__name__}; the path of one is needed")
@@ -120,20 +123,20 @@ class Voice:
 
 @dataclass(frozen=True)
 class VoiceLayout:
-    """How a model's voices look, seen from those of two enrollments: what another print must look like to be used.
+    """Shapes of a model's voice prints, derived from two enrollments of different length.
 
     Attributes:
-        short, long: the tensors of enrollments of two lengths.
+        short, long: tensors of the two enrollments.
     """
 
     short: dict[str, torch.Tensor]
     long: dict[str, torch.Tensor]
 
     def problem(self, tensors: dict[str, torch.Tensor]) -> str | None:
-        """What the model cannot use of these tensors; `None` if nothing.
+        """Return why the model cannot use these tensors; `None` if it can.
 
-        An axis that is as long in both enrollments has that length always; of the others, those that grew alike have
-        one length.
+        An axis of equal length in both enrollments has that length in every voice print. The other axes are axes of
+        time; those that have the same two lengths must have one length in a voice print too.
         """
         if tensors.keys() != self.short.keys():
             names = ", ".join(sorted(self.short))
@@ -144,11 +147,12 @@ class VoiceLayout:
             if tensor.dtype != short.dtype or tensor.dim() != short.dim():
                 return f"{name} is {_describe(tensor)}; {_describe(short)} is needed"
             for size, pair in zip(tensor.shape, pairs, strict=True):
-                wanted = pair[0] if pair[0] == pair[1] else lengths.setdefault(pair, size)
-                if size != wanted or size < 1:
+                expected = pair[0] if pair[0] == pair[1] else lengths.setdefault(pair, size)
+                if size != expected or size < 1:
                     return f"{name} has size {list(tensor.shape)}; one like {list(short.shape)} is needed"
         return None
 
 
 def _describe(tensor: torch.Tensor) -> str:
+    """Return type and number of axes of a tensor in words."""
     return f"{str(tensor.dtype).removeprefix('torch.')} of {tensor.dim()} axes"

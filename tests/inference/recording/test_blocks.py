@@ -103,7 +103,7 @@ def test_level_and_polarity_go_on_across_blocks():
     network = Fickle([0.5, -0.5, 2.0, -0.1, 0.51, 0.5, 0.5, 0.5])
     pieces = through(OverlapAddRunner(network, "cpu", [voice], SHORT.grid(16000, 128), 1), mixture, 10000)
     estimate = np.concatenate([piece.estimates for piece in pieces], axis=-1)[0]
-    assert len(pieces) > 5 and not any(piece.broken[0] for piece in pieces)
+    assert len(pieces) > 5 and not any(piece.voice_changed[0] for piece in pieces)
     np.testing.assert_allclose(estimate / mixture, 0.5, rtol=0.03)
 
 

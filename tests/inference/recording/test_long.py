@@ -14,7 +14,8 @@ from wesep_py.common.errors import AudioError, InputError, WesepError
 from wesep_py.inference import Blocks, Calibration, Extractor
 from wesep_py.inference.file_extraction import extract_file
 from wesep_py.inference.long_files import LongExtraction
-from wesep_py.inference.output_files import BlockStore, ExtractionTarget
+from wesep_py.inference.block_store import BlockStore
+from wesep_py.inference.output_files import ExtractionTarget
 from wesep_py.network.extraction_network import build_network
 
 SHORT = Blocks.of(2.0)
@@ -153,7 +154,7 @@ def test_what_was_done_of_something_else_is_thrown_away(extractor, voices, tmp_p
     else:
         (tmp_path / ".out.wav.partial.json").write_text("{")
     work = LongExtraction(extractor, tmp_path / "m.wav", [wanted], blocks)
-    assert f"differs in {what}; begun anew" in caplog.text and work.partial.count == 0
+    assert f"differ in {what}; started anew" in caplog.text and work.store.count == 0
     work.close()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
@@ -232,6 +233,6 @@ def test_where_blocks_cannot_be_kept_is_said(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.open", refuse)
     with pytest.raises(
-        WesepError, match=r"\(Read-only file system\); what is done .* beside its output: name one else"
+        WesepError, match=r"\(Read-only file system\); finished blocks .* beside its output: choose an output else"
     ):
         BlockStore(tmp_path / "a.wav", {})
