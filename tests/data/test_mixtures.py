@@ -117,7 +117,7 @@ def test_the_ids_of_sources_are_told_by_the_mixtures_id(mixture_id: str, names: 
         ("mixture_ID,source_1_path\n", "names no mixture"),
         ("mixture,source_1_path\nm,a.wav\n", "no column 'mixture_ID'; did you mean 'mixture'"),
         ("mixture_ID,source_1_path\nm,\n", "m.csv:2: source_1_path is missing"),
-        ("mixture_ID,source_1_path\nm,a.wav\nm,b.wav\n", "m.csv:3: mixture_ID 'm' stands at .*m.csv:2 already"),
+        ("mixture_ID,source_1_path\nm,a.wav\nm,b.wav\n", "m.csv:3: mixture_ID 'm' is listed at .*m.csv:2 already"),
         ("mixture_ID,source_1_path,source_1_gain\nm,a.wav,loud\n", "m.csv:2: source_1_gain is 'loud'"),
         (
             "mixture_ID,source_1_path,source_1_gain,source_2_path\nm,a.wav,0.5,b.wav\n",
@@ -216,7 +216,7 @@ def test_hidden_files_are_no_mixtures_and_either_spelling_is_one(tmp_path: Path)
     (mixture,) = read_mixtures(tree).values()
     assert len(mixture.sources) == 2
     rows = f"mixture_ID,source_1_path\n{names[0]},a.wav\n{names[1]},b.wav\n"
-    with pytest.raises(InputError, match=r"m\.csv:3: mixture_ID .* stands at"):
+    with pytest.raises(InputError, match=r"m\.csv:3: mixture_ID .* is listed at"):
         read_mixtures(write(tmp_path / "m.csv", rows))
 
 

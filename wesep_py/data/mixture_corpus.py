@@ -1,4 +1,4 @@
-"""Mixtures of a list to learn from, and whose voice each of their sources is."""
+"""Mixtures of lists as training data, with the utterances that serve as enrollments of their speakers."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class ListedSource:
     """One speaker of a mixture.
 
     Args:
-        utterance: what is read: a recording, or its rendered image.
-        spoken: the name of the recording itself, by which the same words are known in another mixture.
+        utterance: the audio: a recording, or its rendered image.
+        recording_id: the id of the recording itself; equal ids mean equal words, also in different mixtures.
         gain: linear.
     """
 
@@ -31,13 +31,13 @@ class ListedSource:
 
 @dataclass(frozen=True)
 class ListedMixture:
-    """One mixture of a list: its sources, all cut to the shortest, and its noise, if it is to be noisy.
+    """One mixture of a list: its sources, all cut to the shortest, and its noise in the noisy condition.
 
     Args:
         mixture_id: its name.
         sources: at least one.
-        noise: what is added, with the gain and the place to begin at that `MixtureNoise` has.
-        noise_utterance: the recording of it.
+        noise: the noise to add, with its gain and its start in the recording.
+        noise_utterance: the recording of the noise.
     """
 
     mixture_id: str
@@ -48,12 +48,12 @@ class ListedMixture:
 
 @dataclass(frozen=True)
 class MixtureCorpus:
-    """Mixtures to learn from as they are.
+    """Fixed mixtures as training data.
 
     Args:
         mixtures: in the order of their lists.
-        speech: what introduces the voices, and what the mixtures are made of, each utterance once.
-        spoken: for an utterance of `speech` the name of the recording, where it is not its own id.
+        speech: the enrollments of the speakers and the sources of the mixtures, each utterance once.
+        recording_ids: for an utterance of `speech` the id of its recording, if that is not the utterance's own id.
     """
 
     mixtures: tuple[ListedMixture, ...]
@@ -63,8 +63,8 @@ class MixtureCorpus:
     @property
     def noises(self) -> list[Utterance]:
         """The recordings of the mixtures' noise, each once."""
-        found = {m.noise_utterance.utterance_id: m.noise_utterance for m in self.mixtures if m.noise_utterance}
-        return list(found.values())
+        noises = [mixture.noise_utterance for mixture in self.mixtures if mixture.noise_utterance]
+        return list({noise.utterance_id: noise for noise in noises}.values())
 
 
 def read_mixture_corpus(
@@ -74,49 +74,52 @@ def read_mixture_corpus(
     noise_root: str | os.PathLike[str] | None = None,
     speech: Iterable[Utterance] = (),
 ) -> MixtureCorpus:
-    """The mixtures of lists in LibriMix's form, with what introduces their voices.
+    """Return the mixtures of lists in LibriMix's form, with the enrollments of their speakers.
 
-    A rendered source is an utterance of its own, `<mixture_ID>-s<k>`; one with a gain is the recording itself. Where no
-    further speech is given, a voice is introduced by what it says in other mixtures, as SpeakerBeam's training lists do
-    (https://github.com/BUTSpeechFIT/speakerbeam).
+    A rendered source is an utterance of its own, `<mixture_ID>-s<k>`; a source with a gain is the recording itself. If
+    no further speech is given, the enrollment of a speaker is the speaker's speech in other mixtures, as in
+    SpeakerBeam's training lists (https://github.com/BUTSpeechFIT/speakerbeam).
 
     Args:
         lists: in any form that `read_mixtures` takes.
         condition: `noisy` adds the mixtures' noise.
         root: the folder that relative paths in CSVs start from; by default each one's own.
         noise_root: the same for noise; by default `root`.
-        speech: recordings that introduce the voices, instead of the mixtures' own sources.
+        speech: further recordings of the speakers, as enrollments.
 
     Raises:
-        InputError: a list is missing or malformed, a mixture stands in two, has no noise where noise is asked for, does
-            not say who speaks, or would have one speaker twice.
-        AudioError: a recording that is missing or damaged.
+        InputError: a list is missing or malformed; or a mixture is in two lists, has no noise in the noisy condition,
+            does not name its speakers, or has one speaker twice.
+        AudioError: a recording is missing or damaged.
     """
-    found: dict[str, Mixture] = {}
-    rendered: set[str] = set()
+    mixtures: dict[str, Mixture] = {}
+    rendered_ids: set[str] = set()
     for name in lists:
         for mixture_id, mixture in read_mixtures(name, root, noise_root).items():
-            if mixture_id in found:
-                first = found[mixture_id].place
-                raise InputError(f"{mixture.place}: {mixture_id!r} stands at {first} already; name it once")
-            found[mixture_id] = mixture
+            if mixture_id in mixtures:
+                first_place = mixtures[mixture_id].place
+                raise InputError(f"{mixture.place}: {mixture_id!r} is listed at {first_place} already; name it once")
+            mixtures[mixture_id] = mixture
             if Path(name).is_dir() or mixture.rendered:
-                rendered.add(mixture_id)
-    if condition == "noisy":
-        _check_noise(found.values())
-    further = {utterance.utterance_id: utterance for utterance in speech}
-    durations = {utterance.path: utterance.duration_s for utterance in further.values() if utterance.start_s == 0}
-    wanted = {source.path for mixture in found.values() for source in mixture.sources}
-    if condition == "noisy":
-        wanted |= {find_noise_file(mixture.noise.path).path for mixture in found.values() if mixture.noise}
-    durations |= measure_durations(sorted(wanted - set(durations)))
-    mixtures = tuple(
-        _listed(mixture, mixture_id in rendered, condition == "noisy", durations)
-        for mixture_id, mixture in found.items()
+                rendered_ids.add(mixture_id)
+    is_noisy = condition == "noisy"
+    if is_noisy:
+        _check_noise(mixtures.values())
+    enrollments = {utterance.utterance_id: utterance for utterance in speech}
+    # The length of a whole recording that is in `speech` is known. All others are measured.
+    durations = {utterance.path: utterance.duration_s for utterance in enrollments.values() if utterance.start_s == 0}
+    paths = {source.path for mixture in mixtures.values() for source in mixture.sources}
+    if is_noisy:
+        paths |= {find_noise_file(mixture.noise.path).path for mixture in mixtures.values() if mixture.noise}
+    durations |= measure_durations(sorted(paths - set(durations)))
+    listed_mixtures = tuple(
+        _listed_mixture(mixture, mixture_id in rendered_ids, is_noisy, durations)
+        for mixture_id, mixture in mixtures.items()
     )
-    own = {source.utterance.utterance_id: source.utterance for mixture in mixtures for source in mixture.sources}
-    spoken = {s.utterance.utterance_id: s.spoken for mixture in mixtures for s in mixture.sources}
-    return MixtureCorpus(mixtures, tuple({**further, **own}.values()), spoken)
+    sources = [source for mixture in listed_mixtures for source in mixture.sources]
+    source_utterances = {source.utterance.utterance_id: source.utterance for source in sources}
+    recording_ids = {source.utterance.utterance_id: source.recording_id for source in sources}
+    return MixtureCorpus(listed_mixtures, tuple({**enrollments, **source_utterances}.values()), recording_ids)
 
 
 def _check_noise(mixtures: Iterable[Mixture]) -> None:
@@ -127,15 +130,15 @@ def _check_noise(mixtures: Iterable[Mixture]) -> None:
             )
 
 
-def _listed(mixture: Mixture, rendered: bool, noisy: bool, durations: dict[Path, float]) -> ListedMixture:
+def _listed_mixture(mixture: Mixture, is_rendered: bool, is_noisy: bool, durations: dict[Path, float]) -> ListedMixture:
     sources = []
     for k, (source, speaker_id) in enumerate(zip(mixture.sources, speakers_of(mixture), strict=True), start=1):
-        name = f"{mixture.mixture_id}-s{k}" if rendered else source.utterance_id
-        utterance = Utterance(name, speaker_id, source.path, durations[source.path])
+        utterance_id = f"{mixture.mixture_id}-s{k}" if is_rendered else source.utterance_id
+        utterance = Utterance(utterance_id, speaker_id, source.path, durations[source.path])
         sources.append(ListedSource(utterance, source.utterance_id, source.gain))
-    if not noisy or mixture.noise is None:
+    if not is_noisy or mixture.noise is None:
         return ListedMixture(mixture.mixture_id, tuple(sources))
     path, speed = find_noise_file(mixture.noise.path)
-    name = f"noise/{'_'.join(mixture.noise.path.as_posix().split())}"
-    noise = Utterance(name, "noise", path, durations[path] / speed, speed=speed)
+    noise_id = f"noise/{'_'.join(mixture.noise.path.as_posix().split())}"
+    noise = Utterance(noise_id, "noise", path, durations[path] / speed, speed=speed)
     return ListedMixture(mixture.mixture_id, tuple(sources), mixture.noise, noise)

@@ -1,12 +1,17 @@
-"""Tar shards in the webdataset layout, read from their beginning: of any origin, with or without an index.
+"""Tar shards in the webdataset layout: the utterances of any shard, also of other programs, read from its beginning.
 
-Files that stand one after the other and share their name up to the first dot are one utterance. Its audio is the file
-with the suffix of an audio format. Its speaker is `speaker_id` (or `speaker`, `spk`, `spk_id`) of `KEY.json`, or the
-text of a file `KEY.spk`, or else what the key begins with (`speaker_of`). Other files are passed over.
+Neighbouring files whose names are equal up to the first dot (the key) are one utterance:
 
-Where several recordings share a key, as `spk1.utt1.wav` and `spk1.utt2.wav` do, and each has a speaker's file of its
-own, `spk1.utt1.spk`, each is an utterance, named up to its last dot. Otherwise nobody can know which is meant, and the
-key is named and left out. WeSep's shards of fixed mixtures hold no utterances and are refused (`premixed` reads them).
+    KEY.flac   its audio: the file whose suffix is that of an audio format
+    KEY.json   may hold `speaker_id` (or `speaker`, `spk`, `spk_id`) and `gender`
+    KEY.spk    may hold the speaker, as text
+
+If neither names the speaker, it is the beginning of the key (`speaker_of`). Other files are ignored.
+
+If several recordings share a key (`spk1.utt1.wav`, `spk1.utt2.wav`) and each has its own file for the speaker
+(`spk1.utt1.spk`), each is an utterance, named up to its last dot. Otherwise the recordings cannot be told apart; the
+key is reported and left out. WeSep's shards of fixed mixtures hold no utterances and are refused (`premixed` reads
+them).
 """
 
 from __future__ import annotations
@@ -31,14 +36,14 @@ from wesep_py.data.corpora import AUDIO_SUFFIXES
 from wesep_py.data.manifest import Utterance, speaker_of
 from wesep_py.data.store import utterance_from_record
 
-_GZIP = b"\x1f\x8b"
-_TAR_END = bytes(2 * tarfile.BLOCKSIZE)
-_SPEAKER_OF_MIXTURE = re.compile(r"\.spk\d+")
 SPEAKER_NAMES = ("speaker_id", "speaker", "spk", "spk_id")
+_GZIP_MAGIC = b"\x1f\x8b"
+_TAR_END = bytes(2 * tarfile.BLOCKSIZE)
+_MIXTURE_SPEAKER = re.compile(r"\.spk\d+")
 
 
 class ShardUtterance(NamedTuple):
-    """An utterance of a shard: who speaks, its encoded audio, and where that lies in the tar file."""
+    """An utterance of a shard: its speaker, its encoded audio, and the position of the audio in the tar file."""
 
     utterance: Utterance
     data: bytes
@@ -49,7 +54,7 @@ class ShardUtterance(NamedTuple):
 
 
 class ShardMember(NamedTuple):
-    """A file of a shard: its name, what follows its first dot, its content, and where that lies in the tar file."""
+    """A file of a shard: its name, the part from its first dot on, its content, and its position in the tar file."""
 
     name: str
     suffix: str
@@ -60,27 +65,27 @@ class ShardMember(NamedTuple):
 def read_shard_utterances(
     file: BinaryIO, place: str, on_skip: Callable[[str], None] | None = None
 ) -> Iterator[ShardUtterance]:
-    """The utterances of a shard, in its order.
+    """Yield the utterances of a shard, in its order.
 
     Args:
-        file: the tar file, as it is or compressed by gzip; it is read once from here to its end.
+        file: the tar file, plain or compressed by gzip; it is read once, from its position to its end.
         place: its name, for messages; its stem is part of the ids of utterances that no JSON names.
-        on_skip: called with a line for each utterance without readable audio or a speaker, which is then left out.
+        on_skip: called with a line for each utterance without readable audio or a speaker; the utterance is skipped.
 
     Raises:
-        AudioError: it is no tar file, is cut short, holds fixed mixtures, or an utterance is bad and there is no
-            `on_skip`.
+        AudioError: it is no tar file, is cut short, or holds fixed mixtures; or an utterance is unusable and `on_skip`
+            is `None`.
     """
-    for name, group in groupby(read_shard_members(file, place), key=lambda found: _split(found.name)[0]):
-        together = list(group)
-        if mixed := [found for found in together if is_premixed(found.name)]:
+    for key, group in groupby(read_shard_members(file, place), key=lambda member: _split_at_first_dot(member.name)[0]):
+        members = list(group)
+        if mixture_members := [member for member in members if is_premixed(member.name)]:
             raise AudioError(
-                f"{place}: holds {mixed[0].name!r}, as WeSep's shards of fixed mixtures do, and a mixture is no "
-                "utterance; `wesep prepare premixed` makes a list of mixtures of it, for data.mixtures"
+                f"{place}: holds {mixture_members[0].name!r}, as WeSep's shards of fixed mixtures do, and a mixture is "
+                "no utterance; `wesep prepare premixed` makes a list of mixtures of it, for data.mixtures"
             )
-        for key, files in _utterances(name, together).items():
+        for utterance_key, utterance_members in _split_into_utterances(key, members).items():
             try:
-                yield _item(key, files, place)
+                yield _shard_utterance(utterance_key, utterance_members, place)
             except InputError as error:
                 if on_skip is None:
                     raise AudioError(str(error)) from error
@@ -88,49 +93,50 @@ def read_shard_utterances(
 
 
 def read_shard_members(file: BinaryIO, place: str) -> Iterator[ShardMember]:
-    """Yield the files of a shard, in its order; hidden ones are passed over.
+    """Yield the files of a shard, in its order, without hidden ones.
 
     Args:
-        file: the tar file, as it is or compressed by gzip; it is read once from here to its end.
+        file: the tar file, plain or compressed by gzip; it is read once, from its position to its end.
         place: its name, for messages.
 
     Raises:
         AudioError: it is no tar file, or is cut short.
     """
     buffered = BufferedReader(file)  # type: ignore[arg-type]
-    compressed = buffered.peek(2)[:2] == _GZIP
-    stream = _Stream(GzipFile(fileobj=buffered) if compressed else buffered)  # type: ignore[arg-type]
+    is_compressed = buffered.peek(2)[:2] == _GZIP_MAGIC
+    stream = _TarStream(GzipFile(fileobj=buffered) if is_compressed else buffered)  # type: ignore[arg-type]
     try:
         with tarfile.open(fileobj=stream, mode="r|") as tar:  # type: ignore[call-overload]
-            yield from _files(tar)
+            yield from _visible_members(tar)
         stream.check_end()
     except (tarfile.TarError, EOFError, BadGzipFile, zlib.error) as error:
         raise AudioError(f"{place}: is no tar file, or is cut short ({error}); get a whole copy of it") from error
     finally:
-        with suppress(ValueError):  # whoever opened the file has closed it already
+        with suppress(ValueError):  # the caller may have closed the file already
             buffered.detach()
 
 
-class _Stream:
-    """What a tar file is read from; it remembers the end, for tarfile itself accepts a file without one."""
+class _TarStream:
+    """The stream that a tar file is read from. It keeps the last bytes: `tarfile` accepts a file without an end."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._end = b""
+        self._last_bytes = b""
 
     def read(self, size: int) -> bytes:
         data = self._file.read(size)
-        self._end = (self._end + data)[-len(_TAR_END) :]
+        self._last_bytes = (self._last_bytes + data)[-len(_TAR_END) :]
         return data
 
     def check_end(self) -> None:
+        # A tar file ends with two blocks of zeros. Without them, the file was cut between two members.
         while self.read(tarfile.RECORDSIZE):
             pass
-        if self._end != _TAR_END:
+        if self._last_bytes != _TAR_END:
             raise tarfile.ReadError("its end is missing")
 
 
-def _files(tar: tarfile.TarFile) -> Iterator[ShardMember]:
+def _visible_members(tar: tarfile.TarFile) -> Iterator[ShardMember]:
     for member in tar:
         if is_hidden(PurePosixPath(member.name).name):
             continue
@@ -140,35 +146,39 @@ def _files(tar: tarfile.TarFile) -> Iterator[ShardMember]:
         data = content.read()
         if len(data) < member.size:
             raise tarfile.ReadError(f"{member.name} has {len(data)} bytes of {member.size}")
-        yield ShardMember(member.name, _split(member.name)[1], data, member.offset_data)
+        yield ShardMember(member.name, _split_at_first_dot(member.name)[1], data, member.offset_data)
 
 
-def _split(name: str) -> tuple[str, str]:
-    """`a/b.c.flac` is key `a/b` and suffix `.c.flac`."""
+def _split_at_first_dot(name: str) -> tuple[str, str]:
+    """Split the name of a file: `a/b.c.flac` is key `a/b` and suffix `.c.flac`."""
     path = PurePosixPath(name)
     stem, dot, suffix = path.name.partition(".")
     return str(path.with_name(stem)) if stem else name, dot + suffix.lower()
 
 
 def is_premixed(name: str) -> bool:
-    """True if a file of a shard names one of the speakers of a fixed mixture, as WeSep writes them.
+    """Return whether a file of a shard names a speaker of a fixed mixture, as WeSep writes them.
 
     >>> is_premixed("84-1-2_61-3-4.spk1"), is_premixed("84-1-2.spk")
     (True, False)
     """
-    return _SPEAKER_OF_MIXTURE.fullmatch(PurePosixPath(name).suffix) is not None
+    return _MIXTURE_SPEAKER.fullmatch(PurePosixPath(name).suffix) is not None
 
 
-def _utterances(key: str, files: list[ShardMember]) -> dict[str, list[ShardMember]]:
-    """The files of each utterance among those that share a key: one utterance, unless each recording has its own."""
-    stems: dict[str, list[ShardMember]] = {}
-    for file in files:
-        path = PurePosixPath(file.name)
-        stems.setdefault(str(path.with_suffix("")), []).append(file)
-    suffixes = [{_last_suffix(file.name) for file in group} for group in stems.values()]
-    recordings = sum(bool(found & AUDIO_SUFFIXES) for found in suffixes)
-    each_told = all(not found & AUDIO_SUFFIXES or found & {".spk", ".json"} for found in suffixes)
-    return stems if recordings > 1 and each_told else {key: files}
+def _split_into_utterances(key: str, members: list[ShardMember]) -> dict[str, list[ShardMember]]:
+    """Return the files of each utterance among those with one key: one utterance, unless each recording has a speaker.
+
+    spk1.utt1.wav, spk1.utt1.spk, spk1.utt2.wav, spk1.utt2.spk   →   spk1.utt1 and spk1.utt2
+    spk1.near.wav, spk1.far.wav, spk1.json                       →   spk1 (which has two recordings: unusable)
+    """
+    by_last_dot: dict[str, list[ShardMember]] = {}
+    for member in members:
+        path = PurePosixPath(member.name)
+        by_last_dot.setdefault(str(path.with_suffix("")), []).append(member)
+    suffixes = [{_last_suffix(member.name) for member in group} for group in by_last_dot.values()]
+    num_recordings = sum(bool(group & AUDIO_SUFFIXES) for group in suffixes)
+    each_has_speaker = all(not group & AUDIO_SUFFIXES or group & {".spk", ".json"} for group in suffixes)
+    return by_last_dot if num_recordings > 1 and each_has_speaker else {key: members}
 
 
 def _last_suffix(name: str) -> str:
@@ -176,44 +186,45 @@ def _last_suffix(name: str) -> str:
     return PurePosixPath(name).suffix.lower()
 
 
-def _item(key: str, files: list[ShardMember], place: str) -> ShardUtterance:
+def _shard_utterance(key: str, members: list[ShardMember], place: str) -> ShardUtterance:
     where = f"{place}: {key!r}"
-    audio = [file for file in files if _last_suffix(file.name) in AUDIO_SUFFIXES]
-    if not audio:
-        raise InputError(f"{where}: has no audio ({', '.join(file.suffix for file in files)})")
-    if len(audio) > 1:
-        names = ", ".join(file.name for file in audio[:4]) + (", …" if len(audio) > 4 else "")
+    recordings = [member for member in members if _last_suffix(member.name) in AUDIO_SUFFIXES]
+    if not recordings:
+        raise InputError(f"{where}: has no audio ({', '.join(member.suffix for member in members)})")
+    if len(recordings) > 1:
+        names = ", ".join(member.name for member in recordings[:4]) + (", …" if len(recordings) > 4 else "")
         raise InputError(
-            f"{where}: is the key of {len(audio)} recordings ({names}), for a key ends at the first dot; give each a "
-            "key without a dot, or a file with its speaker (NAME.spk or NAME.json)"
+            f"{where}: is the key of {len(recordings)} recordings ({names}): a key ends at the first dot; give each "
+            "a key without a dot, or a file with its speaker (NAME.spk or NAME.json)"
         )
-    chosen = audio[0]
-    rate, num_samples = measure(chosen.data, where)
-    texts = {_last_suffix(file.name): file.data for file in files}
-    facts = _facts(texts.get(".json"), where)
-    utterance = _utterance(key, chosen, facts, texts, place, num_samples / rate)
-    return ShardUtterance(utterance, chosen.data, rate, num_samples, chosen.name, chosen.offset)
+    recording = recordings[0]
+    rate, num_samples = measure(recording.data, where)
+    contents = {_last_suffix(member.name): member.data for member in members}
+    facts = _parse_facts(contents.get(".json"), where)
+    utterance = _utterance_of(key, recording, facts, contents, place, num_samples / rate)
+    return ShardUtterance(utterance, recording.data, rate, num_samples, recording.name, recording.offset)
 
 
-def _facts(data: bytes | None, where: str) -> dict[str, Any]:
+def _parse_facts(data: bytes | None, where: str) -> dict[str, Any]:
     if data is None:
         return {}
     facts = parse_json(data, f"{where}: its JSON cannot be read", "pack the shard anew")
     return facts if isinstance(facts, dict) else {}
 
 
-def _utterance(
-    key: str, audio: ShardMember, facts: dict[str, Any], texts: dict[str, bytes], place: str, duration_s: float
+def _utterance_of(
+    key: str, recording: ShardMember, facts: dict[str, Any], contents: dict[str, bytes], place: str, duration_s: float
 ) -> Utterance:
     where = f"{place}: {key!r}"
-    if {"utterance_id", "speaker_id", "path", "duration_s"} <= facts.keys():  # one of ours
+    if {"utterance_id", "speaker_id", "path", "duration_s"} <= facts.keys():  # `write_shards` wrote it
         return utterance_from_record(facts, where)
     speaker = next((str(facts[name]) for name in SPEAKER_NAMES if facts.get(name) not in (None, "")), "")
-    speaker = speaker or texts.get(".spk", b"").decode(errors="replace").strip()
+    speaker = speaker or contents.get(".spk", b"").decode(errors="replace").strip()
     speaker = speaker or speaker_of(PurePosixPath(key).name) or ""
     if not speaker:
         raise InputError(f"{where}: does not say who speaks ({', '.join(SPEAKER_NAMES)} in its JSON, or a file .spk)")
     stem = place.rpartition("/")[2].partition(".")[0]
-    named = Utterance("_".join(f"{stem}/{key}".split()), "_".join(speaker.split()), Path(stem) / audio.name, duration_s)
+    utterance_id, speaker_id = "_".join(f"{stem}/{key}".split()), "_".join(speaker.split())
+    utterance = Utterance(utterance_id, speaker_id, Path(stem) / recording.name, duration_s)
     gender = facts.get("gender")
-    return named if not isinstance(gender, str) else replace(named, gender=gender)
+    return replace(utterance, gender=gender) if isinstance(gender, str) else utterance
