@@ -1,4 +1,4 @@
-"""The transform is torch's, at every length, and its inverse gives back every sample."""
+"""The short-time Fourier transform equals torch's, and its inverse restores every sample at every length."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def _inverse_error(stft: STFT, num_samples: int) -> torch.Tensor:
 @pytest.mark.parametrize("window", ["hann", "sqrt_hann"])
 @pytest.mark.parametrize("pad_mode", ["constant", "reflect"])
 @pytest.mark.parametrize(("window_length", "hop_length"), [(64, 16), (64, 21), (50, 10), (64, 1)])
-def test_every_length_comes_back(window: str, pad_mode: str, window_length: int, hop_length: int):
+def test_the_inverse_restores_every_length(window: str, pad_mode: str, window_length: int, hop_length: int):
     stft = STFT(window_length, hop_length, window, pad_mode=pad_mode)
     for num_samples in range(1, 3 * window_length + 1):
         assert _inverse_error(stft, num_samples).max() < 1e-5, num_samples
 
 
-def test_every_length_comes_back_at_the_usual_size():
+def test_the_inverse_restores_every_length_at_the_usual_size():
     stft = STFT(512, 128)
     for num_samples in [*range(1, 1537, 7), 511, 512, 513, 1535, 1536]:
         assert _inverse_error(stft, num_samples).max() < 1e-5, num_samples
@@ -32,7 +32,7 @@ def test_every_length_comes_back_at_the_usual_size():
 
 @pytest.mark.parametrize("window", ["hann", "sqrt_hann"])
 @pytest.mark.parametrize(("window_length", "hop_length"), [(64, 16), (64, 32), (64, 20)])
-def test_every_length_comes_back_without_centring(window: str, window_length: int, hop_length: int):
+def test_the_inverse_restores_every_length_without_centring(window: str, window_length: int, hop_length: int):
     stft = STFT(window_length, hop_length, window, centred=False)
     for num_samples in range(1, 3 * window_length + 1):
         assert _inverse_error(stft, num_samples).max() < 1e-5, num_samples
@@ -43,12 +43,12 @@ def test_half_overlap_fades_out_the_last_samples_only(window: str):
     stft = STFT(128, 64, window)
     for num_samples in range(1, 385):
         error = _inverse_error(stft, num_samples)
-        kept = num_samples if num_samples % 64 == 0 else max(num_samples - 14, 64 * (num_samples // 64))
-        assert (error[:kept] < 1e-5).all()
+        restored = num_samples if num_samples % 64 == 0 else max(num_samples - 14, 64 * (num_samples // 64))
+        assert (error[:restored] < 1e-5).all()
         assert (error < 1.0).all()
 
 
-def test_half_overlap_does_not_multiply_a_networks_error():
+def test_half_overlap_does_not_amplify_an_error_of_the_network():
     stft = STFT(128, 64)
     spectrum = 0.01 * torch.randn(65, 101, dtype=torch.complex64)
     waveform = stft.inverse(spectrum, 6400 + 63)
@@ -57,7 +57,7 @@ def test_half_overlap_does_not_multiply_a_networks_error():
 
 @pytest.mark.parametrize("pad_mode", ["constant", "reflect"])
 @pytest.mark.parametrize("num_samples", [257, 512, 1000, 1024, 4001])
-def test_spectrum_is_torchs(pad_mode: str, num_samples: int):
+def test_the_spectrum_equals_torch_stft(pad_mode: str, num_samples: int):
     waveform = torch.randn(2, num_samples)
     expected = torch.stft(
         waveform, 512, 128, window=torch.hann_window(512), center=True, pad_mode=pad_mode, return_complex=True
@@ -66,7 +66,7 @@ def test_spectrum_is_torchs(pad_mode: str, num_samples: int):
 
 
 @pytest.mark.parametrize("num_samples", [1024, 4001])
-def test_inverse_of_any_spectrum_is_torchs(num_samples: int):
+def test_the_inverse_of_any_spectrum_equals_torch_istft(num_samples: int):
     stft = STFT(512, 128)
     spectrum = torch.randn(2, 257, stft.num_frames(num_samples), dtype=torch.complex64)
     spectrum[:, 0].imag.zero_()
@@ -75,14 +75,14 @@ def test_inverse_of_any_spectrum_is_torchs(num_samples: int):
     torch.testing.assert_close(stft.inverse(spectrum, num_samples), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_a_sine_is_in_its_bin():
+def test_a_sine_is_in_the_bin_of_its_frequency():
     waveform = torch.sin(2 * torch.pi * 1000 * torch.arange(16000) / 16000)
     magnitude = STFT(512, 128)(waveform)[:, 60].abs()
     assert magnitude.argmax() == 32  # 1000 Hz / (16000 Hz / 512)
     assert magnitude[32] == pytest.approx(512 / 4, rel=1e-3)  # half the amplitude times the window's sum
 
 
-def test_without_centring_a_frame_knows_the_past_only():
+def test_without_centring_a_frame_depends_on_the_past_only():
     stft = STFT(64, 16, centred=False)
     waveform = torch.randn(640)
     changed = waveform.clone()
@@ -92,7 +92,7 @@ def test_without_centring_a_frame_knows_the_past_only():
     assert not same[320 // 16 :].any()
 
 
-def test_any_leading_axes():
+def test_leading_axes_are_kept():
     stft = STFT(64, 16)
     waveform = torch.randn(2, 3, 4, 333)
     spectrum = stft(waveform)
@@ -114,7 +114,7 @@ def test_autocast_and_half_precision_compute_in_float32():
     assert stft(waveform.double()).dtype == torch.complex128
 
 
-def test_gradients_are_right():
+def test_gradients_pass_gradcheck():
     stft = STFT(8, 2)
     waveform = torch.randn(2, 13, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: torch.view_as_real(stft(x)), (waveform,))
@@ -122,14 +122,14 @@ def test_gradients_are_right():
     assert torch.autograd.gradcheck(lambda s: stft.inverse(s, 13), (spectrum,))
 
 
-def test_frames_of_lengths_as_a_tensor():
+def test_num_frames_takes_a_tensor_of_lengths():
     lengths = torch.tensor([1, 127, 128, 1000])
     for centred in (True, False):
         stft = STFT(512, 128, centred=centred)
         assert stft.num_frames(lengths).tolist() == [stft(torch.zeros(n)).shape[-1] for n in lengths.tolist()]
 
 
-def test_a_checkpoint_holds_nothing_of_it():
+def test_a_checkpoint_holds_no_window():
     assert not STFT(512, 128).state_dict()
 
 
@@ -144,12 +144,12 @@ def test_a_checkpoint_holds_nothing_of_it():
         ({"window_length": 512, "hop_length": 128, "pad_mode": "circular"}, "pad_mode"),
     ],
 )
-def test_arguments_that_are_refused(arguments: dict, word: str):
+def test_invalid_arguments_are_refused(arguments: dict, word: str):
     with pytest.raises(ValueError, match=word):
         STFT(**arguments)
 
 
-def test_no_samples_and_wrong_spectra_are_refused():
+def test_empty_waveforms_and_wrong_spectra_are_refused():
     stft = STFT(64, 16)
     with pytest.raises(ValueError, match="no samples"):
         stft(torch.zeros(2, 0))
@@ -158,7 +158,7 @@ def test_no_samples_and_wrong_spectra_are_refused():
 
 
 @pytest.mark.gpu
-def test_the_gpu_agrees():
+def test_the_gpu_gives_the_same_spectrum():
     stft, waveform = STFT(512, 128), torch.randn(2, 5001)
     on_gpu = stft.cuda()(waveform.cuda())
     torch.testing.assert_close(stft.inverse(on_gpu, 5001).cpu(), waveform, atol=1e-5, rtol=0)

@@ -1,3 +1,5 @@
+"""Conv-TasNet, SpEx+ and TD-SpeakerBeam: lengths, frames, fusion, latency and streaming state."""
+
 from __future__ import annotations
 
 import pytest
@@ -31,7 +33,7 @@ def run(network: ConvTasNet, waveform: torch.Tensor) -> tuple[torch.Tensor, ...]
 
 @pytest.mark.parametrize("sample_rate", [8000, 16000, 24000, 48000])
 @pytest.mark.parametrize("arguments", [{}, {"causal": True}, SPEX, {**SPEX, "causal": True}, {"deep": True}], ids=str)
-def test_any_length_and_rate_comes_back_at_its_length(sample_rate, arguments):
+def test_the_estimate_has_the_length_of_the_mixture_at_any_rate(sample_rate, arguments):
     network = small(sample_rate=sample_rate, **arguments)
     for length in (1, network.stride - 1, network.stride, 1777):
         estimates = run(network, torch.randn(2, length))
@@ -40,24 +42,24 @@ def test_any_length_and_rate_comes_back_at_its_length(sample_rate, arguments):
         assert all(torch.isfinite(estimate).all() for estimate in estimates)
 
 
-def test_windows_and_hop_are_those_asked_for_at_any_rate():
+def test_windows_and_hop_have_the_configured_duration_at_any_rate():
     assert [small(sample_rate=rate, **SPEX).kernels for rate in (8000, 48000)] == [[20, 80, 160], [120, 480, 960]]
     assert [small(sample_rate=rate, **SPEX).stride for rate in (8000, 48000)] == [10, 60]
 
 
 def test_frame_t_of_every_window_begins_at_sample_t_times_hop():
-    """An impulse is seen by those frames alone that it lies in."""
+    """An impulse changes only the frames that contain it."""
     network = small(**SPEX)
     waveform = torch.zeros(1, 2000)
     waveform[0, 1000] = 1.0
     spectrum = network.analyse(waveform).spectrum[0]
     for size, basis in zip(network.kernels, spectrum.chunk(3), strict=True):
-        seen = basis.sum(dim=0).nonzero().flatten().tolist()
-        assert seen == list(range((1000 - size) // network.stride + 1, 1000 // network.stride + 1))
+        changed = basis.sum(dim=0).nonzero().flatten().tolist()
+        assert changed == list(range((1000 - size) // network.stride + 1, 1000 // network.stride + 1))
 
 
-def test_dropping_the_last_samples():
-    """Two windows of 32 and a hop of 16 fill 64 samples; the other ten get no frame, and zeros for an estimate."""
+def test_drop_last_gives_zeros_for_samples_without_a_frame():
+    """Three frames of 32 samples with a hop of 16 cover 64 samples; the estimate of the other ten is zero."""
     network, waveform = small(drop_last=True), torch.randn(1, 74)
     (estimate,) = run(network, waveform)
     torch.testing.assert_close(estimate[:, :64], run(network, waveform[:, :64])[0])
@@ -66,15 +68,15 @@ def test_dropping_the_last_samples():
 
 
 @pytest.mark.parametrize("arguments", [{}, {"drop_last": True}, SPEX], ids=["one window", "drop_last", "three windows"])
-def test_frames_are_counted_before_they_are_made(arguments):
+def test_num_frames_is_the_number_of_frames_of_analyse(arguments):
     network, lengths = small(**arguments), torch.tensor([1, 15, 16, 32, 33, 47, 48, 49, 1000])
-    made = [network.analyse(torch.randn(1, int(length))).num_frames for length in lengths]
-    assert network.num_frames(lengths).tolist() == made
+    counted = [network.analyse(torch.randn(1, int(length))).num_frames for length in lengths]
+    assert network.num_frames(lengths).tolist() == counted
 
 
 @pytest.mark.parametrize("name", ["spexplus_small", "td_speakerbeam_small"])
-def test_padding_of_an_enrollment_does_not_count(name):
-    """Regression: frames that begin before the end of a recording, but that it would not have, were once counted."""
+def test_padding_of_an_enrollment_is_ignored(name):
+    """Regression: frames that begin within a recording, but that it would not have without padding, were counted."""
     torch.manual_seed(0)
     network = build_network(load_yaml(conf_folder() / f"model/{name}.yaml")["model"]).eval()
     padded = torch.cat([torch.randn(1, 3500), torch.zeros(1, 900)], dim=1)
@@ -84,8 +86,8 @@ def test_padding_of_an_enrollment_does_not_count(name):
         torch.testing.assert_close(with_padding, network.prepare(alone)["0.embedding"], atol=1e-5, rtol=1e-4)
 
 
-def test_the_speaker_task_of_spex_plus_is_a_key_of_its_cue():
-    """Three scales and the logits come out together, and the second task teaches the speaker branch."""
+def test_num_speakers_of_the_cue_adds_the_speaker_task_of_spex_plus():
+    """The output has three scales and the logits, and the second task trains the speaker branch."""
     torch.manual_seed(0)
     model = load_yaml(conf_folder() / "model/spexplus_small.yaml")["model"]
     assert model["cues"][0]["num_speakers"] is None
@@ -99,7 +101,7 @@ def test_the_speaker_task_of_spex_plus_is_a_key_of_its_cue():
     assert all(parameter.grad is None for parameter in network.backbone.blocks.parameters())
 
 
-def test_published_size():
+def test_the_number_of_parameters_is_the_published_one():
     """SpEx+: 11.2 M, speaker branch and fusion included."""
     network = build_network(load_yaml(conf_folder() / "model/spexplus.yaml")["model"])
     assert sum(p.numel() for p in network.parameters()) == pytest.approx(11.2e6, rel=0.01)
@@ -107,21 +109,21 @@ def test_published_size():
 
 @pytest.mark.parametrize("arguments", [{}, {"fusion_place": "inside"}, {"fusion_blocks": (3, 1), "fusion_norm": True}])
 def test_every_fusion_point_is_called_once_in_order(arguments):
-    network, seen = small(**arguments), []
+    network, points = small(**arguments), []
 
     def condition(point, latent):
         assert latent.shape[network.fusion_axis] == network.latent_dim
-        seen.append(point)
+        points.append(point)
         return latent
 
     latent, _ = network.encode(network.analyse(torch.randn(2, 4000)).features, condition)
-    assert seen == list(range(network.num_fusion_points)) == [0, 1]
+    assert points == list(range(network.num_fusion_points)) == [0, 1]
     assert network.summarise(latent).shape == (2, latent.shape[-1], network.summary_dim)
 
 
 @pytest.mark.parametrize(("place", "width"), [("before", 6), ("inside", 8)])
-def test_an_embedding_reaches_its_block_and_not_those_before_it(place, width):
-    """TD-SpeakerBeam's way: fused at block 3 of 4, what comes out of block 2 stays as it was."""
+def test_an_embedding_changes_its_block_and_none_before_it(place, width):
+    """As in TD-SpeakerBeam: fused at block 3 of 4, the output of block 2 does not change."""
     network, outputs = small(fusion_blocks=(3,), fusion_place=place), []
     features = network.analyse(torch.randn(1, 1000)).features
     for block in network.blocks[2:]:
@@ -133,7 +135,7 @@ def test_an_embedding_reaches_its_block_and_not_those_before_it(place, width):
     assert not torch.equal(outputs[1], outputs[3])
 
 
-def test_adding_inside_a_block_is_concatenating_to_its_input():
+def test_add_inside_a_block_equals_concatenation_to_its_input():
     """The published block: one convolution over [h; e], h alone on the residual path."""
     torch.manual_seed(0)
     block, embedding, h = TCNBlock(6, 8, 3, 1, "global", causal=False), torch.randn(2, 5), torch.randn(2, 6, 40)
@@ -151,7 +153,7 @@ def test_adding_inside_a_block_is_concatenating_to_its_input():
 
 
 @pytest.mark.parametrize("kind", ["global", "frame"])
-def test_norms_against_their_definition(kind):
+def test_norms_equal_their_definition(kind):
     norm, x = ChannelNorm(4, kind), 3 + 2 * torch.randn(2, 4, 50)
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
@@ -162,8 +164,8 @@ def test_norms_against_their_definition(kind):
 
 
 @pytest.mark.parametrize("arguments", [{}, {**SPEX, "fusion_place": "inside"}], ids=["one window", "three windows"])
-def test_the_causal_network_looks_ahead_exactly_its_latency(arguments):
-    """Change every sample from n on; the first output that differs is n − latency, in the worst phase of the hop."""
+def test_the_look_ahead_of_a_causal_network_is_its_latency(arguments):
+    """If every sample from n on changes, the first output that changes is n − latency in the worst phase of the hop."""
     network = small(causal=True, **arguments).double()
     torch.manual_seed(1)
     waveform = torch.randn(1, 2400, dtype=torch.float64)
@@ -178,7 +180,7 @@ def test_the_causal_network_looks_ahead_exactly_its_latency(arguments):
     assert min(look_ahead) == network.latency - network.stride + 1
 
 
-def test_the_other_network_looks_at_everything():
+def test_a_network_that_is_not_causal_sees_the_whole_recording():
     network = small()
     waveform = torch.randn(1, 6000)
     changed = waveform.clone()
@@ -187,19 +189,19 @@ def test_the_other_network_looks_at_everything():
     assert ((run(network, waveform)[0] - run(network, changed)[0]).abs()[0, :1000] > 0).any()
 
 
-def test_state_carries_a_causal_network_across_stretches():
+def test_causal_encoding_of_blocks_equals_that_of_the_whole():
     network = small(causal=True, kernel=4)
     features = network.analyse(torch.randn(2, 2000)).features
     whole, _ = network.encode(features, unsteered)
-    parts, state = [], None
-    for part in features.split([1, 20, features.shape[-1] - 21], dim=-1):
-        latent, state = network.encode(part, unsteered, state)
-        parts.append(latent)
-    torch.testing.assert_close(torch.cat(parts, dim=2), whole, atol=1e-5, rtol=1e-5)
+    latents, state = [], None
+    for block in features.split([1, 20, features.shape[-1] - 21], dim=-1):
+        latent, state = network.encode(block, unsteered, state)
+        latents.append(latent)
+    torch.testing.assert_close(torch.cat(latents, dim=2), whole, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.processor
-def test_half_precision_inside_leaves_the_waveform_whole():
+def test_half_precision_changes_the_waveform_little():
     network, waveform = small(**SPEX), torch.randn(1, 2000)
     whole = run(network, waveform)[0]
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -210,7 +212,7 @@ def test_half_precision_inside_leaves_the_waveform_whole():
 
 @pytest.mark.parametrize("fusion", ["concat", "add", "multiply", "film"])
 @pytest.mark.parametrize("place", ["before", "inside"])
-def test_every_fusion_and_a_tf_map_through_the_basis(fusion, place):
+def test_every_fusion_and_a_tf_map_work_on_a_learned_basis(fusion, place):
     sizes = {"num_filters": 16, "bottleneck": 6, "hidden": 8, "blocks_per_stack": 2, "num_stacks": 2}
     network = build_network(
         {
@@ -227,7 +229,7 @@ def test_every_fusion_and_a_tf_map_through_the_basis(fusion, place):
 
 @pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.parametrize("twin", ["", "_small"])
-def test_shipped_configurations_step_and_come_back(name, twin):
+def test_shipped_models_train_and_their_weights_load(name, twin):
     model = load_yaml(conf_folder() / f"model/{name}{twin}.yaml")["model"]
     torch.manual_seed(0)
     network = build_network(model).train()
@@ -259,6 +261,6 @@ def test_shipped_configurations_step_and_come_back(name, twin):
         ({"fusion_blocks": ()}, "from 0 to 3"),
     ],
 )
-def test_impossible_arguments(arguments, message):
+def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         small(**arguments)

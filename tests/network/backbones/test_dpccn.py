@@ -1,3 +1,5 @@
+"""DPCCN: lengths, latency, levels, pooling and streaming state."""
+
 from __future__ import annotations
 
 import pytest
@@ -24,7 +26,7 @@ def run(network: DPCCN, waveform: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("sample_rate", [8000, 16000, 24000, 48000])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("pad_bins", [False, True])
-def test_any_length_and_rate_comes_back_at_its_length(sample_rate, causal, pad_bins):
+def test_the_estimate_has_the_length_of_the_mixture_at_any_rate(sample_rate, causal, pad_bins):
     network = small(
         sample_rate=sample_rate, causal=causal, pad_bins=pad_bins, dense_channels=(4,) * 4, deep_channels=(4, 6, 8)
     )
@@ -34,19 +36,21 @@ def test_any_length_and_rate_comes_back_at_its_length(sample_rate, causal, pad_b
         assert torch.isfinite(out).all()
 
 
-@pytest.mark.parametrize(("padded", "left"), [(False, [128, 63, 31, 15, 7, 3, 1]), (True, [129, 65, 33, 17, 9, 5, 3])])
-def test_seven_levels_halve_257_bins(padded, left):
-    bins, seen = 257, []
-    for _ in left:
+@pytest.mark.parametrize(
+    ("padded", "expected"), [(False, [128, 63, 31, 15, 7, 3, 1]), (True, [129, 65, 33, 17, 9, 5, 3])]
+)
+def test_seven_levels_halve_257_bins_and_restore_them(padded, expected):
+    bins, halved = 257, []
+    for _ in expected:
         step = BinStep.halving(bins, padded)
-        seen.append(step.bins)
+        halved.append(step.bins)
         back = torch.nn.ConvTranspose1d(1, 1, step.kernel, 2, step.padding, step.output_padding)
         assert back(torch.zeros(1, 1, step.bins)).shape[2] == bins
         bins = step.bins
-    assert seen == left
+    assert halved == expected
 
 
-def test_published_size():
+def test_the_number_of_parameters_is_the_published_one():
     """6.4 M parameters in the paper, its fusion layers included; the network alone here."""
     count = sum(p.numel() for p in DPCCN().parameters())
     assert 6.2e6 < count < 6.5e6
@@ -54,22 +58,22 @@ def test_published_size():
 
 @pytest.mark.parametrize("fuse_along", ["channels", "bins"])
 def test_the_embedding_is_fused_once(fuse_along):
-    network, seen = small(fuse_along=fuse_along), []
+    network, points = small(fuse_along=fuse_along), []
 
     def condition(point, latent):
         assert latent.shape[network.fusion_axis] == network.latent_dim
-        seen.append(point)
+        points.append(point)
         return latent
 
     analysis = network.analyse(torch.randn(1, 4000))
     latent, state = network.encode(analysis.features, condition)
-    assert seen == [0]
+    assert points == [0]
     assert state is None
     assert network.summarise(latent).shape == (1, analysis.num_frames, network.latent_dim)
 
 
-def test_what_is_fused_reaches_the_skip_connection():
-    """The last dense block sees the fused output of the first: silenced there, half of its input is zero."""
+def test_the_fused_latent_reaches_the_skip_connection():
+    """The last dense block sees the fused output of the first: if that is zero, half of its input is zero."""
     network, inputs = small(), []
     network.last.layers[0].register_forward_hook(lambda module, args, out: inputs.append(args[0]))
     network.encode(network.analyse(torch.randn(1, 4000)).features, lambda point, latent: latent * 0)
@@ -77,8 +81,8 @@ def test_what_is_fused_reaches_the_skip_connection():
     assert inputs[0].shape[1] == 8
 
 
-def test_the_causal_network_looks_ahead_exactly_its_latency():
-    """Change every sample from n on; the first output that differs is n − latency, in the worst phase of the hop."""
+def test_the_look_ahead_of_a_causal_network_is_its_latency():
+    """If every sample from n on changes, the first output that changes is n − latency in the worst phase of the hop."""
     network = small(causal=True).double()
     torch.manual_seed(1)
     waveform = torch.randn(1, 3000, dtype=torch.float64)
@@ -92,7 +96,7 @@ def test_the_causal_network_looks_ahead_exactly_its_latency():
     assert min(look_ahead) == network.latency - network.stride + 1
 
 
-def test_the_other_network_looks_at_everything():
+def test_a_network_that_is_not_causal_sees_the_whole_recording():
     network = small()
     waveform = torch.randn(1, 8000)
     changed = waveform.clone()
@@ -102,26 +106,26 @@ def test_the_other_network_looks_at_everything():
 
 
 @pytest.mark.parametrize("pad_bins", [False, True])
-def test_state_carries_a_causal_network_across_stretches(pad_bins):
+def test_causal_encoding_of_blocks_equals_that_of_the_whole(pad_bins):
     network = small(causal=True, pad_bins=pad_bins)
     features = network.analyse(torch.randn(2, 8000)).features
     whole, _ = network.encode(features, lambda point, latent: latent)
-    parts, state = [], None
-    for part in features.split([1, 1, 20, features.shape[-1] - 22], dim=-1):
-        latent, state = network.encode(part, lambda point, latent: latent, state)
-        parts.append(latent)
-    torch.testing.assert_close(torch.cat(parts, dim=2), whole, atol=1e-5, rtol=1e-5)
+    latents, state = [], None
+    for block in features.split([1, 1, 20, features.shape[-1] - 22], dim=-1):
+        latent, state = network.encode(block, lambda point, latent: latent, state)
+        latents.append(latent)
+    torch.testing.assert_close(torch.cat(latents, dim=2), whole, atol=1e-5, rtol=1e-5)
 
 
-def test_a_history_hands_back_what_came_before():
+def test_conv_history_prepends_the_frames_before():
     x = torch.arange(5.0).view(1, 1, 5)
     first = ConvHistory(causal=True)
     assert first.prepend(x[:, :, :2], 3).flatten().tolist() == [0, 0, 0, 0, 1]
-    second = ConvHistory(causal=True, kept=first.new)
+    second = ConvHistory(causal=True, past=first.new)
     assert second.prepend(x[:, :, 2:], 3).flatten().tolist() == [0, 0, 1, 2, 3, 4]
 
 
-def test_normalisation_over_the_recording_and_within_a_frame():
+def test_normalisation_is_over_the_recording_or_within_a_frame():
     torch.manual_seed(0)
     x = torch.randn(2, 3, 40, 5) * 4 + 2
     torch.testing.assert_close(normalise(x, True).mean(dim=(2, 3)), torch.zeros(2, 3), atol=1e-5, rtol=0)
@@ -132,7 +136,7 @@ def test_normalisation_over_the_recording_and_within_a_frame():
 
 
 @pytest.mark.parametrize("over_time", [False, True])
-def test_the_mean_of_a_constant_is_the_constant(over_time):
+def test_pyramid_pooling_of_a_constant_is_the_constant(over_time):
     pooling = PyramidPooling(2, (4, 8, 32), 1, over_time)
     torch.nn.init.ones_(pooling.project.weight)
     torch.nn.init.zeros_(pooling.project.bias)
@@ -144,7 +148,7 @@ def test_the_mean_of_a_constant_is_the_constant(over_time):
 
 
 def test_a_causal_network_takes_the_level_from_the_mixture():
-    """Its latent hardly knows it: the estimate is a mask, near one before training, and silence stays silent."""
+    """The estimate is a mask, near one before training, and silence stays silent."""
     network, waveform = small(causal=True), torch.randn(1, 4000)
     out = run(network, waveform)
     assert (run(network, waveform * 0.1) * 10 - out).norm() / out.norm() < 0.1
@@ -162,6 +166,6 @@ def test_a_causal_network_takes_the_level_from_the_mixture():
         ({"pool_sizes": (4, 0)}, "1 or more"),
     ],
 )
-def test_impossible_arguments(arguments, message):
+def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         small(**arguments)

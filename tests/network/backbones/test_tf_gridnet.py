@@ -1,3 +1,5 @@
+"""TF-GridNet: lengths, latency, memory, recurrent layers and streaming state."""
+
 from __future__ import annotations
 
 import pytest
@@ -23,7 +25,7 @@ def run(network: TFGridNet, waveform: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("sample_rate", [8000, 16000, 24000, 48000])
 @pytest.mark.parametrize("arguments", [{}, {"causal": True}, {"kernel": 4, "kernel_hop": 3}, {"pad_mode": "reflect"}])
-def test_any_length_and_rate_comes_back_at_its_length(sample_rate, arguments):
+def test_the_estimate_has_the_length_of_the_mixture_at_any_rate(sample_rate, arguments):
     network = small(sample_rate=sample_rate, num_blocks=1, **arguments)
     for length in (1, network.stride - 1, network.stride, 1777):
         out = run(network, torch.randn(2, length))
@@ -31,7 +33,7 @@ def test_any_length_and_rate_comes_back_at_its_length(sample_rate, arguments):
         assert torch.isfinite(out).all()
 
 
-def test_published_size():
+def test_the_number_of_parameters_is_the_published_one():
     """7 M parameters, without the fusion."""
     count = sum(p.numel() for p in TFGridNet().parameters())
     assert 6.9e6 < count < 7.1e6
@@ -39,23 +41,23 @@ def test_published_size():
 
 @pytest.mark.parametrize("fuse_along", ["channels", "bins"])
 def test_every_fusion_point_is_called_once_in_order(fuse_along):
-    network, seen = small(num_blocks=3, fuse_along=fuse_along), []
+    network, points = small(num_blocks=3, fuse_along=fuse_along), []
 
     def condition(point, latent):
         assert latent.shape[network.fusion_axis] == network.latent_dim
-        seen.append(point)
+        points.append(point)
         return latent
 
     analysis = network.analyse(torch.randn(1, 4000))
     latent, state = network.encode(analysis.features, condition)
-    assert seen == list(range(network.num_fusion_points))
+    assert points == list(range(network.num_fusion_points))
     assert state is None
     assert network.summarise(latent).shape == (1, analysis.num_frames, network.latent_dim)
 
 
 @pytest.mark.parametrize("arguments", KERNELS)
-def test_the_causal_network_looks_ahead_exactly_its_latency(arguments):
-    """Change every sample from n on; the first output that differs is n − latency, in the worst phase of the hop."""
+def test_the_look_ahead_of_a_causal_network_is_its_latency(arguments):
+    """If every sample from n on changes, the first output that changes is n − latency in the worst phase of the hop."""
     network = small(causal=True, **arguments).double()
     torch.manual_seed(1)
     waveform = torch.randn(1, 2000, dtype=torch.float64)
@@ -69,7 +71,7 @@ def test_the_causal_network_looks_ahead_exactly_its_latency(arguments):
     assert min(look_ahead) == network.latency - network.stride + 1
 
 
-def test_the_other_network_looks_at_everything():
+def test_a_network_that_is_not_causal_sees_the_whole_recording():
     network = small()
     waveform = torch.randn(1, 4000)
     changed = waveform.clone()
@@ -79,18 +81,18 @@ def test_the_other_network_looks_at_everything():
 
 
 @pytest.mark.parametrize("arguments", [*KERNELS, {"attention_window_s": 0.04}])
-def test_state_carries_a_causal_network_across_stretches(arguments):
+def test_causal_encoding_of_blocks_equals_that_of_the_whole(arguments):
     network = small(causal=True, **arguments)
     features = network.analyse(torch.randn(2, 4000)).features
     whole, _ = network.encode(features, lambda point, latent: latent)
-    parts, state = [], None
-    for part in features.split([1, 1, 20, features.shape[-1] - 22], dim=-1):
-        latent, state = network.encode(part, lambda point, latent: latent, state)
-        parts.append(latent)
-    torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=1e-5)
+    latents, state = [], None
+    for block in features.split([1, 1, 20, features.shape[-1] - 22], dim=-1):
+        latent, state = network.encode(block, lambda point, latent: latent, state)
+        latents.append(latent)
+    torch.testing.assert_close(torch.cat(latents, dim=1), whole, atol=1e-5, rtol=1e-5)
 
 
-def test_an_attention_window_changes_only_what_is_longer():
+def test_an_attention_window_changes_only_longer_recordings():
     full, windowed = small(), small(attention_window_s=0.2)
     short, long = torch.randn(1, 3000), torch.randn(1, 8000)
     torch.testing.assert_close(run(windowed, short), run(full, short))
@@ -107,10 +109,10 @@ def test_gradient_checkpointing_changes_no_gradient():
         torch.testing.assert_close(checkpointed, plain)
 
 
-def test_gradient_checkpointing_keeps_less():
-    """What the backward pass holds on to, counted by the hooks of autograd."""
+def test_gradient_checkpointing_stores_less():
+    """The tensors stored for the backward pass, counted by the hooks of autograd."""
 
-    def kept(network: TFGridNet) -> int:
+    def saved_bytes(network: TFGridNet) -> int:
         sizes: dict[int, int] = {}
 
         def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -121,20 +123,20 @@ def test_gradient_checkpointing_keeps_less():
             run(network, torch.randn(1, 4000))
         return sum(sizes.values())
 
-    plain, checkpointed = (kept(small(gradient_checkpointing=g).train()) for g in (False, True))
+    plain, checkpointed = (saved_bytes(small(gradient_checkpointing=g).train()) for g in (False, True))
     assert checkpointed < plain / 4
 
 
-def test_long_recordings_are_computed_in_parts(monkeypatch):
+def test_long_recordings_are_computed_in_blocks(monkeypatch):
     network, waveform = small(kernel=4), torch.randn(1, 2000)
     with torch.no_grad():
         whole = run(network, waveform)
-        monkeypatch.setattr(tf_gridnet, "ELEMENTS_AT_ONCE", 500)
+        monkeypatch.setattr(tf_gridnet, "MAX_ELEMENTS_PER_BLOCK", 500)
         torch.testing.assert_close(run(network, waveform), whole)
 
 
-def test_overlapping_steps_are_added():
-    """Ones in steps of 4, moved on by 1: the ramp of how many steps cover an element."""
+def test_overlap_add_sums_overlapping_steps():
+    """Steps of four ones, shifted by 1: the sum is the number of steps that cover an element."""
     out = overlap_add(torch.ones(1, 5, 4, 1), hop=1)
     assert out.flatten().tolist() == [1, 2, 3, 4, 4, 3, 2, 1]
     assert overlap_add(torch.arange(6.0).view(1, 3, 2, 1), hop=2).flatten().tolist() == [0, 1, 2, 3, 4, 5]
@@ -142,7 +144,7 @@ def test_overlapping_steps_are_added():
 
 @pytest.mark.parametrize(("kernel", "hop"), [(1, 1), (4, 1), (4, 3), (4, 4), (5, 2)])
 @pytest.mark.parametrize("length", [1, 2, 9, 17])
-def test_padding_completes_the_last_step(kernel, hop, length):
+def test_padding_fills_the_last_step(kernel, hop, length):
     layer = WindowedRNN(3, 2, kernel, hop, causal=False)
     before, after = layer.padding(length)
     assert before == kernel - hop
@@ -152,8 +154,8 @@ def test_padding_completes_the_last_step(kernel, hop, length):
     assert layer(padded)[0].shape == padded.shape
 
 
-def test_a_recurrent_layer_is_unfold_and_transposed_convolution():
-    """The same with PyTorch's own operations, as the paper writes it."""
+def test_windowed_rnn_equals_unfold_and_transposed_convolution():
+    """The reference uses PyTorch's operations, as the paper does."""
     torch.manual_seed(0)
     layer, x = WindowedRNN(3, 5, 4, 2, causal=False), torch.randn(2, 12, 3)
     unfolded = torch.nn.functional.unfold(layer.norm(x).transpose(1, 2)[..., None], (4, 1), stride=(2, 1))
@@ -164,7 +166,7 @@ def test_a_recurrent_layer_is_unfold_and_transposed_convolution():
 
 
 def test_a_causal_network_takes_the_level_from_the_mixture():
-    """Its latent hardly knows it: the estimate is a mask, near one before training, and silence stays silent."""
+    """The estimate is a mask, near one before training, and silence stays silent."""
     network, waveform = small(causal=True), torch.randn(1, 4000)
     out = run(network, waveform)
     assert (run(network, waveform * 0.1) * 10 - out).norm() / out.norm() < 0.1
@@ -184,6 +186,6 @@ def test_a_causal_network_takes_the_level_from_the_mixture():
         ({"num_blocks": 0}, "1 or more"),
     ],
 )
-def test_impossible_arguments(arguments, message):
+def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         small(**arguments)

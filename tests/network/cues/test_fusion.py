@@ -1,3 +1,5 @@
+"""Fusion operators: their formulas along any axis, the points at which they act, and means of embeddings."""
+
 from __future__ import annotations
 
 import pytest
@@ -17,13 +19,13 @@ def test_every_operator_works_along_every_axis(name, shape, axis):
     features, embedding = torch.randn(shape), torch.randn(2, 7)
     fused = operator(features, embedding)
     assert fused.shape == features.shape
-    # Element by element, along the fused axis, it is the operator on plain vectors.
+    # For each element beside the fused axis, the result is the operator on plain vectors.
     vectors = features.movedim(axis, -1).reshape(2, -1, 6)
     by_hand = torch.stack([operator.fuse(vectors[:, i], embedding) for i in range(vectors.shape[1])], dim=1)
     torch.testing.assert_close(fused.movedim(axis, -1).reshape(2, -1, 6), by_hand)
 
 
-def test_formulas():
+def test_operators_equal_their_formulas():
     h, e = torch.randn(2, 3, 6), torch.randn(2, 4)
     add, multiply, concat, film = (fusions.get(n)(4, 6, -1) for n in ("add", "multiply", "concat", "film"))
     projected = (e @ add.linear.weight.T + add.linear.bias)[:, None]
@@ -53,14 +55,14 @@ def test_an_embedding_may_vary_over_time():
         ([2, 0], False, 2, [0, 2]),
     ],
 )
-def test_points(points, shared, layers, where):
+def test_only_the_selected_points_are_fused(points, shared, layers, where):
     at = FusionPoints("add", 4, 6, -1, 3, points, shared)
     assert len(at.layers) == layers
     h, e = torch.randn(1, 2, 6), torch.randn(1, 4)
     assert [p for p in range(3) if not torch.equal(at(p, h, e), h)] == where
 
 
-def test_impossible_points_and_operators():
+def test_unknown_points_and_operators_are_refused():
     with pytest.raises(ValueError, match="indices from 0 to 2"):
         resolve_points([3], 3)
     with pytest.raises(ConfigError, match="did you mean 'film'"):

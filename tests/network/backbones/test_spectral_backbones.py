@@ -1,4 +1,4 @@
-"""The shipped TF-GridNet and DPCCN: built from their YAML, trained for a step, saved and loaded; every cue on both."""
+"""TF-GridNet and DPCCN with cues: as shipped, with every fusion, silence and half precision."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 import wesep_py.network.backbones.dpccn
 import wesep_py.network.backbones.tf_gridnet
-import wesep_py.network.cues.usef
+import wesep_py.network.cues.input_cues
 from wesep_py import checkpoint
 from wesep_py.common.config import conf_folder, load_yaml
 from wesep_py.network.extraction_network import TargetSpeakerExtractor, build_network, load_network
@@ -32,20 +32,20 @@ def shipped(name: str, **backbone) -> TargetSpeakerExtractor:
 
 def tiny(backbone: str, cues: list, **changes) -> TargetSpeakerExtractor:
     torch.manual_seed(0)
-    own = {**TINY[backbone], **changes}
-    config = {"backbone": {"name": backbone, **own}, "speaker": SPEAKER, "cues": cues, "presence": {"hidden": 4}}
-    return build_network({**config, "normalise": "none" if own.get("causal") else "std"})
+    arguments = {**TINY[backbone], **changes}
+    config = {"backbone": {"name": backbone, **arguments}, "speaker": SPEAKER, "cues": cues, "presence": {"hidden": 4}}
+    return build_network({**config, "normalise": "none" if arguments.get("causal") else "std"})
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_the_published_one_is_built(name):
+def test_the_shipped_model_has_the_right_backbone(name):
     network = shipped(name).eval()
     assert type(network.backbone) is CLASSES[name]
     assert network.backbone.latency is None
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_the_small_one_steps_saves_and_loads(name, tmp_path):
+def test_the_small_model_trains_saves_and_loads(name, tmp_path):
     network = shipped(f"{name}_small").train()
     mixture, enrollment = torch.randn(2, 6000), torch.randn(2, 16000)
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
@@ -67,7 +67,7 @@ def test_the_small_one_steps_saves_and_loads(name, tmp_path):
 @pytest.mark.parametrize("backbone", TINY)
 @pytest.mark.parametrize("fusion", ["concat", "add", "multiply", "film"])
 @pytest.mark.parametrize("fuse_along", ["channels", "bins"])
-def test_every_fusion_along_both_axes_trains_every_parameter(backbone, fusion, fuse_along):
+def test_every_fusion_along_both_axes_gives_every_parameter_a_gradient(backbone, fusion, fuse_along):
     network = tiny(backbone, [{"name": "embedding", "fusion": fusion}], fuse_along=fuse_along).train()
     for module in network.modules():
         if hasattr(module, "scale") and isinstance(module.scale, torch.nn.Linear):
@@ -81,7 +81,7 @@ def test_every_fusion_along_both_axes_trains_every_parameter(backbone, fusion, f
 
 @pytest.mark.parametrize("backbone", TINY)
 @pytest.mark.parametrize("causal", [False, True])
-def test_several_cues_and_a_presence_head(backbone, causal):
+def test_several_cues_and_a_presence_head_work_together(backbone, causal):
     cues = [{"name": "embedding"}, {"name": "tf_map", "temperatures": [1, 20], "power": 0.5}]
     network = tiny(backbone, cues, causal=causal).eval()
     out = network(torch.randn(2, 3001), torch.randn(2, 16000))
@@ -98,7 +98,7 @@ def test_silence_gives_silence(backbone):
 
 @pytest.mark.processor
 @pytest.mark.parametrize("backbone", TINY)
-def test_half_precision_gives_nearly_the_same(backbone, request: pytest.FixtureRequest):
+def test_half_precision_gives_nearly_the_same_estimate(backbone, request: pytest.FixtureRequest):
     network = tiny(backbone, [{"name": "embedding"}]).eval()
     if any(isinstance(part, torch.nn.LSTM) for part in network.modules()):
         request.getfixturevalue("bfloat16_lstm")

@@ -1,3 +1,5 @@
+"""The embedding cue: embeddings computed elsewhere, transform, unit length and speaker logits."""
+
 from __future__ import annotations
 
 import pytest
@@ -5,7 +7,7 @@ import torch
 
 from wesep_py.common.errors import ConfigError, InputError
 from wesep_py.network.cues import EmbeddingCue
-from wesep_py.network.cues.embedding import EmbeddingTransform
+from wesep_py.network.cues.latent_cues import EmbeddingTransform
 from wesep_py.network.extraction_network import build_network
 
 BACKBONE = {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1}
@@ -17,7 +19,7 @@ def build(cue, **model):
     return build_network({"backbone": BACKBONE, "cues": [{"name": "embedding", **cue}], **model}).eval()
 
 
-def test_embeddings_computed_elsewhere():
+def test_embeddings_computed_elsewhere_are_fused():
     network = build({"fusion": "multiply", "embedding_dim": 5}, highpass_hz=0)
     mixture, embedding = torch.randn(2, 2000), torch.randn(2, 5)
     out = network.extract(mixture, {"0.embedding": embedding}).waveforms[0]
@@ -38,7 +40,7 @@ def test_embeddings_computed_elsewhere():
         network.prepare(torch.zeros(2, 0), embedding=torch.randn(2, 6))
 
 
-def test_a_cue_beside_it_hears_the_recording():
+def test_another_cue_uses_the_recording_beside_an_embedding():
     network = build({"embedding_dim": 5})
     both = build_network(
         {"backbone": BACKBONE, "cues": [{"name": "tf_map"}, {"name": "embedding", "embedding_dim": 5}]}
@@ -60,7 +62,7 @@ def test_an_encoder_and_embeddings_from_elsewhere_exclude_each_other():
         EmbeddingCue(embedding_dim=0)
 
 
-def test_of_unit_length_only_the_direction_counts():
+def test_with_unit_length_only_the_direction_matters():
     network = build({"fusion": "multiply", "embedding_dim": 5, "unit_length": True})
     plain = build({"fusion": "multiply", "embedding_dim": 5})
     mixture, embedding = torch.randn(2, 2000), torch.randn(2, 5)
@@ -70,7 +72,7 @@ def test_of_unit_length_only_the_direction_counts():
     torch.testing.assert_close(out, plain.extract(mixture, {"0.embedding": unit}).waveforms[0])
 
 
-def test_a_transform_starts_as_nothing_and_learns():
+def test_the_transform_starts_as_the_identity_and_is_trained():
     plain, transformed = (build({"fusion": "add", "embedding_dim": 6, "transform": t}) for t in (False, True))
     transformed.load_state_dict(plain.state_dict(), strict=False)
     mixture, prepared = torch.randn(2, 2000), {"0.embedding": torch.randn(2, 6)}
@@ -80,7 +82,7 @@ def test_a_transform_starts_as_nothing_and_learns():
     assert transformed.cues[0].transform.widen.weight.grad.any()
 
 
-def test_the_transform_step_by_step():
+def test_the_transform_equals_its_formula():
     layer, embedding = EmbeddingTransform(6), torch.randn(2, 6)
     torch.nn.init.normal_(layer.widen.weight)
     hidden = (embedding @ layer.narrow.weight.T + layer.narrow.bias).clamp_min(0)
@@ -88,7 +90,7 @@ def test_the_transform_step_by_step():
     torch.testing.assert_close(layer(embedding), embedding + hidden @ layer.widen.weight.T)
 
 
-def test_speaker_logits_are_of_the_embedding():
+def test_speaker_logits_are_computed_from_the_embedding():
     network = build({"fusion": "add", "num_speakers": 10}, speaker=SPEAKER)
     enrollment = torch.randn(2, 8000)
     out = network(torch.randn(2, 2000), enrollment)
@@ -97,6 +99,6 @@ def test_speaker_logits_are_of_the_embedding():
     assert out.speaker_logits.shape == (2, 10)
 
 
-def test_one_speaker_is_no_choice():
+def test_a_single_speaker_is_refused():
     with pytest.raises(ConfigError, match="2 or more is allowed"):
         build({"num_speakers": 1}, speaker=SPEAKER)

@@ -1,3 +1,5 @@
+"""The TF-map cue: its formula from the spectrum and from the encoder, padding, silence and gradients."""
+
 from __future__ import annotations
 
 import pytest
@@ -9,7 +11,7 @@ from wesep_py.network.cues import SignalFeatures, TFMapCue
 from wesep_py.network.extraction_network import build_network
 
 SPEAKER = {"network": {"name": "ecapa_tdnn", "channels": 16, "frame_dim": 12, "embedding_dim": 8}}
-OF_ENCODER = {"name": "tf_map", "source": "encoder", "temperatures": [20]}
+ENCODER_MAP = {"name": "tf_map", "source": "encoder", "temperatures": [20]}
 
 
 def prepare(cue: TFMapCue, backbone: BSRNN, waveform: torch.Tensor, length: int | None = None):
@@ -17,7 +19,7 @@ def prepare(cue: TFMapCue, backbone: BSRNN, waveform: torch.Tensor, length: int 
     return cue.prepare(SignalFeatures(waveform, lengths, backbone, None))
 
 
-def hearing(cues=(OF_ENCODER,), causal: bool = False, **model):
+def build(cues=(ENCODER_MAP,), causal: bool = False, **model):
     torch.manual_seed(0)
     backbone = {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1, "causal": causal}
     config = {"backbone": backbone, "speaker": SPEAKER, "cues": list(cues), "normalise": "none", "highpass_hz": 0}
@@ -25,15 +27,15 @@ def hearing(cues=(OF_ENCODER,), causal: bool = False, **model):
 
 
 def features_of(network, mixture: torch.Tensor, prepared) -> torch.Tensor:
-    """What the backbone is given."""
-    given, encode = [], network.backbone.encode
-    network.backbone.encode = lambda features, *rest: given.append(features) or encode(features, *rest)
+    """Return the features that the backbone gets."""
+    inputs, encode = [], network.backbone.encode
+    network.backbone.encode = lambda features, *others: inputs.append(features) or encode(features, *others)
     network.extract(mixture, prepared)
     network.backbone.encode = encode
-    return given[0]
+    return inputs[0]
 
 
-def test_the_formula_step_by_step():
+def test_the_map_equals_its_formula():
     backbone, cue = BSRNN(feature_dim=8, num_blocks=1), TFMapCue(temperatures=(1.0,))
     mixture, enrollment = torch.randn(1, 3000), torch.randn(1, 2000)
     analysis = backbone.analyse(mixture)
@@ -49,7 +51,7 @@ def test_the_formula_step_by_step():
         torch.testing.assert_close(features[0, 2, :, t], (x[:, t] @ matched) * matched, atol=1e-4, rtol=1e-4)
 
 
-def test_a_sharp_map_of_a_recording_on_itself_is_its_own_magnitude():
+def test_a_sharp_map_of_a_recording_on_itself_is_its_magnitude():
     backbone, cue = BSRNN(feature_dim=8, num_blocks=1), TFMapCue(temperatures=(1e4,))
     waveform = torch.randn(1, 3000)
     analysis = backbone.analyse(waveform)
@@ -57,7 +59,7 @@ def test_a_sharp_map_of_a_recording_on_itself_is_its_own_magnitude():
     torch.testing.assert_close(features[:, 2], analysis.spectrum.abs(), atol=1e-3, rtol=1e-3)
 
 
-def test_padding_of_the_enrollment_does_not_count():
+def test_padding_of_the_enrollment_is_ignored():
     backbone, cue = BSRNN(feature_dim=8, num_blocks=1), TFMapCue(temperatures=(1.0, 20.0), power=0.5)
     enrollment, analysis = torch.randn(1, 2048), backbone.analyse(torch.randn(1, 3000))
     padded = torch.cat([enrollment, torch.zeros(1, 9000)], dim=1)
@@ -69,7 +71,7 @@ def test_padding_of_the_enrollment_does_not_count():
     torch.testing.assert_close(twice, with_padding)
 
 
-def test_silence_is_no_trouble():
+def test_silence_gives_finite_features_and_gradients():
     backbone, cue = BSRNN(feature_dim=8, num_blocks=1), TFMapCue(power=0.5, learn_temperatures=True)
     analysis = backbone.analyse(torch.zeros(1, 3000))
     features = cue.steer_features(analysis, analysis.features, prepare(cue, backbone, torch.zeros(1, 2000)))
@@ -78,8 +80,8 @@ def test_silence_is_no_trouble():
     assert torch.isfinite(cue.log_temperatures.grad).all()
 
 
-def test_padding_leaves_the_gradient_finite():
-    """Regression: minus infinity at padded frames, times a learned temperature, once made its gradient NaN."""
+def test_padding_leaves_the_gradient_of_temperatures_finite():
+    """Regression: minus infinity at padded frames times a learned temperature made its gradient NaN."""
     backbone, cue = BSRNN(feature_dim=8, num_blocks=1), TFMapCue(temperatures=(1.0, 20.0), learn_temperatures=True)
     analysis = backbone.analyse(torch.randn(1, 3000))
     prepared = prepare(cue, backbone, torch.randn(1, 9000), length=3000)
@@ -90,18 +92,18 @@ def test_padding_leaves_the_gradient_finite():
 
 def test_two_enrollments_are_joined_in_time():
     backbone, cue = BSRNN(feature_dim=8, num_blocks=1), TFMapCue()
-    one, two = (prepare(cue, backbone, torch.randn(1, n)) for n in (2000, 3000))
-    combined = cue.combine([one, two])
-    assert combined["frames"].shape[-1] == one["frames"].shape[-1] + two["frames"].shape[-1]
+    first, second = (prepare(cue, backbone, torch.randn(1, n)) for n in (2000, 3000))
+    combined = cue.combine([first, second])
+    assert combined["frames"].shape[-1] == first["frames"].shape[-1] + second["frames"].shape[-1]
 
 
-def test_the_encoder_says_which_frames_are_alike_and_the_spectrum_is_rearranged():
-    """1 s at hops of 8 ms and, 12.5 ms later, of 10 ms: frame t of the one is frame 0.8 t − 1.25 of the other."""
-    network = hearing()
+def test_with_the_encoder_its_features_give_the_similarity():
+    """1 s at hops of 8 ms, and of 10 ms from 12.5 ms on: frame t of the backbone is frame 0.8 t − 1.25 of the encoder."""
+    network = build()
     mixture, enrollment = torch.randn(1, 16000), torch.randn(1, 16000)
     features = features_of(network, mixture, network.prepare(enrollment))
 
-    def heard(waveform):
+    def speaker_frames(waveform):
         encoded = network.encoder(waveform, torch.tensor([16000])).frames[0]
         at = (0.8 * torch.arange(126) - 1.25).clamp(0, 97)
         before, share = at.floor().long(), at - at.floor()
@@ -109,7 +111,7 @@ def test_the_encoder_says_which_frames_are_alike_and_the_spectrum_is_rearranged(
         return frames / frames.norm(dim=0)
 
     x, e = (network.backbone.analyse(waveform).spectrum.abs()[0] for waveform in (mixture, enrollment))
-    similarity = heard(mixture).T @ heard(enrollment)
+    similarity = speaker_frames(mixture).T @ speaker_frames(enrollment)
     for t in range(0, 126, 25):
         weights = (20 * similarity[t]).softmax(dim=0)
         matched = sum(w * e[:, s] / e[:, s].norm() for s, w in enumerate(weights))
@@ -117,60 +119,59 @@ def test_the_encoder_says_which_frames_are_alike_and_the_spectrum_is_rearranged(
         torch.testing.assert_close(features[0, 2, :, t], (x[:, t] @ matched) * matched, atol=1e-3, rtol=1e-3)
 
 
-def test_of_an_encoder_too_a_sharp_map_of_a_recording_on_itself_is_its_own_magnitude():
-    network, waveform = hearing([{**OF_ENCODER, "temperatures": [1e6]}]), torch.randn(1, 8000)
+def test_with_the_encoder_a_sharp_map_on_itself_is_the_magnitude():
+    network, waveform = build([{**ENCODER_MAP, "temperatures": [1e6]}]), torch.randn(1, 8000)
     features = features_of(network, waveform, network.prepare(waveform))
-    inside = slice(2, -2)  # before the first and after the last frame of the filterbank, that one is repeated
+    inside = slice(2, -2)  # before the first and after the last frame of the filterbank, that frame is repeated
     magnitude = network.backbone.analyse(waveform).spectrum.abs()
     torch.testing.assert_close(features[:, 2, :, inside], magnitude[..., inside], atol=1e-2, rtol=1e-2)
 
 
-def test_the_encoder_hears_each_recording_once():
-    network, heard = hearing([OF_ENCODER, OF_ENCODER, {"name": "context", "dim": 8}, {"name": "embedding"}]), []
-    network.encoder.register_forward_hook(lambda module, inputs, output: heard.append(inputs[0].shape[1]))
+def test_the_encoder_computes_each_recording_once():
+    network, lengths = build([ENCODER_MAP, ENCODER_MAP, {"name": "context", "dim": 8}, {"name": "embedding"}]), []
+    network.encoder.register_forward_hook(lambda module, inputs, output: lengths.append(inputs[0].shape[1]))
     network(torch.randn(1, 3000), torch.randn(1, 4000))
-    assert heard == [4000, 3000]
-    network, heard = hearing([{"name": "tf_map"}, {"name": "embedding"}]), []
-    network.encoder.register_forward_hook(lambda module, inputs, output: heard.append(inputs[0].shape[1]))
+    assert lengths == [4000, 3000]
+    network, lengths = build([{"name": "tf_map"}, {"name": "embedding"}]), []
+    network.encoder.register_forward_hook(lambda module, inputs, output: lengths.append(inputs[0].shape[1]))
     network(torch.randn(1, 3000), torch.randn(1, 4000))
-    assert heard == [4000]
+    assert lengths == [4000]
 
 
-def test_the_encoder_learns_from_both_recordings():
-    network = hearing()
+def test_the_encoder_gets_a_gradient_from_both_recordings():
+    network = build()
     mixture, enrollment = (torch.randn(1, n, requires_grad=True) for n in (3000, 4000))
-    seen = network.encoder(mixture, torch.tensor([3000])).frames
-    assert seen.requires_grad
+    assert network.encoder(mixture, torch.tensor([3000])).frames.requires_grad
     network(mixture, enrollment).waveforms[0].square().sum().backward()
     assert network.encoder.network.layer1.conv.weight.grad.any()
 
 
-def test_padding_of_what_an_encoder_heard_does_not_count():
-    network, enrollment, mixture = hearing(), torch.randn(1, 4096), torch.randn(1, 3000)
+def test_with_the_encoder_padding_is_ignored():
+    network, enrollment, mixture = build(), torch.randn(1, 4096), torch.randn(1, 3000)
     padded = torch.cat([enrollment, torch.zeros(1, 5000)], dim=1)
     with_padding = features_of(network, mixture, network.prepare(padded, torch.tensor([4096])))
     alone = features_of(network, mixture, network.prepare(enrollment))
     torch.testing.assert_close(alone, with_padding, atol=1e-4, rtol=1e-3)
 
 
-def test_the_encoder_hears_what_the_backbone_sees():
-    """With listen-first, that is the enrollment too; the map of the mixture is the same but where they touch."""
-    network = hearing([OF_ENCODER, {"name": "listen_first"}])
+def test_with_listen_first_the_encoder_sees_the_prefix_too():
+    """The prefix has 36 frames before those of the mixture, and the estimate has the mixture's length."""
+    network = build([ENCODER_MAP, {"name": "listen_first"}])
     mixture, enrollment = torch.randn(1, 3000), torch.randn(1, 4096)
     features = features_of(network, mixture, network.prepare(enrollment))
     assert features.shape[3] == 36 + 3000 // 128 + 1
     assert network(mixture, enrollment).waveforms[0].shape == mixture.shape
 
 
-def test_an_encoder_needs_a_model_that_has_one_and_may_wait():
+def test_source_encoder_needs_an_encoder_and_no_causal_backbone():
     with pytest.raises(ConfigError, match="'tf_map' with source 'encoder' needs a speaker encoder"):
-        hearing(speaker=None)
-    with pytest.raises(ConfigError, match=r"cues\[0\]: source: is 'encoder', which hears the whole mixture"):
-        hearing(causal=True)
-    hearing([{"name": "tf_map"}, {"name": "embedding"}], causal=True)
+        build(speaker=None)
+    with pytest.raises(ConfigError, match=r"cues\[0\]: source: is 'encoder', which needs the whole mixture"):
+        build(causal=True)
+    build([{"name": "tf_map"}, {"name": "embedding"}], causal=True)
 
 
 @pytest.mark.parametrize("arguments", [{"temperatures": ()}, {"temperatures": (0.0,)}, {"power": 0.0}])
-def test_impossible_arguments(arguments):
+def test_invalid_arguments_are_refused(arguments):
     with pytest.raises(ValueError):
         TFMapCue(**arguments)

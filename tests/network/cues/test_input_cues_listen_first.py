@@ -1,9 +1,11 @@
+"""The listen-first cue: the prefix, its alignment in a batch, and what is cut from the outputs."""
+
 from __future__ import annotations
 
 import pytest
 import torch
 
-from wesep_py.network.cues.listen_first import ListenFirstCue
+from wesep_py.network.cues.input_cues import ListenFirstCue
 from wesep_py.network.extraction_network import build_network
 
 
@@ -29,7 +31,7 @@ def test_the_prefix_is_cut_from_every_output(sample_rate, length):
     assert out.presence_logits.shape == (2, length // network.backbone.stride + 1)
 
 
-def test_it_is_the_network_on_enrollment_silence_and_mixture():
+def test_the_estimate_is_that_of_enrollment_silence_and_mixture():
     network = build()
     mixture, enrollment = torch.randn(1, 3000), torch.randn(1, 1000)
     # 1000 samples and at least 512 of silence make 12 strides of 128.
@@ -49,38 +51,38 @@ def test_shorter_enrollments_of_a_batch_end_together():
     assert not prefix[:, 4:].any() and prefix.shape[1] - 4 >= 512
 
 
-def test_a_causal_network_listens_only_at_the_start():
+def test_a_causal_network_gets_the_prefix_with_the_first_block_only():
     network = build(causal=True)
     prepared, mixture = network.prepare(torch.randn(1, 1000)), torch.randn(1, 3000)
     first = network.extract(mixture, prepared)
     further = network.extract(mixture, prepared, first.state)
     assert further.waveforms[0].shape == (1, 3000)
     analysis = network.backbone.analyse(mixture)
-    latent, _ = network.encode(analysis, prepared, first.state[0])
+    latent, _ = network.encode(analysis, prepared, first.state.backbone)
     expected = network.backbone.synthesise(latent, analysis, 3000)[0]
     torch.testing.assert_close(further.waveforms[0], expected)
 
 
-def test_two_enrollments_are_heard_one_after_the_other():
+def test_two_enrollments_are_joined_in_time():
     network = build()
-    one, two = network.prepare(torch.randn(1, 1000)), network.prepare(torch.randn(1, 2000))
-    both = network.combine([one, two])
-    assert torch.equal(both["0.prefix"], torch.cat([one["0.prefix"], two["0.prefix"]], dim=1))
-    assert network.extract(torch.randn(1, 500), both).waveforms[0].shape == (1, 500)
+    first, second = network.prepare(torch.randn(1, 1000)), network.prepare(torch.randn(1, 2000))
+    joined = network.combine([first, second])
+    assert torch.equal(joined["0.prefix"], torch.cat([first["0.prefix"], second["0.prefix"]], dim=1))
+    assert network.extract(torch.randn(1, 500), joined).waveforms[0].shape == (1, 500)
 
 
-def test_the_enrollment_matters():
+def test_another_enrollment_changes_the_estimate():
     network, mixture = build(), torch.randn(1, 4000)
-    one, other = (network(mixture, torch.randn(1, 4000)).waveforms[0] for _ in range(2))
-    assert (one - other).norm() / one.norm() > 1e-5
+    first, second = (network(mixture, torch.randn(1, 4000)).waveforms[0] for _ in range(2))
+    assert (first - second).norm() / first.norm() > 1e-5
 
 
-def test_a_silence_below_zero():
+def test_a_negative_silence_is_refused():
     with pytest.raises(ValueError, match="silence_ms"):
         ListenFirstCue(silence_ms=-1)
 
 
-def test_padding_that_no_enrollment_needs_is_not_heard():
+def test_padding_of_all_enrollments_is_dropped():
     network = build()
     enrollment, mixture = torch.randn(2, 1000), torch.randn(2, 1500)
     padded = torch.cat([enrollment, torch.zeros(2, 4000)], dim=1)

@@ -1,3 +1,5 @@
+"""The presence head: its inputs, gradients, streaming state and configuration."""
+
 from __future__ import annotations
 
 import pytest
@@ -30,12 +32,12 @@ def build(presence: dict | None = ALL, causal: bool = False, cues: list | None =
 
 
 def tone(hz: float, samples: int = 16000) -> torch.Tensor:
-    """A buzz whose formants move with its pitch."""
+    """Return a buzz with eleven harmonics."""
     t = torch.arange(samples) / 16000
     return sum(torch.sin(2 * torch.pi * hz * k * t) / k for k in range(1, 12))[None]
 
 
-def test_a_head_as_it_was_before_it_had_inputs_loads(tmp_path):
+def test_a_head_saved_before_inputs_existed_loads(tmp_path):
     network = build(presence={"hidden": 4})
     names = [name for name in network.state_dict() if name.startswith("presence.")]
     assert names == [f"presence.layers.{i}.{kind}" for i in (0, 1, 3) for kind in ("weight", "bias")]
@@ -51,7 +53,7 @@ def test_a_head_as_it_was_before_it_had_inputs_loads(tmp_path):
     "inputs", [["latent"], ["similarity"], ["energy"], ["voice"], ["mixture"], ["energy", "latent"]]
 )
 @pytest.mark.parametrize("smoothing", ["none", "lstm"])
-def test_every_input_alone_learns(inputs, smoothing):
+def test_every_input_alone_gives_every_parameter_a_gradient(inputs, smoothing):
     network = build(presence={"hidden": 8, "inputs": inputs, "smoothing": smoothing}).train()
     out = network(torch.randn(2, 5000), torch.randn(2, 9000), torch.tensor([9000, 6000]))
     assert out.presence_logits.shape == (2, 5000 // 256 + 1)
@@ -61,13 +63,13 @@ def test_every_input_alone_learns(inputs, smoothing):
 
 
 @pytest.mark.parametrize("samples", [1, 255, 256, 1000, 40_001])
-def test_any_length(samples):
+def test_logits_have_one_value_per_frame_at_any_length(samples):
     out = build()(torch.randn(1, samples), torch.randn(1, 3000))
     assert out.presence_logits.shape == (1, samples // 256 + 1)
     assert out.presence_logits.isfinite().all()
 
 
-def test_silence_is_finite_in_both_directions():
+def test_silence_gives_finite_logits_and_gradients():
     network = build(presence={**ALL, "detach": "none"}).train()
     out = network(torch.zeros(1, 4000), torch.zeros(1, 4000))
     (out.presence_logits.sum() + out.waveforms[0].sum()).backward()
@@ -75,25 +77,25 @@ def test_silence_is_finite_in_both_directions():
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
 
 
-def test_padding_of_the_enrollment_does_not_count():
+def test_padding_of_the_enrollment_is_ignored():
     network, mixture, enrollment = build(), torch.randn(1, 4000), torch.randn(1, 8000)
     padded = torch.cat([enrollment, torch.zeros(1, 5000)], dim=1)
     out = network(mixture, padded, torch.tensor([8000])).presence_logits
     torch.testing.assert_close(out, network(mixture, enrollment).presence_logits, atol=1e-4, rtol=1e-3)
 
 
-def test_the_level_of_the_recording_does_not_count():
+def test_levels_do_not_change_the_logits():
     network, mixture, enrollment = build(), torch.randn(1, 4000), torch.randn(1, 8000)
     loud = network(mixture, enrollment).presence_logits
     torch.testing.assert_close(network(0.01 * mixture, 3 * enrollment).presence_logits, loud, atol=1e-3, rtol=1e-3)
 
 
-def observed(inputs: list[str], mixture, enrollment, estimate, **options) -> torch.Tensor:
+def evidence(inputs: list[str], mixture, enrollment, estimate, **options) -> torch.Tensor:
     network = build(presence={"hidden": 8, "inputs": inputs, **options})
     prepared = network.prepare(enrollment)
-    own = [{key[2:]: value for key, value in prepared.items() if key[0] == str(i)} for i in range(2)]
-    made = SignalFeatures(estimate, torch.tensor([estimate.shape[1]]), network.backbone, None)
-    return network.presence.gather_evidence(network.backbone.analyse(mixture), list(network.cues), own, made)[0]
+    by_cue = [{key[2:]: value for key, value in prepared.items() if key[0] == str(i)} for i in range(2)]
+    signal = SignalFeatures(estimate, torch.tensor([estimate.shape[1]]), network.backbone, None)
+    return network.presence.gather_evidence(network.backbone.analyse(mixture), list(network.cues), by_cue, signal)[0]
 
 
 def test_similarity_is_the_highest_cosine_with_an_enrolled_frame():
@@ -105,87 +107,87 @@ def test_similarity_is_the_highest_cosine_with_an_enrolled_frame():
     expected = [
         max(torch.cosine_similarity(frame, other, dim=0).item() for other in power[1].T) for frame in power[0].T
     ]
-    found = observed(["similarity"], mixture, enrollment, mixture)
-    torch.testing.assert_close(found[:, 0], torch.tensor(expected), atol=1e-4, rtol=1e-4)
-    assert (observed(["similarity"], enrollment, enrollment, mixture) > 0.999).all()
+    similarity = evidence(["similarity"], mixture, enrollment, mixture)
+    torch.testing.assert_close(similarity[:, 0], torch.tensor(expected), atol=1e-4, rtol=1e-4)
+    assert (evidence(["similarity"], enrollment, enrollment, mixture) > 0.999).all()
 
 
-def test_energy_is_that_of_the_estimate_re_mixture():
+def test_energy_is_relative_to_the_mixture_in_10_db():
     mixture = torch.randn(1, 4000)
-    found = observed(["energy"], mixture, mixture, 0.1 * mixture)
-    torch.testing.assert_close(found, torch.full_like(found, -2.0), atol=0.01, rtol=0.01)  # in units of 10 dB
-    assert observed(["energy"], mixture, mixture, 0 * mixture).max() < -3.9
+    energy = evidence(["energy"], mixture, mixture, 0.1 * mixture)
+    torch.testing.assert_close(energy, torch.full_like(energy, -2.0), atol=0.01, rtol=0.01)  # in units of 10 dB
+    assert evidence(["energy"], mixture, mixture, 0 * mixture).max() < -3.9
 
 
-def test_a_voice_is_like_itself_and_less_like_another():
+def test_a_voice_is_more_similar_to_itself_than_to_another():
     low, high = tone(110), tone(230)
-    own, other = (observed(["voice"], low + high, low, estimate) for estimate in (low, high))
-    assert own.shape == (16000 // 256 + 1, 12)  # bands
-    middle = slice(20, -20)  # elsewhere the network that listens is still starting, or hears the end
-    assert own[middle].mean() > 0.95
-    assert own[middle].mean() > other[middle].mean() + 0.05
+    same, other = (evidence(["voice"], low + high, low, estimate) for estimate in (low, high))
+    assert same.shape == (16000 // 256 + 1, 12)  # bands
+    middle = slice(20, -20)  # at the ends the cue's network has no context, or sees padding
+    assert same[middle].mean() > 0.95
+    assert same[middle].mean() > other[middle].mean() + 0.05
 
 
-def test_a_voice_is_heard_around_the_frame_only():
+def test_voice_similarity_depends_on_the_window_only():
     mixture, enrollment = torch.randn(1, 32000), torch.randn(1, 8000)
     other = torch.cat([mixture[:, :24000], torch.randn(1, 8000)], dim=1)
-    one, two = (observed(["voice"], mixture, enrollment, x) for x in (mixture, other))
-    changed = (one - two).abs().amax(dim=1) > 1e-5
+    before, after = (evidence(["voice"], mixture, enrollment, x) for x in (mixture, other))
+    changed = (before - after).abs().amax(dim=1) > 1e-5
     first = int(changed.nonzero()[0])
     assert 24000 / 256 - 0.5 * 16000 / 256 - 4 - 2 <= first <= 24000 / 256  # compared every four frames
 
 
-def test_frames_of_a_step_share_a_comparison():
+def test_frames_of_a_step_share_one_comparison():
     mixture, enrollment = torch.randn(1, 9000), torch.randn(1, 8000)
-    found = observed(["voice"], mixture, enrollment, mixture, window_s=0.1)  # 36 frames of 16 ms
-    assert len(found) == 36
-    steps = found.unflatten(0, (-1, 4))
+    similarity = evidence(["voice"], mixture, enrollment, mixture, window_s=0.1)  # 36 frames of 16 ms
+    assert len(similarity) == 36
+    steps = similarity.unflatten(0, (-1, 4))
     torch.testing.assert_close(steps, steps[:, :1].expand_as(steps))
     assert (steps[1:, 0] - steps[:-1, 0]).abs().amax(dim=1).min() > 1e-4
 
 
-def test_several_windows_stand_side_by_side():
+def test_several_windows_are_concatenated():
     mixture, enrollment = torch.randn(1, 32000), torch.randn(1, 8000)
     short, long, both = (
-        observed(["voice"], mixture, enrollment, mixture, window_s=window_s) for window_s in (0.5, 2, [0.5, 2])
+        evidence(["voice"], mixture, enrollment, mixture, window_s=window_s) for window_s in (0.5, 2, [0.5, 2])
     )
     torch.testing.assert_close(both, torch.cat([short, long], dim=1))
     assert long.std(dim=0).mean() < short.std(dim=0).mean()
 
 
-def test_the_mixture_is_heard_as_the_estimate_is():
+def test_mixture_and_voice_are_computed_alike():
     mixture, estimate, enrollment = (torch.randn(1, samples) for samples in (9000, 9000, 8000))
-    found = observed(["voice", "mixture"], mixture, enrollment, estimate)
-    own, heard = found.chunk(2, dim=1)
-    torch.testing.assert_close(own, observed(["voice"], mixture, enrollment, estimate))
-    torch.testing.assert_close(heard, observed(["voice"], mixture, enrollment, mixture))
-    assert (own - heard).abs().max() > 0.01
+    both = evidence(["voice", "mixture"], mixture, enrollment, estimate)
+    of_estimate, of_mixture = both.chunk(2, dim=1)
+    torch.testing.assert_close(of_estimate, evidence(["voice"], mixture, enrollment, estimate))
+    torch.testing.assert_close(of_mixture, evidence(["voice"], mixture, enrollment, mixture))
+    assert (of_estimate - of_mixture).abs().max() > 0.01
 
 
 @pytest.mark.parametrize(
-    ("detach", "estimate", "listener", "latent"),
+    ("detach", "estimate", "band_cue", "latent"),
     [("none", True, True, True), ("estimate", False, True, True), ("inputs", False, False, False)],
 )
-def test_how_far_the_gradient_goes(detach, estimate, listener, latent):
-    def moved(inputs: list[str], part: str) -> bool:
+def test_detach_stops_the_gradient(detach, estimate, band_cue, latent):
+    def has_gradient(inputs: list[str], part: str) -> bool:
         network = build(presence={"hidden": 8, "inputs": inputs, "detach": detach}).train()
         network(torch.randn(1, 4000), torch.randn(1, 4000)).presence_logits.square().sum().backward()
         assert all(p.grad is not None and p.grad.any() for p in network.presence.layers[3].parameters())
         return any(p.grad is not None and p.grad.any() for n, p in network.named_parameters() if n.startswith(part))
 
-    assert moved(["energy"], "backbone.masks") == estimate
-    assert moved(["voice"], "cues.1.blocks") == listener
-    assert moved(["latent"], "backbone.blocks") == latent
+    assert has_gradient(["energy"], "backbone.masks") == estimate
+    assert has_gradient(["voice"], "cues.1.blocks") == band_cue
+    assert has_gradient(["latent"], "backbone.blocks") == latent
 
 
-def test_a_causal_head_hears_nothing_of_what_comes():
+def test_a_causal_head_does_not_look_ahead():
     network, prepared = build(STREAMING, causal=True), None
     prepared = network.prepare(torch.randn(1, 6000))
     mixture = torch.randn(1, 8000)
     changed = torch.cat([mixture[:, :5000], torch.randn(1, 3000)], dim=1)
     one, two = (network.extract(x, prepared).presence_logits[0] for x in (mixture, changed))
     differs = (one - two).abs() > 1e-6
-    # Frame t hears the samples before t·hop + window/2.
+    # Frame t depends on the samples before t·hop + window/2.
     assert int(differs.nonzero()[0]) == (5000 - 256) // 256 + 1
     whole = build({**STREAMING})
     prepared = whole.prepare(torch.randn(1, 6000))
@@ -193,22 +195,22 @@ def test_a_causal_head_hears_nothing_of_what_comes():
     assert ((one - two).abs() > 1e-6)[:10].any()
 
 
-def test_a_causal_head_goes_on_from_its_state():
+def test_causal_logits_of_blocks_equal_those_of_the_whole():
     network = build(STREAMING, causal=True)
     prepared = network.prepare(torch.randn(1, 6000))
     mixture = torch.randn(1, 8000)
     analysis = network.backbone.analyse(mixture)
     whole = network.extract(mixture, prepared).presence_logits
-    parts, state, detected = [], None, None
+    blocks, state, detected = [], None, None
     for start, stop in ((0, 10), (10, 11), (11, analysis.num_frames)):
-        part = type(analysis)(analysis.features[..., start:stop], analysis.spectrum[..., start:stop])
-        latent, state = network.encode(part, prepared, state)
-        logits, detected = network.detect(latent, part, prepared, state=detected)
-        parts.append(logits)
-    torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=1e-4)
+        block = analysis.frames(start, stop)
+        latent, state = network.encode(block, prepared, state)
+        logits, detected = network.detect(latent, block, prepared, state=detected)
+        blocks.append(logits)
+    torch.testing.assert_close(torch.cat(blocks, dim=1), whole, atol=1e-5, rtol=1e-4)
 
 
-def test_without_a_head_nothing_is_detected():
+def test_without_a_head_detect_returns_none():
     network = build(presence=None)
     assert network.detect(torch.zeros(1), None, {}) == (None, None)
 
@@ -231,16 +233,16 @@ def test_without_a_head_nothing_is_detected():
         ({"inputs": ["mixture"]}, False, CUES[:1], "'mixture' needs the cue 'band_attention'"),
     ],
 )
-def test_a_wrong_configuration_is_one_line(presence, causal, cues, message):
+def test_a_wrong_configuration_is_reported_in_one_line(presence, causal, cues, message):
     with pytest.raises(ConfigError) as caught:
         build(presence, causal, cues)
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_an_odd_hidden_layer_is_allowed_where_nothing_is_smoothed():
+def test_hidden_may_be_odd_without_smoothing():
     assert construct(PresenceConfig, {"hidden": 5}, "presence").hidden == 5
 
 
-def test_evidence_that_is_missing_is_named():
+def test_missing_evidence_is_reported():
     with pytest.raises(ValueError, match="detect"):
         build().presence(torch.randn(1, 4, 8))

@@ -1,4 +1,4 @@
-"""Every YAML of `conf/model` builds, takes a step, is saved and loaded; every published system has one and a twin."""
+"""Every YAML of `conf/model` builds, trains a step, is saved and loaded; every published system has a small twin."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def cues(name: str) -> set[str]:
 
 
 def step(network: TargetSpeakerExtractor, mixture: torch.Tensor, enrollment: torch.Tensor) -> None:
-    """One optimiser step, with the mixture itself for a target."""
+    """Take one optimiser step, with half the mixture as the target."""
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)
     out = network(mixture, enrollment)
     loss = sum((estimate - 0.5 * mixture).square().mean() for estimate in out.waveforms)
@@ -56,16 +56,16 @@ def step(network: TargetSpeakerExtractor, mixture: torch.Tensor, enrollment: tor
 
 @pytest.fixture
 def folder(tmp_path: Path):
-    """Where a checkpoint goes; taken away at once, for the big ones together are a gigabyte."""
+    """Give the folder of a checkpoint, and delete it at once: the large ones together are a gigabyte."""
     yield tmp_path / "model"
     shutil.rmtree(tmp_path / "model", ignore_errors=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_builds_steps_saves_and_loads(name, folder):
+def test_every_model_builds_trains_saves_and_loads(name, folder):
     torch.manual_seed(0)
     network = build_network(model(name)).train()
-    # The spectral networks at full size take seconds for a tenth of a second; a batch norm wants two items.
+    # Full-size spectral networks take seconds for a tenth of a second of audio; a batch norm needs two items.
     samples = 4000 if name in SMALL else 480
     mixture, enrollment = torch.randn(2, samples), torch.randn(2, 4000 if name in SMALL else 2000)
     before = {key: parameter.detach().clone() for key, parameter in network.named_parameters()}
@@ -85,8 +85,8 @@ def test_it_builds_steps_saves_and_loads(name, folder):
     with torch.no_grad():
         ours, theirs = (each(mixture, enrollment).waveforms for each in (network, again))
     assert ours[0].shape == mixture.shape and ours[0].isfinite().all()
-    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
-    assert ours[0].std() > 1e-4, "silence is equal to silence"
+    assert all(torch.equal(saved, loaded) for saved, loaded in zip(ours, theirs, strict=True))
+    assert ours[0].std() > 1e-4, "two silent estimates would be equal too"
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -100,12 +100,20 @@ def test_a_published_system_has_a_small_twin(name):
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
-def test_a_small_one_is_small(name):
+def test_small_models_have_at_most_a_million_parameters(name):
     network = build_network(model(name))
     assert sum(parameter.numel() for parameter in network.parameters()) < 1.1e6
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_its_first_line_says_what_it_is(name):
+def test_the_first_line_of_every_yaml_describes_the_model(name):
     first = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
     assert first.startswith("# ") and len(first.split()) >= 6, first
+
+
+@pytest.mark.parametrize("name", ["bsrnn_tfmap", "bsrnn_multilevel", "usef_bsrnn", "bsrnn_listen_first"])
+def test_bsrnn_with_other_cues_has_the_published_size(name):
+    network = build_network(model(name))
+    assert network.backbone.latent_dim == 128 and network.backbone.num_fusion_points == 6
+    small = build_network(model(f"{name}_small"))
+    assert [type(cue) for cue in small.cues] == [type(cue) for cue in network.cues]

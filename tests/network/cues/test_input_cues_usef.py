@@ -1,11 +1,13 @@
+"""The USEF cue: attention step by step, features, padding, causality and streaming state."""
+
 from __future__ import annotations
 
 import pytest
 import torch
 
 from wesep_py.common.errors import ConfigError
-from wesep_py.network.backbones import BSRNN, Analysis
-from wesep_py.network.cues.usef import SpectrumNorm, USEFCue
+from wesep_py.network.backbones import BSRNN
+from wesep_py.network.cues.input_cues import SpectrumNorm, USEFCue
 from wesep_py.network.extraction_network import build_network
 
 CUE = {"name": "usef", "channels": 4, "num_heads": 2, "query_dim": 300}
@@ -25,14 +27,14 @@ def build(causal: bool = False, sample_rate: int = 16000, cues=None, **cue):
 
 @pytest.mark.parametrize("sample_rate", [8000, 16000, 24000, 48000])
 @pytest.mark.parametrize("causal", [False, True])
-def test_any_rate_and_length(sample_rate, causal):
+def test_the_estimate_has_the_length_of_the_mixture_at_any_rate(sample_rate, causal):
     network = build(causal, sample_rate)
     for length in (1, 127, 2001):
         out = network(torch.randn(2, length), torch.randn(2, 3000)).waveforms[0]
         assert out.shape == (2, length) and torch.isfinite(out).all()
 
 
-def test_attention_step_by_step():
+def test_attention_equals_its_formula():
     network = build(norm="none")
     cue, backbone = network.cues[0], network.backbone
     enrollment = torch.randn(1, 2000)
@@ -71,7 +73,7 @@ def test_two_cues_cannot_both_replace_the_features():
 
 
 @pytest.mark.parametrize("norm", ["none", "frame", "group"])
-def test_padding_of_the_enrollment_does_not_count(norm):
+def test_padding_of_the_enrollment_is_ignored(norm):
     network = build(norm=norm)
     enrollment, mixture = torch.randn(1, 2048), torch.randn(1, 1500)
     padded = torch.cat([enrollment, torch.zeros(1, 3000)], dim=1)
@@ -79,7 +81,7 @@ def test_padding_of_the_enrollment_does_not_count(norm):
     torch.testing.assert_close(out, network(mixture, enrollment).waveforms[0], atol=1e-5, rtol=1e-4)
 
 
-def test_input_norm_over_valid_frames_alone():
+def test_spectrum_norm_ignores_padding():
     norm, features = SpectrumNorm(2, 5, over_time=True), torch.randn(1, 2, 5, 9) * 3 + 1
     mask = torch.arange(9)[None] < 6
     out = norm(features, mask)[..., :6]
@@ -88,7 +90,7 @@ def test_input_norm_over_valid_frames_alone():
     torch.testing.assert_close(out, torch.nn.functional.group_norm(features[..., :6], 1), atol=1e-4, rtol=1e-4)
 
 
-def test_the_causal_network_looks_ahead_exactly_its_latency():
+def test_the_look_ahead_of_a_causal_network_is_its_latency():
     network = build(causal=True).double()
     torch.manual_seed(1)
     mixture, prepared = torch.randn(1, 3000, dtype=torch.float64), network.prepare(torch.randn(1, 2000).double())
@@ -102,24 +104,21 @@ def test_the_causal_network_looks_ahead_exactly_its_latency():
 
 
 @pytest.mark.parametrize("parts", [[1, 20, 11], [2, 1, 1, 28], [32]])
-def test_a_causal_network_goes_on_from_its_state(parts):
+def test_causal_encoding_of_blocks_equals_that_of_the_whole(parts):
     network = build(causal=True)
     prepared = network.prepare(torch.randn(1, 2000))
     analysis = network.backbone.analyse(torch.randn(1, 4000))
     whole, _ = network.encode(analysis, prepared)
     latents, state, start = [], None, 0
     for count in parts:
-        part = slice(start, start + count)
-        latent, state = network.encode(
-            Analysis(analysis.features[..., part], analysis.spectrum[..., part]), prepared, state
-        )
+        latent, state = network.encode(analysis.frames(start, start + count), prepared, state)
         latents.append(latent)
         start += count
     torch.testing.assert_close(torch.cat(latents, dim=2), whole, atol=1e-5, rtol=1e-4)
 
 
-def test_a_centred_convolution_on_a_causal_backbone_is_not_called_causal():
-    """The public causal network's looks one frame ahead; so no stretch can go on, and there is no latency to claim."""
+def test_a_centred_convolution_makes_a_causal_backbone_non_causal():
+    """The public causal network's convolution looks one frame ahead, so it cannot stream and has no finite latency."""
     network = build(causal=True, cues=[{**CUE, "causal": False}])
     assert network.latency is None
     assert network(torch.randn(1, 2000), torch.randn(1, 2000)).state is None
@@ -127,14 +126,14 @@ def test_a_centred_convolution_on_a_causal_backbone_is_not_called_causal():
 
 def test_two_enrollments_are_joined_in_time():
     network, mixture = build(), torch.randn(1, 1500)
-    one = network.prepare(torch.randn(1, 2000))
-    both = network.combine([one, network.prepare(torch.randn(1, 3000))])
-    assert both["0.keys"].shape[2] == both["0.values"].shape[2] == both["0.mask"].shape[1] == 16 + 24
-    twice = network.extract(mixture, network.combine([one, one])).waveforms[0]
-    torch.testing.assert_close(twice, network.extract(mixture, one).waveforms[0], atol=1e-5, rtol=1e-4)
+    first = network.prepare(torch.randn(1, 2000))
+    joined = network.combine([first, network.prepare(torch.randn(1, 3000))])
+    assert joined["0.keys"].shape[2] == joined["0.values"].shape[2] == joined["0.mask"].shape[1] == 16 + 24
+    twice = network.extract(mixture, network.combine([first, first])).waveforms[0]
+    torch.testing.assert_close(twice, network.extract(mixture, first).waveforms[0], atol=1e-5, rtol=1e-4)
 
 
-def test_every_parameter_trains_and_silence_is_no_trouble():
+def test_every_parameter_has_a_gradient_and_silence_is_finite():
     network = build().train()
     network(torch.randn(2, 2000), torch.randn(2, 2000)).waveforms[0].square().sum().backward()
     for name, parameter in network.cues[0].named_parameters():
@@ -147,7 +146,7 @@ def test_every_parameter_trains_and_silence_is_no_trouble():
 @pytest.mark.parametrize(
     ("arguments", "message"), [({"channels": 9}, "multiple of num_heads"), ({"kernel": 2}, "odd number")]
 )
-def test_impossible_arguments(arguments, message):
+def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         USEFCue(**arguments)
 

@@ -1,10 +1,12 @@
+"""The band attention cue: attention step by step, gradients, padding, causality and combination."""
+
 from __future__ import annotations
 
 import pytest
 import torch
 
 from wesep_py.common.errors import ConfigError
-from wesep_py.network.cues.tf_map import BandAttention
+from wesep_py.network.cues.latent_cues import BandAttention
 from wesep_py.network.extraction_network import TargetSpeakerExtractor, build_network
 
 BSRNN = {"name": "bsrnn", "hop_ms": 16, "bands": [[250, 4], [1000, 7]], "feature_dim": 8, "num_blocks": 3}
@@ -16,15 +18,15 @@ def build(causal: bool = False, started: bool = True, **cue) -> TargetSpeakerExt
     network = build_network(
         {"backbone": {**BSRNN, "causal": causal}, "cues": [{**CUE, **cue}], "normalise": "none" if causal else "rms"}
     )
-    if started:  # what is added starts at zero, where no enrollment makes a difference
+    if started:  # the output layers start at zero, where the enrollment has no influence
         for name, parameter in network.cues.named_parameters():
             if "output" in name or "film" in name:
                 torch.nn.init.normal_(parameter, std=0.3)
     return network.eval()
 
 
-def test_attention_step_by_step():
-    """Softmax over enrollment frames of query · key / √d, each head and band by itself; none of torch's attention."""
+def test_attention_equals_its_formula():
+    """Softmax over enrollment frames of query · key / √d, for each head and band, without torch's attention."""
     torch.manual_seed(0)
     layer = BandAttention(latent_dim=8, enrolled_dim=6, dim=4, num_heads=2)
     torch.nn.init.normal_(layer.output.weight)
@@ -43,14 +45,14 @@ def test_attention_step_by_step():
         torch.testing.assert_close(out[0, band], layer.output(torch.cat(heads, dim=1)), atol=1e-5, rtol=1e-4)
 
 
-def test_an_untrained_cue_changes_nothing():
+def test_an_untrained_cue_does_not_change_the_estimate():
     network, mixture = build(started=False), torch.randn(2, 4000)
-    one, other = (network(mixture, torch.randn(2, 8000)).waveforms[0] for _ in range(2))
-    torch.testing.assert_close(one, other)
+    first, second = (network(mixture, torch.randn(2, 8000)).waveforms[0] for _ in range(2))
+    torch.testing.assert_close(first, second)
 
 
 @pytest.mark.parametrize("points", ["first", "all", [0, 2]])
-def test_every_layer_trains(points):
+def test_every_parameter_has_a_gradient(points):
     network = build(points=points).train()
     network(torch.randn(2, 4000), torch.randn(2, 8000), torch.tensor([8000, 5000])).waveforms[
         0
@@ -61,7 +63,7 @@ def test_every_layer_trains(points):
     assert len(network.cues[0].attention) == {"first": 1, "all": 3}.get(str(points), 2)
 
 
-def test_mean_and_spread_of_each_band():
+def test_voice_is_mean_and_standard_deviation_of_each_band():
     network, enrollment = build(), torch.randn(1, 8000)
     prepared = network.prepare(enrollment)
     frames, voice = prepared["0.frames"][0], prepared["0.voice"][0]
@@ -70,7 +72,7 @@ def test_mean_and_spread_of_each_band():
 
 
 @pytest.mark.parametrize("length", [1, 100, 16000])
-def test_padding_of_an_enrollment_does_not_count(length):
+def test_padding_of_an_enrollment_is_ignored(length):
     network, mixture, enrollment = build(), torch.randn(1, 4000), torch.randn(1, length)
     padded = torch.cat([enrollment, torch.zeros(1, 5000)], dim=1)
     out = network(mixture, padded, torch.tensor([length])).waveforms[0]
@@ -79,12 +81,13 @@ def test_padding_of_an_enrollment_does_not_count(length):
 
 def test_several_enrollments_are_joined_and_averaged():
     network, mixture = build(), torch.randn(1, 4000)
-    one, two = network.prepare(torch.randn(1, 16000)), network.prepare(torch.randn(1, 9000))
-    both = network.combine([one, two], [3.0, 1.0])
-    assert both["0.frames"].shape[2] == one["0.frames"].shape[2] + two["0.frames"].shape[2] == both["0.mask"].shape[1]
-    torch.testing.assert_close(both["0.voice"], 0.75 * one["0.voice"] + 0.25 * two["0.voice"])
-    twice = network.extract(mixture, network.combine([one, one])).waveforms[0]
-    torch.testing.assert_close(twice, network.extract(mixture, one).waveforms[0], atol=1e-5, rtol=1e-4)
+    first, second = network.prepare(torch.randn(1, 16000)), network.prepare(torch.randn(1, 9000))
+    joined = network.combine([first, second], [3.0, 1.0])
+    num_frames = first["0.frames"].shape[2] + second["0.frames"].shape[2]
+    assert joined["0.frames"].shape[2] == joined["0.mask"].shape[1] == num_frames
+    torch.testing.assert_close(joined["0.voice"], 0.75 * first["0.voice"] + 0.25 * second["0.voice"])
+    twice = network.extract(mixture, network.combine([first, first])).waveforms[0]
+    torch.testing.assert_close(twice, network.extract(mixture, first).waveforms[0], atol=1e-5, rtol=1e-4)
 
 
 def test_a_causal_network_stays_causal():
@@ -92,7 +95,7 @@ def test_a_causal_network_stays_causal():
     mixture, prepared = torch.randn(1, 6000), network.prepare(torch.randn(1, 16000))
     changed = torch.cat([mixture[:, :4000], torch.randn(1, 2000)], dim=1)
     same = 4000 - network.latency
-    before, after = (network.extract(one, prepared).waveforms[0][:, :same] for one in (mixture, changed))
+    before, after = (network.extract(waveform, prepared).waveforms[0][:, :same] for waveform in (mixture, changed))
     torch.testing.assert_close(before, after, atol=1e-5, rtol=1e-4)
 
 
@@ -111,6 +114,6 @@ def test_a_backbone_without_bands_is_refused(backbone):
         ({"film_points": []}, "indices from 0 to 2"),
     ],
 )
-def test_impossible_sizes_are_named(cue, message):
+def test_invalid_arguments_are_refused(cue, message):
     with pytest.raises(ConfigError, match=message):
         build(**cue)
