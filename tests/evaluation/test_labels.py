@@ -124,7 +124,10 @@ class Half(Oracle):
 def test_recordings_without_references_are_scored_by_timing(meetings, tmp_path, condition):
     rttm = "".join(f"SPEAKER m{n} 1 0 1 <NA> <NA> anna <NA> <NA>\n" for n in range(2))
     labels = read_labels(write(tmp_path / "l.rttm", rttm))
-    summary = evaluate(Half(meetings), meetings, tmp_path / "out", EvaluationOptions(condition=condition, metrics=("timing",), labels=labels, save_audio=1, speakers={"anna": ("f", 30)}))  # fmt: skip
+    options = EvaluationOptions(
+        condition=condition, metrics=("timing",), labels=labels, save_audio=1, speakers={"anna": ("f", 30)}
+    )
+    summary = evaluate(Half(meetings), meetings, tmp_path / "out", options)
     assert [summary["counts"][key] for key in ("scored", "absent", "failed")] == [2, 1, 0]
     assert summary["timing_f1"]["mean"] > 0.97 and summary["timing_f1"]["count"] == 2
     assert summary["absent"]["false_alarm_rate"]["by_level"]["mean"] == 1.0

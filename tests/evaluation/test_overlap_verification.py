@@ -21,7 +21,7 @@ from wesep_py.evaluation.verification import (
     verify_overlap,
 )
 from wesep_py.network.speaker import SpeakerConfig, SpeakerEncoder
-from wesep_py.network.speaker.speaker_network import SpeakerOutput, Voices
+from wesep_py.network.speaker.speaker_network import SpeakerOutput, SpeakerEmbeddings
 from wesep_py.simulation import SimulationConfig
 
 
@@ -37,9 +37,9 @@ class Oracle(nn.Module):
     def forward(self, waveform: torch.Tensor, lengths: torch.Tensor) -> SpeakerOutput:
         return SpeakerOutput(waveform, waveform, waveform[:, :4])
 
-    def voices(self, waveform: torch.Tensor, lengths: torch.Tensor) -> Voices:
+    def voices(self, waveform: torch.Tensor, lengths: torch.Tensor) -> SpeakerEmbeddings:
         order = waveform[:, :4].sort(dim=1, descending=True, stable=True).indices[:, :2]
-        return Voices(torch.eye(4)[order], torch.zeros(len(order), 2), waveform[:, :4].sum(dim=1).long())
+        return SpeakerEmbeddings(torch.eye(4)[order], torch.zeros(len(order), 2), waveform[:, :4].sum(dim=1).long())
 
 
 def recordings(*speakers: tuple[int, ...], offset: int = 0, sir_db: float | None = None) -> list[OverlapRecording]:

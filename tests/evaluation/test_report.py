@@ -17,10 +17,10 @@ import soundfile
 from tests.evaluation.conftest import Oracle
 from wesep_py.common.errors import InputError
 from wesep_py.evaluation import EvaluationOptions, evaluate
-from wesep_py.evaluation.report_page import build_report, encode_audio, saved_audio_figures
+from wesep_py.evaluation.report_page import build_report, encode_audio, saved_audio_html
 from wesep_py.evaluation.results import read_results
 
-VOID = {"meta", "img", "br", "line", "path", "rect"}
+VOID = {"meta", "img", "br", "source"}
 
 
 class Page(HTMLParser):
@@ -36,7 +36,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
-        self.references += [value for key, value in attributes if key in ("src", "href")]
+        self.references += [value for key, value in attributes if key in ("src", "srcset", "href")]
         if tag not in VOID:
             self.open.append(tag)
 
@@ -67,23 +67,23 @@ def test_the_page_needs_nothing_else(page):
 def test_numbers_charts_and_protocol_are_there(page, tmp_path):
     summary = read_results(tmp_path / "out").summary
     assert f"{summary['si_sdri']['mean']:.3f}" in page
-    assert page.count("<svg") == 2
+    assert page.count("<picture>") == 2
     for text in ("oracle", "Worst trials", "Best trials", "SIR (dB)", "Overlap", "sha256", "prefers-color-scheme"):
         assert text in page
     assert '<meta name="viewport" content="width=device-width' in page
 
 
-def test_worst_and_best_have_pictures_and_players(page):
+def test_worst_and_best_trials_have_spectrograms_and_players(page):
     tags = Page(page).tags
     assert tags.count("audio") == 4 * 4  # mixture, estimate, target, enrollment of two worst and two best
-    assert tags.count("img") == 4 * 3
+    assert tags.count("img") == 4 * 3 + 2  # and the two charts
     assert "was not saved" not in page
 
 
 def test_players_play_what_was_saved(page, trials, tmp_path):
     first = sorted((tmp_path / "out" / "audio").iterdir())[0]
     expected, rate = soundfile.read(first / "mixture.wav", dtype="float32")
-    sounds = re.findall(r'<audio [^>]*src="data:audio/mpeg;base64,([^"]+)"', saved_audio_figures(first))
+    sounds = re.findall(r'<audio [^>]*src="data:audio/mpeg;base64,([^"]+)"', saved_audio_html(first))
     heard, heard_rate = soundfile.read(io.BytesIO(base64.b64decode(sounds[0])))
     assert heard_rate == rate
     length = min(len(heard), len(expected))
@@ -92,16 +92,16 @@ def test_players_play_what_was_saved(page, trials, tmp_path):
     assert np.corrcoef(*spectra)[0, 1] > 0.95
 
 
-def test_a_rate_that_mp3_has_not_becomes_wav():
+def test_a_rate_that_mp3_lacks_becomes_wav():
     kind, data = encode_audio(np.zeros(7000, np.float32), 7000)
     assert kind == "audio/wav"
     assert soundfile.info(io.BytesIO(data)).samplerate == 7000
 
 
-def test_without_audio_it_says_how_to_keep_it(trials, tmp_path):
+def test_without_audio_it_says_how_to_save_it(trials, tmp_path):
     evaluate(Oracle(trials), trials, tmp_path / "out")
     page = build_report(read_results(tmp_path / "out"), 2)
-    assert "Audio of 2 of these 2 was not saved; --save-extremes 2 keeps it" in page
+    assert "Audio of 2 of these 2 was not saved; --save-extremes 2 saves it" in page
     assert "audio" not in Page(page).tags
 
 
@@ -117,7 +117,7 @@ def test_odd_trials_and_names_are_shown_as_text(odd_trials, tmp_path):
     )
     page = build_report(read_results(tmp_path / "out"))
     assert "script" not in Page(page).tags
-    assert "Nothing to extract" in page and "Failed trials" in page and "text.wav" in page
+    assert "Absent targets" in page and "Failed trials" in page and "text.wav" in page
     assert "absent target: false alarms, by level" in page
     assert "silent reference: false alarms, by level" in page
 

@@ -158,7 +158,7 @@ def extract(
     rate = extractor.sample_rate
     start_s = time.perf_counter()
     try:
-        voice = extractor.enroll(*audio.introduction) if voice is None else voice
+        voice = extractor.enroll(*audio.enrollment_sources) if voice is None else voice
         result = extractor.extract((audio.mixture, rate), voice)
         extraction_s = enrolling_s + time.perf_counter() - start_s
         return completed_trial(trial, audio, result, rate, extraction_s, number)
@@ -196,7 +196,7 @@ def _enroll(extractor: Extractor, number: int, trial: Trial, audio: TrialAudio |
         return None
     start_s = time.perf_counter()
     try:
-        voice = extractor.enroll(*audio.introduction)
+        voice = extractor.enroll(*audio.enrollment_sources)
     except Exception:  # it costs this trial, whose record will have the reason
         log.debug("enrolling for %s failed", trial.mixture_id, exc_info=True)
         return None
