@@ -59,7 +59,7 @@ def test_other_errors_are_no_deaths(error: Exception):
 def test_flaws_are_said_and_taken_out_and_failures_end_the_run():
     said: list[str] = []
     batches = Batches(
-        lambda start: iter([{"mixture": torch.zeros(1), "flaw": ["odd"]}, {"failure": ["gone"]}]), said.append
+        lambda start: iter([{"mixture": torch.zeros(1), "nonfinite": ["odd"]}, {"failure": ["gone"]}]), said.append
     )
     assert list(next(batches)) == ["mixture"] and said == ["odd"]
     with pytest.raises(WesepError, match="gone"):

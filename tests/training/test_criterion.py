@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from wesep_py.common.errors import ConfigError
-from wesep_py.training.step import Criterion
+from wesep_py.training.extraction_task import Criterion
 
 
 def estimate(error: float) -> tuple[SimpleNamespace, dict[str, torch.Tensor]]:

@@ -17,8 +17,7 @@ from wesep_py.simulation import Sample, SimulationConfig, Simulator
 from wesep_py.simulation.description.simulation_config import EnrollmentConfig
 from wesep_py.training import batches as data
 from wesep_py.training.batches import PositionSampler, SimulatedMixtures, make_loader
-from wesep_py.training.extraction_task import collate_targets, target_items
-from wesep_py.training.step import Criterion
+from wesep_py.training.extraction_task import Criterion, collate_targets, target_items
 
 
 @pytest.fixture(scope="module")

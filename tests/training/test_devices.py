@@ -18,7 +18,7 @@ from wesep_py.common.errors import ConfigError, InputError
 from wesep_py.training import train
 from wesep_py.training.devices import describe_precision, make_fabric, require_precision, resolve_precision
 from wesep_py.training.experiment import Experiment
-from wesep_py.training.step import TrainingStep
+from wesep_py.training.extraction_task import TrainingStep
 from wesep_py.training.training_config import TrainLoopConfig, load_config
 
 

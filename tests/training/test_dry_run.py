@@ -9,7 +9,7 @@ import pytest
 from wesep_py.common.errors import ConfigError, InputError, WesepError
 from wesep_py.training import train
 from wesep_py.training.dry_run import dry_run
-from wesep_py.training.step import Criterion
+from wesep_py.training.extraction_task import Criterion
 
 
 def everything(folder: Path) -> set[Path]:

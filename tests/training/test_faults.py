@@ -25,10 +25,11 @@ from wesep_py.data import FileReader
 from wesep_py.simulation import Simulator
 from wesep_py.training import state as state_module
 from wesep_py.training import train
+from wesep_py.training.interruptions import RunPosition, explain_faults
 from wesep_py.training.state import load_state
-from wesep_py.training.step import Stepper, Where, explain_faults
+from wesep_py.training.step import Stepper
 
-AT = Where(7, 5, "cuda:0", "a batch of 4 items of 3 s", saves_memory=False)
+AT = RunPosition(7, 5, "cuda:0", "a batch of 4 items of 3 s", saves_memory=False)
 
 
 @pytest.fixture
@@ -132,7 +133,9 @@ def test_a_full_disk_under_the_log_is_one_line_too(settings, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(RunLog, "write", full)
-    with pytest.raises(WesepError, match=r"step 2: the disk is full .*; make room and run the same command again"):
+    with pytest.raises(
+        WesepError, match=r"step 2: the disk is full .*; free some space and run the same command again"
+    ):
         train(settings())
 
 

@@ -11,7 +11,7 @@ from tests.training.test_loop import stop_after, weights
 from wesep_py import checkpoint
 from wesep_py.common.errors import CheckpointError
 from wesep_py.training import TrainingInterrupted, train
-from wesep_py.training.setup import initialise
+from wesep_py.training.state import load_initial_weights
 from wesep_py.training.training_config import InitConfig
 
 CUE = [{"name": "embedding", "fusion": "film", "num_speakers": 4}]
@@ -88,7 +88,7 @@ def test_what_is_skipped_is_not_taken(base: Path):
     network = load_network(base)
     for parameter in network.parameters():
         torch.nn.init.zeros_(parameter)
-    found = initialise(network, InitConfig(str(base), skip=["encoder.*"]))
+    found = load_initial_weights(network, InitConfig(str(base), skip=["encoder.*"]))
     assert all(name.startswith("encoder.") for name in found.fresh) and found.fresh
     assert all((p == 0).all() for p in network.encoder.parameters())
     assert any((p != 0).any() for p in network.backbone.parameters())
@@ -96,6 +96,6 @@ def test_what_is_skipped_is_not_taken(base: Path):
 
 def test_a_network_of_another_kind_and_a_missing_one_are_errors(base: Path):
     with pytest.raises(CheckpointError, match=r"nothing of .* fits the network"):
-        initialise(torch.nn.Linear(2, 2), InitConfig(str(base)))
+        load_initial_weights(torch.nn.Linear(2, 2), InitConfig(str(base)))
     with pytest.raises(CheckpointError, match="no such model"):
-        initialise(torch.nn.Linear(2, 2), InitConfig("gone"))
+        load_initial_weights(torch.nn.Linear(2, 2), InitConfig("gone"))

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from wesep_py.training.trainer import TrainingInterrupted, catch_signals
+from wesep_py.training.interruptions import TrainingInterrupted, catch_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -70,7 +70,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path):
     log = RunLog(tmp_path / "log.jsonl", [], 0)
     log._file = open("/dev/full", "ab", buffering=0)  # noqa: SIM115, PTH123
     with pytest.raises(
-        WesepError, match=r"log\.jsonl: the log cannot be written \(No space left on device\); make room"
+        WesepError, match=r"log\.jsonl: the log cannot be written \(No space left on device\); free some space"
     ):
         log.write("train", 1, {"loss": 1.0})
     log.close()

@@ -195,7 +195,7 @@ def test_the_time_limit_ends_the_run_and_its_schedule(settings, tmp_path: Path):
 
 
 def test_steps_that_are_not_finite_end_the_run(settings, monkeypatch, tmp_path: Path):
-    from wesep_py.training.step import Criterion
+    from wesep_py.training.extraction_task import Criterion
 
     forward = Criterion.forward
     monkeypatch.setattr(

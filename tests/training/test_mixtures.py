@@ -10,8 +10,8 @@ import soundfile
 from tests.conftest import SAMPLE_RATE, VOICES, make_voice
 from wesep_py.common.errors import ConfigError
 from wesep_py.training import load_config, train
-from wesep_py.training.batches import read_mixtures_of
 from wesep_py.training.training_config import DataConfig, MixturesConfig
+from wesep_py.training.training_data import read_listed_mixtures
 
 
 @pytest.fixture(scope="module")
@@ -33,16 +33,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_names_are_relative_to_the_root(data: Path):
     chosen = MixturesConfig(["lists/list.csv"], "noisy", root="speech", noise_root="noise")
-    corpus = read_mixtures_of(DataConfig(str(data), mixtures=chosen))
+    corpus = read_listed_mixtures(DataConfig(str(data), mixtures=chosen))
     assert corpus is not None and len(corpus.mixtures) == 2 and len(corpus.speech) == 4
     assert corpus.noises[0].path == data / "noise/hiss.wav"
-    assert read_mixtures_of(DataConfig(str(data), ["train.jsonl"])) is None
+    assert read_listed_mixtures(DataConfig(str(data), ["train.jsonl"])) is None
 
 
 def test_what_makes_no_sense_is_refused(data: Path):
     chosen = MixturesConfig(["lists/list.csv"], root="speech")
     with pytest.raises(ConfigError, match=r"data\.speeds: is for mixtures that are drawn"):
-        read_mixtures_of(DataConfig(str(data), speeds=[0.9, 1.0], mixtures=chosen))
+        read_listed_mixtures(DataConfig(str(data), speeds=[0.9, 1.0], mixtures=chosen))
     with pytest.raises(ValueError, match=r"leave data\.mixtures out"):
         MixturesConfig([])
     with pytest.raises(ValueError, match="name at least one manifest"):

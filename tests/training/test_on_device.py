@@ -21,8 +21,8 @@ from wesep_py.simulation.dry_batch import DryMixture, DrySimulator
 from wesep_py.training import TrainingInterrupted, load_config, train
 from wesep_py.training.devices import make_fabric
 from wesep_py.training.run_log import TrainingBar
-from wesep_py.training.setup import gather, make_dataset, open_batches
 from wesep_py.training.state import Progress
+from wesep_py.training.training_data import make_dataset, open_batches, read_training_data
 
 ROOMS = {"probability": 0.7, "rt60_s": [0.1, 0.2], "num_reflections": 128}
 NOISE = {"probability": 0.7, "kinds": {"coloured": 1, "babble": 1}, "babble_speakers": [1, 1]}
@@ -59,15 +59,15 @@ def batches_of(mapping: dict[str, Any], count: int, rank: int = 0, world_size: i
     config = load_config(mapping)
     fabric = make_fabric(config.train)
     fabric.launch()
-    materials = gather(config, fabric)
-    dataset = make_dataset(config, materials, fabric, TrainingBar(enabled=False))
+    task, data = read_training_data(config, fabric)
+    dataset = make_dataset(config, task, data, fabric, TrainingBar(enabled=False))
 
     class Rank:
         device, global_rank = fabric.device, rank
         setup_dataloaders = staticmethod(fabric.setup_dataloaders)
 
     Rank.world_size = world_size
-    batches = open_batches(config, materials.task, dataset, Progress(), Rank, print)
+    batches = open_batches(config, task, dataset, Progress(), Rank, print)
     return [next(batches) for _ in range(count)]
 
 

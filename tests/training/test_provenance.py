@@ -13,7 +13,7 @@ import pytest
 from tests.training.test_loop import lines
 from wesep_py import checkpoint
 from wesep_py.training import train
-from wesep_py.training.experiment import ancestors, data_hashes, git_state, write_provenance
+from wesep_py.training.provenance import ancestors, data_hashes, git_state, write_provenance
 from wesep_py.training.training_config import DataConfig
 
 
@@ -33,7 +33,7 @@ def test_a_run_and_its_resumption_are_noted_and_other_data_is_said(settings, cor
     train(settings(train__steps=4, **mapping))
     found = json.loads((tmp_path / "exp" / "provenance.json").read_text())["sessions"]
     assert [session["step"] for session in found] == [0, 2] and found[1]["data"]["train.jsonl"] != expected
-    assert "train.jsonl: is another than when the run began" in capsys.readouterr().err
+    assert "train.jsonl: has changed since the run started" in capsys.readouterr().err
     assert [line["step"] for line in lines(tmp_path / "exp", "train")] == [2, 4]
 
 
@@ -73,7 +73,7 @@ def test_the_state_of_a_checkout(tmp_path: Path):
 def test_whatever_is_damaged_is_begun_again_with_a_word(tmp_path: Path, text: str):
     file = tmp_path / "provenance.json"
     file.write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.warns(UserWarning, match=r"provenance\.json.*; it is begun again"):
+    with pytest.warns(UserWarning, match=r"provenance\.json.*; a new provenance file is started"):
         assert ancestors(file) == []
 
 

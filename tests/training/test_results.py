@@ -9,24 +9,24 @@ import torch
 
 from wesep_py import checkpoint
 from wesep_py.data import Utterance
-from wesep_py.training.experiment import CorpusSummary, Experiment, Results
+from wesep_py.training.experiment import CorpusSummary, Experiment, TrainedModels
 from wesep_py.training.state import Progress
 from wesep_py.training.training_config import load_config
-from wesep_py.training.validation import Validation
+from wesep_py.training.validation import ExtractionValidator
 
 NUMBERS = {"count": 2.0, "si_sdr": 3.0, "si_sdri": 4.25, "accuracy": 0.5, "confusion": 0.25}
 
 
-def make(settings, validation) -> Results:
+def make(settings, validation) -> TrainedModels:
     config = load_config(settings(validation=validation))
     utterances = [Utterance(f"{speaker}-{i}", speaker, Path("x.wav"), 900.0) for speaker in "ab" for i in range(2)]
     task = SimpleNamespace(
         checkpoint_config={"backbone": {"name": "bsrnn"}, "sample_rate": 16000},
         title="Extraction",
         exported=dict,
-        judge=Validation(config.validation, config.data.root, 16000),
+        validator=ExtractionValidator(config.validation, config.data.root, 16000),
     )
-    return Results(Experiment(config.experiment), config, task, CorpusSummary.of(utterances))
+    return TrainedModels(Experiment(config.experiment), config, task, CorpusSummary.of(utterances))
 
 
 def test_provenance_and_card(settings, validation, tmp_path: Path):

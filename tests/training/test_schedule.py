@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wesep_py.training.optimisation import learning_rate_factor, progress
+from wesep_py.training.optimisation import learning_rate_factor, schedule_progress
 from wesep_py.training.training_config import ScheduleConfig
 
 
@@ -35,11 +35,11 @@ def test_warm_up_is_linear_and_reaches_one():
 
 
 def test_progress_is_by_steps_or_by_time_whichever_is_further():
-    assert progress(25, 100) == 0.25
-    assert progress(25, 100, elapsed_s=60, max_minutes=2) == 0.5
-    assert progress(75, 100, elapsed_s=60, max_minutes=2) == 0.75
-    assert progress(0, 100, elapsed_s=1e6, max_minutes=2) == 1.0
-    assert progress(25, 100, elapsed_s=1e6) == 0.25
+    assert schedule_progress(25, 100) == 0.25
+    assert schedule_progress(25, 100, elapsed_s=60, max_minutes=2) == 0.5
+    assert schedule_progress(75, 100, elapsed_s=60, max_minutes=2) == 0.75
+    assert schedule_progress(0, 100, elapsed_s=1e6, max_minutes=2) == 1.0
+    assert schedule_progress(25, 100, elapsed_s=1e6) == 0.25
 
 
 def test_triangles_follow_each_other():

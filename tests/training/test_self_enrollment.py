@@ -13,8 +13,8 @@ from tests.training.test_loop import assert_same, lines, stop_after, weights
 from wesep_py.common.errors import ConfigError
 from wesep_py.network.extraction_network import NetworkOutput
 from wesep_py.training import TrainingInterrupted, load_config, train
-from wesep_py.training.extraction_task import SelfEnrolledStep, introduced
-from wesep_py.training.step import TrainingStep, seed_step
+from wesep_py.training.extraction_task import SelfEnrollmentStep, TrainingStep, enroll_estimates
+from wesep_py.training.step import seed_step
 from wesep_py.training.training_config import SelfEnrollmentConfig
 
 SAMPLES = 6
@@ -55,13 +55,13 @@ def batch(items: int = 4) -> dict[str, torch.Tensor]:
     }  # fmt: skip
 
 
-def step(**named: Any) -> SelfEnrolledStep:
-    return SelfEnrolledStep(Network(), Square(), SelfEnrollmentConfig(**{"probability": 1.0, **named})).train()
+def step(**named: Any) -> SelfEnrollmentStep:
+    return SelfEnrollmentStep(Network(), Square(), SelfEnrollmentConfig(**{"probability": 1.0, **named})).train()
 
 
 def test_the_estimate_is_joined_at_the_level_of_the_enrollment():
     given, estimate = batch(), torch.arange(1.0, 7.0).repeat(2, 1)
-    made = introduced(given, torch.tensor([0, 3]), estimate, "joined")
+    made = enroll_estimates(given, torch.tensor([0, 3]), estimate, "joined")
     assert made["enrollment_lengths"].tolist() == [3 + SAMPLES, 5, 4, 5 + SAMPLES]
     assert made["enrollment"].shape == (4, 5 + SAMPLES)
     for item, length in ((0, 3), (3, 5)):
@@ -78,15 +78,15 @@ def test_the_estimate_is_joined_at_the_level_of_the_enrollment():
 
 def test_the_estimate_stands_instead_of_the_enrollment():
     given, estimate = batch(), torch.arange(1.0, 4.0).repeat(4, 1)
-    made = introduced(given, torch.arange(4), estimate, "instead")
+    made = enroll_estimates(given, torch.arange(4), estimate, "instead")
     assert made["enrollment_lengths"].tolist() == [3] * 4 and made["enrollment"].shape == (4, 3)
     torch.testing.assert_close(made["enrollment"] / made["enrollment"][:, :1], estimate)
-    one = introduced(given, torch.tensor([1]), estimate[:1], "instead")
+    one = enroll_estimates(given, torch.tensor([1]), estimate[:1], "instead")
     assert one["enrollment_lengths"].tolist() == [3, 3, 4, 5] and not one["enrollment"][1, 3:].any()
 
 
 def test_a_silent_estimate_stays_silent():
-    made = introduced(batch(), torch.arange(4), torch.zeros(4, 2), "instead")
+    made = enroll_estimates(batch(), torch.arange(4), torch.zeros(4, 2), "instead")
     assert not made["enrollment"].any() and made["enrollment"].isfinite().all()
 
 
@@ -160,7 +160,7 @@ def test_gradient_reaches_the_weights_under_mixed_precision():
             return NetworkOutput((self.layer(mixture) + enrollment.sum(dim=1, keepdim=True),))
 
     torch.manual_seed(0)
-    trained = SelfEnrolledStep(Layer(), Square(), SelfEnrollmentConfig(probability=1.0))
+    trained = SelfEnrollmentStep(Layer(), Square(), SelfEnrollmentConfig(probability=1.0))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         trained(batch())["loss"].backward()
     assert trained.network.layer.weight.grad is not None and trained.network.layer.weight.grad.any()

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from wesep_py.data import FileReader, PackedReader, read_speech
-from wesep_py.training.batches import make_reader
 from wesep_py.training.training_config import DataConfig
+from wesep_py.training.training_data import make_reader
 
 
 def test_readers_with_and_without_packing_give_the_same(corpus: Path, tmp_path: Path):

@@ -49,7 +49,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(tmp_path: Path):
     with pytest.warns(UserWarning, match=r"last\.pt: is damaged .* went back to previous\.pt"):
         assert load_state(tmp_path).progress.step == 2
     (tmp_path / "previous.pt").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"delete .* to begin again"):
+    with pytest.raises(CheckpointError, match=r"delete .* to start from the beginning"):
         load_state(tmp_path)
 
 

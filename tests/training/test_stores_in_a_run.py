@@ -10,8 +10,8 @@ import pytest
 from wesep_py.data import RoutedReader, find_noises, read_speech, write_lmdb, write_shards
 from wesep_py.data.recordings import store_fingerprint
 from wesep_py.training import train
-from wesep_py.training.batches import make_reader
 from wesep_py.training.training_config import DataConfig
+from wesep_py.training.training_data import make_reader
 
 
 def test_a_store_is_read_like_the_manifest_it_was_made_of(corpus: Path, tmp_path: Path):

@@ -15,17 +15,11 @@ from wesep_py import checkpoint
 from wesep_py.common.errors import ConfigError, InputError
 from wesep_py.data import read_speech, write_shards
 from wesep_py.training import train
-from wesep_py.training.batches import (
-    PositionSampler,
-    SimulatedMixtures,
-    UnknownSpeakers,
-    make_loader,
-    make_stream,
-    shards_of,
-)
-from wesep_py.training.experiment import data_hashes
+from wesep_py.training.batches import PositionSampler, SimulatedMixtures, make_loader
 from wesep_py.training.extraction_task import collate_targets, target_items
+from wesep_py.training.provenance import data_hashes
 from wesep_py.training.training_config import DataConfig, load_config
+from wesep_py.training.training_data import UnknownSpeakerLabels, find_stream_shards, make_stream_simulator
 
 WINDOWS = {"min_speakers": 3, "mixtures_per_window": 4, "shards_per_window": 3, "lanes": 2, "block": 2}
 EPOCH_SIZE, BATCH = 10, 2
@@ -57,11 +51,13 @@ def run(settings, stream: Path):
 def hashes(mapping: dict[str, Any], workers: int = 0, ranks: int = 1, batch: int = BATCH, start: int = 0) -> list[str]:
     """A hash of every mixture of two epochs, in the order of their positions."""
     config = load_config(write_yaml(mapping))
-    shards = shards_of(config.data)
+    shards = find_stream_shards(config.data)
     found: dict[int, list[str]] = {}
     total = 2 * EPOCH_SIZE - start
     for rank in range(ranks):
-        dataset = SimulatedMixtures(make_stream(config, shards, [], 16000), UnknownSpeakers(), target_items)
+        dataset = SimulatedMixtures(
+            make_stream_simulator(config, shards, [], 16000), UnknownSpeakerLabels(), target_items
+        )
         sampler = PositionSampler(start, total // (batch * ranks), batch, EPOCH_SIZE, rank, ranks)
         for number, got in enumerate(make_loader(dataset, sampler, collate_targets, workers, 2)):
             assert "failure" not in got, got
@@ -110,19 +106,19 @@ def test_what_is_left_out_is_named(run, stream: Path, tmp_path: Path, caplog: py
     windows = WINDOWS | {"shards_per_window": 9, "lanes": 1}
     config = load_config(write_yaml(run(data__train=["*.tar", str(bad)], data__stream=windows)))
     with caplog.at_level(logging.WARNING):
-        make_stream(config, shards_of(config.data), [], 16000).sample(0, 0)
+        make_stream_simulator(config, find_stream_shards(config.data), [], 16000).sample(0, 0)
     assert "1 utterances are left out, the first" in caplog.text and "zoe-1" in caplog.text
 
 
 def test_a_device_renders_what_is_drawn_from_a_stream(run):
     plain, dry = (load_config(write_yaml(run(data__render=where))) for where in ("workers", "device"))
-    shards = shards_of(plain.data)
+    shards = find_stream_shards(plain.data)
     assert (
-        make_stream(dry, shards, [], 16000).dry(0, 3).plan.sources[0].speaker_id
-        == make_stream(plain, shards, [], 16000).sample(0, 3).recipe.sources[0].speaker_id
+        make_stream_simulator(dry, shards, [], 16000).dry(0, 3).plan.sources[0].speaker_id
+        == make_stream_simulator(plain, shards, [], 16000).sample(0, 3).recipe.sources[0].speaker_id
     )
     with pytest.raises(TypeError, match="DrySimulator"):
-        make_stream(plain, shards, [], 16000).dry(0, 3)
+        make_stream_simulator(plain, shards, [], 16000).dry(0, 3)
 
 
 @pytest.mark.parametrize(
@@ -135,12 +131,12 @@ def test_a_device_renders_what_is_drawn_from_a_stream(run):
 )
 def test_what_a_stream_cannot_be(stream: Path, data: dict[str, Any], message: str):
     with pytest.raises((ConfigError, InputError), match=message):
-        shards_of(DataConfig(root=str(stream), **data))
+        find_stream_shards(DataConfig(root=str(stream), **data))
 
 
 def test_a_window_with_too_few_voices_is_one_clear_line(run):
     config = load_config(write_yaml(run(data__stream=WINDOWS | {"min_speakers": 1, "shards_per_window": 1})))
-    stream = make_stream(config, shards_of(config.data), [], 16000)
+    stream = make_stream_simulator(config, find_stream_shards(config.data), [], 16000)
     with pytest.raises(InputError, match=r"speakers with enough audio.*or raise the stream.s min_speakers"):
         for index in range(40):
             stream.sample(0, index)
@@ -158,4 +154,4 @@ def test_hashes_follow_the_files(stream: Path, tmp_path: Path):
     before = data_hashes(config)
     (tmp_path / "two.tar").write_bytes(b"1")
     assert set(before) == {"*.tar"} and data_hashes(config) != before
-    assert shards_of(DataConfig(root=str(stream), train=["train.jsonl"])) == []
+    assert find_stream_shards(DataConfig(root=str(stream), train=["train.jsonl"])) == []

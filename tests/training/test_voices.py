@@ -17,7 +17,7 @@ from wesep_py.common.errors import ConfigError
 from wesep_py.network.speaker import SpeakerConfig, SpeakerEncoder
 from wesep_py.network.speaker.speaker_losses import AAMSoftmax, PermutationFreeLoss
 from wesep_py.training import train
-from wesep_py.training.extraction_task import VoicesStep, collate_voices, voice_items
+from wesep_py.training.speaker_task import MultiSpeakerStep, collate_multi_speaker, multi_speaker_items
 
 
 @pytest.fixture
@@ -84,9 +84,9 @@ def test_every_speaker_of_a_mixture_has_a_label_and_an_enrollment_its_own():
         mixture=np.ones(5, np.float32),
         enrollments=(np.ones(3, np.float32), np.zeros(0, np.float32)),
     )
-    items = voice_items(sample, {"anna": 4, "bert": 7})
+    items = multi_speaker_items(sample, {"anna": 4, "bert": 7})
     assert [(len(item["mixture"]), item["speakers"]) for item in items] == [(5, [4, 7]), (3, [4])]
-    batch = collate_voices([items])
+    batch = collate_multi_speaker([items])
     assert batch["speakers"].tolist() == [[4, 7], [4, -1]] and batch["lengths"].tolist() == [5, 3]
 
 
@@ -103,7 +103,7 @@ def test_the_loss_sees_every_voice_there_is_and_the_existence_of_one_more():
     network = {"name": "ecapa_tdnn", "channels": 8, "frame_dim": 16, "embedding_dim": 4}
     network["pooling"] = {"name": "recursive", "bottleneck": 4, "max_voices": 3}
     encoder = SpeakerEncoder(SpeakerConfig(network, filterbank={"num_mel_bins": 20}), 16000)
-    step = VoicesStep(encoder, PermutationFreeLoss(AAMSoftmax(embedding_dim=4, num_speakers=6)))
+    step = MultiSpeakerStep(encoder, PermutationFreeLoss(AAMSoftmax(embedding_dim=4, num_speakers=6)))
     seen = []
     step.loss.register_forward_pre_hook(lambda module, given: seen.extend(given))
     batch = {
@@ -138,7 +138,7 @@ def test_what_cannot_be_is_said_in_one_line(voice_settings, change: dict, messag
 
 def test_an_encoder_that_does_not_count_takes_no_weight_for_it(voice_settings):
     voice_settings["speaker"]["network"]["pooling"] = "astp"
-    with pytest.raises(ConfigError, match="a mixture of several has no one speaker to tell; give 1, or let"):
+    with pytest.raises(ConfigError, match="a mixture of several speakers has no single label; give 1, or let"):
         train(voice_settings)
     voice_settings["simulation"]["num_speakers"] = 1
     with pytest.raises(ConfigError, match="existence_weight: is for an encoder that counts"):

@@ -1,14 +1,13 @@
 """Batches of a run: dataset, position sampler, data loader, and the stream of batches that survives dying workers.
 
-Position n of a run with `epoch_size` E is sample n % E of epoch n // E. Batch k of rank r among W ranks holds B positions:
+Position n of a run with `epoch_size` E is sample n % E of epoch n // E. Batch k of rank r among W ranks holds the B
+positions from start + (k W + r) B on:
 
-    first position of batch k of rank r:  start + (k W + r) B
+    |start … start + B - 1|start + B … start + 2B - 1|start + 2B … start + 3B - 1| …        for W = 2
+     rank 0, batch 0       rank 1, batch 0            rank 0, batch 1
 
-    batch of rank 0          batch of rank 1          next batch of rank 0
-    |start … start + B - 1|  |start + B … start + 2B - 1|  |start + 2B …
-
-So the data and their order depend neither on the number of workers nor on how a global batch is divided among ranks, and a
-run resumes at its position.
+So the data and their order depend neither on the number of workers nor on how a global batch is divided among ranks,
+and a run resumes at its position.
 """
 
 from __future__ import annotations
@@ -137,9 +136,7 @@ def describe_nonfinite(key: tuple[int, int], items: Sequence[Item], recipe: Reci
         return ""
     segments = [segment for source in recipe.sources for segment in (source.excerpt, *source.enrollments)]
     paths = dict.fromkeys(str(segment.utterance.path) for segment in segments)
-    return (
-        f"mixture {key[1]} of epoch {key[0]} has {' and '.join(names)} not finite; it is made of {', '.join(paths)}"
-    )
+    return f"mixture {key[1]} of epoch {key[0]} has {' and '.join(names)} not finite; it is made of {', '.join(paths)}"
 
 
 def _is_finite(value: Any) -> bool:
@@ -221,9 +218,9 @@ def make_loader(
 ) -> DataLoader[dict[str, torch.Tensor]]:
     """Return the data loader of a rank. Errors of a mixture are in its batch, for `Batches`.
 
-    Workers use one CPU thread each and leave signals to the main process: Ctrl-C, and a scheduler that ends a job, signal
-    every process of a run, and a worker that died of it would end the run before its state is saved. Workers end when
-    the main process closes the loader, or is gone.
+    Workers use one CPU thread each and leave signals to the main process: Ctrl-C, and a scheduler that ends a job,
+    signal every process of a run, and a worker that died of it would end the run before its state is saved. Workers end
+    when the main process closes the loader, or is gone.
     """
     return DataLoader(
         dataset,

@@ -1,4 +1,4 @@
-"""A run without its results: configuration, data and one step are tried, and nothing is written."""
+"""Dry run (`wesep train --dry-run`): check configuration and data, take one step, write nothing."""
 
 from __future__ import annotations
 
@@ -11,31 +11,33 @@ from typing import Any
 import torch
 
 from wesep_py.common.errors import WesepError
-from wesep_py.training.devices import make_fabric
+from wesep_py.training.devices import check_machine, make_fabric
 from wesep_py.training.experiment import Experiment
+from wesep_py.training.interruptions import catch_signals
 from wesep_py.training.run_log import TrainingBar, check_trackers
-from wesep_py.training.setup import assemble, check_machine, gather, make_dataset, open_batches, start_from
-from wesep_py.training.state import Progress, load_state
-from wesep_py.training.trainer import catch_signals, share_done
+from wesep_py.training.state import Progress, load_initial_weights, load_state
+from wesep_py.training.step import set_up_optimisation
+from wesep_py.training.trainer import fraction_done
 from wesep_py.training.training_config import RunConfig, load_config
+from wesep_py.training.training_data import make_dataset, open_batches, read_training_data
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """What one step of a run was like.
+    """Result of a dry run.
 
     Attributes:
-        experiment: the folder that the run would fill.
-        step: at which it would begin or go on.
-        parameters: that are trained.
-        speakers, hours: of the speech that is learned from.
+        experiment: folder that the run would fill.
+        step: at which it would start or resume.
+        parameters: number of trained parameters.
+        speakers, hours: of the training speech.
         losses: of the step.
         grad_norm: of the step, before clipping.
-        data_s: seconds it took to make the step's data in one process.
-        step_s: seconds the step took; the first is slower than those after it.
-        memory_gib: the GPU's, at most; `None` on the CPU.
-        initialised: what was taken over from `init.checkpoint`; `None` without one.
-        finished: whether the run is done, so that nothing would be trained.
+        data_s: seconds that one process took to make the step's data.
+        step_s: seconds that the step took; the first step is slower than the following ones.
+        memory_gib: peak memory of the GPU in GiB; `None` on the CPU.
+        initialised: what was loaded from `init.checkpoint`; `None` without one.
+        finished: whether the run is finished, so that nothing would be trained.
     """
 
     experiment: Path
@@ -53,10 +55,10 @@ class DryRun:
 
 
 def dry_run(config: RunConfig | Mapping[str, Any] | str | Path, overrides: Sequence[str] = ()) -> DryRun:
-    """Try a run's configuration, its data and one step of it.
+    """Check a run's configuration and data, and take one step.
 
-    Every list is read and every recording looked for; the mixtures of the first step are made, and learned from by a
-    network that is then forgotten. No folder and no file is written, `data.packed` neither.
+    Every list is read and every recording is looked for. The mixtures of the next step are made, and a network that is
+    then discarded learns from them. No folder and no file is written, not even `data.packed`.
 
     Args:
         config: as for `train`.
@@ -78,23 +80,25 @@ def dry_run(config: RunConfig | Mapping[str, Any] | str | Path, overrides: Seque
         fabric.launch()
         bar = TrainingBar(enabled=fabric.is_global_zero)
         check_trackers(config.log.to)
-        materials = gather(config, fabric)
+        task, data = read_training_data(config, fabric)
         state = load_state(experiment.state)
-        at = state.progress if state else Progress()
-        dataset = make_dataset(config, materials, fabric, bar, may_pack=False)
-        taken = None if state else start_from(config, materials.task)
-        machinery = assemble(config, materials.task, fabric)
-        machinery.module.train()
-        machinery.freezer.begin_step(at.step)
-        materials.task.begin_step(at.step)
-        first = replace(at, step=0)
-        batches = open_batches(config, materials.task, dataset, first, fabric, bar.say)
+        progress = state.progress if state else Progress()
+        dataset = make_dataset(config, task, data, fabric, bar, may_pack=False)
+        initial = None
+        if config.init is not None and state is None:
+            initial = load_initial_weights(task.network, config.init)
+        optimisation = set_up_optimisation(config, task, fabric)
+        optimisation.module.train()
+        optimisation.freezer.begin_step(progress.step)
+        task.begin_step(progress.step)
+        # A finished run has no batches left; with its step set to 0 there are always enough for one step.
+        batches = open_batches(config, task, dataset, replace(progress, step=0), fabric, bar.print_line)
         start = time.perf_counter()
         step_batches = [next(batches) for _ in range(config.train.accumulate)]
-        made = time.perf_counter()
-        result = machinery.stepper.step(step_batches, at.step, config.optim.lr)
-        taken_s = time.perf_counter() - made
-        for adversary in materials.task.adversaries.values():
+        data_ready = time.perf_counter()
+        result = optimisation.stepper.step(step_batches, progress.step, config.optim.lr)
+        step_done = time.perf_counter()
+        for adversary in task.adversaries.values():
             adversary.close()
     if not result.stepped:
         raise WesepError(
@@ -103,16 +107,16 @@ def dry_run(config: RunConfig | Mapping[str, Any] | str | Path, overrides: Seque
         )
     on_gpu = fabric.device.type == "cuda"
     return DryRun(
-        experiment.folder,
-        at.step,
-        sum(p.numel() for p in materials.task.step.parameters() if p.requires_grad),
-        materials.corpus.speakers,
-        materials.corpus.hours,
-        result.losses,
-        result.grad_norm,
-        made - start,
-        taken_s,
-        torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None,
-        None if taken is None else str(taken),
-        share_done(config.train, at) >= 1.0,
+        experiment=experiment.folder,
+        step=progress.step,
+        parameters=sum(p.numel() for p in task.step.parameters() if p.requires_grad),
+        speakers=data.corpus.speakers,
+        hours=data.corpus.hours,
+        losses=result.losses,
+        grad_norm=result.grad_norm,
+        data_s=data_ready - start,
+        step_s=step_done - data_ready,
+        memory_gib=torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None,
+        initialised=None if initial is None else str(initial),
+        finished=fraction_done(config.train, progress) >= 1.0,
     )

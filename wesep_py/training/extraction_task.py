@@ -18,7 +18,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from wesep_py.common.config import check
+from wesep_py.common.config import check_value
 from wesep_py.common.errors import ConfigError
 from wesep_py.data.embedding_files import Embeddings
 from wesep_py.network.cues import EmbeddingCue
@@ -223,7 +223,7 @@ class Criterion(nn.Module):
         self.terms = nn.ModuleList()
         for index, item in enumerate(items):
             key = "loss" if is_single else f"loss[{index}]"
-            weight = check(item.get("weight", 1.0), float, f"{key}.weight")
+            weight = check_value(item.get("weight", 1.0), float, f"{key}.weight")
             if not weight > 0:
                 raise ConfigError(f"{key}.weight: is {weight}; it must be above 0")
             arguments = {name: value for name, value in item.items() if name != "weight"}

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""a, b, c of the iteration's polynomial `a x + b x³ + c x⁵`: steep at 0, and near 1 where it has been steep (Jordan)."""
+"""a, b, c of the polynomial `a x + b x³ + c x⁵`: steep at 0, and near 1 where it has been steep (Jordan)."""
 MIN_MATRIX_SIZE = 8
 """Minimum number of rows and of columns of a matrix; thinner ones are updated by AdamW."""
 

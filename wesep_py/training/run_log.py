@@ -1,4 +1,4 @@
-"""How fast a run goes, and the bar that says so."""
+"""Log of a run: `log.jsonl`, trackers such as TensorBoard with audio and spectrograms, speed, and the progress bar."""
 
 from __future__ import annotations
 
@@ -32,68 +32,138 @@ from wesep_py.features import STFT
 from wesep_py.training.experiment import Experiment
 from wesep_py.training.training_config import RunConfig
 
-# ----------------------------------------
-# Spectrograms as images, for logs.
-
-# Anchors of a perceptually ordered scale from black over blue, red and yellow to white: dark is quiet.
+# Colours of a perceptually ordered scale from black over blue, red and yellow to white: dark is quiet.
 _COLOURS = np.array(
     [[0, 0, 0], [40, 20, 110], [130, 30, 130], [215, 70, 75], [250, 160, 40], [250, 240, 150], [255, 255, 255]]
 )
 
 
-def spectrogram_image(waveform: NDArray[np.float32], sample_rate: int, range_db: float = 70.0) -> NDArray[np.uint8]:
-    """A spectrogram with windows of 32 ms every 8 ms, low frequencies at the bottom.
+class RunLog:
+    """The log of a run: `log.jsonl`, and trackers.
+
+    The log of a resumed run continues at its step: lines of later steps, whose work was lost, are removed, so that the
+    log reads like that of an uninterrupted run. A last line that a kill cut short is removed too; damaged lines before
+    it are removed with a warning.
 
     Args:
-        waveform: `[samples]`.
-        sample_rate: in Hz.
-        range_db: from white, the loudest point, down to black.
+        file: the JSON lines; each has `kind`, `step` and numbers. Numbers that are not finite are written as null.
+        trackers: receive the numbers as curves `kind/name`, and audio.
+        step: at which the run starts or resumes.
 
-    Returns:
-        An image `[3, height, width]`, 0 to 255; black where the signal is silent throughout.
-
-    >>> spectrogram_image(np.zeros(16000, np.float32), 16000).shape
-    (3, 257, 126)
+    Raises:
+        WesepError: it cannot be written; the methods raise the same.
     """
-    window = max(2, round(0.032 * sample_rate) // 2 * 2)
-    spectrum = STFT(window, window // 4)(torch.as_tensor(np.ascontiguousarray(waveform)))
-    power = spectrum.abs().square().numpy()
-    peak = float(power.max())
-    if peak <= 0.0:
-        scaled = np.zeros(power.shape)
-    else:
-        scaled = np.clip(1.0 + 10.0 * np.log10(np.maximum(power / peak, 1e-12)) / range_db, 0.0, 1.0)
-    at = scaled[::-1] * (len(_COLOURS) - 1)
-    channels = [np.interp(at, np.arange(len(_COLOURS)), _COLOURS[:, c]) for c in range(3)]
-    return np.stack(channels).round().astype(np.uint8)
+
+    def __init__(self, file: Path, trackers: Sequence[Tracker], step: int) -> None:
+        self._path = file
+        with _writing(file):
+            if file.exists():
+                write_text(file, "".join(f"{line}\n" for line in _lines_until(step, file)))
+            # Without a buffer: a full disk is reported at once, and not again when the file is closed.
+            self._file = os.fdopen(open_regular(file, os.O_WRONLY | os.O_APPEND), "ab", buffering=0)
+        self._trackers = trackers
+
+    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Write one line, and send its numbers to the trackers."""
+        line = {"kind": kind, "step": step, **{key: _finite_or_none(value) for key, value in values.items()}}
+        remaining = memoryview((json.dumps(line, ensure_ascii=False) + "\n").encode())
+        with _writing(self._path):
+            while remaining:
+                remaining = remaining[self._file.write(remaining) :]
+        numbers = {
+            f"{kind}/{key}": float(value)
+            for key, value in values.items()
+            if isinstance(value, (int, float)) and math.isfinite(value)
+        }
+        with _writing(self._path.parent):
+            for tracker in self._trackers:
+                tracker.numbers(step, numbers)
+
+    def audio(self, name: str, step: int, waveform: NDArray[np.float32], sample_rate: int) -> None:
+        """Send a waveform `[samples]` to the trackers."""
+        with _writing(self._path.parent):
+            for tracker in self._trackers:
+                tracker.audio(name, step, waveform, sample_rate)
+
+    def close(self) -> None:
+        """Close the file and the trackers."""
+        with _writing(self._path.parent):
+            self._file.close()
+            for tracker in self._trackers:
+                tracker.close()
 
 
-# ----------------------------------------
-# Where the curves of a run can be looked at: TensorBoard, Weights & Biases, Trackio.
+def open_log(config: RunConfig, experiment: Experiment, step: int) -> RunLog:
+    """Open the log of a run, with the trackers of `log.to`.
+
+    Args:
+        config: of the run.
+        experiment: folder of the run.
+        step: at which the run starts or resumes.
+    """
+    settings = to_plain(config)
+    with _writing(experiment.folder):
+        trackers = [make_tracker(name, experiment, config.log.project, settings, step) for name in config.log.to]
+    return RunLog(experiment.log_file, trackers, step)
+
+
+def _lines_until(step: int, file: Path) -> list[str]:
+    """Return the lines of steps up to `step`; warn of damaged lines except the last."""
+    lines = file.read_bytes().split(b"\n")
+    valid, damaged = [], []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = parse_object(line, f"{file}:{number}")
+            if row.number("step") <= step:
+                valid.append(line.decode())
+        except InputError as error:
+            if number < len(lines):  # a run that was killed may have cut the last line short
+                damaged.append(error)
+    if damaged:
+        warnings.warn(f"{damaged[0]}; {len(damaged)} damaged lines are left out of the log", stacklevel=3)
+    return valid
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn an error of a full or read-only disk into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise WesepError(
+            f"{path}: the log cannot be written ({error.strerror or reason(error)}); free some space, or make it "
+            "writable, and run the same command again to resume from the last state"
+        ) from error
+
+
+def _finite_or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Tracker(ABC):
-    """A place for numbers and audio."""
+    """Shows the numbers and audio of a run."""
 
     @abstractmethod
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers of a step, all finite, under names such as `train/loss`."""
+        """Add the numbers of a step, all finite, under names such as `train/loss`."""
 
     @abstractmethod
     def audio(self, name: str, step: int, waveform: NDArray[np.float32], sample_rate: int) -> None:
-        """A waveform `[samples]` at any level."""
+        """Add a waveform `[samples]` of any level."""
 
     @abstractmethod
     def close(self) -> None:
-        """Write out what is held back."""
+        """Write everything that is buffered."""
 
 
 class TensorBoard(Tracker):
-    """Event files in `EXP/tensorboard`; what a run that was killed wrote past its state is struck out.
+    """Event files in `EXP/tensorboard`. Events of steps after the saved state of a killed run are purged.
 
     Args:
-        experiment: whose folder is written to.
-        step: the step at which the run begins or resumes.
+        experiment: folder of the run.
+        step: at which the run starts or resumes.
     """
 
     def __init__(self, experiment: Experiment, step: int) -> None:
@@ -106,7 +176,7 @@ class TensorBoard(Tracker):
             self._writer.add_scalar(name, value, step)
 
     def audio(self, name: str, step: int, waveform: NDArray[np.float32], sample_rate: int) -> None:
-        self._writer.add_audio(name, _audible(waveform), step, sample_rate=sample_rate)
+        self._writer.add_audio(name, _at_peak(waveform), step, sample_rate=sample_rate)
         self._writer.add_image(name, spectrogram_image(waveform, sample_rate), step)
 
     def close(self) -> None:
@@ -114,12 +184,12 @@ class TensorBoard(Tracker):
 
 
 class WandB(Tracker):
-    """A run of Weights & Biases, gone on with when training is resumed; its id is in `EXP/wandb.id`.
+    """A run of Weights & Biases, continued when training is resumed; its id is in `EXP/wandb.id`.
 
     Args:
         experiment: names the run, and holds its files.
-        project: the project's name.
-        settings: the configuration of the run.
+        project: name of the project.
+        settings: configuration of the run.
     """
 
     def __init__(self, experiment: Experiment, project: str, settings: Mapping[str, Any]) -> None:
@@ -140,19 +210,19 @@ class WandB(Tracker):
         self._run.log(dict(values), step=step)
 
     def audio(self, name: str, step: int, waveform: NDArray[np.float32], sample_rate: int) -> None:
-        self._run.log({name: self._wandb.Audio(_audible(waveform), sample_rate=sample_rate)}, step=step)
+        self._run.log({name: self._wandb.Audio(_at_peak(waveform), sample_rate=sample_rate)}, step=step)
 
     def close(self) -> None:
         self._run.finish()
 
 
 class Trackio(Tracker):
-    """A run of Trackio, gone on with when training is resumed; numbers only.
+    """A run of Trackio, continued when training is resumed; numbers only.
 
     Args:
         experiment: names the run.
-        project: the project's name.
-        settings: the configuration of the run.
+        project: name of the project.
+        settings: configuration of the run.
     """
 
     def __init__(self, experiment: Experiment, project: str, settings: Mapping[str, Any]) -> None:
@@ -171,17 +241,17 @@ class Trackio(Tracker):
 
 
 def make_tracker(name: str, experiment: Experiment, project: str, settings: Mapping[str, Any], step: int) -> Tracker:
-    """The tracker of a name in `log.to`, which `check_trackers` has seen."""
+    """Return the tracker of a name in `log.to` that `check_trackers` accepted."""
     if name == "tensorboard":
         return TensorBoard(experiment, step)
     return {"wandb": WandB, "trackio": Trackio}[name](experiment, project, settings)
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Refuse what is not installed, before anything is written.
+    """Refuse trackers that are not installed.
 
     Raises:
-        ConfigError: with what to install.
+        ConfigError: names the package to install.
     """
     for name in names:
         if name != "tensorboard" and importlib.util.find_spec(name) is None:
@@ -190,125 +260,44 @@ def check_trackers(names: Sequence[str]) -> None:
             )
 
 
-def _audible(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The waveform, scaled to a peak of 0.9; silence as it is."""
+def _at_peak(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale a waveform to a peak of 0.9; silence stays unchanged."""
     peak = float(np.abs(waveform).max(initial=0.0))
     return waveform * np.float32(0.9 / peak) if peak > 0 else waveform
 
 
-# ----------------------------------------
-# What a run writes down: JSON lines, and the trackers that are asked for.
-
-
-class RunLog:
-    """The log of a run: `log.jsonl`, and trackers.
-
-    A resumed run's log continues at its step: lines of later steps, of work that was lost, are removed, so that the
-    log reads as that of an unbroken run. So is a last line that a kill cut short; damaged lines before it are removed
-    with a warning.
+def spectrogram_image(waveform: NDArray[np.float32], sample_rate: int, range_db: float = 70.0) -> NDArray[np.uint8]:
+    """Return a spectrogram as an image: windows of 32 ms every 8 ms, low frequencies at the bottom.
 
     Args:
-        file: the JSON lines; each has `kind`, `step` and numbers. What is not finite is written as null.
-        trackers: get the numbers as curves `kind/name`, and audio.
-        step: the step at which the run begins or resumes.
+        waveform: `[samples]`.
+        sample_rate: in Hz.
+        range_db: range from white, the loudest point, down to black.
 
-    Raises:
-        WesepError: it cannot be written; so do the methods.
+    Returns:
+        An image `[3, height, width]`, 0 to 255; all black for a silent signal.
+
+    >>> spectrogram_image(np.zeros(16000, np.float32), 16000).shape
+    (3, 257, 126)
     """
-
-    def __init__(self, file: Path, trackers: Sequence[Tracker], step: int) -> None:
-        self._path = file
-        with _writing(file):
-            if file.exists():
-                write_text(file, "".join(f"{line}\n" for line in _lines_until(step, file)))
-            # Without a buffer: what could not be written is said at once, and not again at the end.
-            self._file = os.fdopen(open_regular(file, os.O_WRONLY | os.O_APPEND), "ab", buffering=0)
-        self._trackers = trackers
-
-    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """One line, and its numbers as curves."""
-        line = {"kind": kind, "step": step, **{key: _finite(value) for key, value in values.items()}}
-        remaining = memoryview((json.dumps(line, ensure_ascii=False) + "\n").encode())
-        with _writing(self._path):
-            while remaining:
-                remaining = remaining[self._file.write(remaining) :]
-        numbers = {
-            f"{kind}/{key}": float(value)
-            for key, value in values.items()
-            if isinstance(value, (int, float)) and math.isfinite(value)
-        }
-        with _writing(self._path.parent):
-            for tracker in self._trackers:
-                tracker.numbers(step, numbers)
-
-    def audio(self, name: str, step: int, waveform: NDArray[np.float32], sample_rate: int) -> None:
-        """A waveform `[samples]`, scaled to its peak, and its spectrogram."""
-        with _writing(self._path.parent):
-            for tracker in self._trackers:
-                tracker.audio(name, step, waveform, sample_rate)
-
-    def close(self) -> None:
-        """Write out what is held back."""
-        with _writing(self._path.parent):
-            self._file.close()
-            for tracker in self._trackers:
-                tracker.close()
-
-
-def open_log(config: RunConfig, experiment: Experiment, step: int) -> RunLog:
-    """The log that a configuration asks for.
-
-    Args:
-        config: the run's.
-        experiment: where it goes.
-        step: the step at which the run begins or resumes.
-    """
-    settings = to_plain(config)
-    with _writing(experiment.folder):
-        trackers = [make_tracker(name, experiment, config.log.project, settings, step) for name in config.log.to]
-    return RunLog(experiment.log_file, trackers, step)
-
-
-def _lines_until(step: int, file: Path) -> list[str]:
-    """The lines of steps up to `step`; of damaged ones, all but the last are warned of."""
-    lines = file.read_bytes().split(b"\n")
-    kept, damaged = [], []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = parse_object(line, f"{file}:{number}")
-            if row.number("step") <= step:
-                kept.append(line.decode())
-        except InputError as error:
-            if number < len(lines):  # the last line is cut short where a run was killed
-                damaged.append(error)
-    if damaged:
-        warnings.warn(f"{damaged[0]}; {len(damaged)} damaged lines are left out of the log", stacklevel=3)
-    return kept
-
-
-@contextmanager
-def _writing(place: Path) -> Iterator[None]:
-    """Say of a disk that is full or read-only what it keeps from being written, and how to go on."""
-    try:
-        yield
-    except OSError as error:
-        raise WesepError(
-            f"{place}: the log cannot be written ({error.strerror or reason(error)}); make room, or make it writable, "
-            "and the same command goes on from the last state"
-        ) from error
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    window = max(2, round(0.032 * sample_rate) // 2 * 2)
+    spectrum = STFT(window, window // 4)(torch.as_tensor(np.ascontiguousarray(waveform)))
+    power = spectrum.abs().square().numpy()
+    peak = float(power.max())
+    if peak <= 0.0:
+        scaled = np.zeros(power.shape)
+    else:
+        scaled = np.clip(1.0 + 10.0 * np.log10(np.maximum(power / peak, 1e-12)) / range_db, 0.0, 1.0)
+    positions = scaled[::-1] * (len(_COLOURS) - 1)
+    channels = [np.interp(positions, np.arange(len(_COLOURS)), _COLOURS[:, c]) for c in range(3)]
+    return np.stack(channels).round().astype(np.uint8)
 
 
 class Throughput:
-    """Counts, between two log steps, the time, the part of it spent waiting for data, and the audio trained on.
+    """Measures speed between two log steps: time, the share of it spent waiting for data, and audio trained on.
 
     Args:
-        clock: gives seconds.
+        clock: returns the time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -316,23 +305,23 @@ class Throughput:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Start a new measurement."""
         self._start = self._clock()
         self._waited_s = 0.0
         self._audio_s = 0.0
         self._steps = 0
 
-    def waited(self, seconds: float) -> None:
-        """The step waited so long for its data."""
+    def add_wait(self, seconds: float) -> None:
+        """Add time that a step waited for its data."""
         self._waited_s += seconds
 
-    def trained(self, audio_s: float) -> None:
-        """A step is done, over so many seconds of target audio on all devices together."""
+    def add_step(self, audio_s: float) -> None:
+        """Add a step over `audio_s` seconds of mixtures on all devices together."""
         self._audio_s += audio_s
         self._steps += 1
 
     def rates(self) -> dict[str, float]:
-        """`step_s` (seconds a step), `audio_s_per_s` (seconds of audio a second), `data_wait` (share, 0 to 1)."""
+        """Return `step_s` (seconds per step), `audio_s_per_s` (seconds of audio per second), `data_wait` (0 to 1)."""
         wall = max(self._clock() - self._start, 1e-9)
         return {
             "step_s": wall / max(self._steps, 1),
@@ -342,15 +331,15 @@ class Throughput:
 
 
 class TrainingBar:
-    """A progress bar on stderr; where stderr is no terminal, a line at every log step.
+    """A progress bar on stderr; a line at each log step if stderr is not a terminal.
 
     Args:
-        enabled: only one process of a run shows it.
+        enabled: false in all processes of a run but one.
     """
 
     def __init__(self, enabled: bool = True) -> None:
         self._enabled = enabled
-        self._started_at = 0.0
+        self._done_at_start = 0.0
         self._start = time.monotonic()
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
@@ -361,8 +350,8 @@ class TrainingBar:
             self._task = self._bar.add_task("starting", total=1.0)
 
     def begin(self, done: float) -> None:
-        """The run stands at `done`, 0 to 1, now: the time that is left is told from here."""
-        self._started_at, self._start = done, time.monotonic()
+        """Start measuring the remaining time at `done`, 0 to 1."""
+        self._done_at_start, self._start = done, time.monotonic()
 
     def __enter__(self) -> TrainingBar:
         if self._bar:
@@ -376,33 +365,39 @@ class TrainingBar:
             self._bar.stop()
 
     def update(self, done: float, text: str, is_line: bool) -> None:
-        """The run is at `done`; `text` says the numbers; `is_line`: worth a line where there is no bar."""
-        text = f"{text}  ETA {spell_duration(self.remaining_s(done))}"
+        """Show the progress of the run.
+
+        Args:
+            done: 0 to 1.
+            text: numbers of the step.
+            is_line: whether to print a line if there is no bar.
+        """
+        text = f"{text}  ETA {format_duration(self.remaining_s(done))}"
         if self._bar:
             self._bar.update(self._task, completed=done, description=text)
         elif is_line:
-            self.say(f"{100 * done:5.1f} %  {text}")
+            self.print_line(f"{100 * done:5.1f} %  {text}")
 
-    def say(self, text: str) -> None:
-        """A line above the bar, or by itself."""
+    def print_line(self, text: str) -> None:
+        """Print a line, above the bar if there is one."""
         if self._enabled:
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def remaining_s(self, done: float) -> float:
-        """Seconds to the end at the rate of this session."""
-        gained = done - self._started_at
+        """Return the seconds to the end of the run at the speed of this session."""
+        gained = done - self._done_at_start
         if gained <= 0:
             return float("inf")
         return (time.monotonic() - self._start) * (1.0 - done) / gained
 
 
-def spell_duration(seconds: float) -> str:
-    """Hours, minutes and seconds.
+def format_duration(seconds: float) -> str:
+    """Return a duration as hours, minutes and seconds.
 
-    >>> spell_duration(3725)
+    >>> format_duration(3725)
     '1:02:05'
     """
     if seconds == float("inf"):
         return "?"
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+    rounded = round(seconds)
+    return f"{rounded // 3600}:{rounded // 60 % 60:02d}:{rounded % 60:02d}"

@@ -11,7 +11,7 @@ from wesep_py.common.errors import ConfigError
 from wesep_py.network.speaker import SpeakerEncoder, encoder_config
 from wesep_py.network.speaker.speaker_losses import PermutationFreeLoss, SpeakerLoss, build_speaker_loss
 from wesep_py.network.speaker.speaker_losses.permutation_free import ABSENT
-from wesep_py.network.speaker.speaker_network import count
+from wesep_py.network.speaker.speaker_network import count_voices
 from wesep_py.simulation import Sample
 from wesep_py.training.batches import stack_padded
 from wesep_py.training.task import Item, Task
@@ -144,7 +144,7 @@ def multi_speaker_items(sample: Sample, labels: Mapping[str, int]) -> list[Item]
 
 
 def collate_multi_speaker(mixtures: Sequence[list[Item]]) -> dict[str, Tensor]:
-    """Return the batch: `mixture` `[B, longest]`, `lengths` `[B]` in samples, `speakers` `[B, most]`, padded with -1."""
+    """Return the batch: `mixture` `[B, longest]`, `lengths` `[B]` in samples, `speakers` `[B, most]` padded with -1."""
     items = [item for mixture in mixtures for item in mixture]
     most = max(len(item["speakers"]) for item in items)
     return {
@@ -168,5 +168,5 @@ class MultiSpeakerStep(nn.Module):
         counts = (labels != ABSENT).sum(dim=1)
         voices = self.network.voices(batch["mixture"], batch["lengths"], counts=counts)
         result = self.loss(voices.embeddings, voices.existence_logits, labels)
-        counted_right = (count(voices.existence_logits) == counts).float().mean()
+        counted_right = (count_voices(voices.existence_logits) == counts).float().mean()
         return {"loss": result.loss, **result.parts, "accuracy": result.accuracy, "count_accuracy": counted_right}

@@ -141,7 +141,9 @@ def save_state(folder: Path, state: TrainingState) -> None:
             last.replace(previous)
         (folder / "next.pt").replace(last)
     except OSError as error:
-        raise WesepError(f"{folder}: the training state cannot be written ({error.strerror or error}); {hint}") from error
+        raise WesepError(
+            f"{folder}: the training state cannot be written ({error.strerror or error}); {hint}"
+        ) from error
 
 
 def has_state(folder: Path) -> bool:
@@ -206,9 +208,7 @@ def capture_state(task: Task, optimisation: Optimisation, progress: Progress, fa
     )
 
 
-def restore_state(
-    state: TrainingState, task: Task, optimisation: Optimisation, fabric: Fabric, folder: Path
-) -> None:
+def restore_state(state: TrainingState, task: Task, optimisation: Optimisation, fabric: Fabric, folder: Path) -> None:
     """Load a state into the task's network and losses, the optimiser, the moving average and the adversaries.
 
     Args:
@@ -256,7 +256,9 @@ def check_optimizer_state(optimizer: torch.optim.Optimizer, saved: object) -> No
     if not isinstance(groups, (list, tuple)) or len(groups) != len(expected["param_groups"]):
         raise ValueError("the optimiser's state has other groups of parameters")
     for group, like in zip(groups, expected["param_groups"], strict=True):
-        if not isinstance(group, Mapping) or not all(key in group and _same_kind(group[key], like[key]) for key in like):
+        if not isinstance(group, Mapping) or not all(
+            key in group and _same_kind(group[key], like[key]) for key in like
+        ):
             raise ValueError("a group of the optimiser's state has other settings")
     # A parameter that never had a gradient has no state.
     states = {key: values for key, values in saved["state"].items() if values}

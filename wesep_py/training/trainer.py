@@ -1,12 +1,12 @@
 """The training loop: `train` sets a run up, resumes it if it has a state, and runs it to its end.
 
-    train ─► task, data, optimiser, experiment folder, saved state or initial weights
-          ─► Trainer.run, until all steps are done:
-                 step        next batches ─► Stepper.step ─► progress
-                 log         every log.every_steps
-                 validate    every validation.every_steps; the best weights become the checkpoint "best"
-                 save        every checkpoint.every_steps: training state, snapshot, checkpoint "last"
-             then a last validation, a last save, and the checkpoint "average"
+train ─► task, data, optimiser, experiment folder, saved state or initial weights
+      ─► Trainer.run, until all steps are done:
+             step        next batches ─► Stepper.step ─► progress
+             log         every log.every_steps
+             validate    every validation.every_steps; the best weights become the checkpoint "best"
+             save        every checkpoint.every_steps: training state, snapshot, checkpoint "last"
+         then a last validation, a last save, and the checkpoint "average"
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning_fabric import Fabric
@@ -162,9 +162,10 @@ def train(config: RunConfig | Mapping[str, Any] | str | Path, overrides: Sequenc
 
 def _describe_run(config: RunConfig, task: Task, models: TrainedModels, progress: Progress, fabric: Fabric) -> str:
     loop = config.train
+    action = f"resuming at step {progress.step}" if progress.step else "training"
     num_parameters = sum(p.numel() for p in task.network.parameters() if p.requires_grad)
     return (
-        f"{config.experiment}: {f'resuming at step {progress.step}' if progress.step else 'training'} of {loop.steps}; "
+        f"{Path(config.experiment)}: {action} of {loop.steps}; "
         f"{num_parameters / 1e6:.2f} M parameters; {models.corpus}; "
         f"batches of {loop.batch_size} mixtures; {describe_precision(loop.precision, fabric.device.type)}"
     )
@@ -398,7 +399,7 @@ class Trainer:
         device, saves_memory = str(self.fabric.device), self.config.train.gradient_checkpointing
         return RunPosition(self.progress.step, self._saved_step, device, self._last_batch, saves_memory)
 
-    def _interrupt(self) -> None:
+    def _interrupt(self) -> NoReturn:
         """Save the state and end the run.
 
         Raises:
