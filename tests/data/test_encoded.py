@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from wesep_py.audio.reading import decode, encode, measure
+from wesep_py.audio.reading import decode_audio, encode_audio, probe_audio
 from wesep_py.common.errors import AudioError, InputError
 from wesep_py.data import Utterance
 from wesep_py.data.reader import cut_utterance, encode_utterance
@@ -22,27 +22,27 @@ def test_whole_numbers_come_back_exactly(bits: int, form: str, suffix: str):
     steps = np.random.default_rng(0).integers(-full_scale, full_scale, (2, 500))
     steps[:, :2] = -full_scale, full_scale - 1
     waveform = (steps / full_scale).astype(np.float32)
-    encoded = encode(waveform, RATE, form)
+    encoded = encode_audio(waveform, RATE, form)
     assert (encoded.suffix, encoded.sample_rate, encoded.num_samples) == (suffix, RATE, 500)
-    decoded, rate = decode(encoded.data, "it")
+    decoded, rate = decode_audio(encoded.data, "it")
     assert rate == RATE
     np.testing.assert_array_equal(decoded, waveform)
-    assert measure(encoded.data, "it") == (RATE, 500)
+    assert probe_audio(encoded.data, "it") == (RATE, 500)
 
 
 @pytest.mark.parametrize("waveform", [[[0.1, 0.7, -0.3]], [[1.0, 0.0, 0.0]], [[-3.5, 0.0, 2.0]], [[1e-9, 0.0, 0.5]]])
 def test_what_flac_cannot_hold_is_kept_in_floating_point(waveform: list[list[float]]):
-    encoded = encode(np.array(waveform, np.float32), RATE)
+    encoded = encode_audio(np.array(waveform, np.float32), RATE)
     assert encoded.suffix == ".wav"
-    np.testing.assert_array_equal(decode(encoded.data, "it")[0], np.array(waveform, np.float32))
+    np.testing.assert_array_equal(decode_audio(encoded.data, "it")[0], np.array(waveform, np.float32))
 
 
 @pytest.mark.parametrize(("rate", "channels", "suffix"), [(96000, 1, ".flac"), (65537, 1, ".wav"), (16000, 9, ".wav")])
 def test_rates_and_channels_that_flac_has_not_go_into_a_wav(rate: int, channels: int, suffix: str):
     waveform = np.full((channels, 100), 0.25, np.float32)
-    encoded = encode(waveform, rate)
+    encoded = encode_audio(waveform, rate)
     assert encoded.suffix == suffix
-    decoded, found = decode(encoded.data, "it")
+    decoded, found = decode_audio(encoded.data, "it")
     assert found == rate
     np.testing.assert_array_equal(decoded, waveform)
 
@@ -51,9 +51,9 @@ def test_a_stretch_of_all_channels_or_of_the_first(tmp_path: Path):
     ramp = np.arange(-8000, 8000, dtype=np.int16)
     soundfile.write(tmp_path / "a.wav", np.stack([ramp, -ramp], axis=1), RATE)
     utterance = Utterance("a", "a", tmp_path / "a.wav", 0.25, start_s=0.5)
-    first = decode(encode_utterance(utterance).data, "it")[0]
+    first = decode_audio(encode_utterance(utterance).data, "it")[0]
     np.testing.assert_array_equal(first * 32768, [np.arange(4000)])
-    both = decode(encode_utterance(utterance, all_channels=True).data, "it")[0]
+    both = decode_audio(encode_utterance(utterance, all_channels=True).data, "it")[0]
     np.testing.assert_array_equal(both * 32768, [np.arange(4000), -np.arange(4000)])
 
 
@@ -69,8 +69,8 @@ def test_a_lossy_recording_is_copied_where_asked_and_a_stretch_of_it_is_not(tmp_
     for utterance, form in [(whole, "flac"), (part, "opus-as-is")]:
         encoded = encode_utterance(utterance, form)
         assert encoded.suffix == ".wav"
-        np.testing.assert_array_equal(decode(encoded.data, "it")[0], cut_utterance(utterance)[0][:1])
-    np.testing.assert_array_equal(decode(copied.data, "it")[0], cut_utterance(whole)[0])
+        np.testing.assert_array_equal(decode_audio(encoded.data, "it")[0], cut_utterance(utterance)[0][:1])
+    np.testing.assert_array_equal(decode_audio(copied.data, "it")[0], cut_utterance(whole)[0])
 
 
 def test_a_bad_recording_or_format_is_one_clear_line(tmp_path: Path):
@@ -79,6 +79,6 @@ def test_a_bad_recording_or_format_is_one_clear_line(tmp_path: Path):
         encode_utterance(Utterance("a", "a", tmp_path / "a.wav", 1.5))
     with pytest.raises(InputError, match="format: is 'mp3'; flac, wav, opus-as-is are allowed"):
         encode_utterance(Utterance("a", "a", tmp_path / "a.wav", 1.0), "mp3")
-    for look in (decode, measure):
+    for look in (decode_audio, probe_audio):
         with pytest.raises(AudioError, match="the place: is not audio that can be read"):
             look(b"no audio", "the place")

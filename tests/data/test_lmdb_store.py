@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from wesep_py.audio.reading import encode
+from wesep_py.audio.reading import encode_audio
 from wesep_py.common.errors import AudioError, InputError, OutputExistsError, WesepError
 from wesep_py.data import FileReader, Reader, Utterance, perturb_speed, read_speaker_folders
 from wesep_py.data import lmdb_store as writing
@@ -83,7 +83,7 @@ def test_room_responses_keep_their_channels_and_what_is_known_of_them(tmp_path: 
     items = (
         StoredAudio(
             Utterance(name, "room", Path(f"{name}.wav"), 400 / RATE),
-            encode(taps, RATE),
+            encode_audio(taps, RATE),
             {"rt60_s": 0.2 + 0.1 * len(taps)},
         )
         for name, taps in responses.items()
@@ -109,7 +109,9 @@ def test_recorded_responses_keep_all_channels(tmp_path: Path):
 def test_a_file_grows_as_far_as_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(writing, "_FIRST_MAP_BYTES", 2**16)
     waveform = np.random.default_rng(0).uniform(-1, 1, (1, 20000)).astype(np.float32)
-    items = [StoredAudio(Utterance(f"n{n}", "noise", Path("n.wav"), 1.25), encode(waveform, RATE)) for n in range(8)]
+    items = [
+        StoredAudio(Utterance(f"n{n}", "noise", Path("n.wav"), 1.25), encode_audio(waveform, RATE)) for n in range(8)
+    ]
     write_lmdb_items(items, tmp_path / "n.lmdb")
     store = LMDBStore(tmp_path / "n.lmdb")
     assert (tmp_path / "n.lmdb").stat().st_size > 8 * 80000
@@ -142,7 +144,11 @@ def test_a_fork_opens_the_file_for_itself(utterances: list[Utterance], stored: P
     child = os.fork()
     if child == 0:
         good = read_hash(reader, utterances[0]) == expected
-        good = good and second.data("cut")[:4] == b"fLaC" and second._environment is reader.store._environment is not inherited
+        good = (
+            good
+            and second.data("cut")[:4] == b"fLaC"
+            and second._environment is reader.store._environment is not inherited
+        )
         os._exit(0 if good else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert read_hash(reader, utterances[0]) == expected
@@ -206,7 +212,7 @@ def test_ids_that_do_not_fit_are_errors(utterances: list[Utterance], tmp_path: P
         write_lmdb(
             [utterances[0], replace(utterances[1], utterance_id=utterances[0].utterance_id)], tmp_path / "a.lmdb"
         )
-    items = [StoredAudio(utterances[0], encode(np.zeros((1, 5), np.float32), RATE))] * 2
+    items = [StoredAudio(utterances[0], encode_audio(np.zeros((1, 5), np.float32), RATE))] * 2
     with pytest.raises(InputError, match="comes twice"):
         write_lmdb_items(items, tmp_path / "a.lmdb")
     write_lmdb([replace(utterances[0], utterance_id="x" * 500)], tmp_path / "a.lmdb")

@@ -126,7 +126,9 @@ def test_the_cache_stays_within_its_size_and_cannot_be_spoilt(utterances: list[U
         first[:] = 7
         np.testing.assert_array_equal(reader.read(utterance), expected)
         assert (
-            sum(entry.samples.nbytes for entry in reader._cache.entries.values()) == reader._cache.num_bytes <= 0.15 * 2**20
+            sum(entry.samples.nbytes for entry in reader._cache.entries.values())
+            == reader._cache.num_bytes
+            <= 0.15 * 2**20
         )
     assert reader._cache.entries
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from wesep_py.common.errors import InputError
 from wesep_py.data import FileReader, Reader, Utterance, perturb_speed, read_speaker_folders
 from wesep_py.data.lmdb_store import LMDBStore, write_lmdb
-from wesep_py.data.recordings import store_fingerprint, is_store, resolve_location, open_store, open_reader
+from wesep_py.data.recordings import is_store, open_reader, open_store, resolve_location, store_fingerprint
 from wesep_py.data.shard_store import ShardReader, ShardStore
 from wesep_py.data.shard_writing import write_shards
 from wesep_py.data.store import RoutedReader, utterance_from_record, utterance_to_record

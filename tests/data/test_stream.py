@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from tests.data.foreign_shards import RATE, audio, write_tar
 from wesep_py.common.errors import AudioError, InputError
 from wesep_py.data import FileReader, read_speaker_folders
-from wesep_py.data.shard_stream import WindowId, StreamPool, StreamWindow, stream_shards
+from wesep_py.data.shard_stream import StreamPool, StreamWindow, WindowId, stream_shards
 from wesep_py.data.shard_writing import write_shards
 from wesep_py.data.webdataset import read_shard_utterances
 
@@ -113,9 +113,13 @@ def test_every_shard_is_read_in_every_round_and_orders_differ(shards: list[str])
             for number in range(len(range(lane, NUM_SHARDS, LANES)))
         ]
         assert sorted(windows) == sorted(shards)
-    orders = {tuple(make_pool(shards, seed=seed).shard_order(WindowId(0, turn, 0))) for seed in (0, 1) for turn in (0, 1)}
+    orders = {
+        tuple(make_pool(shards, seed=seed).shard_order(WindowId(0, turn, 0))) for seed in (0, 1) for turn in (0, 1)
+    }
     assert len(orders) == 4
-    assert make_pool(shards, seed=1).shard_order(WindowId(1, 2, 0)) == make_pool(shards, seed=1).shard_order(WindowId(1, 2, 0))
+    assert make_pool(shards, seed=1).shard_order(WindowId(1, 2, 0)) == make_pool(shards, seed=1).shard_order(
+        WindowId(1, 2, 0)
+    )
 
 
 def test_lanes_change_their_windows_at_different_times(shards: list[str]):

@@ -10,7 +10,7 @@ import soundfile
 from wesep_py.audio import active_level_db
 from wesep_py.common.errors import InputError, OutputExistsError, WesepError
 from wesep_py.data import FileReader, make_toy_corpus, read_manifest
-from wesep_py.data.toy import FEMALE, LEVEL_DB, MALE, draw_sentence, draw_voices, synthesise
+from wesep_py.data.toy import FEMALE_VARIANTS, LEVEL_DB, MALE_VARIANTS, draw_sentence, draw_voices, synthesise
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +59,12 @@ def test_voices_differ_more_between_speakers_than_within(corpus: Path):
 
 
 def test_voices_are_distinct():
-    voices = draw_voices(2 * min(len(FEMALE), len(MALE)), seed=3)
+    voices = draw_voices(2 * min(len(FEMALE_VARIANTS), len(MALE_VARIANTS)), seed=3)
     assert len({voice.voice.split("+")[1] for voice in voices}) == len(voices)
     assert draw_voices(2, seed=3) == voices[:2]
-    assert all(voice.voice.split("+")[1] in (FEMALE if voice.gender == "f" else MALE) for voice in voices)
+    assert all(
+        voice.voice.split("+")[1] in (FEMALE_VARIANTS if voice.gender == "f" else MALE_VARIANTS) for voice in voices
+    )
 
 
 def test_sentences_begin_large_and_end_with_a_stop():
@@ -77,7 +79,7 @@ def test_every_variant_exists(corpus: Path):
     import espeakng_loader
 
     variants = {file.name for file in (Path(espeakng_loader.get_data_path()) / "voices/!v").iterdir()}
-    assert set(FEMALE) | set(MALE) <= variants
+    assert set(FEMALE_VARIANTS) | set(MALE_VARIANTS) <= variants
 
 
 def test_another_rate_is_asked_for(tmp_path: Path, corpus: Path):

@@ -96,7 +96,7 @@ def test_speakers_of_sources_come_from_a_table_where_there_is_one(corpus: Path):
         ("1-1-1_2-1-1 1-1-1 s3/2-1-2_1-1-2", "map:1: enrollment 's3/2-1-2_1-1-2': that mixture has 2 sources"),
         ("1-1-1_2-1-1 1-1-1 s1/unknown", "map:1: enrollment 's1/unknown' is neither a file under"),
         ("1-1-1_2-1-1 1-1-1 1/gone.wav", r"map:1: .*1/gone\.wav does not exist; .*--root"),
-        ("elsewhere 1-1-1 1/2.wav", "none of its mixtures stands in"),
+        ("elsewhere 1-1-1 1/2.wav", "none of its mixtures is in"),
     ],
 )
 def test_a_line_that_makes_no_sense_is_named(corpus: Path, line: str, message: str):

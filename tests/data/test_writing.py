@@ -10,7 +10,7 @@ import pytest
 
 from wesep_py.common.errors import WesepError
 from wesep_py.common.files import atomic_path
-from wesep_py.common.folders import remove_temporary_files, one_run_in, visible_names
+from wesep_py.common.folders import one_run_in, remove_temporary_files, visible_names
 
 OTHER = """
 import sys

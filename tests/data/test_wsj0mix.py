@@ -14,8 +14,8 @@ from wesep_py.data import read_manifest, read_trials
 from wesep_py.data.mixture_corpus import read_mixture_corpus
 from wesep_py.data.wsj0mix import (
     check_set_is_complete,
-    draw_enrollment_map,
     convert_enrollment_list,
+    draw_enrollment_map,
     read_wsj0_mixtures,
     read_wsj0mix,
     utterance_ids_of_mixture,

@@ -1,4 +1,32 @@
-"""Which recordings exist: manifests and other corpus formats, and readers that give their samples."""
+"""Data: which recordings, utterances and mixtures exist, and readers of their samples. Everything is offered here.
+
+Manifests
+    manifest         `Utterance`; manifests (JSONL, CSV) and tables of speakers; finding the files that a list names
+    recordings       manifests, stores, noise files and folders by the names in a configuration; speed perturbation
+
+Readers of corpora
+    corpora          folders per speaker, LibriSpeech, VoxCeleb, Kaldi data folders
+    wsj0mix          WSJ0 and WSJ0-mix: utterances, mixtures and trials
+    toy, espeak      a small synthetic corpus, spoken by espeak-ng
+    embedding_files  precomputed embeddings: `.npy` files, Kaldi's archives
+
+Samples and stores
+    reader           the interface of readers; decoding audio files; 16-bit cache; lossless encoding for stores
+    packed           a corpus decoded once into a memory-mapped file
+    store            the interface of stores of encoded audio; readers of one store, or of several and of files
+    lmdb_store       encoded audio in one LMDB file
+    shard_store      tar shards with an index, read in any order
+    shard_writing    writing, indexing and checking tar shards
+    shard_stream     tar shards without an index, read window by window
+    webdataset       the utterances in a tar shard of any program
+    remote           files of a folder, local or behind a URL
+
+Lists of mixtures
+    mixture_lists    LibriMix's metadata and rendered trees
+    mixture_corpus   mixtures of lists as training data
+    trials           mixture, target and enrollment, to evaluate
+    premixed         WeSep's shards of fixed mixtures, unpacked
+"""
 
 from wesep_py.data.corpora import find_audio, read_kaldi, read_librispeech, read_speaker_folders
 from wesep_py.data.lmdb_store import LMDBReader, write_lmdb

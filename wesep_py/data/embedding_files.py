@@ -1,7 +1,7 @@
-"""Embeddings that were computed before: vectors in files, found by utterance or by speaker.
+"""Precomputed embeddings: vectors in files, looked up by utterance or by speaker.
 
-Two layouts are read: a folder of `.npy` files, each named after the utterance (or the speaker) whose vector it holds,
-and Kaldi's archives of vectors, as `xvector.scp` beside its `.ark` files.
+Two layouts are read: a folder of `.npy` files, each named after the utterance (or the speaker) of its vector, and
+Kaldi's archives of vectors, as `xvector.scp` next to its `.ark` files.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from wesep_py.data.manifest import FileLocator, Utterance, is_file
 if TYPE_CHECKING:
     from wesep_py.data.trials import Trial
 
-# Kaldi's binary vectors: a token, then the size of an int (always 4) and the number of elements.
-_KINDS = {b"FV ": np.dtype("<f4"), b"DV ": np.dtype("<f8")}
-_LONGEST_VECTOR = 1 << 20
-_LONGEST_NAME = 4096
-_OFFSET = re.compile(r"\d{1,15}", re.ASCII)
+# Limits against damaged files: what they state must not be believed without bounds.
+_MAX_VALUES = 1 << 20
+_MAX_NAME_BYTES = 4096
 
 Vector = NDArray[np.float32]
+# A file, and the byte at which a vector of Kaldi begins in it; `None` for a `.npy` file.
+_VectorPosition = tuple[Path, "int | None"]
 
 
 class Embeddings:
-    """Vectors by name, read when they are asked for.
+    """Vectors by name, read when they are requested.
 
     Args:
         path: a folder of `.npy` files (also in folders below it), a Kaldi `.scp`, or a Kaldi `.ark`.
-        dim: the size that all have to have; `None`: any.
+        dim: the required size of every vector; `None`: any.
 
     Attributes:
-        path, dim: as given.
+        path, dim: the arguments.
 
     Raises:
-        InputError: no such folder or file, none in it, or a line that is no entry of an scp.
+        InputError: the folder or file does not exist or holds no vector, or a line is no entry of an scp.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -57,29 +57,29 @@ class Embeddings:
     def __init__(self, path: str | os.PathLike[str], dim: int | None = None) -> None:
         self.path, self.dim = Path(path), dim
         if self.path.is_dir():
-            self._places = _find_npy(self.path)
+            self._positions = _find_npy(self.path)
         elif self.path.suffix == ".ark" and self.path.is_file():
-            self._places = _find_in_ark(self.path)
+            self._positions = _find_in_ark(self.path)
         else:
-            self._places = _read_scp(self.path)
-        if not self._places:
+            self._positions = _read_scp(self.path)
+        if not self._positions:
             raise InputError(f"{self.path}: holds no embedding; give a folder of .npy files, or Kaldi's .scp or .ark")
 
     def __contains__(self, name: str) -> bool:
-        return canonical(name) in self._places
+        return canonical(name) in self._positions
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._positions)
 
     def read(self, name: str) -> Vector:
-        """One vector, as it is stored: float32 `[dim]`.
+        """Return one vector as it is stored: float32 `[dim]`.
 
         Raises:
-            InputError: no such name, or what stands there is no vector of `dim` finite numbers.
+            InputError: the name is unknown, or its file holds no vector of `dim` finite numbers.
         """
         if name not in self:
-            raise InputError(f"{self.path}: has no embedding {name!r}, one of {len(self._places)}")
-        path, offset = self._places[canonical(name)]
+            raise InputError(f"{self.path}: has no embedding {name!r}, one of {len(self._positions)}")
+        path, offset = self._positions[canonical(name)]
         vector = _read_npy(path) if offset is None else _read_at(path, offset)
         if vector.ndim != 1 or vector.size == 0 or not np.isfinite(vector).all():
             shape = list(vector.shape)
@@ -89,26 +89,29 @@ class Embeddings:
         return vector.astype(np.float32)
 
     def of(self, utterances: Sequence[Utterance]) -> Vector:
-        """The embedding of a voice: its utterances' mean direction times their mean length, as cues combine embeddings.
+        """Return the embedding of a speaker: the mean direction of its utterances, times their mean length.
+
+        Cues combine several embeddings in the same way.
 
         Args:
-            utterances: of one speaker, at least one; where an utterance has no vector, the speaker's is taken.
+            utterances: utterances of one speaker, at least one. If an utterance has no vector, the speaker's is used.
 
         Returns:
             float32 `[dim]`.
 
         Raises:
-            InputError: as `read`; also no utterance, vectors of different sizes, or one that is zero.
+            InputError: as `read`; or there is no utterance, the vectors differ in size, or one is zero.
         """
         if not utterances:
-            raise InputError(f"{self.path}: an embedding of no utterance was asked for; enrollments are needed")
+            raise InputError(f"{self.path}: an embedding of no utterance was requested; enrollments are needed")
         names = dict.fromkeys(u.utterance_id if u.utterance_id in self else u.speaker_id for u in utterances)
         return self._mean(list(names))
 
     def of_trial(self, trial: Trial) -> Vector:
-        """The embedding of a trial's enrollment, by the end of its path without suffix; else the target's speaker's.
+        """Return the embedding of a trial's enrollment, found by its path, or else the one of the target's speaker.
 
-        For `a/s1/mix.wav` it is the first of `a/s1/mix`, `s1/mix`, `mix-s1` (as lists of mixtures call it) and `mix`.
+        For `a/s1/mix.wav` it is the first existing of `a/s1/mix`, `s1/mix`, `mix-s1` (the name in lists of mixtures)
+        and `mix`.
 
         Raises:
             InputError: there is none, or as `of`.
@@ -118,16 +121,16 @@ class Embeddings:
         names.insert(-1, f"{path.name}-{path.parent.name}")
         if trial.target is not None and trial.target.speaker_id is not None:
             names.append(trial.target.speaker_id)
-        found = next((name for name in names if name in self), None)
-        if found is None:
+        name = next((name for name in names if name in self), None)
+        if name is None:
             raise InputError(f"{self.path}: has no embedding of {trial.enrollment}; it would be called {path.name!r}")
-        return self._mean([found])
+        return self._mean([name])
 
     def require(self, utterances: Sequence[Utterance]) -> None:
-        """Refuse utterances of which there is no embedding, nor of their speakers; nothing is read.
+        """Check that each utterance, or its speaker, has an embedding. No vector is read.
 
         Raises:
-            InputError: there are such ones.
+            InputError: an utterance and its speaker have none.
         """
         missing = [u for u in utterances if u.utterance_id not in self and u.speaker_id not in self]
         if missing:
@@ -144,27 +147,55 @@ class Embeddings:
         lengths = [float(np.linalg.norm(vector)) for vector in vectors]
         if 0.0 in lengths:
             zero = names[lengths.index(0.0)]
-            raise InputError(f"{self.path}: embedding {zero!r} is zero and points nowhere; compute it again")
+            raise InputError(f"{self.path}: embedding {zero!r} is zero and has no direction; compute it again")
         if len(vectors) == 1:
             return vectors[0]
         mean = np.mean([vector / length for vector, length in zip(vectors, lengths, strict=True)], axis=0)
         return (mean * np.mean(lengths)).astype(np.float32)
 
 
-def _find_npy(folder: Path) -> dict[str, tuple[Path, int | None]]:
-    """By file name, and where that comes twice, or an id has slashes, by the path below the folder."""
+# Folders of .npy files.
+
+
+def _find_npy(folder: Path) -> dict[str, _VectorPosition]:
+    """Return the files by name if it is unique, and by their path below the folder (an id may have slashes)."""
     paths = sorted(path for path in folder.rglob("*.npy") if not any(map(is_hidden, path.relative_to(folder).parts)))
     names = [canonical(path.stem) for path in paths]
-    times = Counter(names)
-    places: dict[str, tuple[Path, int | None]] = {
-        name: (path, None) for name, path in zip(names, paths, strict=True) if times[name] == 1
+    counts = Counter(names)
+    positions: dict[str, _VectorPosition] = {
+        name: (path, None) for name, path in zip(names, paths, strict=True) if counts[name] == 1
     }
-    return places | {canonical(path.relative_to(folder).with_suffix("").as_posix()): (path, None) for path in paths}
+    return positions | {canonical(path.relative_to(folder).with_suffix("").as_posix()): (path, None) for path in paths}
 
 
-def _read_scp(path: Path) -> dict[str, tuple[Path, int | None]]:
-    places: dict[str, tuple[Path, int | None]] = {}
-    archives = FileLocator(path.parent, path)
+def _read_npy(path: Path) -> NDArray[np.floating]:
+    remedy = "save it with numpy.save"
+    with naming(path, remedy):
+        with path.open("rb") as file:
+            if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
+                raise InputError(f"{path}: is no array of numbers; {remedy}")
+        # Memory-mapped, so that a header that states more than the file holds allocates no memory.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or array.size > _MAX_VALUES:
+            content = f"{array.size} values of {array.dtype}" if isinstance(array, np.ndarray) else "several arrays"
+            raise InputError(f"{path}: is no vector of numbers (it holds {content}); {remedy}")
+        return np.array(array, dtype=np.float64)
+
+
+# Kaldi's archives. A vector is stored as its name, a blank, and then either
+#
+#     "\0B" "FV " 4 COUNT(int32) floats…      binary; "DV " for doubles; the 4 is the size of COUNT in bytes
+#     " [ 0.1 0.2 … ]"                        text
+#
+# and `.scp` lists `NAME FILE.ark:OFFSET`, with the byte behind the blank as OFFSET.
+
+_KALDI_TYPES = {b"FV ": np.dtype("<f4"), b"DV ": np.dtype("<f8")}
+_OFFSET = re.compile(r"\d{1,15}", re.ASCII)
+
+
+def _read_scp(path: Path) -> dict[str, _VectorPosition]:
+    positions: dict[str, _VectorPosition] = {}
+    locator = FileLocator(path.parent, path)
     for number, line in enumerate(open_lines(path, "a Kaldi scp of vectors"), start=1):
         if not line.strip():
             continue
@@ -175,28 +206,28 @@ def _read_scp(path: Path) -> dict[str, tuple[Path, int | None]]:
                 f"{path}:{number}: {quoted(place.strip())} is no place in an archive; give file.ark:offset"
             )
         archive = Path(file)
-        places[canonical(name)] = (archive if is_file(archive) else archives.find(file), int(offset))
-    return places
+        positions[canonical(name)] = (archive if is_file(archive) else locator.find(file), int(offset))
+    return positions
 
 
-def _find_in_ark(path: Path) -> dict[str, tuple[Path, int | None]]:
-    places: dict[str, tuple[Path, int | None]] = {}
+def _find_in_ark(path: Path) -> dict[str, _VectorPosition]:
+    positions: dict[str, _VectorPosition] = {}
     with naming(path, "get a whole copy of it"), path.open("rb") as file:
-        while name := _read_token(file, path):
+        while name := _read_name(file, path):
             offset = file.tell()
             _read_vector(file, path)
-            places[canonical(name)] = (path, offset)
-    return places
+            positions[canonical(name)] = (path, offset)
+    return positions
 
 
-def _read_token(file: BinaryIO, path: Path) -> str:
-    """The name before a vector, up to the blank; empty at the end of the file."""
-    token = b""
+def _read_name(file: BinaryIO, path: Path) -> str:
+    """Read the name before a vector, up to the blank; empty at the end of the file."""
+    name = b""
     while (byte := file.read(1)) not in (b"", b" "):
-        token += byte
-        if len(token) > _LONGEST_NAME:
-            raise InputError(f"{path}: holds no name of a vector at byte {file.tell() - len(token)}; give Kaldi's .ark")
-    return token.decode("utf-8", errors="replace").strip()
+        name += byte
+        if len(name) > _MAX_NAME_BYTES:
+            raise InputError(f"{path}: holds no name of a vector at byte {file.tell() - len(name)}; give Kaldi's .ark")
+    return name.decode("utf-8", errors="replace").strip()
 
 
 def _read_at(path: Path, offset: int) -> NDArray[np.floating]:
@@ -206,23 +237,23 @@ def _read_at(path: Path, offset: int) -> NDArray[np.floating]:
 
 
 def _read_vector(file: BinaryIO, path: Path) -> NDArray[np.floating]:
-    """A vector of Kaldi at the file's position: binary, or as text between brackets."""
+    """Read the vector at the file's position, binary or text."""
     begin = file.tell()
     if file.read(2) != b"\0B":
         file.seek(begin)
-        return _read_text_vector(file.readline(32 * _LONGEST_VECTOR), path, begin)
-    kind = _KINDS.get(file.read(3))
+        return _parse_text_vector(file.readline(32 * _MAX_VALUES), path, begin)
+    dtype = _KALDI_TYPES.get(file.read(3))
     size = file.read(5)
-    if kind is None or len(size) < 5 or size[0] != 4:
+    if dtype is None or len(size) < 5 or size[0] != 4:
         raise InputError(f"{path}: holds no vector of floats at byte {begin}; give vectors, not matrices")
     (count,) = struct.unpack("<i", size[1:])
-    data = file.read(count * kind.itemsize) if 0 <= count <= _LONGEST_VECTOR else b""
-    if len(data) != count * kind.itemsize:
+    data = file.read(count * dtype.itemsize) if 0 <= count <= _MAX_VALUES else b""
+    if len(data) != count * dtype.itemsize:
         raise InputError(f"{path}: is cut short at byte {begin}; write it again")
-    return np.frombuffer(data, kind)
+    return np.frombuffer(data, dtype)
 
 
-def _read_text_vector(line: bytes, path: Path, begin: int) -> NDArray[np.floating]:
+def _parse_text_vector(line: bytes, path: Path, begin: int) -> NDArray[np.floating]:
     fields = line.split()
     try:
         if fields[:1] != [b"["] or fields[-1:] != [b"]"]:
@@ -230,17 +261,3 @@ def _read_text_vector(line: bytes, path: Path, begin: int) -> NDArray[np.floatin
         return np.array([float(field) for field in fields[1:-1]])
     except ValueError as error:
         raise InputError(f"{path}: holds no vector at byte {begin}; numbers between [ and ] are needed") from error
-
-
-def _read_npy(path: Path) -> NDArray[np.floating]:
-    remedy = "save it with numpy.save"
-    with naming(path, remedy):
-        with path.open("rb") as file:
-            if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
-                raise InputError(f"{path}: is no array of numbers; {remedy}")
-        # Mapped, so that what a header states and the file does not hold takes no memory.
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or array.size > _LONGEST_VECTOR:
-            told = f"{array.size} values of {array.dtype}" if isinstance(array, np.ndarray) else "several arrays"
-            raise InputError(f"{path}: is no vector of numbers (it holds {told}); {remedy}")
-        return np.array(array, dtype=np.float64)

@@ -27,7 +27,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from wesep_py.audio.reading import Encoded
+from wesep_py.audio.reading import EncodedAudio
 from wesep_py.common.errors import AudioError, InputError, WesepError, reason
 from wesep_py.common.files import atomic_path
 from wesep_py.common.names import canonical
@@ -241,7 +241,7 @@ class StoredAudio:
     """
 
     utterance: Utterance
-    encoded: Encoded
+    encoded: EncodedAudio
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from wesep_py.audio.reading import decode
+from wesep_py.audio.reading import decode_audio
 from wesep_py.audio.writing import write
 from wesep_py.common.errors import AudioError, InputError, OutputExistsError
 from wesep_py.common.files import atomic_path, write_text
@@ -186,7 +186,7 @@ def _unpack_mixture(key: str, name: str, files: _PremixedMixture, folder: Path, 
             f"{where}: its speakers are {', '.join(map(repr, speakers))}; they have to have names and differ"
         )
     members = (files.mixture, *(files.sources[number] for number in numbers))
-    decoded = [decode(member.data, where) for member in members]
+    decoded = [decode_audio(member.data, where) for member in members]
     if len({rate for _, rate in decoded}) > 1:
         raise AudioError(f"{where}: its files have different sample rates")
     mixture, *sources = [waveform[0] for waveform, _ in decoded]

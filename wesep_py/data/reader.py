@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkab
 import numpy as np
 from numpy.typing import NDArray
 
-from wesep_py.audio.reading import Encoded, encode, info, read
+from wesep_py.audio.reading import EncodedAudio, encode_audio, info, read
 from wesep_py.audio.resample import resample
 from wesep_py.common.errors import AudioError, InputError
 from wesep_py.common.names import is_utf8, printable
@@ -276,7 +276,7 @@ STORED_FORMATS: tuple[str, ...] = get_args(StoredFormat)
 _COPIED_SUFFIXES = frozenset({".opus", ".ogg", ".mp3"})
 
 
-def encode_utterance(utterance: Utterance, form: StoredFormat = "flac", all_channels: bool = False) -> Encoded:
+def encode_utterance(utterance: Utterance, form: StoredFormat = "flac", all_channels: bool = False) -> EncodedAudio:
     """Decode the segment of an utterance, check it, and encode it without loss (or copy the file).
 
     Args:
@@ -295,8 +295,8 @@ def encode_utterance(utterance: Utterance, form: StoredFormat = "flac", all_chan
     waveform, rate, is_whole_lossy = cut_utterance(utterance)
     suffix = utterance.path.suffix.lower()
     if form == "opus-as-is" and is_whole_lossy and suffix in _COPIED_SUFFIXES:
-        return Encoded(utterance.path.read_bytes(), suffix, rate, waveform.shape[1])
-    return encode(waveform if all_channels else waveform[:1], rate, "wav" if form == "wav" else "flac")
+        return EncodedAudio(utterance.path.read_bytes(), suffix, rate, waveform.shape[1])
+    return encode_audio(waveform if all_channels else waveform[:1], rate, "wav" if form == "wav" else "flac")
 
 
 # Lengths of recordings, from their headers.

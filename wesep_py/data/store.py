@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wesep_py.audio.reading import decode
+from wesep_py.audio.reading import decode_audio
 from wesep_py.audio.resample import resample, resampled_length
 from wesep_py.common.errors import AudioError, InputError
 from wesep_py.common.textfiles import Row, parse_lines
@@ -206,7 +206,7 @@ def decode_checked(data: bytes, entry: StoreEntry, place: str) -> tuple[NDArray[
     """
     if zlib.crc32(data) != entry.crc32:
         raise AudioError(f"{place}: is damaged (its checksum differs); make the store anew, or get a whole copy")
-    waveform, rate = decode(data, place)
+    waveform, rate = decode_audio(data, place)
     if (rate, waveform.shape[1]) != (entry.sample_rate, entry.num_samples):
         raise AudioError(
             f"{place}: {waveform.shape[1]} samples at {rate} Hz could be decoded, and its index says "

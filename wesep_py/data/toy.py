@@ -1,4 +1,8 @@
-"""A small corpus of synthetic voices, spoken by espeak-ng, for demonstrations where no speech is at hand."""
+"""A small corpus of synthetic voices, spoken by espeak-ng, for demonstrations without recorded speech.
+
+`make_toy_corpus` draws the voices (`draw_voices`) and sentences (`draw_sentence`), synthesises each voice in a process
+of its own (`synthesise`, which runs `espeak.py`), sets the levels, and writes the files and their manifest.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +26,16 @@ from wesep_py.data import espeak
 from wesep_py.data.manifest import Utterance, write_manifest
 from wesep_py.data.reader import OnProgress
 
-# Variants of espeak-ng that sound like people.
-FEMALE = (
+# Voice variants of espeak-ng that sound like people.
+FEMALE_VARIANTS = (
     "f1", "f2", "f3", "f4", "f5", "Alicia", "Andrea", "Annie", "anika", "aunty", "belinda", "grandma",
     "linda", "steph", "steph2", "steph3",
 )  # fmt: skip
-MALE = (
+MALE_VARIANTS = (
     "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "Alex", "Andy", "Denis", "Gene", "Lee", "Mario", "Reed",
     "adam",
 )  # fmt: skip
-# Languages whose rules the English sentences are read by.
+# Languages by whose pronunciation rules the English sentences are spoken.
 ACCENTS = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-029", "de", "nl", "sv", "it", "es")
 
 SUBJECTS = (
@@ -56,21 +60,22 @@ PLACES = (
     "at half past nine", "across the road",
 )  # fmt: skip
 
+# Range of the active speech level of the utterances in dB.
 LEVEL_DB = (-29.0, -23.0)
 
 
 @dataclass(frozen=True)
 class ToyVoice:
-    """How a synthetic speaker speaks.
+    """The parameters of a synthetic voice.
 
     Args:
-        speaker_id: its name.
+        speaker_id: name of the speaker.
         gender: `f` or `m`.
         voice: language and variant of espeak-ng.
         pitch: 0 to 100.
         pitch_range: 0 (monotonous) to 100.
-        speed: words a minute.
-        tract: factor on all frequencies, as of a shorter (above 1) or longer vocal tract.
+        speed: in words per minute.
+        tract: factor on all frequencies; above 1 as of a shorter vocal tract, below 1 as of a longer one.
     """
 
     speaker_id: str
@@ -91,37 +96,37 @@ def make_toy_corpus(
     overwrite: bool = False,
     on_progress: OnProgress | None = None,
 ) -> list[Utterance]:
-    """Speak a corpus: `FOLDER/SPEAKER/NUMBER.wav` and `FOLDER/manifest.jsonl`.
+    """Synthesise a corpus: `FOLDER/SPEAKER/NUMBER.wav` and `FOLDER/manifest.jsonl`.
 
-    An utterance is a function of (seed, number of its speaker, its own number); more of either leave it as it is.
-    Half of the speakers are female. Utterances last about 3 to 8 s.
+    An utterance is a function of the seed, the number of its speaker and its own number; it does not change when there
+    are more speakers or utterances. Half of the speakers are female. Utterances last about 3 to 8 s.
 
     Args:
-        folder: made if need be; its parent must exist.
+        folder: created if it does not exist; its parent must exist.
         num_speakers: at least 1.
         utterances_per_speaker: at least 1.
         seed: at least 0.
-        sample_rate: of the files, in Hz, at least 8000.
-        overwrite: whether the files of a corpus that is there already are replaced.
-        on_progress: called with the number of speakers done and of all.
+        sample_rate: sample rate of the files in Hz, at least 8000.
+        overwrite: replace the files of an existing corpus.
+        on_progress: called with the number of speakers done and the total number.
 
     Returns:
-        The utterances, as `read_manifest` gives them.
+        The utterances, as `read_manifest` returns them.
 
     Raises:
-        InputError: a number out of its range, or a folder whose parent does not exist.
+        InputError: a number is out of its range, or the parent of the folder does not exist.
         OutputExistsError: the folder holds a manifest and `overwrite` is false.
         WesepError: espeakng_loader is not installed (extra `demo`), or espeak-ng fails.
     """
     folder = Path(folder)
-    for name, value, least in (
+    for name, value, minimum in (
         ("num_speakers", num_speakers, 1),
         ("utterances_per_speaker", utterances_per_speaker, 1),
         ("seed", seed, 0),
         ("sample_rate", sample_rate, 8000),
     ):
-        if value < least:
-            raise InputError(f"{name}: is {value}; at least {least} is needed")
+        if value < minimum:
+            raise InputError(f"{name}: is {value}; at least {minimum} is needed")
     manifest = folder / "manifest.jsonl"
     if manifest.exists() and not overwrite:
         raise OutputExistsError(f"{manifest}: exists already; name another folder, or pass --overwrite")
@@ -130,7 +135,7 @@ def make_toy_corpus(
     folder.mkdir(exist_ok=True)
     utterances: list[Utterance] = []
     for index, voice in enumerate(draw_voices(num_speakers, seed)):
-        utterances += _speak_speaker(folder, voice, index, utterances_per_speaker, seed, sample_rate)
+        utterances += _write_speaker(folder, voice, index, utterances_per_speaker, seed, sample_rate)
         if on_progress is not None:
             on_progress(index + 1, num_speakers)
     write_manifest(utterances, manifest, overwrite=overwrite)
@@ -138,15 +143,15 @@ def make_toy_corpus(
 
 
 def draw_voices(num_speakers: int, seed: int = 0) -> list[ToyVoice]:
-    """Voices that differ in variant, accent, pitch, range, speed and vocal tract.
+    """Draw voices that differ in variant, accent, pitch, range, speed and vocal tract.
 
-    The first ones are the same however many there are.
+    The first voices do not depend on the number of voices.
 
     >>> [voice.gender for voice in draw_voices(3)]
     ['f', 'm', 'f']
     """
     order = np.random.default_rng([seed, 0])
-    variants = (order.permutation(FEMALE), order.permutation(MALE))
+    variants = (order.permutation(FEMALE_VARIANTS), order.permutation(MALE_VARIANTS))
     voices = []
     for index in range(num_speakers):
         rng = np.random.default_rng([seed, 1, index])
@@ -168,7 +173,7 @@ def draw_voices(num_speakers: int, seed: int = 0) -> list[ToyVoice]:
 
 
 def draw_sentence(rng: np.random.Generator) -> str:
-    """One or two random sentences of the built-in words.
+    """Draw one or two random sentences of the built-in words.
 
     >>> draw_sentence(np.random.default_rng(0))[-1]
     '.'
@@ -181,7 +186,7 @@ def draw_sentence(rng: np.random.Generator) -> str:
 
 
 def synthesise(voice: ToyVoice, texts: Sequence[str], sample_rate: int) -> list[NDArray[np.float32]]:
-    """Texts as waveforms of a voice, each float32 `[samples]`; the same for the same arguments.
+    """Speak texts in a voice, and return a waveform for each, float32 `[samples]`; the same for the same arguments.
 
     Raises:
         WesepError: espeakng_loader is not installed, or espeak-ng fails.
@@ -194,31 +199,31 @@ def synthesise(voice: ToyVoice, texts: Sequence[str], sample_rate: int) -> list[
         "texts": list(texts),
     }
     program = Path(espeak.__file__).resolve()
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, str(program)], input=json.dumps(request).encode(), capture_output=True, check=False
     )
-    if done.returncode != 0:
-        reason = done.stderr.decode(errors="replace").strip().splitlines() or [f"status {done.returncode}"]
-        raise WesepError(f"the synthetic voice {voice.voice!r} cannot speak: {reason[-1]}")
-    stream = BytesIO(done.stdout)
+    if process.returncode != 0:
+        error_lines = process.stderr.decode(errors="replace").strip().splitlines() or [f"status {process.returncode}"]
+        raise WesepError(f"the synthetic voice {voice.voice!r} cannot speak: {error_lines[-1]}")
+    stream = BytesIO(process.stdout)
     waveforms = []
     for _ in texts:
         rate, count = (int(field) for field in stream.readline().split())
         samples = np.frombuffer(stream.read(2 * count), np.int16).astype(np.float32) / 32768
-        # Taken for another rate: formants and pitch move together, as with a shorter or longer vocal tract.
+        # Read as if recorded at another rate: formants and pitch move together, as with another length of vocal tract.
         waveforms.append(resample(samples, round(rate * voice.tract), sample_rate))
     return waveforms
 
 
-def _speak_speaker(
+def _write_speaker(
     folder: Path, voice: ToyVoice, index: int, count: int, seed: int, sample_rate: int
 ) -> list[Utterance]:
-    drawn = [np.random.default_rng([seed, 2, index, number]) for number in range(count)]
-    texts = [draw_sentence(rng) for rng in drawn]
+    rngs = [np.random.default_rng([seed, 2, index, number]) for number in range(count)]
+    texts = [draw_sentence(rng) for rng in rngs]
     (folder / voice.speaker_id).mkdir(exist_ok=True)
     utterances = []
     for number, waveform in enumerate(synthesise(voice, texts, sample_rate)):
-        level_db = float(drawn[number].uniform(*LEVEL_DB))
+        level_db = float(rngs[number].uniform(*LEVEL_DB))
         waveform = waveform * np.float32(gain_to_level_db(waveform, level_db, sample_rate))
         waveform = waveform * np.float32(joint_peak_gain([waveform]))
         path = folder / voice.speaker_id / f"{number:03d}.wav"

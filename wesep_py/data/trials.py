@@ -1,4 +1,4 @@
-"""Trials: in which mixture is whose voice wanted, and which recording shows that voice."""
+"""Trials: which speaker of which mixture is the target, and which recording is the enrollment."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ ABSENT = "-"
 
 @dataclass(frozen=True)
 class Trial:
-    """One mixture, one voice wanted from it, one recording of that voice.
+    """One mixture, one target in it, and one enrollment of the target.
 
     Args:
         mixture_id: the mixture's name.
-        sources: the mixture's speakers; all are cut to the shortest, multiplied by their gains and added. None for a
-            recording whose sources nobody knows apart.
-        noise: added in the noisy condition; `None` where the list names none.
-        target_index: which of the sources is wanted, from 0; `None` if the voice is not in the mixture, or there are no
-            sources.
-        target_utterance_id: the id of that source, or `-`; in a recording without sources, any name of the target.
-        enrollment: the recording that shows the voice.
-        enrollment_sources: the sources of the mixture that `enrollment` is one source of, where a list names it
-            as `s<k>/<mixture_ID>` and that mixture has not been rendered: the enrollment is then
-            cut to the shortest of them. Empty otherwise: the recording is used whole.
-        rendered: the mixture's own file by condition (`"clean"`, `"noisy"`), where it has been rendered.
+        sources: the mixture's speakers; all are cut to the shortest, multiplied by their gains and added. Empty for a
+            recording whose sources are not available separately.
+        noise: added in the noisy condition; `None` if the list names none.
+        target_index: index of the target in `sources`, from 0; `None` if the target is absent, or there are no sources.
+        target_utterance_id: the id of the target's source, or `-`; in a recording without sources, any name of the
+            target.
+        enrollment: the enrollment recording.
+        enrollment_sources: the sources of the mixture that `enrollment` is one source of, if a list names it as
+            `s<k>/<mixture_ID>` and that mixture has not been rendered: the enrollment is then cut to the shortest of
+            them. Empty otherwise: the whole recording is used.
+        rendered: the mixture's own file by condition (`"clean"`, `"noisy"`), if it has been rendered.
     """
 
     mixture_id: str
@@ -50,12 +50,12 @@ class Trial:
 
     @property
     def target(self) -> MixtureSource | None:
-        """The source that is wanted, or `None` if the voice is not in the mixture."""
+        """The target's source, or `None` if the target is absent."""
         return None if self.target_index is None else self.sources[self.target_index]
 
     @property
     def interferers(self) -> tuple[MixtureSource, ...]:
-        """The sources that are not wanted."""
+        """The sources other than the target."""
         return tuple(source for index, source in enumerate(self.sources) if index != self.target_index)
 
 
@@ -68,42 +68,41 @@ def read_trials(
     check_files: bool = True,
     recordings: bool = False,
 ) -> list[Trial]:
-    """The trials of an enrollment map whose mixtures stand in the metadata, in the map's order.
+    """Return the trials of an enrollment map whose mixtures are in the metadata, in the map's order.
 
     A line of the map (the form of SpeakerBeam, https://github.com/BUTSpeechFIT/speakerbeam) is
-    `mixture_ID target_utterance_ID enrollment`. The target may be `-`: the voice is not in the mixture.
-    The enrollment is a path, or `s<k>/<mixture_ID>`: the k-th source of that mixture, taken from the rendered
-    tree where there is one.
+    `mixture_ID target_utterance_ID enrollment`. The target `-` means that it is absent from the mixture. The enrollment
+    is a path, or `s<k>/<mixture_ID>`: the k-th source of that mixture, from the rendered tree if there is one.
 
     Args:
         metadata_csv: a list of mixtures, in any form that `read_mixtures` takes.
         enrollment_map: the map.
         root: the folder that relative paths start from; by default the metadata's own.
         noise_root: the same for noise; by default `root`.
-        speakers: the ids of the speakers there are, for the sources' `speaker_id` (`speaker_of`); a
-            mapping such as that of `read_speakers` serves.
-        check_files: whether every source and enrollment must exist now. Noise is not looked for: the clean
-            condition needs none.
-        recordings: whether the metadata may name recordings without their sources (`read_mixtures`).
+        speakers: the known speaker ids, by which `speaker_of` finds the sources' speakers; a mapping such as that of
+            `read_speakers` works.
+        check_files: check now that every source and enrollment exists. Noise is not checked: the clean condition needs
+            none.
+        recordings: accept metadata that names recordings without their sources (`read_mixtures`).
 
     Returns:
-        The trials, at least one, each once; a warning says if some are listed twice.
+        The trials, at least one, each once; a warning is logged if some are listed twice.
 
     Raises:
-        InputError: a file is missing or malformed, no mixture stands in both, or a line names a target or an
+        InputError: a file is missing or malformed, no mixture is in both files, or a line names a target or an
             enrollment that cannot be found. The message names file and line.
     """
     metadata_csv = Path(metadata_csv)
     default_root = metadata_csv if metadata_csv.is_dir() else metadata_csv.parent
     base = Path(root) if root is not None else default_root
     mixtures = {
-        canonical(mixture_id): replace(mixture, sources=_name_speakers(mixture, speakers))
+        canonical(mixture_id): replace(mixture, sources=_sources_with_speakers(mixture, speakers))
         for mixture_id, mixture in read_mixtures(metadata_csv, base, noise_root, recordings).items()
     }
     enrollments = FileLocator(base, enrollment_map)
     trials, places = [], []
-    seen: dict[tuple[str, str, Path], str] = {}
-    twice: list[tuple[str, str]] = []
+    first_places: dict[tuple[str, str, Path], str] = {}
+    repeated: list[tuple[str, str]] = []
     for number, line in enumerate(open_lines(enrollment_map, "a map_mixture2enrollment"), start=1):
         if not line.strip():
             continue
@@ -114,45 +113,45 @@ def read_trials(
         mixture_id, target_id, enrollment = canonical(fields[0]), fields[1], fields[2].strip()
         if mixture_id not in mixtures:
             continue
-        trial = _trial(mixtures[mixture_id], target_id, enrollment, mixtures, enrollments, place)
-        first = seen.setdefault((mixture_id, trial.target_utterance_id, trial.enrollment), place)
-        if first != place:
-            twice.append((place, first))
+        trial = _trial_of(mixtures[mixture_id], target_id, enrollment, mixtures, enrollments, place)
+        first_place = first_places.setdefault((mixture_id, trial.target_utterance_id, trial.enrollment), place)
+        if first_place != place:
+            repeated.append((place, first_place))
             continue
         trials.append(trial)
         places.append((place, mixtures[mixture_id].place))
-    if twice:
+    if repeated:
         logger.warning(
             "%s: %d lines name a trial that is listed before, such as %s (that of %s); each trial is counted once",
-            enrollment_map, len(twice), *twice[0],
+            enrollment_map, len(repeated), *repeated[0],
         )  # fmt: skip
     if not trials:
-        raise InputError(f"{enrollment_map}: none of its mixtures stands in {metadata_csv}; give a pair that matches")
+        raise InputError(f"{enrollment_map}: none of its mixtures is in {metadata_csv}; give a pair that matches")
     if check_files:
-        _check_files(trials, places)
+        _check_files_exist(trials, places)
     return trials
 
 
-def _name_speakers(mixture: Mixture, speakers: Container[str]) -> tuple[MixtureSource, ...]:
-    """The sources with their speakers; where two would be one by their names, nobody is named.
+def _sources_with_speakers(mixture: Mixture, speakers: Container[str]) -> tuple[MixtureSource, ...]:
+    """Return the sources with their speakers. Guesses that would give two sources one speaker are dropped.
 
     Raises:
-        InputError: the list says that two sources are of one speaker.
+        InputError: the list gives two sources the same speaker.
     """
-    told = [source.speaker_id for source in mixture.sources if source.speaker_id is not None]
-    if double := next((speaker_id for speaker_id in told if told.count(speaker_id) > 1), None):
+    listed = [source.speaker_id for source in mixture.sources if source.speaker_id is not None]
+    if repeated := next((speaker_id for speaker_id in listed if listed.count(speaker_id) > 1), None):
         raise InputError(
-            f"{mixture.place}: two sources of mixture {mixture.mixture_id!r} are of speaker {double!r}; the speakers "
+            f"{mixture.place}: two sources of mixture {mixture.mixture_id!r} are of speaker {repeated!r}; the speakers "
             "of a mixture have to differ"
         )
-    named = [source.speaker_id or guess_speaker(mixture.mixture_id, source, speakers) for source in mixture.sources]
+    names = [source.speaker_id or guess_speaker(mixture.mixture_id, source, speakers) for source in mixture.sources]
     return tuple(
-        replace(source, speaker_id=name if source.speaker_id or named.count(name) == 1 else None)
-        for source, name in zip(mixture.sources, named, strict=True)
+        replace(source, speaker_id=name if source.speaker_id or names.count(name) == 1 else None)
+        for source, name in zip(mixture.sources, names, strict=True)
     )
 
 
-def _trial(
+def _trial_of(
     mixture: Mixture,
     target_id: str,
     enrollment: str,
@@ -166,8 +165,8 @@ def _trial(
         target_id = canonical(target_id)
         if ids.count(target_id) > 1:
             raise InputError(
-                f"{place}: target {target_id!r} is the name of several sources of {mixture.mixture_id!r}; say which is "
-                "which in columns source_1_utterance_id, source_2_utterance_id, … of the metadata"
+                f"{place}: target {target_id!r} is the name of several sources of {mixture.mixture_id!r}; tell them "
+                "apart in columns source_1_utterance_id, source_2_utterance_id, … of the metadata"
             )
         if target_id not in ids:
             raise InputError(
@@ -175,7 +174,7 @@ def _trial(
                 f"{', '.join(ids)}; {ABSENT} for an absent target)"
             )
         target_index = ids.index(target_id)
-    path, mates = _find_enrollment(enrollment, mixtures, enrollments, place)
+    path, enrollment_sources = _find_enrollment(enrollment, mixtures, enrollments, place)
     return Trial(
         mixture.mixture_id,
         mixture.sources,
@@ -183,40 +182,41 @@ def _trial(
         target_index,
         target_id,
         path,
-        mates,
+        enrollment_sources,
         mixture.rendered,
     )
 
 
 def _find_enrollment(
-    enrollment: str, mixtures: Mapping[str, Mixture], places: FileLocator, place: str
+    enrollment: str, mixtures: Mapping[str, Mixture], locator: FileLocator, place: str
 ) -> tuple[Path, tuple[MixtureSource, ...]]:
-    """The recording that the third field of a map names, and the sources it is cut to the shortest of."""
+    """Return the recording that the third field of a map names, and the sources to whose shortest it is cut."""
     match = re.fullmatch(r"s(\d+)/([^/]+)", enrollment)
-    path = places.find(enrollment)
+    path = locator.find(enrollment)
     if match is None or is_file(path):
         return path, ()
     number, mixture_id = int(match[1]), canonical(match[2])
-    rendered = places.find(f"s{number}/{file_name(mixture_id)}.wav")
+    rendered = locator.find(f"s{number}/{file_name(mixture_id)}.wav")
     if is_file(rendered):
         return rendered, ()
     if mixture_id not in mixtures:
         raise InputError(
-            f"{place}: enrollment {enrollment!r} is neither a file under {places.root} "
+            f"{place}: enrollment {enrollment!r} is neither a file under {locator.root} "
             "nor a source of a mixture of the metadata"
         )
     sources = mixtures[mixture_id].sources
     if not 1 <= number <= len(sources):
         raise InputError(f"{place}: enrollment {enrollment!r}: that mixture has {len(sources)} sources")
+    # The images of a rendered mixture are cut already.
     is_rendered = bool(mixtures[mixture_id].rendered)
     return sources[number - 1].path, () if is_rendered else sources
 
 
-def _check_files(trials: list[Trial], places: list[tuple[str, str]]) -> None:
+def _check_files_exist(trials: list[Trial], places: list[tuple[str, str]]) -> None:
     exists: dict[Path, bool] = {}
     for trial, (map_place, metadata_place) in zip(trials, places, strict=True):
-        heard = [source.path for source in trial.sources] or set(trial.rendered.values())
-        needed = [(path, metadata_place) for path in heard] + [(trial.enrollment, map_place)]
+        mixture_files = [source.path for source in trial.sources] or set(trial.rendered.values())
+        needed = [(path, metadata_place) for path in mixture_files] + [(trial.enrollment, map_place)]
         for path, place in needed:
             if path not in exists:
                 exists[path] = is_file(path)

@@ -28,7 +28,7 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
-from wesep_py.audio.reading import measure
+from wesep_py.audio.reading import probe_audio
 from wesep_py.common.errors import AudioError, InputError
 from wesep_py.common.names import is_hidden
 from wesep_py.common.textfiles import parse_json
@@ -198,7 +198,7 @@ def _shard_utterance(key: str, members: list[ShardMember], place: str) -> ShardU
             "a key without a dot, or a file with its speaker (NAME.spk or NAME.json)"
         )
     recording = recordings[0]
-    rate, num_samples = measure(recording.data, where)
+    rate, num_samples = probe_audio(recording.data, where)
     contents = {_last_suffix(member.name): member.data for member in members}
     facts = _parse_facts(contents.get(".json"), where)
     utterance = _utterance_of(key, recording, facts, contents, place, num_samples / rate)
