@@ -98,7 +98,7 @@ def test_two_enrollments_are_joined_in_time():
 
 
 def test_with_the_encoder_its_features_give_the_similarity():
-    """1 s at hops of 8 ms, and of 10 ms from 12.5 ms on: frame t of the backbone is frame 0.8 t − 1.25 of the encoder."""
+    """1 s at hops of 8 ms, and of 10 ms from 12.5 ms on: the backbone's frame t is the encoder's frame 0.8 t − 1.25."""
     network = build()
     mixture, enrollment = torch.randn(1, 16000), torch.randn(1, 16000)
     features = features_of(network, mixture, network.prepare(enrollment))

@@ -45,9 +45,9 @@ def test_another_cue_uses_the_recording_beside_an_embedding():
     both = build_network(
         {"backbone": BACKBONE, "cues": [{"name": "tf_map"}, {"name": "embedding", "embedding_dim": 5}]}
     )
-    assert (network.external_embedding_dim, both.external_embedding_dim, build({}, speaker=SPEAKER).external_embedding_dim) == (
-        5, 5, None,
-    )  # fmt: skip
+    own_encoder = build({}, speaker=SPEAKER)
+    dims = [each.external_embedding_dim for each in (network, both, own_encoder)]
+    assert dims == [5, 5, None]
     recording, embedding = torch.randn(2, 4000), torch.randn(2, 5)
     alone = build_network({"backbone": BACKBONE, "cues": [{"name": "tf_map"}]}).prepare(recording)
     prepared = both.prepare(recording, embedding=embedding)
