@@ -103,8 +103,8 @@ def test_what_a_device_renders_has_it_too(utterances: list[Utterance], reader: F
         sample, dry = simulator.sample(0, index), simulator.dry(0, index)
         expected = [*sample.enrollments, *([] if sample.absent_enrollment is None else [sample.absent_enrollment])]
         for one, other in zip(expected, dry.enrollments, strict=True):
-            np.testing.assert_allclose(other.pieces[0], one, atol=1e-6)
-            assert other.level_db is None and len(other.pieces) == 1
+            np.testing.assert_allclose(other.segments[0], one, atol=1e-6)
+            assert other.level_db is None and len(other.segments) == 1
 
 
 def test_a_corpus_at_several_speeds(utterances: list[Utterance], tmp_path: Path) -> None:

@@ -1,4 +1,10 @@
-"""Rooms and noises of many waveforms at once, on a device; `rooms/` and `noise/` have them for one mixture."""
+"""Levels, effects, rooms and noise of many waveforms at once, in torch, on any device.
+
+The definitions are those for one mixture on the CPU: `audio.level`, `description.effects`, `rooms.reverberation` and
+`noise`. Here waveforms are rows of a padded tensor, zero beyond their lengths, and the parameters of each effect are
+packed into tensors by the data workers (`pack_effects`, `dry_batch`). Not on a device run codecs, which are programs of
+the CPU, and resampling, for which torch would need a second implementation of a filter that everything else uses.
+"""
 
 from __future__ import annotations
 
@@ -32,20 +38,25 @@ from wesep_py.simulation.rooms.acoustics import DIRECT_MS
 from wesep_py.simulation.rooms.reverberation import Target
 from wesep_py.simulation.rooms.room_bank import EARLY_BEFORE_MS
 
-# ----------------------------------------
-# Active levels and activity of many waveforms at once, as `audio.level` has them for one.
-#
-# Energies of frames are summed in float64: whether a frame counts as active hangs on its distance to a threshold, and
-# should be decided as on the CPU.
+BATCHED_EFFECTS = (LevelDrift, Equalisation, BandLimit, Clipping, PacketLoss)
+"""Kinds of effects that run on a device, in the order in which a configuration draws them."""
+CPU_ONLY_EFFECTS = (CodecRoundTrip, ResampleRoundTrip, SpeedChange)
+# In this time the slowest pole of the filters, that of a shelf at 10 Hz, has decayed by 380 dB.
+FILTER_TAIL_S = 1.0
+Packed = dict[str, Any]
+
+
+# Levels. Energies of frames are summed in float64: whether a frame is active depends on its distance to a threshold,
+# and must be decided as on the CPU.
 
 
 def frame_length(sample_rate: int) -> int:
-    """Samples in a frame of activity."""
+    """Return the number of samples in a frame of activity."""
     return max(1, round(ACTIVE_FRAME_S * sample_rate))
 
 
 def active_frames(waveforms: Tensor, lengths: Tensor, sample_rate: int) -> tuple[Tensor, Tensor, Tensor]:
-    """In which frames each waveform is active.
+    """Return the active frames of each waveform.
 
     Args:
         waveforms: `[..., samples]`, zero beyond their lengths.
@@ -53,7 +64,7 @@ def active_frames(waveforms: Tensor, lengths: Tensor, sample_rate: int) -> tuple
         sample_rate: in Hz.
 
     Returns:
-        Whether each frame is active, its energy, and how many samples it has; each `[..., frames]`.
+        Whether each frame is active, its energy, and its number of samples (fewer at the end); each `[..., frames]`.
     """
     frame = frame_length(sample_rate)
     num_frames = -(-waveforms.shape[-1] // frame)
@@ -61,14 +72,14 @@ def active_frames(waveforms: Tensor, lengths: Tensor, sample_rate: int) -> tuple
     energies = padded.unflatten(-1, (num_frames, frame)).double().square().sum(dim=-1)
     starts = torch.arange(num_frames, device=waveforms.device) * frame
     counts = (lengths[..., None] - starts).clamp(0, frame)
-    # As a root and decibels, as on the CPU: a threshold in energies rounds otherwise.
+    # The root and the decibels are those of the CPU: a threshold in energies would round differently.
     levels_db = 20 * torch.log10((energies / counts.clamp_min(1)).sqrt())
     limits_db = (levels_db.amax(dim=-1, keepdim=True) - ACTIVE_RANGE_DB).clamp_min(ACTIVE_FLOOR_DB)
     return (levels_db >= limits_db) & (counts > 0), energies, counts
 
 
 def active_levels_db(waveforms: Tensor, lengths: Tensor, sample_rate: int) -> Tensor:
-    """The RMS level in dB over active samples: `[..., samples]` → float64 `[...]`; -inf for silence.
+    """Return the RMS level in dB over active samples: `[..., samples]` → float64 `[...]`; -inf for silence.
 
     >>> waveforms = torch.cat([torch.zeros(1, 320), torch.full((1, 320), 0.1)], dim=1)
     >>> round(float(active_levels_db(waveforms, torch.tensor([640]), 16000)), 6)
@@ -78,24 +89,24 @@ def active_levels_db(waveforms: Tensor, lengths: Tensor, sample_rate: int) -> Te
 
 
 def levels_of(active: Tensor, energies: Tensor, counts: Tensor) -> Tensor:
-    """The same of what `active_frames` returned: `[..., frames]` each → float64 `[...]`."""
+    """Return the level of what `active_frames` returned: `[..., frames]` each → float64 `[...]`."""
     energy = torch.where(active, energies, 0.0).sum(dim=-1)
     count = torch.where(active, counts, 0).sum(dim=-1)
     return 10 * torch.log10(energy / count.clamp_min(1))
 
 
 def activity_at(active: Tensor, lengths: Tensor, longest: int, sample_rate: int, rate_hz: int) -> Tensor:
-    """The activity at the middle of each frame of another rate.
+    """Return the activity at the middle of each frame of another frame rate.
 
     Args:
         active: `[rows, ..., frames]`, from `active_frames`.
         lengths: `[rows]`, in samples.
-        longest: of these.
+        longest: largest of the lengths.
         sample_rate: in Hz.
-        rate_hz: frames a second of the result.
+        rate_hz: frames per second of the result.
 
     Returns:
-        bool `[rows, ..., frames at that rate]`, of the longest.
+        bool `[rows, ..., frames at that rate]`, for the longest.
     """
     num_frames = -(-longest * rate_hz // sample_rate)
     middles = (torch.arange(num_frames, dtype=torch.float64, device=active.device) + 0.5) * sample_rate / rate_hz
@@ -106,33 +117,22 @@ def activity_at(active: Tensor, lengths: Tensor, longest: int, sample_rate: int,
 
 
 def gains_between(from_db: Tensor, to_db: Tensor) -> Tensor:
-    """Linear gains that bring levels to others; 1 where there is no level to start from, as `gains.gain_between`."""
+    """Return linear gains that change levels in dB to others; 1 for silence, as `description.recipe.gain_between`."""
     return torch.where(from_db.isinf(), torch.ones_like(from_db), 10 ** ((to_db - from_db) / 20))
 
 
-# ----------------------------------------
-# Effects on many waveforms at once, on a device; `simulation/effects.py` has them for one, on the CPU.
-#
-# Codecs, and the resampling that is an effect or makes a speed, do not run here: the one is a program of the CPU, the
-# other would be a further implementation of a filter that everything else uses.
-
-ORDER = (LevelDrift, Equalisation, BandLimit, Clipping, PacketLoss)
-"""Kinds that run on a device, in the order in which a configuration draws them."""
-NOT_ON_DEVICE = (CodecRoundTrip, ResampleRoundTrip, SpeedChange)
-# The filters' slowest pole, that of a shelf at 10 Hz, has fallen by 380 dB in that time.
-FILTER_TAIL_S = 1.0
-Packed = dict[str, Any]
+# Effects.
 
 
 def runs_on_device(effect: Effect) -> bool:
-    """Whether an effect can happen on a device."""
-    return not isinstance(effect, NOT_ON_DEVICE)
+    """Return whether an effect can run on a device."""
+    return not isinstance(effect, CPU_ONLY_EFFECTS)
 
 
 def check_renders_on_device(config: SimulationConfig) -> None:
-    """Refuse what happens to mixtures and can happen on the CPU only.
+    """Raise an error if a configuration needs the CPU to render its mixtures.
 
-    What happens to sources and to enrollments is not refused: the workers do it.
+    Effects on sources and enrollments are allowed: the data workers apply them.
 
     Raises:
         ConfigError: names the key.
@@ -151,19 +151,19 @@ def check_renders_on_device(config: SimulationConfig) -> None:
 
 
 def pack_effects(effects: Sequence[Sequence[Effect]], lengths: Sequence[int], sample_rate: int) -> Packed:
-    """What `apply_packed` needs of the effects of several waveforms: rows and parameters of each kind.
+    """Pack the effects of several waveforms for `apply_packed`: rows and parameters of each kind.
 
     Args:
-        effects: of each waveform, in the order of `ORDER`, each kind once at most.
+        effects: of each waveform, in the order of `BATCHED_EFFECTS`, at most one of each kind.
         lengths: of each waveform, in samples.
         sample_rate: in Hz.
     """
-    found: dict[type, list[tuple[int, Any]]] = {kind: [] for kind in ORDER}
-    for row, own in enumerate(effects):
-        for effect in own:
-            found[type(effect)].append((row, effect))
+    by_kind: dict[type, list[tuple[int, Any]]] = {kind: [] for kind in BATCHED_EFFECTS}
+    for row, row_effects in enumerate(effects):
+        for effect in row_effects:
+            by_kind[type(effect)].append((row, effect))
     packed: Packed = {}
-    for kind, items in found.items():
+    for kind, items in by_kind.items():
         if items:
             rows = [row for row, _ in items]
             parameters = _PACK[kind]([effect for _, effect in items], [lengths[row] for row in rows], sample_rate)
@@ -172,68 +172,76 @@ def pack_effects(effects: Sequence[Sequence[Effect]], lengths: Sequence[int], sa
 
 
 def apply_packed(waveforms: Tensor, lengths: Tensor, packed: Packed, sample_rate: int) -> Tensor:
-    """Waveforms `[rows, samples]`, zero beyond their lengths, through their effects."""
-    for kind in ORDER:
-        if (own := packed.get(kind.__name__)) is not None:
-            rows = own["rows"]
-            waveforms = waveforms.index_copy(0, rows, _APPLY[kind](waveforms[rows], lengths[rows], own, sample_rate))
+    """Apply their effects to waveforms `[rows, samples]`, zero beyond their lengths.
+
+    Each kind runs once, on the rows that have it: the order of kinds is the same for all rows.
+    """
+    for kind in BATCHED_EFFECTS:
+        if (parameters := packed.get(kind.__name__)) is not None:
+            rows = parameters["rows"]
+            processed = _APPLY[kind](waveforms[rows], lengths[rows], parameters, sample_rate)
+            waveforms = waveforms.index_copy(0, rows, processed)
     return waveforms
 
 
 def level_gains(num_rows: int, lengths: Tensor, packed: Packed, size: int) -> Tensor:
-    """The gains of drifting levels, `[rows, size]`; 1 where a row has none."""
+    """Return the gains of level drifts, `[rows, size]`; 1 for rows without one."""
     gains = torch.ones(num_rows, size, device=lengths.device)
-    if (own := packed.get("Level")) is not None:
-        gains = gains.index_copy(0, own["rows"], _drift(lengths[own["rows"]], own, size))
+    if (drift := packed.get(LevelDrift.__name__)) is not None:
+        gains = gains.index_copy(0, drift["rows"], _drift_gains(lengths[drift["rows"]], drift, size))
     return gains
 
 
-def _drift(lengths: Tensor, own: Mapping[str, Tensor], size: int) -> Tensor:
-    begin, end = own["begin"][:, None], own["end"][:, None]
-    # Beyond a row's end the gain stays: going on, it could overflow, and infinity times zero is not zero.
-    at = (torch.arange(size, device=lengths.device) / (lengths[:, None] - 1).clamp_min(1)).clamp_max(1)
-    return torch.exp(begin + (end - begin) * at)
+def _drift_gains(lengths: Tensor, drift: Mapping[str, Tensor], size: int) -> Tensor:
+    begin, end = drift["begin"][:, None], drift["end"][:, None]
+    # Beyond the end of a row the gain stays constant: it could overflow, and infinity times zero is not zero.
+    position = (torch.arange(size, device=lengths.device) / (lengths[:, None] - 1).clamp_min(1)).clamp_max(1)
+    return torch.exp(begin + (end - begin) * position)
 
 
-def _level(waveforms: Tensor, lengths: Tensor, own: Mapping[str, Tensor], sample_rate: int) -> Tensor:
-    return waveforms * _drift(lengths, own, waveforms.shape[-1])
+def _level(waveforms: Tensor, lengths: Tensor, drift: Mapping[str, Tensor], sample_rate: int) -> Tensor:
+    return waveforms * _drift_gains(lengths, drift, waveforms.shape[-1])
 
 
-def _equalise(waveforms: Tensor, lengths: Tensor, own: Mapping[str, Tensor], sample_rate: int) -> Tensor:
-    """The recursive filter by its frequency response: its impulse response has died away within the padding."""
+def _equalise(waveforms: Tensor, lengths: Tensor, filters: Mapping[str, Tensor], sample_rate: int) -> Tensor:
+    """Apply recursive filters by their frequency responses; the impulse responses have decayed within the padding.
+
+    A recursion over samples would be sequential; here all rows and samples are filtered at once.
+    """
     size = next_fast_len(waveforms.shape[-1] + round(FILTER_TAIL_S * sample_rate), real=True)
     angle = torch.arange(size // 2 + 1, dtype=torch.float64, device=waveforms.device) * (2 * np.pi / size)
     delay = torch.polar(torch.ones_like(angle), -angle)
     powers = torch.stack([torch.ones_like(delay), delay, delay * delay])
-    sections = own["sections"].to(powers.dtype)  # [rows, 3, 6]
+    sections = filters["sections"].to(powers.dtype)  # [rows, 3, 6]
     response = ((sections[..., :3] @ powers) / (sections[..., 3:] @ powers)).prod(dim=1)
     filtered = torch.fft.irfft(torch.fft.rfft(waveforms, size) * response.to(torch.complex64), size)
     return _cut(filtered[..., : waveforms.shape[-1]], lengths)
 
 
-def _band_limit(waveforms: Tensor, lengths: Tensor, own: Mapping[str, Any], sample_rate: int) -> Tensor:
-    made = torch.zeros_like(waveforms)
-    for length, rows in own["groups"].items():
+def _band_limit(waveforms: Tensor, lengths: Tensor, bands: Mapping[str, Any], sample_rate: int) -> Tensor:
+    # By length: the FFT size depends on it, and with it, slightly, the filter.
+    limited = torch.zeros_like(waveforms)
+    for length, rows in bands["groups"].items():
         size = next_fast_len(length + round(BAND_PADDING_S * sample_rate), real=True)
         frequencies = torch.arange(size // 2 + 1, device=waveforms.device) * (sample_rate / size)
-        low, high = own["low"][rows][:, None], own["high"][rows][:, None]
+        low, high = bands["low"][rows][:, None], bands["high"][rows][:, None]
         falling = 1 / (1 + (frequencies / high) ** (2 * BAND_ORDER))
         power = torch.where(high < sample_rate / 2, falling, 1.0)
         rising = (frequencies / low.clamp_min(1e-3)) ** (2 * BAND_ORDER)
         power = power * torch.where(low > 0, 1 - 1 / (1 + rising), 1.0)
         filtered = torch.fft.irfft(torch.fft.rfft(waveforms[rows, :length], size) * power.sqrt(), size)
-        made[rows, :length] = filtered[:, :length]
-    return made
+        limited[rows, :length] = filtered[:, :length]
+    return limited
 
 
-def _clip(waveforms: Tensor, lengths: Tensor, own: Mapping[str, Tensor], sample_rate: int) -> Tensor:
-    limit = own["fraction"][:, None] * waveforms.abs().amax(dim=-1, keepdim=True)
+def _clip(waveforms: Tensor, lengths: Tensor, clipping: Mapping[str, Tensor], sample_rate: int) -> Tensor:
+    limit = clipping["fraction"][:, None] * waveforms.abs().amax(dim=-1, keepdim=True)
     return torch.clamp(waveforms, -limit, limit)
 
 
-def _lose(waveforms: Tensor, lengths: Tensor, own: Mapping[str, Tensor], sample_rate: int) -> Tensor:
-    packets = torch.arange(waveforms.shape[-1], device=waveforms.device) // own["length"][:, None]
-    return waveforms * own["kept"].gather(1, packets.clamp_max(own["kept"].shape[1] - 1))
+def _lose_packets(waveforms: Tensor, lengths: Tensor, loss: Mapping[str, Tensor], sample_rate: int) -> Tensor:
+    packets = torch.arange(waveforms.shape[-1], device=waveforms.device) // loss["length"][:, None]
+    return waveforms * loss["received"].gather(1, packets.clamp_max(loss["received"].shape[1] - 1))
 
 
 def _cut(waveforms: Tensor, lengths: Tensor) -> Tensor:
@@ -260,23 +268,28 @@ def _pack_clip(effects: Sequence[Clipping], lengths: Sequence[int], sample_rate:
 
 
 def _pack_loss(effects: Sequence[PacketLoss], lengths: Sequence[int], sample_rate: int) -> Packed:
-    packet = [max(1, round(effect.packet_ms * sample_rate / 1000)) for effect in effects]
-    # The waveform of ones with its gaps, looked at once a packet.
-    kept = [e.apply(np.ones(n, np.float32), sample_rate)[::p] for e, n, p in zip(effects, lengths, packet, strict=True)]
-    padded = torch.zeros(len(kept), max(len(row) for row in kept))
-    for into, row in zip(padded, kept, strict=True):
-        into[: len(row)] = torch.from_numpy(np.ascontiguousarray(row))
-    return {"length": torch.tensor(packet), "kept": padded}
+    packets = [max(1, round(effect.packet_ms * sample_rate / 1000)) for effect in effects]
+    # Which packets are lost is read from a waveform of ones after the effect, one sample per packet.
+    received = [
+        effect.apply(np.ones(length, np.float32), sample_rate)[::packet]
+        for effect, length, packet in zip(effects, lengths, packets, strict=True)
+    ]
+    padded = torch.zeros(len(received), max(len(row) for row in received))
+    for padded_row, row in zip(padded, received, strict=True):
+        padded_row[: len(row)] = torch.from_numpy(np.ascontiguousarray(row))
+    return {"length": torch.tensor(packets), "received": padded}
 
 
 def by_length(lengths: Sequence[int]) -> dict[int, Tensor]:
-    """The rows of each length, for what is computed over a whole waveform and depends on its length.
+    """Return the rows of each length, for computations that depend on the length of a whole waveform.
 
     >>> by_length([5, 7, 5])
     {5: tensor([0, 2]), 7: tensor([1])}
     """
-    rows = {length: [row for row, own in enumerate(lengths) if own == length] for length in dict.fromkeys(lengths)}
-    return {length: torch.tensor(own) for length, own in rows.items()}
+    return {
+        length: torch.tensor([row for row, row_length in enumerate(lengths) if row_length == length])
+        for length in dict.fromkeys(lengths)
+    }
 
 
 _PACK: dict[type, Callable[..., Packed]] = {
@@ -291,20 +304,23 @@ _APPLY: dict[type, Callable[..., Tensor]] = {
     Equalisation: _equalise,
     BandLimit: _band_limit,
     Clipping: _clip,
-    PacketLoss: _lose,
+    PacketLoss: _lose_packets,
 }
+
+
+# Rooms.
 
 
 def reverberate_packed(
     dry: Tensor, lengths: Tensor, rooms: Packed | None, target: Target, sample_rate: int
 ) -> tuple[Tensor, Tensor]:
-    """Sources as they arrive at the microphone, and the targets; see `rooms.responses.reverberate`.
+    """Return the sources as they arrive at the microphone, and the targets; see `rooms.reverberation.reverberate`.
 
     Args:
         dry: `[rows, sources, samples]`, zero beyond the lengths.
         lengths: `[rows]`, in samples.
-        rooms: packed responses of the rows that are in a room; the others stay as they are.
-        target: what the second result is.
+        rooms: packed responses of the rows that are in a room; the other rows are returned unchanged.
+        target: kind of the targets.
         sample_rate: in Hz.
     """
     if rooms is None:
@@ -325,13 +341,13 @@ def reverberate_packed(
     elif target == "dry":
         targets = inside * rooms["direct_gains"][..., None]
     else:
-        targets = convolve(full * _part(target, rooms, sample_rate).to(full.device))
+        targets = convolve(full * _part_of_response(target, rooms, sample_rate).to(full.device))
     all_images = dry.index_copy(0, rows, images)
     return all_images, all_images if target == "full" else dry.index_copy(0, rows, targets)
 
 
-def _part(target: Target, rooms: Packed, sample_rate: int) -> Tensor:
-    """Which taps belong to the direct path, or to the early part: `[rows, 1, taps]`, on the CPU."""
+def _part_of_response(target: Target, rooms: Packed, sample_rate: int) -> Tensor:
+    """Return whether each tap belongs to the direct path, or to the early part: `[rows, 1, taps]`, on the CPU."""
     taps = torch.arange(rooms["full"].shape[-1])
     masks = []
     for early_ms in rooms["early_ms"]:
@@ -342,24 +358,27 @@ def _part(target: Target, rooms: Packed, sample_rate: int) -> Tensor:
     return torch.stack(masks)[:, None]
 
 
+# Noise.
+
+
 def finished_noises(noises: Packed, sample_rate: int) -> Tensor:
-    """The noises with their colour and swing, before their gains: `[rows, most, samples]`."""
+    """Return the noises with their spectral slope and modulation, before their gains: `[rows, noises, samples]`."""
     waveforms = noises["waveforms"].clone()
     flat = waveforms.view(-1, waveforms.shape[-1])
     if (coloured := noises["coloured"]) is not None:
         for length, members in coloured["groups"].items():
             places = coloured["places"][members]
             flat[places, :length] = _coloured(flat[places, :length], coloured["slope_db"][members], sample_rate)
-    if (swinging := noises["swinging"]) is not None:
-        places, (rate_hz, depth_db, phase) = swinging["places"], swinging["parameters"].unsqueeze(-1)
+    if (modulated := noises["modulated"]) is not None:
+        places, (rate_hz, depth_db, phase) = modulated["places"], modulated["parameters"].unsqueeze(-1)
         times = torch.arange(flat.shape[-1], dtype=torch.float64, device=flat.device)
-        swing_db = depth_db / 2 * torch.sin(2 * math.pi * rate_hz * times / sample_rate + phase)
-        flat[places] = flat[places] * (10 ** (swing_db / 20)).float()
+        change_db = depth_db / 2 * torch.sin(2 * math.pi * rate_hz * times / sample_rate + phase)
+        flat[places] = flat[places] * (10 ** (change_db / 20)).float()
     return waveforms
 
 
 def _coloured(white: Tensor, slope_db: Tensor, sample_rate: int) -> Tensor:
-    """White noise `[rows, samples]` with the slope of each row; its power stays."""
+    """Apply the spectral slope of each row to white noise `[rows, samples]`; its power is unchanged."""
     length = white.shape[-1]
     frequencies = torch.fft.rfftfreq(length, 1 / sample_rate, dtype=torch.float64, device=white.device)
     octaves = torch.log2(frequencies.clamp_min(COLOURED_CORNER_HZ) / COLOURED_CORNER_HZ)

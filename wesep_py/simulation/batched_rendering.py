@@ -1,16 +1,16 @@
-"""Mixtures rendered in batch on a device: the same as on the CPU, to 1e-5 of their peak.
+"""Rendering of mixtures in batches on a device: equal to the CPU's to 1e-5 of their peak.
 
-A worker draws a mixture and reads it (`draw.DrySimulator.dry`); its dry sources, responses and noises come
-as padded tensors (`batch.collate_dry`); here they are convolved, brought to their levels, added, and sent
-through the effects, all mixtures of a batch at once. Everything is float32, levels float64, whatever precision a
-network is trained in.
+    worker: DrySimulator.dry (draw, read) ─► collate_dry (padded tensors) ─► device: render_on_device ─► DeviceSample
 
-The other design would keep the corpus itself in the device's memory and draw there. It would leave the workers nothing,
-but needs a corpus that fits, random numbers of its own (so other mixtures than the CPU's), and a second version of all
-the drawing.
+The device convolves the dry sources with their responses, sets the levels, mixes, and applies the effects, for all
+mixtures of a batch at once. Everything is float32, and levels float64, whatever the precision of the training.
 
-Where it can differ by more: a frame of 20 ms whose level lies on the threshold of the active ones to about 1e-5 dB may
-count on one side and not on the other; a level is then some hundredths of a dB off.
+An alternative design would keep the corpus in the memory of the device and draw there. It would leave nothing to the
+workers, but needs a corpus that fits, its own random numbers (and so other mixtures than the CPU's), and a second
+implementation of all the drawing.
+
+A larger difference is possible in one case: a frame of 20 ms whose level is within about 1e-5 dB of the threshold of
+activity may be active on one side and not on the other. A level then differs by some hundredths of a dB.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from wesep_py.simulation.batched_effects import (
 )
 from wesep_py.simulation.description.recipe import Recipe
 from wesep_py.simulation.dry_batch import DryBatch
-from wesep_py.simulation.rendering import ACTIVITY_RATE_HZ, MixtureSpeaker, Sample
+from wesep_py.simulation.rendering import ACTIVITY_RATE_HZ, MixtureSpeaker, Sample, mix
 
 
 class DeviceSample(Sample):
-    """A `Sample` whose waveforms are tensors of a device, and whose recipe has levels but no gains."""
+    """`Sample` whose waveforms are tensors on a device, and whose recipe has levels but no gains."""
 
-    def voice(self, source: int | None) -> MixtureSpeaker:
-        """As `Sample.voice`."""
+    def speaker(self, source: int | None) -> MixtureSpeaker:
+        """Return one speaker, as `Sample.speaker`."""
         if source is not None or self.recipe.absent is None or self.absent_enrollment is None:
-            return super().voice(source)
+            return super().speaker(source)
         silent, inactive = torch.zeros_like(self.mixture), torch.zeros_like(self.activity[0])
         return MixtureSpeaker(self.recipe.absent.speaker_id, silent, self.absent_enrollment, inactive)
 
 
 @dataclass(frozen=True)
-class _Scaled:
-    """The parts of all mixtures at their levels, `[rows, samples]` or `[rows, sources, samples]`."""
+class _BatchParts:
+    """Parts of all mixtures of a batch at their levels, `[rows, samples]` or `[rows, sources, samples]`."""
 
     images: Tensor
     targets: Tensor
@@ -63,13 +63,13 @@ class _Scaled:
 
 @torch.no_grad()
 def render_on_device(batch: DryBatch) -> list[DeviceSample]:
-    """Render a batch where its tensors are.
+    """Render a batch on the device of its tensors.
 
     Args:
         batch: from `collate_dry`, on any device.
 
     Returns:
-        A sample for each mixture; its parts are tensors, views of the batch's.
+        A sample for each mixture; its parts are views of the tensors of the batch.
 
     Raises:
         InputError: a source is silent at the microphone.
@@ -80,12 +80,13 @@ def render_on_device(batch: DryBatch) -> list[DeviceSample]:
     with torch.autocast(batch.mixtures["dry"].device.type, enabled=False):
         parts = _render_mixtures(batch)
         enrollments = _render_enrollments(batch)
-    samples, next_voice = [], 0
+    samples, next_enrollment = [], 0
     for row, plan in enumerate(batch.plans):
         count, length = len(plan.sources), plan.num_samples
         frames = -(-length * ACTIVITY_RATE_HZ // batch.sample_rate)
-        own = enrollments[next_voice : next_voice + count + (plan.absent is not None)]
-        next_voice += len(own)
+        # Enrollments of all mixtures are in one list: of each source, and then of an absent speaker.
+        row_enrollments = enrollments[next_enrollment : next_enrollment + count + (plan.absent is not None)]
+        next_enrollment += len(row_enrollments)
         images, noise = parts.images[row, :count, :length], parts.noise[row, :length]
         mixture = parts.mixture[row, :length]
         samples.append(
@@ -94,117 +95,122 @@ def render_on_device(batch: DryBatch) -> list[DeviceSample]:
                 mixture,
                 images,
                 noise,
-                mixture - (images.sum(dim=0) + noise) if plan.effects else torch.zeros_like(mixture),
+                mixture - mix(images, noise) if plan.effects else torch.zeros_like(mixture),
                 parts.targets[row, :count, :length],
-                tuple(own[:count]),
+                tuple(row_enrollments[:count]),
                 parts.activity[row, :count, :frames],
-                own[count] if plan.absent is not None else None,
+                row_enrollments[count] if plan.absent is not None else None,
             )
         )
     return samples
 
 
-def _render_mixtures(batch: DryBatch) -> _Scaled:
-    given, rate = batch.mixtures, batch.sample_rate
-    lengths, spoken = given["lengths"], given["spoken"]
-    images, targets = reverberate_packed(given["dry"], lengths, given["rooms"], batch.plans[0].target_kind, rate)
-    of_sources = lengths[:, None].expand(spoken.shape)
-    frames = active_frames(images, of_sources, rate)
+def _render_mixtures(batch: DryBatch) -> _BatchParts:
+    """Render the mixtures of a batch; the levels are set as in `level_setting.set_levels`."""
+    packed, rate = batch.mixtures, batch.sample_rate
+    lengths, has_source = packed["lengths"], packed["has_source"]
+    images, targets = reverberate_packed(packed["dry"], lengths, packed["rooms"], batch.plans[0].target_kind, rate)
+    source_lengths = lengths[:, None].expand(has_source.shape)
+    frames = active_frames(images, source_lengths, rate)
     levels_db = levels_of(*frames)
-    _check_sound(images, levels_db, spoken, batch.plans)
-    active, *_ = frames if targets is images else active_frames(targets, of_sources, rate)
+    _check_sound(images, levels_db, has_source, batch.plans)
+    active, *_ = frames if targets is images else active_frames(targets, source_lengths, rate)
 
-    reference_db = levels_db.gather(1, given["reference"][:, None])
-    gains = torch.where(spoken, 10 ** ((reference_db - levels_db - given["sir_db"]) / 20), 0.0)
+    # Gains relative to the reference source, and relative to all speech for the noises.
+    reference_db = levels_db.gather(1, packed["reference"][:, None])
+    gains = torch.where(has_source, 10 ** ((reference_db - levels_db - packed["sir_db"]) / 20), 0.0)
     scaled = images * gains[..., None].float()
-    mixture, peak = scaled.sum(dim=1), scaled.abs().amax(dim=(1, 2))
+    mixture, peak = mix(scaled), scaled.abs().amax(dim=(1, 2))
     noises, noise_gains = None, None
-    if given["noises"] is not None:
-        noises = finished_noises(given["noises"], rate)
-        noise_gains = _noise_gains(noises, given["noises"], active_levels_db(mixture, lengths, rate), lengths, rate)
-        louder = noises * noise_gains[..., None].float()
-        mixture = mixture + louder.sum(dim=1)
-        peak = torch.maximum(peak, louder.abs().amax(dim=(1, 2)))
+    if packed["noises"] is not None:
+        noises = finished_noises(packed["noises"], rate)
+        noise_gains = _noise_gains(noises, packed["noises"], active_levels_db(mixture, lengths, rate), lengths, rate)
+        scaled_noises = noises * noise_gains[..., None].float()
+        mixture = mix(scaled, scaled_noises.sum(dim=1))
+        peak = torch.maximum(peak, scaled_noises.abs().amax(dim=(1, 2)))
+    # One gain for all parts: from the level of the mixture, limited by the peak.
     peak = torch.maximum(peak, mixture.abs().amax(dim=1)).double()
-    level = 10 ** ((given["level_db"] - active_levels_db(mixture, lengths, rate)) / 20)
-    level = torch.minimum(level, given["peak"] / peak)
+    common_gain = 10 ** ((packed["level_db"] - active_levels_db(mixture, lengths, rate)) / 20)
+    common_gain = torch.minimum(common_gain, packed["peak"] / peak)
 
-    gains = (gains * level[:, None])[..., None].float()
-    images, targets, same = images * gains, targets * gains, targets is images
+    gains = (gains * common_gain[:, None])[..., None].float()
+    images, targets, targets_are_images = images * gains, targets * gains, targets is images
     noise = torch.zeros_like(mixture)
     if noises is not None and noise_gains is not None:
-        noise = (noises * (noise_gains * level[:, None])[..., None].float()).sum(dim=1)
-    mixture = images.sum(dim=1) + noise
+        noise = (noises * (noise_gains * common_gain[:, None])[..., None].float()).sum(dim=1)
+    mixture = mix(images, noise)
     activity = activity_at(active, lengths, mixture.shape[-1], rate, ACTIVITY_RATE_HZ)
-    scaled_parts = _Scaled(images, images if same else targets, noise, mixture, activity)
-    return _through_effects(scaled_parts, given, batch.plans, rate) if given["effects"] else scaled_parts
+    parts = _BatchParts(images, images if targets_are_images else targets, noise, mixture, activity)
+    return _apply_mixture_effects(parts, packed, batch.plans, rate) if packed["effects"] else parts
 
 
-def _through_effects(parts: _Scaled, given: Packed, plans: Sequence[Recipe], rate: int) -> _Scaled:
-    """As `simulation.render._through_effects`: what changes all parts alike, and the mixture after everything."""
-    lengths, size = given["lengths"], parts.mixture.shape[-1]
-    mixture = apply_packed(parts.mixture, lengths, given["effects"], rate)
-    gains = level_gains(len(mixture), lengths, given["effects"], size)
-    peak, limit = mixture.abs().amax(dim=1), given["peak"].float()
-    changed = torch.tensor([bool(plan.effects) for plan in plans], device=mixture.device)
-    down = torch.where(changed & (peak > limit), limit / peak.clamp_min(1e-30), torch.ones_like(peak))[:, None]
+def _apply_mixture_effects(parts: _BatchParts, packed: Packed, plans: Sequence[Recipe], rate: int) -> _BatchParts:
+    """Apply the effects on mixtures, and their changes of level to all parts, as `rendering.apply_gains` does."""
+    lengths, size = packed["lengths"], parts.mixture.shape[-1]
+    mixture = apply_packed(parts.mixture, lengths, packed["effects"], rate)
+    gains = level_gains(len(mixture), lengths, packed["effects"], size)
+    peak, limit = mixture.abs().amax(dim=1), packed["peak"].float()
+    has_effects = torch.tensor([bool(plan.effects) for plan in plans], device=mixture.device)
+    down = torch.where(has_effects & (peak > limit), limit / peak.clamp_min(1e-30), torch.ones_like(peak))[:, None]
     gains, mixture = gains * down, mixture * down
     images, noise = parts.images * gains[:, None], parts.noise * gains
     targets = images if parts.targets is parts.images else parts.targets * gains[:, None]
-    return _Scaled(images, targets, noise, mixture, parts.activity)
+    return _BatchParts(images, targets, noise, mixture, parts.activity)
 
 
 def _noise_gains(noises: Tensor, packed: Packed, speech_db: Tensor, lengths: Tensor, rate: int) -> Tensor:
-    """What brings each noise to its SNR, `[rows, most]`; 0 where a row has fewer, 1 for one that is silent."""
-    given = packed["given"]
-    levels_db = active_levels_db(noises, lengths[:, None].expand(given.shape), rate)
-    return torch.where(given, gains_between(levels_db, speech_db[:, None] - packed["snr_db"]), 0.0)
+    """Return the gains for the SNRs, `[rows, noises]`; 0 if a row has fewer noises, 1 for a silent noise."""
+    exists = packed["exists"]
+    levels_db = active_levels_db(noises, lengths[:, None].expand(exists.shape), rate)
+    return torch.where(exists, gains_between(levels_db, speech_db[:, None] - packed["snr_db"]), 0.0)
 
 
 def _render_enrollments(batch: DryBatch) -> list[Tensor]:
-    """Every enrollment of the batch, `[samples of its own]`."""
-    given, rate = batch.enrollments, batch.sample_rate
-    pieces, wanted_db = given["pieces"], given["level_db"]
-    if len(pieces):
-        peaks = pieces.abs().amax(dim=1).double().clamp_min(1e-30)
-        gains = 10 ** ((wanted_db - active_levels_db(pieces, given["piece_lengths"], rate)) / 20)
+    """Render all enrollments of the batch, each `[its own samples]`."""
+    packed, rate = batch.enrollments, batch.sample_rate
+    segments, desired_db = packed["segments"], packed["level_db"]
+    if len(segments):
+        peaks = segments.abs().amax(dim=1).double().clamp_min(1e-30)
+        gains = 10 ** ((desired_db - active_levels_db(segments, packed["segment_lengths"], rate)) / 20)
         gains = torch.minimum(gains, batch.mixtures["peak"][0] / peaks)
-        pieces = pieces * torch.where(wanted_db.isnan(), 1.0, gains)[:, None].float()
+        # A level of nan marks an enrollment that a worker has rendered: its gain is 1.
+        segments = segments * torch.where(desired_db.isnan(), 1.0, gains)[:, None].float()
     enrollments, first = [], 0
-    for count in given["counts"]:
-        own = [pieces[n, : given["sizes"][n]] for n in range(first, first + count)]
+    for count in packed["counts"]:
+        joined = [segments[n, : packed["sizes"][n]] for n in range(first, first + count)]
         first += count
-        enrollments.append(own[0] if count == 1 else torch.cat([pieces.new_zeros(0), *own]))
-    if (augmented := given["augmented"]) is not None:
-        for row, waveform in zip(augmented["places"], _augment(enrollments, augmented, rate), strict=True):
+        enrollments.append(joined[0] if count == 1 else torch.cat([segments.new_zeros(0), *joined]))
+    if (augmented := packed["augmented"]) is not None:
+        for row, waveform in zip(augmented["rows"], _augment(enrollments, augmented, rate), strict=True):
             enrollments[row] = waveform
     return enrollments
 
 
-def _augment(enrollments: Sequence[Tensor], given: Packed, rate: int) -> list[Tensor]:
-    """As `enrollment.augment`: room, noise, effects, level."""
-    own, lengths = [enrollments[row] for row in given["places"]], given["lengths"]
-    joined = torch.nn.utils.rnn.pad_sequence(own, batch_first=True)
-    waveforms = reverberate_packed(joined[:, None], lengths, given["rooms"], "full", rate)[0][:, 0]
-    if given["noises"] is not None:
-        noises = finished_noises(given["noises"], rate)
-        gains = _noise_gains(noises, given["noises"], active_levels_db(waveforms, lengths, rate), lengths, rate)
+def _augment(enrollments: Sequence[Tensor], packed: Packed, rate: int) -> list[Tensor]:
+    """Apply room, noise, effects and level to the enrollments that have them, as `rendering.augment_enrollment`."""
+    before, lengths = [enrollments[row] for row in packed["rows"]], packed["lengths"]
+    padded = torch.nn.utils.rnn.pad_sequence(before, batch_first=True)
+    waveforms = reverberate_packed(padded[:, None], lengths, packed["rooms"], "full", rate)[0][:, 0]
+    if packed["noises"] is not None:
+        noises = finished_noises(packed["noises"], rate)
+        gains = _noise_gains(noises, packed["noises"], active_levels_db(waveforms, lengths, rate), lengths, rate)
         waveforms = waveforms + (noises * gains[..., None].float()).sum(dim=1)
-    waveforms = apply_packed(waveforms, lengths, given["effects"], rate)
-    gains = gains_between(active_levels_db(waveforms, lengths, rate), given["level_db"])
+    waveforms = apply_packed(waveforms, lengths, packed["effects"], rate)
+    gains = gains_between(active_levels_db(waveforms, lengths, rate), packed["level_db"])
     peaks = waveforms.abs().amax(dim=1).double()
-    gains = torch.where(peaks > 0, torch.minimum(gains, given["peak"] / peaks.clamp_min(1e-30)), gains)
+    gains = torch.where(peaks > 0, torch.minimum(gains, packed["peak"] / peaks.clamp_min(1e-30)), gains)
     waveforms = waveforms * gains[:, None].float()
-    return [waveform[: len(before)] for waveform, before in zip(waveforms, own, strict=True)]
+    return [waveform[: len(enrollment)] for waveform, enrollment in zip(waveforms, before, strict=True)]
 
 
-def _check_sound(images: Tensor, levels_db: Tensor, spoken: Tensor, plans: Sequence[Recipe]) -> None:
-    """Refuse silence: the one thing that a worker cannot know for certain; it draws anew where there is any doubt.
+def _check_sound(images: Tensor, levels_db: Tensor, has_source: Tensor, plans: Sequence[Recipe]) -> None:
+    """Raise an error if a source is silent at the microphone.
 
-    What is not finite is not silent: a worker has named it, and the step will be skipped.
+    Workers draw again if there is any doubt, but they cannot be certain. A source that is not finite is not silent: a
+    worker has reported it, and the training skips the step.
     """
     finite = images.abs().amax(dim=-1).isfinite()
-    silent = ((levels_db == -torch.inf) & finite & spoken).any(dim=1).tolist()
+    silent = ((levels_db == -torch.inf) & finite & has_source).any(dim=1).tolist()
     for plan, is_silent in zip(plans, silent, strict=True):
         if is_silent:
             raise InputError(

@@ -1,4 +1,4 @@
-"""LibriMix from its metadata, as its own scripts render it (Cosentino et al., arXiv 2005.11262)."""
+"""LibriMix rendered from its metadata, as its own scripts do (Cosentino et al., arXiv 2005.11262)."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from wesep_py.common.folders import one_run_in, remove_temporary_files
 from wesep_py.common.names import file_name
 from wesep_py.common.processes import Executor, map_processes
 from wesep_py.data.mixture_lists import Mixture, find_noise_file, read_mixtures
+from wesep_py.simulation.rendering import mix
 from wesep_py.simulation.simulated_corpus import Failure
 
 LIBRISPEECH_RATE = 16000
@@ -35,13 +36,14 @@ Waveform = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class LibriMixTree:
-    """What is rendered, and where to.
+    """Subset of LibriMix to render, and its folder.
 
     Args:
         folder: of the subset, for example `Libri2Mix/wav16k/min/train-100`; its lists go to `metadata/` beside it.
         sample_rate: in Hz; that of LibriSpeech is 16,000.
         mode: `min`: a mixture ends with its shortest source; `max`: with its longest.
-        types: of `mix_clean` (all speakers), `mix_both` (and noise), `mix_single` (the first speaker and noise).
+        types: any of `mix_clean` (all speakers), `mix_both` (all speakers and noise), `mix_single` (the first speaker
+            and noise).
     """
 
     folder: Path
@@ -51,16 +53,16 @@ class LibriMixTree:
 
     @property
     def has_noise(self) -> bool:
-        """Whether anything has noise; without it WHAM! is not needed."""
+        """True if any type has noise; otherwise WHAM! is not needed."""
         return self.types != ("mix_clean",)
 
     def parts(self, num_sources: int) -> list[str]:
-        """The folders of a mixture's files."""
+        """Return the folders of a mixture's files."""
         sources = [f"s{k}" for k in range(1, num_sources + 1)]
         return [*sources, *self.types, *(["noise"] if self.has_noise else [])]
 
     def files(self, mixture: Mixture) -> dict[str, Path]:
-        """The files of a mixture, by their folders."""
+        """Return the files of a mixture by their folders."""
         parts = self.parts(len(mixture.sources))
         return {part: self.folder / part / f"{file_name(mixture.mixture_id)}.wav" for part in parts}
 
@@ -78,26 +80,27 @@ def render_librimix(
     """Render the mixtures of a metadata CSV as LibriMix's scripts do.
 
     Sources and noise are multiplied by their gains, resampled with `scipy.signal.resample_poly`, cut or padded, added
-    and written with 16 bits. A noise that is too short goes on from its beginning, faded over half a second. A training
-    noise at another speed is its original at that speed, where LibriMix's scripts have not written it (`wham`).
+    and written with 16 bits. A noise that is too short is repeated, cross-faded over half a second. A training noise at
+    another speed is computed from its original if LibriMix's scripts have not written it
+    (`data.mixture_lists.find_noise_file`).
 
-    Files that are there stay, so a run that was interrupted is completed by the same call.
+    Existing files are kept, so that the same call completes an interrupted run.
 
     Args:
         metadata: LibriMix's CSV: `mixture_ID, source_1_path, source_1_gain, …, noise_path, noise_gain`.
-        tree: what is rendered, and where to.
-        root: the folder LibriSpeech; by default the CSV's own.
+        tree: what is rendered, and its folder.
+        root: the folder LibriSpeech; by default that of the CSV.
         noise_root: the folder wham_noise; by default `root`.
-        jobs: processes, at least 1; what is written does not depend on it.
-        overwrite: write files that are there already.
-        on_progress: called with the number done and of all.
-        executor: where the processes run, as `map_processes`.
+        jobs: processes, at least 1; the files do not depend on it.
+        overwrite: replace existing files.
+        on_progress: called with the number of mixtures done and the total.
+        executor: where the processes run, as for `map_processes`.
 
     Returns:
-        The number of mixtures, and those that could not be rendered; they stand in none of the lists.
+        The number of mixtures, and the failures; failed mixtures are in none of the lists.
 
     Raises:
-        InputError: the CSV is missing or malformed, or lists what was rendered already.
+        InputError: the CSV is missing or malformed, or lists mixtures that are rendered already.
         OutputExistsError: there are other lists of this subset, and `overwrite` is false.
     """
     if unknown := set(tree.types) - set(MIXTURE_TYPES):
@@ -143,17 +146,17 @@ def _render_one(tree: LibriMixTree, overwrite: bool, mixture: Mixture) -> Failur
         if file.exists() and not overwrite:
             continue
         file.parent.mkdir(parents=True, exist_ok=True)
-        # libsndfile itself turns the numbers into 16 bits, as in LibriMix's scripts: to the bit the same files.
+        # libsndfile converts to 16 bits, as in LibriMix's scripts: so the files are bit-exact.
         with atomic_path(file) as temporary:
             soundfile.write(temporary, waveforms[part], tree.sample_rate, "PCM_16", format="WAV")
     return None
 
 
 def render_mixture(mixture: Mixture, tree: LibriMixTree) -> dict[str, Waveform]:
-    """The waveforms of a mixture by their folders: `s1`, …, the types, `noise`.
+    """Render the waveforms of a mixture, by their folders: `s1`, …, the types, `noise`.
 
     Raises:
-        AudioError: a recording that is missing, damaged, of another rate than LibriSpeech's, or too short to extend.
+        AudioError: a recording is missing, damaged, at another rate than LibriSpeech's, or a noise too short to extend.
     """
     recorded = [(_read(source.path), source.gain) for source in mixture.sources]
     longest = max(len(waveform) for waveform, _ in recorded)
@@ -165,26 +168,31 @@ def render_mixture(mixture: Mixture, tree: LibriMixTree) -> dict[str, Waveform]:
         parts = [part[: min(map(len, parts))] for part in parts]
     else:
         parts = [np.pad(part, (0, max(map(len, parts)) - len(part))) for part in parts]
-    sources = parts[: len(mixture.sources)]
-    waveforms = {f"s{k}": source for k, source in enumerate(sources, start=1)}
-    chosen = {"mix_clean": sources, "mix_both": parts, "mix_single": [parts[0], parts[-1]]}
+    sources = np.stack(parts[: len(mixture.sources)])
+    noise = parts[len(mixture.sources) :]
+    waveforms: dict[str, Waveform] = {f"s{k}": source for k, source in enumerate(sources, start=1)}
+    mixtures = {"mix_clean": (sources,), "mix_both": (sources, *noise), "mix_single": (sources[:1], *noise)}
     for kind in tree.types:
-        waveforms[kind] = _add(chosen[kind])
+        # An extended noise is float64. LibriMix adds it in the sources' precision: rounded after the addition.
+        waveforms[kind] = mix(*mixtures[kind]).astype(sources.dtype)
     if tree.has_noise:
         waveforms["noise"] = parts[-1]
     return waveforms
 
 
 def extend_noise(noise: Waveform, num_samples: int, path: Path) -> Waveform:
-    """A noise as long as is needed: it goes on from its beginning, the one fading into the other by half a Hann window.
+    """Cut a noise to a length, or repeat it with cross-fades of half a Hann window.
+
+        |---------- noise -------\\
+                           /------ noise ---------|      each fade: half a second
 
     Args:
         noise: at 16 kHz.
-        num_samples: wanted.
+        num_samples: desired length.
         path: for messages.
 
     Raises:
-        AudioError: it is shorter than the half second of the fade.
+        AudioError: the noise is too short, and not longer than the half second of the fade.
     """
     if len(noise) >= num_samples:
         return noise[:num_samples]
@@ -217,15 +225,8 @@ def _resample(waveform: Waveform, sample_rate: int) -> Waveform:
     return resampled
 
 
-def _add(parts: Sequence[Waveform]) -> Waveform:
-    mixture = np.zeros_like(parts[0])
-    for part in parts:
-        mixture += part
-    return mixture
-
-
 def _write_lists(mixtures: Sequence[Mixture], tree: LibriMixTree, overwrite: bool) -> None:
-    """`metadata/mixture_<subset>_<type>.csv` beside the subset: LibriMix's columns, absolute paths, known speakers."""
+    """Write `metadata/mixture_<subset>_<type>.csv` beside the subset: LibriMix's columns, absolute paths, speakers."""
     folder = tree.folder.parent / METADATA_FOLDER
     texts = {folder / f"mixture_{tree.folder.name}_{kind}.csv": _list(mixtures, tree, kind) for kind in tree.types}
     for path, text in texts.items():
@@ -242,11 +243,12 @@ def _list(mixtures: Sequence[Mixture], tree: LibriMixTree, kind: str) -> str:
     most = 1 if kind == "mix_single" else max((len(mixture.sources) for mixture in mixtures), default=1)
     columns = ["mixture_ID", "mixture_path", *(f"source_{k}_path" for k in range(1, most + 1))]
     columns += [] if kind == "mix_clean" else ["noise_path"]
-    told = [f"source_{k}_{what}" for what in ("utterance_id", "speaker_id") for k in range(1, most + 1)]
-    if not any(source.speaker_id for mixture in mixtures for source in mixture.sources):
-        told = []  # LibriMix's own metadata says it by the names alone
+    columns.append("length")
+    # Columns of this project. LibriMix's own metadata has no speaker ids: the names of its files contain them.
+    if any(source.speaker_id for mixture in mixtures for source in mixture.sources):
+        columns += [f"source_{k}_{field}" for field in ("utterance_id", "speaker_id") for k in range(1, most + 1)]
     text = io.StringIO()
-    table = csv.DictWriter(text, [*columns, "length", *told], restval="", lineterminator="\n", extrasaction="ignore")
+    table = csv.DictWriter(text, columns, restval="", lineterminator="\n", extrasaction="ignore")
     table.writeheader()
     for mixture in mixtures:
         files: Mapping[str, Path] = {part: file.absolute() for part, file in tree.files(mixture).items()}

@@ -157,14 +157,15 @@ class ListedMixtures(Simulator):
         )
 
     def _others(self, source: ListedSource) -> Iterator[Utterance]:
-        """What introduces the voice of a source: other words, from another file."""
+        """Yield the utterances that can enroll the speaker of a source: other words, from another file."""
         return (
-            introduction.utterance
-            for introduction in self._candidates[source.utterance.speaker_id]
-            if introduction.spoken != source.recording_id and introduction.utterance.path != source.utterance.path
+            candidate.utterance
+            for candidate in self._candidates[source.utterance.speaker_id]
+            if candidate.spoken != source.recording_id and candidate.utterance.path != source.utterance.path
         )
 
     def _draw_enrollments(self, source: ListedSource, rng: np.random.Generator) -> tuple[UtteranceSegment, ...]:
+        """Draw the enrollment segments of a source, each from another utterance."""
         low, high = self.config.enrollment.duration_s
         others = list(self._others(source))
         long_enough = [other for other in others if other.duration_s >= low]

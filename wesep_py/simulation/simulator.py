@@ -1,8 +1,8 @@
-"""Draws mixtures: a recipe is a function of the configuration, the corpus and (seed, epoch, index).
+"""Drawing of mixtures: a recipe is a function of the configuration, the corpus and (seed, epoch, index).
 
-`Simulator.draw` returns the recipe of a mixture, `Simulator.sample` the mixture itself. The order of the draws is fixed:
-every change of it would change all mixtures that exist. Options that were added later therefore draw from random
-numbers of their own (`ADDED_OPTIONS`, `ENROLLMENT_SPEED`).
+`Simulator.draw` returns the recipe of a mixture, `Simulator.sample` the mixture itself. The order of the draws is
+fixed, because any change of it changes all mixtures. Options that were added later therefore draw from random numbers
+of their own (`ADDED_OPTIONS`, `ENROLLMENT_SPEED`).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What a room impulse response says of its room: decay curve, reverberation time, clarity, direct-to-reverberant ratio.
+"""Room-acoustic measures of an impulse response: decay curve, RT60, clarity (C50), direct-to-reverberant ratio (DRR).
 
 Decay curves are backward-integrated energy (Schroeder, "New method of measuring reverberation time", J. Acoust.
-Soc. Am. 37, 1965). A recorded response ends in noise, which would bend the curve: the integration stops where the
-decay meets the noise, and the energy that the decay would still have had is added (Lundeby et al., "Uncertainties of
-measurements in room acoustics", Acustica 81, 1995). Ranges of the line fits are those of ISO 3382-1: -5 to -35 dB
-(T30), or -5 to -25 dB (T20) where noise stands less than 10 dB below the end of T30's range.
+Soc. Am. 37, 1965). A recorded response ends in noise, which would flatten the curve: the integration stops where the
+decay meets the noise, and the energy that the decay would have had after that is added (Lundeby et al., "Uncertainties
+of measurements in room acoustics", Acustica 81, 1995). Ranges of the line fits are those of ISO 3382-1: -5 to -35 dB
+(T30), or -5 to -25 dB (T20) if the noise is less than 10 dB below the end of T30's range.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from wesep_py.common.errors import InputError
 
-# The direct sound is what arrives within this long of the direct path: half the window that is usual for the DRR.
+# The direct sound is what arrives within this time of the direct path: half of the window that is usual for the DRR.
 DIRECT_MS = 2.5
-# ISO 3382-1: a response begins where it first comes within 20 dB of its peak. The direct path is the highest tap
-# within a millisecond of that.
+# ISO 3382-1: a response begins where it first comes within 20 dB of its peak. The direct path is the largest tap within
+# a millisecond after that.
 ONSET_DB = -20.0
 ONSET_TO_PEAK_MS = 1.0
 
@@ -36,9 +36,9 @@ class Acoustics:
     """Measures of one response.
 
     Attributes:
-        rt60_s: time in which the energy falls by 60 dB; `nan` where the response has not 35 dB of decay.
-        c50_db: energy up to 50 ms after the direct path over that of the rest; `inf` without any rest.
-        drr_db: energy within 2.5 ms of the direct path over all that comes later; `inf` likewise.
+        rt60_s: time in which the energy decays by 60 dB; `nan` if the response has less than 35 dB of decay.
+        c50_db: energy up to 50 ms after the direct path over the later energy; `inf` if there is none.
+        drr_db: energy within 2.5 ms of the direct path over the later energy; `inf` if there is none.
     """
 
     rt60_s: float
@@ -47,12 +47,12 @@ class Acoustics:
 
 
 def measure_acoustics(response: ArrayLike, sample_rate: int, direct_tap: int | None = None) -> Acoustics:
-    """RT60, C50 and DRR of a response.
+    """Measure RT60, C50 and DRR of a response.
 
     Args:
         response: `[taps]`.
         sample_rate: in Hz.
-        direct_tap: where the direct path arrives; found by `find_direct_tap` if not given.
+        direct_tap: tap of the direct path; by default that of `find_direct_tap`.
 
     Raises:
         InputError: the response is silent, or `direct_tap` is outside of it.
@@ -67,14 +67,14 @@ def measure_acoustics(response: ArrayLike, sample_rate: int, direct_tap: int | N
 
 
 def energy_decay_db(response: ArrayLike, sample_rate: int) -> NDArray[np.float64]:
-    """The energy that is still to come at each tap, in dB of the whole: backward integration, up to the noise.
+    """Return the energy after each tap in dB relative to all energy: backward integration, up to the noise.
 
     Args:
-        response: `[taps]`; begin it at the direct path.
+        response: `[taps]`, from the direct path on.
         sample_rate: in Hz.
 
     Returns:
-        `[taps up to where the decay meets the noise]`, from 0 dB down.
+        `[taps until the decay meets the noise]`, from 0 dB down.
 
     Raises:
         InputError: the response is silent.
@@ -90,15 +90,15 @@ def energy_decay_db(response: ArrayLike, sample_rate: int) -> NDArray[np.float64
 
 
 def rt60_s(response: ArrayLike, sample_rate: int, range_db: tuple[float, float] | None = None) -> float:
-    """Reverberation time: -60 dB over the slope of a line fitted to the decay curve.
+    """Return the reverberation time: -60 dB over the slope of a line fitted to the decay curve.
 
     Args:
-        response: `[taps]`; begin it at the direct path.
+        response: `[taps]`, from the direct path on.
         sample_rate: in Hz.
-        range_db: levels that the fit begins and ends at; by default T30 or, if noise forbids that, T20.
+        range_db: first and last level of the fit; by default T30 or, if the noise is too high for that, T20.
 
     Returns:
-        Seconds; `nan` where the response does not decay far enough for the range.
+        Seconds; `nan` if the response does not decay far enough for the range.
 
     Raises:
         InputError: the response is silent.
@@ -120,13 +120,13 @@ def rt60_s(response: ArrayLike, sample_rate: int, range_db: tuple[float, float] 
 
 
 def clarity_c50_db(response: ArrayLike, direct_tap: int, sample_rate: int, early_ms: float = 50.0) -> float:
-    """C50, or with another `early_ms` its like: energy up to `early_ms` after the direct path over later energy, in dB.
+    """Return the clarity: energy up to `early_ms` after the direct path over the later energy, in dB; by default C50.
 
     Args:
         response: `[taps]`.
-        direct_tap: where the direct path arrives.
+        direct_tap: tap of the direct path.
         sample_rate: in Hz.
-        early_ms: where early ends, in milliseconds.
+        early_ms: end of the early part, in milliseconds.
 
     >>> round(clarity_c50_db([0, 1, 0, 0.1], direct_tap=1, sample_rate=1000, early_ms=1), 1)
     20.0
@@ -136,11 +136,11 @@ def clarity_c50_db(response: ArrayLike, direct_tap: int, sample_rate: int, early
 
 
 def direct_to_reverberant_db(response: ArrayLike, direct_tap: int, sample_rate: int) -> float:
-    """Energy within 2.5 ms of the direct path over all that comes later, in dB.
+    """Return the energy within 2.5 ms of the direct path over the later energy, in dB.
 
     Args:
         response: `[taps]`.
-        direct_tap: where the direct path arrives.
+        direct_tap: tap of the direct path.
         sample_rate: in Hz.
     """
     array = _checked(response, direct_tap)
@@ -150,7 +150,7 @@ def direct_to_reverberant_db(response: ArrayLike, direct_tap: int, sample_rate: 
 
 
 def find_direct_tap(response: ArrayLike, sample_rate: int) -> int:
-    """Where the direct path arrives: the highest tap within 1 ms of where the response first comes near its peak.
+    """Return the tap of the direct path: the largest one within 1 ms after the onset of the response.
 
     Args:
         response: `[taps]`.
@@ -165,10 +165,10 @@ def find_direct_tap(response: ArrayLike, sample_rate: int) -> int:
 
 
 def decay_end(response: ArrayLike, sample_rate: int) -> int:
-    """The tap after which there is noise alone: where the decay meets it, or the end of the response.
+    """Return the tap after which there is only noise: where the decay meets it, or the end of the response.
 
     Args:
-        response: `[taps]`; begin it at the direct path.
+        response: `[taps]`, from the direct path on.
         sample_rate: in Hz.
 
     Raises:
@@ -178,7 +178,18 @@ def decay_end(response: ArrayLike, sample_rate: int) -> int:
 
 
 def _meet_noise(squared: NDArray[np.float64], sample_rate: int) -> tuple[int, float]:
-    """The tap at which the decay meets the noise, and the energy that the decay alone would have had after it."""
+    """Return the tap at which the decay meets the noise, and the energy that the decay would have had after it.
+
+    Level of blocks of 10 ms in dB, after the direct path:
+
+        \\
+          \\   line fit, down to 10 dB above the noise
+            \\
+              \\x─ ─ ─ ─ noise     x: where the line meets the noise (`stop`)
+
+    The noise is first measured at the end of the response, and then, after each fit, where the decay is 10 dB below
+    it; this is repeated five times.
+    """
     block = max(round(_BLOCK_MS * sample_rate / 1000), 1)
     powers = squared[: squared.size // block * block].reshape(-1, block).mean(axis=1)
     noise = float(squared[-max(round(_NOISE_SHARE * squared.size), 1) :].mean())
@@ -186,6 +197,7 @@ def _meet_noise(squared: NDArray[np.float64], sample_rate: int) -> tuple[int, fl
     if powers.size < 4:
         return stop, beyond
     first = int(powers.argmax()) + 1  # the block of the direct path is not part of the decay
+
     for _ in range(5):
         quiet = powers[first:] < noise * 10 ** (_FIT_ABOVE_NOISE_DB / 10)
         last = first + int(quiet.argmax()) if quiet.any() else powers.size
@@ -196,6 +208,7 @@ def _meet_noise(squared: NDArray[np.float64], sample_rate: int) -> tuple[int, fl
         if slope_db >= 0:
             break
         stop = int(np.clip((10 * np.log10(noise) - start_db) / slope_db, (first + 1) * block, squared.size))
+        # The integral of 10^((start + slope · t) / 10) from `stop` to infinity.
         beyond = 10 ** ((start_db + slope_db * stop) / 10) * 10 / (np.log(10) * -slope_db)
         after = min(stop + round(-_FIT_ABOVE_NOISE_DB / slope_db), round((1 - _NOISE_SHARE) * squared.size))
         noise = float(squared[after:].mean())

@@ -1,4 +1,8 @@
-"""Making a bank of rooms, in parallel processes: the same bank whatever their number, and after any interruption."""
+"""Making of a room bank in parallel processes; the bank does not depend on their number or on interruptions.
+
+`make_bank` goes through the simulated rooms and then the recorded ones of a `RoomBankConfig`, and appends each to a
+`bank_writer.BankWriter`.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,14 @@ from wesep_py.common.errors import InputError
 from wesep_py.common.files import check_writable
 from wesep_py.common.processes import worker_pool
 from wesep_py.simulation.rooms.bank_writer import BankRoom, BankWriter, check_same, header_of
-from wesep_py.simulation.rooms.simulated_rooms import SimulatedRoomsConfig, import_pyroomacoustics, simulate_room
-from wesep_py.simulation.rooms.recorded_rooms import RecordedRoom, find_recorded_rooms, recordings_hash, read_recorded_room
+from wesep_py.simulation.rooms.recorded_rooms import (
+    RecordedRoom,
+    find_recorded_rooms,
+    read_recorded_room,
+    recordings_hash,
+)
 from wesep_py.simulation.rooms.room_bank import INDEX_NAME, SAMPLES_NAME, SUFFIX, RoomBank, write_tar
+from wesep_py.simulation.rooms.simulated_rooms import SimulatedRoomsConfig, import_pyroomacoustics, simulate_room
 
 ROOMS_AT_A_TIME = 16
 
@@ -25,13 +34,13 @@ Item = int | RecordedRoom
 
 @dataclass(frozen=True)
 class RecordedRoomsConfig:
-    """Recorded responses of a bank.
+    """Recorded responses for a bank.
 
     Args:
-        folder: of the recordings, or an LMDB file of them (`wesep lmdb FOLDER -o NAME.lmdb --root FOLDER
+        folder: folder of the recordings, or an LMDB file of them (`wesep lmdb FOLDER -o NAME.lmdb --root FOLDER
             --all-channels`).
-        room_pattern: regular expression whose first group names the room; null: by subfolders.
-        max_s: longest response kept, in seconds.
+        room_pattern: regular expression whose first group is the name of the room; null: by subfolders.
+        max_s: longest response in seconds; longer ones are cut.
     """
 
     folder: str
@@ -40,18 +49,18 @@ class RecordedRoomsConfig:
 
     def __post_init__(self) -> None:
         if not 0.05 <= self.max_s <= 60:
-            raise ValueError(f"max_s: is {self.max_s}; give 0.05 to 60 seconds")
+            raise ValueError(f"max_s: is {self.max_s}; 0.05 to 60 seconds are allowed")
 
 
 @dataclass(frozen=True)
 class RoomBankConfig:
-    """What a bank is made of.
+    """Configuration of a room bank.
 
     Args:
         sample_rate: of all responses, in Hz; that of the mixtures.
-        seed: another seed, other rooms.
+        seed: seed of the simulated rooms.
         simulated: rooms to simulate; null: none.
-        recorded: folders of recorded responses, which come after the simulated ones.
+        recorded: folders of recorded responses, which follow the simulated ones.
     """
 
     sample_rate: int = 16000
@@ -73,22 +82,22 @@ def make_bank(
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> RoomBank:
-    """Make a bank, go on with one that was interrupted, or open it if it is there.
+    """Make a bank, resume an interrupted one, or open it if it is finished.
 
     Args:
-        config: what it is made of.
-        folder: made if need be; its parent must exist. A name that ends in `.tar`: the bank is that file, and grows in
-            a folder `NAME.tar.part` beside it.
-        jobs: processes, 1 or more; what is written does not depend on it.
+        config: the rooms.
+        folder: created if missing; its parent must exist. A name that ends in `.tar`: the bank is that file, and it is
+            made in a folder `NAME.tar.part` beside it.
+        jobs: processes, 1 or more; the bank does not depend on it.
         overwrite: replace another bank.
-        on_progress: called with the number of rooms done and of all.
+        on_progress: called with the number of rooms done and the total.
 
     Returns:
         The bank.
 
     Raises:
         InputError: pyroomacoustics is needed and missing, a folder without recordings, or no room at all.
-        OutputExistsError: another bank is there, and `overwrite` is false.
+        OutputExistsError: another bank exists there, and `overwrite` is false.
         WesepError: the disk is full or not writable.
 
     >>> bank = make_bank(RoomBankConfig(), "rooms", jobs=16)                    # doctest: +SKIP
@@ -107,14 +116,14 @@ def make_bank(
         recorded.append({"files": recordings_hash(rooms), "max_s": source.max_s})
         items.extend(rooms)
     described = {"seed": config.seed, "simulated": to_plain(simulated), "recorded": recorded}
-    path = place = Path(folder)
+    path = working_folder = Path(folder)
     if path.suffix == SUFFIX:
         if path.is_file() and not overwrite:
             check_same(path, header_of(described, config.sample_rate))
             return RoomBank(path)
         check_writable(path, overwrite)
-        place = path.with_name(f"{path.name}.part")
-    with BankWriter(place, described, config.sample_rate, overwrite) as writer:
+        working_folder = path.with_name(f"{path.name}.part")
+    with BankWriter(working_folder, described, config.sample_rate, overwrite) as writer:
         if not writer.finished:
             first = writer.next_index
             work = partial(_make_room, config, longest)
@@ -124,13 +133,13 @@ def make_bank(
                 if on_progress is not None:
                     on_progress(done, len(items))
         bank = writer.finish()
-    if place == path:
+    if working_folder == path:
         return bank
-    write_tar(place, (INDEX_NAME, SAMPLES_NAME), path, overwrite)
+    write_tar(working_folder, (INDEX_NAME, SAMPLES_NAME), path, overwrite)
     for name in (INDEX_NAME, SAMPLES_NAME):
-        (place / name).unlink(missing_ok=True)
-    with suppress(OSError):  # what else is in it is not ours
-        place.rmdir()
+        (working_folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # it contains other files, which are kept
+        working_folder.rmdir()
     return RoomBank(path)
 
 
@@ -145,7 +154,10 @@ def _make_room(config: RoomBankConfig, longest: dict[Path, float], numbered: tup
 def _in_order(
     work: Callable[[tuple[int, Item]], BankRoom | None], items: Sequence[tuple[int, Item]], jobs: int
 ) -> Iterator[BankRoom | None]:
-    """`work` on the items, in their order; a few at a time, so that rooms do not pile up while the disk is slow."""
+    """Call `work` on the items, and yield the results in order.
+
+    Only some rooms at a time are given to the processes, so that results do not fill the memory if the disk is slow.
+    """
     if jobs == 1 or len(items) < 2:
         yield from map(work, items)
         return

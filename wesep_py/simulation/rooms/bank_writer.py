@@ -1,7 +1,7 @@
-"""Writing a bank room by room, so that an interrupted one goes on where it stopped and a finished one is whole.
+"""Writing of a room bank, room by room: an interrupted bank is resumed, and a finished one is complete.
 
-While it grows, the folder holds the samples and `progress.jsonl`: a line that says what is being made, then one a
-room. `index.json` is written last, and the progress removed. What is written does not depend on interruptions.
+While a bank is made, its folder contains the samples and `progress.jsonl`: one line that describes the bank, and one
+line per room. `index.json` is written last, and the progress is removed. The files do not depend on interruptions.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ ANEW = "pass --overwrite to make the bank anew"
 
 @dataclass(frozen=True)
 class BankResponse:
-    """A response on its way into a bank.
+    """Response to be written to a bank.
 
     Attributes:
-        samples: float32 `[microphones, taps]`; the direct path to the first arrives at `lead_of(sample_rate)`.
-        direct_taps: where the direct path to each microphone arrives.
-        direct_gains: its height at each microphone.
-        about: what else the index says of it, plain values.
+        samples: float32 `[microphones, taps]`; the direct path to the first is at tap `lead_of(sample_rate)`.
+        direct_taps: tap of the direct path to each microphone.
+        direct_gains: amplitude of the direct path at each microphone.
+        about: further values for the index.
     """
 
     samples: NDArray[np.float32]
@@ -59,28 +59,28 @@ class BankResponse:
 
 @dataclass(frozen=True)
 class BankRoom:
-    """A room on its way into a bank: what the index says of it (plain values, `index` among them), its responses."""
+    """Room to be written to a bank: values for the index (with the key `index`), and its responses."""
 
     about: Mapping[str, Any]
     responses: tuple[BankResponse, ...]
 
 
 def lead_of(sample_rate: int) -> int:
-    """The tap of a bank's responses at which the direct path arrives: 6 ms."""
+    """Return the tap of the direct path in the responses of a bank: 6 ms."""
     return round(EARLY_BEFORE_MS * sample_rate / 1000)
 
 
 def header_of(described: Mapping[str, Any], sample_rate: int) -> dict[str, Any]:
-    """What an index says of what its bank was made from."""
+    """Return the part of an index that describes what its bank is made from."""
     return {"format": FORMAT, "sample_rate": sample_rate, "made_from": dict(described)}
 
 
 def check_same(path: Path, header: Mapping[str, Any]) -> dict[str, Any]:
-    """The index of a finished bank, if it was made from what `header_of` gave.
+    """Return the index of a finished bank, if its header is that of `header_of`.
 
     Raises:
-        InputError: the bank is not whole.
-        OutputExistsError: it is another.
+        InputError: the bank is not complete.
+        OutputExistsError: it is another bank.
     """
     index, _ = read_bank_index(path)
     if {key: index.get(key) for key in header} != dict(header):
@@ -89,17 +89,17 @@ def check_same(path: Path, header: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class BankWriter:
-    """Appends rooms to a bank; as a context it closes the files at the end, whether it went well or not.
+    """Appends rooms to a bank; a context manager, which closes the files in any case.
 
     Args:
-        folder: made if need be; its parent must exist.
-        described: what is being made, plain values; a folder in which another bank was begun is refused.
+        folder: created if missing; its parent must exist.
+        described: description of the bank, plain values; a folder with another unfinished bank is refused.
         sample_rate: of the responses, in Hz.
-        overwrite: begin anew, whatever bank there is.
+        overwrite: replace any bank in the folder.
 
     Raises:
-        OutputExistsError: the folder holds another bank, finished or begun, and `overwrite` is false.
-        InputError: the folder holds something else, or its parent does not exist.
+        OutputExistsError: the folder contains another bank, finished or not, and `overwrite` is false.
+        InputError: the folder contains anything else, or its parent does not exist.
     """
 
     def __init__(
@@ -109,8 +109,8 @@ class BankWriter:
         self._header = header_of(described, sample_rate)
         self._rate = sample_rate
         _claim(self._folder)
-        self._held = ExitStack()
-        self._held.enter_context(one_run_in(self._folder, "making a bank"))
+        self._lock = ExitStack()
+        self._lock.enter_context(one_run_in(self._folder, "making a bank"))
         try:
             self._begin(overwrite)
         except BaseException:
@@ -134,14 +134,14 @@ class BankWriter:
 
     @property
     def next_index(self) -> int:
-        """The `index` of the last room there is already, plus 1."""
+        """The `index` of the last room in the bank, plus 1."""
         return self._rooms[-1]["index"] + 1 if self._rooms else 0
 
     def append(self, room: BankRoom) -> None:
-        """Measure a room's responses and add them.
+        """Measure the responses of a room and append them.
 
         Raises:
-            WesepError: the disk is full or not writable; what was there before stays whole.
+            WesepError: the disk is full or not writable; the rooms written before are not damaged.
         """
         entries, chunks, offset = [], [], self._num_samples
         for response in room.responses:
@@ -171,12 +171,14 @@ class BankWriter:
             self._progress.write((json.dumps(about, allow_nan=False) + "\n").encode())
             self._progress.flush()
         except OSError as error:
-            raise WesepError(f"{self._folder}: writing failed ({error.strerror or error}); make room, go on") from error
+            raise WesepError(
+                f"{self._folder}: writing failed ({error.strerror or error}); free disk space and run it again"
+            ) from error
         self._num_samples = offset
         self._rooms.append(about)
 
     def finish(self) -> RoomBank:
-        """Write the index, which makes it a bank, and open it.
+        """Write the index, which completes the bank, and open the bank.
 
         Raises:
             InputError: no room was added.
@@ -200,7 +202,7 @@ class BankWriter:
         return RoomBank(self._folder)
 
     def close(self) -> None:
-        """Close the files; an unfinished bank can be gone on with."""
+        """Close the files; an unfinished bank can be resumed."""
         if not self.finished:
             self._samples.close()
             self._progress.close()
@@ -220,34 +222,38 @@ class BankWriter:
             (self._folder / PROGRESS_NAME).unlink()
 
     def _resume(self) -> None:
+        """Read the complete rooms of an unfinished bank, and cut both files after the last of them.
+
+        A run that was killed may have left half a line, or a line whose samples are not complete.
+        """
         path, samples = self._folder / PROGRESS_NAME, self._folder / SAMPLES_NAME
         header = (json.dumps(self._header, allow_nan=False) + "\n").encode()
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        began = parse_json(lines[0], f"{path}:1", ANEW) if lines and lines[0].endswith(b"\n") else None
-        if began is not None and began != json.loads(header):
+        old_header = parse_json(lines[0], f"{path}:1", ANEW) if lines and lines[0].endswith(b"\n") else None
+        if old_header is not None and old_header != json.loads(header):
             raise OutputExistsError(
                 f"{self._folder}: another bank was begun here; name another folder, or pass --overwrite"
             )
         available = samples.stat().st_size // 4 if samples.exists() else 0
-        whole = len(header) if lines else 0
+        complete_bytes = len(header) if lines else 0
         for number, line in enumerate(lines[1:], start=2):
             if not line.endswith(b"\n"):
-                break  # the run was killed while it wrote this one
+                break
             room = dict(parse_object(line, f"{path}:{number}", ANEW).values)
             check_schema(room, {**ROOM_SHAPE, "index": COUNT}, f"{path}:{number}", ANEW)
             stop = max((r["offset"] + r["taps"] * len(r["direct_taps"]) for r in room["responses"]), default=0)
             if stop > available:
-                break  # likewise: its samples are not whole
+                break
             self._rooms.append(room)
             self._num_samples = stop
-            whole += len(line)
+            complete_bytes += len(line)
         self._samples = samples.open("ab")
         self._samples.truncate(4 * self._num_samples)
         with samples.open("rb") as written:
             while chunk := written.read(1 << 20):
                 self._digest.update(chunk)
         self._progress = path.open("ab")
-        self._progress.truncate(whole)
+        self._progress.truncate(complete_bytes)
         if not lines or not lines[0].endswith(b"\n"):
             self._progress.truncate(0)
             self._progress.write(header)
@@ -255,23 +261,23 @@ class BankWriter:
 
 
 def _claim(folder: Path) -> None:
-    """Make the folder, or refuse one that holds something else."""
+    """Create the folder, or raise an error if it contains anything but a bank."""
     if folder.is_file():
         raise InputError(f"{folder}: is a file; name a folder")
     if not folder.parent.is_dir():
         raise InputError(f"{folder}: the folder {folder.parent} does not exist; create it first")
     names = visible_names(folder)
     strange = [name for name in names if name not in (INDEX_NAME, SAMPLES_NAME, PROGRESS_NAME)]
-    told = [name for name in (INDEX_NAME, PROGRESS_NAME) if name in names]
-    strange += [name for name in told if not _is_of_bank(folder / name)]
-    if SAMPLES_NAME in names and not told and (folder / SAMPLES_NAME).stat().st_size:
+    descriptions = [name for name in (INDEX_NAME, PROGRESS_NAME) if name in names]
+    strange += [name for name in descriptions if not _is_of_bank(folder / name)]
+    if SAMPLES_NAME in names and not descriptions and (folder / SAMPLES_NAME).stat().st_size:
         strange.append(SAMPLES_NAME)
     if strange:
         raise InputError(f"{folder}: holds {strange[0]!r}, which is no room bank; name an empty folder")
 
 
 def _is_of_bank(path: Path) -> bool:
-    """Whether a file is an index, or the progress, of a bank that was written here."""
+    """Return whether a file is the index or the progress of a bank that this module wrote."""
     try:
         with path.open("rb") as file:
             text = file.read() if path.name == INDEX_NAME else file.readline()

@@ -1,4 +1,8 @@
-"""Drawing a room: its size and decay, and where microphone and sources stand in it."""
+"""Rooms that are drawn for a mixture, and their impulse responses in a few milliseconds (FRA-RIR).
+
+`draw_room` draws a shoebox room with a microphone and sources; `fra_responses` computes its responses: the nearest
+image sources are exact, all others are a fast random approximation.
+"""
 
 from __future__ import annotations
 
@@ -11,59 +15,63 @@ from numpy.typing import NDArray
 from wesep_py.simulation.description.recipe import Point, RoomRecipe
 from wesep_py.simulation.description.simulation_config import RoomConfig
 
-# ----------------------------------------
-# Room impulse responses in a few milliseconds: nearest image sources exact, all others by fast random approximation.
+# Derivation
 #
-# After FRA-RIR (Luo & Yu, "Fast random approximation of room impulse response", Interspeech 2023; multi-channel:
-# Luo & Gu, arXiv 2304.08052): the direct path comes from the geometry, the rest from virtual sources at random places.
-# What stands here was derived anew so that decay and level keep their word:
+# FRA-RIR (Luo & Yu, "Fast random approximation of room impulse response", Interspeech 2023; multi-channel: Luo & Gu,
+# arXiv 2304.08052) takes the direct path from the geometry and all reflections from virtual sources at random
+# positions. The version here was derived anew, so that decay and level are accurate:
 #
-# - The image sources of a shoebox of volume V (Allen & Berkley, J. Acoust. Soc. Am. 65, 1979) lie one in each mirrored
-#   copy of the room, so with a density of 1/V: their number within distance d is (4π/3) d³ / V.
-# - An image at distance d arrives after d / c, weakened by 1/d for the way and by 10^(-3 d / (c·RT60)) for the
-#   walls: energy per metre is density · amplitude² ∝ 10^(-6 d / (c·RT60)), an exponential that falls by 60 dB in RT60.
-# - The copy that is the room itself holds the source and nothing else, and the first reflections decide the
-#   direct-to-reverberant ratio. So the 26 images in the copies that touch the room stand at their exact places,
-#   weakened by the walls once for each reflection: sqrt(1 - α) with α of Eyring's formula (J. Acoust. Soc. Am. 1, 1930),
-#   RT60 = 24 ln 10 / c · V / (-S ln(1 - α)). Random places from the direct path on, as published, leave the ratio 1.4 to
-#   1.8 dB off that of image sources in the same room (median of its size); this, 0.3 to 0.4 dB (`bench/rooms.py`).
-#   Of that 0.2 to 0.3 dB are a bias, more than half of it (0.15 dB) because waves along a shoebox meet its walls less
-#   often: its decay has several slopes, and keeps more energy than one slope of the same mean rate.
-# - Walls, people and furniture turn the sign of some reflections: random signs, which also keep the sum free of DC.
-# - A room at RT60 0.6 s has half a million images. Up to the distance that half of `num_reflections` fill, each is
-#   placed. Beyond it the other half stands for all the rest, spread evenly over the distance with a random shift each,
-#   the height raised by sqrt(number of images for which it stands). (Spreading these, too, by the square of the
-#   distance would leave the loud start of the tail to a few dozen impulses, each louder than the direct path.)
+# - A shoebox of volume V has one image source in each mirrored copy of the room (Allen & Berkley, J. Acoust. Soc.
+#   Am. 65, 1979), a density of 1/V: the number of images within distance d is (4π/3) d³ / V.
+# - An image at distance d arrives after d / c, attenuated by 1/d for the distance and by 10^(-3 d / (c·RT60)) for the
+#   walls. The energy per metre, density · area 4πd² · amplitude², is ∝ 10^(-6 d / (c·RT60)): an exponential that
+#   decays by 60 dB in RT60.
+# - The copy that is the room itself contains only the source, and the first reflections determine the
+#   direct-to-reverberant ratio. Therefore the 26 images in the copies that touch the room are at their exact
+#   positions, attenuated once per reflection by sqrt(1 - α), with α from Eyring's formula (J. Acoust. Soc. Am. 1,
+#   1930), RT60 = 24 ln 10 / c · V / (-S ln(1 - α)). With random positions from the direct path on, as published, the
+#   ratio differs from that of image sources in the same room by 1.4 to 1.8 dB (median of the absolute difference);
+#   with the exact ones, by 0.3 to 0.4 dB (bench/simulation.md). Of these, 0.2 to 0.3 dB are a bias; more than half of
+#   it (0.15 dB) exists because waves along a shoebox meet its walls less often: the decay of a shoebox has several
+#   slopes, and more energy than one slope of the same mean rate.
+# - Walls, people and furniture invert some reflections: signs are random, which also keeps the sum free of DC.
+# - A room with RT60 0.6 s has half a million images. Half of `num_reflections` are single images, up to the distance
+#   that they fill. The other half represents all images beyond: evenly spaced over the distance with a random shift
+#   each, the amplitude multiplied by sqrt(number of images represented). (With a density by the square of the
+#   distance here too, the loud start of the tail would consist of a few dozen impulses, each louder than the direct
+#   path.)
 #
-# Every virtual source has a place, the same for all microphones, so that an array hears each from its direction.
-# Impulses are placed between samples by a windowed sinc, at the output rate.
+#       distance   0 ─ direct path ─ exact images, single images ─ near_m ─ evenly spaced, for many images each ─ end
+#
+# Every virtual source has one position for all microphones, so that an array receives each from its direction.
+# Impulses are placed between samples with a windowed sinc, at the output rate.
 
 SPEED_OF_SOUND_M_S = 343.0
 HIGH_PASS_HZ = 80.0
 NEAREST_M = 0.01
-# Half width of the interpolating sinc in samples, and the number of positions between two samples that it is
-# tabulated for: 1/128 sample at most off, an error below -45 dB at the highest frequencies and less
-# elsewhere.
+# Half width of the interpolating sinc in samples, and the number of tabulated positions between two samples: the error
+# of a position is at most 1/128 sample, which is an error below -45 dB at the highest frequencies and less elsewhere.
 SINC_HALF_WIDTH = 12
 SINC_PHASES = 64
 _OFFSETS = np.arange(-SINC_HALF_WIDTH + 1, SINC_HALF_WIDTH + 1)
+WALL_DISTANCE_M = 0.3  # of the microphone, at least
 # The copies of the room that touch it, as steps along each axis.
 _NEIGHBOURS = np.array([steps for steps in product((-1, 0, 1), repeat=3) if any(steps)])
 Array = NDArray[np.float64]
 
 
 def fra_responses(room: RoomRecipe, microphones_m: Array, sample_rate: int, lead: int) -> tuple[Array, Array]:
-    """The responses from every source of a room to every microphone.
+    """Compute the responses from every source of a room to every microphone.
 
     Args:
         room: its microphone is the reference that the responses are aligned to.
         microphones_m: `[microphones, 3]`.
         sample_rate: in Hz.
-        lead: the tap at which the direct path would arrive at the reference.
+        lead: tap of the direct path at the reference.
 
     Returns:
-        Responses `[sources, microphones, taps]`, RT60 long after the direct path, and the heights of the direct paths
-        `[sources, microphones]`.
+        Responses `[sources, microphones, taps]`, RT60 long after the direct path, and the amplitudes of the direct
+        paths `[sources, microphones]`.
     """
     sources = np.array(room.sources_m)
     direct = np.linalg.norm(sources - np.array(room.microphone_m), axis=-1)
@@ -81,7 +89,9 @@ def fra_responses(room: RoomRecipe, microphones_m: Array, sample_rate: int, lead
 
 
 def eyring_absorption(rt60_s: float, size_m: tuple[float, float, float]) -> float:
-    """The share of the energy that each reflection takes if a diffuse field falls by 60 dB in RT60 (Eyring, 1930).
+    """Return the share of the energy that each reflection absorbs if a diffuse field decays by 60 dB in RT60.
+
+    Eyring, "Reverberation time in 'dead' rooms", J. Acoust. Soc. Am. 1 (1930).
 
     >>> round(eyring_absorption(0.5, (5.0, 4.0, 3.0)), 3)
     0.186
@@ -92,10 +102,16 @@ def eyring_absorption(rt60_s: float, size_m: tuple[float, float, float]) -> floa
 
 
 def place_impulses(positions: Array, heights: Array, taps: int) -> Array:
-    """Band-limited impulses: `[..., impulses]` at fractional `positions`, in samples → `[..., taps]`.
+    """Place band-limited impulses at fractional positions: `[..., impulses]` → `[..., taps]`.
 
     Impulses of height zero, and those that reach beyond the ends, are left out.
+
+    Args:
+        positions: in samples, `[..., impulses]`.
+        heights: amplitudes, `[..., impulses]`.
+        taps: length of the result.
     """
+    # All rows are added by one bincount: impulse i of row r is at r · taps + its whole position.
     steps = np.rint(positions * SINC_PHASES).astype(np.int64)
     whole, phase = steps // SINC_PHASES, steps % SINC_PHASES
     rows = np.prod(positions.shape[:-1], dtype=int)
@@ -111,16 +127,20 @@ def place_impulses(positions: Array, heights: Array, taps: int) -> Array:
 
 
 def high_pass(responses: Array, sample_rate: int) -> Array:
-    """Butterworth high-pass of order 2 at 80 Hz along the last axis: below, geometry does not describe a room."""
+    """Apply a Butterworth high-pass of order 2 at 80 Hz along the last axis.
+
+    Below that frequency, geometric acoustics does not describe a room.
+    """
     from scipy.signal import sosfilt
 
     return sosfilt(_high_pass_sections(sample_rate), responses)
 
 
 def _virtual_sources(room: RoomRecipe, sample_rate: int, is_alone: bool) -> tuple[Array, Array]:
-    """Places `[sources, places, 3]` of all reflections, and their heights at a metre's distance `[sources, places]`.
+    """Return the positions `[sources, places, 3]` of all reflections, and their amplitudes at a distance of 1 m.
 
-    For the reference microphone alone only distances count: far places are then all in one direction.
+    Amplitudes are `[sources, places]`. For the reference microphone alone only distances matter: the far positions are
+    then all in one direction.
     """
     rng = np.random.default_rng(room.seed)
     size, microphone, sources = np.array(room.size_m), np.array(room.microphone_m), np.array(room.sources_m)
@@ -138,16 +158,16 @@ def _virtual_sources(room: RoomRecipe, sample_rate: int, is_alone: bool) -> tupl
     distances = near_m * rng.random((count, num_near)) ** (1 / 3)
     near = microphone + distances[..., None] * _directions(rng, (count, num_near))
     known = np.all((near > -size) & (near < 2 * size), axis=-1)  # these copies have their exact image
-    unheard = known | (distances <= direct) | (distances > end)
-    near_strengths = np.where(unheard, 0.0, 10.0 ** (-3 * distances / reach_m))
+    excluded = known | (distances <= direct) | (distances > end)
+    near_strengths = np.where(excluded, 0.0, 10.0 ** (-3 * distances / reach_m))
 
     num_far = room.num_reflections - num_near
     spacing = np.maximum(end - near_m, 0.0) / num_far
     distances = near_m + (np.arange(num_far) + rng.random((count, num_far))) * spacing
-    # On whole samples at the reference microphone: nothing is heard of it, and placing takes a 24th of the time.
+    # On whole samples at the reference microphone: this is inaudible, and placing them takes a 24th of the time.
     samples_per_metre = sample_rate / SPEED_OF_SOUND_M_S
     distances = direct + np.rint((distances - direct) * samples_per_metre) / samples_per_metre
-    images = 4 * np.pi * distances**2 * spacing / room.volume_m3
+    images = 4 * np.pi * distances**2 * spacing / room.volume_m3  # number that each of them represents
     far_strengths = 10.0 ** (-3 * distances / reach_m) * np.sqrt(images)
 
     strengths = np.concatenate([exact_strengths, near_strengths, far_strengths], axis=1)
@@ -158,7 +178,7 @@ def _virtual_sources(room: RoomRecipe, sample_rate: int, is_alone: bool) -> tupl
 
 
 def _directions(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Unit vectors, evenly over the sphere: `[*shape, 3]`."""
+    """Draw unit vectors, uniformly on the sphere: `[*shape, 3]`."""
     height = rng.uniform(-1.0, 1.0, shape)
     angle = rng.uniform(0.0, 2 * np.pi, shape)
     radius = np.sqrt(1 - height**2)
@@ -167,7 +187,7 @@ def _directions(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 
 @lru_cache(maxsize=1)
 def _sinc_table() -> Array:
-    """A Hann-windowed sinc for each position between two samples: `[phases, taps]`."""
+    """Return a Hann-windowed sinc for each position between two samples: `[phases, taps]`."""
     distance = _OFFSETS - np.arange(SINC_PHASES)[:, None] / SINC_PHASES
     return np.sinc(distance) * np.cos(np.pi * distance / (2 * SINC_HALF_WIDTH)) ** 2
 
@@ -179,14 +199,11 @@ def _high_pass_sections(sample_rate: int) -> Array:
     return butter(2, HIGH_PASS_HZ, "highpass", fs=sample_rate, output="sos")
 
 
-WALL_DISTANCE_M = 0.3
-
-
 def draw_room(rng: np.random.Generator, config: RoomConfig, num_sources: int) -> RoomRecipe:
-    """A room, a microphone in it, and a place for each source.
+    """Draw a room with a microphone and a position for each source.
 
     Args:
-        rng: what is drawn comes from here.
+        rng: random numbers.
         config: ranges of size, reverberation time and distance.
         num_sources: 1 or more.
 
@@ -213,7 +230,7 @@ def draw_room(rng: np.random.Generator, config: RoomConfig, num_sources: int) ->
 def _draw_place(
     rng: np.random.Generator, config: RoomConfig, size: NDArray[np.float64], microphone: NDArray[np.float64]
 ) -> Point:
-    """A place in the room at a drawn distance from the microphone, in a random direction."""
+    """Draw a position in the room at a drawn distance from the microphone, in a random direction."""
     distance = rng.uniform(*config.distance_m)
     while True:
         directions = rng.standard_normal((16, 3))
@@ -222,7 +239,7 @@ def _draw_place(
         inside = np.all((places > 0) & (places < size), axis=1)
         if inside.any():
             return _point(places[inside.argmax()])
-        distance *= 0.9  # no direction tried leaves so much space: nearer
+        distance *= 0.9  # the room is too small for this distance in every direction tried
 
 
 def _point(values: NDArray[np.float64]) -> Point:

@@ -1,4 +1,4 @@
-"""Recorded room impulse responses as rooms of a bank: one folder, or one part of the name, a room; files or an LMDB."""
+"""Recorded room impulse responses as rooms of a bank: files, or an LMDB of them, grouped to rooms by folder or name."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from wesep_py.simulation.rooms.bank_writer import BankResponse, BankRoom, lead_o
 logger = logging.getLogger(__name__)
 
 FADE_MS = 5.0
-# A microphone's direct path is looked for this long before and after that of the first: 3.4 m.
+# The direct path of a microphone is searched within this time of that of the first one (3.4 m).
 ARRAY_MS = 10.0
 
 
 @dataclass(frozen=True)
 class RecordedRoom:
-    """The recordings of one room: its name, the folder or LMDB file that paths are relative to, and the paths."""
+    """Recordings of one room: its name, the folder or LMDB file that paths are relative to, and the paths."""
 
     name: str
     folder: Path
@@ -37,19 +37,19 @@ class RecordedRoom:
 
 
 def find_recorded_rooms(folder: str | os.PathLike[str], room_pattern: str | None = None) -> list[RecordedRoom]:
-    """The rooms of a folder of recorded responses, in the order of their names.
+    """Find the rooms of a folder of recorded responses, in the order of their names.
 
     Args:
         folder: searched at any depth; or an LMDB file (`wesep lmdb FOLDER --root FOLDER --all-channels`), whose
-            recordings have the paths that they had in the folder. A recording's channels are the microphones of an
-            array.
-        room_pattern: regular expression, searched in the path relative to the folder; what its first group matches
-            names the room. By default files of one subfolder are of one room, and each file directly in the folder
-            is a room of its own.
+            recordings have the paths that they had in the folder. The channels of a recording are the microphones of
+            an array.
+        room_pattern: regular expression, searched in the path relative to the folder; its first group is the name of
+            the room. By default the files of one subfolder are one room, and each file directly in the folder is a
+            room.
 
     Raises:
-        InputError: no such folder or file, no recording in it, or a pattern that is none, has no group, or misses a
-            file.
+        InputError: no such folder or file, no recording in it, or a pattern that is invalid, has no group, or does not
+            match a file.
 
     >>> find_recorded_rooms("RIRS_NOISES/real_rirs_isotropic_noises", r"_(.*room\\d)_")       # doctest: +SKIP
     """
@@ -63,8 +63,8 @@ def find_recorded_rooms(folder: str | os.PathLike[str], room_pattern: str | None
     if pattern is not None and pattern.groups < 1:
         raise InputError(f"room_pattern: {room_pattern!r} has no group; put what names the room in parentheses")
     rooms: dict[str, list[Path]] = {}
-    found = [path.relative_to(folder) for path in find_audio(folder)] if folder.is_dir() else _stored(folder)[1]
-    for relative in found:
+    paths = [path.relative_to(folder) for path in find_audio(folder)] if folder.is_dir() else _stored(folder)[1]
+    for relative in paths:
         if pattern is None:
             name = relative.parent.as_posix() if len(relative.parts) > 1 else relative.as_posix()
         else:
@@ -81,7 +81,10 @@ def find_recorded_rooms(folder: str | os.PathLike[str], room_pattern: str | None
 
 
 def recordings_hash(rooms: Sequence[RecordedRoom]) -> str:
-    """A hash of the rooms' names and of their files' names and sizes, or checksums; not of where the folder is."""
+    """Return a hash of the names of the rooms, and of the names and sizes (or checksums) of their files.
+
+    It does not depend on the path of the folder.
+    """
     digest = hashlib.sha256()
     for room in rooms:
         for path in room.paths:
@@ -90,16 +93,16 @@ def recordings_hash(rooms: Sequence[RecordedRoom]) -> str:
 
 
 def read_recorded_room(room: RecordedRoom, index: int, sample_rate: int, max_s: float) -> BankRoom | None:
-    """Read a room's responses: resampled, the direct path to the first channel at 6 ms, the noise after the decay cut.
+    """Read the responses of a room: resampled, with the direct path to the first channel at 6 ms, and without noise.
 
-    Their scale is changed, the same for the whole room, so that the highest direct path is 1. Recordings that cannot
-    be read, or are silent, are left out and named in a warning.
+    The noise after the decay is cut. All responses of a room are scaled by one factor, so that the largest direct path
+    is 1. Recordings that cannot be read, or are silent, are left out and named in a warning.
 
     Args:
         room: from `find_recorded_rooms`.
-        index: the room's place in the bank.
+        index: index of the room in the bank.
         sample_rate: of the bank, in Hz.
-        max_s: longest response kept, in seconds after the direct path.
+        max_s: longest response, in seconds after the direct path; longer ones are cut.
 
     Returns:
         The room, or `None` if none of its recordings can be used.
@@ -131,7 +134,7 @@ def read_recorded_room(room: RecordedRoom, index: int, sample_rate: int, max_s: 
 
 @lru_cache(maxsize=4)
 def _stored(file: Path) -> tuple[LMDBStore, dict[Path, str]]:
-    """An LMDB of responses, and the ids in it of their paths."""
+    """Open an LMDB of responses; return it with the ids of its recordings by their paths."""
     store = LMDBStore(file)
     return store, {utterance.path: utterance.utterance_id for utterance in store.utterances()}
 
@@ -153,11 +156,17 @@ def _size_of(folder: Path, path: Path) -> int:
 
 
 def _response(waveform: np.ndarray, sample_rate: int, max_s: float, path: Path) -> BankResponse:
+    """Align a recorded response and cut its noise.
+
+    recorded   ···noise··│direct│decay ─────│noise···        tap `direct` becomes tap `lead`
+    result           lead│direct│decay ─fade│                `decay` taps after it
+    """
     lead, fade = lead_of(sample_rate), max(round(FADE_MS * sample_rate / 1000), 1)
     direct = find_direct_tap(waveform[0], sample_rate)
-    kept = min(decay_end(waveform[0, direct:], sample_rate), round(max_s * sample_rate))
-    padded = np.pad(waveform.astype(np.float64), ((0, 0), (lead, 0)))[:, direct : direct + lead + kept]
-    if padded.shape[1] == lead + kept and direct + kept < waveform.shape[1] and kept > 2 * fade:
+    decay = min(decay_end(waveform[0, direct:], sample_rate), round(max_s * sample_rate))
+    padded = np.pad(waveform.astype(np.float64), ((0, 0), (lead, 0)))[:, direct : direct + lead + decay]
+    # Fade out only if something was cut, and if there is enough of the response.
+    if padded.shape[1] == lead + decay and direct + decay < waveform.shape[1] and decay > 2 * fade:
         padded[:, -fade:] *= np.cos(np.linspace(0, np.pi / 2, fade)) ** 2
     around = round(ARRAY_MS * sample_rate / 1000)
     taps = [lead]

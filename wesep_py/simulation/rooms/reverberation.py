@@ -1,7 +1,7 @@
-"""What arrives of sources at the microphone of their room, and which part of it is the target.
+"""Reverberation of sources: their images at the microphone, and the part of it that is the target.
 
-A room is a `RoomRecipe`, whose responses are computed (`fra.py`), or a `BankRoomRecipe`, whose responses are read
-(`bank.py`).
+A room is a `RoomRecipe`, whose responses are computed (`fra`), or a `BankRoomRecipe`, whose responses are read
+(`room_bank`).
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ Waveform = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class RoomResponses:
-    """The responses of a room's sources, aligned so that every direct path arrives at tap `direct_tap`.
+    """Responses of a room's sources, aligned so that every direct path is at tap `direct_tap`.
 
-    With several microphones there is an axis for them after that of the sources, and it is at the first microphone
-    that direct paths arrive at `direct_tap`.
+    With several microphones there is an axis for them after that of the sources, and direct paths to the room's
+    microphone would be at `direct_tap`.
 
     Attributes:
         full: `[sources, taps]` or `[sources, microphones, taps]`: direct path and all reflections.
-        direct_gains: `[sources]` or `[sources, microphones]`: height of the direct path, 1 / distance in metres
-            where it was simulated.
-        direct_tap: where the direct path arrives.
+        direct_gains: `[sources]` or `[sources, microphones]`: amplitude of the direct path; 1 / distance in metres if
+            it was simulated.
+        direct_tap: tap of the direct path.
         sample_rate: in Hz.
-        early_ms: where the early part ends.
+        early_ms: end of the early part, after the direct path.
     """
 
     full: Waveform
@@ -46,12 +46,12 @@ class RoomResponses:
 
     @property
     def early(self) -> Waveform:
-        """What arrives from 6 ms before to `early_ms` after the direct path, the rest zero."""
+        """The responses from 6 ms before to `early_ms` after the direct path, zero elsewhere."""
         return self._between(EARLY_BEFORE_MS, self.early_ms)
 
     @property
     def direct(self) -> Waveform:
-        """What arrives within 2.5 ms of the direct path, the rest zero."""
+        """The responses within 2.5 ms of the direct path, zero elsewhere."""
         return self._between(DIRECT_MS, DIRECT_MS)
 
     def _between(self, before_ms: float, after_ms: float) -> Waveform:
@@ -64,21 +64,21 @@ class RoomResponses:
 def room_responses(
     room: RoomRecipe | BankRoomRecipe, sample_rate: int, microphones_m: ArrayLike | None = None
 ) -> RoomResponses:
-    """The impulse responses of a room.
+    """Return the impulse responses of a room.
 
     Args:
-        room: from `draw.draw_room`, `RoomBank.draw_recipe`, or a recipe.
+        room: from `fra.draw_room`, `RoomBank.draw_recipe`, or a recipe.
         sample_rate: in Hz, 1000 or more.
         microphones_m: `[microphones, 3]`: positions of an array, all within a few metres of the room's microphone,
-            which stays the reference of alignment; `None`: the room's microphone alone, without an axis for it.
+            which remains the reference of the alignment; `None`: the room's microphone alone, without an axis for it.
 
     Returns:
-        One response a source, RT60 long after the direct path. The same room gives the same samples, and the room's
-        own microphone the same in every array.
+        One response per source, RT60 long after the direct path. The same room gives the same samples, and the room's
+        own microphone the same ones in every array.
 
     Raises:
-        InputError: positions that are outside the room, or that are asked of a bank's room; a bank that is missing,
-            has another content than when the recipe was drawn, or has another sample rate.
+        InputError: positions outside the room, or positions for a bank's room; a bank that is missing, has other
+            content than when the recipe was drawn, or has another sample rate.
     """
     if isinstance(room, BankRoomRecipe):
         if microphones_m is not None:
@@ -107,19 +107,19 @@ def reverberate(
     target: Target = "full",
     microphones_m: ArrayLike | None = None,
 ) -> tuple[Waveform, Waveform]:
-    """Sources as they arrive at the microphone, in time with the dry ones: the direct path's delay is taken out.
+    """Reverberate sources; the delay of the direct path is removed, so that images are aligned with the dry sources.
 
     Args:
         dry: `[sources, samples]`, in the order of the room's sources.
         room: the room.
         sample_rate: in Hz.
-        target: what the second result is.
+        target: kind of the targets.
         microphones_m: as for `room_responses`.
 
     Returns:
         The images `[sources, samples]`, or `[sources, microphones, samples]`, cut to the length of the dry sources,
-        and the targets: `dry`: the source times the direct path's gain; `direct` and `early`: through that part
-        of the response; `full`: the images.
+        and the targets: `dry`: the source times the gain of the direct path; `direct` and `early`: the source
+        convolved with that part of the response; `full`: the images.
 
     Raises:
         InputError: as `room_responses`.

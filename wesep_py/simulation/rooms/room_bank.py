@@ -1,10 +1,10 @@
-"""A bank of room impulse responses: made once, read from a memory map, drawn by reverberation time.
+"""Bank of room impulse responses: made once, read through a memory map, drawn by reverberation time.
 
-The folder holds `responses.float32` (little-endian samples of all responses, one after the other, each
-`[microphones, taps]`) and `index.json`, which is written last: for each room its size, its microphones, how it was
-made or where it was recorded; for each response its source's place, its direct paths, and what was measured of it
-(`acoustics.py`): RT60, C50, DRR. Its fingerprint is made of all of that and of the samples. An uncompressed tar of the
-two files is the same bank. `bank_making.py` makes banks.
+The folder contains `responses.float32` (little-endian samples of all responses, one after the other, each
+`[microphones, taps]`) and `index.json`, which is written last: for each room its size, its microphones, and how it was
+made or where it was recorded; for each response the position of its source, its direct paths, and its measures
+(`acoustics`): RT60, C50, DRR. The fingerprint is a hash of all of that and of the samples. An uncompressed tar of the
+two files is the same bank. `bank_making` makes banks.
 """
 
 from __future__ import annotations
@@ -26,57 +26,53 @@ from wesep_py.common.files import atomic_path
 from wesep_py.common.textfiles import COUNT, check_schema, parse_json
 from wesep_py.simulation.description.recipe import BankRoomRecipe
 
-# ----------------------------------------
-# A bank of rooms as one file: an uncompressed tar of what its folder holds, whose samples are read where they lie.
-
 SUFFIX = ".tar"
 
 
 class FileRange(NamedTuple):
-    """Where bytes lie: in which file, from which byte on, how many."""
+    """Range of bytes of a file: a whole file, or a member of a tar."""
 
     file: Path
     offset: int
     size: int
 
     def read(self) -> bytes:
-        """The bytes."""
+        """Read the bytes."""
         with self.file.open("rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
 
 
 def find_in_tar(path: Path) -> dict[str, FileRange]:
-    """Where the files of a tar lie, by their names without folders; those that reach beyond its end are left out.
+    """Return the ranges of the files of a tar by their names without folders; incomplete files are left out.
 
     Raises:
-        InputError: it is no tar, or a compressed one.
+        InputError: it is not a tar, or it is compressed.
     """
     size = path.stat().st_size
-    found = {}
+    members = {}
     try:
         with tarfile.open(path, "r:") as tar:
             while (member := tar.next()) is not None:
                 if member.isreg() and member.offset_data + member.size <= size:
-                    place = FileRange(path, member.offset_data, member.size)
-                    found[PurePosixPath(member.name).name] = place
+                    members[PurePosixPath(member.name).name] = FileRange(path, member.offset_data, member.size)
     except tarfile.ReadError as error:
-        if not found:
+        if not members:
             raise InputError(f"{path}: is cut short, or no uncompressed tar ({error}); make the bank anew") from error
-    return found
+    return members
 
 
 def write_tar(folder: Path, names: tuple[str, ...], path: str | os.PathLike[str], overwrite: bool = False) -> None:
-    """Files of a folder as a tar, whole or not at all; its bytes are a function of theirs alone.
+    """Write files of a folder as a tar, atomically; its bytes depend on theirs only (no times, no owners).
 
     Args:
-        folder: holds them.
-        names: in the order in which they are to stand.
+        folder: folder of the files.
+        names: their names, in the order in the tar.
         path: the tar.
-        overwrite: whether it may be there already.
+        overwrite: whether to replace an existing one.
 
     Raises:
-        OutputExistsError, WesepError: as `files.atomic_path`.
+        OutputExistsError, WesepError: as `common.files.atomic_path`.
     """
     with atomic_path(path, overwrite) as temporary, tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:
         for name in names:
@@ -92,7 +88,7 @@ SAMPLES_NAME = "responses.float32"
 EARLY_BEFORE_MS = 6.0
 _RESPONSE = {"offset": COUNT, "taps": COUNT, "direct_taps": [COUNT], "direct_gains": [float]}
 ROOM_SHAPE = {"rt60_s": (float, None), "responses": [_RESPONSE]}
-"""What is read of a room in an index."""
+"""The fields of a room that are read from an index."""
 _SHAPE = {
     "fingerprint": str,
     "sample_rate": range(1, 10**7),
@@ -104,13 +100,13 @@ Waveform = NDArray[np.float32]
 
 
 class RoomBank:
-    """Reads and draws from a bank. It can be sent to other processes; they share the map.
+    """Bank of room impulse responses, to draw from and to read. It can be pickled; processes share the memory map.
 
     Args:
         folder: the folder, or the tar, that `make_bank` wrote.
 
     Raises:
-        InputError: it holds no bank, one that is not finished, or one of another format.
+        InputError: it contains no bank, an unfinished one, or one of another format.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -128,15 +124,15 @@ class RoomBank:
         self._samples: Waveform | None = None
 
     def draw(self, rng: np.random.Generator, count: int, rt60_s: tuple[float, float]) -> tuple[int, ...]:
-        """Responses of one room, all different, for `count` sources.
+        """Draw responses of one room, all different, for `count` sources.
 
         Args:
-            rng: what is drawn comes from here.
+            rng: random numbers.
             count: number of sources, 1 or more.
-            rt60_s: range of the room's measured RT60.
+            rt60_s: range of the measured RT60 of the room.
 
         Returns:
-            Their places in `responses`. Rooms are equally likely, whatever the number of their responses.
+            Their indices in `responses`. Rooms are equally likely, whatever their number of responses.
 
         Raises:
             InputError: the bank has no such room; the message says what it has.
@@ -144,32 +140,32 @@ class RoomBank:
         >>> bank.draw(np.random.default_rng(0), 2, (0.2, 0.6))                  # doctest: +SKIP
         (130, 128)
         """
-        fitting = self._fitting(count, rt60_s)
+        fitting = self._fitting_rooms(count, rt60_s)
         room = int(fitting[rng.integers(fitting.size)])
         chosen = rng.permutation(int(self._first[room + 1] - self._first[room]))[:count]
-        return tuple(int(self._first[room] + place) for place in chosen)
+        return tuple(int(self._first[room] + position) for position in chosen)
 
     def check(self, count: int, rt60_s: tuple[float, float], sample_rate: int) -> None:
-        """Refuse, before anything is drawn, what this bank cannot give.
+        """Raise an error, before anything is drawn, if this bank cannot be used.
 
         Args:
             count, rt60_s: as for `draw`.
-            sample_rate: the mixtures', in Hz.
+            sample_rate: of the mixtures, in Hz.
 
         Raises:
             InputError: no such room, or another sample rate.
         """
-        self._fitting(count, rt60_s)
+        self._fitting_rooms(count, rt60_s)
         self._check_rate(sample_rate)
 
     def draw_recipe(
         self, rng: np.random.Generator, count: int, rt60_s: tuple[float, float], early_ms: float = 50.0
     ) -> BankRoomRecipe:
-        """A room as `draw` gives it, and one of its microphones, as a recipe.
+        """Draw responses as `draw`, and one of the room's microphones, as a recipe.
 
         Args:
             rng, count, rt60_s: as for `draw`.
-            early_ms: where the early part ends, in milliseconds.
+            early_ms: end of the early part, in milliseconds.
 
         Raises:
             InputError: as `draw`.
@@ -180,7 +176,7 @@ class RoomBank:
         return BankRoomRecipe(os.fspath(self._folder), self.fingerprint, responses, channel, early_ms)
 
     def response(self, index: int) -> Waveform:
-        """A response, `[microphones, taps]`; its entry says where the direct path arrives at each (`direct_taps`).
+        """Read a response, `[microphones, taps]`; its entry has the taps of the direct paths (`direct_taps`).
 
         Raises:
             InputError: no such response.
@@ -194,18 +190,18 @@ class RoomBank:
         return np.array(flat, dtype=np.float32).reshape(channels, taps)
 
     def read(self, recipe: BankRoomRecipe, sample_rate: int) -> tuple[Waveform, Waveform, int]:
-        """The responses of a recipe, its direct paths in time with each other.
+        """Read the responses of a recipe, aligned at their direct paths.
 
         Args:
             recipe: drawn from this bank.
-            sample_rate: the mixture's, in Hz.
+            sample_rate: of the mixture, in Hz.
 
         Returns:
-            Responses `[sources, taps]`, heights of the direct paths `[sources]`, and the tap at which they arrive.
+            Responses `[sources, taps]`, amplitudes of the direct paths `[sources]`, and the tap of all direct paths.
 
         Raises:
-            InputError: the bank has another content or sample rate, no such response or microphone, or the responses
-                are of different rooms.
+            InputError: the bank has other content or another sample rate, no such response or microphone, or the
+                responses are of different rooms.
         """
         if recipe.fingerprint != self.fingerprint:
             raise InputError(
@@ -229,8 +225,8 @@ class RoomBank:
         gains = np.array([entry["direct_gains"][recipe.channel] for entry in entries], dtype=np.float32)
         return full, gains, lead
 
-    def _fitting(self, count: int, rt60_s: tuple[float, float]) -> NDArray[np.int64]:
-        """The rooms that have so many responses and an RT60 in the range; at least one."""
+    def _fitting_rooms(self, count: int, rt60_s: tuple[float, float]) -> NDArray[np.int64]:
+        """Return the rooms with at least `count` responses and an RT60 in the range; there is at least one."""
         counts = np.diff(self._first)
         fitting = np.flatnonzero((counts >= count) & (self._rt60_s >= rt60_s[0]) & (self._rt60_s <= rt60_s[1]))
         if not fitting.size:
@@ -259,7 +255,7 @@ class RoomBank:
 
 
 def open_bank(folder: str | os.PathLike[str]) -> RoomBank:
-    """The bank of a folder or tar; opened once in a process, and again when it was made anew.
+    """Return the bank of a folder or tar; it is opened once per process, and again if it has changed.
 
     Raises:
         InputError: as `RoomBank`.
@@ -273,7 +269,7 @@ def open_bank(folder: str | os.PathLike[str]) -> RoomBank:
 
 
 def bank_fingerprint(index: dict[str, Any], samples_digest: str) -> str:
-    """What a bank is recognised by: a hash of its index and of its samples."""
+    """Return the hash of a bank's index and samples, which identifies the bank in recipes."""
     described = {key: value for key, value in index.items() if key != "fingerprint"}
     text = json.dumps([described, samples_digest], sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -285,22 +281,22 @@ def _open_bank(folder: Path, changed: int) -> RoomBank:
 
 
 def read_bank_index(folder: Path) -> tuple[dict[str, Any], FileRange]:
-    """The index of a bank that is whole, and where its samples lie.
+    """Read and check the index of a complete bank; return it with the range of the samples.
 
     Raises:
         InputError: as `RoomBank`.
     """
-    places = find_in_tar(folder) if folder.is_file() else _find_in_folder(folder)
-    if INDEX_NAME not in places:
+    ranges = find_in_tar(folder) if folder.is_file() else _find_in_folder(folder)
+    if INDEX_NAME not in ranges:
         raise InputError(f"{folder}: holds no finished room bank; make one with simulation/make_room_bank.py")
     place, remedy = str(folder / INDEX_NAME), "make the bank anew"
     with naming(place, remedy):
-        text = places[INDEX_NAME].read()
+        text = ranges[INDEX_NAME].read()
     index = parse_json(text, place, remedy)
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise InputError(f"{place}: is no room bank of format {FORMAT}; {remedy}")
     check_schema(index, _SHAPE, place, remedy)
-    samples = places.get(SAMPLES_NAME)
+    samples = ranges.get(SAMPLES_NAME)
     if samples is None or samples.size != 4 * index["num_samples"]:
         raise InputError(f"{folder / SAMPLES_NAME}: is missing or cut short; make the bank anew")
     for room in index["rooms"]:
@@ -311,7 +307,7 @@ def read_bank_index(folder: Path) -> tuple[dict[str, Any], FileRange]:
 
 
 def _fault_of(response: dict[str, Any], num_samples: int) -> str | None:
-    """What is wrong with an entry of the index; `None` where it can be read."""
+    """Return what is wrong with an entry of the index; `None` if it can be read."""
     taps, channels = response["taps"], len(response["direct_taps"])
     if not channels or channels != len(response["direct_gains"]) or any(t >= taps for t in response["direct_taps"]):
         return f"a response has {taps} taps, direct paths at {quoted(response['direct_taps'])}"

@@ -1,10 +1,10 @@
-"""Rooms of a bank, simulated: image sources, hybrid with ray tracing (both by pyroomacoustics), or FRA.
+"""Simulated rooms of a bank: by image sources, by image sources and ray tracing (hybrid), or by FRA.
 
-pyroomacoustics (Scheibler, Bezzam & Dokmanić, ICASSP 2018) is needed for the first two only. Two facts about
-its rooms: a source is moved towards the first microphone by less than a sample's way, so that the direct path arrives
-on a sample, and a dry target is in time to the last digit; and a shoebox decays in several slopes, because waves
-that run along it meet its walls less often, so that T30 is up to half longer than the RT60 that Eyring's or Sabine's
-formula was solved for. A bank's rooms are drawn by what was measured.
+pyroomacoustics (Scheibler, Bezzam & Dokmanić, ICASSP 2018) is needed for the first two only. Two properties of these
+rooms: A source is moved towards the first microphone by less than the distance of one sample, so that the direct path
+arrives exactly on a sample and a dry target is exactly aligned. And a shoebox decays with several slopes, because waves
+along it meet its walls less often, so that T30 is up to 1.5 times the RT60 that Eyring's or Sabine's formula was solved
+for. Rooms are drawn from a bank by their measured RT60.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from wesep_py.simulation.rooms.fra import (
 from wesep_py.simulation.rooms.reverberation import room_responses
 
 SURFACES = ("ceiling", "floor", "walls")
-# How much longer than the asked RT60 the image sources reach.
+# Image sources reach this many times the RT60.
 REACH = 1.2
 OCTAVES_HZ = (125.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0)
 
@@ -41,25 +41,26 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SimulatedRoomsConfig:
-    """The simulated rooms of a bank.
+    """Configuration of the simulated rooms of a bank.
 
     Args:
         count: number of rooms.
-        method: `image_source`; `hybrid`: image sources up to `hybrid_order`, ray tracing after; `fra`: as rooms that
-            are drawn for each mixture.
-        rt60_s: range of the RT60 that the walls are given for.
+        method: `image_source`; `hybrid`: image sources up to `hybrid_order`, ray tracing after that; `fra`: as for
+            rooms that are drawn for each mixture.
+        rt60_s: range of the RT60 from which the absorption of the walls is computed.
         length_m, width_m, height_m: ranges of the room's size.
-        distance_m: range of the distance from source to first microphone; shorter where the room is small.
+        distance_m: range of the distance from source to first microphone; shorter if the room is too small.
         num_sources: responses of each room.
-        num_microphones: of each room, on a circle; the first is the one that distances are to.
-        array_radius_m: of the circle.
-        absorption: of the walls, from the RT60 by Eyring's or Sabine's formula, or by `materials`.
-        materials: for `materials`: names that pyroomacoustics knows, of which one is drawn for each of `ceiling`,
-            `floor` and `walls`.
-        scattering: share of the energy that walls scatter, heard by ray tracing.
-        air_absorption: whether air weakens high frequencies.
-        max_order: most reflections of an image source; at high RT60 and in low rooms it ends the response early.
-        hybrid_order: most reflections of an image source where rays are traced.
+        num_microphones: of each room, on a circle; distances are to the first.
+        array_radius_m: radius of the circle.
+        absorption: of the walls: from the RT60 by Eyring's or Sabine's formula, or by `materials`.
+        materials: for `materials`: names of pyroomacoustics, of which one is drawn for each of `ceiling`, `floor` and
+            `walls`.
+        scattering: share of the energy that walls scatter, for ray tracing.
+        air_absorption: whether air attenuates high frequencies.
+        max_order: largest number of reflections of an image source; with high RT60 and in low rooms it shortens the
+            response.
+        hybrid_order: largest number of reflections of an image source, with ray tracing.
         num_rays: rays of each source.
         num_reflections: number of virtual sources of each response, for `fra`.
     """
@@ -85,7 +86,7 @@ class SimulatedRoomsConfig:
 
     @property
     def ranges(self) -> RoomConfig:
-        """What a room is drawn from."""
+        """The ranges of the rooms, as `fra.draw_room` needs them."""
         return RoomConfig(
             rt60_s=self.rt60_s, length_m=self.length_m, width_m=self.width_m, height_m=self.height_m,
             distance_m=self.distance_m, num_reflections=self.num_reflections,
@@ -110,10 +111,10 @@ class SimulatedRoomsConfig:
 
 
 def simulate_room(config: SimulatedRoomsConfig, index: int, seed: int, sample_rate: int) -> BankRoom:
-    """Room `index` of a bank; a function of the arguments alone.
+    """Simulate room `index` of a bank; a pure function of the arguments.
 
     Args:
-        config: the bank's simulated rooms.
+        config: the simulated rooms of the bank.
         index, seed: 0 or more.
         sample_rate: in Hz.
 
@@ -159,10 +160,10 @@ def simulate_room(config: SimulatedRoomsConfig, index: int, seed: int, sample_ra
 
 
 def import_pyroomacoustics() -> Any:
-    """The module, or one line that says how to get it.
+    """Import pyroomacoustics.
 
     Raises:
-        InputError: it is not installed, or too old to be seeded.
+        InputError: it is not installed, or its version cannot be seeded; the message says what to install.
     """
     try:
         import pyroomacoustics
@@ -179,7 +180,7 @@ def import_pyroomacoustics() -> Any:
 
 
 def image_source_order(rt60_s: float, size_m: tuple[float, float, float]) -> int:
-    """The number of reflections by which all image sources on `REACH` · RT60 of way are there.
+    """Return the number of reflections up to which all image sources within `REACH` · RT60 of travel are included.
 
     >>> image_source_order(0.3, (6.0, 5.0, 3.0))
     53
@@ -191,7 +192,7 @@ def image_source_order(rt60_s: float, size_m: tuple[float, float, float]) -> int
 def _by_pyroomacoustics(
     rng: np.random.Generator, config: SimulatedRoomsConfig, room: RoomRecipe, microphones: Array, sample_rate: int
 ) -> tuple[list[Array], list[int], dict[str, Any]]:
-    """Responses `[microphones, taps]` of each source, where in them the direct path arrives, and how they were made."""
+    """Return the responses `[microphones, taps]` of each source, the taps of the direct paths, and the method's values."""
     pra = import_pyroomacoustics()
     pra.random.seed(numpy=int(rng.integers(2**63)), libroom=int(rng.integers(2**63)))
     materials, how = _materials(pra, rng, config, room)
@@ -234,29 +235,29 @@ def _materials(
         return {side: pra.Material(name, config.scattering) for side, name in surfaces.items()}, {"materials": names}
     absorption = eyring_absorption(room.rt60_s, room.size_m)
     if config.absorption == "sabine":
-        # Sabine's is the first term of Eyring's: α = -ln(1 - α_Eyring); small, dead rooms would need more than 1.
+        # Sabine's formula is the first term of Eyring's: α = -ln(1 - α_Eyring). Small, dry rooms would need more than 1.
         absorption = min(-math.log1p(-absorption), 0.99)
     return pra.Material(absorption, config.scattering), {"absorption": round(absorption, 4)}
 
 
 def _longest_rt60_s(materials: Mapping[str, Any], room: RoomRecipe) -> float:
-    """RT60 by Eyring's formula in the octave from 125 Hz to 4 kHz that reverberates longest."""
+    """Return the longest RT60, by Eyring's formula, of the octaves from 125 Hz to 4 kHz."""
     length, width, height = room.size_m
     areas = {"floor": length * width, "ceiling": length * width}
     areas |= dict.fromkeys(("north", "south"), length * height) | dict.fromkeys(("east", "west"), width * height)
-    taken = np.zeros(len(OCTAVES_HZ))
+    absorbed = np.zeros(len(OCTAVES_HZ))
     for side, area in areas.items():
         about = materials[side].energy_absorption
-        # A coefficient alone is for all frequencies.
+        # A single coefficient applies to all frequencies.
         known_hz = about.get("center_freqs", [1000.0])
-        taken += area * np.interp(np.log2(OCTAVES_HZ), np.log2(known_hz), about["coeffs"])
+        absorbed += area * np.interp(np.log2(OCTAVES_HZ), np.log2(known_hz), about["coeffs"])
     surface = sum(areas.values())
-    kept = np.clip(1 - taken / surface, 1e-3, 0.999).max()
-    return float(-24 * np.log(10) * room.volume_m3 / (SPEED_OF_SOUND_M_S * surface * np.log(kept)))
+    reflected = np.clip(1 - absorbed / surface, 1e-3, 0.999).max()
+    return float(-24 * np.log(10) * room.volume_m3 / (SPEED_OF_SOUND_M_S * surface * np.log(reflected)))
 
 
 def _circle(rng: np.random.Generator, config: SimulatedRoomsConfig, room: RoomRecipe) -> Array:
-    """Microphones evenly on a level circle through the room's microphone, which is the first: `[microphones, 3]`."""
+    """Place microphones evenly on a horizontal circle; the first is the room's microphone: `[microphones, 3]`."""
     first = np.array(room.microphone_m)
     angles = rng.uniform(0, 2 * np.pi) + 2 * np.pi * np.arange(config.num_microphones) / config.num_microphones
     circle = np.stack([np.cos(angles), np.sin(angles), np.zeros_like(angles)], axis=1)
@@ -264,7 +265,7 @@ def _circle(rng: np.random.Generator, config: SimulatedRoomsConfig, room: RoomRe
 
 
 def _on_samples(room: RoomRecipe, sample_rate: int) -> RoomRecipe:
-    """The room with every source at a whole number of samples' way from its microphone."""
+    """Move every source so that sound takes a whole number of samples from it to the room's microphone."""
     microphone, step = np.array(room.microphone_m), SPEED_OF_SOUND_M_S / sample_rate
     places = []
     for place, distance in zip(room.sources_m, room.distances_m, strict=True):
@@ -275,7 +276,7 @@ def _on_samples(room: RoomRecipe, sample_rate: int) -> RoomRecipe:
 
 
 def _aligned(row: Array, start: int, lead: int) -> NDArray[np.float32]:
-    """`[microphones, taps]` with tap `start` moved to `lead`."""
+    """Shift `[microphones, taps]` so that tap `start` becomes tap `lead`."""
     moved = row[:, start - lead :] if start >= lead else np.pad(row, ((0, 0), (lead - start, 0)))
     return moved.astype(np.float32)
 
