@@ -1,4 +1,17 @@
-"""From YAML to a checked configuration."""
+"""Configuration of a training run: every key of its YAML, with ranges and defaults, and `load_config`.
+
+| key of the YAML | class |
+| --- | --- |
+| the whole | `TrainConfig` (`task: extraction`), `SpeakerTrainConfig` (`task: speaker`) |
+| `data` | `DataConfig`, `MixturesConfig`, `StreamConfig` |
+| `validation` | `ValidationConfig`, `VerificationConfig` |
+| `optim`, `schedule` | `OptimConfig` with `GroupConfig`, `ScheduleConfig` |
+| `train`, `checkpoint`, `log`, `init` | `TrainLoopConfig`, `CheckpointConfig`, `LogConfig`, `InitConfig` |
+| `self_enrollment` | `SelfEnrollmentConfig` |
+
+`model` and `speaker` are in `wesep_py.network`, `simulation` in `wesep_py.simulation`, losses in
+`wesep_py.training.losses`.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +33,12 @@ from wesep_py.simulation import SimulationConfig
 from wesep_py.simulation.batched_effects import check_renders_on_device
 from wesep_py.training.muon import Muon
 
-# ----------------------------------------
-# Checks of ranges that the configuration's parts share.
-
 
 def at_least(least: int, values: Mapping[str, float], hint: str = "") -> None:
-    """Refuse a value below `least`.
+    """Refuse values below `least`.
 
     Raises:
-        ValueError: with the name of the first value that is.
+        ValueError: names the first value that is.
     """
     for name, value in values.items():
         if value < least:
@@ -36,33 +46,29 @@ def at_least(least: int, values: Mapping[str, float], hint: str = "") -> None:
 
 
 def positive(values: Mapping[str, float]) -> None:
-    """Refuse a value that is not above 0.
+    """Refuse values that are not above 0.
 
     Raises:
-        ValueError: with the name of the first value that is not.
+        ValueError: names the first value that is not.
     """
     for name, value in values.items():
         if not value > 0:
             raise ValueError(f"{name} is {value}; it must be above 0")
 
 
-# ----------------------------------------
-# Mixtures that are learned from as they are.
-
-
 @dataclass(frozen=True)
 class MixturesConfig:
-    """Lists of mixtures in LibriMix's form, instead of mixtures drawn as `simulation` says.
+    """Lists of mixtures in LibriMix's form, used instead of mixtures drawn by `simulation`.
 
-    Of `simulation` then only `duration_s` (mixtures are cut to it, anew in every epoch), `enrollment` and `peak` apply.
-    A voice is introduced by the recordings of `data.train`, or, where these are none, by what it says in the other
-    mixtures; never by what it says in the mixture itself.
+    Of `simulation`, only `duration_s` (mixtures are cut to it, anew in each epoch), `enrollment` and `peak` apply then.
+    A speaker is enrolled from the recordings of `data.train`, or, if there are none, from the other mixtures; never from
+    the mixture itself.
 
     Args:
         lists: rendered trees, or metadata CSVs of what to mix or of what was rendered; relative to `data.root`.
         condition: `clean`, or `noisy` with the mixtures' noise.
-        root: the folder that relative paths in CSVs start from, relative to `data.root`; none: each CSV's own.
-        noise_root: the same for noise; none: `root`.
+        root: folder that relative paths in CSVs start from, relative to `data.root`; `None`: the folder of each CSV.
+        noise_root: the same for noise; `None`: `root`.
     """
 
     lists: list[str]
@@ -74,24 +80,20 @@ class MixturesConfig:
         at_least(1, {"lists": len(self.lists)}, "name at least one list of mixtures, or leave data.mixtures out")
 
 
-# ----------------------------------------
-# How a stream of shards is read.
-
-
 @dataclass(frozen=True)
 class StreamConfig:
-    """How tar files without an index are read; all of it decides which mixtures are drawn.
+    """How tar files without an index are read. Every key changes which mixtures are drawn.
 
-    A window is a few whole shards in memory; mixtures are drawn from the utterances of one window. Where `lanes` is a
-    multiple of ranks times workers, and `block` is the batch size of a rank, each worker reads shards of its own.
+    A window is a few whole shards in memory; a mixture is drawn from the utterances of one window. If `lanes` is a
+    multiple of ranks times workers, and `block` is the batch size of a rank, each worker reads its own shards.
 
     Args:
-        min_speakers: in each window, at least so many; where its own shards have fewer, more are read.
-        mixtures_per_window: mixtures that one window serves.
-        shards_per_window: at least 1.
-        lanes: windows in use at a time over all processes.
-        block: neighbouring mixtures that share a window.
-        cache_mib: decoded audio that is kept for a window, in MiB.
+        min_speakers: minimum number of speakers in a window; if its own shards have fewer, more shards are read.
+        mixtures_per_window: number of mixtures drawn from a window.
+        shards_per_window: number of shards in a window, at least 1.
+        lanes: number of windows in use at a time over all processes.
+        block: number of neighbouring mixtures that share a window.
+        cache_mib: decoded audio that is cached for a window, in MiB.
     """
 
     min_speakers: int = 20
@@ -105,31 +107,27 @@ class StreamConfig:
         at_least(1, {field.name: getattr(self, field.name) for field in fields(self)})
 
 
-# ----------------------------------------
-# What is learned from: recordings, and how they are read.
-
-
 @dataclass(frozen=True)
 class DataConfig:
-    """Which recordings are mixed, and how they are read.
+    """Recordings that mixtures are made of, and how they are read.
 
     Args:
-        root: the folder that the paths of `train` and `noise`, and those inside the manifests, are relative to.
-        train: manifests (`.jsonl`) or CSV files of speech, folders of shards, LMDB files; or tar files that have no
-            index, `shards/{000..127}.tar`; with `mixtures` what introduces the voices, if any.
+        root: folder that the paths of `train` and `noise`, and those inside the manifests, are relative to.
+        train: manifests (`.jsonl`) or CSV files of speech, folders of shards, LMDB files; or tar files without an
+            index, `shards/{000..127}.tar`; with `mixtures`, the recordings that speakers are enrolled from, if any.
         noise: manifests, or folders of recordings, of noise; may be empty.
-        packed: a folder for one int16 memory map of all recordings, made on the first run (fast reading);
-            none reads the files themselves.
-        workers: processes that simulate mixtures; 0 simulates between the steps.
-        prefetch: batches that each worker keeps ready.
-        embeddings: of voices, computed before, for a cue `embedding` with an `embedding_dim`: a folder of `.npy`, a
-            Kaldi `.scp` or `.ark`, by utterance or by speaker, relative to `root` (`corpus.embeddings`).
-        speeds: every recording of `train` is there at each of these speeds; at another than 1, its speaker is another
-            one (`corpus.perturb_speed`).
-        mixtures: lists of mixtures to learn from as they are; none: mixtures are drawn, as `simulation` says.
-        render: where mixtures are convolved, brought to their levels and added: by the `workers`, one after the other,
-            or in batch on the `device` that trains, while the workers only draw and read. The mixtures are the same,
-            to 1e-5 of their peak.
+        packed: folder for an int16 memory map of all recordings, created by the first run (fast reading); `None`: the
+            files themselves are read.
+        workers: number of processes that simulate mixtures; 0: the training process simulates between the steps.
+        prefetch: number of batches that each worker prepares in advance.
+        embeddings: precomputed embeddings for a cue `embedding` with an `embedding_dim`: a folder of `.npy`, a Kaldi
+            `.scp` or `.ark`, by utterance or by speaker, relative to `root` (`wesep_py.data.embedding_files`).
+        speeds: each recording of `train` is used at each of these speeds; at a speed other than 1 its speaker counts as
+            another speaker (`wesep_py.data.perturb_speed`).
+        mixtures: lists of mixtures to learn from; `None`: mixtures are drawn by `simulation`.
+        render: where mixtures are convolved, scaled and added: by the `workers`, one after the other, or in batches on
+            the training `device`, while the workers only draw and read. The mixtures are the same, to 1e-5 of their
+            peak.
         stream: how tar files without an index are read.
     """
 
@@ -159,27 +157,23 @@ class DataConfig:
 
     @property
     def sources(self) -> list[str]:
-        """The names of all that is learned from."""
+        """Names of all sources of training data."""
         lists = self.mixtures.lists if self.mixtures else []
         return [*self.train, *lists, *([self.embeddings] if self.embeddings else [])]
 
 
-# ----------------------------------------
-# By what a run is judged.
-
-
 @dataclass(frozen=True)
 class ValidationConfig:
-    """A fixed list of trials, extracted and scored now and then.
+    """A fixed list of trials that is extracted and scored at regular steps.
 
     Args:
-        trials: metadata CSV, relative to `root`, or as it stands.
-        enrollment: the `map_mixture2enrollment` that goes with it, likewise.
-        root: the folder that the paths in both are relative to; none: `data.root`.
-        embeddings: of the trials' enrollments, found likewise; none: they are in `data.embeddings`, if there are any.
+        trials: metadata CSV, relative to `root`, or a path.
+        enrollment: its `map_mixture2enrollment`, likewise.
+        root: folder that the paths in both are relative to; `None`: `data.root`.
+        embeddings: of the trials' enrollments, likewise; `None`: those of `data.embeddings`, if there are any.
         condition: `clean`, or `noisy` with the trials' noise.
-        limit: so many trials, spread evenly over the list; none: all of them.
-        every_steps: how often; at the end always.
+        limit: maximum number of trials, evenly spaced over the list; `None`: all.
+        every_steps: interval in steps; the end of the run is always validated.
     """
 
     trials: str
@@ -198,13 +192,13 @@ class ValidationConfig:
 
 @dataclass(frozen=True)
 class VerificationConfig:
-    """Speaker verification as validation: every pair of a manifest's utterances is a trial.
+    """Speaker verification as validation: each pair of a manifest's utterances is a trial.
 
     Args:
-        manifest: `.jsonl` or CSV of speech, relative to `root`; of other speakers than those of `data.train`.
-        root: the folder its paths are relative to; none: `data.root`.
-        limit: so many utterances, spread evenly over the manifest; none: all of them.
-        every_steps: how often; at the end always.
+        manifest: `.jsonl` or CSV of speech, relative to `root`, of other speakers than those of `data.train`.
+        root: folder that its paths are relative to; `None`: `data.root`.
+        limit: maximum number of utterances, evenly spaced over the manifest; `None`: all.
+        every_steps: interval in steps; the end of the run is always validated.
     """
 
     manifest: str
@@ -218,19 +212,15 @@ class VerificationConfig:
             at_least(2, {"limit": self.limit})
 
 
-# ----------------------------------------
-# How long, on what, from where, what is kept and what is logged.
-
-
 @dataclass(frozen=True)
 class InitConfig:
-    """Another run's weights to start from; a run that is resumed goes on from its own.
+    """Weights of another run to start from. A run that is resumed continues from its own state.
 
     Args:
         checkpoint: a checkpoint folder, or an experiment folder.
-        strict: every tensor of the network and of the checkpoint has to fit; otherwise what fits is taken, and the rest
-            of the network is freshly initialised.
-        skip: patterns of names, with `*` for anything, of what is not taken although it fits.
+        strict: every tensor of the network and of the checkpoint must fit; otherwise the tensors that fit are loaded,
+            and the remaining ones of the network are freshly initialised.
+        skip: patterns of names, with `*` for anything, of tensors that are not loaded even if they fit.
     """
 
     checkpoint: str
@@ -240,29 +230,28 @@ class InitConfig:
 
 @dataclass(frozen=True)
 class TrainLoopConfig:
-    """How long, how much at once, and on what.
+    """Length of the run, size of its steps, and device.
 
     Args:
-        steps: optimiser steps of the whole run.
-        max_minutes: a limit of time; the schedule's progress is then `max(step / steps, elapsed / limit)`, so that
-            it reaches its end either way. A run with a limit depends on the machine's speed, so the law that a
-            resumed run ends with the same weights as an unbroken one holds only without it.
-        batch_size: mixtures a device takes at once.
-        accumulate: batches whose gradients make one step.
-        targets_per_mixture: `one`: the recipe's target; `all`: every speaker of a mixture is a target in the
-            same batch, which then has as many items as its mixtures have speakers.
-        epoch_size: mixtures in an epoch; a sample is a function of (seed, epoch, index).
-        precision: `bf16-mixed` runs the network's matrix products and LSTMs in bfloat16, weights and losses stay in
-            float32; `32-true` runs everything in float32; `auto` takes the first where the device supports it
+        steps: number of optimiser steps of the whole run.
+        max_minutes: time limit; the progress of the schedule is then `max(step / steps, elapsed / limit)`, so that it
+            reaches its end either way. A run with a limit depends on the speed of the machine; only without a limit
+            does a resumed run end with the same weights as an uninterrupted one.
+        batch_size: number of mixtures that a device takes at once.
+        accumulate: number of batches whose gradients make one step.
+        targets_per_mixture: `one`: the recipe's target; `all`: each speaker of a mixture is a target in the same batch,
+            which then has as many items as its mixtures have speakers.
+        epoch_size: number of mixtures in an epoch; a sample is a function of (seed, epoch, index).
+        precision: `bf16-mixed` computes the network's matrix products and LSTMs in bfloat16, with weights and losses in
+            float32; `32-true` computes everything in float32; `auto` selects the first if the device supports it
             (`wesep_py.common.half_precision`), else the second.
-        device: `auto` takes a GPU where there is one.
-        threads: of this process on the CPU; none leaves it to torch.
-        max_nonfinite: so many steps in a row without a finite loss and gradient end the run with an error.
-        patience: so many validations in a row that are no better than the best before end the run early; none:
-            it goes to its end.
-        compile: the blocks of the backbone go through `torch.compile`, which needs a C++ compiler; the first steps take
-            minutes.
-        gradient_checkpointing: the blocks of the backbone keep their inputs only, and are computed again for the
+        device: `auto` selects a GPU if there is one.
+        threads: number of CPU threads of this process; `None`: torch's default.
+        max_nonfinite: number of steps in a row without a finite loss and gradient that end the run with an error.
+        patience: number of validations in a row without improvement that end the run early; `None`: never.
+        compile: whether the blocks of the backbone are compiled by `torch.compile`, which needs a C++ compiler; the
+            first steps take minutes.
+        gradient_checkpointing: whether the blocks of the backbone keep only their inputs, and are recomputed for the
             gradients: less memory, about a third more time.
     """
 
@@ -293,13 +282,13 @@ class TrainLoopConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """What is kept, and how often.
+    """What is saved, and how often.
 
     Args:
-        every_steps: the training state, and a snapshot of the weights, are written so often, and at the end.
-        keep: snapshots of the weights that stay on disk.
-        keep_best: so many snapshots of the best validations stay too, for `wesep average --best`.
-        average: the newest so many snapshots are averaged at the end of the run.
+        every_steps: interval in steps of training state and snapshots; both are also written at the end.
+        keep: number of newest snapshots that are kept.
+        keep_best: number of snapshots of the best validations that are kept too, for `wesep average --best`.
+        average: number of newest snapshots that are averaged at the end of the run.
     """
 
     every_steps: int = 1000
@@ -315,13 +304,13 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """What is logged, beside `log.jsonl`, which is always written.
+    """What is logged, in addition to `log.jsonl`, which is always written.
 
     Args:
-        every_steps: how often numbers are.
-        audio_samples: so many validation trials as audio and spectrograms.
-        to: further places: `tensorboard`; `wandb` and `trackio`, which are extras to install.
-        project: the project's name, at `wandb` and `trackio`.
+        every_steps: interval in steps.
+        audio_samples: number of validation trials that are logged as audio and spectrograms.
+        to: trackers: `tensorboard`; `wandb` and `trackio`, which are extras to install.
+        project: name of the project, for `wandb` and `trackio`.
     """
 
     every_steps: int = 50
@@ -334,32 +323,29 @@ class LogConfig:
         at_least(0, {"audio_samples": self.audio_samples})
 
 
-# ----------------------------------------
-# How the weights are moved: optimiser, learning rate, groups of parameters.
-
-_UNSUITED = {"lbfgs", "sparseadam", "muon"}  # a closure, sparse gradients, parameters of two dimensions only
+_UNSUITED_OPTIMIZERS = {"lbfgs", "sparseadam", "muon"}  # need a closure, sparse gradients, two-dimensional weights only
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     name.lower(): kind
     for name, kind in vars(torch.optim).items()
     if inspect.isclass(kind)
     and issubclass(kind, torch.optim.Optimizer)
     and kind is not torch.optim.Optimizer
-    and name.lower() not in _UNSUITED
+    and name.lower() not in _UNSUITED_OPTIMIZERS
 } | {"muon": Muon}
-"""What `optim.name` can be: torch's optimisers, in lower case, and a Muon for whole networks."""
+"""Values of `optim.name`: torch's optimisers, in lower case, and a Muon for whole networks."""
 
 
 @dataclass(frozen=True)
 class GroupConfig:
-    """Parameters that are trained otherwise than the rest.
+    """Parameters that are trained differently from the others.
 
     Args:
-        match: pattern of their names, with `*` for anything: `encoder.*`. A parameter is of the first group that
+        match: pattern of their names, with `*` for anything: `encoder.*`. A parameter belongs to the first group that
             matches it; a pattern that matches none is an error.
-        lr_ratio: their learning rate is so many times the rest's, above 0.
-        weight_decay: as `optim.weight_decay`, for them; none: that.
-        freeze_steps: so many steps at the beginning in which they stay as they are, running statistics of batch norm
-            included; none: they always do.
+        lr_ratio: their learning rate relative to `optim.lr`, above 0.
+        weight_decay: their weight decay; `None`: `optim.weight_decay`.
+        freeze_steps: number of steps at the start in which they are frozen, including the running statistics of batch
+            norm; `None`: frozen for the whole run.
     """
 
     match: str
@@ -377,18 +363,19 @@ class GroupConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """The optimiser, its learning rate, the gradient norm, groups of parameters, the average of the weights.
+    """Optimiser, learning rate, gradient clipping, parameter groups, and moving average of the weights.
 
     Args:
         name: an optimiser of `torch.optim`, in lower case (`adam`, `adamw`, `sgd`, `radam`, …), or `muon`
             (`wesep_py.training.muon`).
+        lr: learning rate, above 0.
         betas: for the optimisers that have them.
-        weight_decay: on weights of two and more dimensions only; biases and norms are not decayed.
-        clip_norm: the norm, over all parameters together, to which gradients are clipped.
+        weight_decay: on weights with two or more dimensions only; biases and norms are not decayed.
+        clip_norm: gradients are clipped to this norm over all parameters together.
         arguments: further arguments of the optimiser: `{momentum: 0.9}`.
-        groups: parameters that are trained otherwise.
-        ema_decay: an exponential moving average of the weights is what is validated and saved; at each step it keeps
-            this share of itself, fewer in the first steps (`ema.WeightAverage`). None: the weights themselves.
+        groups: parameters that are trained differently.
+        ema_decay: decay of an exponential moving average of the weights, which is validated and saved instead of the
+            weights; smaller in the first steps (`optimisation.WeightAverage`). `None`: no average.
     """
 
     name: str = "adamw"
@@ -413,17 +400,17 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """How the learning rate goes: a linear warm-up, then within 1 and `final_lr_ratio` times `optim.lr`.
+    """Learning rate schedule: a linear warm-up, then a factor between 1 and `final_lr_ratio`.
 
     Args:
         name: `constant`; `exponential` and `cosine` fall from 1 to `final_lr_ratio` over the run; `triangular` rises
             from `final_lr_ratio` to 1 and falls back, `cycles` times; `plateau` falls by `plateau_factor` whenever
-            `patience` validations in a row were no better than the best before, down to `final_lr_ratio`.
-        warmup_steps: the first so many steps rise to the schedule from nothing.
+            `patience` validations in a row did not improve on the best before, down to `final_lr_ratio`.
+        warmup_steps: number of steps in which the factor rises linearly to the schedule.
         final_lr_ratio: above 0, at most 1.
         cycles: of `triangular`.
-        patience: validations, of `plateau`.
-        plateau_factor: of `plateau`, above 0 and below 1.
+        patience: number of validations, for `plateau`.
+        plateau_factor: for `plateau`, above 0 and below 1.
     """
 
     name: Literal["constant", "exponential", "cosine", "triangular", "plateau"] = "cosine"
@@ -442,24 +429,19 @@ class ScheduleConfig:
             raise ValueError(f"plateau_factor is {self.plateau_factor}; it must be above 0 and below 1")
 
 
-# ----------------------------------------
-# The network's own estimates as enrollments.
-
-
 @dataclass(frozen=True)
 class SelfEnrollmentConfig:
-    """Self-estimated augmentation: the estimate of a first pass introduces the voice to the pass that is learned from.
+    """Self-estimated augmentation: the estimate of a first pass is the enrollment of the pass that has the loss.
 
     Li et al., "On the effectiveness of enrollment speech augmentation for target speaker extraction", SLT 2024
-    (arXiv 2409.09589). An item whose target is absent keeps its enrollment.
+    (arXiv 2409.09589). An item with an absent target keeps its enrollment.
 
     Args:
-        probability: with which an item is introduced so, above 0 and up to 1.
-        from_step: optimiser steps that are done before; a network that does not extract yet would introduce wrong
-            voices.
-        use: the estimate is `joined` to the enrollment, after it in time, or stands `instead` of it; brought to its
-            level.
-        loss_on: of the `second` pass alone, the first being without gradient; or of `both`. From the second no gradient
+        probability: that an item is enrolled by its estimate, above 0 and up to 1.
+        from_step: number of steps before the first; the estimates of a network that does not extract yet would enroll
+            wrong speakers.
+        use: the estimate is `joined` to the end of the enrollment, or used `instead` of it; scaled to its level.
+        loss_on: the `second` pass alone, the first being without gradient; or `both`. No gradient of the second pass
             goes through the estimate.
         weights: of the losses of the first and the second pass, for `both`; above 0.
     """
@@ -478,16 +460,16 @@ class SelfEnrollmentConfig:
             raise ValueError(f"weights are {list(self.weights)}; both must be above 0")
 
 
-# ----------------------------------------
-# The whole of a run, for each thing that can be trained.
-
-
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """What every run has: what it trains, the folder it fills (`experiment`), seed, data, mixtures, how it goes.
+    """Keys of every run: task, experiment folder, seed, data, simulation, optimisation, loop, checkpoints, log.
 
     Args:
-        init: weights to start from; none: fresh ones.
+        task: what is trained.
+        experiment: folder that the run fills.
+        data: recordings that mixtures are made of.
+        seed: of the initial weights, the mixtures and the steps.
+        init: weights to start from; `None`: fresh weights.
     """
 
     task: Literal["extraction", "speaker"]
@@ -508,9 +490,9 @@ class RunConfig:
             raise ValueError("experiment is empty; name the folder that the run fills")
         if self.data.render == "device":
             check_renders_on_device(self.simulation)
-        by = self.schedule.name == "plateau", self.train.patience is not None
-        if any(by) and getattr(self, "validation", None) is None:
-            name = "schedule.name: is 'plateau'" if by[0] else f"train.patience: is {self.train.patience}"
+        needs_validation = self.schedule.name == "plateau", self.train.patience is not None
+        if any(needs_validation) and getattr(self, "validation", None) is None:
+            name = "schedule.name: is 'plateau'" if needs_validation[0] else f"train.patience: is {self.train.patience}"
             raise ValueError(f"{name}, which goes by the validation, and there is none; add validation")
 
 
@@ -519,7 +501,10 @@ class TrainConfig(RunConfig):
     """A run that trains an extractor.
 
     Args:
-        self_enrollment: the network's own estimates as enrollments; none: never.
+        model: the network.
+        loss: one loss `{name, …}` or a list of them, each with a `weight` (default 1).
+        validation: trials that are extracted and scored; `None`: no validation.
+        self_enrollment: the network's own estimates as enrollments; `None`: never.
     """
 
     task: Literal["extraction"] = "extraction"
@@ -531,15 +516,15 @@ class TrainConfig(RunConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SpeakerTrainConfig(RunConfig):
-    """A run that trains a speaker encoder alone, to tell the speakers of its mixtures.
+    """A run that trains a speaker encoder alone, to classify the speakers of its mixtures.
 
     Args:
         sample_rate: of the mixtures, in Hz.
-        speaker: the encoder, as in a model; `mode: finetune` goes on from its `checkpoint`.
-        loss: one speaker loss `{name, …}` or a list of them, each with a `weight` (1 if not given).
+        speaker: the encoder, as in a model; `mode: finetune` starts from its `checkpoint`.
+        loss: one speaker loss `{name, …}` or a list of them, each with a `weight` (default 1).
         validation: trials of speaker verification.
-        existence_weight: of the cross-entropy of whether a voice exists, beside the loss, for the pooling `recursive`;
-            none: 0.1.
+        existence_weight: weight of the cross-entropy of whether a voice exists, beside the loss, for the pooling
+            `recursive`; `None`: 0.1.
     """
 
     task: Literal["speaker"]
@@ -558,21 +543,21 @@ class SpeakerTrainConfig(RunConfig):
 
 
 CONFIGS: dict[str, type[RunConfig]] = {"extraction": TrainConfig, "speaker": SpeakerTrainConfig}
-"""What a run trains (`task`), and the keys that it then has."""
+"""Configuration class of each `task`."""
 
 
 def load_config(
     source: Mapping[str, Any] | str | Path, overrides: Sequence[str] = (), resolved: bool = False
 ) -> RunConfig:
-    """The configuration from a YAML file, or from a mapping of the same form.
+    """Load and check a configuration from a YAML file, or from a mapping of the same form.
 
     Args:
-        source: path of the YAML, or the mapping.
-        overrides: `key.sub=value` (paths only), as on the command line.
-        resolved: the file is what a run wrote into its folder: plain data, without includes and interpolation.
+        source: path of the YAML file, or the mapping.
+        overrides: `key.sub=value`, as on the command line; for a YAML file only.
+        resolved: the file was written by a run into its folder: plain data, without includes and interpolation.
 
     Raises:
-        ConfigError: an unknown key (the nearest is named), a wrong type, an impossible value.
+        ConfigError: an unknown key (the nearest one is named), a wrong type, an impossible value.
 
     Example:
         >>> load_config("recipes/speechocean762/train.yaml", ["optim.lr=0.0005"])  # doctest: +SKIP
@@ -583,7 +568,7 @@ def load_config(
         values = to_plain(source)
     else:
         values = read_yaml(source) if resolved else load_yaml(source, overrides)
-        if missing := _missing(values):
+        if missing := _first_missing(values):
             raise ConfigError(f"{source}: {missing} has no value yet; give one, as {missing}=… on the command line")
     task = str(values.get("task", "extraction"))
     if task not in CONFIGS:
@@ -591,12 +576,12 @@ def load_config(
     return construct(CONFIGS[task], values)
 
 
-def _missing(values: Mapping[str, Any], prefix: str = "") -> str:
-    """The first key whose value is `???`, YAML's mark here for what a user must give; empty if there is none."""
+def _first_missing(values: Mapping[str, Any], prefix: str = "") -> str:
+    """Return the first key whose value is `???`, the mark of a value that the user must give; empty if none."""
     for key, value in values.items():
         if isinstance(value, Mapping):
-            if found := _missing(value, f"{prefix}{key}."):
-                return found
+            if missing := _first_missing(value, f"{prefix}{key}."):
+                return missing
         elif value == "???":
             return f"{prefix}{key}"
     return ""
