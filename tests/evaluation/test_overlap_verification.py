@@ -21,7 +21,7 @@ from wesep_py.evaluation.verification import (
     verify_overlap,
 )
 from wesep_py.network.speaker import SpeakerConfig, SpeakerEncoder
-from wesep_py.network.speaker.speaker_network import SpeakerOutput, SpeakerEmbeddings
+from wesep_py.network.speaker.speaker_network import SpeakerEmbeddings, SpeakerOutput
 from wesep_py.simulation import SimulationConfig
 
 
@@ -60,7 +60,7 @@ def test_an_encoder_that_hears_all_voices_makes_no_error():
     assert found.eer == {"single_single": 0, "single_mixture": 0, "mixture_mixture": 0}
     assert found.trials == {"single_single": 15, "single_mixture": 24, "mixture_mixture": 6}
     assert found.count_accuracy == {1: 1.0, 2: 1.0} and found.count_accuracy_by_sir == {"0-5": 1.0}
-    assert "2 counted right where 2 speak: 100.0 %" in found.lines()
+    assert "2 speakers counted correctly: 100.0 %" in found.lines()
 
 
 def test_one_that_hears_the_sum_counts_nothing():

@@ -205,9 +205,7 @@ def verify(
         )
     summary = result.summary()
     if output is not None:
-        drawn = write_verification(result, output, overwrite)
-        if not drawn:
-            typer.echo("warning: no det.png: it needs matplotlib; pip install 'wesep-py[demo]'", err=True)
+        write_verification(result, output, overwrite)
     if json_output:
         typer.echo(json.dumps(summary, indent=2))
         return

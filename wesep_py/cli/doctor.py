@@ -18,9 +18,21 @@ import typer
 
 from wesep_py.cli.options import JsonOption
 
-NEEDED = ("torch", "torchaudio", "numpy", "scipy", "soundfile", "soxr", "safetensors", "omegaconf", "typer", "rich")
+NEEDED = (
+    "torch",
+    "torchaudio",
+    "numpy",
+    "scipy",
+    "soundfile",
+    "soxr",
+    "safetensors",
+    "omegaconf",
+    "typer",
+    "rich",
+    "matplotlib",
+)
 TRAINING = ("lightning-fabric", "tensorboard")
-METRICS = ("pesq", "pystoi", "fast_bss_eval")
+METRICS = ("pesq", "pystoi", "fast_bss_eval", "jiwer")
 INSTRUCTION_SETS = {
     "avx2": "AVX2", "avx512_f": "AVX-512", "avx512_bf16": "AVX-512 bfloat16", "amx_bf16": "AMX bfloat16",
     "neon": "NEON", "sve": "SVE", "bf16": "bfloat16",
@@ -28,7 +40,7 @@ INSTRUCTION_SETS = {
 """Keys of `torch.cpu.get_capabilities()` that matter to speed, and their names."""
 LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
 """Environment variables that limit the instruction sets of torch."""
-DEMO = ("espeakng-loader", "matplotlib")
+DEMO = ("espeakng-loader",)
 
 
 @dataclass(frozen=True)

@@ -501,9 +501,7 @@ def check_reportable(results: EvaluationResults) -> None:
     """
     for record in results.records:
         if "si_sdri" in record.values and "si_sdr" not in record.values:
-            raise InputError(
-                f"{results.folder / PER_TRIAL}: trial {record.number} has si_sdri and no si_sdr, so it is damaged; {REPEAT}"
-            )
+            raise InputError(f"{results.folder / PER_TRIAL}: trial {record.number} has si_sdri but no si_sdr; {REPEAT}")
     place = str(results.folder / SUMMARY)
     metrics = dict.fromkeys(results.metrics, _INTERVAL_SHAPE)
     groups = {...: {"trials": COUNT, **metrics}}

@@ -1,4 +1,9 @@
-"""Speaker verification where people overlap: voices of mixtures against voices, and how many are counted."""
+"""Speaker verification: embeddings, trials, and error rates of one voice per recording and of overlapping voices.
+
+The first part verifies recordings of one speaker: `embed` them, score pairs of them (`score_trials`), and compute EER
+and minDCF (`verification_metrics`). The second part (`OverlapRecording` and below) verifies recordings in which
+speakers overlap, for encoders that find all voices of a recording and count them. `verifier` runs a list of trials.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +23,13 @@ from wesep_py.network.extraction_network import eval_mode
 from wesep_py.network.speaker import SpeakerEncoder
 from wesep_py.simulation import EnrollmentConfig, SimulationConfig, Simulator
 
-# ----------------------------------------
-# Speaker verification: recordings as embeddings, pairs of them as trials, and how often they are told apart.
-
 BATCH_SAMPLES = 60 * 16000
-"""Samples, padding included, that are embedded at a time."""
-RESAMPLES = 200
+"""Largest number of samples, padding included, that are embedded together."""
+SPEAKER_RESAMPLES = 200
+"""Number of bootstrap samples over speakers."""
+MIN_OVERLAP_SPEAKERS = 3
+"""With two speakers, every mixture holds both: no pair of mixtures would be a non-target trial."""
+SIR_BINS_DB = ((0.0, 5.0), (5.0, 10.0))
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class VerificationTrials:
     """Pairs of utterances, by their positions in a list.
 
     Attributes:
-        enrollment, test: `[trials]`.
+        enrollment, test: `[trials]`, positions.
         is_target: `[trials]`, whether both are of one speaker.
     """
 
@@ -41,13 +47,13 @@ class VerificationTrials:
 
     @classmethod
     def all_pairs(cls, speaker_ids: Sequence[str]) -> VerificationTrials:
-        """Every utterance against every later one.
+        """Return the trials of every utterance against every later one.
 
         >>> VerificationTrials.all_pairs(["a", "a", "b"]).is_target.tolist()
         [True, False, False]
 
         Raises:
-            InputError: no two are of one speaker, or all are.
+            InputError: no two utterances are of one speaker, or all are.
         """
         names = np.array(speaker_ids)
         enrollment, test = np.triu_indices(len(names), 1)
@@ -55,7 +61,7 @@ class VerificationTrials:
         if is_target.all() or not is_target.any():
             raise InputError(
                 f"{len(names)} utterances of {len(set(speaker_ids))} speakers make no trials of both kinds; two "
-                "speakers or more, and one with two utterances, are needed"
+                "speakers or more, and one speaker with two utterances, are needed"
             )
         return cls(enrollment, test, is_target)
 
@@ -67,17 +73,17 @@ def embed(
     device: str | torch.device = "cpu",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> NDArray[np.float64]:
-    """The embedding of each utterance, of its whole length.
+    """Return the embedding of each whole utterance.
 
     Args:
-        encoder: on `device`; in any mode, and it comes back in it.
-        utterances: in any order; the result is in theirs.
-        reader: at the rate of the encoder's waveforms.
+        encoder: on `device`; its train or eval mode is restored.
+        utterances: in any order.
+        reader: at the sample rate of the encoder.
         device: on which to compute.
-        on_progress: called with the number done and of all.
+        on_progress: called with the number of embedded utterances and the number of all.
 
     Returns:
-        `[utterances, embedding_dim]`.
+        `[utterances, embedding_dim]`, in the order of `utterances`.
     """
     lengths = [reader.length(utterance) for utterance in utterances]
     result = np.zeros((len(utterances), encoder.embedding_dim))
@@ -95,15 +101,17 @@ def embed(
     return result
 
 
-def batches_by_length(lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Positions in batches of neighbours in length, each of at most `most` samples once padded (or of one).
+def batches_by_length(lengths: Sequence[int], max_samples: int) -> list[list[int]]:
+    """Return positions in batches of similar length, each of at most `max_samples` samples after padding.
+
+    A longer recording is a batch of its own.
 
     >>> batches_by_length([5, 1, 4, 2], 8)
     [[1, 3], [2], [0]]
     """
     batches: list[list[int]] = []
     for i in np.argsort(lengths, kind="stable").tolist():
-        if batches and lengths[i] * (len(batches[-1]) + 1) <= most:
+        if batches and lengths[i] * (len(batches[-1]) + 1) <= max_samples:  # the longest pads all others
             batches[-1].append(i)
         else:
             batches.append([i])
@@ -116,13 +124,14 @@ def score_trials(
     cohort: NDArray[np.float64] | None = None,
     top_n: int = 300,
 ) -> NDArray[np.float64]:
-    """The score of each trial: the cosine, normalised by a cohort where there is one (`metrics.verification.as_norm`).
+    """Return the score of each trial, `[trials]`: the cosine, normalised by the cohort (`detection.as_norm`).
 
     Args:
         embeddings: `[utterances, embedding_dim]`.
-        trials: by positions in it.
-        cohort: one embedding a speaker, `[speakers, embedding_dim]`, none of them in the trials.
-        top_n: of the cohort that are nearest; all, where there are fewer.
+        trials: positions in `embeddings`.
+        cohort: one embedding per speaker, `[speakers, embedding_dim]`, none of them in the trials; `None`: the cosine
+            is not normalised.
+        top_n: number of nearest speakers of the cohort that normalise a score; all, if there are fewer.
     """
     scores = cosine_scores(embeddings, embeddings)
     if cohort is not None:
@@ -132,25 +141,31 @@ def score_trials(
 
 
 def mean_by_speaker(embeddings: NDArray[np.float64], speaker_ids: Sequence[str]) -> NDArray[np.float64]:
-    """One embedding a speaker, in the order of their ids: the mean of its utterances' at unit length."""
+    """Return one embedding per speaker, `[speakers, embedding_dim]`, sorted by id: the mean of its unit embeddings."""
     units = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     names = np.array(speaker_ids)
     return np.stack([units[names == name].mean(0) for name in sorted(set(speaker_ids))])
 
 
 def verification_metrics(
-    scores: NDArray[np.float64], trials: VerificationTrials, speaker_ids: Sequence[str], resamples: int = RESAMPLES
+    scores: NDArray[np.float64],
+    trials: VerificationTrials,
+    speaker_ids: Sequence[str],
+    resamples: int = SPEAKER_RESAMPLES,
 ) -> dict[str, Interval]:
-    """EER and minDCF (p_target 0.01), with 95 % intervals over speakers.
+    """Return EER and minDCF (p_target 0.01), with 95 % intervals over speakers.
 
-    A speaker's trials go up and down together, so the bootstrap draws speakers: a trial counts as often as the product
-    of how often its two speakers were drawn.
+    Scores of one speaker's trials are correlated, so the bootstrap draws speakers. A target trial counts as often as
+    its speaker was drawn, a non-target trial as often as the product of the draws of its two speakers.
 
     Args:
         scores: `[trials]`.
-        trials: what they are scores of.
-        speaker_ids: of the utterances that the trials name.
+        trials: the pairs that were scored.
+        speaker_ids: of the utterances that the trials refer to.
         resamples: number of bootstrap samples; 0 for no interval.
+
+    Returns:
+        `eer` and `min_dcf`.
     """
     eer = equal_error_rate(scores, trials.is_target).value
     cost = min_dcf(scores, trials.is_target).value
@@ -162,47 +177,41 @@ def verification_metrics(
         times = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names)).astype(np.float64)
         weights = np.where(targets, times[first], times[first] * times[second])
         if weights[targets].sum() > 0 and weights[~targets].sum() > 0:
-            drawn.append(_weighted_figures(weights, targets))
-    low, high = (
-        np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0) if drawn else ((None,) * 2,) * 2
-    )
-    count = len(scores)
+            drawn.append(_weighted_metrics(weights, targets))
+    low: Sequence[float | None] = (None, None)
+    high: Sequence[float | None] = (None, None)
+    if drawn:
+        low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0).tolist()
     return {
-        "eer": Interval(eer, _plain(low[0]), _plain(high[0]), count),
-        "min_dcf": Interval(cost, _plain(low[1]), _plain(high[1]), count),
+        name: Interval(value, low[i], high[i], len(scores))
+        for i, (name, value) in enumerate({"eer": eer, "min_dcf": cost}.items())
     }
 
 
-def _weighted_figures(weights: NDArray[np.float64], targets: NDArray[np.bool_]) -> tuple[float, float]:
-    """EER and minDCF of weighted trials that are sorted by falling score."""
-    accepted, false = np.cumsum(weights * targets), np.cumsum(weights * ~targets)
-    miss = np.concatenate([[1.0], 1 - accepted / accepted[-1]])
-    alarm = np.concatenate([[0.0], false / false[-1]])
+def _weighted_metrics(weights: NDArray[np.float64], targets: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return EER and minDCF of weighted trials that are sorted by falling score, as `metrics.detection` does.
+
+    Trials of equal score are separate points here.
+    """
+    accepted_targets, accepted_nontargets = np.cumsum(weights * targets), np.cumsum(weights * ~targets)
+    miss = np.concatenate([[1.0], 1 - accepted_targets / accepted_targets[-1]])
+    alarm = np.concatenate([[0.0], accepted_nontargets / accepted_nontargets[-1]])
     after = int(np.argmax(miss <= alarm))
     excess = miss - alarm
     share = excess[after - 1] / (excess[after - 1] - excess[after])
     eer = miss[after - 1] + share * (miss[after] - miss[after - 1])
-    return float(eer), float((miss + 99 * alarm).min())
-
-
-def _plain(value: float | None) -> float | None:
-    return None if value is None else float(value)
-
-
-MIN_OVERLAP_SPEAKERS = 3
-"""Of two, all mixtures hold both: no pair of them would be of strangers."""
-SIR_BINS_DB = ((0.0, 5.0), (5.0, 10.0))
+    return float(eer), float((miss + 99 * alarm).min())  # 99 = (1 − p_target) / p_target
 
 
 @dataclass(frozen=True)
 class OverlapRecording:
-    """A recording of known voices.
+    """A recording of known speakers.
 
     Attributes:
         waveform: `[samples]`.
-        speaker_ids: who speaks.
-        utterance_ids: what it was cut from.
-        sir_db: level of one of two speakers to the other, without its sign; `None` for another number of them.
+        speaker_ids: of the speakers in it.
+        utterance_ids: of the utterances that it was cut from.
+        sir_db: absolute level difference of two speakers; `None` for another number of speakers.
     """
 
     waveform: NDArray[np.float32]
@@ -213,14 +222,14 @@ class OverlapRecording:
 
 @dataclass(frozen=True)
 class OverlapResult:
-    """How well an encoder knows voices that overlap.
+    """Error rates of an encoder on recordings of one voice and of overlapping voices.
 
     Attributes:
-        eer: of `single_single`, `single_mixture` and `mixture_mixture`, 0 to 1.
-        trials: how many of each.
-        count_accuracy: number of speakers → share of the recordings in which so many were counted; empty for an
-            encoder that hears one voice.
-        count_accuracy_by_sir: the same of mixtures of two by their |SIR| in dB (`0-5`, `5-10`), where there are any.
+        eer: of the trials `single_single`, `single_mixture` and `mixture_mixture`, 0 to 1.
+        trials: number of trials of each kind.
+        count_accuracy: number of speakers → share of the recordings with this number in which it was counted; empty
+            for an encoder of one voice.
+        count_accuracy_by_sir: the same for mixtures of two by |SIR| in dB (`0-5`, `5-10`), where there are any.
     """
 
     eer: dict[str, float]
@@ -229,17 +238,17 @@ class OverlapResult:
     count_accuracy_by_sir: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the result for JSON."""
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """One figure a line."""
-        told = [
+        """Return the result as text, one figure per line."""
+        lines = [
             f"{_shown(kind)} EER {100 * value:.2f} % ({self.trials[kind]} trials)" for kind, value in self.eer.items()
         ]
-        told += [f"{n} counted right where {n} speak: {100 * v:.1f} %" for n, v in sorted(self.count_accuracy.items())]
-        told += [f"counted right at |SIR| {bin} dB: {100 * v:.1f} %" for bin, v in self.count_accuracy_by_sir.items()]
-        return told
+        lines += [f"{n} speakers counted correctly: {100 * v:.1f} %" for n, v in sorted(self.count_accuracy.items())]
+        lines += [f"counted correctly at |SIR| {b} dB: {100 * v:.1f} %" for b, v in self.count_accuracy_by_sir.items()]
+        return lines
 
 
 def draw_overlap_recordings(
@@ -250,16 +259,16 @@ def draw_overlap_recordings(
     simulation: SimulationConfig | None = None,
     seed: int = 0,
 ) -> list[OverlapRecording]:
-    """Clean recordings of so many speakers each, the same at every call.
+    """Draw clean recordings of a number of speakers; the same arguments always give the same recordings.
 
     Args:
-        utterances: of which they are made.
-        reader: reads them.
+        utterances: the speech that recordings are made of.
+        reader: reads the utterances.
         num_speakers: in each recording, 1 to 4.
-        count: how many recordings.
-        simulation: length, overlap and levels; noise, rooms, enrollments and its own numbers of speakers are left out.
+        count: number of recordings.
+        simulation: length, overlap and levels; its noise, rooms, enrollments and numbers of speakers are ignored.
             `None`: 3 s, fully overlapped, SIR from −5 to 5 dB.
-        seed: another seed, other recordings.
+        seed: of the random draws.
 
     Raises:
         InputError: too few speakers with enough audio.
@@ -294,30 +303,33 @@ def draw_overlap_recordings(
 def embed_voices(
     encoder: SpeakerEncoder, recordings: Sequence[OverlapRecording], device: str | torch.device = "cpu"
 ) -> list[NDArray[np.float64]]:
-    """The embeddings of the voices that the encoder counts in each recording, `[voices, embedding_dim]`.
+    """Return the embeddings of the voices that the encoder counts in each recording, `[voices, embedding_dim]`.
 
     Args:
-        encoder: on `device`; in any mode, and it comes back in it. One that hears one voice gives one.
-        recordings: in any order; the result is in theirs.
+        encoder: on `device`; its train or eval mode is restored. An encoder of one voice gives one embedding.
+        recordings: in any order.
         device: on which to compute.
+
+    Returns:
+        One array per recording, in the order of `recordings`.
     """
     lengths = [len(recording.waveform) for recording in recordings]
-    found: list[NDArray[np.float64]] = [np.zeros((0, 0))] * len(recordings)
+    voices: list[NDArray[np.float64]] = [np.zeros((0, 0))] * len(recordings)
     with eval_mode(encoder):
         for batch in batches_by_length(lengths, BATCH_SAMPLES):
             waveforms = torch.zeros(len(batch), max(lengths[i] for i in batch))
             for row, i in zip(waveforms, batch, strict=True):
                 row[: lengths[i]] = torch.from_numpy(recordings[i].waveform)
-            given = waveforms.to(device), torch.tensor([lengths[i] for i in batch], device=device)
+            inputs = waveforms.to(device), torch.tensor([lengths[i] for i in batch], device=device)
             with torch.inference_mode():
                 if encoder.max_voices == 1:
-                    embeddings, counts = encoder(*given).embedding[:, None], [1] * len(batch)
+                    embeddings, counts = encoder(*inputs).embedding[:, None], [1] * len(batch)
                 else:
-                    voices = encoder.voices(*given)
-                    embeddings, counts = voices.embeddings, voices.count.tolist()
-            for i, own, number in zip(batch, embeddings.double().cpu().numpy(), counts, strict=True):
-                found[i] = own[:number]
-    return found
+                    output = encoder.voices(*inputs)
+                    embeddings, counts = output.embeddings, output.count.tolist()
+            for i, candidates, count in zip(batch, embeddings.double().cpu().numpy(), counts, strict=True):
+                voices[i] = candidates[:count]
+    return voices
 
 
 def measure_overlap(
@@ -326,59 +338,65 @@ def measure_overlap(
     mixtures: Sequence[OverlapRecording],
     device: str | torch.device = "cpu",
 ) -> OverlapResult:
-    """EER among and between recordings of one voice and of several, and counting accuracy.
+    """Return the EER among and between recordings of one voice and of several, and the counting accuracy.
 
-    Every pair is a trial, but those that hold a piece of the same utterance; a target trial where they share a
-    speaker. Its score is the highest cosine of any voice of the one to any of the other, the voices being those that
-    the encoder counts, as Horiguchi et al. (SLT 2024) score mixtures. An encoder that hears one voice gives one.
+    Every pair of recordings that share no utterance is a trial; it is a target trial if they share a speaker. Its score
+    is the highest cosine of any voice of one to any voice of the other, among the voices that the encoder counts, as
+    Horiguchi et al. (SLT 2024) score mixtures.
 
     Args:
         encoder: see `embed_voices`.
-        singles: recordings of one speaker, some of them of the same.
-        mixtures: recordings of several.
+        singles: recordings of one speaker each; some share a speaker.
+        mixtures: recordings of several speakers.
         device: on which to compute.
 
     Raises:
-        InputError: trials of one kind only: too few recordings or speakers.
+        InputError: there are only target or only non-target trials: too few recordings or speakers.
     """
     recordings = [*singles, *mixtures]
     is_target = np.array([[bool(a.speaker_ids & b.speaker_ids) for b in recordings] for a in recordings])
-    counts = np.triu(np.ones(is_target.shape, dtype=bool), 1)
-    counts &= ~np.array([[bool(a.utterance_ids & b.utterance_ids) for b in recordings] for a in recordings])
-    one, several = slice(None, len(singles)), slice(len(singles), None)
-    pairs = {"single_single": (one, one), "single_mixture": (one, several), "mixture_mixture": (several, several)}
-    for kind, part in pairs.items():
-        _check_both_kinds(kind, is_target[part][counts[part]], len(singles), len(mixtures))
+    is_trial = np.triu(np.ones(is_target.shape, dtype=bool), 1)  # each pair once
+    is_trial &= ~np.array([[bool(a.utterance_ids & b.utterance_ids) for b in recordings] for a in recordings])
+    single, mixture = slice(None, len(singles)), slice(len(singles), None)
+    blocks = {
+        "single_single": (single, single),
+        "single_mixture": (single, mixture),
+        "mixture_mixture": (mixture, mixture),
+    }
+    for kind, block in blocks.items():
+        _check_both_kinds(kind, is_target[block][is_trial[block]], len(singles), len(mixtures))
     voices = embed_voices(encoder, recordings, device)
     scores = best_scores(voices)
     eer, trials = {}, {}
-    for kind, part in pairs.items():
-        chosen = counts[part]
-        eer[kind] = equal_error_rate(scores[part][chosen], is_target[part][chosen]).value
-        trials[kind] = int(chosen.sum())
+    for kind, block in blocks.items():
+        mask = is_trial[block]
+        eer[kind] = equal_error_rate(scores[block][mask], is_target[block][mask]).value
+        trials[kind] = int(mask.sum())
     if encoder.max_voices == 1:
         return OverlapResult(eer, trials)
-    right = np.array([len(own) == len(r.speaker_ids) for own, r in zip(voices, recordings, strict=True)])
-    return OverlapResult(eer, trials, count_accuracy(recordings, voices), _by_sir(recordings, right))
+    correct = np.array([len(v) == len(r.speaker_ids) for v, r in zip(voices, recordings, strict=True)])
+    return OverlapResult(eer, trials, count_accuracy(recordings, voices), _accuracy_by_sir(recordings, correct))
 
 
 def best_scores(voices: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """The highest cosine of any voice of one recording to any of another, `[recordings, recordings]`.
+    """Return the highest cosine of any voice of one recording to any of another, `[recordings, recordings]`.
 
     >>> best_scores([np.eye(2), np.array([[0.0, 2.0]])]).tolist()
     [[1.0, 1.0], [1.0, 1.0]]
     """
+    # All voices against all, then the highest of each block of recording against recording:
+    #   voices  a0 a1 b0   starts  0 2   ->   [[max(a, a), max(a, b)], [max(b, a), max(b, b)]]
     stacked = np.concatenate(voices)
-    starts = np.cumsum([0, *(len(own) for own in voices[:-1])])
+    starts = np.cumsum([0, *(len(embeddings) for embeddings in voices[:-1])])
     cosines = cosine_scores(stacked, stacked)
     return np.maximum.reduceat(np.maximum.reduceat(cosines, starts, axis=0), starts, axis=1)
 
 
 def count_accuracy(recordings: Sequence[OverlapRecording], voices: Sequence[NDArray[np.float64]]) -> dict[int, float]:
-    """Number of speakers → share of the recordings with so many in which that is how many voices were found."""
-    spoken = np.array([len(recording.speaker_ids) for recording in recordings])
-    heard = np.array([len(own) for own in voices])
-    return {int(n): float((heard[spoken == n] == n).mean()) for n in np.unique(spoken)}
+    """Return number of speakers → share of the recordings with this number in which as many voices were found."""
+    num_speakers = np.array([len(recording.speaker_ids) for recording in recordings])
+    num_voices = np.array([len(embeddings) for embeddings in voices])
+    return {int(n): float((num_voices[num_speakers == n] == n).mean()) for n in np.unique(num_speakers)}
 
 
 def verify_overlap(
@@ -390,14 +408,14 @@ def verify_overlap(
     simulation: SimulationConfig | None = None,
     seed: int = 0,
 ) -> OverlapResult:
-    """`measure_overlap` on so many drawn recordings of one speaker, and as many of two.
+    """Return `measure_overlap` of drawn recordings of one speaker, and of two speakers.
 
     Args:
         encoder: see `embed_voices`.
-        utterances: of other speakers than those it was trained on.
-        reader: at the rate of the encoder's waveforms.
+        utterances: of other speakers than the training speakers of the encoder.
+        reader: at the sample rate of the encoder.
         device: on which to compute.
-        count: of each kind.
+        count: number of recordings of each kind.
         simulation, seed: see `draw_overlap_recordings`.
 
     Raises:
@@ -411,8 +429,8 @@ def _check_both_kinds(kind: str, is_target: NDArray[np.bool_], num_singles: int,
     if is_target.all() or not is_target.any():
         raise InputError(
             f"--overlap: {num_singles} recordings of one voice and {num_mixtures} of several make no {_shown(kind)} "
-            f"trials of both kinds ({is_target.sum()} of {len(is_target)} share a speaker); draw more, 100 say, of "
-            f"{MIN_OVERLAP_SPEAKERS} speakers or more"
+            f"trials of both kinds ({is_target.sum()} of {len(is_target)} share a speaker); draw more, for example "
+            f"100, of {MIN_OVERLAP_SPEAKERS} speakers or more"
         )
 
 
@@ -420,7 +438,7 @@ def _shown(kind: str) -> str:
     return kind.replace("_", "–")
 
 
-def _by_sir(recordings: Sequence[OverlapRecording], right: NDArray[np.bool_]) -> dict[str, float]:
+def _accuracy_by_sir(recordings: Sequence[OverlapRecording], correct: NDArray[np.bool_]) -> dict[str, float]:
     sir_db = np.array([np.nan if recording.sir_db is None else recording.sir_db for recording in recordings])
     within = {f"{low:g}-{high:g}": (sir_db >= low) & (sir_db < high) for low, high in SIR_BINS_DB}
-    return {name: float(right[chosen].mean()) for name, chosen in within.items() if chosen.any()}
+    return {name: float(correct[mask].mean()) for name, mask in within.items() if mask.any()}
