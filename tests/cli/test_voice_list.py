@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from tests.conftest import VOICES, make_voice
-from tests.inference.test_voices import extractor
+from tests.inference.networks import counting_extractor
 from wesep_py.cli.targets import parse_targets
 from wesep_py.common.errors import InputError
 from wesep_py.inference import Voice
@@ -28,7 +28,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An extractor whose encoder hears two voices in everything."""
     from wesep_py import checkpoint
 
-    network = extractor()._network
+    network = counting_extractor()._network
     return checkpoint.save(tmp_path_factory.mktemp("model") / "two", network.config, network.state_dict())
 
 

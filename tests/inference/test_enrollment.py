@@ -1,4 +1,4 @@
-"""The report on an enrollment and the weights that follow from it, with tones for voices."""
+"""Reports on enrollments and the weights that follow from them, with tones for voices."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def enroll(*waveforms: np.ndarray, encoder: PitchEncoder | None = None, **argume
     return Extractor(network).enroll(*((waveform, RATE) for waveform in waveforms), **arguments)
 
 
-def test_one_voice_raises_no_suspicion():
+def test_single_voice_is_not_suspected():
     quality = enroll(tone(300, 8.0)).quality
     assert quality.second_voice is False and quality.coherence > 0.99
     assert not any("two people" in warning for warning in quality.warnings)
@@ -42,13 +42,13 @@ def test_one_voice_raises_no_suspicion():
     assert recording.weight == 1.0 and recording.cosine is None
 
 
-def test_two_voices_in_one_recording_are_suspected():
+def test_two_voices_in_turn_are_suspected():
     quality = enroll(np.concatenate([tone(300, 4.0), tone(2200, 4.0)])).quality
     assert quality.second_voice is True
     assert any("two people seem to speak in recording 1" in warning for warning in quality.warnings)
 
 
-def test_without_an_encoder_it_is_silent_and_says_so():
+def test_report_without_encoder_says_what_it_cannot_detect():
     network = BandNetwork()
     quality = Extractor(network).enroll((np.concatenate([tone(300, 4.0), tone(2200, 4.0)]), RATE)).quality
     assert quality.second_voice is None and quality.coherence is None
@@ -56,7 +56,7 @@ def test_without_an_encoder_it_is_silent_and_says_so():
     assert "cannot be detected: the model has no speaker encoder" in quality.table()
 
 
-def test_a_recording_of_another_voice_is_named_and_counts_a_tenth():
+def test_outlier_is_named_and_has_a_tenth_of_its_weight():
     voice = enroll(tone(300, 6.0), tone(310, 3.0), tone(2200, 9.0, amplitude=0.9), tone(290, 3.0))
     assert [one.outlier for one in voice.quality.recordings] == [False, False, True, False]
     (line,) = [line for line in voice.quality.warnings if "unlike" in line]
@@ -79,7 +79,7 @@ def test_two_recordings_that_differ_are_both_named():
     assert not enroll(tone(300, 4.0), tone(310, 4.0)).quality.unlike
 
 
-def test_the_encoder_hears_all_windows_at_once_and_no_more_than_it_has_to():
+def test_windows_are_encoded_once_in_one_batch_of_at_most_64():
     encoder = PitchEncoder()
     enroll(tone(300, 6.0), tone(310, 3.0), encoder=encoder)
     assert encoder.calls == [(9, RATE)]
@@ -90,13 +90,13 @@ def test_the_encoder_hears_all_windows_at_once_and_no_more_than_it_has_to():
     assert encoder.calls == [(64, RATE)]
 
 
-def test_short_recordings_are_padded():
+def test_short_recordings_are_padded_for_the_encoder():
     encoder = PitchEncoder()
     enroll(tone(300, 2.0), tone(300, 0.4), encoder=encoder)
     assert encoder.calls == [(3, RATE)]
 
 
-def test_noise_clipping_and_too_little_are_said():
+def test_warnings_of_noise_clipping_and_little_speech():
     rng = np.random.default_rng(0)
     speech = rng.gamma(0.4, 0.1, 2 * RATE) * rng.choice([-1, 1], 2 * RATE)
     noisy = (speech + 0.1 * rng.standard_normal(2 * RATE)).astype(np.float32)
@@ -106,7 +106,7 @@ def test_noise_clipping_and_too_little_are_said():
         assert any(words in line for line in lines), words
 
 
-def test_too_little_speech_is_refused_where_asked():
+def test_less_speech_than_the_minimum_is_refused():
     pause = np.zeros(3 * RATE, np.float32)
     short = np.concatenate([pause, tone(300, 0.6), pause])
     with pytest.raises(InputError, match=r"recording 1: 0\.[5-7]\d s of speech; .* at least 1 s"):
@@ -119,7 +119,7 @@ def test_too_little_speech_is_refused_where_asked():
         enroll(short, vad="webrtc")
 
 
-def test_the_report_is_stored_in_the_voice_print(tmp_path: Path):
+def test_report_is_stored_in_the_voice_print(tmp_path: Path):
     voice = enroll(tone(300, 6.0), tone(310, 3.0), tone(2200, 4.0))
     back = Voice.load(voice.save(tmp_path / "a.voice"))
     assert back.quality == voice.quality and back.quality.warnings == voice.quality.warnings
@@ -128,14 +128,14 @@ def test_the_report_is_stored_in_the_voice_print(tmp_path: Path):
     assert VoiceQuality.from_json(newer) == voice.quality
 
 
-def test_a_voice_travels_to_another_process_with_its_report():
+def test_pickled_voice_keeps_its_report():
     voice = enroll(tone(300, 6.0))
     back = pickle.loads(pickle.dumps(voice))
     assert back.quality == voice.quality and back.model_hash == voice.model_hash
 
 
 @pytest.mark.parametrize("front_end", ["filterbank", "backbone"])
-def test_a_real_network(front_end: str):
+def test_weights_average_embeddings_and_frames_are_joined(front_end: str):
     torch.manual_seed(0)
     speaker = {
         "network": {"name": "ecapa_tdnn", "channels": 16, "frame_dim": 32, "embedding_dim": 8},
@@ -162,7 +162,7 @@ def test_a_real_network(front_end: str):
 
 
 @pytest.mark.parametrize("name", ["context", "tf_map", "usef", "listen_first"])
-def test_what_is_joined_in_time_takes_no_notice_of_weights(name: str):
+def test_cues_joined_in_time_ignore_weights(name: str):
     torch.manual_seed(0)
     speaker = {"network": {"name": "ecapa_tdnn", "channels": 16, "frame_dim": 32, "embedding_dim": 8}}
     network = build_network(
@@ -178,7 +178,7 @@ def test_what_is_joined_in_time_takes_no_notice_of_weights(name: str):
         torch.testing.assert_close(voice.tensors[key], tensor.detach())
 
 
-def test_real_recordings(shared_data: Path):
+def test_figures_of_real_recordings(shared_data: Path):
     paths = sorted((shared_data / "speech" / "dev_ls").rglob("*.opus"))[:8]
     for path in paths:
         quality = Extractor(BandNetwork()).enroll(path).quality
@@ -193,7 +193,7 @@ def test_real_recordings(shared_data: Path):
         assert Extractor(BandNetwork()).enroll((loud, rate)).quality.clipped > 0.001
 
 
-def test_a_constant_changes_nothing_that_is_said_of_an_enrollment():
+def test_constant_offset_does_not_change_the_report():
     extractor = Extractor(BandNetwork(), "cpu", "tiny", "hash")
     voice, silence = make_voice(*VOICES["anna"], 4.0, seed=1), np.zeros(64000, np.float32)
     (before,) = extractor.enroll((voice, 16000)).quality.recordings

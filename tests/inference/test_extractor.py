@@ -1,4 +1,4 @@
-"""Enrollment and extraction, with a network whose answer is known and with a real one."""
+"""Loading, enrollment and extraction, with a network whose answer is known and with a real one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,69 @@ import torch
 
 import wesep_py
 from tests.inference.networks import BandNetwork, tone
+from wesep_py import checkpoint, models
 from wesep_py.common.errors import AudioError, CheckpointError, InputError, WesepError
-from wesep_py.inference import Extractor
+from wesep_py.inference import Extractor, pick_device
 from wesep_py.network.extraction_network import build_network
+
+
+def test_checkpoint_is_loaded_by_path(tiny_model: Path):
+    extractor = wesep_py.load(str(tiny_model), device="cpu")
+    assert extractor.sample_rate == 16000
+    assert extractor.name == str(tiny_model)
+
+
+def test_without_a_bundled_model_a_name_is_required(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    with pytest.raises(InputError, match="--model"):
+        wesep_py.load()
+
+
+def test_half_precision_weights_compute_as_float32(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    saved = checkpoint.load(tiny_model)
+    half = {name: value.half() for name, value in saved.state_dict.items()}
+    checkpoint.save(tmp_path / models.DEFAULT, saved.config, half)
+    extractor = wesep_py.load(device="cpu")
+    assert extractor.name == wesep_py.load(models.DEFAULT, "cpu").name == models.DEFAULT
+    found = extractor.network.state_dict()
+    assert {value.dtype for value in found.values()} == {torch.float32}
+    assert all(torch.equal(found[name], value.float()) for name, value in half.items())
+    noise = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    exact = wesep_py.load(tiny_model, "cpu")
+    one, other = (model.extract((noise, 16000), model.enroll((noise, 16000))).waveform for model in (exact, extractor))
+    assert not np.array_equal(one, other), "the weights are not those of the float32 checkpoint"
+    assert np.linalg.norm(one - other) < 1e-2 * np.linalg.norm(one)
+
+
+def test_misspelt_name_gets_the_nearest_as_a_hint(tiny_model: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    saved = checkpoint.load(tiny_model)
+    checkpoint.save(tmp_path / "base", saved.config, saved.state_dict)
+    with pytest.raises(CheckpointError, match="did you mean 'base'"):
+        wesep_py.load("bas", "cpu")
+
+
+def test_missing_model_is_named(tmp_path: Path):
+    with pytest.raises(CheckpointError, match="nowhere"):
+        wesep_py.load(tmp_path / "nowhere")
+
+
+def test_devices_by_name(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert pick_device("cpu") == "cpu"
+    assert pick_device("auto") == "cpu"
+    with pytest.raises(InputError, match=r"'tpu' is not there; choose among auto, cpu"):
+        pick_device("tpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("auto") == "cuda"
+    assert pick_device("cuda:1") == "cuda:1"
+    with pytest.raises(InputError, match="'cuda:2' is not there"):
+        pick_device("cuda:2")
+
 
 ENROLLMENT = (tone(300, 1.0, 16000), 16000)
 
@@ -23,7 +83,7 @@ def make(**arguments) -> Extractor:
 
 @pytest.mark.parametrize("gain", [1.0, -3.0, 0.001])
 @pytest.mark.parametrize("sample_rate", [8000, 16000, 44100])
-def test_the_voice_comes_back_at_its_level(gain: float, sample_rate: int):
+def test_voice_is_returned_at_its_level(gain: float, sample_rate: int):
     extractor = make(gain=gain)
     voice, other = tone(400, 1.0, sample_rate), tone(2500, 1.0, sample_rate, amplitude=0.3)
     result = extractor.extract((voice + other, sample_rate), extractor.enroll(ENROLLMENT))
@@ -40,7 +100,7 @@ def test_each_channel_is_extracted_and_keeps_its_level():
     np.testing.assert_allclose(result.waveform, torch.stack([voice, 0.25 * voice]).numpy(), atol=2e-4)
 
 
-def test_a_silent_channel_stays_silent():
+def test_silent_channel_stays_silent():
     extractor = make()
     stereo = torch.stack([tone(400, 0.5, 16000), torch.zeros(8000)])
     result = extractor.extract((stereo, 16000), extractor.enroll(ENROLLMENT))
@@ -60,13 +120,13 @@ def test_several_enrollments_are_combined_by_the_network():
     assert voice.tensors["0.level"].item() == pytest.approx((2 * 0.01 + 0.09) / 3, rel=1e-5)
 
 
-def test_the_loudest_channel_enrolls():
+def test_loudest_channel_is_enrolled():
     extractor = make()
     stereo = torch.stack([torch.zeros(16000), 0.2 * SQUARE])
     assert extractor.enroll((stereo, 16000)).tensors["0.level"].item() == pytest.approx(0.04, rel=1e-5)
 
 
-def test_presence_is_that_of_the_surest_half_second():
+def test_presence_is_that_of_the_highest_half_second():
     # Frames of 0.1 s: half a second is five of them.
     extractor = make(presence_logits=(-9.0, 9.0, 9.0, -9.0, 9.0, 9.0, 9.0, -9.0))
     result = extractor.extract(ENROLLMENT, extractor.enroll(ENROLLMENT))
@@ -76,7 +136,7 @@ def test_presence_is_that_of_the_surest_half_second():
     assert make().extract(ENROLLMENT, make().enroll(ENROLLMENT)).presence is None
 
 
-def test_enrollment_needs_audible_audio():
+def test_missing_silent_or_short_enrollment_is_refused():
     extractor = make()
     with pytest.raises(InputError, match="at least one recording"):
         extractor.enroll()
@@ -86,19 +146,19 @@ def test_enrollment_needs_audible_audio():
         extractor.enroll((torch.ones(1590), 16000))
 
 
-def test_a_voice_of_another_model_is_refused():
+def test_voice_of_another_model_is_refused():
     voice = make().enroll(ENROLLMENT)
     with pytest.raises(InputError, match="another model"):
         make(gain=2.0).extract(ENROLLMENT, voice)
 
 
-def test_a_network_that_returns_nan_is_reported():
+def test_network_that_returns_nan_is_reported():
     extractor = make(gain=float("nan"))
     with pytest.raises(WesepError, match="not finite"):
         extractor.extract(ENROLLMENT, extractor.enroll(ENROLLMENT))
 
 
-def test_the_result_keeps_the_form_of_the_array():
+def test_result_has_the_shape_of_the_array():
     extractor = make()
     voice = extractor.enroll(ENROLLMENT)
     assert extractor.extract((np.zeros(700), 8000), voice).waveform.shape == (700,)
@@ -106,7 +166,7 @@ def test_the_result_keeps_the_form_of_the_array():
     assert extractor.extract((np.zeros((3, 700)), 8000), voice).waveform.shape == (3, 700)
 
 
-def test_a_real_network_from_files(tiny_model: Path, tiny_speech: Path, tmp_path: Path):
+def test_voice_print_extracts_as_the_voice_does(tiny_model: Path, tiny_speech: Path, tmp_path: Path):
     extractor = wesep_py.load(tiny_model, device="cpu")
     voice = extractor.enroll(tiny_speech / "anna" / "anna-0.wav", tiny_speech / "anna" / "anna-1.wav")
     path = tmp_path / "alice.voice"
@@ -117,7 +177,7 @@ def test_a_real_network_from_files(tiny_model: Path, tiny_speech: Path, tmp_path
     assert np.isfinite(direct.waveform).all() and direct.waveform.any()
 
 
-def test_the_hash_is_that_of_the_checkpoint(tiny_model: Path):
+def test_hash_is_that_of_the_checkpoint(tiny_model: Path):
     from wesep_py import checkpoint
     from wesep_py.network.extraction_network import load_network
 
@@ -126,7 +186,7 @@ def test_the_hash_is_that_of_the_checkpoint(tiny_model: Path):
     assert Extractor(load_network(tiny_model)).model_hash == saved
 
 
-def test_a_batch_is_what_each_gives_alone():
+def test_batch_equals_single_extractions():
     torch.manual_seed(0)
     speaker = {"network": {"name": "ecapa_tdnn", "channels": 16, "frame_dim": 48, "embedding_dim": 8}}
     config = {
@@ -149,7 +209,7 @@ def test_a_batch_is_what_each_gives_alone():
         extractor.extract_batch([(mixtures[0], 16000)], voices)
 
 
-def test_wrong_types_are_one_clear_line(tiny_model):
+def test_wrong_types_are_refused_in_one_line(tiny_model):
     from wesep_py.inference import Voice, load
 
     with pytest.raises(InputError, match="the model is int"):

@@ -1,4 +1,4 @@
-"""When the target speaks: segments, RTTM, JSON."""
+"""Timelines: segments, RTTM, JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from wesep_py.common.errors import InputError, OutputExistsError
-from wesep_py.inference.timeline import timeline_from_energies, timeline_from_presence, find_segments, write_timeline
+from wesep_py.inference.timeline import find_segments, timeline_from_energies, timeline_from_presence, write_timeline
 
 
 def spans(*parts: tuple[float, float], step_s: float = 0.01) -> list[tuple[float, float]]:
@@ -18,7 +18,7 @@ def spans(*parts: tuple[float, float], step_s: float = 0.01) -> list[tuple[float
     return [(round(a * step_s, 3), round(b * step_s, 3)) for a, b in find_segments(track, step_s)]
 
 
-def test_hysteresis_and_least_durations():
+def test_hysteresis_and_minimum_durations():
     assert spans((0.1, 1), (0.9, 1), (0.1, 1)) == [(1.0, 2.0)]
     assert spans((0.4, 1), (0.9, 1), (0.4, 1), (0.3, 1)) == [(1.0, 3.0)]  # begins late, goes on
     assert spans((0.1, 1), (0.45, 1), (0.1, 1)) == []  # never reached
@@ -29,7 +29,7 @@ def test_hysteresis_and_least_durations():
     assert find_segments(np.zeros(0), 0.01) == []
 
 
-def test_an_estimate_far_below_the_mixture_is_not_the_target():
+def test_estimate_far_below_the_mixture_is_no_speech():
     mixture = np.full(300, 0.01)
     estimate = np.concatenate([np.full(100, 1e-2), np.full(100, 1e-5), np.full(100, 1e-9)])
     (segment,) = timeline_from_energies("alice", estimate, mixture, 0.02, 6.0).segments
@@ -38,7 +38,7 @@ def test_an_estimate_far_below_the_mixture_is_not_the_target():
     assert timeline_from_energies("alice", np.zeros(0), np.zeros(0), 0.02, 0.0).segments == ()
 
 
-def test_files(tmp_path: Path):
+def test_rttm_and_json_files(tmp_path: Path):
     track = np.repeat([0.1, 0.8, 0.1], 100)
     line = timeline_from_presence("alice", track, 0.01, 2.995)
     write_timeline(tmp_path / "a.rttm", "rooms/board room.wav", [(line, {})])

@@ -1,4 +1,10 @@
-"""Layers on a filterbank as an image, `[batch, channels, bins, frames]`, that are deaf to padding."""
+"""The interface of a speaker network, and what the networks share.
+
+A speaker network takes filterbank frames and returns frame-level features and one embedding (`SpeakerNetwork`,
+`SpeakerOutput`). `speaker_networks` is the registry of their names. Two base classes do the common work:
+`PoolingNetwork` pools frames, and can return the embeddings of several speakers; `PooledNetwork` adds the usual head of
+linear layers. At the end stand layers for networks that see the filterbank as an image.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +18,13 @@ from wesep_py.common.errors import InputError
 from wesep_py.common.registry import Registry
 from wesep_py.network.speaker.pooling import Pooling, RecursiveAttentivePooling, build_pooling
 
-# ----------------------------------------
-# What a speaker network is: filterbank frames in, frame-level features and one embedding out.
-
 
 class SpeakerOutput(NamedTuple):
-    """What an encoder says of a recording.
+    """Frame-level features and embedding of recordings.
 
     Attributes:
-        frames: `[batch, frame_dim, frames]`, before pooling; zero past the end of a recording.
-        mask: `[batch, frames]`, true within the recording.
+        frames: `[batch, frame_dim, frames]`, before pooling; zero after the end of a recording.
+        mask: `[batch, frames]`, True within the recording.
         embedding: `[batch, embedding_dim]`.
     """
 
@@ -34,7 +37,8 @@ class SpeakerNetwork(nn.Module, ABC):
     """Base of the speaker networks.
 
     Attributes:
-        frame_dim, embedding_dim: sizes of the frame-level features and of the embedding.
+        frame_dim: size of the frame-level features.
+        embedding_dim: size of the embedding.
     """
 
     frame_dim: int
@@ -42,11 +46,20 @@ class SpeakerNetwork(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, features: Tensor, mask: Tensor | None = None) -> SpeakerOutput:
-        """`[batch, frames, bins]` and the mask of its valid frames (all, if `None`) → `SpeakerOutput`."""
+        """Return features and embedding of a batch, whatever its padding holds.
+
+        Args:
+            features: `[batch, frames, bins]`.
+            mask: `[batch, frames]`, True for valid frames; `None` if all are.
+        """
 
 
 def length_mask(lengths: Tensor, size: int) -> Tensor:
-    """`[batch]` lengths → `[batch, size]`, true below each.
+    """Return a mask `[batch, size]` that is True below each length.
+
+    Args:
+        lengths: `[batch]`, whole numbers.
+        size: length of the mask.
 
     >>> length_mask(torch.tensor([1, 3]), 3).tolist()
     [[True, False, False], [True, True, True]]
@@ -57,17 +70,13 @@ def length_mask(lengths: Tensor, size: int) -> Tensor:
 speaker_networks: Registry[SpeakerNetwork] = Registry("speaker network", SpeakerNetwork)
 
 
-# ----------------------------------------
-# All voices of a recording: what networks with a recursive pooling say beyond the one embedding.
-
-
-class Voices(NamedTuple):
-    """The voices of recordings.
+class SpeakerEmbeddings(NamedTuple):
+    """The embeddings of all speakers of recordings in which several talk.
 
     Attributes:
         embeddings: `[batch, voices, embedding_dim]`.
-        existence_logits: `[batch, voices]`, above 0 where there is such a voice. The first counts whatever its is.
-        count: `[batch]`, how many there are, 1 or more.
+        existence_logits: `[batch, voices]`, above 0 where that voice exists. The first one always counts.
+        count: `[batch]`, number of voices that exist, 1 or more.
     """
 
     embeddings: Tensor
@@ -76,7 +85,7 @@ class Voices(NamedTuple):
 
 
 class PoolingNetwork(SpeakerNetwork):
-    """Base of the networks that pool frames and make an embedding of what was pooled.
+    """Base of the networks that pool frames over time and make an embedding of the result.
 
     Attributes:
         pool: the pooling.
@@ -86,11 +95,11 @@ class PoolingNetwork(SpeakerNetwork):
 
     @abstractmethod
     def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """`[batch, frames, bins]`, `[batch, frames]` → what is pooled, zero past the end; its mask."""
+        """Return the frames to be pooled, `[batch, frame_dim, frames]`, zero after the end, and their mask."""
 
     @abstractmethod
     def embed(self, pooled: Tensor) -> Tensor:
-        """What was pooled, `[items, pool.out_dim]` → embeddings `[items, embedding_dim]`, float32."""
+        """Return embeddings `[items, embedding_dim]`, float32, of pooled vectors `[items, pool.out_dim]`."""
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> SpeakerOutput:
         if mask is None:
@@ -105,23 +114,25 @@ class PoolingNetwork(SpeakerNetwork):
         max_voices: int | None = None,
         threshold: float = 0.5,
         counts: Tensor | None = None,
-    ) -> Voices:
-        """The voices in frames that `encode` (or `forward`) returned; the first is `SpeakerOutput.embedding`.
+    ) -> SpeakerEmbeddings:
+        """Return the embeddings of all voices in frames that `encode` (or `forward`) returned.
+
+        The first one is that of `SpeakerOutput`.
 
         Args:
             frames: `[batch, frame_dim, …]`.
             mask: `[batch, frames]`.
-            max_voices: as many are looked for; the pooling's own number, if `None`.
-            threshold: the first voice whose probability to exist is below ends the count, 0 to 1.
-            counts: `[batch]`, where it is known how many there are: the embeddings of the others are zero, and batch
-                normalisation does not see them.
+            max_voices: number of voices to look for; `None`: that of the pooling.
+            threshold: the count ends before the first voice whose probability of existence is below this; 0 to 1.
+            counts: `[batch]`, the number of voices where it is known: the embeddings of further ones are zero, and
+                batch normalisation does not see them.
 
         Raises:
-            InputError: the pooling is another than `recursive`, or a number is out of range.
+            InputError: the pooling is not `recursive`, or a number is out of range.
         """
         if not isinstance(self.pool, RecursiveAttentivePooling):
             raise InputError(
-                "the speaker encoder hears one voice a recording; one with the pooling 'recursive' is needed"
+                "this speaker encoder finds one voice per recording; one with the pooling 'recursive' is needed"
             )
         if max_voices is not None and max_voices < 1:
             raise InputError(f"max_voices: is {max_voices}; 1 or more is allowed")
@@ -129,30 +140,32 @@ class PoolingNetwork(SpeakerNetwork):
             raise InputError(f"threshold: is {threshold}; a probability between 0 and 1 is allowed")
         pooled, logits = self.pool.voices(frames, mask, max_voices)
         if counts is None:
-            return Voices(self.embed(pooled.flatten(0, 1)).unflatten(0, logits.shape), logits, count(logits, threshold))
-        there = torch.arange(logits.shape[1], device=logits.device)[None] < counts[:, None]
-        found = self.embed(pooled[there])
-        embeddings = found.new_zeros(*logits.shape, self.embedding_dim)
-        embeddings[there] = found
-        return Voices(embeddings, logits, counts)
+            embeddings = self.embed(pooled.flatten(0, 1)).unflatten(0, logits.shape)
+            return SpeakerEmbeddings(embeddings, logits, count_voices(logits, threshold))
+        exists = length_mask(counts, logits.shape[1])
+        of_existing = self.embed(pooled[exists])
+        embeddings = of_existing.new_zeros(*logits.shape, self.embedding_dim)
+        embeddings[exists] = of_existing
+        return SpeakerEmbeddings(embeddings, logits, counts)
 
 
-def count(existence_logits: Tensor, threshold: float = 0.5) -> Tensor:
-    """How many voices there are, `[batch]`: up to the first that is not; the first of all is taken for granted.
+def count_voices(existence_logits: Tensor, threshold: float = 0.5) -> Tensor:
+    """Return the number of voices of each recording, `[batch]`: those before the first that does not exist.
+
+    The first voice always counts.
 
     >>> count(torch.tensor([[-9.0, 3.0, -1.0, 5.0]])).tolist()
     [2]
     """
-    there = existence_logits[:, 1:].sigmoid() >= threshold
-    return 1 + there.long().cumprod(dim=1).sum(dim=1)
-
-
-# ----------------------------------------
-# Networks that end alike: frames are pooled, and one or two linear layers make the embedding.
+    exists = existence_logits[:, 1:].sigmoid() >= threshold
+    return 1 + exists.long().cumprod(dim=1).sum(dim=1)  # the product stays 0 after the first that does not exist
 
 
 class PooledNetwork(PoolingNetwork):
-    """Base of these networks; a subclass makes its layers, calls `add_head` last, and defines `encode`."""
+    """Base of the networks that end in pooling and one or two linear layers.
+
+    A subclass makes its layers, calls `add_head` last, and defines `encode`.
+    """
 
     def add_head(
         self,
@@ -165,10 +178,10 @@ class PooledNetwork(PoolingNetwork):
         """Make the layers after `encode`.
 
         Args:
-            frame_dim: channels that `encode` returns.
+            frame_dim: number of channels that `encode` returns.
             embedding_dim: size of the embedding.
             pooling: a pooling's name, or `{name: …, …}`; see `pooling`.
-            second_layer: ReLU, batch normalisation and another linear layer make the embedding.
+            second_layer: put ReLU, batch normalisation and another linear layer before the embedding.
             dropout: share of the pooled vector that is dropped while training, from 0 to below 1.
 
         Raises:
@@ -194,19 +207,22 @@ class PooledNetwork(PoolingNetwork):
         return (embedding if self.second is None else self.second(embedding)).float()
 
     def first_embedding(self, output: SpeakerOutput) -> Tensor:
-        """What the first linear layer makes of the frames that `forward` returned: `[batch, embedding_dim]`.
+        """Return the output of the first linear layer, `[batch, embedding_dim]`, for an output of `forward`.
 
-        It differs from the embedding only where there is a second layer.
+        It differs from the embedding only if there is a second layer.
         """
         return self.linear(self.dropout(self.pool(output.frames, output.mask))).float()
 
 
+# Layers for a filterbank as an image, `[batch, channels, bins, frames]`.
+
+
 class ConvNorm(nn.Module):
-    """Convolution and batch normalisation; what stands past the end of a recording is zero to the convolution.
+    """Convolution and batch normalisation; the convolution takes zeros after the end of each recording.
 
     Args:
         in_channels, out_channels: of the image.
-        kernel_size: odd; in bins and frames.
+        kernel_size: odd, in bins and frames.
         stride: in bins and frames.
 
     >>> import torch
@@ -223,14 +239,14 @@ class ConvNorm(nn.Module):
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """`[batch, in_channels, bins, frames]`, `[batch, frames]` → both at the convolution's stride."""
+        """Return an image `[batch, out_channels, bins, frames]` and the mask of its frames, both at the stride."""
         if self.conv.kernel_size[1] > 1:
             x = x * mask[:, None, None]
         return self.norm(self.conv(x)), mask[:, :: self.conv.stride[1]]
 
 
 def shortcut(in_channels: int, out_channels: int, stride: int | tuple[int, int]) -> ConvNorm | None:
-    """What carries a block's input past it: nothing where it fits as it is, else a strided 1×1 convolution."""
+    """Return the shortcut of a residual block: `None` if its input fits, else a strided 1×1 convolution."""
     if stride in (1, (1, 1)) and in_channels == out_channels:
         return None
     return ConvNorm(in_channels, out_channels, 1, stride)

@@ -16,7 +16,7 @@ from wesep_py.inference import Voice
 VOICE = Voice({"0.embedding": torch.arange(4.0)[None], "1.frames": torch.ones(1, 3, 5)}, "abc123", 7.25)
 
 
-def test_a_voice_print_comes_back_as_it_was(tmp_path: Path):
+def test_voice_print_is_read_as_it_was_saved(tmp_path: Path):
     path = VOICE.save(tmp_path / "alice.voice")
     back = Voice.load(path)
     assert back.model_hash == "abc123" and back.enrolled_s == 7.25
@@ -25,7 +25,7 @@ def test_a_voice_print_comes_back_as_it_was(tmp_path: Path):
         assert torch.equal(back.tensors[name], tensor)
 
 
-def test_cues_that_keep_one_tensor_have_a_print_too(tmp_path: Path):
+def test_shared_tensors_are_saved(tmp_path: Path):
     mask = torch.ones(1, 5)
     back = Voice.load(
         Voice({"0.mask": mask, "1.mask": mask, "2.part": mask[:, :3]}, "abc", 1.0).save(tmp_path / "a.voice")
@@ -34,7 +34,7 @@ def test_cues_that_keep_one_tensor_have_a_print_too(tmp_path: Path):
     assert back.tensors["2.part"].shape == (1, 3)
 
 
-def test_a_voice_print_is_not_overwritten_unless_asked(tmp_path: Path):
+def test_existing_voice_print_is_not_overwritten(tmp_path: Path):
     path = VOICE.save(tmp_path / "alice.voice")
     with pytest.raises(OutputExistsError, match="--overwrite"):
         Voice({}, "other", 1.0).save(path)
@@ -43,7 +43,7 @@ def test_a_voice_print_is_not_overwritten_unless_asked(tmp_path: Path):
     assert Voice.load(path).model_hash == "other"
 
 
-def test_what_is_no_voice_print_is_refused(tmp_path: Path):
+def test_other_files_are_refused(tmp_path: Path):
     with pytest.raises(InputError, match="no such file"):
         Voice.load(tmp_path / "missing.voice")
     (tmp_path / "text.voice").write_text("not a voice print at all")
@@ -58,7 +58,7 @@ def test_what_is_no_voice_print_is_refused(tmp_path: Path):
         Voice.load(tmp_path / "future.voice")
 
 
-def test_a_voice_print_that_lacks_something_is_refused(tmp_path: Path):
+def test_incomplete_header_or_tensors_are_refused(tmp_path: Path):
     header = {"format": "wesep-voice", "format_version": "1", "model_hash": "a", "enrolled_s": "1"}
     save_file({"x": torch.zeros(2)}, tmp_path / "whole.voice", header)
     assert Voice.load(tmp_path / "whole.voice").enrolled_s == 1.0
@@ -72,19 +72,19 @@ def test_a_voice_print_that_lacks_something_is_refused(tmp_path: Path):
             Voice.load(tmp_path / "a.voice")
 
 
-def test_a_voice_print_cut_in_half_is_refused(tmp_path: Path):
+def test_truncated_voice_print_is_refused(tmp_path: Path):
     path = VOICE.save(tmp_path / "alice.voice")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(InputError, match="enroll the voice again"):
         Voice.load(path)
 
 
-def test_a_print_without_a_report_has_none(tmp_path: Path):
+def test_print_without_a_report_has_no_quality(tmp_path: Path):
     assert VOICE.quality is None
     assert Voice.load(VOICE.save(tmp_path / "alice.voice")).quality is None
 
 
-def test_a_report_that_is_damaged_is_refused(tmp_path: Path):
+def test_damaged_report_is_refused(tmp_path: Path):
     header = {"format": "wesep-voice", "format_version": "1", "model_hash": "a", "enrolled_s": "1", "quality": "{}"}
     save_file({"weight": torch.zeros(2)}, tmp_path / "odd.voice", header)
     with pytest.raises(InputError, match=r"odd\.voice: is damaged.*enroll the voice again"):
@@ -110,7 +110,7 @@ HEADER = {"format": "wesep-voice", "format_version": "1", "model_hash": "a", "en
     ],
     ids=range(10),
 )
-def test_a_header_that_makes_no_sense_is_one_line(tmp_path: Path, changes: dict[str, str]):
+def test_damaged_header_is_refused_in_one_line(tmp_path: Path, changes: dict[str, str]):
     save_file({"x": torch.zeros(2)}, tmp_path / "a.voice", {**HEADER, **changes})
     with pytest.raises(InputError, match="its header") as refused:
         Voice.load(tmp_path / "a.voice")
@@ -122,7 +122,9 @@ def test_a_header_that_makes_no_sense_is_one_line(tmp_path: Path, changes: dict[
     changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=4),
     cut=st.one_of(st.none(), st.integers(0, 400)),
 )
-def test_mutated_prints_give_a_voice_or_one_line(tmp_path: Path, changes: list[tuple[int, int]], cut: int | None):
+def test_mutated_print_gives_a_voice_or_an_error_of_one_line(
+    tmp_path: Path, changes: list[tuple[int, int]], cut: int | None
+):
     content = bytearray(VOICE.save(tmp_path / "alice.voice", overwrite=True).read_bytes())
     for place, value in changes:
         content[place % len(content)] = value
@@ -133,7 +135,7 @@ def test_mutated_prints_give_a_voice_or_one_line(tmp_path: Path, changes: list[t
         assert str(tmp_path) in str(error) and len(str(error)) < 500 and "\n" not in str(error)
 
 
-def test_wrong_tensors_under_a_right_hash_are_one_line(tmp_path: Path, tiny_model: Path, tiny_speech: Path):
+def test_tensors_that_do_not_fit_the_model_are_refused(tmp_path: Path, tiny_model: Path, tiny_speech: Path):
     import numpy as np
 
     from wesep_py.inference import load

@@ -1,4 +1,4 @@
-"""From file to file: the result of the whole recording, resumed where it stopped, and never more than asked."""
+"""Long recordings from file to file: the result in memory, resumed after a stop, and no other files."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from wesep_py.common.errors import AudioError, InputError, WesepError
 from wesep_py.inference import Blocks, Calibration, Extractor
 from wesep_py.inference.file_extraction import extract_file
 from wesep_py.inference.long_files import LongExtraction
-from wesep_py.inference.block_store import BlockStore
 from wesep_py.inference.output_files import ExtractionTarget
 from wesep_py.network.extraction_network import build_network
 
 SHORT = Blocks.of(2.0)
 
 
-@pytest.fixture(scope="module", params=["overlapping", "carried"])
+@pytest.fixture(scope="module", params=["overlapping", "streaming"])
 def extractor(request) -> Extractor:
     torch.manual_seed(0)
-    backbone = {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1, "causal": request.param == "carried"}
-    # A head that remembers is carried over from block to block too.
-    presence = {"inputs": ["latent", "similarity"], "smoothing": "lstm"} if request.param == "carried" else {}
-    normalise = "none" if request.param == "carried" else "rms"
+    backbone = {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1, "causal": request.param == "streaming"}
+    # The state of a recurrent head is carried from block to block too.
+    presence = {"inputs": ["latent", "similarity"], "smoothing": "lstm"} if request.param == "streaming" else {}
+    normalise = "none" if request.param == "streaming" else "rms"
     network = build_network(
         {"backbone": backbone, "cues": [{"name": "tf_map"}], "presence": presence, "normalise": normalise}
     )
@@ -39,7 +38,7 @@ def voices() -> tuple[np.ndarray, np.ndarray]:
     return make_voice(*VOICES["anna"], 7.3, seed=1), make_voice(*VOICES["bert"], 7.3, seed=2)
 
 
-def enrolled(extractor: Extractor, seed: int = 3):
+def enroll(extractor: Extractor, seed: int = 3):
     return extractor.enroll((make_voice(*VOICES["anna"], 2.0, seed=seed), 16000))
 
 
@@ -53,18 +52,18 @@ def enrolled(extractor: Extractor, seed: int = 3):
         ("e.ogg", 16000, 1, "VORBIS"),
     ],
 )
-def test_a_long_file_is_what_python_extracts(extractor, voices, tmp_path, name, rate, channels, subtype):
+def test_long_file_equals_extract_in_memory(extractor, voices, tmp_path, name, rate, channels, subtype):
     mixture = tmp_path / name
     samples = np.stack([voices[0] + voices[1], voices[0] - 0.5 * voices[1]])[:channels] / 3
     from wesep_py import audio
 
     soundfile.write(mixture, audio.resample(samples, 16000, rate).T, rate, subtype=subtype)
-    voice, out, rest = enrolled(extractor), tmp_path / f"out{mixture.suffix}", tmp_path / f"rest{mixture.suffix}"
-    (outcome,) = extract_file(extractor, mixture, [ExtractionTarget("anna", voice, out, rest)], blocks=SHORT)
+    voice, out, rest = enroll(extractor), tmp_path / f"out{mixture.suffix}", tmp_path / f"rest{mixture.suffix}"
+    (result,) = extract_file(extractor, mixture, [ExtractionTarget("anna", voice, out, rest)], blocks=SHORT)
     expected = extractor.extract(mixture, voice, blocks=SHORT)
     got, given = soundfile.info(out), soundfile.info(mixture)
     assert (got.samplerate, got.channels, got.frames, got.subtype) == (rate, channels, given.frames, subtype)
-    assert outcome.presence == pytest.approx(expected.presence, abs=1e-6) and not outcome.silenced
+    assert result.presence == pytest.approx(expected.presence, abs=1e-6) and not result.silenced
     written, left, whole = (soundfile.read(path, always_2d=True)[0].T for path in (out, rest, mixture))
     if subtype == "VORBIS":
         assert ((written - expected.waveform) ** 2).sum() < 0.05 * (expected.waveform**2).sum()
@@ -78,27 +77,27 @@ def test_a_long_file_is_what_python_extracts(extractor, voices, tmp_path, name, 
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, out.name, rest.name])
 
 
-def test_a_short_file_is_extracted_whole_to_the_bit(extractor, voices, tmp_path):
+def test_short_file_is_bit_exact_with_extract(extractor, voices, tmp_path):
     soundfile.write(tmp_path / "m.wav", voices[0][:31000], 16000)
-    voice = enrolled(extractor)
+    voice = enroll(extractor)
     extract_file(extractor, tmp_path / "m.wav", [ExtractionTarget("anna", voice, tmp_path / "a.wav")], blocks=SHORT)
     extractor.extract(tmp_path / "m.wav", voice).save(tmp_path / "b.wav")
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
 
 
-def test_several_voices_in_one_pass_are_what_each_gives_alone(extractor, voices, tmp_path, monkeypatch):
+def test_several_voices_in_one_pass_equal_each_alone(extractor, voices, tmp_path, monkeypatch):
     from wesep_py.inference import long_files as long
 
     soundfile.write(tmp_path / "m.wav", (voices[0] + voices[1]) / 3, 16000)
-    both = [ExtractionTarget(f"v{seed}", enrolled(extractor, seed), tmp_path / f"both{seed}.wav") for seed in (3, 4)]
+    targets = [ExtractionTarget(f"v{seed}", enroll(extractor, seed), tmp_path / f"both{seed}.wav") for seed in (3, 4)]
     read, calls = long.audio.read_blocks, []
     monkeypatch.setattr(long.audio, "read_blocks", lambda *a: calls.append(a) or read(*a))
-    extract_file(extractor, tmp_path / "m.wav", both, blocks=SHORT)
+    extract_file(extractor, tmp_path / "m.wav", targets, blocks=SHORT)
     assert len(calls) == 2  # once to extract, once to write
-    for one in both:
-        alone = tmp_path / f"alone_{one.name}.wav"
-        extract_file(extractor, tmp_path / "m.wav", [ExtractionTarget(one.name, one.voice, alone)], blocks=SHORT)
-        assert alone.read_bytes() == one.output.read_bytes()
+    for target in targets:
+        alone = tmp_path / f"alone_{target.name}.wav"
+        extract_file(extractor, tmp_path / "m.wav", [ExtractionTarget(target.name, target.voice, alone)], blocks=SHORT)
+        assert alone.read_bytes() == target.output.read_bytes()
 
 
 class Stop(Exception):
@@ -119,7 +118,7 @@ def stopping(after: int):
 @pytest.mark.parametrize("cut", [0, 1, 4000])
 def test_stopped_and_resumed_gives_the_same_bytes(extractor, voices, tmp_path, cut):
     soundfile.write(tmp_path / "m.wav", (voices[0] + voices[1]) / 3, 16000)
-    voice = enrolled(extractor)
+    voice = enroll(extractor)
     whole = [ExtractionTarget("anna", voice, tmp_path / "whole.wav", tmp_path / "whole_rest.wav")]
     extract_file(extractor, tmp_path / "m.wav", whole, blocks=SHORT)
     parts = [ExtractionTarget("anna", voice, tmp_path / "parts.wav", tmp_path / "parts_rest.wav")]
@@ -140,26 +139,26 @@ def test_stopped_and_resumed_gives_the_same_bytes(extractor, voices, tmp_path, c
 
 
 @pytest.mark.parametrize("what", ["recording", "voices", "blocks", "journal"])
-def test_what_was_done_of_something_else_is_thrown_away(extractor, voices, tmp_path, caplog, what):
+def test_blocks_of_another_job_are_discarded(extractor, voices, tmp_path, caplog, what):
     soundfile.write(tmp_path / "m.wav", voices[0], 16000)
-    wanted, blocks = ExtractionTarget("anna", enrolled(extractor), tmp_path / "out.wav"), SHORT
+    target, blocks = ExtractionTarget("anna", enroll(extractor), tmp_path / "out.wav"), SHORT
     with pytest.raises(Stop):
-        extract_file(extractor, tmp_path / "m.wav", [wanted], blocks=blocks, progress=stopping(3)[0])
+        extract_file(extractor, tmp_path / "m.wav", [target], blocks=blocks, progress=stopping(3)[0])
     if what == "recording":
         soundfile.write(tmp_path / "m.wav", voices[1], 16000)
     elif what == "voices":
-        wanted = ExtractionTarget("anna", enrolled(extractor, 9), wanted.output)
+        target = ExtractionTarget("anna", enroll(extractor, 9), target.output)
     elif what == "blocks":
         blocks = Blocks.of(3.0)
     else:
         (tmp_path / ".out.wav.partial.json").write_text("{")
-    work = LongExtraction(extractor, tmp_path / "m.wav", [wanted], blocks)
+    work = LongExtraction(extractor, tmp_path / "m.wav", [target], blocks)
     assert f"differ in {what}; started anew" in caplog.text and work.store.count == 0
     work.close()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_a_damaged_recording_leaves_nothing(extractor, voices, tmp_path):
+def test_damaged_recording_leaves_no_files(extractor, voices, tmp_path):
     samples = voices[0].copy()
     samples[-100] = np.nan
     soundfile.write(tmp_path / "m.wav", samples, 16000, subtype="FLOAT")
@@ -167,72 +166,45 @@ def test_a_damaged_recording_leaves_nothing(extractor, voices, tmp_path):
         extract_file(
             extractor,
             tmp_path / "m.wav",
-            [ExtractionTarget("a", enrolled(extractor), tmp_path / "o.wav")],
+            [ExtractionTarget("a", enroll(extractor), tmp_path / "o.wav")],
             blocks=SHORT,
         )
     assert [path.name for path in tmp_path.iterdir()] == ["m.wav"]
 
 
-def test_two_at_one_output(extractor, voices, tmp_path):
+def test_second_process_at_one_output_is_refused(extractor, voices, tmp_path):
     soundfile.write(tmp_path / "m.wav", voices[0], 16000)
-    wanted = [ExtractionTarget("a", enrolled(extractor), tmp_path / "o.wav")]
-    first = LongExtraction(extractor, tmp_path / "m.wav", wanted, SHORT)
+    targets = [ExtractionTarget("a", enroll(extractor), tmp_path / "o.wav")]
+    first = LongExtraction(extractor, tmp_path / "m.wav", targets, SHORT)
     with pytest.raises(InputError, match="another process"):
-        LongExtraction(extractor, tmp_path / "m.wav", wanted, SHORT)
+        LongExtraction(extractor, tmp_path / "m.wav", targets, SHORT)
     first.close()
 
 
-def test_an_absent_voice_is_silence_unless_forced(extractor, voices, tmp_path):
+def test_absent_voice_is_silence_unless_forced(extractor, voices, tmp_path):
     soundfile.write(tmp_path / "m.wav", voices[0], 16000)
     sure = Extractor(extractor.network, "cpu", "tiny", extractor.model_hash, Calibration(offset=-50.0))
-    voice, lines = enrolled(sure), [tmp_path / "t.json", tmp_path / "t.rttm"]
-    wanted = [ExtractionTarget("anna", voice, tmp_path / "o.wav", tmp_path / "r.wav")]
-    (outcome,) = extract_file(sure, tmp_path / "m.wav", wanted, lines, blocks=SHORT)
-    assert outcome.absent and outcome.silenced and outcome.presence < 0.5
+    voice, lines = enroll(sure), [tmp_path / "t.json", tmp_path / "t.rttm"]
+    targets = [ExtractionTarget("anna", voice, tmp_path / "o.wav", tmp_path / "r.wav")]
+    (result,) = extract_file(sure, tmp_path / "m.wav", targets, lines, blocks=SHORT)
+    assert result.absent and result.silenced and result.presence < 0.5
     assert not soundfile.read(tmp_path / "o.wav")[0].any()
     np.testing.assert_array_equal(soundfile.read(tmp_path / "r.wav")[0], soundfile.read(tmp_path / "m.wav")[0])
     target = json.loads((tmp_path / "t.json").read_text())["targets"][0]
     assert target["absent"] and target["segments"] == [] and (tmp_path / "t.rttm").read_text() == ""
-    (forced,) = extract_file(sure, tmp_path / "m.wav", wanted, force=True, overwrite=True, blocks=SHORT)
+    (forced,) = extract_file(sure, tmp_path / "m.wav", targets, force=True, overwrite=True, blocks=SHORT)
     assert forced.absent and not forced.silenced and soundfile.read(tmp_path / "o.wav")[0].any()
 
 
-def test_a_partial_file_counts_whole_blocks_only(tmp_path):
-    block = {"a": np.arange(10.0)}
-    first = BlockStore(tmp_path / "o.wav", {"x": 1})
-    for _ in range(3):
-        first.append(block)
-    first.close()
-    data = bytearray((tmp_path / ".o.wav.partial").read_bytes())
-    data[-3] ^= 1  # one bit of the last block
-    (tmp_path / ".o.wav.partial").write_bytes(data)
-    second = BlockStore(tmp_path / "o.wav", {"x": 1})
-    assert second.count == 2 and not second.discarded
-    np.testing.assert_array_equal(second.last()["a"], block["a"])
-    second.remove()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_network_that_returns_nan_is_reported(voices, tmp_path):
+def test_network_that_returns_nan_is_reported(voices, tmp_path):
     torch.manual_seed(0)
     config = {"backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1}, "cues": [{"name": "tf_map"}]}
     network = build_network(config)
     good = Extractor(network, "cpu", "tiny", "hash")
-    voice = enrolled(good)
+    voice = enroll(good)
     for parameter in network.parameters():
         torch.nn.init.constant_(parameter, float("nan"))
     soundfile.write(tmp_path / "m.wav", voices[0], 16000)
     with pytest.raises(WesepError, match="not finite"):
         extract_file(good, tmp_path / "m.wav", [ExtractionTarget("a", voice, tmp_path / "o.wav")], blocks=SHORT)
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["m.wav"]
-
-
-def test_where_blocks_cannot_be_kept_is_said(tmp_path, monkeypatch):
-    def refuse(*given, **named):
-        raise OSError(30, "Read-only file system")
-
-    monkeypatch.setattr("pathlib.Path.open", refuse)
-    with pytest.raises(
-        WesepError, match=r"\(Read-only file system\); finished blocks .* beside its output: choose an output else"
-    ):
-        BlockStore(tmp_path / "a.wav", {})

@@ -1,4 +1,4 @@
-"""What may be handed in: files, arrays, tensors."""
+"""Input of the extractor: files, arrays, tensors, embeddings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wesep_py.inference.inputs import read_embedding
 RAMP = np.linspace(-0.5, 0.5, 64, dtype=np.float32)
 
 
-def test_a_file_says_how_it_was_stored(tmp_path: Path):
+def test_file_format_of_a_recording_is_kept(tmp_path: Path):
     soundfile.write(tmp_path / "a.wav", np.stack([RAMP, -RAMP], axis=1), 22050, subtype="PCM_24")
     recording = read_source(tmp_path / "a.wav")
     np.testing.assert_allclose(recording.waveform, np.stack([RAMP, -RAMP]), atol=2e-7)
@@ -25,7 +25,7 @@ def test_a_file_says_how_it_was_stored(tmp_path: Path):
 
 
 @pytest.mark.parametrize("waveform", [RAMP, RAMP.astype(np.float64), torch.from_numpy(RAMP).requires_grad_()])
-def test_a_mono_array_becomes_one_channel(waveform):
+def test_mono_array_becomes_one_channel(waveform):
     recording = read_source((waveform, 16000))
     np.testing.assert_array_equal(recording.waveform, RAMP[None])
     assert recording.waveform.dtype == np.float32 and recording.mono_array
@@ -51,19 +51,19 @@ def test_a_mono_array_becomes_one_channel(waveform):
         ((np.append(RAMP, -np.inf), 16000), AudioError, "not finite"),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_a_reason(source, error, message):
+def test_invalid_source_is_refused_with_a_reason(source, error, message):
     with pytest.raises(error, match=message):
         read_source(source)
 
 
-def test_a_tensor_of_half_precision_is_read():
+def test_half_precision_tensor_is_read():
     import torch
 
     recording = read_source((torch.from_numpy(RAMP).to(torch.bfloat16), 16000))
     assert recording.waveform.dtype == np.float32 and recording.waveform.shape == (1, len(RAMP))
 
 
-def test_a_folder_lists_its_recordings_by_name(tmp_path: Path):
+def test_folder_lists_its_recordings_by_name(tmp_path: Path):
     for name in ("b.wav", "a.FLAC", "notes.txt", ".hidden.wav"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "c.wav").mkdir()
@@ -72,7 +72,7 @@ def test_a_folder_lists_its_recordings_by_name(tmp_path: Path):
         audio_files(tmp_path / "c.wav")
 
 
-def test_an_embedding_is_a_npy_or_an_array_without_a_rate(tmp_path: Path):
+def test_embedding_is_a_npy_or_an_array_without_a_rate(tmp_path: Path):
     np.save(tmp_path / "a.npy", np.array([1, 0, 2]))
     for source in (tmp_path / "a.npy", str(tmp_path / "a.npy"), np.array([1.0, 0.0, 2.0]), torch.tensor([1, 0, 2])):
         embedding = read_embedding(source)
@@ -90,7 +90,7 @@ def test_an_embedding_is_a_npy_or_an_array_without_a_rate(tmp_path: Path):
         (np.array(["a"]), "of <U1"),
     ],
 )
-def test_what_is_no_embedding_is_refused(tmp_path: Path, array: np.ndarray, message: str):
+def test_invalid_embedding_is_refused(tmp_path: Path, array: np.ndarray, message: str):
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(InputError, match=message):
         read_embedding(tmp_path / "a.npy")

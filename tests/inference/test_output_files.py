@@ -1,4 +1,4 @@
-"""The rest is what the voice leaves, in the steps of the files' format."""
+"""Voice and residual, in the sample formats of files."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from wesep_py.network.extraction_network import build_network
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT", "PCM_U8"])
-def test_voice_and_rest_sum_to_the_mixture(subtype: str):
+def test_voice_and_residual_sum_to_the_mixture(subtype: str):
     rng = np.random.default_rng(0)
     bits = {"PCM_16": 16, "PCM_24": 24, "PCM_U8": 8, "FLOAT": 24}[subtype]
     mixture = (rng.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), (2, 5000)) / 2 ** (bits - 1)).astype(np.float32)
-    voice, rest, altered = split_mixture(mixture, rng.uniform(-1, 1, (2, 5000)).astype(np.float32), subtype)
-    np.testing.assert_array_equal(voice + rest, mixture)
+    voice, residual, altered = split_mixture(mixture, rng.uniform(-1, 1, (2, 5000)).astype(np.float32), subtype)
+    np.testing.assert_array_equal(voice + residual, mixture)
     if subtype == "FLOAT":
         assert altered == 0
     else:
-        assert 0 < altered < 5000 and max(np.abs(voice).max(), np.abs(rest).max()) <= 1
-        np.testing.assert_array_equal(rest * 2 ** (bits - 1), np.rint(rest * 2 ** (bits - 1)))
+        assert 0 < altered < 5000 and max(np.abs(voice).max(), np.abs(residual).max()) <= 1
+        np.testing.assert_array_equal(residual * 2 ** (bits - 1), np.rint(residual * 2 ** (bits - 1)))
 
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("block_s", [2.0, 30.0])
-def test_a_constant_is_in_the_rest_and_not_in_the_voice(tmp_path: Path, causal: bool, block_s: float):
+def test_constant_is_in_the_residual_and_not_in_the_voice(tmp_path: Path, causal: bool, block_s: float):
     torch.manual_seed(0)
     backbone = {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1, "causal": causal}
     network = build_network(
@@ -44,11 +44,11 @@ def test_a_constant_is_in_the_rest_and_not_in_the_voice(tmp_path: Path, causal: 
     written = {}
     for name, constant in (("plain", 0.0), ("shifted", 0.1)):
         soundfile.write(tmp_path / f"{name}.wav", plain + constant, 16000, "PCM_16")
-        wanted = ExtractionTarget("a", voice, tmp_path / f"{name}_voice.wav", tmp_path / f"{name}_rest.wav")
+        wanted = ExtractionTarget("a", voice, tmp_path / f"{name}_voice.wav", tmp_path / f"{name}_residual.wav")
         extract_file(extractor, tmp_path / f"{name}.wav", [wanted], blocks=Blocks.of(block_s))
         written[name] = [soundfile.read(path)[0] for path in (wanted.output, wanted.residual, tmp_path / f"{name}.wav")]
-    estimate, rest, mixture = written["shifted"]
-    assert abs(estimate.mean()) < 1e-3 and rest.mean() == pytest.approx(0.1, abs=1e-3)
-    np.testing.assert_array_equal(estimate + rest, mixture)
+    estimate, residual, mixture = written["shifted"]
+    assert abs(estimate.mean()) < 1e-3 and residual.mean() == pytest.approx(0.1, abs=1e-3)
+    np.testing.assert_array_equal(estimate + residual, mixture)
     difference = estimate - written["plain"][0]
     assert np.sqrt((difference**2).mean()) < 0.02 * np.sqrt((estimate**2).mean())

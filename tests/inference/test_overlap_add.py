@@ -1,0 +1,90 @@
+"""Overlapping blocks: their lengths, matching, cross-fades, and the network on them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.inference.networks import BSRNN, SHORT_BLOCKS, noise, random_extractor, run_blocks
+from wesep_py.inference import Blocks
+from wesep_py.inference.overlap_add import OverlapAddRunner, match_blocks, run_network
+
+
+@pytest.mark.parametrize("num_samples", [9000, 16000, 16001, 40077])
+def test_overlapping_blocks_are_close_to_the_whole(num_samples: int):
+    extractor, voice = random_extractor({"backbone": {**BSRNN, "norm": "frame"}, "cues": [{"name": "tf_map"}]})
+    network, mixture = extractor.network, noise(num_samples)
+    whole, logits = run_network(network, "cpu", mixture, [voice.tensors])
+    runner = OverlapAddRunner(network, "cpu", [voice], SHORT_BLOCKS.grid(16000, 128), 1)
+    outputs = run_blocks(runner, mixture, 5000)
+    estimate = np.concatenate([output.estimates for output in outputs], axis=-1)
+    track = np.concatenate([output.logits for output in outputs], axis=-1)
+    assert [output.last for output in outputs] == [False] * (len(outputs) - 1) + [True]
+    assert estimate.shape == whole.shape and track.shape == logits.shape
+    assert ((whole - estimate) ** 2).sum() < 1e-4 * (whole**2).sum()
+    np.testing.assert_array_equal(np.concatenate([output.mixture for output in outputs], axis=1), mixture)
+
+
+def test_blocks_do_not_depend_on_the_sizes_pushed():
+    extractor, voice = random_extractor({"backbone": BSRNN, "cues": [{"name": "tf_map"}]})
+    grid, mixture = SHORT_BLOCKS.grid(16000, 128), noise(40000)
+    ways = [run_blocks(OverlapAddRunner(extractor.network, "cpu", [voice], grid, 1), mixture, n) for n in (40000, 1234)]
+    for a, b in zip(*ways, strict=True):
+        np.testing.assert_array_equal(a.estimates, b.estimates)
+
+
+class RandomLevelNetwork(torch.nn.Module):
+    """Network that "extracts" the mixture, every block at another level and polarity."""
+
+    sample_rate, normalise, level, presence, latency = 16000, "rms", "fitted", None, None
+
+    def __init__(self, gains: list[float]) -> None:
+        super().__init__()
+        self.backbone, self.gains = SimpleNamespace(stride=128), iter(gains)
+
+    def extract(self, mixture: torch.Tensor, prepared: dict):
+        return SimpleNamespace(waveforms=(mixture * next(self.gains),), presence_logits=None)
+
+
+def test_level_and_polarity_are_matched_across_blocks():
+    voice, mixture = SimpleNamespace(tensors={}), noise(64000)
+    network = RandomLevelNetwork([0.5, -0.5, 2.0, -0.1, 0.51, 0.5, 0.5, 0.5])
+    outputs = run_blocks(OverlapAddRunner(network, "cpu", [voice], SHORT_BLOCKS.grid(16000, 128), 1), mixture, 10000)
+    estimate = np.concatenate([output.estimates for output in outputs], axis=-1)[0]
+    assert len(outputs) > 5 and not any(output.voice_changed[0] for output in outputs)
+    np.testing.assert_allclose(estimate / mixture, 0.5, rtol=0.03)
+
+
+def test_another_voice_in_the_next_block_is_detected():
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 1, 4000)).astype(np.float32)
+    assert match_blocks(a, b, a + b).agrees is False and match_blocks(a, b, a + b).gain == 1.0
+    assert match_blocks(a, -3 * a, a + b).agrees and match_blocks(a, -3 * a, a + b).gain == pytest.approx(-1 / 3)
+    assert match_blocks(0 * a, 0 * a, a).agrees is None
+    assert match_blocks(0 * a, a, a).agrees is False
+
+
+def test_block_lengths_are_whole_frames_of_the_network():
+    for rate, stride in ((16000, 128), (8000, 64), (44100, 353), (16000, 8)):
+        grid = Blocks().grid(rate, stride)
+        assert grid.step % grid.frame == grid.overlap % (2 * grid.frame) == grid.frame % stride == 0
+        assert abs(grid.block / rate - 30) < 0.1 and len(grid.rise()) == grid.overlap
+    rise = Blocks().grid(16000, 128).rise()
+    np.testing.assert_allclose(rise + rise[::-1], 1.0, atol=1e-6)
+    assert rise[0] == 0.0 and rise[-1] == 1.0 and (np.diff(rise) >= 0).all()
+    with pytest.raises(ValueError, match="at most half a block"):
+        Blocks(4.0, 3.0, 1.0)
+    with pytest.raises(ValueError, match="2 s or more"):
+        Blocks.of(1.0)
+
+
+def test_extract_runs_long_recordings_in_blocks():
+    extractor, voice = random_extractor({"backbone": BSRNN, "cues": [{"name": "tf_map"}]})
+    mixture = noise(40000)
+    short = extractor.extract((mixture, 16000), voice)
+    long = extractor.extract((mixture, 16000), voice, blocks=SHORT_BLOCKS)
+    assert long.waveform.shape == short.waveform.shape and not np.array_equal(long.waveform, short.waveform)
+    assert 0 < long.presence < 1 and len(long.detection.track) == len(short.detection.track)
