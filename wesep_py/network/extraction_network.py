@@ -95,7 +95,7 @@ class ModelConfig:
         normalise: level by which mixture and enrollment are divided: their `rms`, their standard deviation (`std`), or
             `none`. The estimate is multiplied by the mixture's level again. A causal network needs `none`, because
             it does not know the level of the whole recording.
-        level: how the level of an extracted voice is set. `fitted`: to fit the mixture best (`inference.level`), for
+        level: how the level of an extracted voice is set. `fitted`: to fit the mixture best (`inference.result`), for
             networks trained with scale-invariant losses. `learned`: nearly as the network returns it, for networks
             trained with losses that depend on the level, so that the estimate of an absent voice may be quiet.
         highpass_hz: cutoff below which mixture and enrollment are removed before anything else, in Hz, so that the

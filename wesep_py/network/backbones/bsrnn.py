@@ -30,7 +30,7 @@ from wesep_py.network.backbones.spectrum import (
 )
 
 FLOAT32_EPS = torch.finfo(torch.float32).eps
-"""Distance from 1 to the next larger float32: added to variances, as in the original implementation."""
+"""Distance from 1 to the next larger float32, which is added to variances."""
 
 
 @backbones.register("bsrnn")

@@ -117,7 +117,7 @@ class ConvTasNet(Backbone):
         if causal and "global" in (norm, input_norm):
             raise ValueError("norm and input_norm: 'global' averages over time, which a causal network cannot")
         if deep and (causal or len(kernels) > 1):
-            raise ValueError("deep: looks ahead and works with one basis; use neither causal nor several kernels_ms")
+            raise ValueError("deep: looks ahead and works with one encoder; use neither causal nor several kernels_ms")
         if fusion_norm and fusion_place == "inside":
             raise ValueError("fusion_norm: a block normalises by itself after a fusion inside it; use false")
         num_blocks = num_stacks * blocks_per_stack

@@ -376,7 +376,8 @@ def windowed_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool, 
     #   query 1    . x x x . .      distance = (earlier + t) − key
     #   query 2    . . x x x .
     #   query 3    . . . x x x
-    #              first       last: the keys that any query of the block sees
+    #
+    # Keys `first` to `last`, here 0 to 6, are those that any query of the block sees; the mask hides the others.
     earlier = keys - frames
     reach = keys if window is None else window
     attended = []

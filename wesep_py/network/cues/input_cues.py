@@ -31,8 +31,9 @@ from wesep_py.network.cues.cue import (
 from wesep_py.network.speaker import SpeakerEncoder, length_mask
 
 USEF_INPUT_EPS = torch.finfo(torch.float32).eps
-"""Added to the variance of the spectrum, as in the original implementation."""
+"""Added to the variance of the spectrum."""
 USEF_ATTENTION_EPS = 1e-5
+"""Added to the variance of queries, keys, values and the result."""
 
 
 @cues.register("listen_first")
