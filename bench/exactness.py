@@ -1,10 +1,11 @@
-"""The same first mixtures for any number of workers and ranks: their hash, as a table.
+"""Hash of the first mixtures of a training, as a table: equal for any number of workers and ranks.
 
     OMP_NUM_THREADS=1 python bench/exactness.py --data ../shared/data > bench/exactness.md
     OMP_NUM_THREADS=1 python bench/exactness.py --count 100            # synthetic voices; needs the extra demo
 
-Every row is a run of its own through the training's loader, its ranks started by torchrun (gloo). A mixture's hash is
-over its samples, the target's, the enrollment's and the activity; the row's is over those of all mixtures, in order.
+Every row is a separate run through the data loader of the training, with ranks started by torchrun (gloo). The hash of
+a mixture is over its samples, those of target and enrollment, and the activity; that of a row is over the hashes of all
+mixtures, in order.
 Mixtures have two or three speakers, every kind of overlap, recorded, coloured and babble noise, rooms, and effects.
 """
 
@@ -44,7 +45,7 @@ CONFIG = SimulationConfig(
 
 
 def hashes(corpus: BenchCorpus, count: int, workers: int, rank: int = 0, ranks: int = 1) -> dict[int, str]:
-    """The hash of each mixture of a rank, by its position in the run."""
+    """Return the hash of each mixture of a rank, by its position in the run."""
     from wesep_py.training.batches import PositionSampler, SimulatedMixtures, make_loader
     from wesep_py.training.extraction_task import collate_targets, target_items
 
@@ -52,7 +53,7 @@ def hashes(corpus: BenchCorpus, count: int, workers: int, rank: int = 0, ranks: 
     simulator = Simulator(CONFIG, corpus.speech, corpus.noises, FileReader(SAMPLE_RATE, 64), seed=1)
     batch_size = GLOBAL_BATCH // ranks
     sampler = PositionSampler(0, count // GLOBAL_BATCH, batch_size, EPOCH_SIZE, rank, ranks)
-    found = {}
+    digests = {}
     loader = make_loader(SimulatedMixtures(simulator, labels, target_items), sampler, collate_targets, workers, 2)
     for number, batch in enumerate(loader):
         if "failure" in batch:
@@ -61,17 +62,17 @@ def hashes(corpus: BenchCorpus, count: int, workers: int, rank: int = 0, ranks: 
             enrollment = batch["enrollment"][row, : batch["enrollment_lengths"][row]]
             parts = [batch[name][row].numpy() for name in ("mixture", "target", "activity")]
             digest = hashlib.sha256(b"".join(part.tobytes() for part in (*parts, enrollment.numpy())))
-            found[(number * ranks + rank) * batch_size + row] = digest.hexdigest()
-    return found
+            digests[(number * ranks + rank) * batch_size + row] = digest.hexdigest()
+    return digests
 
 
-def combined(found: dict[int, str]) -> str:
-    """One hash of all, in the order of their positions."""
-    return hashlib.sha256("".join(found[position] for position in sorted(found)).encode()).hexdigest()
+def combined(digests: dict[int, str]) -> str:
+    """Return one hash of all hashes, in the order of their positions."""
+    return hashlib.sha256("".join(digests[position] for position in sorted(digests)).encode()).hexdigest()
 
 
 def of_this_rank(corpus: BenchCorpus, count: int, workers: int) -> None:
-    """A rank under torchrun; the first prints the hash over all."""
+    """Run one rank under torchrun; the first rank prints the hash of all mixtures."""
     from torch import distributed
 
     distributed.init_process_group("gloo")
@@ -79,13 +80,13 @@ def of_this_rank(corpus: BenchCorpus, count: int, workers: int) -> None:
     gathered: list[dict[int, str]] = [{} for _ in range(ranks)]
     distributed.all_gather_object(gathered, hashes(corpus, count, workers, rank, ranks))
     if rank == 0:
-        everything = {position: one for part in gathered for position, one in part.items()}
+        everything = {position: digest for part in gathered for position, digest in part.items()}
         print(f"{len(everything)} {combined(everything)}")
     distributed.destroy_process_group()
 
 
 def run(corpus_file: Path, count: int, workers: int, ranks: int) -> tuple[int, str]:
-    """The number of mixtures and the hash of a run in processes of its own."""
+    """Return the number of mixtures and the hash of a run in separate processes."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     command = [*launch, __file__, "--count", str(count), "--row", str(corpus_file), str(workers)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -22,7 +22,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.simulation_cases import NOISY_ROOM
+from bench.simulation import NOISY_ROOM
 from bench.simulation_corpus import SAMPLE_RATE, BenchCorpus, add_arguments, make_corpus
 from wesep_py.data import FileReader
 from wesep_py.simulation import Simulator

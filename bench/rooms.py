@@ -1,13 +1,12 @@
-"""How long a room takes, how well its decay keeps to the RT60 asked, and its direct-to-reverberant ratio.
+"""Computed rooms: time per room, accuracy of the RT60, and direct-to-reverberant ratio.
 
     python bench/rooms.py [--rooms 500] [--compare 50]
 
-For each RT60, rooms of random size with two sources: milliseconds a room (one thread; once with one microphone, once
-with an array of four), the median of the measured RT60 over that asked (Schroeder integration, T30), and the
-direct-to-reverberant ratio (DRR) beside that of pyroomacoustics' image sources for the same geometry, with absorption
-from the RT60 by Eyring's formula, behind the same 80 Hz high-pass. A shoebox of image sources decays in several
-slopes, so its own T30, in the last column, is longer than the RT60 that its walls were given for. `--compare 0` does
-without pyroomacoustics.
+For each RT60, rooms of random size with two sources: milliseconds per room (one thread; with one microphone, and with
+an array of four), the median of measured over desired RT60 (Schroeder integration, T30), and the direct-to-reverberant
+ratio (DRR) compared with that of pyroomacoustics' image sources for the same geometry, with absorption from the RT60 by
+Eyring's formula, after the same 80 Hz high-pass. A shoebox of image sources decays with several slopes, so its own T30,
+in the last column, is longer than the RT60 of its walls. `--compare 0` does not need pyroomacoustics.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from wesep_py.simulation.description.recipe import RoomRecipe
 from wesep_py.simulation.description.simulation_config import RoomConfig
 from wesep_py.simulation.rooms.acoustics import direct_to_reverberant_db, rt60_s
 from wesep_py.simulation.rooms.fra import SPEED_OF_SOUND_M_S, draw_room, eyring_absorption, high_pass
-from wesep_py.simulation.rooms.simulated_rooms import image_source_order, import_pyroomacoustics
 from wesep_py.simulation.rooms.reverberation import room_responses
+from wesep_py.simulation.rooms.simulated_rooms import image_source_order, import_pyroomacoustics
 
 SAMPLE_RATE = 16000
 
 
 def image_source_response(room: RoomRecipe) -> tuple[NDArray[np.float64], int]:
-    """The first source's response by pyroomacoustics, and the tap at which its direct path arrives."""
+    """Return the response of the first source by pyroomacoustics, and the tap of its direct path."""
     pra = import_pyroomacoustics()
     shoebox = pra.ShoeBox(
         room.size_m,
@@ -47,7 +46,7 @@ def image_source_response(room: RoomRecipe) -> tuple[NDArray[np.float64], int]:
 
 
 def milliseconds(work: Callable[[RoomRecipe], object], rooms: list[RoomRecipe]) -> float:
-    """Median time of the work on a room."""
+    """Return the median time of the work on a room."""
     work(rooms[0])
     took = []
     for room in rooms:
@@ -58,7 +57,7 @@ def milliseconds(work: Callable[[RoomRecipe], object], rooms: list[RoomRecipe]) 
 
 
 def with_array(room: RoomRecipe) -> object:
-    """The room's responses at four microphones on a line of 15 cm, towards the middle of the room."""
+    """Compute the responses at four microphones on a line of 15 cm, towards the middle of the room."""
     step = 0.05 * np.where(np.array(room.microphone_m) * 2 < np.array(room.size_m), 1, -1) * [1, 0, 0]
     return room_responses(room, SAMPLE_RATE, np.array(room.microphone_m) + np.arange(4)[:, None] * step)
 

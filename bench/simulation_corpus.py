@@ -1,4 +1,4 @@
-"""The corpus that the benches of simulation work on: FLAC files of real speech, or of synthetic voices."""
+"""Corpus of the simulation benchmarks: FLAC files of real speech, or of synthetic voices."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOY_NOISE_S = 60
 
 @dataclass(frozen=True)
 class BenchCorpus:
-    """Speech and noise as FLAC files of 16 kHz, and how much there is of it."""
+    """Speech and noise as FLAC files at 16 kHz."""
 
     folder: Path
     speech: list[Utterance]
@@ -30,7 +30,7 @@ class BenchCorpus:
 
     @property
     def about(self) -> str:
-        """What it is, in words."""
+        """Number of files and speakers, and mean duration, in words."""
         durations_s = [utterance.duration_s for utterance in self.speech]
         return (
             f"{len(self.speech)} FLAC files of {np.mean(durations_s):.1f} s on average, "
@@ -39,15 +39,15 @@ class BenchCorpus:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that choose a corpus."""
-    parser.add_argument("--data", type=Path, help="folder that the lists are in; without it, synthetic voices")
+    """Add the options that choose a corpus."""
+    parser.add_argument("--data", type=Path, help="folder of the lists; without it, synthetic voices are used")
     parser.add_argument("--speech", nargs="+", default=["speech/dev.csv", "speech/dev_ls.csv"], help="lists of speech")
     parser.add_argument("--noise", nargs="*", default=["noise/dev"], help="folders of noise")
-    parser.add_argument("--folder", type=Path, help="where the FLAC files are kept; a temporary folder if not given")
+    parser.add_argument("--folder", type=Path, help="folder of the FLAC files; by default a temporary folder")
 
 
 def make_corpus(arguments: argparse.Namespace, folder: Path) -> BenchCorpus:
-    """Write the corpus that the options ask for as FLAC files below `folder`; what is there is kept."""
+    """Write the corpus of the options as FLAC files below `folder`; existing files are kept."""
     folder.mkdir(exist_ok=True)
     if arguments.data is None:
         speech = make_toy_corpus(folder / "toy", TOY_SPEAKERS, TOY_UTTERANCES, overwrite=True)

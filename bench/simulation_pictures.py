@@ -1,4 +1,4 @@
-"""A sheet of pictures of what simulation makes: rooms' decay curves, and mixtures of each kind with their activity.
+"""Pictures of docs/simulation.md: decay curves of rooms, and mixtures of each kind with their activity.
 
     python bench/simulation_pictures.py --data ../shared/data -o docs/images
     python bench/simulation_pictures.py -o /tmp/pictures              # synthetic voices; needs the extra demo
@@ -83,19 +83,19 @@ KINDS: dict[str, tuple[str, SimulationConfig]] = {
         ),
     ),
 }
-"""For each picture its title, and how its mixtures are drawn."""
+"""Title and configuration of each picture."""
 
 
 def draw_rooms(path: Path) -> None:
-    """Decay curves of ten rooms over the line that the asked RT60 promises, and what was measured."""
+    """Plot the decay curves of ten rooms, with the slope of the desired RT60 and the measured RT60."""
     from matplotlib import pyplot
 
     figure, grid = pyplot.subplots(2, 5, figsize=(11, 4.6), sharey=True, layout="constrained")
     rng = np.random.default_rng(0)
     for asked_s, axes in zip(np.linspace(0.15, 1.05, NUM), grid.flat, strict=True):
         room = draw_room(rng, RoomConfig(rt60_s=(asked_s, asked_s)), 1)
-        found = room_responses(room, SAMPLE_RATE)
-        response = found.full[0, found.direct_tap :]
+        responses = room_responses(room, SAMPLE_RATE)
+        response = responses.full[0, responses.direct_tap :]
         decay_db = energy_decay_db(response, SAMPLE_RATE)
         time_s = np.arange(decay_db.size) / SAMPLE_RATE
         start_s = time_s[np.argmax(decay_db <= LINE_FROM_DB)]  # behind the direct path and the first reflections
@@ -118,7 +118,7 @@ def draw_rooms(path: Path) -> None:
 
 
 def draw_mixtures(samples: list[Sample], title: str, path: Path) -> None:
-    """Ten mixtures, and under each waveform who speaks when; the voice that is asked for is in the first colour."""
+    """Plot ten mixtures, with the activity of each speaker below the waveform; the target has the first colour."""
     from matplotlib import pyplot
     from matplotlib.lines import Line2D
 
@@ -149,8 +149,8 @@ def _draw_mixture(sample: Sample, num_rows: int, axes: Axes) -> None:
     rows = [(0, recipe.target)] if recipe.target is not None else []
     rows += list(enumerate(others, start=1))
     for colour, source in rows:
-        heard = sample.activity[source].astype(int)
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], heard, [0]]))) / ACTIVITY_RATE_HZ
+        active = sample.activity[source].astype(int)
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], active, [0]]))) / ACTIVITY_RATE_HZ
         spans = [(begin, end - begin) for begin, end in zip(edges[::2], edges[1::2], strict=True)]
         axes.broken_barh(spans, (-1.25 - 0.32 * colour, 0.24), facecolors=COLOURS[colour], linewidth=0)
     axes.set_title(_facts(sample), fontsize=8, loc="right", pad=2)
@@ -160,7 +160,7 @@ def _draw_mixture(sample: Sample, num_rows: int, axes: Axes) -> None:
 
 
 def _facts(sample: Sample) -> str:
-    """Overlap asked and reached, by the definition of its kind; SIR of two; SNR."""
+    """Return the desired and reached overlap by the definition of its kind, the SIR of two speakers, and the SNR."""
     recipe = sample.recipe
     speaking = sample.activity.sum(axis=0)
     facts = []

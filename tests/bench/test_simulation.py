@@ -1,4 +1,4 @@
-"""What the benches of simulation count: stages, workers, hashes, growth."""
+"""Figures of the simulation benchmarks: stages, workers, hashes, growth of memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import exactness, memory, simulation, simulation_stages
+from bench import exactness, memory, simulation
 from bench.simulation_corpus import BenchCorpus
 from wesep_py.audio import write
 from wesep_py.data import FileReader, Utterance, read_speaker_folders
@@ -38,7 +38,7 @@ def spin(seconds: float) -> None:
         pass
 
 
-def test_a_second_counts_for_the_innermost_stage(monkeypatch: pytest.MonkeyPatch):
+def test_time_counts_for_the_innermost_stage(monkeypatch: pytest.MonkeyPatch):
     class Work:
         def outer(self) -> None:
             spin(0.02)
@@ -48,8 +48,8 @@ def test_a_second_counts_for_the_innermost_stage(monkeypatch: pytest.MonkeyPatch
         def inner(self) -> None:
             spin(0.03)
 
-    monkeypatch.setattr(simulation_stages, "STAGES", {"a": [(Work, "outer")], "b": [(Work, "inner")]})
-    clock = simulation_stages.StageClock()
+    monkeypatch.setattr(simulation, "STAGES", {"a": [(Work, "outer")], "b": [(Work, "inner")]})
+    clock = simulation.StageClock()
     with clock.installed():
         Work().outer()
     Work().outer()
@@ -57,25 +57,23 @@ def test_a_second_counts_for_the_innermost_stage(monkeypatch: pytest.MonkeyPatch
     assert clock.seconds["b"] == pytest.approx(0.03, abs=0.01)
 
 
-def test_every_stage_of_a_mixture_is_found_and_nothing_changes(corpus: BenchCorpus):
+def test_all_stages_are_measured_without_changing_the_mixture(corpus: BenchCorpus):
     def sample() -> Any:
         return Simulator(CONFIG, corpus.speech, corpus.noises, FileReader(16000)).sample(0, 1).mixture
 
-    clock = simulation_stages.StageClock()
+    clock = simulation.StageClock()
     with clock.installed():
         timed = sample()
     np.testing.assert_array_equal(timed, sample())
-    assert set(clock.seconds) == set(simulation_stages.STAGES)
+    assert set(clock.seconds) == set(simulation.STAGES)
 
 
-def test_how_many_workers_a_step_needs():
+def test_number_of_workers_for_a_step():
     assert simulation.workers_needed(items=64, step_s=0.1, seconds=0.01) == 7
     assert simulation.workers_needed(items=1, step_s=1.0, seconds=0.01) == 1
 
 
-def test_the_hash_is_the_same_for_workers_and_ranks_and_not_for_other_mixtures(
-    corpus: BenchCorpus, monkeypatch: pytest.MonkeyPatch
-):
+def test_hash_depends_on_mixtures_not_on_workers_and_ranks(corpus: BenchCorpus, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(exactness, "CONFIG", CONFIG)
     alone = exactness.hashes(corpus, 40, workers=0)
     assert sorted(alone) == list(range(40)) and len(set(alone.values())) == 40
@@ -86,7 +84,7 @@ def test_the_hash_is_the_same_for_workers_and_ranks_and_not_for_other_mixtures(
     assert exactness.combined(exactness.hashes(corpus, 32, workers=0)) != expected
 
 
-def test_growth_is_that_of_the_second_half():
+def test_memory_growth_is_that_of_the_second_half():
     points = [(n, 100.0 + n) for n in range(50)] + [(n, 200.0 + 0.01 * n) for n in range(50, 100)]
     mean, growth = memory.slope(points)
     assert mean == pytest.approx(200.745) and growth == pytest.approx(10.0)

@@ -175,7 +175,7 @@ def test_too_few_speakers(utterances: list[Utterance], reader: FileReader) -> No
 def test_noise_that_is_missing_and_rates_that_differ(utterances: list[Utterance], reader: FileReader) -> None:
     with pytest.raises(InputError, match="no noise recordings"):
         Simulator(SimulationConfig(noise=NoiseConfig(probability=1.0)), utterances, [], reader)
-    with pytest.raises(InputError, match="16000 Hz and 8000 Hz"):
+    with pytest.raises(InputError, match="is 8000 Hz, and the reader gives 16000 Hz"):
         Simulator(FULL, utterances, [], reader, sample_rate=8000)
     with pytest.raises(InputError, match="seed"):
         Simulator(FULL, utterances, [], reader, seed=-1)

@@ -66,7 +66,7 @@ def test_shelves_have_their_gain_beyond_and_half_of_it_at_the_corner() -> None:
     np.testing.assert_allclose(_response_db(low, [1, 300, 6000]), [8.0, 4.0, 0.0], atol=0.1)
     high = Equalisation((0.0, 0.0, 0.0, 0.0), 300.0, 0.0, 2000.0, -8.0)
     np.testing.assert_allclose(_response_db(high, [10, 2000, 7990]), [0.0, -4.0, -8.0], atol=0.1)
-    np.testing.assert_allclose(shelf_section(300.0, 0.0, RATE)[:3], [1.0, *shelf(300.0, 0.0, RATE)[4:]])
+    np.testing.assert_allclose(shelf_section(300.0, 0.0, RATE)[:3], [1.0, *shelf_section(300.0, 0.0, RATE)[4:]])
 
 
 def test_random_filter_has_its_transfer_function() -> None:

@@ -51,7 +51,7 @@ def test_manifests_and_noises_are_found_under_the_root(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, "speech: is needed"),
+        ({}, "speech: is required"),
         ({"speech": []}, "speech: is empty"),
         ({"speech": ["a.csv"], "sample_rate": 10}, "sample_rate: is 10"),
         ({"speech": ["a.csv"], "seed": -1}, "seed: is -1"),

@@ -42,7 +42,7 @@ def test_another_recording_introduces_the_voice() -> None:
     own = [Utterance(f"a-{n}", "a", Path(f"{n}.wav"), 5.0) for n in range(3)]
     voices, rng = SegmentChooser(own, EnrollmentConfig()), np.random.default_rng(0)
     for _ in range(50):
-        drawn = voices.draw("a", 3 * RATE, LengthsOnly(), rng)
+        drawn = voices.draw_excerpt("a", 3 * RATE, LengthsOnly(), rng)
         assert drawn is not None
         excerpt, (enrollment,) = drawn
         assert excerpt.num_samples == 3 * RATE
@@ -57,7 +57,7 @@ def test_one_recording_gives_both_apart(duration_s: float, wanted_s: float | Non
     voices = SegmentChooser([Utterance("a-1", "a", Path("1.wav"), duration_s)], EnrollmentConfig())
     rng, orders = np.random.default_rng(0), set()
     for _ in range(200):
-        drawn = voices.draw("a", None if wanted_s is None else round(wanted_s * RATE), LengthsOnly(), rng)
+        drawn = voices.draw_excerpt("a", None if wanted_s is None else round(wanted_s * RATE), LengthsOnly(), rng)
         assert drawn is not None
         excerpt, (enrollment,) = drawn
         assert _inside(excerpt) and _inside(enrollment)
@@ -77,7 +77,7 @@ def test_segments_of_one_file_stay_apart() -> None:
     ]
     voices, rng, used = SegmentChooser(own, EnrollmentConfig()), np.random.default_rng(0), set()
     for _ in range(200):
-        drawn = voices.draw("a", 2 * RATE, LengthsOnly(), rng)
+        drawn = voices.draw_excerpt("a", 2 * RATE, LengthsOnly(), rng)
         assert drawn is not None
         excerpt, (enrollment,) = drawn
         (start, stop), (other_start, other_stop) = _span_s(excerpt), _span_s(enrollment)
@@ -90,7 +90,7 @@ def test_segments_of_one_file_stay_apart() -> None:
 def test_several_enrollments_come_from_different_utterances() -> None:
     own = [Utterance(f"a-{n}", "a", Path(f"{n}.wav"), 5.0) for n in range(4)]
     voices = SegmentChooser(own, EnrollmentConfig(count=2))
-    drawn = voices.draw("a", RATE, LengthsOnly(), np.random.default_rng(0))
+    drawn = voices.draw_excerpt("a", RATE, LengthsOnly(), np.random.default_rng(0))
     assert drawn is not None
     excerpt, enrollments = drawn
     assert len({stretch.utterance.utterance_id for stretch in (excerpt, *enrollments)}) == 3

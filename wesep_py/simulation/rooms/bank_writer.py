@@ -114,7 +114,7 @@ class BankWriter:
         try:
             self._begin(overwrite)
         except BaseException:
-            self._held.close()
+            self._lock.close()
             raise
 
     def _begin(self, overwrite: bool) -> None:
@@ -206,7 +206,7 @@ class BankWriter:
         if not self.finished:
             self._samples.close()
             self._progress.close()
-        self._held.close()
+        self._lock.close()
 
     def __enter__(self) -> BankWriter:
         return self

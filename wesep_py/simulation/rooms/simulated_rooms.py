@@ -192,7 +192,7 @@ def image_source_order(rt60_s: float, size_m: tuple[float, float, float]) -> int
 def _by_pyroomacoustics(
     rng: np.random.Generator, config: SimulatedRoomsConfig, room: RoomRecipe, microphones: Array, sample_rate: int
 ) -> tuple[list[Array], list[int], dict[str, Any]]:
-    """Return the responses `[microphones, taps]` of each source, the taps of the direct paths, and the method's values."""
+    """Return the responses `[microphones, taps]` of each source, their direct taps, and values for the index."""
     pra = import_pyroomacoustics()
     pra.random.seed(numpy=int(rng.integers(2**63)), libroom=int(rng.integers(2**63)))
     materials, how = _materials(pra, rng, config, room)
@@ -235,7 +235,7 @@ def _materials(
         return {side: pra.Material(name, config.scattering) for side, name in surfaces.items()}, {"materials": names}
     absorption = eyring_absorption(room.rt60_s, room.size_m)
     if config.absorption == "sabine":
-        # Sabine's formula is the first term of Eyring's: α = -ln(1 - α_Eyring). Small, dry rooms would need more than 1.
+        # Sabine: the first term of Eyring's formula, α = -ln(1 - α_Eyring). Small, dry rooms would need more than 1.
         absorption = min(-math.log1p(-absorption), 0.99)
     return pra.Material(absorption, config.scattering), {"absorption": round(absorption, 4)}
 
