@@ -71,9 +71,9 @@ def test_equal_priors_do_not_depend_on_the_counts():
 @pytest.mark.parametrize(
     ("scores", "labels", "message"),
     [
-        ([1.0, 2.0], [1, 1], "with and without"),
+        ([1.0, 2.0], [1, 1], "with present and with absent targets"),
         ([1.0, np.inf], [1, 0], "not finite"),
-        ([1.0], [1, 0], "one of each a trial"),
+        ([1.0], [1, 0], "one of each per trial"),
         ([1.0, 2.0, 3.0, 4.0], [1, 1, 0, 0], "do not rise with presence"),
     ],
 )

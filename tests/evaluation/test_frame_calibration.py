@@ -105,7 +105,7 @@ def test_results_without_frames_say_nothing(tmp_path: Path):
 def test_what_cannot_be_fitted_is_said(tmp_path: Path):
     rng = np.random.default_rng(0)
     absent = write(tmp_path / "absent", [record(rng, 1.0, 0.0, absent=True)])
-    with pytest.raises(InputError, match="with and without the voice are needed"):
+    with pytest.raises(InputError, match="with and without speech of the target are needed"):
         calibrate_frames([absent])
     turned = TrialRecord("m", "t", "e.wav")
     turned.presence_frames = frame_histogram(presence(np.repeat([3.0, -3.0], 250)), half_spoken(4.0, rng), RATE)

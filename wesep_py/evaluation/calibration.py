@@ -1,4 +1,8 @@
-"""What makes a model's probability that a voice is in a recording believable: Platt scaling, and a threshold."""
+"""Calibrate the probability of presence of a recording: Platt scaling, length correction, and a threshold.
+
+`calibrate_model` reads results of `wesep evaluate` on trials with present and with absent targets, fits a calibration
+and writes it into the checkpoint. Frames are calibrated with it, by `frame_calibration`.
+"""
 
 from __future__ import annotations
 
@@ -25,24 +29,27 @@ from wesep_py.evaluation.results import PER_TRIAL, SUMMARY, check_record
 from wesep_py.inference.presence import REFERENCE_S, UNCALIBRATED, Calibration, save_calibration
 
 MAX_MISSED = 0.02
-"""Share of present voices that the threshold may lose."""
+"""Share of the present targets that the threshold may miss."""
 MIN_LENGTH_RATIO = 4.0
-"""Growth with length is fitted where the longer absent trials (95 % quantile) are so many times the shorter (5 %)."""
+"""Least ratio of the lengths of absent trials, 95 % to 5 % quantile, from which a length correction is fitted."""
 
 
 def fit_platt(scores: ArrayLike, present: ArrayLike, equal_priors: bool = False) -> tuple[float, float]:
-    """Scale and offset with which sigmoid(scale · score + offset) is the most likely probability.
+    """Fit scale and offset so that sigmoid(scale · score + offset) is the probability of presence.
 
-    The labels are drawn in a little, as if each kind had one trial more of either label, so that scores that tell all
-    trials apart have a finite solution.
+    The labels are smoothed, as if each kind had one more trial of either label, so that scores that separate all trials
+    have a finite solution.
 
     Args:
-        scores: `[trials]`, higher for present.
-        present: `[trials]`, whether the voice is there.
-        equal_priors: weigh both kinds alike, however many trials each has.
+        scores: `[trials]`, higher for present targets.
+        present: `[trials]`, whether the target is present.
+        equal_priors: give both kinds the same weight, however many trials each has.
+
+    Returns:
+        Scale, above 0, and offset.
 
     Raises:
-        InputError: shapes that differ, one kind only, a score that is not finite, scores that fall with presence.
+        InputError: shapes differ, all trials are of one kind, a score is not finite, or scores fall with presence.
 
     Source: Platt, "Probabilistic outputs for support vector machines" (1999); the algorithm after Lin, Lin and Weng,
         "A note on Platt's probabilistic outputs" (Machine Learning, 2007).
@@ -51,51 +58,55 @@ def fit_platt(scores: ArrayLike, present: ArrayLike, equal_priors: bool = False)
     >>> scale > 0
     True
     """
-    x, labels = _checked(scores, present)
+    x, labels = _checked_scores(scores, present)
     positive, negative = int(labels.sum()), int((~labels).sum())
     targets = np.where(labels, (positive + 1) / (positive + 2), 1 / (negative + 2))
     weights = np.where(labels, 0.5 / positive, 0.5 / negative) if equal_priors else np.full(len(x), 1 / len(x))
     scale, offset = fit_weighted(x, targets, weights)
     if scale <= 0:
         raise InputError(
-            f"the scores do not rise with presence (the best scale is {scale:.3g}); are labels turned around?"
+            f"the scores do not rise with presence (the best scale is {scale:.3g}); are the labels swapped?"
         )
     return scale, offset
 
 
-def threshold_at_miss_rate(probabilities: ArrayLike, present: ArrayLike, max_lost: float = MAX_MISSED) -> float:
-    """The highest threshold that loses at most a share of the present voices; absent ones fall below it as they may.
+def threshold_at_miss_rate(probabilities: ArrayLike, present: ArrayLike, max_missed: float = MAX_MISSED) -> float:
+    """Return the highest threshold that misses at most a share of the present targets.
 
-    It lies halfway between two trials, so that neither is at the edge.
+    It is halfway between two trials, so that neither is at the edge.
 
     Args:
         probabilities: `[trials]`.
-        present: `[trials]`.
-        max_lost: 0 to 1.
+        present: `[trials]`, whether the target is present.
+        max_missed: share of the present targets, 0 to 1.
 
     Raises:
-        InputError: no present trials.
+        InputError: there are no present targets.
 
-    >>> round(threshold_at_miss_rate([0.1, 0.6, 0.7, 0.8, 0.9], [0, 1, 1, 1, 1], max_lost=0.25), 3)
+    >>> round(threshold_at_miss_rate([0.1, 0.6, 0.7, 0.8, 0.9], [0, 1, 1, 1, 1], max_missed=0.25), 3)
     0.65
     """
     p, labels = checked_scores_and_labels(probabilities, present)
-    there = np.sort(p[labels])
-    if not len(there):
-        raise InputError("a threshold is found from trials in which the voice is there; there are none")
-    keep = there[min(len(there) - 1, math.floor(max_lost * len(there) + 1e-9))]
-    below = p[p < keep]
-    return float((keep + below.max()) / 2) if len(below) else float(keep)
+    present_p = np.sort(p[labels])
+    if not len(present_p):
+        raise InputError("a threshold needs trials with a present target, and there are none")
+    num_missed = min(len(present_p) - 1, math.floor(max_missed * len(present_p) + 1e-9))
+    lowest_detected = present_p[num_missed]
+    below = p[p < lowest_detected]
+    return float((lowest_detected + below.max()) / 2) if len(below) else float(lowest_detected)
 
 
 def fit_length_correction(scores: ArrayLike, durations_s: ArrayLike) -> float:
-    """By how much the score of absent voices rises with each doubling of the length, in least squares; 0 or more.
+    """Fit by how much the score of absent targets rises with each doubling of the length, in least squares.
 
-    Where lengths differ too little to tell (`MIN_LENGTH_RATIO`), 0.
+    A score is the highest of many windows, which rises with their number: the longer a recording, the higher its score.
 
     Args:
-        scores: `[trials]`, of absent voices.
-        durations_s: `[trials]`, of their recordings.
+        scores: `[trials]`, of absent targets.
+        durations_s: `[trials]`, lengths of their recordings in seconds.
+
+    Returns:
+        0 or more; 0 where the lengths differ too little (`MIN_LENGTH_RATIO`).
 
     >>> fit_length_correction([1.0, 2.0, 3.0], [4.0, 16.0, 64.0])
     0.5
@@ -110,46 +121,49 @@ def fit_length_correction(scores: ArrayLike, durations_s: ArrayLike) -> float:
 def calibrate(
     scores: ArrayLike,
     present: ArrayLike,
-    max_lost: float = MAX_MISSED,
+    max_missed: float = MAX_MISSED,
     equal_priors: bool = True,
     durations_s: ArrayLike | None = None,
 ) -> tuple[Calibration, Reliability]:
-    """Fit scale and offset, set the threshold, and say what they do on the same trials.
+    """Fit a calibration, and measure its reliability on the same trials.
 
     Args:
         scores: `[trials]`, `Presence.score` of each.
-        present: `[trials]`.
-        max_lost: share of the present voices that may be lost.
-        equal_priors: as if half of the trials were absent.
-        durations_s: `[trials]`, of the recordings; `None` for recordings of one length.
+        present: `[trials]`, whether the target is present.
+        max_missed: share of the present targets that the threshold may miss.
+        equal_priors: as if half of the trials had an absent target.
+        durations_s: `[trials]`, lengths of the recordings in seconds; `None` for recordings of one length.
 
     Raises:
         InputError: as `fit_platt`.
     """
-    x, labels = _checked(scores, present)
+    x, labels = _checked_scores(scores, present)
     lengths = np.full(len(x), REFERENCE_S) if durations_s is None else np.asarray(durations_s, dtype=np.float64)
-    growth = Calibration(growth=fit_length_correction(x[~labels], lengths[~labels]))
-    scale, offset = fit_platt(x - growth.length_correction(lengths), labels, equal_priors)
-    fitted = replace(growth, scale=scale, offset=offset)
-    p = fitted.probabilities(x, lengths)
-    calibration = replace(fitted, threshold=threshold_at_miss_rate(p, labels, max_lost))
+    correction = Calibration(growth=fit_length_correction(x[~labels], lengths[~labels]))
+    scale, offset = fit_platt(x - correction.length_correction(lengths), labels, equal_priors)
+    scaled = replace(correction, scale=scale, offset=offset)
+    p = scaled.probabilities(x, lengths)
+    calibration = replace(scaled, threshold=threshold_at_miss_rate(p, labels, max_missed))
     return calibration, reliability(p, labels, calibration.threshold)
 
 
 def read_presence_scores(
     folders: Sequence[str | Path], model_hash: str | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
-    """Scores, labels and lengths in seconds from results of `wesep evaluate`, on lists with and without the target.
+    """Read scores of presence from results of `wesep evaluate`.
 
-    The calibration that the model had when a result was made, which its `summary.json` names, is taken back.
+    The calibration that the model had when a result was made, which is in its `summary.json`, is undone.
 
     Args:
-        folders: finished results; trials that failed, and those with a silent reference, are left out.
-        model_hash: of the model that they have to be of; `None` asks for none.
+        folders: of finished results; failed trials and those with a silent reference are skipped.
+        model_hash: of the model that the results must be of; `None`: of any.
+
+    Returns:
+        Scores, whether the target is present, and length in seconds, `[trials]` each.
 
     Raises:
-        InputError: a file that is missing or damaged; results of another model; no presence in them, as the model has
-            no presence head.
+        InputError: a file is missing or damaged; results are of another model, or have no presence, because the model
+            has no presence head.
     """
     scores, labels, durations_s = [], [], []
     for folder in folders:
@@ -157,7 +171,7 @@ def read_presence_scores(
         if not path.is_file():
             raise InputError(f"{path}: no such file; make it with `wesep evaluate`")
         rows = read_jsonl(path, "trials of `wesep evaluate`")
-        applied = _applied(Path(folder) / SUMMARY, model_hash)
+        applied = _read_calibration(Path(folder) / SUMMARY, model_hash)
         for row in rows:
             check_record(row, "outcome")
             if row.values["outcome"] not in ("scored", "absent"):
@@ -182,50 +196,50 @@ def calibrate_model(
     model: str | Path,
     results: Sequence[str | Path],
     check: Sequence[str | Path] = (),
-    max_lost: float = MAX_MISSED,
+    max_missed: float = MAX_MISSED,
     dry_run: bool = False,
 ) -> tuple[Calibration, Reliability, Reliability | None]:
-    """Calibrate a checkpoint on results of `wesep evaluate`, and write it there (`presence.save_calibration`).
+    """Fit a calibration to results of `wesep evaluate`, and write it into the checkpoint.
 
     Args:
         model: the checkpoint or experiment folder that the results are of.
-        results: folders with present and with absent targets.
-        check: other results, to see what the calibration does there.
-        max_lost: as `calibrate`.
+        results: folders of results, with present and with absent targets.
+        check: folders of other results, on which the reliability is measured too.
+        max_missed: as `calibrate`.
         dry_run: write nothing.
 
     Returns:
-        The calibration, what it does on `results`, and on `check`.
+        The calibration, its reliability on `results`, and on `check` if there are any.
 
     Raises:
         InputError, CheckpointError: as `read_presence_scores`, `fit_platt` and `save_calibration`.
     """
     model_hash = checkpoint.load(model).hash
     scores, labels, durations_s = read_presence_scores(results, model_hash)
-    calibration, there = calibrate(scores, labels, max_lost, durations_s=durations_s)
-    about: dict[str, Any] = {"fitted_on": [str(folder) for folder in results], "there": there.as_dict()}
+    calibration, fitted = calibrate(scores, labels, max_missed, durations_s=durations_s)
+    about: dict[str, Any] = {"fitted_on": [str(folder) for folder in results], "there": fitted.as_dict()}
     frames = calibrate_frames(results)
     if frames is not None:
         calibration = replace(calibration, frame_scale=frames.scale, frame_offset=frames.offset)
         about["frames"] = frames.as_dict()
-    elsewhere = None
+    checked = None
     if check:
         scores, labels, durations_s = read_presence_scores(check, model_hash)
-        elsewhere = reliability(calibration.probabilities(scores, durations_s), labels, calibration.threshold)
-        about |= {"checked_on": [str(folder) for folder in check], "checked": elsewhere.as_dict()}
+        checked = reliability(calibration.probabilities(scores, durations_s), labels, calibration.threshold)
+        about |= {"checked_on": [str(folder) for folder in check], "checked": checked.as_dict()}
     if not dry_run:
         save_calibration(model, calibration, about)
-    return calibration, there, elsewhere
+    return calibration, fitted, checked
 
 
-def _applied(path: Path, model_hash: str | None) -> Calibration:
-    """The calibration that a result was made with, from its `summary.json`.
+def _read_calibration(path: Path, model_hash: str | None) -> Calibration:
+    """Return the calibration that a result was made with, from its `summary.json`.
 
-    Results of versions that did not write it down count as uncalibrated where their threshold is that of a model
-    without a calibration.
+    Results of versions that did not store it count as uncalibrated where their threshold is that of a model without a
+    calibration.
 
     Raises:
-        InputError: it is missing or damaged, says nothing of a calibration that there was, or is of another model.
+        InputError: the file is missing or damaged, lacks the calibration that there was, or is of another model.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; make it with `wesep evaluate`, or repeat its command to finish it")
@@ -240,26 +254,27 @@ def _applied(path: Path, model_hash: str | None) -> Calibration:
     check_schema(summary, shape, str(path), "evaluate again")
     protocol = summary["protocol"]
     try:
-        made_by, given = protocol["model"]["hash"], protocol.get("presence_calibration")
+        result_hash, stored = protocol["model"]["hash"], protocol.get("presence_calibration")
         threshold = protocol.get("presence_threshold", UNCALIBRATED.threshold)
         names = {field.name for field in fields(Calibration)}
-        known = {} if given is None else {name: value for name, value in given.items() if name in names}
-        applied = Calibration(**known)
+        values = {} if stored is None else {name: value for name, value in stored.items() if name in names}
+        applied = Calibration(**values)
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: is damaged ({shorten(error)}); evaluate again") from error
-    if model_hash is not None and made_by != model_hash:
+    if model_hash is not None and result_hash != model_hash:
         raise InputError(
-            f"{path}: is of another model (hash {str(made_by)[:12]}, this one is {model_hash[:12]}); evaluate this one"
+            f"{path}: is of another model (hash {str(result_hash)[:12]}, this one is {model_hash[:12]}); "
+            "evaluate this one"
         )
-    if given is None and threshold != UNCALIBRATED.threshold:
-        raise InputError(f"{path}: does not say how the model was calibrated when it was made; evaluate again")
+    if stored is None and threshold != UNCALIBRATED.threshold:
+        raise InputError(f"{path}: does not say how the model was calibrated; evaluate again")
     return applied
 
 
-def _checked(scores: ArrayLike, present: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _checked_scores(scores: ArrayLike, present: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     x, labels = checked_scores_and_labels(scores, present)
     if labels.all() or not labels.any():
-        raise InputError("trials with and without the voice are needed, to tell them apart")
+        raise InputError("trials with present and with absent targets are needed")
     if not np.isfinite(x).all():
         raise InputError("the scores hold values that are not finite")
     return x, labels
