@@ -44,11 +44,9 @@ class ListenFirstCue(Cue):
     over the enrollment too. The enrollments of a batch end together, so that the silence before the mixture is the same
     for all; a shorter one has silence before it:
 
-        | . . enrollment | silence | mixture |
-        | a longer enr.  | silence | mixture |
-        ◄── whole strides of the ─►
-            backbone; the silence
-            is lengthened to fit
+        | . . . enrollment   | silence | mixture |     . . .: silence
+        | longer enrollment  | silence | mixture |
+        ├── whole strides of backbone ─┤               the silence is lengthened to fit
 
     Args:
         silence_ms: shortest silence between enrollment and mixture, in milliseconds.
