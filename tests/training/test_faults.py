@@ -119,7 +119,7 @@ def test_a_full_disk_loses_what_was_not_saved_and_no_more(settings, unbroken: Pa
 
     with monkeypatch.context() as patch:
         patch.setattr(state_module.torch, "save", full)
-        with pytest.raises(WesepError, match=r"cannot be written \(is the disk full\?\); the last one is still there"):
+        with pytest.raises(WesepError, match=r"cannot be written \(is the disk full\?\); the last state is still there"):
             train(settings())
     assert load_state(tmp_path / "exp" / "state").progress.step == 2
     train(settings())
@@ -180,7 +180,7 @@ def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(
     result = train(settings(data__workers=1, data__prefetch=1))
     assert killed and result.step == 6
     told = [line for line in capsys.readouterr().err.splitlines() if "worker died" in line]
-    assert len(told) == 1 and "done again by a new one" in told[0]
+    assert len(told) == 1 and "a new one repeats its work" in told[0]
     assert_same(weights(unbroken), weights(tmp_path / "exp"))
 
 

@@ -127,7 +127,7 @@ def save_state(folder: Path, state: TrainingState) -> None:
         "average": state.average,
         **({"adversaries": state.adversaries} if state.adversaries else {}),
     }
-    hint = "the previous one is still there: free some space, and run the same command again to resume from it"
+    hint = "the last state is still there: free some space, and run the same command again to resume from it"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / "next.pt") as temporary:

@@ -493,7 +493,7 @@ class RunConfig:
         needs_validation = self.schedule.name == "plateau", self.train.patience is not None
         if any(needs_validation) and getattr(self, "validation", None) is None:
             name = "schedule.name: is 'plateau'" if needs_validation[0] else f"train.patience: is {self.train.patience}"
-            raise ValueError(f"{name}, which goes by the validation, and there is none; add validation")
+            raise ValueError(f"{name}, which needs a validation, and there is none; add validation")
 
 
 @dataclass(frozen=True, kw_only=True)
