@@ -3,7 +3,7 @@
 #
 #   bash simulation/make_conversation_like.sh --data DATA -o OUT [--count N] [--jobs N] [KEY=VALUE…]
 #
-# DATA holds LibriSpeech/{train-clean-100,dev-clean,test-clean} and wham_noise/{tr,cv,tt}.
+# DATA contains LibriSpeech/{train-clean-100,dev-clean,test-clean} and wham_noise/{tr,cv,tt}.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/options.sh"

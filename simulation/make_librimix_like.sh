@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Corpora like Libri2Mix and Libri3Mix, one of one to four speakers, and reverberant Libri2Mix, each with train, dev
-# and test of LibriMix's sizes; clean (mix_clean) and noisy (mix_both). Mixtures of the real LibriMix are not these.
+# Corpora like Libri2Mix and Libri3Mix, one with one to four speakers, and a reverberant Libri2Mix, each with train, dev
+# and test in LibriMix's sizes; clean (mix_clean) and noisy (mix_both). The mixtures are not those of LibriMix itself.
 #
 #   bash simulation/make_librimix_like.sh --data DATA -o OUT [--count N] [--jobs N] [KEY=VALUE…]
 #
-# DATA holds LibriSpeech/{train-clean-100,dev-clean,test-clean} and wham_noise/{tr,cv,tt}.
+# DATA contains LibriSpeech/{train-clean-100,dev-clean,test-clean} and wham_noise/{tr,cv,tt}.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/options.sh"

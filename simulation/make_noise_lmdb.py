@@ -1,4 +1,4 @@
-"""Pack noise corpora as LMDB files, by a YAML file; the same command again makes those that are not there yet.
+"""Pack noise corpora as LMDB files, by a YAML file; the same command again makes the missing ones.
 
 python simulation/make_noise_lmdb.py simulation/noise_lmdb.yaml root=DATA -o DATA/lmdb
 """
@@ -18,7 +18,7 @@ from wesep_py.common.errors import InputError, WesepError
 
 @dataclass(frozen=True)
 class NoiseStores:
-    """What is packed: `stores` are names of files with the folder of each, relative to `root`."""
+    """LMDB files to write: `stores` has the folder of each file, relative to `root`."""
 
     root: str
     stores: dict[str, str] = field(default_factory=dict)
@@ -27,10 +27,10 @@ class NoiseStores:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="YAML file: which folders")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="keys to set otherwise")
+    parser.add_argument("config", help="YAML file with the folders")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="keys to change")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--jobs", type=int, default=0, help="recordings encoded at once (default: one a core)")
+    parser.add_argument("--jobs", type=int, default=0, help="recordings encoded at once (default: one per core)")
     arguments = parser.parse_intermixed_args()
     try:
         config = construct(NoiseStores, load_yaml(arguments.config, arguments.overrides))
@@ -41,11 +41,11 @@ def main() -> int:
 
 
 def pack(config: NoiseStores, output: Path, jobs: int) -> int:
-    """Run `wesep lmdb` on every folder that is there; the largest exit status of them."""
+    """Run `wesep lmdb` on every existing folder, and return the largest exit status."""
     folders = {name: Path(config.root, folder) for name, folder in config.stores.items()}
     if not any(folder.is_dir() for folder in folders.values()):
-        looked_for = ", ".join(map(str, folders.values()))
-        raise InputError(f"root: none of its noise folders is there ({looked_for}); set root, or stores")
+        names = ", ".join(map(str, folders.values()))
+        raise InputError(f"root: none of its noise folders is there ({names}); set root, or stores")
     output.mkdir(parents=True, exist_ok=True)
     statuses = [0]
     for name, folder in folders.items():

@@ -1,4 +1,4 @@
-"""Make a bank of rooms from a YAML file; the same command again goes on with one that was interrupted.
+"""Make a room bank from a YAML file; the same command again resumes an interrupted one.
 
 python simulation/make_room_bank.py simulation/room_bank.yaml -o rooms --jobs 16 simulated.count=5000
 python simulation/make_room_bank.py simulation/room_bank.yaml -o rooms.tar
@@ -17,11 +17,11 @@ from wesep_py.simulation.rooms.bank_making import RoomBankConfig, make_bank
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="YAML file: which rooms")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="keys to set otherwise")
+    parser.add_argument("config", help="YAML file with the rooms")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="keys to change")
     parser.add_argument("-o", "--output", required=True, help="folder to write, or one file, NAME.tar")
     parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
-    parser.add_argument("--overwrite", action="store_true", help="replace another bank that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace another bank")
     arguments = parser.parse_intermixed_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:

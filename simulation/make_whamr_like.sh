@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# A corpus like WHAMR!, in its four versions: OUT/wav{8k,16k}/{min,max}/{tr,cv,tt}, of its sizes.
+# A corpus like WHAMR!, in its four versions and sizes: OUT/wav{8k,16k}/{min,max}/{tr,cv,tt}.
 #
 #   bash simulation/make_whamr_like.sh --data DATA -o OUT [--count N] [--jobs N] [KEY=VALUE…]
 #
-# DATA holds wsj0/{si_tr_s,si_dt_05,si_et_05} as wav, a folder a speaker, and wham_noise/{tr,cv,tt}. As in wsj0-2mix, tr
+# DATA contains wsj0/{si_tr_s,si_dt_05,si_et_05} as wav, one folder per speaker, and wham_noise/{tr,cv,tt}. As in wsj0-2mix, tr
 # and cv have the same speakers, and tt has others.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)

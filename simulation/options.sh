@@ -7,7 +7,7 @@ while [ $# -gt 0 ]; do
     --count) count=$2; shift 2 ;;
     --jobs) jobs=$2; shift 2 ;;
     *=*) keys+=("$1"); shift ;;
-    *) echo "$0: $1 is no option; give --data DIR -o DIR [--count N] [--jobs N] [KEY=VALUE…]" >&2; exit 2 ;;
+    *) echo "$0: $1 is not an option; give --data DIR -o DIR [--count N] [--jobs N] [KEY=VALUE…]" >&2; exit 2 ;;
   esac
 done
 if [ -z "$data" ] || [ -z "$out" ]; then
@@ -21,7 +21,7 @@ manifest() {
   [ -e "$out/manifests/$1.jsonl" ] || wesep prepare "$2" "$data/$3" --root "$data" -o "$out/manifests/$1.jsonl"
 }
 
-# mixtures YAML MANIFEST NOISE COUNT FOLDER [KEY=VALUE…]: render a corpus; what the user set goes last.
+# mixtures YAML MANIFEST NOISE COUNT FOLDER [KEY=VALUE…]: render a corpus; keys of the user come last, and win.
 mixtures() {
   local yaml=$1 speech=$2 noise=$3 number=${count:-$4} folder=$out/$5
   shift 5

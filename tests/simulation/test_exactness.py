@@ -1,4 +1,4 @@
-"""With every option on: parts sum to the mixture, recipes render to the bit, processes and order change nothing."""
+"""All options at once: parts sum to the mixture, recipes render bit-exact, processes and order change nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from wesep_py.simulation import (
     Simulator,
     render,
 )
-from wesep_py.simulation.simulated_corpus import draw_recipes, render_tree
 from wesep_py.simulation.description.effects import (
     BandLimitConfig,
     ClipConfig,
@@ -36,6 +35,7 @@ from wesep_py.simulation.description.effects import (
     PacketLossConfig,
     ResampleConfig,
 )
+from wesep_py.simulation.simulated_corpus import draw_recipes, render_tree
 
 CHEAP = {"vorbis": 1.0, "mp3": 1.0, "ulaw": 1.0, "gsm": 1.0, "ima_adpcm": 1.0}
 KINDS: dict[str, EffectsConfig] = {
@@ -103,7 +103,7 @@ def _check_sum(sample: Sample, peak: float) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_happens_to_the_mixture_is_its_distortion(
+def test_mixture_effects_are_its_distortion(
     kind: str, utterances: list[Utterance], noises: list[Utterance], reader: FileReader
 ) -> None:
     base = {"duration_s": 1.2, "noise": NOISE, "enrollment": EnrollmentConfig(duration_s=(0.6, 1.0))}
@@ -125,9 +125,7 @@ def test_what_happens_to_the_mixture_is_its_distortion(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_happens_to_a_source_is_part_of_its_image(
-    kind: str, utterances: list[Utterance], reader: FileReader
-) -> None:
+def test_source_effects_are_part_of_the_image(kind: str, utterances: list[Utterance], reader: FileReader) -> None:
     base = {"duration_s": 1.2, "enrollment": EnrollmentConfig(duration_s=(0.6, 1.0))}
     plain = Simulator(SimulationConfig(**base), utterances, [], reader)
     changed = Simulator(SimulationConfig(source_effects=KINDS[kind], **base), utterances, [], reader)
@@ -141,7 +139,7 @@ def test_what_happens_to_a_source_is_part_of_its_image(
         assert raw.any() and 0.3 < alike < 1 - 1e-6
 
 
-def test_everything_at_once(simulator: Simulator) -> None:
+def test_all_options_sum_and_render_bit_exact(simulator: Simulator) -> None:
     kinds: set[str] = set()
     for index in range(12):
         sample = simulator.sample(0, index)
@@ -154,7 +152,7 @@ def test_everything_at_once(simulator: Simulator) -> None:
     assert kinds == set(KINDS)
 
 
-def test_order_and_history_change_nothing(
+def test_samples_do_not_depend_on_order_or_history(
     simulator: Simulator, utterances: list[Utterance], noises: list[Utterance]
 ) -> None:
     other = Simulator(EVERYTHING, list(reversed(utterances)), noises, FileReader(16000), seed=5)
@@ -167,14 +165,14 @@ def _sample_hashes(simulator: Simulator, indices: range) -> list[str]:
     return [_hash(simulator.sample(2, index)) for index in indices]
 
 
-def test_processes_change_nothing(simulator: Simulator) -> None:
+def test_result_does_not_depend_on_processes(simulator: Simulator) -> None:
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(2, context) as pool:
         halves = list(pool.map(_sample_hashes, [simulator] * 2, [range(4), range(4, 8)]))
     assert halves[0] + halves[1] == _sample_hashes(simulator, range(8))
 
 
-def test_trees_sum_on_disk(simulator: Simulator, tmp_path: Path) -> None:
+def test_written_parts_sum_to_written_mixture(simulator: Simulator, tmp_path: Path) -> None:
     recipes, failures = draw_recipes(simulator, 6)
     assert not failures and render_tree(recipes, tmp_path / "tree") == []
     for recipe in recipes:

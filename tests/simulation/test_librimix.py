@@ -1,4 +1,4 @@
-"""LibriMix from its metadata, against a slow version of what its scripts compute; layout, lists, errors."""
+"""LibriMix from its metadata, against a slow version of its scripts; layout, lists, errors."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def slow_mixture(corpora: Path, mode: str, to_rate: int) -> dict[str, np.ndarray
 
 
 @pytest.mark.parametrize(("mode", "rate"), [("min", 16000), ("max", 16000), ("min", 8000)])
-def test_a_mixture_is_what_librimix_computes(corpora: Path, mode: str, rate: int):
+def test_mixture_equals_that_of_librimix_scripts(corpora: Path, mode: str, rate: int):
     tree = LibriMixTree(corpora / "out" / "train-100", rate, mode)
     assert render(corpora, tree) == (2, [])
     for part, expected in slow_mixture(corpora, mode, rate).items():
@@ -95,7 +95,7 @@ def test_a_mixture_is_what_librimix_computes(corpora: Path, mode: str, rate: int
         assert soundfile.info(tree.folder / part / "198-126831-0006_1040-133433-0072.wav").subtype == "PCM_16"
 
 
-def test_a_noise_at_another_speed_is_made_from_its_original(corpora: Path):
+def test_noise_at_another_speed_is_computed_from_original(corpora: Path):
     tree = LibriMixTree(corpora / "out" / "train-100")
     render(corpora, tree)
     name = "1040-133433-0072_198-126831-0007.wav"
@@ -106,7 +106,7 @@ def test_a_noise_at_another_speed_is_made_from_its_original(corpora: Path):
     assert np.abs(np.corrcoef(noise[:8000], original[:8000, 0])[0, 1]) < 0.1
 
 
-def test_the_tree_and_its_lists_are_read_back(corpora: Path):
+def test_tree_and_lists_are_read_back(corpora: Path):
     tree = LibriMixTree(corpora / "Libri2Mix/wav16k/min/train-100", types=("mix_clean", "mix_both"))
     render(corpora, tree, jobs=2)
     metadata = corpora / "Libri2Mix/wav16k/min/metadata/mixture_train-100_mix_both.csv"
@@ -122,7 +122,7 @@ def test_the_tree_and_its_lists_are_read_back(corpora: Path):
     assert np.abs(audio.mixture - audio.reference - audio.interferers.sum(0) - audio.noise).max() < 2e-4
 
 
-def test_an_interrupted_run_is_completed_and_nothing_written_twice(corpora: Path):
+def test_interrupted_run_is_completed(corpora: Path):
     tree = LibriMixTree(corpora / "out" / "train-100")
     render(corpora, tree)
     gone, kept = (sorted((tree.folder / "mix_both").iterdir())[k] for k in (0, 1))
@@ -132,7 +132,7 @@ def test_an_interrupted_run_is_completed_and_nothing_written_twice(corpora: Path
     assert gone.read_bytes() == before and kept.stat().st_mtime_ns == written
 
 
-def test_a_bad_recording_is_named_and_left_out(corpora: Path):
+def test_unreadable_recording_is_named_and_left_out(corpora: Path):
     (corpora / "LibriSpeech/train-clean-100/198/126831/198-126831-0007.flac").unlink()
     tree = LibriMixTree(corpora / "out" / "train-100")
     count, (failure,) = render(corpora, tree)
@@ -140,7 +140,7 @@ def test_a_bad_recording_is_named_and_left_out(corpora: Path):
     assert len((corpora / "out/metadata/mixture_train-100_mix_clean.csv").read_text().splitlines()) == 2
 
 
-def test_what_cannot_be_rendered_is_refused(corpora: Path):
+def test_unrenderable_metadata_is_refused(corpora: Path):
     tree = LibriMixTree(corpora / "out" / "train-100")
     render(corpora, tree)
     rendered = corpora / "out/metadata/mixture_train-100_mix_clean.csv"
@@ -153,7 +153,7 @@ def test_what_cannot_be_rendered_is_refused(corpora: Path):
         render(corpora, LibriMixTree(corpora / "other", types=("mixclean",)))
 
 
-def test_ids_never_leave_the_folder(corpora: Path):
+def test_mixture_ids_cannot_leave_the_folder(corpora: Path):
     rows = ROWS.splitlines()[0].split(",", 1)[1]
     ids = [str(corpora / "evil"), "../../../evil", "..", "a/b", "x" * 400, "nu%00l", ".hidden"]
     metadata = corpora / "evil.csv"
@@ -168,7 +168,7 @@ def test_ids_never_leave_the_folder(corpora: Path):
     assert list(mixtures) == ids and all(source.path.is_file() for m in mixtures.values() for source in m.sources)
 
 
-def test_what_is_there_stays_and_what_a_killed_run_left_goes(corpora: Path):
+def test_existing_files_stay_and_temporary_ones_are_removed(corpora: Path):
     tree = LibriMixTree(corpora / "out/train-100", types=("mix_clean",))
     mine = tree.folder / "s1/198-126831-0006_1040-133433-0072.wav"
     mine.parent.mkdir(parents=True)
@@ -181,7 +181,7 @@ def test_what_is_there_stays_and_what_a_killed_run_left_goes(corpora: Path):
     assert soundfile.info(mine).frames == round(2.3 * RATE)
 
 
-def test_speakers_that_the_metadata_names_are_in_the_lists(corpora: Path):
+def test_speakers_of_metadata_are_in_the_lists(corpora: Path):
     head, row = HEAD.strip() + ",source_1_speaker_id,source_2_speaker_id\n", ROWS.splitlines()[0]
     (corpora / "told.csv").write_text(head + f"first,{row.split(',', 1)[1]},anna,bert\n")
     tree = LibriMixTree(corpora / "out/train", types=("mix_clean",))

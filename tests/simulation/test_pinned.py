@@ -1,4 +1,4 @@
-"""Mixtures stay what they are: configurations without newer options draw what they always drew, old recipes render."""
+"""Pinned mixtures: configurations without newer options draw the same mixtures as ever, and old recipes render."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def fingerprint(name: str, utterances: list[Utterance], noises: list[Utterance],
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_what_is_drawn_stays(
+def test_drawn_recipes_and_samples_are_pinned(
     name: str, utterances: list[Utterance], noises: list[Utterance], reader: FileReader
 ) -> None:
     drawn, levels = fingerprint(name, utterances, noises, reader)
@@ -66,7 +66,7 @@ def test_what_is_drawn_stays(
     assert levels == pytest.approx(PINNED[name][1], rel=1e-3)
 
 
-def test_a_recipe_of_an_older_program_renders(utterances: list[Utterance], reader: FileReader) -> None:
+def test_old_recipe_renders(utterances: list[Utterance], reader: FileReader) -> None:
     """As version 0.1 wrote it: all fields of its time, empty ones too."""
     utterance = {
         "utterance_id": "anna-0",

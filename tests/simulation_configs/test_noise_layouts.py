@@ -12,7 +12,7 @@ import soundfile
 from tests.recipes.miniature_voxceleb import make_musan
 from tests.simulation_configs.scripts import FOLDER, run_script
 from wesep_py.data import find_noises
-from wesep_py.data.recordings import resolve_location, open_reader
+from wesep_py.data.recordings import open_reader, resolve_location
 from wesep_py.simulation.description.simulation_config import NoiseConfig, NoiseGroup
 
 RATE = 16000
@@ -37,7 +37,7 @@ def noises(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_every_layout_is_found_with_its_folders(noises: Path):
+def test_noise_layouts_are_found_with_their_folders(noises: Path):
     found = {name: [n.utterance_id for n in find_noises([name], noises)] for name in _names(noises)}
     assert found["musan"] == [
         "noise/musan/music/fma/music-fma-0000",
@@ -56,14 +56,14 @@ def test_every_layout_is_found_with_its_folders(noises: Path):
     ]
 
 
-def test_groups_tell_musans_parts_and_demands_environments(noises: Path):
+def test_groups_select_musan_parts_and_demand_environments(noises: Path):
     groups = [NoiseGroup(folder, snr_db=snr_db) for folder, snr_db in SNR.items()]
     config = NoiseConfig(groups=(*groups, NoiseGroup("DKITCHEN")))
     numbers = [config.group_of(n.path) for n in find_noises(["musan", "demand"], noises)]
     assert numbers == [2, 0, 1] + [3] * 16 + [None] * 16
 
 
-def test_the_script_packs_what_is_there_and_nothing_changes(noises: Path, tmp_path: Path):
+def test_script_packs_existing_noise_without_changes(noises: Path, tmp_path: Path):
     ran = _pack(noises, tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert sorted(path.name for path in tmp_path.glob("*.lmdb")) == [
@@ -82,7 +82,7 @@ def test_the_script_packs_what_is_there_and_nothing_changes(noises: Path, tmp_pa
     assert again.returncode == 0 and again.stdout.count("is there, passed over") == 6
 
 
-def test_the_first_channel_is_kept(noises: Path, tmp_path: Path):
+def test_first_channel_is_used(noises: Path, tmp_path: Path):
     assert _pack(noises, tmp_path, "stores={wham.lmdb: wham_noise/tr, gone.lmdb: gone}").returncode == 0
     (noise,) = find_noises([str(tmp_path / "wham.lmdb")], noises)
     stereo, _ = soundfile.read(noise.path, dtype="float32")
@@ -91,7 +91,7 @@ def test_the_first_channel_is_kept(noises: Path, tmp_path: Path):
     np.testing.assert_allclose(kept, stereo[:, 0], atol=1e-4)
 
 
-def test_a_root_without_noise_is_an_error_of_one_line(tmp_path: Path):
+def test_root_without_noise_is_an_error(tmp_path: Path):
     ran = _pack(tmp_path, tmp_path / "out")
     assert ran.returncode == 2
     assert ran.stderr.count("\n") == 1 and "none of its noise folders is there" in ran.stderr

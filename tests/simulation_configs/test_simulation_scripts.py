@@ -32,11 +32,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in FOLDER.glob("make_*.sh")))
-def test_each_says_what_it_needs(script: str, tmp_path: Path):
+def test_scripts_name_missing_options(script: str, tmp_path: Path):
     ran = run_script("bash", FOLDER / script)
     assert ran.returncode == 2 and "--data and -o are needed" in ran.stderr
     ran = run_script("bash", FOLDER / script, "--dat", tmp_path)
-    assert ran.returncode == 2 and "--dat is no option" in ran.stderr
+    assert ran.returncode == 2 and "--dat is not an option" in ran.stderr
 
 
 def test_librimix_like(data: Path, tmp_path: Path):
@@ -64,7 +64,7 @@ def test_whamr_like_in_its_four_versions(data: Path, tmp_path: Path):
                 assert (folder / "s1_direct" / file.name).is_file() and not (folder / "s3").exists()
 
 
-def test_conversations_and_keys_of_the_user(data: Path, tmp_path: Path):
+def test_conversation_script_and_user_keys(data: Path, tmp_path: Path):
     ran = _run(
         "make_conversation_like.sh", data, tmp_path, "simulation.duration_s=9", "simulation.noise.kinds.babble=0"
     )

@@ -12,11 +12,11 @@ import soundfile
 from wesep_py.audio.level import active_level_db, loudness_lufs
 from wesep_py.common.config import construct, load_yaml
 from wesep_py.simulation.description.simulation_config import SimulationConfig
-from wesep_py.simulation.simulated_corpus import CorpusConfig, make_simulator
 from wesep_py.simulation.rendering import Sample
 from wesep_py.simulation.rooms.acoustics import rt60_s
 from wesep_py.simulation.rooms.bank_making import RoomBankConfig, make_bank
 from wesep_py.simulation.rooms.reverberation import room_responses
+from wesep_py.simulation.simulated_corpus import CorpusConfig, make_simulator
 from wesep_py.simulation.speech.conversation import conversation_overlap_ratio
 
 FOLDER = Path(__file__).resolve().parents[2] / "simulation"
@@ -45,7 +45,7 @@ def drawn(corpus: Path):
     return draw
 
 
-def test_every_yaml_is_drawn_from_here():
+def test_every_yaml_is_tested():
     others = {"room_bank", "noise_lmdb"}  # below, and in test_noise_layouts.py
     assert {path.stem for path in FOLDER.glob("*.yaml")} == {*MIXTURES, *others}
 
@@ -66,7 +66,7 @@ def test_parts_levels_sir_and_snr(drawn, name: str):
         measured = [levels_db[recipe.reference] - level for level in levels_db]
         assert measured == pytest.approx(recipe.sir_db, abs=0.05)
         if config.loudness is not None:
-            continue  # test_loudness_is_librimixs
+            continue  # test_loudness_is_that_of_librimix
         level_db = active_level_db(sample.mixture, rate)
         loudest = max(np.abs(part).max() for part in (*sample.images, sample.noise, sample.mixture))
         assert level_db <= config.level_db[1] + 0.1
@@ -84,7 +84,7 @@ def test_parts_levels_sir_and_snr(drawn, name: str):
 
 
 @pytest.mark.parametrize("name", MIXTURES[:4])
-def test_loudness_is_librimixs(drawn, name: str):
+def test_loudness_is_that_of_librimix(drawn, name: str):
     config, samples = drawn(name)
     voices, noises = [], []
     for sample in samples:
@@ -120,7 +120,7 @@ def test_the_numbers_of_speakers(drawn):
 
 
 @pytest.mark.parametrize("name", ["librimix_reverberant", "whamr_like", "meeting_like", "conversation_like"])
-def test_rooms_are_of_the_size_and_decay_that_is_asked(drawn, name: str):
+def test_rooms_have_configured_size_and_decay(drawn, name: str):
     config, samples = drawn(name)
     rooms = [sample.recipe.room for sample in samples if sample.recipe.room is not None]
     assert len(rooms) >= (COUNT if config.room.probability == 1 else COUNT // 2)
@@ -148,7 +148,7 @@ def test_targets_of_rooms_have_less_reverberation_than_the_images(drawn, name: s
         assert np.array_equal(sample.targets, sample.images)
 
 
-def test_conversations_overlap_as_asked_and_some_targets_are_absent(drawn):
+def test_conversations_overlap_and_some_targets_are_absent(drawn):
     # The ratio is that of the voices before rooms, which prolong them: without a room, all else stays as it was drawn.
     config, samples = drawn("conversation_like", "simulation.room.probability=0", "simulation.source_effects=null")
     talks = [sample for sample in samples if sample.recipe.overlap == "conversation" and len(sample.images) > 1]
@@ -161,7 +161,7 @@ def test_conversations_overlap_as_asked_and_some_targets_are_absent(drawn):
     assert 2 <= absent <= 11  # of 16, at 0.4
 
 
-def test_whamrs_other_versions(drawn):
+def test_other_versions_of_whamr(drawn):
     _, samples = drawn("whamr_like", "sample_rate=8000", "simulation.overlap=longest", "speech=[uneven.jsonl]")
     for sample in samples:
         lengths = {source.excerpt.num_samples for source in sample.recipe.sources}
@@ -170,7 +170,7 @@ def test_whamrs_other_versions(drawn):
 
 
 @pytest.mark.parametrize("name", MIXTURES)
-def test_the_command_renders_it(corpus: Path, tmp_path: Path, wesep, name: str):
+def test_command_renders_the_yaml(corpus: Path, tmp_path: Path, wesep, name: str):
     ran = wesep("simulate", FOLDER / f"{name}.yaml", *_here(corpus), "-o", tmp_path / "out", "--count", 2, "--jobs", 1)
     assert ran.status == 0, ran.err
     for file in sorted((tmp_path / "out" / "mix_both").iterdir()):
@@ -181,7 +181,7 @@ def test_the_command_renders_it(corpus: Path, tmp_path: Path, wesep, name: str):
     assert len((tmp_path / "out" / "map_mixture2enrollment").read_text().splitlines()) >= 2
 
 
-def test_the_bank_holds_rooms_within_its_ranges(tmp_path: Path):
+def test_bank_rooms_are_within_their_ranges(tmp_path: Path):
     changes = ["simulated.count=2", "simulated.num_sources=2", "simulated.num_rays=500"]
     config = construct(RoomBankConfig, load_yaml(FOLDER / "room_bank.yaml", changes))
     bank = make_bank(config, tmp_path / "rooms")

@@ -1,4 +1,4 @@
-"""Measures of responses whose answer is known: decaying noise of a set RT60, a few echoes."""
+"""Measures of responses with a known answer: decaying noise with a set RT60, a few echoes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_rt60_of_decaying_noise(rt60: float, rate: int) -> None:
 
 
 @pytest.mark.parametrize("noise_db", [-55.0, -50.0, -40.0])
-def test_noise_at_the_end_does_not_bend_the_decay(noise_db: float) -> None:
+def test_noise_at_the_end_does_not_change_rt60(noise_db: float) -> None:
     measured, naive = [], []
     for seed in range(10):
         response = _decaying_noise(0.4, 1.5, seed)
@@ -49,7 +49,7 @@ def test_noise_at_the_end_does_not_bend_the_decay(noise_db: float) -> None:
         assert np.median(naive) > 0.6
 
 
-def test_too_much_noise_is_no_number() -> None:
+def test_too_much_noise_gives_nan() -> None:
     response = _decaying_noise(0.4, 1.5)
     response += 10 ** (-15 / 20) * np.random.default_rng(1).standard_normal(response.size)
     assert math.isnan(rt60_s(response, RATE))
@@ -66,7 +66,7 @@ def test_decay_curve_of_two_echoes() -> None:
     np.testing.assert_allclose(decay_db[1:], -10.0, atol=1e-9)
 
 
-def test_a_range_chooses_the_part_of_a_bent_decay() -> None:
+def test_range_selects_part_of_a_decay_with_two_slopes() -> None:
     bent = _decaying_noise(0.2, 1.5) + 10 ** (-20 / 20) * _decaying_noise(1.0, 1.5, seed=1)
     assert rt60_s(bent, RATE, (-1.0, -8.0)) < 0.4
     assert rt60_s(bent, RATE, (-25.0, -35.0)) == pytest.approx(1.0, rel=0.15)
@@ -91,7 +91,7 @@ def test_clarity_of_an_exponential_decay() -> None:
     assert np.median(measured) == pytest.approx(10 * math.log10(ratio), abs=0.2)
 
 
-def test_direct_path_is_found_though_a_reflection_is_louder() -> None:
+def test_direct_path_is_found_before_a_louder_reflection() -> None:
     response = 1e-3 * np.random.default_rng(0).standard_normal(RATE)
     response[498:502] += [0.1, 0.3, -0.5, 0.2]
     response[900] = 1.0

@@ -1,4 +1,4 @@
-"""A bank that was interrupted goes on; one that is there is kept; a damaged one is refused."""
+"""Writing of a room bank: interrupted ones are resumed, finished ones kept, damaged ones refused."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import pytest
 
 from wesep_py.common.errors import InputError, OutputExistsError
 from wesep_py.simulation.rooms.bank_making import RoomBankConfig, make_bank
-from wesep_py.simulation.rooms.simulated_rooms import SimulatedRoomsConfig
 from wesep_py.simulation.rooms.room_bank import RoomBank, open_bank
+from wesep_py.simulation.rooms.simulated_rooms import SimulatedRoomsConfig
 
 RATE = 8000
-ROOMS = SimulatedRoomsConfig(count=6, method="fra", rt60_s=(0.1, 0.4), num_reflections=256, num_sources=3, num_microphones=2)
+ROOMS = SimulatedRoomsConfig(
+    count=6, method="fra", rt60_s=(0.1, 0.4), num_reflections=256, num_sources=3, num_microphones=2
+)
 CONFIG = RoomBankConfig(sample_rate=RATE, simulated=ROOMS)
 
 
@@ -45,7 +47,7 @@ def _kill_after(rooms: int) -> Callable[[int, int], None]:
 
 
 @pytest.mark.parametrize("damage", ["none", "half a line", "half a room", "header only"])
-def test_an_interrupted_bank_goes_on(bank: RoomBank, tmp_path: Path, damage: str) -> None:
+def test_interrupted_bank_is_resumed(bank: RoomBank, tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "rooms"
     with pytest.raises(_Killed):
         make_bank(CONFIG, folder, on_progress=_kill_after(3))
@@ -64,7 +66,7 @@ def test_an_interrupted_bank_goes_on(bank: RoomBank, tmp_path: Path, damage: str
     assert _files(folder) == _files(_folder(bank))
 
 
-def test_a_bank_goes_on_after_every_interruption(bank: RoomBank, tmp_path: Path) -> None:
+def test_bank_is_resumed_after_every_interruption(bank: RoomBank, tmp_path: Path) -> None:
     folder = tmp_path / "rooms"
     for rooms in (2, 4):
         with pytest.raises(_Killed):
@@ -77,7 +79,7 @@ def test_a_bank_goes_on_after_every_interruption(bank: RoomBank, tmp_path: Path)
     assert _files(folder) == _files(_folder(bank))
 
 
-def test_a_bank_that_is_there_is_opened_or_kept(tmp_path: Path) -> None:
+def test_finished_bank_is_opened_or_kept(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, simulated=dataclasses.replace(ROOMS, count=2))
     first = make_bank(config, tmp_path / "rooms")
     before = (tmp_path / "rooms" / "responses.float32").stat().st_mtime_ns
@@ -91,14 +93,14 @@ def test_a_bank_that_is_there_is_opened_or_kept(tmp_path: Path) -> None:
     assert open_bank(tmp_path / "rooms").fingerprint == replaced.fingerprint != first.fingerprint
 
 
-def test_another_bank_that_was_begun_is_kept(tmp_path: Path) -> None:
+def test_other_unfinished_bank_is_kept(tmp_path: Path) -> None:
     with pytest.raises(_Killed):
         make_bank(CONFIG, tmp_path / "rooms", on_progress=_kill_after(1))
     with pytest.raises(OutputExistsError, match="another bank was begun here"):
         make_bank(dataclasses.replace(CONFIG, seed=3), tmp_path / "rooms")
 
 
-def test_damaged_and_strange_folders_are_refused(tmp_path: Path) -> None:
+def test_damaged_and_foreign_folders_are_refused(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, simulated=dataclasses.replace(ROOMS, count=1))
     make_bank(config, tmp_path / "rooms")
     samples = tmp_path / "rooms" / "responses.float32"
@@ -121,7 +123,7 @@ def test_damaged_and_strange_folders_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("name", ["index.json", "progress.jsonl", "responses.float32"])
-def test_files_of_something_else_are_not_replaced(tmp_path: Path, name: str, overwrite: bool) -> None:
+def test_foreign_files_are_not_replaced(tmp_path: Path, name: str, overwrite: bool) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / name).write_text('{"mine": 1}\n')
     with pytest.raises(InputError, match=f"holds '{name}', which is no room bank"):

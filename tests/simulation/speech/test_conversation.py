@@ -39,7 +39,7 @@ def _naive_ratio(turns: list[ActiveTurn], starts: list[int]) -> float:
     return sum(len(speakers) > 1 for speakers in heard.values()) / len(heard)
 
 
-def test_ratios_by_hand() -> None:
+def test_overlap_ratios_of_small_masks() -> None:
     one, other = np.array([1, 1, 1, 1, 0, 0], bool), np.array([0, 0, 0, 1, 1, 0], bool)
     assert pair_overlap_ratio(one, other) == 0.5
     assert conversation_overlap_ratio([one, other]) == 0.2
@@ -47,7 +47,7 @@ def test_ratios_by_hand() -> None:
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 0.35, 0.6])
-def test_neighbours_overlap_by_the_ratio_in_spite_of_pauses(ratio: float) -> None:
+def test_neighbours_overlap_by_the_ratio_despite_pauses(ratio: float) -> None:
     for seed in range(10):
         active = [_patchy(length, 10 * seed + n) for n, length in enumerate((150, 90, 200))]
         starts = partial_layout(active, ratio)
@@ -60,13 +60,13 @@ def test_neighbours_overlap_by_the_ratio_in_spite_of_pauses(ratio: float) -> Non
             assert pair_overlap_ratio(before, after) == pytest.approx(ratio, abs=0.02)
 
 
-def test_a_ratio_that_pauses_forbid_is_said_to_be() -> None:
+def test_unreachable_ratio_gives_none() -> None:
     tenths, sevenths = np.arange(140) % 10 == 0, np.arange(140) % 7 == 0
     assert partial_layout([tenths, sevenths], 0.5) is None
     assert partial_layout([tenths, sevenths], 2 / 14) is not None
 
 
-def test_everybody_speaks_and_nobody_twice_in_a_row() -> None:
+def test_every_speaker_has_a_turn_and_none_two_in_a_row() -> None:
     rng = np.random.default_rng(0)
     for count in (2, 3, 4):
         order = draw_speakers_of_turns(count, 12, rng)
@@ -105,7 +105,7 @@ def test_turns_that_do_not_fit_are_left_out() -> None:
 
 @pytest.mark.parametrize("duration_s", [4.0, None])
 @pytest.mark.parametrize("overlap", ["partial", "conversation"])
-def test_mixtures_overlap_by_the_ratio_that_was_drawn(
+def test_mixtures_overlap_by_the_drawn_ratio(
     utterances: list[Utterance], reader: FileReader, overlap: str, duration_s: float | None
 ) -> None:
     config = SimulationConfig(
@@ -137,9 +137,7 @@ def test_mixtures_overlap_by_the_ratio_that_was_drawn(
     assert len(ratios) == 6
 
 
-def test_turns_share_no_sample_with_the_enrollment_and_are_equally_loud(
-    utterances: list[Utterance], reader: FileReader
-) -> None:
+def test_turns_are_apart_from_enrollment_and_equally_loud(utterances: list[Utterance], reader: FileReader) -> None:
     config = SimulationConfig(
         duration_s=None, overlap="conversation", overlap_ratio=(0.0, 0.2), conversation=TALK, enrollment=SHORT
     )
@@ -159,7 +157,7 @@ def test_turns_share_no_sample_with_the_enrollment_and_are_equally_loud(
     assert several > 8
 
 
-def test_one_speaker_talks_with_pauses(utterances: list[Utterance], reader: FileReader) -> None:
+def test_conversation_of_one_speaker_has_pauses(utterances: list[Utterance], reader: FileReader) -> None:
     config = SimulationConfig(
         duration_s=4.0, num_speakers=1, overlap="conversation", conversation=TALK, enrollment=SHORT
     )
@@ -168,7 +166,7 @@ def test_one_speaker_talks_with_pauses(utterances: list[Utterance], reader: File
     assert np.array_equal(sample.mixture, sample.images[0])
 
 
-def test_a_ratio_out_of_reach_ends_with_a_message(utterances: list[Utterance], reader: FileReader) -> None:
+def test_unreachable_ratio_is_an_error(utterances: list[Utterance], reader: FileReader) -> None:
     config = SimulationConfig(
         duration_s=2.0, overlap="partial", overlap_ratio=(1.0, 1.0), overlap_measure="activity", enrollment=SHORT
     )

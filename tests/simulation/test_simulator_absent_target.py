@@ -1,4 +1,4 @@
-"""A voice that is asked for and is not in the mixture."""
+"""Mixtures without the target speaker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _config(share: float, **changed: object) -> SimulationConfig:
     return SimulationConfig(duration_s=1.2, absent_probability=share, enrollment=SHORT, noise=BABBLE, **changed)  # type: ignore[arg-type]
 
 
-def test_the_absent_voice_is_nowhere_in_the_mixture(utterances: list[Utterance], reader: FileReader) -> None:
+def test_absent_speaker_is_not_in_mixture_or_babble(utterances: list[Utterance], reader: FileReader) -> None:
     simulator = Simulator(_config(1.0), utterances, [], reader)
     asked = set()
     for index in range(20):
@@ -35,7 +35,7 @@ def test_the_absent_voice_is_nowhere_in_the_mixture(utterances: list[Utterance],
     assert len(asked) > 2
 
 
-def test_its_target_is_silence_and_its_enrollment_speech(utterances: list[Utterance], reader: FileReader) -> None:
+def test_absent_target_is_silent_and_its_enrollment_speech(utterances: list[Utterance], reader: FileReader) -> None:
     sample = Simulator(_config(1.0), utterances, [], reader).sample(0, 0)
     voice = sample.speaker(sample.recipe.target)
     assert sample.recipe.absent is not None and voice.speaker_id == sample.recipe.absent.speaker_id
@@ -49,7 +49,7 @@ def test_its_target_is_silence_and_its_enrollment_speech(utterances: list[Uttera
     assert again.recipe == sample.recipe and np.array_equal(again.speaker(None).enrollment, voice.enrollment)
 
 
-def test_the_share_is_as_asked_and_the_rest_stays(utterances: list[Utterance], reader: FileReader) -> None:
+def test_share_of_absent_targets_changes_no_other_draw(utterances: list[Utterance], reader: FileReader) -> None:
     some, none = (Simulator(_config(share), utterances, [], reader) for share in (0.4, 0.0))
     absent = 0
     for index in range(100):
@@ -63,7 +63,7 @@ def test_the_share_is_as_asked_and_the_rest_stays(utterances: list[Utterance], r
     assert absent == pytest.approx(40, abs=14)
 
 
-def test_it_needs_one_more_speaker(utterances: list[Utterance], reader: FileReader) -> None:
+def test_absent_targets_need_one_more_speaker(utterances: list[Utterance], reader: FileReader) -> None:
     two = [utterance for utterance in utterances if utterance.speaker_id in ("anna", "bert")]
     with pytest.raises(InputError, match="has 2 speakers with enough audio; 3 are needed"):
         Simulator(SimulationConfig(absent_probability=0.5, enrollment=SHORT), two, [], reader)
@@ -71,7 +71,7 @@ def test_it_needs_one_more_speaker(utterances: list[Utterance], reader: FileRead
         SimulationConfig(absent_probability=0.5, enrollment=EnrollmentConfig(count=0))
 
 
-def test_a_recipe_asks_for_one_voice(utterances: list[Utterance], reader: FileReader) -> None:
+def test_recipe_has_either_target_or_absent_speaker(utterances: list[Utterance], reader: FileReader) -> None:
     sample = Simulator(_config(0.0), utterances, [], reader).sample(0, 0)
     with pytest.raises(InputError, match="no voice is absent"):
         sample.speaker(None)
@@ -81,7 +81,9 @@ def test_a_recipe_asks_for_one_voice(utterances: list[Utterance], reader: FileRe
         Recipe.from_dict(values)
 
 
-def test_on_disk_it_is_a_trial_without_target(utterances: list[Utterance], reader: FileReader, tmp_path: Path) -> None:
+def test_absent_target_is_written_as_trial_without_target(
+    utterances: list[Utterance], reader: FileReader, tmp_path: Path
+) -> None:
     simulator = Simulator(_config(0.5), utterances, [], reader)
     recipes = [simulator.draw(0, index) for index in range(4)]
     assert render_tree(recipes, tmp_path / "tree", reader) == []

@@ -1,4 +1,4 @@
-"""Rooms keep their word: decay as asked, direct path where the geometry puts it, level as image sources give it."""
+"""Computed rooms: decay, direct path, level compared with image sources, microphone arrays."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def _rooms(asked_s: float, count: int, sources: int = 1) -> list[RoomRecipe]:
 
 
 @pytest.mark.parametrize("asked_s", [0.2, 0.4, 0.6, 0.9])
-def test_decay_is_as_asked(asked_s: float) -> None:
+def test_decay_has_the_desired_rt60(asked_s: float) -> None:
     measured = [rt60_s(room_responses(room, RATE).full[0], RATE) for room in _rooms(asked_s, 100)]
     assert np.median(measured) == pytest.approx(asked_s, rel=0.05)
     assert np.percentile(measured, 5) > 0.9 * asked_s
     assert np.percentile(measured, 95) < 1.1 * asked_s
 
 
-def test_reverberant_energy_is_that_of_a_field_of_image_sources() -> None:
+def test_reverberant_energy_equals_that_of_image_sources() -> None:
     # One image per room volume, each 1/d² · 10^(-6 d / (c RT60)): integrated from the direct path on,
     # 4π/V · c RT60 / (6 ln 10) · 10^(-6 d0 / (c RT60)).
     ratios = []
@@ -47,7 +47,7 @@ def test_reverberant_energy_is_that_of_a_field_of_image_sources() -> None:
     assert np.median(ratios) == pytest.approx(1.0, abs=0.1)
 
 
-def test_direct_path_is_first_and_one_over_distance() -> None:
+def test_direct_path_is_first_and_has_amplitude_1_over_d() -> None:
     heights = []
     for room in _rooms(0.3, 50, sources=2):
         responses = room_responses(room, RATE)
@@ -59,7 +59,7 @@ def test_direct_path_is_first_and_one_over_distance() -> None:
     assert np.median(heights) == pytest.approx(1.0, abs=0.05)
 
 
-def test_in_a_corridor_nothing_overtakes_the_direct_path() -> None:
+def test_no_reflection_precedes_the_direct_path_in_a_corridor() -> None:
     # 11 m of direct path, and copies of the room begin 2 m from the microphone.
     room = dataclasses.replace(_rooms(0.4, 1)[0], size_m=(12.0, 2.2, 2.4), microphone_m=(0.5, 1.1, 1.2))
     for seed in range(5):
@@ -68,7 +68,7 @@ def test_in_a_corridor_nothing_overtakes_the_direct_path() -> None:
         assert not responses.full[:, : responses.direct_tap - 12].any()
 
 
-def test_the_direct_path_keeps_no_delay() -> None:
+def test_images_are_aligned_with_dry_sources() -> None:
     click = np.zeros((2, 8000), dtype=np.float32)
     click[:, 1000] = 1.0
     image, early = reverberate(click, _rooms(0.3, 1, sources=2)[0], RATE, "early")
@@ -78,7 +78,7 @@ def test_the_direct_path_keeps_no_delay() -> None:
     assert np.count_nonzero(dry) == 2
 
 
-def test_early_part_ends_when_it_says() -> None:
+def test_early_part_has_its_length() -> None:
     room = dataclasses.replace(_rooms(0.5, 1)[0], early_ms=30.0)
     responses = room_responses(room, RATE)
     end = responses.direct_tap + round(0.030 * RATE)
@@ -97,7 +97,7 @@ def test_responses_are_a_function_of_the_room() -> None:
 
 
 @pytest.mark.parametrize("rate", [8000, 44100])
-def test_other_rates_decay_alike(rate: int) -> None:
+def test_rt60_does_not_depend_on_sample_rate(rate: int) -> None:
     measured = [rt60_s(room_responses(room, rate).full[0], rate) for room in _rooms(0.4, 20)]
     assert np.median(measured) == pytest.approx(0.4, rel=0.05)
 
@@ -108,7 +108,7 @@ def test_a_room_takes_milliseconds() -> None:
     began = time.process_time()
     for room in rooms:
         room_responses(room, RATE)
-    # The public implementation takes about 600 ms; bench/rooms.py measures ours. Far from both.
+    # The public implementation takes about 600 ms; bench/rooms.py measures this one. The limit is far from both.
     assert (time.process_time() - began) / len(rooms) < 0.06
 
 
@@ -125,7 +125,7 @@ def _image_sources(room: RoomRecipe, order: int) -> tuple[np.ndarray, int]:
     return high_pass(place_impulses(positions, heights, taps), RATE), 200
 
 
-def test_direct_to_reverberant_ratio_is_that_of_image_sources_in_the_same_room() -> None:
+def test_drr_equals_that_of_image_sources_in_the_same_room() -> None:
     errors = []
     for room in _rooms(0.25, 24):
         ours = room_responses(room, RATE)
@@ -138,7 +138,7 @@ def test_direct_to_reverberant_ratio_is_that_of_image_sources_in_the_same_room()
     assert np.median(np.abs(errors)) < 0.6
 
 
-def test_first_reflections_come_from_their_walls() -> None:
+def test_first_reflection_has_delay_and_gain_of_its_wall() -> None:
     room = dataclasses.replace(_rooms(0.4, 1)[0], size_m=(8.0, 7.0, 6.0), microphone_m=(4.0, 3.5, 1.0))
     room = dataclasses.replace(room, sources_m=((5.0, 3.5, 1.0),))
     responses = room_responses(room, RATE)
@@ -155,7 +155,7 @@ def _array(room: RoomRecipe, spacing_m: float = 0.1) -> np.ndarray:
     return np.array(room.microphone_m) + np.arange(3)[:, None] * spacing_m * inward
 
 
-def test_the_first_of_an_array_hears_what_a_lone_microphone_hears() -> None:
+def test_first_microphone_of_array_equals_single_microphone() -> None:
     room = _rooms(0.3, 1, sources=2)[0]
     alone, array = room_responses(room, RATE), room_responses(room, RATE, _array(room))
     assert array.full.shape[:2] == (2, 3) and array.direct_gains.shape == (2, 3)
@@ -164,7 +164,7 @@ def test_the_first_of_an_array_hears_what_a_lone_microphone_hears() -> None:
     np.testing.assert_allclose(array.full[:, 0, shift:], alone.full, atol=1e-6)
 
 
-def test_an_array_hears_the_direct_path_at_its_distances() -> None:
+def test_direct_paths_of_an_array_match_the_distances() -> None:
     for room in _rooms(0.2, 5, sources=2):
         microphones = _array(room)
         responses = room_responses(room, RATE, microphones)
@@ -178,7 +178,7 @@ def test_an_array_hears_the_direct_path_at_its_distances() -> None:
 
 
 @pytest.mark.parametrize("axis", [0, 2])
-def test_reverberation_at_two_microphones_is_as_alike_as_in_a_diffuse_field(axis: int) -> None:
+def test_coherence_of_reverberation_is_that_of_a_diffuse_field(axis: int) -> None:
     # Cook et al. (1955): the coherence of a diffuse field at distance d is sin(kd) / kd.
     spacing_m, cross, power = 0.1, 0.0, 0.0
     for room in _rooms(0.4, 40):
@@ -197,7 +197,7 @@ def test_reverberation_at_two_microphones_is_as_alike_as_in_a_diffuse_field(axis
     assert np.corrcoef(smooth.real[kept], expected[kept])[0, 1] > 0.9
 
 
-def test_sources_arrive_at_an_array() -> None:
+def test_images_at_an_array() -> None:
     room = _rooms(0.2, 1, sources=2)[0]
     click = np.zeros((2, 4000), dtype=np.float32)
     click[:, 500] = 1.0
@@ -224,3 +224,13 @@ def test_direct_part_is_within_two_and_a_half_milliseconds() -> None:
     _, direct = reverberate(click, room, RATE, "direct")
     assert np.abs(direct[0]).argmax() == 1000
     assert not np.any(np.abs(direct[0, 1045:]) > 1e-6)
+
+
+def test_drawn_positions_are_in_the_room() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(100):
+        room = draw_room(rng, RoomConfig(distance_m=(0.5, 6.0)), 3)
+        for place in (room.microphone_m, *room.sources_m):
+            assert all(0 < x < size for x, size in zip(place, room.size_m, strict=True))
+        assert len(set(room.sources_m)) == 3
+        assert max(room.distances_m) <= 6.0

@@ -98,7 +98,7 @@ def assert_same(found: DeviceSample, expected: Sample) -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_batch_is_what_the_cpu_path_renders(name: str, utterances, noises):
+def test_batch_equals_rendering_on_the_cpu(name: str, utterances, noises):
     simulator = make(CONFIGS[name], utterances, noises)
     keys = [(1, index) for index in range(6)]
     samples = render_on_device(collate_dry([simulator.dry(*key) for key in keys], RATE))
@@ -120,7 +120,7 @@ def test_a_batch_is_what_the_cpu_path_renders(name: str, utterances, noises):
         }  # fmt: skip
 
 
-def test_a_mixture_does_not_depend_on_the_batch_that_it_is_in(utterances, noises):
+def test_mixture_does_not_depend_on_its_batch(utterances, noises):
     simulator = make(CONFIGS["lengths of their own"], utterances, noises)
     together = render_on_device(collate_dry([simulator.dry(0, index) for index in range(5)], RATE))
     (alone,) = render_on_device(collate_dry([simulator.dry(0, 2)], RATE))
@@ -136,7 +136,7 @@ def test_the_parts_sum_to_the_mixture(utterances, noises):
         torch.testing.assert_close(total, sample.mixture, rtol=0, atol=1e-6)
 
 
-def test_an_absent_voice_is_silence_and_its_enrollment(utterances, noises):
+def test_absent_target_is_silent_in_a_batch(utterances, noises):
     simulator = make(replace(CONFIGS["an absent voice"], absent_probability=1.0), utterances, noises)
     (sample,) = render_on_device(collate_dry([simulator.dry(0, 0)], RATE))
     voice = sample.speaker(sample.recipe.target)
@@ -147,7 +147,7 @@ def test_an_absent_voice_is_silence_and_its_enrollment(utterances, noises):
     assert sample.speaker(0).target is not None and sample.speaker(0).target.any()
 
 
-def test_rooms_of_a_bank_whose_direct_paths_arrive_at_other_taps(utterances, noises, monkeypatch):
+def test_bank_rooms_with_different_direct_taps(utterances, noises, monkeypatch):
     """A bank has a lead of its own; computed rooms have another. Both are put in time in one batch."""
     from wesep_py.simulation import dry_batch as draw
 
@@ -182,7 +182,7 @@ def test_rendering_is_float32_under_mixed_precision(utterances, noises):
         assert other.mixture.dtype == torch.float32 and torch.equal(one.mixture, other.mixture)
 
 
-def test_what_cannot_be_heard_is_drawn_again_as_on_the_cpu(utterances, tmp_path: Path):
+def test_silent_draws_are_repeated_as_on_the_cpu(utterances, tmp_path: Path):
     """Noise that is silent here and there: both paths refuse the same draws."""
     import soundfile
 
@@ -199,7 +199,7 @@ def test_what_cannot_be_heard_is_drawn_again_as_on_the_cpu(utterances, tmp_path:
     assert max(one for one, _ in attempts) > 0
 
 
-def test_a_source_that_vanishes_on_the_way_is_named(utterances, noises):
+def test_source_silent_at_the_microphone_is_an_error(utterances, noises):
     simulator = make(CONFIGS["dry sources"], utterances, noises)
     dry = simulator.dry(2, 3)
     quiet = dry.dry.copy()
@@ -208,7 +208,7 @@ def test_a_source_that_vanishes_on_the_way_is_named(utterances, noises):
         render_on_device(collate_dry([replace(dry, dry=quiet)], RATE))
 
 
-def test_the_plan_is_the_recipe_without_its_gains(utterances, noises):
+def test_plan_is_the_recipe_without_gains(utterances, noises):
     simulator = make(CONFIGS["noises"], utterances, noises)
 
     def bare(recipe: Recipe) -> list[object]:
@@ -223,7 +223,7 @@ def test_the_plan_is_the_recipe_without_its_gains(utterances, noises):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["lengths of their own", "enrollments", "an absent voice"])
-def test_a_gpu_renders_it_too(name: str, utterances, noises):
+def test_gpu_renders_the_same(name: str, utterances, noises):
     simulator = make(CONFIGS[name], utterances, noises)
     keys = [(1, index) for index in range(6)]
     batch = collate_dry([simulator.dry(*key) for key in keys], RATE).pin_memory().to("cuda", non_blocking=True)

@@ -1,4 +1,4 @@
-"""Drawing: levels as asked, distinct speakers, silence drawn again, too small a corpus refused."""
+"""Drawing of mixtures: levels, distinct speakers, silent draws repeated, errors for a corpus that is too small."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_draws_do_not_depend_on_order_or_history(utterances: list[Utterance], re
     assert Simulator(FULL, utterances, [], reader, seed=4).draw(0, 0) != drawn[0]
 
 
-def test_a_silent_stretch_is_drawn_again(tmp_path: Path) -> None:
+def test_silent_segment_is_drawn_again(tmp_path: Path) -> None:
     # In all of these, most of the recording is digital silence, or hiss 60 dB below the voice.
     corpus = []
     for number in range(3):
@@ -143,7 +143,7 @@ def test_a_silent_stretch_is_drawn_again(tmp_path: Path) -> None:
         assert np.isfinite(sample.mixture).all()
 
 
-def test_a_speaker_of_silence_makes_way_for_others(tmp_path: Path) -> None:
+def test_silent_speaker_is_replaced(tmp_path: Path) -> None:
     corpus = [_write(tmp_path / f"s{n}-{take}.wav", _voice(n, 3.0)) for n in range(3) for take in range(2)]
     corpus += [_write(tmp_path / f"mute-{take}.wav", np.zeros(48000)) for take in range(2)]
     simulator = Simulator(FULL, corpus, [], FileReader(16000))
@@ -152,27 +152,27 @@ def test_a_speaker_of_silence_makes_way_for_others(tmp_path: Path) -> None:
     assert any(recipe.attempt > 0 for recipe in recipes)
 
 
-def test_a_corpus_of_silence_ends_with_a_message(tmp_path: Path) -> None:
+def test_silent_corpus_is_an_error(tmp_path: Path) -> None:
     corpus = [_write(tmp_path / f"s{n}-{take}.wav", np.zeros(48000)) for n in range(2) for take in range(2)]
     with pytest.raises(InputError, match=r"50 draws in a row.*is silent from"):
         Simulator(FULL, corpus, [], FileReader(16000)).draw(0, 0)
 
 
-def test_silent_noise_is_an_error_not_a_nan(utterances: list[Utterance], reader: FileReader, tmp_path: Path) -> None:
+def test_silent_noise_is_an_error(utterances: list[Utterance], reader: FileReader, tmp_path: Path) -> None:
     noise = _write(tmp_path / "noise-1.wav", np.zeros(16000))
     config = SimulationConfig(duration_s=1.5, noise=NoiseConfig(probability=1.0), enrollment=SHORT)
     with pytest.raises(InputError, match="the noise is silent"):
         Simulator(config, utterances, [noise], reader).draw(0, 0)
 
 
-def test_too_few_speakers(utterances: list[Utterance], reader: FileReader) -> None:
+def test_too_few_speakers_is_an_error(utterances: list[Utterance], reader: FileReader) -> None:
     one = [utterance for utterance in utterances if utterance.speaker_id == "anna"]
     with pytest.raises(InputError, match="has 1 speakers with enough audio; 2 are needed"):
         Simulator(FULL, one, [], reader)
     assert Simulator(SimulationConfig(num_speakers=1, duration_s=1.5, enrollment=SHORT), one, [], reader).draw(0, 0)
 
 
-def test_noise_that_is_missing_and_rates_that_differ(utterances: list[Utterance], reader: FileReader) -> None:
+def test_missing_noise_and_other_rate_are_errors(utterances: list[Utterance], reader: FileReader) -> None:
     with pytest.raises(InputError, match="no noise recordings"):
         Simulator(SimulationConfig(noise=NoiseConfig(probability=1.0)), utterances, [], reader)
     with pytest.raises(InputError, match="is 8000 Hz, and the reader gives 16000 Hz"):
@@ -181,7 +181,7 @@ def test_noise_that_is_missing_and_rates_that_differ(utterances: list[Utterance]
         Simulator(FULL, utterances, [], reader, seed=-1)
 
 
-def test_a_damaged_recording_is_named(tmp_path: Path) -> None:
+def test_damaged_recording_is_named(tmp_path: Path) -> None:
     corpus = [_write(tmp_path / f"s{n}-{take}.wav", _voice(n, 3.0)) for n in range(2) for take in range(2)]
     for utterance in corpus:
         utterance.path.write_text("not audio")

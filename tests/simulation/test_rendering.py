@@ -1,4 +1,4 @@
-"""Rendering against a slow reference: each source read, placed, convolved and scaled by hand."""
+"""Rendering against a slow reference: each source read, placed, convolved and scaled step by step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _dry(sample: Sample, reader: FileReader) -> np.ndarray:
     return placed
 
 
-def test_images_are_the_sources_in_their_places(utterances: list[Utterance], reader: FileReader) -> None:
+def test_images_are_the_placed_sources(utterances: list[Utterance], reader: FileReader) -> None:
     config = SimulationConfig(duration_s=2.0, num_speakers=3, overlap="longest", enrollment=SHORT)
     simulator = Simulator(config, utterances, [], reader)
     for index in range(5):
@@ -51,7 +51,7 @@ def test_images_in_a_room_are_convolved(utterances: list[Utterance], reader: Fil
         np.testing.assert_allclose(sample.targets[source], wanted, atol=1e-5)
 
 
-def test_sample_is_the_rendered_draw(utterances: list[Utterance], noises: list[Utterance], reader: FileReader) -> None:
+def test_sample_equals_rendered_draw(utterances: list[Utterance], noises: list[Utterance], reader: FileReader) -> None:
     noise = NoiseConfig(probability=1.0, kinds={"recording": 1.0, "coloured": 1.0, "babble": 1.0})
     config = SimulationConfig(duration_s=1.5, noise=noise, room=RoomConfig(), target="early", enrollment=SHORT)
     simulator = Simulator(config, utterances, noises, reader)
@@ -74,7 +74,7 @@ def test_enrollments_are_joined(utterances: list[Utterance], reader: FileReader)
         np.testing.assert_allclose(enrollment[-16000:], raw * np.float32(last.gain))
 
 
-def test_what_was_read_stays_as_it_was(utterances: list[Utterance]) -> None:
+def test_rendering_does_not_modify_its_input(utterances: list[Utterance]) -> None:
     # Levels applied in place would make the same utterance drift from use to use.
     reader = FileReader(16000)
     simulator = Simulator(SimulationConfig(duration_s=1.5, enrollment=SHORT), utterances, [], reader)
@@ -93,7 +93,7 @@ def test_activity_follows_the_speech() -> None:
     assert frame_activity(waveform[:161], 16000).shape == (2,)
 
 
-def test_another_rate_is_refused(utterances: list[Utterance], reader: FileReader) -> None:
+def test_reader_of_another_rate_is_refused(utterances: list[Utterance], reader: FileReader) -> None:
     recipe = Simulator(SimulationConfig(duration_s=1.5, enrollment=SHORT), utterances, [], reader).draw(0, 0)
     with pytest.raises(InputError, match=r"is for 16000 Hz, the reader gives 8000 Hz"):
         render(recipe, FileReader(8000))

@@ -1,4 +1,4 @@
-"""A bank as one file: the same samples as from the folder, whole or not there, refused where it is cut short."""
+"""Room bank as a tar: the same samples as in the folder; damaged files are refused."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from wesep_py.common.errors import InputError, OutputExistsError
 from wesep_py.data import FileReader, Utterance
 from wesep_py.simulation import EnrollmentConfig, RoomConfig, SimulationConfig, Simulator
 from wesep_py.simulation.rooms.bank_making import RoomBankConfig, make_bank
-from wesep_py.simulation.rooms.simulated_rooms import SimulatedRoomsConfig
 from wesep_py.simulation.rooms.room_bank import RoomBank, open_bank
+from wesep_py.simulation.rooms.simulated_rooms import SimulatedRoomsConfig
 
 ROOMS = SimulatedRoomsConfig(count=4, method="fra", rt60_s=(0.1, 0.4), num_reflections=256, num_sources=2)
 CONFIG = RoomBankConfig(sample_rate=8000, simulated=ROOMS)
@@ -32,7 +32,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "rooms", folder / "rooms.tar"
 
 
-def test_the_samples_are_those_of_the_folder(both: tuple[Path, Path]) -> None:
+def test_tar_has_the_samples_of_the_folder(both: tuple[Path, Path]) -> None:
     one, other = map(RoomBank, both)
     assert one.fingerprint == other.fingerprint and one.rooms == other.rooms
     for index in range(len(one.responses)):
@@ -42,7 +42,7 @@ def test_the_samples_are_those_of_the_folder(both: tuple[Path, Path]) -> None:
     assert sorted(path.name for path in both[1].parent.iterdir()) == ["rooms", "rooms.tar"]
 
 
-def test_it_is_a_tar_that_other_programs_read_and_write(both: tuple[Path, Path], tmp_path: Path) -> None:
+def test_tar_is_compatible_with_other_programs(both: tuple[Path, Path], tmp_path: Path) -> None:
     with tarfile.open(both[1], "r:") as tar:
         assert tar.getnames() == ["index.json", "responses.float32"]
         tar.extractall(tmp_path / "rooms", filter="data")
@@ -54,7 +54,7 @@ def test_it_is_a_tar_that_other_programs_read_and_write(both: tuple[Path, Path],
     assert np.array_equal(RoomBank(tmp_path / "mine.tar").response(3), RoomBank(both[0]).response(3))
 
 
-def test_mixtures_are_those_of_the_folder(both: tuple[Path, Path], utterances: list[Utterance]) -> None:
+def test_mixtures_from_tar_equal_those_from_folder(both: tuple[Path, Path], utterances: list[Utterance]) -> None:
     def sample(bank: Path):
         rooms = RoomConfig(rt60_s=(0.05, 2.0), bank=str(bank))
         config = SimulationConfig(duration_s=1.0, room=rooms, enrollment=EnrollmentConfig(duration_s=(1.0, 1.5)))
@@ -64,7 +64,7 @@ def test_mixtures_are_those_of_the_folder(both: tuple[Path, Path], utterances: l
     assert np.array_equal(one.mixture, other.mixture) and other.recipe.room.path == str(both[1])
 
 
-def test_what_is_cut_short_or_something_else_is_refused(both: tuple[Path, Path], tmp_path: Path) -> None:
+def test_damaged_or_foreign_tar_is_refused(both: tuple[Path, Path], tmp_path: Path) -> None:
     whole = both[1].read_bytes()
     path = tmp_path / "rooms.tar"
     with tarfile.open(both[1], "r:") as tar:
@@ -87,7 +87,7 @@ def test_what_is_cut_short_or_something_else_is_refused(both: tuple[Path, Path],
         open_bank(tmp_path / "none.tar")
 
 
-def test_one_that_was_interrupted_goes_on_and_another_is_kept(both: tuple[Path, Path], tmp_path: Path) -> None:
+def test_interrupted_tar_is_resumed_and_another_kept(both: tuple[Path, Path], tmp_path: Path) -> None:
     class Killed(Exception):
         pass
 
@@ -113,7 +113,7 @@ def test_one_that_was_interrupted_goes_on_and_another_is_kept(both: tuple[Path, 
     assert open_bank(path).fingerprint == replaced.fingerprint and len(replaced.rooms) == 1
 
 
-def test_the_script_writes_one(tmp_path: Path) -> None:
+def test_script_writes_a_tar(tmp_path: Path) -> None:
     folder = Path(__file__).parents[3] / "simulation"
     changes = ["simulated.count=1", "simulated.method=fra", "sample_rate=8000"]
     command = [sys.executable, folder / "make_room_bank.py", folder / "room_bank.yaml", *changes, "-o", "rooms.tar"]

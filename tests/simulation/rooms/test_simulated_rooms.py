@@ -1,4 +1,4 @@
-"""Rooms of a bank that are simulated, with pyroomacoustics where it is installed."""
+"""Simulated rooms of a bank, with pyroomacoustics if it is installed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from wesep_py.simulation.rooms.fra import SPEED_OF_SOUND_M_S
 from wesep_py.simulation.rooms.simulated_rooms import SimulatedRoomsConfig, import_pyroomacoustics, simulate_room
 
 RATE = 8000
-ROOMS = SimulatedRoomsConfig(count=6, method="fra", rt60_s=(0.1, 0.4), num_reflections=256, num_sources=3, num_microphones=2)
+ROOMS = SimulatedRoomsConfig(
+    count=6, method="fra", rt60_s=(0.1, 0.4), num_reflections=256, num_sources=3, num_microphones=2
+)
 CONFIG = RoomBankConfig(sample_rate=RATE, simulated=ROOMS)
 
 
@@ -26,7 +28,7 @@ needs_pyroomacoustics = pytest.mark.skipif(
 )
 
 
-def test_without_pyroomacoustics_one_line_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_pyroomacoustics_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "pyroomacoustics", None)
     config = dataclasses.replace(CONFIG, simulated=dataclasses.replace(ROOMS, method="hybrid"))
     with pytest.raises(InputError, match=r"need pyroomacoustics .*; pip install 'pyroomacoustics>=0.10', or give") as e:
@@ -57,12 +59,14 @@ def test_rooms_of_pyroomacoustics(method: str, absorption: str) -> None:
         assert abs(steps - round(steps)) < 0.02
         assert response.samples[0, 96] == pytest.approx(response.direct_gains[0])
         assert np.abs(response.samples[0, :84]).max() < 0.1 * np.abs(response.samples[0, 96])
-        assert 0.15 < measure_acoustics(response.samples[0], 16000, 96).rt60_s < (0.35 if absorption == "eyring" else 1.2)
+        assert (
+            0.15 < measure_acoustics(response.samples[0], 16000, 96).rt60_s < (0.35 if absorption == "eyring" else 1.2)
+        )
     assert ("materials" in room.about) == (absorption == "materials")
 
 
 @needs_pyroomacoustics
-def test_a_bank_of_pyroomacoustics_is_the_same_from_any_number_of_processes(tmp_path: Path) -> None:
+def test_pyroomacoustics_bank_does_not_depend_on_processes(tmp_path: Path) -> None:
     rooms = dataclasses.replace(ROOMS, count=3, method="hybrid", num_rays=500, hybrid_order=2)
     config = RoomBankConfig(sample_rate=RATE, simulated=rooms)
     assert make_bank(config, tmp_path / "1").fingerprint == make_bank(config, tmp_path / "2", jobs=2).fingerprint

@@ -1,4 +1,4 @@
-"""Trials against the rule of their lists, worked out by hand."""
+"""Trials against the rule of their lists, computed step by step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from wesep_py.common.errors import AudioError, InputError
-from wesep_py.data import Trial, MixtureNoise, MixtureSource, read_trials
+from wesep_py.data import MixtureNoise, MixtureSource, Trial, read_trials
 from wesep_py.simulation import render_trial
 
 
@@ -50,20 +50,20 @@ def test_noisy_adds_noise_from_its_offset_looped(trial: Trial) -> None:
     np.testing.assert_allclose(audio.mixture, clean.mixture + looped, atol=1e-6)
 
 
-def test_absent_target(trial: Trial) -> None:
+def test_trial_with_absent_target(trial: Trial) -> None:
     absent = Trial(trial.mixture_id, trial.sources, trial.noise, None, "-", trial.enrollment)
     audio = render_trial(absent)
     assert audio.reference is None
     assert audio.interferers.shape == (2, 2000)
 
 
-def test_an_enrollment_that_is_a_source_is_as_long_as_its_mixture(trial: Trial) -> None:
+def test_enrollment_from_a_mixture_is_cut_like_it(trial: Trial) -> None:
     folder = trial.enrollment.parent
     by_source = Trial("a_b", trial.sources, trial.noise, 1, "b", folder / "a.wav", enrollment_sources=trial.sources)
     assert np.array_equal(render_trial(by_source).enrollment, _read(trial, "a")[:2000])
 
 
-def test_a_rendered_mixture_is_read(trial: Trial) -> None:
+def test_rendered_mixture_is_read(trial: Trial) -> None:
     path = trial.enrollment.with_name("mix.wav")
     soundfile.write(path, np.full(2000, 0.25), 16000, subtype="FLOAT")
     rendered = Trial("a_b", trial.sources, None, 1, "b", trial.enrollment, rendered={"noisy": path})
@@ -74,7 +74,7 @@ def test_a_rendered_mixture_is_read(trial: Trial) -> None:
         render_trial(rendered, "noisy")
 
 
-def test_what_cannot_be_rendered(trial: Trial) -> None:
+def test_impossible_trials_are_errors(trial: Trial) -> None:
     quiet = Trial("a_b", trial.sources, None, 1, "b", trial.enrollment)
     with pytest.raises(InputError, match="has no noise; evaluate it with --condition clean"):
         render_trial(quiet, "noisy")
@@ -85,14 +85,14 @@ def test_what_cannot_be_rendered(trial: Trial) -> None:
         render_trial(trial)
 
 
-def test_another_rate(trial: Trial) -> None:
+def test_trial_at_another_rate(trial: Trial) -> None:
     audio = render_trial(trial, "noisy", 8000)
     assert audio.mixture.shape == audio.noise.shape == (1000,)
     np.testing.assert_allclose(audio.mixture, audio.reference + audio.interferers.sum(0) + audio.noise, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["dev_2mix", "dev_3mix", "dev_ls_2mix"])
-def test_the_shared_lists_render(shared_data: Path, name: str) -> None:
+def test_shared_lists_render(shared_data: Path, name: str) -> None:
     lists = shared_data / "trials"
     trials = read_trials(lists / f"{name}.csv", lists / f"{name}.map_mixture2enrollment", shared_data)
     for trial in trials[:6]:

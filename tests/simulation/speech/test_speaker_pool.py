@@ -38,7 +38,7 @@ def _inside(stretch: UtteranceSegment) -> bool:
     return stretch.start >= 0 and stretch.num_samples > 0 and stretch.stop <= LengthsOnly().length(stretch.utterance)
 
 
-def test_another_recording_introduces_the_voice() -> None:
+def test_enrollment_is_from_another_recording() -> None:
     own = [Utterance(f"a-{n}", "a", Path(f"{n}.wav"), 5.0) for n in range(3)]
     voices, rng = SegmentChooser(own, EnrollmentConfig()), np.random.default_rng(0)
     for _ in range(50):
@@ -53,7 +53,7 @@ def test_another_recording_introduces_the_voice() -> None:
 
 @pytest.mark.parametrize("duration_s", [2.5, 3.0, 4.0, 7.0, 15.0])
 @pytest.mark.parametrize("wanted_s", [3.0, None])
-def test_one_recording_gives_both_apart(duration_s: float, wanted_s: float | None) -> None:
+def test_one_recording_gives_excerpt_and_enrollment_apart(duration_s: float, wanted_s: float | None) -> None:
     voices = SegmentChooser([Utterance("a-1", "a", Path("1.wav"), duration_s)], EnrollmentConfig())
     rng, orders = np.random.default_rng(0), set()
     for _ in range(200):
@@ -103,7 +103,7 @@ def test_speakers_with_too_little_audio_are_left_out() -> None:
     assert voices.left_out == ["a"]
 
 
-def test_an_id_used_twice_is_refused() -> None:
+def test_duplicate_id_is_refused() -> None:
     twice = [Utterance("a-1", "a", Path("1.wav"), 3.0), Utterance("a-1", "b", Path("2.wav"), 3.0)]
     with pytest.raises(InputError, match="a-1"):
         SegmentChooser(twice, EnrollmentConfig())

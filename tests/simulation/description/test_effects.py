@@ -1,4 +1,4 @@
-"""Each effect against what it says: gains, responses, limits; as long as before, and nothing changed in place."""
+"""Each effect against its definition: gains, responses, limits; same length, and no change of the input."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _response_db(effect: Effect, at_hz: list[float]) -> np.ndarray:
 
 @pytest.mark.parametrize("effect", ALL, ids=lambda effect: effect.kind)
 @pytest.mark.parametrize("num_samples", [RATE, 1601, 7])
-def test_an_effect_is_a_pure_function_that_keeps_the_length(effect: Effect, num_samples: int) -> None:
+def test_effect_is_pure_and_keeps_length(effect: Effect, num_samples: int) -> None:
     waveform = _noise(num_samples)
     before = waveform.copy()
     changed = effect.apply(waveform, RATE)
@@ -56,12 +56,12 @@ def test_an_effect_is_a_pure_function_that_keeps_the_length(effect: Effect, num_
     assert not effect.apply(np.zeros(num_samples, np.float32), RATE).any()
 
 
-def test_level_drifts_evenly_in_db() -> None:
+def test_level_drift_is_linear_in_db() -> None:
     changed = LevelDrift(-6.0, 6.0).apply(np.ones(101, np.float32), RATE)
     np.testing.assert_allclose(20 * np.log10(changed[[0, 25, 50, 100]]), [-6.0, -3.0, 0.0, 6.0], atol=1e-4)
 
 
-def test_shelves_have_their_gain_beyond_and_half_of_it_at_the_corner() -> None:
+def test_shelves_have_full_gain_beyond_and_half_at_corner() -> None:
     low = Equalisation((0.0, 0.0, 0.0, 0.0), 300.0, 8.0, 3000.0, 0.0)
     np.testing.assert_allclose(_response_db(low, [1, 300, 6000]), [8.0, 4.0, 0.0], atol=0.1)
     high = Equalisation((0.0, 0.0, 0.0, 0.0), 300.0, 0.0, 2000.0, -8.0)
@@ -78,7 +78,7 @@ def test_random_filter_has_its_transfer_function() -> None:
     np.testing.assert_allclose(_response_db(effect, at_hz), 20 * np.log10(expected), atol=0.01)
 
 
-def test_band_has_its_limits_and_no_delay() -> None:
+def test_band_limit_has_its_frequencies_and_no_delay() -> None:
     effect = BandLimit(300.0, 3400.0)
     response = _response_db(effect, [30, 300, 1000, 3400, 7900])
     np.testing.assert_allclose(response[1:4], [-3.01, 0.0, -3.01], atol=0.05)
@@ -91,7 +91,7 @@ def test_band_has_its_limits_and_no_delay() -> None:
     assert np.allclose(BandLimit(0.0, 8000.0).apply(_noise(), RATE), _noise(), atol=1e-6)
 
 
-def test_clipping_cuts_what_is_beyond_and_leaves_the_rest() -> None:
+def test_clipping_changes_only_samples_beyond_limit() -> None:
     waveform = _noise()
     limit = 0.25 * np.abs(waveform).max()
     clipped = Clipping(0.25).apply(waveform, RATE)
@@ -100,14 +100,14 @@ def test_clipping_cuts_what_is_beyond_and_leaves_the_rest() -> None:
     assert np.array_equal(clipped[inside], waveform[inside]) and 0.1 < inside.mean() < 0.9
 
 
-def test_resampling_takes_what_the_lower_rate_cannot_hold() -> None:
+def test_resampling_removes_high_frequencies() -> None:
     time_s = np.arange(RATE) / RATE
     low, high = (np.sin(2 * np.pi * hz * time_s).astype(np.float32) for hz in (1000.0, 6000.0))
     through = ResampleRoundTrip(8000).apply(low + high, RATE)
     np.testing.assert_allclose(through[800:-800], low[800:-800], atol=2e-3)
 
 
-def test_lost_packets_are_silent_and_the_others_untouched() -> None:
+def test_only_lost_packets_are_silent() -> None:
     waveform = _noise(10 * RATE)
     packets = PacketLoss(20.0, 0.2, 5).apply(waveform, RATE).reshape(-1, 320)
     lost = ~packets.any(axis=1)
@@ -115,7 +115,7 @@ def test_lost_packets_are_silent_and_the_others_untouched() -> None:
     assert np.array_equal(packets[~lost], waveform.reshape(-1, 320)[~lost])
 
 
-def test_effects_follow_one_another() -> None:
+def test_effects_are_applied_in_order() -> None:
     waveform = _noise()
     one_by_one = Clipping(0.5).apply(LevelDrift(6.0, 6.0).apply(waveform, RATE), RATE)
     assert np.array_equal(apply_effects(waveform, [LevelDrift(6.0, 6.0), Clipping(0.5)], RATE), one_by_one)

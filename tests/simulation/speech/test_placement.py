@@ -14,7 +14,7 @@ def test_full_fills_the_mixture() -> None:
     assert fixed_layout("full", 3, 100, 0.5, 10, np.random.default_rng(0)) == [Slot(0, 100)] * 3
 
 
-def test_longest_has_one_that_fills_and_others_inside() -> None:
+def test_longest_has_one_full_slot_and_others_inside() -> None:
     rng = np.random.default_rng(0)
     for _ in range(100):
         slots = fixed_layout("longest", 3, 1000, 0.0, 200, rng)
@@ -34,7 +34,7 @@ def test_partial_overlaps_by_its_ratio(count: int, ratio: float) -> None:
         assert shared == pytest.approx(ratio * after.num_samples, abs=2)
 
 
-def test_whole_utterances() -> None:
+def test_layout_of_whole_utterances() -> None:
     assert whole_layout("full", [50, 80], 0.0) == ([Slot(0, 50), Slot(0, 50)], 50)
     assert whole_layout("longest", [50, 80], 0.0) == ([Slot(0, 50), Slot(0, 80)], 80)
     assert whole_layout("partial", [50, 80], 0.2) == ([Slot(0, 50), Slot(40, 80)], 120)

@@ -1,4 +1,4 @@
-"""Enrollments of their own: room, noise at its SNR, effects, level; the mixture does not change for it."""
+"""Augmentation of enrollments: room, noise at its SNR, effects, level; the mixture does not change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wesep_py.audio import active_level_db
 from wesep_py.data import FileReader, Utterance
 from wesep_py.data.embedding_files import Embeddings
 from wesep_py.simulation import EffectsConfig, EnrollmentConfig, NoiseConfig, RoomConfig, SimulationConfig, Simulator
-from wesep_py.simulation.description.effects import Clipping, ClipConfig, CodecConfig
+from wesep_py.simulation.description.effects import ClipConfig, Clipping, CodecConfig
 from wesep_py.simulation.description.recipe import Augmentation, NoiseRecipe
 from wesep_py.simulation.rendering import augment_enrollment
 
@@ -30,7 +30,7 @@ def _simulator(
     return Simulator(SimulationConfig(duration_s=1.2, enrollment=enrollment), utterances, noises, reader)
 
 
-def test_the_mixture_stays_and_the_enrollment_changes(
+def test_augmentation_changes_enrollment_not_mixture(
     utterances: list[Utterance], noises: list[Utterance], reader: FileReader
 ) -> None:
     plain, changed = (_simulator(config, utterances, noises, reader) for config in (PLAIN, ALL))
@@ -46,13 +46,15 @@ def test_the_mixture_stays_and_the_enrollment_changes(
             assert source.speaker_id not in babblers
 
 
-def test_each_epoch_has_another(utterances: list[Utterance], noises: list[Utterance], reader: FileReader) -> None:
+def test_each_epoch_has_another_augmentation(
+    utterances: list[Utterance], noises: list[Utterance], reader: FileReader
+) -> None:
     simulator = _simulator(ALL, utterances, noises, reader)
     seen = [simulator.sample(epoch, 0).recipe.sources[0].augmentation for epoch in range(3)]
     assert len({repr(augmentation) for augmentation in seen}) == 3
 
 
-def test_level_is_as_drawn_in_the_end_unless_it_would_clip(
+def test_final_level_is_the_drawn_one_unless_it_clips(
     utterances: list[Utterance], noises: list[Utterance], reader: FileReader
 ) -> None:
     simulator = _simulator(replace(ALL, level_db=(-27.0, -27.0)), utterances, noises, reader)
@@ -72,7 +74,9 @@ def test_noise_has_its_snr_and_effects_come_after(reader: FileReader) -> None:
     scale = np.dot(noisy, voice) / np.dot(voice, voice)
     snr_db = level_db - active_level_db(noisy / scale - voice, 16000)
     assert snr_db == pytest.approx(6.0, abs=0.1)
-    clipped = augment_enrollment(voice, Augmentation(noises=(noise,), effects=(Clipping(0.2),), level_db=level_db), reader)
+    clipped = augment_enrollment(
+        voice, Augmentation(noises=(noise,), effects=(Clipping(0.2),), level_db=level_db), reader
+    )
     assert np.mean(np.abs(clipped) > 0.999 * np.abs(clipped).max()) > 0.1
     assert np.array_equal(voice, (0.1 * np.sin(2 * np.pi * 440 * time_s)).astype(np.float32))
 
@@ -82,12 +86,12 @@ def test_silence_stays_silence(reader: FileReader) -> None:
     assert silent.shape == (8000,) and not silent.any()
 
 
-def test_none_are_needed(utterances: list[Utterance], noises: list[Utterance], reader: FileReader) -> None:
+def test_mixtures_without_enrollments(utterances: list[Utterance], noises: list[Utterance], reader: FileReader) -> None:
     sample = _simulator(replace(ALL, count=0), utterances, noises, reader).sample(0, 0)
     assert [enrollment.size for enrollment in sample.enrollments] == [0, 0]
 
 
-def test_embeddings_ride_along(utterances: list[Utterance], reader: FileReader, tmp_path: Path) -> None:
+def test_sample_has_precomputed_embeddings(utterances: list[Utterance], reader: FileReader, tmp_path: Path) -> None:
     speakers = sorted({utterance.speaker_id for utterance in utterances})
     for number, speaker in enumerate(speakers):
         np.save(tmp_path / f"{speaker}.npy", np.eye(4)[number])

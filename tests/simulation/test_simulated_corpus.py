@@ -1,4 +1,4 @@
-"""Trees on disk: the same whatever the number of processes, completed after a stop, read back as trials."""
+"""Trees of rendered mixtures: independent of the number of processes, completed after a stop, read as trials."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from wesep_py.simulation import (
     render,
     render_trial,
 )
-from wesep_py.simulation.simulated_corpus import draw_recipes, change_paths, render_tree
+from wesep_py.simulation.simulated_corpus import change_paths, draw_recipes, render_tree
 
 CONFIG = SimulationConfig(
     duration_s=1.2,
@@ -58,7 +58,7 @@ def _texts(folder: Path) -> dict[str, str]:
     return {file.name: file.read_text() for file in folder.iterdir() if file.is_file()}
 
 
-def test_the_number_of_processes_changes_nothing(
+def test_tree_does_not_depend_on_number_of_processes(
     simulator: Simulator, recipes: list[Recipe], tree: Path, tmp_path: Path
 ) -> None:
     assert draw_recipes(simulator, 12, jobs=2) == (recipes, [])
@@ -69,7 +69,7 @@ def test_the_number_of_processes_changes_nothing(
     assert _texts(tmp_path / "tree") == _texts(tree)
 
 
-def test_the_tree_is_read_back_as_trials(recipes: list[Recipe], tree: Path, reader: FileReader) -> None:
+def test_tree_is_read_back_as_trials(recipes: list[Recipe], tree: Path, reader: FileReader) -> None:
     for condition, name in (("clean", "mixture_mix_clean.csv"), ("noisy", "mixture_mix_both.csv")):
         trials = read_trials(tree / name, tree / "map_mixture2enrollment")
         assert len(trials) == sum(len(recipe.sources) for recipe in recipes)
@@ -86,13 +86,13 @@ def test_the_tree_is_read_back_as_trials(recipes: list[Recipe], tree: Path, read
             assert trial.target_utterance_id == recipe.sources[k].excerpt.utterance.utterance_id
 
 
-def test_the_folder_itself_is_a_librimix_tree(recipes: list[Recipe], tree: Path) -> None:
+def test_tree_folder_is_read_as_librimix_tree(recipes: list[Recipe], tree: Path) -> None:
     mixtures = read_mixtures(tree)
     assert [len(mixtures[recipe.mixture_id].sources) for recipe in recipes] == [len(r.sources) for r in recipes]
     assert set(mixtures[recipes[0].mixture_id].rendered) == {"clean", "noisy"}
 
 
-def test_targets_lie_beside_the_images(utterances: list[Utterance], reader: FileReader, tmp_path: Path) -> None:
+def test_targets_are_written_beside_the_images(utterances: list[Utterance], reader: FileReader, tmp_path: Path) -> None:
     from wesep_py.simulation import RoomConfig
 
     config = SimulationConfig(duration_s=1.2, room=RoomConfig(), target="early", enrollment=CONFIG.enrollment)
@@ -107,7 +107,7 @@ def test_targets_lie_beside_the_images(utterances: list[Utterance], reader: File
     assert not (tmp_path / "tree" / "mix_both").exists()
 
 
-def test_a_tree_is_completed(recipes: list[Recipe], tree: Path, tmp_path: Path) -> None:
+def test_interrupted_tree_is_completed(recipes: list[Recipe], tree: Path, tmp_path: Path) -> None:
     folder = tmp_path / "tree"
     render_tree(recipes[:8], folder)
     kept = folder / f"s1/{recipes[0].mixture_id}.wav"
@@ -120,7 +120,7 @@ def test_a_tree_is_completed(recipes: list[Recipe], tree: Path, tmp_path: Path) 
     assert _texts(folder) == _texts(tree)
 
 
-def test_other_mixtures_are_not_written_over(recipes: list[Recipe], simulator: Simulator, tmp_path: Path) -> None:
+def test_tree_of_other_mixtures_is_not_overwritten(recipes: list[Recipe], simulator: Simulator, tmp_path: Path) -> None:
     folder = tmp_path / "tree"
     render_tree(recipes[:2], folder)
     others = [simulator.draw(1, index) for index in range(2)]
@@ -139,9 +139,11 @@ def test_other_mixtures_are_not_written_over(recipes: list[Recipe], simulator: S
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_bad_recording_does_not_stop_the_others(recipes: list[Recipe], tmp_path: Path, jobs: int) -> None:
+def test_unreadable_recording_does_not_stop_other_mixtures(recipes: list[Recipe], tmp_path: Path, jobs: int) -> None:
     broken = recipes[5].sources[0].excerpt.utterance.path
-    damaged = [change_paths(recipe, lambda path: tmp_path / "gone.wav" if path == broken else path) for recipe in recipes]
+    damaged = [
+        change_paths(recipe, lambda path: tmp_path / "gone.wav" if path == broken else path) for recipe in recipes
+    ]
     failures = render_tree(damaged, tmp_path / "tree", jobs=jobs)
     hit = [recipe.mixture_id for recipe in damaged if "gone.wav" in str(recipe.to_dict())]
     assert [failure.mixture for failure in failures] == hit
@@ -151,7 +153,7 @@ def test_a_bad_recording_does_not_stop_the_others(recipes: list[Recipe], tmp_pat
     assert 0 < len(hit) < len(recipes)
 
 
-def test_recipes_that_do_not_go_together(recipes: list[Recipe], tmp_path: Path) -> None:
+def test_incompatible_recipes_are_refused(recipes: list[Recipe], tmp_path: Path) -> None:
     import dataclasses
 
     with pytest.raises(InputError, match="no recipe"):
@@ -167,7 +169,7 @@ def test_recipes_that_do_not_go_together(recipes: list[Recipe], tmp_path: Path) 
     assert not (tmp_path / "tree").exists()
 
 
-def test_a_tree_says_who_speaks_in_its_mixtures(recipes: list[Recipe], tree: Path, tmp_path: Path) -> None:
+def test_tree_lists_utterances_and_speakers(recipes: list[Recipe], tree: Path, tmp_path: Path) -> None:
     expected = {r.mixture_id: tuple(source.speaker_id for source in r.sources) for r in recipes}
     bare = shutil.copytree(tree, tmp_path / "bare", ignore=shutil.ignore_patterns("*.csv"))
     for folder in (tree, bare):  # by its lists, and by its recipes alone
@@ -187,7 +189,7 @@ def test_a_tree_says_who_speaks_in_its_mixtures(recipes: list[Recipe], tree: Pat
         read_librimix_metadata(bare)
 
 
-def test_enrollments_from_a_tree_are_of_the_same_person(recipes: list[Recipe], tree: Path, reader: FileReader) -> None:
+def test_enrollments_of_tree_are_of_the_same_speaker(recipes: list[Recipe], tree: Path, reader: FileReader) -> None:
     from wesep_py.data.mixture_corpus import read_mixture_corpus
     from wesep_py.simulation.listed_mixtures import ListedMixtures
 
@@ -201,7 +203,7 @@ def test_enrollments_from_a_tree_are_of_the_same_person(recipes: list[Recipe], t
             assert of == {told[source.excerpt.utterance.utterance_id]}
 
 
-def test_what_a_killed_run_was_writing_goes_with_the_next(recipes: list[Recipe], tmp_path: Path) -> None:
+def test_temporary_files_of_killed_run_are_removed(recipes: list[Recipe], tmp_path: Path) -> None:
     folder = tmp_path / "tree"
     render_tree(recipes[:2], folder)
     expected = sorted(folder.rglob("*"))
@@ -215,7 +217,7 @@ def test_what_a_killed_run_was_writing_goes_with_the_next(recipes: list[Recipe],
     assert sorted(folder.rglob("*")) == sorted([*expected, folder / "s1/.mine.abcdefgh.wav"])
 
 
-def test_overwriting_is_for_trees(recipes: list[Recipe], tmp_path: Path) -> None:
+def test_overwrite_replaces_trees_only(recipes: list[Recipe], tmp_path: Path) -> None:
     (tmp_path / "mine/s1").mkdir(parents=True)
     (tmp_path / "mine/s1/song.wav").write_text("mine")
     with pytest.raises(OutputExistsError, match=r"holds 's1' and no recipes\.jsonl, so it is no tree"):
@@ -229,7 +231,7 @@ def test_overwriting_is_for_trees(recipes: list[Recipe], tmp_path: Path) -> None
     assert (tmp_path / "new/empty").is_dir()
 
 
-def test_recipes_of_recordings_that_have_moved(recipes: list[Recipe], tmp_path: Path) -> None:
+def test_recipes_of_moved_recordings_render_with_root(recipes: list[Recipe], tmp_path: Path) -> None:
     root = recipes[0].sources[0].excerpt.utterance.path.parents[2]
     moved = [change_paths(recipes[0], lambda path: Path("/old/place") / path.relative_to(root))]
     assert render_tree(moved, tmp_path / "tree", root=root) == []

@@ -1,4 +1,4 @@
-"""Rooms of a bank that were recorded: aligned, measured, resampled."""
+"""Recorded rooms of a bank: alignment, measures, resampling."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_recorded_rooms_are_resampled_and_bad_files_left_out(tmp_path: Path, cap
     assert "a/bad.wav" in caplog.text and "b/bad.wav" in caplog.text
 
 
-def test_rooms_are_told_by_a_pattern(tmp_path: Path) -> None:
+def test_rooms_are_named_by_a_pattern(tmp_path: Path) -> None:
     for name in ("x_room1_far.wav", "x_room1_near.wav", "x_room2_far.wav"):
         (tmp_path / name).write_bytes(b"")
     rooms = find_recorded_rooms(tmp_path, r"_(room\d)_")
@@ -85,7 +85,7 @@ def test_rooms_are_told_by_a_pattern(tmp_path: Path) -> None:
             find_recorded_rooms(tmp_path, pattern)
 
 
-def test_an_lmdb_of_responses_makes_the_bank_that_their_folder_makes(tmp_path: Path, wesep) -> None:
+def test_lmdb_gives_the_same_bank_as_the_folder(tmp_path: Path, wesep) -> None:
     pytest.importorskip("lmdb")
     for n in range(2):
         _record(tmp_path / "wavs" / "hall" / f"seat{n}.wav", 0.4, 200 + 90 * n, channels=2)

@@ -1,4 +1,4 @@
-"""Recipes are data: JSON there and back without loss, and messages that name the line."""
+"""Recipes: JSON round trips without loss, and messages that name the line."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def recipes(utterances: list[Utterance], noises: list[Utterance], reader: FileRe
     return [simulator.draw(epoch, index) for epoch in range(2) for index in range(10)]
 
 
-def test_json_there_and_back(recipes: list[Recipe], reader: FileReader) -> None:
+def test_json_round_trip_is_exact(recipes: list[Recipe], reader: FileReader) -> None:
     for recipe in recipes:
         again = Recipe.from_dict(json.loads(json.dumps(recipe.to_dict())))
         assert again == recipe
@@ -46,7 +46,7 @@ def test_json_there_and_back(recipes: list[Recipe], reader: FileReader) -> None:
     assert np.array_equal(ours.mixture, theirs.mixture)
 
 
-def test_file_there_and_back(recipes: list[Recipe], tmp_path: Path) -> None:
+def test_file_round_trip_is_exact(recipes: list[Recipe], tmp_path: Path) -> None:
     path = tmp_path / "recipes.jsonl"
     assert write_recipes(recipes, path) == len(recipes)
     assert list(read_recipes(path)) == recipes
@@ -54,7 +54,7 @@ def test_file_there_and_back(recipes: list[Recipe], tmp_path: Path) -> None:
         write_recipes(recipes, path)
 
 
-def test_names_are_distinct(recipes: list[Recipe]) -> None:
+def test_mixture_ids_are_distinct(recipes: list[Recipe]) -> None:
     assert len({recipe.mixture_id for recipe in recipes}) == len(recipes)
 
 
@@ -84,7 +84,7 @@ def test_bad_lines_are_named(recipes: list[Recipe], tmp_path: Path) -> None:
         ({"target": 7}, "target: is 7; there are"),
     ],
 )
-def test_sizes_that_no_mixture_has_are_refused_before_anything_is_allocated(
+def test_impossible_sizes_are_refused_before_allocation(
     recipes: list[Recipe], tmp_path: Path, change: dict, message: str
 ) -> None:
     path = tmp_path / "recipes.jsonl"
@@ -94,7 +94,7 @@ def test_sizes_that_no_mixture_has_are_refused_before_anything_is_allocated(
         list(read_recipes(path))
 
 
-def test_rooms_that_nobody_computes_are_refused(recipes: list[Recipe], tmp_path: Path) -> None:
+def test_impossible_rooms_are_refused(recipes: list[Recipe], tmp_path: Path) -> None:
     values = next(recipe for recipe in recipes if recipe.room is not None).to_dict()
     for key, value in (("num_reflections", 10**12), ("rt60_s", 1e9)):
         (tmp_path / "r.jsonl").write_text(json.dumps(values | {"room": values["room"] | {key: value}}) + "\n")

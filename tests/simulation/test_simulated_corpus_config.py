@@ -1,4 +1,4 @@
-"""The YAML of a corpus of mixtures, and the recordings that it names."""
+"""YAML of a corpus of mixtures, and the recordings that it names."""
 
 from __future__ import annotations
 
@@ -59,6 +59,6 @@ def test_manifests_and_noises_are_found_under_the_root(
         ({"speech": ["a.csv"], "simulation": {"target": "wet"}}, r"simulation\.target: is 'wet'"),
     ],
 )
-def test_bad_values_are_named(values: dict[str, object], message: str) -> None:
+def test_wrong_values_are_named(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         construct(CorpusConfig, values)

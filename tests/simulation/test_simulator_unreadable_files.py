@@ -1,4 +1,4 @@
-"""Recordings that cannot be read: named once and counted, others drawn, the same ones whoever asks."""
+"""Unreadable recordings: each is named once, and others are drawn, by every path in the same way."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from wesep_py.common.errors import AudioError
 from wesep_py.data import FileReader, Utterance, pack
 from wesep_py.data.mixture_corpus import ListedMixture, ListedSource, MixtureCorpus
 from wesep_py.simulation import EffectsConfig, EnrollmentConfig, NoiseConfig, Recipe, SimulationConfig, Simulator
-from wesep_py.simulation.simulated_corpus import draw_recipes
 from wesep_py.simulation.description.effects import CodecConfig
 from wesep_py.simulation.dry_batch import DrySimulator
 from wesep_py.simulation.listed_mixtures import ListedMixtures
 from wesep_py.simulation.rendering import render
+from wesep_py.simulation.simulated_corpus import draw_recipes
 
 SHORT = EnrollmentConfig(duration_s=(0.5, 1.0))
 CONFIG = SimulationConfig(duration_s=1.0, enrollment=SHORT, noise=NoiseConfig(probability=1.0))
@@ -41,7 +41,7 @@ def paths(recipe: Recipe) -> set[Path]:
     return {stretch.utterance.path for stretch in (*stretches, *(s for n in recipe.noises for s in n.stretches))}
 
 
-def test_others_are_drawn_and_each_broken_file_is_named_once(
+def test_unreadable_files_are_replaced_and_named_once(
     copies: list[Utterance], noises: list[Utterance], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bad_noise = replace(noises[0], utterance_id="noise/bad", path=tmp_path / "bad-noise.wav")
@@ -58,9 +58,7 @@ def test_others_are_drawn_and_each_broken_file_is_named_once(
     assert [again.draw(0, index) for index in reversed(range(30))] == drawn[::-1]
 
 
-def test_what_needs_no_broken_file_is_drawn_as_if_there_were_none(
-    copies: list[Utterance], noises: list[Utterance]
-) -> None:
+def test_mixtures_without_unreadable_files_are_unchanged(copies: list[Utterance], noises: list[Utterance]) -> None:
     before = [Simulator(CONFIG, copies, noises, FileReader(16000)).draw(0, index) for index in range(20)]
     broken = damage(copies[3])
     simulator = Simulator(CONFIG, copies, noises, FileReader(16000))
@@ -69,7 +67,7 @@ def test_what_needs_no_broken_file_is_drawn_as_if_there_were_none(
     assert same == [not paths(recipe) & broken for recipe in before] and not all(same) and any(same)
 
 
-def test_a_device_draws_the_same_others(copies: list[Utterance], noises: list[Utterance]) -> None:
+def test_dry_simulator_draws_the_same_replacements(copies: list[Utterance], noises: list[Utterance]) -> None:
     damage(copies[0], copies[5])
     dry = DrySimulator(CONFIG, copies, noises, FileReader(16000))
     for index in range(12):
@@ -78,7 +76,7 @@ def test_a_device_draws_the_same_others(copies: list[Utterance], noises: list[Ut
     assert len(dry.unreadable_files) > 0
 
 
-def test_a_packed_corpus_is_drawn_from_as_the_files_are(
+def test_packed_corpus_gives_the_same_draws_as_files(
     copies: list[Utterance], noises: list[Utterance], tmp_path: Path
 ) -> None:
     """Noise under enrollments too, of which the drawing reads the length alone."""
@@ -102,7 +100,7 @@ class LateReader(FileReader):
         return round(utterance.duration_s * 16000)
 
 
-def test_noise_under_an_enrollment_is_read_before_a_mixture_is_decided(
+def test_noise_of_enrollments_is_read_before_draw_is_accepted(
     copies: list[Utterance], noises: list[Utterance], tmp_path: Path
 ) -> None:
     under = EnrollmentConfig(duration_s=(0.5, 1.0), noise=NoiseConfig(probability=1.0))
@@ -116,7 +114,7 @@ def test_noise_under_an_enrollment_is_read_before_a_mixture_is_decided(
     assert len(simulator.unreadable_files) == 1
 
 
-def test_where_everything_is_broken_the_error_is_clear(copies: list[Utterance], noises: list[Utterance]) -> None:
+def test_error_if_all_files_are_unreadable(copies: list[Utterance], noises: list[Utterance]) -> None:
     damage(*copies)
     for simulator in (kind(CONFIG, copies, noises, FileReader(16000)) for kind in (Simulator, DrySimulator)):
         with pytest.raises(
@@ -126,7 +124,7 @@ def test_where_everything_is_broken_the_error_is_clear(copies: list[Utterance], 
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_simulate_names_each_once_and_leaves_out_no_mixture(
+def test_simulate_names_each_unreadable_file_once(
     copies: list[Utterance], noises: list[Utterance], caplog: pytest.LogCaptureFixture, jobs: int
 ) -> None:
     broken = damage(copies[0], copies[5])
@@ -137,7 +135,7 @@ def test_simulate_names_each_once_and_leaves_out_no_mixture(
     assert len(named) == 2 and all(any(str(path) in text for text in named) for path in broken)
 
 
-def test_a_mixture_of_a_list_makes_way_for_another(copies: list[Utterance], caplog: pytest.LogCaptureFixture) -> None:
+def test_unreadable_listed_mixture_is_replaced(copies: list[Utterance], caplog: pytest.LogCaptureFixture) -> None:
     anna, bert = ([u for u in copies if u.speaker_id == name] for name in ("anna", "bert"))
     mixtures = tuple(
         ListedMixture(f"m{n}", tuple(ListedSource(u, u.utterance_id, 1.0) for u in pair))
@@ -153,7 +151,7 @@ def test_a_mixture_of_a_list_makes_way_for_another(copies: list[Utterance], capl
     assert len([text for text in caplog.messages if str(anna[0].path) in text]) == 1
 
 
-def test_a_codec_that_fails_is_no_broken_recording(
+def test_failing_codec_is_not_an_unreadable_file(
     copies: list[Utterance], noises: list[Utterance], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*given: object) -> None:

@@ -1,4 +1,4 @@
-"""Several noises at once, each at its SNR; folders by weight; noise whose level swings."""
+"""Noise: SNR of several noises, groups of folders, modulation, looping, and the slope of coloured noise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wesep_py.common.errors import InputError
 from wesep_py.data import FileReader, Utterance, find_noises
 from wesep_py.simulation import EnrollmentConfig, ModulationConfig, NoiseConfig, NoiseGroup, SimulationConfig, Simulator
 from wesep_py.simulation.description.recipe import Modulation, NoiseRecipe
-from wesep_py.simulation.noise import modulation_gains, render_noise
+from wesep_py.simulation.noise import coloured_noise, loop_recording, modulation_gains, render_noise
 
 SHORT = EnrollmentConfig(duration_s=(1.0, 2.0))
 KINDS = {"recording": 1.0, "coloured": 1.0, "babble": 1.0}
@@ -65,7 +65,7 @@ def test_each_of_several_noises_has_its_snr(
     assert counts == {2, 3}
 
 
-def test_folders_by_weight_and_with_their_own_snr(utterances: list[Utterance], reader: FileReader, musan: Path) -> None:
+def test_groups_have_their_weights_and_snr(utterances: list[Utterance], reader: FileReader, musan: Path) -> None:
     noises = find_noises(["musan"], musan.parent)
     groups = (
         NoiseGroup("musan/noise", weight=3.0),
@@ -84,14 +84,14 @@ def test_folders_by_weight_and_with_their_own_snr(utterances: list[Utterance], r
     assert set(drawn) == {"music-fma-0000.wav", "noise-1.wav", "noise-free-sound-0000.wav"}
 
 
-def test_a_folder_that_holds_nothing_is_named(utterances: list[Utterance], reader: FileReader, musan: Path) -> None:
+def test_group_without_recordings_is_named(utterances: list[Utterance], reader: FileReader, musan: Path) -> None:
     noises = find_noises(["musan"], musan.parent)
     for groups in ((NoiseGroup("musan/babble"),), (NoiseGroup("musan"), NoiseGroup("musan/noise"))):
         with pytest.raises(InputError, match=r"noise\.groups\[\d\]\.folder: no noise recording lies in a folder"):
             _simulator(NoiseConfig(probability=1.0, groups=groups), utterances, noises, reader)
 
 
-def test_a_level_that_swings() -> None:
+def test_modulation_of_the_level() -> None:
     swing = Modulation(rate_hz=2.0, depth_db=12.0, phase=0.0)
     gains_db = 20 * np.log10(modulation_gains(swing, 16000, 16000))
     assert gains_db.max() == pytest.approx(6.0, abs=1e-3) and gains_db.min() == pytest.approx(-6.0, abs=1e-3)
@@ -101,7 +101,7 @@ def test_a_level_that_swings() -> None:
     assert 20 * np.log10(loud / quiet) == pytest.approx(12.0, abs=1.0)
 
 
-def test_as_many_swing_as_asked(utterances: list[Utterance], reader: FileReader) -> None:
+def test_share_of_modulated_noises(utterances: list[Utterance], reader: FileReader) -> None:
     config = NoiseConfig(
         probability=1.0, kinds={"coloured": 1.0}, modulation=ModulationConfig(probability=0.5, depth_db=(6.0, 8.0))
     )
@@ -125,7 +125,33 @@ def test_as_many_swing_as_asked(utterances: list[Utterance], reader: FileReader)
         (lambda: ModulationConfig(rate_hz=(0.0, 3.0)), "rate_hz"),
     ],
 )
-def test_a_value_out_of_range_is_named(make: object, key: str) -> None:
+def test_value_out_of_range_is_named(make: object, key: str) -> None:
     with pytest.raises(ValueError, match=key) as raised:
         make()  # type: ignore[operator]
     assert "\n" not in str(raised.value)
+
+
+def test_recording_is_looped() -> None:
+    recording = np.arange(5, dtype=np.float32)
+    assert loop_recording(recording, 3, 9).tolist() == [3, 4, 0, 1, 2, 3, 4, 0, 1]
+    assert loop_recording(recording, 13, 2).tolist() == [3, 4]
+    assert loop_recording(recording, 0, 5).tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("slope_db", [-6.0, -3.0, 0.0, 3.0])
+def test_coloured_noise_has_its_slope(slope_db: float) -> None:
+    noise = coloured_noise(20 * 16000, 16000, slope_db, seed=1)
+    assert np.sqrt(np.mean(noise**2)) == pytest.approx(0.1, rel=0.05)
+    power = np.abs(np.fft.rfft(noise)) ** 2
+    hz_per_bin = 16000 / noise.size
+    # Power density in octaves around 250 Hz … 4 kHz.
+    densities = [
+        power[int(f / 1.414 / hz_per_bin) : int(f * 1.414 / hz_per_bin)].mean() for f in (250, 500, 1000, 2000)
+    ]
+    per_octave = np.diff(10 * np.log10(densities))
+    np.testing.assert_allclose(per_octave, slope_db, atol=0.5)
+
+
+def test_coloured_noise_is_a_function_of_its_seed() -> None:
+    assert np.array_equal(coloured_noise(1000, 16000, -3.0, 5), coloured_noise(1000, 16000, -3.0, 5))
+    assert not np.array_equal(coloured_noise(1000, 16000, -3.0, 5), coloured_noise(1000, 16000, -3.0, 6))

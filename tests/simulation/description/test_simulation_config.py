@@ -1,4 +1,4 @@
-"""The schema of simulation: shorthands, and a message that names the key for every value out of range."""
+"""Configuration of the simulation: shorthands, and messages that name the key of every value out of range."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def test_shorthands_become_weights() -> None:
     assert config.overlap_weights == {"partial": 1.0}
 
 
-def test_keys_that_yaml_made_texts_are_numbers_again() -> None:
+def test_text_keys_become_numbers() -> None:
     assert SimulationConfig(num_speakers={"1": 1, "2": 3}).num_speakers == {1: 1.0, 2: 3.0}  # type: ignore[dict-item]
 
 
-def test_what_is_saved_is_read_back_equal() -> None:
+def test_saved_config_is_read_back_equal() -> None:
     config = SimulationConfig(
         num_speakers={1: 1, 3: 2}, noise=NoiseConfig(probability=0.5), room=RoomConfig(), target="early"
     )
@@ -50,13 +50,13 @@ def test_what_is_saved_is_read_back_equal() -> None:
         (lambda: EnrollmentConfig(gap_s=-1.0), "gap_s"),
     ],
 )
-def test_a_value_out_of_range_is_named(make: object, key: str) -> None:
+def test_value_out_of_range_is_named(make: object, key: str) -> None:
     with pytest.raises(ValueError, match=key) as raised:
         make()  # type: ignore[operator]
     assert "\n" not in str(raised.value)
 
 
-def test_a_yaml_value_names_its_whole_place() -> None:
+def test_error_names_full_yaml_key() -> None:
     with pytest.raises(ConfigError, match=r"^simulation\.noise: snr_db"):
         construct(SimulationConfig, {"noise": {"snr_db": [10, 0]}}, "simulation")
     with pytest.raises(ConfigError, match=r"^simulation\.room\.rt60: unknown key; did you mean 'rt60_s'"):

@@ -1,4 +1,4 @@
-"""Banks of rooms: the same whatever made them, whole or not there, drawn by RT60, one room at a time."""
+"""Room banks: reproducible, complete or absent, drawn by RT60, one room at a time."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ from wesep_py.simulation import (
     render,
     write_recipes,
 )
-from wesep_py.simulation.simulated_corpus import change_paths
 from wesep_py.simulation.description.recipe import BankRoomRecipe, RoomRecipe
 from wesep_py.simulation.rooms.acoustics import measure_acoustics
 from wesep_py.simulation.rooms.bank_making import RoomBankConfig, make_bank
 from wesep_py.simulation.rooms.bank_writer import lead_of
-from wesep_py.simulation.rooms.simulated_rooms import SimulatedRoomsConfig, simulate_room
 from wesep_py.simulation.rooms.reverberation import reverberate, room_responses
 from wesep_py.simulation.rooms.room_bank import RoomBank
+from wesep_py.simulation.rooms.simulated_rooms import SimulatedRoomsConfig, simulate_room
+from wesep_py.simulation.simulated_corpus import change_paths
 
 RATE = 8000
-ROOMS = SimulatedRoomsConfig(count=6, method="fra", rt60_s=(0.1, 0.4), num_reflections=256, num_sources=3, num_microphones=2)
+ROOMS = SimulatedRoomsConfig(
+    count=6, method="fra", rt60_s=(0.1, 0.4), num_reflections=256, num_sources=3, num_microphones=2
+)
 CONFIG = RoomBankConfig(sample_rate=RATE, simulated=ROOMS)
 
 
@@ -49,7 +51,7 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_responses_are_those_of_the_rooms(bank: RoomBank) -> None:
+def test_bank_responses_equal_those_of_the_rooms(bank: RoomBank) -> None:
     assert len(bank.rooms) == 6 and len(bank.responses) == 18
     for index, room in enumerate(bank.rooms):
         made = simulate_room(ROOMS, index, CONFIG.seed, RATE)
@@ -60,7 +62,7 @@ def test_responses_are_those_of_the_rooms(bank: RoomBank) -> None:
         assert 0 < room["absorption"] < 1 and len(room["microphones_m"]) == 2
 
 
-def test_the_index_says_what_was_measured(bank: RoomBank) -> None:
+def test_index_has_the_measures(bank: RoomBank) -> None:
     for index, entry in enumerate(bank.responses):
         measured = measure_acoustics(bank.response(index)[0], RATE, entry["direct_taps"][0])
         assert entry["rt60_s"] == pytest.approx(measured.rt60_s, abs=1e-3)
@@ -71,7 +73,7 @@ def test_the_index_says_what_was_measured(bank: RoomBank) -> None:
             assert np.abs(channel[tap - 1 : tap + 2]).max() > 0.55 * gain
 
 
-def test_a_draw_is_of_one_room_in_the_range(bank: RoomBank) -> None:
+def test_draw_is_of_one_room_in_the_range(bank: RoomBank) -> None:
     rng = np.random.default_rng(0)
     times = sorted(room["rt60_s"] for room in bank.rooms)
     low, high = times[1], times[4]
@@ -86,7 +88,7 @@ def test_a_draw_is_of_one_room_in_the_range(bank: RoomBank) -> None:
     assert bank.draw(np.random.default_rng(5), 2, (0.0, 9.0)) == bank.draw(np.random.default_rng(5), 2, (0.0, 9.0))
 
 
-def test_what_a_bank_has_not_is_refused_with_what_it_has(bank: RoomBank) -> None:
+def test_error_says_what_the_bank_has(bank: RoomBank) -> None:
     with pytest.raises(InputError, match=r"has no room with 2 responses and an RT60 of 2 to 3 s; .* up to 3 responses"):
         bank.draw(np.random.default_rng(0), 2, (2.0, 3.0))
     with pytest.raises(InputError, match="has no room with 4 responses"):
@@ -100,7 +102,7 @@ def test_what_a_bank_has_not_is_refused_with_what_it_has(bank: RoomBank) -> None
         bank.response(18)
 
 
-def test_sources_in_a_room_of_a_bank(bank: RoomBank) -> None:
+def test_sources_in_a_bank_room(bank: RoomBank) -> None:
     recipe = bank.draw_recipe(np.random.default_rng(1), 2, (0.0, 9.0), early_ms=20.0)
     dry = np.random.default_rng(0).standard_normal((2, 3000)).astype(np.float32)
     for channel in (0, 1):
@@ -120,7 +122,7 @@ def test_sources_in_a_room_of_a_bank(bank: RoomBank) -> None:
             assert reverberate(dry, room, RATE, target)[1].shape == dry.shape
 
 
-def test_a_recipe_goes_through_json_and_to_other_processes(bank: RoomBank) -> None:
+def test_recipe_survives_json_and_pickling(bank: RoomBank) -> None:
     recipe = bank.draw_recipe(np.random.default_rng(1), 2, (0.0, 9.0))
     assert construct(BankRoomRecipe, json.loads(json.dumps(to_plain(recipe)))) == recipe
     bank.response(0)
@@ -143,7 +145,7 @@ def test_recipes_of_another_bank_are_refused(bank: RoomBank) -> None:
         room_responses(recipe, RATE, [[1.0, 1.0, 1.0]])
 
 
-def test_processes_change_nothing(bank: RoomBank, tmp_path: Path) -> None:
+def test_result_does_not_depend_on_processes(bank: RoomBank, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     again = make_bank(CONFIG, tmp_path / "rooms", jobs=2, on_progress=lambda done, of: seen.append((done, of)))
     assert seen == [(n, 6) for n in range(1, 7)]
@@ -153,9 +155,7 @@ def test_processes_change_nothing(bank: RoomBank, tmp_path: Path) -> None:
     assert other.fingerprint != bank.fingerprint
 
 
-def test_mixtures_are_drawn_from_a_bank_and_rendered_from_their_json(
-    bank: RoomBank, utterances: list[Utterance], tmp_path: Path
-) -> None:
+def test_mixtures_with_bank_rooms_render_from_json(bank: RoomBank, utterances: list[Utterance], tmp_path: Path) -> None:
     def simulator(**room: object) -> Simulator:
         rooms = RoomConfig(rt60_s=(0.05, 2.0), bank=str(_folder(bank)), **room)  # type: ignore[arg-type]
         enrollment = EnrollmentConfig(duration_s=(1.0, 1.5))
@@ -192,12 +192,12 @@ def test_mixtures_are_drawn_from_a_bank_and_rendered_from_their_json(
         ({"sample_rate": 10}, "sample_rate: is 10"),
     ],
 )
-def test_what_cannot_be_is_refused(values: dict[str, object], message: str) -> None:
+def test_impossible_bank_config_is_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         construct(RoomBankConfig, values)
 
 
-def test_the_shipped_yaml_is_a_bank() -> None:
+def test_shipped_yaml_is_valid() -> None:
     path = Path(__file__).parents[3] / "simulation" / "room_bank.yaml"
     config = construct(RoomBankConfig, load_yaml(path))
     assert config.simulated is not None and config.simulated.method == "hybrid"

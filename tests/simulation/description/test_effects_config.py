@@ -1,4 +1,4 @@
-"""Which effects are drawn: as often as asked, in their order, inside their ranges; bad values named."""
+"""Drawing of effects: probabilities, order and ranges; messages for wrong values."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from wesep_py.common.config import construct, to_plain
 from wesep_py.common.errors import ConfigError
 from wesep_py.simulation.description.effects import (
     BandLimitConfig,
-    Clipping,
     ClipConfig,
-    CodecRoundTrip,
+    Clipping,
     CodecConfig,
+    CodecRoundTrip,
     EffectsConfig,
     Equalisation,
     EqualiseConfig,
-    LevelDrift,
     LevelConfig,
+    LevelDrift,
     PacketLoss,
     PacketLossConfig,
-    ResampleRoundTrip,
     ResampleConfig,
+    ResampleRoundTrip,
     SpeedConfig,
 )
 from wesep_py.simulation.description.simulation_config import SimulationConfig
@@ -41,19 +41,19 @@ ALL = EffectsConfig(
 ORDER = ["level", "equalise", "band_limit", "clip", "codec", "resample", "packet_loss"]
 
 
-def test_all_effects_in_their_order() -> None:
+def test_effects_are_drawn_in_fixed_order() -> None:
     assert [effect.kind for effect in ALL.draw(np.random.default_rng(0), 16000)] == ORDER
     assert EffectsConfig().draw(np.random.default_rng(0), 16000) == ()
 
 
-def test_each_has_its_own_probability() -> None:
+def test_each_effect_has_its_probability() -> None:
     config = EffectsConfig(clip=ClipConfig(probability=0.2), resample=ResampleConfig(probability=0.7))
     rng = np.random.default_rng(0)
     drawn = Counter(effect.kind for _ in range(1000) for effect in config.draw(rng, 16000))
     assert drawn["clip"] == pytest.approx(200, abs=50) and drawn["resample"] == pytest.approx(700, abs=50)
 
 
-def test_values_lie_in_their_ranges() -> None:
+def test_drawn_values_are_in_their_ranges() -> None:
     rng = np.random.default_rng(0)
     for _ in range(100):
         level, equaliser, _, clip, codec, resampled, packets = ALL.draw(rng, 16000)
@@ -67,11 +67,11 @@ def test_values_lie_in_their_ranges() -> None:
         assert isinstance(packets, PacketLoss) and 0.01 <= packets.share <= 0.1
 
 
-def test_what_is_saved_is_read_back_equal() -> None:
+def test_saved_config_is_read_back_equal() -> None:
     assert construct(EffectsConfig, to_plain(ALL)) == ALL
 
 
-def test_a_rate_above_the_waveforms_changes_nothing() -> None:
+def test_resampling_to_higher_rate_changes_nothing() -> None:
     config = EffectsConfig(resample=ResampleConfig(rates_hz=(24000,)))
     (effect,) = config.draw(np.random.default_rng(0), 16000)
     waveform = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
@@ -94,13 +94,13 @@ def test_a_rate_above_the_waveforms_changes_nothing() -> None:
         (lambda: PacketLossConfig(packet_ms=0.0), "packet_ms"),
     ],
 )
-def test_a_value_out_of_range_is_named(make: object, key: str) -> None:
+def test_value_out_of_range_is_named(make: object, key: str) -> None:
     with pytest.raises(ValueError, match=key) as raised:
         make()  # type: ignore[operator]
     assert "\n" not in str(raised.value)
 
 
-def test_speed_is_drawn_by_itself_and_the_others_stay() -> None:
+def test_drawing_speed_changes_no_other_effect() -> None:
     with_speed = replace(ALL, speed=SpeedConfig(factor=(0.9, 1.1)))
     assert with_speed.draw(np.random.default_rng(4), 16000) == ALL.draw(np.random.default_rng(4), 16000)
     rng = np.random.default_rng(0)
@@ -120,6 +120,6 @@ def test_speed_is_drawn_by_itself_and_the_others_stay() -> None:
         ({"enrollment": {"effects": {"speed": {"factor": [0, 1]}}}}, r"enrollment\.effects\.speed: factor: is \[0"),
     ],
 )
-def test_a_speed_that_cannot_be_is_refused(values: dict[str, object], message: str) -> None:
+def test_impossible_speed_is_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         construct(SimulationConfig, values)

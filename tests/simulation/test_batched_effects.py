@@ -17,7 +17,15 @@ from wesep_py.simulation.batched_effects import (
     pack_effects,
     runs_on_device,
 )
-from wesep_py.simulation.description.effects import BandLimit, Clipping, CodecRoundTrip, Equalisation, LevelDrift, PacketLoss, ResampleRoundTrip
+from wesep_py.simulation.description.effects import (
+    BandLimit,
+    Clipping,
+    CodecRoundTrip,
+    Equalisation,
+    LevelDrift,
+    PacketLoss,
+    ResampleRoundTrip,
+)
 from wesep_py.simulation.rendering import frame_activity
 
 RATE = 8000
@@ -40,13 +48,13 @@ def padded(rows: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     return waveforms, torch.tensor([len(row) for row in rows])
 
 
-def test_levels_are_those_of_each_alone(rows):
+def test_batched_levels_equal_single_ones(rows):
     found = active_levels_db(*padded(rows), RATE)
     assert found.dtype == torch.float64 and found[2] == -torch.inf
     np.testing.assert_allclose(found.numpy(), [active_level_db(row, RATE) for row in rows], rtol=0, atol=1e-9)
 
 
-def test_activity_is_that_of_each_alone(rows):
+def test_batched_activity_equals_single_one(rows):
     waveforms, lengths = padded(rows)
     active, *_ = active_frames(waveforms, lengths, RATE)
     at = activity_at(active, lengths, max(LENGTHS), RATE, 100)
@@ -70,7 +78,7 @@ def test_activity_is_that_of_each_alone(rows):
     ],
     ids=lambda effect: f"{effect.kind}",
 )
-def test_an_effect_is_that_of_the_cpu(rows, effect):
+def test_batched_effect_equals_that_of_the_cpu(rows, effect):
     """On every other row; the rest, and what lies beyond an end, stay as they are."""
     waveforms, lengths = padded(rows)
     changed = [n % 2 == 0 for n in range(len(rows))]
@@ -83,13 +91,13 @@ def test_an_effect_is_that_of_the_cpu(rows, effect):
         assert not made[len(row) :].any()
 
 
-def test_drifting_levels_as_gains():
+def test_level_gains_of_drifts():
     packed = pack_effects([[LevelDrift(0.0, -20.0)], [Clipping(0.5)]], (5, 3), RATE)
     gains = level_gains(2, torch.tensor([5, 3]), packed, 5)
     np.testing.assert_allclose(gains[0].numpy(), LevelDrift(0.0, -20.0).gains(5), rtol=1e-6)
     assert (gains[1] == 1).all()
 
 
-def test_which_effects_run_on_a_device():
+def test_effects_that_run_on_a_device():
     assert not runs_on_device(CodecRoundTrip("ulaw", 0.0, 8000)) and not runs_on_device(ResampleRoundTrip(4000))
     assert runs_on_device(Clipping(0.5))

@@ -1,4 +1,4 @@
-"""Enrollments at other speeds, everything else as it was; corpora whose recordings are there at several speeds."""
+"""Enrollments at other speeds, without other changes; corpora with recordings at several speeds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wesep_py.simulation import (
     Simulator,
     render,
 )
-from wesep_py.simulation.description.effects import Clipping, ClipConfig, CodecConfig, SpeedChange, SpeedConfig
+from wesep_py.simulation.description.effects import ClipConfig, Clipping, CodecConfig, SpeedChange, SpeedConfig
 from wesep_py.simulation.dry_batch import DrySimulator
 from wesep_py.simulation.simulated_corpus import CorpusConfig, make_simulator
 
@@ -41,7 +41,8 @@ def with_speed(config: SimulationConfig, speed: SpeedConfig) -> SimulationConfig
 def speeds(recipe: Recipe) -> list[list[float]]:
     voices = [*recipe.sources, *([] if recipe.absent is None else [recipe.absent])]
     return [
-        [e.factor for e in v.augmentation.effects if isinstance(e, SpeedChange)] if v.augmentation else [] for v in voices
+        [e.factor for e in v.augmentation.effects if isinstance(e, SpeedChange)] if v.augmentation else []
+        for v in voices
     ]
 
 
@@ -58,7 +59,7 @@ def without_speed(recipe: Recipe) -> Recipe:
     return replace(recipe, sources=sources, absent=recipe.absent and strip(recipe.absent))
 
 
-def test_switching_it_on_leaves_everything_else(utterances: list[Utterance], reader: FileReader) -> None:
+def test_speed_of_enrollments_changes_nothing_else(utterances: list[Utterance], reader: FileReader) -> None:
     plain = Simulator(CONFIG, utterances, [], reader, seed=3)
     fast = Simulator(with_speed(CONFIG, SpeedConfig(0.6)), utterances, [], reader, seed=3)
     found = []
@@ -73,7 +74,7 @@ def test_switching_it_on_leaves_everything_else(utterances: list[Utterance], rea
     assert Recipe.from_dict(other.recipe.to_dict()) == other.recipe
 
 
-def test_an_enrollment_is_heard_faster_and_higher(tmp_path: Path, utterances: list[Utterance]) -> None:
+def test_enrollment_is_faster_and_higher(tmp_path: Path, utterances: list[Utterance]) -> None:
     class Tones(FileReader):
         def read(self, utterance: Utterance, start: int = 0, stop: int | None = None) -> np.ndarray:
             frame = np.arange(super().length(utterance))
@@ -97,7 +98,7 @@ def test_speed_comes_before_the_other_effects(utterances: list[Utterance], reade
     assert [type(effect) for effect in recipe.sources[0].augmentation.effects] == [SpeedChange, Clipping]
 
 
-def test_what_a_device_renders_has_it_too(utterances: list[Utterance], reader: FileReader) -> None:
+def test_device_renders_speed_of_enrollments(utterances: list[Utterance], reader: FileReader) -> None:
     simulator = DrySimulator(with_speed(CONFIG, SpeedConfig()), utterances, [], reader)
     for index in range(4):
         sample, dry = simulator.sample(0, index), simulator.dry(0, index)
@@ -107,7 +108,7 @@ def test_what_a_device_renders_has_it_too(utterances: list[Utterance], reader: F
             assert other.level_db is None and len(other.segments) == 1
 
 
-def test_a_corpus_at_several_speeds(utterances: list[Utterance], tmp_path: Path) -> None:
+def test_corpus_at_several_speeds(utterances: list[Utterance], tmp_path: Path) -> None:
     write_manifest(utterances, tmp_path / "speech.jsonl")
     config = CorpusConfig(["speech.jsonl"], root=str(tmp_path), speeds=[0.9, 1.0, 1.1])
     simulator = make_simulator(config)

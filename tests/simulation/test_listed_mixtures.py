@@ -1,4 +1,4 @@
-"""Mixtures of a list as samples: cut, introduced and ordered anew in every epoch, otherwise as the list says."""
+"""Samples from listed mixtures: cut, enrolled and ordered anew in every epoch, otherwise as in the list."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def mixtures(corpus: MixtureCorpus) -> ListedMixtures:
     return ListedMixtures(CONFIG, corpus, [], FileReader(SAMPLE_RATE), seed=3)
 
 
-def test_a_sample_is_a_cut_of_its_mixture(mixtures: ListedMixtures):
+def test_sample_is_a_cut_of_its_mixture(mixtures: ListedMixtures):
     reader = FileReader(SAMPLE_RATE)
     for index in range(6):
         sample = mixtures.sample(0, index)
@@ -59,7 +59,7 @@ def test_a_sample_is_a_cut_of_its_mixture(mixtures: ListedMixtures):
         np.testing.assert_allclose(sample.mixture, sample.images.sum(0) + sample.noise, atol=1e-6)
 
 
-def test_a_voice_is_never_introduced_by_what_it_says(mixtures: ListedMixtures):
+def test_enrollment_is_never_said_in_the_mixture(mixtures: ListedMixtures):
     seen = set()
     for index in range(30):
         for source in mixtures.draw(1, index).sources:
@@ -70,7 +70,7 @@ def test_a_voice_is_never_introduced_by_what_it_says(mixtures: ListedMixtures):
     assert {pair for pair in seen if pair[0] == "bert-0"} == {("bert-0", "bert-1"), ("bert-0", "bert-2")}
 
 
-def test_rendered_words_that_stand_in_two_mixtures_do_not_introduce_themselves(tmp_path: Path):
+def test_words_in_two_rendered_mixtures_do_not_enroll_themselves(tmp_path: Path):
     for mixture in ("anna-0_bert-0", "anna-0_bert-1", "anna-1_bert-2"):
         for k, utterance in enumerate(mixture.split("_"), start=1):
             voice, take = utterance.split("-")
@@ -84,7 +84,7 @@ def test_rendered_words_that_stand_in_two_mixtures_do_not_introduce_themselves(t
             assert anna.enrollments[0].utterance.utterance_id == "anna-1_bert-2-s1"
 
 
-def test_an_epoch_goes_through_all_mixtures_in_an_order_of_its_own(mixtures: ListedMixtures):
+def test_epoch_contains_all_mixtures_in_its_own_order(mixtures: ListedMixtures):
     def order(epoch: int) -> list[str]:
         return [mixtures.draw(epoch, i).sources[1].excerpt.utterance.utterance_id for i in range(9)]
 
@@ -94,7 +94,7 @@ def test_an_epoch_goes_through_all_mixtures_in_an_order_of_its_own(mixtures: Lis
     assert len({tuple(drawn) for drawn in epochs}) > 1
 
 
-def test_a_sample_is_a_function_of_seed_epoch_and_index(mixtures: ListedMixtures, corpus: MixtureCorpus):
+def test_sample_is_a_function_of_seed_epoch_and_index(mixtures: ListedMixtures, corpus: MixtureCorpus):
     again = pickle.loads(pickle.dumps(ListedMixtures(CONFIG, corpus, [], FileReader(SAMPLE_RATE), seed=3)))
     for epoch, index in ((0, 4), (2, 1)):
         one, other = mixtures.sample(epoch, index), again.sample(epoch, index)
@@ -118,19 +118,21 @@ def test_enrollments_are_augmented(corpus: MixtureCorpus):
     assert all(source.augmentation.noises[0].kind == "coloured" for source in noisy.sources)
 
 
-def test_what_says_how_mixtures_are_made_is_refused(corpus: MixtureCorpus):
+def test_keys_that_do_not_apply_are_refused(corpus: MixtureCorpus):
     config = SimulationConfig(duration_s=1.0, sir_db=(0.0, 5.0))
     with pytest.raises(InputError, match=r"simulation\.sir_db: says how mixtures are made, and data\.mixtures gives"):
         ListedMixtures(config, corpus, [], FileReader(SAMPLE_RATE))
 
 
-def test_a_mixture_whose_speaker_says_nothing_else_is_left_out(corpus: MixtureCorpus, caplog: pytest.LogCaptureFixture):
+def test_mixture_without_enrollment_is_left_out(corpus: MixtureCorpus, caplog: pytest.LogCaptureFixture):
     few = MixtureCorpus(
         corpus.mixtures[:2], tuple(u for u in corpus.speech if u.utterance_id != "anna-1"), corpus.recording_ids
     )
     with pytest.raises(InputError, match=r"name further speech of theirs in data\.train"):
         ListedMixtures(CONFIG, few, [], FileReader(SAMPLE_RATE))
-    only = MixtureCorpus(corpus.mixtures, tuple(u for u in corpus.speech if u.utterance_id != "anna-1"), corpus.recording_ids)
+    only = MixtureCorpus(
+        corpus.mixtures, tuple(u for u in corpus.speech if u.utterance_id != "anna-1"), corpus.recording_ids
+    )
     kept = ListedMixtures(CONFIG, only, [], FileReader(SAMPLE_RATE))
     assert kept.left_out == ["anna-0_bert-0", "anna-0_bert-1"] and len(kept.mixtures) == 1
     assert "2 of 3 mixtures are left out" in caplog.text
