@@ -1,4 +1,7 @@
-"""Long recordings made of trials: their mixtures one after the other, some with a voice in them and some without."""
+"""Long recordings made of trials: their mixtures one after the other, with or without a speaker.
+
+Used by `bench/extract.py --what blocks` and `bench/presence_by_length.py`.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ Waveform = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A trial whose target is there, and who speaks in it.
+class PresentTrial:
+    """A rendered trial whose target is present, and its speakers.
 
     Attributes:
         audio: rendered (`simulation.TrialAudio`).
@@ -30,47 +33,46 @@ class Piece:
     speakers: frozenset[str]
 
 
-def read_pieces(listed: Path, root: Path | None, limit: int | None, sample_rate: int) -> list[Piece]:
-    """Clean trials of a list (LIST.csv and LIST.map_mixture2enrollment), `limit` of them, spread over it.
+def read_present_trials(trial_list: Path, root: Path | None, limit: int | None, sample_rate: int) -> list[PresentTrial]:
+    """Render clean trials of a list (LIST.csv and LIST.map_mixture2enrollment), at most `limit`, spread over it.
 
     Raises:
-        InputError: none whose speakers are known has its target in it.
+        InputError: there is no trial with its target present and its speakers known.
     """
     from wesep_py.data import read_trials
     from wesep_py.simulation.trial_audio import render_trial
 
-    trials = read_trials(f"{listed}.csv", f"{listed}.map_mixture2enrollment", root)
-    there = [trial for trial in trials if trial.target is not None and trial.target.speaker_id]
-    if not there:
-        raise InputError(f"{listed}: no trial has its target in it, and says who that is; give another list")
-    step = 1 if limit is None else max(1, -(-len(there) // limit))
+    trials = read_trials(f"{trial_list}.csv", f"{trial_list}.map_mixture2enrollment", root)
+    present = [trial for trial in trials if trial.target is not None and trial.target.speaker_id]
+    if not present:
+        raise InputError(f"{trial_list}: no trial has a target that is present and named; give another list")
+    step = 1 if limit is None else max(1, -(-len(present) // limit))
     return [
-        Piece(
+        PresentTrial(
             render_trial(trial, "clean", sample_rate),
             str(trial.target and trial.target.speaker_id),
             frozenset(str(source.speaker_id) for source in trial.sources),
         )
-        for trial in there[::step]
+        for trial in present[::step]
     ]
 
 
-def join(parts: Sequence[Waveform], num_samples: int) -> Waveform:
-    """The parts one after the other, again from the first on where they end early, `[num_samples]`.
+def concatenate_to(waveforms: Sequence[Waveform], num_samples: int) -> Waveform:
+    """Return waveforms one after the other, repeated from the first if they are too short, `[num_samples]`.
 
-    >>> join([np.ones(2, np.float32), np.zeros(1, np.float32)], 5).tolist()
+    >>> concatenate_to([np.ones(2, np.float32), np.zeros(1, np.float32)], 5).tolist()
     [1.0, 1.0, 0.0, 1.0, 1.0]
     """
-    whole = np.concatenate(list(parts))
-    return np.resize(whole, num_samples)
+    return np.resize(np.concatenate(list(waveforms)), num_samples)
 
 
-def others(pieces: Sequence[Piece], speaker: str, rng: np.random.Generator) -> list[Waveform]:
-    """The mixtures in which somebody does not speak, in an order of the moment.
+def mixtures_without(trials: Sequence[PresentTrial], speaker: str, rng: np.random.Generator) -> list[Waveform]:
+    """Return the mixtures in which a speaker does not speak, in random order.
 
     Raises:
         InputError: there are none.
     """
-    found = [piece.audio.mixture for piece in pieces if speaker not in piece.speakers]
-    if not found:
+    mixtures = [trial.audio.mixture for trial in trials if speaker not in trial.speakers]
+    if not mixtures:
         raise InputError(f"{speaker} speaks in all of the trials; give a list of more, or a higher --limit")
-    return [found[i] for i in rng.permutation(len(found))]
+    return [mixtures[i] for i in rng.permutation(len(mixtures))]

@@ -47,7 +47,7 @@ def rumble(size: float, frequency_hz: float) -> Change:
 
 
 def level(rms_db: float) -> Change:
-    """Bring the RMS to that many dB of full scale."""
+    """Bring the RMS to a level in dB of full scale."""
     return lambda waveform, rate: waveform * np.float32(10 ** (rms_db / 20) / np.sqrt(np.mean(waveform**2)))
 
 
@@ -57,7 +57,7 @@ def same(waveform: Waveform, rate: int) -> Waveform:
 
 
 def changes(sizes: list[float], rumbles_hz: list[float], levels_db: list[float]) -> dict[str, Change]:
-    """What is tried, by its name in the table."""
+    """Return the changes that are tried, by their names in the table."""
     table: dict[str, Change] = {f"constant of {size:g}": constant(size) for size in sizes}
     table |= {f"{hz:g} Hz of {size:g}": rumble(size, hz) for hz in rumbles_hz for size in sizes}
     return table | {f"{db:g} dB of full scale": level(db) for db in levels_db}
@@ -66,7 +66,7 @@ def changes(sizes: list[float], rumbles_hz: list[float], levels_db: list[float])
 def measure(
     extractor: Extractor, audio: TrialAudio, in_mixture: Change, in_enrollment: Change, bits: int | None
 ) -> tuple[float, float]:
-    """SI-SDRi in dB and the probability of presence (nan without a head) of a trial with these changes."""
+    """Return SI-SDRi in dB and the probability of presence (nan without a head) of a trial with these changes."""
     rate = extractor.sample_rate
 
     def stored(waveform: Waveform) -> Waveform:
@@ -78,8 +78,8 @@ def measure(
     voice = extractor.enroll((stored(in_enrollment(audio.enrollment, rate)), rate))
     result = extractor.extract((stored(in_mixture(audio.mixture, rate)), rate), voice)
     assert audio.reference is not None
-    gained = si_sdr(result.waveform, audio.reference) - si_sdr(audio.mixture, audio.reference)
-    return float(gained), float("nan") if result.presence is None else result.presence
+    sdri = si_sdr(result.waveform, audio.reference) - si_sdr(audio.mixture, audio.reference)
+    return float(sdri), float("nan") if result.presence is None else result.presence
 
 
 def main() -> None:
@@ -99,10 +99,8 @@ def main() -> None:
     extractor = wesep_py.load(arguments.model, "cpu")
     if arguments.without_high_pass:
         extractor.network.high_pass = extractor.network.causal_high_pass = None
-    listed = arguments.trials
-    trials = list(
-        read_trials(listed.with_suffix(".csv"), listed.with_suffix(".map_mixture2enrollment"), arguments.root)
-    )
+    path = arguments.trials
+    trials = list(read_trials(path.with_suffix(".csv"), path.with_suffix(".map_mixture2enrollment"), arguments.root))
     step = max(1, len(trials) // arguments.limit)
     rendered = [render_trial(trial, arguments.condition, extractor.sample_rate) for trial in trials[::step]]
     rendered = [audio for audio in rendered if audio.reference is not None][: arguments.limit]
@@ -111,15 +109,15 @@ def main() -> None:
         return np.array([measure(extractor, audio, in_mixture, in_enrollment, bits) for audio in rendered])
 
     before = row(same, same, None)
-    print(f"{len(rendered)} trials of {listed.name}, {arguments.condition}\n")
+    print(f"{len(rendered)} trials of {path.name}, {arguments.condition}\n")
     print("| what | in | SI-SDRi (dB) | change of one trial, at most (dB) | presence |")
     print("| --- | --- | --- | --- | --- |")
     print(f"| nothing | | {before[:, 0].mean():.2f} | | {before[:, 1].mean():.2f} |", flush=True)
     for name, change in changes(arguments.sizes, arguments.rumbles_hz, arguments.levels_db).items():
         for where, pair in (("mixture", (change, same)), ("enrollment", (same, change))):
             after = row(*pair, arguments.bits)
-            most, (gained, presence) = np.abs(after[:, 0] - before[:, 0]).max(), after.mean(axis=0)
-            print(f"| {name} | {where} | {gained:.2f} | {most:.2f} | {presence:.2f} |", flush=True)
+            most, (sdri, presence) = np.abs(after[:, 0] - before[:, 0]).max(), after.mean(axis=0)
+            print(f"| {name} | {where} | {sdri:.2f} | {most:.2f} | {presence:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""What the length of a recording does to the probability that a voice is in it.
+"""Measure how the length of a recording changes the probability that a voice is in it.
 
     python bench/presence_by_length.py --model exp/mine --trials ../shared/data/trials/dev_2mix --root ../shared/data
 
-A recording's score is that of its surest half second. The longer it is, the higher the surest half second of a voice
-that is not in it. Here a voice is looked for in a long recording made of the mixtures of others, one after the other,
-in which it is absent; and in the same with one mixture in which it speaks (the 30 s around that are extracted anew).
-Shorter recordings are stretches of the long one: their scores come from its frames.
+A recording's score is that of the half second with the highest logits. The longer the recording, the higher is the
+score of a voice that is not in it. This script extracts a voice from a long recording in which it is absent, made of
+the mixtures of others one after the other; and from the same recording with one mixture in which it speaks (only the
+30 s around that are extracted again). Shorter recordings are segments of the long one: their scores come from its
+frames.
 
-Prints Markdown: false alarms and lost voices by length, at the model's own calibration; then, for other ways to pool
-frames, how well present and absent tell apart (AUC) and the mean score of the absent. `log` grows with the length:
-0.5 s in 5 s, and as much again for each doubling.
+Prints Markdown: false alarms and missed voices by length, at the model's own calibration; then, for other ways to pool
+frames, the AUC of present against absent voices and the mean score of the absent. `log` pools more in longer
+recordings: 0.5 s in 5 s, and 0.5 s more for each doubling.
 
 Processor time: that of extracting VOICES recordings of the greatest length; with the defaults (8 of 600 s) and a model
 of RTF 0.1, 8 minutes.
@@ -31,7 +32,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.extract import table
-from bench.joined_trials import Piece, join, others, read_pieces
+from bench.joined_trials import PresentTrial, concatenate_to, mixtures_without, read_present_trials
 from wesep_py.common.errors import InputError
 from wesep_py.inference.presence import PRESENCE_S, Calibration, pool_logits
 
@@ -42,17 +43,17 @@ POOLINGS: dict[str, Callable[[float], float]] = {
     "2 s": lambda length_s: 2.0,
     "log": lambda length_s: PRESENCE_S * (1.0 + max(0.0, math.log2(length_s / 5.0))),
 }
-"""Seconds of the surest frames that a recording of a length is judged by; the first is what `extract` does."""
+"""How many seconds of the highest logits are pooled in a recording of a length; the first is what `extract` does."""
 
 
 @dataclass(frozen=True)
 class Tracks:
-    """The frames' logits of one voice.
+    """Logits of the frames for one voice.
 
     Attributes:
-        absent: of the long recording without it, `[frames]`.
-        present: of the same with it.
-        at_s: where its mixture begins and ends there, in seconds.
+        absent: of the long recording without the voice, `[frames]`.
+        present: of the same recording with it.
+        at_s: start and end of the mixture with the voice, in seconds.
         frame_s: seconds from one frame to the next.
     """
 
@@ -62,50 +63,57 @@ class Tracks:
     frame_s: float
 
 
-def tracks_of(extractor: Any, piece: Piece, pieces: Sequence[Piece], length_s: float, seed: int) -> Tracks:
-    """Look for the target of `piece` in a recording without it, and in the same with `piece` somewhere.
+def tracks_of(
+    extractor: Any, trial: PresentTrial, trials: Sequence[PresentTrial], length_s: float, seed: int
+) -> Tracks:
+    """Return the logits for the target of `trial` in a recording without it, and in the same with `trial` somewhere.
 
     Raises:
         InputError: the model has no presence head.
     """
     rate, rng = extractor.sample_rate, np.random.default_rng(seed)
-    voice = extractor.enroll((piece.audio.enrollment, rate))
-    recording = join(others(pieces, piece.speaker, rng), round(length_s * rate))
-    found = extractor.extract((recording, rate), voice).detection
-    if found is None:
+    voice = extractor.enroll((trial.audio.enrollment, rate))
+    recording = concatenate_to(mixtures_without(trials, trial.speaker, rng), round(length_s * rate))
+    detection = extractor.extract((recording, rate), voice).detection
+    if detection is None:
         raise InputError(f"{extractor.name}: has no presence head; name a model that has one")
-    stride = round(found.frame_s * rate)
-    mixture = piece.audio.mixture[: len(recording)]
+    stride = round(detection.frame_s * rate)
+    mixture = trial.audio.mixture[: len(recording)]
+    # The context of 30 s lies around the middle of the mixture, within the recording, and starts at a frame:
+    #
+    #   recording  |------------------------------------------------|
+    #   context           start |--------- 30 s --------| stop
+    #   mixture                   begin |------|
     begin = int(rng.integers(0, len(recording) - len(mixture) + 1))
     around = max(0, min(begin + len(mixture) // 2 - round(CONTEXT_S * rate / 2), len(recording) - len(mixture)))
     start = min(around, begin) // stride * stride
     stop = max(min(len(recording), start + round(CONTEXT_S * rate)), begin + len(mixture))
     context = recording[start:stop].copy()
     context[begin - start : begin - start + len(mixture)] = mixture
-    anew = extractor.extract((context, rate), voice).detection.logits
-    present, first = found.logits.copy(), start // stride
-    anew = anew[: min(len(anew), len(present) - first)]
-    present[first : first + len(anew)] = anew
-    return Tracks(found.logits, present, (begin / rate, (begin + len(mixture)) / rate), found.frame_s)
+    logits = extractor.extract((context, rate), voice).detection.logits
+    present, first = detection.logits.copy(), start // stride
+    logits = logits[: min(len(logits), len(present) - first)]
+    present[first : first + len(logits)] = logits
+    return Tracks(detection.logits, present, (begin / rate, (begin + len(mixture)) / rate), detection.frame_s)
 
 
 def scores(
     tracks: Sequence[Tracks], length_s: float, pool: Callable[[float], float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Scores of all stretches of a length without the voice, and of one a voice with it."""
+    """Return the scores of all segments of a length without the voice, and of one segment per voice with it."""
     absent, present = [], []
-    for one in tracks:
-        count = round(length_s / one.frame_s)
-        whole = [one.absent[k : k + count] for k in range(0, max(1, len(one.absent) - count + 1), count)]
-        absent += [pool_logits(part, one.frame_s, pool(length_s)) for part in whole]
-        middle_s, last = sum(one.at_s) / 2, max(0, len(one.present) - count)
-        first = min(last, max(0, round((middle_s - length_s / 2) / one.frame_s)))
-        present.append(pool_logits(one.present[first : first + count], one.frame_s, pool(length_s)))
+    for track in tracks:
+        count = round(length_s / track.frame_s)
+        segments = [track.absent[k : k + count] for k in range(0, max(1, len(track.absent) - count + 1), count)]
+        absent += [pool_logits(segment, track.frame_s, pool(length_s)) for segment in segments]
+        middle_s, last = sum(track.at_s) / 2, max(0, len(track.present) - count)
+        first = min(last, max(0, round((middle_s - length_s / 2) / track.frame_s)))
+        present.append(pool_logits(track.present[first : first + count], track.frame_s, pool(length_s)))
     return np.array(absent), np.array(present)
 
 
 def auc(absent: NDArray[np.float64], present: NDArray[np.float64]) -> float:
-    """How often a present voice has a higher score than an absent one.
+    """Return how often a present voice has a higher score than an absent one.
 
     >>> auc(np.array([0.0, 1.0]), np.array([2.0, 0.5]))
     0.75
@@ -115,11 +123,11 @@ def auc(absent: NDArray[np.float64], present: NDArray[np.float64]) -> float:
 
 
 def report(tracks: Sequence[Tracks], lengths_s: Sequence[float], calibration: Calibration) -> str:
-    """The two tables."""
-    rows, ways = [], []
+    """Return the two tables."""
+    rows, pooling_rows = [], []
     for length_s in lengths_s:
         absent, present = scores(tracks, length_s, POOLINGS["0.5 s"])
-        alarms, found = (
+        alarms, detected = (
             np.array([calibration.probability(score, length_s) >= calibration.threshold for score in each])
             for each in (absent, present)
         )
@@ -127,16 +135,16 @@ def report(tracks: Sequence[Tracks], lengths_s: Sequence[float], calibration: Ca
             (
                 f"{length_s:g} s",
                 f"{100 * alarms.mean():.1f} % of {len(absent)}",
-                f"{100 * (~found).mean():.1f} % of {len(present)}",
+                f"{100 * (~detected).mean():.1f} % of {len(present)}",
             )
         )
         for name, pool in POOLINGS.items():
             absent, present = scores(tracks, length_s, pool)
-            ways.append((f"{length_s:g} s", name, f"{auc(absent, present):.3f}", f"{absent.mean():.2f}"))
+            pooling_rows.append((f"{length_s:g} s", name, f"{auc(absent, present):.3f}", f"{absent.mean():.2f}"))
     return "\n".join(
         [
-            table(("recording", "false alarms", "lost"), rows),
-            table(("recording", "frames pooled", "AUC", "mean score of the absent"), ways),
+            table(("recording", "false alarms", "missed"), rows),
+            table(("recording", "frames pooled", "AUC", "mean score of the absent"), pooling_rows),
         ]
     )
 
@@ -147,7 +155,7 @@ def main() -> None:
     parser.add_argument("--trials", type=Path, metavar="LIST", required=True, help="LIST.csv and its map")
     parser.add_argument("--root", type=Path, help="where paths of the list start")
     parser.add_argument("--limit", type=int, default=200, help="trials that recordings are made of; 200")
-    parser.add_argument("--voices", type=int, default=8, help="voices that are looked for; 8")
+    parser.add_argument("--voices", type=int, default=8, help="number of voices to extract; 8")
     parser.add_argument("--lengths-s", nargs="+", type=float, default=[10.0, 60.0, 600.0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
@@ -158,12 +166,12 @@ def main() -> None:
 
     torch.set_num_threads(arguments.threads)
     extractor = wesep_py.load(arguments.model, "cpu")
-    pieces = read_pieces(arguments.trials, arguments.root, arguments.limit, extractor.sample_rate)
+    trials = read_present_trials(arguments.trials, arguments.root, arguments.limit, extractor.sample_rate)
     print(f"`python bench/presence_by_length.py {' '.join(sys.argv[1:])}`\n", flush=True)
-    chosen = pieces[:: max(1, len(pieces) // arguments.voices)][: arguments.voices]
+    targets = trials[:: max(1, len(trials) // arguments.voices)][: arguments.voices]
     longest_s = max(arguments.lengths_s)
     tracks = [
-        tracks_of(extractor, piece, pieces, longest_s, arguments.seed + number) for number, piece in enumerate(chosen)
+        tracks_of(extractor, trial, trials, longest_s, arguments.seed + number) for number, trial in enumerate(targets)
     ]
     print(report(tracks, sorted(arguments.lengths_s), extractor.calibration))
 

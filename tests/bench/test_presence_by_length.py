@@ -1,4 +1,4 @@
-"""`bench/presence_by_length.py`: what is looked for in which recording, and what comes of it."""
+"""`bench/presence_by_length.py`, with a model whose answer is known."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bench.joined_trials import Piece, join, others, read_pieces
+from bench.joined_trials import PresentTrial, concatenate_to, mixtures_without, read_present_trials
 from bench.presence_by_length import POOLINGS, Tracks, auc, report, scores, tracks_of
 from wesep_py.common.errors import InputError
 from wesep_py.inference import Calibration, Presence
@@ -16,10 +16,10 @@ from wesep_py.inference import Calibration, Presence
 RATE, STRIDE = 1000, 20
 
 
-class Listener:
-    """A model that hears a voice by its level: a frame's logit is the mean of its samples, the enrollment's is 1."""
+class LevelModel:
+    """Model that detects a voice by its level: a frame's logit is high if its samples equal those of the enrollment."""
 
-    sample_rate, name = RATE, "listener"
+    sample_rate, name = RATE, "level"
 
     def enroll(self, source):
         return source[0][0]
@@ -30,25 +30,25 @@ class Listener:
         return SimpleNamespace(detection=Presence(0.0, logits, STRIDE / RATE))
 
 
-def piece(number: int, speakers: tuple[str, ...], duration_s: float = 2.0) -> Piece:
+def trial_of(number: int, speakers: tuple[str, ...], duration_s: float = 2.0) -> PresentTrial:
     level = np.full(round(duration_s * RATE), float(number), dtype=np.float32)
     audio = SimpleNamespace(mixture=level, enrollment=level[:10], reference=level)
-    return Piece(audio, speakers[0], frozenset(speakers))
+    return PresentTrial(audio, speakers[0], frozenset(speakers))
 
 
-PIECES = [piece(1, ("a", "b")), piece(2, ("b", "c")), piece(3, ("c", "d")), piece(1, ("d", "a"))]
+TRIALS = [trial_of(1, ("a", "b")), trial_of(2, ("b", "c")), trial_of(3, ("c", "d")), trial_of(1, ("d", "a"))]
 
 
-def test_the_voice_is_in_one_recording_and_not_in_the_other():
-    found = tracks_of(Listener(), PIECES[0], PIECES, 60.0, seed=0)
-    assert found.absent.max() < 0 and len(found.absent) == len(found.present) == 3000
-    spoken_s = np.flatnonzero(found.present > 0) * found.frame_s
-    assert spoken_s.min() == pytest.approx(found.at_s[0], abs=0.04)
-    assert spoken_s.max() == pytest.approx(found.at_s[1], abs=0.04)
-    assert found.at_s[1] - found.at_s[0] == pytest.approx(2.0)
+def test_voice_is_in_one_recording_and_not_in_the_other():
+    tracks = tracks_of(LevelModel(), TRIALS[0], TRIALS, 60.0, seed=0)
+    assert tracks.absent.max() < 0 and len(tracks.absent) == len(tracks.present) == 3000
+    spoken_s = np.flatnonzero(tracks.present > 0) * tracks.frame_s
+    assert spoken_s.min() == pytest.approx(tracks.at_s[0], abs=0.04)
+    assert spoken_s.max() == pytest.approx(tracks.at_s[1], abs=0.04)
+    assert tracks.at_s[1] - tracks.at_s[0] == pytest.approx(2.0)
 
 
-def test_stretches_of_the_long_recording_are_the_shorter_ones():
+def test_shorter_recordings_are_segments_of_the_long_one():
     logits = np.full(3000, -4.0, dtype=np.float32)
     present, spike = logits.copy(), logits.copy()
     present[1000:1100] = 4.0
@@ -64,28 +64,28 @@ def test_stretches_of_the_long_recording_are_the_shorter_ones():
     assert "| 60 s | 2 s | 1.000 |" in text
 
 
-def test_longer_recordings_are_judged_by_more_frames():
+def test_log_pooling_takes_more_frames_of_longer_recordings():
     log = POOLINGS["log"]
     assert (log(5.0), log(10.0), log(20.0)) == (0.5, 1.0, 1.5) and log(1.0) == 0.5
     assert auc(np.array([1.0]), np.array([1.0])) == 0.5
 
 
-def test_recordings_are_made_of_what_others_say():
+def test_recordings_are_made_of_mixtures_without_the_voice():
     rng = np.random.default_rng(0)
-    assert {float(one[0]) for one in others(PIECES, "a", rng)} == {2.0, 3.0}
-    assert len(join([np.ones(3, np.float32), np.zeros(2, np.float32)], 12)) == 12
+    assert {float(one[0]) for one in mixtures_without(TRIALS, "a", rng)} == {2.0, 3.0}
+    assert len(concatenate_to([np.ones(3, np.float32), np.zeros(2, np.float32)], 12)) == 12
     with pytest.raises(InputError, match="speaks in all of the trials"):
-        others([PIECES[0]], "a", rng)
+        mixtures_without([TRIALS[0]], "a", rng)
 
 
-def test_a_model_without_the_head_is_refused():
-    deaf = Listener()
-    deaf.extract = lambda mixture, voice: SimpleNamespace(detection=None)
+def test_model_without_presence_head_is_refused():
+    headless = LevelModel()
+    headless.extract = lambda mixture, voice: SimpleNamespace(detection=None)
     with pytest.raises(InputError, match="has no presence head"):
-        tracks_of(deaf, PIECES[0], PIECES, 10.0, seed=0)
+        tracks_of(headless, TRIALS[0], TRIALS, 10.0, seed=0)
 
 
-def test_pieces_of_a_list(tiny_speech: Path, tmp_path: Path):
+def test_present_trials_of_a_list(tiny_speech: Path, tmp_path: Path):
     names = ["anna/anna-0", "bert/bert-0", "carl/carl-0"]
     paths = [f"{tiny_speech}/{name}.wav" for name in names]
     rows = [f"m{i},{paths[i]},1,{paths[i - 1]},1" for i in range(3)]
@@ -93,5 +93,5 @@ def test_pieces_of_a_list(tiny_speech: Path, tmp_path: Path):
     (tmp_path / "l.csv").write_text(header + "\n".join(rows) + "\n")
     lines = [f"m{i} {Path(paths[i]).stem} {paths[i]}" for i in range(3)]
     (tmp_path / "l.map_mixture2enrollment").write_text("\n".join(lines) + "\n")
-    pieces = read_pieces(tmp_path / "l", None, 2, 16000)
-    assert [one.speaker for one in pieces] == ["anna", "carl"] and pieces[0].speakers == {"anna", "carl"}
+    trials = read_present_trials(tmp_path / "l", None, 2, 16000)
+    assert [trial.speaker for trial in trials] == ["anna", "carl"] and trials[0].speakers == {"anna", "carl"}
