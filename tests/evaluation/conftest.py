@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +51,11 @@ class Oracle:
         np.testing.assert_array_equal(waveform, audio.mixture)
         wanted = np.zeros_like(waveform) if audio.reference is None else audio.reference
         return Result(wanted + np.float32(self.leak) * (waveform - wanted), sample_rate)
+
+
+def lines_of(folder: Path) -> list[dict]:
+    """Return the lines of `per_trial.jsonl`."""
+    return [json.loads(line) for line in (folder / "per_trial.jsonl").read_text().splitlines()]
 
 
 def write_lists(folder: Path, rows: list[str], lines: list[str]) -> tuple[Path, Path]:

@@ -82,7 +82,7 @@ def test_trials_that_cannot_be_fitted(scores, labels, message):
         fit_platt(scores, labels)
 
 
-def test_the_error_of_a_calibrated_score_is_small_and_of_a_bold_one_is_not():
+def test_calibrated_scores_have_a_small_error_overconfident_ones_do_not():
     scores, labels = drawn(0.5, -1.0)
     good = reliability(sigmoid(0.5 * scores - 1.0), labels)
     bold = reliability(sigmoid(3.0 * scores - 1.0), labels)
@@ -110,7 +110,7 @@ def test_the_threshold_loses_no_more_than_allowed():
         assert higher.lost > share
 
 
-def test_what_the_length_adds_to_absent_scores_is_found_and_taken_off():
+def test_the_length_correction_of_absent_scores_is_fitted():
     rng = np.random.default_rng(0)
     durations_s = rng.choice([3.0, 12.0, 60.0], 6000)
     labels = rng.uniform(size=6000) < 0.5
@@ -167,7 +167,7 @@ def test_scores_from_results(tmp_path: Path):
 
 
 @pytest.mark.parametrize("protocol", [{}, {"presence_threshold": 0.5}])
-def test_results_that_say_nothing_of_a_calibration_are_of_a_model_without(tmp_path: Path, protocol):
+def test_results_without_a_calibration_are_of_an_uncalibrated_model(tmp_path: Path, protocol):
     (tmp_path / "per_trial.jsonl").write_text(json.dumps({"outcome": "scored", "presence": 0.9, "duration_s": 3}))
     say_how(tmp_path, **protocol)
     np.testing.assert_allclose(read_presence_scores([tmp_path], "ab" * 32)[0], [np.log(9)])

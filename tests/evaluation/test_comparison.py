@@ -37,7 +37,7 @@ def results(gains: list[float], **changed) -> EvaluationResults:
     return EvaluationResults(Path("there"), summarise(records, protocol), records)
 
 
-def test_a_small_gain_shows_in_pairs_that_varies_little():
+def test_a_small_but_constant_gain_is_significant():
     gains = list(np.random.default_rng(1).normal(0.5, 0.5, 60))
     compared = compare(results([0.0] * 60), results(gains))
     row = compared["metrics"]["si_sdri"]
@@ -92,7 +92,7 @@ def test_the_trials_that_moved_most_are_listed():
     assert moved["lowest"][0]["difference"] == pytest.approx(-4.0)
 
 
-def test_different_lists_are_refused_unless_common_trials_are_asked_for():
+def test_different_lists_are_refused_without_common():
     first, second = results([0.0] * 8), results([1.0] * 6, trials={"count": 6, "sha256": "ef"})
     with pytest.raises(InputError, match=r"different lists of trials \(8 and 6 trials\); pass --common"):
         compare(first, second)

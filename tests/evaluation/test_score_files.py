@@ -123,7 +123,7 @@ def test_files_that_do_not_fit_fail_alone(tmp_path, voices):
     assert summary["counts"]["scored"] == summary["si_sdr"]["count"] == 3
 
 
-def test_a_run_that_was_killed_goes_on(tree, tmp_path, monkeypatch):
+def test_an_interrupted_run_resumes(tree, tmp_path, monkeypatch):
     pairs, seen = find_pairs(*tree), []
 
     def dies(done, total):
@@ -138,7 +138,7 @@ def test_a_run_that_was_killed_goes_on(tree, tmp_path, monkeypatch):
     assert summary["si_sdr"] == score_files(pairs)["si_sdr"]
 
 
-def test_a_run_does_not_go_on_with_the_estimates_of_another_system(tree, tmp_path):
+def test_a_run_does_not_resume_with_estimates_of_another_system(tree, tmp_path):
     """Two systems in one folder would be a result of neither."""
     import shutil
 

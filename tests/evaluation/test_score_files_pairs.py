@@ -72,7 +72,7 @@ def test_what_cannot_be_matched_is_refused(tmp_path):
         find_pairs(tree, reference, interferers=[reference])
 
 
-def test_hidden_files_are_passed_over_and_either_spelling_matches(tmp_path):
+def test_hidden_files_are_skipped_and_unicode_forms_match(tmp_path):
     names = [unicodedata.normalize(form, "Zoë.wav") for form in ("NFC", "NFD")]
     reference = touch(tmp_path / "ref", names[0], "._a.wav", ".hidden/b.wav", ".DS_Store")
     estimate = touch(tmp_path / "est", names[1], "._a.wav")

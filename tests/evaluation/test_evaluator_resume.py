@@ -1,4 +1,4 @@
-"""A run that was interrupted, cut short or failed in part, repeated: it goes on, and ends as an unbroken one."""
+"""Interrupted, truncated and partly failed runs resume, and give the results of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import multiprocessing
 
 import pytest
 
-from tests.evaluation.conftest import Oracle
-from tests.evaluation.test_run import lines_of
+from tests.evaluation.conftest import Oracle, lines_of
 from wesep_py.common.errors import InputError
 from wesep_py.evaluation import EvaluationOptions, evaluate
 
@@ -25,7 +24,7 @@ def without_times(lines: list[dict]) -> list[dict]:
     return [{key: value for key, value in line.items() if key != "extraction_s"} for line in lines]
 
 
-def test_ctrl_c_ends_the_workers_and_the_run_goes_on_when_repeated(trials, tmp_path):
+def test_ctrl_c_ends_the_workers_and_the_repeated_run_resumes(trials, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         evaluate(Dying(trials), trials, out, EvaluationOptions(jobs=1))
@@ -66,7 +65,7 @@ def test_an_unfinished_run_with_another_protocol_is_refused(trials, tmp_path):
     )
 
 
-def test_speakers_that_are_named_later_break_the_whole_run_down(trials, tmp_path):
+def test_speakers_named_later_break_down_the_whole_run(trials, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         evaluate(Dying(trials), trials, tmp_path / "out")
     speakers = {"anna": ("f", 30), "bert": ("m", 8), "carl": ("m", 40), "dora": ("f", 15)}
@@ -76,7 +75,7 @@ def test_speakers_that_are_named_later_break_the_whole_run_down(trials, tmp_path
     assert {pair: members["trials"] for pair, members in pairs.items()} == {"f-f": 2, "f-m": 2, "m-m": 2}
 
 
-def test_a_run_that_was_cut_short_in_a_line_does_that_trial_again(trials, tmp_path):
+def test_a_trial_with_a_truncated_line_is_repeated(trials, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         evaluate(Dying(trials), trials, out)

@@ -122,7 +122,7 @@ def test_odd_trials_and_names_are_shown_as_text(odd_trials, tmp_path):
     assert "silent reference: false alarms, by level" in page
 
 
-def test_the_headline_is_the_models_name_and_the_protocol_has_its_path(trials, tmp_path):
+def test_the_headline_is_the_model_name_the_protocol_has_its_path(trials, tmp_path):
     evaluate(Oracle(trials, name="/srv/exp/long/path/mine"), trials, tmp_path / "out")
     page = build_report(read_results(tmp_path / "out"))
     assert "<h1>mine</h1>" in page and "<title>mine: " in page
@@ -208,7 +208,7 @@ def _changed(value, path, new):
     return [_changed(item, path[1:], new) if index == path[0] else item for index, item in enumerate(value)]
 
 
-def test_whatever_the_results_hold_is_text_or_refused_in_one_line(odd_trials, tmp_path):
+def test_any_content_of_results_is_text_or_refused_in_one_line(odd_trials, tmp_path):
     evaluate(Oracle(odd_trials), odd_trials, tmp_path / "out", EvaluationOptions(metrics=("si_sdr",), jobs=0))
     results = read_results(tmp_path / "out")
     shown = 0

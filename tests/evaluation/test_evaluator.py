@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.evaluation.conftest import Oracle
+from tests.evaluation.conftest import Oracle, lines_of
 from wesep_py.audio import active_level_db
 from wesep_py.common.errors import InputError, OutputExistsError
 from wesep_py.evaluation import EvaluationOptions, evaluate
@@ -16,10 +16,6 @@ from wesep_py.inference.presence import Calibration
 from wesep_py.metrics import METRICS, si_sdr
 from wesep_py.network.extraction_network import build_network
 from wesep_py.simulation.trial_audio import render_trial
-
-
-def lines_of(folder) -> list[dict]:
-    return [json.loads(line) for line in (folder / "per_trial.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("condition", ["clean", "noisy"])
@@ -140,7 +136,7 @@ def test_breakdown_by_speakers_where_they_are_known(trials):
     }  # fmt: skip
 
 
-def test_results_are_kept_unless_overwriting_is_asked_for(trials, tmp_path):
+def test_results_are_not_replaced_without_overwrite(trials, tmp_path):
     evaluate(Oracle(trials), trials, tmp_path / "out")
     before = (tmp_path / "out" / "summary.json").read_bytes()
     again = Oracle(trials)
@@ -210,7 +206,7 @@ def test_conditions_stand_in_records_and_breakdowns(trials, tmp_path):
     assert breakdown["enrollment_s"] == {"2 to 5": breakdown["num_speakers"]["2"]}
 
 
-def test_audio_of_the_worst_and_best_is_kept(trials, tmp_path):
+def test_audio_of_the_worst_and_best_is_saved(trials, tmp_path):
     """Leaks of 0.5, 0.1, 0.4, …: the worst and the best are known; the first is saved anyhow."""
 
     class Uneven(Oracle):

@@ -35,5 +35,5 @@ def test_equals_the_slow_version_on_random_words():
         (" … ", []),
     ],
 )
-def test_what_a_word_is(text, expected):
+def test_texts_are_split_into_words(text, expected):
     assert words(text) == expected

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from wesep_py.common.errors import InputError, OutputExistsError, WesepError
-from wesep_py.evaluation import TrialRecord
-from wesep_py.evaluation.results import AudioSaver, Journal, audio_folder, check_output
+from wesep_py.evaluation.results import AudioSaver, Journal, TrialRecord, audio_folder, check_output
 
 PROTOCOL = {"condition": "clean", "date": "today", "command": "a"}
 
@@ -28,7 +28,7 @@ def test_lines_are_on_disk_at_once_and_in_order_at_the_end(tmp_path):
         Journal(tmp_path / "out", PROTOCOL)
 
 
-def test_it_goes_on_with_another_date_and_command_only(tmp_path):
+def test_it_resumes_with_another_date_and_command_only(tmp_path):
     journal = Journal(tmp_path / "out", PROTOCOL)
     journal.append(record(0))
     journal.append(record(1, outcome="failed", error="no memory"))
@@ -40,7 +40,7 @@ def test_it_goes_on_with_another_date_and_command_only(tmp_path):
         Journal(tmp_path / "out", {"condition": "noisy", "device": "cpu"})
 
 
-def test_garbage_in_the_journal_is_passed_over(tmp_path):
+def test_damaged_lines_of_the_journal_are_skipped(tmp_path):
     Journal(tmp_path / "out", PROTOCOL).close()
     good = json.dumps(record(3).to_dict())
     (tmp_path / "out" / "per_trial.jsonl").write_bytes(good.encode() + b'\n{"mixture_id": 1}\n\xff\xfe\n{"mixtu')
@@ -52,7 +52,7 @@ def test_garbage_in_the_journal_is_passed_over(tmp_path):
     assert [json.loads(line)["number"] for line in lines] == [3, 4]
 
 
-def test_overwriting_takes_stale_audio_away_and_leaves_other_files(tmp_path):
+def test_overwriting_removes_results_and_leaves_other_files(tmp_path):
     journal = Journal(tmp_path / "out", PROTOCOL)
     journal.finish([record(0)], {})
     (tmp_path / "out" / "audio").mkdir()
@@ -67,7 +67,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
         Journal(tmp_path / "file" / "out", PROTOCOL)
 
 
-def test_the_keeper_knows_the_extremes_of_an_earlier_part(tmp_path):
+def test_the_extremes_of_an_interrupted_run_are_known(tmp_path):
     done = [record(number) for number in (5, 1, 9)]
     for one in done:
         (tmp_path / audio_folder(one)).mkdir()
@@ -122,3 +122,11 @@ def test_what_is_read_is_not_written_to(tmp_path, read: str):
             check_output(tmp_path / "out", True, roots=[(path, "--root")])
     elif path.name == "out":
         check_output(tmp_path / "out", True, roots=[(path, "--root")])
+
+
+@pytest.mark.parametrize("name", ["/elsewhere/evil", "../../evil", "nu\0l", "x" * 400, "a/b"])
+def test_ids_never_leave_the_folder(name: str):
+    for record in (TrialRecord(name, "t", "e.wav", number=3), TrialRecord("m", name, "e.wav", number=3)):
+        folder = audio_folder(record)
+        assert folder.startswith("0003_") and Path(folder).name == folder and len(folder) <= 255 and "\0" not in folder
+    assert audio_folder(TrialRecord("m-1_n-2", "m-1", "e.wav", number=12)) == "0012_m-1_n-2_m-1"

@@ -10,7 +10,7 @@ import pytest
 from wesep_py.common.errors import InputError
 from wesep_py.metrics import MetricError
 from wesep_py.metrics import detection as verification
-from wesep_py.metrics.detection import as_norm, cosine_scores, det_curve, equal_error_rate, min_dcf
+from wesep_py.metrics.detection import as_norm, cosine_scores, det_curve, equal_error_rate, min_dcf, speaker_similarity
 
 NORMAL = NormalDist()
 
@@ -199,3 +199,17 @@ def test_as_norm_that_cannot_be():
 def test_examples():
     result = doctest.testmod(verification)
     assert result.attempted > 5 and result.failed == 0
+
+
+def test_cosine_whatever_the_lengths_of_the_vectors():
+    first, second = np.array([3.0, 0.0]), np.array([1.0, 1.0])
+    assert speaker_similarity(first, second) == pytest.approx(np.sqrt(0.5))
+    assert speaker_similarity(5 * first, -second) == pytest.approx(-np.sqrt(0.5))
+
+
+@pytest.mark.parametrize(
+    ("second", "reason"), [(np.zeros(2), "zero"), (np.full(2, np.nan), "not finite"), (np.ones(3), "2 and 3 numbers")]
+)
+def test_reasons(second, reason):
+    with pytest.raises(MetricError, match=reason):
+        speaker_similarity(np.ones(2), second)

@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from wesep_py.evaluation import TrialRecord
-from wesep_py.evaluation.trial_conditions import CONDITION_EDGES, bin_name, describe_audio, overlap_ratio, speech_frames
+from wesep_py.evaluation.trial_conditions import (
+    CONDITION_EDGES,
+    age_group,
+    bin_name,
+    describe_audio,
+    gender_pair,
+    overlap_ratio,
+    speech_frames,
+)
 
 RATE = 8000
 TONE = np.sin(np.arange(RATE) / 3).astype(np.float32)
@@ -21,7 +31,7 @@ def test_overlap_is_counted_over_frames_with_speech():
     assert speech_frames(first, RATE).tolist() == [True] * 100 + [False] * 100
 
 
-def test_what_a_record_gets():
+def test_conditions_are_entered_into_the_record():
     record = TrialRecord("m", "t", "e.wav")
     describe_audio(record, np.concatenate([TONE, PAUSE]), np.concatenate([PAUSE, 0.5 * TONE])[None], TONE, RATE)
     assert record.enrollment_s == 1.0
@@ -49,3 +59,30 @@ def test_bins_hold_their_lower_edge():
     assert [bin_name(value, CONDITION_EDGES["overlap"]) for value in (0.0, 0.2, 0.79, 1.0)] == [
         "under 0.2", "0.2 to 0.4", "0.6 to 0.8", "from 0.8",
     ]  # fmt: skip
+
+
+SPEAKERS = {"anna": ("f", 30.0), "bert": ("m", 12.0), "carl": ("m", 17.0), "dora": (None, None)}
+
+
+def test_genders_of_all_speakers_in_one_order(trials):
+    by_id = {trial.target_utterance_id: trial for trial in trials}
+    assert gender_pair(by_id["anna-0"], SPEAKERS) == "f-m"
+    assert gender_pair(by_id["bert-0"], SPEAKERS) == "f-m"
+    assert gender_pair(by_id["bert-1"], SPEAKERS) == "m-m"
+    assert gender_pair(by_id["dora-2"], SPEAKERS) == "unknown"
+    assert gender_pair(by_id["anna-0"], {}) == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("target", "group"),
+    [("anna-0", "adult"), ("bert-0", "child"), ("carl-1", "teenager"), ("dora-2", "unknown")],
+)
+def test_age_group_is_the_targets(trials, target, group):
+    trial = next(trial for trial in trials if trial.target_utterance_id == target)
+    assert age_group(trial, SPEAKERS) == group
+
+
+def test_an_absent_target_has_no_age(trials):
+    absent = replace(trials[0], target_index=None, target_utterance_id="-")
+    assert age_group(absent, SPEAKERS) == "unknown"
+    assert gender_pair(absent, SPEAKERS) == "f-m"

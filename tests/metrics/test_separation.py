@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from wesep_py.common.errors import InputError
-from wesep_py.metrics import si_sdr, si_sdr_improvement
+from wesep_py.metrics import MetricError, attenuation_db, is_silent, si_sdr, si_sdr_improvement
+from wesep_py.metrics.separation import checked_signal
 
 
 def orthogonal_pair(num_samples: int = 8000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -123,3 +124,31 @@ def test_improvement_is_over_the_mixture():
 def test_lengths_that_do_not_fit_are_refused(lengths):
     with pytest.raises(InputError, match=f"{lengths[0]} samples and reference {lengths[1]}"):
         si_sdr(np.zeros(lengths[0]), np.zeros(lengths[1]))
+
+
+def test_attenuation_counts_down_from_the_mixture():
+    mixture = np.random.default_rng(0).standard_normal(1000)
+    assert attenuation_db(mixture, mixture) == pytest.approx(0.0, abs=1e-9)
+    assert attenuation_db(0.001 * mixture, mixture) == pytest.approx(60.0, abs=1e-3)
+    assert attenuation_db(10 * mixture, mixture) == pytest.approx(-20.0, abs=1e-3)
+    energy = np.square(mixture).sum()
+    assert attenuation_db(np.zeros(1000), mixture) == pytest.approx(10 * np.log10(energy / 1e-8 + 1), abs=1e-6)
+
+
+def test_silence_is_an_energy_of_at_most_eps_without_the_mean():
+    assert is_silent(np.zeros(100))
+    assert is_silent(np.full(100, 0.3, dtype=np.float32))
+    assert not is_silent(np.sin(np.arange(100)) * 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("signal", "reason"),
+    [
+        (np.zeros(0), r"shape \[0\]"),
+        (np.zeros((1, 5)), r"shape \[1, 5\]"),
+        (np.array([0, np.inf]), "not finite"),
+    ],
+)
+def test_arrays_that_are_no_signal_are_refused(signal, reason):
+    with pytest.raises(MetricError, match=f"the mixture has .*{reason}"):
+        checked_signal(signal, "mixture")

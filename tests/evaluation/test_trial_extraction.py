@@ -80,7 +80,7 @@ def with_enrollments(trials: list[Trial], folder: Path, durations_s: Sequence[fl
     return changed
 
 
-def test_voices_of_frames_go_together_by_their_shapes(trials, tmp_path, caplog):
+def test_frame_level_voices_share_batches_by_their_shapes(trials, tmp_path, caplog):
     """A frame-level cue keeps as many frames as the enrollment has: those of one length stack."""
     trials = [one for one in trials if one.mixture_id == "mix0"] * 2 + [trials[2]]
     trials = with_enrollments(trials, tmp_path, (1.0, 1.2, 1.2, 1.0, 1.0))
@@ -106,7 +106,7 @@ def test_an_enrollment_that_fails_costs_its_trial_only(trials, tmp_path, embeddi
     assert "0.1 s" in summary["failed"][0]["error"]
 
 
-def test_a_batch_that_fails_is_extracted_one_by_one_from_voices_enrolled_once(trials, embedding_model, caplog):
+def test_trials_of_a_failed_batch_are_extracted_singly_but_enrolled_once(trials, embedding_model, caplog):
     enrolled, enroll = [], embedding_model.enroll
 
     def counted(*sources):
@@ -135,7 +135,7 @@ def test_the_time_of_enrolling_counts(trials, tmp_path, embedding_model):
     assert all(json.loads(line)["extraction_s"] >= 0.05 for line in lines)
 
 
-def test_a_model_without_batches_is_asked_one_by_one(trials):
+def test_a_model_without_batches_extracts_one_by_one(trials):
     summary = evaluate(Oracle(trials), trials, options=EvaluationOptions(batch_size=8))
     assert summary["counts"]["scored"] == 6
     assert "batch_size" not in summary["protocol"]

@@ -55,7 +55,7 @@ SINGLES = recordings((0,), (0,), (1,), (2,), (3,), (3,))
 MIXTURES = recordings((0, 1), (2, 3), (1, 2), (0, 3), offset=10, sir_db=3.0)
 
 
-def test_an_encoder_that_hears_all_voices_makes_no_error():
+def test_an_encoder_of_all_voices_makes_no_error():
     found = measure_overlap(Oracle(2), SINGLES, MIXTURES)
     assert found.eer == {"single_single": 0, "single_mixture": 0, "mixture_mixture": 0}
     assert found.trials == {"single_single": 15, "single_mixture": 24, "mixture_mixture": 6}
@@ -63,14 +63,14 @@ def test_an_encoder_that_hears_all_voices_makes_no_error():
     assert "2 speakers counted correctly: 100.0 %" in found.lines()
 
 
-def test_one_that_hears_the_sum_counts_nothing():
+def test_an_encoder_of_one_voice_counts_nothing():
     found = measure_overlap(Oracle(1), SINGLES, MIXTURES)
     assert found.eer["single_single"] == 0 and found.count_accuracy == {} and len(found.lines()) == 3
     scores = best_scores(embed_voices(Oracle(1), [SINGLES[0], MIXTURES[0]]))
     assert scores[0, 1] == pytest.approx(2**-0.5)
 
 
-def test_a_wrong_count_is_counted():
+def test_wrong_counts_lower_the_accuracy():
     wrong = recordings((0, 1), (2, 3), (1, 2), offset=20, sir_db=7.0)
     wrong[0].waveform[1] = 0  # one voice is heard, two speak
     found = measure_overlap(Oracle(2), SINGLES, wrong)
@@ -84,7 +84,7 @@ def test_pieces_of_one_utterance_are_no_trial():
     assert found.trials["single_single"] == 20
 
 
-def test_trials_of_one_kind_are_refused_before_anything_is_embedded():
+def test_trials_of_one_kind_are_refused_before_embedding():
     both = recordings((0, 1), (0, 1), offset=10, sir_db=3.0)
     singles = recordings((0,), (0,), (1,))
     with pytest.raises(InputError, match=r"3 recordings of one voice and 2 of several make no single–mixture .*6 of 6"):
@@ -107,7 +107,7 @@ def utterances(tiny_speech: Path) -> list[Utterance]:
 SIMULATION = SimulationConfig(duration_s=1.0, min_source_s=0.5)
 
 
-def test_what_is_drawn_is_the_same_at_every_call_and_other_with_another_seed(utterances):
+def test_draws_depend_on_the_seed_alone(utterances):
     drawn = [draw_overlap_recordings(utterances, FileReader(16000), 2, 3, SIMULATION, seed) for seed in (0, 0, 1)]
     one, again, other = ([recording.waveform for recording in some] for some in drawn)
     assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
