@@ -1,4 +1,4 @@
-"""What is told once for a file is told again in each test."""
+"""Let a fault that is reported once per file be reported again in each test."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from wesep_py.audio import decoding as strictness
 
 
 @pytest.fixture(autouse=True)
-def _nothing_told() -> Iterator[None]:
-    strictness._told.clear()
+def _nothing_reported() -> Iterator[None]:
+    strictness._reported.clear()
     yield

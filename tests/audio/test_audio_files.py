@@ -251,7 +251,7 @@ def test_a_stretch_that_is_not_there(wav: Path, start: int, stop: int | None):
 
 
 def test_a_channel_that_is_not_there(wav: Path):
-    with pytest.raises(AudioError, match="channel 2 was asked for; it has 2"):
+    with pytest.raises(AudioError, match="channel 2 was requested; it has 2"):
         audio.read_mono(wav, 16000, channel=2)
 
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wesep_py import audio
-from wesep_py.audio.reading import decode, measure
+from wesep_py.audio.reading import decode_audio, probe_audio
 from wesep_py.common.errors import AudioError
 
 NOISE = np.random.default_rng(0).uniform(-0.4, 0.4, 12000).astype(np.float32)
@@ -76,8 +76,8 @@ def test_damage_gives_samples_or_one_line(container: str):
     @settings(max_examples=100, derandomize=True, deadline=10_000, database=None)
     @given(damage(_whole(container, FORMATS[container])))
     def run(data: bytes) -> None:
-        _is_audio_or_named("bad", lambda: decode(data, "bad")[0])
-        _is_audio_or_named("bad", lambda: np.zeros((1, min(1, *measure(data, "bad"))), np.float32))
+        _is_audio_or_named("bad", lambda: decode_audio(data, "bad")[0])
+        _is_audio_or_named("bad", lambda: np.zeros((1, min(1, *probe_audio(data, "bad"))), np.float32))
 
     run()
 

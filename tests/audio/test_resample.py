@@ -59,7 +59,7 @@ def test_no_samples_stay_none():
     assert audio.resample(np.zeros((2, 0), np.float32), 16000, 8000).shape == (2, 0)
 
 
-@pytest.mark.parametrize("resampler", [lambda a, b: audio.resample(np.zeros(9), a, b), audio.Resample])
+@pytest.mark.parametrize("resampler", [lambda a, b: audio.resample(np.zeros(9), a, b), audio.SincResample])
 def test_rates_are_positive(resampler):
     for rates in ((0, 16000), (16000, -1)):
         with pytest.raises(InputError, match="positive"):
@@ -71,7 +71,7 @@ def test_graph_version_agrees_with_the_array_one(from_rate: int, to_rate: int):
     lowest = min(from_rate, to_rate)
     waveform = sum(_tone(f * lowest, from_rate) for f in (0.03, 0.11, 0.29, 0.4)).astype(np.float32)
     arrays = audio.resample(waveform, from_rate, to_rate)
-    graph = audio.Resample(from_rate, to_rate)(torch.from_numpy(waveform)).numpy()
+    graph = audio.SincResample(from_rate, to_rate)(torch.from_numpy(waveform)).numpy()
     assert graph.shape == arrays.shape
     edge = to_rate // 50
     np.testing.assert_allclose(graph[edge:-edge], arrays[edge:-edge], atol=1e-3)
@@ -86,11 +86,11 @@ def test_graph_version_is_torchaudios_at_every_length(num_samples: int):
         resampling_method="sinc_interp_kaiser", beta=14.769656459379492,
     )  # fmt: skip
     waveform = torch.randn(2, 3, num_samples)
-    torch.testing.assert_close(audio.Resample(44100, 16000)(waveform), reference(waveform), atol=1e-6, rtol=0)
+    torch.testing.assert_close(audio.SincResample(44100, 16000)(waveform), reference(waveform), atol=1e-6, rtol=0)
 
 
 def test_graph_version_has_gradients_and_no_weights():
-    module = audio.Resample(16000, 8000)
+    module = audio.SincResample(16000, 8000)
     waveform = torch.randn(1, 400, requires_grad=True)
     module(waveform).square().sum().backward()
     assert waveform.grad is not None and waveform.grad.abs().sum() > 0

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from wesep_py import audio
-from wesep_py.audio.reading import StreamResampler, Stretch, read_stretch, resample_blocks
+from wesep_py.audio.reading import FileSegment, StreamResampler, read_file_segment, resample_blocks
 from wesep_py.common.errors import AudioError, InputError
 
 
@@ -43,7 +43,7 @@ def test_what_cannot_be_resampled():
     ],
 )
 def test_what_names_a_stretch(text: str, wanted):
-    assert Stretch.parse(text) == (None if wanted is None else Stretch(*wanted))
+    assert FileSegment.parse(text) == (None if wanted is None else FileSegment(*wanted))
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
@@ -51,7 +51,7 @@ def test_a_stretch_is_that_part_of_the_file(tmp_path: Path, suffix: str):
     path = tmp_path / f"a{suffix}"
     soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal((300000, 2)), 44100)
     whole, rate = audio.read(path)
-    part, part_rate = read_stretch(Stretch(str(path), 1.5, 6.25))
+    part, part_rate = read_file_segment(FileSegment(str(path), 1.5, 6.25))
     assert part_rate == rate
     np.testing.assert_array_equal(part, whole[:, 66150:275625])
 
@@ -59,6 +59,6 @@ def test_a_stretch_is_that_part_of_the_file(tmp_path: Path, suffix: str):
 def test_stretches_that_are_not_there(tmp_path: Path):
     soundfile.write(tmp_path / "a.wav", np.ones(16000) / 2, 16000)
     with pytest.raises(InputError, match="ends at 1 s and begins at 2 s"):
-        Stretch.parse("a.wav@2-1")
-    with pytest.raises(AudioError, match=r"0\.5 to 1\.5 s were asked for; it lasts 1\.000 s"):
-        read_stretch(Stretch(str(tmp_path / "a.wav"), 0.5, 1.5))
+        FileSegment.parse("a.wav@2-1")
+    with pytest.raises(AudioError, match=r"0\.5 to 1\.5 s were requested; it lasts 1\.000 s"):
+        read_file_segment(FileSegment(str(tmp_path / "a.wav"), 0.5, 1.5))

@@ -10,8 +10,8 @@ import pytest
 import soundfile
 
 from wesep_py import audio
-from wesep_py.audio.decoding import VARIABLE, is_strict, strict_reading, tell
-from wesep_py.audio.reading import decode
+from wesep_py.audio.decoding import STRICT_VARIABLE, is_strict, report_fault, strict_reading
+from wesep_py.audio.reading import decode_audio
 from wesep_py.common.errors import AudioError
 from wesep_py.data.reader import measure_durations
 
@@ -25,31 +25,31 @@ def cut(tmp_path: Path) -> Path:
 
 
 def test_the_setting_is_for_the_block_and_what_it_starts(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(STRICT_VARIABLE, raising=False)
     with strict_reading(False):
         assert not is_strict()
     with strict_reading():
-        assert is_strict() and os.environ[VARIABLE] == "1"
+        assert is_strict() and os.environ[STRICT_VARIABLE] == "1"
         with strict_reading(False):
             assert is_strict()
-    assert not is_strict() and VARIABLE not in os.environ
-    monkeypatch.setenv(VARIABLE, "0")
+    assert not is_strict() and STRICT_VARIABLE not in os.environ
+    monkeypatch.setenv(STRICT_VARIABLE, "0")
     with strict_reading():
         assert is_strict()
-    assert os.environ[VARIABLE] == "0" and not is_strict()
+    assert os.environ[STRICT_VARIABLE] == "0" and not is_strict()
 
 
 def test_a_fault_is_told_once_for_a_file(caplog):
     for _ in range(3):
-        tell("a.wav", "is cut short", (1,))
-    tell("a.wav", "is cut short", (2,))
+        report_fault("a.wav", "is cut short", (1,))
+    report_fault("a.wav", "is cut short", (2,))
     assert caplog.messages == ["a.wav: is cut short"] * 2
 
 
 def test_strictly_every_way_in_refuses(cut: Path):
     assert audio.info(cut).num_samples == 900
     with strict_reading():
-        for act in (audio.info, audio.read, lambda path: decode(path.read_bytes(), str(path))):
+        for act in (audio.info, audio.read, lambda path: decode_audio(path.read_bytes(), str(path))):
             with pytest.raises(AudioError, match=r"cut\.wav: is cut short.*get a whole copy"):
                 act(cut)
 

@@ -104,7 +104,7 @@ def test_a_stretch_enrolls(wesep, tiny_model, tiny_speech, tmp_path):
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
     ran = wesep("enroll", f"{recording}@0:00.5-0:02.5", "-o", tmp_path / "anna.voice", *common)
     assert ran.status == 0 and "2.0 s of 1 recording" in ran.out
-    assert "1 to 99 s were asked for" in wesep("enroll", f"{recording}@1-99", *common).message
+    assert "1 to 99 s were requested" in wesep("enroll", f"{recording}@1-99", *common).message
     ran = wesep("extract", mixture, "--enroll", f"{recording}@0.5-2", *common)
     assert Path(ran.out.strip()).name == "bert-0_anna-2.wav"
     Path(ran.out.strip()).unlink()

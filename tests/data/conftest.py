@@ -1,4 +1,4 @@
-"""Recordings of many kinds, and shards of them."""
+"""Recordings of several formats and rates, and shards of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tar files as other toolkits write them."""
+"""Write tar files as other toolkits do."""
 
 from __future__ import annotations
 

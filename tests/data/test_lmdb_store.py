@@ -17,8 +17,7 @@ import soundfile
 
 from wesep_py.audio.reading import encode_audio
 from wesep_py.common.errors import AudioError, InputError, OutputExistsError, WesepError
-from wesep_py.data import FileReader, Reader, Utterance, perturb_speed, read_speaker_folders
-from wesep_py.data import lmdb_store as writing
+from wesep_py.data import FileReader, Reader, Utterance, lmdb_store, perturb_speed, read_speaker_folders
 from wesep_py.data.lmdb_store import LMDBReader, LMDBStore, StoredAudio, write_lmdb, write_lmdb_items
 
 lmdb = pytest.importorskip("lmdb")
@@ -63,7 +62,7 @@ def test_an_lmdb_and_files_give_the_same_samples(utterances: list[Utterance], tm
         np.testing.assert_array_equal(reader.read(utterance), files.read(utterance))
 
 
-def test_the_file_is_one_and_holds_audio_and_a_json_index(utterances: list[Utterance], stored: Path):
+def test_the_file_holds_audio_and_a_json_index(utterances: list[Utterance], stored: Path):
     assert [path.name for path in stored.parent.iterdir()] == ["speech.lmdb"]
     with lmdb.open(str(stored), subdir=False, readonly=True, lock=False) as environment, environment.begin() as inside:
         keys = {bytes(key).decode() for key, _ in inside.cursor()}
@@ -77,7 +76,7 @@ def test_the_index_is_the_manifest_that_was_packed(utterances: list[Utterance], 
     assert LMDBStore(stored).utterances() == utterances
 
 
-def test_room_responses_keep_their_channels_and_what_is_known_of_them(tmp_path: Path):
+def test_room_responses_keep_channels_and_extra_fields(tmp_path: Path):
     rng = np.random.default_rng(0)
     responses = {f"room-{n}": rng.standard_normal((2 + n, 400)).astype(np.float32) for n in range(3)}
     items = (
@@ -91,9 +90,9 @@ def test_room_responses_keep_their_channels_and_what_is_known_of_them(tmp_path: 
     assert write_lmdb_items(items, tmp_path / "rooms.lmdb") == 3
     store = LMDBStore(tmp_path / "rooms.lmdb")
     for name, taps in responses.items():
-        found, rate = store.waveform(name)
+        waveform, rate = store.waveform(name)
         assert rate == RATE
-        np.testing.assert_array_equal(found, taps)
+        np.testing.assert_array_equal(waveform, taps)
         assert store.records[name]["rt60_s"] == 0.2 + 0.1 * len(taps)
     with pytest.raises(InputError, match="holds no 'room-9'"):
         store.waveform("room-9")
@@ -106,8 +105,8 @@ def test_recorded_responses_keep_all_channels(tmp_path: Path):
     np.testing.assert_array_equal(LMDBStore(tmp_path / "r.lmdb").waveform("r")[0], taps)
 
 
-def test_a_file_grows_as_far_as_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(writing, "_FIRST_MAP_BYTES", 2**16)
+def test_the_map_grows_as_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lmdb_store, "_FIRST_MAP_BYTES", 2**16)
     waveform = np.random.default_rng(0).uniform(-1, 1, (1, 20000)).astype(np.float32)
     items = [
         StoredAudio(Utterance(f"n{n}", "noise", Path("n.wav"), 1.25), encode_audio(waveform, RATE)) for n in range(8)
@@ -119,10 +118,10 @@ def test_a_file_grows_as_far_as_it_needs(tmp_path: Path, monkeypatch: pytest.Mon
         np.testing.assert_array_equal(store.waveform(f"n{n}")[0], waveform)
 
 
-def test_two_readers_of_one_file_live_in_one_process(utterances: list[Utterance], stored: Path):
-    one, other = LMDBReader(stored, RATE), LMDBReader(stored, 8000)
-    assert one.read(utterances[0]).size == 2 * other.read(utterances[0]).size
-    del one
+def test_one_process_can_have_two_readers_of_one_file(utterances: list[Utterance], stored: Path):
+    first, other = LMDBReader(stored, RATE), LMDBReader(stored, 8000)
+    assert first.read(utterances[0]).size == 2 * other.read(utterances[0]).size
+    del first
     other = LMDBReader(stored, 8000, cache_mib=0)
     assert other.read(utterances[1]).size > 0
 
@@ -154,7 +153,7 @@ def test_a_fork_opens_the_file_for_itself(utterances: list[Utterance], stored: P
     assert read_hash(reader, utterances[0]) == expected
 
 
-def test_a_reader_that_was_sent_holds_no_audio(utterances: list[Utterance], stored: Path):
+def test_a_pickled_reader_holds_no_audio(utterances: list[Utterance], stored: Path):
     reader = LMDBReader(stored, RATE)
     size = len(pickle.dumps(reader))
     for utterance in utterances:
@@ -176,7 +175,7 @@ def test_open_files_do_not_grow(utterances: list[Utterance], stored: Path):
     assert open_files() == before
 
 
-def test_bad_recordings_are_left_out_and_named(utterances: list[Utterance], tmp_path: Path):
+def test_unreadable_recordings_are_skipped_and_named(utterances: list[Utterance], tmp_path: Path):
     (tmp_path / "bad.wav").write_text("no audio")
     bad = Utterance("bad", "noise", tmp_path / "bad.wav", 1.0)
     named: list[tuple[Path, str]] = []
@@ -196,7 +195,7 @@ def test_bad_recordings_are_left_out_and_named(utterances: list[Utterance], tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.lmdb", "bad.wav"]
 
 
-def test_what_exists_stays_unless_replacing_is_asked(utterances: list[Utterance], tmp_path: Path):
+def test_an_existing_file_is_kept_unless_overwritten(utterances: list[Utterance], tmp_path: Path):
     write_lmdb(utterances[:1], tmp_path / "a.lmdb")
     with pytest.raises(OutputExistsError, match="exists already"):
         write_lmdb(utterances[:2], tmp_path / "a.lmdb")
@@ -219,7 +218,7 @@ def test_ids_that_do_not_fit_are_errors(utterances: list[Utterance], tmp_path: P
     assert LMDBStore(tmp_path / "a.lmdb").data("x" * 500)[:4] == b"fLaC"
 
 
-def test_a_file_that_is_missing_cut_short_or_something_else_is_one_clear_line(stored: Path, tmp_path: Path):
+def test_errors_name_missing_cut_and_other_files(stored: Path, tmp_path: Path):
     with pytest.raises(InputError, match=r"none\.lmdb: no such file"):
         LMDBReader(tmp_path / "none.lmdb", RATE)
     (tmp_path / "text.lmdb").write_text("something else" * 1000)
@@ -235,7 +234,7 @@ def test_a_file_that_is_missing_cut_short_or_something_else_is_one_clear_line(st
         LMDBReader(tmp_path / "other.lmdb", RATE)
 
 
-def test_damaged_audio_is_one_clear_line(utterances: list[Utterance], stored: Path, tmp_path: Path):
+def test_damaged_audio_is_one_error_line(utterances: list[Utterance], stored: Path, tmp_path: Path):
     data = bytearray(stored.read_bytes())
     audio = LMDBStore(stored).data("cut")
     data[data.index(audio[100:200]) + 50] ^= 1
@@ -252,7 +251,7 @@ def without_lmdb(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def test_without_lmdb_one_line_says_what_to_install(stored: Path, tmp_path: Path, without_lmdb: None):
+def test_without_lmdb_the_error_says_what_to_install(stored: Path, tmp_path: Path, without_lmdb: None):
     with pytest.raises(InputError, match="lmdb is not installed; pip install lmdb"):
         write_lmdb_items([], tmp_path / "a.lmdb")
     with pytest.raises(InputError, match="lmdb is not installed; pip install lmdb"):
@@ -260,27 +259,27 @@ def test_without_lmdb_one_line_says_what_to_install(stored: Path, tmp_path: Path
 
 
 def _use(path: Path) -> list[str]:
-    """What is said of every recording of a file that may be damaged."""
+    """Read everything in a file that may be damaged, and return the messages of the errors."""
     try:
         reader = LMDBReader(path, RATE)
         utterances = reader.store.utterances()
         reader.store.identity()
     except WesepError as error:
         return [str(error)]
-    said = []
+    messages = []
     for utterance in utterances:
         try:
             reader.read(utterance)
         except WesepError as error:
-            said.append(str(error))
-    return said
+            messages.append(str(error))
+    return messages
 
 
-def test_any_damage_is_one_line_with_the_path(stored: Path, tmp_path: Path) -> None:
+def test_any_damage_is_one_error_line_with_the_path(stored: Path, tmp_path: Path) -> None:
     whole = stored.read_bytes()
     index, audio = whole.index(b'{"format"'), whole.index(b"fLaC")
     rng = np.random.default_rng(0)
-    said = []
+    messages = []
     for number in range(120):
         damaged = bytearray(whole)
         # Of the index and of audio; what leads from page to page could end the process (a map has no bounds).
@@ -288,13 +287,13 @@ def test_any_damage_is_one_line_with_the_path(stored: Path, tmp_path: Path) -> N
         damaged[place] = int(rng.choice([0, 1, 255, ord("7"), ord('"'), ord("}")]))
         path = tmp_path / f"{number}.lmdb"
         path.write_bytes(damaged)
-        said += [(path, line) for line in _use(path)]
+        messages += [(path, line) for line in _use(path)]
         path.unlink()
-    assert len(said) > 20
-    assert all(str(path) in line and "\n" not in line and len(line) < 500 for path, line in said)
+    assert len(messages) > 20
+    assert all(str(path) in line and "\n" not in line and len(line) < 500 for path, line in messages)
 
 
-def test_pages_that_are_not_there_are_one_line(stored: Path, tmp_path: Path) -> None:
+def test_missing_pages_are_one_error_line(stored: Path, tmp_path: Path) -> None:
     damaged = bytearray(stored.read_bytes())
     for page in (0, 4096):  # both copies of the root of the tree
         damaged[page + 128 : page + 136] = (999).to_bytes(8, "little")
@@ -303,19 +302,19 @@ def test_pages_that_are_not_there_are_one_line(stored: Path, tmp_path: Path) -> 
         LMDBStore(tmp_path / "d.lmdb")
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(
+def test_a_full_disk_is_one_error_line_and_leaves_no_file(
     utterances: list[Utterance], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(environment: object, pairs: object, kind: object) -> None:
         raise lmdb.DiskError("mdb_txn_commit: No space left on device")
 
-    monkeypatch.setattr(writing, "_put", full)
+    monkeypatch.setattr(lmdb_store, "_put", full)
     with pytest.raises(WesepError, match=r"s\.lmdb: writing failed \(.*No space left.*\); nothing was changed"):
         write_lmdb(utterances, tmp_path / "s.lmdb")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ids_match_in_either_spelling(utterances: list[Utterance], tmp_path: Path) -> None:
+def test_ids_match_in_both_spellings(utterances: list[Utterance], tmp_path: Path) -> None:
     names = [unicodedata.normalize(form, "Zoë") for form in ("NFC", "NFD")]
     for name in names:
         write_lmdb([replace(utterances[0], utterance_id=name)], tmp_path / f"{name}.lmdb")

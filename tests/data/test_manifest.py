@@ -1,3 +1,5 @@
+"""Utterances, manifests and tables of speakers."""
+
 from __future__ import annotations
 
 import json
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from wesep_py.common.errors import InputError, OutputExistsError
-from wesep_py.data import Utterance, read_manifest, write_manifest
+from wesep_py.data import Utterance, read_manifest, read_speakers, speaker_of, write_manifest
 
 LINE = {"utterance_id": "a-1", "speaker_id": "a", "path": "1.wav", "duration_s": 2.5}
 
@@ -29,7 +31,7 @@ def utterances(tmp_path: Path) -> list[Utterance]:
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
-def test_what_is_written_is_read_back(tmp_path: Path, utterances: list[Utterance], suffix: str):
+def test_a_written_manifest_is_read_back(tmp_path: Path, utterances: list[Utterance], suffix: str):
     manifest = tmp_path / f"manifest{suffix}"
     write_manifest(utterances, manifest)
     assert read_manifest(manifest) == utterances
@@ -70,7 +72,7 @@ def test_the_csv_of_the_shared_data_is_a_manifest(shared_data: Path):
     assert utterances[-1].gender is None or utterances[-1].gender in "mf"
 
 
-def test_a_line_that_names_a_missing_file_is_named(tmp_path: Path):
+def test_errors_name_the_line_of_a_missing_file(tmp_path: Path):
     (tmp_path / "1.wav").touch()
     manifest = write_lines(tmp_path / "m.jsonl", LINE, {**LINE, "utterance_id": "a-2", "path": "2.wav"})
     with pytest.raises(InputError, match=rf"m\.jsonl:2: path {tmp_path}/2\.wav does not exist; .*--root"):
@@ -89,7 +91,7 @@ def test_a_line_that_names_a_missing_file_is_named(tmp_path: Path):
         ({"utterance_id": "a-1"}, r"m.jsonl:2: utterance_id 'a-1' is listed at .*m.jsonl:1 already"),
     ],
 )
-def test_a_malformed_line_is_named_with_its_field(tmp_path: Path, record: dict[str, object], message: str):
+def test_errors_name_line_and_field(tmp_path: Path, record: dict[str, object], message: str):
     manifest = write_lines(tmp_path / "m.jsonl", LINE, {**LINE, "utterance_id": "a-2", **record})
     with pytest.raises(InputError, match=message):
         read_manifest(manifest, check_files=False)
@@ -107,13 +109,13 @@ def test_a_malformed_line_is_named_with_its_field(tmp_path: Path, record: dict[s
         ("m.txt", "", r"ends in '.txt'; give a manifest \(.jsonl or .csv\)"),
     ],
 )
-def test_a_malformed_manifest_is_named(tmp_path: Path, name: str, content: str, message: str):
+def test_errors_name_a_malformed_manifest(tmp_path: Path, name: str, content: str, message: str):
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=message):
         read_manifest(tmp_path / name)
 
 
-def test_a_missing_or_binary_manifest_is_named(tmp_path: Path):
+def test_errors_name_a_missing_or_binary_manifest(tmp_path: Path):
     with pytest.raises(InputError, match="no such file; give the path of a manifest"):
         read_manifest(tmp_path / "none.csv")
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x80")
@@ -121,14 +123,14 @@ def test_a_missing_or_binary_manifest_is_named(tmp_path: Path):
         read_manifest(tmp_path / "binary.csv")
 
 
-def test_a_line_with_an_umlaut_and_a_byte_order_mark_is_read(tmp_path: Path):
+def test_umlauts_and_a_byte_order_mark_are_read(tmp_path: Path):
     (tmp_path / "m.csv").write_text(
         "\ufeffutterance_id,speaker_id,path,duration_s\r\nä-1,ä,1.wav,1\r\n", encoding="utf-8"
     )
     assert read_manifest(tmp_path / "m.csv", check_files=False)[0].speaker_id == "ä"
 
 
-def test_writing_refuses_what_could_not_be_read_back(tmp_path: Path, utterances: list[Utterance]):
+def test_lists_that_could_not_be_read_back_are_not_written(tmp_path: Path, utterances: list[Utterance]):
     with pytest.raises(InputError, match="no utterance to write"):
         write_manifest([], tmp_path / "m.jsonl")
     with pytest.raises(InputError, match="'a-1' is that of"):
@@ -138,7 +140,7 @@ def test_writing_refuses_what_could_not_be_read_back(tmp_path: Path, utterances:
     assert not list(tmp_path.glob("m.*"))
 
 
-def test_an_existing_manifest_stays_unless_asked(tmp_path: Path, utterances: list[Utterance]):
+def test_an_existing_manifest_is_kept_unless_overwritten(tmp_path: Path, utterances: list[Utterance]):
     manifest = tmp_path / "m.jsonl"
     manifest.write_text("mine")
     with pytest.raises(OutputExistsError, match="exists already"):
@@ -166,3 +168,74 @@ def test_ids_are_kept_in_one_spelling(tmp_path: Path):
     rows = "".join(f"{name}-{k},{name},1.wav,1\n" for k, name in enumerate(names))
     (tmp_path / "m.csv").write_text("utterance_id,speaker_id,path,duration_s\n" + rows)
     assert {utterance.speaker_id for utterance in read_manifest(tmp_path / "m.csv")} == {names[0]}
+
+
+def test_an_utterance_has_an_end():
+    assert Utterance("a-1", "a", Path("1.wav"), 2.0, start_s=1.5).stop_s == 3.5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"utterance_id": ""}, "utterance_id: is ''"),
+        ({"utterance_id": "a 1"}, "without white space"),
+        ({"speaker_id": " "}, "speaker_id"),
+        ({"duration_s": 0.0}, "duration_s: is 0.0; seconds greater than 0"),
+        ({"duration_s": float("nan")}, "duration_s"),
+        ({"start_s": -0.1}, "start_s: is -0.1; seconds of at least 0"),
+        ({"age": -1.0}, "age: is -1.0"),
+    ],
+)
+def test_errors_name_an_impossible_value(change: dict[str, object], message: str):
+    values = {"utterance_id": "a-1", "speaker_id": "a", "path": Path("1.wav"), "duration_s": 1.0}
+    with pytest.raises(InputError, match=message):
+        Utterance(**{**values, **change})
+
+
+def test_gender_and_age_are_read_from_a_csv_of_utterances(tmp_path: Path):
+    (tmp_path / "s.csv").write_text("utterance_id,speaker_id,gender,age\n1,anna,f,6\n2,anna,f,6\n3,bert,m,\n4,cleo,,\n")
+    assert read_speakers(tmp_path / "s.csv") == {"anna": ("f", 6.0), "bert": ("m", None), "cleo": (None, None)}
+
+
+def test_values_of_several_lines_are_combined(tmp_path: Path):
+    (tmp_path / "s.csv").write_text("speaker_id,gender,age\nanna,f,\nanna,,6\n")
+    speakers = read_speakers(tmp_path / "s.csv")
+    assert speakers["anna"].gender == "f"
+    assert speakers["anna"].age == 6.0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("speaker_id,gender\nanna,f\nanna,m\n", r"s\.csv:3: gender of 'anna' is 'm', and 'f' in a line before"),
+        ("speaker_id,age\nanna,young\n", r"s\.csv:2: age is 'young'"),
+        ("name,age\nanna,6\n", "has no column 'speaker_id'"),
+        ("speaker_id,age\n", "names no speaker"),
+    ],
+)
+def test_errors_name_a_malformed_table(tmp_path: Path, content: str, message: str):
+    (tmp_path / "s.csv").write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_speakers(tmp_path / "s.csv")
+
+
+@pytest.mark.parametrize(
+    ("utterance_id", "speakers", "expected"),
+    [
+        ("84-121123-0000", (), "84"),
+        ("84-121123-0000", {"84", "84-121123"}, "84-121123"),
+        ("84-121123-0000", {"8", "99"}, "84"),
+        ("anna_1", {"anna", "ann"}, "anna"),
+        ("anna", {"anna"}, "anna"),
+        ("anna_1", (), None),
+        ("-1", (), None),
+    ],
+)
+def test_the_speaker_comes_from_the_id(utterance_id: str, speakers: set[str], expected: str | None):
+    assert speaker_of(utterance_id, speakers) == expected
+
+
+def test_the_speakers_of_the_shared_data(shared_data: Path):
+    speakers = read_speakers(shared_data / "speech/dev.csv")
+    assert len(speakers) == 25
+    assert speakers["so0093"] == ("f", 6.0)

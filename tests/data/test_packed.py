@@ -53,7 +53,7 @@ def test_the_folder_holds_an_index_and_one_file_of_samples(utterances: list[Utte
     assert (tmp_path / "pack" / index["samples"]).stat().st_size == 2 * total
 
 
-def test_packing_again_does_nothing_until_something_changes(utterances: list[Utterance], tmp_path: Path):
+def test_packing_again_does_nothing_until_a_change(utterances: list[Utterance], tmp_path: Path):
     calls: list[tuple[int, int]] = []
 
     def repack(sample_rate: int = 16000, some: list[Utterance] = utterances) -> int:
@@ -75,7 +75,7 @@ def test_packing_again_does_nothing_until_something_changes(utterances: list[Utt
     assert np.abs(PackedReader(tmp_path / "pack").read(utterances[-2])).max() == pytest.approx(0.1, rel=1e-4)
 
 
-def test_a_pack_whose_samples_were_cut_short_is_made_anew(utterances: list[Utterance], tmp_path: Path):
+def test_a_pack_with_cut_samples_is_made_anew(utterances: list[Utterance], tmp_path: Path):
     pack(utterances, tmp_path / "pack", 16000)
     (samples,) = (tmp_path / "pack").glob("samples-*")
     samples.write_bytes(samples.read_bytes()[:-100])
@@ -85,7 +85,7 @@ def test_a_pack_whose_samples_were_cut_short_is_made_anew(utterances: list[Utter
     np.testing.assert_array_equal(packed.read(utterances[-1]), FileReader(16000).read(utterances[-1]))
 
 
-def test_what_cannot_be_read_is_left_out_named_and_counted(
+def test_unreadable_recordings_are_left_out_logged_and_counted(
     utterances: list[Utterance], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     (tmp_path / "bad.wav").write_text("no audio")
@@ -115,7 +115,7 @@ def test_what_cannot_be_read_is_left_out_named_and_counted(
     assert "(1 so far)" in caplog.text and "(2 so far)" not in caplog.text
 
 
-def test_where_nothing_can_be_read_the_former_pack_stays(utterances: list[Utterance], tmp_path: Path):
+def test_the_former_pack_is_kept_if_nothing_can_be_read(utterances: list[Utterance], tmp_path: Path):
     pack(utterances[:2], tmp_path / "pack", 16000)
     gone = [Utterance(f"gone{n}", "gone", tmp_path / f"gone{n}.wav", 1.0) for n in range(2)]
     with pytest.raises(
@@ -126,18 +126,20 @@ def test_where_nothing_can_be_read_the_former_pack_stays(utterances: list[Uttera
     assert len(list((tmp_path / "pack").iterdir())) == 2
 
 
-def test_another_corpus_in_the_folder_is_replaced_with_a_word(
+def test_another_packed_corpus_is_replaced_with_a_warning(
     utterances: list[Utterance], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     pack(utterances, tmp_path / "pack", 16000)
     pack(utterances, tmp_path / "pack", 16000)
     assert not caplog.records
     pack(utterances, tmp_path / "pack", 8000)
-    (said,) = caplog.messages
-    assert said == f"{tmp_path / 'pack'}: holds another corpus, or files have changed; it is packed anew and replaced"
+    (message,) = caplog.messages
+    assert (
+        message == f"{tmp_path / 'pack'}: holds another corpus, or files have changed; it is packed anew and replaced"
+    )
 
 
-def test_a_folder_of_something_else_is_left_alone(utterances: list[Utterance], tmp_path: Path):
+def test_a_folder_with_other_files_is_refused(utterances: list[Utterance], tmp_path: Path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("years")
     with pytest.raises(InputError, match=r"holds 'thesis\.txt', which is no packed corpus"):
@@ -149,7 +151,7 @@ def test_a_folder_of_something_else_is_left_alone(utterances: list[Utterance], t
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
-def test_what_was_not_packed_is_an_error(utterances: list[Utterance], tmp_path: Path):
+def test_utterances_that_were_not_packed_are_errors(utterances: list[Utterance], tmp_path: Path):
     packed = pack(utterances[:1], tmp_path / "pack", 16000)
     with pytest.raises(InputError, match="'other' was not packed"):
         packed.read(utterances[-1])
@@ -172,7 +174,7 @@ def test_a_reader_works_in_another_process(utterances: list[Utterance], tmp_path
 
 
 @pytest.mark.parametrize("name", ["index.json", "samples-mine.int16"])
-def test_files_of_something_else_are_not_replaced(utterances: list[Utterance], tmp_path: Path, name: str):
+def test_files_of_other_programs_are_not_replaced(utterances: list[Utterance], tmp_path: Path, name: str):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / name).write_text('{"mine": 1}')
     with pytest.raises(InputError, match="name an empty folder"):
@@ -180,7 +182,7 @@ def test_files_of_something_else_are_not_replaced(utterances: list[Utterance], t
     assert (tmp_path / "mine" / name).read_text() == '{"mine": 1}'
 
 
-def test_an_index_never_names_a_file_elsewhere(utterances: list[Utterance], tmp_path: Path):
+def test_an_index_that_names_another_file_is_ignored(utterances: list[Utterance], tmp_path: Path):
     pack(utterances[:2], tmp_path / "pack", 16000)
     (tmp_path / "thesis").write_bytes(b"years")
     index = json.loads((tmp_path / "pack/index.json").read_text())

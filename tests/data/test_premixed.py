@@ -52,7 +52,7 @@ def test_mixtures_sources_and_speakers_are_listed(tmp_path: Path):
     np.testing.assert_allclose(np.sum(parts, axis=0), soundfile.read(noisy.rendered["noisy"])[0], atol=1e-6)
 
 
-def test_the_list_and_the_tree_are_learnt_from(tmp_path: Path):
+def test_list_and_tree_are_training_data(tmp_path: Path):
     files = mixture("m1", ["84", "174"]) | mixture("m2", ["174", "84"])
     unpack_premixed([write_tar(tmp_path / "a.tar", files)], tmp_path / "out")
     for name in ("out", "out/mixture_premixed.csv"):
@@ -64,7 +64,7 @@ def test_the_list_and_the_tree_are_learnt_from(tmp_path: Path):
         assert {u.speaker_id for u in read_librimix_metadata(tmp_path / name)} == {"84", "174"}
 
 
-def test_what_is_not_whole_is_named_and_nothing_is_replaced(tmp_path: Path):
+def test_incomplete_mixtures_are_named_and_files_kept(tmp_path: Path):
     files = mixture("m1", ["a", "b"])
     more = mixture("m2", ["a", "b"])
     del more["m2_spk2.wav"]

@@ -31,7 +31,7 @@ def test_a_file_reader_is_a_reader():
     assert isinstance(FileReader(RATE), Reader)
 
 
-def test_sixteen_bit_samples_come_back_exactly(recording: Path):
+def test_16_bit_samples_are_returned_exactly(recording: Path):
     reader = FileReader(RATE)
     samples = reader.read(utterance(recording))
     assert samples.dtype == np.float32
@@ -39,7 +39,7 @@ def test_sixteen_bit_samples_come_back_exactly(recording: Path):
     assert reader.length(utterance(recording)) == RATE
 
 
-def test_part_of_a_segment_is_where_it_should_be(recording: Path):
+def test_part_of_a_segment_is_at_its_position(recording: Path):
     reader = FileReader(RATE)
     segment = utterance(recording, duration_s=0.25, start_s=0.5)
     assert reader.length(segment) == 4000
@@ -48,7 +48,7 @@ def test_part_of_a_segment_is_where_it_should_be(recording: Path):
 
 
 @pytest.mark.parametrize("cache_mib", [0, 512])
-def test_the_cache_changes_no_sample_and_cannot_be_spoilt(recording: Path, cache_mib: float):
+def test_the_cache_changes_no_sample_and_is_not_modified(recording: Path, cache_mib: float):
     reader = FileReader(RATE, cache_mib)
     first = reader.read(utterance(recording))
     expected = first.copy()
@@ -56,7 +56,7 @@ def test_the_cache_changes_no_sample_and_cannot_be_spoilt(recording: Path, cache
     np.testing.assert_array_equal(reader.read(utterance(recording)), expected)
 
 
-def test_the_cache_stays_within_its_size_and_drops_the_least_recently_used(tmp_path: Path):
+def test_the_cache_drops_the_least_recently_used_audio(tmp_path: Path):
     reader = FileReader(RATE, cache_mib=5 * RATE / 2**20)  # two and a half of these
     for name in "abc":
         soundfile.write(tmp_path / f"{name}.wav", np.full(RATE, 0.1), RATE)
@@ -66,7 +66,7 @@ def test_the_cache_stays_within_its_size_and_drops_the_least_recently_used(tmp_p
     assert reader._cache.num_bytes == 2 * 2 * RATE
 
 
-def test_another_rate_is_resampled_as_audio_does_it(recording: Path):
+def test_another_rate_is_resampled_as_by_audio(recording: Path):
     ramp = np.arange(-8000, 8000).astype(np.float32) / 32768
     reader = FileReader(8000)
     samples = reader.read(utterance(recording))
@@ -74,7 +74,7 @@ def test_another_rate_is_resampled_as_audio_does_it(recording: Path):
     np.testing.assert_allclose(samples, resample(ramp, RATE, 8000), atol=2**-16)
 
 
-def test_segments_of_a_lossy_recording_are_cut_from_it_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_lossy_recording_is_decoded_once_for_all_its_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from wesep_py.data import reader as module
 
     soundfile.write(tmp_path / "long.ogg", 0.3 * np.sin(np.arange(4 * RATE) ** 1.3 / 500), RATE)
@@ -90,7 +90,7 @@ def test_segments_of_a_lossy_recording_are_cut_from_it_decoded_once(tmp_path: Pa
     assert len(reads) == 1
 
 
-def test_a_duration_rounded_to_milliseconds_means_the_whole_file(tmp_path: Path):
+def test_a_duration_rounded_to_milliseconds_is_the_whole_file(tmp_path: Path):
     soundfile.write(tmp_path / "a.wav", np.full(16005, 0.1), RATE)
     assert FileReader(RATE).length(utterance(tmp_path / "a.wav", duration_s=1.0)) == 16005
     assert FileReader(RATE).length(utterance(tmp_path / "a.wav", duration_s=1.001)) == 16005
@@ -98,7 +98,7 @@ def test_a_duration_rounded_to_milliseconds_means_the_whole_file(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("duration_s", "start_s"), [(1.2, 0.0), (0.5, 1.0), (0.5, 3.0)])
-def test_a_file_that_is_shorter_than_said_is_an_error(recording: Path, duration_s: float, start_s: float):
+def test_a_file_shorter_than_stated_is_an_error(recording: Path, duration_s: float, start_s: float):
     with pytest.raises(AudioError, match=r"ramp\.wav: lasts 1\.000 s, but utterance 'a-.*' is said to end at"):
         FileReader(RATE).read(utterance(recording, duration_s, start_s))
 
@@ -114,7 +114,7 @@ def test_positions_outside_the_utterance_are_an_error(recording: Path, span: tup
         FileReader(RATE).read(utterance(recording), *span)
 
 
-def test_a_reader_can_be_sent_to_a_worker(recording: Path):
+def test_a_reader_can_be_pickled(recording: Path):
     reader = FileReader(RATE)
     reader.read(utterance(recording))
     copy = pickle.loads(pickle.dumps(reader))
@@ -130,7 +130,7 @@ def test_impossible_settings_are_errors():
 
 
 @pytest.mark.parametrize("peak", [1e-6, 0.003, 0.49, 0.5, 0.99999, 1.0, 1.7, 250.0])
-def test_quantising_keeps_fifteen_bits_below_the_peak_and_clips_nothing(peak: float):
+def test_quantising_keeps_15_bits_below_the_peak_without_clipping(peak: float):
     rng = np.random.default_rng(0)
     waveform = rng.uniform(-1, 1, 4000)
     waveform *= peak / np.abs(waveform).max()

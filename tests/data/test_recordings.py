@@ -45,7 +45,7 @@ def test_noise_of_a_folder_a_file_and_a_manifest(root: Path, tiny_speech: Path):
     assert noises[0].path.name == "anna-0.wav" and noises[0].duration_s == pytest.approx(2.0)
 
 
-def test_noise_of_a_folder_that_cannot_be_read_is_left_out_and_named(
+def test_unreadable_noises_of_a_folder_are_skipped_and_logged(
     tmp_path: Path, tiny_speech: Path, caplog: pytest.LogCaptureFixture
 ):
     folder = tmp_path / "noise"
@@ -63,12 +63,12 @@ def test_noise_of_a_folder_that_cannot_be_read_is_left_out_and_named(
 
 
 @pytest.mark.parametrize("name", ["no_such_folder", "."])
-def test_noise_that_is_not_there(tmp_path: Path, name: str):
+def test_missing_noise_is_an_error(tmp_path: Path, name: str):
     with pytest.raises(InputError, match=r"noise: .* is no manifest, no audio file and no folder"):
         find_noises([name], tmp_path)
 
 
-def test_speed_makes_other_speakers_at_another_pitch(tmp_path: Path):
+def test_another_speed_changes_speaker_and_pitch(tmp_path: Path):
     rate, seconds = 16000, 1.0
     tone = np.sin(2 * np.pi * 400 * np.arange(int(rate * seconds)) / rate)
     soundfile.write(tmp_path / "tone.wav", 0.5 * tone, rate)
@@ -85,18 +85,18 @@ def test_speed_makes_other_speakers_at_another_pitch(tmp_path: Path):
             assert peak == pytest.approx(pitch, abs=2)
 
 
-def test_a_stretch_at_another_speed_is_of_the_same_place(tmp_path: Path):
+def test_a_segment_at_another_speed_has_the_same_position(tmp_path: Path):
     rate = 16000
     soundfile.write(tmp_path / "steps.wav", np.repeat([0.1, 0.2, 0.3, 0.4], rate), rate)
-    stretch = Utterance("a-1", "a", tmp_path / "steps.wav", 2.0, start_s=1.0)
-    (fast,) = perturb_speed([stretch], [2.0])
+    segment = Utterance("a-1", "a", tmp_path / "steps.wav", 2.0, start_s=1.0)
+    (fast,) = perturb_speed([segment], [2.0])
     assert (fast.duration_s, fast.stop_s) == (1.0, 3.0)
     samples = FileReader(rate).read(fast)
     assert len(samples) == rate
     np.testing.assert_allclose(samples[[rate // 4, 3 * rate // 4]], [0.2, 0.3], atol=1e-3)
 
 
-def test_speed_is_kept_in_manifests_and_packs_are_told_apart(tmp_path: Path):
+def test_manifests_and_packs_keep_the_speed(tmp_path: Path):
     soundfile.write(tmp_path / "1.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 16000), 16000)
     utterances = perturb_speed([Utterance("a-1", "a", tmp_path / "1.wav", 1.0)], [1, 1.1])
     for name in ("m.jsonl", "m.csv"):
@@ -105,7 +105,7 @@ def test_speed_is_kept_in_manifests_and_packs_are_told_apart(tmp_path: Path):
     write_manifest(utterances[:1], tmp_path / "plain.csv")
     assert "speed" not in (tmp_path / "plain.csv").read_text()
     other = replace(utterances[0], speed=1.1, duration_s=1 / 1.1)
-    lengths = [pack([one], tmp_path / "pack", 16000).length(one) for one in (utterances[0], other)]
+    lengths = [pack([u], tmp_path / "pack", 16000).length(u) for u in (utterances[0], other)]
     assert lengths == [16000, pytest.approx(16000 / 1.1, abs=2)]
 
 
@@ -115,7 +115,7 @@ def test_impossible_speeds(tmp_path: Path, speeds: list[float]):
         perturb_speed([Utterance("a-1", "a", tmp_path / "1.wav", 1.0)], speeds)
 
 
-def test_noise_that_no_list_can_hold_is_left_out_and_hidden_files_are_not_seen(tmp_path: Path, caplog):
+def test_noises_skip_hidden_files_and_names_that_are_not_utf8(tmp_path: Path, caplog):
     (tmp_path / "noise").mkdir()
     soundfile.write(tmp_path / "noise/good.wav", np.ones(800), 16000)
     for name in (os.fsdecode(b"caf\xe9.wav"), "._good.wav", ".DS_Store"):

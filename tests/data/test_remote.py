@@ -21,7 +21,7 @@ pytest.importorskip("fsspec")
 pytest.importorskip("aiohttp")
 
 RATE = 16000
-asked: list[str] = []
+requested: list[str] = []
 
 
 class WholeFiles(SimpleHTTPRequestHandler):
@@ -30,7 +30,7 @@ class WholeFiles(SimpleHTTPRequestHandler):
 
 
 class Ranges(WholeFiles):
-    """Serves ranges of bytes, and notes which were asked for."""
+    """Serves ranges of bytes, and notes the requested files."""
 
     protocol_version = "HTTP/1.1"
 
@@ -40,9 +40,9 @@ class Ranges(WholeFiles):
             self.send_error(404)
             return
         data, status = path.read_bytes(), 200
-        if wanted := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):
-            asked.append(path.name)
-            start, last = int(wanted[1]), int(wanted[2])
+        if span := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):
+            requested.append(path.name)
+            start, last = int(span[1]), int(span[2])
             size, data, status = len(data), data[start : last + 1], 206
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
@@ -94,15 +94,15 @@ class Hashes(Dataset[str]):
 
 def test_workers_read_ranges_over_http_as_from_files(utterances: list[Utterance], serve: object):
     expected = [hashlib.sha256(FileReader(RATE).read(utterance)).hexdigest() for utterance in utterances]
-    asked.clear()
+    requested.clear()
     reader = ShardReader(serve(Ranges), RATE, cache_mib=0)
     data = Hashes(reader, utterances)
     assert [data[index] for index in range(3)] == expected[:3]
-    assert len(asked) == 3
+    assert len(requested) == 3
     for workers in (0, 1, 2):
         loader = DataLoader(data, batch_size=2, num_workers=workers, collate_fn=list)
-        assert [found for batch in loader for found in batch] == expected
-    assert len(asked) == 3 + 3 * len(utterances)
+        assert [digest for batch in loader for digest in batch] == expected
+    assert len(requested) == 3 + 3 * len(utterances)
 
 
 def test_checks_and_streams_work_over_http(folder: Path, serve: object):
@@ -118,11 +118,11 @@ def test_checks_and_streams_work_over_http(folder: Path, serve: object):
     assert remote.at(0, 0) == StreamPool([str(folder / name) for name in names], first, RATE, **settings).at(0, 0)
 
 
-def test_a_server_without_ranges_is_named(utterances: list[Utterance], serve: object):
+def test_errors_name_a_server_without_ranges(utterances: list[Utterance], serve: object):
     with pytest.raises(AudioError, match="sends whole files only, not ranges of bytes"):
         ShardReader(serve(WholeFiles), RATE).read(utterances[0])
 
 
-def test_a_server_without_shards_is_one_clear_line(serve: object):
+def test_errors_name_a_server_without_shards(serve: object):
     with pytest.raises(InputError, match=r"http://127.*/nothing/shards\.json: cannot be read"):
         ShardReader(f"{serve(Ranges)}/nothing", RATE)

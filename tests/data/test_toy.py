@@ -21,7 +21,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_manifest_describes_what_is_there(corpus: Path):
+def test_the_manifest_describes_the_files(corpus: Path):
     utterances = read_manifest(corpus / "manifest.jsonl")
     assert len(utterances) == 12
     assert [u.gender for u in utterances[::3]] == ["f", "m", "f", "m"]
@@ -36,7 +36,7 @@ def test_the_manifest_describes_what_is_there(corpus: Path):
         assert np.abs(waveform).max() < 1
 
 
-def test_a_corpus_is_a_function_of_its_seed_and_grows_without_change(corpus: Path, tmp_path: Path):
+def test_a_larger_corpus_of_one_seed_contains_the_smaller(corpus: Path, tmp_path: Path):
     make_toy_corpus(tmp_path / "larger", num_speakers=5, utterances_per_speaker=4, seed=1)
     for file in corpus.rglob("*.wav"):
         assert (tmp_path / "larger" / file.relative_to(corpus)).read_bytes() == file.read_bytes()
@@ -44,7 +44,7 @@ def test_a_corpus_is_a_function_of_its_seed_and_grows_without_change(corpus: Pat
     assert (tmp_path / "other/toy000/000.wav").read_bytes() != (corpus / "toy000/000.wav").read_bytes()
 
 
-def test_voices_differ_more_between_speakers_than_within(corpus: Path):
+def test_spectra_differ_more_between_speakers_than_within(corpus: Path):
     reader = FileReader(16000)
     spectra: dict[str, list[np.ndarray]] = {}
     for utterance in read_manifest(corpus / "manifest.jsonl"):
@@ -67,7 +67,7 @@ def test_voices_are_distinct():
     )
 
 
-def test_sentences_begin_large_and_end_with_a_stop():
+def test_sentences_begin_with_a_capital_and_end_with_a_stop():
     for seed in range(20):
         sentence = draw_sentence(np.random.default_rng(seed))
         assert sentence[0].isupper()
@@ -82,14 +82,14 @@ def test_every_variant_exists(corpus: Path):
     assert set(FEMALE_VARIANTS) | set(MALE_VARIANTS) <= variants
 
 
-def test_another_rate_is_asked_for(tmp_path: Path, corpus: Path):
+def test_another_sample_rate_is_written(tmp_path: Path, corpus: Path):
     (utterance,) = make_toy_corpus(tmp_path / "narrow", 1, 1, seed=1, sample_rate=8000)
     assert soundfile.info(utterance.path).samplerate == 8000
     wide = soundfile.info(corpus / "toy000/000.wav")
     assert utterance.duration_s == pytest.approx(wide.duration, abs=1e-3)
 
 
-def test_an_existing_corpus_stays_unless_asked(tmp_path: Path, corpus: Path):
+def test_an_existing_corpus_is_kept_unless_overwritten(tmp_path: Path, corpus: Path):
     before = (corpus / "manifest.jsonl").read_text()
     with pytest.raises(OutputExistsError, match="exists already"):
         make_toy_corpus(corpus, 1, 1)
@@ -105,14 +105,14 @@ def test_an_existing_corpus_stays_unless_asked(tmp_path: Path, corpus: Path):
         ({"sample_rate": 4000}, "sample_rate: is 4000; at least 8000"),
     ],
 )
-def test_impossible_numbers_are_named(tmp_path: Path, arguments: dict[str, int], message: str):
+def test_errors_name_impossible_numbers(tmp_path: Path, arguments: dict[str, int], message: str):
     with pytest.raises(InputError, match=message):
         make_toy_corpus(tmp_path / "toy", **arguments)
     with pytest.raises(InputError, match="create it first"):
         make_toy_corpus(tmp_path / "no/where")
 
 
-def test_a_missing_espeak_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_espeak_is_one_error_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "espeakng_loader.py").write_text("raise ImportError('hidden by this test')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(WesepError, match=r"espeakng_loader is not installed; pip install 'wesep-py\[demo\]'"):
@@ -120,14 +120,14 @@ def test_a_missing_espeak_is_said_in_one_line(tmp_path: Path, monkeypatch: pytes
     assert not (tmp_path / "toy/manifest.jsonl").exists()
 
 
-def test_an_unknown_voice_is_said_in_one_line(corpus: Path):
+def test_an_unknown_voice_is_one_error_line(corpus: Path):
     from dataclasses import replace
 
     with pytest.raises(WesepError, match="cannot speak: espeak-ng has no voice 'xx-nowhere'"):
         synthesise(replace(draw_voices(1)[0], voice="xx-nowhere"), ["Hello."], 16000)
 
 
-def test_the_synthesiser_stays_outside_this_process(corpus: Path):
+def test_espeak_is_not_loaded_into_this_process(corpus: Path):
     maps = Path("/proc/self/maps")
     if sys.platform != "linux" or not maps.exists():
         pytest.skip("looks at the memory map of a Linux process")

@@ -27,7 +27,7 @@ def corpus(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_trials_are_those_that_stand_in_both_files(corpus: Path):
+def test_trials_are_those_in_both_files(corpus: Path):
     path, speakerbeam, absent = read_trials(corpus / "lists/mixtures.csv", corpus / "lists/map", root=corpus)
     assert path.mixture_id == "1-1-1_2-1-1"
     assert (path.target_index, path.target_utterance_id) == (0, "1-1-1")
@@ -41,7 +41,7 @@ def test_trials_are_those_that_stand_in_both_files(corpus: Path):
     assert len(absent.interferers) == 2
 
 
-def test_a_speakerbeam_enrollment_is_that_source_cut_like_its_mixture(corpus: Path):
+def test_a_speakerbeam_enrollment_is_cut_like_its_mixture(corpus: Path):
     trial = read_trials(corpus / "lists/mixtures.csv", corpus / "lists/map", root=corpus)[1]
     assert trial.enrollment == corpus / "2/2.wav"
     assert [mate.path for mate in trial.enrollment_sources] == [corpus / "2/2.wav", corpus / "1/2.wav"]
@@ -67,7 +67,7 @@ def test_a_tree_and_its_map(tmp_path: Path):
     assert second.target.speaker_id == "a"
 
 
-def test_the_metadata_of_a_tree_rendered_elsewhere_finds_its_enrollments(tmp_path: Path):
+def test_enrollments_are_found_in_a_tree_rendered_elsewhere(tmp_path: Path):
     tree = tmp_path / "rendered"
     rows = ["mixture_ID,mixture_path,source_1_path,source_2_path,length"]
     for folder in ("s1", "s2", "mix_clean"):
@@ -83,7 +83,7 @@ def test_the_metadata_of_a_tree_rendered_elsewhere_finds_its_enrollments(tmp_pat
     assert (trial.enrollment, trial.enrollment_sources) == (tree / "s1/b-2_a-2.flac", ())
 
 
-def test_speakers_of_sources_come_from_a_table_where_there_is_one(corpus: Path):
+def test_speakers_of_sources_may_come_from_a_table(corpus: Path):
     trials = read_trials(corpus / "lists/mixtures.csv", corpus / "lists/map", corpus, speakers={"1-1", "2"})
     assert [source.speaker_id for source in trials[0].sources] == ["1-1", "2"]
 
@@ -99,13 +99,13 @@ def test_speakers_of_sources_come_from_a_table_where_there_is_one(corpus: Path):
         ("elsewhere 1-1-1 1/2.wav", "none of its mixtures is in"),
     ],
 )
-def test_a_line_that_makes_no_sense_is_named(corpus: Path, line: str, message: str):
+def test_errors_name_an_impossible_line(corpus: Path, line: str, message: str):
     (corpus / "lists/map").write_text(line + "\n")
     with pytest.raises(InputError, match=message):
         read_trials(corpus / "lists/mixtures.csv", corpus / "lists/map", root=corpus)
 
 
-def test_a_missing_source_is_named_with_its_line_unless_files_are_not_checked(corpus: Path):
+def test_errors_name_a_missing_source_if_files_are_checked(corpus: Path):
     (corpus / "2/1.wav").unlink()
     with pytest.raises(InputError, match=r"mixtures\.csv:2: .*2/1\.wav does not exist"):
         read_trials(corpus / "lists/mixtures.csv", corpus / "lists/map", root=corpus)
@@ -146,7 +146,7 @@ def test_the_lists_of_the_shared_data(shared_data: Path, name: str, map_name: st
         assert enrolled == trial.target.speaker_id if trial.target else enrolled not in ids
 
 
-def test_a_trial_that_is_listed_twice_counts_once_with_a_word(corpus: Path, caplog: pytest.LogCaptureFixture):
+def test_a_repeated_trial_counts_once_with_a_warning(corpus: Path, caplog: pytest.LogCaptureFixture):
     (corpus / "lists/map").write_text(MAP + MAP.splitlines()[0] + "\n\n" + MAP.splitlines()[0] + "\n")
     assert len(read_trials(corpus / "lists/mixtures.csv", corpus / "lists/map", root=corpus)) == 3
     (message,) = caplog.messages
@@ -155,7 +155,7 @@ def test_a_trial_that_is_listed_twice_counts_once_with_a_word(corpus: Path, capl
     assert len(read_trials(corpus / "lists/mixtures.csv", corpus / "lists/map", root=corpus)) == 2
 
 
-def test_speakers_that_their_names_do_not_tell_apart_are_not_named(corpus: Path):
+def test_ambiguous_speaker_guesses_are_dropped(corpus: Path):
     (corpus / "m.csv").write_text("mixture_ID,source_1_path,source_2_path\nm,1/1.wav,2/1.wav\nn,1/1.wav,2/2.wav\n")
     (corpus / "map").write_text("n 1 1/2.wav\n")
     (trial,) = read_trials(corpus / "m.csv", corpus / "map")
@@ -175,7 +175,7 @@ def test_speakers_that_their_names_do_not_tell_apart_are_not_named(corpus: Path)
 
 @pytest.mark.parametrize("in_map", ["NFC", "NFD"])
 @pytest.mark.parametrize("in_list", ["NFC", "NFD"])
-def test_ids_match_in_either_spelling(corpus: Path, in_map: str, in_list: str):
+def test_ids_match_in_both_spellings(corpus: Path, in_map: str, in_list: str):
     name, target = (unicodedata.normalize(in_list, text) for text in ("Zoë-1_Åse-1", "Zoë-1"))
     (corpus / "m.csv").write_text(f"mixture_ID,source_1_path,source_1_utterance_id\n{name},1/1.wav,{target}\n")
     name, target = (unicodedata.normalize(in_map, text) for text in ("Zoë-1_Åse-1", "Zoë-1"))

@@ -1,4 +1,4 @@
-"""What a shard of another toolkit says of its utterances."""
+"""Utterances and speakers in shards of other toolkits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wesep_py.data.webdataset import read_shard_utterances
         ({"a.json": b"[]", "a.spk": b"carl"}, "carl"),
     ],
 )
-def test_who_speaks_is_found(tmp_path: Path, files: dict[str, bytes], speaker: str):
+def test_the_speaker_is_found(tmp_path: Path, files: dict[str, bytes], speaker: str):
     path = write_tar(tmp_path / "x.tar", {"a.flac": audio(0.2)} | files)
     with path.open("rb") as file:
         (item,) = read_shard_utterances(file, str(path))
@@ -29,7 +29,7 @@ def test_who_speaks_is_found(tmp_path: Path, files: dict[str, bytes], speaker: s
     assert item.utterance.duration_s == item.num_samples / item.sample_rate == 0.05
 
 
-def test_keys_may_stand_in_folders_and_suffixes_be_double(tmp_path: Path):
+def test_keys_may_have_folders_and_double_suffixes(tmp_path: Path):
     path = write_tar(tmp_path / "x.tar", {"d.1/b-1.close.wav": audio(0.2, "wav"), "d.1/b-1.json": b'{"gender": "f"}'})
     with path.open("rb") as file:
         (item,) = read_shard_utterances(file, str(path))
@@ -47,7 +47,7 @@ def test_keys_may_have_a_suffix_of_their_own_as_wespeakers_do(tmp_path: Path):
     ]
 
 
-def test_recordings_that_share_a_key_are_apart_where_each_says_who_speaks(tmp_path: Path):
+def test_recordings_of_one_key_are_apart_if_each_has_a_speaker(tmp_path: Path):
     files = {}
     for name, level in (("spk1.utt1", 0.1), ("spk1.utt2", 0.2), ("spk2.utt1", 0.3), ("spk2.utt2", 0.4)):
         files |= {f"{name}.wav": audio(level, "wav"), f"{name}.spk": name[:4].encode()}
@@ -60,7 +60,7 @@ def test_recordings_that_share_a_key_are_apart_where_each_says_who_speaks(tmp_pa
     assert len({item.data for item in items}) == 4
 
 
-def test_a_key_of_several_recordings_is_named(tmp_path: Path):
+def test_errors_name_a_key_with_several_recordings(tmp_path: Path):
     files = {"a.near.flac": audio(0.1), "a.far.flac": audio(0.2), "a.json": b'{"speaker": "a"}', "b.flac": audio(0.3)}
     path = write_tar(tmp_path / "x.tar", files | {"b.spk": b"bert", "._b.flac": b"of another system", ".DS_Store": b""})
     bad: list[str] = []
@@ -71,7 +71,7 @@ def test_a_key_of_several_recordings_is_named(tmp_path: Path):
         list(read_shard_utterances(file, str(path)))
 
 
-def test_fixed_mixtures_of_wesep_are_no_utterances(tmp_path: Path):
+def test_fixed_mixtures_of_wesep_are_refused(tmp_path: Path):
     files = {"a_b.spk1": b"a", "a_b.spk2": b"b", "a_b.wav": audio(0.2, "wav"), "a_b_spk1.wav": audio(0.1, "wav")}
     path = write_tar(tmp_path / "x.tar", files)
     with path.open("rb") as file, pytest.raises(AudioError, match=r"x\.tar: holds 'a_b\.spk1', as WeSep's shards of"):

@@ -1,4 +1,4 @@
-"""WSJ0-mix in its real layout: utterances, lists, and the enrollment lists of SpEx."""
+"""WSJ0-mix in its published layout: utterances, lists, and the enrollment lists of SpEx."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FIRST, SECOND = "01aa010b_1.3972_20co0106_-1.3972", "01aa010c_0.001892_20co0106_
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    """`wsj0/si_tr_s` with two speakers, `min/tr` with two mixtures, `mix_2_spk_tr.txt`."""
+    """Write `wsj0/si_tr_s` with two speakers, `min/tr` with two mixtures, and `mix_2_spk_tr.txt`."""
     for name in ("01a/01aa010b", "01a/01aa010c", "20c/20co0106", "20c/20co0107"):
         path = tmp_path / f"wsj0/si_tr_s/{name}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def corpus(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_names_say_who_speaks(corpus: Path):
+def test_ids_of_mixtures_name_their_utterances(corpus: Path):
     first, second = read_wsj0_mixtures(corpus / "min/tr")
     assert first.utterance_ids == ("01aa010b", "20co0106") and second.mixture_id == SECOND
     assert utterance_ids_of_mixture("01aa010b_1_20co0106_2_02ba0101_-3") == ("01aa010b", "20co0106", "02ba0101")
@@ -51,7 +51,7 @@ def test_names_say_who_speaks(corpus: Path):
             utterance_ids_of_mixture(wrong)
 
 
-def test_the_three_things_that_utterances_come_from(corpus: Path):
+def test_utterances_come_from_wsj0_a_list_or_a_rendered_set(corpus: Path):
     recorded = read_wsj0mix(corpus / "wsj0/si_tr_s")
     assert [(u.utterance_id, u.speaker_id) for u in recorded][1:3] == [("01aa010c", "01a"), ("20co0106", "20c")]
     listed = read_wsj0mix(corpus / "mix_2_spk_tr.txt")
@@ -84,7 +84,7 @@ def test_an_enrollment_list_of_spex(corpus: Path):
         ("01aa010d_1_20co0106_-1_20co0107 20co0107.wav", "none of its lines is of the mixtures given"),
     ],
 )
-def test_a_bad_enrollment_list_is_named(corpus: Path, line: str, message: str):
+def test_errors_name_a_bad_enrollment_list(corpus: Path, line: str, message: str):
     (corpus / "aux.scp").write_text(line + "\n")
     with pytest.raises(InputError, match=message):
         convert_enrollment_list(read_wsj0_mixtures(corpus / "min/tr"), corpus / "aux.scp", corpus / "wsj0")
@@ -96,11 +96,11 @@ def test_drawn_enrollments_are_other_utterances(corpus: Path):
     assert len(lines) == 4
     for mixture_id, target, enrollment in lines:
         assert target in mixture_id and Path(enrollment).stem[:3] == target[:3] and Path(enrollment).stem != target
-    one = draw_enrollment_map(mixtures[1:], corpus / "wsj0").splitlines()
-    assert one == [" ".join(line) for line in lines[2:]]
+    second = draw_enrollment_map(mixtures[1:], corpus / "wsj0").splitlines()
+    assert second == [" ".join(line) for line in lines[2:]]
 
 
-def test_a_set_that_lacks_mixtures_of_its_list_is_refused(corpus: Path):
+def test_a_set_without_all_mixtures_of_its_list_is_refused(corpus: Path):
     mixtures = read_wsj0_mixtures(corpus / "min/tr")
     check_set_is_complete(mixtures, corpus / "mix_2_spk_tr.txt")
     with pytest.raises(InputError, match=r"1 of its mixtures are not there, the first 01aa010c_0\.0018920"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from tests.training.test_loop import lines, weights
+from tests.training.runs import lines, weights
 from wesep_py.training import train
 
 LOSS = [

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.training.test_loop import assert_same, lines, stop_after, weights
+from tests.training.runs import assert_same, lines, stop_after, weights
 from wesep_py.common.config import dump_yaml
 from wesep_py.common.errors import CheckpointError
 from wesep_py.training import TrainingInterrupted, train

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.test_loop import lines, weights
+from tests.training.runs import lines, weights
 from wesep_py import checkpoint
 from wesep_py.common.errors import CheckpointError, InputError, OutputExistsError
 from wesep_py.network.extraction_network import load_network

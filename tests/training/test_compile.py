@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.training.test_loop import lines
+from tests.training.runs import lines
 from wesep_py.network.extraction_network import load_network
 from wesep_py.training import train
 

@@ -25,7 +25,7 @@ def test_one_step_is_tried_and_nothing_written(settings, validation, corpus: Pat
 
 
 def test_its_first_loss_is_that_of_the_run(settings, tmp_path: Path):
-    from tests.training.test_loop import lines
+    from tests.training.runs import lines
 
     found = dry_run(settings())
     train(settings(train__steps=1, log__every_steps=1))

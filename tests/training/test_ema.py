@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.training.test_loop import assert_same, lines, stop_after, weights
+from tests.training.runs import assert_same, lines, stop_after, weights
 from wesep_py.training import TrainingInterrupted, train
 from wesep_py.training.optimisation import WeightAverage
 from wesep_py.training.state import load_state

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.training.conftest import SPEAKERS
-from tests.training.test_loop import assert_same, lines, weights
+from tests.training.runs import assert_same, lines, weights
 from wesep_py import load
 from wesep_py.audio import read
 from wesep_py.cli.main import main

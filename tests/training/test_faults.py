@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.test_loop import assert_same, weights
+from tests.training.runs import assert_same, weights
 from wesep_py.common.config import dump_yaml
 from wesep_py.common.errors import CheckpointError, WesepError
 from wesep_py.data import FileReader

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.training.test_loop import assert_same, stop_after, weights, weights_at
+from tests.training.runs import assert_same, stop_after, weights, weights_at
 from wesep_py.common.errors import ConfigError
 from wesep_py.training import TrainingInterrupted, train
 from wesep_py.training.optimisation import Freezer, build_optimizer

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.test_loop import stop_after, weights
+from tests.training.runs import stop_after, weights
 from wesep_py import checkpoint
 from wesep_py.common.errors import CheckpointError
 from wesep_py.training import TrainingInterrupted, train

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.test_loop import assert_same, weights
+from tests.training.runs import assert_same, weights
 from wesep_py.training import train
 from wesep_py.training.state import load_state
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.test_loop import assert_same, lines, stop_after, weights
+from tests.training.runs import assert_same, lines, stop_after, weights
 from wesep_py.common.config import dump_yaml
 from wesep_py.common.errors import ConfigError, InputError
 from wesep_py.simulation.dry_batch import DryMixture, DrySimulator

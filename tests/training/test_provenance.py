@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.test_loop import lines
+from tests.training.runs import lines
 from wesep_py import checkpoint
 from wesep_py.training import train
 from wesep_py.training.provenance import ancestors, data_hashes, git_state, write_provenance

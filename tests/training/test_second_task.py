@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.test_loop import assert_same, lines, stop_after, weights
+from tests.training.runs import assert_same, lines, stop_after, weights
 from wesep_py.common.errors import ConfigError
 from wesep_py.training import TrainingInterrupted, train
 from wesep_py.training.state import load_state

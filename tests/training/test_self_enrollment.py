@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.training.test_loop import assert_same, lines, stop_after, weights
+from tests.training.runs import assert_same, lines, stop_after, weights
 from wesep_py.common.errors import ConfigError
 from wesep_py.network.extraction_network import NetworkOutput
 from wesep_py.training import TrainingInterrupted, load_config, train

@@ -23,12 +23,12 @@ from wesep_py.audio.resample import resample, resampled_length
 from wesep_py.audio.writing import AudioWriter, write
 
 if TYPE_CHECKING:
-    from wesep_py.audio.torch_resample import Resample
+    from wesep_py.audio.torch_resample import SincResample
 
 __all__ = [
     "AudioInfo",
     "AudioWriter",
-    "Resample",
+    "SincResample",
     "active_level_db",
     "active_mask",
     "db_to_gain",
@@ -50,8 +50,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # The one thing here that needs torch; reading and writing files must not pay for importing it.
-    if name == "Resample":
-        from wesep_py.audio.torch_resample import Resample
+    if name == "SincResample":
+        from wesep_py.audio.torch_resample import SincResample
 
-        return Resample
+        return SincResample
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,17 @@
-"""Audio as the bytes of a file, in memory: without loss on the way there, and back."""
+"""Read recordings: from files, whole, in part or block by block, and from encoded audio in memory.
+
+| input | functions |
+| --- | --- |
+| file | `info`, `read`, `read_mono`, `read_blocks` |
+| segment `FILE@START-STOP` | `FileSegment`, `read_file_segment` |
+| bytes of an encoded file | `encode_audio`, `decode_audio`, `probe_audio` |
+
+Samples are float32: -1 to 1 for integer formats (full scale of n bits is 2^(n-1)), the stored values for float formats.
+Lossy formats seek inexactly, so a part of them is decoded from the beginning and cut out.
+
+A file that ends early, or is longer or shorter than its header says, gives the samples that are there, and one warning
+that says what is missing; with `decoding.strict_reading` it is an error.
+"""
 
 from __future__ import annotations
 
@@ -12,35 +25,32 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wesep_py.audio.decoding import AudioInfo, Recording, Samples, opened_bytes, opened_file
+from wesep_py.audio.decoding import AudioDecoder, AudioInfo, Samples, open_audio_bytes, open_audio_file
 from wesep_py.audio.resample import StreamResampler, resample
 from wesep_py.common.errors import AudioError, InputError
 
-# ----------------------------------------
-# Recordings from files: what a file holds, and its samples, whole, in part or block by block.
-#
-# Every function here gives float32 in [-1, 1] for integer formats (full scale of n bits is 2^(n-1)) and the
-# stored values for float formats. Lossy formats seek inexactly, so a part of them is cut from the whole.
-#
-# A file that ends early, or is not as long as its header says, gives what is there, and one warning that says what is
-# missing; `strictness.strict_reading` makes it an error.
+Waveform = NDArray[np.float32]
 
-LOUDEST = 1e10
-"""Samples beyond this are no audio: full scale is 1, of integers stored as floats 2^31."""
+MAX_SAMPLE_VALUE = 1e10
+"""Largest absolute sample value of a recording: full scale is 1, or 2^31 for integers stored as floats."""
 _BLOCK_SAMPLES = 1 << 18
+_MAX_FLAC_CHANNELS = 8
+_CLOCK = r"(?:\d+:){0,2}\d+(?:\.\d+)?"
+_SEGMENT = re.compile(rf"(?P<path>.+)@(?P<start>{_CLOCK})-(?P<stop>{_CLOCK})", re.DOTALL)
 
 
 def info(path: str | os.PathLike[str]) -> AudioInfo:
-    """Return what a recording is, and how long: what can be decoded, whatever its header says.
+    """Return format and length of a recording. The length is what can be decoded, even if the header says otherwise.
 
-    Headers are read, and those of the frames and pages of lossy formats; only where nothing else tells the length, it
-    is decoded.
+    Only headers, of the file and of its frames or pages, are read; the audio is decoded only if they do not give the
+    length.
 
     Args:
         path: a file in any format that libsndfile reads (wav, flac, ogg, opus, mp3, aiff, …).
 
     Raises:
-        AudioError: no such file, an empty file, not audio, no samples; strictly, not as its header says.
+        AudioError: the file does not exist, is empty, is not audio, or has no samples; in strict reading, it is not
+            as its header says.
 
     >>> import numpy as np, tempfile, pathlib
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "tone.wav"
@@ -50,31 +60,31 @@ def info(path: str | os.PathLike[str]) -> AudioInfo:
     >>> about.num_channels, about.num_samples, about.duration_s, about.subtype
     (2, 800, 0.1, 'FLOAT')
     """
-    with opened_file(path) as recording:
+    with open_audio_file(path) as recording:
         return recording.about
 
 
 def read(path: str | os.PathLike[str], start: int = 0, stop: int | None = None) -> tuple[NDArray[np.float32], int]:
-    """Read a recording, or the samples from `start` to `stop` of it.
+    """Read a recording, or its samples from `start` to `stop`.
 
     Args:
         path: the file.
         start: first sample, 0 or more.
-        stop: the sample after the last; `None`, or past the end, is the end.
+        stop: sample after the last one; `None`, or a value past the end, means the end.
 
     Returns:
         waveform: float32 `[channels, samples]`, at least one sample.
         sample_rate: in Hz.
 
     Raises:
-        AudioError: as `info`; also damage, samples that are not numbers, and a `start` at or past the end.
+        AudioError: as `info`; also for damage, samples that are not finite, and a `start` at or past the end.
     """
-    with opened_file(path) as recording:
-        return samples_of(recording, start, stop), recording.about.sample_rate
+    with open_audio_file(path) as recording:
+        return decode_samples(recording, start, stop), recording.about.sample_rate
 
 
-def samples_of(recording: Recording, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
-    """Decode an open recording, or the samples from `start` to `stop` of it.
+def decode_samples(recording: AudioDecoder, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+    """Decode an open recording, or its samples from `start` to `stop`.
 
     Returns:
         float32 `[channels, samples]`, at least one sample.
@@ -86,12 +96,12 @@ def samples_of(recording: Recording, start: int = 0, stop: int | None = None) ->
     stop = about.num_samples if stop is None else min(stop, about.num_samples)
     if start < 0 or stop <= start:
         raise AudioError(
-            f"{name}: samples {start} to {stop} were asked for; it has {about.num_samples}, at {about.sample_rate} Hz"
+            f"{name}: samples {start} to {stop} were requested; it has {about.num_samples}, at {about.sample_rate} Hz"
         )
-    # What is allocated follows what is decoded, not what a header says.
+    # Memory is allocated for decoded blocks, not for the length that a header states.
     blocks = list(recording.blocks(_BLOCK_SAMPLES, start, stop))
     if not blocks:
-        raise AudioError(f"{name}: sample {start} was asked for, and could not be decoded; get a whole copy of it")
+        raise AudioError(f"{name}: sample {start} was requested, and could not be decoded; get a whole copy of it")
     waveform = np.ascontiguousarray(blocks[0].T) if len(blocks) == 1 else np.concatenate([b.T for b in blocks], axis=1)
     waveform = np.ascontiguousarray(waveform)
     _check_samples(waveform, name)
@@ -105,22 +115,22 @@ def read_mono(
     duration_s: float | None = None,
     channel: int = 0,
 ) -> NDArray[np.float32]:
-    """Read one channel of a recording, or a stretch of it, at the sample rate that is wanted.
+    """Read one channel of a recording, or a segment of it, at a given sample rate.
 
-    The stretch is cut at the file's own rate, to the nearest sample, and then resampled.
+    The segment is cut at the file's sample rate, to the nearest sample, and then resampled.
 
     Args:
-        path: the file, of any rate.
-        sample_rate: in Hz, of what is returned.
-        start_s: where the stretch begins, in seconds, 0 or more.
-        duration_s: how long it is, in seconds; `None`, or past the end, is up to the end.
+        path: the file, of any sample rate.
+        sample_rate: sample rate of the result in Hz.
+        start_s: start of the segment in seconds, 0 or more.
+        duration_s: duration of the segment in seconds; `None`, or a value past the end, means up to the end.
         channel: counted from 0.
 
     Returns:
         float32 `[samples]`.
 
     Raises:
-        AudioError: as `read`; also a channel that is not there.
+        AudioError: as `read`; also for a channel that does not exist.
     """
     start, stop = 0, None
     if start_s != 0.0 or duration_s is not None:
@@ -129,27 +139,27 @@ def read_mono(
         stop = None if duration_s is None else start + round(duration_s * file_rate)
     waveform, file_rate = read(path, start, stop)
     if not 0 <= channel < len(waveform):
-        raise AudioError(f"{path}: channel {channel} was asked for; it has {len(waveform)}, counted from 0")
+        raise AudioError(f"{path}: channel {channel} was requested; it has {len(waveform)}, counted from 0")
     return resample(waveform[channel], file_rate, sample_rate)
 
 
 def read_blocks(path: str | os.PathLike[str], block_samples: int) -> Iterator[NDArray[np.float32]]:
-    """Read a recording block by block, so that its length does not matter to memory.
+    """Read a recording block by block, in memory that does not depend on its length.
 
     Args:
         path: the file.
         block_samples: length of a block in samples, at least 1; the last block may be shorter.
 
     Yields:
-        float32 `[channels, samples]`. Joined, they are what `read` returns.
+        float32 `[channels, samples]`. Concatenated, they equal the result of `read`.
 
     Raises:
         AudioError: as `read`, when the faulty block is reached.
-        InputError: a block of no samples.
+        InputError: `block_samples` is below 1.
     """
     if block_samples < 1:
         raise InputError(f"block_samples: is {block_samples}; at least 1 is needed")
-    with opened_file(path) as recording:
+    with open_audio_file(path) as recording:
         is_empty = True
         for samples in recording.blocks(block_samples):
             waveform = np.ascontiguousarray(samples.T)
@@ -157,11 +167,13 @@ def read_blocks(path: str | os.PathLike[str], block_samples: int) -> Iterator[ND
             is_empty = False
             yield waveform
         if is_empty:
-            raise AudioError(f"{recording.name}: nothing of it could be decoded; get a whole copy of it")
+            raise AudioError(f"{recording.name}: no sample of it could be decoded; get a whole copy of it")
 
 
 def _check_samples(waveform: Samples, name: str) -> None:
-    # In float64 no sum of float32 values overflows, so it is finite only if each of them is.
+    """Check that samples are finite and at most `MAX_SAMPLE_VALUE`."""
+    # In float64 the sum of float32 values cannot overflow, so it is finite exactly if each of them is; this is faster
+    # than testing each.
     with np.errstate(invalid="ignore"):
         is_finite = np.isfinite(waveform.sum(dtype=np.float64))
     if not is_finite:
@@ -171,24 +183,17 @@ def _check_samples(waveform: Samples, name: str) -> None:
             f"{name}: {count} of its samples are not finite numbers (the first: sample {sample} of channel "
             f"{channel} is {waveform[channel, sample]}); repair or replace the file"
         )
-    if (peak := max(float(waveform.max(initial=0.0)), -float(waveform.min(initial=0.0)))) > LOUDEST:
+    if (peak := max(float(waveform.max(initial=0.0)), -float(waveform.min(initial=0.0)))) > MAX_SAMPLE_VALUE:
         raise AudioError(
-            f"{name}: has samples up to {peak:.3g}, where full scale is 1; up to {LOUDEST:g} can be computed with; "
+            f"{name}: has samples up to {peak:.3g}, where full scale is 1; up to {MAX_SAMPLE_VALUE:g} is allowed; "
             "scale or replace the file"
         )
-
-
-# ----------------------------------------
-# Recordings of any length in little memory: resampled block by block, and stretches of them.
-
-_CLOCK = r"(?:\d+:){0,2}\d+(?:\.\d+)?"
-_STRETCH = re.compile(rf"(?P<path>.+)@(?P<start>{_CLOCK})-(?P<stop>{_CLOCK})", re.DOTALL)
 
 
 def resample_blocks(
     blocks: Iterable[NDArray[np.float32]], from_rate: int, to_rate: int, num_channels: int
 ) -> Iterator[NDArray[np.float32]]:
-    """Blocks `[channels, samples]` at another rate; of other lengths, and none of them empty."""
+    """Resample blocks `[channels, samples]`; the resulting blocks have other lengths, and none is empty."""
     stream = StreamResampler(from_rate, to_rate, num_channels)
     for block in blocks:
         if (out := stream.push(block)).shape[1]:
@@ -197,12 +202,13 @@ def resample_blocks(
         yield out
 
 
-class Stretch(NamedTuple):
-    """A part of a recording.
+class FileSegment(NamedTuple):
+    """Segment of a recording.
 
     Attributes:
-        path: of the file.
-        start_s, stop_s: seconds from its beginning.
+        path: the file.
+        start_s: start in seconds.
+        stop_s: end in seconds.
     """
 
     path: str
@@ -210,57 +216,61 @@ class Stretch(NamedTuple):
     stop_s: float
 
     @classmethod
-    def parse(cls, text: str | os.PathLike[str]) -> Stretch | None:
-        """What `FILE@START-STOP` means, in seconds or as `[h:]mm:ss`; `None` for a text of another form.
+    def parse(cls, text: str | os.PathLike[str]) -> FileSegment | None:
+        """Parse `FILE@START-STOP`, with times in seconds or as `[h:]mm:ss`; `None` if the text has another form.
 
         Raises:
-            InputError: it ends before it begins.
+            InputError: the segment ends before it begins.
 
-        >>> Stretch.parse("meeting.wav@12.3-1:17.8")
-        Stretch(path='meeting.wav', start_s=12.3, stop_s=77.8)
+        >>> FileSegment.parse("meeting.wav@12.3-1:17.8")
+        FileSegment(path='meeting.wav', start_s=12.3, stop_s=77.8)
         """
-        found = _STRETCH.fullmatch(os.fspath(text))
-        if found is None:
+        match = _SEGMENT.fullmatch(os.fspath(text))
+        if match is None:
             return None
-        start_s, stop_s = _seconds(found["start"]), _seconds(found["stop"])
+        start_s, stop_s = _seconds(match["start"]), _seconds(match["stop"])
         if stop_s <= start_s:
             raise InputError(f"{text}: ends at {stop_s:g} s and begins at {start_s:g} s; give @START-STOP in seconds")
-        return cls(found["path"], start_s, stop_s)
+        return cls(match["path"], start_s, stop_s)
 
 
-def read_stretch(stretch: Stretch) -> tuple[NDArray[np.float32], int]:
-    """Read a stretch, cut at the file's own rate to the nearest sample, whatever the length of the file.
+def read_file_segment(segment: FileSegment) -> tuple[NDArray[np.float32], int]:
+    """Read a segment, cut at the file's sample rate to the nearest sample.
 
     Returns:
-        float32 `[channels, samples]`, and the sample rate in Hz.
+        waveform: float32 `[channels, samples]`.
+        sample_rate: in Hz.
 
     Raises:
-        AudioError: as `read`; also a stretch that reaches past the end of the recording.
+        AudioError: as `read`; also for a segment that reaches past the end of the recording.
     """
-    about = info(stretch.path)
-    start, stop = (math.floor(at * about.sample_rate + 0.5) for at in (stretch.start_s, stretch.stop_s))
+    about = info(segment.path)
+    start, stop = (math.floor(time_s * about.sample_rate + 0.5) for time_s in (segment.start_s, segment.stop_s))
     if stop > about.num_samples or stop <= start:
         raise AudioError(
-            f"{stretch.path}: {stretch.start_s:g} to {stretch.stop_s:g} s were asked for; it lasts "
+            f"{segment.path}: {segment.start_s:g} to {segment.stop_s:g} s were requested; it lasts "
             f"{about.duration_s:.3f} s"
         )
-    return read(stretch.path, start, stop)
+    return read(segment.path, start, stop)
 
 
 def _seconds(clock: str) -> float:
-    """`90.5`, `1:30.5` and `0:01:30.5` as seconds."""
+    """Return the seconds of a clock time such as `90.5`, `1:30.5` or `0:01:30.5`."""
     total = 0.0
     for part in clock.split(":"):
         total = 60.0 * total + float(part)
     return total
 
 
-_MAX_FLAC_CHANNELS = 8
-Waveform = NDArray[np.float32]
+class EncodedAudio(NamedTuple):
+    """Encoded audio in memory.
 
-
-class Encoded(NamedTuple):
-    """Encoded audio: its bytes, the suffix that names its format, and what its samples are."""
+    Attributes:
+        data: the bytes of a file.
+        suffix: suffix of its format: `.flac`, `.wav`.
+        sample_rate: in Hz.
+        num_samples: of each channel.
+    """
 
     data: bytes
     suffix: str
@@ -268,16 +278,15 @@ class Encoded(NamedTuple):
     num_samples: int
 
 
-def encode(waveform: Waveform, sample_rate: int, form: Literal["flac", "wav"] = "flac") -> Encoded:
-    """A waveform as the bytes of an audio file from which every sample comes back exactly.
+def encode_audio(waveform: Waveform, sample_rate: int, form: Literal["flac", "wav"] = "flac") -> EncodedAudio:
+    """Encode a waveform losslessly as the bytes of an audio file; equal samples give equal bytes.
 
-    16 bits a sample where they are enough, else 24, else 32-bit floating point, in a wav. The same samples give the
-    same bytes.
+    Samples have 16 bits if these represent them exactly, else 24 bits, else they are 32-bit floats in a wav.
 
     Args:
         waveform: float32 `[channels, samples]`, at least one sample.
         sample_rate: in Hz.
-        form: `flac`, or a wav where FLAC cannot hold it; or always `wav`.
+        form: `flac`: FLAC, or wav where FLAC cannot represent the waveform; `wav`: always wav.
 
     >>> encode(np.array([[0.5, -0.25]], np.float32), 16000).suffix
     '.flac'
@@ -290,52 +299,53 @@ def encode(waveform: Waveform, sample_rate: int, form: Literal["flac", "wav"] = 
     buffer = BytesIO()
     bits = _bits_needed(waveform)
     if bits is None:
-        # Not libsndfile, which writes the time of day into a wav of floating point.
+        # Not libsndfile, which writes the current time into a floating-point wav.
         from scipy.io import wavfile
 
         wavfile.write(buffer, sample_rate, np.ascontiguousarray(waveform.T))
-        return Encoded(buffer.getvalue(), ".wav", sample_rate, num_samples)
+        return EncodedAudio(buffer.getvalue(), ".wav", sample_rate, num_samples)
     fits = _is_flac_rate(sample_rate) and num_channels <= _MAX_FLAC_CHANNELS
     container = "FLAC" if form == "flac" and fits else "WAV"
     whole_numbers = np.rint(waveform.T.astype(np.float64) * 2.0 ** (bits - 1)).astype(np.int32) << (32 - bits)
     soundfile.write(buffer, whole_numbers, sample_rate, subtype=f"PCM_{bits}", format=container)
-    return Encoded(buffer.getvalue(), f".{container.lower()}", sample_rate, num_samples)
+    return EncodedAudio(buffer.getvalue(), f".{container.lower()}", sample_rate, num_samples)
 
 
-def measure(data: bytes, place: str) -> tuple[int, int]:
-    """Return rate in Hz and number of samples of encoded audio; decoded where only that tells.
+def probe_audio(data: bytes, place: str) -> tuple[int, int]:
+    """Return sample rate in Hz and number of samples of encoded audio; decoded only if its headers do not tell.
 
     Raises:
-        AudioError: as `decode`.
+        AudioError: as `decode_audio`.
     """
-    with opened_bytes(data, place) as recording:
+    with open_audio_bytes(data, place) as recording:
         return recording.about.sample_rate, recording.about.num_samples
 
 
-def decode(data: bytes, place: str) -> tuple[Waveform, int]:
-    """Return the samples of encoded audio.
+def decode_audio(data: bytes, place: str) -> tuple[Waveform, int]:
+    """Decode encoded audio.
 
     Args:
         data: the bytes of an audio file.
-        place: what it is, for messages.
+        place: its name, for messages.
 
     Returns:
-        float32 `[channels, samples]`, and the rate in Hz.
+        waveform: float32 `[channels, samples]`.
+        sample_rate: in Hz.
 
     Raises:
-        AudioError: it is no audio that can be read, or is damaged.
+        AudioError: it is not audio that can be read, or is damaged.
     """
-    with opened_bytes(data, place) as recording:
-        return samples_of(recording), recording.about.sample_rate
+    with open_audio_bytes(data, place) as recording:
+        return decode_samples(recording), recording.about.sample_rate
 
 
 def _is_flac_rate(sample_rate: int) -> bool:
-    # A frame's header states its rate in Hz with 16 bits, or in tens of Hz (RFC 9639, section 9.1.2).
+    """Return whether a FLAC frame header can state a sample rate: 16 bits of Hz or of tens of Hz (RFC 9639, 9.1.2)."""
     return sample_rate <= 65535 or (sample_rate % 10 == 0 and sample_rate <= 655350)
 
 
 def _bits_needed(waveform: Waveform) -> int | None:
-    """16 or 24 where that many bits hold every sample exactly, else `None`."""
+    """Return 16 or 24 if that many bits represent every sample exactly, else `None`."""
     for bits in (16, 24):
         full_scale = 2.0 ** (bits - 1)
         steps = waveform.astype(np.float64) * full_scale

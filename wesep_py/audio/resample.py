@@ -1,4 +1,4 @@
-"""Another sample rate for a waveform, whole or in blocks: everything that reads audio uses this."""
+"""Resample waveforms, whole or block by block. Everything that reads audio uses these functions."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def resample(waveform: ArrayLike, from_rate: int, to_rate: int) -> NDArray[np.fl
 
     Args:
         waveform: `[..., samples]`.
-        from_rate: its sample rate in Hz.
-        to_rate: the one wanted, in Hz.
+        from_rate: sample rate of the waveform in Hz.
+        to_rate: sample rate of the result in Hz.
 
     Returns:
-        float32 `[..., ⌈samples · to_rate / from_rate⌉]`; for equal rates the samples as they are (not copied
-        where they are float32 already).
+        float32 `[..., ⌈samples · to_rate / from_rate⌉]`; for equal rates the same samples, not copied if they are
+        float32 already.
 
     Raises:
         InputError: a rate that is not positive.
@@ -34,10 +34,10 @@ def resample(waveform: ArrayLike, from_rate: int, to_rate: int) -> NDArray[np.fl
     import soxr
 
     length = resampled_length(array.shape[-1], from_rate, to_rate)
-    # soxr rounds the length to the nearest; zeros at the end, which it assumes there anyway, make it reach
-    # ⌈·⌉.
+    # soxr rounds the length to the nearest integer. Zeros at the end, which it assumes there anyway, lengthen the
+    # result to ⌈·⌉; what is too long is cut off.
     padding = np.zeros(-(-from_rate // to_rate), np.float32)
-    # Each channel by itself, so that a channel has the same samples whatever others stand beside it.
+    # Each channel alone, so that its samples do not depend on the other channels.
     rows = [
         soxr.resample(np.concatenate([row, padding]), from_rate, to_rate, quality="HQ")[:length]
         for row in array.reshape(-1, array.shape[-1])
@@ -46,7 +46,7 @@ def resample(waveform: ArrayLike, from_rate: int, to_rate: int) -> NDArray[np.fl
 
 
 def resampled_length(num_samples: int, from_rate: int, to_rate: int) -> int:
-    """How many samples `resample` returns: ⌈num_samples · to_rate / from_rate⌉.
+    """Return the number of samples that `resample` returns: ⌈num_samples · to_rate / from_rate⌉.
 
     >>> resampled_length(44101, 44100, 16000)
     16001
@@ -55,11 +55,12 @@ def resampled_length(num_samples: int, from_rate: int, to_rate: int) -> int:
 
 
 class StreamResampler:
-    """`resample` for a waveform that comes in blocks: joined, the results are the same samples.
+    """Streaming `resample` for a waveform in blocks: concatenated, the results are the same samples.
 
     Args:
-        from_rate, to_rate: in Hz, positive.
-        num_channels: at least 1; each is resampled by itself.
+        from_rate: sample rate of the blocks in Hz.
+        to_rate: sample rate of the results in Hz.
+        num_channels: at least 1; each is resampled alone.
 
     Raises:
         InputError: a rate or a number of channels that is not positive.
@@ -76,7 +77,7 @@ class StreamResampler:
                 f"{num_channels} channels from {from_rate} Hz to {to_rate} Hz; all of these have to be positive"
             )
         self.from_rate, self.to_rate, self.num_channels = from_rate, to_rate, num_channels
-        self._taken = self._given = 0
+        self._num_in = self._num_out = 0  # samples until now
         self._streams = []
         if from_rate != to_rate:
             import soxr
@@ -84,28 +85,28 @@ class StreamResampler:
             self._streams = [soxr.ResampleStream(from_rate, to_rate, 1, quality="HQ") for _ in range(num_channels)]
 
     def push(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The next samples `[channels, samples]`, and what can be said of the result so far (it may be nothing)."""
+        """Take the next samples `[channels, samples]`, and return the samples that are complete (maybe none)."""
         block = np.asarray(block, dtype=np.float32)
         if block.ndim != 2 or len(block) != self.num_channels:
             raise InputError(f"a block of shape {list(block.shape)}; [{self.num_channels}, samples] is needed")
-        self._taken += block.shape[1]
+        self._num_in += block.shape[1]
         if not self._streams:
             return block
-        return self._through(block, last=False)
+        return self._resample(block, last=False)
 
     def finish(self) -> NDArray[np.float32]:
-        """The rest `[channels, samples]`; nothing can be pushed after it."""
+        """Return the remaining samples `[channels, samples]`; `push` is not allowed afterwards."""
         if not self._streams:
             return np.zeros((self.num_channels, 0), np.float32)
-        # The zeros that `resample` appends too, and for the same reason.
+        # The same zeros as in `resample`, for the same reason.
         padding = np.zeros((self.num_channels, -(-self.from_rate // self.to_rate)), np.float32)
-        wanted = resampled_length(self._taken, self.from_rate, self.to_rate) - self._given
-        return self._through(padding, last=True)[:, :wanted]
+        num_remaining = resampled_length(self._num_in, self.from_rate, self.to_rate) - self._num_out
+        return self._resample(padding, last=True)[:, :num_remaining]
 
-    def _through(self, block: NDArray[np.float32], last: bool) -> NDArray[np.float32]:
+    def _resample(self, block: NDArray[np.float32], last: bool) -> NDArray[np.float32]:
         rows = [
             stream.resample_chunk(np.ascontiguousarray(row), last)
             for stream, row in zip(self._streams, block, strict=True)
         ]
-        self._given += len(rows[0])
+        self._num_out += len(rows[0])
         return np.stack(rows)

@@ -1,4 +1,7 @@
-"""Another sample rate for a waveform inside a network: differentiable, on the device of its input."""
+"""Resample waveforms inside a network: differentiable, on the device of the input.
+
+Apart from `resample` because it imports torch, which reading and writing audio must not.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ from torch.nn import functional as F
 from wesep_py.common.errors import InputError
 
 
-class Resample(nn.Module):
+class SincResample(nn.Module):
     """Resample `[..., T] → [..., ⌈T · to_rate / from_rate⌉]` by a windowed sinc, as a strided convolution.
 
     Band-limited interpolation (Smith, "Digital Audio Resampling", 2002) with torchaudio's kernel in the
-    settings that match librosa's `kaiser_best`. For arrays outside networks `resample` is used.
+    settings that match librosa's `kaiser_best`. For arrays outside a network, use `audio.resample`.
 
     Args:
         from_rate: sample rate of the input in Hz.
@@ -24,7 +27,7 @@ class Resample(nn.Module):
     Raises:
         InputError: a rate that is not positive.
 
-    >>> Resample(16000, 8000)(torch.zeros(2, 16001)).shape
+    >>> SincResample(16000, 8000)(torch.zeros(2, 16001)).shape
     torch.Size([2, 8001])
     """
 
@@ -38,9 +41,9 @@ class Resample(nn.Module):
         kernel = torch.ones(1, 1, 1)
         self._width = 0
         if from_rate != to_rate:
-            from torchaudio.transforms import Resample as SincKernel
+            from torchaudio.transforms import Resample
 
-            sinc = SincKernel(
+            sinc = Resample(
                 from_rate,
                 to_rate,
                 resampling_method="sinc_interp_kaiser",
@@ -53,15 +56,17 @@ class Resample(nn.Module):
         self.kernel: Tensor
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """The waveform `[..., T]` at `to_rate`."""
+        """Return the waveform `[..., T]` at `to_rate`."""
         if self.from_rate == self.to_rate:
             return waveform
         num_samples = waveform.shape[-1]
         length = -(-num_samples * self._step_out // self._step_in)
         rows = waveform.reshape(-1, 1, num_samples)
         rows = F.pad(rows, (self._width, self._width + self._step_in))
-        # One output channel for each phase of the output grid; a stride moves all of them by `_step_in`
-        # samples.
+        # Between two strides of `_step_in` input samples lie `_step_out` output samples, at fixed phases relative to
+        # the input. One kernel (output channel) computes each phase; interleaved, they are the output:
+        #
+        #     stride 0: phase 0, 1, …, _step_out - 1   stride 1: phase 0, 1, …
         phases = F.conv1d(rows, self.kernel.to(rows.dtype), stride=self._step_in)
         interleaved = phases.transpose(1, 2).reshape(len(rows), -1)
         return interleaved[:, :length].reshape(*waveform.shape[:-1], length)

@@ -206,7 +206,7 @@ def write(
         writer.write(samples.T)
 
 
-def takes(path: str | os.PathLike[str], subtype: str) -> bool:
+def can_write(path: str | os.PathLike[str], subtype: str) -> bool:
     """True if a file of that suffix can be written in a sample format.
 
     >>> takes("a.flac", "PCM_16"), takes("a.flac", "FLOAT"), takes("a.m4a", "FLOAT")

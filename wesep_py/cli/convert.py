@@ -129,7 +129,7 @@ def import_checkpoint(
     refuse_inputs([output, *inside], inputs)
     checkpoint.check_output(output, overwrite)
     from wesep_py.interop.importing import UnmappedError
-    from wesep_py.interop.importing import import_checkpoint as read
+    from wesep_py.interop.importing import import_public_checkpoint as read
 
     try:
         imported = read(weights, config)

@@ -1,4 +1,4 @@
-"""Data: which recordings, utterances and mixtures exist, and readers of their samples. Everything is offered here.
+"""Recordings, utterances and mixtures: lists of them, and readers of their samples.
 
 Manifests
     manifest         `Utterance`; manifests (JSONL, CSV) and tables of speakers; finding the files that a list names

@@ -6,8 +6,8 @@ Standard output holds, for each text, a line `SAMPLE_RATE NUM_SAMPLES` and then 
 
 The output of espeak-ng depends on everything that it has spoken before in its process (its oscillators keep their
 phase, even over espeak_Terminate) and on the clock (which seeds its breath noise). With a process for each voice and a
-fixed seed, the speech is a function of the request alone. The library is GPL, and stays outside the process that uses its
-speech.
+fixed seed, the speech is a function of the request alone. The library is GPL, and stays outside the process that uses
+its speech.
 
 This file imports nothing of the package, so that it starts at once.
 """

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py import audio
-from wesep_py.audio.reading import LOUDEST, FileSegment, read_stretch
+from wesep_py.audio.reading import MAX_SAMPLE_VALUE, FileSegment, read_file_segment
 from wesep_py.common.errors import AudioError, InputError, shorten
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def read_enrollment(source: Source) -> Recording:
     """
     if isinstance(source, (str, PathLike)) and (segment := segment_of(source)) is not None:
         about = audio.info(segment.path)
-        waveform, sample_rate = read_stretch(segment)
+        waveform, sample_rate = read_file_segment(segment)
         return Recording(waveform, sample_rate, fspath(source), file_format=about.format, subtype=about.subtype)
     return read_source(source)
 
@@ -225,8 +225,8 @@ def _check_array(waveform: Any, sample_rate: Any) -> Recording:
         )
     if not np.isfinite(samples).all():
         raise AudioError("the waveform holds samples that are not finite (NaN or infinity)")
-    if (peak := float(np.abs(samples).max())) > LOUDEST:
+    if (peak := float(np.abs(samples).max())) > MAX_SAMPLE_VALUE:
         raise AudioError(
-            f"the waveform has samples up to {peak:.3g}, where full scale is 1; at most {LOUDEST:g} is allowed"
+            f"the waveform has samples up to {peak:.3g}, where full scale is 1; at most {MAX_SAMPLE_VALUE:g} is allowed"
         )
     return Recording(samples, int(sample_rate), "array", mono_array=mono_array)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py import audio
-from wesep_py.audio.writing import takes
+from wesep_py.audio.writing import can_write
 
 if TYPE_CHECKING:
     from wesep_py.inference.voice_print import Voice
@@ -65,7 +65,7 @@ def subtype_for(path: str | PathLike[str], file_format: str | None, subtype: str
         The recording's sample format, or `None` for the default of the container.
     """
     containers = _CONTAINERS.get(Path(path).suffix.lower(), ())
-    return subtype if subtype is not None and file_format in containers and takes(path, subtype) else None
+    return subtype if subtype is not None and file_format in containers and can_write(path, subtype) else None
 
 
 def audio_writer(path: Path, about: audio.AudioInfo, overwrite: bool) -> audio.AudioWriter:

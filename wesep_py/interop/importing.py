@@ -1,6 +1,6 @@
 """Import a public checkpoint: from the weights and the training configuration to a checkpoint folder of ours.
 
-`import_checkpoint` translates the configuration, builds our network, renames the weights, and compares the two. What
+`import_public_checkpoint` translates the configuration, builds our network, renames the weights, and compares the two. What
 cannot be mapped is collected, over all of these steps, into one `UnmappedError`.
 """
 
@@ -91,7 +91,7 @@ class ImportedCheckpoint:
         )
 
 
-def import_checkpoint(path: str | Path, config_path: str | Path) -> ImportedCheckpoint:
+def import_public_checkpoint(path: str | Path, config_path: str | Path) -> ImportedCheckpoint:
     """Read a public checkpoint into a network of ours.
 
     Args:

@@ -293,10 +293,10 @@ class TargetSpeakerExtractor(nn.Module):
             lengths: `[batch]`, samples of each before it was padded; `None` if none was.
 
         Returns:
-            `[batch, samples]`, and the divisor `[batch, 1]` (1.0 where nothing is normalised or shrunk).
+            `[batch, samples]`, and the divisor `[batch, 1]`.
         """
         peak = waveform.detach().abs().amax(dim=1, keepdim=True) if waveform.shape[1] else waveform.sum(1, True)
-        # A power of two, so that the results of ordinary recordings are bit-exact with and without it.
+        # A power of two changes exponents only, so that everything but the scale stays bit-exact.
         shrink = torch.where(peak > MAX_SAMPLE, SHRINK, 1.0).to(waveform.dtype)
         waveform = waveform * shrink
         if self.high_pass is not None:

@@ -90,12 +90,12 @@ class ListedMixtures(Simulator):
     def _check_corpus(self) -> None:
         if not self.mixtures:
             raise InputError(
-                "no mixture of the lists has speakers who say something elsewhere, to introduce their voices; "
-                "name further speech of theirs in data.train"
+                "no mixture of the lists has other speech of its speakers for enrollments; "
+                "name more speech of theirs in data.train"
             )
         if self.left_out:
             logger.warning(
-                "%d of %d mixtures are left out, for one of their speakers says nothing elsewhere: %s",
+                "%d of %d mixtures are left out, because one of their speakers says nothing elsewhere: %s",
                 len(self.left_out),
                 len(self.left_out) + len(self.mixtures),
                 ", ".join(self.left_out[:5]) + (" …" if len(self.left_out) > 5 else ""),
@@ -182,7 +182,7 @@ class ListedMixtures(Simulator):
         """Raise `UnusableDraw` if an enrollment is silent."""
         for source, pieces in zip(mixture.sources, parts.enrollments, strict=True):
             if any(active_level_db(piece, self.sample_rate) == -np.inf for piece in pieces):
-                raise UnusableDraw(f"what introduces the speaker of {source.recording_id!r} is silent")
+                raise UnusableDraw(f"the enrollment for {source.recording_id!r} is silent")
 
     def _set_list_levels(self, plan: Recipe, parts: MixtureParts, rng: np.random.Generator) -> Recipe:
         """Return the recipe with the levels of its enrollments, and with the SIR that results from the list's gains.
@@ -219,7 +219,7 @@ def check_applies(config: SimulationConfig) -> None:
     names = [f.name for f in fields(config) if f.name not in (*APPLICABLE_KEYS, "min_source_s")]
     if changed := [name for name in names if getattr(config, name) != getattr(default, name)]:
         raise InputError(
-            f"simulation.{changed[0]}: says how mixtures are made, and data.mixtures gives them as they are; "
+            f"simulation.{changed[0]}: does not apply to the mixtures of data.mixtures; "
             "leave it out (of simulation, duration_s, enrollment and peak apply)"
         )
 

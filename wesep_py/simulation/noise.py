@@ -114,7 +114,7 @@ class NoiseDrawer:
     def _find_recordings(self, config: NoiseConfig) -> None:
         if not self._noises:
             raise InputError(
-                "noise of kind 'recording' is asked for, and there are no noise recordings: give some, or set kinds"
+                "noise of kind 'recording' is configured, but there are no noise recordings: give some, or change kinds"
             )
         if not config.groups:
             return

@@ -112,7 +112,7 @@ class Sample:
                 embedding,
             )
         if recipe.absent is None or self.absent_enrollment is None:
-            raise InputError(f"recipe {recipe.mixture_id}: no voice is absent; give the number of a source")
+            raise InputError(f"recipe {recipe.mixture_id}: no speaker is absent; give the number of a source")
         return MixtureSpeaker(
             recipe.absent.speaker_id,
             np.zeros_like(self.mixture),

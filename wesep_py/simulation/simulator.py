@@ -295,7 +295,7 @@ class UnreadableRecording(AudioError):
 class CheckedReader:
     """Reader that raises `UnreadableRecording` for every `AudioError` of another reader.
 
-    So an unreadable recording, for which another is drawn, is told apart from the error of a codec or anything else.
+    So an unreadable recording, for which another is drawn, differs from the error of a codec or anything else.
 
     Args:
         reader: reads the samples.

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from wesep_py import audio
-from wesep_py.audio.reading import decode, measure
+from wesep_py.audio.reading import decode_audio, probe_audio
 from wesep_py.common.errors import AudioError
 
 NOISE = np.random.default_rng(0).uniform(-0.4, 0.4, 48000).astype(np.float32)
@@ -34,8 +34,8 @@ def test_an_unknown_length(tmp_path, caplog):
     path = tmp_path / "a.flac"
     path.write_bytes(_claiming(_encoded(), 0))
     assert audio.info(path).duration_s == 2
-    np.testing.assert_array_equal(audio.read(path)[0], decode(_encoded(), "whole")[0])
-    np.testing.assert_array_equal(audio.read(path, 30000)[0], decode(_encoded(), "whole")[0][:, 30000:])
+    np.testing.assert_array_equal(audio.read(path)[0], decode_audio(_encoded(), "whole")[0])
+    np.testing.assert_array_equal(audio.read(path, 30000)[0], decode_audio(_encoded(), "whole")[0][:, 30000:])
     assert sum(block.shape[1] for block in audio.read_blocks(path, 1000)) == 32000
     assert caplog.messages == []
 
@@ -43,8 +43,8 @@ def test_an_unknown_length(tmp_path, caplog):
 @pytest.mark.parametrize(("claimed", "word"), [(2**36 - 1, "is cut short"), (40000, "is cut short"), (100, "all are")])
 def test_a_wrong_length(claimed: int, word: str, caplog):
     data = _claiming(_encoded(), claimed)
-    assert measure(data, "wrong") == (16000, 32000)
-    np.testing.assert_array_equal(decode(data, "wrong")[0], decode(_encoded(), "whole")[0])
+    assert probe_audio(data, "wrong") == (16000, 32000)
+    np.testing.assert_array_equal(decode_audio(data, "wrong")[0], decode_audio(_encoded(), "whole")[0])
     (message,) = caplog.messages
     assert word in message and str(claimed) in message
 
@@ -52,15 +52,15 @@ def test_a_wrong_length(claimed: int, word: str, caplog):
 @pytest.mark.parametrize("missing", [1, 3, 500, 30000])
 def test_a_file_cut_short_gives_its_whole_frames(missing: int, caplog):
     cut = _encoded()[:-missing]
-    found = decode(cut, "cut")[0]
-    assert measure(cut, "cut")[1] == found.shape[1] > 32000 - missing - 8192
-    np.testing.assert_array_equal(found, decode(_encoded(), "whole")[0][:, : found.shape[1]])
+    found = decode_audio(cut, "cut")[0]
+    assert probe_audio(cut, "cut")[1] == found.shape[1] > 32000 - missing - 8192
+    np.testing.assert_array_equal(found, decode_audio(_encoded(), "whole")[0][:, : found.shape[1]])
     (message,) = caplog.messages
     assert message.startswith("cut: is cut short: its header promises 32000 samples")
 
 
 def test_a_file_of_unknown_length_cut_short(caplog):
-    assert measure(_claiming(_encoded(), 0)[:-500], "cut")[1] == 28672
+    assert probe_audio(_claiming(_encoded(), 0)[:-500], "cut")[1] == 28672
     (message,) = caplog.messages
     assert message.startswith("cut: is cut short: of its last frame")
 
@@ -69,16 +69,16 @@ def test_damage_is_an_error_that_names_the_file():
     data = bytearray(_encoded())
     data[len(data) // 2 : len(data) // 2 + 300] = bytes(300)
     with pytest.raises(AudioError, match=r"^bad: is damaged or cut short"):
-        decode(bytes(data), "bad")
+        decode_audio(bytes(data), "bad")
 
 
 @pytest.mark.parametrize("num_samples", [48000, 20000])
 def test_recordings_one_after_the_other_are_all_read(num_samples: int):
     joined = _encoded() + _encoded(num_samples)
-    expected = np.concatenate([decode(_encoded(), "1")[0], decode(_encoded(num_samples), "2")[0]], axis=1)
-    np.testing.assert_array_equal(decode(joined, "joined")[0], expected)
+    expected = np.concatenate([decode_audio(_encoded(), "1")[0], decode_audio(_encoded(num_samples), "2")[0]], axis=1)
+    np.testing.assert_array_equal(decode_audio(joined, "joined")[0], expected)
 
 
 @pytest.mark.parametrize("tail", [bytes(3000), b"TAG" + bytes(125)])
 def test_what_follows_the_last_frame_is_not_read(tail: bytes):
-    np.testing.assert_array_equal(decode(_encoded() + tail, "tail")[0], decode(_encoded(), "whole")[0])
+    np.testing.assert_array_equal(decode_audio(_encoded() + tail, "tail")[0], decode_audio(_encoded(), "whole")[0])

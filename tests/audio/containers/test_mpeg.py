@@ -11,9 +11,9 @@ import pytest
 import soundfile
 
 from wesep_py import audio
-from wesep_py.audio.containers import Source
+from wesep_py.audio.containers import ByteSource
 from wesep_py.audio.containers.mpeg import frame_at
-from wesep_py.audio.reading import decode, measure
+from wesep_py.audio.reading import decode_audio, probe_audio
 
 NOISE = np.random.default_rng(0).uniform(-0.4, 0.4, 48000).astype(np.float32)
 
@@ -28,7 +28,7 @@ def _encoded(num_samples: int = 32000, rate: int = 16000, channels: int = 1, gai
 
 
 def _frames(data: bytes) -> list[bytes]:
-    source, frames, position = Source("x", data=data), [], 0
+    source, frames, position = ByteSource("x", data=data), [], 0
     while (kind := frame_at(source, position)) is not None:
         frames.append(data[position : position + kind.length])
         position += kind.length
@@ -39,7 +39,7 @@ def test_recordings_one_after_the_other_are_all_read(tmp_path: Path, caplog):
     first, second = _encoded(), _encoded(48000, gain=0.5)
     path = tmp_path / "joined.mp3"
     path.write_bytes(first + second)
-    expected = np.concatenate([decode(first, "1")[0], decode(second, "2")[0]], axis=1)
+    expected = np.concatenate([decode_audio(first, "1")[0], decode_audio(second, "2")[0]], axis=1)
     assert audio.info(path).num_samples == expected.shape[1] == 80000
     np.testing.assert_array_equal(audio.read(path)[0], expected)
     np.testing.assert_array_equal(np.concatenate(list(audio.read_blocks(path, 7000)), axis=1), expected)
@@ -54,8 +54,8 @@ def test_frames_of_other_bit_rates_without_a_count(rate: int, quiet_first: bool,
     loud = _frames(_encoded(24000, rate, level=0.0))[1:]
     frames = quiet + loud if quiet_first else loud + quiet
     expected = len(frames) * (1152 if rate >= 32000 else 576)
-    assert measure(b"".join(frames), "vbr") == (rate, expected)
-    waveform, _ = decode(b"".join(frames), "vbr")
+    assert probe_audio(b"".join(frames), "vbr") == (rate, expected)
+    waveform, _ = decode_audio(b"".join(frames), "vbr")
     assert waveform.shape == (1, expected)
     half = len(quiet if quiet_first else loud) * expected // len(frames)
     levels = [audio.rms_db(waveform[0, part]) for part in (slice(0, half - 2000), slice(half + 2000, None))]
@@ -67,32 +67,32 @@ def test_frames_without_a_count_begin_where_they_did(caplog):
     frames = b"".join(_frames(_encoded())[1:])
     with soundfile.SoundFile(io.BytesIO(frames)) as file:
         native = file.read(5000, dtype="float32")
-    np.testing.assert_array_equal(decode(frames, "plain")[0][0, :5000], native)
+    np.testing.assert_array_equal(decode_audio(frames, "plain")[0][0, :5000], native)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])
 def test_a_file_cut_short_gives_what_is_there(share: float, caplog):
     whole = _encoded(48000)
     cut = whole[: int(share * len(whole))]
-    found, expected = decode(cut, "cut")[0], decode(whole, "whole")[0]
+    found, expected = decode_audio(cut, "cut")[0], decode_audio(whole, "whole")[0]
     assert found.shape[1] == pytest.approx(share * 48000, abs=2000)
-    assert measure(cut, "cut")[1] == found.shape[1]
+    assert probe_audio(cut, "cut")[1] == found.shape[1]
     np.testing.assert_array_equal(found, expected[:, : found.shape[1]])
     (message,) = caplog.messages
     assert message.startswith("cut: is cut short: its header promises") and "is missing" in message
 
 
 def test_more_frames_than_promised_are_read(caplog):
-    found = decode(_encoded() + b"".join(_frames(_encoded())[20:]), "more")[0]
+    found = decode_audio(_encoded() + b"".join(_frames(_encoded())[20:]), "more")[0]
     assert found.shape[1] > 32000 + 0.5 * 32000
-    np.testing.assert_array_equal(found[:, :30000], decode(_encoded(), "whole")[0][:, :30000])
+    np.testing.assert_array_equal(found[:, :30000], decode_audio(_encoded(), "whole")[0][:, :30000])
 
 
 @pytest.mark.parametrize("junk", [b"\xff" * 3000, bytes(3000), b"\xff\xfb\x90\x00" * 800])
 def test_what_is_no_frame_is_left_out(junk: bytes, caplog):
     frames = _frames(_encoded())
     data = b"".join(frames[:20]) + junk + b"".join(frames[20:])
-    np.testing.assert_array_equal(decode(data, "junk")[0], decode(_encoded(), "whole")[0])
+    np.testing.assert_array_equal(decode_audio(data, "junk")[0], decode_audio(_encoded(), "whole")[0])
     (message,) = caplog.messages
     assert "bytes that are no MPEG frames" in message
 
@@ -100,13 +100,13 @@ def test_what_is_no_frame_is_left_out(junk: bytes, caplog):
 def test_tags_are_no_fault(caplog):
     tag = b"ID3\x04\0\0\0\0\x02\x01" + bytes(257)
     data = tag + _encoded() + tag + _encoded() + b"TAG" + bytes(125)
-    assert measure(data, "tagged") == (16000, 64000)
-    assert decode(data, "tagged")[0].shape == (1, 64000)
+    assert probe_audio(data, "tagged") == (16000, 64000)
+    assert decode_audio(data, "tagged")[0].shape == (1, 64000)
     assert caplog.messages == []
 
 
 def test_parts_of_other_rates_and_channels_become_as_the_first(caplog):
-    waveform, rate = decode(_encoded() + _encoded(8000, 8000) + _encoded(16000, channels=2), "mixed")
+    waveform, rate = decode_audio(_encoded() + _encoded(8000, 8000) + _encoded(16000, channels=2), "mixed")
     assert (waveform.shape, rate) == ((1, 64000), 16000)
     (message,) = caplog.messages
     assert "mixed: holds recordings of" in message

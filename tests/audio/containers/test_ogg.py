@@ -15,7 +15,7 @@ from wesep_py import audio
 from wesep_py.audio import decoding
 from wesep_py.audio.containers import ogg
 from wesep_py.audio.containers.ogg import page_checksum
-from wesep_py.audio.reading import decode, measure
+from wesep_py.audio.reading import decode_audio, probe_audio
 
 NOISE = np.random.default_rng(0).uniform(-0.4, 0.4, 96000).astype(np.float32)
 SUBTYPES = ["VORBIS", "OPUS"]
@@ -50,7 +50,7 @@ def test_recordings_one_after_the_other_are_all_read(subtype: str, tmp_path: Pat
     links = [_encoded(subtype), _encoded(subtype, 96000, seed=7), _encoded(subtype, 5000, seed=9)]
     path = tmp_path / "chained.ogg"
     path.write_bytes(b"".join(links))
-    expected = np.concatenate([decode(link, "link")[0] for link in links], axis=1)
+    expected = np.concatenate([decode_audio(link, "link")[0] for link in links], axis=1)
     assert audio.info(path).num_samples == expected.shape[1] == 133000
     np.testing.assert_array_equal(audio.read(path)[0], expected)
     np.testing.assert_array_equal(audio.read(path, 31000, 34000)[0], expected[:, 31000:34000])
@@ -62,11 +62,11 @@ def test_recordings_one_after_the_other_are_all_read(subtype: str, tmp_path: Pat
 
 def test_links_of_other_rates_and_channels_become_as_the_first(caplog):
     joined = _encoded("VORBIS") + _encoded("VORBIS", 8000, 8000) + _encoded("OPUS", 16000, channels=2)
-    waveform, rate = decode(joined, "mixed")
+    waveform, rate = decode_audio(joined, "mixed")
     assert (waveform.shape, rate) == ((1, 32000 + 16000 + 16000), 16000)
-    again = audio.resample(decode(_encoded("VORBIS", 8000, 8000), "slow")[0], 8000, 16000)
+    again = audio.resample(decode_audio(_encoded("VORBIS", 8000, 8000), "slow")[0], 8000, 16000)
     np.testing.assert_allclose(waveform[:, 32000:48000], again, atol=1e-6)
-    both = decode(_encoded("OPUS", 16000, channels=2), "last")[0]
+    both = decode_audio(_encoded("OPUS", 16000, channels=2), "last")[0]
     np.testing.assert_allclose(waveform[:, 48000:], both.mean(axis=0, keepdims=True), atol=1e-6)
     (message,) = caplog.messages
     assert "mixed: holds recordings of" in message and "8000 Hz with 1 channels" in message
@@ -76,8 +76,8 @@ def test_links_of_other_rates_and_channels_become_as_the_first(caplog):
 @pytest.mark.parametrize("missing", [1, 100, 2000, 9000])
 def test_a_file_cut_within_a_page_gives_its_whole_packets(subtype: str, missing: int, caplog):
     whole = _encoded(subtype, 96000)
-    found, expected = decode(whole[:-missing], "cut")[0], decode(whole, "whole")[0]
-    assert measure(whole[:-missing], "cut") == (16000, found.shape[1])
+    found, expected = decode_audio(whole[:-missing], "cut")[0], decode_audio(whole, "whole")[0]
+    assert probe_audio(whole[:-missing], "cut") == (16000, found.shape[1])
     assert 96000 * (1 - missing / len(whole)) - 8000 < found.shape[1] <= 96000
     np.testing.assert_array_equal(found, expected[:, : found.shape[1]])
     (message,) = caplog.messages
@@ -89,16 +89,16 @@ def test_a_long_file_cut_within_a_page_gives_its_whole_pages_and_is_not_decoded_
     subtype: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(ogg, "_MOST_COUNTED_PACKETS", 50)
-    monkeypatch.setattr(decoding, "_counted", None)
+    monkeypatch.setattr(decoding, "_count_samples", None)
     cut = _encoded(subtype, 96000)[:-2000]
-    assert measure(cut, "cut") == (16000, decode(cut, "cut")[0].shape[1])
+    assert probe_audio(cut, "cut") == (16000, decode_audio(cut, "cut")[0].shape[1])
 
 
 @pytest.mark.parametrize("subtype", SUBTYPES)
 def test_a_file_cut_between_pages_is_told_by_its_missing_end(subtype: str, caplog):
     pages = _pages(_encoded(subtype, 96000))
-    found = decode(b"".join(pages[:-1]), "cut")[0]
-    np.testing.assert_array_equal(found, decode(_encoded(subtype, 96000), "whole")[0][:, : found.shape[1]])
+    found = decode_audio(b"".join(pages[:-1]), "cut")[0]
+    np.testing.assert_array_equal(found, decode_audio(_encoded(subtype, 96000), "whole")[0][:, : found.shape[1]])
     (message,) = caplog.messages
     assert message.startswith("cut: is cut short: its end is not marked")
 
@@ -107,26 +107,26 @@ def test_a_file_cut_between_pages_is_told_by_its_missing_end(subtype: str, caplo
 def test_what_is_no_page_is_left_out(junk: bytes, caplog):
     pages = _pages(_encoded("VORBIS"))
     data = b"".join(pages[:4]) + junk + b"".join(pages[4:]) + junk
-    np.testing.assert_array_equal(decode(data, "junk")[0], decode(_encoded("VORBIS"), "whole")[0])
+    np.testing.assert_array_equal(decode_audio(data, "junk")[0], decode_audio(_encoded("VORBIS"), "whole")[0])
     (message,) = caplog.messages
     assert message.startswith(f"junk: holds {2 * len(junk)} bytes that are no Ogg pages")
 
 
 def test_a_tag_at_the_end_is_no_fault(caplog):
-    assert measure(_encoded("VORBIS") + b"TAG" + bytes(125), "tagged") == (16000, 32000)
+    assert probe_audio(_encoded("VORBIS") + b"TAG" + bytes(125), "tagged") == (16000, 32000)
     assert caplog.messages == []
 
 
 def test_lost_pages_are_told(caplog):
     pages = _pages(_encoded("VORBIS", 96000))
-    decode(b"".join(pages[:4] + pages[6:]), "holes")
+    decode_audio(b"".join(pages[:4] + pages[6:]), "holes")
     assert caplog.messages[0].startswith("holes: is damaged: 2 of its pages are missing")
 
 
 def test_a_spoilt_page_is_told(caplog):
     pages = _pages(_encoded("VORBIS", 96000))
     spoilt = pages[5][:200] + b"\0\0\0\0" + pages[5][204:]
-    found = decode(b"".join([*pages[:5], spoilt, *pages[6:]]), "spoilt")[0]
+    found = decode_audio(b"".join([*pages[:5], spoilt, *pages[6:]]), "spoilt")[0]
     assert 60000 < found.shape[1] < 96000
     assert caplog.messages[0].startswith("spoilt: is damaged: 1 of its pages are missing or spoilt")
 
@@ -137,5 +137,5 @@ def test_a_length_that_no_packets_could_have_is_not_believed():
     forged[6:14] = struct.pack("<q", 2**60)
     forged[22:26] = bytes(4)
     forged[22:26] = struct.pack("<I", page_checksum(forged))
-    rate, num_samples = measure(b"".join([*others, forged]), "forged")
+    rate, num_samples = probe_audio(b"".join([*others, forged]), "forged")
     assert rate == 16000 and 32000 <= num_samples < 64000

@@ -13,8 +13,8 @@ import pytest
 import soundfile
 
 from wesep_py import audio
-from wesep_py.audio.containers import Source, layout_of
-from wesep_py.audio.reading import decode, measure
+from wesep_py.audio.containers import ByteSource, layout_of
+from wesep_py.audio.reading import decode_audio, probe_audio
 from wesep_py.common.errors import AudioError
 
 RATE = 16000
@@ -58,7 +58,7 @@ def test_an_unknown_size_gives_all_without_a_word(container: str, size: int, tmp
     path = tmp_path / "a.audio"
     path.write_bytes(_with(data, place(data), form, size))
     waveform, rate = audio.read(path)
-    np.testing.assert_array_equal(waveform, decode(data, "whole")[0])
+    np.testing.assert_array_equal(waveform, decode_audio(data, "whole")[0])
     assert (rate, audio.info(path).num_samples) == (RATE, 8000)
     assert sum(block.shape[1] for block in audio.read_blocks(path, 999)) == 8000
     assert caplog.messages == []
@@ -70,7 +70,7 @@ def test_a_size_too_large_gives_all_and_one_warning(container: str, by: int, cap
     data = _encoded(container)
     place, form, size = SIZES[container]
     wrong = _with(data, place(data), form, size + by)
-    np.testing.assert_array_equal(decode(wrong, "large")[0], decode(data, "whole")[0])
+    np.testing.assert_array_equal(decode_audio(wrong, "large")[0], decode_audio(data, "whole")[0])
     (message,) = caplog.messages
     assert message.startswith("large: is cut short") and f"{by / 32000:.3f} s of" in message
 
@@ -81,8 +81,8 @@ def test_a_size_too_small_gives_all_and_one_warning(container: str, by: int, cap
     data = _encoded(container)
     place, form, size = SIZES[container]
     wrong = _with(data, place(data), form, size - by)
-    assert measure(wrong, "small") == (RATE, 8000)
-    np.testing.assert_array_equal(decode(wrong, "small")[0], decode(data, "whole")[0])
+    assert probe_audio(wrong, "small") == (RATE, 8000)
+    np.testing.assert_array_equal(decode_audio(wrong, "small")[0], decode_audio(data, "whole")[0])
     (message,) = caplog.messages
     assert message.startswith("small: holds more than its header says") and "0.500 s instead of" in message
 
@@ -92,7 +92,7 @@ def test_a_size_too_small_gives_all_and_one_warning(container: str, by: int, cap
 def test_a_file_cut_short_gives_what_is_there(container: str, share: float, caplog):
     data = _encoded(container)
     cut = data[: int(share * len(data))]
-    found, whole = decode(cut, "cut")[0], decode(data, "whole")[0]
+    found, whole = decode_audio(cut, "cut")[0], decode_audio(data, "whole")[0]
     header = len(data) - 16000
     assert found.shape[1] == (len(cut) - header) // 2
     np.testing.assert_array_equal(found, whole[:, : found.shape[1]])
@@ -102,8 +102,8 @@ def test_a_file_cut_short_gives_what_is_there(container: str, share: float, capl
 
 def test_of_a_codec_s_last_block_no_noise_is_made():
     data = _encoded("WAV", "IMA_ADPCM")
-    whole = decode(data, "whole")[0]
-    found = decode(data[: len(data) // 2], "half")[0]
+    whole = decode_audio(data, "whole")[0]
+    found = decode_audio(data[: len(data) // 2], "half")[0]
     np.testing.assert_array_equal(found, whole[:, : found.shape[1]])
 
 
@@ -111,8 +111,8 @@ def test_of_a_codec_s_last_block_no_noise_is_made():
 @pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
 def test_text_after_the_samples_is_not_read(container: str, subtype: str, caplog):
     data = _encoded(container, subtype)
-    found = decode(data + b"The end of a page, 404.\r\n" * 100, "page")[0]
-    np.testing.assert_array_equal(found, decode(data, "whole")[0])
+    found = decode_audio(data + b"The end of a page, 404.\r\n" * 100, "page")[0]
+    np.testing.assert_array_equal(found, decode_audio(data, "whole")[0])
     (message,) = caplog.messages
     assert "2500 bytes after its samples" in message and "not read" in message
 
@@ -128,14 +128,14 @@ def test_text_after_the_samples_is_not_read(container: str, subtype: str, caplog
 )
 def test_chunks_and_tags_after_the_samples_are_no_samples(tail: bytes, caplog):
     data = _encoded("WAV")
-    assert measure(data + tail, "tagged") == (RATE, 8000)
-    assert decode(data + tail, "tagged")[0].shape == (1, 8000)
+    assert probe_audio(data + tail, "tagged") == (RATE, 8000)
+    assert decode_audio(data + tail, "tagged")[0].shape == (1, 8000)
     assert caplog.messages == []
 
 
 def test_a_second_file_behind_the_first_is_named(caplog):
     data = _encoded("WAV")
-    assert decode(2 * data, "two")[0].shape == (1, 8000)
+    assert decode_audio(2 * data, "two")[0].shape == (1, 8000)
     (message,) = caplog.messages
     assert f"two: holds another recording after the first, {len(data)} bytes" in message
 
@@ -144,7 +144,7 @@ def test_a_wav_that_holds_nothing_is_empty():
     buffer = io.BytesIO()
     soundfile.write(buffer, TONE[:0], RATE, format="WAV")
     with pytest.raises(AudioError, match="holds no samples"):
-        decode(buffer.getvalue() + b"LIST" + struct.pack("<I", 4) + bytes(4), "nothing")
+        decode_audio(buffer.getvalue() + b"LIST" + struct.pack("<I", 4) + bytes(4), "nothing")
 
 
 def test_more_than_four_gigabytes_counted_modulo_two_to_the_32(tmp_path: Path, caplog):
@@ -155,7 +155,7 @@ def test_more_than_four_gigabytes_counted_modulo_two_to_the_32(tmp_path: Path, c
         file.truncate(len(data) + 2**32)  # a hole, which takes no place on the disk
     about = audio.info(path)
     assert (about.num_samples, about.subtype) == (8000 + 2**31, "PCM_16")
-    np.testing.assert_array_equal(audio.read(path, 0, 9000)[0][:, :8000], decode(data, "whole")[0])
+    np.testing.assert_array_equal(audio.read(path, 0, 9000)[0][:, :8000], decode_audio(data, "whole")[0])
     assert not audio.read(path, 2**31 - 100, 2**31)[0].any()
     assert audio.read(path, 2**31 + 7000)[0].shape == (1, 1000)
     assert caplog.messages == []
@@ -165,7 +165,7 @@ def test_more_than_four_gigabytes_counted_modulo_two_to_the_32(tmp_path: Path, c
 def test_a_failed_download_is_told_at_once(filler: bytes):
     began = time.perf_counter()
     with pytest.raises(AudioError, match="zeros: is not audio that can be read"):
-        decode(b"RIFF" + struct.pack("<I", 100) + b"WAVE" + filler * 1_000_000, "zeros")
+        decode_audio(b"RIFF" + struct.pack("<I", 100) + b"WAVE" + filler * 1_000_000, "zeros")
     assert time.perf_counter() - began < 2
 
 
@@ -174,7 +174,7 @@ def test_chunks_are_walked_in_little_memory(tmp_path: Path):
     with path.open("wb") as file:
         file.write(b"RIFF" + bytes(4) + b"WAVE" + b"JUNK" + struct.pack("<I", 2**31) + b"x")
         file.truncate(2**31 + 10000)
-    with Source("hole", path) as source:
+    with ByteSource("hole", path) as source:
         assert layout_of(source).links[0].parts is None
 
 

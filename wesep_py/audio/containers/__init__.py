@@ -7,6 +7,6 @@ that holds several recordings, one after the other, into these.
 from __future__ import annotations
 
 from wesep_py.audio.containers.find import layout_of
-from wesep_py.audio.containers.layout import Layout, Link, Source, Spliced
+from wesep_py.audio.containers.layout import ByteSource, Layout, Link, SplicedFile
 
-__all__ = ["Layout", "Link", "Source", "Spliced", "layout_of"]
+__all__ = ["ByteSource", "Layout", "Link", "SplicedFile", "layout_of"]

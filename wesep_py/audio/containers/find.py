@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from wesep_py.audio.containers.flac import flac_layout
-from wesep_py.audio.containers.layout import Layout, Link, Source
+from wesep_py.audio.containers.layout import ByteSource, Layout, Link
 from wesep_py.audio.containers.mpeg import after_tags, is_mpeg, mpeg_layout
 from wesep_py.audio.containers.ogg import ogg_layout
 from wesep_py.audio.containers.pcm import aiff_layout, au_layout, caf_layout, nist_layout, w64_layout, wav_layout
 
 
-def layout_of(source: Source) -> Layout:
+def layout_of(source: ByteSource) -> Layout:
     """Return what lies where in a recording. Only headers are read, in memory that does not grow with the file.
 
     A format that is not known here is one recording, as long as libsndfile says.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from wesep_py.audio.containers.layout import Layout, Link, Source, overlaid, seconds
+from wesep_py.audio.containers.layout import ByteSource, Layout, Link, overlaid, seconds
 from wesep_py.audio.containers.mpeg import after_tags
 
 MAX_LINKS = 10000
@@ -37,7 +37,7 @@ def _table(polynomial: int, bits: int) -> list[int]:
 _CRC8, _CRC16 = _table(0x07, 8), _table(0x8005, 16)
 
 
-class _Stream(NamedTuple):
+class _FlacStream(NamedTuple):
     """What the header of a stream says."""
 
     start: int
@@ -51,13 +51,13 @@ class _Stream(NamedTuple):
     largest_frame: int
 
 
-class _Frame(NamedTuple):
+class _FlacFrame(NamedTuple):
     at: int
     first: int
     size: int
 
 
-def flac_layout(source: Source, position: int) -> Layout:
+def flac_layout(source: ByteSource, position: int) -> Layout:
     """Return the layout of a FLAC file whose marker stands at a place."""
     stream = _stream_at(source, position)
     if stream is None or stream.frames_at >= source.size:
@@ -94,7 +94,7 @@ def flac_layout(source: Source, position: int) -> Layout:
     return Layout((Link(_patched(source, stream, there, stop)),), faults, bool(faults) and there < stream.total)
 
 
-def _patched(source: Source, stream: _Stream, total: int, stop: int) -> tuple:
+def _patched(source: ByteSource, stream: _FlacStream, total: int, stop: int) -> tuple:
     """The stream up to a place, with another number of samples in its header, and without its MD5 sum."""
     field = source.at(stream.start + 8 + 10, 8)
     value = int.from_bytes(field, "big") >> 36 << 36 | total & (1 << 36) - 1
@@ -107,7 +107,7 @@ def _from(parts: tuple, start: int) -> tuple:
     return ((start, first[1]), *others)
 
 
-def _joined(source: Source, stream: _Stream) -> Layout | None:
+def _joined(source: ByteSource, stream: _FlacStream) -> Layout | None:
     """The layout of several streams, one after the other; `None` if there is one only."""
     starts = [stream.start]
     place: int | None = stream.frames_at
@@ -128,7 +128,7 @@ def _joined(source: Source, stream: _Stream) -> Layout | None:
     return Layout(tuple(links))
 
 
-def _stream_at(source: Source, position: int) -> _Stream | None:
+def _stream_at(source: ByteSource, position: int) -> _FlacStream | None:
     head = source.at(position, 42)
     if len(head) < 42 or head[:4] != b"fLaC" or head[4] & 0x7F or int.from_bytes(head[5:8], "big") != 34:
         return None
@@ -144,11 +144,11 @@ def _stream_at(source: Source, position: int) -> _Stream | None:
         is_last = block[0] & 0x80
         place += 4 + int.from_bytes(block[1:], "big")
     rate, channels, bits = value >> 44, (value >> 41 & 7) + 1, (value >> 36 & 31) + 1
-    return _Stream(position, smallest, largest, rate, channels, bits, value & (1 << 36) - 1, place,
+    return _FlacStream(position, smallest, largest, rate, channels, bits, value & (1 << 36) - 1, place,
                    int.from_bytes(head[15:18], "big"))  # fmt: skip
 
 
-def _last_frame(source: Source, stream: _Stream, stop: int) -> _Frame | None:
+def _last_frame(source: ByteSource, stream: _FlacStream, stop: int) -> _FlacFrame | None:
     """The last frame before a place; rather one that ends where the header says, for others may look like one."""
     for size in _TAILS:
         start = max(stream.frames_at, stop - size)
@@ -168,7 +168,7 @@ def _last_frame(source: Source, stream: _Stream, stop: int) -> _Frame | None:
     return None
 
 
-def _frame(head: bytes, at: int, stream: _Stream) -> _Frame | None:
+def _frame(head: bytes, at: int, stream: _FlacStream) -> _FlacFrame | None:
     """The frame whose header these bytes begin with; `None` if they are none, or not of the stream."""
     if len(head) < 6 or head[3] & 1:
         return None
@@ -201,17 +201,17 @@ def _frame(head: bytes, at: int, stream: _Stream) -> _Frame | None:
     if len(head) <= place or _crc(_CRC8, 8, head[:place]) != head[place]:
         return None
     is_variable = head[1] & 1
-    return _Frame(at, number if is_variable else number * stream.largest_block, size)
+    return _FlacFrame(at, number if is_variable else number * stream.largest_block, size)
 
 
-def _holds_more(source: Source, stream: _Stream) -> int:
+def _holds_more(source: ByteSource, stream: _FlacStream) -> int:
     """By how many bytes the file is larger than its frames can be, after what the header says of the largest."""
     frames = -(-stream.total // max(stream.smallest_block, 1))
     most = stream.frames_at + stream.largest_frame * frames
     return source.size - most if stream.largest_frame and after_tags(source, most) < source.size else 0
 
 
-def _surplus(source: Source, frame: _Frame) -> int | None:
+def _surplus(source: ByteSource, frame: _FlacFrame) -> int | None:
     """How many bytes follow the last frame; `None` if it is incomplete, as far as its checksum tells."""
     data = source.read(frame.at, min(source.size - frame.at, _LARGEST_FRAME))
     tail = source.size - frame.at - len(data)
@@ -226,7 +226,7 @@ def _surplus(source: Source, frame: _Frame) -> int | None:
     return 0 if after_tags(source, after) >= source.size else len(data) - end + tail
 
 
-def _is_whole(source: Source, frame: _Frame, stop: int) -> bool:
+def _is_whole(source: ByteSource, frame: _FlacFrame, stop: int) -> bool:
     """True if a frame that ends at a place has the checksum that it ends with."""
     data = source.read(frame.at, stop - frame.at)
     return len(data) > 8 and _crc(_CRC16, 16, data[:-2]) == int.from_bytes(data[-2:], "big")

@@ -20,7 +20,7 @@ Part = bytes | tuple[int, int]
 """Bytes, or a range of a source: first byte, and the byte after the last."""
 
 
-class Source:
+class ByteSource:
     """The bytes of a recording: those of a file, or given ones.
 
     Args:
@@ -106,14 +106,14 @@ class Source:
         if self._file is not None:
             self._file.close()
 
-    def __enter__(self) -> Source:
+    def __enter__(self) -> ByteSource:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-class Spliced:
+class SplicedFile:
     """Parts of a source, one after the other, as a file that libsndfile reads.
 
     Args:
@@ -125,7 +125,7 @@ class Spliced:
     b'12cd'
     """
 
-    def __init__(self, source: Source, parts: Sequence[Part], stated_size: int | None = None) -> None:
+    def __init__(self, source: ByteSource, parts: Sequence[Part], stated_size: int | None = None) -> None:
         self._source, self._parts = source, list(parts)
         sizes = [len(part) if isinstance(part, bytes) else part[1] - part[0] for part in self._parts]
         self._ends = list(accumulate(sizes))
@@ -214,7 +214,7 @@ class Layout:
     is_cut: bool = False
 
 
-def overlaid(source: Source, end: int, patches: Mapping[int, bytes]) -> tuple[Part, ...]:
+def overlaid(source: ByteSource, end: int, patches: Mapping[int, bytes]) -> tuple[Part, ...]:
     """Return a source up to `end`, with other bytes at some places.
 
     >>> overlaid(Source("x", data=b"abcdef"), 5, {1: b"XY"})

@@ -14,13 +14,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from wesep_py.audio.containers.layout import Layout, Link, Part, Source, seconds
+from wesep_py.audio.containers.layout import ByteSource, Layout, Link, Part, seconds
 
 # ----------------------------------------
 # Tags before and after the audio of a file: ID3, APE, lyrics.
 
 
-def tag_at(source: Source, position: int) -> int:
+def tag_at(source: ByteSource, position: int) -> int:
     """Return the size in bytes of a tag that begins at a place; 0 if none does.
 
     >>> tag_at(Source("a.mp3", data=b"ID3\\x04\\x00\\x00\\x00\\x00\\x00\\x05hello"), 0)
@@ -42,7 +42,7 @@ def tag_at(source: Source, position: int) -> int:
     return 0
 
 
-def after_tags(source: Source, position: int = 0) -> int:
+def after_tags(source: ByteSource, position: int = 0) -> int:
     """Return the place after the tags that begin at a place."""
     for _ in range(64):
         size = tag_at(source, position)
@@ -104,7 +104,7 @@ _KINDS = _kinds()
 
 
 @dataclass
-class _Track:
+class _MpegTrack:
     """A link while its frames are found."""
 
     header: bytes
@@ -130,13 +130,13 @@ def _key(header: bytes) -> tuple[int, int, int]:
     return header[1] & 0xFE, header[2] & 0x0C, int(header[3] >> 6 == 3)
 
 
-def frame_at(source: Source, position: int) -> _Kind | None:
+def frame_at(source: ByteSource, position: int) -> _Kind | None:
     """Return what a frame is that begins at a place; `None` if none does."""
     header = source.at(position, 4)
     return _KINDS.get(header[1] << 8 | header[2]) if len(header) == 4 and header[0] == 0xFF else None
 
 
-def is_mpeg(source: Source, position: int, count: int = 2) -> bool:
+def is_mpeg(source: ByteSource, position: int, count: int = 2) -> bool:
     """True if so many frames of one kind begin at a place, one after the other, or fewer that end the file."""
     key = None
     for _ in range(count):
@@ -153,9 +153,9 @@ def is_mpeg(source: Source, position: int, count: int = 2) -> bool:
     return True
 
 
-def mpeg_layout(source: Source, position: int) -> Layout:
+def mpeg_layout(source: ByteSource, position: int) -> Layout:
     """Return the layout of a file of MPEG audio frames whose first begins at a place: a link for each recording."""
-    tracks: list[_Track] = []
+    tracks: list[_MpegTrack] = []
     faults: list[str] = []
     first, left_out, tried, lost_bytes = position, 0, 0, 0
     is_locked = True
@@ -182,7 +182,7 @@ def mpeg_layout(source: Source, position: int) -> Layout:
             if len(tracks) == MAX_LINKS:
                 faults.append(f"holds more than {MAX_LINKS} recordings; {source.size - position} bytes are not read")
                 break
-            tracks.append(_Track(header, kind))
+            tracks.append(_MpegTrack(header, kind))
         track = tracks[-1]
         track.add(position, stop)
         if xing:
@@ -225,7 +225,7 @@ def _last(parts: list[Part]) -> int:
     return last[1]
 
 
-def _xing_at(source: Source, position: int, header: bytes, kind: _Kind) -> int:
+def _xing_at(source: ByteSource, position: int, header: bytes, kind: _Kind) -> int:
     """Where in a frame its number of frames stands (`Xing` or `Info`); 0 if it holds none."""
     if kind.layer != 3:
         return 0
@@ -234,7 +234,7 @@ def _xing_at(source: Source, position: int, header: bytes, kind: _Kind) -> int:
     return place if source.at(position + place, 4) in (b"Xing", b"Info") else 0
 
 
-def _link(source: Source, track: _Track) -> Link:
+def _link(source: ByteSource, track: _MpegTrack) -> Link:
     """A recording as a decoder has to see it to decode all of it."""
     most = track.frames * track.kind.samples
     if track.xing is None or track.promised is None:

@@ -12,7 +12,7 @@ import struct
 import zlib
 from dataclasses import dataclass, field
 
-from wesep_py.audio.containers.layout import Layout, Link, Part, Source
+from wesep_py.audio.containers.layout import ByteSource, Layout, Link, Part
 from wesep_py.audio.containers.mpeg import after_tags
 
 MAX_LINKS = 10000
@@ -29,7 +29,7 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 @dataclass
-class _Track:
+class _OggTrack:
     """A link while its pages are found."""
 
     parts: list[Part] = field(default_factory=list)
@@ -48,9 +48,9 @@ class _Track:
             self.parts.append((start, stop))
 
 
-def ogg_layout(source: Source) -> Layout:
+def ogg_layout(source: ByteSource) -> Layout:
     """Return the layout of an Ogg file: a link for each recording in it."""
-    tracks: list[_Track] = []
+    tracks: list[_OggTrack] = []
     faults: list[str] = []
     position, left_out, lost_pages, tried = 0, 0, 0, 0
     while (after := after_tags(source, position)) < source.size:
@@ -80,9 +80,9 @@ def ogg_layout(source: Source) -> Layout:
             if len(tracks) == MAX_LINKS:
                 faults.append(f"holds more than {MAX_LINKS} recordings; {source.size - position} bytes are not read")
                 break
-            tracks.append(_Track())
+            tracks.append(_OggTrack())
         if not tracks:  # the file begins in the middle of a stream, without which nothing can be decoded
-            tracks.append(_Track())
+            tracks.append(_OggTrack())
         track = tracks[-1]
         if flags & _BEGINS:
             if b"FLAC" in source.at(position + 27 + len(lacing), 8):
@@ -111,7 +111,7 @@ def ogg_layout(source: Source) -> Layout:
     return Layout(tuple(links) or (Link(),), tuple(faults), is_cut)
 
 
-def _salvage(source: Source, position: int, head: bytes, lacing: bytes, track: _Track) -> bool:
+def _salvage(source: ByteSource, position: int, head: bytes, lacing: bytes, track: _OggTrack) -> bool:
     """Add what is there of an incomplete last page: its whole packets, as a page of their own; false if there are none.
 
     How many samples they hold is known by decoding only. So of a long recording, of which a page is little, none are
@@ -139,7 +139,7 @@ def _salvage(source: Source, position: int, head: bytes, lacing: bytes, track: _
     return True
 
 
-def _is_sound(source: Source, start: int, stop: int) -> bool:
+def _is_sound(source: ByteSource, start: int, stop: int) -> bool:
     page = bytearray(source.read(start, stop - start))
     (stated,) = struct.unpack("<I", page[22:26])
     page[22:26] = bytes(4)

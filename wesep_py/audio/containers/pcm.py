@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wesep_py.audio.containers.layout import LARGEST_COUNT, Layout, Link, Source, overlaid, seconds
+from wesep_py.audio.containers.layout import LARGEST_COUNT, ByteSource, Layout, Link, overlaid, seconds
 from wesep_py.audio.containers.mpeg import after_tags
 
 _MAX_CHUNKS = 4096
@@ -73,7 +73,7 @@ def _is_name(name: bytes) -> bool:
     return len(name) == 4 and all(0x20 <= byte < 0x7F for byte in name)
 
 
-def _riff_chunks(source: Source, position: int, order: str) -> Iterator[_Chunk]:
+def _riff_chunks(source: ByteSource, position: int, order: str) -> Iterator[_Chunk]:
     """The chunks of RIFF (`order` is `<`) or IFF (`>`), up to what is none."""
     for _ in range(_MAX_CHUNKS):
         head = source.at(position, 8)
@@ -84,7 +84,7 @@ def _riff_chunks(source: Source, position: int, order: str) -> Iterator[_Chunk]:
         position += 8 + size + size % 2
 
 
-def _w64_chunks(source: Source, position: int) -> Iterator[_Chunk]:
+def _w64_chunks(source: ByteSource, position: int) -> Iterator[_Chunk]:
     for _ in range(_MAX_CHUNKS):
         head = source.at(position, 24)
         if len(head) < 24 or not _is_name(head[:4]):
@@ -96,7 +96,7 @@ def _w64_chunks(source: Source, position: int) -> Iterator[_Chunk]:
         position += -(-size // 8) * 8
 
 
-def _caf_chunks(source: Source, position: int) -> Iterator[_Chunk]:
+def _caf_chunks(source: ByteSource, position: int) -> Iterator[_Chunk]:
     for _ in range(_MAX_CHUNKS):
         head = source.at(position, 12)
         if len(head) < 12 or not _is_name(head[:4]):
@@ -109,7 +109,7 @@ def _caf_chunks(source: Source, position: int) -> Iterator[_Chunk]:
 
 
 def _ends_in_chunks(
-    source: Source, position: int, chunks: Callable[[int], Iterator[_Chunk]], smallest: int, aligned: int
+    source: ByteSource, position: int, chunks: Callable[[int], Iterator[_Chunk]], smallest: int, aligned: int
 ) -> bool:
     """True if nothing but chunks and tags, or too little for one, lies between a place and the end of the file."""
     position = after_tags(source, position)
@@ -127,7 +127,7 @@ def _ends_in_chunks(
 
 
 def _settled(
-    source: Source, samples: _Samples, ends: Callable[[int], bool], wraps: bool
+    source: ByteSource, samples: _Samples, ends: Callable[[int], bool], wraps: bool
 ) -> tuple[int, list[str], bool]:
     """Where the samples end, what is wrong, and whether the file ends early.
 
@@ -181,7 +181,7 @@ def _may_be_samples(data: bytes, float_type: str) -> bool:
     return True
 
 
-def wav_layout(source: Source) -> Layout:
+def wav_layout(source: ByteSource) -> Layout:
     """Return the layout of a WAV or RF64 file (RIFF, RIFX; EBU Tech 3306)."""
     order = ">" if source.at(0, 4) == b"RIFX" else "<"
     long_sizes, rate, frame, data = None, 0.0, 0, None
@@ -234,7 +234,7 @@ def wav_layout(source: Source) -> Layout:
     return Layout((Link(parts),), tuple(faults))
 
 
-def w64_layout(source: Source) -> Layout:
+def w64_layout(source: ByteSource) -> Layout:
     """Return the layout of a Sony Wave64 file."""
     rate, frame, data, tag, bits = 0, 0, None, 0, 0
     for chunk in _w64_chunks(source, 40):
@@ -262,7 +262,7 @@ def w64_layout(source: Source) -> Layout:
     return Layout((Link(overlaid(source, end, patches)),), tuple(faults), is_cut)
 
 
-def au_layout(source: Source) -> Layout:
+def au_layout(source: ByteSource) -> Layout:
     """Return the layout of a Sun AU file."""
     order = ">" if source.at(0, 4) == b".snd" else "<"
     head = source.at(4, 20)
@@ -283,7 +283,7 @@ def au_layout(source: Source) -> Layout:
     return Layout((Link(overlaid(source, end, {8: struct.pack(order + "I", known)})),), tuple(faults))
 
 
-def aiff_layout(source: Source) -> Layout:
+def aiff_layout(source: ByteSource) -> Layout:
     """Return the layout of an AIFF or AIFF-C file."""
     common, frames, frame, rate, samples_chunk = None, 0, 0, 0.0, None
     unpacked, float_type = False, ""
@@ -341,7 +341,7 @@ def aiff_layout(source: Source) -> Layout:
     return Layout((Link(overlaid(source, stop, patches)),), tuple(faults), is_cut)
 
 
-def caf_layout(source: Source) -> Layout:
+def caf_layout(source: ByteSource) -> Layout:
     """Return the layout of a Core Audio file."""
     rate, packet, per_packet, data = 0.0, 0, 1, None
     for chunk in _caf_chunks(source, 8):
@@ -373,7 +373,7 @@ def caf_layout(source: Source) -> Layout:
                   tuple(faults), is_cut)  # fmt: skip
 
 
-def nist_layout(source: Source) -> Layout:
+def nist_layout(source: ByteSource) -> Layout:
     """Return the layout of a NIST SPHERE file, whose header is text."""
     lines = source.at(0, 1024).decode("latin-1").split("\n")
     try:

@@ -17,9 +17,9 @@ from wesep_py.network.speaker.speaker_encoder import (
     load_encoder,
 )
 from wesep_py.network.speaker.speaker_network import (
+    SpeakerEmbeddings,
     SpeakerNetwork,
     SpeakerOutput,
-    Voices,
     length_mask,
     speaker_networks,
 )
@@ -42,10 +42,10 @@ __all__ = [
     "SimAMResNet",
     "SpExPlusNetwork",
     "SpeakerConfig",
+    "SpeakerEmbeddings",
     "SpeakerEncoder",
     "SpeakerNetwork",
     "SpeakerOutput",
-    "Voices",
     "XVector",
     "build_encoder",
     "encoder_config",

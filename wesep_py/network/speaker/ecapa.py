@@ -1,4 +1,6 @@
-"""ECAPA-TDNN: Desplanques et al., Interspeech 2020."""
+"""ECAPA-TDNN: Desplanques et al., "ECAPA-TDNN: emphasized channel attention, propagation and aggregation in TDNN based
+speaker verification", Interspeech 2020.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +18,22 @@ class ECAPATDNN(PoolingNetwork):
     """Squeeze-and-excitation Res2 blocks, aggregated over layers, with attentive statistics or another pooling.
 
     Args:
-        num_mel_bins: size of a filterbank frame (given by the front end).
-        channels: width of the blocks; a multiple of `res2_scale`.
-        frame_dim: width before pooling.
+        num_mel_bins: number of mel bins (given by the front end).
+        channels: number of channels of the blocks; a multiple of `res2_scale`.
+        frame_dim: number of channels before pooling.
         embedding_dim: size of the embedding.
-        res2_scale: parts into which a block's channels are split.
-        global_context: attentive statistics see the whole recording's mean and standard deviation. `None`: they do
-            where `pooling` is the mere name `astp`, and what its own arguments say otherwise.
+        res2_scale: number of parts into which a block's channels are split.
+        global_context: give the attention of the pooling the whole recording's mean and standard deviation. `None`:
+            yes if `pooling` is just the name `astp`, else as its own arguments say.
         embedding_norm: batch normalisation of the embedding.
-        frames: which frame-level features are handed out: `pooled`, those before pooling (`frame_dim` wide), or
-            `last_block`, the third block's (`channels` wide), as WeSpeaker does.
-        pooling: a pooling's name, or `{name: …, …}`; see `pooling`.
+        frames: the frame-level features that are returned: `pooled`, those before pooling (`frame_dim` channels), or
+            `last_block`, those of the third block (`channels` channels), as in WeSpeaker.
+        pooling: name of a pooling, or `{name: …, …}`; see `pooling`.
 
     Raises:
-        ValueError: `channels` is not a multiple of `res2_scale`; `global_context` with a pooling other than the mere
-            name `astp`; `last_block` with the pooling `recursive`, which makes voices of the frames handed out.
-        ConfigError: no such pooling.
+        ValueError: `channels` is not a multiple of `res2_scale`; `global_context` is given with a pooling other than the
+            name `astp`; `last_block` with the pooling `recursive`, which needs the frames before pooling.
+        ConfigError: there is no such pooling.
 
     >>> ECAPATDNN(channels=16, embedding_dim=8)(torch.randn(2, 100, 80)).embedding.shape
     torch.Size([2, 8])
@@ -55,7 +57,7 @@ class ECAPATDNN(PoolingNetwork):
         if pooling == "astp":
             pooling = {"name": "astp", "global_context": global_context is not False}
         elif global_context is not None:
-            raise ValueError("global_context: is an argument of the pooling 'astp'; leave it out with another one")
+            raise ValueError("global_context: is an argument of the pooling 'astp'; remove it with another one")
         self.frames, self.embedding_dim = frames, embedding_dim
         self.frame_dim = channels if frames == "last_block" else frame_dim
         self.layer1 = ConvReluNorm(num_mel_bins, channels, kernel_size=5, padding=2)
@@ -81,7 +83,7 @@ class ECAPATDNN(PoolingNetwork):
         return self.embedding_norm(self.linear(self.pool_norm(pooled))).float()
 
     def _blocks(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The frames before pooling, and those of the last block; zero past the end."""
+        """Return the frames before pooling and those of the last block, zero after the end of each recording."""
         valid = mask[:, None].to(features.dtype)
         x = self.layer1(features.transpose(1, 2) * valid)
         outputs = []
@@ -119,7 +121,9 @@ class SERes2Block(nn.Module):
 
 
 class Res2Conv(nn.Module):
-    """Channels in parts; each part is convolved together with the result of the one before; the last passes through.
+    """Dilated convolutions on parts of the channels, each on its part plus the result of the part before.
+
+    The last part stays as it is.
 
     Gao et al., "Res2Net" (TPAMI 2019).
     """
@@ -135,16 +139,16 @@ class Res2Conv(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         *parts, last = x.split(self.width, dim=1)
-        valid, done, carried = mask[:, None].to(x.dtype), [], None
+        valid, results, current = mask[:, None].to(x.dtype), [], None
         for part, conv, norm in zip(parts, self.convs, self.norms, strict=True):
-            carried = part if carried is None else carried + part
-            carried = norm(torch.relu(conv(carried * valid)))
-            done.append(carried)
-        return torch.cat([*done, last], dim=1)
+            current = part if current is None else current + part
+            current = norm(torch.relu(conv(current * valid)))
+            results.append(current)
+        return torch.cat([*results, last], dim=1)
 
 
 class SqueezeExcite(nn.Module):
-    """A weight for every channel, from the mean over time (Hu et al., CVPR 2018)."""
+    """Squeeze and excitation: a weight for each channel, from the mean over time (Hu et al., CVPR 2018)."""
 
     def __init__(self, channels: int, bottleneck: int = 128) -> None:
         super().__init__()

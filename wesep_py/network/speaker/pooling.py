@@ -1,4 +1,15 @@
-"""How far the frames lie from learnt centres: NetVLAD and GhostVLAD."""
+"""Poolings over time: from the frames of a recording to one vector, or one vector per voice.
+
+| name | pooling |
+| --- | --- |
+| `tap`, `tsdp`, `tstp` | mean, standard deviation, or both |
+| `astp`, `asp` | mean and standard deviation weighted by an attention |
+| `mhastp`, `mqmhastp` | the same with several heads, and several queries |
+| `recursive` | the same for one voice after the other |
+| `netvlad`, `ghostvlad` | residuals to learned centres |
+
+All take the mask of valid frames, and compute in float32.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from wesep_py.common.registry import Registry
-
-# ----------------------------------------
-# What a pooling is, the registry of poolings, and the masked statistics that they are made of.
 
 VARIANCE_FLOOR = 1e-7
 
@@ -29,14 +37,14 @@ class Pooling(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """`[batch, dim, frames]` and the mask `[batch, frames]` of its valid frames → `[batch, out_dim]`."""
+        """Return `[batch, out_dim]` for frames `[batch, dim, frames]` and the mask `[batch, frames]` of the valid ones."""
 
 
 poolings: Registry[Pooling] = Registry("pooling", Pooling)
 
 
 def build_pooling(pooling: str | Mapping[str, Any], dim: int, where: str = "pooling") -> Pooling:
-    """The pooling of a configuration: its name, or `{name: …, …}` where it has arguments.
+    """Build a pooling from its name, or from `{name: …, …}` with arguments.
 
     Raises:
         ConfigError: no such pooling, or no such argument.
@@ -45,7 +53,7 @@ def build_pooling(pooling: str | Mapping[str, Any], dim: int, where: str = "pool
 
 
 def masked_statistics(frames: Tensor, mask: Tensor, unbiased: bool = False) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over the valid frames: `[batch, dim, frames]` → two of `[batch, dim, 1]`."""
+    """Return mean and standard deviation over the valid frames, each `[batch, dim, 1]`, of `[batch, dim, frames]`."""
     valid = mask[:, None].to(frames.dtype)
     count = valid.sum(dim=2, keepdim=True).clamp_min(1)
     mean = (frames * valid).sum(dim=2, keepdim=True) / count
@@ -55,34 +63,33 @@ def masked_statistics(frames: Tensor, mask: Tensor, unbiased: bool = False) -> t
 
 
 def attentive_statistics(frames: Tensor, scores: Tensor, mask: Tensor, floor: float = VARIANCE_FLOOR) -> Tensor:
-    """Mean and standard deviation under weights that are the softmax over the valid frames of the scores.
+    """Return mean and standard deviation, weighted by the softmax of scores over the valid frames.
 
     Args:
         frames: `[batch, dim, frames]`.
-        scores: `[batch, dim, frames]`, or `[batch, 1, frames]` for one weight a frame.
+        scores: `[batch, dim, frames]`, or `[batch, 1, frames]` for one weight per frame.
         mask: `[batch, frames]`.
-        floor: least variance.
+        floor: smallest variance.
 
     Returns:
-        `[batch, 2 · dim]`, the means before the deviations.
+        `[batch, 2 · dim]`, the means first.
     """
     return weighted_statistics(frames, attention(scores, mask), floor)
 
 
 def attention(scores: Tensor, mask: Tensor) -> Tensor:
-    """The softmax over the valid frames: `[batch, dim, frames]`, `[batch, frames]` → `[batch, dim, frames]`."""
+    """Return the softmax of scores `[batch, dim, frames]` over the valid frames, in float32."""
     return scores.float().masked_fill(~mask[:, None], -torch.inf).softmax(dim=2)
 
 
 def weighted_statistics(frames: Tensor, weights: Tensor, floor: float = VARIANCE_FLOOR) -> Tensor:
-    """Mean and standard deviation under weights that sum to one over time, as `attentive_statistics` gives them."""
+    """Return mean and standard deviation, `[batch, 2 · dim]`, under weights that sum to one over time."""
     mean = (weights * frames).sum(dim=2, keepdim=True)
     variance = (weights * (frames - mean).square()).sum(dim=2)
     return torch.cat([mean.squeeze(2), variance.clamp_min(floor).sqrt()], dim=1)
 
 
-# ----------------------------------------
-# Every frame counts alike: mean, standard deviation, or both.
+# All frames with the same weight.
 
 
 @poolings.register("tap")
@@ -90,7 +97,7 @@ class AveragePooling(Pooling):
     """Mean over time (TAP).
 
     Args:
-        dim: channels.
+        dim: number of channels.
     """
 
     def __init__(self, dim: int) -> None:
@@ -98,7 +105,7 @@ class AveragePooling(Pooling):
         self.out_dim = dim
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """`[batch, dim, frames]`, `[batch, frames]` → `[batch, dim]`."""
+        """Return `[batch, dim]`."""
         return masked_statistics(frames.float(), mask)[0].squeeze(2)
 
 
@@ -107,7 +114,7 @@ class DeviationPooling(Pooling):
     """Standard deviation over time, unbiased (TSDP).
 
     Args:
-        dim: channels.
+        dim: number of channels.
     """
 
     def __init__(self, dim: int) -> None:
@@ -115,7 +122,7 @@ class DeviationPooling(Pooling):
         self.out_dim = dim
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """`[batch, dim, frames]`, `[batch, frames]` → `[batch, dim]`."""
+        """Return `[batch, dim]`."""
         return masked_statistics(frames.float(), mask, unbiased=True)[1].squeeze(2)
 
 
@@ -124,7 +131,7 @@ class StatisticsPooling(Pooling):
     """Mean and standard deviation over time, unbiased (TSTP): Snyder et al., Interspeech 2017.
 
     Args:
-        dim: channels.
+        dim: number of channels.
     """
 
     def __init__(self, dim: int) -> None:
@@ -132,27 +139,26 @@ class StatisticsPooling(Pooling):
         self.out_dim = 2 * dim
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """`[batch, dim, frames]`, `[batch, frames]` → `[batch, 2 · dim]`."""
+        """Return `[batch, 2 · dim]`, the means first."""
         return torch.cat(masked_statistics(frames.float(), mask, unbiased=True), dim=1).squeeze(2)
 
 
-# ----------------------------------------
-# Attentive statistics: the network says how much each frame counts, channel by channel.
+# Weights from an attention, for each frame and channel.
 
 ASP_VARIANCE_FLOOR = 1e-5
 
 
 @poolings.register("astp")
 class AttentiveStatisticsPooling(Pooling):
-    """Weighted mean and standard deviation over time, with a weight for every frame and channel (ASTP).
+    """Weighted mean and standard deviation over time, with a weight for each frame and channel (ASTP).
 
     Okabe et al., Interspeech 2018; channel-dependent, with the whole recording's mean and standard deviation as
     context: Desplanques et al., Interspeech 2020, eq. 1 to 5.
 
     Args:
-        dim: channels.
-        bottleneck: units of the attention's hidden layer.
-        global_context: whether the attention also sees the recording's mean and standard deviation.
+        dim: number of channels.
+        bottleneck: number of units of the attention's hidden layer.
+        global_context: the attention also takes the recording's mean and standard deviation.
 
     >>> AttentiveStatisticsPooling(8)(torch.randn(2, 8, 50), torch.ones(2, 50, dtype=torch.bool)).shape
     torch.Size([2, 16])
@@ -166,25 +172,25 @@ class AttentiveStatisticsPooling(Pooling):
         self.linear2 = nn.Conv1d(bottleneck, dim, 1)
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """`[batch, dim, frames]`, `[batch, frames]` → `[batch, 2 · dim]`."""
+        """Return `[batch, 2 · dim]`, the means first."""
         frames = frames.float()
-        seen = frames
+        attended = frames
         if self.global_context:
             mean, deviation = masked_statistics(frames, mask, unbiased=True)
-            seen = torch.cat([frames, mean.expand_as(frames), deviation.expand_as(frames)], dim=1)
-        return attentive_statistics(frames, self.linear2(torch.tanh(self.linear1(seen))), mask)
+            attended = torch.cat([frames, mean.expand_as(frames), deviation.expand_as(frames)], dim=1)
+        return attentive_statistics(frames, self.linear2(torch.tanh(self.linear1(attended))), mask)
 
 
 @poolings.register("asp")
 class NormalisedAttentivePooling(Pooling):
-    """Attentive statistics whose hidden layer ends in ReLU and batch normalisation, as in SimAM-ResNet (ASP).
+    """Attentive statistics with ReLU and batch normalisation in the attention, as in SimAM-ResNet (ASP).
 
     Qin et al., "Simple attention module based speaker verification with iterative noisy label detection",
     ICASSP 2022.
 
     Args:
-        dim: channels.
-        bottleneck: units of the attention's hidden layer.
+        dim: number of channels.
+        bottleneck: number of units of the attention's hidden layer.
     """
 
     def __init__(self, dim: int, bottleneck: int = 128) -> None:
@@ -195,31 +201,30 @@ class NormalisedAttentivePooling(Pooling):
         self.linear2 = nn.Conv1d(bottleneck, dim, 1)
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """`[batch, dim, frames]`, `[batch, frames]` → `[batch, 2 · dim]`."""
+        """Return `[batch, 2 · dim]`, the means first."""
         frames = frames.float()
         scores = self.linear2(self.norm(torch.relu(self.linear1(frames))))
         return attentive_statistics(frames, scores, mask, floor=ASP_VARIANCE_FLOOR)
 
 
-# ----------------------------------------
-# Attentive statistics of several heads, each over its share of the channels, and of several queries.
+# Several heads, each on a part of the channels, and several queries.
 
 
 @poolings.register("mhastp")
 class MultiHeadAttentivePooling(Pooling):
-    """Channels in as many parts as heads; each head weighs the frames of its part (MHASTP).
+    """Attentive statistics with several heads, each of which weights the frames of its part of the channels (MHASTP).
 
     India et al., "Self multi-head attention for speaker recognition", Interspeech 2019, with standard deviations.
 
     Args:
-        dim: channels; a multiple of `num_heads`.
-        num_heads: parts.
-        num_layers: linear layers of each head, tanh between them.
-        bottleneck: units of their hidden layers.
-        per_channel: a weight for every frame and channel, instead of one for every frame.
+        dim: number of channels; a multiple of `num_heads`.
+        num_heads: number of parts.
+        num_layers: number of linear layers of each head, with tanh between them.
+        bottleneck: number of units of their hidden layers.
+        per_channel: a weight for each frame and channel, instead of one for each frame.
 
     Raises:
-        ValueError: `dim` is not a multiple of `num_heads`, or no head or layer.
+        ValueError: `dim` is not a multiple of `num_heads`, or there is no head or layer.
 
     >>> MultiHeadAttentivePooling(8)(torch.randn(2, 8, 50), torch.ones(2, 50, dtype=torch.bool)).shape
     torch.Size([2, 16])
@@ -239,7 +244,7 @@ class MultiHeadAttentivePooling(Pooling):
         self.heads = nn.ModuleList(_attention(sizes) for _ in range(num_heads))
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """`[batch, dim, frames]`, `[batch, frames]` → `[batch, 2 · dim]`, head by head."""
+        """Return `[batch, 2 · dim]`: mean and deviation of each head's channels in turn."""
         parts = frames.float().chunk(len(self.heads), dim=1)
         pooled = [attentive_statistics(part, head(part), mask) for part, head in zip(parts, self.heads, strict=True)]
         return torch.cat(pooled, dim=1)
@@ -247,18 +252,18 @@ class MultiHeadAttentivePooling(Pooling):
 
 @poolings.register("mqmhastp")
 class MultiQueryAttentivePooling(Pooling):
-    """Several multi-head attentive poolings beside each other (MQMHASTP).
+    """Several multi-head attentive poolings in parallel (MQMHASTP).
 
     Zhao et al., "Multi-query multi-head attention pooling and inter-topK penalty for speaker verification",
     ICASSP 2022.
 
     Args:
-        dim: channels; a multiple of `num_heads`.
-        num_queries: multi-head poolings.
+        dim: number of channels; a multiple of `num_heads`.
+        num_queries: number of multi-head poolings.
         num_heads, num_layers, bottleneck, per_channel: of each; see `MultiHeadAttentivePooling`.
 
     Raises:
-        ValueError: no query, or what `MultiHeadAttentivePooling` raises.
+        ValueError: there is no query, or as for `MultiHeadAttentivePooling`.
     """
 
     def __init__(
@@ -279,28 +284,27 @@ class MultiQueryAttentivePooling(Pooling):
         )
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """`[batch, dim, frames]`, `[batch, frames]` → `[batch, num_queries · 2 · dim]`."""
+        """Return `[batch, num_queries · 2 · dim]`."""
         return torch.cat([query(frames, mask) for query in self.queries], dim=1)
 
 
 def _attention(sizes: list[int]) -> nn.Sequential:
-    """Linear layers of these sizes over the channels, tanh between them."""
+    """Return linear layers of these sizes over the channels, with tanh between them."""
     layers: list[nn.Module] = []
     for before, after in pairwise(sizes):
         layers += [nn.Conv1d(before, after, 1), nn.Tanh()]
     return nn.Sequential(*layers[:-1])
 
 
-# ----------------------------------------
-# Recursive attentive pooling: one vector for every voice of a recording in which people overlap.
+# One vector per voice, for recordings in which several people talk.
 
 
-class PooledVoices(NamedTuple):
-    """The voices of a recording, before the layers that make embeddings of them.
+class PooledSpeakers(NamedTuple):
+    """Pooled vectors of all voices of recordings.
 
     Attributes:
         statistics: `[batch, voices, out_dim]`.
-        existence_logits: `[batch, voices]`, above 0 where a voice is there; the first is taken for granted.
+        existence_logits: `[batch, voices]`, above 0 where that voice exists; the first one always counts.
     """
 
     statistics: Tensor
@@ -309,25 +313,25 @@ class PooledVoices(NamedTuple):
 
 @poolings.register("recursive")
 class RecursiveAttentivePooling(Pooling):
-    """Attentive statistics of one voice after the other; each sees which frames the ones before have taken.
+    """Attentive statistics of one voice after the other; each knows which frames the earlier ones have covered.
 
     Horiguchi et al., "Recursive attentive pooling for extracting speaker embeddings from multi-speaker recordings",
-    SLT 2024. With frames `h_t`, `e_t = [h_t; μ; σ]` and the weights `a^(r)` of the voices before,
+    SLT 2024. With frames `h_t`, `e_t = [h_t; μ; σ]` and the weights `a^(r)` of the earlier voices,
 
         c_t^(n) = Σ_{r<n} a_t^(r)                                       coverage
         ã_t^(n) = W2 relu(W1 e_t + b1 + T Wc c_t^(n)) + b2              scores; softmax over time: a^(n)
         p_n = sigmoid(mean_t(w · ã_t^(n)) + b)                          existence
 
-    The weights sum to one over the T frames, so that the coverage falls as T grows. It is counted in parts of the even
-    share 1/T here: with `Wc = Wc' / T_train` that is the paper's `Wc' c · T_infer / T_train`, its correction for a
-    recording of another length than the training crops, without having to know how long those were.
+    The weights sum to one over the T frames, so the coverage falls as T grows. Here it is in units of the even share
+    1/T: with `Wc = Wc' / T_train` that is the paper's `Wc' c · T_infer / T_train`, its length correction for
+    recordings longer than the training crops, and the crops' length need not be known.
 
-    As a pooling like others it gives the first voice's statistics.
+    `forward`, as for other poolings, returns the statistics of the first voice.
 
     Args:
-        dim: channels.
-        bottleneck: units of the attention's hidden layer.
-        max_voices: as many as are looked for, 2 or more: those that training's mixtures have at most.
+        dim: number of channels.
+        bottleneck: number of units of the attention's hidden layer.
+        max_voices: number of voices to look for, 2 or more: the most that the training mixtures have.
 
     Raises:
         ValueError: `max_voices` is below 2.
@@ -348,48 +352,51 @@ class RecursiveAttentivePooling(Pooling):
         self.existence = nn.Linear(dim, 1)
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """`[batch, dim, frames]`, `[batch, frames]` → `[batch, 2 · dim]`: the first voice's."""
+        """Return `[batch, 2 · dim]` of the first voice."""
         return self.voices(frames, mask, max_voices=1).statistics[:, 0]
 
-    def voices(self, frames: Tensor, mask: Tensor, max_voices: int | None = None) -> PooledVoices:
-        """So many voices, whether they exist or not.
+    def voices(self, frames: Tensor, mask: Tensor, max_voices: int | None = None) -> PooledSpeakers:
+        """Return the statistics of `max_voices` voices, whether they exist or not.
 
         Args:
             frames: `[batch, dim, frames]`.
-            mask: `[batch, frames]`, true for the valid ones.
-            max_voices: 1 or more; as constructed, if `None`.
+            mask: `[batch, frames]`, True for the valid ones.
+            max_voices: 1 or more; `None`: as constructed.
         """
         frames, valid = frames.float(), mask[:, None].float()
         length = valid.sum(dim=2, keepdim=True).clamp_min(1)
         mean, deviation = masked_statistics(frames, mask, unbiased=True)
-        seen = self.linear1(torch.cat([frames, mean.expand_as(frames), deviation.expand_as(frames)], dim=1))
+        context = self.linear1(torch.cat([frames, mean.expand_as(frames), deviation.expand_as(frames)], dim=1))
         statistics, logits, covered = [], [], None
         for _ in range(self.max_voices if max_voices is None else max_voices):
-            hidden = seen if covered is None else seen + self.coverage(length * covered)
+            hidden = context if covered is None else context + self.coverage(length * covered)
             scores = self.linear2(torch.relu(hidden)).float()
             weights = attention(scores, mask)
             covered = weights if covered is None else covered + weights
             statistics.append(weighted_statistics(frames, weights))
             mean_score = (scores * valid).sum(dim=2) / length.squeeze(2)
             logits.append(self.existence(mean_score).squeeze(1).float())
-        return PooledVoices(torch.stack(statistics, dim=1), torch.stack(logits, dim=1))
+        return PooledSpeakers(torch.stack(statistics, dim=1), torch.stack(logits, dim=1))
+
+
+# Residuals to learned centres.
 
 
 @poolings.register("ghostvlad")
 class GhostVLAD(Pooling):
-    """Residuals to each centre, summed over time, weighted by how much a frame belongs to it; ghosts are left out.
+    """Sums over time of the residuals to learned centres, weighted by the assignment of each frame to them.
 
     With frames `x_t`, centres `c_k` and assignments `a_tk = softmax_k(w_k · x_t + b_k)` over centres and ghosts,
-    `V_k = Σ_t a_tk (x_t − c_k)`, each of length one. A ghost takes frames that belong to no centre, and has no row.
+    `V_k = Σ_t a_tk (x_t − c_k)`, each of length one. Ghosts take frames that belong to no centre, and have no residual.
     Xie et al., "Utterance-level aggregation for speaker recognition in the wild", ICASSP 2019, eq. 1.
 
     Args:
-        dim: channels.
-        num_clusters: centres.
-        num_ghosts: ghosts.
+        dim: number of channels.
+        num_clusters: number of centres.
+        num_ghosts: number of ghosts.
 
     Raises:
-        ValueError: no centre, or a negative number of ghosts.
+        ValueError: `num_clusters` is below 1, or `num_ghosts` below 0.
 
     >>> GhostVLAD(16)(torch.randn(2, 16, 50), torch.ones(2, 50, dtype=torch.bool)).shape
     torch.Size([2, 128])
@@ -406,7 +413,7 @@ class GhostVLAD(Pooling):
         self.centres = nn.Parameter(nn.init.orthogonal_(torch.empty(num_clusters, dim)))
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """`[batch, dim, frames]`, `[batch, frames]` → `[batch, num_clusters · dim]`, centre by centre."""
+        """Return `[batch, num_clusters · dim]`, the residuals to each centre in turn."""
         frames = frames.float()
         assignments = self.assign(frames).float().softmax(dim=1)[:, : len(self.centres)] * mask[:, None]
         with torch.autocast(frames.device.type, enabled=False):
@@ -420,11 +427,11 @@ class NetVLAD(GhostVLAD):
     """`GhostVLAD` without ghosts: Arandjelović et al., CVPR 2016; for speakers, Xie et al., ICASSP 2019.
 
     Args:
-        dim: channels.
-        num_clusters: centres.
+        dim: number of channels.
+        num_clusters: number of centres.
 
     Raises:
-        ValueError: no centre.
+        ValueError: `num_clusters` is below 1.
     """
 
     def __init__(self, dim: int, num_clusters: int = 8) -> None:

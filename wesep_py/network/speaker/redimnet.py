@@ -1,4 +1,12 @@
-"""ReDimNet: Yakovlev et al., "Reshape dimensions network for speaker recognition" (Interspeech 2024)."""
+"""ReDimNet: Yakovlev et al., "Reshape dimensions network for speaker recognition" (Interspeech 2024).
+
+Its features have two forms, which hold the same values:
+
+    2-D   [batch, channels, bins, frames]      for convolutions over frequency and time
+    1-D   [batch, bins · channels, frames]     for context over time, and to mix the outputs of stages (`join_axes`)
+
+A stage that halves the bins doubles the channels, so the 1-D form keeps its size through the network.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +21,6 @@ from torch.nn import functional as F
 from wesep_py.network.speaker.pooling import masked_statistics
 from wesep_py.network.speaker.speaker_network import PooledNetwork, speaker_networks
 
-# ----------------------------------------
-# The blocks of ReDimNet: on channels, frequency and time (2-D), and on what they make when put together (1-D).
-
 BlockKind = Literal["convnext", "resnet", "resnet_se"]
 CONTEXT_KERNELS = (7, 19, 31, 59)
 NUM_HEADS = 4
@@ -23,17 +28,17 @@ EPS = 1e-6
 
 
 def masked(x: Tensor, mask: Tensor) -> Tensor:
-    """`[batch, …, frames]` with zeros past the end of each recording, as a convolution pads its input."""
+    """Return `[batch, …, frames]` with zeros after the end of each recording, as a convolution pads its input."""
     return x * mask.reshape(mask.shape[0], *[1] * (x.dim() - 2), mask.shape[1])
 
 
 def num_groups(channels: int, group_size: int | None) -> int:
-    """How many whole groups of `group_size` channels there are; one where it is `None`, and one at least.
+    """Return the number of whole groups of `group_size` channels, at least 1; 1 if it is `None`.
 
-    What is left over makes the groups larger: 12 channels, 8 a group, are one group of 12.
+    A remainder makes the groups larger: 12 channels in groups of 8 are one group of 12.
 
     Raises:
-        ValueError: that number does not divide the channels.
+        ValueError: this number does not divide the channels.
     """
     groups = 1 if group_size is None else max(channels // group_size, 1)
     if channels % groups:
@@ -41,7 +46,7 @@ def num_groups(channels: int, group_size: int | None) -> int:
     return groups
 
 
-class ChannelNorm(nn.LayerNorm):
+class ChannelLayerNorm(nn.LayerNorm):
     """Layer normalisation over the channels of `[batch, channels, …]`."""
 
     def __init__(self, channels: int) -> None:
@@ -57,7 +62,7 @@ class ConvNeXtBlock(nn.Module):
     Args:
         channels: of input and output.
         kernel_size: of the grouped convolution, odd.
-        group_size: channels a group, or `None`: all in one.
+        group_size: channels per group; `None`: one group.
         axes: 1 for `[batch, channels, frames]`, 2 for `[batch, channels, bins, frames]`.
     """
 
@@ -73,15 +78,15 @@ class ConvNeXtBlock(nn.Module):
         return x + self.pointwise(F.gelu(self.norm(self.conv(masked(x, mask)))))
 
 
-class ResidualBlock(nn.Module):
-    """`relu(x + f(x))` with two 3×3 convolutions; normalisation follows the first one's ReLU.
+class ReDimNetResidualBlock(nn.Module):
+    """`relu(x + f(x))` with two 3×3 convolutions; the first normalisation comes after the ReLU.
 
     Args:
         channels: of input and output.
-        num_bins: size of the frequency axis.
-        group_size: channels a group of the convolutions, each then followed by a 1×1 convolution; `None`: all in
-            one, and no 1×1 convolution.
-        squeeze_excite: a weight for each bin of frequency.
+        num_bins: number of frequency bins.
+        group_size: channels per group of the convolutions, each of which is followed by a 1×1 convolution; `None`:
+            one group, and no 1×1 convolution.
+        squeeze_excite: weight each frequency bin.
     """
 
     def __init__(self, channels: int, num_bins: int, group_size: int | None, squeeze_excite: bool) -> None:
@@ -105,7 +110,7 @@ class ResidualBlock(nn.Module):
 
 
 class FrequencyExcite(nn.Module):
-    """A weight for every bin, from the mean over channels and valid frames (Thienpondt et al., Interspeech 2021)."""
+    """A weight for each bin, from the mean over channels and valid frames (Thienpondt et al., Interspeech 2021)."""
 
     def __init__(self, num_bins: int, bottleneck: int) -> None:
         super().__init__()
@@ -119,24 +124,24 @@ class FrequencyExcite(nn.Module):
 
 
 def build_block(kind: BlockKind, channels: int, num_bins: int, group_size: int | None) -> nn.Module:
-    """A 2-D block, which takes `[batch, channels, bins, frames]` and the mask of valid frames."""
+    """Build a 2-D block, which takes `[batch, channels, bins, frames]` and the mask of valid frames."""
     if kind == "convnext":
         return ConvNeXtBlock(channels, 3, group_size, axes=2)
-    return ResidualBlock(channels, num_bins, group_size, squeeze_excite=kind == "resnet_se")
+    return ReDimNetResidualBlock(channels, num_bins, group_size, squeeze_excite=kind == "resnet_se")
 
 
 class ContextBlock(nn.Module):
-    """Context over time at a reduced width: depthwise convolutions with ever longer kernels, then attention; residual.
+    """Context over time with fewer channels: depthwise convolutions of growing kernel size, then attention; residual.
 
     Args:
         channels: of input and output, `[batch, channels, frames]`.
-        hidden: the reduced width, a multiple of 4 (the attention's heads).
+        hidden: the reduced number of channels, a multiple of 4 (the attention's heads).
     """
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
         self.reduce = nn.Conv1d(channels, hidden, 1)
-        self.norm = ChannelNorm(hidden)
+        self.norm = ChannelLayerNorm(hidden)
         self.convs = nn.ModuleList(ConvNeXtBlock(hidden, size, 1, axes=1) for size in CONTEXT_KERNELS)
         self.attention = AttentionLayer(hidden)
         self.expand = nn.Conv1d(hidden, channels, 1)
@@ -150,10 +155,9 @@ class ContextBlock(nn.Module):
 
 
 class AttentionLayer(nn.Module):
-    """Self-attention among the valid frames, then two linear layers; each is added, then normalised.
+    """Self-attention among the valid frames, then two linear layers; each is added to its input, then normalised.
 
-    Vaswani et al., NeurIPS 2017, except that the second normalisation sees the output of the first with the linear
-    layers' added.
+    As in Vaswani et al., NeurIPS 2017.
 
     Args:
         channels: of input and output, `[batch, frames, channels]`; a multiple of 4 (the heads).
@@ -174,20 +178,20 @@ class AttentionLayer(nn.Module):
         query, key, value = (
             layer(x).unflatten(2, (NUM_HEADS, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
         )
-        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None])
-        x = self.attention_norm(x + self.project(seen.transpose(1, 2).flatten(2)))
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None])
+        x = self.attention_norm(x + self.project(attended.transpose(1, 2).flatten(2)))
         return self.norm(x + self.linear2(F.gelu(self.linear1(x), approximate="tanh")))
 
 
 @dataclass
 class ReDimNetStage:
-    """One stage of ReDimNet.
+    """The configuration of one stage of ReDimNet.
 
     Attributes:
-        stride: bins of frequency that become one, with as many times the channels.
-        num_blocks: 2-D blocks.
-        width: channels inside the stage, as a multiple of those that go in and out.
-        context_reduction: the 1-D context block is narrower than the features by this factor; `null`: no such block.
+        stride: factor by which the frequency bins are reduced and the channels increased.
+        num_blocks: number of 2-D blocks.
+        width: channels inside the stage, as a multiple of those at its ends.
+        context_reduction: factor by which the 1-D context block reduces the features; `null`: no such block.
     """
 
     stride: int
@@ -214,26 +218,26 @@ B2_STAGES = (
 
 @speaker_networks.register("redimnet")
 class ReDimNet(PooledNetwork):
-    """Stages whose outputs all have one size when channels and frequency are one axis, so that each sees all before.
+    """Stages of 2-D and 1-D blocks, each of which takes a mix of the outputs of all stages before it.
 
-    A stage's input is the average of the outputs before it, with learned weights for each feature; it is
-    taken apart into channels and frequency for 2-D blocks, and put together again for a 1-D block over time. Time is
-    never strided. The defaults are the size B2, but for the global context of its pooling.
+    The input of a stage is the average of the earlier outputs, with learned weights for each feature. It is split into
+    channels and frequency for the 2-D blocks, and joined again for a 1-D block over time. Time is never strided. The
+    defaults are the size B2, except for the global context of its pooling.
 
     Args:
-        num_mel_bins: size of a filterbank frame (given by the front end); a multiple of the product of the strides.
-        channels: after the first convolution.
+        num_mel_bins: number of mel bins (given by the front end); a multiple of the product of the strides.
+        channels: number of channels after the first convolution.
         stages: see `ReDimNetStage`.
-        block: the 2-D blocks: `convnext`, `resnet`, or `resnet_se` with a weight for each bin of frequency.
-        group_size: channels in each group of the 3×3 convolutions; `null`: all in one.
-        frame_dim: a last 1×1 convolution makes frames of this size; `null`: none, frames have
+        block: the 2-D blocks: `convnext`, `resnet`, or `resnet_se`, which weights each frequency bin.
+        group_size: channels per group of the 3×3 convolutions; `null`: one group.
+        frame_dim: size of the frames after a last 1×1 convolution; `null`: there is none, and the size is
             `channels · num_mel_bins`.
         embedding_dim: size of the embedding.
-        pooling: a pooling's name, or `{name: …, …}`; see `pooling`. Published: `{name: astp, global_context: true}`.
-        second_layer: ReLU, batch normalisation and another linear layer make the embedding.
+        pooling: name of a pooling, or `{name: …, …}`; see `pooling`. Published: `{name: astp, global_context: true}`.
+        second_layer: put ReLU, batch normalisation and another linear layer before the embedding.
 
     Raises:
-        ValueError: sizes that do not divide one another as they must.
+        ValueError: a size is out of range, or does not divide another one.
 
     >>> stages = (ReDimNetStage(1, 1), ReDimNetStage(2, 1, 1, 4))
     >>> ReDimNet(16, channels=4, stages=stages, embedding_dim=8)(torch.randn(2, 100, 16)).embedding.shape
@@ -262,12 +266,12 @@ class ReDimNet(PooledNetwork):
             raise ValueError(f"frame_dim: is {frame_dim}; 1 or more is needed, or null")
         size = channels * num_mel_bins
         self.stem = nn.Conv2d(1, channels, 3, padding=1)
-        self.stem_norm = ChannelNorm(channels)
+        self.stem_norm = ChannelLayerNorm(channels)
         self.stages = nn.ModuleList()
         for stage in stages:
-            self.stages.append(Stage(stage, channels, num_mel_bins, block, group_size))
+            self.stages.append(ReDimNetStageLayers(stage, channels, num_mel_bins, block, group_size))
             channels, num_mel_bins = channels * stage.stride, num_mel_bins // stage.stride
-        # One for the input of each stage but the first, and one for what is pooled.
+        # Weights for the input of each stage but the first, and for what is pooled: mix i is of i + 2 outputs.
         self.mixes = nn.ParameterList(nn.Parameter(torch.zeros(count + 2, size, 1)) for count in range(len(stages)))
         self.aggregate = None
         if frame_dim is not None:
@@ -276,7 +280,7 @@ class ReDimNet(PooledNetwork):
 
     def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         x = self.stem_norm(self.stem(masked(features.transpose(1, 2)[:, None], mask)))
-        outputs = [together(x)]
+        outputs = [join_axes(x)]
         x = outputs[0]
         for stage, mix in zip(self.stages, self.mixes, strict=True):
             outputs.append(stage(x, mask))
@@ -284,12 +288,12 @@ class ReDimNet(PooledNetwork):
         return masked(x if self.aggregate is None else self.aggregate(x), mask), mask
 
 
-class Stage(nn.Module):
-    """`[batch, channels · bins, frames]` and the mask of valid frames → the same shape.
+class ReDimNetStageLayers(nn.Module):
+    """The layers of one stage, from `[batch, bins · channels, frames]` to the same shape.
 
     Args:
         config: see `ReDimNetStage`.
-        channels, num_bins: into which the input is taken apart.
+        channels, num_bins: into which the input is split.
         block, group_size: see `ReDimNet`.
     """
 
@@ -323,25 +327,25 @@ class Stage(nn.Module):
             self.context = ContextBlock(size, hidden)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        x = self.expand(apart(x, self.num_bins))
+        x = self.expand(split_axes(x, self.num_bins))
         for block in self.blocks:
             x = block(x, mask)
         if self.squeeze is not None:
             x = self.squeeze(masked(x, mask))
-        x = together(x)
+        x = join_axes(x)
         return x if self.context is None else self.context(x, mask)
 
 
-def together(x: Tensor) -> Tensor:
-    """`[batch, channels, bins, frames]` → `[batch, bins · channels, frames]`, the channels of a bin side by side."""
+def join_axes(x: Tensor) -> Tensor:
+    """Return `[batch, bins · channels, frames]` of `[batch, channels, bins, frames]`; a bin's channels are neighbours."""
     return x.transpose(1, 2).flatten(1, 2)
 
 
-def apart(x: Tensor, num_bins: int) -> Tensor:
-    """The inverse of `together`.
+def split_axes(x: Tensor, num_bins: int) -> Tensor:
+    """Return `[batch, channels, bins, frames]` of `[batch, bins · channels, frames]`; the inverse of `join_axes`.
 
     >>> x = torch.randn(2, 3, 4, 5)
-    >>> torch.equal(apart(together(x), 4), x)
+    >>> torch.equal(split_axes(join_axes(x), 4), x)
     True
     """
     return x.unflatten(1, (num_bins, -1)).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""RepVGG: many branches while training, one convolution afterwards.
+"""RepVGG: several branches in training, one convolution afterwards.
 
 Ding et al., "RepVGG: making VGG-style ConvNets great again" (CVPR 2021); on filterbanks, and with a dilated branch:
 Ma et al., "Rep works in speaker verification" (arXiv 2110.09720).
@@ -14,32 +14,32 @@ from torch import Tensor, nn
 from wesep_py.network.speaker.pooling import masked_statistics
 from wesep_py.network.speaker.speaker_network import PooledNetwork, speaker_networks
 
-STAGES = 4
+NUM_STAGES = 4
 MAX_STEM_CHANNELS = 64
 SE_REDUCTION = 4
 
 
 @speaker_networks.register("repvgg")
 class RepVGG(PooledNetwork):
-    """One block, then four stages of them over frequency and time, then statistics over time.
+    """One block, then four stages of blocks over frequency and time, then pooling over time.
 
-    A block adds up branches, each normalised, before its ReLU. Once trained, `fold` makes one convolution of them.
+    A block adds up branches, each normalised, before its ReLU. After training, `fold` makes one convolution of them.
 
     Args:
-        num_mel_bins: size of a filterbank frame (given by the front end).
-        num_blocks: blocks of each stage.
-        channels: of each stage; the first block has as many as the first stage, at most 64.
+        num_mel_bins: number of mel bins (given by the front end).
+        num_blocks: number of blocks of each stage.
+        channels: number of channels of each stage; the first block has those of the first stage, at most 64.
         strides: in frequency and time, of the first block and of each stage.
         embedding_dim: size of the embedding.
-        block: beside the 3×3 convolution and the identity, a 1×1 convolution (`repvgg`) or a 3×3 convolution of
-            dilation 2 (`rsbb`, which folds to 5×5: more parameters than before, in one operation).
-        groups: of the convolutions in each block of the stages, counted through; 1 where none is given.
-        squeeze_excite: each block ends with a weight a channel.
-        pooling: a pooling's name, or `{name: …, …}`; see `pooling`.
-        folded: blocks are one convolution each, as `fold` leaves them; such a network is not for training.
+        block: the branch beside the 3×3 convolution and the identity: a 1×1 convolution (`repvgg`), or a 3×3
+            convolution of dilation 2 (`rsbb`, which folds to 5×5: more parameters than before, in one operation).
+        groups: groups of the convolutions in each block, through all stages; 1 for blocks after the end of the list.
+        squeeze_excite: end each block with a weight per channel.
+        pooling: name of a pooling, or `{name: …, …}`; see `pooling`.
+        folded: build blocks of one convolution, as after `fold`; such a network is not for training.
 
     Raises:
-        ValueError: a wrong number of stages, blocks, channels, strides or groups, or one below 1.
+        ValueError: the number of blocks, channels, strides or groups is wrong, or one is below 1.
 
     >>> network = RepVGG(num_blocks=(1, 1, 1, 1), channels=(4, 4, 8, 8), embedding_dim=8).eval()
     >>> features = torch.randn(2, 100, 80)
@@ -62,16 +62,16 @@ class RepVGG(PooledNetwork):
         folded: bool = False,
     ) -> None:
         super().__init__()
-        _check(num_blocks, channels, strides, groups)
+        _check_sizes(num_blocks, channels, strides, groups)
         width, bins = min(MAX_STEM_CHANNELS, channels[0]), -(-num_mel_bins // strides[0])
         self.stem = RepBlock(1, width, strides[0], 1, block, squeeze_excite, folded)
         self.stages = nn.ModuleList()
-        remaining = iter(groups)
+        remaining_groups = iter(groups)
         for count, out_channels, stride in zip(num_blocks, channels, strides[1:], strict=True):
             blocks = nn.ModuleList()
             for step in [stride] + [1] * (count - 1):
-                shared = next(remaining, 1)
-                blocks.append(RepBlock(width, out_channels, step, shared, block, squeeze_excite, folded))
+                num_groups = next(remaining_groups, 1)
+                blocks.append(RepBlock(width, out_channels, step, num_groups, block, squeeze_excite, folded))
                 width = out_channels
             self.stages.append(blocks)
             bins = -(-bins // stride)
@@ -85,7 +85,7 @@ class RepVGG(PooledNetwork):
         return x.flatten(1, 2) * mask[:, None], mask
 
     def fold(self) -> RepVGG:
-        """Make one convolution of each block's branches, in place; what evaluation mode computes stays the same.
+        """Make one convolution of each block's branches, in place; the output in evaluation mode stays the same.
 
         The weights then fit a network that is built with `folded`.
 
@@ -99,14 +99,14 @@ class RepVGG(PooledNetwork):
 
 
 class RepBlock(nn.Module):
-    """`relu(Σ branch(x))`: `[batch, channels, bins, frames]` and the mask of valid frames, both at the block's stride.
+    """`relu(Σ branch(x))` on an image and the mask of its valid frames, both at the block's stride.
 
     Args:
-        in_channels, out_channels: where they are equal and the stride is 1, the input itself is a branch too.
+        in_channels, out_channels: if they are equal and the stride is 1, the input itself is a branch too.
         stride: in frequency and time.
         groups: of the convolutions.
-        kind: what stands beside the 3×3 convolution; see `RepVGG`.
-        squeeze_excite: a weight a channel, after the ReLU.
+        kind: the branch beside the 3×3 convolution; see `RepVGG`.
+        squeeze_excite: weight each channel after the ReLU.
         folded: one convolution instead of the branches.
     """
 
@@ -142,7 +142,7 @@ class RepBlock(nn.Module):
         self._folded_shape = out_channels, in_channels // groups, size, size
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        # What stands past the end of a recording must be to a convolution what its own padding is.
+        # After the end of a recording the convolution must see zeros, as its own padding is.
         x = x * mask[:, None, None]
         mask = mask[:, :: self.stride]
         if self.folded is not None:
@@ -159,8 +159,15 @@ class RepBlock(nn.Module):
         """Replace the branches by one convolution (Ding et al., section 3.3).
 
         A normalised convolution is a convolution with weights `γ/σ · W` and bias `β − γ/σ · μ`. Convolutions of one
-        stride add up once their kernels stand centred in the largest, a dilated one with gaps; the identity is a
-        kernel with a one in its middle.
+        stride add up when their kernels are centred in the largest one, a dilated one with gaps; the identity is a
+        kernel with a one in its middle:
+
+            3×3 in 5×5       3×3 of dilation 2    identity
+            . . . . .        x . x . x            . . . . .
+            . x x x .        . . . . .            . . . . .
+            . x x x .    +   x . x . x       +    . . 1 . .
+            . x x x .        . . . . .            . . . . .
+            . . . . .        x . x . x            . . . . .
         """
         if self.folded is not None:
             return
@@ -188,7 +195,7 @@ class RepBlock(nn.Module):
 
 
 class SqueezeExcite2d(nn.Module):
-    """A weight for every channel, from the mean over frequency and valid frames (Hu et al., CVPR 2018)."""
+    """A weight for each channel, from the mean over frequency and valid frames (Hu et al., CVPR 2018)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -202,13 +209,13 @@ class SqueezeExcite2d(nn.Module):
         return x * weights[:, :, None, None]
 
 
-def _check(
+def _check_sizes(
     num_blocks: tuple[int, ...], channels: tuple[int, ...], strides: tuple[int, ...], groups: tuple[int, ...]
 ) -> None:
     for name, values, size in (
-        ("num_blocks", num_blocks, STAGES),
-        ("channels", channels, STAGES),
-        ("strides", strides, STAGES + 1),
+        ("num_blocks", num_blocks, NUM_STAGES),
+        ("channels", channels, NUM_STAGES),
+        ("strides", strides, NUM_STAGES + 1),
     ):
         if len(values) != size or min(values) < 1:
             raise ValueError(f"{name}: is {list(values)}; {size} numbers, each 1 or more, are needed")

@@ -1,4 +1,10 @@
-"""Gemini DF-ResNet: Liu et al., "Golden Gemini is all you need", TASLP 2024; DF-ResNet, Interspeech 2022."""
+"""ResNet, SimAM-ResNet and Gemini DF-ResNet, on the filterbank as an image.
+
+- ResNet (r-vector): Zeinali et al., "BUT system description to VoxCeleb speaker recognition challenge 2019"; blocks of
+  He et al., CVPR 2016.
+- SimAM-ResNet: Qin et al., ICASSP 2022; SimAM, an attention without parameters: Yang et al., ICML 2021.
+- Gemini DF-ResNet: Liu et al., "Golden Gemini is all you need", TASLP 2024; DF-ResNet: Liu et al., Interspeech 2022.
+"""
 
 from __future__ import annotations
 
@@ -9,32 +15,29 @@ from torch import Tensor, nn
 
 from wesep_py.network.speaker.speaker_network import PooledNetwork, speaker_networks
 
-# ----------------------------------------
-# ResNet on the filterbank as an image (r-vector): Zeinali et al., 2019; blocks of He et al., CVPR 2016.
-
-STAGES = 4
+NUM_STAGES = 4
 
 
 @speaker_networks.register("resnet")
 class ResNet(PooledNetwork):
     """Four stages of residual blocks over frequency and time, then pooling over time.
 
-    Each stage but the first halves frequency and time, and doubles the channels. A subclass may set `attention`.
+    The second and later stages halve frequency and time, and double the channels. A subclass may set `attention`.
 
     Args:
-        num_mel_bins: size of a filterbank frame (given by the front end).
-        num_blocks: blocks of each stage: [2, 2, 2, 2] for 18 layers, [3, 4, 6, 3] for 34 (`basic`) or 50
+        num_mel_bins: number of mel bins (given by the front end).
+        num_blocks: number of blocks of each stage: [2, 2, 2, 2] for 18 layers, [3, 4, 6, 3] for 34 (`basic`) or 50
             (`bottleneck`).
-        channels: of the first stage.
+        channels: number of channels of the first stage.
         embedding_dim: size of the embedding.
         block: two 3×3 convolutions (`basic`), or 1×1, 3×3, 1×1 to four times the width (`bottleneck`).
-        pooling: a pooling's name, or `{name: …, …}`; see `pooling`.
-        second_layer: ReLU, batch normalisation and another linear layer make the embedding.
+        pooling: name of a pooling, or `{name: …, …}`; see `pooling`.
+        second_layer: put ReLU, batch normalisation and another linear layer before the embedding.
         dropout: share of the pooled vector that is dropped while training, from 0 to below 1.
 
     Raises:
-        ValueError: not four numbers of blocks, or one below 1, or another size out of its range.
-        ConfigError: no such pooling.
+        ValueError: `num_blocks` are not four numbers of 1 or more, or another size is out of range.
+        ConfigError: there is no such pooling.
 
     >>> ResNet(num_blocks=(1, 1, 1, 1), channels=4, embedding_dim=8)(torch.randn(2, 100, 80)).embedding.shape
     torch.Size([2, 8])
@@ -54,7 +57,7 @@ class ResNet(PooledNetwork):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if len(num_blocks) != STAGES or min(num_blocks) < 1:
+        if len(num_blocks) != NUM_STAGES or min(num_blocks) < 1:
             raise ValueError(f"num_blocks: is {list(num_blocks)}; four numbers, each 1 or more, are needed")
         if channels < 1:
             raise ValueError(f"channels: is {channels}; 1 or more is needed")
@@ -67,7 +70,7 @@ class ResNet(PooledNetwork):
             blocks = nn.ModuleList()
             for i in range(count):
                 weigh = None if self.attention is None else self.attention()
-                blocks.append(ResidualBlock(width, inner, stride if i == 0 else 1, block == "bottleneck", weigh))
+                blocks.append(ResNetBlock(width, inner, stride if i == 0 else 1, block == "bottleneck", weigh))
                 width = blocks[-1].out_channels
             self.stages.append(blocks)
             bins = -(-bins // stride)
@@ -82,15 +85,15 @@ class ResNet(PooledNetwork):
         return x.flatten(1, 2) * mask[:, None], mask
 
 
-class ResidualBlock(nn.Module):
-    """`relu(x + f(x))`: `[batch, channels, bins, frames]` and the mask of valid frames, both at the block's stride.
+class ResNetBlock(nn.Module):
+    """Residual block `relu(x + f(x))` on an image and the mask of its valid frames.
 
     Args:
-        in_channels: of the input.
+        in_channels: channels of the input.
         channels: of the 3×3 convolutions.
         stride: in frequency and time.
-        bottleneck: 1×1, 3×3 and 1×1 convolutions, the last to four times the channels, instead of two of 3×3.
-        attention: a module that weighs f(x), given the mask too, or `None`.
+        bottleneck: f is a 1×1, a 3×3 and a 1×1 convolution, the last to four times the channels, instead of two 3×3.
+        attention: a module that weights f(x), given the mask too, or `None`.
     """
 
     def __init__(
@@ -119,24 +122,21 @@ class ResidualBlock(nn.Module):
             )
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        passed = x if self.shortcut is None else self.shortcut(x)
+        """Return an image `[batch, out_channels, bins, frames]` and the mask of its frames, both at the stride."""
+        residual = x if self.shortcut is None else self.shortcut(x)
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = torch.relu(x) if i else x
-            # What stands past the end of a recording must be to a convolution what its own padding is.
+            # After the end of a recording the convolution must see zeros, as its own padding is.
             x = norm(conv(x * mask[:, None, None]))
             if conv.stride[0] > 1:
                 mask = mask[:, :: self.stride]
         if self.attention is not None:
             x = self.attention(x, mask)
-        return torch.relu(x + passed), mask
-
-
-# ----------------------------------------
-# SimAM-ResNet: Qin et al., ICASSP 2022; SimAM, an attention without parameters: Yang et al., ICML 2021.
+        return torch.relu(x + residual), mask
 
 
 class SimAM(nn.Module):
-    """A weight for every value of a channel: the further from the channel's mean, the nearer to one.
+    """SimAM: a weight for each value of a channel; the further it is from the channel's mean, the nearer to one.
 
     With the mean μ and the variance σ² of a channel over bins and valid frames,
     `x · sigmoid((x − μ)² / (4 (σ² + λ)) + 1/2)` (eq. 5).
@@ -158,7 +158,7 @@ class SimAM(nn.Module):
         self.regularisation = regularisation
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """`[batch, channels, bins, frames]`, `[batch, frames]` → the same shape."""
+        """Return a weighted image of the same shape, `[batch, channels, bins, frames]`."""
         valid, values = mask[:, None, None], x.float()
         count = x.shape[2] * valid.sum(dim=3, keepdim=True)
         mean = (values * valid).sum(dim=(2, 3), keepdim=True) / count.clamp_min(1)
@@ -170,14 +170,14 @@ class SimAM(nn.Module):
 
 @speaker_networks.register("simam_resnet")
 class SimAMResNet(ResNet):
-    """`ResNet` of basic blocks whose values SimAM weighs before they are added to the block's input.
+    """`ResNet` of basic blocks, whose values are weighted by SimAM before the block's input is added.
 
     Args:
-        num_mel_bins: size of a filterbank frame (given by the front end).
-        num_blocks: blocks of each stage: [3, 4, 6, 3] for 34 layers, [6, 16, 24, 3] for 100.
-        channels: of the first stage.
+        num_mel_bins: number of mel bins (given by the front end).
+        num_blocks: number of blocks of each stage: [3, 4, 6, 3] for 34 layers, [6, 16, 24, 3] for 100.
+        channels: number of channels of the first stage.
         embedding_dim: size of the embedding.
-        pooling: a pooling's name, or `{name: …, …}`; see `pooling`.
+        pooling: name of a pooling, or `{name: …, …}`; see `pooling`.
         dropout: share of the pooled vector that is dropped while training, from 0 to below 1.
 
     Raises:
@@ -201,27 +201,27 @@ class SimAMResNet(ResNet):
         super().__init__(num_mel_bins, num_blocks, channels, embedding_dim, pooling=pooling, dropout=dropout)
 
 
-STRIDES = ((2, 1), (2, 2), (2, 1), (2, 1))
-"""Of each stage in frequency and time: time keeps its resolution longest (T14c of the paper)."""
-EXPANSION = 4
+GEMINI_STRIDES = ((2, 1), (2, 2), (2, 1), (2, 1))
+"""Strides of each stage in frequency and time: time keeps its resolution longest (T14c of the paper)."""
+GEMINI_EXPANSION = 4
 
 
 @speaker_networks.register("gemini_df_resnet")
 class GeminiDFResNet(PooledNetwork):
-    """Four stages of inverted bottlenecks, deep and narrow; every stage halves frequency, only one of them time.
+    """Four stages of inverted bottlenecks, deep and narrow; all halve frequency, and one of them time.
 
     Args:
-        num_mel_bins: size of a filterbank frame (given by the front end).
-        num_blocks: blocks of each stage: [3, 3, 9, 3] for 60 layers, [3, 3, 27, 3] for 114, [3, 8, 45, 3] for
+        num_mel_bins: number of mel bins (given by the front end).
+        num_blocks: number of blocks of each stage: [3, 3, 9, 3] for 60 layers, [3, 3, 27, 3] for 114, [3, 8, 45, 3] for
             183, [3, 8, 63, 3] for 237.
-        channels: of the first convolution and of each stage: five numbers.
+        channels: of the first convolution and of each stage, five numbers.
         embedding_dim: size of the embedding.
-        pooling: a pooling's name, or `{name: …, …}`; see `pooling`.
-        second_layer: ReLU, batch normalisation and another linear layer make the embedding.
+        pooling: name of a pooling, or `{name: …, …}`; see `pooling`.
+        second_layer: put ReLU, batch normalisation and another linear layer before the embedding.
 
     Raises:
-        ValueError: not four numbers of blocks, not five of channels, or one below 1.
-        ConfigError: no such pooling.
+        ValueError: `num_blocks` are not four numbers, or `channels` not five, of 1 or more each.
+        ConfigError: there is no such pooling.
 
     >>> GeminiDFResNet(num_blocks=(1, 1, 1, 1), channels=(2, 2, 4, 4, 8), embedding_dim=8)(
     ...     torch.randn(2, 100, 80)
@@ -239,16 +239,16 @@ class GeminiDFResNet(PooledNetwork):
         second_layer: bool = False,
     ) -> None:
         super().__init__()
-        if len(num_blocks) != len(STRIDES) or min(num_blocks) < 1:
+        if len(num_blocks) != len(GEMINI_STRIDES) or min(num_blocks) < 1:
             raise ValueError(f"num_blocks: is {list(num_blocks)}; four numbers, each 1 or more, are needed")
-        if len(channels) != len(STRIDES) + 1 or min(channels) < 1:
+        if len(channels) != len(GEMINI_STRIDES) + 1 or min(channels) < 1:
             raise ValueError(f"channels: is {list(channels)}; five numbers, each 1 or more, are needed")
         self.conv = nn.Conv2d(1, channels[0], 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(channels[0])
         self.stages = nn.ModuleList()
         bins = num_mel_bins
-        for i, (count, stride) in enumerate(zip(num_blocks, STRIDES, strict=True)):
-            self.stages.append(Stage(channels[i], channels[i + 1], stride, count))
+        for i, (count, stride) in enumerate(zip(num_blocks, GEMINI_STRIDES, strict=True)):
+            self.stages.append(GeminiStage(channels[i], channels[i + 1], stride, count))
             bins = -(-bins // stride[0])
         self.add_head(channels[-1] * bins, embedding_dim, pooling, second_layer)
 
@@ -260,13 +260,13 @@ class GeminiDFResNet(PooledNetwork):
         return x.flatten(1, 2) * mask[:, None], mask
 
 
-class Stage(nn.Module):
-    """A convolution with stride and its normalisation, then inverted bottlenecks.
+class GeminiStage(nn.Module):
+    """A stage of Gemini DF-ResNet: a strided convolution and its normalisation, then inverted bottlenecks.
 
     Args:
-        in_channels, out_channels: before and after the convolution.
+        in_channels, out_channels: channels before and after the convolution.
         stride: in frequency and time.
-        num_blocks: inverted bottlenecks.
+        num_blocks: number of inverted bottlenecks.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: tuple[int, int], num_blocks: int) -> None:
@@ -284,7 +284,7 @@ class Stage(nn.Module):
 
 
 class InvertedBottleneck(nn.Module):
-    """`relu(x + f(x))` with f: 1×1 to four times the channels, 3×3 channel by channel, 1×1 back.
+    """`relu(x + f(x))` with f: 1×1 convolution to four times the channels, depthwise 3×3, 1×1 back.
 
     Args:
         channels: of input and output.
@@ -292,7 +292,7 @@ class InvertedBottleneck(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        inner = EXPANSION * channels
+        inner = GEMINI_EXPANSION * channels
         self.convs = nn.ModuleList(
             [
                 nn.Conv2d(channels, inner, 1, bias=False),

@@ -31,7 +31,7 @@ FORCED = {
 """Settings of a model that are the same here whatever its configuration says."""
 
 
-def complete(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def arguments_with_form(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `SelfSupervised` with what the model's folder says of its form, so that they do without it.
 
     Raises:
@@ -178,7 +178,7 @@ class SelfSupervised(nn.Module):
             raise ValueError(f"sample_rate: is {sample_rate}; self-supervised models hear at {SAMPLE_RATE} Hz")
         if adapter_dim < 1:
             raise ValueError(f"adapter_dim: is {adapter_dim}; 1 or more is needed")
-        completed = complete({"kind": kind, "path": path, "config": config, "normalise": normalise})
+        completed = arguments_with_form({"kind": kind, "path": path, "config": config, "normalise": normalise})
         if completed["config"] is None:
             raise ValueError("path: is missing; give the folder of a model, or its form as 'config'")
         self.model = build_model(kind, completed["config"], path if initialise else None)

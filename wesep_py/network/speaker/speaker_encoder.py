@@ -1,4 +1,8 @@
-"""A speaker encoder as a checkpoint, by itself or inside an extractor's."""
+"""The speaker encoder: a front end and a speaker network, as a configuration, as a module and as a checkpoint.
+
+`SpeakerConfig` is the configuration, `build_encoder` makes the `SpeakerEncoder` of it. `load_encoder` reads one from a
+checkpoint of its own, or from that of an extractor.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wesep_py import checkpoint
-from wesep_py.audio import Resample
+from wesep_py.audio import SincResample
 from wesep_py.common.config import construct, to_plain
 from wesep_py.common.errors import CheckpointError, ConfigError, InputError, shorten
 from wesep_py.common.registry import no_plugins
@@ -19,34 +23,31 @@ from wesep_py.common.safe_building import build_within, check_numbers
 from wesep_py.features import KaldiFilterbank, SpecAugment, WesepMel
 from wesep_py.network.backbones import Backbone
 from wesep_py.network.speaker.pooling import RecursiveAttentivePooling
-from wesep_py.network.speaker.self_supervised import SelfSupervised, complete
+from wesep_py.network.speaker.self_supervised import SelfSupervised, arguments_with_form
 from wesep_py.network.speaker.speaker_network import (
     PoolingNetwork,
+    SpeakerEmbeddings,
     SpeakerOutput,
-    Voices,
     length_mask,
     speaker_networks,
 )
-
-# ----------------------------------------
-# From an enrollment to what is known of its voice: front end, speaker network, and how it trains.
 
 FRONT_ENDS = {"filterbank": KaldiFilterbank, "mel": WesepMel, "self_supervised": SelfSupervised}
 
 
 @dataclass
 class SpeakerConfig:
-    """A speaker encoder.
+    """The configuration of a speaker encoder.
 
     Attributes:
-        network: `{name: ecapa_tdnn, …}`, the arguments of the network.
-        front_end: what the network hears: a `filterbank` (Kaldi's), WeSep's `mel`, the layers of a `self_supervised`
-            model, or the features that the `backbone` makes of an enrollment (at the model's rate; `filterbank` and
+        network: name and arguments of the network, `{name: ecapa_tdnn, …}`.
+        front_end: the input of the network: a `filterbank` (Kaldi's), WeSep's `mel`, the layers of a `self_supervised`
+            model, or the features that the `backbone` computes of an enrollment (at the model's rate; `filterbank` and
             `sample_rate` are then not used).
         filterbank: arguments of `features.KaldiFilterbank`, or for `mel` of `features.WesepMel`.
-        self_supervised: arguments of `speaker.SelfSupervised`, for that front end; what a folder says of the model's
-            form is read into them, so that a checkpoint does without the folder.
-        sample_rate: Hz at which the encoder hears; enrollments of other models are resampled to it.
+        self_supervised: arguments of `speaker.SelfSupervised`, for that front end; the model's configuration is read
+            from its folder into them, so that a checkpoint does not need the folder.
+        sample_rate: of the encoder's input, in Hz; enrollments are resampled to it.
         mode: `joint` trains with the extractor from the start; `finetune` the same, from a checkpoint;
             `frozen` never changes.
         checkpoint: a checkpoint folder (or its `model.safetensors`) to start from, or a `.pt` file of WeSpeaker.
@@ -66,31 +67,31 @@ class SpeakerConfig:
         if self.mode != "joint" and self.checkpoint is None:
             raise ValueError(f"mode {self.mode!r} needs a checkpoint to start from; give one, or use mode 'joint'")
         if self.front_end in ("backbone", "self_supervised") and self.filterbank:
-            raise ValueError(f"filterbank: is not used with front_end {self.front_end!r}; leave it out")
+            raise ValueError(f"filterbank: is not used with front_end {self.front_end!r}; remove it")
         if self.front_end != "self_supervised" and self.self_supervised:
-            raise ValueError(f"self_supervised: is not used with front_end {self.front_end!r}; leave it out")
-        self.self_supervised = complete(self.self_supervised)
+            raise ValueError(f"self_supervised: is not used with front_end {self.front_end!r}; remove it")
+        self.self_supervised = arguments_with_form(self.self_supervised)
 
     @property
     def front_end_arguments(self) -> tuple[str, dict[str, Any]]:
-        """The key that holds the front end's arguments, and these."""
+        """Return the key that holds the front end's arguments, and the arguments."""
         key = "self_supervised" if self.front_end == "self_supervised" else "filterbank"
         return key, getattr(self, key)
 
     @property
     def starts_from_own_checkpoint(self) -> bool:
-        """Whether the weights come from a checkpoint of ours, which holds those of the front end too."""
+        """True if the weights come from a checkpoint of ours, which holds those of the front end too."""
         return self.checkpoint is not None and Path(self.checkpoint).suffix not in checkpoint.FOREIGN
 
 
 class SpeakerEncoder(nn.Module):
-    """Waveform, or a backbone's features of it → frame-level features and embedding.
+    """Front end and speaker network: from a waveform, or a backbone's features of it, to an embedding.
 
     Args:
         config: see `SpeakerConfig`.
-        sample_rate: Hz of the waveforms that will be passed.
-        initialise: read `config.checkpoint`; false where weights are about to be loaded anyway.
-        backbone: the model's; asked for the size of its features if they are the front end, and not kept.
+        sample_rate: of the waveforms that will be passed, in Hz.
+        initialise: read `config.checkpoint`; False if weights are loaded afterwards anyway.
+        backbone: the model's, which gives the size of its features if they are the front end; it is not stored.
 
     Raises:
         ConfigError: an argument of a part is wrong, or the front end is a backbone and there is none.
@@ -106,14 +107,14 @@ class SpeakerEncoder(nn.Module):
             size = _frame_size(backbone)
         else:
             self.resample = (
-                Resample(sample_rate, config.sample_rate) if sample_rate != config.sample_rate else nn.Identity()
+                SincResample(sample_rate, config.sample_rate) if sample_rate != config.sample_rate else nn.Identity()
             )
             self._rates = sample_rate, config.sample_rate
             key, arguments = config.front_end_arguments
-            given: dict[str, Any] = {"sample_rate": config.sample_rate}
+            options: dict[str, Any] = {"sample_rate": config.sample_rate}
             if config.front_end == "self_supervised":
-                given["initialise"] = initialise and not config.starts_from_own_checkpoint
-            self.filterbank = construct(FRONT_ENDS[config.front_end], arguments, f"speaker.{key}", **given)
+                options["initialise"] = initialise and not config.starts_from_own_checkpoint
+            self.filterbank = construct(FRONT_ENDS[config.front_end], arguments, f"speaker.{key}", **options)
             size = self.filterbank.num_mel_bins
         self.augment = (
             nn.Identity()
@@ -129,7 +130,7 @@ class SpeakerEncoder(nn.Module):
 
     @property
     def sample_rate(self) -> int:
-        """Hz of the waveforms that it takes; not of use where it hears a backbone's features."""
+        """Sample rate of the waveforms that it takes, in Hz; undefined with the front end `backbone`."""
         return self._rates[0]
 
     @property
@@ -143,21 +144,31 @@ class SpeakerEncoder(nn.Module):
         return self.network.frame_dim
 
     def train(self, mode: bool = True) -> SpeakerEncoder:
-        """A frozen encoder stays in evaluation mode, so that its batch statistics stay too."""
+        """Set the mode; a frozen encoder stays in evaluation mode, so that its batch statistics do not change."""
         return super().train(mode and self.mode != "frozen")
 
     @property
     def max_voices(self) -> int:
-        """How many voices it tells in a recording: 1, unless its pooling is `recursive`."""
+        """Largest number of voices that it finds in a recording: 1, unless its pooling is `recursive`."""
         pool = self.network.pool if isinstance(self.network, PoolingNetwork) else None
         return pool.max_voices if isinstance(pool, RecursiveAttentivePooling) else 1
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> SpeakerOutput:
-        """`[batch, samples]` and `[batch]` valid samples → `SpeakerOutput`, through the filterbank."""
+        """Return features and embedding of waveforms.
+
+        Args:
+            waveform: `[batch, samples]`.
+            lengths: `[batch]`, number of valid samples.
+        """
         return self._embed(*self._filterbank(waveform, lengths))
 
     def of_features(self, features: Tensor, mask: Tensor) -> SpeakerOutput:
-        """A backbone's features `[batch, channels, bins, frames]`, `[batch, frames]` valid → `SpeakerOutput`."""
+        """Return features and embedding of a backbone's features.
+
+        Args:
+            features: `[batch, channels, bins, frames]`.
+            mask: `[batch, frames]`, True for valid frames.
+        """
         return self._embed(_as_frames(features), mask)
 
     def voices(
@@ -167,29 +178,29 @@ class SpeakerEncoder(nn.Module):
         max_voices: int | None = None,
         threshold: float = 0.5,
         counts: Tensor | None = None,
-    ) -> Voices:
-        """All voices of recordings, as `forward` gives one of each; see `PoolingNetwork.voices`.
+    ) -> SpeakerEmbeddings:
+        """Return the embeddings of all voices of recordings; see `PoolingNetwork.voices`.
 
         Args:
             waveform: `[batch, samples]`.
-            lengths: `[batch]`, valid samples.
+            lengths: `[batch]`, number of valid samples.
             max_voices, threshold, counts: as there.
 
         Raises:
-            InputError: the encoder hears one voice only (`max_voices` is 1).
+            InputError: the encoder finds one voice per recording (`max_voices` is 1).
         """
         features, mask = self._filterbank(waveform, lengths)
         return self._voices(features, mask, max_voices, threshold, counts)
 
     def voices_of_features(
         self, features: Tensor, mask: Tensor, max_voices: int | None = None, threshold: float = 0.5
-    ) -> Voices:
-        """As `voices`, of a backbone's features as `of_features` takes them."""
+    ) -> SpeakerEmbeddings:
+        """Return the embeddings of all voices in a backbone's features; arguments as for `of_features` and `voices`."""
         return self._voices(_as_frames(features), mask, max_voices, threshold, None)
 
     def _filterbank(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         from_rate, to_rate = self._rates
-        lengths = -(-lengths * to_rate // from_rate)
+        lengths = -(-lengths * to_rate // from_rate)  # rounded up, as the resampler does
         device, is_network = waveform.device.type, self.front_end == "self_supervised"
         with torch.autocast(device, enabled=False):
             waveform = self.resample(waveform.float())
@@ -205,10 +216,10 @@ class SpeakerEncoder(nn.Module):
 
     def _voices(
         self, features: Tensor, mask: Tensor, max_voices: int | None, threshold: float, counts: Tensor | None
-    ) -> Voices:
+    ) -> SpeakerEmbeddings:
         if not isinstance(self.network, PoolingNetwork):
             raise InputError(
-                "the speaker encoder hears one voice a recording; one with the pooling 'recursive' is needed"
+                "this speaker encoder finds one voice per recording; one with the pooling 'recursive' is needed"
             )
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.mode != "frozen"):
             frames, mask = self.network.encode(self.augment(features), mask)
@@ -234,15 +245,16 @@ class SpeakerEncoder(nn.Module):
         self.network.load_state_dict(weights)
 
     def _load_front_end(self, path: str, weights: Mapping[str, Tensor]) -> None:
-        own = {key.removeprefix("encoder."): value for key, value in weights.items()}
-        own = {key[11:]: value for key, value in own.items() if key.startswith("filterbank.")}
-        if differences := checkpoint.misfit(self.filterbank.state_dict(), own):
+        of_encoder = {key.removeprefix("encoder."): value for key, value in weights.items()}
+        prefix = "filterbank."
+        front_end = {k.removeprefix(prefix): v for k, v in of_encoder.items() if k.startswith(prefix)}
+        if differences := checkpoint.misfit(self.filterbank.state_dict(), front_end):
             raise CheckpointError(
                 f"speaker.checkpoint {path}: does not fit the configured front end 'self_supervised' "
                 f"(tensors that differ: {len(differences)}; the first: {differences[0]}); "
                 "use the 'speaker.self_supervised' that it was trained with"
             )
-        self.filterbank.load_state_dict(own)
+        self.filterbank.load_state_dict(front_end)
 
 
 def build_encoder(
@@ -251,7 +263,7 @@ def build_encoder(
     initialise: bool = True,
     backbone: Backbone | None = None,
 ) -> SpeakerEncoder | None:
-    """The encoder of a configuration, or `None` where there is none; see `SpeakerEncoder`."""
+    """Build the encoder of a configuration; return `None` if there is none. Arguments as for `SpeakerEncoder`."""
     if config is None:
         return None
     if not isinstance(config, SpeakerConfig):
@@ -262,42 +274,43 @@ def build_encoder(
 
 
 def _as_frames(features: Tensor) -> Tensor:
-    """A backbone's features `[batch, channels, bins, frames]` as `[batch, frames, channels · bins]`."""
+    """Return a backbone's features `[batch, channels, bins, frames]` as `[batch, frames, channels · bins]`."""
     return features.flatten(1, 2).transpose(1, 2)
 
 
 def _frame_size(backbone: Backbone | None) -> int:
-    """Numbers in a frame of the backbone's features."""
+    """Return the number of values in a frame of the backbone's features."""
     if backbone is None:
-        raise ConfigError("speaker.front_end: is 'backbone', but there is none here; use 'filterbank'")
+        raise ConfigError("speaker.front_end: is 'backbone', but there is no backbone here; use 'filterbank'")
     with torch.no_grad():
         features = backbone.analyse(torch.zeros(1, backbone.stride)).features
     return features.shape[1] * features.shape[2]
 
 
-HOW_TRAINED = ("mode", "checkpoint")
-OF_EXTRACTOR = "encoder."
+TRAINING_KEYS = ("mode", "checkpoint")
+"""Keys of `SpeakerConfig` that say how the encoder is trained."""
+PREFIX_IN_EXTRACTOR = "encoder."
 
 
 def encoder_config(config: SpeakerConfig) -> dict[str, Any]:
-    """What an encoder's checkpoint says of it: the keys of `SpeakerConfig`, but for how it was trained."""
-    return {key: value for key, value in to_plain(config).items() if key not in HOW_TRAINED}
+    """Return the configuration in an encoder's checkpoint: the keys of `SpeakerConfig` without those of training."""
+    return {key: value for key, value in to_plain(config).items() if key not in TRAINING_KEYS}
 
 
 def is_encoder(config: dict[str, Any]) -> bool:
-    """Whether the configuration of a checkpoint is that of an encoder alone."""
+    """Return whether the configuration of a checkpoint is that of an encoder alone."""
     return "network" in config and "backbone" not in config
 
 
 def load_encoder(path: str | Path, sample_rate: int | None = None) -> SpeakerEncoder:
-    """The encoder of a checkpoint, in evaluation mode on the CPU.
+    """Return the encoder of a checkpoint, in evaluation mode on the CPU.
 
     Args:
         path: a checkpoint or experiment folder of an encoder, or of an extractor that has one.
-        sample_rate: Hz of the waveforms that it will be given; its own, if `None`.
+        sample_rate: of the waveforms that will be passed, in Hz; `None`: the encoder's own.
 
     Raises:
-        CheckpointError: the checkpoint is damaged, holds no encoder that hears waveforms, or its weights do not fit its
+        CheckpointError: the checkpoint is damaged, holds no encoder that takes waveforms, or its weights do not fit its
             configuration.
 
     >>> load_encoder("exp/ecapa").embedding_dim  # doctest: +SKIP
@@ -311,15 +324,17 @@ def load_encoder(path: str | Path, sample_rate: int | None = None) -> SpeakerEnc
             raise CheckpointError(
                 f"{saved.folder}: is damaged (speaker: is {shorten(config, 40)}; a mapping is needed)"
             )
-        weights = {k.removeprefix(OF_EXTRACTOR): v for k, v in weights.items() if k.startswith(OF_EXTRACTOR)}
+        weights = {
+            k.removeprefix(PREFIX_IN_EXTRACTOR): v for k, v in weights.items() if k.startswith(PREFIX_IN_EXTRACTOR)
+        }
     if not config or config.get("front_end") == "backbone":
-        raise CheckpointError(f"{saved.folder}: holds no speaker encoder that stands by itself; name another model")
+        raise CheckpointError(f"{saved.folder}: holds no speaker encoder that takes waveforms; name another model")
     try:
         check_numbers(config)
         with no_plugins():
-            own = construct(SpeakerConfig, {key: value for key, value in config.items() if key not in HOW_TRAINED})
-            rate = sample_rate or own.sample_rate
-            encoder = build_within(lambda: SpeakerEncoder(own, rate, initialise=False), weights)
+            speaker = construct(SpeakerConfig, {k: v for k, v in config.items() if k not in TRAINING_KEYS})
+            rate = sample_rate or speaker.sample_rate
+            encoder = build_within(lambda: SpeakerEncoder(speaker, rate, initialise=False), weights)
         if problems := checkpoint.misfit(encoder.state_dict(), weights):
             raise ConfigError(problems[0])
     except ConfigError as error:

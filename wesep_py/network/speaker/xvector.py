@@ -1,4 +1,8 @@
-"""d-vector: Variani et al., ICASSP 2014; with an LSTM, Wan et al., ICASSP 2018."""
+"""x-vector and d-vector.
+
+- x-vector: Snyder et al., ICASSP 2018.
+- d-vector: Variani et al., ICASSP 2014; with an LSTM, Wan et al., ICASSP 2018.
+"""
 
 from __future__ import annotations
 
@@ -10,31 +14,28 @@ from torch import Tensor, nn
 from wesep_py.network.speaker.pooling import build_pooling
 from wesep_py.network.speaker.speaker_network import PooledNetwork, PoolingNetwork, speaker_networks
 
-# ----------------------------------------
-# x-vector: Snyder et al., ICASSP 2018.
-
-LAYERS = ((5, 1), (3, 2), (3, 3), (1, 1), (1, 1))
+TDNN_LAYERS = ((5, 1), (3, 2), (3, 3), (1, 1), (1, 1))
 """Kernel size and dilation of each layer, in frames."""
-CONTEXT = 1 + sum((kernel - 1) * dilation for kernel, dilation in LAYERS)
-"""Frames that one frame after the last layer has seen."""
+CONTEXT = 1 + sum((kernel - 1) * dilation for kernel, dilation in TDNN_LAYERS)
+"""Number of input frames that one frame after the last layer depends on."""
 
 
 @speaker_networks.register("xvector")
 class XVector(PooledNetwork):
     """Time-delay layers without padding, statistics over time, and two linear layers.
 
-    A recording shorter than the 15 frames of context is repeated until it has them.
+    A recording shorter than the 15 frames of context is repeated up to that length.
 
     Args:
-        num_mel_bins: size of a filterbank frame (given by the front end).
-        channels: of the first four layers.
-        frame_dim: of the fifth, before pooling.
+        num_mel_bins: number of mel bins (given by the front end).
+        channels: number of channels of the first four layers.
+        frame_dim: number of channels of the fifth, before pooling.
         embedding_dim: size of the embedding.
-        pooling: a pooling's name, or `{name: …, …}`; see `pooling`.
+        pooling: name of a pooling, or `{name: …, …}`; see `pooling`.
 
     Raises:
-        ValueError: a size below 1.
-        ConfigError: no such pooling.
+        ValueError: a size is below 1.
+        ConfigError: there is no such pooling.
 
     >>> XVector(channels=8, frame_dim=16, embedding_dim=4).eval()(torch.randn(2, 100, 80)).frames.shape
     torch.Size([2, 16, 86])
@@ -52,10 +53,10 @@ class XVector(PooledNetwork):
         for name, size in (("channels", channels), ("frame_dim", frame_dim)):
             if size < 1:
                 raise ValueError(f"{name}: is {size}; 1 or more is needed")
-        sizes = [num_mel_bins, *[channels] * (len(LAYERS) - 1), frame_dim]
+        sizes = [num_mel_bins, *[channels] * (len(TDNN_LAYERS) - 1), frame_dim]
         self.convs = nn.ModuleList(
             nn.Conv1d(before, after, kernel, dilation=dilation)
-            for before, after, (kernel, dilation) in zip(sizes[:-1], sizes[1:], LAYERS, strict=True)
+            for before, after, (kernel, dilation) in zip(sizes[:-1], sizes[1:], TDNN_LAYERS, strict=True)
         )
         self.norms = nn.ModuleList(nn.BatchNorm1d(size, affine=False) for size in sizes[1:])
         self.add_head(frame_dim, embedding_dim, pooling, second_layer=True)
@@ -70,7 +71,12 @@ class XVector(PooledNetwork):
 
 
 def repeat_short(features: Tensor, mask: Tensor, least: int) -> tuple[Tensor, Tensor]:
-    """Recordings with fewer valid frames than `least` repeated up to it; the others as they are.
+    """Repeat recordings with fewer valid frames than `least` up to that length; leave the others as they are.
+
+    Args:
+        features: `[batch, frames, bins]`.
+        mask: `[batch, frames]`, True for valid frames.
+        least: number of frames that are needed.
 
     >>> repeated, mask = repeat_short(torch.tensor([[[1.0], [2.0], [0.0]]]), torch.tensor([[True, True, False]]), 5)
     >>> repeated[0, :, 0].tolist()
@@ -82,30 +88,30 @@ def repeat_short(features: Tensor, mask: Tensor, least: int) -> tuple[Tensor, Te
     missing = max(0, least - features.shape[1])
     features = nn.functional.pad(features, (0, 0, 0, missing))
     positions = torch.arange(features.shape[1], device=features.device)[None]
-    repeated = torch.where((lengths < least)[:, None], positions % lengths.clamp_min(1)[:, None], positions)
-    features = features.gather(1, repeated[:, :, None].expand_as(features))
+    source = torch.where((lengths < least)[:, None], positions % lengths.clamp_min(1)[:, None], positions)
+    features = features.gather(1, source[:, :, None].expand_as(features))
     return features, positions < lengths.clamp_min(least)[:, None]
 
 
 @speaker_networks.register("dvector")
 class DVector(PoolingNetwork):
-    """LSTM layers with projections, the mean over the frames, a linear layer, and the length of one.
+    """LSTM layers with projections, the mean over the frames, and a linear layer; the embedding has length one.
 
     Wan et al. take the LSTM's last frame of a short window, and average over windows; this averages its frames, as
-    Variani et al. do. The LSTM runs forwards only, so that what follows a recording cannot reach its frames.
+    Variani et al. do. The LSTM runs forwards only, so that padding after a recording cannot change its frames.
 
     Args:
-        num_mel_bins: size of a filterbank frame (given by the front end).
-        hidden_dim: cells of each layer.
-        num_layers: layers.
-        frame_dim: width to which each layer is projected; below `hidden_dim`.
+        num_mel_bins: number of mel bins (given by the front end).
+        hidden_dim: number of cells of each layer.
+        num_layers: number of layers.
+        frame_dim: size to which each layer is projected; below `hidden_dim`.
         embedding_dim: size of the embedding, whose length is one (eq. 4 of Wan et al.).
-        pooling: a pooling's name, or `{name: …, …}`; see `pooling`.
+        pooling: name of a pooling, or `{name: …, …}`; see `pooling`.
         dropout: share of the values between layers that is dropped while training, from 0 to below 1.
 
     Raises:
-        ValueError: a size below 1, a projection that is not narrower than the layer, an impossible share.
-        ConfigError: no such pooling.
+        ValueError: a size is below 1, the projection is not smaller than the layer, or the share is out of range.
+        ConfigError: there is no such pooling.
 
     >>> import torch
     >>> DVector(hidden_dim=8, frame_dim=4, embedding_dim=6)(torch.randn(2, 100, 80)).embedding.norm(dim=1).allclose(

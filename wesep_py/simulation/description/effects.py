@@ -382,11 +382,11 @@ class CodecConfig:
 
 @dataclass(frozen=True)
 class ResampleConfig:
-    """A lower sample rate, and back.
+    """Resampling to a lower rate and back.
 
     Args:
         probability: probability of this effect, 0 to 1.
-        rates_hz: the rates, equally likely; those that are not below the mixture's own change nothing.
+        rates_hz: the rates, equally likely; a rate that is not below that of the mixture changes nothing.
     """
 
     probability: float = 1.0

@@ -91,7 +91,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if (self.target is None) == (self.absent is None):
-            raise ValueError("target: either a source's number or an absent voice is needed, and not both")
+            raise ValueError("target: give either the number of a source or an absent speaker, not both")
         if self.target is not None and self.sources and not 0 <= self.target < len(self.sources):
             raise ValueError(f"target: is {self.target}; there are {len(self.sources)} sources, counted from 0")
         check_recipe_sizes(self.sample_rate, self.num_samples, self.sources, self.noises, self.room)

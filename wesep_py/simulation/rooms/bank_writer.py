@@ -37,7 +37,7 @@ from wesep_py.simulation.rooms.room_bank import (
 )
 
 PROGRESS_NAME = "progress.jsonl"
-ANEW = "pass --overwrite to make the bank anew"
+REMEDY = "pass --overwrite to make the bank again"
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ class BankWriter:
         path, samples = self._folder / PROGRESS_NAME, self._folder / SAMPLES_NAME
         header = (json.dumps(self._header, allow_nan=False) + "\n").encode()
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        old_header = parse_json(lines[0], f"{path}:1", ANEW) if lines and lines[0].endswith(b"\n") else None
+        old_header = parse_json(lines[0], f"{path}:1", REMEDY) if lines and lines[0].endswith(b"\n") else None
         if old_header is not None and old_header != json.loads(header):
             raise OutputExistsError(
                 f"{self._folder}: another bank was begun here; name another folder, or pass --overwrite"
@@ -239,8 +239,8 @@ class BankWriter:
         for number, line in enumerate(lines[1:], start=2):
             if not line.endswith(b"\n"):
                 break
-            room = dict(parse_object(line, f"{path}:{number}", ANEW).values)
-            check_schema(room, {**ROOM_SHAPE, "index": COUNT}, f"{path}:{number}", ANEW)
+            room = dict(parse_object(line, f"{path}:{number}", REMEDY).values)
+            check_schema(room, {**ROOM_SHAPE, "index": COUNT}, f"{path}:{number}", REMEDY)
             stop = max((r["offset"] + r["taps"] * len(r["direct_taps"]) for r in room["responses"]), default=0)
             if stop > available:
                 break

@@ -58,7 +58,7 @@ def find_in_tar(path: Path) -> dict[str, FileRange]:
                     members[PurePosixPath(member.name).name] = FileRange(path, member.offset_data, member.size)
     except tarfile.ReadError as error:
         if not members:
-            raise InputError(f"{path}: is cut short, or no uncompressed tar ({error}); make the bank anew") from error
+            raise InputError(f"{path}: is cut short, or no uncompressed tar ({error}); make the bank again") from error
     return members
 
 
@@ -206,7 +206,7 @@ class RoomBank:
         if recipe.fingerprint != self.fingerprint:
             raise InputError(
                 f"{self._folder}: is another bank ({self.fingerprint[:12]}) than the recipe was drawn from "
-                f"({recipe.fingerprint[:12]}); give that one, or make it anew from its YAML"
+                f"({recipe.fingerprint[:12]}); give that one, or make it again from its YAML"
             )
         self._check_rate(sample_rate)
         entries = [self._entry(index) for index in recipe.responses]
@@ -289,7 +289,7 @@ def read_bank_index(folder: Path) -> tuple[dict[str, Any], FileRange]:
     ranges = find_in_tar(folder) if folder.is_file() else _find_in_folder(folder)
     if INDEX_NAME not in ranges:
         raise InputError(f"{folder}: holds no finished room bank; make one with simulation/make_room_bank.py")
-    place, remedy = str(folder / INDEX_NAME), "make the bank anew"
+    place, remedy = str(folder / INDEX_NAME), "make the bank again"
     with naming(place, remedy):
         text = ranges[INDEX_NAME].read()
     index = parse_json(text, place, remedy)
@@ -298,7 +298,7 @@ def read_bank_index(folder: Path) -> tuple[dict[str, Any], FileRange]:
     check_schema(index, _SHAPE, place, remedy)
     samples = ranges.get(SAMPLES_NAME)
     if samples is None or samples.size != 4 * index["num_samples"]:
-        raise InputError(f"{folder / SAMPLES_NAME}: is missing or cut short; make the bank anew")
+        raise InputError(f"{folder / SAMPLES_NAME}: is missing or cut short; make the bank again")
     for room in index["rooms"]:
         for response in room["responses"]:
             if fault := _fault_of(response, index["num_samples"]):

@@ -78,12 +78,12 @@ def place_conversation(
     num_frames = None if num_samples is None else num_samples // frame
     starts = place_turns(_with_activity(pool, turns), pauses[: len(turns)], ratio, num_frames)
     if starts is None or len(starts) < len(speaker_ids):
-        raise UnusableDraw(f"turns that overlap by {ratio:.2f} in all leave no room for every speaker")
+        raise UnusableDraw(f"with an overlap of {ratio:.2f}, not every speaker has a turn that fits")
     # Turns that do not fit are left out. Without them the loudest turn of a speaker may be another one, and with it the
     # threshold of activity: the ratio is checked again.
     turns = turns[: len(starts)]
     if abs(turns_ratio(_with_activity(pool, turns), starts) - ratio) > OVERLAP_TOLERANCE:
-        raise UnusableDraw(f"a turn that sets the level of a voice has no room, and {ratio:.2f} is missed without it")
+        raise UnusableDraw(f"without the turns that do not fit, the overlap of {ratio:.2f} is not reached")
     sources = []
     for speaker, enrollments in enumerate(enrollments_of):
         placed = zip(turns, starts, strict=True)

@@ -161,10 +161,10 @@ class SpeechDrawer(SpeakerPool):
         active = [frames_of(read_segment(excerpt, self.reader), self.reader.sample_rate) for excerpt in excerpts]
         starts = partial_layout(active, ratio)
         if starts is None:
-            raise UnusableDraw(f"pauses keep the voices from overlapping by {ratio:.2f}")
+            raise UnusableDraw(f"because of pauses, the overlap of {ratio:.2f} is not reached")
         length = max(start * frame + excerpt.num_samples for start, excerpt in zip(starts, excerpts, strict=True))
         if duration is not None and length > duration:
-            raise UnusableDraw(f"voices that overlap by {ratio:.2f} take longer than the mixture")
+            raise UnusableDraw(f"with an overlap of {ratio:.2f}, the speakers take longer than the mixture")
         spare = 0 if duration is None else (duration - length) // frame
         first = int(more.integers(spare + 1))
         sources = [

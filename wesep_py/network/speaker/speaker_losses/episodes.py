@@ -69,11 +69,11 @@ def episodes(embeddings: Tensor, labels: Tensor) -> Tensor:
     if not several.any():
         return embeddings.new_zeros(0, 2, embeddings.shape[1])
     starts = (counts.cumsum(0) - counts)[several]
-    chosen = starts[:, None] + numbered(int(counts[several].min()), starts)
+    chosen = starts[:, None] + arange_on(int(counts[several].min()), starts)
     return embeddings[labels.argsort(stable=True)[chosen]]
 
 
-def numbered(count: int, like: Tensor) -> Tensor:
+def arange_on(count: int, like: Tensor) -> Tensor:
     """0 … count − 1 on the device of `like`."""
     return torch.arange(count, device=like.device)
 
@@ -102,7 +102,7 @@ class PrototypicalLoss(EpisodeLoss):
         """As `EpisodeLoss.episode_loss`."""
         queries, prototypes = embeddings[:, -1], embeddings[:, :-1].mean(1)
         distances = (queries[:, None] - prototypes[None]).square().sum(2)
-        return F.cross_entropy(-distances, numbered(len(queries), queries))
+        return F.cross_entropy(-distances, arange_on(len(queries), queries))
 
 
 @speaker_losses.register("angular_prototypical")
@@ -132,7 +132,7 @@ class AngularPrototypicalLoss(EpisodeLoss):
         """As `EpisodeLoss.episode_loss`."""
         queries, prototypes = F.normalize(embeddings[:, -1]), F.normalize(embeddings[:, :-1].mean(1))
         logits = self.scale.clamp(min=LEAST_SCALE) * (queries @ prototypes.mT) + self.bias
-        return F.cross_entropy(logits, numbered(len(queries), queries))
+        return F.cross_entropy(logits, arange_on(len(queries), queries))
 
 
 # ----------------------------------------
@@ -184,7 +184,7 @@ class GE2ELoss(EpisodeLoss):
         cosines = torch.where(own, to_own[:, :, None], to_all)
         similarity = self.scale.clamp(min=LEAST_SCALE) * cosines + self.bias
         if self.kind == "softmax":
-            labels = numbered(num_speakers, unit).repeat_interleave(num_utterances)
+            labels = arange_on(num_speakers, unit).repeat_interleave(num_utterances)
             return F.cross_entropy(similarity.flatten(0, 1), labels)
         probability = torch.sigmoid(similarity)
         nearest_other = probability.masked_fill(own, 0.0).amax(2)

@@ -16,7 +16,7 @@ from wesep_py.network.speaker.speaker_losses.speaker_loss import (
     SpeakerLossOutput,
     add_angle,
     at_least_float32,
-    is_own,
+    is_own_speaker,
     speaker_losses,
     subtract_angle,
 )
@@ -118,7 +118,7 @@ class MarginSoftmax(ClassificationLoss):
 
     def logits(self, embeddings: Tensor, labels: Tensor, cosines: Tensor) -> Tensor:
         """As `ClassificationLoss.logits`."""
-        own = is_own(labels, self.num_speakers)
+        own = is_own_speaker(labels, self.num_speakers)
         others = cosines
         if self.num_hard:
             nearest = cosines.detach().masked_fill(own, -math.inf).topk(self.num_hard).indices
@@ -260,7 +260,7 @@ class ASoftmax(ClassificationLoss):
 
     def logits(self, embeddings: Tensor, labels: Tensor, cosines: Tensor) -> Tensor:
         """As `ClassificationLoss.logits`."""
-        own = is_own(labels, self.num_speakers)
+        own = is_own_speaker(labels, self.num_speakers)
         pulled = cosines + (multiplied_angle(cosines, self.margin) - cosines) / (1.0 + self.current_lambda)
         return torch.where(own, pulled, cosines) * embeddings.norm(dim=1, keepdim=True)
 
@@ -347,7 +347,7 @@ class AdaptiveMarginSoftmax(ClassificationLoss):
     def logits(self, embeddings: Tensor, labels: Tensor, cosines: Tensor) -> Tensor:
         """As `ClassificationLoss.logits`."""
         margins = self.margins().to(cosines.dtype)
-        return self.scale * (cosines - is_own(labels, self.num_speakers) * margins)
+        return self.scale * (cosines - is_own_speaker(labels, self.num_speakers) * margins)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> SpeakerLossOutput:
         """As `SpeakerLoss.compute`."""
@@ -416,7 +416,7 @@ class SphereFace2(ClassificationLoss):
 
     def logits(self, embeddings: Tensor, labels: Tensor, cosines: Tensor) -> Tensor:
         """p at the own speaker, n elsewhere, `[batch, num_speakers]`: logits of so many yes-or-no questions."""
-        own, margin = is_own(labels, self.num_speakers), self.current_margin
+        own, margin = is_own_speaker(labels, self.num_speakers), self.current_margin
         if self.margin_type == "angular":
             spread = self._spread(torch.where(own, add_angle(cosines, margin), subtract_angle(cosines, margin)))
         else:
@@ -427,7 +427,7 @@ class SphereFace2(ClassificationLoss):
     def item_losses(self, embeddings: Tensor, labels: Tensor, cosines: Tensor) -> Tensor:
         """As `ClassificationLoss.item_losses`."""
         logits = self.logits(embeddings, labels, cosines)
-        own = is_own(labels, self.num_speakers)
+        own = is_own_speaker(labels, self.num_speakers)
         weighted = torch.where(
             own, self.positive_weight * F.softplus(-logits), (1 - self.positive_weight) * F.softplus(logits)
         )

@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wesep_py.common.errors import InputError
-from wesep_py.network.speaker.speaker_losses.speaker_loss import SpeakerLoss, SpeakerLossOutput, is_own, speaker_losses
+from wesep_py.network.speaker.speaker_losses.speaker_loss import (
+    SpeakerLoss,
+    SpeakerLossOutput,
+    is_own_speaker,
+    speaker_losses,
+)
 
 # ----------------------------------------
 # Losses on the speaker basis, the rows of a classifier: all training speakers at every step, whatever the batch.
@@ -78,7 +83,7 @@ class HardNegativeLoss(BasisLoss):
 
     def forward(self, basis: Tensor, cosines: Tensor, labels: Tensor) -> Tensor:
         """As `BasisLoss.forward`."""
-        others = cosines.masked_fill(is_own(labels, cosines.shape[1]), -math.inf)
+        others = cosines.masked_fill(is_own_speaker(labels, cosines.shape[1]), -math.inf)
         nearest = others.topk(min(self.num_hard, cosines.shape[1] - 1)).values
         own = torch.gather(cosines, 1, labels[:, None])
         return F.softplus(nearest - own).sum(1).mean()

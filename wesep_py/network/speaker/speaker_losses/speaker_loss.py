@@ -163,7 +163,7 @@ class ClassificationLoss(SpeakerLoss):
         return labels.long()
 
 
-def is_own(labels: Tensor, num_speakers: int) -> Tensor:
+def is_own_speaker(labels: Tensor, num_speakers: int) -> Tensor:
     """`[batch, num_speakers]`, true at each item's own speaker.
 
     >>> is_own(torch.tensor([1]), 3).tolist()

@@ -1,14 +1,18 @@
+"""Lists of mixtures in LibriMix's form, rendered trees, and their sources as a corpus."""
+
 from __future__ import annotations
 
 import json
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
-from wesep_py.common.errors import InputError
-from wesep_py.data import MixtureNoise, MixtureSource, read_mixtures
-from wesep_py.data.mixture_lists import source_ids, speakers_of
+from wesep_py.common.errors import AudioError, InputError
+from wesep_py.data import MixtureNoise, MixtureSource, read_librimix_metadata, read_mixtures
+from wesep_py.data.mixture_lists import find_noise_file, source_ids, speakers_of
 
 GAINS = (
     "mixture_ID,source_1_path,source_1_gain,source_2_path,source_2_gain,noise_path,noise_gain\n"
@@ -37,7 +41,7 @@ def test_metadata_with_gains(tmp_path: Path):
     assert mixture.rendered == {}
 
 
-def test_noise_starts_from_root_unless_it_lives_elsewhere(tmp_path: Path):
+def test_noise_paths_start_from_root_or_noise_root(tmp_path: Path):
     metadata = write(tmp_path / "m.csv", GAINS)
     assert read_mixtures(metadata)["1-2-3_4-5-6"].noise.path == tmp_path / "tr/n.wav"
     assert read_mixtures(metadata, root="/speech")["1-2-3_4-5-6"].noise.path == Path("/speech/tr/n.wav")
@@ -81,7 +85,7 @@ def test_a_rendered_tree_without_metadata(tmp_path: Path):
         read_mixtures(tmp_path)
 
 
-def test_a_folder_that_is_no_tree_is_named(tmp_path: Path):
+def test_errors_name_a_folder_that_is_no_tree(tmp_path: Path):
     with pytest.raises(InputError, match="has no folders s1, s2"):
         read_mixtures(tmp_path)
     (tmp_path / "s1").mkdir()
@@ -107,7 +111,7 @@ def test_columns_may_name_utterances_and_speakers(tmp_path: Path):
         ("mixture1", ["u1", "u2"], ["u1", "u2"]),
     ],
 )
-def test_the_ids_of_sources_are_told_by_the_mixtures_id(mixture_id: str, names: list[str], expected: list[str]):
+def test_the_ids_of_sources_come_from_the_mixture_id(mixture_id: str, names: list[str], expected: list[str]):
     assert source_ids(mixture_id, [Path(f"folder/{name}.wav") for name in names]) == expected
 
 
@@ -130,12 +134,12 @@ def test_the_ids_of_sources_are_told_by_the_mixtures_id(mixture_id: str, names: 
         ("mixture_ID,source_1_path,noise_path,noise_offset_s\nm,a.wav,n.wav,-1\n", "noise_offset_s is -1.0"),
     ],
 )
-def test_a_malformed_list_is_named(tmp_path: Path, content: str, message: str):
+def test_errors_name_a_malformed_list(tmp_path: Path, content: str, message: str):
     with pytest.raises(InputError, match=message):
         read_mixtures(write(tmp_path / "m.csv", content))
 
 
-def test_recordings_alone_where_they_are_allowed(tmp_path: Path):
+def test_recordings_without_sources_if_allowed(tmp_path: Path):
     path = write(tmp_path / "m.csv", "mixture_ID,mixture_path\nm,a.wav\n")
     with pytest.raises(InputError, match="no column 'source_1_path'"):
         read_mixtures(path)
@@ -147,7 +151,7 @@ def test_recordings_alone_where_they_are_allowed(tmp_path: Path):
         read_mixtures(path, recordings=True)
 
 
-def test_a_missing_list_is_named(tmp_path: Path):
+def test_errors_name_a_missing_list(tmp_path: Path):
     with pytest.raises(InputError, match="no such file; give the path of a LibriMix metadata CSV"):
         read_mixtures(tmp_path / "none.csv")
 
@@ -161,7 +165,7 @@ def _tree(folder: Path, *names: str, sources: int = 2) -> Path:
 
 
 DRAWN = ("0000-0000000-seed0", "0000-0000001-seed0")
-TOLD = (
+LIST_WITH_SPEAKERS = (
     "mixture_ID,mixture_path,source_1_path,source_2_path,source_1_utterance_id,source_2_utterance_id,"
     "source_1_speaker_id,source_2_speaker_id\n"
     "0000-0000000-seed0,m.wav,a.wav,b.wav,anna-1,bert-1,anna,bert\n0000-0000001-seed0,m.wav,a.wav,b.wav,bert-2,carl-1,bert,carl\n"
@@ -169,13 +173,13 @@ TOLD = (
 
 
 @pytest.mark.parametrize("place", ["{tree}/mixture_mix_clean.csv", "{tree}/../metadata/mixture_tree_mix_both.csv"])
-def test_who_speaks_in_a_tree_is_told_by_the_list_beside_it(tmp_path: Path, place: str):
+def test_speakers_of_a_tree_come_from_the_list_next_to_it(tmp_path: Path, place: str):
     tree = _tree(tmp_path / "tree", *DRAWN)
     with pytest.raises(InputError, match=r"'0000-0000000-seed0' does not say who speaks"):
         speakers_of(read_mixtures(tree)[DRAWN[0]])
     metadata = Path(place.format(tree=tree))
     metadata.parent.mkdir(exist_ok=True)
-    metadata.write_text(TOLD)
+    metadata.write_text(LIST_WITH_SPEAKERS)
     mixtures = read_mixtures(tree)
     assert [speakers_of(mixtures[name]) for name in DRAWN] == [("anna", "bert"), ("bert", "carl")]
     assert [source.utterance_id for source in mixtures[DRAWN[1]].sources] == ["bert-2", "carl-1"]
@@ -185,7 +189,7 @@ def test_who_speaks_in_a_tree_is_told_by_the_list_beside_it(tmp_path: Path, plac
         read_mixtures(tree)
 
 
-def test_who_speaks_in_a_tree_is_told_by_its_recipes(tmp_path: Path):
+def test_speakers_of_a_tree_come_from_its_recipes(tmp_path: Path):
     tree = _tree(tmp_path / "tree", *DRAWN)
     sources = [{"excerpt": {"utterance": {"utterance_id": f"{name}-1", "speaker_id": name}}} for name in ("ann", "bob")]
     recipes = [{"seed": 0, "epoch": 0, "index": index, "sources": sources} for index in (0, 1)]
@@ -196,7 +200,7 @@ def test_who_speaks_in_a_tree_is_told_by_its_recipes(tmp_path: Path):
         read_mixtures(tree)
 
 
-def test_one_speaker_is_never_two_sources(tmp_path: Path):
+def test_sources_of_one_speaker_are_refused(tmp_path: Path):
     rows = "mixture_ID,source_1_path,source_2_path\nm,day1-anna.wav,day1-bert.wav\n"
     (mixture,) = read_mixtures(write(tmp_path / "m.csv", rows)).values()
     with pytest.raises(InputError, match=r"m\.csv:2: source 2 of mixture 'm' \(day1-bert\) .* by their names both of"):
@@ -207,7 +211,7 @@ def test_one_speaker_is_never_two_sources(tmp_path: Path):
         speakers_of(mixture)
 
 
-def test_hidden_files_are_no_mixtures_and_either_spelling_is_one(tmp_path: Path):
+def test_hidden_files_are_skipped_and_both_spellings_are_equal(tmp_path: Path):
     names = [unicodedata.normalize(form, "Zoë-1_Åse-1") for form in ("NFC", "NFD")]
     tree = _tree(tmp_path / "tree", names[0])
     (tree / f"s2/{names[0]}.wav").rename(tree / f"s2/{names[1]}.wav")
@@ -230,3 +234,73 @@ def test_a_list_of_a_data_set_that_has_moved(tmp_path: Path):
     (mixture,) = read_mixtures(metadata, tmp_path / "data", tmp_path / "wham").values()
     assert [source.path for source in mixture.sources] == [tmp_path / "data/s1/a.wav", tmp_path / "data/s2/a.wav"]
     assert mixture.noise.path == tmp_path / "wham/tr/nsp08.wav"  # its original at another speed
+
+
+def speak(path: Path, num_samples: int = 8000) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.full(num_samples, 0.1), 16000)
+
+
+def test_sources_that_are_mixed_twice_are_listed_once(tmp_path: Path):
+    speak(tmp_path / "84/84-1-1.flac", 16000)
+    speak(tmp_path / "61/61-1-1.flac")
+    speak(tmp_path / "61/61-1-2.flac")
+    (tmp_path / "m.csv").write_text(
+        "mixture_ID,source_1_path,source_1_gain,source_2_path,source_2_gain\n"
+        "84-1-1_61-1-1,84/84-1-1.flac,1,61/61-1-1.flac,1\n61-1-2_84-1-1,61/61-1-2.flac,1,84/84-1-1.flac,0.5\n"
+    )
+    utterances = read_librimix_metadata(tmp_path / "m.csv")
+    assert [(u.utterance_id, u.speaker_id, u.duration_s) for u in utterances] == [
+        ("84-1-1", "84", 1.0),
+        ("61-1-1", "61", 0.5),
+        ("61-1-2", "61", 0.5),
+    ]
+
+
+def test_images_of_a_tree_are_separate_utterances(tmp_path: Path):
+    for folder in ("s1", "s2", "mix_clean"):
+        for name in ("84-1-1_61-1-1", "61-1-2_84-1-1"):
+            speak(tmp_path / folder / f"{name}.wav")
+    utterances = read_librimix_metadata(tmp_path)
+    assert [(u.utterance_id, u.speaker_id) for u in utterances] == [
+        ("61-1-2_84-1-1-s1", "61"),
+        ("61-1-2_84-1-1-s2", "84"),
+        ("84-1-1_61-1-1-s1", "84"),
+        ("84-1-1_61-1-1-s2", "61"),
+    ]
+    assert utterances[0].path == tmp_path / "s1/61-1-2_84-1-1.wav"
+
+
+def test_a_missing_source_is_skipped_or_an_error(tmp_path: Path):
+    speak(tmp_path / "84-1-1.flac")
+    (tmp_path / "m.csv").write_text("mixture_ID,source_1_path,source_2_path\n84-1-1_61-1-1,84-1-1.flac,61-1-1.flac\n")
+    with pytest.raises(AudioError, match=r"61-1-1\.flac: no such file"):
+        read_librimix_metadata(tmp_path / "m.csv")
+    bad: list[str] = []
+    utterances = read_librimix_metadata(tmp_path / "m.csv", on_skip=lambda path, _: bad.append(path.name))
+    assert [u.utterance_id for u in utterances] == ["84-1-1"]
+    assert bad == ["61-1-1.flac"]
+
+
+def test_ambiguous_ids_and_unknown_speakers_are_errors(tmp_path: Path):
+    for name in ("x/1-1.wav", "y/1-1.wav", "y/2-1.wav", "anna.wav"):
+        speak(tmp_path / name)
+    (tmp_path / "m.csv").write_text(
+        "mixture_ID,source_1_path,source_2_path\n1-1_2-1,x/1-1.wav,y/2-1.wav\n1-1,y/1-1.wav,\n"
+    )
+    with pytest.raises(InputError, match="'1-1' is that of"):
+        read_librimix_metadata(tmp_path / "m.csv")
+    (tmp_path / "m.csv").write_text("mixture_ID,source_1_path\nanna,anna.wav\n")
+    with pytest.raises(InputError, match=r"m\.csv:2: utterance 'anna' does not say who speaks"):
+        read_librimix_metadata(tmp_path / "m.csv")
+
+
+def test_a_missing_noise_at_a_speed_is_its_original_at_that_speed(tmp_path: Path):
+    for mark, speed in (("sp08", 0.8), ("sp12", 1.2)):
+        assert find_noise_file(tmp_path / f"01ga_0.6{mark}.wav") == (tmp_path / "01ga_0.6.wav", speed)
+    assert find_noise_file(tmp_path / "01ga_0.6.wav") == (tmp_path / "01ga_0.6.wav", 1.0)
+
+
+def test_an_existing_noise_at_a_speed_is_used(tmp_path: Path):
+    (tmp_path / "onsp08.wav").touch()
+    assert find_noise_file(tmp_path / "onsp08.wav") == (tmp_path / "onsp08.wav", 1.0)

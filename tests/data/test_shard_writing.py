@@ -1,4 +1,4 @@
-"""Writing shards: what is in them, what is kept, what is refused; and indexing those that others wrote."""
+"""Writing shards: their content, restart and refusals; and indexing the shards of other programs."""
 
 from __future__ import annotations
 
@@ -43,37 +43,39 @@ def test_paths_below_the_root_are_written_relative_to_it(tiny_speech: Path, tmp_
     assert {u.path for u in ShardStore(tmp_path / "s").utterances(tiny_speech)} == {u.path for u in utterances}
 
 
-def test_the_layout_is_webdatasets(utterances: list[Utterance], shards: Path):
-    found = {}
+def test_the_layout_is_that_of_webdataset(utterances: list[Utterance], shards: Path):
+    descriptions = {}
     for path in sorted(shards.glob("*.tar")):
         with tarfile.open(path) as tar:
             names = tar.getnames()
             assert [name.partition(".")[0] for name in names[::2]] == [name.partition(".")[0] for name in names[1::2]]
             for name in names[::2]:
-                found |= {name: json.load(tar.extractfile(name))}
-    assert {about["utterance_id"] for about in found.values()} == {u.utterance_id for u in utterances}
-    assert found[f"{member_key('x/loud.wav')}.json"]["num_samples"] == 22050
+                descriptions |= {name: json.load(tar.extractfile(name))}
+    assert {facts["utterance_id"] for facts in descriptions.values()} == {u.utterance_id for u in utterances}
+    assert descriptions[f"{member_key('x/loud.wav')}.json"]["num_samples"] == 22050
     assert member_key("x/loud.wav").count(".") == 0
 
 
-def test_each_shard_holds_many_speakers_unless_the_order_is_kept(tiny_speech: Path, tmp_path: Path):
+def test_shuffled_shards_hold_more_speakers_than_ordered_ones(tiny_speech: Path, tmp_path: Path):
     utterances = read_speaker_folders(tiny_speech)
     write_shards(utterances, tmp_path / "mixed", size_mib=SIZE_MIB)
-    write_shards(utterances, tmp_path / "kept", size_mib=SIZE_MIB, shuffle=False)
-    assert [u.utterance_id for u in ShardStore(tmp_path / "kept").utterances()] == [u.utterance_id for u in utterances]
-    first = [json.loads((tmp_path / name / "000000.json").read_text())["utterances"] for name in ("mixed", "kept")]
-    mixed, kept = [{utterance["speaker_id"] for utterance in some} for some in first]
-    assert len(mixed) > len(kept)
+    write_shards(utterances, tmp_path / "ordered", size_mib=SIZE_MIB, shuffle=False)
+    assert [u.utterance_id for u in ShardStore(tmp_path / "ordered").utterances()] == [
+        u.utterance_id for u in utterances
+    ]
+    first = [json.loads((tmp_path / name / "000000.json").read_text())["utterances"] for name in ("mixed", "ordered")]
+    mixed, ordered = [{utterance["speaker_id"] for utterance in some} for some in first]
+    assert len(mixed) > len(ordered)
 
 
-def test_the_bytes_depend_on_neither_processes_nor_the_order_given(
+def test_the_bytes_depend_on_neither_processes_nor_input_order(
     utterances: list[Utterance], shards: Path, tmp_path: Path
 ):
     write_shards(list(reversed(utterances)), tmp_path / "s", size_mib=SIZE_MIB, jobs=2)
     assert contents(tmp_path / "s") == contents(shards)
 
 
-def test_whole_shards_are_kept_and_an_interrupted_run_is_completed(
+def test_an_interrupted_run_keeps_complete_shards_and_resumes(
     utterances: list[Utterance], shards: Path, tmp_path: Path
 ):
     folder = tmp_path / "s"
@@ -96,7 +98,7 @@ def test_whole_shards_are_kept_and_an_interrupted_run_is_completed(
     assert {name for name in now if now[name] != times[name]} == {"000001.tar", "000002.tar"}
 
 
-def test_shards_of_another_corpus_are_replaced_only_when_asked(tiny_speech: Path, tmp_path: Path):
+def test_another_corpus_is_replaced_only_with_overwrite(tiny_speech: Path, tmp_path: Path):
     utterances = read_speaker_folders(tiny_speech)
     write_shards(utterances, tmp_path / "s", size_mib=SIZE_MIB)
     before = contents(tmp_path / "s")
@@ -108,7 +110,7 @@ def test_shards_of_another_corpus_are_replaced_only_when_asked(tiny_speech: Path
     assert sorted(contents(tmp_path / "s")) == ["000000.json", "000000.tar", "index.jsonl", "shards.json"]
 
 
-def test_a_recording_that_has_changed_is_packed_anew(tmp_path: Path):
+def test_a_changed_recording_is_packed_anew(tmp_path: Path):
     utterances = [Utterance(name, "a", tmp_path / f"{name}.wav", 0.5) for name in ("one", "two")]
     for utterance in utterances:
         soundfile.write(utterance.path, np.full(8000, 0.25), RATE)
@@ -121,7 +123,7 @@ def test_a_recording_that_has_changed_is_packed_anew(tmp_path: Path):
     assert ShardReader(tmp_path / "s", RATE).read(utterances[0]).max() == 0.5
 
 
-def test_broken_recordings_are_left_out_and_named(tiny_speech: Path, tmp_path: Path):
+def test_unreadable_recordings_are_left_out_and_named(tiny_speech: Path, tmp_path: Path):
     good = read_speaker_folders(tiny_speech)[:2]
     (tmp_path / "bad.wav").write_text("no audio")
     bad = Utterance("bad", "bad", tmp_path / "bad.wav", 1.0)
@@ -156,7 +158,7 @@ def test_impossible_requests_are_errors(tiny_speech: Path, tmp_path: Path):
     assert (tmp_path / "mine/thesis.txt").read_text() == "years"
 
 
-def test_shards_that_came_without_an_index_get_one(tmp_path: Path, shards: Path, utterances: list[Utterance]):
+def test_shards_without_an_index_get_one(tmp_path: Path, shards: Path, utterances: list[Utterance]):
     folder = tmp_path / "foreign"
     folder.mkdir()
     for path in shards.glob("*.tar"):
@@ -178,7 +180,9 @@ def test_shards_that_came_without_an_index_get_one(tmp_path: Path, shards: Path,
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("indexed", [False, True])
-def test_somebodys_tar_files_stay(tiny_speech: Path, shards: Path, tmp_path: Path, indexed: bool, overwrite: bool):
+def test_tar_files_of_other_programs_are_kept(
+    tiny_speech: Path, shards: Path, tmp_path: Path, indexed: bool, overwrite: bool
+):
     folder = tmp_path / "theirs"
     folder.mkdir()
     for path in shards.glob("*.tar"):
@@ -194,7 +198,7 @@ def test_somebodys_tar_files_stay(tiny_speech: Path, shards: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["index.jsonl", "shards.json", "000000.json", "000001.json"])
-def test_lists_of_something_else_stay(tiny_speech: Path, tmp_path: Path, name: str):
+def test_lists_of_other_programs_are_kept(tiny_speech: Path, tmp_path: Path, name: str):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / name).write_text('{"mine": 1}')
     with pytest.raises(InputError, match=f"holds '{name}'"):
@@ -202,7 +206,7 @@ def test_lists_of_something_else_stay(tiny_speech: Path, tmp_path: Path, name: s
     assert contents(tmp_path / "mine") == {name: b'{"mine": 1}'}
 
 
-def test_a_second_run_at_once_changes_nothing(tiny_speech: Path, tmp_path: Path):
+def test_a_simultaneous_run_changes_nothing(tiny_speech: Path, tmp_path: Path):
     utterances = read_speaker_folders(tiny_speech)
     program = (
         "import sys; from pathlib import Path; from wesep_py.data import read_speaker_folders, write_shards\n"
@@ -221,7 +225,7 @@ def test_a_second_run_at_once_changes_nothing(tiny_speech: Path, tmp_path: Path)
     assert not list((tmp_path / "s").glob(".*"))
 
 
-def test_what_is_no_file_is_never_read(tmp_path: Path):
+def test_devices_and_pipes_are_never_read(tmp_path: Path):
     (tmp_path / "000000.tar").symlink_to("/dev/zero")
     with pytest.raises(AudioError, match=r"000000\.tar: is no file"):
         index_shards(tmp_path)

@@ -16,7 +16,7 @@ def speak(path: Path, duration_s: float = 1.0, sample_rate: int = 16000) -> Path
     return path
 
 
-def test_one_folder_a_speaker_at_any_depth(tmp_path: Path):
+def test_one_folder_per_speaker_at_any_depth(tmp_path: Path):
     speak(tmp_path / "bob/x.flac", 0.5, 48000)
     speak(tmp_path / "Alice Ann/2024/may 1/one.WAV", 1.25)
     speak(tmp_path / "Alice Ann/.hidden.wav")
@@ -29,7 +29,7 @@ def test_one_folder_a_speaker_at_any_depth(tmp_path: Path):
     assert bob.path == tmp_path / "bob/x.flac"
 
 
-def test_links_to_folders_are_followed_without_running_in_a_circle(tmp_path: Path):
+def test_links_to_folders_are_followed_once(tmp_path: Path):
     speak(tmp_path / "disk/one.wav")
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus/alice").symlink_to(tmp_path / "disk")
@@ -37,7 +37,7 @@ def test_links_to_folders_are_followed_without_running_in_a_circle(tmp_path: Pat
     assert [u.utterance_id for u in read_speaker_folders(tmp_path / "corpus")] == ["alice-one"]
 
 
-def test_bad_recordings_are_left_out_and_named(tmp_path: Path):
+def test_unreadable_recordings_are_skipped_and_named(tmp_path: Path):
     speak(tmp_path / "alice/one.wav")
     speak(tmp_path / "stray.wav")
     (tmp_path / "alice/text.wav").write_text("no audio")
@@ -50,7 +50,7 @@ def test_bad_recordings_are_left_out_and_named(tmp_path: Path):
     assert "empty" in bad["void.wav"]
 
 
-def test_without_a_hearer_the_first_bad_recording_is_an_error(tmp_path: Path):
+def test_without_on_skip_the_first_bad_recording_is_an_error(tmp_path: Path):
     speak(tmp_path / "alice/one.wav")
     (tmp_path / "alice/text.wav").write_text("no audio")
     with pytest.raises(AudioError, match=r"text\.wav"):
@@ -61,7 +61,7 @@ def test_without_a_hearer_the_first_bad_recording_is_an_error(tmp_path: Path):
         read_speaker_folders(tmp_path)
 
 
-def test_a_folder_without_audio_is_named(tmp_path: Path):
+def test_errors_name_a_folder_without_audio(tmp_path: Path):
     with pytest.raises(InputError, match="is no folder"):
         read_speaker_folders(tmp_path / "none")
     (tmp_path / "alice").mkdir()
@@ -69,7 +69,7 @@ def test_a_folder_without_audio_is_named(tmp_path: Path):
         read_speaker_folders(tmp_path)
 
 
-def test_names_that_become_one_are_refused(tmp_path: Path):
+def test_names_with_equal_ids_are_refused(tmp_path: Path):
     speak(tmp_path / "a b/1.wav")
     speak(tmp_path / "a_b/2.wav")
     with pytest.raises(InputError, match="give the same speaker_id; rename one"):
@@ -80,7 +80,7 @@ def test_names_that_become_one_are_refused(tmp_path: Path):
         read_speaker_folders(tmp_path)
 
 
-def test_progress_is_told(tmp_path: Path):
+def test_progress_is_reported(tmp_path: Path):
     for name in "xyz":
         speak(tmp_path / f"alice/{name}.wav")
     counts: list[tuple[int, int]] = []
@@ -103,7 +103,7 @@ def test_librispeech_with_its_tables(tmp_path: Path):
         assert second.duration_s == 2.0
 
 
-def test_what_is_not_librispeech_is_named(tmp_path: Path):
+def test_errors_name_a_folder_that_is_no_librispeech(tmp_path: Path):
     speak(tmp_path / "alice/one.wav")
     with pytest.raises(InputError, match="holds no file named like"):
         read_librispeech(tmp_path)

@@ -65,7 +65,7 @@ class Mixtures(Dataset[str]):
         return COUNT
 
 
-def test_the_same_mixtures_from_files_and_stores_with_any_number_of_workers(
+def test_files_and_stores_give_equal_mixtures_for_any_workers(
     utterances: list[Utterance], noises: list[Utterance], shards: Path, lmdb_file: Path
 ):
     speeds = [1, 1.1]
@@ -78,10 +78,10 @@ def test_the_same_mixtures_from_files_and_stores_with_any_number_of_workers(
     for workers in (0, 1, 2):
         stored = Mixtures(Simulator(CONFIG, packed, noise, reader, seed=5))
         loader = DataLoader(stored, batch_size=2, num_workers=workers, collate_fn=list)
-        assert [found for batch in loader for found in batch] == expected
+        assert [sample for batch in loader for sample in batch] == expected
 
 
-def test_names_of_a_configuration_find_their_stores(shards: Path, lmdb_file: Path, tiny_speech: Path):
+def test_names_in_a_configuration_open_their_stores(shards: Path, lmdb_file: Path, tiny_speech: Path):
     assert is_store(shards) and is_store(lmdb_file) and is_store("s3://bucket/shards") and not is_store(tiny_speech)
     assert isinstance(open_store(shards), ShardStore)
     assert isinstance(open_store(lmdb_file), LMDBStore)
@@ -89,32 +89,34 @@ def test_names_of_a_configuration_find_their_stores(shards: Path, lmdb_file: Pat
     assert isinstance(open_reader([tiny_speech], RATE), FileReader)
 
 
-def test_what_is_in_no_store_is_read_from_its_file(
+def test_utterances_in_no_store_are_read_from_files(
     utterances: list[Utterance], noises: list[Utterance], shards: Path, lmdb_file: Path
 ):
     other = replace(utterances[0], utterance_id="other", start_s=0.5, duration_s=1.0)
     reader: Reader = open_reader([shards, lmdb_file], RATE)
     files = FileReader(RATE)
     gone = [replace(utterance, path=Path("gone.wav")) for utterance in [*utterances, *noises]]
-    for asked, known in [*zip(gone, [*utterances, *noises], strict=True), (other, other)]:
-        assert reader.length(asked) == files.length(known)
-        np.testing.assert_array_equal(reader.read(asked), files.read(known))
+    for utterance, original in [*zip(gone, [*utterances, *noises], strict=True), (other, other)]:
+        assert reader.length(utterance) == files.length(original)
+        np.testing.assert_array_equal(reader.read(utterance), files.read(original))
     assert reader.sample_rate == RATE
 
 
-def test_readers_of_two_rates_do_not_go_together(shards: Path):
+def test_readers_of_different_rates_are_refused(shards: Path):
     with pytest.raises(InputError, match="the readers give 8000 and 16000 Hz"):
         RoutedReader([ShardReader(shards, 8000)], FileReader(RATE))
 
 
-def test_a_fingerprint_is_of_the_content(utterances: list[Utterance], shards: Path, lmdb_file: Path, tmp_path: Path):
+def test_the_fingerprint_depends_on_the_content_only(
+    utterances: list[Utterance], shards: Path, lmdb_file: Path, tmp_path: Path
+):
     write_shards(utterances, tmp_path / "same", size_mib=0.2)
     write_shards(utterances[:-1], tmp_path / "other", size_mib=0.2)
     assert store_fingerprint(shards) == store_fingerprint(tmp_path / "same") != store_fingerprint(tmp_path / "other")
     assert len({store_fingerprint(shards), store_fingerprint(lmdb_file)}) == 2
 
 
-def test_records_give_back_every_field():
+def test_records_keep_every_field():
     full = Utterance("a", "b", Path("/data/c.wav"), 2.5, 1.0, "f", 30.0, "text", 1.1)
     assert utterance_from_record(utterance_to_record(full, "/data"), "it", "/data") == full
     assert utterance_to_record(full, "/data")["path"] == "c.wav"

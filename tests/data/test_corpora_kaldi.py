@@ -13,7 +13,7 @@ from wesep_py.data import FileReader, read_kaldi
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A data folder of two recordings, of 2 s (a ramp) and 1 s."""
+    """Return a data folder of two recordings, of 2 s (a ramp) and 1 s."""
     (tmp_path / "wav").mkdir()
     soundfile.write(tmp_path / "wav/r1.wav", np.arange(-16000, 16000, dtype=np.int16), 16000)
     soundfile.write(tmp_path / "wav/r2.wav", np.full(16000, 0.1), 16000)
@@ -34,17 +34,17 @@ def test_every_recording_is_an_utterance_without_segments(data: Path):
     assert (first.gender, first.text) == (None, None)
 
 
-def test_segments_are_stretches_of_recordings(data: Path):
+def test_segments_have_start_and_end(data: Path):
     add_segments(data)
     (data / "spk2gender").write_text("anna f\n")
     (data / "text").write_text("anna-1 HELLO THERE\nanna-2\n")
-    one, two, three = read_kaldi(data)
-    assert (one.start_s, one.duration_s, one.gender, one.text) == (0.25, 0.5, "f", "HELLO THERE")
-    assert (two.start_s, two.duration_s, two.text) == (1.0, 1.0, None)
-    assert (three.speaker_id, three.gender) == ("bert", None)
+    first, second, third = read_kaldi(data)
+    assert (first.start_s, first.duration_s, first.gender, first.text) == (0.25, 0.5, "f", "HELLO THERE")
+    assert (second.start_s, second.duration_s, second.text) == (1.0, 1.0, None)
+    assert (third.speaker_id, third.gender) == ("bert", None)
     reader = FileReader(16000)
-    np.testing.assert_array_equal(reader.read(one) * 32768, np.arange(-12000, -4000))
-    np.testing.assert_array_equal(reader.read(two) * 32768, np.arange(0, 16000))
+    np.testing.assert_array_equal(reader.read(first) * 32768, np.arange(-12000, -4000))
+    np.testing.assert_array_equal(reader.read(second) * 32768, np.arange(0, 16000))
 
 
 def test_durations_are_taken_from_utt2dur_without_opening_the_audio(data: Path):
@@ -61,7 +61,7 @@ def test_relative_paths_start_from_a_root(data: Path, tmp_path_factory: pytest.T
     assert read_kaldi(other, root=data)[0].path == data / "wav/r1.wav"
 
 
-def test_a_bad_recording_takes_its_utterances_with_it(data: Path):
+def test_utterances_of_a_bad_recording_are_skipped(data: Path):
     (data / "wav/r1.wav").unlink()
     with pytest.raises(AudioError, match=r"r1\.wav: no such file"):
         read_kaldi(data)
@@ -87,18 +87,18 @@ def test_a_bad_recording_takes_its_utterances_with_it(data: Path):
         ("utt2dur", "r1 nan\n", r"utt2dur:1: 'nan' is no time"),
     ],
 )
-def test_a_malformed_line_is_named(data: Path, name: str, content: str, message: str):
+def test_errors_name_a_malformed_line(data: Path, name: str, content: str, message: str):
     (data / name).write_text(content)
     with pytest.raises(InputError, match=message):
         read_kaldi(data)
 
 
-def test_a_folder_that_is_no_data_folder_is_named(tmp_path: Path):
+def test_errors_name_a_folder_that_is_no_data_folder(tmp_path: Path):
     with pytest.raises(InputError, match=r"wav\.scp: no such file; give the path of a Kaldi data folder"):
         read_kaldi(tmp_path)
 
 
-def test_paths_that_have_moved_and_names_in_either_spelling(data: Path):
+def test_moved_paths_and_both_spellings_are_found(data: Path):
     names = [unicodedata.normalize(form, "Zoë") for form in ("NFC", "NFD")]
     (data / "wav.scp").write_text(f"{names[0]}-1 /old/corpus/wav/r1.wav\n{names[1]}-2 D:\\corpus\\wav\\r2.wav\n")
     (data / "utt2spk").write_text(f"{names[1]}-1 {names[0]}\n{names[0]}-2 {names[1]}\n")

@@ -1,4 +1,4 @@
-"""Precomputed embeddings: folders of .npy, Kaldi's vectors in binary and text; a voice's is the mean of its own."""
+"""Precomputed embeddings: folders of .npy, Kaldi's vectors in binary and text, and means over utterances."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _utterance(name: str, speaker: str) -> Utterance:
 
 
 def _kaldi(vectors: dict[str, np.ndarray], ark: Path) -> dict[str, int]:
-    """A binary archive as Kaldi's `copy-vector` writes it; the places of its vectors."""
+    """Write a binary archive as Kaldi's `copy-vector` does, and return the byte of each vector."""
     places = {}
     with ark.open("wb") as file:
         for name, vector in vectors.items():
@@ -63,7 +63,7 @@ def test_kaldi_text(tmp_path: Path) -> None:
     assert embeddings.read("a-1").tolist() == [3.0, 4.0] and embeddings.read("a-2").tolist() == [0.0, 2.0]
 
 
-def test_a_voice_is_the_mean_direction_of_its_utterances_at_their_mean_length(tmp_path: Path) -> None:
+def test_an_embedding_is_mean_direction_times_mean_length(tmp_path: Path) -> None:
     _kaldi(VECTORS, tmp_path / "x.ark")
     embeddings = Embeddings(tmp_path / "x.ark")
     both = embeddings.of([_utterance("a-1", "a"), _utterance("a-2", "a")])
@@ -80,14 +80,14 @@ def _trial(enrollment: str, speaker: str | None = None) -> Trial:
     return Trial("mix", sources, None, 0 if sources else None, "x-1", Path(enrollment))
 
 
-def test_a_trial_is_looked_up_by_the_end_of_its_enrollments_path(tmp_path: Path) -> None:
+def test_a_trial_is_looked_up_by_the_end_of_its_enrollment_path(tmp_path: Path) -> None:
     names = ["s1/mix", "s2/mix", "mix2-s1", "alice", "1.5-x"]
     for number, name in enumerate(names, start=1):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         np.save(tmp_path / f"{name}.npy", np.full(2, number))
     embeddings = Embeddings(tmp_path)
-    found = {"data/s1/mix.wav": 1, "/data/s2/mix.flac": 2, "s1/mix2.wav": 3, "a/b/1.5-x.wav": 5, "alice.opus": 4}
-    for path, number in found.items():
+    expected = {"data/s1/mix.wav": 1, "/data/s2/mix.flac": 2, "s1/mix2.wav": 3, "a/b/1.5-x.wav": 5, "alice.opus": 4}
+    for path, number in expected.items():
         assert embeddings.of_trial(_trial(path)).tolist() == [number, number]
     assert embeddings.of_trial(_trial("s3/mix.wav", "alice")).tolist() == [4, 4]
     assert "mix" not in embeddings  # of which of the two it would be, the name does not say
@@ -95,7 +95,7 @@ def test_a_trial_is_looked_up_by_the_end_of_its_enrollments_path(tmp_path: Path)
         embeddings.of_trial(_trial("s3/mix.wav", "bob"))
 
 
-def test_a_corpus_is_covered_by_utterance_or_by_speaker(tmp_path: Path) -> None:
+def test_a_corpus_is_covered_by_utterances_or_speakers(tmp_path: Path) -> None:
     _kaldi(VECTORS, tmp_path / "x.ark")
     embeddings = Embeddings(tmp_path / "x.ark", dim=2)
     embeddings.require([_utterance("a-1", "a"), _utterance("b-7", "b")])
@@ -105,7 +105,7 @@ def test_a_corpus_is_covered_by_utterance_or_by_speaker(tmp_path: Path) -> None:
         Embeddings(tmp_path / "x.ark", dim=3).read("a-1")
 
 
-def test_what_is_wrong_is_named(tmp_path: Path) -> None:
+def test_errors_name_the_fault(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no embedding"):
         Embeddings(tmp_path)
     with pytest.raises(InputError, match=r"none\.scp"):
@@ -135,7 +135,7 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
         embeddings.of([])
 
 
-def test_damaged_archives_are_named(tmp_path: Path) -> None:
+def test_errors_name_damaged_archives(tmp_path: Path) -> None:
     _kaldi(VECTORS, tmp_path / "x.ark")
     whole = (tmp_path / "x.ark").read_bytes()
     (tmp_path / "cut.ark").write_bytes(whole[:-3])
@@ -150,7 +150,7 @@ def test_damaged_archives_are_named(tmp_path: Path) -> None:
         Embeddings(tmp_path).of([_utterance("a-1", "a"), _utterance("a-2", "a")])
 
 
-def test_hidden_files_are_passed_over_and_names_match_in_either_spelling(tmp_path: Path) -> None:
+def test_hidden_files_are_skipped_and_both_spellings_match(tmp_path: Path) -> None:
     names = [unicodedata.normalize(form, "Zoë") for form in ("NFC", "NFD")]
     (tmp_path / ".hidden").mkdir()
     for name in ("._a", ".hidden/b"):
@@ -171,7 +171,7 @@ def test_hidden_files_are_passed_over_and_names_match_in_either_spelling(tmp_pat
         bytes(80),
     ],
 )
-def test_a_damaged_npy_is_named(tmp_path: Path, content: bytes):
+def test_errors_name_a_damaged_npy(tmp_path: Path, content: bytes):
     (tmp_path / "a.npy").write_bytes(content)
     with pytest.raises(InputError, match=r"a\.npy: .*save it with numpy\.save"):
         Embeddings(tmp_path).read("a")
@@ -180,20 +180,20 @@ def test_a_damaged_npy_is_named(tmp_path: Path, content: bytes):
 @pytest.mark.parametrize(
     "array", [np.array(["1.0"]), np.array([1j]), np.zeros(2_000_000, np.float32), np.array([True])]
 )
-def test_what_is_no_vector_of_numbers_is_named(tmp_path: Path, array: np.ndarray):
+def test_errors_name_an_array_that_is_no_vector(tmp_path: Path, array: np.ndarray):
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(InputError, match=r"a\.npy: is no vector of numbers"):
         Embeddings(tmp_path).read("a")
 
 
 @pytest.mark.parametrize("offset", ["²", "9" * 30, "-1", ""])
-def test_a_place_that_is_no_number_is_named(tmp_path: Path, offset: str):
+def test_errors_name_an_offset_that_is_no_number(tmp_path: Path, offset: str):
     (tmp_path / "x.scp").write_text(f"a x.ark:{offset}\n")
     with pytest.raises(InputError, match=r"x\.scp:1: .* is no place in an archive"):
         Embeddings(tmp_path / "x.scp")
 
 
-def test_an_archive_of_something_else_is_named_at_once(tmp_path: Path):
+def test_a_file_that_is_no_archive_is_refused_at_once(tmp_path: Path):
     (tmp_path / "x.ark").write_bytes(b"x" * 1_000_000)
     with pytest.raises(InputError, match=r"x\.ark: holds no name of a vector at byte 0"):
         Embeddings(tmp_path / "x.ark")

@@ -1,4 +1,4 @@
-"""Mixtures of lists in LibriMix's form, and what introduces their voices."""
+"""Mixtures of lists in LibriMix's form as training data, with enrollments."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_metadata_with_gains_names_the_recordings_themselves(metadata: Path, tmp
     assert len(corpus.noises) == 2
 
 
-def test_a_rendered_source_is_known_by_what_is_said_in_it(tmp_path: Path):
+def test_a_rendered_source_keeps_the_id_of_its_recording(tmp_path: Path):
     for mixture in ("1-1-0001_2-1-0001", "1-1-0001_2-1-0002"):
         for k in (1, 2):
             _write(tmp_path / f"tree/s{k}/{mixture}.wav", 1.5)
@@ -58,7 +58,7 @@ def test_a_rendered_source_is_known_by_what_is_said_in_it(tmp_path: Path):
     assert corpus.mixtures[0].noise is None and corpus.noises == []
 
 
-def test_further_speech_introduces_and_a_mixtures_own_recording_stays_one(metadata: Path, tmp_path: Path):
+def test_further_speech_adds_enrollments_without_duplicates(metadata: Path, tmp_path: Path):
     manifest = [
         Utterance("1-9-0000", "1", _write(tmp_path / "9.wav", 1.0), 1.0),
         Utterance("1-1-0001", "1", tmp_path / "LibriSpeech/1-1-0001.flac", 2.0),
@@ -67,7 +67,7 @@ def test_further_speech_introduces_and_a_mixtures_own_recording_stays_one(metada
     assert sorted(u.utterance_id for u in corpus.speech) == ["1-1-0001", "1-9-0000", "2-1-0001", "2-1-0002"]
 
 
-def test_what_is_wrong_is_named(metadata: Path, tmp_path: Path):
+def test_errors_name_the_fault(metadata: Path, tmp_path: Path):
     speech = tmp_path / "LibriSpeech"
     with pytest.raises(InputError, match="already; name it once"):
         read_mixture_corpus([metadata, metadata], root=speech)

@@ -1,4 +1,4 @@
-"""Where the files of a list are, however the list spells them and wherever the data set was before."""
+"""Finding the files of a list: other Unicode spellings, and data sets that have moved."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def root(tmp_path: Path) -> Path:
         "\\\\server\\share\\speech\\anna\\1.wav",
     ],
 )
-def test_the_longest_end_that_is_there_is_taken(root: Path, written: str):
+def test_the_longest_existing_end_of_a_path_is_used(root: Path, written: str):
     assert FileLocator(root, "list.csv").find(written) == root / "speech/anna/1.wav"
 
 
-def test_a_file_that_is_there_is_never_exchanged(root: Path, tmp_path: Path):
+def test_an_existing_file_is_never_replaced_by_another(root: Path, tmp_path: Path):
     other = tmp_path / "speech/anna/1.wav"
     other.parent.mkdir(parents=True)
     other.touch()
@@ -52,13 +52,13 @@ def test_a_file_that_is_there_is_never_exchanged(root: Path, tmp_path: Path):
 @pytest.mark.parametrize("folder", [NFC, NFD])
 @pytest.mark.parametrize("name", [NFC, NFD])
 @pytest.mark.parametrize("before", ["speech", "/old/speech"])
-def test_either_spelling_is_found(root: Path, folder: str, name: str, before: str):
+def test_both_spellings_are_found(root: Path, folder: str, name: str, before: str):
     assert FileLocator(root, "list.csv").find(f"{before}/{folder}/{name}.wav") == root / f"speech/{NFC}/{NFD}.wav"
     absolute = f"{root}/speech/{folder}/{name}.wav"
     assert FileLocator("/elsewhere", "list.csv").find(absolute) == root / f"speech/{NFC}/{NFD}.wav"
 
 
-def test_it_is_said_once_and_two_files_never_become_one(root: Path, caplog: pytest.LogCaptureFixture):
+def test_moves_are_logged_once_and_two_files_never_become_one(root: Path, caplog: pytest.LogCaptureFixture):
     places = FileLocator(root, "list.csv")
     with caplog.at_level(logging.WARNING):
         for name in ("anna", "bert", "anna"):
@@ -71,5 +71,5 @@ def test_it_is_said_once_and_two_files_never_become_one(root: Path, caplog: pyte
 
 
 @pytest.mark.parametrize("name", ["a" * 300, "nu\0l.wav", "/" + "é" * 200, "C:\\" + "é" * 300])
-def test_names_that_no_file_can_have_are_nowhere(root: Path, name: str):
+def test_impossible_file_names_are_not_found(root: Path, name: str):
     assert not is_file(FileLocator(root, "list.csv").find(name))

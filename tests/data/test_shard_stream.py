@@ -1,3 +1,5 @@
+"""Shards that are read as a stream, window by window."""
+
 from __future__ import annotations
 
 import gzip
@@ -15,22 +17,30 @@ from torch.utils.data import DataLoader, Dataset
 from tests.data.foreign_shards import RATE, audio, write_tar
 from wesep_py.common.errors import AudioError, InputError
 from wesep_py.data import FileReader, read_speaker_folders
-from wesep_py.data.shard_stream import StreamPool, StreamWindow, WindowId, stream_shards
+from wesep_py.data.shard_stream import (
+    StreamPool,
+    StreamWindow,
+    WindowId,
+    expand_braces,
+    is_stream,
+    stream_identity,
+    stream_shards,
+)
 from wesep_py.data.shard_writing import write_shards
 from wesep_py.data.webdataset import read_shard_utterances
 
-NUM_SHARDS, SPEAKERS_A_SHARD = 7, 2
+NUM_SHARDS, SPEAKERS_PER_SHARD = 7, 2
 EPOCH_SIZE, BLOCK, LANES = 25, 2, 4
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Foreign shards: two speakers each, two utterances each; the key begins with the speaker."""
+    """Write shards of another program: two speakers each, two utterances each; keys begin with the speaker."""
     folder = tmp_path_factory.mktemp("foreign")
     paths = []
     for number in range(NUM_SHARDS):
         files = {}
-        for speaker in range(SPEAKERS_A_SHARD):
+        for speaker in range(SPEAKERS_PER_SHARD):
             for take in range(2):
                 level = 0.1 + 0.1 * number + 0.03 * speaker + 0.01 * take
                 files[f"spk{number}{speaker}-{take}.flac"] = audio(level)
@@ -40,7 +50,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 class Draw:
-    """A stand-in for a simulator: the hash of one utterance of the window, drawn by epoch and index."""
+    """Stand-in for a simulator: returns the hash of an utterance of the window, drawn by epoch and index."""
 
     def __init__(self, window: StreamWindow) -> None:
         self.window = window
@@ -68,7 +78,7 @@ class Samples(Dataset[str]):
         return 3 * EPOCH_SIZE
 
 
-def test_a_sample_depends_on_neither_workers_nor_what_was_asked_before(shards: list[str]):
+def test_samples_depend_on_neither_workers_nor_request_order(shards: list[str]):
     expected = [Samples(make_pool(shards))[position] for position in range(40)]
     assert len(set(expected)) > 15
     backwards = Samples(make_pool(list(reversed(shards))))
@@ -81,7 +91,7 @@ def test_a_sample_depends_on_neither_workers_nor_what_was_asked_before(shards: l
         assert [sample for batch in loader for sample in batch] == expected
 
 
-def test_a_run_goes_on_at_its_position_after_reading_one_window(shards: list[str], monkeypatch: pytest.MonkeyPatch):
+def test_a_run_resumes_after_reading_one_window(shards: list[str], monkeypatch: pytest.MonkeyPatch):
     running = Samples(make_pool(shards))
     expected = [running[position] for position in range(60)]
     resumed = make_pool(shards)
@@ -122,7 +132,7 @@ def test_every_shard_is_read_in_every_round_and_orders_differ(shards: list[str])
     )
 
 
-def test_lanes_change_their_windows_at_different_times(shards: list[str]):
+def test_lanes_change_windows_at_different_times(shards: list[str]):
     pool = make_pool(shards, mixtures_per_window=8)
     changes: dict[int, int] = {}
     last: dict[int, WindowId] = {}
@@ -137,7 +147,7 @@ def test_lanes_change_their_windows_at_different_times(shards: list[str]):
 def test_a_window_has_enough_speakers(shards: list[str], least: int, num_shards: int):
     window = make_pool(shards, min_speakers=least).window(WindowId(1, 0, 1))
     assert len(window.shards) == num_shards
-    assert len({utterance.speaker_id for utterance in window.utterances}) == SPEAKERS_A_SHARD * num_shards >= least
+    assert len({utterance.speaker_id for utterance in window.utterances}) == SPEAKERS_PER_SHARD * num_shards >= least
 
 
 def test_too_few_speakers_are_an_error(shards: list[str]):
@@ -145,7 +155,7 @@ def test_too_few_speakers_are_an_error(shards: list[str]):
         make_pool(shards, min_speakers=15).at(0, 0)
 
 
-def test_a_process_holds_one_window_a_lane(shards: list[str]):
+def test_a_process_holds_one_window_per_lane(shards: list[str]):
     pool = make_pool(shards)
     for position in range(100):
         pool.at(*divmod(position, EPOCH_SIZE))
@@ -154,7 +164,7 @@ def test_a_process_holds_one_window_a_lane(shards: list[str]):
     assert pool.at(0, 0) is pool.at(0, 1)
 
 
-def test_our_own_shards_give_the_samples_of_the_files(tiny_speech: Path, tmp_path: Path):
+def test_shards_of_this_package_give_the_samples_of_the_files(tiny_speech: Path, tmp_path: Path):
     utterances = read_speaker_folders(tiny_speech)
     write_shards(utterances, tmp_path / "s", size_mib=0.2)
     names = [str(path) for path in (tmp_path / "s").glob("*.tar")]
@@ -184,7 +194,7 @@ def test_mixtures_of_a_stream_are_those_of_its_windows(tiny_speech: Path, tmp_pa
         np.testing.assert_array_equal(sample.mixture, files.sample(0, index).mixture)
 
 
-def test_a_stream_through_a_url_is_the_same(shards: list[str]):
+def test_a_stream_from_urls_gives_the_same_samples(shards: list[str]):
     pytest.importorskip("fsspec")
     files, urls = make_pool(shards, lanes=1), make_pool([f"file://{shard}" for shard in shards], lanes=1)
     assert [files.at(0, n).sample(0, n) for n in (0, 9)] == [urls.at(0, n).sample(0, n) for n in (0, 9)]
@@ -192,7 +202,7 @@ def test_a_stream_through_a_url_is_the_same(shards: list[str]):
         make_pool(["file:///no/where.tar"]).at(0, 0)
 
 
-def test_utterances_that_cannot_be_used_are_left_out_and_named(tmp_path: Path):
+def test_unusable_utterances_are_left_out_and_named(tmp_path: Path):
     good = {"a-1.flac": audio(0.1)}
     bad = {"b.flac": audio(0.2), "c-1.flac": b"no audio", "d-1.txt": b"text", "e-1.flac": audio(0.2), "e-1.json": b"{"}
     path = write_tar(tmp_path / "x.tar", bad | good)
@@ -209,7 +219,7 @@ def test_utterances_that_cannot_be_used_are_left_out_and_named(tmp_path: Path):
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_a_shard_that_is_cut_short_anywhere_is_one_clear_line(tmp_path: Path, shards: list[str], compressed: bool):
+def test_errors_name_a_shard_that_is_cut_anywhere(tmp_path: Path, shards: list[str], compressed: bool):
     whole = Path(shards[0]).read_bytes()
     whole = gzip.compress(whole) if compressed else whole
     path = tmp_path / "x.tar"
@@ -224,7 +234,7 @@ def test_a_shard_that_is_cut_short_anywhere_is_one_clear_line(tmp_path: Path, sh
             make_pool([str(path)], min_speakers=1).at(0, 0)
 
 
-def test_something_else_than_shards_is_an_error(tmp_path: Path):
+def test_files_that_are_no_shards_are_errors(tmp_path: Path):
     (tmp_path / "x.tar").write_text("no tar file" * 200)
     with pytest.raises(AudioError, match=r"x\.tar: is no tar file"):
         make_pool([str(tmp_path / "x.tar")]).at(0, 0)
@@ -232,7 +242,7 @@ def test_something_else_than_shards_is_an_error(tmp_path: Path):
         make_pool([str(tmp_path / "y.tar")]).at(0, 0)
 
 
-def test_ids_that_come_twice_are_an_error(tmp_path: Path, tiny_speech: Path):
+def test_repeated_ids_are_an_error(tmp_path: Path, tiny_speech: Path):
     about = {"utterance_id": "same", "speaker_id": "a", "path": "a.flac", "duration_s": 0.05}
     files = {"a.flac": audio(0.1), "a.json": json.dumps(about).encode()}
     paths = [str(write_tar(tmp_path / f"{name}.tar", files)) for name in "xy"]
@@ -255,7 +265,7 @@ def test_impossible_settings_are_errors(shards: list[str], changes: dict[str, in
         make_pool(shards, **changes)
 
 
-def test_shards_are_named_and_each_once():
+def test_no_shard_and_repeated_shards_are_errors():
     with pytest.raises(InputError, match="shards: is empty"):
         make_pool([])
     with pytest.raises(InputError, match=r"a\.tar is listed twice"):
@@ -263,7 +273,7 @@ def test_shards_are_named_and_each_once():
 
 
 @pytest.mark.parametrize("kind", ["device", "pipe"])
-def test_what_is_no_file_is_refused_at_once(tmp_path: Path, kind: str):
+def test_devices_and_pipes_are_refused_at_once(tmp_path: Path, kind: str):
     if kind == "device":
         (tmp_path / "x.tar").symlink_to("/dev/zero")
     else:
@@ -273,3 +283,39 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path, kind: str):
     (tmp_path / "._y.tar").touch()
     with pytest.raises(InputError, match="no file matches"):
         stream_shards(["*y.tar"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("a.tar", True), ("s3://b/{0..9}.tar", True), ("a.tar.gz", True), ("shards", False), ("a.lmdb", False)],
+)
+def test_names_of_tar_files_are_streams(name: str, expected: bool):
+    assert is_stream(name) is expected
+
+
+def test_braces_keep_leading_zeros_and_combine():
+    assert expand_braces("x{098..101}y{a,b}.tar") == [
+        f"x{number}y{letter}.tar" for number in ("098", "099", "100", "101") for letter in "ab"
+    ]
+    with pytest.raises(InputError, match=r"\{3\.\.1\}.*ends before it begins"):
+        expand_braces("{3..1}.tar")
+
+
+def test_names_start_from_the_root_and_patterns_match_files(tmp_path: Path):
+    for name in ("b.tar", "a.tar", "a.json"):
+        (tmp_path / name).write_bytes(b"x" * len(name))
+    both = [(tmp_path / name).as_posix() for name in ("a.tar", "b.tar")]
+    assert stream_shards(["*.tar"], tmp_path) == both
+    assert stream_shards(["{b,a}.tar"], tmp_path) == both[::-1]
+    assert stream_shards([str(tmp_path / "?.tar")], "elsewhere") == both
+    assert stream_shards(["https://host/{0..1}.tar"], tmp_path) == ["https://host/0.tar", "https://host/1.tar"]
+    with pytest.raises(InputError, match=r"c\*\.tar: no file matches"):
+        stream_shards(["c*.tar"], tmp_path)
+
+
+def test_a_stream_is_identified_by_names_and_sizes(tmp_path: Path):
+    (tmp_path / "a.tar").write_bytes(b"123")
+    before = stream_identity("*.tar", tmp_path)
+    assert before == [f"{tmp_path.as_posix()}/a.tar 3"]
+    (tmp_path / "a.tar").write_bytes(b"1234")
+    assert stream_identity("*.tar", tmp_path) != before

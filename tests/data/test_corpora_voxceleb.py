@@ -1,4 +1,4 @@
-"""VoxCeleb in its real layouts: ids, genders and sets by the tables, and what is said of m4a."""
+"""VoxCeleb in its published layouts: ids, genders and sets from the tables, and the error for m4a files."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def test_ids_speakers_and_genders_of_voxceleb1(vox1: Path):
     utterances = read_voxceleb(vox1 / "wav")
     assert len(utterances) == 7 * 2 * 2
     assert len({u.utterance_id for u in utterances}) == len(utterances)
-    (one,) = [u for u in utterances if u.utterance_id == "id10270-x6uYqmx31kE-00002"]
-    assert (one.speaker_id, one.gender, one.duration_s) == ("id10270", "f", 0.5)
-    assert one.path == vox1 / "wav/id10270/x6uYqmx31kE/00002.wav"
+    (utterance,) = [u for u in utterances if u.utterance_id == "id10270-x6uYqmx31kE-00002"]
+    assert (utterance.speaker_id, utterance.gender, utterance.duration_s) == ("id10270", "f", 0.5)
+    assert utterance.path == vox1 / "wav/id10270/x6uYqmx31kE/00002.wav"
 
 
 @pytest.mark.parametrize(("subset", "speakers"), [("dev", DEV), ("test", TEST)])
-def test_the_sets_are_told_by_the_table(vox1: Path, subset: str, speakers: tuple[str, ...]):
+def test_the_sets_come_from_the_table(vox1: Path, subset: str, speakers: tuple[str, ...]):
     assert {u.speaker_id for u in read_voxceleb(vox1, subset)} == set(speakers)
 
 
-def test_without_a_table_there_are_no_genders_and_no_sets(vox1: Path):
+def test_without_a_table_genders_and_sets_are_unknown(vox1: Path):
     (vox1 / "vox1_meta.csv").unlink()
     assert {u.gender for u in read_voxceleb(vox1)} == {None}
     with pytest.raises(InputError, match=r"there is no vox1_meta\.csv or vox2_meta\.csv .*take the set 'all'"):
@@ -48,7 +48,7 @@ def test_voxceleb2_as_converted_and_both_together(tmp_path: Path, vox1: Path):
     assert {u.speaker_id for u in read_voxceleb(tmp_path)} == {*DEV, *TEST, *VOX2}
 
 
-def test_m4a_is_refused_with_the_command_that_converts_it(tmp_path: Path):
+def test_m4a_is_refused_with_the_command_to_convert_it(tmp_path: Path):
     folder = make_voxceleb2(tmp_path / "voxceleb2", 0.5)
     for path in sorted(folder.rglob("*.flac")):
         path.with_suffix(".m4a").write_bytes(b"\0\0\0\x20ftypM4A ")
@@ -62,7 +62,7 @@ def test_m4a_is_refused_with_the_command_that_converts_it(tmp_path: Path):
     assert f"find {folder} -name '*.m4a'" in message and '-ac 1 -ar 16000 "${0%.m4a}.flac"' in message
 
 
-def test_bad_recordings_are_left_out_and_named(vox1: Path):
+def test_unreadable_recordings_are_skipped_and_named(vox1: Path):
     bad = vox1 / "wav/id10001" / VIDEOS[0] / "00001.wav"
     bad.write_text("no audio")
     named: list[Path] = []

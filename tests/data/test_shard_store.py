@@ -1,4 +1,4 @@
-"""Reading shards: the same samples as from files, few bytes and few open files, and damage found."""
+"""Reading shards: equal samples as from files, few bytes, few open files, and the detection of damage."""
 
 from __future__ import annotations
 
@@ -49,9 +49,7 @@ def test_other_formats_give_the_same_samples(utterances: list[Utterance], tmp_pa
         np.testing.assert_array_equal(reader.read(utterance), files.read(utterance))
 
 
-def test_a_shard_that_is_missing_or_cut_short_is_one_clear_line(
-    utterances: list[Utterance], shards: Path, tmp_path: Path
-):
+def test_errors_name_a_missing_or_cut_shard(utterances: list[Utterance], shards: Path, tmp_path: Path):
     pytest.importorskip("fsspec")
     for name, data in contents(shards).items():
         (tmp_path / name).write_bytes(data)
@@ -74,7 +72,7 @@ def test_a_shard_that_is_missing_or_cut_short_is_one_clear_line(
         reader.read(utterance)
 
 
-def test_a_damaged_byte_is_found_when_read_and_when_checked(utterances: list[Utterance], shards: Path, tmp_path: Path):
+def test_a_damaged_byte_is_found_by_reading_and_by_checking(utterances: list[Utterance], shards: Path, tmp_path: Path):
     for name, data in contents(shards).items():
         (tmp_path / name).write_bytes(data)
     assert check_shards(tmp_path) == []
@@ -108,7 +106,7 @@ def test_a_folder_without_shards_or_of_another_format_is_an_error(tmp_path: Path
         ShardReader(tmp_path, RATE)
 
 
-def test_what_was_not_packed_is_an_error(utterances: list[Utterance], shards: Path):
+def test_utterances_that_were_not_packed_are_errors(utterances: list[Utterance], shards: Path):
     reader = ShardReader(shards, RATE)
     with pytest.raises(InputError, match="holds no utterance 'nobody'"):
         reader.read(replace(utterances[0], utterance_id="nobody"))
@@ -118,7 +116,7 @@ def test_what_was_not_packed_is_an_error(utterances: list[Utterance], shards: Pa
         ShardReader(shards, 0)
 
 
-def test_the_cache_stays_within_its_size_and_cannot_be_spoilt(utterances: list[Utterance], shards: Path):
+def test_the_cache_stays_within_its_size_and_is_not_modified(utterances: list[Utterance], shards: Path):
     reader = ShardReader(shards, RATE, cache_mib=0.15)
     for utterance in [*utterances, *utterances]:
         first = reader.read(utterance)
@@ -152,8 +150,8 @@ def test_a_reader_works_in_another_process(utterances: list[Utterance], shards: 
     reader = ShardReader(shards, RATE, cache_mib=0)
     expected = [hashlib.sha256(reader.read(utterance)).hexdigest() for utterance in utterances]
     with ProcessPoolExecutor(2, mp_context=get_context(method)) as pool:
-        found = list(pool.map(read_hash, [reader] * len(utterances), utterances))
-    assert found == expected
+        digests = list(pool.map(read_hash, [reader] * len(utterances), utterances))
+    assert digests == expected
     assert [hashlib.sha256(reader.read(utterance)).hexdigest() for utterance in utterances] == expected
 
 
@@ -173,7 +171,7 @@ def test_a_fork_does_not_move_the_position_of_its_parents_files(utterances: list
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_a_reader_that_was_sent_holds_no_audio(utterances: list[Utterance], shards: Path):
+def test_a_pickled_reader_holds_no_audio(utterances: list[Utterance], shards: Path):
     reader = ShardReader(shards, RATE)
     size = len(pickle.dumps(reader))
     for utterance in utterances:
@@ -182,7 +180,7 @@ def test_a_reader_that_was_sent_holds_no_audio(utterances: list[Utterance], shar
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(reader)).read(utterances[0]), reader.read(utterances[0]))
 
 
-def test_a_url_of_no_known_kind_is_an_error():
+def test_an_unknown_kind_of_url_is_an_error():
     pytest.importorskip("fsspec")
     with pytest.raises(InputError, match="nonsense://x: is no URL that fsspec opens"):
         ShardReader("nonsense://x", RATE)
