@@ -185,14 +185,14 @@ def test_a_causal_head_does_not_look_ahead():
     prepared = network.prepare(torch.randn(1, 6000))
     mixture = torch.randn(1, 8000)
     changed = torch.cat([mixture[:, :5000], torch.randn(1, 3000)], dim=1)
-    one, two = (network.extract(x, prepared).presence_logits[0] for x in (mixture, changed))
-    differs = (one - two).abs() > 1e-6
+    before, after = (network.extract(x, prepared).presence_logits[0] for x in (mixture, changed))
+    differs = (before - after).abs() > 1e-6
     # Frame t depends on the samples before t·hop + window/2.
     assert int(differs.nonzero()[0]) == (5000 - 256) // 256 + 1
     whole = build({**STREAMING})
     prepared = whole.prepare(torch.randn(1, 6000))
-    one, two = (whole.extract(x, prepared).presence_logits[0] for x in (mixture, changed))
-    assert ((one - two).abs() > 1e-6)[:10].any()
+    before, after = (whole.extract(x, prepared).presence_logits[0] for x in (mixture, changed))
+    assert ((before - after).abs() > 1e-6)[:10].any()
 
 
 def test_causal_logits_of_blocks_equal_those_of_the_whole():

@@ -1,4 +1,4 @@
-"""The largest tensor that any operation makes: what tells memory that grows with T from memory that grows with T²."""
+"""Size of the largest tensor of a computation, which shows whether memory grows with T or with T²."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ class _Largest(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing is compiled here, and to import the compiler takes seconds
+        return False  # no compilation here, and importing the compiler takes seconds
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = function(*args, **(kwargs or {}))
-        made = [each for each in (out if isinstance(out, (tuple, list)) else [out]) if isinstance(each, torch.Tensor)]
-        self.elements = max([self.elements, *(each.numel() for each in made)])
+        outputs = out if isinstance(out, (tuple, list)) else [out]
+        sizes = [output.numel() for output in outputs if isinstance(output, torch.Tensor)]
+        self.elements = max([self.elements, *sizes])
         return out
 
 
 def largest_tensor(compute: Callable[[], Any]) -> int:
-    """Elements of the largest tensor on the way to the result, without gradients."""
+    """Return the number of elements of the largest tensor that a computation makes, without gradients."""
     with torch.no_grad(), _Largest() as mode:
         compute()
     return mode.elements
