@@ -1,4 +1,4 @@
-"""`wesep average` at the command line. What it computes is tested in tests/training/test_average_run.py."""
+"""`wesep average` at the command line. What it computes is tested in tests/training/test_snapshots.py."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Precision and devices."""
+"""Precision, devices, ranks, memory and recomputed blocks."""
 
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,15 @@ from wesep_py import checkpoint
 from wesep_py.common import half_precision
 from wesep_py.common.config import dump_yaml
 from wesep_py.common.errors import ConfigError, InputError
+from wesep_py.network.extraction_network import build_network
 from wesep_py.training import train
-from wesep_py.training.devices import describe_precision, make_fabric, require_precision, resolve_precision
+from wesep_py.training.devices import (
+    describe_precision,
+    make_fabric,
+    recompute_blocks,
+    require_precision,
+    resolve_precision,
+)
 from wesep_py.training.experiment import Experiment
 from wesep_py.training.extraction_task import TrainingStep
 from wesep_py.training.training_config import TrainLoopConfig, load_config
@@ -78,21 +86,19 @@ def with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
 LSTM_NEEDED = "train.precision: is bf16-mixed, and this processor cannot run an LSTM in bfloat16; use auto or 32-true"
 
 
-def test_auto_takes_half_precision_where_it_runs(with_bfloat16):
+def test_auto_selects_bfloat16_if_supported(with_bfloat16):
     assert resolve_precision("auto", "cpu") == "bf16-mixed" and resolve_precision("32-true", "cpu") == "32-true"
     assert describe_precision("auto", "cpu") == "bfloat16 with float32 weights"
     require_precision(nn.LSTM(2, 2), "bf16-mixed", "cpu")
 
 
-def test_auto_takes_float32_elsewhere_and_says_why(without_bfloat16_lstm):
+def test_auto_selects_float32_otherwise_with_the_reason(without_bfloat16_lstm):
     assert resolve_precision("auto", "cpu") == "32-true"
     assert describe_precision("auto", "cpu") == "float32 (this processor cannot run an LSTM in bfloat16)"
     require_precision(nn.Sequential(nn.LSTM(2, 2)), "auto", "cpu")
 
 
-def test_half_precision_asked_for_by_hand_is_refused_only_where_the_network_needs_what_is_missing(
-    without_bfloat16_lstm, settings, tmp_path: Path
-):
+def test_bfloat16_is_refused_only_for_networks_that_need_it(without_bfloat16_lstm, settings, tmp_path: Path):
     require_precision(nn.Linear(2, 2), "bf16-mixed", "cpu")
     with pytest.raises(InputError) as refusal:
         train(settings(train__precision="bf16-mixed", data__packed=str(tmp_path / "packed")))
@@ -100,7 +106,7 @@ def test_half_precision_asked_for_by_hand_is_refused_only_where_the_network_need
     assert not Path(settings()["experiment"]).exists() and not (tmp_path / "packed").exists()
 
 
-def test_without_matrix_products_it_is_refused_at_once(monkeypatch: pytest.MonkeyPatch):
+def test_bfloat16_without_matrix_products_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(half_precision, "problem_with", lambda op, device="cpu": "no primitive")
     with pytest.raises(InputError, match="cannot run a matrix product in bfloat16; use auto or 32-true"):
         make_fabric(TrainLoopConfig(device="cpu", precision="bf16-mixed"))
@@ -118,13 +124,13 @@ def test_a_run_resumes_under_another_name_of_its_precision(before: str, after: s
 
 
 @pytest.mark.processor
-def test_what_a_run_says_of_its_precision_is_what_it_computes_in(settings, capsys):
+def test_the_printed_precision_is_the_one_used(settings, capsys):
     train(settings(train__precision="auto", train__steps=1, log__to=[]))
     expected = "float32 (this" if half_precision.unsupported("cpu") else "bfloat16 with"
     assert expected in capsys.readouterr().err
 
 
-def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_device_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="finds no CUDA device"):
         make_fabric(TrainLoopConfig(device="cuda"))
@@ -164,3 +170,58 @@ def test_two_ranks_by_torchrun_train_as_one(settings, validation, tmp_path: Path
         torch.testing.assert_close(two.state_dict[key], value, atol=2e-3, rtol=0)
     count = checkpoint.load(tmp_path / "two" / "checkpoints" / "best").provenance["validation"]["count"]
     assert count == 2
+
+
+MEASURE = """
+import resource, sys, torch
+from wesep_py.training.devices import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+torch.zeros(12_000_000) + torch.ones(12_000_000)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.zeros(12_000_000) + torch.ones(12_000_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for the GNU C library")
+def test_a_step_reuses_the_pages_of_the_one_before():
+    def faults(how: str) -> int:
+        done = subprocess.run([sys.executable, "-c", MEASURE, how], capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    assert faults("keep") < 0.3 * faults("release")
+
+
+def gradients_of(twice: bool) -> tuple[dict[str, torch.Tensor], int]:
+    """The gradients of a small network, and how many numbers were kept for them."""
+    torch.manual_seed(0)
+    network = build_network(
+        {"backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 3}, "cues": [{"name": "tf_map"}]}
+    )
+    if twice:
+        recompute_blocks(network)
+    kept: list[int] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = network(torch.randn(2, 4000), torch.randn(2, 4000)).waveforms[0].square().mean()
+    loss.backward()
+    return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}, sum(kept)
+
+
+def test_recomputed_blocks_have_the_same_gradients_in_less_memory():
+    (once, all_kept), (twice, kept) = gradients_of(False), gradients_of(True)
+    assert kept < 0.7 * all_kept
+    assert once.keys() == twice.keys() and len(once) > 10
+    for name, gradient in once.items():
+        torch.testing.assert_close(twice[name], gradient)
+
+
+def test_recomputing_without_blocks_is_refused():
+    with pytest.raises(ConfigError, match="has no blocks to compute again"):
+        recompute_blocks(nn.Linear(2, 2))

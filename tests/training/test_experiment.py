@@ -1,20 +1,25 @@
-"""What may change when a run is continued, and what may not."""
+"""The experiment folder: what may change on resuming, whose files are replaced, and the trained models."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from wesep_py import checkpoint
 from wesep_py.common.config import dump_yaml, load_yaml
 from wesep_py.common.errors import ConfigError
-from wesep_py.training.experiment import Experiment
+from wesep_py.data import Utterance
+from wesep_py.training.experiment import CorpusSummary, Experiment, TrainedModels
 from wesep_py.training.state import Progress, TrainingState, save_state
 from wesep_py.training.training_config import load_config
+from wesep_py.training.validation import ExtractionValidator
 
 
 @pytest.fixture
-def begun(settings) -> Experiment:
+def started_experiment(settings) -> Experiment:
     """An experiment that has run."""
     config = load_config(settings())
     experiment = Experiment(config.experiment)
@@ -23,8 +28,8 @@ def begun(settings) -> Experiment:
     return experiment
 
 
-def test_the_same_configuration_is_continued(begun: Experiment, settings):
-    begun.check(load_config(settings()))
+def test_the_same_configuration_is_continued(started_experiment: Experiment, settings):
+    started_experiment.check(load_config(settings()))
 
 
 @pytest.mark.parametrize(
@@ -35,8 +40,8 @@ def test_the_same_configuration_is_continued(begun: Experiment, settings):
         {"validation": {"trials": "a.csv", "enrollment": "a.map"}}, {"train__gradient_checkpointing": True},
     ],
 )  # fmt: skip
-def test_what_alters_no_step_may_change(begun: Experiment, settings, changed: dict):
-    begun.check(load_config(settings(**changed)))
+def test_keys_that_change_no_step_may_change(started_experiment: Experiment, settings, changed: dict):
+    started_experiment.check(load_config(settings(**changed)))
 
 
 @pytest.mark.parametrize(
@@ -50,32 +55,32 @@ def test_what_alters_no_step_may_change(begun: Experiment, settings, changed: di
         ({"model__cues": [{"name": "tf_map"}]}, r"model\.cues\[0\]\.name \(was embedding, is tf_map\)"),
     ],
 )
-def test_what_alters_a_step_may_not(begun: Experiment, settings, changed: dict, named: str):
+def test_keys_that_change_a_step_may_not(started_experiment: Experiment, settings, changed: dict, named: str):
     with pytest.raises(ConfigError, match=named):
-        begun.check(load_config(settings(**changed)))
+        started_experiment.check(load_config(settings(**changed)))
 
 
-def test_a_run_without_a_state_begins_again_whatever_it_was(begun: Experiment, settings):
-    for file in begun.state.glob("*.pt"):
+def test_a_run_without_a_state_may_have_any_configuration(started_experiment: Experiment, settings):
+    for file in started_experiment.state.glob("*.pt"):
         file.unlink()
-    begun.check(load_config(settings(seed=5)))
+    started_experiment.check(load_config(settings(seed=5)))
 
 
-def test_a_folder_of_something_else_is_no_obstacle(tmp_path: Path, settings):
+def test_other_files_in_the_folder_are_allowed(tmp_path: Path, settings):
     Experiment(tmp_path).check(load_config(settings()))
 
 
-def test_a_run_of_before_a_key_was_there_is_continued_with_its_default(begun: Experiment, settings):
-    plain = load_yaml(begun.config_file)
+def test_keys_added_since_have_their_defaults(started_experiment: Experiment, settings):
+    plain = load_yaml(started_experiment.config_file)
     del plain["optim"]["ema_decay"], plain["train"]["compile"], plain["init"]
-    begun.config_file.write_text(dump_yaml(plain))
-    begun.check(load_config(settings()))
+    started_experiment.config_file.write_text(dump_yaml(plain))
+    started_experiment.check(load_config(settings()))
     with pytest.raises(ConfigError, match=r"train\.compile \(was False, is True\)"):
-        begun.check(load_config(settings(train__compile=True)))
+        started_experiment.check(load_config(settings(train__compile=True)))
     plain["a_key_of_another_version"] = 1
-    begun.config_file.write_text(dump_yaml(plain))
+    started_experiment.config_file.write_text(dump_yaml(plain))
     with pytest.raises(ConfigError, match="a_key_of_another_version"):
-        begun.check(load_config(settings()))
+        started_experiment.check(load_config(settings()))
 
 
 def write_source(folder: Path, settings, **changed) -> Path:
@@ -86,7 +91,7 @@ def write_source(folder: Path, settings, **changed) -> Path:
     return source
 
 
-def test_the_configuration_that_is_read_is_not_replaced(settings, tmp_path: Path, monkeypatch):
+def test_the_source_configuration_is_not_replaced(settings, tmp_path: Path, monkeypatch):
     source = write_source(tmp_path / "own", settings)
     config = load_config(source)
     monkeypatch.chdir(source.parent)
@@ -97,17 +102,19 @@ def test_the_configuration_that_is_read_is_not_replaced(settings, tmp_path: Path
     assert source.read_text().startswith("# mine")
 
 
-def test_a_run_is_continued_by_its_own_configuration(begun: Experiment):
-    begun.check(load_config(begun.config_file), begun.config_file)
-    for file in begun.state.glob("*.pt"):  # killed before the first state
+def test_a_run_is_continued_by_its_own_configuration(started_experiment: Experiment):
+    started_experiment.check(load_config(started_experiment.config_file), started_experiment.config_file)
+    for file in started_experiment.state.glob("*.pt"):  # killed before the first state
         file.unlink()
-    begun.check(load_config(begun.config_file), begun.config_file)
+    started_experiment.check(load_config(started_experiment.config_file), started_experiment.config_file)
     with pytest.raises(ConfigError, match="the configuration that is read"):
-        begun.check(load_config(begun.config_file, ["seed=9"]), begun.config_file)
+        started_experiment.check(
+            load_config(started_experiment.config_file, ["seed=9"]), started_experiment.config_file
+        )
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "log.jsonl", "provenance.json"])
-def test_files_of_somebody_else_are_not_replaced(settings, tmp_path: Path, name: str):
+def test_files_that_no_run_wrote_are_not_replaced(settings, tmp_path: Path, name: str):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / name).write_text("{}")
     (tmp_path / "mine" / "notes.txt").write_text("mine")
@@ -115,9 +122,45 @@ def test_files_of_somebody_else_are_not_replaced(settings, tmp_path: Path, name:
         Experiment(tmp_path / "mine").check(load_config(settings()))
 
 
-def test_a_model_in_the_place_of_a_checkpoint_is_not_replaced(settings, tmp_path: Path):
+def test_a_foreign_model_folder_is_not_replaced(settings, tmp_path: Path):
     best = tmp_path / "mine" / "checkpoints" / "best"
     best.mkdir(parents=True)
     (best / "model.safetensors").write_text("of another program")
     with pytest.raises(ConfigError, match="best is no checkpoint of wesep"):
         Experiment(tmp_path / "mine").check(load_config(settings()))
+
+
+VALIDATION_NUMBERS = {"count": 2.0, "si_sdr": 3.0, "si_sdri": 4.25, "accuracy": 0.5, "confusion": 0.25}
+
+
+def make_models(settings, validation) -> TrainedModels:
+    config = load_config(settings(validation=validation))
+    utterances = [Utterance(f"{speaker}-{i}", speaker, Path("x.wav"), 900.0) for speaker in "ab" for i in range(2)]
+    task = SimpleNamespace(
+        checkpoint_config={"backbone": {"name": "bsrnn"}, "sample_rate": 16000},
+        title="Extraction",
+        exported=dict,
+        validator=ExtractionValidator(config.validation, config.data.root, 16000),
+    )
+    return TrainedModels(Experiment(config.experiment), config, task, CorpusSummary.of(utterances))
+
+
+def test_provenance_and_card(settings, validation, tmp_path: Path):
+    results = make_models(settings, validation)
+    assert results.corpus == CorpusSummary(4, 2, 1.0)
+    results.save("best", {"w": torch.ones(2)}, Progress(step=7, position=28, elapsed_s=1800.0), VALIDATION_NUMBERS)
+    saved = checkpoint.load(tmp_path / "exp")
+    made = saved.provenance
+    assert (made["step"], made["mixtures"], made["hours_trained"]) == (7, 28, 0.5)
+    assert made["validation"]["si_sdri"] == 4.25 and made["validation"]["trials"]["trials"] == "trials.csv"
+    assert made["training"]["optim"]["lr"] == 0.01 and "model" not in made["training"]
+    assert made["corpus"] == {"utterances": 4, "speakers": 2, "hours": 1.0}
+    card = (tmp_path / "exp" / "checkpoints" / "best" / "card.md").read_text()
+    assert "SI-SDRi 4.25 dB" in card and "7 steps (0.5 h)" in card and "2 speakers" in card
+
+
+def test_a_run_is_final_only_at_the_step_of_its_average(settings, validation):
+    results = make_models(settings, validation)
+    assert not results.is_final(Progress(step=7))
+    results.save("average", {"w": torch.ones(2)}, Progress(step=7), averaged=3)
+    assert results.is_final(Progress(step=7)) and not results.is_final(Progress(step=8))

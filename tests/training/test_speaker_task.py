@@ -1,4 +1,4 @@
-"""Training a speaker encoder: it learns, resumes exactly, is judged by verification, and goes into an extractor."""
+"""Training a speaker encoder: learning, resuming, validation by verification, use in an extractor."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def log(experiment: Path, kind: str) -> list[dict]:
     return [record for record in records if record["kind"] == kind]
 
 
-def test_an_encoder_learns_to_tell_speakers_and_its_checkpoint_goes_into_an_extractor(speaker_settings, tmp_path):
+def test_an_encoder_learns_and_an_extractor_loads_it(speaker_settings, tmp_path):
     speaker_settings["train"] |= {"steps": 30, "batch_size": 12}
     speaker_settings["optim"]["lr"] = 0.003
     result = train(speaker_settings)
@@ -78,7 +78,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(speaker_settings, tmp
     assert all(torch.equal(left[key], right[key]) for key in left)
 
 
-def test_every_speed_is_a_speaker_of_its_own(speaker_settings, tmp_path: Path):
+def test_each_speed_is_a_speaker_of_its_own(speaker_settings, tmp_path: Path):
     speaker_settings["data"]["speeds"] = [0.9, 1.0, 1.1]
     speaker_settings["train"]["steps"] = 2
     train(speaker_settings)
@@ -99,7 +99,7 @@ def test_enrollments_are_further_examples_for_losses_that_compare(speaker_settin
 
 
 @pytest.mark.parametrize("name", ["prototypical", "angular_prototypical", "ge2e"])
-def test_losses_on_episodes_train_where_speakers_are_drawn_unequally_often(speaker_settings, tmp_path: Path, name: str):
+def test_losses_on_episodes_train_with_unequal_speakers(speaker_settings, tmp_path: Path, name: str):
     """Four speakers in six mixtures with an enrollment each: of some two utterances, of some more, of some none."""
     speaker_settings["simulation"]["enrollment"] = {"count": 1, "duration_s": [0.5, 0.8]}
     speaker_settings["loss"] = {"name": name}
@@ -137,12 +137,12 @@ def test_waveforms_of_other_lengths_are_padded():
         ({"model": {}}, "model: unknown key"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(speaker_settings, change: dict, message: str):
+def test_impossible_configurations_are_one_line_errors(speaker_settings, change: dict, message: str):
     with pytest.raises(ConfigError, match=message):
         train({**speaker_settings, **change})
 
 
-def test_a_batch_of_one_is_refused_where_it_is_normalised_over(speaker_settings):
+def test_a_batch_of_one_is_refused_with_batch_norm(speaker_settings):
     speaker_settings["train"]["batch_size"] = 1
     with pytest.raises(ConfigError, match=r"train\.batch_size: is 1, .*; use 2 or more"):
         train(speaker_settings)

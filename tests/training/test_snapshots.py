@@ -1,4 +1,4 @@
-"""`average_run`: the mean of the snapshots that were asked for, as a checkpoint."""
+"""Snapshots of the weights, their average, and wesep average."""
 
 from __future__ import annotations
 
@@ -13,7 +13,89 @@ from wesep_py import checkpoint
 from wesep_py.common.errors import CheckpointError, InputError, OutputExistsError
 from wesep_py.network.extraction_network import load_network
 from wesep_py.training import train
-from wesep_py.training.snapshots import BestSnapshots, average_run
+from wesep_py.training.snapshots import (
+    BestSnapshots,
+    Snapshots,
+    average_run,
+    average_state_dicts,
+    read_snapshot,
+    step_of,
+)
+
+
+def snapshot_weights(value: float, counter: int = 0) -> dict[str, torch.Tensor]:
+    return {"w": torch.full((2,), value), "num_batches_tracked": torch.tensor(counter)}
+
+
+def test_floats_are_averaged_and_integers_are_the_last():
+    mean = average_state_dicts([snapshot_weights(1.0, 10), snapshot_weights(2.0, 20), snapshot_weights(6.0, 30)])
+    assert mean["w"].tolist() == [3.0, 3.0] and mean["num_batches_tracked"].item() == 30
+
+
+def test_the_mean_is_exact_where_float32_sums_are_not():
+    big = [snapshot_weights(16777216.0), snapshot_weights(1.0), snapshot_weights(1.0), snapshot_weights(-16777216.0)]
+    assert average_state_dicts(big)["w"].tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("other", [{"v": torch.zeros(2)}, {"w": torch.zeros(3)}])
+def test_weights_of_different_networks_are_refused(other: dict):
+    with pytest.raises(CheckpointError, match="not of one network"):
+        average_state_dicts([{"w": torch.zeros(2)}, other])
+
+
+def test_averaging_nothing_is_an_error():
+    with pytest.raises(CheckpointError, match="no weights to average"):
+        average_state_dicts([])
+
+
+def test_snapshots_keep_the_newest_in_the_order_of_their_steps(tmp_path: Path):
+    snapshots = Snapshots(tmp_path / "snapshots", keep=3)
+    for step in (900, 1000, 2000, 10000):
+        snapshots.save(step, snapshot_weights(float(step), step))
+    assert len(snapshots) == 3
+    assert snapshots.average(2)["w"][0].item() == 6000.0
+    assert snapshots.average(2)["num_batches_tracked"].item() == 10000
+    snapshots.drop_after(1000)
+    assert len(snapshots) == 1 and snapshots.average(5)["w"][0].item() == 1000.0
+
+
+def test_tied_weights_can_be_saved(tmp_path: Path):
+    """Tensors that share memory, which safetensors refuses as they are."""
+    shared = torch.ones(2)
+    snapshots = Snapshots(tmp_path, keep=1)
+    snapshots.save(1, {"a": shared, "b": shared})
+    assert torch.equal(snapshots.average(1)["b"], shared)
+
+
+def test_a_flipped_bit_of_a_snapshot_is_noticed(tmp_path: Path):
+    snapshots = Snapshots(tmp_path, 3)
+    snapshots.save(1, {"w": torch.ones(20)})
+    (path,) = snapshots.newest(1)
+    whole = path.read_bytes()
+    assert torch.equal(read_snapshot(path)["w"], torch.ones(20))
+    for position in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 4
+        path.write_bytes(damaged)
+        try:
+            found = read_snapshot(path)
+        except CheckpointError as error:
+            assert str(path) in str(error)
+        else:
+            assert torch.equal(found["w"], torch.ones(20))
+
+
+def test_files_of_other_names_are_no_snapshots(tmp_path: Path):
+    (tmp_path / "step_last.safetensors").touch()
+    assert len(Snapshots(tmp_path, 3)) == 0
+
+
+def test_best_snapshots_come_before_damaged_ones(tmp_path: Path):
+    best = BestSnapshots(tmp_path, 5)
+    for step, result in ((1, 1.0), (2, 3.0), (3, 2.0)):
+        best.offer(step, result, {"w": torch.ones(2)})
+    (tmp_path / "step_00000002.safetensors").write_bytes(b"damaged")
+    assert [step_of(path) for path in best.best(3)] == [3, 1, 2]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +122,7 @@ def mean_of(files: list[Path], key: str) -> torch.Tensor:
     return torch.stack([load_file(file)[f"network.{key}"] for file in files]).mean(0)
 
 
-def test_the_last(run: Path, tmp_path: Path):
+def test_average_of_the_last(run: Path, tmp_path: Path):
     made = average_run(run, tmp_path / "out", last=2)
     assert made.steps == [3, 4] and made.results == []
     found = checkpoint.load(tmp_path / "out")
@@ -51,7 +133,7 @@ def test_the_last(run: Path, tmp_path: Path):
     assert load_network(tmp_path / "out").sample_rate == 16000
 
 
-def test_the_best(run: Path, tmp_path: Path):
+def test_average_of_the_best(run: Path, tmp_path: Path):
     results = {line["step"]: line["si_sdri"] for line in lines(run, "validation")}
     best = sorted(results, key=lambda step: -results[step])[:2]
     made = average_run(run, tmp_path / "out", best=2)
@@ -66,7 +148,7 @@ def test_the_best(run: Path, tmp_path: Path):
         torch.testing.assert_close(checkpoint.load(tmp_path / "one").state_dict[key], value)
 
 
-def test_what_cannot_be_is_said(run: Path, tmp_path: Path):
+def test_impossible_averages_are_refused(run: Path, tmp_path: Path):
     with pytest.raises(InputError, match="either --last N or --best N"):
         average_run(run, tmp_path / "out")
     with pytest.raises(InputError, match=r"has 3 such snapshots; ask for fewer, or raise checkpoint\.keep$"):
@@ -85,7 +167,7 @@ def test_what_cannot_be_is_said(run: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize(("lower", "kept"), [(False, [2, 4]), (True, [3, 1])])
-def test_only_the_best_stay(tmp_path: Path, lower: bool, kept: list[int]):
+def test_only_the_best_snapshots_are_kept(tmp_path: Path, lower: bool, kept: list[int]):
     snapshots = BestSnapshots(tmp_path, 2, lower)
     for step, result in enumerate((1.0, 5.0, 0.5, 3.0), start=1):
         snapshots.offer(step, result, {"w": torch.ones(1)})
@@ -94,7 +176,7 @@ def test_only_the_best_stay(tmp_path: Path, lower: bool, kept: list[int]):
     assert not (tmp_path / "none").exists()
 
 
-def test_another_models_weights_are_mixed_in(run: Path, tmp_path: Path):
+def test_mixing_in_another_models_weights(run: Path, tmp_path: Path):
     average_run(run, tmp_path / "first", last=3)
     average_run(run, tmp_path / "last", last=1)
     average_run(run, tmp_path / "out", last=1, other=tmp_path / "first", share=0.25)
@@ -106,7 +188,7 @@ def test_another_models_weights_are_mixed_in(run: Path, tmp_path: Path):
     assert "with 25% of the weights of first" in (tmp_path / "out" / "card.md").read_text()
 
 
-def test_weights_that_do_not_fit_and_shares_out_of_range_are_one_line(run: Path, tmp_path: Path):
+def test_unfit_weights_and_shares_are_one_line_errors(run: Path, tmp_path: Path):
     average_run(run, tmp_path / "narrow", last=1)
     narrow = checkpoint.load(tmp_path / "narrow")
     tensors = {key: value[..., :1].contiguous() for key, value in narrow.state_dict.items()}
@@ -121,7 +203,7 @@ def test_weights_that_do_not_fit_and_shares_out_of_range_are_one_line(run: Path,
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_but_a_checkpoint_is_overwritten_and_nothing_that_is_read(run: Path, tmp_path: Path):
+def test_only_checkpoints_are_overwritten_and_no_input(run: Path, tmp_path: Path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("mine")
     before = sorted(path for path in run.rglob("*"))

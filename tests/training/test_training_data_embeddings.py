@@ -1,4 +1,4 @@
-"""Embeddings that were computed before instead of recordings: trained with, validated, evaluated and extracted by."""
+"""Training with precomputed embeddings."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def embeddings(tiny_speech: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def given(settings: Callable[..., dict[str, Any]], embeddings: Path) -> Callable[..., dict[str, Any]]:
+def embedding_settings(settings: Callable[..., dict[str, Any]], embeddings: Path) -> Callable[..., dict[str, Any]]:
     def make(**replaced: Any) -> dict[str, Any]:
         own = {"model__speaker": None, "model__cues": [CUE], "data__embeddings": str(embeddings), **replaced}
         return settings(**own)
@@ -58,11 +58,11 @@ def given(settings: Callable[..., dict[str, Any]], embeddings: Path) -> Callable
     return make
 
 
-def test_trained_validated_evaluated_and_extracted(
-    given, validation, corpus: Path, embeddings: Path, tiny_speech: Path, tmp_path: Path, capsys
+def test_train_validate_evaluate_and_extract(
+    embedding_settings, validation, corpus: Path, embeddings: Path, tiny_speech: Path, tmp_path: Path, capsys
 ):
-    found = dry_run(given(validation=validation))
-    train(given(validation=validation, train__steps=4, log__every_steps=1))
+    found = dry_run(embedding_settings(validation=validation))
+    train(embedding_settings(validation=validation, train__steps=4, log__every_steps=1))
     experiment = tmp_path / "exp"
     assert lines(experiment, "train")[0]["loss"] == found.losses["loss"]
     assert lines(experiment, "validation")[-1]["count"] == 2
@@ -121,8 +121,10 @@ def train_utterances(corpus: Path) -> list[Utterance]:
     return read_speech(["train.jsonl"], corpus)
 
 
-def test_a_cue_beside_it_hears_the_recording(given, validation, embeddings: Path, tiny_speech: Path, tmp_path: Path):
-    train(given(model__cues=[CUE, {"name": "tf_map"}], validation=validation, train__steps=2))
+def test_a_second_cue_uses_the_recording(
+    embedding_settings, validation, embeddings: Path, tiny_speech: Path, tmp_path: Path
+):
+    train(embedding_settings(model__cues=[CUE, {"name": "tf_map"}], validation=validation, train__steps=2))
     assert lines(tmp_path / "exp", "validation")[-1]["count"] == 2
     extractor = load(tmp_path / "exp")
     recordings, anna = [tiny_speech / "anna" / f"anna-{i}.wav" for i in (1, 2)], embeddings / "anna-1.npy"
@@ -138,10 +140,12 @@ def test_a_cue_beside_it_hears_the_recording(given, validation, embeddings: Path
         extractor.enroll(recordings[0], anna, anna)
 
 
-def test_two_workers_and_speakers_vectors_and_listed_mixtures(given, corpus: Path, embeddings: Path, tmp_path: Path):
+def test_speaker_vectors_with_workers_and_listed_mixtures(
+    embedding_settings, corpus: Path, embeddings: Path, tmp_path: Path
+):
     """What the workers read is what the main process reads; a speaker's embedding serves all of their utterances."""
-    train(given(experiment=str(tmp_path / "here"), train__steps=2))
-    train(given(experiment=str(tmp_path / "there"), train__steps=2, data__workers=2))
+    train(embedding_settings(experiment=str(tmp_path / "here"), train__steps=2))
+    train(embedding_settings(experiment=str(tmp_path / "there"), train__steps=2, data__workers=2))
     assert_same(weights(tmp_path / "here"), weights(tmp_path / "there"))
 
     by_speaker = tmp_path / "speakers"
@@ -152,11 +156,11 @@ def test_two_workers_and_speakers_vectors_and_listed_mixtures(given, corpus: Pat
     validation = {"trials": "trials.csv", "enrollment": "trials.map", "embeddings": str(embeddings)}
     own = {"data__embeddings": str(by_speaker), "data__mixtures": listed, "validation": validation}
     simulation = {"duration_s": 1.0, "enrollment": {"duration_s": [0.5, 1.0]}}
-    train(given(**own, simulation=simulation, train__steps=1))
+    train(embedding_settings(**own, simulation=simulation, train__steps=1))
     assert lines(tmp_path / "exp", "validation")[-1]["count"] == 2
 
 
-def test_every_item_has_the_vector_of_its_own_voice(corpus: Path, embeddings: Path):
+def test_each_item_has_the_vector_of_its_speaker(corpus: Path, embeddings: Path):
     labels = {speaker: number for number, speaker in enumerate(SPEAKERS)}
     utterances = train_utterances(corpus)
     config = SimulationConfig(
@@ -184,39 +188,39 @@ ENCODER = {"network": {"name": "ecapa_tdnn", "channels": 8, "frame_dim": 16, "em
         ({"self_enrollment": {"probability": 0.4}}, "self_enrollment: estimates have no precomputed embeddings"),
     ],
 )
-def test_what_makes_no_sense_is_refused(given, changed: dict[str, Any], message: str):
+def test_impossible_combinations_are_refused(embedding_settings, changed: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=message):
-        dry_run(given(**changed))
+        dry_run(embedding_settings(**changed))
 
 
-def test_a_speaker_encoder_is_trained_from_recordings(given):
-    mapping = given(task="speaker", speaker=ENCODER)
+def test_a_speaker_encoder_is_trained_from_recordings(embedding_settings):
+    mapping = embedding_settings(task="speaker", speaker=ENCODER)
     del mapping["model"]
     with pytest.raises(ConfigError, match=r"data\.embeddings: is for extractors"):
         dry_run(mapping)
 
 
-def test_what_is_wrong_with_the_embeddings_is_named(given, validation, embeddings: Path, tmp_path: Path):
+def test_wrong_embeddings_are_named(embedding_settings, validation, embeddings: Path, tmp_path: Path):
     other = {"data__embeddings": None, "model__cues": [{"name": "tf_map"}]}
     with pytest.raises(ConfigError, match=r"validation\.embeddings: is of use with data\.embeddings only"):
-        dry_run(given(**other, validation={**validation, "embeddings": str(embeddings)}))
+        dry_run(embedding_settings(**other, validation={**validation, "embeddings": str(embeddings)}))
     only_anna = tmp_path / "anna"
     only_anna.mkdir()
     np.save(only_anna / "anna.npy", vector("anna", 0))
     with pytest.raises(InputError, match=r"no embedding of .*bert-1\.wav; it would be called 'bert-1'"):
-        dry_run(given(validation={**validation, "embeddings": str(only_anna)}))
+        dry_run(embedding_settings(validation={**validation, "embeddings": str(only_anna)}))
     (embeddings / "carl-0.npy").unlink()
     with pytest.raises(InputError, match=r"no embedding of 1 of \d+ utterances, such as 'carl-0', nor of its speaker"):
-        dry_run(given())
+        dry_run(embedding_settings())
     np.save(embeddings / "carl-0.npy", np.ones(7))
     for speaker in SPEAKERS:
         for file in embeddings.glob(f"{speaker}-*.npy"):
             np.save(file, np.ones(7))
     with pytest.raises(InputError, match=r"embedding '\w+-\d' has 7 numbers; the model takes 6"):
-        dry_run(given())
+        dry_run(embedding_settings())
 
 
-def test_a_model_that_hears_recordings_takes_no_vector(embeddings: Path, corpus: Path):
+def test_a_model_for_recordings_refuses_vectors(embeddings: Path, corpus: Path):
     backbone = {"name": "bsrnn", "feature_dim": 4, "num_blocks": 1}
     extractor = Extractor(build_network({"backbone": backbone, "cues": [{"name": "tf_map"}]}), name="mine")
     for source in (embeddings / "anna-1.npy", vector("anna", 1)):

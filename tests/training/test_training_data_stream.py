@@ -1,4 +1,4 @@
-"""Training over tar files without an index: the same epochs for any workers and ranks, and resumed in the middle."""
+"""Training from tar files without an index."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_epochs_are_the_same_for_any_number_of_workers_and_ranks(run):
     assert hashes(run(seed=2)) != alone
 
 
-def test_a_run_that_is_resumed_in_an_epoch_ends_with_the_same_weights(run, tmp_path: Path):
+def test_resuming_in_an_epoch_ends_with_the_same_weights(run, tmp_path: Path):
     train(run(experiment=str(tmp_path / "unbroken"), train__steps=3, schedule={"name": "constant"}))
     train(run(experiment=str(tmp_path / "parts"), train__steps=1, schedule={"name": "constant"}))
     train(run(experiment=str(tmp_path / "parts"), train__steps=3, schedule={"name": "constant"}))
@@ -94,7 +94,7 @@ def test_a_run_that_is_resumed_in_an_epoch_ends_with_the_same_weights(run, tmp_p
     assert "from a stream of shards (*.tar)" in card
 
 
-def test_what_is_left_out_is_named(run, stream: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_skipped_recordings_are_named(run, stream: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     import io
     import tarfile
 
@@ -129,12 +129,12 @@ def test_a_device_renders_what_is_drawn_from_a_stream(run):
         ({"train": ["no.tar"]}, r"no\.tar: no such file"),
     ],
 )
-def test_what_a_stream_cannot_be(stream: Path, data: dict[str, Any], message: str):
+def test_impossible_streams_are_refused(stream: Path, data: dict[str, Any], message: str):
     with pytest.raises((ConfigError, InputError), match=message):
         find_stream_shards(DataConfig(root=str(stream), **data))
 
 
-def test_a_window_with_too_few_voices_is_one_clear_line(run):
+def test_a_window_with_too_few_speakers_is_a_one_line_error(run):
     config = load_config(write_yaml(run(data__stream=WINDOWS | {"min_speakers": 1, "shards_per_window": 1})))
     stream = make_stream_simulator(config, find_stream_shards(config.data), [], 16000)
     with pytest.raises(InputError, match=r"speakers with enough audio.*or raise the stream.s min_speakers"):
@@ -148,7 +148,7 @@ def test_a_loss_over_all_speakers_needs_an_index(run):
         train(run(loss=loss))
 
 
-def test_hashes_follow_the_files(stream: Path, tmp_path: Path):
+def test_hashes_depend_on_the_files(stream: Path, tmp_path: Path):
     (tmp_path / "one.tar").write_bytes(b"1")
     config = DataConfig(root=str(tmp_path), train=["*.tar"])
     before = data_hashes(config)

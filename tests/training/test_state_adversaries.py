@@ -1,4 +1,4 @@
-"""A metric GAN in a run: exactly resumed, in the state and in no checkpoint, on two ranks, in bf16, accumulated."""
+"""A metric GAN's discriminator in a run: state, log, ranks."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def discriminator(experiment: Path) -> dict[str, torch.Tensor]:
     return load_state(experiment / "state").adversaries["metric_gan"]["network"]["network"]
 
 
-def test_interrupted_and_resumed_ends_with_the_same_weights_of_both(run_settings, tmp_path: Path, monkeypatch):
+def test_resuming_restores_network_and_discriminator(run_settings, tmp_path: Path, monkeypatch):
     train(run_settings(experiment=str(tmp_path / "unbroken")))
     with monkeypatch.context() as patch, pytest.raises(TrainingInterrupted, match="stopped at step 2 of 4"):
         stop_after(patch, 2)
@@ -56,7 +56,7 @@ def test_interrupted_and_resumed_ends_with_the_same_weights_of_both(run_settings
     assert not torch.equal(half["head.2.weight"], discriminator(tmp_path / "exp")["head.2.weight"])
 
 
-def test_it_is_logged_and_in_no_checkpoint(run_settings, tmp_path: Path):
+def test_the_discriminator_is_logged_but_in_no_checkpoint(run_settings, tmp_path: Path):
     train(run_settings(log__every_steps=1, train__steps=3))
     logged = lines(tmp_path / "exp", "train")
     assert logged[0]["metric_gan"] == 0 < logged[1]["metric_gan"] < 1
@@ -71,7 +71,7 @@ def test_it_is_logged_and_in_no_checkpoint(run_settings, tmp_path: Path):
     assert step.model.keys() == optimizer.model.keys()
 
 
-def test_before_its_first_step_a_run_is_as_without_it(run_settings, tmp_path: Path):
+def test_before_its_first_step_a_run_is_unchanged(run_settings, tmp_path: Path):
     late = [LOSS[0], {**GAN, "start_step": 9}]
     train(run_settings(loss=late, train__steps=2))
     train(run_settings(experiment=str(tmp_path / "plain"), loss={"name": "si_sdr"}, train__steps=2))
@@ -94,7 +94,7 @@ def test_accumulated_batches_in_every_precision(
     assert {value.dtype for value in discriminator(tmp_path / "exp").values()} == {torch.float32}
 
 
-def test_a_dry_run_tries_it_and_a_state_of_another_is_refused(run_settings, tmp_path: Path):
+def test_dry_run_and_a_state_of_another_discriminator(run_settings, tmp_path: Path):
     assert "metric_gan" in dry_run(run_settings()).losses
     train(run_settings(train__steps=2))
     path = tmp_path / "exp" / "state" / "last.pt"
@@ -105,7 +105,7 @@ def test_a_dry_run_tries_it_and_a_state_of_another_is_refused(run_settings, tmp_
         train(run_settings())
 
 
-def test_two_ranks_keep_one_discriminator(run_settings, tmp_path: Path):
+def test_two_ranks_share_one_discriminator(run_settings, tmp_path: Path):
     """Both ranks learn from the pairs of both: the discriminator is that of one process with all of them."""
     loss = [LOSS[0], {key: value for key, value in GAN.items() if key != "replay"}]
     one, two = (
@@ -128,17 +128,17 @@ def test_two_ranks_keep_one_discriminator(run_settings, tmp_path: Path):
         torch.testing.assert_close(discriminator(tmp_path / "two")[key], value, atol=3e-3, rtol=0)
 
 
-def test_each_rank_goes_on_with_its_own_memory():
-    adversary, fabric = Recorder(), SimpleNamespace(world_size=1, global_rank=0)
+def test_each_rank_resumes_with_its_own_memory():
+    adversary, fabric = RecordingAdversary(), SimpleNamespace(world_size=1, global_rank=0)
     assert adversary_states({"it": adversary}, fabric) == {"it": {"network": {"w": 1}, "memories": [{"rank": 0}]}}
     states = {"it": {"network": {"w": 2}, "memories": [{"rank": 0}, {"rank": 1}]}}
     for rank, expected in ((1, {"rank": 1}), (2, None)):
-        adversary = Recorder()
+        adversary = RecordingAdversary()
         load_adversaries({"it": adversary}, states, SimpleNamespace(world_size=3, global_rank=rank))
         assert (adversary.network, adversary.remembered) == ({"w": 2}, expected)
 
 
-class Recorder(Adversary):
+class RecordingAdversary(Adversary):
     """Keeps what it is told."""
 
     def __init__(self) -> None:

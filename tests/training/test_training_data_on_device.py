@@ -1,4 +1,4 @@
-"""A run whose mixtures are rendered on the device learns what one learns whose workers render them."""
+"""Training on mixtures that the training device renders (data.render: device)."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_two_steps_have_the_losses_of_the_cpu_path(settings, tmp_path: Path):
 
 
 @pytest.mark.parametrize(("pooling", "count"), [("one voice", 0), ("one voice", 1), ("several voices", 0)])
-def test_speaker_encoders_learn_from_it_too(settings, tmp_path: Path, pooling: str, count: int):
+def test_speaker_encoders_learn_the_same(settings, tmp_path: Path, pooling: str, count: int):
     found = []
     for render in ("workers", "device"):
         mapping = speaker_settings(settings, render=render) | {"experiment": str(tmp_path / render)}
@@ -97,7 +97,7 @@ def test_speaker_encoders_learn_from_it_too(settings, tmp_path: Path, pooling: s
     assert found[1] == pytest.approx(found[0], rel=1e-4)
 
 
-def test_batches_are_alike_and_on_the_device_in_float32(settings):
+def test_batches_match_and_are_on_the_device_in_float32(settings):
     ours = batches_of(settings(data__render="device", train__precision="bf16-mixed", **HARD), 2)
     theirs = batches_of(settings(**HARD), 2)
     for one, other in zip(ours, theirs, strict=True):
@@ -107,7 +107,7 @@ def test_batches_are_alike_and_on_the_device_in_float32(settings):
             torch.testing.assert_close(one[name], other[name], rtol=0, atol=1e-5)
 
 
-def test_two_ranks_take_what_one_takes(settings):
+def test_two_ranks_take_the_mixtures_of_one(settings):
     def first(size: int, rank: int = 0, world_size: int = 1) -> dict[str, torch.Tensor]:
         mapping = settings(data__render="device", **{**HARD, "train__batch_size": size})
         return batches_of(mapping, 1, rank, world_size)[0]
@@ -148,7 +148,7 @@ def test_two_ranks_by_torchrun_train_as_one(settings, tmp_path: Path):
 
 
 @pytest.mark.parametrize("effect", ["codec", "resample"])
-def test_effects_that_need_the_cpu_are_refused_by_name(settings, effect: str):
+def test_effects_that_need_the_cpu_are_refused(settings, effect: str):
     effects = {"simulation__mixture_effects": {effect: {}}}
     with pytest.raises(ConfigError, match=rf"simulation\.mixture_effects\.{effect}: cannot run on a device"):
         load_config(settings(data__render="device", **effects))
@@ -162,13 +162,13 @@ def test_loudness_is_refused_too(settings):
     load_config(settings(simulation__loudness={}))
 
 
-def test_another_way_to_render_is_another_run(settings):
+def test_the_way_to_render_cannot_change_on_resuming(settings):
     train(settings(train__steps=1))
     with pytest.raises(ConfigError, match=r"data\.render \(was workers, is device\)"):
         train(settings(train__steps=1, data__render="device"))
 
 
-def test_a_recording_that_is_damaged_is_named(settings, corpus: Path, tmp_path: Path):
+def test_a_damaged_recording_is_named(settings, corpus: Path, tmp_path: Path):
     paths = []
     for line in (corpus / "train.jsonl").read_text().splitlines():
         utterance = json.loads(line)
@@ -180,7 +180,7 @@ def test_a_recording_that_is_damaged_is_named(settings, corpus: Path, tmp_path: 
         train(settings(data__render="device", data__root=str(tmp_path), train__steps=1))
 
 
-def test_a_mixture_that_is_not_finite_is_named_and_its_step_skipped(settings, monkeypatch, capsys, tmp_path: Path):
+def test_a_nonfinite_mixture_is_named_and_its_step_skipped(settings, monkeypatch, capsys, tmp_path: Path):
     dry = DrySimulator.dry
 
     def damaged(self, epoch: int, index: int) -> DryMixture:

@@ -1,4 +1,4 @@
-"""Training an encoder to hear all voices of a mixture."""
+"""Training an encoder that finds several voices in a mixture."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def log(experiment: Path, kind: str) -> list[dict]:
 
 
 @pytest.mark.processor
-def test_it_learns_to_count_and_its_validation_counts(voice_settings, tmp_path: Path):
+def test_it_learns_to_count_voices(voice_settings, tmp_path: Path):
     # Seeds 1 to 4 end with a count accuracy of 0.75 to 0.79 in training, and of 1.40 to 1.54 summed in validation: no
     # threshold below is near enough for rounding to matter.
     voice_settings["train"] |= {"steps": 60, "batch_size": 12, "epoch_size": 500}
@@ -77,7 +77,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(voice_settings, tmp_p
     assert whole["count_accuracy_2"] == exp["count_accuracy_2"]
 
 
-def test_every_speaker_of_a_mixture_has_a_label_and_an_enrollment_its_own():
+def test_each_speaker_has_a_label_and_each_enrollment_its_own():
     sources = [SimpleNamespace(speaker_id=name) for name in ("anna", "bert")]
     sample: Any = SimpleNamespace(
         recipe=SimpleNamespace(sources=sources),
@@ -90,7 +90,7 @@ def test_every_speaker_of_a_mixture_has_a_label_and_an_enrollment_its_own():
     assert batch["speakers"].tolist() == [[4, 7], [4, -1]] and batch["lengths"].tolist() == [5, 3]
 
 
-def test_as_many_voices_as_training_has_are_counted(voice_settings, tmp_path: Path):
+def test_as_many_voices_are_counted_as_training_has(voice_settings, tmp_path: Path):
     voice_settings["speaker"]["network"]["pooling"]["max_voices"] = 3
     voice_settings["simulation"]["num_speakers"] = {1: 1, 3: 1}
     voice_settings["train"]["steps"] = 1
@@ -99,7 +99,7 @@ def test_as_many_voices_as_training_has_are_counted(voice_settings, tmp_path: Pa
     assert all(0 <= judged[f"count_accuracy_{number}"] <= 1 for number in (1, 2, 3))
 
 
-def test_the_loss_sees_every_voice_there_is_and_the_existence_of_one_more():
+def test_the_loss_covers_all_voices_and_one_more_existence():
     network = {"name": "ecapa_tdnn", "channels": 8, "frame_dim": 16, "embedding_dim": 4}
     network["pooling"] = {"name": "recursive", "bottleneck": 4, "max_voices": 3}
     encoder = SpeakerEncoder(SpeakerConfig(network, filterbank={"num_mel_bins": 20}), 16000)
@@ -128,7 +128,7 @@ def test_the_loss_sees_every_voice_there_is_and_the_existence_of_one_more():
         ({"existence_weight": -1.0}, "existence_weight: is -1.0; 0 or more"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(voice_settings, change: dict, message: str):
+def test_impossible_configurations_are_one_line_errors(voice_settings, change: dict, message: str):
     if "num_speakers" in change:
         voice_settings["simulation"] |= change
         change = {}

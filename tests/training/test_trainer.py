@@ -1,9 +1,9 @@
-"""The whole run: what it writes, that it resumes exactly, stops when asked, and says when it is finished."""
+"""The whole run: what it writes, exact resuming, stopping, early end, compiled blocks."""
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from tests.training.runs import assert_same, lines, stop_after, weights, weights_at
 from wesep_py import checkpoint
@@ -19,15 +20,7 @@ from wesep_py.common.config import dump_yaml, load_yaml, to_plain
 from wesep_py.common.errors import ConfigError, WesepError
 from wesep_py.network.extraction_network import load_network
 from wesep_py.training import TrainingInterrupted, load_config, train
-from wesep_py.training.step import Stepper
-
-
-
-
-
-
-
-
+from wesep_py.training.validation import ExtractionValidator
 
 
 def test_a_run_writes_its_folder(settings, validation, tmp_path: Path):
@@ -57,8 +50,6 @@ def test_a_run_writes_its_folder(settings, validation, tmp_path: Path):
     }
     for key, value in mean.items():
         torch.testing.assert_close(averaged.state_dict[key], value)
-
-
 
 
 @pytest.mark.parametrize(("stop_at", "workers"), [(1, 0), (3, 1), (4, 0)])
@@ -133,7 +124,7 @@ def test_ctrl_c_ends_with_one_line_and_status_130(settings, wesep, tmp_path: Pat
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_finished_run_says_so_and_can_be_prolonged(settings, tmp_path: Path, capsys):
+def test_a_finished_run_says_so_and_can_be_extended(settings, tmp_path: Path, capsys):
     train(settings(train__steps=2))
     before = (tmp_path / "exp" / "checkpoints" / "average" / "provenance.json").read_text()
     again = train(settings(train__steps=2))
@@ -142,7 +133,7 @@ def test_a_finished_run_says_so_and_can_be_prolonged(settings, tmp_path: Path, c
     assert train(settings(train__steps=3)).step == 3
 
 
-def test_another_configuration_is_refused_and_the_keys_named(settings):
+def test_another_configuration_is_refused_by_its_keys(settings):
     train(settings(train__steps=1))
     with pytest.raises(ConfigError, match=r"optim\.lr \(was 0\.01, is 0\.02\)"):
         train(settings(train__steps=1, optim__lr=0.02))
@@ -170,7 +161,7 @@ def test_the_time_limit_ends_the_run_and_its_schedule(settings, tmp_path: Path):
     assert train(settings(train__steps=10_000, train__max_minutes=0.05)).was_finished
 
 
-def test_steps_that_are_not_finite_end_the_run(settings, monkeypatch, tmp_path: Path):
+def test_too_many_nonfinite_steps_end_the_run(settings, monkeypatch, tmp_path: Path):
     from wesep_py.training.extraction_task import Criterion
 
     forward = Criterion.forward
@@ -182,7 +173,7 @@ def test_steps_that_are_not_finite_end_the_run(settings, monkeypatch, tmp_path: 
     assert (tmp_path / "exp" / "config.yaml").exists()
 
 
-def test_it_learns(settings, tmp_path: Path):
+def test_a_run_learns(settings, tmp_path: Path):
     """One mixture over and over: the loss must fall by several dB."""
     result = train(
         settings(
@@ -195,3 +186,81 @@ def test_it_learns(settings, tmp_path: Path):
     losses = [record["loss"] for record in lines(tmp_path / "exp", "train")]
     assert result.step == 100
     assert losses[-1] < losses[0] - 5.0
+
+
+VALIDATION_RESULTS = {1: 5.0, 2: 6.0, 3: 5.5, 4: 6.0, 5: 5.9, 6: 7.0, 7: 6.5, 8: 6.9}
+"""Of the validation after each step: the best at 2, and again at 6."""
+
+
+@pytest.fixture
+def validated(validation, monkeypatch, settings):
+    """Settings of a run of eight steps that is validated after each, with results that are known."""
+    from wesep_py.training.trainer import Trainer
+
+    validate, step = ExtractionValidator.validate, Trainer._step
+    at = {"step": 0}
+
+    def counted(self, batches):
+        step(self, batches)
+        at["step"] = self.progress.step
+
+    def known(self, *given):
+        result = validate(self, *given)
+        result.numbers["si_sdri"] = VALIDATION_RESULTS[at["step"]]
+        return result
+
+    monkeypatch.setattr(Trainer, "_step", counted)
+    monkeypatch.setattr(ExtractionValidator, "validate", known)
+
+    def make(**changed):
+        base = {"train__steps": 8, "log__every_steps": 1, "log__audio_samples": 0}
+        every_step = {**validation, "every_steps": 1, "limit": 1}
+        return settings(
+            validation=every_step, checkpoint={"every_steps": 4, "keep": 1, "average": 1}, **base, **changed
+        )
+
+    return make
+
+
+def test_a_plateau_lowers_the_learning_rate(validated, tmp_path: Path, monkeypatch):
+    schedule = {"name": "plateau", "patience": 2, "plateau_factor": 0.5, "warmup_steps": 0, "final_lr_ratio": 0.01}
+    train(validated(experiment=str(tmp_path / "unbroken"), schedule=schedule))
+    rates = [line["lr"] for line in lines(tmp_path / "unbroken", "train")]
+    # Steps 3 and 4 are no better than 2: from 5 on it is half of it. 5 starts the count anew, 6 is the best.
+    assert rates == pytest.approx([0.01] * 4 + [0.005] * 4)
+    with monkeypatch.context() as patch, pytest.raises(TrainingInterrupted):
+        stop_after(patch, 3)
+        train(validated(schedule=schedule))
+    train(validated(schedule=schedule))
+    assert [line["lr"] for line in lines(tmp_path / "exp", "train")] == rates
+    assert_same(weights(tmp_path / "unbroken"), weights(tmp_path / "exp"))
+
+
+def test_a_run_without_improvement_ends_early(validated, tmp_path: Path, capsys):
+    result = train(validated(train__patience=3))
+    assert (result.step, result.best) == (5, 6.0)
+    assert "finished: 5 steps (early: 3 validations without a better one)" in capsys.readouterr().err
+    assert train(validated(train__patience=3)).was_finished
+    # With more patience it resumes.
+    assert train(validated(train__patience=4)).step == 8
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
+@pytest.mark.slow
+def test_a_compiled_run_learns_the_same(settings, tmp_path: Path):
+    small = {"model__speaker": None, "model__cues": [{"name": "tf_map"}], "train__steps": 2, "log__every_steps": 1}
+    train(settings(experiment=str(tmp_path / "eager"), **small))
+    train(settings(train__compile=True, **small))
+    torch.compiler.reset()
+    eager, compiled = ([line["loss"] for line in lines(tmp_path / name, "train")] for name in ("eager", "exp"))
+    assert compiled[0] == pytest.approx(eager[0], abs=0.05)
+    assert load_network(tmp_path / "exp").sample_rate == 16000
+
+
+def test_only_the_blocks_are_compiled(settings, monkeypatch):
+    compiled: list[str] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
+    train(settings(train__steps=1))
+    assert compiled == []
+    train(settings(experiment=settings()["experiment"] + "2", train__steps=1, train__compile=True))
+    assert len(compiled) == 1 and "Block" in compiled[0]

@@ -1,4 +1,4 @@
-"""Fine-tuning: what fits is taken, and the rest is named."""
+"""Initial weights from another checkpoint."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def base(settings, tmp_path: Path) -> Path:
     return tmp_path / "base"
 
 
-def test_another_number_of_speakers_is_freshly_initialised_and_named(settings, base: Path, tmp_path: Path, capsys):
+def test_another_number_of_speakers_is_freshly_initialised(settings, base: Path, tmp_path: Path, capsys):
     more = [{**CUE[0], "num_speakers": 7}]
     train(
         settings(
@@ -45,7 +45,7 @@ def test_another_number_of_speakers_is_freshly_initialised_and_named(settings, b
         torch.testing.assert_close(new[key], old[key], rtol=1e-5, atol=1e-7)
 
 
-def test_strict_takes_all_or_nothing(settings, base: Path, tmp_path: Path):
+def test_strict_loads_all_or_nothing(settings, base: Path, tmp_path: Path):
     strict = {"checkpoint": str(base), "strict": True}
     with pytest.raises(CheckpointError, match=r"does not fit the network: .*has size \[4.*init\.strict=false"):
         train(settings(model__cues=[{**CUE[0], "num_speakers": 7}], init=strict))
@@ -53,7 +53,7 @@ def test_strict_takes_all_or_nothing(settings, base: Path, tmp_path: Path):
     assert train(settings(model__cues=CUE, init=strict, train__steps=1)).step == 1
 
 
-def test_a_resumed_run_goes_on_from_its_own_weights(settings, base: Path, tmp_path: Path, monkeypatch):
+def test_a_resumed_run_continues_from_its_own_weights(settings, base: Path, tmp_path: Path, monkeypatch):
     mapping = settings(model__cues=CUE, init={"checkpoint": str(base)}, train__steps=4)
     unbroken = settings(
         experiment=str(tmp_path / "unbroken"), **{"model__cues": CUE, "train__steps": 4}, init={"checkpoint": str(base)}
@@ -69,7 +69,7 @@ def test_a_resumed_run_goes_on_from_its_own_weights(settings, base: Path, tmp_pa
     assert begun["hash"] == checkpoint.load(base).hash and (begun["step"], begun["mixtures"]) == (2, 4)
 
 
-def test_every_run_before_is_told_the_oldest_first(settings, base: Path, tmp_path: Path):
+def test_lineage_lists_all_earlier_runs_the_oldest_first(settings, base: Path, tmp_path: Path):
     assert checkpoint.load(base).provenance["went_on_from"] == []
     before = base
     for name in ("second", "third"):
@@ -82,7 +82,7 @@ def test_every_run_before_is_told_the_oldest_first(settings, base: Path, tmp_pat
     assert all("training" not in one and one["mixtures"] > 0 for one in told)
 
 
-def test_what_is_skipped_is_not_taken(base: Path):
+def test_skipped_tensors_are_not_loaded(base: Path):
     from wesep_py.network.extraction_network import load_network
 
     network = load_network(base)
@@ -94,7 +94,7 @@ def test_what_is_skipped_is_not_taken(base: Path):
     assert any((p != 0).any() for p in network.backbone.parameters())
 
 
-def test_a_network_of_another_kind_and_a_missing_one_are_errors(base: Path):
+def test_an_unfit_or_missing_checkpoint_is_an_error(base: Path):
     with pytest.raises(CheckpointError, match=r"nothing of .* fits the network"):
         load_initial_weights(torch.nn.Linear(2, 2), InitConfig(str(base)))
     with pytest.raises(CheckpointError, match="no such model"):

@@ -1,4 +1,4 @@
-"""What the configuration accepts and refuses, and that every one of its keys is read."""
+"""What the configuration accepts and refuses, and that each of its keys is read."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from wesep_py.common import config as config_module
 from wesep_py.common.config import load_yaml
 from wesep_py.common.errors import ConfigError
 from wesep_py.data import read_speech, write_shards
-from wesep_py.training import train
-from wesep_py.training import training_config
+from wesep_py.training import train, training_config
 from wesep_py.training.training_config import TrainConfig, load_config
 
 PACKAGE = Path(wesep_py.__file__).parent
@@ -63,7 +62,7 @@ def goes_through_its_fields(file: Path, kind: type) -> bool:
 TREE = dataclasses_below(TrainConfig)
 
 
-def test_the_tree_is_whole():
+def test_the_tree_contains_all_parts():
     assert {kind.__name__ for kind in TREE} >= {
         "TrainConfig", "DataConfig", "OptimConfig", "ScheduleConfig", "TrainLoopConfig", "CheckpointConfig",
         "ValidationConfig", "LogConfig", "SimulationConfig", "ModelConfig",
@@ -71,7 +70,7 @@ def test_the_tree_is_whole():
 
 
 @pytest.mark.parametrize("kind", TREE, ids=lambda kind: kind.__name__)
-def test_every_key_is_read_by_the_code(kind: type):
+def test_each_key_is_read_by_the_code(kind: type):
     """Each field is read, as an attribute, by code outside the class that declares it."""
     own = Path(typing.cast("str", __import__(kind.__module__, fromlist=["_"]).__file__))
     readers = list((PACKAGE / "training").glob("*.py")) if is_of_training(kind) else []
@@ -85,7 +84,7 @@ def test_every_key_is_read_by_the_code(kind: type):
     assert not unread, f"nothing reads {TREE[kind]}: {unread}"
 
 
-def test_every_key_of_the_training_is_read_in_a_run(settings, validation, corpus, tiny_speech, tmp_path, monkeypatch):
+def test_each_key_of_the_training_is_read_in_a_run(settings, validation, corpus, tiny_speech, tmp_path, monkeypatch):
     """As above, but watched: a name that several parts share (`every_steps`) must be read of each of them."""
     read: set[tuple[str, str]] = set()
     own_files = {training_config.__file__, config_module.__file__}
@@ -144,7 +143,7 @@ def test_every_key_of_the_training_is_read_in_a_run(settings, validation, corpus
     assert declared - read == set()
 
 
-def test_the_walk_finds_a_key_that_nothing_reads():
+def test_an_unread_key_is_found():
     @dataclasses.dataclass
     class Stray:
         never_read_by_anything: int = 0
@@ -180,13 +179,13 @@ def test_the_walk_finds_a_key_that_nothing_reads():
         ("log__every", 3, r"log.every: unknown key; did you mean 'every_steps'"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(settings, key: str, value: object, message: str):
+def test_impossible_values_are_one_line_errors(settings, key: str, value: object, message: str):
     with pytest.raises(ConfigError, match=message) as refused:
         load_config(settings(**{key: value}))
     assert "\n" not in str(refused.value)
 
 
-def test_a_value_left_to_the_user_is_asked_for(tmp_path: Path):
+def test_a_missing_user_value_is_named(tmp_path: Path):
     (tmp_path / "a.yaml").write_text("experiment: x\nmodel: {}\ndata:\n  root: ???\n  train: [a.csv]\n")
     with pytest.raises(ConfigError, match=r"a\.yaml: data\.root has no value yet; give one, as data\.root="):
         load_config(tmp_path / "a.yaml")
@@ -207,6 +206,6 @@ def test_the_shipped_recipes_are_valid():
 
 
 @pytest.mark.parametrize("changed", [{"train__threads": 100_000}, {"data__workers": 100_000}])
-def test_more_than_the_machine_can_start_is_refused_at_once(settings, changed: dict):
+def test_more_workers_than_the_machine_allows_are_refused(settings, changed: dict):
     with pytest.raises(ConfigError, match=r"is 100000; at most \d+ are allowed on this machine"):
         train(settings(**changed))

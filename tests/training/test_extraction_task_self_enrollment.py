@@ -1,4 +1,4 @@
-"""Self-estimated augmentation: whose enrollment changes, where gradient flows, that seeds repeat."""
+"""Self-estimated augmentation: levels, gradients, drawn items, resuming."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_estimate_is_joined_at_the_level_of_the_enrollment():
         assert not made["enrollment"][item, 5:].any()
 
 
-def test_the_estimate_stands_instead_of_the_enrollment():
+def test_the_estimate_replaces_the_enrollment():
     given, estimate = batch(), torch.arange(1.0, 4.0).repeat(4, 1)
     made = enroll_estimates(given, torch.arange(4), estimate, "instead")
     assert made["enrollment_lengths"].tolist() == [3] * 4 and made["enrollment"].shape == (4, 3)
@@ -107,7 +107,7 @@ def test_the_first_pass_has_no_gradient_and_moves_no_statistics():
     torch.testing.assert_close(gradient, again.network.gain.grad)
 
 
-def test_an_absent_target_keeps_its_enrollment_and_so_does_everybody_before_the_step():
+def test_absent_targets_and_early_steps_keep_the_enrollment():
     trained, given = step(from_step=5), batch()
     assert trained(given)["self_enrolled"] == 0.0 and len(trained.network.calls) == 1
     trained.begin_step(5)
@@ -117,7 +117,7 @@ def test_an_absent_target_keeps_its_enrollment_and_so_does_everybody_before_the_
     assert first["items"] == 3 and second["lengths"][1] == 5
 
 
-def test_the_share_of_the_items_is_the_probability_and_repeats_with_the_seed():
+def test_items_are_drawn_by_probability_and_seed():
     def chosen(seed: int, at: int) -> list[int]:
         trained = step(probability=0.3)
         seed_step(seed, at, 1, 0)
@@ -176,13 +176,13 @@ def test_gradient_reaches_the_weights_under_mixed_precision():
         ({"use": "mixed"}, "use"),
     ],
 )
-def test_what_cannot_be_is_refused(settings, values: dict[str, Any], message: str):
+def test_impossible_values_are_refused(settings, values: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=message):
         load_config(settings(self_enrollment=values))
 
 
 @pytest.mark.parametrize("loss_on", ["second", "both"])
-def test_a_run_resumes_to_the_bit(settings, tmp_path: Path, monkeypatch, loss_on: str):
+def test_a_run_resumes_bit_exactly(settings, tmp_path: Path, monkeypatch, loss_on: str):
     named = {
         "self_enrollment": {"probability": 0.6, "from_step": 1, "loss_on": loss_on}, "train__steps": 3,
         "log__every_steps": 1, "log__to": [], "log__audio_samples": 0,

@@ -1,4 +1,4 @@
-"""Validation by a network whose answers are known."""
+"""Validation of an extractor: scores, sums over processes, stopping."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def network() -> nn.Module:
     return build_network({"backbone": backbone, "cues": [{"name": "tf_map"}]})
 
 
-def test_a_run_scores_every_trial_and_leaves_the_network_as_it_was(corpus: Path, network):
+def test_all_trials_are_scored_and_the_network_is_unchanged(corpus: Path, network):
     validation = ExtractionValidator(ValidationConfig("trials.csv", "trials.map"), str(corpus), 16000)
     network.train()
     network.backbone.eval()
@@ -75,7 +75,7 @@ def test_the_numbers_are_those_of_the_signals(corpus: Path, network, monkeypatch
     assert [(values["accuracy"], values["confusion"]) for values in scores] == [(1.0, 0.0)] * 2
 
 
-def test_an_estimate_that_is_not_finite_does_not_end_the_run(corpus: Path, network):
+def test_a_nonfinite_estimate_does_not_end_the_run(corpus: Path, network):
     validation = ExtractionValidator(ValidationConfig("trials.csv", "trials.map"), str(corpus), 16000)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -85,7 +85,7 @@ def test_an_estimate_that_is_not_finite_does_not_end_the_run(corpus: Path, netwo
     assert scores == [{}, {}] and examples == []
 
 
-def test_trials_are_dealt_to_ranks(corpus: Path, network):
+def test_trials_are_divided_among_ranks(corpus: Path, network):
     config = ValidationConfig("trials.csv", "trials.map", root=str(corpus))
     both = [ExtractionValidator(config, "elsewhere", 16000, rank, 2).trials for rank in (0, 1)]
     assert [len(trials) for trials in both] == [1, 1] and both[0][0].target_index != both[1][0].target_index
