@@ -86,7 +86,7 @@ def test_an_existing_manifest_stays_unless_asked(tiny_speech: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("source", "output", "message"),
     [
-        ("nowhere", "m.jsonl", "is no folder"),
+        ("nowhere", "m.jsonl", "is not a folder"),
         ("empty", "m.jsonl", "none of its folders holds a recording"),
         ("speech", "m.txt", r".txt'; end it in .jsonl or .csv"),
         ("speech", "no/m.jsonl", "does not exist; create it first"),

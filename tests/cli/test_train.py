@@ -70,7 +70,7 @@ def test_the_model_can_be_used(wesep, config: Path, tiny_speech: Path, tmp_path:
         (["{config}", "optim.lr"], "give it as key=value"),
         (["{config}", "optim.lr=0"], "lr is 0.0; it must be above 0"),
         (["{config}", "data.train=[gone.jsonl]"], "gone.jsonl"),
-        (["{config}", "data.noise=[gone]"], "gone is no manifest"),
+        (["{config}", "data.noise=[gone]"], "gone is neither a manifest"),
         (["{config}", "validation={{trials: gone.csv, enrollment: gone.map}}"], "gone"),
         (["{config}", "experiment={config}"], "train.yaml"),
     ],

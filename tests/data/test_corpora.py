@@ -62,7 +62,7 @@ def test_without_on_skip_the_first_bad_recording_is_an_error(tmp_path: Path):
 
 
 def test_errors_name_a_folder_without_audio(tmp_path: Path):
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         read_speaker_folders(tmp_path / "none")
     (tmp_path / "alice").mkdir()
     with pytest.raises(InputError, match="none of its folders holds a recording"):

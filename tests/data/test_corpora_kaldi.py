@@ -82,9 +82,9 @@ def test_utterances_of_a_bad_recording_are_skipped(data: Path):
         ("segments", "r1 r7 0 1\n", r"segments:1: recording 'r7' is not in wav\.scp"),
         ("segments", "r1 r1 0\n", r"segments:1: has 3 fields; utterance, recording, start and end"),
         ("segments", "r1 r1 1 0.5\nr2 r2 0 1\n", r"segments:1: a segment from 1\.0 to 0\.5 s"),
-        ("segments", "r1 r1 one 2\n", r"segments:1: 'one' is no time"),
+        ("segments", "r1 r1 one 2\n", r"segments:1: 'one' is not a time in seconds"),
         ("segments", "r1 r1 3 -1\nr2 r2 0 1\n", r"utt2spk:1: utterance 'r1' begins at 3\.0 s and ends at 2\.0 s"),
-        ("utt2dur", "r1 nan\n", r"utt2dur:1: 'nan' is no time"),
+        ("utt2dur", "r1 nan\n", r"utt2dur:1: 'nan' is not a time in seconds"),
     ],
 )
 def test_errors_name_a_malformed_line(data: Path, name: str, content: str, message: str):

@@ -73,7 +73,7 @@ def test_unreadable_recordings_are_skipped_and_named(vox1: Path):
 
 
 def test_other_folders_and_tables_are_refused(vox1: Path, tmp_path: Path):
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         read_voxceleb(tmp_path / "none")
     (tmp_path / "elsewhere/alice").mkdir(parents=True)
     (tmp_path / "elsewhere/alice/one.wav").touch()

@@ -111,7 +111,7 @@ def test_errors_name_the_fault(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.scp"):
         Embeddings(tmp_path / "none.scp")
     (tmp_path / "bad.scp").write_text("a-1 somewhere\n")
-    with pytest.raises(InputError, match=r"bad\.scp:1: 'somewhere' is no place in an archive"):
+    with pytest.raises(InputError, match=r"bad\.scp:1: 'somewhere' is not a position in an archive"):
         Embeddings(tmp_path / "bad.scp")
     (tmp_path / "gone.scp").write_text("a-1 gone.ark:5\n")
     with pytest.raises(InputError, match=r"gone\.ark: cannot be read"):
@@ -125,7 +125,7 @@ def test_errors_name_the_fault(tmp_path: Path) -> None:
         embeddings.read("a")
     with pytest.raises(InputError, match=r"'nan' has shape \[2\]; finite"):
         embeddings.read("nan")
-    with pytest.raises(InputError, match=r"text\.npy: is no array of numbers"):
+    with pytest.raises(InputError, match=r"text\.npy: is not an array of numbers"):
         embeddings.read("text")
     with pytest.raises(InputError, match="has no embedding 'c'"):
         embeddings.of([_utterance("c-1", "c")])
@@ -182,14 +182,14 @@ def test_errors_name_a_damaged_npy(tmp_path: Path, content: bytes):
 )
 def test_errors_name_an_array_that_is_no_vector(tmp_path: Path, array: np.ndarray):
     np.save(tmp_path / "a.npy", array)
-    with pytest.raises(InputError, match=r"a\.npy: is no vector of numbers"):
+    with pytest.raises(InputError, match=r"a\.npy: is not a vector of numbers"):
         Embeddings(tmp_path).read("a")
 
 
 @pytest.mark.parametrize("offset", ["²", "9" * 30, "-1", ""])
 def test_errors_name_an_offset_that_is_no_number(tmp_path: Path, offset: str):
     (tmp_path / "x.scp").write_text(f"a x.ark:{offset}\n")
-    with pytest.raises(InputError, match=r"x\.scp:1: .* is no place in an archive"):
+    with pytest.raises(InputError, match=r"x\.scp:1: .* is not a position in an archive"):
         Embeddings(tmp_path / "x.scp")
 
 

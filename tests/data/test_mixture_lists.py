@@ -196,7 +196,7 @@ def test_speakers_of_a_tree_come_from_its_recipes(tmp_path: Path):
     (tree / "recipes.jsonl").write_text("".join(json.dumps(recipe) + "\n" for recipe in recipes))
     assert speakers_of(read_mixtures(tree)[DRAWN[1]]) == ("ann", "bob")
     (tree / "recipes.jsonl").write_text('{"seed": 0, "epoch": 0, "index": 0, "sources": [1]}\n')
-    with pytest.raises(InputError, match=r"recipes\.jsonl:1: is no recipe"):
+    with pytest.raises(InputError, match=r"recipes\.jsonl:1: is not a recipe"):
         read_mixtures(tree)
 
 
@@ -207,7 +207,7 @@ def test_sources_of_one_speaker_are_refused(tmp_path: Path):
         speakers_of(mixture)
     rows = "mixture_ID,source_1_path,source_2_path,source_1_speaker_id,source_2_speaker_id\nm,a.wav,b.wav,x,x\n"
     (mixture,) = read_mixtures(write(tmp_path / "m.csv", rows)).values()
-    with pytest.raises(InputError, match="are both of speaker 'x'; the speakers of a mixture have to differ"):
+    with pytest.raises(InputError, match="are both of speaker 'x'; the speakers of a mixture must differ"):
         speakers_of(mixture)
 
 

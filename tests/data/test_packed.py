@@ -135,14 +135,14 @@ def test_another_packed_corpus_is_replaced_with_a_warning(
     pack(utterances, tmp_path / "pack", 8000)
     (message,) = caplog.messages
     assert (
-        message == f"{tmp_path / 'pack'}: holds another corpus, or files have changed; it is packed anew and replaced"
+        message == f"{tmp_path / 'pack'}: holds another corpus, or files have changed; it is packed again and replaced"
     )
 
 
 def test_a_folder_with_other_files_is_refused(utterances: list[Utterance], tmp_path: Path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("years")
-    with pytest.raises(InputError, match=r"holds 'thesis\.txt', which is no packed corpus"):
+    with pytest.raises(InputError, match=r"holds 'thesis\.txt', which does not belong to a packed corpus"):
         pack(utterances, tmp_path / "mine", 16000)
     with pytest.raises(InputError, match="does not exist; create it first"):
         pack(utterances, tmp_path / "no/where", 16000)

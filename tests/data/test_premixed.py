@@ -78,10 +78,10 @@ def test_incomplete_mixtures_are_named_and_files_kept(tmp_path: Path):
     assert unpack_premixed([shard], tmp_path / "out", overwrite=True).num_mixtures == 1
     with pytest.raises(InputError, match=r"mixture 'm1' is in .* already"):
         unpack_premixed([shard, write_tar(tmp_path / "b.tar", files)], tmp_path / "both")
-    with pytest.raises(InputError, match=r"holds 'a\.tar', which is of no unpacked mixtures"):
+    with pytest.raises(InputError, match=r"holds 'a\.tar', which does not belong to unpacked mixtures"):
         unpack_premixed([shard], tmp_path)
     with pytest.raises(InputError, match="hold no mixture"):
         unpack_premixed([write_tar(tmp_path / "none.tar", {"a.txt": b""})], tmp_path / "none")
-    with pytest.raises(AudioError, match="/dev/null: is no file, but a folder, a device or a pipe"):
+    with pytest.raises(AudioError, match="/dev/null: is not a file but a folder, a device or a pipe"):
         unpack_premixed(["/dev/null"], tmp_path / "null")
     assert not (tmp_path / "none").exists() and not (tmp_path / "null").exists()

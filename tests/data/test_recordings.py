@@ -64,7 +64,7 @@ def test_unreadable_noises_of_a_folder_are_skipped_and_logged(
 
 @pytest.mark.parametrize("name", ["no_such_folder", "."])
 def test_missing_noise_is_an_error(tmp_path: Path, name: str):
-    with pytest.raises(InputError, match=r"noise: .* is no manifest, no audio file and no folder"):
+    with pytest.raises(InputError, match=r"noise: .* is neither a manifest, an audio file nor a folder"):
         find_noises([name], tmp_path)
 
 

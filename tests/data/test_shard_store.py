@@ -99,10 +99,10 @@ def test_a_folder_without_shards_or_of_another_format_is_an_error(tmp_path: Path
     with pytest.raises(InputError, match=r"shards\.json: cannot be read \(No such file"):
         ShardReader(tmp_path, RATE)
     (tmp_path / "shards.json").write_text('{"format": 99, "shards": []}')
-    with pytest.raises(InputError, match="is of format 99, and 1 is read"):
+    with pytest.raises(InputError, match="has format 99; format 1 is needed"):
         ShardReader(tmp_path, RATE)
     (tmp_path / "shards.json").write_text("{")
-    with pytest.raises(InputError, match="is no summary of shards"):
+    with pytest.raises(InputError, match="is not a summary of shards"):
         ShardReader(tmp_path, RATE)
 
 
@@ -182,5 +182,5 @@ def test_a_pickled_reader_holds_no_audio(utterances: list[Utterance], shards: Pa
 
 def test_an_unknown_kind_of_url_is_an_error():
     pytest.importorskip("fsspec")
-    with pytest.raises(InputError, match="nonsense://x: is no URL that fsspec opens"):
+    with pytest.raises(InputError, match="nonsense://x: is not a URL that fsspec opens"):
         ShardReader("nonsense://x", RATE)

@@ -230,13 +230,13 @@ def test_errors_name_a_shard_that_is_cut_anywhere(tmp_path: Path, shards: list[s
         members = [0, 100, *(member.offset for member in tar), *(member.offset_data + 40 for member in tar)]
     for end in [end for end in members if end < len(whole)]:
         path.write_bytes(whole[:end])
-        with pytest.raises(AudioError, match=r"x\.tar: is no tar file, or is cut short"):
+        with pytest.raises(AudioError, match=r"x\.tar: is not a tar file, or is cut short"):
             make_pool([str(path)], min_speakers=1).at(0, 0)
 
 
 def test_files_that_are_no_shards_are_errors(tmp_path: Path):
     (tmp_path / "x.tar").write_text("no tar file" * 200)
-    with pytest.raises(AudioError, match=r"x\.tar: is no tar file"):
+    with pytest.raises(AudioError, match=r"x\.tar: is not a tar file"):
         make_pool([str(tmp_path / "x.tar")]).at(0, 0)
     with pytest.raises(AudioError, match=r"y\.tar: cannot be read \(No such file"):
         make_pool([str(tmp_path / "y.tar")]).at(0, 0)
@@ -278,7 +278,7 @@ def test_devices_and_pipes_are_refused_at_once(tmp_path: Path, kind: str):
         (tmp_path / "x.tar").symlink_to("/dev/zero")
     else:
         os.mkfifo(tmp_path / "x.tar")
-    with pytest.raises(AudioError, match=r"x\.tar: is no file, but a folder, a device or a pipe"):
+    with pytest.raises(AudioError, match=r"x\.tar: is not a file but a folder, a device or a pipe"):
         StreamPool([str(tmp_path / "x.tar")], Draw, RATE, epoch_size=1, min_speakers=1).at(0, 0)
     (tmp_path / "._y.tar").touch()
     with pytest.raises(InputError, match="no file matches"):

@@ -153,7 +153,7 @@ def test_impossible_requests_are_errors(tiny_speech: Path, tmp_path: Path):
         write_shards(utterances, tmp_path / "no/where")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("years")
-    with pytest.raises(InputError, match=r"holds 'thesis\.txt', which is no shard"):
+    with pytest.raises(InputError, match=r"holds 'thesis\.txt', which is not a shard"):
         write_shards(utterances, tmp_path / "mine")
     assert (tmp_path / "mine/thesis.txt").read_text() == "years"
 
@@ -227,7 +227,7 @@ def test_a_simultaneous_run_changes_nothing(tiny_speech: Path, tmp_path: Path):
 
 def test_devices_and_pipes_are_never_read(tmp_path: Path):
     (tmp_path / "000000.tar").symlink_to("/dev/zero")
-    with pytest.raises(AudioError, match=r"000000\.tar: is no file"):
+    with pytest.raises(AudioError, match=r"000000\.tar: is not a file"):
         index_shards(tmp_path)
     (tmp_path / "000000.tar").unlink()
     (tmp_path / "._000000.tar").write_bytes(b"of another system")

@@ -92,7 +92,7 @@ def test_speakers_of_sources_may_come_from_a_table(corpus: Path):
     ("line", "message"),
     [
         ("1-1-1_2-1-1 1-1-1", "map:1: has 2 fields"),
-        ("1-1-1_2-1-1 9-9-9 1/2.wav", r"map:1: target '9-9-9' is no source of .*its sources: 1-1-1, 2-1-1"),
+        ("1-1-1_2-1-1 9-9-9 1/2.wav", r"map:1: target '9-9-9' is not a source of .*its sources: 1-1-1, 2-1-1"),
         ("1-1-1_2-1-1 1-1-1 s3/2-1-2_1-1-2", "map:1: enrollment 's3/2-1-2_1-1-2': that mixture has 2 sources"),
         ("1-1-1_2-1-1 1-1-1 s1/unknown", "map:1: enrollment 's1/unknown' is neither a file under"),
         ("1-1-1_2-1-1 1-1-1 1/gone.wav", r"map:1: .*1/gone\.wav does not exist; .*--root"),

@@ -47,7 +47,7 @@ def test_ids_of_mixtures_name_their_utterances(corpus: Path):
     assert first.utterance_ids == ("01aa010b", "20co0106") and second.mixture_id == SECOND
     assert utterance_ids_of_mixture("01aa010b_1_20co0106_2_02ba0101_-3") == ("01aa010b", "20co0106", "02ba0101")
     for wrong in ("198-126831-0006_1040-133433-0072", "01aa010b_1.3972_20co0106"):
-        with pytest.raises(InputError, match="is no name of a WSJ0-mix mixture"):
+        with pytest.raises(InputError, match="is not the name of a WSJ0-mix mixture"):
             utterance_ids_of_mixture(wrong)
 
 

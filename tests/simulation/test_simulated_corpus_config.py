@@ -44,7 +44,7 @@ def test_manifests_and_noises_are_found_under_the_root(
     assert found[0].utterance_id == "noise/noise/a_hiss"
     assert [noise.duration_s for noise in found] == [1.0, 1.0]
     assert len({noise.utterance_id for noise in found}) == 2
-    with pytest.raises(InputError, match="is no manifest, no audio file"):
+    with pytest.raises(InputError, match="is neither a manifest, an audio file"):
         find_noises(["nothing"], tmp_path)
 
 

@@ -68,7 +68,7 @@ def read_speaker_folders(
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"{folder}: is no folder; give one that holds a folder for each speaker")
+        raise InputError(f"{folder}: is not a folder; give one that holds a folder for each speaker")
     recordings: list[tuple[Path, str]] = []
     folder_names: dict[str, str] = {}
     for path in find_audio(folder):
@@ -124,7 +124,7 @@ def read_librispeech(
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"{folder}: is no folder; give LibriSpeech, or a subset such as train-clean-100")
+        raise InputError(f"{folder}: is not a folder; give LibriSpeech, or a subset such as train-clean-100")
     paths = [path for path in find_audio(folder) if len(path.stem.split("-")) == 3]
     if not paths:
         raise InputError(f"{folder}: holds no file named like 84-121123-0000.flac; give LibriSpeech or a subset")
@@ -201,7 +201,7 @@ def read_voxceleb(
     if subset not in ("all", "dev", "test"):
         raise InputError(f"set: is {subset!r}; {nearest(subset, ('all', 'dev', 'test'))}")
     if not folder.is_dir():
-        raise InputError(f"{folder}: is no folder; give VoxCeleb's, such as voxceleb1/wav")
+        raise InputError(f"{folder}: is not a folder; give VoxCeleb's, such as voxceleb1/wav")
     speakers = read_voxceleb_speakers(folder)
     if subset != "all" and not speakers:
         raise InputError(
@@ -437,5 +437,5 @@ def _seconds(value: str, place: str) -> float:
     except ValueError:
         seconds = math.nan
     if not math.isfinite(seconds):
-        raise InputError(f"{place}: {value!r} is no time; seconds are needed")
+        raise InputError(f"{place}: {value!r} is not a time in seconds")
     return seconds

@@ -173,12 +173,12 @@ def _read_npy(path: Path) -> NDArray[np.floating]:
     with naming(path, remedy):
         with path.open("rb") as file:
             if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
-                raise InputError(f"{path}: is no array of numbers; {remedy}")
+                raise InputError(f"{path}: is not an array of numbers; {remedy}")
         # Memory-mapped, so that a header that states more than the file holds allocates no memory.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or array.size > _MAX_VALUES:
             content = f"{array.size} values of {array.dtype}" if isinstance(array, np.ndarray) else "several arrays"
-            raise InputError(f"{path}: is no vector of numbers (it holds {content}); {remedy}")
+            raise InputError(f"{path}: is not a vector of numbers (it holds {content}); {remedy}")
         return np.array(array, dtype=np.float64)
 
 
@@ -203,7 +203,7 @@ def _read_scp(path: Path) -> dict[str, _VectorPosition]:
         file, colon, offset = place.strip().rpartition(":")
         if not colon or not _OFFSET.fullmatch(offset):
             raise InputError(
-                f"{path}:{number}: {quoted(place.strip())} is no place in an archive; give file.ark:offset"
+                f"{path}:{number}: {quoted(place.strip())} is not a position in an archive; give file.ark:offset"
             )
         archive = Path(file)
         positions[canonical(name)] = (archive if is_file(archive) else locator.find(file), int(offset))
@@ -231,7 +231,7 @@ def _read_name(file: BinaryIO, path: Path) -> str:
 
 
 def _read_at(path: Path, offset: int) -> NDArray[np.floating]:
-    with naming(path, "put the archive beside its scp"), path.open("rb") as file:
+    with naming(path, "put the archive next to its scp"), path.open("rb") as file:
         file.seek(offset)
         return _read_vector(file, path)
 

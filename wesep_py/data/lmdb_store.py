@@ -83,7 +83,7 @@ class LMDBStore:
         # Looked up by the id as it was written: `records` has its Unicode spelling normalised.
         data = self._get(audio_key(self.records[utterance_id]["utterance_id"]))
         if data is None:
-            raise AudioError(f"{self.name}: {utterance_id!r} is in its index only; `wesep lmdb` makes it anew")
+            raise AudioError(f"{self.name}: {utterance_id!r} is in its index only; `wesep lmdb` creates it again")
         return data
 
     def waveform(self, utterance_id: str) -> tuple[NDArray[np.float32], int]:
@@ -121,7 +121,7 @@ class LMDBStore:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{self.name}: holds no index; `wesep lmdb` writes one") from error
         if version != LMDB_FORMAT:
-            raise InputError(f"{self.name}: is of format {version!r}, and {LMDB_FORMAT} is read; make it anew")
+            raise InputError(f"{self.name}: has format {version!r}; format {LMDB_FORMAT} is needed; create it again")
         return dict(index)
 
     def _get(self, key: bytes) -> bytes | None:
@@ -176,7 +176,7 @@ class _LMDBEnvironment:
                     raise AudioError(f"{self.path}: is damaged (a value of {len(value)} bytes); get a whole copy of it")
                 return None if value is None else bytes(value)
         except lmdb.Error as error:
-            raise AudioError(f"{self.path}: is damaged ({error}); get a whole copy of it, or make it anew") from error
+            raise AudioError(f"{self.path}: is damaged ({error}); get a whole copy, or create it again") from error
 
 
 # LMDB refuses to open a file twice in a process, so that all stores of a file share its environment.

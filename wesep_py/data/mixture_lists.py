@@ -219,7 +219,7 @@ def speakers_of(mixture: Mixture) -> tuple[str, ...]:
             raise InputError(
                 f"{mixture.place}: source {k} of mixture {mixture.mixture_id!r} ({source.utterance_id}) and the one "
                 f"before it ({utterance_of_speaker[speaker_id]}) are {by_names}both of speaker {speaker_id!r}; the "
-                "speakers of a mixture have to differ: name them in columns source_1_speaker_id, source_2_speaker_id, "
+                "speakers of a mixture must differ: name them in columns source_1_speaker_id, source_2_speaker_id, "
                 "… of a CSV"
             )
         utterance_of_speaker[speaker_id] = source.utterance_id
@@ -336,7 +336,7 @@ def _read_listed_sources(folder: Path, names: Collection[str]) -> dict[str, _Lis
             utterances = [source["excerpt"]["utterance"] for source in values["sources"]]
             sources = [(str(utterance["utterance_id"]), str(utterance["speaker_id"])) for utterance in utterances]
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{row.place}: is no recipe of `wesep simulate`; render the tree again") from error
+            raise InputError(f"{row.place}: is not a recipe of `wesep simulate`; render the tree again") from error
         listed.setdefault(file_name(mixture_id), _ListedSources(mixture_id, sources, row.place))
     return listed
 

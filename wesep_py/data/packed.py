@@ -72,7 +72,7 @@ class PackedReader:
         self._folder = Path(folder)
         index = read_pack_index(self._folder)
         if index is None:
-            raise InputError(f"{self._folder}: holds no packed corpus of format {PACK_FORMAT}; pack the corpus anew")
+            raise InputError(f"{self._folder}: holds no packed corpus of format {PACK_FORMAT}; pack the corpus again")
         self._sample_rate: int = index["sample_rate"]
         self._samples_path = self._folder / index["samples"]
         self._spans: dict[str, tuple[int, int, int]] = {
@@ -119,7 +119,7 @@ class PackedReader:
             if reason := self.left_out.get(utterance.utterance_id):
                 raise AudioError(reason) from None
             raise InputError(
-                f"{self._folder}: utterance {utterance.utterance_id!r} was not packed; pack the corpus anew"
+                f"{self._folder}: utterance {utterance.utterance_id!r} was not packed; pack the corpus again"
             ) from None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def pack(
     if index is not None and index["fingerprint"] == fingerprint:
         return _open_packed(folder, len(utterances))
     if index is not None:
-        logger.warning("%s: holds another corpus, or files have changed; it is packed anew and replaced", folder)
+        logger.warning("%s: holds another corpus, or files have changed; it is packed again and replaced", folder)
     # The name of the samples contains the fingerprint, so readers of the former pack are not disturbed.
     samples_name = f"samples-{fingerprint[:16]}.int16"
     spans: dict[str, tuple[int, int, int]] = {}
@@ -288,9 +288,11 @@ def _prepare_folder(folder: Path) -> None:
         pack_names = [name for name in names if name == PACK_INDEX_NAME or _SAMPLES_NAME.fullmatch(name)]
         if names != pack_names:
             foreign = next(name for name in names if name not in pack_names)
-            raise InputError(f"{folder}: holds {foreign!r}, which is no packed corpus; name an empty folder")
+            raise InputError(
+                f"{folder}: holds {foreign!r}, which does not belong to a packed corpus; name an empty folder"
+            )
         if PACK_INDEX_NAME in names and not _is_pack_index(folder / PACK_INDEX_NAME):
-            raise InputError(f"{folder / PACK_INDEX_NAME}: is of no packed corpus; name an empty folder")
+            raise InputError(f"{folder / PACK_INDEX_NAME}: does not belong to a packed corpus; name an empty folder")
         return
     try:
         folder.mkdir()

@@ -123,7 +123,9 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
         raise InputError(f"{folder}: the folder {folder.parent} does not exist; create it first")
     names = visible_names(folder)
     if foreign := [name for name in names if name != PREMIXED_LIST_NAME and not _TREE_FOLDERS.fullmatch(name)]:
-        raise InputError(f"{folder}: holds {foreign[0]!r}, which is of no unpacked mixtures; name an empty folder")
+        raise InputError(
+            f"{folder}: holds {foreign[0]!r}, which does not belong to unpacked mixtures; name an empty folder"
+        )
     if (folder / PREMIXED_LIST_NAME).exists() and not overwrite:
         raise OutputExistsError(
             f"{folder / PREMIXED_LIST_NAME}: exists already; name another folder, or pass --overwrite"
@@ -182,9 +184,7 @@ def _unpack_mixture(key: str, name: str, files: _PremixedMixture, folder: Path, 
     numbers = sorted(files.speakers)
     speakers = [files.speakers[number] for number in numbers]
     if "" in speakers or len(set(speakers)) < len(speakers):
-        raise AudioError(
-            f"{where}: its speakers are {', '.join(map(repr, speakers))}; they have to have names and differ"
-        )
+        raise AudioError(f"{where}: its speakers are {', '.join(map(repr, speakers))}; they must have names and differ")
     members = (files.mixture, *(files.sources[number] for number in numbers))
     decoded = [decode_audio(member.data, where) for member in members]
     if len({rate for _, rate in decoded}) > 1:

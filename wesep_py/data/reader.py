@@ -164,7 +164,7 @@ def cut_utterance(utterance: Utterance) -> tuple[Waveform, int, bool]:
     if start >= audio.num_samples or stop > audio.num_samples + DURATION_TOLERANCE_S * audio.sample_rate:
         raise AudioError(
             f"{utterance.path}: lasts {audio.duration_s:.3f} s, but utterance {utterance.utterance_id!r} is "
-            f"said to end at {utterance.stop_s:.3f} s; correct its duration_s, or write the manifest anew"
+            f"said to end at {utterance.stop_s:.3f} s; correct its duration_s, or write the manifest again"
         )
     reaches_end = stop > audio.num_samples - END_TOLERANCE_S * audio.sample_rate
     is_lossy = audio.subtype in LOSSY_SUBTYPES

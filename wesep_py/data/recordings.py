@@ -70,7 +70,7 @@ def find_noises(names: Sequence[str], root: Path) -> list[Utterance]:
             continue
         files = list(find_audio(path)) if path.is_dir() else [path]
         if not files or not all(map(is_file, files)):
-            raise InputError(f"noise: {path} is no manifest, no audio file and no folder that holds any")
+            raise InputError(f"noise: {path} is neither a manifest, an audio file nor a folder with audio")
         num_unreadable = 0
         for file in files:
             try:

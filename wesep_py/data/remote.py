@@ -116,7 +116,7 @@ class StorageFolder:
         """Return the path of a local file, and refuse devices and pipes, which would be read without end."""
         path = Path(self.location) / name
         if path.exists() and not path.is_file():
-            raise OSError("it is no file, but a folder, a device or a pipe")
+            raise OSError("it is not a file but a folder, a device or a pipe")
         return path
 
     def _remote_path(self, name: str) -> tuple[Any, str]:
@@ -156,7 +156,7 @@ def _file_system(url: str) -> tuple[Any, str]:
             "with s3fs for s3://, gcsfs for gs://, aiohttp for http(s)://"
         ) from error
     except ValueError as error:
-        raise InputError(f"{url}: is no URL that fsspec opens ({_one_line(error)})") from error
+        raise InputError(f"{url}: is not a URL that fsspec opens ({_one_line(error)})") from error
 
 
 def _one_line(error: Exception) -> str:

@@ -71,7 +71,7 @@ class ShardStore:
                 self._positions[canonical(record["utterance_id"])] = position
         except (KeyError, TypeError, ValueError) as error:
             place = self._folder.place(SHARD_INDEX_NAME)
-            raise InputError(f"{place}: is damaged ({reason(error)}); make it anew") from error
+            raise InputError(f"{place}: is damaged ({reason(error)}); create it again") from error
 
     def entry(self, utterance_id: str) -> StoreEntry | None:
         """Return rate, number of samples and checksum of an utterance, or `None` if it is not in the store."""
@@ -108,7 +108,7 @@ class ShardStore:
         data = self._folder.read(SHARD_INDEX_NAME)
         place = self._folder.place(SHARD_INDEX_NAME)
         if hashlib.sha256(data).hexdigest() != read_shard_summary(self._folder)["index_sha256"]:
-            raise InputError(f"{place}: is damaged (its checksum differs); get a whole copy, or make the shards anew")
+            raise InputError(f"{place}: is damaged (its checksum differs); get a whole copy, or write the shards again")
         return parse_index_lines(data.splitlines(), place)
 
 
@@ -139,17 +139,17 @@ def read_shard_summary(folder: StorageFolder) -> dict[str, Any]:
         InputError: it is missing or malformed, or of another format version.
     """
     place = folder.place(SHARD_SUMMARY_NAME)
-    where, remedy = f"{place}: is no summary of shards", "`wesep shard` makes it anew"
+    where, remedy = f"{place}: is not a summary of shards", "`wesep shard` creates it again"
     summary = dict(parse_object(folder.read(SHARD_SUMMARY_NAME), where, remedy).values)
     check_schema(summary, {"format": COUNT}, where, remedy)
     if summary["format"] != SHARD_FORMAT:
         raise InputError(
-            f"{place}: is of format {summary['format']!r}, and {SHARD_FORMAT} is read; make the shards anew"
+            f"{place}: has format {summary['format']!r}; format {SHARD_FORMAT} is needed; write the shards again"
         )
     check_schema(summary, _SUMMARY_SCHEMA, where, remedy)
     # A name with a folder in it would read files from elsewhere.
     if foreign := [shard["name"] for shard in summary["shards"] if Path(shard["name"]).name != shard["name"]]:
-        raise InputError(f"{where}: {quoted(foreign[0])} is no name of a shard beside it; {remedy}")
+        raise InputError(f"{where}: {quoted(foreign[0])} is not the name of a shard next to it; {remedy}")
     return summary
 
 

@@ -326,7 +326,7 @@ def open_shard(shard: str) -> BinaryIO:
     if is_url(shard):
         return open_url(shard)
     if Path(shard).exists() and not Path(shard).is_file():
-        raise AudioError(f"{shard}: is no file, but a folder, a device or a pipe; name a tar file")
+        raise AudioError(f"{shard}: is not a file but a folder, a device or a pipe; name a tar file")
     try:
         return cast(BinaryIO, Path(shard).open("rb", buffering=0))
     except OSError as error:

@@ -335,11 +335,11 @@ def _check_folder(folder: Path, plans: Sequence[ShardPlan], overwrite: bool) -> 
     names = visible_names(folder)
     listings = [name for name in names if name in (SHARD_SUMMARY_NAME, SHARD_INDEX_NAME)]
     if foreign := [name for name in names if name not in listings and not _SHARD_FILE.fullmatch(name)]:
-        raise InputError(f"{folder}: holds {foreign[0]!r}, which is no shard; name an empty folder")
+        raise InputError(f"{folder}: holds {foreign[0]!r}, which is not a shard; name an empty folder")
     planned = {plan.name: plan for plan in plans}
     descriptions = {Path(name).stem: _read_description(folder / name) for name in names if _SHARD_JSON.fullmatch(name)}
     if unknown := [name for name, description in descriptions.items() if description is None]:
-        raise InputError(f"{folder}: holds '{unknown[0]}.json', which is of no shard; name an empty folder")
+        raise InputError(f"{folder}: holds '{unknown[0]}.json', which does not describe a shard; name an empty folder")
     for name in (Path(name).stem for name in names if name.endswith(".tar")):
         if name not in descriptions and not _is_of_plan(folder / f"{name}.tar", planned.get(name)):
             raise InputError(
@@ -347,7 +347,7 @@ def _check_folder(folder: Path, plans: Sequence[ShardPlan], overwrite: bool) -> 
                 "replaced: name an empty folder"
             )
     if not descriptions and listings:
-        raise InputError(f"{folder}: holds {listings[0]!r} of something else; name an empty folder")
+        raise InputError(f"{folder}: holds {listings[0]!r} of another program; name an empty folder")
     complete_names, has_other_shards = set(), False
     for name, description in descriptions.items():
         if description is None or name not in planned or description["fingerprint"] != planned[name].fingerprint:
@@ -454,7 +454,7 @@ def index_shards(
 
     Raises:
         InputError: the folder has no tar file, or an utterance_id is used twice.
-        AudioError: a shard is no tar file, or is cut short.
+        AudioError: a shard is not a tar file, or is cut short.
         OutputExistsError: there is an index, and `overwrite` is false.
     """
     folder = Path(folder)
@@ -462,7 +462,7 @@ def index_shards(
     if not paths:
         raise InputError(f"{folder}: holds no tar file; name a folder of shards")
     if irregular := [path for path in paths if not path.is_file()]:
-        raise AudioError(f"{irregular[0]}: is no file; name a folder of tar files")
+        raise AudioError(f"{irregular[0]}: is not a file; name a folder of tar files")
     if not overwrite and any((folder / name).exists() for name in (SHARD_SUMMARY_NAME, SHARD_INDEX_NAME)):
         raise OutputExistsError(f"{folder}: has an index already; pass --overwrite to replace it")
     descriptions: dict[int, dict[str, Any]] = {}
@@ -566,7 +566,7 @@ def _size_and_sha256(files: StorageFolder, name: str) -> tuple[int, str]:
         return len(data), hashlib.sha256(data).hexdigest()
     path = Path(files.place(name))
     if path.exists() and not path.is_file():
-        raise InputError(f"{path}: is no file, but a folder, a device or a pipe")
+        raise InputError(f"{path}: is not a file but a folder, a device or a pipe")
     try:
         digest = hashlib.sha256()
         with path.open("rb") as file:

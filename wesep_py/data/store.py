@@ -129,7 +129,7 @@ class StoreReader:
         if match is None:
             raise InputError(
                 f"{self.store.name}: holds no utterance {utterance.utterance_id!r}; take the manifest that belongs to "
-                "it, or make it anew"
+                "it, or create it again"
             )
         return match
 
@@ -205,12 +205,12 @@ def decode_checked(data: bytes, entry: StoreEntry, place: str) -> tuple[NDArray[
         AudioError: its checksum, rate or length differs from the entry, or it cannot be decoded.
     """
     if zlib.crc32(data) != entry.crc32:
-        raise AudioError(f"{place}: is damaged (its checksum differs); make the store anew, or get a whole copy")
+        raise AudioError(f"{place}: is damaged (its checksum differs); write the store again, or get a whole copy")
     waveform, rate = decode_audio(data, place)
     if (rate, waveform.shape[1]) != (entry.sample_rate, entry.num_samples):
         raise AudioError(
             f"{place}: {waveform.shape[1]} samples at {rate} Hz could be decoded, and its index says "
-            f"{entry.num_samples} at {entry.sample_rate} Hz; make the store anew"
+            f"{entry.num_samples} at {entry.sample_rate} Hz; write the store again"
         )
     return waveform, rate
 
@@ -266,4 +266,4 @@ def parse_index_lines(lines: Iterable[bytes], place: str) -> list[dict[str, Any]
     Raises:
         InputError: a line is not a JSON object.
     """
-    return [dict(row.values) for row in parse_lines(lines, place, "make the index anew, or get a whole copy")]
+    return [dict(row.values) for row in parse_lines(lines, place, "write the index again, or get a whole copy")]

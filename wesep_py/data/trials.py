@@ -142,7 +142,7 @@ def _sources_with_speakers(mixture: Mixture, speakers: Container[str]) -> tuple[
     if repeated := next((speaker_id for speaker_id in listed if listed.count(speaker_id) > 1), None):
         raise InputError(
             f"{mixture.place}: two sources of mixture {mixture.mixture_id!r} are of speaker {repeated!r}; the speakers "
-            "of a mixture have to differ"
+            "of a mixture must differ"
         )
     names = [source.speaker_id or guess_speaker(mixture.mixture_id, source, speakers) for source in mixture.sources]
     return tuple(
@@ -170,7 +170,7 @@ def _trial_of(
             )
         if target_id not in ids:
             raise InputError(
-                f"{place}: target {target_id!r} is no source of {mixture.mixture_id!r} (its sources: "
+                f"{place}: target {target_id!r} is not a source of {mixture.mixture_id!r} (its sources: "
                 f"{', '.join(ids)}; {ABSENT} for an absent target)"
             )
         target_index = ids.index(target_id)

@@ -100,7 +100,7 @@ def read_shard_members(file: BinaryIO, place: str) -> Iterator[ShardMember]:
         place: its name, for messages.
 
     Raises:
-        AudioError: it is no tar file, or is cut short.
+        AudioError: it is not a tar file, or is cut short.
     """
     buffered = BufferedReader(file)  # type: ignore[arg-type]
     is_compressed = buffered.peek(2)[:2] == _GZIP_MAGIC
@@ -110,7 +110,7 @@ def read_shard_members(file: BinaryIO, place: str) -> Iterator[ShardMember]:
             yield from _visible_members(tar)
         stream.check_end()
     except (tarfile.TarError, EOFError, BadGzipFile, zlib.error) as error:
-        raise AudioError(f"{place}: is no tar file, or is cut short ({error}); get a whole copy of it") from error
+        raise AudioError(f"{place}: is not a tar file, or is cut short ({error}); get a whole copy of it") from error
     finally:
         with suppress(ValueError):  # the caller may have closed the file already
             buffered.detach()
@@ -208,7 +208,7 @@ def _shard_utterance(key: str, members: list[ShardMember], place: str) -> ShardU
 def _parse_facts(data: bytes | None, where: str) -> dict[str, Any]:
     if data is None:
         return {}
-    facts = parse_json(data, f"{where}: its JSON cannot be read", "pack the shard anew")
+    facts = parse_json(data, f"{where}: its JSON cannot be read", "pack the shard again")
     return facts if isinstance(facts, dict) else {}
 
 

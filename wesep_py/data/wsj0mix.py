@@ -143,7 +143,7 @@ def read_wsj0_mixtures(folder: str | os.PathLike[str]) -> list[WSJ0Mixture]:
     for mixture_id, path in sorted(mixture_files.items()):
         utterance_ids = utterance_ids_of_mixture(mixture_id)
         if len({utterance_id[:SPEAKER_CHARACTERS] for utterance_id in utterance_ids}) < len(utterance_ids):
-            raise InputError(f"{path}: two of its sources are of one speaker; the speakers of a mixture have to differ")
+            raise InputError(f"{path}: two of its sources are of one speaker; the speakers of a mixture must differ")
         sources = tuple(folder / f"s{k}" / path.name for k in range(1, len(utterance_ids) + 1))
         for source in sources:
             if not source.is_file():
@@ -164,7 +164,7 @@ def utterance_ids_of_mixture(mixture_id: str) -> tuple[str, ...]:
     utterance_ids = tuple(mixture_id.split("_")[::2])
     if len(mixture_id.split("_")) % 2 or not all(map(_UTTERANCE_ID.fullmatch, utterance_ids)):
         raise InputError(
-            f"{mixture_id}: is no name of a WSJ0-mix mixture; utterance and level of each speaker make one, "
+            f"{mixture_id}: is not the name of a WSJ0-mix mixture, which lists utterance and level of each speaker, "
             "for example 01aa010b_1.3972_20co0106_-1.3972"
         )
     return utterance_ids
