@@ -1,4 +1,4 @@
-"""Made-up speech and noise for the tests of simulation."""
+"""Synthetic speech and noise for the tests of the simulation."""
 
 from __future__ import annotations
 

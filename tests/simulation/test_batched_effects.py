@@ -1,4 +1,4 @@
-"""Levels, activity and single effects of many waveforms at once, against those of one."""
+"""Levels, activity and effects of many waveforms at once, against those of single ones."""
 
 from __future__ import annotations
 
@@ -34,32 +34,32 @@ LENGTHS = (8000, 4321, 100, 1, 7999)
 
 @pytest.fixture
 def rows() -> list[np.ndarray]:
-    """Bursts of other lengths and levels; one is silent."""
+    """Bursts of different lengths and levels; one is silent."""
     rng = np.random.default_rng(4)
-    made = [rng.standard_normal(n) * np.repeat(10 ** rng.uniform(-4, 0, n // 50 + 1), 50)[:n] for n in LENGTHS]
-    made[2] *= 0.0
-    return [row.astype(np.float32) for row in made]
+    waveform = [rng.standard_normal(n) * np.repeat(10 ** rng.uniform(-4, 0, n // 50 + 1), 50)[:n] for n in LENGTHS]
+    waveform[2] *= 0.0
+    return [row.astype(np.float32) for row in waveform]
 
 
 def padded(rows: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     waveforms = torch.zeros(len(rows), max(map(len, rows)))
-    for into, row in zip(waveforms, rows, strict=True):
-        into[: len(row)] = torch.from_numpy(row)
+    for padded_row, row in zip(waveforms, rows, strict=True):
+        padded_row[: len(row)] = torch.from_numpy(row)
     return waveforms, torch.tensor([len(row) for row in rows])
 
 
 def test_batched_levels_equal_single_ones(rows):
-    found = active_levels_db(*padded(rows), RATE)
-    assert found.dtype == torch.float64 and found[2] == -torch.inf
-    np.testing.assert_allclose(found.numpy(), [active_level_db(row, RATE) for row in rows], rtol=0, atol=1e-9)
+    result = active_levels_db(*padded(rows), RATE)
+    assert result.dtype == torch.float64 and result[2] == -torch.inf
+    np.testing.assert_allclose(result.numpy(), [active_level_db(row, RATE) for row in rows], rtol=0, atol=1e-9)
 
 
 def test_batched_activity_equals_single_one(rows):
     waveforms, lengths = padded(rows)
     active, *_ = active_frames(waveforms, lengths, RATE)
-    at = activity_at(active, lengths, max(LENGTHS), RATE, 100)
+    at_100_hz = activity_at(active, lengths, max(LENGTHS), RATE, 100)
     assert not active.all() and active.any()
-    for row, frames, hundredths in zip(rows, active.numpy(), at.numpy(), strict=True):
+    for row, frames, hundredths in zip(rows, active.numpy(), at_100_hz.numpy(), strict=True):
         np.testing.assert_array_equal(np.repeat(frames, frame_length(RATE))[: len(row)], active_mask(row, RATE))
         expected = frame_activity(row, RATE)
         np.testing.assert_array_equal(hundredths[: len(expected)], expected)
@@ -79,16 +79,16 @@ def test_batched_activity_equals_single_one(rows):
     ids=lambda effect: f"{effect.kind}",
 )
 def test_batched_effect_equals_that_of_the_cpu(rows, effect):
-    """On every other row; the rest, and what lies beyond an end, stay as they are."""
+    """Apply an effect to every other row; the other rows, and samples beyond the ends, are unchanged."""
     waveforms, lengths = padded(rows)
     changed = [n % 2 == 0 for n in range(len(rows))]
     packed = pack_effects([[effect] if is_changed else [] for is_changed in changed], LENGTHS, RATE)
-    found = apply_packed(waveforms, lengths, packed, RATE)
-    for row, made, is_changed in zip(rows, found.numpy(), changed, strict=True):
+    result = apply_packed(waveforms, lengths, packed, RATE)
+    for row, waveform, is_changed in zip(rows, result.numpy(), changed, strict=True):
         expected = effect.apply(row, RATE) if is_changed else row
         peak = max(float(np.abs(expected).max()), 1e-6)
-        np.testing.assert_allclose(made[: len(row)], expected, rtol=0, atol=3e-6 * peak)
-        assert not made[len(row) :].any()
+        np.testing.assert_allclose(waveform[: len(row)], expected, rtol=0, atol=3e-6 * peak)
+        assert not waveform[len(row) :].any()
 
 
 def test_level_gains_of_drifts():

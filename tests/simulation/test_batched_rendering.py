@@ -61,12 +61,12 @@ CONFIGS = {
     "rooms, direct target": replace(BASE, room=ROOM, target="direct", noise=NOISE),
     "rooms, dry target": replace(BASE, room=ROOM, target="dry"),
     "rooms, full target": replace(BASE, room=ROOM, noise=NOISE),
-    "lengths of their own": replace(
+    "different lengths": replace(
         BASE, duration_s=None, overlap={"full": 1, "longest": 1}, noise=NOISE, room=ROOM, mixture_effects=ON_DEVICE
     ),
-    "an absent voice": replace(BASE, absent_probability=0.5, noise=NOISE),
+    "absent target": replace(BASE, absent_probability=0.5, noise=NOISE),
     "effects": replace(BASE, source_effects=EVERYTHING, mixture_effects=ON_DEVICE, level_db=(-12.0, -6.0)),
-    "levels alone": replace(BASE, mixture_effects=EffectsConfig(level=LevelConfig())),
+    "levels only": replace(BASE, mixture_effects=EffectsConfig(level=LevelConfig())),
     "enrollments": replace(BASE, enrollment=EnrollmentConfig((0.5, 1.0), 2, room=ROOM, noise=NOISE, effects=ON_DEVICE)),
     "enrollments through codecs": replace(BASE, enrollment=replace(SHORT, noise=NOISE, effects=EVERYTHING)),
     "conversation": replace(
@@ -80,21 +80,21 @@ def make(config: SimulationConfig, utterances: Sequence[Utterance], noises: Sequ
     return DrySimulator(config, utterances, noises, FileReader(RATE), seed=5)
 
 
-def assert_same(found: DeviceSample, expected: Sample) -> None:
-    def near(one: torch.Tensor, other: np.ndarray, peak: float) -> None:
-        assert one.dtype == torch.float32 and one.shape == other.shape
-        np.testing.assert_allclose(one.numpy(), other, rtol=0, atol=TOLERANCE * peak)
+def assert_same(rendered: DeviceSample, expected: Sample) -> None:
+    def near(first: torch.Tensor, second: np.ndarray, peak: float) -> None:
+        assert first.dtype == torch.float32 and first.shape == second.shape
+        np.testing.assert_allclose(first.numpy(), second, rtol=0, atol=TOLERANCE * peak)
 
     peak = float(np.abs(expected.mixture).max())
     for name in ("mixture", "images", "targets", "noise", "distortion"):
-        near(getattr(found, name), getattr(expected, name), peak)
-    assert len(found.enrollments) == len(expected.enrollments)
-    for one, other in zip(found.enrollments, expected.enrollments, strict=True):
-        near(one, other, float(np.abs(other).max(initial=0.0)))
-    np.testing.assert_array_equal(found.activity.numpy(), expected.activity)
-    assert (found.absent_enrollment is None) == (expected.absent_enrollment is None)
-    if found.absent_enrollment is not None:
-        near(found.absent_enrollment, expected.absent_enrollment, float(np.abs(expected.absent_enrollment).max()))
+        near(getattr(rendered, name), getattr(expected, name), peak)
+    assert len(rendered.enrollments) == len(expected.enrollments)
+    for first, second in zip(rendered.enrollments, expected.enrollments, strict=True):
+        near(first, second, float(np.abs(second).max(initial=0.0)))
+    np.testing.assert_array_equal(rendered.activity.numpy(), expected.activity)
+    assert (rendered.absent_enrollment is None) == (expected.absent_enrollment is None)
+    if rendered.absent_enrollment is not None:
+        near(rendered.absent_enrollment, expected.absent_enrollment, float(np.abs(expected.absent_enrollment).max()))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -104,10 +104,10 @@ def test_batch_equals_rendering_on_the_cpu(name: str, utterances, noises):
     samples = render_on_device(collate_dry([simulator.dry(*key) for key in keys], RATE))
     expected = [simulator.sample(*key) for key in keys]
     assert len(samples) == len(expected)
-    for found, other in zip(samples, expected, strict=True):
-        assert_same(found, other)
+    for rendered, second in zip(samples, expected, strict=True):
+        assert_same(rendered, second)
     drawn = [sample.recipe for sample in expected]
-    if name == "lengths of their own":
+    if name == "different lengths":
         assert len({recipe.num_samples for recipe in drawn}) > 1
     if name == "noises":
         assert len({noise.kind for recipe in drawn for noise in recipe.noises}) == 3
@@ -121,7 +121,7 @@ def test_batch_equals_rendering_on_the_cpu(name: str, utterances, noises):
 
 
 def test_mixture_does_not_depend_on_its_batch(utterances, noises):
-    simulator = make(CONFIGS["lengths of their own"], utterances, noises)
+    simulator = make(CONFIGS["different lengths"], utterances, noises)
     together = render_on_device(collate_dry([simulator.dry(0, index) for index in range(5)], RATE))
     (alone,) = render_on_device(collate_dry([simulator.dry(0, 2)], RATE))
     peak = float(alone.mixture.abs().max())
@@ -130,14 +130,14 @@ def test_mixture_does_not_depend_on_its_batch(utterances, noises):
 
 
 def test_the_parts_sum_to_the_mixture(utterances, noises):
-    simulator = make(CONFIGS["lengths of their own"], utterances, noises)
+    simulator = make(CONFIGS["different lengths"], utterances, noises)
     for sample in render_on_device(collate_dry([simulator.dry(0, index) for index in range(4)], RATE)):
         total = sample.images.sum(dim=0) + sample.noise + sample.distortion
         torch.testing.assert_close(total, sample.mixture, rtol=0, atol=1e-6)
 
 
 def test_absent_target_is_silent_in_a_batch(utterances, noises):
-    simulator = make(replace(CONFIGS["an absent voice"], absent_probability=1.0), utterances, noises)
+    simulator = make(replace(CONFIGS["absent target"], absent_probability=1.0), utterances, noises)
     (sample,) = render_on_device(collate_dry([simulator.dry(0, 0)], RATE))
     voice = sample.speaker(sample.recipe.target)
     assert voice.speaker_id == sample.recipe.absent.speaker_id
@@ -148,7 +148,7 @@ def test_absent_target_is_silent_in_a_batch(utterances, noises):
 
 
 def test_bank_rooms_with_different_direct_taps(utterances, noises, monkeypatch):
-    """A bank has a lead of its own; computed rooms have another. Both are put in time in one batch."""
+    """Responses of banks and computed ones have direct paths at different taps; in a batch they are aligned."""
     from wesep_py.simulation import dry_batch as draw
 
     simulator = make(CONFIGS["rooms, early target"], utterances, noises)
@@ -158,32 +158,32 @@ def test_bank_rooms_with_different_direct_taps(utterances, noises, monkeypatch):
 
     def later(room, sample_rate):
         calls.append(1)
-        made = responses(room, sample_rate)
+        original = responses(room, sample_rate)
         late = 37 * len(calls)
-        full = np.pad(made.full, ((0, 0), (late, 0)))
-        return replace(made, full=full, direct_tap=made.direct_tap + late)
+        full = np.pad(original.full, ((0, 0), (late, 0)))
+        return replace(original, full=full, direct_tap=original.direct_tap + late)
 
     monkeypatch.setattr(draw, "room_responses", later)
     moved = render_on_device(collate_dry([simulator.dry(*key) for key in keys], RATE))
     assert len(calls) > 1
-    for one, other in zip(moved, expected, strict=True):
-        torch.testing.assert_close(one.mixture, other.mixture, rtol=0, atol=1e-6)
-        torch.testing.assert_close(one.targets, other.targets, rtol=0, atol=1e-6)
+    for first, second in zip(moved, expected, strict=True):
+        torch.testing.assert_close(first.mixture, second.mixture, rtol=0, atol=1e-6)
+        torch.testing.assert_close(first.targets, second.targets, rtol=0, atol=1e-6)
 
 
 @pytest.mark.processor
 def test_rendering_is_float32_under_mixed_precision(utterances, noises):
-    simulator = make(CONFIGS["lengths of their own"], utterances, noises)
+    simulator = make(CONFIGS["different lengths"], utterances, noises)
     batch = collate_dry([simulator.dry(0, index) for index in range(3)], RATE)
     plain = render_on_device(batch)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = render_on_device(batch)
-    for one, other in zip(plain, mixed, strict=True):
-        assert other.mixture.dtype == torch.float32 and torch.equal(one.mixture, other.mixture)
+    for first, second in zip(plain, mixed, strict=True):
+        assert second.mixture.dtype == torch.float32 and torch.equal(first.mixture, second.mixture)
 
 
 def test_silent_draws_are_repeated_as_on_the_cpu(utterances, tmp_path: Path):
-    """Noise that is silent here and there: both paths refuse the same draws."""
+    """Noise that is silent in places: both paths refuse the same draws."""
     import soundfile
 
     samples = np.zeros(RATE * 20, np.float32)
@@ -192,11 +192,11 @@ def test_silent_draws_are_repeated_as_on_the_cpu(utterances, tmp_path: Path):
     path = tmp_path / "half.wav"
     soundfile.write(path, samples, RATE, subtype="PCM_16")
     silent = [Utterance("noise/half", "noise", path, 20.0)]
-    swing = ModulationConfig(1.0, depth_db=(30.0, 60.0), rate_hz=(0.5, 0.5))
-    simulator = make(replace(BASE, noise=NoiseConfig(1.0, modulation=swing)), utterances, silent)
+    modulation = ModulationConfig(1.0, depth_db=(30.0, 60.0), rate_hz=(0.5, 0.5))
+    simulator = make(replace(BASE, noise=NoiseConfig(1.0, modulation=modulation)), utterances, silent)
     attempts = [(simulator.dry(0, n).plan.attempt, simulator.draw(0, n).attempt) for n in range(12)]
-    assert all(one == other for one, other in attempts)
-    assert max(one for one, _ in attempts) > 0
+    assert all(first == second for first, second in attempts)
+    assert max(first for first, _ in attempts) > 0
 
 
 def test_source_silent_at_the_microphone_is_an_error(utterances, noises):
@@ -212,8 +212,8 @@ def test_plan_is_the_recipe_without_gains(utterances, noises):
     simulator = make(CONFIGS["noises"], utterances, noises)
 
     def bare(recipe: Recipe) -> list[object]:
-        pieces = [(s.excerpt.utterance, s.excerpt.start, s.offset, len(s.enrollments)) for s in recipe.sources]
-        return [recipe.attempt, recipe.target, recipe.num_samples, pieces]
+        sources = [(s.excerpt.utterance, s.excerpt.start, s.offset, len(s.enrollments)) for s in recipe.sources]
+        return [recipe.attempt, recipe.target, recipe.num_samples, sources]
 
     dry, recipe = simulator.dry(0, 1), simulator.draw(0, 1)
     assert bare(dry.plan) == bare(recipe)
@@ -222,20 +222,20 @@ def test_plan_is_the_recipe_without_gains(utterances, noises):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", ["lengths of their own", "enrollments", "an absent voice"])
+@pytest.mark.parametrize("name", ["different lengths", "enrollments", "absent target"])
 def test_gpu_renders_the_same(name: str, utterances, noises):
     simulator = make(CONFIGS[name], utterances, noises)
     keys = [(1, index) for index in range(6)]
     batch = collate_dry([simulator.dry(*key) for key in keys], RATE).pin_memory().to("cuda", non_blocking=True)
-    for found, key in zip(render_on_device(batch), keys, strict=True):
-        assert found.mixture.device.type == "cuda"
-        arrays = {field: getattr(found, field) for field in ("mixture", "images", "targets", "noise", "distortion")}
-        absent = None if found.absent_enrollment is None else found.absent_enrollment.cpu()
+    for rendered, key in zip(render_on_device(batch), keys, strict=True):
+        assert rendered.mixture.device.type == "cuda"
+        arrays = {field: getattr(rendered, field) for field in ("mixture", "images", "targets", "noise", "distortion")}
+        absent = None if rendered.absent_enrollment is None else rendered.absent_enrollment.cpu()
         moved = replace(
-            found,
+            rendered,
             **{field: value.cpu() for field, value in arrays.items()},
-            enrollments=tuple(one.cpu() for one in found.enrollments),
-            activity=found.activity.cpu(),
+            enrollments=tuple(first.cpu() for first in rendered.enrollments),
+            activity=rendered.activity.cpu(),
             absent_enrollment=absent,
         )
         assert_same(moved, simulator.sample(*key))

@@ -91,8 +91,8 @@ def simulator(utterances: list[Utterance], noises: list[Utterance], reader: File
 
 def _hash(sample: Sample) -> str:
     arrays = [getattr(sample, name) for name in PARTS]
-    voices = [*sample.enrollments, *([] if sample.absent_enrollment is None else [sample.absent_enrollment])]
-    return hashlib.sha256(b"".join(array.tobytes() for array in (*arrays, *voices))).hexdigest()
+    enrollments = [*sample.enrollments, *([] if sample.absent_enrollment is None else [sample.absent_enrollment])]
+    return hashlib.sha256(b"".join(array.tobytes() for array in (*arrays, *enrollments))).hexdigest()
 
 
 def _check_sum(sample: Sample, peak: float) -> None:
@@ -135,8 +135,8 @@ def test_source_effects_are_part_of_the_image(kind: str, utterances: list[Uttera
     for image, old, source in zip(sample.images, before.images, sample.recipe.sources, strict=True):
         assert [effect.kind for effect in source.effects] == [kind]
         raw = old / np.float32(before.recipe.sources[0].excerpt.gain)  # clipping and coding follow the level
-        alike = np.dot(image, old) / np.linalg.norm(image) / np.linalg.norm(old)
-        assert raw.any() and 0.3 < alike < 1 - 1e-6
+        cosine = np.dot(image, old) / np.linalg.norm(image) / np.linalg.norm(old)
+        assert raw.any() and 0.3 < cosine < 1 - 1e-6
 
 
 def test_all_options_sum_and_render_bit_exact(simulator: Simulator) -> None:
@@ -191,10 +191,10 @@ def test_activity_is_written_as_rttm(simulator: Simulator, tmp_path: Path) -> No
     render_tree(recipes, tmp_path / "tree")
     for recipe in recipes:
         sample = simulator.sample(0, recipe.index)
-        found = {source.speaker_id: np.zeros(sample.activity.shape[1], bool) for source in recipe.sources}
+        active_by_speaker = {source.speaker_id: np.zeros(sample.activity.shape[1], bool) for source in recipe.sources}
         for line in (tmp_path / "tree" / "activity" / f"{recipe.mixture_id}.rttm").read_text().splitlines():
             kind, name, channel, start, length, *_, speaker, _, _ = line.split()
             assert (kind, name, channel) == ("SPEAKER", recipe.mixture_id, "1")
-            found[speaker][round(float(start) * 100) : round((float(start) + float(length)) * 100)] = True
+            active_by_speaker[speaker][round(float(start) * 100) : round((float(start) + float(length)) * 100)] = True
         for source, active in zip(recipe.sources, sample.activity, strict=True):
-            assert np.array_equal(found[source.speaker_id], active)
+            assert np.array_equal(active_by_speaker[source.speaker_id], active)

@@ -50,7 +50,7 @@ def render(corpora: Path, tree: LibriMixTree, **more: object) -> tuple[int, list
 
 
 def slow_mixture(corpora: Path, mode: str, to_rate: int) -> dict[str, np.ndarray]:
-    """The first row, sample by sample where it matters."""
+    """Compute the first row sample by sample."""
     from scipy.signal import resample_poly
 
     first = HEAD.strip().split(",")
@@ -183,8 +183,8 @@ def test_existing_files_stay_and_temporary_ones_are_removed(corpora: Path):
 
 def test_speakers_of_metadata_are_in_the_lists(corpora: Path):
     head, row = HEAD.strip() + ",source_1_speaker_id,source_2_speaker_id\n", ROWS.splitlines()[0]
-    (corpora / "told.csv").write_text(head + f"first,{row.split(',', 1)[1]},anna,bert\n")
+    (corpora / "speakers.csv").write_text(head + f"first,{row.split(',', 1)[1]},anna,bert\n")
     tree = LibriMixTree(corpora / "out/train", types=("mix_clean",))
-    render_librimix(corpora / "told.csv", tree, corpora / "LibriSpeech", corpora / "wham_noise")
+    render_librimix(corpora / "speakers.csv", tree, corpora / "LibriSpeech", corpora / "wham_noise")
     for place in (tree.folder, corpora / "out/metadata/mixture_train_mix_clean.csv"):
         assert speakers_of(read_mixtures(place)["first"]) == ("anna", "bert")

@@ -22,7 +22,7 @@ CONFIG = SimulationConfig(duration_s=1.0, enrollment=EnrollmentConfig(duration_s
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> MixtureCorpus:
-    """Three mixtures of two voices; the first words of anna stand in two of them."""
+    """Three mixtures of two speakers; the first words of anna are in two of them."""
     folder = tmp_path_factory.mktemp("listed")
     for number, voice in enumerate(("anna", "bert")):
         for take in range(3):
@@ -97,10 +97,10 @@ def test_epoch_contains_all_mixtures_in_its_own_order(mixtures: ListedMixtures):
 def test_sample_is_a_function_of_seed_epoch_and_index(mixtures: ListedMixtures, corpus: MixtureCorpus):
     again = pickle.loads(pickle.dumps(ListedMixtures(CONFIG, corpus, [], FileReader(SAMPLE_RATE), seed=3)))
     for epoch, index in ((0, 4), (2, 1)):
-        one, other = mixtures.sample(epoch, index), again.sample(epoch, index)
-        assert one.recipe == other.recipe
-        np.testing.assert_array_equal(one.mixture, other.mixture)
-        np.testing.assert_array_equal(one.mixture, render(one.recipe, FileReader(SAMPLE_RATE)).mixture)
+        first, second = mixtures.sample(epoch, index), again.sample(epoch, index)
+        assert first.recipe == second.recipe
+        np.testing.assert_array_equal(first.mixture, second.mixture)
+        np.testing.assert_array_equal(first.mixture, render(first.recipe, FileReader(SAMPLE_RATE)).mixture)
     assert mixtures.draw(0, 0) != ListedMixtures(CONFIG, corpus, [], FileReader(SAMPLE_RATE), seed=4).draw(0, 0)
 
 
@@ -120,7 +120,7 @@ def test_enrollments_are_augmented(corpus: MixtureCorpus):
 
 def test_keys_that_do_not_apply_are_refused(corpus: MixtureCorpus):
     config = SimulationConfig(duration_s=1.0, sir_db=(0.0, 5.0))
-    with pytest.raises(InputError, match=r"simulation\.sir_db: says how mixtures are made, and data\.mixtures gives"):
+    with pytest.raises(InputError, match=r"simulation\.sir_db: does not apply to the mixtures of data\.mixtures"):
         ListedMixtures(config, corpus, [], FileReader(SAMPLE_RATE))
 
 

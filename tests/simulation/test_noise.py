@@ -30,7 +30,7 @@ def _simulator(
 
 @pytest.fixture(scope="module")
 def musan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A miniature of the corpus in its layout."""
+    """A miniature of MUSAN in its layout."""
     root = tmp_path_factory.mktemp("corpora") / "musan"
     rng = np.random.default_rng(0)
     for name in ("music/fma/music-fma-0000", "noise/free-sound/noise-free-sound-0000", "noise/sound-bible/noise-1",
@@ -92,11 +92,11 @@ def test_group_without_recordings_is_named(utterances: list[Utterance], reader: 
 
 
 def test_modulation_of_the_level() -> None:
-    swing = Modulation(rate_hz=2.0, depth_db=12.0, phase=0.0)
-    gains_db = 20 * np.log10(modulation_gains(swing, 16000, 16000))
+    modulation = Modulation(rate_hz=2.0, depth_db=12.0, phase=0.0)
+    gains_db = 20 * np.log10(modulation_gains(modulation, 16000, 16000))
     assert gains_db.max() == pytest.approx(6.0, abs=1e-3) and gains_db.min() == pytest.approx(-6.0, abs=1e-3)
     assert gains_db[2000] == pytest.approx(6.0, abs=1e-3) and gains_db[6000] == pytest.approx(-6.0, abs=1e-3)
-    noise = render_noise(NoiseRecipe("coloured", seed=1, modulation=swing), 16000, FileReader(16000))
+    noise = render_noise(NoiseRecipe("coloured", seed=1, modulation=modulation), 16000, FileReader(16000))
     loud, quiet = rms(noise[1500:2500]), rms(noise[5500:6500])
     assert 20 * np.log10(loud / quiet) == pytest.approx(12.0, abs=1.0)
 
@@ -107,8 +107,8 @@ def test_share_of_modulated_noises(utterances: list[Utterance], reader: FileRead
     )
     simulator = _simulator(config, utterances, [], reader)
     swings = [simulator.draw(0, index).noises[0].modulation for index in range(60)]
-    assert sum(swing is not None for swing in swings) == pytest.approx(30, abs=12)
-    assert all(6.0 <= swing.depth_db <= 8.0 for swing in swings if swing is not None)
+    assert sum(modulation is not None for modulation in swings) == pytest.approx(30, abs=12)
+    assert all(6.0 <= modulation.depth_db <= 8.0 for modulation in swings if modulation is not None)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ PINNED: dict[str, tuple[str, list[float]]] = {
 
 
 def rounded(value: Any, with_gains: bool) -> Any:
-    """Without folders and what is empty, and to four digits: the last of a measured level are the machine's."""
+    """Return values without folders and empty fields, rounded to four digits: the last digits depend on the machine."""
     if isinstance(value, dict):
         kept = {key: item for key, item in value.items() if item != [] and (with_gains or key != "gain")}
         return {k: v.rpartition("/")[2] if k == "path" else rounded(v, with_gains) for k, v in kept.items()}
@@ -49,7 +49,7 @@ def rounded(value: Any, with_gains: bool) -> Any:
 
 
 def fingerprint(name: str, utterances: list[Utterance], noises: list[Utterance], reader: FileReader) -> Any:
-    """In a room, gains follow the response too, and how that is computed may become better: they are left out."""
+    """Return a hash of the recipes, and levels; without the gains in rooms, as computed responses may be improved."""
     simulator = Simulator(CONFIGS[name], utterances, noises, reader, seed=7)
     samples = [simulator.sample(1, index) for index in range(6)]
     drawn = [rounded(sample.recipe.to_dict(), sample.recipe.room is None) for sample in samples]
@@ -67,7 +67,7 @@ def test_drawn_recipes_and_samples_are_pinned(
 
 
 def test_old_recipe_renders(utterances: list[Utterance], reader: FileReader) -> None:
-    """As version 0.1 wrote it: all fields of its time, empty ones too."""
+    """A recipe as version 0.1 wrote it: with all fields of that version, including empty ones."""
     utterance = {
         "utterance_id": "anna-0",
         "speaker_id": "anna",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from wesep_py.common.errors import InputError
 from wesep_py.data import FileReader, Utterance
 from wesep_py.simulation import EnrollmentConfig, NoiseConfig, RoomConfig, Sample, SimulationConfig, Simulator, render
-from wesep_py.simulation.rendering import frame_activity
+from wesep_py.simulation.rendering import frame_activity, mix
 from wesep_py.simulation.rooms.reverberation import room_responses
 
 SHORT = EnrollmentConfig(duration_s=(1.0, 2.0))
@@ -97,3 +98,15 @@ def test_reader_of_another_rate_is_refused(utterances: list[Utterance], reader: 
     recipe = Simulator(SimulationConfig(duration_s=1.5, enrollment=SHORT), utterances, [], reader).draw(0, 0)
     with pytest.raises(InputError, match=r"is for 16000 Hz, the reader gives 8000 Hz"):
         render(recipe, FileReader(8000))
+
+
+def test_mixture_is_the_sum_in_the_order_of_its_parts() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((3, 1000)).astype(np.float32)
+    noise, distortion = rng.standard_normal((2, 1000)).astype(np.float32)
+    expected = (((images[0] + images[1]) + images[2]) + noise) + distortion
+    assert np.array_equal(mix(images, noise, distortion), expected)
+    assert np.array_equal(mix(images), images[0] + images[1] + images[2])
+    batch = mix(torch.from_numpy(np.stack([images, images])), torch.from_numpy(np.stack([noise, noise])))
+    assert batch.shape == (2, 1000) and batch.dtype == torch.float32
+    torch.testing.assert_close(batch[1].numpy(), mix(images, noise), rtol=0, atol=1e-6)

@@ -35,14 +35,14 @@ def test_augmentation_changes_enrollment_not_mixture(
 ) -> None:
     plain, changed = (_simulator(config, utterances, noises, reader) for config in (PLAIN, ALL))
     for index in range(5):
-        ours, theirs = plain.sample(0, index), changed.sample(0, index)
-        assert np.array_equal(ours.mixture, theirs.mixture)
-        for one, other, source in zip(ours.enrollments, theirs.enrollments, theirs.recipe.sources, strict=True):
-            assert one.shape == other.shape and other.dtype == np.float32
-            assert not np.allclose(one, other, atol=1e-4)
+        before, after = plain.sample(0, index), changed.sample(0, index)
+        assert np.array_equal(before.mixture, after.mixture)
+        for first, second, source in zip(before.enrollments, after.enrollments, after.recipe.sources, strict=True):
+            assert first.shape == second.shape and second.dtype == np.float32
+            assert not np.allclose(first, second, atol=1e-4)
             augmentation = source.augmentation
             assert augmentation is not None and augmentation.room is not None and len(augmentation.noises) == 1
-            babblers = {stretch.utterance.speaker_id for stretch in augmentation.noises[0].stretches}
+            babblers = {segment.utterance.speaker_id for segment in augmentation.noises[0].stretches}
             assert source.speaker_id not in babblers
 
 
@@ -50,8 +50,8 @@ def test_each_epoch_has_another_augmentation(
     utterances: list[Utterance], noises: list[Utterance], reader: FileReader
 ) -> None:
     simulator = _simulator(ALL, utterances, noises, reader)
-    seen = [simulator.sample(epoch, 0).recipe.sources[0].augmentation for epoch in range(3)]
-    assert len({repr(augmentation) for augmentation in seen}) == 3
+    augmentations = [simulator.sample(epoch, 0).recipe.sources[0].augmentation for epoch in range(3)]
+    assert len({repr(augmentation) for augmentation in augmentations}) == 3
 
 
 def test_final_level_is_the_drawn_one_unless_it_clips(
@@ -67,18 +67,18 @@ def test_final_level_is_the_drawn_one_unless_it_clips(
 
 def test_noise_has_its_snr_and_effects_come_after(reader: FileReader) -> None:
     time_s = np.arange(16000) / 16000
-    voice = (0.1 * np.sin(2 * np.pi * 440 * time_s)).astype(np.float32)
+    speech = (0.1 * np.sin(2 * np.pi * 440 * time_s)).astype(np.float32)
     noise = NoiseRecipe("coloured", seed=3, snr_db=6.0)
-    level_db = active_level_db(voice, 16000)
-    noisy = augment_enrollment(voice, Augmentation(noises=(noise,), level_db=level_db), reader)
-    scale = np.dot(noisy, voice) / np.dot(voice, voice)
-    snr_db = level_db - active_level_db(noisy / scale - voice, 16000)
+    level_db = active_level_db(speech, 16000)
+    noisy = augment_enrollment(speech, Augmentation(noises=(noise,), level_db=level_db), reader)
+    scale = np.dot(noisy, speech) / np.dot(speech, speech)
+    snr_db = level_db - active_level_db(noisy / scale - speech, 16000)
     assert snr_db == pytest.approx(6.0, abs=0.1)
     clipped = augment_enrollment(
-        voice, Augmentation(noises=(noise,), effects=(Clipping(0.2),), level_db=level_db), reader
+        speech, Augmentation(noises=(noise,), effects=(Clipping(0.2),), level_db=level_db), reader
     )
     assert np.mean(np.abs(clipped) > 0.999 * np.abs(clipped).max()) > 0.1
-    assert np.array_equal(voice, (0.1 * np.sin(2 * np.pi * 440 * time_s)).astype(np.float32))
+    assert np.array_equal(speech, (0.1 * np.sin(2 * np.pi * 440 * time_s)).astype(np.float32))
 
 
 def test_silence_stays_silence(reader: FileReader) -> None:
@@ -101,8 +101,8 @@ def test_sample_has_precomputed_embeddings(utterances: list[Utterance], reader: 
     for index in range(6):
         sample = simulator.sample(0, index)
         for number in (*range(len(sample.recipe.sources)), sample.recipe.target):
-            voice = sample.speaker(number)
-            assert voice.embedding is not None
-            assert voice.embedding.argmax() == speakers.index(voice.speaker_id)
+            enrolled = sample.speaker(number)
+            assert enrolled.embedding is not None
+            assert enrolled.embedding.argmax() == speakers.index(enrolled.speaker_id)
         absent += sample.recipe.target is None
     assert 0 < absent < 6

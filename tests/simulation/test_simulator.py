@@ -59,7 +59,7 @@ def test_babble_speakers_are_not_in_the_mixture(utterances: list[Utterance], rea
     for index in range(20):
         recipe = simulator.draw(0, index)
         assert recipe.noise is not None
-        babblers = {stretch.utterance.speaker_id for stretch in recipe.noise.stretches}
+        babblers = {segment.utterance.speaker_id for segment in recipe.noise.stretches}
         assert len(babblers) == 2
         assert not babblers & {source.speaker_id for source in recipe.sources}
 
@@ -135,11 +135,11 @@ def test_silent_segment_is_drawn_again(tmp_path: Path) -> None:
     simulator = Simulator(config, corpus, [], reader)
     for index in range(40):
         sample = simulator.sample(0, index)
-        for source, pieces in zip(sample.recipe.sources, sample.enrollments, strict=True):
+        for source, enrollment in zip(sample.recipe.sources, sample.enrollments, strict=True):
             excerpt = source.excerpt
             raw = reader.read(excerpt.utterance, excerpt.start, excerpt.stop)
             assert active_level_db(raw, 16000) > -45  # the voice is at -20 dB, the hiss at -80
-            assert np.isfinite(pieces).all() and pieces.any()
+            assert np.isfinite(enrollment).all() and enrollment.any()
         assert np.isfinite(sample.mixture).all()
 
 
@@ -166,10 +166,12 @@ def test_silent_noise_is_an_error(utterances: list[Utterance], reader: FileReade
 
 
 def test_too_few_speakers_is_an_error(utterances: list[Utterance], reader: FileReader) -> None:
-    one = [utterance for utterance in utterances if utterance.speaker_id == "anna"]
+    anna_only = [utterance for utterance in utterances if utterance.speaker_id == "anna"]
     with pytest.raises(InputError, match="has 1 speakers with enough audio; 2 are needed"):
-        Simulator(FULL, one, [], reader)
-    assert Simulator(SimulationConfig(num_speakers=1, duration_s=1.5, enrollment=SHORT), one, [], reader).draw(0, 0)
+        Simulator(FULL, anna_only, [], reader)
+    assert Simulator(SimulationConfig(num_speakers=1, duration_s=1.5, enrollment=SHORT), anna_only, [], reader).draw(
+        0, 0
+    )
 
 
 def test_missing_noise_and_other_rate_are_errors(utterances: list[Utterance], reader: FileReader) -> None:

@@ -23,30 +23,30 @@ def _config(share: float, **changed: object) -> SimulationConfig:
 
 def test_absent_speaker_is_not_in_mixture_or_babble(utterances: list[Utterance], reader: FileReader) -> None:
     simulator = Simulator(_config(1.0), utterances, [], reader)
-    asked = set()
+    absent_ids = set()
     for index in range(20):
         recipe = simulator.draw(0, index)
         assert recipe.target is None and recipe.absent is not None
-        heard = {source.speaker_id for source in recipe.sources}
-        heard |= {stretch.utterance.speaker_id for noise in recipe.noises for stretch in noise.stretches}
-        assert recipe.absent.speaker_id not in heard
-        assert {stretch.utterance.speaker_id for stretch in recipe.absent.enrollments} == {recipe.absent.speaker_id}
-        asked.add(recipe.absent.speaker_id)
-    assert len(asked) > 2
+        present_ids = {source.speaker_id for source in recipe.sources}
+        present_ids |= {segment.utterance.speaker_id for noise in recipe.noises for segment in noise.stretches}
+        assert recipe.absent.speaker_id not in present_ids
+        assert {segment.utterance.speaker_id for segment in recipe.absent.enrollments} == {recipe.absent.speaker_id}
+        absent_ids.add(recipe.absent.speaker_id)
+    assert len(absent_ids) > 2
 
 
 def test_absent_target_is_silent_and_its_enrollment_speech(utterances: list[Utterance], reader: FileReader) -> None:
     sample = Simulator(_config(1.0), utterances, [], reader).sample(0, 0)
-    voice = sample.speaker(sample.recipe.target)
-    assert sample.recipe.absent is not None and voice.speaker_id == sample.recipe.absent.speaker_id
-    assert voice.target.shape == sample.mixture.shape and not voice.target.any()
-    assert voice.activity.shape == sample.activity[0].shape and not voice.activity.any()
-    assert voice.enrollment.size >= 16000 and voice.enrollment.any()
+    speaker = sample.speaker(sample.recipe.target)
+    assert sample.recipe.absent is not None and speaker.speaker_id == sample.recipe.absent.speaker_id
+    assert speaker.target.shape == sample.mixture.shape and not speaker.target.any()
+    assert speaker.activity.shape == sample.activity[0].shape and not speaker.activity.any()
+    assert speaker.enrollment.size >= 16000 and speaker.enrollment.any()
     assert sample.recipe.sir_db[0] == 0.0
     present = sample.speaker(1)
     assert np.array_equal(present.target, sample.targets[1]) and present.embedding is None
     again = render(Recipe.from_dict(json.loads(json.dumps(sample.recipe.to_dict()))), reader)
-    assert again.recipe == sample.recipe and np.array_equal(again.speaker(None).enrollment, voice.enrollment)
+    assert again.recipe == sample.recipe and np.array_equal(again.speaker(None).enrollment, speaker.enrollment)
 
 
 def test_share_of_absent_targets_changes_no_other_draw(utterances: list[Utterance], reader: FileReader) -> None:
@@ -73,11 +73,11 @@ def test_absent_targets_need_one_more_speaker(utterances: list[Utterance], reade
 
 def test_recipe_has_either_target_or_absent_speaker(utterances: list[Utterance], reader: FileReader) -> None:
     sample = Simulator(_config(0.0), utterances, [], reader).sample(0, 0)
-    with pytest.raises(InputError, match="no voice is absent"):
+    with pytest.raises(InputError, match="no speaker is absent"):
         sample.speaker(None)
     values = sample.recipe.to_dict()
     del values["target"]
-    with pytest.raises(ConfigError, match="target: either a source's number or an absent voice"):
+    with pytest.raises(ConfigError, match="target: give either the number of a source or an absent speaker"):
         Recipe.from_dict(values)
 
 
@@ -89,9 +89,9 @@ def test_absent_target_is_written_as_trial_without_target(
     assert render_tree(recipes, tmp_path / "tree", reader) == []
     trials = read_trials(tmp_path / "tree" / "mixture_mix_both.csv", tmp_path / "tree" / "map_mixture2enrollment")
     absent = [trial for trial in trials if trial.target is None]
-    wanted = [recipe for recipe in recipes if recipe.absent is not None]
-    assert len(absent) == len(wanted) > 0 and len(trials) == 8 + len(wanted)
-    for trial, recipe in zip(absent, wanted, strict=True):
+    expected = [recipe for recipe in recipes if recipe.absent is not None]
+    assert len(absent) == len(expected) > 0 and len(trials) == 8 + len(expected)
+    for trial, recipe in zip(absent, expected, strict=True):
         audio = render_trial(trial, "noisy")
         assert audio.reference is None
         assert np.array_equal(audio.enrollment, render(recipe, reader).speaker(None).enrollment)

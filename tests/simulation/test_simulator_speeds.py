@@ -39,21 +39,21 @@ def with_speed(config: SimulationConfig, speed: SpeedConfig) -> SimulationConfig
 
 
 def speeds(recipe: Recipe) -> list[list[float]]:
-    voices = [*recipe.sources, *([] if recipe.absent is None else [recipe.absent])]
+    speakers = [*recipe.sources, *([] if recipe.absent is None else [recipe.absent])]
     return [
         [e.factor for e in v.augmentation.effects if isinstance(e, SpeedChange)] if v.augmentation else []
-        for v in voices
+        for v in speakers
     ]
 
 
 def without_speed(recipe: Recipe) -> Recipe:
-    def strip(voice):
-        own = voice.augmentation
-        if own is None:
-            return voice
-        effects = tuple(effect for effect in own.effects if not isinstance(effect, SpeedChange))
-        is_empty = own.room is None and not own.noises and not effects
-        return replace(voice, augmentation=None if is_empty else replace(own, effects=effects))
+    def strip(speaker):
+        augmentation = speaker.augmentation
+        if augmentation is None:
+            return speaker
+        effects = tuple(effect for effect in augmentation.effects if not isinstance(effect, SpeedChange))
+        is_empty = augmentation.room is None and not augmentation.noises and not effects
+        return replace(speaker, augmentation=None if is_empty else replace(augmentation, effects=effects))
 
     sources = tuple(map(strip, recipe.sources))
     return replace(recipe, sources=sources, absent=recipe.absent and strip(recipe.absent))
@@ -61,17 +61,17 @@ def without_speed(recipe: Recipe) -> Recipe:
 
 def test_speed_of_enrollments_changes_nothing_else(utterances: list[Utterance], reader: FileReader) -> None:
     plain = Simulator(CONFIG, utterances, [], reader, seed=3)
-    fast = Simulator(with_speed(CONFIG, SpeedConfig(0.6)), utterances, [], reader, seed=3)
-    found = []
+    with_speeds = Simulator(with_speed(CONFIG, SpeedConfig(0.6)), utterances, [], reader, seed=3)
+    drawn_speeds = []
     for index in range(20):
-        one, other = plain.sample(0, index), fast.sample(0, index)
-        assert without_speed(other.recipe) == one.recipe
-        assert np.array_equal(one.mixture, other.mixture) and np.array_equal(one.targets, other.targets)
-        found += speeds(other.recipe)
-    assert {len(own) for own in found} == {0, 1}
-    factors = [factor for own in found for factor in own]
+        first, second = plain.sample(0, index), with_speeds.sample(0, index)
+        assert without_speed(second.recipe) == first.recipe
+        assert np.array_equal(first.mixture, second.mixture) and np.array_equal(first.targets, second.targets)
+        drawn_speeds += speeds(second.recipe)
+    assert {len(augmentation) for augmentation in drawn_speeds} == {0, 1}
+    factors = [factor for augmentation in drawn_speeds for factor in augmentation]
     assert min(factors) >= 0.9 and max(factors) <= 1.1 and len(set(factors)) > 5
-    assert Recipe.from_dict(other.recipe.to_dict()) == other.recipe
+    assert Recipe.from_dict(second.recipe.to_dict()) == second.recipe
 
 
 def test_enrollment_is_faster_and_higher(tmp_path: Path, utterances: list[Utterance]) -> None:
@@ -83,13 +83,13 @@ def test_enrollment_is_faster_and_higher(tmp_path: Path, utterances: list[Uttera
     config = replace(CONFIG, absent_probability=0.0, enrollment=EnrollmentConfig((1.0, 1.0)))
     reader = Tones(16000)
     plain = Simulator(config, utterances, [], reader).sample(0, 0)
-    fast = Simulator(with_speed(config, SpeedConfig(1.0, (1.1, 1.1))), utterances, [], reader).sample(0, 0)
-    for one, other in zip(plain.enrollments, fast.enrollments, strict=True):
-        assert other.size == -(-one.size * 16000 // 17600)
-        spectrum = np.abs(np.fft.rfft(other[2000:-2000], 1 << 16))
+    with_speeds = Simulator(with_speed(config, SpeedConfig(1.0, (1.1, 1.1))), utterances, [], reader).sample(0, 0)
+    for first, second in zip(plain.enrollments, with_speeds.enrollments, strict=True):
+        assert second.size == -(-first.size * 16000 // 17600)
+        spectrum = np.abs(np.fft.rfft(second[2000:-2000], 1 << 16))
         assert spectrum.argmax() * 16000 / (1 << 16) == pytest.approx(550, abs=1)
-        assert np.sqrt(np.mean(other**2)) == pytest.approx(np.sqrt(np.mean(one**2)), rel=0.02)
-    assert np.array_equal(render(fast.recipe, reader).enrollments[0], fast.enrollments[0])
+        assert np.sqrt(np.mean(second**2)) == pytest.approx(np.sqrt(np.mean(first**2)), rel=0.02)
+    assert np.array_equal(render(with_speeds.recipe, reader).enrollments[0], with_speeds.enrollments[0])
 
 
 def test_speed_comes_before_the_other_effects(utterances: list[Utterance], reader: FileReader) -> None:
@@ -103,9 +103,9 @@ def test_device_renders_speed_of_enrollments(utterances: list[Utterance], reader
     for index in range(4):
         sample, dry = simulator.sample(0, index), simulator.dry(0, index)
         expected = [*sample.enrollments, *([] if sample.absent_enrollment is None else [sample.absent_enrollment])]
-        for one, other in zip(expected, dry.enrollments, strict=True):
-            np.testing.assert_allclose(other.segments[0], one, atol=1e-6)
-            assert other.level_db is None and len(other.segments) == 1
+        for first, second in zip(expected, dry.enrollments, strict=True):
+            np.testing.assert_allclose(second.segments[0], first, atol=1e-6)
+            assert second.level_db is None and len(second.segments) == 1
 
 
 def test_corpus_at_several_speeds(utterances: list[Utterance], tmp_path: Path) -> None:
@@ -116,6 +116,6 @@ def test_corpus_at_several_speeds(utterances: list[Utterance], tmp_path: Path) -
     drawn = [simulator.draw(0, index) for index in range(8)]
     assert {s.excerpt.utterance.speed for recipe in drawn for s in recipe.sources} == {0.9, 1.0, 1.1}
     for source in (source for recipe in drawn for source in recipe.sources):
-        assert {stretch.utterance.speed for stretch in source.enrollments} == {source.excerpt.utterance.speed}
+        assert {segment.utterance.speed for segment in source.enrollments} == {source.excerpt.utterance.speed}
     with pytest.raises(InputError, match="speeds: is"):
         make_simulator(replace(config, speeds=[0.0]))

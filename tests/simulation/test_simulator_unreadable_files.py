@@ -26,7 +26,7 @@ CONFIG = SimulationConfig(duration_s=1.0, enrollment=SHORT, noise=NoiseConfig(pr
 
 @pytest.fixture
 def copies(utterances: list[Utterance], tmp_path: Path) -> list[Utterance]:
-    """The speech in files of this test's own."""
+    """The speech in copies that a test may damage."""
     return [replace(u, path=Path(shutil.copy(u.path, tmp_path / f"{u.utterance_id}.wav"))) for u in utterances]
 
 
@@ -37,34 +37,34 @@ def damage(*utterances: Utterance) -> set[Path]:
 
 
 def paths(recipe: Recipe) -> set[Path]:
-    stretches = [s for source in recipe.sources for s in (source.excerpt, *source.enrollments)]
-    return {stretch.utterance.path for stretch in (*stretches, *(s for n in recipe.noises for s in n.stretches))}
+    segments = [s for source in recipe.sources for s in (source.excerpt, *source.enrollments)]
+    return {segment.utterance.path for segment in (*segments, *(s for n in recipe.noises for s in n.stretches))}
 
 
 def test_unreadable_files_are_replaced_and_named_once(
     copies: list[Utterance], noises: list[Utterance], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bad_noise = replace(noises[0], utterance_id="noise/bad", path=tmp_path / "bad-noise.wav")
-    broken = damage(copies[0], copies[5], bad_noise)
+    bad_paths = damage(copies[0], copies[5], bad_noise)
     simulator = Simulator(CONFIG, copies, [noises[0], bad_noise], FileReader(16000), seed=1)
-    drawn = [simulator.sample(0, index).recipe for index in range(30)]
-    assert not any(paths(recipe) & broken for recipe in drawn)
-    assert any(recipe.attempt > 0 for recipe in drawn) and any(recipe.attempt == 0 for recipe in drawn)
+    drawn_recipes = [simulator.sample(0, index).recipe for index in range(30)]
+    assert not any(paths(recipe) & bad_paths for recipe in drawn_recipes)
+    assert any(recipe.attempt > 0 for recipe in drawn_recipes) and any(recipe.attempt == 0 for recipe in drawn_recipes)
     named = [message for message in caplog.messages if "others are drawn" in message]
     assert len(named) == 3 == len(simulator.unreadable_files)
     assert [f"({number} so far)" in text for number, text in enumerate(named, start=1)] == [True] * 3
-    assert {path for path in broken for text in named if str(path) in text} == broken
+    assert {path for path in bad_paths for text in named if str(path) in text} == bad_paths
     again = Simulator(CONFIG, copies, [bad_noise, noises[0]], FileReader(16000), seed=1)
-    assert [again.draw(0, index) for index in reversed(range(30))] == drawn[::-1]
+    assert [again.draw(0, index) for index in reversed(range(30))] == drawn_recipes[::-1]
 
 
 def test_mixtures_without_unreadable_files_are_unchanged(copies: list[Utterance], noises: list[Utterance]) -> None:
     before = [Simulator(CONFIG, copies, noises, FileReader(16000)).draw(0, index) for index in range(20)]
-    broken = damage(copies[3])
+    bad_paths = damage(copies[3])
     simulator = Simulator(CONFIG, copies, noises, FileReader(16000))
     after = [simulator.draw(0, index) for index in range(20)]
-    same = [one == other for one, other in zip(before, after, strict=True)]
-    assert same == [not paths(recipe) & broken for recipe in before] and not all(same) and any(same)
+    same = [first == second for first, second in zip(before, after, strict=True)]
+    assert same == [not paths(recipe) & bad_paths for recipe in before] and not all(same) and any(same)
 
 
 def test_dry_simulator_draws_the_same_replacements(copies: list[Utterance], noises: list[Utterance]) -> None:
@@ -79,22 +79,22 @@ def test_dry_simulator_draws_the_same_replacements(copies: list[Utterance], nois
 def test_packed_corpus_gives_the_same_draws_as_files(
     copies: list[Utterance], noises: list[Utterance], tmp_path: Path
 ) -> None:
-    """Noise under enrollments too, of which the drawing reads the length alone."""
-    under = EnrollmentConfig(duration_s=(0.5, 1.0), noise=NoiseConfig(probability=1.0))
-    config = replace(CONFIG, noise=None, enrollment=under)
+    """Also for noise of enrollments, of which drawing reads the length only."""
+    noisy_enrollment = EnrollmentConfig(duration_s=(0.5, 1.0), noise=NoiseConfig(probability=1.0))
+    config = replace(CONFIG, noise=None, enrollment=noisy_enrollment)
     bad_noise = replace(noises[0], utterance_id="noise/bad", path=tmp_path / "bad-noise.wav")
     damage(copies[0], copies[5], bad_noise)
     all_noises = [noises[0], bad_noise]
     packed = pack([*copies, *all_noises], tmp_path / "pack", 16000)
     from_files, from_pack = (Simulator(config, copies, all_noises, r) for r in (FileReader(16000), packed))
     for index in range(8):
-        one, other = from_files.sample(0, index), from_pack.sample(0, index)
-        assert one.recipe == other.recipe and np.array_equal(one.mixture, other.mixture)
+        first, second = from_files.sample(0, index), from_pack.sample(0, index)
+        assert first.recipe == second.recipe and np.array_equal(first.mixture, second.mixture)
     assert len(from_pack.unreadable_files) == len(from_files.unreadable_files) > 0
 
 
 class LateReader(FileReader):
-    """As a store: tells lengths without decoding, so that a damaged recording shows when it is read."""
+    """Reader that, like a store, knows lengths without decoding: a damaged recording is noticed when it is read."""
 
     def length(self, utterance: Utterance) -> int:
         return round(utterance.duration_s * 16000)
@@ -103,10 +103,10 @@ class LateReader(FileReader):
 def test_noise_of_enrollments_is_read_before_draw_is_accepted(
     copies: list[Utterance], noises: list[Utterance], tmp_path: Path
 ) -> None:
-    under = EnrollmentConfig(duration_s=(0.5, 1.0), noise=NoiseConfig(probability=1.0))
+    noisy_enrollment = EnrollmentConfig(duration_s=(0.5, 1.0), noise=NoiseConfig(probability=1.0))
     bad_noise = replace(noises[0], utterance_id="noise/bad", path=tmp_path / "bad-noise.wav")
     damage(bad_noise)
-    config = replace(CONFIG, noise=None, enrollment=under)
+    config = replace(CONFIG, noise=None, enrollment=noisy_enrollment)
     simulator = Simulator(config, copies, [noises[0], bad_noise], LateReader(16000))
     for index in range(6):
         recipe = simulator.draw(0, index)
@@ -127,12 +127,12 @@ def test_error_if_all_files_are_unreadable(copies: list[Utterance], noises: list
 def test_simulate_names_each_unreadable_file_once(
     copies: list[Utterance], noises: list[Utterance], caplog: pytest.LogCaptureFixture, jobs: int
 ) -> None:
-    broken = damage(copies[0], copies[5])
+    bad_paths = damage(copies[0], copies[5])
     simulator = Simulator(CONFIG, copies, noises, FileReader(16000))
     recipes, failures = draw_recipes(simulator, 17, jobs)
     assert (len(recipes), failures) == (17, [])
     named = [message for message in caplog.messages if "others are drawn" in message]
-    assert len(named) == 2 and all(any(str(path) in text for text in named) for path in broken)
+    assert len(named) == 2 and all(any(str(path) in text for text in named) for path in bad_paths)
 
 
 def test_unreadable_listed_mixture_is_replaced(copies: list[Utterance], caplog: pytest.LogCaptureFixture) -> None:
@@ -141,13 +141,13 @@ def test_unreadable_listed_mixture_is_replaced(copies: list[Utterance], caplog: 
         ListedMixture(f"m{n}", tuple(ListedSource(u, u.utterance_id, 1.0) for u in pair))
         for n, pair in enumerate(zip(anna, bert, strict=True))
     )
-    broken = damage(anna[0])
+    bad_paths = damage(anna[0])
     corpus = MixtureCorpus(mixtures, (*anna, *bert))
     config = SimulationConfig(duration_s=1.0, enrollment=SHORT)
     listed = ListedMixtures(config, corpus, [], FileReader(16000))
     with caplog.at_level(logging.WARNING):
-        drawn = [listed.draw(0, index) for index in range(4)]
-    assert not any(paths(recipe) & broken for recipe in drawn)
+        drawn_recipes = [listed.draw(0, index) for index in range(4)]
+    assert not any(paths(recipe) & bad_paths for recipe in drawn_recipes)
     assert len([text for text in caplog.messages if str(anna[0].path) in text]) == 1
 
 

@@ -1,4 +1,4 @@
-"""A miniature to draw from: eight made-up speakers with four utterances each, and two noises."""
+"""Miniature corpus: eight synthetic speakers with four utterances each, and two noises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running the scripts of simulation/ and recipes/ as a user does."""
+"""Running of the scripts of simulation/ and recipes/, as a user does."""
 
 from __future__ import annotations
 

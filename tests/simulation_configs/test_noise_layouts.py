@@ -1,4 +1,4 @@
-"""Noise corpora in their real layouts: read from folders and, to the bit, from the LMDB files of noise_lmdb.yaml."""
+"""Noise corpora in their real layouts: read from folders and, bit-exact, from the LMDB files of noise_lmdb.yaml."""
 
 from __future__ import annotations
 

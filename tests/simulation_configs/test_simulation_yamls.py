@@ -1,4 +1,4 @@
-"""Every YAML of simulation/ gives what it says: speakers, levels, SIR, SNR, rooms, overlap, as measured."""
+"""Mixtures of every YAML of simulation/, measured: speakers, levels, SIR, SNR, rooms, overlap."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def _here(corpus: Path) -> list[str]:
 
 
 def _spans(values: list[float], bounds: tuple[float, float]) -> None:
-    """Values lie within the range and fill more than a third of it."""
+    """Check that values are within a range and fill more than a third of it."""
     low, high = bounds
     assert low - 1e-6 <= min(values) and max(values) <= high + 1e-6
     assert max(values) - min(values) > (high - low) / 3

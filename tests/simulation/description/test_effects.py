@@ -35,7 +35,7 @@ def _noise(num_samples: int = RATE, seed: int = 0) -> np.ndarray:
 
 
 def _response_db(effect: Effect, at_hz: list[float]) -> np.ndarray:
-    """The magnitude of what an impulse in the middle of two seconds becomes."""
+    """Return the magnitude response, from an impulse in the middle of two seconds."""
     impulse = np.zeros(2 * RATE, np.float32)
     impulse[RATE] = 1.0
     spectrum = np.abs(np.fft.rfft(effect.apply(impulse, RATE)))

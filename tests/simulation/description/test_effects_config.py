@@ -115,8 +115,11 @@ def test_drawing_speed_changes_no_other_effect() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"source_effects": {"speed": {}}}, r"source_effects\.speed: .* another voice: set data\.speeds of a training"),
-        ({"mixture_effects": {"speed": {}}}, r"mixture_effects\.speed: .* no longer in time with its targets"),
+        (
+            {"source_effects": {"speed": {}}},
+            r"source_effects\.speed: .* another speaker: set data\.speeds",
+        ),
+        ({"mixture_effects": {"speed": {}}}, r"mixture_effects\.speed: .* not aligned with its targets"),
         ({"enrollment": {"effects": {"speed": {"factor": [0, 1]}}}}, r"enrollment\.effects\.speed: factor: is \[0"),
     ],
 )

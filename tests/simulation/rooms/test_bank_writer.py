@@ -105,7 +105,7 @@ def test_damaged_and_foreign_folders_are_refused(tmp_path: Path) -> None:
     make_bank(config, tmp_path / "rooms")
     samples = tmp_path / "rooms" / "responses.float32"
     samples.write_bytes(samples.read_bytes()[:-4])
-    with pytest.raises(InputError, match=r"responses\.float32: is missing or cut short; make the bank anew"):
+    with pytest.raises(InputError, match=r"responses\.float32: is missing or cut short; make the bank again"):
         open_bank(tmp_path / "rooms")
     (tmp_path / "rooms" / "index.json").write_text('{"format": 99}')
     with pytest.raises(InputError, match="is no room bank of format 1"):

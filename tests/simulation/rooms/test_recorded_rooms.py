@@ -20,7 +20,7 @@ RATE = 8000
 def _record(
     path: Path, rt60_s: float, delay: int, channels: int = 1, noise_db: float = -60.0, rate: int = 16000
 ) -> None:
-    """A response with its direct path at `delay`, one sample later in each further channel."""
+    """Write a response with its direct path at `delay`, one sample later in each further channel."""
     rng = np.random.default_rng([delay, channels])
     response = np.zeros((channels, rate))
     for channel in range(channels):

@@ -18,18 +18,18 @@ from wesep_py.simulation.rooms.reverberation import reverberate, room_responses
 RATE = 16000
 
 
-def _rooms(asked_s: float, count: int, sources: int = 1) -> list[RoomRecipe]:
+def _rooms(desired_s: float, count: int, sources: int = 1) -> list[RoomRecipe]:
     rng = np.random.default_rng(0)
-    config = RoomConfig(rt60_s=(asked_s, asked_s))
+    config = RoomConfig(rt60_s=(desired_s, desired_s))
     return [draw_room(rng, config, sources) for _ in range(count)]
 
 
 @pytest.mark.parametrize("asked_s", [0.2, 0.4, 0.6, 0.9])
-def test_decay_has_the_desired_rt60(asked_s: float) -> None:
-    measured = [rt60_s(room_responses(room, RATE).full[0], RATE) for room in _rooms(asked_s, 100)]
-    assert np.median(measured) == pytest.approx(asked_s, rel=0.05)
-    assert np.percentile(measured, 5) > 0.9 * asked_s
-    assert np.percentile(measured, 95) < 1.1 * asked_s
+def test_decay_has_the_desired_rt60(desired_s: float) -> None:
+    measured = [rt60_s(room_responses(room, RATE).full[0], RATE) for room in _rooms(desired_s, 100)]
+    assert np.median(measured) == pytest.approx(desired_s, rel=0.05)
+    assert np.percentile(measured, 5) > 0.9 * desired_s
+    assert np.percentile(measured, 95) < 1.1 * desired_s
 
 
 def test_reverberant_energy_equals_that_of_image_sources() -> None:
@@ -191,10 +191,10 @@ def test_coherence_of_reverberation_is_that_of_a_diffuse_field(axis: int) -> Non
         power = power + (np.abs(spectra) ** 2).sum(axis=(0, 1)) / 2
     frequencies = np.fft.rfftfreq(1024, 1 / RATE)
     expected = np.sinc(2 * frequencies * spacing_m / SPEED_OF_SOUND_M_S)
-    kept = (frequencies > 200) & (frequencies < 6000)
+    selected = (frequencies > 200) & (frequencies < 6000)
     smooth = np.convolve(np.asarray(cross) / np.asarray(power), np.ones(9) / 9, "same")
-    assert np.abs(smooth - expected)[kept].mean() < 0.12
-    assert np.corrcoef(smooth.real[kept], expected[kept])[0, 1] > 0.9
+    assert np.abs(smooth - expected)[selected].mean() < 0.12
+    assert np.corrcoef(smooth.real[selected], expected[selected])[0, 1] > 0.9
 
 
 def test_images_at_an_array() -> None:
@@ -217,8 +217,8 @@ def test_microphones_outside_the_room_are_refused(places: list[object]) -> None:
 def test_direct_part_is_within_two_and_a_half_milliseconds() -> None:
     room = _rooms(0.3, 1)[0]
     responses = room_responses(room, RATE)
-    kept = np.flatnonzero(responses.direct[0])
-    assert kept.min() >= responses.direct_tap - 40 and kept.max() < responses.direct_tap + 40
+    selected = np.flatnonzero(responses.direct[0])
+    assert selected.min() >= responses.direct_tap - 40 and selected.max() < responses.direct_tap + 40
     click = np.zeros((1, 2000), dtype=np.float32)
     click[:, 1000] = 1.0
     _, direct = reverberate(click, room, RATE, "direct")

@@ -71,7 +71,7 @@ def test_damaged_or_foreign_tar_is_refused(both: tuple[Path, Path], tmp_path: Pa
         samples = tar.getmember("responses.float32")
     for length in (samples.offset_data + samples.size - 1, samples.offset_data + 1000, samples.offset_data):
         path.write_bytes(whole[:length])
-        with pytest.raises(InputError, match=r"responses\.float32: is missing or cut short; make the bank anew"):
+        with pytest.raises(InputError, match=r"responses\.float32: is missing or cut short; make the bank again"):
             RoomBank(path)
     path.write_bytes(whole[:600])
     with pytest.raises(InputError, match=r"rooms\.tar: is cut short, or no uncompressed tar"):

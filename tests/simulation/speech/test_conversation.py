@@ -1,4 +1,4 @@
-"""Overlap as asked: on made-up activity against counts by hand, and in mixtures measured on their activity labels."""
+"""Overlap: of synthetic activity against counts by hand, and of mixtures measured on their activity."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ TALK = ConversationConfig(turn_s=(0.6, 1.2), pause_s=(0.1, 0.4), max_turns=6)
 
 
 def _patchy(num_frames: int, seed: int) -> np.ndarray:
-    """Activity with pauses."""
+    """Return activity with pauses."""
     return np.repeat(np.random.default_rng(seed).random(num_frames // 5) < 0.8, 5)
 
 
 def _naive_ratio(turns: list[ActiveTurn], starts: list[int]) -> float:
-    """Frame by frame, with sets."""
-    heard: dict[int, set[int]] = {}
+    """Compute the ratio frame by frame, with sets."""
+    speakers_at: dict[int, set[int]] = {}
     for turn, start in zip(turns, starts, strict=True):
         for frame in np.flatnonzero(turn.active):
-            heard.setdefault(start + int(frame), set()).add(turn.speaker)
-    return sum(len(speakers) > 1 for speakers in heard.values()) / len(heard)
+            speakers_at.setdefault(start + int(frame), set()).add(turn.speaker)
+    return sum(len(speakers) > 1 for speakers in speakers_at.values()) / len(speakers_at)
 
 
 def test_overlap_ratios_of_small_masks() -> None:
-    one, other = np.array([1, 1, 1, 1, 0, 0], bool), np.array([0, 0, 0, 1, 1, 0], bool)
-    assert pair_overlap_ratio(one, other) == 0.5
-    assert conversation_overlap_ratio([one, other]) == 0.2
-    assert conversation_overlap_ratio([one, other, other]) == 2 / 5
+    first, second = np.array([1, 1, 1, 1, 0, 0], bool), np.array([0, 0, 0, 1, 1, 0], bool)
+    assert pair_overlap_ratio(first, second) == 0.5
+    assert conversation_overlap_ratio([first, second]) == 0.2
+    assert conversation_overlap_ratio([first, second, second]) == 2 / 5
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 0.35, 0.6])
@@ -71,7 +71,7 @@ def test_every_speaker_has_a_turn_and_none_two_in_a_row() -> None:
     for count in (2, 3, 4):
         order = draw_speakers_of_turns(count, 12, rng)
         assert order[:count] == list(range(count)) and len(order) == 12
-        assert all(one != other for one, other in pairwise(order))
+        assert all(first != second for first, second in pairwise(order))
     assert draw_speakers_of_turns(1, 3, rng) == [0, 0, 0]
 
 
@@ -91,7 +91,7 @@ def test_turns_overlap_by_the_ratio(num_speakers: int, ratio: float) -> None:
         assert turns_ratio(turns, starts) == pytest.approx(ratio, abs=0.02)
         ends: dict[int, int] = {}
         for turn, start in zip(turns, starts, strict=True):
-            assert start >= ends.get(turn.speaker, 0)  # nobody talks across themselves
+            assert start >= ends.get(turn.speaker, 0)  # nobody overlaps with themselves
             ends[turn.speaker] = start + turn.active.size
     assert reached >= 7
 
@@ -122,14 +122,14 @@ def test_mixtures_overlap_by_the_drawn_ratio(
     ratios = set()
     for index in range(6):
         sample = simulator.sample(0, index)
-        asked = sample.recipe.overlap_ratio
-        assert asked is not None
+        desired = sample.recipe.overlap_ratio
+        assert desired is not None
         if overlap == "partial":
-            found = [pair_overlap_ratio(one, other) for one, other in pairwise(sample.activity)]
+            ratios_reached = [pair_overlap_ratio(first, second) for first, second in pairwise(sample.activity)]
         else:
-            found = [conversation_overlap_ratio(list(sample.activity))]
-        np.testing.assert_allclose(found, asked, atol=0.02)
-        ratios.add(round(asked, 3))
+            ratios_reached = [conversation_overlap_ratio(list(sample.activity))]
+        np.testing.assert_allclose(ratios_reached, desired, atol=0.02)
+        ratios.add(round(desired, 3))
         assert duration_s is None or sample.mixture.size == duration_s * 16000
         assert not sample.mixture[: round(0.09 * 16000)].any()
         assert not sample.mixture[-round(0.09 * 16000) :].any()
@@ -147,8 +147,8 @@ def test_turns_are_apart_from_enrollment_and_equally_loud(utterances: list[Utter
         for source in simulator.draw(0, index).sources:
             several += len(source.turns) > 0
             assert {turn.excerpt.utterance.speaker_id for turn in source.placed} == {source.speaker_id}
-            introduced = {stretch.utterance.utterance_id for stretch in source.enrollments}
-            assert introduced and not introduced & {turn.excerpt.utterance.utterance_id for turn in source.placed}
+            enrolled = {segment.utterance.utterance_id for segment in source.enrollments}
+            assert enrolled and not enrolled & {turn.excerpt.utterance.utterance_id for turn in source.placed}
             assert len({turn.excerpt.utterance.utterance_id for turn in source.placed}) == len(source.placed)
             levels = [
                 simulator._speech.level_db(t.excerpt.utterance) + 20 * np.log10(t.excerpt.gain) for t in source.placed
@@ -170,5 +170,5 @@ def test_unreachable_ratio_is_an_error(utterances: list[Utterance], reader: File
     config = SimulationConfig(
         duration_s=2.0, overlap="partial", overlap_ratio=(1.0, 1.0), overlap_measure="activity", enrollment=SHORT
     )
-    with pytest.raises(InputError, match=r"pauses keep the voices from overlapping by 1\.00; check .*overlap_ratio"):
+    with pytest.raises(InputError, match=r"of pauses, the overlap of 1\.00 is not reached; check .*overlap_ratio"):
         Simulator(config, utterances, [], reader).draw(0, 0)

@@ -1,4 +1,4 @@
-"""Slots of the three kinds of overlap, against lengths worked out by hand."""
+"""Slots of the three kinds of overlap, against lengths computed by hand."""
 
 from __future__ import annotations
 

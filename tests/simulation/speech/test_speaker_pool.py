@@ -1,4 +1,4 @@
-"""Excerpts and enrollments: never a shared sample, at least the gap apart in one recording, every speaker usable."""
+"""Excerpts and enrollments: no shared sample, and at least the gap apart in one recording."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RATE = 1000
 
 
 class LengthsOnly:
-    """A reader of recordings that do not exist: excerpts are chosen by length alone."""
+    """Reader of recordings that do not exist: segments are chosen by length only."""
 
     sample_rate = RATE
 
@@ -26,23 +26,23 @@ class LengthsOnly:
         return round(utterance.duration_s * RATE)
 
     def read(self, utterance: Utterance, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
-        raise AssertionError("nothing is read while stretches are chosen")
+        raise AssertionError("nothing is read while segments are chosen")
 
 
-def _span_s(stretch: UtteranceSegment) -> tuple[float, float]:
-    start = stretch.utterance.start_s
-    return start + stretch.start / RATE, start + stretch.stop / RATE
+def _span_s(segment: UtteranceSegment) -> tuple[float, float]:
+    start = segment.utterance.start_s
+    return start + segment.start / RATE, start + segment.stop / RATE
 
 
-def _inside(stretch: UtteranceSegment) -> bool:
-    return stretch.start >= 0 and stretch.num_samples > 0 and stretch.stop <= LengthsOnly().length(stretch.utterance)
+def _inside(segment: UtteranceSegment) -> bool:
+    return segment.start >= 0 and segment.num_samples > 0 and segment.stop <= LengthsOnly().length(segment.utterance)
 
 
 def test_enrollment_is_from_another_recording() -> None:
-    own = [Utterance(f"a-{n}", "a", Path(f"{n}.wav"), 5.0) for n in range(3)]
-    voices, rng = SegmentChooser(own, EnrollmentConfig()), np.random.default_rng(0)
+    utterances = [Utterance(f"a-{n}", "a", Path(f"{n}.wav"), 5.0) for n in range(3)]
+    chooser, rng = SegmentChooser(utterances, EnrollmentConfig()), np.random.default_rng(0)
     for _ in range(50):
-        drawn = voices.draw_excerpt("a", 3 * RATE, LengthsOnly(), rng)
+        drawn = chooser.draw_excerpt("a", 3 * RATE, LengthsOnly(), rng)
         assert drawn is not None
         excerpt, (enrollment,) = drawn
         assert excerpt.num_samples == 3 * RATE
@@ -53,11 +53,11 @@ def test_enrollment_is_from_another_recording() -> None:
 
 @pytest.mark.parametrize("duration_s", [2.5, 3.0, 4.0, 7.0, 15.0])
 @pytest.mark.parametrize("wanted_s", [3.0, None])
-def test_one_recording_gives_excerpt_and_enrollment_apart(duration_s: float, wanted_s: float | None) -> None:
-    voices = SegmentChooser([Utterance("a-1", "a", Path("1.wav"), duration_s)], EnrollmentConfig())
+def test_one_recording_gives_excerpt_and_enrollment_apart(duration_s: float, desired_s: float | None) -> None:
+    chooser = SegmentChooser([Utterance("a-1", "a", Path("1.wav"), duration_s)], EnrollmentConfig())
     rng, orders = np.random.default_rng(0), set()
     for _ in range(200):
-        drawn = voices.draw_excerpt("a", None if wanted_s is None else round(wanted_s * RATE), LengthsOnly(), rng)
+        drawn = chooser.draw_excerpt("a", None if desired_s is None else round(desired_s * RATE), LengthsOnly(), rng)
         assert drawn is not None
         excerpt, (enrollment,) = drawn
         assert _inside(excerpt) and _inside(enrollment)
@@ -69,15 +69,15 @@ def test_one_recording_gives_excerpt_and_enrollment_apart(duration_s: float, wan
 
 
 def test_segments_of_one_file_stay_apart() -> None:
-    # The second segment begins 0.2 s after the first ends: too near to introduce it; the third is far enough.
-    own = [
+    # The second segment begins 0.2 s after the first ends: too near to be its enrollment; the third is far enough.
+    utterances = [
         Utterance("a-1", "a", Path("talk.wav"), 4.0, start_s=0.0),
         Utterance("a-2", "a", Path("talk.wav"), 4.0, start_s=4.2),
         Utterance("a-3", "a", Path("talk.wav"), 4.0, start_s=20.0),
     ]
-    voices, rng, used = SegmentChooser(own, EnrollmentConfig()), np.random.default_rng(0), set()
+    chooser, rng, used = SegmentChooser(utterances, EnrollmentConfig()), np.random.default_rng(0), set()
     for _ in range(200):
-        drawn = voices.draw_excerpt("a", 2 * RATE, LengthsOnly(), rng)
+        drawn = chooser.draw_excerpt("a", 2 * RATE, LengthsOnly(), rng)
         assert drawn is not None
         excerpt, (enrollment,) = drawn
         (start, stop), (other_start, other_stop) = _span_s(excerpt), _span_s(enrollment)
@@ -88,19 +88,19 @@ def test_segments_of_one_file_stay_apart() -> None:
 
 
 def test_several_enrollments_come_from_different_utterances() -> None:
-    own = [Utterance(f"a-{n}", "a", Path(f"{n}.wav"), 5.0) for n in range(4)]
-    voices = SegmentChooser(own, EnrollmentConfig(count=2))
-    drawn = voices.draw_excerpt("a", RATE, LengthsOnly(), np.random.default_rng(0))
+    utterances = [Utterance(f"a-{n}", "a", Path(f"{n}.wav"), 5.0) for n in range(4)]
+    chooser = SegmentChooser(utterances, EnrollmentConfig(count=2))
+    drawn = chooser.draw_excerpt("a", RATE, LengthsOnly(), np.random.default_rng(0))
     assert drawn is not None
     excerpt, enrollments = drawn
-    assert len({stretch.utterance.utterance_id for stretch in (excerpt, *enrollments)}) == 3
+    assert len({segment.utterance.utterance_id for segment in (excerpt, *enrollments)}) == 3
 
 
 def test_speakers_with_too_little_audio_are_left_out() -> None:
     corpus = [Utterance("a-1", "a", Path("1.wav"), 2.4), Utterance("b-1", "b", Path("2.wav"), 2.6)]
-    voices = SegmentChooser(corpus, EnrollmentConfig())
-    assert voices.speaker_ids == ["b"]
-    assert voices.left_out == ["a"]
+    chooser = SegmentChooser(corpus, EnrollmentConfig())
+    assert chooser.speaker_ids == ["b"]
+    assert chooser.left_out == ["a"]
 
 
 def test_duplicate_id_is_refused() -> None:

@@ -20,10 +20,10 @@ from wesep_py.audio.codecs import CODECS, apply_codec, codec_rate
 from wesep_py.audio.resample import resample
 from wesep_py.simulation.description.ranges import (
     Range,
+    check_choice_weights,
     check_positive,
     check_probability,
     check_range,
-    check_weights,
     choose,
 )
 
@@ -371,7 +371,7 @@ class CodecConfig:
     def __post_init__(self) -> None:
         check_probability("probability", self.probability)
         check_range("compression", self.compression, low=0.0, high=0.9)
-        object.__setattr__(self, "codecs", check_weights("codecs", self.codecs, tuple(CODECS)))
+        object.__setattr__(self, "codecs", check_choice_weights("codecs", self.codecs, tuple(CODECS)))
 
     def draw(self, rng: np.random.Generator, sample_rate: int) -> Effect:
         """Draw the parameters of this effect."""

@@ -36,7 +36,7 @@ def check_probability(name: str, value: float) -> None:
         raise ValueError(f"{name}: is {value}; a probability between 0 and 1 is needed")
 
 
-def check_weights(name: str, weights: Mapping[Any, Any], allowed: tuple[Any, ...]) -> dict[Any, float]:
+def check_choice_weights(name: str, weights: Mapping[Any, Any], allowed: tuple[Any, ...]) -> dict[Any, float]:
     """Return the weights as floats by their allowed keys; a ValueError names the entry that is wrong.
 
     Keys may be given as text: YAML and the command line have `"2"` for 2.

@@ -16,10 +16,10 @@ from wesep_py.simulation.description.effects import EffectsConfig
 from wesep_py.simulation.description.ranges import (
     Range,
     as_weights,
+    check_choice_weights,
     check_positive,
     check_probability,
     check_range,
-    check_weights,
 )
 
 NOISE_KINDS = ("recording", "coloured", "babble")
@@ -118,8 +118,8 @@ class NoiseConfig:
         check_range("snr_db", self.snr_db)
         check_range("slope_db", self.slope_db, low=-12.0, high=12.0)
         check_range("babble_speakers", self.babble_speakers, low=1, high=32)
-        object.__setattr__(self, "kinds", check_weights("kinds", self.kinds, NOISE_KINDS))
-        counts = check_weights("count", as_weights(self.count), tuple(range(1, MAX_NOISES + 1)))
+        object.__setattr__(self, "kinds", check_choice_weights("kinds", self.kinds, NOISE_KINDS))
+        counts = check_choice_weights("count", as_weights(self.count), tuple(range(1, MAX_NOISES + 1)))
         object.__setattr__(self, "count", counts)
         object.__setattr__(self, "kind_snr_db", _check_ranges("kind_snr_db", self.kind_snr_db))
 
@@ -150,7 +150,7 @@ class NoiseConfig:
 
 def _check_ranges(name: str, ranges: Mapping[str, list[float]]) -> dict[str, list[float]]:
     if ranges:
-        check_weights(name, dict.fromkeys(ranges, 1.0), NOISE_KINDS)
+        check_choice_weights(name, dict.fromkeys(ranges, 1.0), NOISE_KINDS)
     for kind, bounds in ranges.items():
         pair = isinstance(bounds, list | tuple) and len(bounds) == 2
         if not pair or not all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in bounds):
@@ -161,9 +161,7 @@ def _check_ranges(name: str, ranges: Mapping[str, list[float]]) -> dict[str, lis
 
 OVERLAPS = ("full", "longest", "partial", "conversation")
 MAX_SPEAKERS = 4
-NO_SPEED_OF_SOURCES = (
-    "is for enrollments; a source at another speed is another speaker: set data.speeds of a training, or speeds of a corpus"
-)
+NO_SPEED_OF_SOURCES = "is for enrollments; a source at another speed is another speaker: set data.speeds of a training, or speeds of a corpus"
 NO_SPEED_OF_MIXTURES = "is for enrollments; a mixture at another speed is not aligned with its targets"
 
 
@@ -351,9 +349,9 @@ class SimulationConfig:
 
     def __post_init__(self) -> None:
         counts = tuple(range(1, MAX_SPEAKERS + 1))
-        speakers = check_weights("num_speakers", as_weights(self.num_speakers), counts)
+        speakers = check_choice_weights("num_speakers", as_weights(self.num_speakers), counts)
         object.__setattr__(self, "num_speakers", speakers)
-        object.__setattr__(self, "overlap", check_weights("overlap", as_weights(self.overlap), OVERLAPS))
+        object.__setattr__(self, "overlap", check_choice_weights("overlap", as_weights(self.overlap), OVERLAPS))
         if self.duration_s is not None:
             check_positive("duration_s", self.duration_s)
         check_range("overlap_ratio", self.overlap_ratio, low=0.0, high=1.0)
@@ -373,7 +371,9 @@ class SimulationConfig:
             if effects is not None and effects.speed is not None:
                 raise ValueError(f"{name}.speed: {reason}")
         if self.absent_probability > 0 and self.enrollment.count < 1:
-            raise ValueError("absent_probability: is above 0 and enrollment.count is 0; an absent speaker needs an enrollment, give 1")
+            raise ValueError(
+                "absent_probability: is above 0 and enrollment.count is 0; an absent speaker needs an enrollment, give 1"
+            )
         if self.duration_s is None and self.conversation.max_turns is None and self.overlap_weights.get("conversation"):
             raise ValueError("conversation.max_turns: is null; give a number, or duration_s, so that mixtures end")
 
