@@ -1,4 +1,4 @@
-"""A corpus, a trial list and a configuration that train in a second a step on one core."""
+"""A corpus, a trial list and a configuration that train on one core in about a second per step."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 
 from wesep_py.audio import info
-from wesep_py.data import Utterance, write_manifest
+from wesep_py.data import FileReader, Utterance, read_speaker_folders, write_manifest
+from wesep_py.simulation import SimulationConfig, Simulator
+from wesep_py.simulation.description.simulation_config import EnrollmentConfig
 
 SPEAKERS = ("anna", "bert", "carl", "dora")
 
 
 @pytest.fixture(scope="session")
 def corpus(tiny_speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `train.jsonl` of the tiny speech, and with two trials: `trials.csv`, `trials.map`."""
+    """Return a folder with `train.jsonl` of the tiny speech and two trials: `trials.csv`, `trials.map`."""
     folder = tmp_path_factory.mktemp("corpus")
     files = [(speaker, file) for speaker in SPEAKERS for file in sorted((tiny_speech / speaker).glob("*.wav"))]
     utterances = [Utterance(file.stem, speaker, file, info(file).duration_s) for speaker, file in files]
@@ -35,9 +37,11 @@ def corpus(tiny_speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def settings(corpus: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """The mapping of a small run in `tmp_path/exp`; arguments replace keys: `settings(train__steps=3)`.
+    """Return a function that makes the mapping of a small run in `tmp_path/exp`.
 
-    The network has all that makes exact resumption hard: batch norm, and SpecAugment's random numbers.
+    Arguments replace keys: `settings(train__steps=3)`.
+
+    The network has batch norm and SpecAugment's random numbers, which make exact resuming hard.
     """
     base: dict[str, Any] = {
         "experiment": str(tmp_path / "exp"),
@@ -87,5 +91,14 @@ def settings(corpus: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def validation() -> dict[str, Any]:
-    """The `validation` of a configuration over the corpus's two trials."""
+    """Return the `validation` of a configuration over the two trials of the corpus."""
     return {"trials": "trials.csv", "enrollment": "trials.map", "every_steps": 3}
+
+
+@pytest.fixture(scope="session")
+def simulator(tiny_speech: Path) -> Simulator:
+    """Return a simulator of mixtures of three speakers with enrollments."""
+    config = SimulationConfig(
+        duration_s=1.0, min_source_s=0.5, num_speakers=3, enrollment=EnrollmentConfig(duration_s=(0.5, 1.0))
+    )
+    return Simulator(config, read_speaker_folders(tiny_speech), [], FileReader(16000), seed=3)

@@ -7,30 +7,16 @@ import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from torch.utils.data._utils import signal_handling
 
 from wesep_py.common.errors import WesepError
-from wesep_py.data import FileReader, read_speaker_folders
-from wesep_py.simulation import Sample, SimulationConfig, Simulator
-from wesep_py.simulation.description.simulation_config import EnrollmentConfig
+from wesep_py.simulation import Simulator
 from wesep_py.training import batches as data
 from wesep_py.training.batches import Batches, PositionSampler, SimulatedMixtures, make_loader
-from wesep_py.training.extraction_task import Criterion, collate_targets, target_items
-
-
-@pytest.fixture(scope="module")
-def simulator(tiny_speech: Path) -> Simulator:
-    config = SimulationConfig(
-        duration_s=1.0, min_source_s=0.5, num_speakers=3, enrollment=EnrollmentConfig(duration_s=(0.5, 1.0))
-    )
-    return Simulator(config, read_speaker_folders(tiny_speech), [], FileReader(16000), seed=3)
-
+from wesep_py.training.extraction_task import collate_targets, target_items
 
 all_target_items = partial(target_items, targets="all")
 LABELS = {"anna": 0, "bert": 1, "carl": 2, "dora": 3}
@@ -43,87 +29,14 @@ def test_positions_continue_over_epochs_and_are_divided_among_ranks():
     assert len(PositionSampler(6, 2, 2, 5)) == 2
 
 
-def test_each_speaker_or_only_the_recipes_target_is_an_item(simulator: Simulator):
-    recipe = simulator.draw(0, 4)
-    all_items = SimulatedMixtures(simulator, LABELS, all_target_items)[0, 4]
-    assert [item["speaker"] for item in all_items] == [LABELS[source.speaker_id] for source in recipe.sources]
-    total = sum(item["target"] for item in all_items)
-    np.testing.assert_allclose(total, all_items[0]["mixture"], atol=1e-6)
-    (one,) = SimulatedMixtures(simulator, LABELS, target_items)[0, 4]
-    assert one["speaker"] == LABELS[recipe.sources[recipe.target].speaker_id]
-    np.testing.assert_array_equal(one["target"], all_items[recipe.target]["target"])
-    np.testing.assert_array_equal(one["enrollment"], all_items[recipe.target]["enrollment"])
-
-
-@pytest.fixture(scope="module")
-def absent_sample(tiny_speech: Path) -> Sample:
-    """A mixture in which the voice that is asked for is not."""
-    config = SimulationConfig(
-        duration_s=1.0,
-        min_source_s=0.5,
-        num_speakers=3,
-        enrollment=EnrollmentConfig(duration_s=(0.5, 1.0)),
-        absent_probability=1.0,
-    )
-    return Simulator(config, read_speaker_folders(tiny_speech), [], FileReader(16000), seed=3).sample(0, 0)
-
-
-def test_an_absent_target_is_silence_with_an_enrollment(absent_sample: Sample):
-    (item,) = target_items(absent_sample, LABELS)
-    absent = absent_sample.recipe.absent.speaker_id
-    assert absent not in {source.speaker_id for source in absent_sample.recipe.sources}
-    assert (item["present"], item["speaker"]) == (0, LABELS[absent])
-    np.testing.assert_array_equal(item["mixture"], absent_sample.mixture)
-    assert item["enrollment"].any()
-    assert item["target"].shape == absent_sample.mixture.shape and not item["target"].any()
-    assert item["activity"].shape == absent_sample.activity[0].shape and not item["activity"].any()
-    every = target_items(absent_sample, LABELS, "all")
-    assert [one["present"] for one in every] == [1, 1, 1, 0] and every[-1]["speaker"] == LABELS[absent]
-    batch = collate_targets([every])
-    assert batch["present"].tolist() == [1, 1, 1, 0] and not batch["target"][3].any()
-
-
-def test_each_loss_accepts_absent_targets(absent_sample: Sample):
-    batch = collate_targets([target_items(absent_sample, LABELS, "all")])
-    for names in (
-        ["thresholded_sdr", "multi_resolution_spectral", "absent_energy", "presence"],
-        ["si_sdr", "snr", "sd_sdr"],
-    ):
-        waveforms = (0.5 * batch["mixture"]).requires_grad_()
-        logits = torch.zeros(4, 63, requires_grad=True)
-        output = SimpleNamespace(waveforms=(waveforms,), presence_logits=logits, speaker_logits=None)
-        losses = Criterion([{"name": name} for name in names])(output, batch)
-        losses["loss"].backward()
-        assert all(value.isfinite() for value in losses.values()) and waveforms.grad.isfinite().all()
-        assert (waveforms.grad[3] != 0).any() == ("absent_energy" in names)
-
-
-def test_collate_pads_at_the_end_and_gives_lengths():
-    def item(samples: int, enrollment: int, label: int) -> dict:
-        return {
-            "mixture": np.full(samples, 2.0, np.float32), "target": np.ones(samples, np.float32),
-            "enrollment": np.ones(enrollment, np.float32), "activity": np.array([True, False]), "present": 1,
-            "speaker": label,
-        }  # fmt: skip
-
-    batch = collate_targets([[item(4, 3, 7), item(4, 5, 8)], [item(2, 1, 9)]])
-    assert batch["mixture"].tolist() == [[2, 2, 2, 2], [2, 2, 2, 2], [2, 2, 0, 0]]
-    assert batch["enrollment"].sum(1).tolist() == [3, 5, 1] and batch["enrollment"].shape == (3, 5)
-    assert batch["enrollment_lengths"].tolist() == [3, 5, 1]
-    assert batch["speaker"].tolist() == [7, 8, 9] and batch["speaker"].dtype == torch.int64
-    assert batch["present"].tolist() == [1, 1, 1]
-    assert batch["activity"].tolist() == [[1, 0]] * 3
-    assert {batch[key].dtype for key in ("mixture", "target", "enrollment", "activity")} == {torch.float32}
-
-
 def test_batches_are_aligned_in_memory(simulator: Simulator):
-    """Sums over memory that is aligned otherwise differ in the last bit: resumed runs would drift."""
+    """Sums over differently aligned memory differ in the last bit: resumed runs would drift."""
     batch = collate_targets([SimulatedMixtures(simulator, LABELS, all_target_items)[0, 0]])
     assert all(batch[key].data_ptr() % 64 == 0 for key in ("mixture", "target", "enrollment"))
 
 
 def test_an_error_in_a_worker_reaches_the_run(simulator: Simulator):
-    """A speaker without a label cannot be passed over in silence."""
+    """A speaker without a label must be an error."""
     dataset = SimulatedMixtures(simulator, {}, all_target_items)
     with pytest.raises(KeyError, match=r"anna|bert|carl|dora"):
         next(iter(make_loader(dataset, PositionSampler(0, 1, 1, 5), collate_targets, workers=1, prefetch=1)))
@@ -131,7 +44,7 @@ def test_an_error_in_a_worker_reaches_the_run(simulator: Simulator):
 
 
 def test_a_worker_ends_in_time_after_sigterm(simulator: Simulator, monkeypatch):
-    """Regression: workers ignored SIGTERM for good, and a process that left one behind could not end."""
+    """Regression: workers ignored SIGTERM, and a process that left one behind could not end."""
     monkeypatch.setattr(data, "WORKER_GRACE_S", 1)
     loader = make_loader(
         SimulatedMixtures(simulator, LABELS, target_items),
@@ -153,7 +66,7 @@ DEATH_ERROR = RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
 
 
 class FailingLoader:
-    """Opens iterators over the numbers from a start; the first so many of them die after two batches."""
+    """Opens iterators over the numbers from a start; the first ones die after two batches."""
 
     def __init__(self, deaths: int, error: Exception = DEATH_ERROR) -> None:
         self.deaths, self.error, self.opened = deaths, error, []
@@ -168,9 +81,9 @@ class FailingLoader:
 
 
 def test_each_batch_comes_exactly_once():
-    source, said = FailingLoader(deaths=3), []
-    assert [batch["mixture"].item() for batch in Batches(source, said.append)] == list(range(8))
-    assert source.opened == [0, 2, 4, 6] and len(said) == 3 and "pid(s) 7" in said[0]
+    source, printed = FailingLoader(deaths=3), []
+    assert [batch["mixture"].item() for batch in Batches(source, printed.append)] == list(range(8))
+    assert source.opened == [0, 2, 4, 6] and len(printed) == 3 and "pid(s) 7" in printed[0]
 
 
 def test_workers_that_always_die_end_the_run():
@@ -194,17 +107,17 @@ def test_other_errors_are_raised(error: Exception):
 
 
 def test_messages_are_printed_and_failures_end_the_run():
-    said: list[str] = []
+    printed: list[str] = []
     batches = Batches(
-        lambda start: iter([{"mixture": torch.zeros(1), "nonfinite": ["odd"]}, {"failure": ["gone"]}]), said.append
+        lambda start: iter([{"mixture": torch.zeros(1), "nonfinite": ["odd"]}, {"failure": ["gone"]}]), printed.append
     )
-    assert list(next(batches)) == ["mixture"] and said == ["odd"]
+    assert list(next(batches)) == ["mixture"] and printed == ["odd"]
     with pytest.raises(WesepError, match="gone"):
         next(batches)
 
 
 def test_the_handler_of_sigchld_is_restored():
-    """Torch sets one that raises wherever the main thread happens to be: in the middle of a step."""
+    """Torch sets a handler that raises wherever the main thread is, for example in the middle of a step."""
 
     def opened(start: int) -> Iterator[dict]:
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
@@ -216,7 +129,7 @@ def test_the_handler_of_sigchld_is_restored():
 
 
 def test_a_handler_that_torch_set_earlier_is_removed():
-    """A loader opened elsewhere in the process leaves it; a worker's death would be raised between two batches."""
+    """A loader opened elsewhere in the process leaves it; a dead worker would raise between two batches."""
 
     def handler(number: int, frame: object) -> None: ...
 

@@ -31,7 +31,7 @@ from wesep_py.training.training_config import TrainLoopConfig, load_config
 
 
 class Witness(nn.Module):
-    """Notes the types of what comes in and of what a layer makes of it."""
+    """Records the types of its input and of the output of a layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Witness(nn.Module):
 
 
 class Spy(nn.Module):
-    """A criterion that notes whether it runs under autocast."""
+    """A criterion that records whether it runs under autocast."""
 
     def forward(self, output: torch.Tensor, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         self.autocast = torch.is_autocast_enabled("cpu")
@@ -70,7 +70,7 @@ def test_waveforms_and_losses_stay_in_float32(precision: str, inside: torch.dtyp
 
 @pytest.fixture
 def without_bfloat16_lstm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a processor without AVX-512."""
+    """Behave like a processor without AVX-512."""
     known = half_precision.problem_with
     monkeypatch.setattr(
         half_precision, "problem_with", lambda op, device="cpu": "no primitive" if op == "lstm" else known(op, device)
@@ -79,7 +79,7 @@ def without_bfloat16_lstm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a processor with AVX-512."""
+    """Behave like a processor with AVX-512."""
     monkeypatch.setattr(half_precision, "problem_with", lambda op, device="cpu": None)
 
 
@@ -164,10 +164,10 @@ def test_two_ranks_by_torchrun_train_as_one(settings, validation, tmp_path: Path
         command = [sys.executable, *launcher, "wesep_py.cli.train", str(config)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
         assert done.returncode == 0, done.stderr
-    one, two = (checkpoint.load(tmp_path / name / "checkpoints" / "last") for name in runs)
-    assert one.provenance["mixtures"] == two.provenance["mixtures"] == 8
-    for key, value in one.state_dict.items():
-        torch.testing.assert_close(two.state_dict[key], value, atol=2e-3, rtol=0)
+    single, double = (checkpoint.load(tmp_path / name / "checkpoints" / "last") for name in runs)
+    assert single.provenance["mixtures"] == double.provenance["mixtures"] == 8
+    for key, value in single.state_dict.items():
+        torch.testing.assert_close(double.state_dict[key], value, atol=2e-3, rtol=0)
     count = checkpoint.load(tmp_path / "two" / "checkpoints" / "best").provenance["validation"]["count"]
     assert count == 2
 
@@ -195,7 +195,7 @@ def test_a_step_reuses_the_pages_of_the_one_before():
 
 
 def gradients_of(twice: bool) -> tuple[dict[str, torch.Tensor], int]:
-    """The gradients of a small network, and how many numbers were kept for them."""
+    """Return the gradients of a small network, and how many numbers were stored for them."""
     torch.manual_seed(0)
     network = build_network(
         {"backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 3}, "cues": [{"name": "tf_map"}]}

@@ -16,23 +16,23 @@ def everything(folder: Path) -> set[Path]:
     return set(folder.rglob("*"))
 
 
-def test_one_step_is_tried_and_nothing_written(settings, validation, corpus: Path, tmp_path: Path):
+def test_one_step_is_taken_and_nothing_written(settings, validation, corpus: Path, tmp_path: Path):
     before = everything(tmp_path), everything(corpus)
-    found = dry_run(settings(validation=validation, data__packed=str(tmp_path / "packed"), data__workers=2))
+    report = dry_run(settings(validation=validation, data__packed=str(tmp_path / "packed"), data__workers=2))
     assert (everything(tmp_path), everything(corpus)) == before
-    assert (found.step, found.speakers, found.memory_gib) == (0, 4, None)
-    assert found.parameters > 1000 and found.grad_norm > 0 and found.losses["loss"] == found.losses["si_sdr"]
+    assert (report.step, report.speakers, report.memory_gib) == (0, 4, None)
+    assert report.parameters > 1000 and report.grad_norm > 0 and report.losses["loss"] == report.losses["si_sdr"]
 
 
-def test_its_first_loss_is_that_of_the_run(settings, tmp_path: Path):
+def test_the_loss_is_that_of_the_runs_first_step(settings, tmp_path: Path):
     from tests.training.runs import lines
 
-    found = dry_run(settings())
+    report = dry_run(settings())
     train(settings(train__steps=1, log__every_steps=1))
-    assert lines(tmp_path / "exp", "train")[0]["loss"] == found.losses["loss"]
+    assert lines(tmp_path / "exp", "train")[0]["loss"] == report.losses["loss"]
 
 
-def test_a_run_that_was_begun_is_left_as_it_is(settings, tmp_path: Path):
+def test_a_started_run_is_not_changed(settings, tmp_path: Path):
     train(settings(train__steps=2))
     before = {path: path.stat().st_mtime_ns for path in everything(tmp_path)}
     assert dry_run(settings()).step == 2
@@ -54,7 +54,7 @@ def test_a_run_that_was_begun_is_left_as_it_is(settings, tmp_path: Path):
         ),
     ],
 )
-def test_what_would_end_a_run_ends_it_too(settings, tmp_path: Path, changed: dict, kind: type, message: str):
+def test_errors_of_a_run_are_errors_of_a_dry_run(settings, tmp_path: Path, changed: dict, kind: type, message: str):
     if "log__to" in changed:
         import importlib.util
 

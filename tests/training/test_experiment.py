@@ -20,7 +20,7 @@ from wesep_py.training.validation import ExtractionValidator
 
 @pytest.fixture
 def started_experiment(settings) -> Experiment:
-    """An experiment that has run."""
+    """Return an experiment with a state."""
     config = load_config(settings())
     experiment = Experiment(config.experiment)
     experiment.write_config(config)
@@ -84,7 +84,7 @@ def test_keys_added_since_have_their_defaults(started_experiment: Experiment, se
 
 
 def write_source(folder: Path, settings, **changed) -> Path:
-    """The YAML that a user wrote for a run in its own folder."""
+    """Write the YAML file of a run into its own folder."""
     folder.mkdir(exist_ok=True)
     source = folder / "config.yaml"
     source.write_text("# mine\n" + dump_yaml(settings(experiment=str(folder), **changed)))
@@ -150,11 +150,11 @@ def test_provenance_and_card(settings, validation, tmp_path: Path):
     assert results.corpus == CorpusSummary(4, 2, 1.0)
     results.save("best", {"w": torch.ones(2)}, Progress(step=7, position=28, elapsed_s=1800.0), VALIDATION_NUMBERS)
     saved = checkpoint.load(tmp_path / "exp")
-    made = saved.provenance
-    assert (made["step"], made["mixtures"], made["hours_trained"]) == (7, 28, 0.5)
-    assert made["validation"]["si_sdri"] == 4.25 and made["validation"]["trials"]["trials"] == "trials.csv"
-    assert made["training"]["optim"]["lr"] == 0.01 and "model" not in made["training"]
-    assert made["corpus"] == {"utterances": 4, "speakers": 2, "hours": 1.0}
+    provenance = saved.provenance
+    assert (provenance["step"], provenance["mixtures"], provenance["hours_trained"]) == (7, 28, 0.5)
+    assert provenance["validation"]["si_sdri"] == 4.25 and provenance["validation"]["trials"]["trials"] == "trials.csv"
+    assert provenance["training"]["optim"]["lr"] == 0.01 and "model" not in provenance["training"]
+    assert provenance["corpus"] == {"utterances": 4, "speakers": 2, "hours": 1.0}
     card = (tmp_path / "exp" / "checkpoints" / "best" / "card.md").read_text()
     assert "SI-SDRi 4.25 dB" in card and "7 steps (0.5 h)" in card and "2 speakers" in card
 

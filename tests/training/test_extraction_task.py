@@ -1,19 +1,101 @@
-"""Losses of an extractor: weighted sum, margin loss as second task, absent targets."""
+"""Items, batches and losses of an extractor: absent targets, weighted sum, margin loss as a second task."""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from tests.training.runs import assert_same, lines, stop_after, weights
 from wesep_py.common.errors import ConfigError
+from wesep_py.data import FileReader, read_speaker_folders
+from wesep_py.simulation import Sample, SimulationConfig, Simulator
+from wesep_py.simulation.description.simulation_config import EnrollmentConfig
 from wesep_py.training import TrainingInterrupted, train
-from wesep_py.training.extraction_task import Criterion
+from wesep_py.training.batches import SimulatedMixtures
+from wesep_py.training.extraction_task import Criterion, collate_targets, target_items
 from wesep_py.training.state import load_state
+
+all_target_items = partial(target_items, targets="all")
+LABELS = {"anna": 0, "bert": 1, "carl": 2, "dora": 3}
+
+
+def test_each_speaker_or_only_the_recipes_target_is_an_item(simulator: Simulator):
+    recipe = simulator.draw(0, 4)
+    all_items = SimulatedMixtures(simulator, LABELS, all_target_items)[0, 4]
+    assert [item["speaker"] for item in all_items] == [LABELS[source.speaker_id] for source in recipe.sources]
+    total = sum(item["target"] for item in all_items)
+    np.testing.assert_allclose(total, all_items[0]["mixture"], atol=1e-6)
+    (item,) = SimulatedMixtures(simulator, LABELS, target_items)[0, 4]
+    assert item["speaker"] == LABELS[recipe.sources[recipe.target].speaker_id]
+    np.testing.assert_array_equal(item["target"], all_items[recipe.target]["target"])
+    np.testing.assert_array_equal(item["enrollment"], all_items[recipe.target]["enrollment"])
+
+
+@pytest.fixture(scope="module")
+def absent_sample(tiny_speech: Path) -> Sample:
+    """Return a mixture with an absent target."""
+    config = SimulationConfig(
+        duration_s=1.0,
+        min_source_s=0.5,
+        num_speakers=3,
+        enrollment=EnrollmentConfig(duration_s=(0.5, 1.0)),
+        absent_probability=1.0,
+    )
+    return Simulator(config, read_speaker_folders(tiny_speech), [], FileReader(16000), seed=3).sample(0, 0)
+
+
+def test_an_absent_target_is_silence_with_an_enrollment(absent_sample: Sample):
+    (item,) = target_items(absent_sample, LABELS)
+    absent = absent_sample.recipe.absent.speaker_id
+    assert absent not in {source.speaker_id for source in absent_sample.recipe.sources}
+    assert (item["present"], item["speaker"]) == (0, LABELS[absent])
+    np.testing.assert_array_equal(item["mixture"], absent_sample.mixture)
+    assert item["enrollment"].any()
+    assert item["target"].shape == absent_sample.mixture.shape and not item["target"].any()
+    assert item["activity"].shape == absent_sample.activity[0].shape and not item["activity"].any()
+    every = target_items(absent_sample, LABELS, "all")
+    assert [item["present"] for item in every] == [1, 1, 1, 0] and every[-1]["speaker"] == LABELS[absent]
+    batch = collate_targets([every])
+    assert batch["present"].tolist() == [1, 1, 1, 0] and not batch["target"][3].any()
+
+
+def test_each_loss_accepts_absent_targets(absent_sample: Sample):
+    batch = collate_targets([target_items(absent_sample, LABELS, "all")])
+    for names in (
+        ["thresholded_sdr", "multi_resolution_spectral", "absent_energy", "presence"],
+        ["si_sdr", "snr", "sd_sdr"],
+    ):
+        waveforms = (0.5 * batch["mixture"]).requires_grad_()
+        logits = torch.zeros(4, 63, requires_grad=True)
+        output = SimpleNamespace(waveforms=(waveforms,), presence_logits=logits, speaker_logits=None)
+        losses = Criterion([{"name": name} for name in names])(output, batch)
+        losses["loss"].backward()
+        assert all(value.isfinite() for value in losses.values()) and waveforms.grad.isfinite().all()
+        assert (waveforms.grad[3] != 0).any() == ("absent_energy" in names)
+
+
+def test_collate_pads_at_the_end_and_gives_lengths():
+    def item(samples: int, enrollment: int, label: int) -> dict:
+        return {
+            "mixture": np.full(samples, 2.0, np.float32), "target": np.ones(samples, np.float32),
+            "enrollment": np.ones(enrollment, np.float32), "activity": np.array([True, False]), "present": 1,
+            "speaker": label,
+        }  # fmt: skip
+
+    batch = collate_targets([[item(4, 3, 7), item(4, 5, 8)], [item(2, 1, 9)]])
+    assert batch["mixture"].tolist() == [[2, 2, 2, 2], [2, 2, 2, 2], [2, 2, 0, 0]]
+    assert batch["enrollment"].sum(1).tolist() == [3, 5, 1] and batch["enrollment"].shape == (3, 5)
+    assert batch["enrollment_lengths"].tolist() == [3, 5, 1]
+    assert batch["speaker"].tolist() == [7, 8, 9] and batch["speaker"].dtype == torch.int64
+    assert batch["present"].tolist() == [1, 1, 1]
+    assert batch["activity"].tolist() == [[1, 0]] * 3
+    assert {batch[key].dtype for key in ("mixture", "target", "enrollment", "activity")} == {torch.float32}
 
 
 def estimate(error: float) -> tuple[SimpleNamespace, dict[str, torch.Tensor]]:
@@ -115,7 +197,7 @@ def test_a_frozen_encoder_is_refused(settings, tmp_path: Path):
         train(mapping)
 
 
-def test_speaker_cross_entropy_knows_the_number_of_speakers_before_the_first_step(settings):
+def test_cross_entropy_knows_the_number_of_speakers_before_training(settings):
     cues = [{"name": "embedding", "num_speakers": 3}]
     with pytest.raises(ConfigError, match="num_speakers is 3, and the training set has 4 speakers"):
         train(settings(loss=[{"name": "si_sdr"}, {"name": "speaker_cross_entropy"}], model__cues=cues))

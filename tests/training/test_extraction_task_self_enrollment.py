@@ -21,7 +21,7 @@ SAMPLES = 6
 
 
 class Network(nn.Module):
-    """Scales the mixture by what it hears of the enrollment; notes how it is called."""
+    """Scales the mixture by a value of the enrollment; records its calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,8 +34,8 @@ class Network(nn.Module):
             "items": len(mixture), "enrollment": enrollment, "lengths": lengths.tolist(), "training": self.training,
             "grad": torch.is_grad_enabled(), "tracked": int(self.norm.num_batches_tracked),
         })  # fmt: skip
-        heard = enrollment.sum(dim=1, keepdim=True) / lengths[:, None]
-        return NetworkOutput((self.gain * mixture * (2 + self.norm(heard)),))
+        mean = enrollment.sum(dim=1, keepdim=True) / lengths[:, None]
+        return NetworkOutput((self.gain * mixture * (2 + self.norm(mean)),))
 
 
 class Square(nn.Module):
@@ -60,34 +60,34 @@ def step(**named: Any) -> SelfEnrollmentStep:
 
 
 def test_the_estimate_is_joined_at_the_level_of_the_enrollment():
-    given, estimate = batch(), torch.arange(1.0, 7.0).repeat(2, 1)
-    made = enroll_estimates(given, torch.tensor([0, 3]), estimate, "joined")
-    assert made["enrollment_lengths"].tolist() == [3 + SAMPLES, 5, 4, 5 + SAMPLES]
-    assert made["enrollment"].shape == (4, 5 + SAMPLES)
+    items, estimate = batch(), torch.arange(1.0, 7.0).repeat(2, 1)
+    enrolled = enroll_estimates(items, torch.tensor([0, 3]), estimate, "joined")
+    assert enrolled["enrollment_lengths"].tolist() == [3 + SAMPLES, 5, 4, 5 + SAMPLES]
+    assert enrolled["enrollment"].shape == (4, 5 + SAMPLES)
     for item, length in ((0, 3), (3, 5)):
-        torch.testing.assert_close(made["enrollment"][item, :length], given["enrollment"][item, :length])
-        added = made["enrollment"][item, length : length + SAMPLES]
+        torch.testing.assert_close(enrolled["enrollment"][item, :length], items["enrollment"][item, :length])
+        added = enrolled["enrollment"][item, length : length + SAMPLES]
         torch.testing.assert_close(added / added[0], estimate[0])
-        own = given["enrollment"][item, :length].square().mean()
-        torch.testing.assert_close(added.square().mean(), own)
-        assert not made["enrollment"][item, length + SAMPLES :].any()
+        power = items["enrollment"][item, :length].square().mean()
+        torch.testing.assert_close(added.square().mean(), power)
+        assert not enrolled["enrollment"][item, length + SAMPLES :].any()
     for item in (1, 2):
-        torch.testing.assert_close(made["enrollment"][item, :5], given["enrollment"][item])
-        assert not made["enrollment"][item, 5:].any()
+        torch.testing.assert_close(enrolled["enrollment"][item, :5], items["enrollment"][item])
+        assert not enrolled["enrollment"][item, 5:].any()
 
 
 def test_the_estimate_replaces_the_enrollment():
-    given, estimate = batch(), torch.arange(1.0, 4.0).repeat(4, 1)
-    made = enroll_estimates(given, torch.arange(4), estimate, "instead")
-    assert made["enrollment_lengths"].tolist() == [3] * 4 and made["enrollment"].shape == (4, 3)
-    torch.testing.assert_close(made["enrollment"] / made["enrollment"][:, :1], estimate)
-    one = enroll_estimates(given, torch.tensor([1]), estimate[:1], "instead")
-    assert one["enrollment_lengths"].tolist() == [3, 3, 4, 5] and not one["enrollment"][1, 3:].any()
+    items, estimate = batch(), torch.arange(1.0, 4.0).repeat(4, 1)
+    enrolled = enroll_estimates(items, torch.arange(4), estimate, "instead")
+    assert enrolled["enrollment_lengths"].tolist() == [3] * 4 and enrolled["enrollment"].shape == (4, 3)
+    torch.testing.assert_close(enrolled["enrollment"] / enrolled["enrollment"][:, :1], estimate)
+    single = enroll_estimates(items, torch.tensor([1]), estimate[:1], "instead")
+    assert single["enrollment_lengths"].tolist() == [3, 3, 4, 5] and not single["enrollment"][1, 3:].any()
 
 
 def test_a_silent_estimate_stays_silent():
-    made = enroll_estimates(batch(), torch.arange(4), torch.zeros(4, 2), "instead")
-    assert not made["enrollment"].any() and made["enrollment"].isfinite().all()
+    enrolled = enroll_estimates(batch(), torch.arange(4), torch.zeros(4, 2), "instead")
+    assert not enrolled["enrollment"].any() and enrolled["enrollment"].isfinite().all()
 
 
 def test_the_first_pass_has_no_gradient_and_moves_no_statistics():
@@ -102,17 +102,17 @@ def test_the_first_pass_has_no_gradient_and_moves_no_statistics():
     losses["loss"].backward()
     gradient = trained.network.gain.grad.clone()
     again = TrainingStep(Network(), Square()).train()
-    given = {**batch(), "enrollment": second["enrollment"], "enrollment_lengths": torch.tensor(second["lengths"])}
-    again(given)["loss"].backward()
+    items = {**batch(), "enrollment": second["enrollment"], "enrollment_lengths": torch.tensor(second["lengths"])}
+    again(items)["loss"].backward()
     torch.testing.assert_close(gradient, again.network.gain.grad)
 
 
 def test_absent_targets_and_early_steps_keep_the_enrollment():
-    trained, given = step(from_step=5), batch()
-    assert trained(given)["self_enrolled"] == 0.0 and len(trained.network.calls) == 1
+    trained, items = step(from_step=5), batch()
+    assert trained(items)["self_enrolled"] == 0.0 and len(trained.network.calls) == 1
     trained.begin_step(5)
-    given["present"][1] = 0
-    assert trained(given)["self_enrolled"] == 0.75
+    items["present"][1] = 0
+    assert trained(items)["self_enrolled"] == 0.75
     first, second = trained.network.calls[1:]
     assert first["items"] == 3 and second["lengths"][1] == 5
 
@@ -129,27 +129,27 @@ def test_items_are_drawn_by_probability_and_seed():
 
 
 def test_both_passes_have_a_loss_and_their_weights():
-    trained, given = step(loss_on="both", weights=(0.25, 0.5)), batch()
-    losses = trained(given)
+    trained, items = step(loss_on="both", weights=(0.25, 0.5)), batch()
+    losses = trained(items)
     first, second = trained.network.calls
     assert first["grad"] and first["training"] and not second["enrollment"].requires_grad
     plain = TrainingStep(Network(), Square()).train()
-    one = plain(given)["loss"]
-    made = {**given, "enrollment": second["enrollment"], "enrollment_lengths": torch.tensor(second["lengths"])}
-    two = plain(made)["loss"]
-    torch.testing.assert_close(losses["loss"], 0.25 * one + 0.5 * two)
-    torch.testing.assert_close(losses["loss_first"], one)
+    first_loss = plain(items)["loss"]
+    enrolled = {**items, "enrollment": second["enrollment"], "enrollment_lengths": torch.tensor(second["lengths"])}
+    second_loss = plain(enrolled)["loss"]
+    torch.testing.assert_close(losses["loss"], 0.25 * first_loss + 0.5 * second_loss)
+    torch.testing.assert_close(losses["loss_first"], first_loss)
     losses["loss"].backward()
-    (0.25 * one + 0.5 * two).backward()
+    (0.25 * first_loss + 0.5 * second_loss).backward()
     torch.testing.assert_close(trained.network.gain.grad, plain.network.gain.grad)
     trained = step(loss_on="both", from_step=9)
-    losses = trained(given)
+    losses = trained(items)
     torch.testing.assert_close(losses["loss"], losses["loss_first"])
 
 
 @pytest.mark.processor
 def test_gradient_reaches_the_weights_under_mixed_precision():
-    """Autocast keeps the weights that it has cast; those of a pass without gradient have none."""
+    """Autocast caches cast weights; those of a pass without gradient have none."""
 
     class Layer(nn.Module):
         def __init__(self) -> None:
@@ -192,10 +192,10 @@ def test_a_run_resumes_bit_exactly(settings, tmp_path: Path, monkeypatch, loss_o
         stop_after(patch, 2)
         train(settings(**named))
     train(settings(**named))
-    one, two = weights(tmp_path / "unbroken"), weights(tmp_path / "exp")
-    assert_same(one, two)
+    uninterrupted, resumed = weights(tmp_path / "unbroken"), weights(tmp_path / "exp")
+    assert_same(uninterrupted, resumed)
     shares = [record["self_enrolled"] for record in lines(tmp_path / "unbroken", "train")]
     assert shares[0] == 0.0 and max(shares) > 0.0
     train(settings(experiment=str(tmp_path / "plain"), **{**named, "self_enrollment": None}))
     plain = weights(tmp_path / "plain")
-    assert any(not torch.equal(one[key], plain[key]) for key in one)
+    assert any(not torch.equal(uninterrupted[key], plain[key]) for key in uninterrupted)

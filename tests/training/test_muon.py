@@ -17,7 +17,7 @@ SETTINGS = {"lr": 0.01, "weight_decay": 0.1}
 
 
 def descend(optimizer: torch.optim.Optimizer, parameters: list[Tensor], steps: int = 5) -> None:
-    """Towards a point that the seed decides, along gradients that are not constant."""
+    """Descend towards a point given by the seed, along gradients that are not constant."""
     torch.manual_seed(1)
     goals = [torch.randn_like(parameter) for parameter in parameters]
     for _ in range(steps):
@@ -43,14 +43,14 @@ def test_a_matrix_moves_as_by_torchs_muon(shape: tuple[int, int]):
 
 
 @pytest.mark.parametrize("shape", [(5,), (2, 1, 24), (4, 64), (3, 3, 3, 3)])
-def test_what_is_no_matrix_or_a_thin_one_moves_as_by_adamw(shape: tuple[int, ...]):
+def test_other_parameters_move_as_by_adamw(shape: tuple[int, ...]):
     ours, theirs = parameter(*shape), parameter(*shape)
     descend(Muon([ours], **SETTINGS), [ours])
     descend(torch.optim.AdamW([theirs], **SETTINGS), [theirs])
     torch.testing.assert_close(ours, theirs)
 
 
-def test_a_stack_moves_as_its_matrices_do_apart():
+def test_a_stack_moves_like_its_single_matrices():
     stack = parameter(3, 12, 10)
     apart = [nn.Parameter(matrix.detach().clone()) for matrix in stack]
     torch.manual_seed(1)
@@ -71,7 +71,7 @@ def test_a_step_has_the_root_mean_square_of_adamws():
     assert (weight - before).square().mean().sqrt().item() == pytest.approx(0.2 * 0.01, rel=0.2)
 
 
-def test_orthogonal_means_singular_values_near_one_and_the_same_vectors():
+def test_orthogonalised_matrices_keep_their_singular_vectors():
     torch.manual_seed(0)
     matrices = 1e3 * torch.randn(4, 20, 50)
     result = orthogonalise(matrices)
@@ -83,7 +83,7 @@ def test_orthogonal_means_singular_values_near_one_and_the_same_vectors():
     assert not orthogonalise(torch.zeros(1, 8, 8)).any()
 
 
-def test_it_goes_on_from_its_state_to_the_bit():
+def test_muon_resumes_bit_exactly():
     parameters = [parameter(9, 8), parameter(7)]
     optimizer = Muon(parameters, **SETTINGS)
     descend(optimizer, parameters)
@@ -96,13 +96,13 @@ def test_it_goes_on_from_its_state_to_the_bit():
         assert torch.equal(one, other)
 
 
-def test_what_has_no_gradient_stays():
+def test_parameters_without_gradient_stay():
     parameters = [parameter(9, 8), parameter(7)]
     before = [p.detach().clone() for p in parameters]
     Muon(parameters, **SETTINGS).step()
     assert all(torch.equal(p, b) for p, b in zip(parameters, before, strict=True))
 
 
-def test_a_momentum_that_cannot_be_is_one_line():
+def test_an_impossible_momentum_is_refused():
     with pytest.raises(ConfigError, match=r"momentum is 1\.5; it must be at least 0 and below 1"):
         build_optimizer(OptimConfig("muon", arguments={"momentum": 1.5}), nn.Linear(8, 8))

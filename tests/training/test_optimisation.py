@@ -124,7 +124,7 @@ def test_plateau_factors_end_at_the_final_ratio():
 
 
 class FrozenStep(nn.Module):
-    """Two parts, the first with batch norm, under names like those of a training step."""
+    """Two parts, the first with batch norm, named like those of a training step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class FrozenStep(nn.Module):
 
 
 def take_steps(config: OptimConfig, count: int) -> list[dict[str, torch.Tensor]]:
-    """The states before the first step and after each."""
+    """Return the states before the first step and after each step."""
     torch.manual_seed(0)
     step = FrozenStep()
     optimizer, freezer = build_optimizer(config, step), Freezer(config, step)
@@ -233,15 +233,15 @@ def test_weights_are_restored_after_an_error():
 
 def test_the_average_resumes_bit_exactly():
     first, second = nn.Linear(2, 2), nn.Linear(2, 2)
-    one, other = WeightAverage(first, 0.9), WeightAverage(second, 0.9)
+    uninterrupted, resumed = WeightAverage(first, 0.9), WeightAverage(second, 0.9)
     first.weight.data.add_(1)
-    one.update()
-    other.load_state_dict({key: value.clone() for key, value in one.state_dict().items()})
+    uninterrupted.update()
+    resumed.load_state_dict({key: value.clone() for key, value in uninterrupted.state_dict().items()})
     second.load_state_dict(first.state_dict())
-    for average, layer in ((one, first), (other, second)):
+    for average, layer in ((uninterrupted, first), (resumed, second)):
         layer.weight.data.mul_(2)
         average.update()
-    assert torch.equal(one.state_dict()["weight"], other.state_dict()["weight"])
+    assert torch.equal(uninterrupted.state_dict()["weight"], resumed.state_dict()["weight"])
 
 
 def test_a_run_validates_and_saves_the_average(settings, validation, tmp_path: Path, monkeypatch):
@@ -260,5 +260,5 @@ def test_a_run_validates_and_saves_the_average(settings, validation, tmp_path: P
     saved, raw = weights(tmp_path / "exp"), weights(tmp_path / "plain")
     key = next(key for key, value in saved.items() if value.is_floating_point() and value.ndim > 1)
     assert torch.equal(saved[key], state.average[f"network.{key}"]) and not torch.equal(saved[key], raw[key])
-    found, without = (lines(tmp_path / name, "validation") for name in ("exp", "plain"))
-    assert [line["si_sdr"] for line in found] != [line["si_sdr"] for line in without]
+    with_average, without = (lines(tmp_path / name, "validation") for name in ("exp", "plain"))
+    assert [line["si_sdr"] for line in with_average] != [line["si_sdr"] for line in without]

@@ -17,27 +17,29 @@ from wesep_py.training.provenance import ancestors, data_hashes, git_state, writ
 from wesep_py.training.training_config import DataConfig
 
 
-def test_a_run_and_its_resumption_are_noted_and_other_data_is_said(settings, corpus: Path, tmp_path: Path, capsys):
+def test_sessions_are_recorded_and_changed_data_is_reported(settings, corpus: Path, tmp_path: Path, capsys):
     (tmp_path / "train.jsonl").write_bytes((corpus / "train.jsonl").read_bytes())
     mapping = {"data__root": str(tmp_path)}
     train(settings(train__steps=2, **mapping))
-    found = json.loads((tmp_path / "exp" / "provenance.json").read_text())["sessions"]
-    assert len(found) == 1 and found[0]["step"] == 0 and found[0]["command"] and found[0]["versions"]["torch"]
+    sessions = json.loads((tmp_path / "exp" / "provenance.json").read_text())["sessions"]
+    assert (
+        len(sessions) == 1 and sessions[0]["step"] == 0 and sessions[0]["command"] and sessions[0]["versions"]["torch"]
+    )
     expected = hashlib.sha256((corpus / "train.jsonl").read_bytes()).hexdigest()
-    assert found[0]["data"] == {"train.jsonl": expected}
+    assert sessions[0]["data"] == {"train.jsonl": expected}
     saved = checkpoint.load(tmp_path / "exp").provenance
     assert saved["data"] == {"train.jsonl": expected} and "git" in saved
     assert "another than when the run began" not in capsys.readouterr().err
     content = (tmp_path / "train.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "train.jsonl").write_text("".join(content[:-1]))
     train(settings(train__steps=4, **mapping))
-    found = json.loads((tmp_path / "exp" / "provenance.json").read_text())["sessions"]
-    assert [session["step"] for session in found] == [0, 2] and found[1]["data"]["train.jsonl"] != expected
+    sessions = json.loads((tmp_path / "exp" / "provenance.json").read_text())["sessions"]
+    assert [session["step"] for session in sessions] == [0, 2] and sessions[1]["data"]["train.jsonl"] != expected
     assert "train.jsonl: has changed since the run started" in capsys.readouterr().err
     assert [line["step"] for line in lines(tmp_path / "exp", "train")] == [2, 4]
 
 
-def test_a_folder_is_known_by_names_and_sizes(tmp_path: Path):
+def test_a_folder_is_hashed_by_names_and_sizes(tmp_path: Path):
     (tmp_path / "noise").mkdir()
     (tmp_path / "noise" / "a.wav").write_bytes(b"123")
     config = DataConfig(str(tmp_path), ["gone.jsonl"], ["noise"])
@@ -47,7 +49,7 @@ def test_a_folder_is_known_by_names_and_sizes(tmp_path: Path):
     assert data_hashes(config)["noise"] != before["noise"]
 
 
-def test_a_damaged_file_is_begun_again(tmp_path: Path):
+def test_a_damaged_file_is_replaced(tmp_path: Path):
     file = tmp_path / "provenance.json"
     file.write_text("{")
     assert write_provenance(file, 5, {"a": "1"}) == []
@@ -55,13 +57,13 @@ def test_a_damaged_file_is_begun_again(tmp_path: Path):
     assert write_provenance(file, 6, {"a": "2"}) == ["a"]
 
 
-def test_the_state_of_a_checkout(tmp_path: Path):
+def test_git_state_of_a_checkout(tmp_path: Path):
     assert git_state(tmp_path) is None
     identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
     for arguments in (("init", "-q", "-b", "main"), (*identity, "commit", "-q", "--allow-empty", "-m", "first")):
         subprocess.run(["git", *arguments], cwd=tmp_path, check=True)
-    found = git_state(tmp_path)
-    assert len(found["commit"]) == 40 and (found["branch"], found["changed"]) == ("main", [])
+    state = git_state(tmp_path)
+    assert len(state["commit"]) == 40 and (state["branch"], state["changed"]) == ("main", [])
     (tmp_path / "new.py").write_text("x")
     assert git_state(tmp_path)["changed"] == ["new.py"]
 
@@ -70,14 +72,14 @@ def test_the_state_of_a_checkout(tmp_path: Path):
     "text",
     ["[" * 10**5, "[]", '{"sessions": 1}', '{"sessions": [1]}', '{"sessions": [{}]}', "\udcff", '{"sessions": NaN}'],
 )
-def test_whatever_is_damaged_is_begun_again_with_a_word(tmp_path: Path, text: str):
+def test_damaged_provenance_is_replaced_with_a_warning(tmp_path: Path, text: str):
     file = tmp_path / "provenance.json"
     file.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.warns(UserWarning, match=r"provenance\.json.*; a new provenance file is started"):
         assert ancestors(file) == []
 
 
-def test_programs_that_a_repository_names_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_programs_named_by_a_repository_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     subprocess.run(["git", "init", "-q", "-b", "main"], cwd=tmp_path, check=True)
     identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
     subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "first"], cwd=tmp_path, check=True)

@@ -46,10 +46,10 @@ def test_numbers_and_audio(tmp_path: Path):
     log.audio("trial/estimate", 5, np.full(16000, 3.0, np.float32), 16000)
     log.close()
     assert read(tmp_path / "log.jsonl") == [{"kind": "train", "step": 5, "loss": 1.5, "grad_norm": None}]
-    found = events(tmp_path / "tensorboard")
-    assert [(e.step, e.value) for e in found.Scalars("train/loss")] == [(5, 1.5)]
-    assert found.Tags()["audio"] == found.Tags()["images"] == ["trial/estimate"]
-    assert found.Audio("trial/estimate")[0].sample_rate == 16000
+    logged = events(tmp_path / "tensorboard")
+    assert [(e.step, e.value) for e in logged.Scalars("train/loss")] == [(5, 1.5)]
+    assert logged.Tags()["audio"] == logged.Tags()["images"] == ["trial/estimate"]
+    assert logged.Audio("trial/estimate")[0].sample_rate == 16000
 
 
 @pytest.mark.parametrize("cut", [False, True])
@@ -97,7 +97,7 @@ def test_a_log_that_is_a_folder_is_a_one_line_error(tmp_path: Path):
 
 
 class FakeTracker(ModuleType):
-    """A module that notes what is called, and is the run that its `init` gives."""
+    """A module that records its calls, and is itself the run that its `init` returns."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -123,9 +123,9 @@ class FakeTracker(ModuleType):
 
 @pytest.fixture(params=["wandb", "trackio"])
 def tracker_module(request, monkeypatch) -> FakeTracker:
-    found = FakeTracker(request.param)
-    monkeypatch.setitem(sys.modules, request.param, found)
-    return found
+    tracker = FakeTracker(request.param)
+    monkeypatch.setitem(sys.modules, request.param, tracker)
+    return tracker
 
 
 def test_a_run_sends_its_numbers(settings, tracker_module: FakeTracker, tmp_path: Path):
@@ -140,14 +140,14 @@ def test_a_run_sends_its_numbers(settings, tracker_module: FakeTracker, tmp_path
 
 
 def test_wandb_continues_its_run_and_gets_audio(tmp_path: Path, monkeypatch):
-    found = FakeTracker("wandb")
-    monkeypatch.setitem(sys.modules, "wandb", found)
+    fake = FakeTracker("wandb")
+    monkeypatch.setitem(sys.modules, "wandb", fake)
     for _ in range(2):
         tracker = make_tracker("wandb", Experiment(tmp_path), "p", {}, 0)
         tracker.audio("trial", 3, np.full(8, 5.0, np.float32), 16000)
-    first, second = (named["id"] for kind, _, named in found.calls if kind == "init")
+    first, second = (named["id"] for kind, _, named in fake.calls if kind == "init")
     assert first == second and len(first) == 16
-    (values, step) = found.calls[1][1]
+    (values, step) = fake.calls[1][1]
     assert step == 3 and values["trial"] == ("audio", pytest.approx(0.9), 16000)
 
 

@@ -60,7 +60,7 @@ def test_snapshots_keep_the_newest_in_the_order_of_their_steps(tmp_path: Path):
 
 
 def test_tied_weights_can_be_saved(tmp_path: Path):
-    """Tensors that share memory, which safetensors refuses as they are."""
+    """Tensors that share memory, which safetensors refuses unless they are copied."""
     shared = torch.ones(2)
     snapshots = Snapshots(tmp_path, keep=1)
     snapshots.save(1, {"a": shared, "b": shared})
@@ -78,11 +78,11 @@ def test_a_flipped_bit_of_a_snapshot_is_noticed(tmp_path: Path):
         damaged[position] ^= 4
         path.write_bytes(damaged)
         try:
-            found = read_snapshot(path)
+            tensors = read_snapshot(path)
         except CheckpointError as error:
             assert str(path) in str(error)
         else:
-            assert torch.equal(found["w"], torch.ones(20))
+            assert torch.equal(tensors["w"], torch.ones(20))
 
 
 def test_files_of_other_names_are_no_snapshots(tmp_path: Path):
@@ -100,7 +100,7 @@ def test_best_snapshots_come_before_damaged_ones(tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, corpus, request) -> Path:
-    """A run that validated four times."""
+    """Return a run with four validations."""
     folder = tmp_path_factory.mktemp("run")
     train(
         {
@@ -123,27 +123,27 @@ def mean_of(files: list[Path], key: str) -> torch.Tensor:
 
 
 def test_average_of_the_last(run: Path, tmp_path: Path):
-    made = average_run(run, tmp_path / "out", last=2)
-    assert made.steps == [3, 4] and made.results == []
-    found = checkpoint.load(tmp_path / "out")
+    averaged = average_run(run, tmp_path / "out", last=2)
+    assert averaged.steps == [3, 4] and averaged.results == []
+    saved = checkpoint.load(tmp_path / "out")
     files = [run / "state" / "snapshots" / f"step_{step:08d}.safetensors" for step in (3, 4)]
-    for key, value in found.state_dict.items():
+    for key, value in saved.state_dict.items():
         torch.testing.assert_close(value, mean_of(files, key))
-    assert (found.provenance["made_by"], found.provenance["steps"]) == ("wesep average", [3, 4])
+    assert (saved.provenance["made_by"], saved.provenance["steps"]) == ("wesep average", [3, 4])
     assert load_network(tmp_path / "out").sample_rate == 16000
 
 
 def test_average_of_the_best(run: Path, tmp_path: Path):
     results = {line["step"]: line["si_sdri"] for line in lines(run, "validation")}
     best = sorted(results, key=lambda step: -results[step])[:2]
-    made = average_run(run, tmp_path / "out", best=2)
-    assert made.steps == best and made.results == [results[step] for step in best]
+    averaged = average_run(run, tmp_path / "out", best=2)
+    assert averaged.steps == best and averaged.results == [results[step] for step in best]
     files = [run / "state" / "best" / f"step_{step:08d}.safetensors" for step in best]
-    found = checkpoint.load(tmp_path / "out")
-    for key, value in found.state_dict.items():
+    saved = checkpoint.load(tmp_path / "out")
+    for key, value in saved.state_dict.items():
         torch.testing.assert_close(value, mean_of(files, key))
-    one = average_run(run, tmp_path / "one", best=1)
-    assert one.steps == best[:1]
+    single = average_run(run, tmp_path / "one", best=1)
+    assert single.steps == best[:1]
     for key, value in weights(run, "best").items():
         torch.testing.assert_close(checkpoint.load(tmp_path / "one").state_dict[key], value)
 

@@ -22,7 +22,7 @@ from wesep_py.training.speaker_task import collate_speakers
 
 @pytest.fixture
 def speaker_settings(settings) -> dict[str, Any]:
-    """The extractor's run in `tests/training/conftest.py`, made one of an encoder."""
+    """Return the run of `tests/training/conftest.py`, for an encoder instead of an extractor."""
     base = settings(train__batch_size=4, train__steps=12)
     encoder = base.pop("model")["speaker"]
     base["simulation"] = {
@@ -100,7 +100,7 @@ def test_enrollments_are_further_examples_for_losses_that_compare(speaker_settin
 
 @pytest.mark.parametrize("name", ["prototypical", "angular_prototypical", "ge2e"])
 def test_losses_on_episodes_train_with_unequal_speakers(speaker_settings, tmp_path: Path, name: str):
-    """Four speakers in six mixtures with an enrollment each: of some two utterances, of some more, of some none."""
+    """Four speakers in six mixtures with enrollments: some have two utterances, some more, some none."""
     speaker_settings["simulation"]["enrollment"] = {"count": 1, "duration_s": [0.5, 0.8]}
     speaker_settings["loss"] = {"name": name}
     speaker_settings["train"] |= {"steps": 3, "batch_size": 6, "epoch_size": 18}

@@ -22,7 +22,7 @@ from wesep_py.training.speaker_task import MultiSpeakerStep, collate_multi_speak
 
 @pytest.fixture
 def voice_settings(settings) -> dict[str, Any]:
-    """A run of a small encoder with recursive pooling, on mixtures of one and two."""
+    """Return a run of a small encoder with recursive pooling, on mixtures of one and two speakers."""
     base = settings(train__batch_size=6, train__steps=4)
     encoder = base.pop("model")["speaker"]
     encoder["network"]["pooling"] = {"name": "recursive", "bottleneck": 8}

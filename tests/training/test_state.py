@@ -1,4 +1,4 @@
-"""The training state: exact, whole or not at all, and the one before when the last is damaged."""
+"""The training state: exact round trip, atomic writing, and the previous state if the last is damaged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def state(step: int) -> TrainingState:
     return TrainingState(progress, layer.state_dict(), optimizer.state_dict())
 
 
-def test_what_is_loaded_is_what_was_saved(tmp_path: Path):
+def test_a_state_loads_as_it_was_saved(tmp_path: Path):
     assert load_state(tmp_path) is None and not has_state(tmp_path)
     saved = state(3)
     save_state(tmp_path / "state", saved)
@@ -40,7 +40,7 @@ def test_a_best_of_minus_infinity_survives(tmp_path: Path):
     assert load_state(tmp_path).progress == Progress()
 
 
-def test_a_damaged_state_gives_way_to_the_one_before(tmp_path: Path):
+def test_a_damaged_state_falls_back_to_the_previous(tmp_path: Path):
     for step in (1, 2, 3):
         save_state(tmp_path, state(step))
     assert load_state(tmp_path).progress.step == 3
@@ -64,7 +64,7 @@ def test_a_kill_between_the_renames_loses_nothing(tmp_path: Path, killed_before:
 
 
 def test_nothing_is_unpickled(tmp_path: Path):
-    """A state that would run code when unpickled is refused, and does not run it."""
+    """A state that would run code when unpickled is refused without running it."""
 
     class Evil:
         def __reduce__(self):
@@ -79,7 +79,7 @@ def test_nothing_is_unpickled(tmp_path: Path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_full_disk_leaves_the_last_state(tmp_path: Path):
+def test_a_full_disk_keeps_the_last_state(tmp_path: Path):
     resource = pytest.importorskip("resource")
     save_state(tmp_path, state(1))
     large = state(2)
@@ -101,8 +101,8 @@ def test_another_format_version_is_named(tmp_path: Path):
         load_state(tmp_path)
 
 
-def test_every_flipped_bit_is_noticed(tmp_path: Path):
-    """The archive's checksums show it: whatever is accepted is what was saved."""
+def test_each_flipped_bit_is_detected(tmp_path: Path):
+    """The archive's checksums show it: an accepted state equals the saved one."""
     for step in (1, 2):
         save_state(tmp_path, state(step))
     whole = (tmp_path / "last.pt").read_bytes()
@@ -152,7 +152,7 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path):
         ),
     ],
 )
-def test_what_no_run_writes_gives_way_to_the_state_before(tmp_path: Path, content):
+def test_impossible_values_fall_back_to_the_previous_state(tmp_path: Path, content):
     save_state(tmp_path, state(1))
     (tmp_path / "last.pt").rename(tmp_path / "previous.pt")
     torch.save(content, tmp_path / "last.pt")
@@ -161,7 +161,7 @@ def test_what_no_run_writes_gives_way_to_the_state_before(tmp_path: Path, conten
 
 
 @pytest.mark.parametrize("kind", ["Adam", "AdamW", "SGD", "NAdam", "Adafactor", "ASGD", "Rprop"])
-def test_the_state_of_an_optimiser_has_to_fit_its_parameters(kind: str):
+def test_an_optimiser_state_must_fit_its_parameters(kind: str):
     def made(rows: int, columns: int) -> torch.optim.Optimizer:
         layer = torch.nn.Linear(columns, rows)
         optimizer = getattr(torch.optim, kind)(layer.parameters(), lr=0.1)
@@ -189,7 +189,7 @@ def test_the_state_of_an_optimiser_has_to_fit_its_parameters(kind: str):
             check_optimizer_state(fresh, made(1, 2).state_dict())
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path):
+def test_a_folder_that_cannot_be_made_is_a_one_line_error(tmp_path: Path):
     (tmp_path / "state").touch()
     with pytest.raises(WesepError, match=r"state: the training state cannot be written \(File exists\)"):
         save_state(tmp_path / "state", state(1))

@@ -30,7 +30,7 @@ MODEL = {"model__speaker": None, "model__cues": [{"name": "tf_map"}], "model__no
 
 @pytest.fixture
 def run_settings(settings):
-    """Of a run of a small network with a metric GAN."""
+    """Return the settings of a run of a small network with a metric GAN."""
 
     def make(**replaced: Any) -> dict[str, Any]:
         return settings(**{"loss": LOSS, "train__steps": 4, "checkpoint__average": 1, **MODEL, **replaced})
@@ -106,15 +106,15 @@ def test_dry_run_and_a_state_of_another_discriminator(run_settings, tmp_path: Pa
 
 
 def test_two_ranks_share_one_discriminator(run_settings, tmp_path: Path):
-    """Both ranks learn from the pairs of both: the discriminator is that of one process with all of them."""
+    """Both ranks learn from the pairs of both: the discriminator equals that of one process with all pairs."""
     loss = [LOSS[0], {key: value for key, value in GAN.items() if key != "replay"}]
-    one, two = (
+    single, double = (
         run_settings(experiment=str(tmp_path / name), train__batch_size=size, train__steps=3, loss=loss, optim__lr=1e-4)
         for name, size in (("one", 4), ("two", 2))
     )
-    train(one)
+    train(single)
     config = tmp_path / "two.yaml"
-    config.write_text(dump_yaml(two))
+    config.write_text(dump_yaml(double))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [*launch, "-m", "wesep_py.cli.train", str(config)],
@@ -139,7 +139,7 @@ def test_each_rank_resumes_with_its_own_memory():
 
 
 class RecordingAdversary(Adversary):
-    """Keeps what it is told."""
+    """Records its calls."""
 
     def __init__(self) -> None:
         self.network: dict[str, Any] = {"w": 1}

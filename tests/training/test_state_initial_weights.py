@@ -34,12 +34,16 @@ def test_another_number_of_speakers_is_freshly_initialised(settings, base: Path,
             init={"checkpoint": str(base)},
         )
     )
-    said = next(line for line in capsys.readouterr().err.splitlines() if "freshly initialised" in line)
+    message = next(line for line in capsys.readouterr().err.splitlines() if "freshly initialised" in line)
     old, new = weights(base, "average"), weights(tmp_path / "exp")
     taken = [key for key in new if key in old and old[key].shape == new[key].shape]
     fresh = [key for key in new if key not in taken]
     assert {key.partition(".")[0] for key in fresh} == {"cues", "presence"}
-    assert f"{len(taken)} of {len(new)} tensors" in said and all(key in said for key in fresh) and "not used" in said
+    assert (
+        f"{len(taken)} of {len(new)} tensors" in message
+        and all(key in message for key in fresh)
+        and "not used" in message
+    )
     trained = [key for key in taken if old[key].is_floating_point() and "running" not in key]
     for key in trained:
         torch.testing.assert_close(new[key], old[key], rtol=1e-5, atol=1e-7)
@@ -77,9 +81,9 @@ def test_lineage_lists_all_earlier_runs_the_oldest_first(settings, base: Path, t
             settings(experiment=str(tmp_path / name), model__cues=CUE, train__steps=1, init={"checkpoint": str(before)})
         )
         before = tmp_path / name
-    told = checkpoint.load(tmp_path / "third").provenance["went_on_from"]
-    assert [one["hash"] for one in told] == [checkpoint.load(path).hash for path in (base, tmp_path / "second")]
-    assert all("training" not in one and one["mixtures"] > 0 for one in told)
+    lineage = checkpoint.load(tmp_path / "third").provenance["went_on_from"]
+    assert [entry["hash"] for entry in lineage] == [checkpoint.load(path).hash for path in (base, tmp_path / "second")]
+    assert all("training" not in entry and entry["mixtures"] > 0 for entry in lineage)
 
 
 def test_skipped_tensors_are_not_loaded(base: Path):
@@ -88,8 +92,8 @@ def test_skipped_tensors_are_not_loaded(base: Path):
     network = load_network(base)
     for parameter in network.parameters():
         torch.nn.init.zeros_(parameter)
-    found = load_initial_weights(network, InitConfig(str(base), skip=["encoder.*"]))
-    assert all(name.startswith("encoder.") for name in found.fresh) and found.fresh
+    initial = load_initial_weights(network, InitConfig(str(base), skip=["encoder.*"]))
+    assert all(name.startswith("encoder.") for name in initial.fresh) and initial.fresh
     assert all((p == 0).all() for p in network.encoder.parameters())
     assert any((p != 0).any() for p in network.backbone.parameters())
 

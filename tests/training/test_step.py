@@ -1,4 +1,4 @@
-"""One step: global clipping, accumulation, and steps that are not finite."""
+"""One optimiser step: global clipping, accumulation, and steps that are not finite."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def batch(seed: int, scale: float = 1.0) -> dict[str, torch.Tensor]:
     return {"x": torch.randn(8, 2, generator=generator), "y": scale * torch.randn(8, generator=generator)}
 
 
-def test_a_step_moves_the_weights_and_reports(settings):
+def test_a_step_moves_the_weights_and_returns_losses(settings):
     stepper, module, _ = make(settings)
     before = module.layer.weight.detach().clone()
     result = stepper.step([batch(0)], 0, 0.1, lambda: [3.0])
@@ -50,7 +50,7 @@ def test_a_step_moves_the_weights_and_reports(settings):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_step_that_is_not_finite_leaves_everything_as_it_was(settings, bad: float):
+def test_a_nonfinite_step_changes_nothing(settings, bad: float):
     stepper, module, optimizer = make(settings)
     stepper.step([batch(0)], 0, 0.1)
     weights = {key: value.clone() for key, value in module.state_dict().items() if value.is_floating_point()}
@@ -66,7 +66,7 @@ def test_a_step_that_is_not_finite_leaves_everything_as_it_was(settings, bad: fl
 
 
 def test_the_gradient_is_clipped_by_its_global_norm(settings):
-    """Adam hides the gradient's size, so the gradients themselves are looked at, as the optimiser meets them."""
+    """Adam hides the size of the gradient, so the test looks at the gradients that the optimiser receives."""
     stepper, module, optimizer = make(settings, optim__clip_norm=0.5)
     seen: list[torch.Tensor] = []
     optimizer.register_step_pre_hook(

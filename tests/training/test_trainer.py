@@ -53,10 +53,10 @@ def test_a_run_writes_its_folder(settings, validation, tmp_path: Path):
 
 
 @pytest.mark.parametrize(("stop_at", "workers"), [(1, 0), (3, 1), (4, 0)])
-def test_interrupted_and_resumed_ends_with_the_same_weights(
+def test_resuming_after_a_stop_gives_the_same_weights(
     settings, validation, tmp_path: Path, monkeypatch, stop_at: int, workers: int
 ):
-    """Stopped before the first checkpoint, at a validation, and at a checkpoint."""
+    """Stop before the first checkpoint, at a validation, and at a checkpoint."""
     unbroken = settings(experiment=str(tmp_path / "unbroken"), validation=validation)
     train(unbroken)
     mapping = settings(validation=validation, data__workers=workers)
@@ -72,7 +72,7 @@ def test_interrupted_and_resumed_ends_with_the_same_weights(
     assert [(record["step"], record["lr"]) for record in left] == [(record["step"], record["lr"]) for record in right]
 
 
-def test_killed_and_resumed_ends_with_the_same_weights(settings, tmp_path: Path):
+def test_resuming_after_a_kill_gives_the_same_weights(settings, tmp_path: Path):
     mapping = settings(train__steps=10)
     unbroken = settings(train__steps=10, experiment=str(tmp_path / "unbroken"))
     train(unbroken)
@@ -95,7 +95,7 @@ def test_killed_and_resumed_ends_with_the_same_weights(settings, tmp_path: Path)
 
 
 def test_a_signal_to_every_process_of_the_run_saves_the_state(settings, tmp_path: Path):
-    """As Ctrl-C in a terminal and a cluster's scheduler do: the data workers get the signal too."""
+    """Ctrl-C in a terminal and a cluster's scheduler signal the data workers too."""
     config = tmp_path / "train.yaml"
     config.write_text(dump_yaml(settings(train__steps=100_000, data__workers=2, log__every_steps=1)))
     command = [sys.executable, "-m", "wesep_py.cli.train", str(config)]
@@ -142,7 +142,7 @@ def test_another_configuration_is_refused_by_its_keys(settings):
 
 
 def test_more_workers_or_accumulated_batches_take_the_same_data(settings, tmp_path: Path):
-    """Two batches of two accumulated are the data of one batch of four; workers change nothing at all."""
+    """Two accumulated batches of two are the data of one batch of four; workers change nothing."""
     train(settings(data__workers=0, train__steps=3, train__batch_size=4))
     train(settings(experiment=str(tmp_path / "two"), data__workers=2, train__steps=3, train__batch_size=4))
     assert_same(weights(tmp_path / "exp"), weights(tmp_path / "two"))
@@ -174,7 +174,7 @@ def test_too_many_nonfinite_steps_end_the_run(settings, monkeypatch, tmp_path: P
 
 
 def test_a_run_learns(settings, tmp_path: Path):
-    """One mixture over and over: the loss must fall by several dB."""
+    """One mixture, repeated: the loss must fall by several dB."""
     result = train(
         settings(
             train__steps=100, train__epoch_size=1, train__batch_size=1, train__targets_per_mixture="one",
@@ -189,12 +189,12 @@ def test_a_run_learns(settings, tmp_path: Path):
 
 
 VALIDATION_RESULTS = {1: 5.0, 2: 6.0, 3: 5.5, 4: 6.0, 5: 5.9, 6: 7.0, 7: 6.5, 8: 6.9}
-"""Of the validation after each step: the best at 2, and again at 6."""
+"""Result of the validation after each step: the best at 2, and again at 6."""
 
 
 @pytest.fixture
 def validated(validation, monkeypatch, settings):
-    """Settings of a run of eight steps that is validated after each, with results that are known."""
+    """Return settings of a run of eight steps with a validation of known result after each."""
     from wesep_py.training.trainer import Trainer
 
     validate, step = ExtractionValidator.validate, Trainer._step

@@ -36,7 +36,7 @@ def uninterrupted(settings, tmp_path: Path) -> Path:
 
 
 def test_a_state_of_another_run_is_a_one_line_error(settings, tmp_path: Path):
-    """Whole, by its checksums, and not of this network: shapes, optimiser, average."""
+    """The state is whole by its checksums, but of another network: shapes, optimiser, average."""
     train(settings(train__steps=2, optim__ema_decay=0.9))
     folder = tmp_path / "exp" / "state"
     whole = torch.load(folder / "last.pt", weights_only=True)
@@ -133,7 +133,7 @@ def test_a_damaged_snapshot_is_left_out_of_the_average(settings, tmp_path: Path)
 
 
 def test_a_dead_worker_is_replaced_without_loss(settings, uninterrupted: Path, tmp_path: Path, monkeypatch, capsys):
-    """The worker is killed as the kernel does when memory runs out."""
+    """Kill the worker, as the kernel does when memory runs out."""
     step, killed = Stepper.step, []
 
     def kill_worker(self, *given, **named):
@@ -148,8 +148,8 @@ def test_a_dead_worker_is_replaced_without_loss(settings, uninterrupted: Path, t
     monkeypatch.setattr(Stepper, "step", kill_worker)
     result = train(settings(data__workers=1, data__prefetch=1))
     assert killed and result.step == 6
-    told = [line for line in capsys.readouterr().err.splitlines() if "worker died" in line]
-    assert len(told) == 1 and "a new one repeats its work" in told[0]
+    messages = [line for line in capsys.readouterr().err.splitlines() if "worker died" in line]
+    assert len(messages) == 1 and "a new one repeats its work" in messages[0]
     assert_same(weights(uninterrupted), weights(tmp_path / "exp"))
 
 
@@ -157,16 +157,16 @@ def test_nonfinite_data_is_named_and_its_step_skipped(settings, tmp_path: Path, 
     sample = Simulator.sample
 
     def spoiled(self, epoch: int, index: int):
-        made = sample(self, epoch, index)
-        return replace(made, mixture=np.full_like(made.mixture, np.nan)) if index == 3 else made
+        mixture = sample(self, epoch, index)
+        return replace(mixture, mixture=np.full_like(mixture.mixture, np.nan)) if index == 3 else mixture
 
     monkeypatch.setattr(Simulator, "sample", spoiled)
     result = train(settings())
-    said = [line for line in capsys.readouterr().err.splitlines() if "not finite" in line]
+    messages = [line for line in capsys.readouterr().err.splitlines() if "not finite" in line]
     # Batches of two from epochs of five: 3 is in the steps 2 and 5.
-    assert (result.skipped, result.step, len(said)) == (2, 6, 2)
-    assert "mixture 3 of epoch 0 has mixture not finite; it is made of" in said[0] and ".wav" in said[0]
-    assert "mixture 3 of epoch 1" in said[1]
+    assert (result.skipped, result.step, len(messages)) == (2, 6, 2)
+    assert "mixture 3 of epoch 0 has mixture not finite; it is made of" in messages[0] and ".wav" in messages[0]
+    assert "mixture 3 of epoch 1" in messages[1]
     assert all(value.isfinite().all() for value in weights(tmp_path / "exp").values())
 
 
@@ -190,7 +190,7 @@ def test_a_damaged_recording_is_named_and_others_are_drawn(
 
 
 def test_a_damaged_validation_recording_ends_the_run(settings, corpus: Path, tmp_path: Path):
-    """Nothing is drawn in its place: a score would be of another list."""
+    """Nothing is drawn instead: the score would be of another list."""
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"no audio")
     rows = (corpus / "trials.csv").read_text().splitlines()
@@ -200,9 +200,9 @@ def test_a_damaged_validation_recording_ends_the_run(settings, corpus: Path, tmp
     (tmp_path / "trials.map").write_text(enrolled + f"other bert-0 {enrolled.split()[-1]}\n")
     lists = {"trials": str(tmp_path / "trials.csv"), "enrollment": str(tmp_path / "trials.map")}
     keys = {"train__steps": 1, "validation": {**lists, "every_steps": 1}}
-    with pytest.raises(WesepError, match=r"broken\.wav: is not audio") as told:
+    with pytest.raises(WesepError, match=r"broken\.wav: is not audio") as raised:
         train(settings(**keys))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -213,9 +213,9 @@ def test_a_run_without_readable_recordings_ends_with_one_line(settings, monkeypa
         raise AudioError(f"{utterance.path}: is damaged")
 
     monkeypatch.setattr(FileReader, "read", damaged)
-    with pytest.raises(WesepError, match=r"mixture 0 of epoch 0: .*\.wav: is damaged") as told:
+    with pytest.raises(WesepError, match=r"mixture 0 of epoch 0: .*\.wav: is damaged") as raised:
         train(settings(data__workers=workers))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_two_runs_cannot_share_a_folder(settings, tmp_path: Path):
@@ -240,7 +240,7 @@ RENAMES_OF_A_SAVE = 9
 
 
 def die_at(rename: int) -> None:
-    """End this process, without any clean-up, before its rename of that number from now on."""
+    """End this process, without any clean-up, before its n-th rename from now on."""
     count = 0
     for name in ("replace", "rename"):
         original = getattr(Path, name)
@@ -260,7 +260,7 @@ def die_at(rename: int) -> None:
 
 @pytest.mark.parametrize("rename", [RENAMES_OF_A_SAVE + 1, RENAMES_OF_A_SAVE + 6, RENAMES_OF_A_SAVE + 9])
 def test_a_kill_while_saving_loses_no_whole_state(settings, tmp_path: Path, rename: int):
-    """In the second save, after step 4: the first, after step 2, is what must be left at least."""
+    """Kill in the second save, after step 4: at least the first, after step 2, must be left."""
     train(settings(experiment=str(tmp_path / "unbroken")))
     child = os.fork()
     if child == 0:

@@ -22,7 +22,7 @@ PACKAGE = Path(wesep_py.__file__).parent
 
 
 def dataclasses_below(kind: type) -> dict[type, str]:
-    """Every dataclass of the tree, with the key under which it stands."""
+    """Return each dataclass of the tree with its key."""
     found: dict[type, str] = {kind: ""}
     for name, hint in typing.get_type_hints(kind).items():
         for part in (hint, *typing.get_args(hint)):
@@ -37,12 +37,12 @@ def is_of_training(kind: type) -> bool:
 
 
 def attributes_read(files: list[Path], without: type) -> set[str]:
-    """Names read as `x.name` outside of the class's own definition."""
+    """Return the names read as `x.name` outside of the class's own definition."""
     names: set[str] = set()
     for file in files:
         tree = ast.parse(file.read_text(encoding="utf-8"))
-        own = [n for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == without.__name__]
-        inside = {id(inner) for definition in own for inner in ast.walk(definition)}
+        definitions = [n for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == without.__name__]
+        inside = {id(inner) for definition in definitions for inner in ast.walk(definition)}
         names |= {
             node.attr
             for node in ast.walk(tree)
@@ -52,10 +52,10 @@ def attributes_read(files: list[Path], without: type) -> set[str]:
 
 
 def goes_through_its_fields(file: Path, kind: type) -> bool:
-    """Whether a method of the class reads all of them: `getattr(self, field.name) for field in fields(self)`."""
+    """Return whether a method of the class reads all fields: `getattr(self, field.name) for field in fields(self)`."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    own = next(node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == kind.__name__)
-    called = [ast.unparse(node) for node in ast.walk(own) if isinstance(node, ast.Call)]
+    definition = next(node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == kind.__name__)
+    called = [ast.unparse(node) for node in ast.walk(definition) if isinstance(node, ast.Call)]
     return "fields(self)" in called and any(call.startswith("getattr(self, ") for call in called)
 
 
@@ -72,20 +72,20 @@ def test_the_tree_contains_all_parts():
 @pytest.mark.parametrize("kind", TREE, ids=lambda kind: kind.__name__)
 def test_each_key_is_read_by_the_code(kind: type):
     """Each field is read, as an attribute, by code outside the class that declares it."""
-    own = Path(typing.cast("str", __import__(kind.__module__, fromlist=["_"]).__file__))
+    file = Path(typing.cast("str", __import__(kind.__module__, fromlist=["_"]).__file__))
     readers = list((PACKAGE / "training").glob("*.py")) if is_of_training(kind) else []
-    if not readers:  # the simulation's and the model's own rooms read theirs
-        readers = list((PACKAGE / own.relative_to(PACKAGE).parts[0]).rglob("*.py"))
+    if not readers:  # the packages of simulation and model read theirs
+        readers = list((PACKAGE / file.relative_to(PACKAGE).parts[0]).rglob("*.py"))
     read = attributes_read(readers, without=kind)
     if not is_of_training(kind):  # properties of the class itself hand fields on
-        read |= attributes_read([own], without=type("None", (), {}))
-        read |= {field.name for field in dataclasses.fields(kind)} if goes_through_its_fields(own, kind) else set()
+        read |= attributes_read([file], without=type("None", (), {}))
+        read |= {field.name for field in dataclasses.fields(kind)} if goes_through_its_fields(file, kind) else set()
     unread = [field.name for field in dataclasses.fields(kind) if field.name not in read]
     assert not unread, f"nothing reads {TREE[kind]}: {unread}"
 
 
 def test_each_key_of_the_training_is_read_in_a_run(settings, validation, corpus, tiny_speech, tmp_path, monkeypatch):
-    """As above, but watched: a name that several parts share (`every_steps`) must be read of each of them."""
+    """As above, but observed in a run: a name of several parts (`every_steps`) must be read from each part."""
     read: set[tuple[str, str]] = set()
     own_files = {training_config.__file__, config_module.__file__}
 
@@ -108,7 +108,7 @@ def test_each_key_of_the_training_is_read_in_a_run(settings, validation, corpus,
     )  # fmt: skip
     every_step = {**validation, "every_steps": 1}
     group = {"match": "backbone.*"}
-    # The encoder's statistics stand still: no validation is better than the first, and `patience` is read.
+    # The encoder's statistics stay fixed: no validation is better than the first, and `patience` is read.
     still = {"match": "encoder.*", "freeze_steps": None}
     train(
         settings(

@@ -21,9 +21,9 @@ def test_packed_and_unpacked_readers_return_the_same(corpus: Path, tmp_path: Pat
     plain = DataConfig(str(corpus), ["train.jsonl"])
     utterances = read_speech(["train.jsonl"], corpus)
     packed = DataConfig(str(corpus), ["train.jsonl"], packed=str(tmp_path / "deep" / "packed"))
-    told: list[tuple[int, int]] = []
-    made = make_reader(packed, utterances, 8000, on_progress=lambda done, total: told.append((done, total)))
-    assert isinstance(made, PackedReader) and told[-1] == (16, 16)
+    calls: list[tuple[int, int]] = []
+    reader = make_reader(packed, utterances, 8000, on_progress=lambda done, total: calls.append((done, total)))
+    assert isinstance(reader, PackedReader) and calls[-1] == (16, 16)
     again = make_reader(packed, utterances, 8000, may_pack=False)
     files = make_reader(plain, utterances, 8000)
     assert isinstance(files, FileReader)

@@ -33,10 +33,10 @@ CUE = {"name": "embedding", "fusion": "film", "embedding_dim": DIM}
 
 
 def vector(speaker: str, number: int) -> np.ndarray:
-    """Who speaks, in the direction of an axis; a little of another axis tells the utterances apart."""
-    own = np.zeros(DIM, np.float32)
-    own[SPEAKERS.index(speaker)], own[4] = 3.0, 0.1 * number
-    return own
+    """Return a vector along the axis of its speaker; a small part along another axis differs by utterance."""
+    values = np.zeros(DIM, np.float32)
+    values[SPEAKERS.index(speaker)], values[4] = 3.0, 0.1 * number
+    return values
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def embeddings(tiny_speech: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def embedding_settings(settings: Callable[..., dict[str, Any]], embeddings: Path) -> Callable[..., dict[str, Any]]:
     def make(**replaced: Any) -> dict[str, Any]:
-        own = {"model__speaker": None, "model__cues": [CUE], "data__embeddings": str(embeddings), **replaced}
-        return settings(**own)
+        changed = {"model__speaker": None, "model__cues": [CUE], "data__embeddings": str(embeddings), **replaced}
+        return settings(**changed)
 
     return make
 
@@ -61,10 +61,10 @@ def embedding_settings(settings: Callable[..., dict[str, Any]], embeddings: Path
 def test_train_validate_evaluate_and_extract(
     embedding_settings, validation, corpus: Path, embeddings: Path, tiny_speech: Path, tmp_path: Path, capsys
 ):
-    found = dry_run(embedding_settings(validation=validation))
+    report = dry_run(embedding_settings(validation=validation))
     train(embedding_settings(validation=validation, train__steps=4, log__every_steps=1))
     experiment = tmp_path / "exp"
-    assert lines(experiment, "train")[0]["loss"] == found.losses["loss"]
+    assert lines(experiment, "train")[0]["loss"] == report.losses["loss"]
     assert lines(experiment, "validation")[-1]["count"] == 2
 
     # FiLM starts at zero: what the embeddings steer has been learned from them, of each speaker's axis.
@@ -143,7 +143,7 @@ def test_a_second_cue_uses_the_recording(
 def test_speaker_vectors_with_workers_and_listed_mixtures(
     embedding_settings, corpus: Path, embeddings: Path, tmp_path: Path
 ):
-    """What the workers read is what the main process reads; a speaker's embedding serves all of their utterances."""
+    """Workers read the same as the main process; the embedding of a speaker is used for all their utterances."""
     train(embedding_settings(experiment=str(tmp_path / "here"), train__steps=2))
     train(embedding_settings(experiment=str(tmp_path / "there"), train__steps=2, data__workers=2))
     assert_same(weights(tmp_path / "here"), weights(tmp_path / "there"))
@@ -154,9 +154,9 @@ def test_speaker_vectors_with_workers_and_listed_mixtures(
         np.save(by_speaker / f"{speaker}.npy", vector(speaker, 0))
     listed = {"lists": [str(corpus / "trials.csv")]}
     validation = {"trials": "trials.csv", "enrollment": "trials.map", "embeddings": str(embeddings)}
-    own = {"data__embeddings": str(by_speaker), "data__mixtures": listed, "validation": validation}
+    changed = {"data__embeddings": str(by_speaker), "data__mixtures": listed, "validation": validation}
     simulation = {"duration_s": 1.0, "enrollment": {"duration_s": [0.5, 1.0]}}
-    train(embedding_settings(**own, simulation=simulation, train__steps=1))
+    train(embedding_settings(**changed, simulation=simulation, train__steps=1))
     assert lines(tmp_path / "exp", "validation")[-1]["count"] == 2
 
 

@@ -55,7 +55,7 @@ def speaker_settings(settings, **replaced: Any) -> dict[str, Any]:
 
 
 def batches_of(mapping: dict[str, Any], count: int, rank: int = 0, world_size: int = 1) -> list[dict[str, Any]]:
-    """The first batches of a rank, without a run."""
+    """Return the first batches of a rank, without a run."""
     config = load_config(mapping)
     fabric = make_fabric(config.train)
     fabric.launch()
@@ -78,13 +78,13 @@ def test_two_steps_have_the_losses_of_the_cpu_path(settings, tmp_path: Path):
     expected = losses(tmp_path / "workers")
     assert len(expected) == 2
     assert losses(tmp_path / "device") == pytest.approx(expected, rel=1e-4)
-    one, two = weights(tmp_path / "device"), weights(tmp_path / "two")
-    assert all(torch.equal(one[key], two[key]) for key in one)
+    first, second = weights(tmp_path / "device"), weights(tmp_path / "two")
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 @pytest.mark.parametrize(("pooling", "count"), [("one voice", 0), ("one voice", 1), ("several voices", 0)])
 def test_speaker_encoders_learn_the_same(settings, tmp_path: Path, pooling: str, count: int):
-    found = []
+    losses_by_render = []
     for render in ("workers", "device"):
         mapping = speaker_settings(settings, render=render) | {"experiment": str(tmp_path / render)}
         mapping["simulation"] = mapping["simulation"] | {"enrollment": {"duration_s": [0.5, 1.0], "count": count}}
@@ -93,8 +93,8 @@ def test_speaker_encoders_learn_the_same(settings, tmp_path: Path, pooling: str,
             mapping["speaker"] = {**SPEAKER["speaker"], "network": network | {"pooling": {"name": "recursive"}}}
             mapping["simulation"] = mapping["simulation"] | {"num_speakers": 2}
         train(mapping)
-        found.append(losses(tmp_path / render))
-    assert found[1] == pytest.approx(found[0], rel=1e-4)
+        losses_by_render.append(losses(tmp_path / render))
+    assert losses_by_render[1] == pytest.approx(losses_by_render[0], rel=1e-4)
 
 
 def test_batches_match_and_are_on_the_device_in_float32(settings):
@@ -118,7 +118,7 @@ def test_two_ranks_take_the_mixtures_of_one(settings):
         torch.testing.assert_close(joined, whole[name], rtol=0, atol=1e-6)
 
 
-def test_interrupted_and_resumed_ends_with_the_same_weights(settings, tmp_path: Path, monkeypatch):
+def test_resuming_after_a_stop_gives_the_same_weights(settings, tmp_path: Path, monkeypatch):
     named = {**HARD, "train__steps": 3, "data__render": "device"}
     train(settings(experiment=str(tmp_path / "unbroken"), **named))
     with monkeypatch.context() as patch, pytest.raises(TrainingInterrupted, match="stopped at step 2"):
@@ -184,8 +184,8 @@ def test_a_nonfinite_mixture_is_named_and_its_step_skipped(settings, monkeypatch
     dry = DrySimulator.dry
 
     def damaged(self, epoch: int, index: int) -> DryMixture:
-        made = dry(self, epoch, index)
-        return replace(made, dry=made.dry * np.float32("nan")) if (epoch, index) == (0, 3) else made
+        mixture = dry(self, epoch, index)
+        return replace(mixture, dry=mixture.dry * np.float32("nan")) if (epoch, index) == (0, 3) else mixture
 
     monkeypatch.setattr(DrySimulator, "dry", damaged)
     result = train(settings(data__render="device", train__steps=2))

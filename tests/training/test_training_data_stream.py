@@ -27,7 +27,7 @@ EPOCH_SIZE, BATCH = 10, 2
 
 @pytest.fixture(scope="module")
 def stream(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of a few tar files, and nothing else."""
+    """Return a folder with a few tar files and no index."""
     folder = tmp_path_factory.mktemp("stream") / "shards"
     write_shards(read_speech(["train.jsonl"], corpus), folder, root=corpus, size_mib=0.2)
     for file in folder.glob("*.json*"):
@@ -38,7 +38,7 @@ def stream(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(settings, stream: Path):
-    """The mapping of a small run over the stream."""
+    """Return a function that makes the mapping of a small run on the stream."""
 
     def make(**replaced: Any) -> dict[str, Any]:
         data = {"root": str(stream), "train": ["*.tar"], "workers": 0, "stream": WINDOWS}
@@ -49,7 +49,7 @@ def run(settings, stream: Path):
 
 
 def hashes(mapping: dict[str, Any], workers: int = 0, ranks: int = 1, batch: int = BATCH, start: int = 0) -> list[str]:
-    """A hash of every mixture of two epochs, in the order of their positions."""
+    """Return a hash of each mixture of two epochs, in the order of their positions."""
     config = load_config(write_yaml(mapping))
     shards = find_stream_shards(config.data)
     found: dict[int, list[str]] = {}

@@ -62,9 +62,9 @@ def test_presence_weighs_frames_and_recording():
 def test_activity_at_another_frame_rate_keeps_its_time(num_frames: int):
     activity = torch.zeros(1, 100)
     activity[0, 30:60] = 1
-    found = activity_at_frames(activity, num_frames)[0].nonzero()
-    assert found.min().item() / num_frames == pytest.approx(0.3, abs=1 / num_frames)
-    assert (found.max().item() + 1) / num_frames == pytest.approx(0.6, abs=1 / num_frames)
+    active = activity_at_frames(activity, num_frames)[0].nonzero()
+    assert active.min().item() / num_frames == pytest.approx(0.3, abs=1 / num_frames)
+    assert (active.max().item() + 1) / num_frames == pytest.approx(0.6, abs=1 / num_frames)
 
 
 def test_presence_refuses_a_network_without_a_presence_head():
@@ -127,7 +127,7 @@ def test_cross_entropy_checks_the_training_sets_number_of_speakers():
 
 
 def test_labels_are_read_once_at_most():
-    """To read a label of a GPU's is to wait for all that it has to do."""
+    """Reading a label from a GPU waits for all of its pending work."""
 
     class Labels(torch.Tensor):
         reads = 0

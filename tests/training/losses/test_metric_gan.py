@@ -113,13 +113,12 @@ def test_the_scorer_refuses_impossible_arguments():
         QualityScorer(16000, workers=-1)
 
 
-SMALL = DiscriminatorConfig(channels=4, num_layers=3)
 LEVELS = (0.001, 0.004, 0.01, 0.03, 0.1, 0.3)
-"""Of the noise, from hardly there to hardly anything else."""
+"""Levels of the noise, from nearly none to nearly only noise."""
 
 
 class CachingScorer(QualityScorer):
-    """Computes each pair once."""
+    """A scorer that computes each pair once."""
 
     scores: ClassVar[dict[tuple[bytes, bytes], float]] = {}
 
@@ -139,7 +138,7 @@ def make(**arguments) -> MetricGAN:
 
 
 def examples(voice: str, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """A voice six times, and the same with more and more noise."""
+    """Return a voice six times, and the same with increasing noise."""
     target = torch.from_numpy(make_voice(*VOICES[voice], 1.0, seed)).expand(len(LEVELS), -1)
     noise = torch.randn(target.shape, generator=torch.Generator().manual_seed(seed))
     return target, target + torch.tensor(LEVELS)[:, None] * noise
@@ -200,16 +199,16 @@ def test_the_network_learns_without_moving_the_discriminator():
 def test_the_loss_begins_at_its_step():
     loss = make(start_step=3, head_start_steps=1)
     target, noisy = examples("anna", 1)
-    found = []
+    phases = []
     for step in range(5):
         loss.update(step)
         before, estimate = weights(loss), noisy.clone().requires_grad_()
         value = run(loss, target, estimate)
         value.backward()
         learn(loss, step)
-        found.append((value.item() > 0, bool(estimate.grad.any()), not same(before, weights(loss))))
+        phases.append((value.item() > 0, bool(estimate.grad.any()), not same(before, weights(loss))))
     idle, both = (False, False, False), (True, True, True)
-    assert found == [idle, idle, idle, both, both]  # observes at step 2, learns from it at step 3
+    assert phases == [idle, idle, idle, both, both]  # observes at step 2, learns from it at step 3
 
 
 def test_items_without_a_score_are_skipped_and_counted():
@@ -219,8 +218,8 @@ def test_items_without_a_score_are_skipped_and_counted():
     target[2] = 0.0  # an absent target is no item at all
     run(loss, target, noisy)
     learn(loss, 0)
-    said = learn(loss, 1)
-    assert said["pesq_missing"] == pytest.approx(2 / 5) and 0 < said["pesq_quality"] < 0.5
+    numbers = learn(loss, 1)
+    assert numbers["pesq_missing"] == pytest.approx(2 / 5) and 0 < numbers["pesq_quality"] < 0.5
     assert all(value.isfinite().all() for value in weights(loss).values())
     run(loss, target[2:3], noisy[2:3])
     assert (learn(loss, 2), learn(loss, 3)) == ({}, {})
@@ -231,8 +230,8 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights():
     run(loss, *examples("anna", 1))
     learn(loss, 0)
     before = copy.deepcopy([p.detach() for p in loss.adversary.network.parameters()])
-    said = loss.adversary.learn(1, lambda tensor: tensor * (math.nan if len(tensor) > 9 else 1))
-    assert said and all(map(torch.equal, before, loss.adversary.network.parameters()))
+    numbers = loss.adversary.learn(1, lambda tensor: tensor * (math.nan if len(tensor) > 9 else 1))
+    assert numbers and all(map(torch.equal, before, loss.adversary.network.parameters()))
 
 
 def test_mixtures_replay_and_items_per_step():
@@ -264,9 +263,9 @@ def test_resuming_from_the_state_is_bit_exact(replay: int):
 
 
 def test_lengths_may_differ_and_ranks_are_averaged():
-    """Two ranks with the same pairs do what one does: the mean over all of them counts, not the sum."""
-    one, two = make(), make()
-    for loss, total in ((one, lambda tensor: tensor), (two, lambda tensor: 2 * tensor)):
+    """Two ranks with the same pairs do the same as one: the mean over all pairs counts, not the sum."""
+    single, double = make(), make()
+    for loss, total in ((single, lambda tensor: tensor), (double, lambda tensor: 2 * tensor)):
         # Adam would not see a sum in the place of a mean.
         loss.adversary.optimizer = torch.optim.SGD(loss.adversary.network.parameters(), lr=0.1)
         for step in range(3):
@@ -274,7 +273,7 @@ def test_lengths_may_differ_and_ranks_are_averaged():
             run(loss, target[:2], noisy[:2])
             run(loss, target[:2, :8000], noisy[:2, :8000])
             loss.adversary.learn(step, total)
-    for left, right in zip(one.adversary.network.parameters(), two.adversary.network.parameters(), strict=True):
+    for left, right in zip(single.adversary.network.parameters(), double.adversary.network.parameters(), strict=True):
         torch.testing.assert_close(left, right)
 
 

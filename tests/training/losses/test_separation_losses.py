@@ -151,9 +151,9 @@ def test_snr_family_skips_silent_targets_with_finite_gradients(name: str):
     loss = losses.build({"name": name}, "loss")
     target = torch.cat([TARGET, torch.zeros(1, 4)])
     estimate = torch.cat([TARGET + 0.1 * ERROR, ERROR]).requires_grad_()
-    found = loss(SimpleNamespace(waveforms=(estimate,)), target, {})
-    assert found.item() == pytest.approx(sdr_value(loss, TARGET + 0.1 * ERROR), abs=1e-4)
-    found.backward()
+    value = loss(SimpleNamespace(waveforms=(estimate,)), target, {})
+    assert value.item() == pytest.approx(sdr_value(loss, TARGET + 0.1 * ERROR), abs=1e-4)
+    value.backward()
     assert estimate.grad[0].abs().sum() > 0 and (estimate.grad[1] == 0).all()
     silent = torch.zeros(1, 4, requires_grad=True)
     loss(SimpleNamespace(waveforms=(silent,)), TARGET, {}).backward()
@@ -280,8 +280,8 @@ def absent_value(estimate: torch.Tensor, target: torch.Tensor, mixture: torch.Te
 @pytest.mark.parametrize("gain", [1.0, 1e-2])
 def test_absent_energy_depends_on_the_floor_not_on_the_level(level_db: float, expected: float, gain: float):
     mixture = gain * torch.randn(1, 1000, generator=torch.Generator().manual_seed(0))
-    found = absent_value(mixture * 10 ** (level_db / 20), torch.zeros(1, 1000), mixture)
-    assert found.item() == pytest.approx(expected, abs=0.01)
+    value = absent_value(mixture * 10 ** (level_db / 20), torch.zeros(1, 1000), mixture)
+    assert value.item() == pytest.approx(expected, abs=0.01)
 
 
 def test_absent_energy_counts_present_targets_as_0():
@@ -289,18 +289,18 @@ def test_absent_energy_counts_present_targets_as_0():
     target = mixture.clone()
     target[3] = 0
     estimate = mixture.clone().requires_grad_()
-    found = absent_value(estimate, target, mixture)
-    assert found.item() == pytest.approx(0.0432 / 4, abs=1e-4)
-    found.backward()
+    value = absent_value(estimate, target, mixture)
+    assert value.item() == pytest.approx(0.0432 / 4, abs=1e-4)
+    value.backward()
     assert (estimate.grad[:3] == 0).all() and (estimate.grad[3] * mixture[3]).sum() > 0
 
 
 def test_absent_energy_of_silence_is_finite():
     estimate = torch.zeros(2, 10, requires_grad=True)
     mixture = torch.stack([torch.ones(10), torch.zeros(10)])
-    found = absent_value(estimate, torch.zeros(2, 10), mixture)
-    assert found.item() == pytest.approx(-20.0, abs=1e-3)
-    found.backward()
+    value = absent_value(estimate, torch.zeros(2, 10), mixture)
+    assert value.item() == pytest.approx(-20.0, abs=1e-3)
+    value.backward()
     assert estimate.grad.isfinite().all()
 
 
