@@ -1,6 +1,17 @@
 """Waveforms in and out: read and write (whole or by block), resample, level.
 
-Arrays are float32 NumPy, `[channels, samples]` where a file is read, `[samples]` where one channel is meant.
+Arrays are float32 NumPy, `[channels, samples]` for a file, `[samples]` for one channel.
+
+| module | contents |
+| --- | --- |
+| `reading` | recordings from files and from memory: `info`, `read`, `read_mono`, `read_blocks`, `FileSegment` |
+| `writing` | recordings to files: `write`, `AudioWriter` |
+| `decoding` | decoding with libsndfile, checks of the length, strict reading |
+| `containers` | layout of audio files, found without decoding |
+| `resample` | `resample`, `StreamResampler` |
+| `torch_resample` | `SincResample`, a differentiable layer |
+| `level` | RMS level, active level, loudness, gains |
+| `codecs` | lossy codecs as a distortion |
 """
 
 from __future__ import annotations
@@ -49,7 +60,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # The one thing here that needs torch; reading and writing files must not pay for importing it.
+    # The only name that needs torch, which takes seconds to import.
     if name == "SincResample":
         from wesep_py.audio.torch_resample import SincResample
 

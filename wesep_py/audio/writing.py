@@ -1,9 +1,8 @@
-"""Recordings to files, whole or block by block, so that a file is there entirely or not at all.
+"""Write recordings atomically, whole (`write`) or block by block (`AudioWriter`).
 
-Integer and lossy formats hold values from -1 to 1. Louder samples are never clipped silently: writing them is
-an error, or the whole waveform is scaled. Integer samples are rounded to the nearest step (libsndfile's own
-conversion truncates and scales by 2^(n-1) - 1), so what was read from an integer file is written back
-exactly.
+Integer and lossy formats hold values from -1 to 1. Louder samples are never clipped silently: they are an error, or the
+whole waveform is scaled. Integer samples are rounded to the nearest step (libsndfile's own conversion truncates, and
+scales by 2^(n-1) - 1), so that samples read from an integer file are written back exactly.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from wesep_py.common.files import atomic_path
 if TYPE_CHECKING:
     import soundfile
 
-# Suffix → libsndfile's container, and the subtype unless another is asked for.
+# Suffix → libsndfile's container, and its default subtype.
 _FORMATS = {
     ".wav": ("WAV", "FLOAT"),
     ".flac": ("FLAC", "PCM_24"),
@@ -42,30 +41,30 @@ _INTEGER_BITS = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32":
 _UNLIMITED = {"FLOAT", "DOUBLE"}
 _LARGEST_WAV_BYTES = 2**32 - 4096
 _MOST_FLAC_SAMPLES = 2**36 - 1
-# The most channels of a format, and the highest rate in Hz.
+# Maximum number of channels of a codec, and highest sample rate in Hz of a container.
 _MOST_CHANNELS = {"FLAC": 8, "OPUS": 255, "VORBIS": 255, "MPEG_LAYER_III": 2}
 _HIGHEST_RATES = {"FLAC": 655350}
 
 
 class AudioWriter:
-    """A file that is written block by block and appears, whole, when the `with` block ends well.
+    """Writer of a file, block by block; the file appears as a whole when the `with` block succeeds.
 
-    If the block fails or is interrupted, no file appears and whatever stood there stays.
+    If the block fails or is interrupted, no file appears, and an existing file stays.
 
     Args:
-        path: the file; its suffix is the format: `.wav`, `.w64`, `.rf64`, `.flac`, `.ogg`, `.opus`, `.mp3`.
+        path: the file; its suffix gives the format: `.wav`, `.w64`, `.rf64`, `.flac`, `.ogg`, `.opus`, `.mp3`.
         sample_rate: in Hz.
         num_channels: at least 1.
         subtype: libsndfile's name of the sample format; `None` is `FLOAT` in wav, w64 and rf64, `PCM_24` in flac, and
             the codec's one format in ogg (Vorbis), opus and mp3.
-        overwrite: replace a file that is there.
-        expected_samples: how many samples of each channel there will be, where that is known: a wav that cannot hold
-            them (4 GiB) is written as RF64, which is a wav with sizes of 64 bits.
+        overwrite: replace an existing file.
+        expected_samples: number of samples of each channel, if it is known. A wav that cannot hold them (4 GiB) is
+            written as RF64, which is a wav with sizes of 64 bits.
 
     Raises:
-        AudioError: a suffix, subtype, rate or channel count that cannot be written; in `write`, a block of
-            the wrong shape, samples that are not numbers, or samples beyond -1 to 1 in a format that would
-            clip them. More samples than the format holds are an error before anything is written.
+        AudioError: a suffix, subtype, rate or channel count that cannot be written; in `write`, a block of the wrong
+            shape, samples that are not finite, or samples beyond -1 to 1 in a format that would clip them. If the
+            format cannot hold the expected samples, the error is raised before anything is written.
         OutputExistsError, InputError: as `files.check_writable`.
         WesepError: the disk is full.
 
@@ -113,10 +112,10 @@ class AudioWriter:
 
     @contextmanager
     def _open(self) -> Iterator[soundfile.SoundFile]:
-        """The encoder, on a temporary file that takes its name when the block ends well."""
+        """Yield the encoder of a temporary file, which is renamed when the block succeeds."""
         import soundfile
 
-        # An OSError raised in here reaches the user as `atomic_path` says it.
+        # `atomic_path` turns an OSError of the block into a message for the user.
         with atomic_path(self.path, self.overwrite) as temporary, temporary.open("wb+", buffering=0) as binary:
             self._sink = _Sink(binary)
             with self._failures("cannot be written as", AudioError):
@@ -133,12 +132,12 @@ class AudioWriter:
 
     @contextmanager
     def _failures(self, what: str, kind: type[WesepError]) -> Iterator[None]:
-        """What goes wrong in libsndfile: the system's error if there was one (a full disk), else its own."""
+        """Raise the system's error if there was one (a full disk), else libsndfile's as `kind`."""
         import soundfile
 
         try:
             yield
-        # soundfile asserts that every sample was taken.
+        # An AssertionError of soundfile means that not every sample was written.
         except (soundfile.LibsndfileError, AssertionError) as error:
             if self._sink.error is None:
                 reason = str(getattr(error, "error_string", "samples were left out")).strip().rstrip(".")
@@ -148,7 +147,12 @@ class AudioWriter:
             raise self._sink.error
 
     def write(self, waveform: ArrayLike) -> None:
-        """Append a block `[channels, samples]`, or `[samples]` where there is one channel."""
+        """Append a block `[channels, samples]`, or `[samples]` of one channel.
+
+        Raises:
+            AudioError: see the class.
+            WesepError: the disk is full.
+        """
         if self._file is None:
             raise ValueError("AudioWriter is written to inside its `with` block only")
         samples = _to_samples(waveform, self.path)
@@ -179,16 +183,16 @@ def write(
     overwrite: bool = False,
     clip: Literal["raise", "scale"] = "raise",
 ) -> None:
-    """Write a waveform to a file, whole or not at all.
+    """Write a waveform to a file, atomically.
 
     Args:
-        path: the file; its suffix is the format, as `AudioWriter`.
+        path: the file; its suffix gives the format, as in `AudioWriter`.
         waveform: `[channels, samples]` or `[samples]`.
         sample_rate: in Hz.
-        subtype: as `AudioWriter`: `FLOAT` in wav unless another is asked for.
-        overwrite: replace a file that is there.
-        clip: what happens to a waveform that exceeds -1 to 1 in a format that would clip it: `"raise"` an
-            error, or `"scale"` all of it by one gain, to a peak of 1.
+        subtype: as in `AudioWriter`; by default `FLOAT` in wav.
+        overwrite: replace an existing file.
+        clip: treatment of a waveform that exceeds -1 to 1 in a format that would clip it: `"raise"` an error, or
+            `"scale"` all channels by one gain, to a peak of 1.
 
     Raises:
         AudioError, OutputExistsError, InputError, WesepError: as `AudioWriter`.
@@ -207,9 +211,9 @@ def write(
 
 
 def can_write(path: str | os.PathLike[str], subtype: str) -> bool:
-    """True if a file of that suffix can be written in a sample format.
+    """Return whether a sample format can be written to a file with the suffix of `path`.
 
-    >>> takes("a.flac", "PCM_16"), takes("a.flac", "FLOAT"), takes("a.m4a", "FLOAT")
+    >>> can_write("a.flac", "PCM_16"), can_write("a.flac", "FLOAT"), can_write("a.m4a", "FLOAT")
     (True, False, False)
     """
     import soundfile
@@ -219,10 +223,9 @@ def can_write(path: str | os.PathLike[str], subtype: str) -> bool:
 
 
 class _Sink:
-    """A binary file as libsndfile writes to it, which keeps the system's error for those who ask.
+    """Binary file for libsndfile that keeps the system's error of a failed write in `error`.
 
-    libsndfile itself tells of a failed write for some formats only: a FLAC or Ogg file cut by a full disk looks
-    complete to it.
+    libsndfile reports a failed write for some formats only: it takes a FLAC or Ogg file cut by a full disk for complete.
     """
 
     def __init__(self, binary: BinaryIO) -> None:
@@ -231,7 +234,7 @@ class _Sink:
         self.seek, self.tell, self.readinto = binary.seek, binary.tell, binary.readinto  # type: ignore[attr-defined]
 
     def write(self, data: bytes) -> int:
-        """Write all of it, unless an error stops that; the number of bytes written."""
+        """Write all bytes, or as many as possible before an error, and return their number."""
         remaining = memoryview(data)
         try:
             while remaining:
@@ -242,14 +245,14 @@ class _Sink:
 
 
 def _width(subtype: str) -> int:
-    """Bytes of a sample."""
+    """Return the number of bytes of a sample."""
     return {"DOUBLE": 8, "ULAW": 1, "ALAW": 1}.get(subtype, _INTEGER_BITS.get(subtype, 32) // 8)
 
 
 def _resolve_format(
     path: Path, sample_rate: int, num_channels: int, subtype: str | None, expected_samples: int | None
 ) -> tuple[str, str]:
-    """The container and the sample format: ones that take this rate and so many channels and samples."""
+    """Return container and sample format, checked for rate, channels and samples."""
     import soundfile
 
     suffix = path.suffix.lower()
@@ -286,7 +289,7 @@ def _resolve_format(
 
 
 def _to_samples(waveform: ArrayLike, path: Path) -> NDArray[np.floating]:
-    """The waveform as `[samples, channels]`, every value checked to be a number."""
+    """Return a waveform as `[samples, channels]`, after checking that every value is finite."""
     array = np.asarray(waveform)
     if not np.issubdtype(array.dtype, np.floating) or array.ndim not in (1, 2):
         raise AudioError(
@@ -299,7 +302,7 @@ def _to_samples(waveform: ArrayLike, path: Path) -> NDArray[np.floating]:
 
 
 def _quantise(samples: NDArray[np.floating], subtype: str) -> NDArray[np.generic]:
-    """Samples for libsndfile: for integer formats rounded, in the top bits of a type as wide or wider."""
+    """Return samples for libsndfile: for integer formats rounded, in the top bits of int16 or int32."""
     bits = _INTEGER_BITS.get(subtype)
     if bits is None:
         return np.ascontiguousarray(samples, dtype=np.float64 if subtype == "DOUBLE" else np.float32)

@@ -123,12 +123,12 @@ def test_lost_pages_are_told(caplog):
     assert caplog.messages[0].startswith("holes: is damaged: 2 of its pages are missing")
 
 
-def test_a_spoilt_page_is_told(caplog):
+def test_a_damaged_page_is_told(caplog):
     pages = _pages(_encoded("VORBIS", 96000))
-    spoilt = pages[5][:200] + b"\0\0\0\0" + pages[5][204:]
-    found = decode_audio(b"".join([*pages[:5], spoilt, *pages[6:]]), "spoilt")[0]
+    damaged = pages[5][:200] + b"\0\0\0\0" + pages[5][204:]
+    found = decode_audio(b"".join([*pages[:5], damaged, *pages[6:]]), "damaged")[0]
     assert 60000 < found.shape[1] < 96000
-    assert caplog.messages[0].startswith("spoilt: is damaged: 1 of its pages are missing or spoilt")
+    assert caplog.messages[0].startswith("damaged: is damaged: 1 of its pages are missing or damaged")
 
 
 def test_a_length_that_no_packets_could_have_is_not_believed():

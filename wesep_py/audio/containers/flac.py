@@ -1,7 +1,7 @@
-"""FLAC (RFC 9639): how many samples there are, by the last frame.
+"""Layout of FLAC files (RFC 9639): the number of samples, from the last frame.
 
-The header says the number of samples, or 0 where it was not known. Each frame says at which sample, or as the how
-manieth, it begins, so the last one tells how much is there.
+The header states the number of samples, or 0 if it was unknown. Each frame states the number of its first sample, or its
+own number, so the last frame gives the length. It is found from the end of the file, without reading the rest.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _BITS = (0, 8, 12, 0, 16, 20, 24, 32)
 
 
 def _table(polynomial: int, bits: int) -> list[int]:
+    """Return the CRC of each byte."""
     top, mask = 1 << bits - 1, (1 << bits) - 1
     table = []
     for byte in range(256):
@@ -38,7 +39,7 @@ _CRC8, _CRC16 = _table(0x07, 8), _table(0x8005, 16)
 
 
 class _FlacStream(NamedTuple):
-    """What the header of a stream says."""
+    """Header of a stream (STREAMINFO), with its position and that of the first frame in the file."""
 
     start: int
     smallest_block: int
@@ -52,13 +53,15 @@ class _FlacStream(NamedTuple):
 
 
 class _FlacFrame(NamedTuple):
+    """Frame: its position in the file, its first sample and its number of samples."""
+
     at: int
     first: int
     size: int
 
 
 def flac_layout(source: ByteSource, position: int) -> Layout:
-    """Return the layout of a FLAC file whose marker stands at a place."""
+    """Return the layout of a FLAC file whose marker `fLaC` is at a position."""
     stream = _stream_at(source, position)
     if stream is None or stream.frames_at >= source.size:
         return Layout()
@@ -72,43 +75,44 @@ def flac_layout(source: ByteSource, position: int) -> Layout:
         return Layout(faults=(f"holds {after} bytes after its last frame, which are not read",) if after else ())
     if last is None:
         return Layout((Link(is_counted=stream.total == 0),))
-    there = last.first + last.size if _is_whole(source, last, source.size) else last.first
-    stop = source.size if there > last.first else last.at
-    if there == 0:
+    # The last frame counts only if it is complete.
+    num_samples = last.first + last.size if _is_whole(source, last, source.size) else last.first
+    stop = source.size if num_samples > last.first else last.at
+    if num_samples == 0:
         return Layout(faults=("is cut short: not one frame of it is whole",), is_cut=True)
     faults: tuple[str, ...] = ()
     if stop < source.size:
         faults = (f"is cut short: of its last frame {source.size - stop} bytes are there",)
-    if there < stream.total:
+    if num_samples < stream.total:
         faults = (
-            f"is cut short: its header promises {stream.total} samples and {there} are there "
-            f"({seconds(stream.total - there, stream.sample_rate)} of {seconds(stream.total, stream.sample_rate)} "
+            f"is cut short: its header promises {stream.total} samples and {num_samples} are there "
+            f"({seconds(stream.total - num_samples, stream.sample_rate)} of {seconds(stream.total, stream.sample_rate)} "
             "is missing)",
         )
     elif stream.total:
         faults = (
             *faults,
-            f"holds more than its header says, which promises {stream.total} samples, and {there} are there; all are "
-            "read",
+            f"holds more than its header says, which promises {stream.total} samples, and {num_samples} are there; "
+            "all are read",
         )
-    return Layout((Link(_patched(source, stream, there, stop)),), faults, bool(faults) and there < stream.total)
+    is_cut = bool(faults) and num_samples < stream.total
+    return Layout((Link(_patched(source, stream, num_samples, stop)),), faults, is_cut)
 
 
 def _patched(source: ByteSource, stream: _FlacStream, total: int, stop: int) -> tuple:
-    """The stream up to a place, with another number of samples in its header, and without its MD5 sum."""
+    """Return a stream up to a position, with another number of samples in its header, and without its MD5 sum."""
+    # STREAMINFO begins after 8 bytes. Its bytes 10 to 17 end with the number of samples (36 bits); the MD5 sum follows.
     field = source.at(stream.start + 8 + 10, 8)
     value = int.from_bytes(field, "big") >> 36 << 36 | total & (1 << 36) - 1
     parts = overlaid(source, stop, {stream.start + 18: value.to_bytes(8, "big") + bytes(16)})
-    return parts if not stream.start else _from(parts, stream.start)
-
-
-def _from(parts: tuple, start: int) -> tuple:
-    first, *others = parts
-    return ((start, first[1]), *others)
+    if stream.start:
+        (_, end), *others = parts
+        return ((stream.start, end), *others)
+    return parts
 
 
 def _joined(source: ByteSource, stream: _FlacStream) -> Layout | None:
-    """The layout of several streams, one after the other; `None` if there is one only."""
+    """Return the layout of several streams, one after the other; `None` if there is only one."""
     starts = [stream.start]
     place: int | None = stream.frames_at
     while len(starts) < MAX_LINKS and (place := source.find(_BEGIN, place, 8)) is not None:
@@ -119,16 +123,17 @@ def _joined(source: ByteSource, stream: _FlacStream) -> Layout | None:
         return None
     links = []
     for start, stop in zip(starts, [*starts[1:], source.size], strict=True):
-        one = _stream_at(source, start)
-        assert one is not None
-        last = _last_frame(source, one, stop)
-        there = one.total if last is None else last.first + last.size
-        if there:
-            links.append(Link(_patched(source, one, there, stop)))
+        next_stream = _stream_at(source, start)
+        assert next_stream is not None
+        last = _last_frame(source, next_stream, stop)
+        num_samples = next_stream.total if last is None else last.first + last.size
+        if num_samples:
+            links.append(Link(_patched(source, next_stream, num_samples, stop)))
     return Layout(tuple(links))
 
 
 def _stream_at(source: ByteSource, position: int) -> _FlacStream | None:
+    """Return the header of the stream that begins at a position; `None` if there is none."""
     head = source.at(position, 42)
     if len(head) < 42 or head[:4] != b"fLaC" or head[4] & 0x7F or int.from_bytes(head[5:8], "big") != 34:
         return None
@@ -149,27 +154,30 @@ def _stream_at(source: ByteSource, position: int) -> _FlacStream | None:
 
 
 def _last_frame(source: ByteSource, stream: _FlacStream, stop: int) -> _FlacFrame | None:
-    """The last frame before a place; rather one that ends where the header says, for others may look like one."""
+    """Return the last frame before a position.
+
+    Any bytes may look like a frame, so one that ends with the last sample of the header is preferred.
+    """
     for size in _TAILS:
         start = max(stream.frames_at, stop - size)
         tail = source.read(start, stop - start)
-        found = [
+        frames = [
             frame
             for match in _SYNC.finditer(tail)
             if (frame := _frame(tail[match.start() : match.start() + _LONGEST_HEADER], start + match.start(), stream))
         ]
-        for frame in reversed(found):
+        for frame in reversed(frames):
             if frame.first + frame.size == stream.total:
                 return frame
-        if found:
-            return found[-1]
+        if frames:
+            return frames[-1]
         if start == stream.frames_at:
             break
     return None
 
 
 def _frame(head: bytes, at: int, stream: _FlacStream) -> _FlacFrame | None:
-    """The frame whose header these bytes begin with; `None` if they are none, or not of the stream."""
+    """Return the frame whose header these bytes begin with; `None` if there is none, or it is of another stream."""
     if len(head) < 6 or head[3] & 1:
         return None
     size_code, rate_code, bits_code = head[2] >> 4, head[2] & 15, head[3] >> 1 & 7
@@ -182,6 +190,7 @@ def _frame(head: bytes, at: int, stream: _FlacStream) -> _FlacFrame | None:
         0 < rate_code < 12 and _RATES[rate_code] != stream.sample_rate
     ):
         return None
+    # The number of the frame or sample, coded like UTF-8: the leading bits of its first byte give the further bytes.
     lead = head[4]
     more = 0 if lead < 0x80 else 7 - (lead ^ 0xFF).bit_length() if lead >= 0xC0 else -1
     if more < 0 or lead == 0xFF or len(head) < 6 + more:
@@ -205,20 +214,20 @@ def _frame(head: bytes, at: int, stream: _FlacStream) -> _FlacFrame | None:
 
 
 def _holds_more(source: ByteSource, stream: _FlacStream) -> int:
-    """By how many bytes the file is larger than its frames can be, after what the header says of the largest."""
+    """Return the number of bytes by which a file exceeds the size of its frames, if each had the largest size."""
     frames = -(-stream.total // max(stream.smallest_block, 1))
     most = stream.frames_at + stream.largest_frame * frames
     return source.size - most if stream.largest_frame and after_tags(source, most) < source.size else 0
 
 
 def _surplus(source: ByteSource, frame: _FlacFrame) -> int | None:
-    """How many bytes follow the last frame; `None` if it is incomplete, as far as its checksum tells."""
+    """Return the number of bytes after the last frame; `None` if its checksum shows that it is incomplete."""
     data = source.read(frame.at, min(source.size - frame.at, _LARGEST_FRAME))
     tail = source.size - frame.at - len(data)
     value, end = 0, None
     for number, byte in enumerate(data, start=1):
         value = (value << 8 & 0xFFFF) ^ _CRC16[value >> 8 ^ byte]
-        if value == 0 and number > 8:  # a checksum that includes itself is 0
+        if value == 0 and number > 8:  # the CRC of data that ends with its own CRC is 0
             end = number
     if end is None:
         return None
@@ -227,12 +236,13 @@ def _surplus(source: ByteSource, frame: _FlacFrame) -> int | None:
 
 
 def _is_whole(source: ByteSource, frame: _FlacFrame, stop: int) -> bool:
-    """True if a frame that ends at a place has the checksum that it ends with."""
+    """Return whether a frame that ends at a position has the checksum that it ends with."""
     data = source.read(frame.at, stop - frame.at)
     return len(data) > 8 and _crc(_CRC16, 16, data[:-2]) == int.from_bytes(data[-2:], "big")
 
 
 def _crc(table: list[int], bits: int, data: bytes) -> int:
+    """Return the CRC of bytes, most significant bit first, from 0."""
     value, shift, mask = 0, bits - 8, (1 << bits) - 1
     for byte in data:
         value = (value << 8 & mask) ^ table[value >> shift ^ byte]

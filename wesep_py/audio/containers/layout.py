@@ -1,4 +1,11 @@
-"""What lies where in an audio file: recordings one after the other, and what is wrong with it."""
+"""Bytes of an audio file, and the layout of the recordings in it.
+
+A layout module reads headers through `ByteSource` and returns a `Layout`: one `Link` per recording, and the faults of
+the file. A link whose header is wrong is given to the decoder as a `SplicedFile`, with the right numbers in the header:
+
+    file        | header, wrong size | samples ........... | tags |
+    parts       (0, 40)  b"size"  (44, end)
+"""
 
 from __future__ import annotations
 
@@ -11,32 +18,32 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-# ----------------------------------------
-# The bytes of a recording, in a file or in memory: read at any place, and pieced together for a decoder.
-
-_WINDOW = 1 << 16
-_FIRST_SEARCHED, _SEARCHED = 1 << 9, 1 << 20
 Part = bytes | tuple[int, int]
-"""Bytes, or a range of a source: first byte, and the byte after the last."""
+"""Bytes, or a range of a source: first byte, and the byte after the last one."""
+LARGEST_COUNT = 1 << 48
+"""Upper bound for the bytes or samples of a recording; a header with more does not know the number."""
+_WINDOW = 1 << 16
+# Size of the first block that is searched, which doubles up to the second.
+_FIRST_SEARCHED, _MAX_SEARCHED = 1 << 9, 1 << 20
 
 
 class ByteSource:
-    """The bytes of a recording: those of a file, or given ones.
+    """Bytes of a recording, in a file or in memory, read at any position.
 
     Args:
-        name: what it is called in messages.
+        name: its name in messages.
         path: the file; `None` for `data`.
         data: the bytes; `None` for a file.
 
     Attributes:
         size: in bytes.
-        identity: what tells it from another of the same name.
-        modified_ns: when the file was last written; 0 for bytes.
+        identity: distinguishes it from another recording of the same name.
+        modified_ns: time of the last modification in ns since the epoch; 0 for bytes in memory.
 
     Raises:
         OSError: the file cannot be opened.
 
-    >>> Source("a.wav", data=b"RIFF....WAVE").at(8, 4)
+    >>> ByteSource("a.wav", data=b"RIFF....WAVE").at(8, 4)
     b'WAVE'
     """
 
@@ -59,7 +66,7 @@ class ByteSource:
             self.modified_ns = status.st_mtime_ns
 
     def at(self, position: int, count: int) -> bytes:
-        """Return `count` bytes from `position` on; fewer at the end."""
+        """Return `count` bytes from `position`, fewer at the end; a window around them is kept."""
         if self._data is not None:
             return self._data[position : position + count]
         start = position - self._start
@@ -70,7 +77,7 @@ class ByteSource:
         return self._window[start : start + count]
 
     def read(self, position: int, count: int) -> bytes:
-        """As `at`, without keeping what is read."""
+        """Return `count` bytes from `position`, fewer at the end, without keeping them; for large ranges."""
         if self._data is not None:
             return self._data[position : position + count]
         assert self._file is not None
@@ -82,12 +89,12 @@ class ByteSource:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def find(self, pattern: re.Pattern[bytes], start: int, longest: int) -> int | None:
-        """Return where the pattern first matches from `start` on, `None` if nowhere.
+        """Return the position of the first match from `start`, or `None`.
 
         Args:
-            pattern: what to look for.
-            start: first place.
-            longest: bytes of its longest match.
+            pattern: the pattern.
+            start: first position.
+            longest: length of its longest match in bytes.
         """
         if self._data is not None:
             match = pattern.search(self._data, start)
@@ -97,8 +104,9 @@ class ByteSource:
             block = self.at(start, size) if size <= _WINDOW else self.read(start, size)
             if (match := pattern.search(block)) is not None:
                 return start + match.start()
+            # The next block overlaps by `longest - 1` bytes, so that a match across the border is found.
             start += max(1, len(block) - longest + 1) if start + len(block) < self.size else len(block)
-            size = min(2 * size, _SEARCHED)
+            size = min(2 * size, _MAX_SEARCHED)
         return None
 
     def close(self) -> None:
@@ -114,14 +122,14 @@ class ByteSource:
 
 
 class SplicedFile:
-    """Parts of a source, one after the other, as a file that libsndfile reads.
+    """File for libsndfile that consists of parts of a source, one after the other.
 
     Args:
-        source: where ranges are read from.
+        source: the source of the ranges.
         parts: bytes, and ranges of the source.
-        stated_size: with zeros behind the parts up to this size, in bytes.
+        stated_size: size in bytes up to which zeros follow the parts.
 
-    >>> Spliced(Source("x", data=b"abcdef"), [b"12", (2, 4)]).read(9)
+    >>> SplicedFile(ByteSource("x", data=b"abcdef"), [b"12", (2, 4)]).read(9)
     b'12cd'
     """
 
@@ -134,62 +142,59 @@ class SplicedFile:
         self._position = 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place."""
+        """Set the position, and return it."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def tell(self) -> int:
-        """Return the place."""
+        """Return the position."""
         return self._position
 
     def read(self, count: int = -1) -> bytes:
         """Return the next bytes; fewer at the end."""
-        wanted = self.size - self._position if count < 0 else count
-        found = []
-        while wanted > 0 and self._position < self.size:
+        remaining = self.size - self._position if count < 0 else count
+        pieces = []
+        while remaining > 0 and self._position < self.size:
             if self._position >= self._end:
-                found.append(bytes(min(wanted, self.size - self._position)))
-                self._position += len(found[-1])
+                pieces.append(bytes(min(remaining, self.size - self._position)))
+                self._position += len(pieces[-1])
                 break
+            # The part that contains the position, and the offset in it.
             number = bisect_right(self._ends, self._position)
             part, end = self._parts[number], self._ends[number]
             size = len(part) if isinstance(part, bytes) else part[1] - part[0]
-            offset, here = self._position - (end - size), min(wanted, end - self._position)
+            offset, length = self._position - (end - size), min(remaining, end - self._position)
             is_bytes = isinstance(part, bytes)
-            piece = part[offset : offset + here] if is_bytes else self._source.at(part[0] + offset, here)
-            if not piece:  # the file became shorter meanwhile
+            piece = part[offset : offset + length] if is_bytes else self._source.at(part[0] + offset, length)
+            if not piece:  # the file was shortened after it was opened
                 break
-            found.append(piece)
+            pieces.append(piece)
             self._position += len(piece)
-            wanted -= len(piece)
-        return found[0] if len(found) == 1 else b"".join(found)
+            remaining -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill a buffer; the number of bytes read."""
+        """Fill a buffer, and return the number of bytes read."""
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
     def write(self, data: bytes) -> int:
-        """Refuse: libsndfile asks for it, and never calls it where it reads."""
+        """Raise an error; libsndfile needs the method, but never calls it while reading."""
         raise io.UnsupportedOperation("a recording that is read cannot be written to")
-
-
-LARGEST_COUNT = 1 << 48
-"""No recording has as many bytes or samples: a header that says so does not know."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """One recording of a file.
+    """One recording of a file (the term is from chained Ogg files).
 
     Attributes:
-        parts: what a decoder is given; `None`: the file as it is.
-        most_samples: more samples than these cannot be in it, whatever its header says; `None`: no bound is known.
-        is_counted: only decoding tells how long it is.
-        num_samples: how many there are, where this is known better than by the decoder's own header.
-        stated_size: up to which a decoder is given zeros behind the parts, in bytes.
+        parts: the parts of the file that a decoder is given; `None` for the whole file unchanged.
+        most_samples: upper bound of the number of samples, whatever the header says; `None` if unknown.
+        is_counted: the length has to be determined by decoding.
+        num_samples: number of samples, where it is known better than from the header that the decoder sees.
+        stated_size: size in bytes up to which zeros follow the parts.
     """
 
     parts: tuple[Part, ...] | None = None
@@ -205,7 +210,7 @@ class Layout:
 
     Attributes:
         links: one or more, to be decoded one after the other.
-        faults: what is wrong, each as the end of a sentence that begins with the file's name.
+        faults: each as a predicate: "is cut short".
         is_cut: the file ends early.
     """
 
@@ -215,9 +220,9 @@ class Layout:
 
 
 def overlaid(source: ByteSource, end: int, patches: Mapping[int, bytes]) -> tuple[Part, ...]:
-    """Return a source up to `end`, with other bytes at some places.
+    """Return the parts of a source up to `end`, with the bytes at some positions replaced.
 
-    >>> overlaid(Source("x", data=b"abcdef"), 5, {1: b"XY"})
+    >>> overlaid(ByteSource("x", data=b"abcdef"), 5, {1: b"XY"})
     ((0, 1), b'XY', (3, 5))
     """
     parts: list[Part] = []
@@ -233,5 +238,5 @@ def overlaid(source: ByteSource, end: int, patches: Mapping[int, bytes]) -> tupl
 
 
 def seconds(count: float, rate: float) -> str:
-    """Return `0.250 s`; nothing where the rate is unknown."""
+    """Return a duration as `0.250 s`, or words if the rate is unknown."""
     return f"{count / rate:.3f} s" if rate > 0 else "an unknown time"

@@ -1,9 +1,10 @@
-"""MPEG audio (MP3): frames, and recordings one after the other.
+"""Layout of MPEG audio files (MP3): frames, recordings one after the other, and tags.
 
-A frame begins with a header of 4 bytes that says its length; the first may hold, instead of audio, the number of
-frames that follow (Xing, Info), and how many samples an encoder added at both ends (LAME). Without that number
-libsndfile guesses from the first frame's bit rate; beyond the number, or the guess, it does not read. So all frames are
-counted, and a decoder is given the right number where it is wrong, and a larger guess where it is missing.
+A frame begins with a header of 4 bytes that gives its length. The first frame may hold, instead of audio, the number of
+frames that follow (Xing, Info), and the number of samples that the encoder added at both ends (LAME). Without that
+number libsndfile guesses it from the first frame's bit rate, and it reads no further than the number or the guess. So
+all frames are counted, and the decoder is given the right number where it is wrong, and a larger guess where there is
+none.
 
     | ID3 | Xing: n frames | frame | frame | ... | Xing | frame | ... | TAG |
             link ......................................  link ........
@@ -16,14 +17,13 @@ from dataclasses import dataclass, field
 
 from wesep_py.audio.containers.layout import ByteSource, Layout, Link, Part, seconds
 
-# ----------------------------------------
-# Tags before and after the audio of a file: ID3, APE, lyrics.
+# Tags before and after the audio: ID3, APE, lyrics.
 
 
 def tag_at(source: ByteSource, position: int) -> int:
-    """Return the size in bytes of a tag that begins at a place; 0 if none does.
+    """Return the size in bytes of the tag that begins at a position; 0 if there is none.
 
-    >>> tag_at(Source("a.mp3", data=b"ID3\\x04\\x00\\x00\\x00\\x00\\x00\\x05hello"), 0)
+    >>> tag_at(ByteSource("a.mp3", data=b"ID3\\x04\\x00\\x00\\x00\\x00\\x00\\x05hello"), 0)
     15
     """
     head = source.at(position, 32)
@@ -43,7 +43,7 @@ def tag_at(source: ByteSource, position: int) -> int:
 
 
 def after_tags(source: ByteSource, position: int = 0) -> int:
-    """Return the place after the tags that begin at a place."""
+    """Return the position after the tags that begin at a position."""
     for _ in range(64):
         size = tag_at(source, position)
         if not size or position + size > source.size:
@@ -52,8 +52,10 @@ def after_tags(source: ByteSource, position: int = 0) -> int:
     return position
 
 
+# Frames.
+
 MAX_LINKS = 10000
-# So many places that look like a frame are tried where the chain of frames is broken.
+# Maximum number of positions that are tried where a frame does not follow the one before.
 _MAX_TRIED = 100_000
 _SYNC = re.compile(rb"\xff[\xe2-\xe7\xf2-\xff][\x10-\xef]", re.DOTALL)
 # Bit rates in kbit/s by version (1, or 2 and 2.5) and layer; sample rates in Hz by the two bits of the version.
@@ -69,8 +71,8 @@ _SAMPLE_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """What the second and third byte of a header say."""
+class _FrameKind:
+    """Properties of a frame that the second and third byte of its header give: length in bytes, layer, rate in Hz, …"""
 
     length: int
     layer: int
@@ -79,7 +81,8 @@ class _Kind:
     version: int
 
 
-def _kinds() -> dict[int, _Kind]:
+def _frame_kinds() -> dict[int, _FrameKind]:
+    """Return all kinds of frames by the second and third byte of their header."""
     kinds = {}
     for second in range(0xE0, 0x100):
         version_bits, layer = second >> 3 & 3, 4 - (second >> 1 & 3)
@@ -96,29 +99,40 @@ def _kinds() -> dict[int, _Kind]:
             else:
                 samples = 576 if layer == 3 and version == 2 else 1152
                 length = samples // 8 * bits // rate + padding
-            kinds[second << 8 | third] = _Kind(length, layer, rate, samples, version)
+            kinds[second << 8 | third] = _FrameKind(length, layer, rate, samples, version)
     return kinds
 
 
-_KINDS = _kinds()
+_FRAME_KINDS = _frame_kinds()
 
 
 @dataclass
 class _MpegTrack:
-    """A link while its frames are found."""
+    """Link whose frames are being found.
+
+    Attributes:
+        header: header of its first frame.
+        kind: kind of its first frame.
+        parts: byte ranges of its frames.
+        frames: number of frames with audio.
+        xing: position of the frame that states the number of frames, and the offset of `Xing` in it.
+        promised: number of frames that it states.
+    """
 
     header: bytes
-    kind: _Kind
+    kind: _FrameKind
     parts: list[Part] = field(default_factory=list)
     frames: int = 0
-    xing: tuple[int, int] | None = None  # place of the frame that says the number of frames, and where in it
+    xing: tuple[int, int] | None = None
     promised: int | None = None
 
     @property
     def key(self) -> tuple[int, int, int]:
+        """See `_key`."""
         return _key(self.header)
 
     def add(self, start: int, stop: int) -> None:
+        """Add a byte range; it is merged with the one before if they are adjacent."""
         if self.parts and isinstance(last := self.parts[-1], tuple) and last[1] == start:
             self.parts[-1] = (last[0], stop)
         else:
@@ -126,18 +140,18 @@ class _MpegTrack:
 
 
 def _key(header: bytes) -> tuple[int, int, int]:
-    """What does not change within a recording: version and layer, sample rate, mono or not."""
+    """Return the bits of a header that are constant in a recording: version and layer, sample rate, mono or not."""
     return header[1] & 0xFE, header[2] & 0x0C, int(header[3] >> 6 == 3)
 
 
-def frame_at(source: ByteSource, position: int) -> _Kind | None:
-    """Return what a frame is that begins at a place; `None` if none does."""
+def frame_at(source: ByteSource, position: int) -> _FrameKind | None:
+    """Return the kind of the frame that begins at a position; `None` if there is none."""
     header = source.at(position, 4)
-    return _KINDS.get(header[1] << 8 | header[2]) if len(header) == 4 and header[0] == 0xFF else None
+    return _FRAME_KINDS.get(header[1] << 8 | header[2]) if len(header) == 4 and header[0] == 0xFF else None
 
 
 def is_mpeg(source: ByteSource, position: int, count: int = 2) -> bool:
-    """True if so many frames of one kind begin at a place, one after the other, or fewer that end the file."""
+    """True if `count` consecutive frames of one kind, or fewer up to the end of the file, begin at a position."""
     key = None
     for _ in range(count):
         header = source.at(position, 4)
@@ -154,21 +168,23 @@ def is_mpeg(source: ByteSource, position: int, count: int = 2) -> bool:
 
 
 def mpeg_layout(source: ByteSource, position: int) -> Layout:
-    """Return the layout of a file of MPEG audio frames whose first begins at a place: a link for each recording."""
+    """Return the layout of a file whose first MPEG audio frame begins at a position: a link for each recording."""
     tracks: list[_MpegTrack] = []
     faults: list[str] = []
     first, left_out, tried, lost_bytes = position, 0, 0, 0
+    # While it is locked, each frame follows the one before, and its header is trusted. After a gap, three frames of one
+    # kind have to follow each other, because any bytes may look like a header.
     is_locked = True
     while position + 4 <= source.size:
         header = source.at(position, 4)
-        kind = _KINDS.get(header[1] << 8 | header[2]) if header[0] == 0xFF else None
+        kind = _FRAME_KINDS.get(header[1] << 8 | header[2]) if header[0] == 0xFF else None
         is_expected = is_locked and (not tracks or tracks[-1].key == _key(header))
         if kind is None or not (is_expected or is_mpeg(source, position, 3)):
             after = after_tags(source, position)
             if after == position:
                 tried += 1
-                found = source.find(_SYNC, position + 1, 3) if tried < _MAX_TRIED else None
-                after = source.size if found is None else found
+                sync = source.find(_SYNC, position + 1, 3) if tried < _MAX_TRIED else None
+                after = source.size if sync is None else sync
                 left_out += after - position
             position, is_locked = after, False
             continue
@@ -195,7 +211,7 @@ def mpeg_layout(source: ByteSource, position: int) -> Layout:
         position = stop
     tracks = [track for track in tracks if track.frames]
     if not tracks:
-        return Layout(faults=("is cut short: not one frame of it is whole",), is_cut=True)
+        return Layout(faults=("is cut short: not one frame of it is whole",), is_cut=True)  # no audio
     is_cut = False
     for track in tracks:
         missing = 0 if track.promised is None else track.promised - track.frames
@@ -220,13 +236,14 @@ def mpeg_layout(source: ByteSource, position: int) -> Layout:
 
 
 def _last(parts: list[Part]) -> int:
+    """Return the end of the last range."""
     last = parts[-1]
     assert isinstance(last, tuple)
     return last[1]
 
 
-def _xing_at(source: ByteSource, position: int, header: bytes, kind: _Kind) -> int:
-    """Where in a frame its number of frames stands (`Xing` or `Info`); 0 if it holds none."""
+def _xing_at(source: ByteSource, position: int, header: bytes, kind: _FrameKind) -> int:
+    """Return the offset of `Xing` or `Info` in a frame, which the number of frames follows; 0 if there is none."""
     if kind.layer != 3:
         return 0
     is_mono = header[3] >> 6 == 3
@@ -235,11 +252,11 @@ def _xing_at(source: ByteSource, position: int, header: bytes, kind: _Kind) -> i
 
 
 def _link(source: ByteSource, track: _MpegTrack) -> Link:
-    """A recording as a decoder has to see it to decode all of it."""
+    """Return a recording as the decoder has to see it in order to decode all of it."""
     most = track.frames * track.kind.samples
     if track.xing is None or track.promised is None:
-        # By the size of the file and of the first frame the length is guessed; a large size makes the guess no limit.
-        # (A frame that says the number would make mpg123 drop 529 samples that it gives without.)
+        # The decoder guesses the length from the size of the file and of the first frame, so a large stated size makes
+        # the guess large enough. (An added Xing frame would make mpg123 drop 529 samples.)
         return Link(tuple(track.parts), most, num_samples=most, stated_size=2 * track.frames * (track.kind.length + 1))
     if track.promised == track.frames:
         return Link(tuple(track.parts), most)
@@ -248,21 +265,26 @@ def _link(source: ByteSource, track: _MpegTrack) -> Link:
     assert kind is not None
     frame = source.read(position, kind.length)
     (begin, end), *others = (part for part in track.parts if isinstance(part, tuple))
-    rest = ((begin + len(frame), end),) if end > begin + len(frame) else ()
+    # The first part begins with the Xing frame, which is replaced.
+    remainder = ((begin + len(frame), end),) if end > begin + len(frame) else ()
     size = sum(part[1] - part[0] for part in track.parts if isinstance(part, tuple))
-    return Link((_recounted(frame, place, track.frames, size), *rest, *others), most)
+    return Link((_recounted(frame, place, track.frames, size), *remainder, *others), most)
 
 
 def _recounted(frame: bytes, place: int, num_frames: int, size: int) -> bytes:
-    """A frame with other numbers: of frames, of bytes, and 0 for the samples that the encoder added at the end."""
+    """Return a Xing frame with other numbers of frames and bytes, and without padding samples at the end.
+
+    From `place`: `Xing`, flags, frames, bytes (flag 2), each of 4 bytes; a table of 100 bytes (flag 4); quality of 4
+    bytes (flag 8); LAME tag.
+    """
     changed, flags = bytearray(frame), frame[place + 7]
     changed[place + 8 : place + 12] = num_frames.to_bytes(4, "big")
-    at = place + 12
+    position = place + 12
     if flags & 2:
-        changed[at : at + 4] = (size & 0xFFFFFFFF).to_bytes(4, "big")
-        at += 4
-    at += (100 if flags & 4 else 0) + (4 if flags & 8 else 0)
-    if at + 24 <= len(changed):
-        changed[at + 22] &= 0xF0
-        changed[at + 23] = 0
+        changed[position : position + 4] = (size & 0xFFFFFFFF).to_bytes(4, "big")
+        position += 4
+    position += (100 if flags & 4 else 0) + (4 if flags & 8 else 0)
+    if position + 24 <= len(changed):  # the padding at the end is the last 12 bits of bytes 21 to 23 of the LAME tag
+        changed[position + 22] &= 0xF0
+        changed[position + 23] = 0
     return bytes(changed)

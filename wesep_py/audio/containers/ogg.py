@@ -1,8 +1,13 @@
-"""Ogg: pages of streams, and streams one after the other (RFC 3533).
+"""Layout of Ogg files: pages of streams, and streams one after the other (RFC 3533).
 
-A page begins with its flags and a number of segments; a segment shorter than 255 bytes ends a packet. A link is what
-lies between a page that begins a stream and the next such page after others. libsndfile decodes the first link only,
-and nothing of a file whose last page is incomplete.
+A page has a header of 27 bytes, the lengths of its segments (lacing), and the segments; a segment shorter than 255
+bytes ends a packet:
+
+    | OggS … checksum, n | n lengths | segments |        0     position of the page
+    0                    27          27 + n              stop  27 + n + sum(lengths)
+
+A link ends before the next page that begins a stream after other pages. libsndfile decodes only the first link, and
+nothing of a file whose last page is incomplete.
 """
 
 from __future__ import annotations
@@ -16,13 +21,14 @@ from wesep_py.audio.containers.layout import ByteSource, Layout, Link, Part
 from wesep_py.audio.containers.mpeg import after_tags
 
 MAX_LINKS = 10000
-# So many places that look like a page are tried where the chain of pages is broken.
+# Maximum number of positions that are tried where a page does not follow the one before.
 _MAX_TRIED = 20_000
+# A longer recording is not decoded for its length; see `_salvage`.
 _MOST_COUNTED_PACKETS = 20_000
 _PAGE = re.compile(rb"OggS\x00[\x00-\x07]")
 _HEADER = struct.Struct("<4sBBqIIIB")
 _CONTINUED, _BEGINS, _ENDS = 1, 2, 4
-# The most samples of a packet of Vorbis, Opus or Speex, and of one of FLAC.
+# Maximum number of samples in a packet of Vorbis, Opus or Speex, and in one of FLAC.
 _PACKET_SAMPLES = 8192
 _FLAC_PACKET_SAMPLES = 65535
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -30,7 +36,7 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 @dataclass
 class _OggTrack:
-    """A link while its pages are found."""
+    """Link whose pages are being found."""
 
     parts: list[Part] = field(default_factory=list)
     packets: int = 0
@@ -42,6 +48,7 @@ class _OggTrack:
     next_page: dict[int, int] = field(default_factory=dict)
 
     def add(self, start: int, stop: int) -> None:
+        """Add a byte range; it is merged with the one before if they are adjacent."""
         if self.parts and isinstance(last := self.parts[-1], tuple) and last[1] == start:
             self.parts[-1] = (last[0], stop)
         else:
@@ -61,10 +68,10 @@ def ogg_layout(source: ByteSource) -> Layout:
         stop = position + 27 + len(lacing) + sum(lacing)
         if not (is_page and is_known and stop <= source.size and _is_sound(source, position, stop)):
             tried += 1
-            found = source.find(_PAGE, max(position + 1, after), 6) if tried < _MAX_TRIED else None
-            if found is not None:
-                left_out += found - position
-                position = found
+            next_page = source.find(_PAGE, max(position + 1, after), 6) if tried < _MAX_TRIED else None
+            if next_page is not None:
+                left_out += next_page - position
+                position = next_page
                 continue
             if is_page and not left_out:
                 whole = f" of {stop - position}" if is_known else ""
@@ -81,7 +88,7 @@ def ogg_layout(source: ByteSource) -> Layout:
                 faults.append(f"holds more than {MAX_LINKS} recordings; {source.size - position} bytes are not read")
                 break
             tracks.append(_OggTrack())
-        if not tracks:  # the file begins in the middle of a stream, without which nothing can be decoded
+        if not tracks:  # the file begins in the middle of a stream
             tracks.append(_OggTrack())
         track = tracks[-1]
         if flags & _BEGINS:
@@ -96,7 +103,7 @@ def ogg_layout(source: ByteSource) -> Layout:
         track.add(position, stop)
         position = stop
     if lost_pages:
-        faults.append(f"is damaged: {lost_pages} of its pages are missing or spoilt, and what they held is left out")
+        faults.append(f"is damaged: {lost_pages} of its pages are missing or damaged, and are left out")
     elif left_out:
         faults.append(f"holds {left_out} bytes that are no Ogg pages, which are left out")
     last = tracks[-1] if tracks else None
@@ -112,18 +119,19 @@ def ogg_layout(source: ByteSource) -> Layout:
 
 
 def _salvage(source: ByteSource, position: int, head: bytes, lacing: bytes, track: _OggTrack) -> bool:
-    """Add what is there of an incomplete last page: its whole packets, as a page of their own; false if there are none.
+    """Add the complete packets of an incomplete last page, as a page of their own; return whether there are any.
 
-    How many samples they hold is known by decoding only. So of a long recording, of which a page is little, none are
-    added.
+    Their number of samples is known only by decoding the recording. This is not worth it for a long one, to which
+    nothing is added.
     """
     if track.packets > _MOST_COUNTED_PACKETS or len(head) < _HEADER.size or len(lacing) < head[26]:
         return False
-    there = source.size - position - 27 - len(lacing)
+    available = source.size - position - 27 - len(lacing)
+    # Bytes and segments up to the end of the last complete packet.
     whole, size, count = 0, 0, 0
     for number, length in enumerate(lacing, start=1):
         size += length
-        if size > there:
+        if size > available:
             break
         if length < 255:
             whole, count = size, number
@@ -140,6 +148,7 @@ def _salvage(source: ByteSource, position: int, head: bytes, lacing: bytes, trac
 
 
 def _is_sound(source: ByteSource, start: int, stop: int) -> bool:
+    """Return whether a page has the checksum that it states."""
     page = bytearray(source.read(start, stop - start))
     (stated,) = struct.unpack("<I", page[22:26])
     page[22:26] = bytes(4)
@@ -149,7 +158,7 @@ def _is_sound(source: ByteSource, start: int, stop: int) -> bool:
 def page_checksum(page: bytes | bytearray) -> int:
     """Return the CRC of a page whose own CRC field is 0: polynomial 0x04C11DB7, from 0, most significant bit first.
 
-    zlib's CRC has the same polynomial with the bits the other way round.
+    zlib's CRC has the same polynomial, but starts from the least significant bit, so each byte is reversed.
     """
     reflected = zlib.crc32(bytes(page).translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int.from_bytes(reflected.to_bytes(4, "little").translate(_REVERSED), "big")

@@ -1,8 +1,8 @@
-"""Containers of samples that lie in one piece: WAV, RF64, Wave64, AU, AIFF, CAF, NIST SPHERE.
+"""Layout of containers with contiguous samples: WAV, RF64, Wave64, AU, AIFF, CAF, NIST SPHERE.
 
-Each says with a number how many bytes of samples follow. The number is wrong where a program wrote to a pipe, crashed,
-or counted modulo 2^32; the samples then end with the file, or where known chunks begin. A decoder is given the same
-header with the right numbers.
+The header of each states how many bytes of samples follow. The number is wrong if a program wrote to a pipe, crashed,
+or counted modulo 2^32; the samples then end with the file, or where known chunks begin (`_end_of_samples`). The decoder
+is given the same header with the right numbers.
 
     | head ... size | samples ......................... | chunks, tags |
                     start          start + claimed?     end            size of the file
@@ -20,22 +20,22 @@ from wesep_py.audio.containers.layout import LARGEST_COUNT, ByteSource, Layout, 
 from wesep_py.audio.containers.mpeg import after_tags
 
 _MAX_CHUNKS = 4096
-# What programs write that stream to a pipe and never learn the length: 0, 0x7FFFF000 (SoX), 0x80000000 (ALSA),
-# 0xFFFFFFFF (FFmpeg), and these less the header.
+# Sizes that programs state when they write to a pipe and do not know the length: 0, 0x7FFFF000 (SoX), 0x80000000
+# (ALSA), 0xFFFFFFFF (FFmpeg), and these minus the size of the header.
 _PLACEHOLDERS = ((0, 0), (0x7FFF0000, 0x80000FFF), (0xFFFF0000, 0xFFFFFFFF))
 _LARGEST_32_BIT = 0xFFFF0000
-# By so many bytes after the promised end it is told whether samples go on there.
-_LOOKED_AT = 1 << 12
+# Number of bytes after the stated end that are checked to see whether they are samples.
+_CHECKED_BYTES = 1 << 12
 _TEXT = frozenset(b"\t\n\r" + bytes(range(0x20, 0x7F)))
-_LOUDEST = 1e4
-# WAV's numbers of formats that are samples one after the other: PCM, float, A-law, mu-law.
+_MAX_FLOAT_SAMPLE = 1e4
+# WAV's format numbers for uncompressed samples: PCM, float, A-law, mu-law.
 _SAMPLE_TAGS = {1, 3, 6, 7}
-# Chunks that may be cut off where a file ends, and are no samples all the same.
+# Chunks that are recognised even if the end of the file cuts them.
 _KNOWN_CHUNKS = {b"LIST", b"id3 ", b"ID3 ", b"bext", b"fact", b"cue ", b"smpl", b"PEAK", b"iXML", b"axml", b"JUNK"}
 _KNOWN_CHUNKS |= {b"PAD ", b"FLLR", b"DISP", b"NAME", b"ANNO", b"MARK", b"INST", b"COMT", b"AUTH", b"APPL", b"free"}
 _W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
 _W64_RIFF_TAIL = bytes.fromhex("912ecf11a5d628db04c10000")
-# Bytes of a sample by AU's number of the encoding, and by AIFF-C's name.
+# Bytes per sample by AU's encoding number; AIFF-C's names of uncompressed encodings.
 _AU_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}
 _AIFC_UNPACKED = {b"NONE", b"twos", b"sowt", b"in24", b"in32", b"42ni", b"23ni", b"raw ", b"fl32", b"FL32"}
 _AIFC_UNPACKED |= {b"fl64", b"FL64", b"ulaw", b"ULAW", b"alaw", b"ALAW"}
@@ -48,14 +48,14 @@ class _Chunk(NamedTuple):
 
 
 class _Samples(NamedTuple):
-    """What a header says of the samples.
+    """Samples as the header describes them.
 
     Attributes:
-        start: where they begin.
-        claimed: how many bytes there are; `None`: it does not know.
-        frame_bytes: of a sample of all channels, or of a block of a codec; 0: they vary.
-        rate: of these, in Hz.
-        float_type: numpy's name of the type of floating-point samples; empty for others.
+        start: position of the first byte.
+        claimed: number of bytes; `None` if the header does not know.
+        frame_bytes: size of a frame (one sample of each channel, or a block of a codec); 0 if it varies.
+        rate: frames per second.
+        float_type: numpy's name of the type of floating-point samples; empty for other types.
     """
 
     start: int
@@ -66,6 +66,7 @@ class _Samples(NamedTuple):
 
 
 def _unknown(size: int) -> bool:
+    """Return whether a stated size means that the size is unknown."""
     return any(low <= size <= high for low, high in _PLACEHOLDERS) or size < 0 or size >= LARGEST_COUNT
 
 
@@ -74,7 +75,7 @@ def _is_name(name: bytes) -> bool:
 
 
 def _riff_chunks(source: ByteSource, position: int, order: str) -> Iterator[_Chunk]:
-    """The chunks of RIFF (`order` is `<`) or IFF (`>`), up to what is none."""
+    """Yield the chunks of RIFF (`order` is `<`) or IFF (`>`), as far as there are chunks."""
     for _ in range(_MAX_CHUNKS):
         head = source.at(position, 8)
         if len(head) < 8 or not _is_name(head[:4]):
@@ -85,6 +86,7 @@ def _riff_chunks(source: ByteSource, position: int, order: str) -> Iterator[_Chu
 
 
 def _w64_chunks(source: ByteSource, position: int) -> Iterator[_Chunk]:
+    """Yield the chunks of Wave64, whose names have 16 bytes and whose sizes include the head of 24 bytes."""
     for _ in range(_MAX_CHUNKS):
         head = source.at(position, 24)
         if len(head) < 24 or not _is_name(head[:4]):
@@ -97,6 +99,7 @@ def _w64_chunks(source: ByteSource, position: int) -> Iterator[_Chunk]:
 
 
 def _caf_chunks(source: ByteSource, position: int) -> Iterator[_Chunk]:
+    """Yield the chunks of a Core Audio file."""
     for _ in range(_MAX_CHUNKS):
         head = source.at(position, 12)
         if len(head) < 12 or not _is_name(head[:4]):
@@ -111,7 +114,15 @@ def _caf_chunks(source: ByteSource, position: int) -> Iterator[_Chunk]:
 def _ends_in_chunks(
     source: ByteSource, position: int, chunks: Callable[[int], Iterator[_Chunk]], smallest: int, aligned: int
 ) -> bool:
-    """True if nothing but chunks and tags, or too little for one, lies between a place and the end of the file."""
+    """Return whether only chunks and tags, or fewer bytes than `smallest`, are between a position and the end.
+
+    Args:
+        source: the file.
+        position: in the file.
+        chunks: yields the chunks from a position.
+        smallest: size in bytes of the smallest chunk.
+        aligned: chunks begin at multiples of this.
+    """
     position = after_tags(source, position)
     if source.size - position < smallest:
         return True
@@ -126,19 +137,22 @@ def _ends_in_chunks(
     return end != position and source.size - end < smallest
 
 
-def _settled(
+def _end_of_samples(
     source: ByteSource, samples: _Samples, ends: Callable[[int], bool], wraps: bool
 ) -> tuple[int, list[str], bool]:
-    """Where the samples end, what is wrong, and whether the file ends early.
+    """Find the end of the samples.
 
     Args:
         source: the file.
-        samples: as its header says.
-        ends: whether only chunks follow from a place on.
-        wraps: whether the size counts modulo 2^32.
+        samples: samples as the header describes them.
+        ends: returns whether only chunks follow a position.
+        wraps: whether the stated size is modulo 2^32.
+
+    Returns:
+        The end, the faults, and whether the file ends early.
     """
     start, claimed, frame, rate, float_type = samples
-    present, second = source.size - start, frame * rate
+    present, second = source.size - start, frame * rate  # bytes in the file; bytes per second
     if claimed is None:
         return source.size, [], False
     if claimed > present and frame and claimed // frame == present // frame:
@@ -153,13 +167,14 @@ def _settled(
         return stop, [f"holds another recording after the first, {source.size - stop} bytes, which is not read"], False
     if ends(stop) or ends(stop + claimed % 2):
         return stop, [], False
+    # A file of more than 4 GiB states its size modulo 2^32: try the largest possible size first.
     for turns in range((present - claimed) >> 32 if wraps else 0, 0, -1):
         if ends(stop + (turns << 32)):
             return stop + (turns << 32), [], False
     surplus = present - claimed
     if surplus < max(frame, 1):
         return stop, [], False
-    if not frame or not _may_be_samples(source.read(stop, _LOOKED_AT), float_type):
+    if not frame or not _may_be_samples(source.read(stop, _CHECKED_BYTES), float_type):
         return stop, [f"holds {surplus} bytes after its samples that are no samples, and are not read"], False
     fault = f"holds more than its header says, which promises {claimed} bytes of samples, and {present} are there"
     return (
@@ -170,14 +185,14 @@ def _settled(
 
 
 def _may_be_samples(data: bytes, float_type: str) -> bool:
-    """False for text, and for floats that are no audio."""
+    """Return whether bytes may be samples: not text, and not floats that are not finite or far above full scale."""
     printable = sum(byte in _TEXT for byte in data)
     if printable > 0.95 * len(data):
         return False
     if float_type and (count := len(data) // np.dtype(float_type).itemsize):
         values = np.frombuffer(data, float_type, count)
         with np.errstate(all="ignore"):
-            return bool(np.isfinite(values).all() and np.abs(values).max() < _LOUDEST)
+            return bool(np.isfinite(values).all() and np.abs(values).max() < _MAX_FLOAT_SAMPLE)
     return True
 
 
@@ -209,8 +224,8 @@ def wav_layout(source: ByteSource) -> Layout:
         return Layout()
     float_type = f"{order}f{bits // 8}" if tag == 3 and bits in (32, 64) else ""
     samples = _Samples(data.start, None if _unknown(stated) else stated, frame, rate, float_type)
-    end, faults, is_cut = _settled(source, samples, ends, wraps=long_sizes is None)
-    if is_cut and tag not in _SAMPLE_TAGS and frame:  # of a block that is cut, noise would be decoded
+    end, faults, is_cut = _end_of_samples(source, samples, ends, wraps=long_sizes is None)
+    if is_cut and tag not in _SAMPLE_TAGS and frame:  # an incomplete block of a codec would be decoded to noise
         end -= (end - data.start) % frame
     size = end - data.start
     is_followed = bool(faults) and end < source.size and not is_cut
@@ -227,7 +242,7 @@ def wav_layout(source: ByteSource) -> Layout:
     if order == ">":
         faults.append(f"holds {size} bytes of samples, more than its format has numbers for; not all of them are read")
         return Layout(faults=tuple(faults))
-    # Of more than 4 GiB, as RF64: its first chunk says the sizes in 64 bits.
+    # More than 4 GiB: give it the header of RF64, whose first chunk states the sizes with 64 bits.
     sizes = struct.pack("<4sIQQQI", b"ds64", 28, end + 36 - 8, size, size // max(frame, 1), 0)
     head = b"RF64\xff\xff\xff\xffWAVE" + sizes
     parts = (head, (12, data.start - 4), b"\xff\xff\xff\xff", (data.start, end))
@@ -254,10 +269,10 @@ def w64_layout(source: ByteSource) -> Layout:
     float_type = f"<f{bits // 8}" if tag == 3 and bits in (32, 64) else ""
     claimed = None if data.size <= 0 or _unknown(data.size) else data.size
     samples = _Samples(data.start, claimed, frame, rate, float_type)
-    end, faults, is_cut = _settled(source, samples, ends, wraps=False)
+    end, faults, is_cut = _end_of_samples(source, samples, ends, wraps=False)
     if end == source.size and end - data.start == data.size:
         return Layout(faults=tuple(faults))
-    # libsndfile reads on to the end of the file, whatever follows the samples.
+    # libsndfile reads to the end of the file, even if other chunks follow the samples.
     patches = {16: struct.pack("<q", end), data.start - 8: struct.pack("<q", end - data.start + 24)}
     return Layout((Link(overlaid(source, end, patches)),), tuple(faults), is_cut)
 
@@ -274,7 +289,7 @@ def au_layout(source: ByteSource) -> Layout:
     float_type = {6: f"{order}f4", 7: f"{order}f8"}.get(encoding, "")
     frame = _AU_WIDTHS.get(encoding, 0) * channels
     samples = _Samples(start, None if _unknown(stated) else stated, frame, rate, float_type)
-    end, faults, is_cut = _settled(
+    end, faults, is_cut = _end_of_samples(
         source, samples, lambda position: source.size - after_tags(source, position) < 2, wraps=True
     )
     if end - start == stated or is_cut:
@@ -314,7 +329,7 @@ def aiff_layout(source: ByteSource) -> Layout:
         return Layout()
     is_unknown = samples_chunk.size <= 8 or _unknown(samples_chunk.size) or _unknown(stated)
     samples = _Samples(start, None if is_unknown else stated, frame, rate, float_type)
-    end, faults, is_cut = _settled(source, samples, ends, wraps=True)
+    end, faults, is_cut = _end_of_samples(source, samples, ends, wraps=True)
     size = end - start
     if size > _LARGEST_32_BIT:
         faults.append(
@@ -336,7 +351,7 @@ def aiff_layout(source: ByteSource) -> Layout:
         common.start + 2: struct.pack(">I", size // frame),
         samples_chunk.start - 4: struct.pack(">I", size + 8 + offset),
     }
-    # Where the common chunk stands after the samples it has to stay.
+    # A common chunk after the samples has to be kept.
     stop = source.size if common.start > samples_chunk.start else start + size
     return Layout((Link(overlaid(source, stop, patches)),), tuple(faults), is_cut)
 
@@ -363,10 +378,10 @@ def caf_layout(source: ByteSource) -> Layout:
         return Layout()
     claimed = None if data.size < 4 or _unknown(stated) else stated
     samples = _Samples(start, claimed, packet, rate / max(per_packet, 1))
-    end, faults, is_cut = _settled(source, samples, ends, wraps=False)
+    end, faults, is_cut = _end_of_samples(source, samples, ends, wraps=False)
     if end - start == stated:
         return Layout(faults=tuple(faults))
-    # Packets that vary in size are listed after the samples, so that what is there of them is known by decoding only.
+    # Packets of varying size are listed after the samples, so their number in a cut file is known only by decoding.
     if packet == 0:
         return Layout((Link(is_counted=is_cut),), tuple(faults), is_cut)
     return Layout((Link(overlaid(source, end, {data.start - 8: struct.pack(">q", end - start + 4)})),),
@@ -375,6 +390,7 @@ def caf_layout(source: ByteSource) -> Layout:
 
 def nist_layout(source: ByteSource) -> Layout:
     """Return the layout of a NIST SPHERE file, whose header is text."""
+    # Lines: magic, size of the header, then `name type value`.
     lines = source.at(0, 1024).decode("latin-1").split("\n")
     try:
         start = int(lines[1])
@@ -389,14 +405,14 @@ def nist_layout(source: ByteSource) -> Layout:
     def ends(position: int) -> bool:
         return source.size - after_tags(source, position) < max(frame, 2)
 
-    end, faults, is_cut = _settled(source, _Samples(start, claimed, frame, rate), ends, wraps=False)
-    # libsndfile reads on to the end of the file, whatever follows the samples.
+    end, faults, is_cut = _end_of_samples(source, _Samples(start, claimed, frame, rate), ends, wraps=False)
+    # libsndfile reads to the end of the file, even if other chunks follow the samples.
     link = Link() if end == source.size else Link(((0, end),))
     return Layout((link,), tuple(faults), is_cut)
 
 
 def _extended(data: bytes) -> float:
-    """A number of 80 bits, as AIFF has for the rate; 0 where it makes no sense."""
+    """Return an 80-bit floating-point number, which AIFF has for the rate; 0 if it is out of range."""
     exponent, mantissa = struct.unpack(">HQ", data)
     power = exponent - 16383 - 63
     return float(mantissa) * 2.0**power if -200 < power < 64 else 0.0
