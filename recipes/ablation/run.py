@@ -20,7 +20,7 @@ from typing import Any
 
 from wesep_py.common.config import dump_yaml, load_yaml
 from wesep_py.common.errors import nearest
-from wesep_py.common.textfiles import check_shape, read_json
+from wesep_py.common.textfiles import check_schema, read_json
 from wesep_py.network.extraction_network import build_network
 
 HERE = Path(__file__).resolve().parent
@@ -82,7 +82,7 @@ def table(grid: Path, out: Path, trials: str) -> str:
         summary = read_json(path, "a summary of results", "evaluate again").values
         shown = (("si_sdri", 2), ("accuracy", 3), ("confusion", 3))
         shape = {name: dict.fromkeys(("mean", "low", "high"), float) for name, _ in shown}
-        check_shape(summary, shape, str(path), "evaluate again")
+        check_schema(summary, shape, str(path), "evaluate again")
         figures = " | ".join(interval(summary[name], digits) for name, digits in shown)
         rows.append(f"| {backbone} | {cue} | {size:.2f} | {figures} |")
     return "\n".join(rows)

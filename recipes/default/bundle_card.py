@@ -9,7 +9,7 @@ from string import Template
 from typing import Any
 
 from wesep_py.common.errors import InputError
-from wesep_py.common.textfiles import COUNT, check_shape, read_json
+from wesep_py.common.textfiles import COUNT, check_schema, read_json
 from wesep_py.evaluation.summary import presence_threshold
 
 TEMPLATE = Path(__file__).resolve().parent / "card.md"
@@ -70,7 +70,7 @@ def read_results(folder: Path, hashes: Sequence[str]) -> list[Row]:
     for path in sorted(folder.rglob("summary.json")):
         summary = read_json(path, "a summary of results", "evaluate again").values
         shape = {"protocol": {"model": {"hash": str}, "condition": str}, "counts": {"scored": COUNT}}
-        check_shape(summary, shape, str(path), "evaluate again")
+        check_schema(summary, shape, str(path), "evaluate again")
         of = summary["protocol"]["model"]["hash"]
         if of not in hashes:
             raise InputError(

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from wesep_py.common.errors import InputError, WesepError
 from wesep_py.common.files import atomic_path
-from wesep_py.common.textfiles import COUNT, check_shape, read_jsonl
+from wesep_py.common.textfiles import COUNT, check_schema, read_jsonl
 
 LOG = "log.jsonl"
 LOSS, MEASURES = "loss", {"si_sdri": "SI-SDRi (dB)", "accuracy": "accuracy (%)"}
@@ -142,7 +142,7 @@ def _lines(path: Path) -> list[Mapping[str, Any]]:
     shape = {"kind": str, "step": COUNT, "elapsed_s?": float, **{f"{name}?": (float, None) for name in numbers}}
     rows = read_jsonl(path, "the log of a run", may_end_early=True)
     for row in rows:
-        check_shape(row.values, shape, row.place, "remove the line")
+        check_schema(row.values, shape, row.place, "remove the line")
         if row.values["kind"] == "train":
             row.number("elapsed_s")
     return [row.values for row in rows]

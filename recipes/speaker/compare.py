@@ -20,7 +20,7 @@ from typing import Any
 
 from wesep_py.common.config import dump_yaml, load_yaml
 from wesep_py.common.errors import nearest
-from wesep_py.common.textfiles import check_shape, read_json, read_jsonl
+from wesep_py.common.textfiles import check_schema, read_json, read_jsonl
 from wesep_py.network.speaker import SpeakerEncoder
 from wesep_py.training import load_config
 
@@ -69,7 +69,7 @@ def summaries(experiment: str, out: Path) -> dict[str, dict[str, Any]]:
     paths = {speech: out / experiment / "results" / speech / "summary.json" for speech in LISTS}
     found = {speech: read_json(path, "what `wesep verify` wrote", AGAIN).values for speech, path in paths.items()}
     for speech, summary in found.items():
-        check_shape(summary, {"eer": {"mean": float}, "min_dcf": {"mean": float}}, str(paths[speech]), AGAIN)
+        check_schema(summary, {"eer": {"mean": float}, "min_dcf": {"mean": float}}, str(paths[speech]), AGAIN)
     return found
 
 
