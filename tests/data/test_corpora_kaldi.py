@@ -85,6 +85,8 @@ def test_utterances_of_a_bad_recording_are_skipped(data: Path):
         ("segments", "r1 r1 one 2\n", r"segments:1: 'one' is not a time in seconds"),
         ("segments", "r1 r1 3 -1\nr2 r2 0 1\n", r"utt2spk:1: utterance 'r1' begins at 3\.0 s and ends at 2\.0 s"),
         ("utt2dur", "r1 nan\n", r"utt2dur:1: 'nan' is not a time in seconds"),
+        ("utt2spk", "r1 a\x1fb\nr2 bert\n", r"utt2spk:1: speaker_id: is .*; a name without white space is needed"),
+        ("utt2spk", "x" * 5000 + " anna\n", r"utt2spk:1: utterance 'x+…x+' is not in wav\.scp"),
     ],
 )
 def test_errors_name_a_malformed_line(data: Path, name: str, content: str, message: str):

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from wesep_py.common.errors import InputError, nearest
+from wesep_py.common.errors import InputError, nearest, quoted
 from wesep_py.common.names import canonical, is_hidden
 from wesep_py.common.textfiles import open_lines
 from wesep_py.data.manifest import FileLocator, Utterance, check_unique
@@ -339,7 +339,9 @@ def read_kaldi(
     for utterance_id, (place, speaker_id) in speakers.items():
         if utterance_id not in segments:
             where = "segments" if has_segments else "wav.scp"
-            raise InputError(f"{place}: utterance {utterance_id!r} is not in {where}; run Kaldi's fix_data_dir.sh")
+            raise InputError(
+                f"{place}: utterance {quoted(utterance_id)} is not in {where}; run Kaldi's fix_data_dir.sh"
+            )
         entries[utterance_id] = (speaker_id, segments[utterance_id])
     # Only recordings whose length is needed, and not stated in utt2dur, are opened.
     unmeasured = [
@@ -359,19 +361,22 @@ def read_kaldi(
             continue  # `on_skip` was called for this recording
         place = speakers[utterance_id][0]
         if end_s <= start_s:
-            raise InputError(f"{place}: utterance {utterance_id!r} begins at {start_s} s and ends at {end_s} s")
-        utterances.append(
-            Utterance(
-                utterance_id,
-                speaker_id,
-                path,
-                end_s - start_s,
-                start_s,
-                genders[canonical(speaker_id)][1] if canonical(speaker_id) in genders else None,
-                None,
-                (texts[utterance_id][1] or None) if utterance_id in texts else None,
+            raise InputError(f"{place}: utterance {quoted(utterance_id)} begins at {start_s} s and ends at {end_s} s")
+        try:
+            utterances.append(
+                Utterance(
+                    utterance_id,
+                    speaker_id,
+                    path,
+                    end_s - start_s,
+                    start_s,
+                    genders[canonical(speaker_id)][1] if canonical(speaker_id) in genders else None,
+                    None,
+                    (texts[utterance_id][1] or None) if utterance_id in texts else None,
+                )
             )
-        )
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from error
     return utterances
 
 
@@ -385,7 +390,7 @@ def _kaldi_table(path: Path) -> dict[str, tuple[str, str]]:
         key = canonical(key)
         place = f"{path}:{number}"
         if key in table:
-            raise InputError(f"{place}: {key!r} is listed at {table[key][0]} already; it must be unique")
+            raise InputError(f"{place}: {quoted(key)} is listed at {table[key][0]} already; it must be unique")
         if not value and path.name != "text":
             raise InputError(f"{place}: has one field; a name and a value are needed")
         table[key] = (place, value[0].strip() if value else "")
@@ -402,10 +407,12 @@ def _kaldi_recordings(scp: Path, base: Path) -> dict[str, Path]:
     recordings, locator = {}, FileLocator(base, scp)
     for name, (place, value) in _kaldi_table(scp).items():
         if value.endswith("|"):
-            raise InputError(f"{place}: {value!r} is a command, which is not run; write its output to a file first")
+            raise InputError(
+                f"{place}: {quoted(value)} is a command, which is not run; write its output to a file first"
+            )
         archive, colon, offset = value.rpartition(":")
         if colon and offset.isdigit() and archive.endswith(".ark"):
-            raise InputError(f"{place}: {value!r} is in an archive; copy it to files first (Kaldi's wav-copy)")
+            raise InputError(f"{place}: {quoted(value)} is in an archive; copy it to files first (Kaldi's wav-copy)")
         recordings[name] = locator.find(value)
     return recordings
 
@@ -418,7 +425,7 @@ def _kaldi_segments(path: Path, recordings: dict[str, Path]) -> dict[str, _Kaldi
             raise InputError(f"{place}: has {len(fields) + 1} fields; utterance, recording, start and end are needed")
         name = canonical(fields[0])
         if name not in recordings:
-            raise InputError(f"{place}: recording {name!r} is not in wav.scp; run Kaldi's fix_data_dir.sh")
+            raise InputError(f"{place}: recording {quoted(name)} is not in wav.scp; run Kaldi's fix_data_dir.sh")
         start_s, end_s = _seconds(fields[1], place), _seconds(fields[2], place)
         if start_s < 0 or (end_s != -1 and end_s <= start_s):
             raise InputError(f"{place}: a segment from {start_s} to {end_s} s; it must begin at 0 or later, and last")
@@ -437,5 +444,5 @@ def _seconds(value: str, place: str) -> float:
     except ValueError:
         seconds = math.nan
     if not math.isfinite(seconds):
-        raise InputError(f"{place}: {value!r} is not a time in seconds")
+        raise InputError(f"{place}: {quoted(value)} is not a time in seconds")
     return seconds

@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from wesep_py.common.errors import InputError
+from wesep_py.common.errors import InputError, quoted
 from wesep_py.common.files import atomic_path
 from wesep_py.common.names import canonical, spellings
 from wesep_py.common.textfiles import Row, read_csv, read_jsonl
@@ -66,7 +66,7 @@ class Utterance:
             value = canonical(getattr(self, field))
             object.__setattr__(self, field, value)
             if not value or value.split() != [value]:
-                raise InputError(f"{field}: is {value!r}; a name without white space is needed")
+                raise InputError(f"{field}: is {quoted(value)}; a name without white space is needed")
         if not (math.isfinite(self.duration_s) and self.duration_s > 0):
             raise InputError(f"duration_s: is {self.duration_s!r}; seconds greater than 0 are needed")
         if not (math.isfinite(self.start_s) and self.start_s >= 0):
