@@ -71,9 +71,9 @@ def test_intervals_widen_with_fewer_speakers():
     assert many["min_dcf"].mean == min_dcf(scores, trials.is_target).value
     assert many["eer"].count == 200 * 199 // 2
     widths = []
-    for found in (many, of_speakers(8)[2]):
-        assert found["eer"].low < found["eer"].mean < found["eer"].high
-        widths.append(found["eer"].high - found["eer"].low)
+    for result in (many, of_speakers(8)[2]):
+        assert result["eer"].low < result["eer"].mean < result["eer"].high
+        widths.append(result["eer"].high - result["eer"].low)
     assert widths[0] < widths[1]
 
 
@@ -88,9 +88,9 @@ def test_drawing_every_speaker_once_gives_the_metrics_themselves(monkeypatch):
             return np.arange(size)
 
     monkeypatch.setattr(np.random, "default_rng", lambda seed: Once())
-    found = verification_metrics(scores, trials, speaker_ids, resamples=3)
+    result = verification_metrics(scores, trials, speaker_ids, resamples=3)
     for name in ("eer", "min_dcf"):
-        assert found[name].low == pytest.approx(found[name].mean, abs=1e-9) == found[name].high
+        assert result[name].low == pytest.approx(result[name].mean, abs=1e-9) == result[name].high
 
 
 def test_the_cohort_has_one_embedding_per_speaker():

@@ -120,7 +120,7 @@ def import_public_checkpoint(path: str | Path, config_path: str | Path) -> Impor
     translation = _translate_extractor(public, weights) if is_extractor else _translate_encoder(public, weights)
     counters = {name: v for name, v in translation.expected.items() if name.endswith("num_batches_tracked")}
     state_dict = counters | translation.renamed
-    misfits = checkpoint.misfit(translation.expected, state_dict) if translation.renamed else []
+    misfits = checkpoint.weight_mismatches(translation.expected, state_dict) if translation.renamed else []
     if problems := translation.problems + misfits:
         raise UnmappedError(path, problems)
     source = {

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wesep_py.checkpoint import misfit
+from wesep_py.checkpoint import weight_mismatches
 from wesep_py.common.errors import CheckpointError, ConfigError, WesepError, nearest, shorten
 from wesep_py.common.torchfiles import read_torch, with_nan
 
@@ -358,6 +358,6 @@ def fill_network(network: nn.Module, weights: Mapping[str, Tensor], public_name:
     expected = network.state_dict()
     counters = {name: value for name, value in expected.items() if name.endswith("num_batches_tracked")}
     complete = counters | dict(weights)
-    if lines := misfit(expected, complete):
+    if lines := weight_mismatches(expected, complete):
         raise MisfitError(f"{public_name}: the weights do not fit the arguments", lines)
     network.load_state_dict(complete)

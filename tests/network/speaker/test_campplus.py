@@ -39,7 +39,7 @@ def test_padding_changes_nothing(length):
 
 
 @pytest.mark.parametrize("frames", [3, 100, 250])
-def test_the_mask_is_made_of_the_recording_and_of_each_segment(frames):
+def test_mask_by_its_formula(frames):
     torch.manual_seed(0)
     layer, x = DenseLayer(6, 8, 4, 2, ("relu",)), torch.randn(2, 6, frames)
     inner = torch.relu(layer.reduce(torch.relu(x)))
@@ -49,7 +49,7 @@ def test_the_mask_is_made_of_the_recording_and_of_each_segment(frames):
     torch.testing.assert_close(layer(x, torch.ones(2, frames, dtype=torch.bool)), expected)
 
 
-def test_context_of_half_precision_does_not_overflow():
+def test_context_does_not_overflow_in_half_precision():
     context = segment_context(torch.full((1, 1, 300), 3e4, dtype=torch.float16), torch.ones(1, 300, dtype=torch.bool))
     torch.testing.assert_close(context, torch.full((1, 1, 3), 6e4), rtol=1e-3, atol=0.0)
 
@@ -86,7 +86,7 @@ def test_impossible_arguments():
         CAMPlusPlus(num_layers=(1, 1))
     with pytest.raises(ValueError, match="growth_rate"):
         CAMPlusPlus(growth_rate=1, bottleneck_factor=1)
-    with pytest.raises(ValueError, match="stand once"):
+    with pytest.raises(ValueError, match="listed once"):
         small(nonlinearity=("batchnorm", "batchnorm_"))
     with pytest.raises(ValueError, match="is empty"):
         small(nonlinearity=())

@@ -22,7 +22,7 @@ def test_padding_changes_nothing(global_context):
     assert (masked.frames[:, :, 60:] == 0).all()
 
 
-def test_uniform_attention_is_the_plain_mean_and_deviation():
+def test_uniform_attention_gives_mean_and_deviation():
     pooling = AttentiveStatisticsPooling(4)
     torch.nn.init.zeros_(pooling.linear2.weight)
     torch.nn.init.zeros_(pooling.linear2.bias)
@@ -41,7 +41,7 @@ def test_uniform_attention_is_the_plain_mean_and_deviation():
         ({"pooling": {"name": "astp", "global_context": True}}, 96),
     ],
 )
-def test_who_says_what_attention_sees(arguments, in_channels):
+def test_global_context_of_the_attention(arguments, in_channels):
     assert ECAPATDNN(channels=16, frame_dim=32, **arguments).pool.linear1.in_channels == in_channels
 
 
@@ -50,11 +50,11 @@ def test_other_poolings(pooling, out_dim):
     network = ECAPATDNN(channels=16, frame_dim=32, embedding_dim=8, pooling=pooling).eval()
     assert network.pool_norm.num_features == network.linear.in_features == out_dim
     assert network(torch.randn(2, 20, 80)).embedding.shape == (2, 8)
-    with pytest.raises(ValueError, match="leave it out"):
+    with pytest.raises(ValueError, match="remove it"):
         ECAPATDNN(channels=16, frame_dim=32, pooling=pooling, global_context=True)
 
 
-def test_channels_must_divide():
+def test_res2_scale_must_divide_the_channels():
     with pytest.raises(ValueError, match="multiple of res2_scale"):
         ECAPATDNN(channels=20)
 

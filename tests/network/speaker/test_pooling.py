@@ -1,26 +1,31 @@
+"""Poolings over time, against their formulas and with padding."""
+
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from wesep_py.common.errors import ConfigError
 from wesep_py.network.speaker.pooling import (
+    VARIANCE_FLOOR,
     GhostVLAD,
     MultiHeadAttentivePooling,
     NetVLAD,
     NormalisedAttentivePooling,
+    RecursiveAttentivePooling,
     build_pooling,
     poolings,
 )
 from wesep_py.network.speaker.speaker_network import length_mask
 
-DIM = 16
+POOLING_DIM = 16
 
 
 def built(name: str, **arguments):
     """In evaluation mode, with weights that tell frames apart."""
     torch.manual_seed(0)
-    pool = build_pooling({"name": name, **arguments}, DIM).eval()
+    pool = build_pooling({"name": name, **arguments}, POOLING_DIM).eval()
     for parameter in pool.parameters():
         torch.nn.init.normal_(parameter)
     return pool
@@ -31,9 +36,9 @@ def everything(frames: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", poolings.names())
-def test_padding_counts_for_nothing(name):
+def test_padding_changes_nothing(name):
     pool = built(name)
-    frames = torch.randn(3, DIM, 40)
+    frames = torch.randn(3, POOLING_DIM, 40)
     lengths = torch.tensor([40, 23, 1])
     pooled = pool(frames, length_mask(lengths, 40))
     assert pooled.shape == (3, pool.out_dim)
@@ -43,9 +48,9 @@ def test_padding_counts_for_nothing(name):
 
 
 @pytest.mark.parametrize("name", poolings.names())
-def test_gradients_are_finite_and_reach_everything(name):
+def test_gradients_are_finite_and_reach_all_parameters(name):
     pool = built(name)
-    frames = torch.randn(2, DIM, 20, requires_grad=True)
+    frames = torch.randn(2, POOLING_DIM, 20, requires_grad=True)
     pool(frames, length_mask(torch.tensor([20, 5]), 20)).square().mean().backward()
     assert frames.grad.isfinite().all() and (frames.grad[1, :, 5:] == 0).all()
     assert (frames.grad[0] != 0).any()
@@ -56,9 +61,9 @@ def test_gradients_are_finite_and_reach_everything(name):
 
 @pytest.mark.processor
 @pytest.mark.parametrize("name", poolings.names())
-def test_half_precision_frames_are_pooled_in_single(name):
+def test_half_precision_frames_are_pooled_in_float32(name):
     pool = built(name)
-    frames = 30 * torch.rand(2, DIM, 200).to(torch.bfloat16)
+    frames = 30 * torch.rand(2, POOLING_DIM, 200).to(torch.bfloat16)
     expected = pool(frames.float(), everything(frames))
     with torch.autocast("cpu", torch.bfloat16):
         pooled = pool(frames, everything(frames))
@@ -69,11 +74,11 @@ def test_half_precision_frames_are_pooled_in_single(name):
 
 @pytest.mark.parametrize("per_channel", [False, True])
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
-def test_every_head_weighs_its_own_channels(per_channel, num_layers):
+def test_each_head_weights_its_own_channels(per_channel, num_layers):
     """Against a loop over recordings, heads and channels."""
     pool = built("mhastp", num_heads=4, num_layers=num_layers, bottleneck=5, per_channel=per_channel)
-    frames = torch.randn(2, DIM, 12)
-    width, expected = DIM // 4, []
+    frames = torch.randn(2, POOLING_DIM, 12)
+    width, expected = POOLING_DIM // 4, []
     for recording in frames:
         parts = []
         for number, head in enumerate(pool.heads):
@@ -88,22 +93,22 @@ def test_every_head_weighs_its_own_channels(per_channel, num_layers):
     assert sum(isinstance(layer, torch.nn.Conv1d) for layer in pool.heads[0]) == num_layers
 
 
-def test_queries_stand_beside_each_other():
+def test_queries_are_concatenated():
     pool = built("mqmhastp", num_queries=3, num_heads=2)
-    frames = torch.randn(2, DIM, 12)
+    frames = torch.randn(2, POOLING_DIM, 12)
     pooled = pool(frames, everything(frames))
-    assert pool.out_dim == 3 * 2 * DIM
+    assert pool.out_dim == 3 * 2 * POOLING_DIM
     for number, query in enumerate(pool.queries):
-        part = pooled[:, number * 2 * DIM : (number + 1) * 2 * DIM]
+        part = pooled[:, number * 2 * POOLING_DIM : (number + 1) * 2 * POOLING_DIM]
         torch.testing.assert_close(part, query(frames, everything(frames)))
 
 
 def test_vlad_is_the_sum_of_weighted_residuals():
     """Against equation 1 of Xie et al., term by term."""
     pool = built("ghostvlad", num_clusters=3, num_ghosts=2)
-    frames = torch.randn(2, DIM, 7)
+    frames = torch.randn(2, POOLING_DIM, 7)
     weight, bias = pool.assign.weight[:, :, 0], pool.assign.bias
-    expected = torch.zeros(2, 3, DIM)
+    expected = torch.zeros(2, 3, POOLING_DIM)
     for item in range(2):
         for t in range(7):
             x = frames[item, :, t]
@@ -114,11 +119,11 @@ def test_vlad_is_the_sum_of_weighted_residuals():
     torch.testing.assert_close(pool(frames, everything(frames)), expected.flatten(1), atol=1e-5, rtol=1e-4)
 
 
-def test_a_ghost_takes_frames_away():
+def test_ghosts_take_frames_from_the_centres():
     """Frames that the ghost draws hardly count; without ghosts, the same frames do."""
-    frames = torch.randn(1, DIM, 10)
+    frames = torch.randn(1, POOLING_DIM, 10)
     frames[:, 0, :5] = 100.0
-    for pool, counts in ((GhostVLAD(DIM, 2, 1), False), (NetVLAD(DIM, 2), True)):
+    for pool, counts in ((GhostVLAD(POOLING_DIM, 2, 1), False), (NetVLAD(POOLING_DIM, 2), True)):
         torch.manual_seed(0)
         torch.nn.init.zeros_(pool.assign.weight)
         torch.nn.init.zeros_(pool.assign.bias)
@@ -132,31 +137,123 @@ def test_a_ghost_takes_frames_away():
 
 
 def test_netvlad_has_no_ghosts():
-    assert NetVLAD(DIM, 5).assign.out_channels == 5
-    assert GhostVLAD(DIM, 5, 3).assign.out_channels == 8
+    assert NetVLAD(POOLING_DIM, 5).assign.out_channels == 5
+    assert GhostVLAD(POOLING_DIM, 5, 3).assign.out_channels == 8
 
 
 def test_normalised_attention_is_attention():
     """With the same scores for all frames it is the plain mean and deviation."""
-    pool = NormalisedAttentivePooling(DIM).eval()
+    pool = NormalisedAttentivePooling(POOLING_DIM).eval()
     torch.nn.init.zeros_(pool.linear2.weight)
-    frames = torch.randn(2, DIM, 50)
+    frames = torch.randn(2, POOLING_DIM, 50)
     expected = torch.cat([frames.mean(dim=2), frames.std(dim=2, unbiased=False)], dim=1)
     torch.testing.assert_close(pool(frames, everything(frames)), expected, atol=1e-5, rtol=1e-4)
-    constant = pool(torch.ones(1, DIM, 5), torch.ones(1, 5, dtype=torch.bool))
-    torch.testing.assert_close(constant[0, DIM:], torch.full((DIM,), 1e-5**0.5))
+    constant = pool(torch.ones(1, POOLING_DIM, 5), torch.ones(1, 5, dtype=torch.bool))
+    torch.testing.assert_close(constant[0, POOLING_DIM:], torch.full((POOLING_DIM,), 1e-5**0.5))
 
 
 def test_impossible_arguments():
     with pytest.raises(ConfigError, match="did you mean 'mhastp'"):
-        build_pooling("mhastpp", DIM)
+        build_pooling("mhastpp", POOLING_DIM)
     with pytest.raises(ConfigError, match="num_heads: is 3; a number that divides the 16 channels"):
-        build_pooling({"name": "mhastp", "num_heads": 3}, DIM)
+        build_pooling({"name": "mhastp", "num_heads": 3}, POOLING_DIM)
     with pytest.raises(ValueError, match="num_layers"):
-        MultiHeadAttentivePooling(DIM, num_layers=0)
+        MultiHeadAttentivePooling(POOLING_DIM, num_layers=0)
     with pytest.raises(ConfigError, match="num_queries"):
-        build_pooling({"name": "mqmhastp", "num_queries": 0}, DIM)
+        build_pooling({"name": "mqmhastp", "num_queries": 0}, POOLING_DIM)
     with pytest.raises(ConfigError, match="num_clusters"):
-        build_pooling({"name": "netvlad", "num_clusters": 0}, DIM)
+        build_pooling({"name": "netvlad", "num_clusters": 0}, POOLING_DIM)
     with pytest.raises(ConfigError, match="num_ghosts"):
-        build_pooling({"name": "ghostvlad", "num_ghosts": -1}, DIM)
+        build_pooling({"name": "ghostvlad", "num_ghosts": -1}, POOLING_DIM)
+
+
+RECURSIVE_DIM, FRAMES = 6, 30
+
+
+@pytest.fixture
+def pool() -> RecursiveAttentivePooling:
+    """With weights that tell frames apart."""
+    torch.manual_seed(0)
+    pool = RecursiveAttentivePooling(RECURSIVE_DIM, bottleneck=5, max_voices=3)
+    for parameter in pool.parameters():
+        torch.nn.init.normal_(parameter)
+    return pool.eval()
+
+
+def written_out(pool: RecursiveAttentivePooling, h: np.ndarray, voices: int, train_frames: int):
+    """The equations of the paper for one recording `[dim, frames]`, with its own W_c: ours over `train_frames`."""
+    w = {key: value.numpy().astype(np.float64) for key, value in pool.state_dict().items()}
+    w1, w2, wc = w["linear1.weight"][..., 0], w["linear2.weight"][..., 0], w["coverage.weight"][..., 0] * train_frames
+    dim, frames = h.shape
+    mean, deviation = h.mean(axis=1), h.std(axis=1, ddof=1)
+    taken, statistics, existence = np.zeros((dim, frames)), [], []
+    for _ in range(voices):
+        scores = np.zeros((dim, frames))
+        for t in range(frames):
+            e = np.concatenate([h[:, t], mean, deviation])
+            corrected = wc @ taken[:, t] * frames / train_frames
+            scores[:, t] = w2 @ np.maximum(w1 @ e + w["linear1.bias"] + corrected, 0) + w["linear2.bias"]
+        weights = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+        taken += weights
+        average = (weights * h).sum(axis=1)
+        variance = (weights * h * h).sum(axis=1) - average**2
+        statistics.append(np.concatenate([average, np.sqrt(np.maximum(variance, VARIANCE_FLOOR))]))
+        existence.append(np.mean([w["existence.weight"][0] @ scores[:, t] for t in range(frames)]))
+    return np.array(statistics), np.array(existence) + w["existence.bias"]
+
+
+@pytest.mark.parametrize("train_frames", [FRAMES, 7])
+def test_recursive_pooling_by_its_equations(pool, train_frames):
+    frames = torch.randn(2, RECURSIVE_DIM, FRAMES)
+    with torch.no_grad():
+        found = pool.voices(frames, everything(frames), max_voices=3)
+    for item in range(2):
+        statistics, existence = written_out(pool, frames[item].numpy().astype(np.float64), 3, train_frames)
+        np.testing.assert_allclose(found.statistics[item].numpy(), statistics, atol=1e-4)
+        np.testing.assert_allclose(found.existence_logits[item].numpy(), existence, rtol=1e-4)
+
+
+def test_pooling_is_that_of_the_first_voice(pool):
+    frames = torch.randn(2, RECURSIVE_DIM, FRAMES)
+    torch.testing.assert_close(pool(frames, everything(frames)), pool.voices(frames, everything(frames))[0][:, 0])
+
+
+def test_number_of_voices_is_that_of_the_constructor(pool):
+    frames = torch.randn(1, RECURSIVE_DIM, FRAMES)
+    statistics, logits = pool.voices(frames, everything(frames))
+    assert statistics.shape == (1, 3, 2 * RECURSIVE_DIM) and logits.shape == (1, 3)
+    assert (statistics[:, 0] - statistics[:, 1]).abs().max() > 0.05
+
+
+def test_padding_changes_no_voice(pool):
+    frames, lengths = torch.randn(3, RECURSIVE_DIM, 40), torch.tensor([40, 23, 1])
+    together = pool.voices(frames, length_mask(lengths, 40))
+    for item, length in enumerate(lengths):
+        alone = frames[item : item + 1, :, :length]
+        for ours, theirs in zip(together, pool.voices(alone, everything(alone)), strict=True):
+            torch.testing.assert_close(ours[item : item + 1], theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_repeated_recording_has_the_same_voices(pool):
+    """What the correction for another length is for: the coverage of each frame halves, and what it does stays."""
+    torch.nn.init.zeros_(
+        pool.linear1.weight[:, 2 * RECURSIVE_DIM :]
+    )  # the unbiased deviation depends on length
+    frames = torch.randn(1, RECURSIVE_DIM, FRAMES)
+    twice = frames.repeat(1, 1, 2)
+    once, again = pool.voices(frames, everything(frames)), pool.voices(twice, everything(twice))
+    torch.testing.assert_close(again.statistics, once.statistics, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(again.existence_logits, once.existence_logits, atol=1e-4, rtol=1e-4)
+
+
+def test_gradients_of_the_second_voice_reach_all_parameters(pool):
+    frames = torch.randn(2, RECURSIVE_DIM, 20, requires_grad=True)
+    statistics, logits = pool.voices(frames, length_mask(torch.tensor([20, 5]), 20), max_voices=2)
+    (statistics[:, 1].square().mean() + logits[:, 1].sum()).backward()
+    assert frames.grad.isfinite().all() and (frames.grad[1, :, 5:] == 0).all()
+    assert all(p.grad.isfinite().all() and (p.grad != 0).any() for p in pool.parameters())
+
+
+def test_fewer_than_two_voices_are_refused():
+    with pytest.raises(ConfigError, match="max_voices: is 1; 2 or more"):
+        build_pooling({"name": "recursive", "max_voices": 1}, RECURSIVE_DIM)

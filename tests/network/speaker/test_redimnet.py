@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from wesep_py.network.speaker.redimnet import AttentionLayer, ConvNeXtBlock, ReDimNet, ReDimNetStage, ResidualBlock
+from wesep_py.network.speaker.redimnet import (
+    AttentionLayer,
+    ConvNeXtBlock,
+    ReDimNet,
+    ReDimNetResidualBlock,
+    ReDimNetStage,
+)
 from wesep_py.network.speaker.speaker_network import length_mask
 
 TENSORS = ("weight", "bias")
@@ -62,7 +68,7 @@ def test_short_recordings(length):
 
 
 @pytest.mark.parametrize("block", ["convnext", "resnet", "resnet_se"])
-def test_every_parameter_learns(block):
+def test_gradients_reach_every_parameter(block):
     network = small(block=block, channels=16, frame_dim=24, second_layer=True)
     network(torch.randn(2, 40, 16)).embedding.square().sum().backward()
     idle = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
@@ -80,10 +86,10 @@ def test_half_precision():
 
 
 @pytest.mark.parametrize("excite", [False, True])
-def test_residual_block(excite):
+def test_residual_block_by_its_formula(excite):
     """Against its formula, on a recording without padding."""
     torch.manual_seed(0)
-    block, x = lively(ResidualBlock(6, 5, 2, excite)), torch.randn(2, 6, 5, 9)
+    block, x = lively(ReDimNetResidualBlock(6, 5, 2, excite)), torch.randn(2, 6, 5, 9)
     (conv1, point1), (conv2, point2) = block.convs
     assert conv1.groups == conv2.groups == 3
     out = block.norms[1](point2(conv2(block.norms[0](torch.relu(point1(conv1(x)))))))
@@ -94,7 +100,7 @@ def test_residual_block(excite):
     torch.testing.assert_close(block(x, torch.ones(2, 9, dtype=torch.bool)), expected)
 
 
-def test_convnext_block():
+def test_convnext_block_by_its_formula():
     torch.manual_seed(0)
     block, x = lively(ConvNeXtBlock(6, 3, 3, axes=2)), torch.randn(2, 6, 5, 9)
     assert block.conv.groups == 2
@@ -102,7 +108,7 @@ def test_convnext_block():
     torch.testing.assert_close(block(x, torch.ones(2, 9, dtype=torch.bool)), expected)
 
 
-def test_attention_looks_at_valid_frames_only():
+def test_attention_is_over_valid_frames():
     """Four heads, each frame the average of the valid ones by the softmax of scaled products; written out."""
     torch.manual_seed(0)
     layer, x, valid = AttentionLayer(8), torch.randn(1, 7, 8), 4

@@ -63,7 +63,7 @@ def test_folding_changes_no_output(arguments):
     torch.testing.assert_close(network.fold()(features, mask).embedding, after.embedding)
 
 
-def test_folded_kernel():
+def test_folded_kernel_of_ones():
     """Branches of ones, not normalised: the dilated one stands at every second tap, all meet in the middle."""
     block = RepBlock(1, 1, 1, 1, "rsbb", squeeze_excite=False, folded=False).eval()
     for conv in block.convs:
@@ -106,7 +106,7 @@ def test_short_recordings(length, block):
 
 
 @pytest.mark.parametrize("block", ["repvgg", "rsbb"])
-def test_every_parameter_learns(block):
+def test_gradients_reach_every_parameter(block):
     network = small(block=block, channels=(32, 32, 32, 32), squeeze_excite=True).train()
     network(torch.randn(3, 40, 80)).embedding.square().sum().backward()
     assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
@@ -121,7 +121,7 @@ def test_half_precision():
     torch.testing.assert_close(half, network(features).embedding, atol=0.1, rtol=0.1)
 
 
-def test_tiny_sizes():
+def test_size_of_the_tiny_network():
     """WeSpeaker gives 6.26 M parameters for its RepVGG_TINY_A0, folded."""
     with torch.device("meta"):
         tiny = RepVGG(folded=True)

@@ -1,3 +1,5 @@
+"""Res2Net and ERes2Net."""
+
 from __future__ import annotations
 
 import pytest
@@ -58,7 +60,7 @@ def test_half_precision(kind):
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("variant", ["pass_last", "plain", "attentive"])
-def test_a_part_is_convolved_with_the_result_of_the_one_before(variant, stride):
+def test_res2_block_by_its_formula(variant, stride):
     """Three parts, step by step."""
     torch.manual_seed(0)
     block = Res2Block(6, 6, stride, 4, 3, 2, pass_last=variant == "pass_last", attentive=variant == "attentive").eval()
@@ -106,5 +108,21 @@ def test_impossible_sizes(kind):
         small(kind, scale=1)
     with pytest.raises(ValueError, match="expansion: is 0"):
         small(kind, expansion=0)
-    with pytest.raises(ValueError, match="base_width: is 8, with 4 channels"):
+    with pytest.raises(ValueError, match="base_width: is 8, which with 4 channels"):
         small(kind, base_width=8)
+
+
+def test_fusion_is_global_from_stage_two_and_local_from_stage_three():
+    network = ERes2Net(num_blocks=(1, 1, 1, 1), channels=4, embedding_dim=8)
+    assert [stage[0].fusions is not None for stage in network.stages] == [False, False, True, True]
+    seen = []
+    for fusion in network.fusions:
+        fusion.register_forward_hook(lambda _, images, fused: seen.append((images[0].shape, fused)))
+    output = network.eval()(torch.randn(2, 60, 80))
+    assert [tuple(shape) for shape, _ in seen] == [(2, 16, 40, 30), (2, 32, 20, 15), (2, 64, 10, 8)]
+    torch.testing.assert_close(output.frames, seen[-1][1].flatten(1, 2))
+
+
+def test_too_few_channels_to_fuse_are_refused():
+    with pytest.raises(ValueError, match="channels: attentive fusion of 2 channels"):
+        ERes2Net(num_blocks=(1, 1, 1, 1), channels=1, base_width=64, expansion=1)

@@ -61,7 +61,7 @@ def folder_of(front: SelfSupervised, folder: Path, do_normalize: bool | None = N
 @needs_transformers
 @pytest.mark.parametrize("form", [{}, LARGE], ids=["base", "large"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_hears_what_the_package_hears_and_padding_does_not_count(kind, form):
+def test_states_are_those_of_the_package_whatever_the_padding(kind, form):
     front = front_end(kind, form, mean_norm=False, normalise=False)
     torch.nn.init.normal_(front.layer_weights)
     waveform, short = torch.randn(1, 1600), torch.randn(1, 1111)
@@ -83,7 +83,7 @@ def test_it_hears_what_the_package_hears_and_padding_does_not_count(kind, form):
 
 
 @needs_transformers
-def test_the_first_convolutions_statistics_are_those_of_the_package():
+def test_statistics_of_the_first_convolution_are_the_packages():
     """Our normalisation over own frames stands where the package's stood; without padding it is the same."""
     from transformers import HubertModel
 
@@ -134,7 +134,7 @@ def moved(front: SelfSupervised, steps: int = 2) -> set[str]:
 
 @needs_transformers
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_learns(kind):
+def test_trained_parts_follow_the_mode(kind):
     assert moved(front_end(kind)) == {"layer_weights"}
     adapted = front_end(kind, training="adapters")
     start = {key: value.clone() for key, value in adapted.adapters.named_parameters()}
@@ -146,7 +146,7 @@ def test_what_learns(kind):
 
 
 @needs_transformers
-def test_adapters_change_nothing_at_the_start_and_a_frozen_model_drops_nothing():
+def test_adapters_start_as_identity_and_frozen_has_no_dropout():
     waveform = torch.randn(2, 700)
     plain, adapted = front_end(), front_end(training="adapters")
     adapted.model.load_state_dict(plain.model.state_dict())
@@ -172,7 +172,7 @@ def test_bfloat16_autocast_reaches_the_model():
 
 @needs_transformers
 @pytest.mark.parametrize("sample_rate", [8000, 16000])
-def test_an_encoder_with_it(sample_rate):
+def test_encoder_with_a_self_supervised_front_end(sample_rate):
     made = build_encoder(to_plain(encoder().config), sample_rate)
     waveform, lengths = torch.randn(2, sample_rate), torch.tensor([sample_rate, sample_rate // 2])
     made.eval()
@@ -185,7 +185,7 @@ def test_an_encoder_with_it(sample_rate):
 
 
 @needs_transformers
-def test_from_a_local_folder_and_then_without_it(tmp_path):
+def test_checkpoint_loads_without_the_models_folder(tmp_path):
     public = front_end("hubert", LARGE)
     folder = folder_of(public, tmp_path / "hubert", do_normalize=False)
     ssl = {"kind": "hubert", "path": str(folder)}
@@ -211,7 +211,7 @@ def test_from_a_local_folder_and_then_without_it(tmp_path):
 
 
 @needs_transformers
-def test_an_extractor_loads_without_the_folder(tmp_path):
+def test_extractor_loads_without_the_models_folder(tmp_path):
     from wesep_py.network.extraction_network import build_network, load_network
 
     folder = folder_of(front_end(), tmp_path / "wavlm")
@@ -230,7 +230,7 @@ def test_an_extractor_loads_without_the_folder(tmp_path):
 
 
 @needs_transformers
-def test_errors_of_forms_and_folders(tmp_path):
+def test_errors_of_configurations_and_folders(tmp_path):
     folder = folder_of(front_end(), tmp_path / "wavlm")
     cases = [
         ({"kind": "wavlm", "path": str(tmp_path / "none")}, r"path: .*none: no such folder; .*nothing is downloaded"),
@@ -244,7 +244,7 @@ def test_errors_of_forms_and_folders(tmp_path):
     for arguments, message in cases:
         with pytest.raises(ConfigError, match=message):
             encoder(self_supervised=arguments)
-    with pytest.raises(ConfigError, match="sample_rate: is 8000; self-supervised models hear at 16000 Hz"):
+    with pytest.raises(ConfigError, match="sample_rate: is 8000; self-supervised models take 16000 Hz"):
         encoder(sample_rate=8000)
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
@@ -260,7 +260,7 @@ def test_errors_of_forms_and_folders(tmp_path):
         encoder(self_supervised={"kind": "wavlm", "path": str(folder)})
 
 
-def test_errors_without_the_package(monkeypatch):
+def test_missing_package_is_an_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ConfigError, match=r"needs the package transformers, .* pip install 'wesep-py\[ssl\]'"):
         encoder()
@@ -270,7 +270,7 @@ def test_errors_without_the_package(monkeypatch):
         encoder(filterbank={"num_mel_bins": 40})
 
 
-def test_a_filterbank_never_asks_for_the_package(monkeypatch):
+def test_filterbank_does_not_import_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     made = build_encoder({"network": NETWORK}, 16000)
     assert isinstance(made.eval()(torch.randn(1, 1600), torch.tensor([1600])).embedding, Tensor)

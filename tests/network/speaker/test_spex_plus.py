@@ -34,7 +34,7 @@ def test_any_number_of_frames(frames):
     assert torch.isfinite(out.embedding).all()
 
 
-def test_frames_past_the_end_change_nothing():
+def test_padding_changes_nothing():
     features, mask = torch.randn(2, 120, 12), torch.ones(2, 120, dtype=torch.bool)
     mask[0, 60:] = False
     out = network()(features, mask)
@@ -43,7 +43,7 @@ def test_frames_past_the_end_change_nothing():
     assert (out.frames[0, :, 2:] == 0).all()
 
 
-def test_a_short_recording_is_repeated():
+def test_short_recording_is_repeated():
     """Alone, and beside a longer one."""
     features, mask = torch.randn(2, 40, 12), torch.ones(2, 40, dtype=torch.bool)
     mask[0, 10:] = False
@@ -52,14 +52,14 @@ def test_a_short_recording_is_repeated():
     torch.testing.assert_close(network()(features[:1, :10]).embedding, network()(repeated).embedding)
 
 
-def test_the_embedding_is_the_mean_of_pooled_frames():
+def test_embedding_is_the_mean_of_pooled_frames():
     """A recording of one frame repeated says what the frame alone says."""
     frame = torch.randn(1, 1, 12)
     made = network()
     torch.testing.assert_close(made(frame.expand(1, 81, 12)).embedding, made(frame).embedding)
 
 
-def test_the_front_end_is_the_backbone():
+def test_front_end_is_the_backbone():
     backbone, encoder = of_backbone()
     waveform, lengths = torch.randn(2, 4000), torch.tensor([4000, 2000])
     seen = SignalFeatures(waveform, lengths, backbone, encoder).speaker
@@ -69,19 +69,19 @@ def test_the_front_end_is_the_backbone():
     torch.testing.assert_close(seen.embedding, expected.embedding)
 
 
-def test_the_backbone_is_not_part_of_the_encoder():
+def test_backbone_is_not_part_of_the_encoder():
     _, encoder = of_backbone()
     assert all(key.startswith("network.") for key in encoder.state_dict())
 
 
-def test_it_hears_a_spectrum_as_well():
+def test_spectrum_as_input():
     backbone = BSRNN(feature_dim=4, num_blocks=1)
     encoder = build_encoder(SPEAKER, 16000, backbone=backbone)
     out = SignalFeatures(torch.randn(1, 8000), torch.tensor([8000]), backbone, encoder).speaker
     assert out.embedding.shape == (1, 4)
 
 
-def test_a_frozen_encoder_stays_as_it_is(tmp_path):
+def test_frozen_encoder_does_not_change(tmp_path):
     from wesep_py import checkpoint
 
     backbone, encoder = of_backbone()

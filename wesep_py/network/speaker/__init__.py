@@ -1,4 +1,30 @@
-"""Speaker encoders: from a voice to what tells it from others."""
+"""Speaker encoders: from a recording of a person to frame-level features and an embedding of the voice.
+
+| module | what is in it |
+| --- | --- |
+| `speaker_encoder` | `SpeakerConfig`, `SpeakerEncoder`: front end and network, as configuration, module and checkpoint |
+| `speaker_network` | `SpeakerNetwork`, the interface; base classes; the registry `speaker_networks` |
+| `pooling` | poolings over time, from the mean to recursive attention |
+| `self_supervised` | WavLM, wav2vec 2.0 or HuBERT as front end |
+| `speaker_losses` | the losses that train an encoder |
+
+The networks, by the name in a configuration:
+
+| name | module | paper |
+| --- | --- | --- |
+| `campplus` | `campplus` | CAM++: Wang et al., Interspeech 2023 |
+| `dvector` | `xvector` | Variani et al., ICASSP 2014; with an LSTM, Wan et al., ICASSP 2018 |
+| `ecapa_tdnn` | `ecapa` | Desplanques et al., Interspeech 2020 |
+| `eres2net` | `res2net` | Chen et al., Interspeech 2023 |
+| `gemini_df_resnet` | `resnet` | Liu et al., TASLP 2024 |
+| `redimnet` | `redimnet` | Yakovlev et al., Interspeech 2024 |
+| `repvgg` | `repvgg` | Ding et al., CVPR 2021; for speakers, Ma et al., arXiv 2110.09720 |
+| `res2net` | `res2net` | Gao et al., TPAMI 2019 |
+| `resnet` | `resnet` | r-vector: Zeinali et al., 2019 |
+| `simam_resnet` | `resnet` | Qin et al., ICASSP 2022 |
+| `spex_plus` | `spex_plus` | the speaker branch of SpEx+: Ge et al., 2020 |
+| `xvector` | `xvector` | Snyder et al., ICASSP 2018 |
+"""
 
 from wesep_py.network.speaker.campplus import CAMPlusPlus
 from wesep_py.network.speaker.ecapa import ECAPATDNN
@@ -20,6 +46,7 @@ from wesep_py.network.speaker.speaker_network import (
     SpeakerEmbeddings,
     SpeakerNetwork,
     SpeakerOutput,
+    count_voices,
     length_mask,
     speaker_networks,
 )
@@ -48,6 +75,7 @@ __all__ = [
     "SpeakerOutput",
     "XVector",
     "build_encoder",
+    "count_voices",
     "encoder_config",
     "is_encoder",
     "length_mask",

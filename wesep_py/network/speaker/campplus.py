@@ -34,8 +34,8 @@ class CAMPlusPlus(PoolingNetwork):
         head_channels: number of channels of the ResNet.
 
     Raises:
-        ValueError: `num_layers` are not three numbers of 1 or more, a size is below 1, or the nonlinearity is empty or has
-            a step twice.
+        ValueError: `num_layers` are not three numbers of 1 or more, a size is below 1, or the nonlinearity is empty or
+            has a step twice.
 
     >>> network = CAMPlusPlus(num_layers=(1, 2, 1), growth_rate=8, head_channels=4, embedding_dim=16)
     >>> network(torch.randn(2, 100, 80)).embedding.shape

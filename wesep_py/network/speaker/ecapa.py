@@ -31,8 +31,8 @@ class ECAPATDNN(PoolingNetwork):
         pooling: name of a pooling, or `{name: …, …}`; see `pooling`.
 
     Raises:
-        ValueError: `channels` is not a multiple of `res2_scale`; `global_context` is given with a pooling other than the
-            name `astp`; `last_block` with the pooling `recursive`, which needs the frames before pooling.
+        ValueError: `channels` is not a multiple of `res2_scale`; `global_context` is given with a pooling other than
+            the name `astp`; `last_block` with the pooling `recursive`, which needs the frames before pooling.
         ConfigError: there is no such pooling.
 
     >>> ECAPATDNN(channels=16, embedding_dim=8)(torch.randn(2, 100, 80)).embedding.shape

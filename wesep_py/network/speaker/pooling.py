@@ -37,7 +37,12 @@ class Pooling(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """Return `[batch, out_dim]` for frames `[batch, dim, frames]` and the mask `[batch, frames]` of the valid ones."""
+        """Return one vector per recording, `[batch, out_dim]`.
+
+        Args:
+            frames: `[batch, dim, frames]`.
+            mask: `[batch, frames]`, True for valid frames.
+        """
 
 
 poolings: Registry[Pooling] = Registry("pooling", Pooling)

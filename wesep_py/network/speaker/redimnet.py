@@ -337,7 +337,7 @@ class ReDimNetStageLayers(nn.Module):
 
 
 def join_axes(x: Tensor) -> Tensor:
-    """Return `[batch, bins · channels, frames]` of `[batch, channels, bins, frames]`; a bin's channels are neighbours."""
+    """Return `[batch, bins · channels, frames]` of `[batch, channels, bins, frames]`, bin by bin."""
     return x.transpose(1, 2).flatten(1, 2)
 
 

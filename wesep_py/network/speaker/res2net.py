@@ -66,7 +66,7 @@ class Res2Net(PooledNetwork):
             raise ValueError(f"expansion: is {expansion}; 1 or more is needed")
         if channels * base_width < FULL_WIDTH:
             raise ValueError(
-                f"base_width: is {base_width}, which with {channels} channels leaves the parts of a block none; "
+                f"base_width: is {base_width}, which with {channels} channels leaves the parts of a block empty; "
                 f"{-(-FULL_WIDTH // max(channels, 1))} or more is needed"
             )
         self.stem = ConvNorm(1, channels, 3)

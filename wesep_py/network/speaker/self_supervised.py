@@ -1,4 +1,9 @@
-"""WavLM, wav2vec 2.0 or HuBERT in place of the filterbank: a learned weighted sum of the model's layers."""
+"""A front end of a self-supervised model (WavLM, wav2vec 2.0, HuBERT) in place of the filterbank.
+
+`SelfSupervised` returns a learned weighted sum of the model's hidden states. The models are those of the optional
+package `transformers`; `arguments_with_form` reads a model's configuration from its folder, `build_model` its weights.
+Nothing is ever downloaded.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +21,22 @@ from wesep_py.common.errors import ConfigError, nearest
 from wesep_py.common.registry import is_untrusted
 from wesep_py.network.speaker.speaker_network import length_mask
 
-# ----------------------------------------
-# The models of the package transformers that a speaker encoder can hear through: their form and their weights.
-
 CLASSES = {"wavlm": "WavLM", "wav2vec2": "Wav2Vec2", "hubert": "Hubert"}
-"""How the names of each kind's classes begin in the package transformers."""
-FORCED = {
-    "layerdrop": 0.0,  # the sum is over all layers
-    "mask_time_prob": 0.0,  # `speaker.spec_augment` masks, with the run's random numbers
+"""Kind of model → the beginning of its class names in the package transformers."""
+FIXED_SETTINGS = {
+    "layerdrop": 0.0,  # the sum needs all layers
+    "mask_time_prob": 0.0,  # masking is that of `speaker.spec_augment`, with the run's random numbers
     "mask_feature_prob": 0.0,
     "apply_spec_augment": False,
     "add_adapter": False,  # would halve the frames
 }
-"""Settings of a model that are the same here whatever its configuration says."""
+"""Settings that replace those of the model's configuration."""
 
 
 def arguments_with_form(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `SelfSupervised` with what the model's folder says of its form, so that they do without it.
+    """Return the arguments of `SelfSupervised`, completed by the configuration in the model's folder.
+
+    With it, a checkpoint does not need the folder.
 
     Raises:
         ConfigError: the folder or its `config.json` is missing or damaged, or the package transformers is missing.
@@ -42,7 +46,8 @@ def arguments_with_form(arguments: Mapping[str, Any]) -> dict[str, Any]:
         return dict(arguments)
     if is_untrusted():
         raise ConfigError(
-            "speaker.self_supervised: names a folder in place of the model's form, and is not read from it"
+            "speaker.self_supervised: names a folder in place of the model's configuration; no such folder is read "
+            "for a model from elsewhere"
         )
     folder = Path(path)
     if not folder.is_dir():
@@ -50,23 +55,23 @@ def arguments_with_form(arguments: Mapping[str, Any]) -> dict[str, Any]:
             f"speaker.self_supervised.path: {path}: no such folder; give one with a model's config.json and weights "
             "(nothing is downloaded)"
         )
-    known = _known(str(arguments.get("kind")))
-    read = {key: value for key, value in _read_json(folder / "config.json").items() if key in known}
-    completed = {**arguments, "config": {key: value for key, value in read.items() if not isinstance(value, dict)}}
-    prepared = folder / "preprocessor_config.json"
-    if arguments.get("normalise") is None and prepared.is_file():
-        completed["normalise"] = _read_json(prepared).get("do_normalize")
+    known = _known_keys(str(arguments.get("kind")))
+    content = {key: value for key, value in _read_json(folder / "config.json").items() if key in known}
+    completed = {**arguments, "config": {key: value for key, value in content.items() if not isinstance(value, dict)}}
+    preprocessor = folder / "preprocessor_config.json"
+    if arguments.get("normalise") is None and preprocessor.is_file():
+        completed["normalise"] = _read_json(preprocessor).get("do_normalize")
     return completed
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ConfigError(f"speaker.self_supervised.path: {path}: cannot be read ({error})") from error
-    if not isinstance(read, dict):
+    if not isinstance(content, dict):
         raise ConfigError(f"speaker.self_supervised.path: {path}: holds no mapping of keys to values")
-    return read
+    return content
 
 
 def _transformers() -> Any:
@@ -80,8 +85,8 @@ def _transformers() -> Any:
     return transformers
 
 
-def _known(kind: str) -> set[str]:
-    """The keys of a kind's configuration that say what the model is."""
+def _known_keys(kind: str) -> set[str]:
+    """Return the keys of the configuration of a kind of model that describe the model."""
     if kind not in CLASSES:
         raise ConfigError(f"speaker.self_supervised.kind: is {kind!r}; {nearest(kind, CLASSES)}")
     keys = set(getattr(_transformers(), f"{CLASSES[kind]}Config")().to_dict())
@@ -89,19 +94,30 @@ def _known(kind: str) -> set[str]:
 
 
 def build_model(kind: str, config: Mapping[str, Any], path: str | None) -> Any:
-    """The model, with the weights of the folder or random ones."""
+    """Build a model with random weights, or with those of a folder.
+
+    Args:
+        kind: `wavlm`, `wav2vec2` or `hubert`.
+        config: the content of its `config.json`.
+        path: folder with the weights; `None`: random weights.
+
+    Raises:
+        ConfigError: the configuration has an unknown key or builds no model, or the weights are missing or do not fit.
+    """
     where = "speaker.self_supervised.config"
-    if unknown := sorted(set(config) - _known(kind)):
-        raise ConfigError(f"{where}.{unknown[0]}: unknown key; {nearest(unknown[0], _known(kind))}")
-    if (given := config.get("model_type", kind)) != kind:
-        raise ConfigError(f"{where}.model_type: is {given!r}, but speaker.self_supervised.kind is {kind!r}; give one")
+    if unknown := sorted(set(config) - _known_keys(kind)):
+        raise ConfigError(f"{where}.{unknown[0]}: unknown key; {nearest(unknown[0], _known_keys(kind))}")
+    if (model_type := config.get("model_type", kind)) != kind:
+        raise ConfigError(
+            f"{where}.model_type: is {model_type!r}, but speaker.self_supervised.kind is {kind!r}; give one"
+        )
     transformers = _transformers()
-    own, model = (getattr(transformers, f"{CLASSES[kind]}{what}") for what in ("Config", "Model"))
+    config_class, model_class = (getattr(transformers, f"{CLASSES[kind]}{what}") for what in ("Config", "Model"))
     try:
-        form = own(**{**config, **FORCED})
+        model_config = config_class(**{**config, **FIXED_SETTINGS})
         if path is None:
-            return model(form)
-    except Exception as error:  # whatever the package says of a form that it cannot build
+            return model_class(model_config)
+    except Exception as error:  # whatever the package raises for a configuration that it cannot build
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"{where}: no {CLASSES[kind]} can be built from it ({reason})") from error
     verbosity, logs = transformers.logging.get_verbosity(), transformers.logging
@@ -109,33 +125,35 @@ def build_model(kind: str, config: Mapping[str, Any], path: str | None) -> Any:
     try:
         logs.set_verbosity_error()
         logs.disable_progress_bar()
-        loaded, found = model.from_pretrained(path, config=form, local_files_only=True, output_loading_info=True)
-    except Exception as error:  # likewise of weights
+        model, info = model_class.from_pretrained(
+            path, config=model_config, local_files_only=True, output_loading_info=True
+        )
+    except Exception as error:  # likewise for weights
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"speaker.self_supervised.path: {path}: weights cannot be read ({reason})") from error
     finally:
         logs.set_verbosity(verbosity)
         if progress:
             logs.enable_progress_bar()
-    if missing := sorted(found["missing_keys"]):
+    if missing := sorted(info["missing_keys"]):
         raise ConfigError(
             f"speaker.self_supervised.path: {path}: {len(missing)} tensors are missing (the first: {missing[0]}); "
             f"give the folder of a whole {CLASSES[kind]}"
         )
-    return loaded.float()
+    return model.float()
 
 
-SAMPLE_RATE = 16000
+MODEL_SAMPLE_RATE = 16000
 
 
 class SelfSupervised(nn.Module):
-    """Hidden states of a self-supervised model `[B, T] → [B, frames, bins]`, summed with learned weights.
+    """Hidden states of a self-supervised model, summed with learned weights: `[B, T] → [B, frames, bins]`.
 
-    The softmax of one weight a hidden state, the first transformer layer's input among them and the last one with the
-    model's final normalisation, says how much each counts (Yang et al., "SUPERB", Interspeech 2021; before ECAPA: Chen
-    et al., "WavLM", JSTSP 2022). A frame is 20 ms at the published sizes. Padding does not count, also where the first
-    convolution is normalised over time (`feat_extract_norm: group`): its statistics are those of each waveform's own
-    frames.
+    The weights are a softmax of one parameter per hidden state, those being the input of the first transformer layer
+    and the output of each, the last with the model's final normalisation (Yang et al., "SUPERB", Interspeech 2021;
+    before ECAPA-TDNN: Chen et al., "WavLM", JSTSP 2022). A frame is 20 ms at the published sizes. Padding changes
+    nothing, even if the first convolution is normalised over time (`feat_extract_norm: group`): its statistics are
+    those of each waveform's own frames.
 
     Models: Chen et al., JSTSP 2022 (WavLM); Baevski et al., NeurIPS 2020 (wav2vec 2.0); Hsu et al., TASLP 2021
     (HuBERT), as the optional package `transformers` builds them. Nothing is ever downloaded.
@@ -143,20 +161,20 @@ class SelfSupervised(nn.Module):
     Args:
         kind: `wavlm`, `wav2vec2` or `hubert`.
         path: folder with the model's `config.json` and its weights (`model.safetensors` or `pytorch_model.bin`).
-        config: the content of `config.json`; without a path, a model of this form with random weights.
-        training: the model is left as it is (`frozen`); so too, but with an adapter after each layer that learns
-            (`adapters`); or it learns itself (`full`).
-        adapter_dim: width of the adapters.
-        layers: all hidden states (`weighted_sum`), or the `last` alone.
-        normalise: each waveform gets mean 0 and variance 1 first. `None`: as the folder's `preprocessor_config.json`
-            says (`do_normalize`), else where `feat_extract_norm` is `layer`, as these models were trained.
+        config: the content of `config.json`; without a path, the model has random weights.
+        training: `frozen`: the model is not trained; `adapters`: it is not, but an adapter after each layer is; `full`:
+            the model is trained.
+        adapter_dim: number of units of the adapters.
+        layers: all hidden states (`weighted_sum`), or only the `last`.
+        normalise: scale each waveform to mean 0 and variance 1 first. `None`: as `do_normalize` in the folder's
+            `preprocessor_config.json` says, else if `feat_extract_norm` is `layer`, as these models were trained.
         mean_norm: subtract each feature's mean over the frames of its utterance.
-        sample_rate: in Hz (given by the encoder's configuration); 16000, at which these models hear.
-        initialise: read the weights; false where others are about to be loaded.
+        sample_rate: in Hz (given by the encoder's configuration); these models need 16000.
+        initialise: read the weights; False if others are loaded afterwards.
 
     Raises:
-        ValueError: neither path nor configuration, another sample rate, a size below 1.
-        ConfigError: the package or the folder is missing; the configuration is of another kind, or builds nothing; the
+        ValueError: there is neither path nor configuration, another sample rate, or a size is below 1.
+        ConfigError: the package or the folder is missing; the configuration is of another kind, or builds no model; the
             folder's weights are missing, damaged, or do not fit.
     """
 
@@ -170,30 +188,33 @@ class SelfSupervised(nn.Module):
         layers: Literal["weighted_sum", "last"] = "weighted_sum",
         normalise: bool | None = None,
         mean_norm: bool = True,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int = MODEL_SAMPLE_RATE,
         initialise: bool = True,
     ) -> None:
         super().__init__()
-        if sample_rate != SAMPLE_RATE:
-            raise ValueError(f"sample_rate: is {sample_rate}; self-supervised models hear at {SAMPLE_RATE} Hz")
+        if sample_rate != MODEL_SAMPLE_RATE:
+            raise ValueError(f"sample_rate: is {sample_rate}; self-supervised models take {MODEL_SAMPLE_RATE} Hz")
         if adapter_dim < 1:
             raise ValueError(f"adapter_dim: is {adapter_dim}; 1 or more is needed")
         completed = arguments_with_form({"kind": kind, "path": path, "config": config, "normalise": normalise})
         if completed["config"] is None:
-            raise ValueError("path: is missing; give the folder of a model, or its form as 'config'")
+            raise ValueError("path: is missing; give the folder of a model, or its configuration as 'config'")
         self.model = build_model(kind, completed["config"], path if initialise else None)
-        form = self.model.config
-        if form.feat_extract_norm == "group":
+        model_config = self.model.config
+        if model_config.feat_extract_norm == "group":
             first = self.model.feature_extractor.conv_layers[0]
             first.layer_norm = OwnFramesNorm(first.layer_norm)
-        self.sample_rate, self.num_mel_bins = sample_rate, int(form.hidden_size)
-        self.kernels, self.strides = tuple(form.conv_kernel), tuple(form.conv_stride)
+        self.sample_rate, self.num_mel_bins = sample_rate, int(model_config.hidden_size)
+        self.kernels, self.strides = tuple(model_config.conv_kernel), tuple(model_config.conv_stride)
+        # Receptive field and hop of the stacked convolutions, in samples.
         self.window_length, self.hop_length = 1, 1
         for kernel, stride in zip(self.kernels, self.strides, strict=True):
             self.window_length += (kernel - 1) * self.hop_length
             self.hop_length *= stride
         self.trained, self.mean_norm = training, mean_norm
-        self.normalise = form.feat_extract_norm == "layer" if completed["normalise"] is None else completed["normalise"]
+        self.normalise = completed["normalise"]
+        if self.normalise is None:
+            self.normalise = model_config.feat_extract_norm == "layer"
         count = len(self.model.encoder.layers)
         self.layer_weights = nn.Parameter(torch.zeros(count + 1)) if layers == "weighted_sum" else None
         self.adapters = nn.ModuleList(
@@ -203,27 +224,27 @@ class SelfSupervised(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> SelfSupervised:
-        """A model that does not learn stays in evaluation mode: no dropout, and statistics stay."""
+        """Set the mode; a model that is not trained stays in evaluation mode, without dropout."""
         super().train(mode)
         self.model.train(mode and self.trained == "full")
         return self
 
     def frame_lengths(self, lengths: Tensor) -> Tensor:
-        """Frames of waveforms of `lengths` samples: integers `[B]`, each at least 1."""
+        """Return the number of frames, `[B]`, each at least 1, of waveforms of `lengths` samples."""
         lengths = lengths.clamp(min=self.window_length)
         for kernel, stride in zip(self.kernels, self.strides, strict=True):
             lengths = (lengths - kernel) // stride + 1
         return lengths
 
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """The features; a waveform shorter than a frame's window is extended with zeros.
+        """Return the features; a waveform shorter than a frame's window is extended with zeros.
 
         Args:
             waveform: `[B, T]`, T ≥ 1, at 16 kHz.
             lengths: samples of each waveform before it was padded to T, integers `[B]`; `None` if all are T.
 
         Returns:
-            float32 `[B, frames, num_mel_bins]`, zero past each waveform's own frames.
+            float32 `[B, frames, num_mel_bins]`, zero after each waveform's own frames.
         """
         if lengths is None:
             lengths = torch.full((len(waveform),), waveform.shape[1], device=waveform.device)
@@ -243,17 +264,18 @@ class SelfSupervised(nn.Module):
         return features * mask
 
     def _states(self, waveform: Tensor, lengths: Tensor) -> list[Tensor]:
-        """The first layer's input, then every layer's output, the last one as the model returns it."""
+        """Return the first layer's input, then the output of each layer, the last one as the model returns it."""
         states: list[Tensor] = []
-        learns = torch.is_grad_enabled() and self.trained != "frozen"
-        with torch.set_grad_enabled(learns), self._listening(states), self._counting(lengths):
+        with_gradient = torch.is_grad_enabled() and self.trained != "frozen"
+        with torch.set_grad_enabled(with_gradient), self._collecting(states), self._with_frame_counts(lengths):
             mask = length_mask(lengths, waveform.shape[1]).long()
+            # In place of the last layer's output: it has the final normalisation.
             states[-1:] = [self.model(waveform, attention_mask=mask).last_hidden_state]
         return states
 
     @contextmanager
-    def _listening(self, states: list[Tensor]) -> Iterator[None]:
-        """Layers append their hidden states to the list; adapters work on what a layer returns."""
+    def _collecting(self, states: list[Tensor]) -> Iterator[None]:
+        """Append the hidden states to the list while the model runs, and apply the adapters to them."""
 
         def before(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             states.append(inputs[0])
@@ -275,8 +297,8 @@ class SelfSupervised(nn.Module):
                 handle.remove()
 
     @contextmanager
-    def _counting(self, lengths: Tensor) -> Iterator[None]:
-        """A normalisation over time knows each waveform's own frames."""
+    def _with_frame_counts(self, lengths: Tensor) -> Iterator[None]:
+        """Tell a normalisation over time how many frames each waveform has."""
         norm = getattr(self.model.feature_extractor.conv_layers[0], "layer_norm", None)
         if not isinstance(norm, OwnFramesNorm):
             yield
@@ -289,9 +311,9 @@ class SelfSupervised(nn.Module):
 
 
 class Adapter(nn.Module):
-    """Down to a few units and up again, added to the input; at the start it changes nothing.
+    """Bottleneck of two linear layers, added to its input; at the start it changes nothing.
 
-    Houlsby et al., "Parameter-efficient transfer learning for NLP" (ICML 2019), section 2.1, one a layer.
+    Houlsby et al., "Parameter-efficient transfer learning for NLP" (ICML 2019), section 2.1; one per layer here.
     """
 
     def __init__(self, dim: int, bottleneck: int) -> None:
@@ -307,10 +329,10 @@ class Adapter(nn.Module):
 
 
 class OwnFramesNorm(nn.Module):
-    """A group normalisation of one channel a group, `[B, channels, frames]`, over each item's own frames.
+    """Group normalisation with one channel per group, `[B, channels, frames]`, over the valid frames of each item.
 
     Attributes:
-        counts: `[B]`, frames of each item; all, if `None`.
+        counts: `[B]`, number of valid frames of each item; `None`: all are.
     """
 
     def __init__(self, norm: nn.GroupNorm) -> None:
@@ -330,7 +352,7 @@ class OwnFramesNorm(nn.Module):
 
 
 def _normalised(waveform: Tensor, inside: Tensor) -> Tensor:
-    """Mean 0 and variance 1 over each waveform's own samples; the constant is that of the public models."""
+    """Return waveforms of mean 0 and variance 1 over their own samples; the constant is that of the public models."""
     count = inside.sum(dim=1, keepdim=True).clamp_min(1)
     centred = (waveform - (waveform * inside).sum(dim=1, keepdim=True) / count) * inside
     return centred / (centred.square().sum(dim=1, keepdim=True) / count + 1e-7).sqrt()

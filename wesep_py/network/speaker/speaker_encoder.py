@@ -81,7 +81,7 @@ class SpeakerConfig:
     @property
     def starts_from_own_checkpoint(self) -> bool:
         """True if the weights come from a checkpoint of ours, which holds those of the front end too."""
-        return self.checkpoint is not None and Path(self.checkpoint).suffix not in checkpoint.FOREIGN
+        return self.checkpoint is not None and Path(self.checkpoint).suffix not in checkpoint.FOREIGN_SUFFIXES
 
 
 class SpeakerEncoder(nn.Module):
@@ -226,7 +226,7 @@ class SpeakerEncoder(nn.Module):
             return self.network.voices(frames, mask, max_voices, threshold, counts)
 
     def _load(self, path: str, network: dict[str, Any]) -> None:
-        if Path(path).suffix in checkpoint.FOREIGN:
+        if Path(path).suffix in checkpoint.FOREIGN_SUFFIXES:
             weights = checkpoint.read_foreign("speaker network", path, network)
         else:
             weights = checkpoint.load(path).state_dict
@@ -236,7 +236,7 @@ class SpeakerEncoder(nn.Module):
                 if any(key.startswith(prefix) for key in weights):
                     weights = {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
                     break
-        if differences := checkpoint.misfit(self.network.state_dict(), weights):
+        if differences := checkpoint.weight_mismatches(self.network.state_dict(), weights):
             raise CheckpointError(
                 f"speaker.checkpoint {path}: does not fit the configured network {network['name']!r} "
                 f"(tensors that differ: {len(differences)}; the first: {differences[0]}); "
@@ -248,7 +248,7 @@ class SpeakerEncoder(nn.Module):
         of_encoder = {key.removeprefix("encoder."): value for key, value in weights.items()}
         prefix = "filterbank."
         front_end = {k.removeprefix(prefix): v for k, v in of_encoder.items() if k.startswith(prefix)}
-        if differences := checkpoint.misfit(self.filterbank.state_dict(), front_end):
+        if differences := checkpoint.weight_mismatches(self.filterbank.state_dict(), front_end):
             raise CheckpointError(
                 f"speaker.checkpoint {path}: does not fit the configured front end 'self_supervised' "
                 f"(tensors that differ: {len(differences)}; the first: {differences[0]}); "
@@ -335,7 +335,7 @@ def load_encoder(path: str | Path, sample_rate: int | None = None) -> SpeakerEnc
             speaker = construct(SpeakerConfig, {k: v for k, v in config.items() if k not in TRAINING_KEYS})
             rate = sample_rate or speaker.sample_rate
             encoder = build_within(lambda: SpeakerEncoder(speaker, rate, initialise=False), weights)
-        if problems := checkpoint.misfit(encoder.state_dict(), weights):
+        if problems := checkpoint.weight_mismatches(encoder.state_dict(), weights):
             raise ConfigError(problems[0])
     except ConfigError as error:
         raise CheckpointError(f"{saved.folder}: weights and configuration do not fit ({shorten(error)})") from error

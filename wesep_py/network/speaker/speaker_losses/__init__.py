@@ -1,4 +1,16 @@
-"""What trains a speaker encoder. `speaker_losses` lists the names that a configuration can use."""
+"""Losses that train a speaker encoder.
+
+| module | what is in it |
+| --- | --- |
+| `speaker_loss` | `SpeakerLoss`, `ClassificationLoss`: base classes; `MarginSchedule`; the registry `speaker_losses` |
+| `margins` | softmax, AM, AAM, A-softmax, adaptive margin, SphereFace2 |
+| `episodes` | prototypical, angular prototypical, GE2E, triplet |
+| `speaker_basis` | between-speaker, hard-negative and centre loss, beside a classification loss |
+| `combined` | `build_speaker_loss`: a weighted sum, as a configuration lists it |
+| `permutation_free` | a loss on several voices in unknown order |
+
+`speaker_losses.names()` lists the names that a configuration can use.
+"""
 
 from wesep_py.network.speaker.speaker_losses.combined import CombinedSpeakerLoss, build_speaker_loss
 from wesep_py.network.speaker.speaker_losses.episodes import (

@@ -1,4 +1,7 @@
-"""Triplet loss: an anchor nearer to its own speaker than to another, by a margin, for the telling triplets."""
+"""Losses that compare utterances of a batch with one another: prototypical, angular prototypical, GE2E, triplet.
+
+An episode is a batch with several utterances from each of several speakers; `episodes` arranges a batch so.
+"""
 
 from __future__ import annotations
 
@@ -12,36 +15,33 @@ from torch.nn import functional as F
 from wesep_py.common.errors import InputError
 from wesep_py.network.speaker.speaker_losses.speaker_loss import SpeakerLoss, SpeakerLossOutput, speaker_losses
 
-# ----------------------------------------
-# Losses that compare a speaker's utterances with one another within the batch.
-
 PATIENCE = 20
-"""So many batches in a row without an episode end a training: it does not learn, and chance is not why."""
+"""Training ends after this number of batches in a row without an episode: it is no chance, and nothing is learned."""
 
 
 class EpisodeLoss(SpeakerLoss):
-    """Base of the losses on episodes: as many utterances, two or more, from each of two or more speakers.
+    """Base of the losses on episodes: the same number of utterances, two or more, from each of two or more speakers.
 
-    The episode of a batch is what `episodes` finds in it. A batch without one, which chance may draw, has a loss of 0
-    with zero gradients, as triplets have where there are none; a training that meets `PATIENCE` of them in a row ends.
+    `episodes` finds the episode of a batch. A batch without one, which may be drawn by chance, has a loss of 0 with
+    zero gradients; training ends after `PATIENCE` of them in a row.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._in_vain = 0
+        self._without_episode = 0
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> SpeakerLossOutput:
-        """As `SpeakerLoss.compute`, of a batch in any order.
+        """Return the loss of a batch in any order; see `SpeakerLoss.compute`.
 
         Raises:
-            InputError: while training, the last of `PATIENCE` batches in a row that hold no episode.
+            InputError: in training, at the last of `PATIENCE` batches in a row without an episode.
         """
         episode = episodes(embeddings, labels)
         if len(episode) >= 2:
-            self._in_vain = 0
+            self._without_episode = 0
             return SpeakerLossOutput(self.episode_loss(episode))
-        self._in_vain += self.training
-        if self._in_vain >= PATIENCE:
+        self._without_episode += self.training
+        if self._without_episode >= PATIENCE:
             raise InputError(
                 f"in {PATIENCE} batches in a row fewer than two speakers had two utterances (in the last, "
                 f"{len(episode)} of {len(labels.unique())}), which this loss compares; set "
@@ -52,14 +52,14 @@ class EpisodeLoss(SpeakerLoss):
 
     @abstractmethod
     def episode_loss(self, embeddings: Tensor) -> Tensor:
-        """The loss of `[speakers, utterances, embedding_dim]`, a scalar."""
+        """Return the loss, a scalar, of `[speakers, utterances, embedding_dim]`."""
 
 
 def episodes(embeddings: Tensor, labels: Tensor) -> Tensor:
-    """`[batch, embedding_dim]` and labels → `[speakers, utterances, embedding_dim]`, speakers by rising label.
+    """Return a batch as an episode: `[batch, embedding_dim]` → `[speakers, utterances, embedding_dim]`.
 
-    The speakers are those with two utterances or more; of each the first ones, as many as the one of them with fewest
-    has. A speaker's utterances keep their order.
+    The speakers, by rising label, are those with two or more utterances. The first utterances of each are taken, as
+    many as the speaker with the fewest has, in their order.
 
     >>> episodes(torch.arange(6.0)[:, None], torch.tensor([7, 3, 7, 3, 5, 7]))[..., 0].tolist()
     [[1.0, 3.0], [0.0, 2.0]]
@@ -69,25 +69,22 @@ def episodes(embeddings: Tensor, labels: Tensor) -> Tensor:
     if not several.any():
         return embeddings.new_zeros(0, 2, embeddings.shape[1])
     starts = (counts.cumsum(0) - counts)[several]
-    chosen = starts[:, None] + arange_on(int(counts[several].min()), starts)
-    return embeddings[labels.argsort(stable=True)[chosen]]
+    places = starts[:, None] + arange_on(int(counts[several].min()), starts)
+    return embeddings[labels.argsort(stable=True)[places]]
 
 
 def arange_on(count: int, like: Tensor) -> Tensor:
-    """0 … count − 1 on the device of `like`."""
+    """Return 0 … count − 1 on the device of `like`."""
     return torch.arange(count, device=like.device)
 
 
-# ----------------------------------------
-# Prototypical and angular prototypical loss: an utterance finds the mean of its speaker's others.
-
-LEAST_SCALE = 1e-6
-"""The learned factor of a cosine stays above this: a negative one would push a speaker's utterances apart."""
+MIN_SCALE = 1e-6
+"""Lower bound of the learned factor of a cosine: a negative one would push a speaker's utterances apart."""
 
 
 @speaker_losses.register("prototypical")
 class PrototypicalLoss(EpisodeLoss):
-    """Cross-entropy of `−|q − c|²`: q, a speaker's last utterance; c, the mean of its others.
+    """Cross-entropy of `−|q − c|²`, with q the last utterance of a speaker and c the mean of its others.
 
     Source: Snell et al., "Prototypical networks for few-shot learning", NeurIPS 2017, eqs. 1-2; in this form Chung et
     al., "In defence of metric learning for speaker recognition", Interspeech 2020.
@@ -99,7 +96,7 @@ class PrototypicalLoss(EpisodeLoss):
     """
 
     def episode_loss(self, embeddings: Tensor) -> Tensor:
-        """As `EpisodeLoss.episode_loss`."""
+        """Return the loss of an episode; see `EpisodeLoss.episode_loss`."""
         queries, prototypes = embeddings[:, -1], embeddings[:, :-1].mean(1)
         distances = (queries[:, None] - prototypes[None]).square().sum(2)
         return F.cross_entropy(-distances, arange_on(len(queries), queries))
@@ -107,10 +104,10 @@ class PrototypicalLoss(EpisodeLoss):
 
 @speaker_losses.register("angular_prototypical")
 class AngularPrototypicalLoss(EpisodeLoss):
-    """Cross-entropy of `w cos(q, c) + b`, q and c as in `PrototypicalLoss`, w > 0 and b learned.
+    """Cross-entropy of `w cos(q, c) + b`, with q and c as in `PrototypicalLoss`, and learned w > 0 and b.
 
     Args:
-        initial_scale, initial_bias: w, > 0, and b at the start.
+        initial_scale, initial_bias: w, above 0, and b at the start.
 
     Raises:
         ValueError: the scale is not positive.
@@ -129,23 +126,21 @@ class AngularPrototypicalLoss(EpisodeLoss):
         self.bias = nn.Parameter(torch.tensor(float(initial_bias)))
 
     def episode_loss(self, embeddings: Tensor) -> Tensor:
-        """As `EpisodeLoss.episode_loss`."""
+        """Return the loss of an episode; see `EpisodeLoss.episode_loss`."""
         queries, prototypes = F.normalize(embeddings[:, -1]), F.normalize(embeddings[:, :-1].mean(1))
-        logits = self.scale.clamp(min=LEAST_SCALE) * (queries @ prototypes.mT) + self.bias
+        logits = self.scale.clamp(min=MIN_SCALE) * (queries @ prototypes.mT) + self.bias
         return F.cross_entropy(logits, arange_on(len(queries), queries))
-
-
-# ----------------------------------------
-# GE2E: every utterance against the centroid of every speaker in the batch.
 
 
 @speaker_losses.register("ge2e")
 class GE2ELoss(EpisodeLoss):
-    """Generalised end-to-end loss on `S = w cos(e, c_k) + b`; for its own speaker, c is taken without the utterance.
+    """GE2E, the generalised end-to-end loss, on `S = w cos(e, c_k) + b` of each utterance e and each centroid c.
+
+    The centroid of an utterance's own speaker is computed without that utterance.
 
     Args:
         kind: `softmax`: cross-entropy of S over the speakers; `contrast`: `1 − σ(S_own) + max_{k≠own} σ(S_k)`.
-        initial_scale, initial_bias: w, > 0, and b at the start; both are learned.
+        initial_scale, initial_bias: w, above 0, and b at the start; both are learned.
 
     The paper's sum over the batch is a mean here.
 
@@ -174,7 +169,7 @@ class GE2ELoss(EpisodeLoss):
         self.bias = nn.Parameter(torch.tensor(float(initial_bias)))
 
     def episode_loss(self, embeddings: Tensor) -> Tensor:
-        """As `EpisodeLoss.episode_loss`."""
+        """Return the loss of an episode; see `EpisodeLoss.episode_loss`."""
         unit = F.normalize(embeddings, dim=2)
         num_speakers, num_utterances, _ = unit.shape
         total = unit.sum(1)
@@ -182,7 +177,7 @@ class GE2ELoss(EpisodeLoss):
         to_own = (unit * F.normalize(total[:, None] - unit, dim=2)).sum(2)
         own = torch.eye(num_speakers, dtype=torch.bool, device=unit.device)[:, None]
         cosines = torch.where(own, to_own[:, :, None], to_all)
-        similarity = self.scale.clamp(min=LEAST_SCALE) * cosines + self.bias
+        similarity = self.scale.clamp(min=MIN_SCALE) * cosines + self.bias
         if self.kind == "softmax":
             labels = arange_on(num_speakers, unit).repeat_interleave(num_utterances)
             return F.cross_entropy(similarity.flatten(0, 1), labels)
@@ -191,22 +186,22 @@ class GE2ELoss(EpisodeLoss):
         return (1.0 - probability.diagonal(dim1=0, dim2=2).mT + nearest_other).mean()
 
 
-OUT_OF_REACH = 5.0
-"""More than any squared distance of two vectors of length one, which is at most 4."""
+BEYOND_ALL_DISTANCES = 5.0
+"""More than the squared distance of two vectors of length one, which is at most 4."""
 
 
 @speaker_losses.register("triplet")
 class TripletLoss(SpeakerLoss):
-    """`max(0, d(anchor, positive) − d(anchor, negative) + margin)`, d: squared distance of length-one vectors.
+    """`max(0, d(anchor, positive) − d(anchor, negative) + margin)`, with d the squared distance of length-one vectors.
 
     Args:
         margin: 0 to 4.
         mining: `hard`: each anchor with its furthest positive and its nearest negative in the batch; `semi_hard`: each
-            pair of anchor and positive with the nearest negative that is further than the positive, or, where there
-            is none, with the furthest negative.
+            pair of anchor and positive with the nearest negative that is further than the positive, or, if there is
+            none, with the furthest negative.
 
     The mean is over the anchors (`hard`) or the pairs (`semi_hard`) that have a positive and a negative in the batch;
-    without any the loss is 0, with zero gradients.
+    without any, the loss is 0 with zero gradients.
 
     Raises:
         ValueError: the margin is out of range.
@@ -228,27 +223,27 @@ class TripletLoss(SpeakerLoss):
         self.margin, self.mining = margin, mining
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> SpeakerLossOutput:
-        """As `SpeakerLoss.compute`."""
+        """Return the loss; see `SpeakerLoss.compute`."""
         unit = F.normalize(embeddings)
         distances = 2.0 - 2.0 * unit @ unit.mT
         same = labels[:, None] == labels
         positive = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-        pick = self._hard if self.mining == "hard" else self._semi_hard
-        to_positive, to_negative, counts = pick(distances, positive, ~same)
+        mine = self._hard if self.mining == "hard" else self._semi_hard
+        to_positive, to_negative, counts = mine(distances, positive, ~same)
         losses = F.relu(to_positive - to_negative + self.margin) * counts
         return SpeakerLossOutput(losses.sum() / counts.sum().clamp(min=1))
 
     @staticmethod
     def _hard(distances: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        furthest = distances.masked_fill(~positive, -OUT_OF_REACH).amax(1)
-        nearest = distances.masked_fill(~negative, OUT_OF_REACH).amin(1)
+        furthest = distances.masked_fill(~positive, -BEYOND_ALL_DISTANCES).amax(1)
+        nearest = distances.masked_fill(~negative, BEYOND_ALL_DISTANCES).amin(1)
         return furthest, nearest, positive.any(1) & negative.any(1)
 
     @staticmethod
     def _semi_hard(distances: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # [anchor, positive, negative]
         further = negative[:, None] & (distances[:, None] > distances[:, :, None])
-        nearest_further = distances[:, None].masked_fill(~further, OUT_OF_REACH).amin(2)
-        furthest = distances.masked_fill(~negative, -OUT_OF_REACH).amax(1, keepdim=True)
-        chosen = torch.where(further.any(2), nearest_further, furthest)
-        return distances, chosen, positive & negative.any(1, keepdim=True)
+        nearest_further = distances[:, None].masked_fill(~further, BEYOND_ALL_DISTANCES).amin(2)
+        furthest = distances.masked_fill(~negative, -BEYOND_ALL_DISTANCES).amax(1, keepdim=True)
+        to_negative = torch.where(further.any(2), nearest_further, furthest)
+        return distances, to_negative, positive & negative.any(1, keepdim=True)

@@ -1,4 +1,15 @@
-"""SphereFace2: one yes-or-no question for each training speaker, instead of one choice among all."""
+"""Losses that classify the training speakers, most of them with a margin.
+
+| name | loss |
+| --- | --- |
+| `softmax` | softmax of a linear layer, or of scaled cosines |
+| `am`, `aam` | additive margin, additive angular margin; sub-centres, inter-top-k penalty |
+| `a_softmax` | A-softmax (SphereFace): the angle times a whole number |
+| `adaptive_margin` | AM softmax with a learned margin per speaker |
+| `sphereface2` | a binary classification per speaker |
+
+θ is the angle between an embedding and a basis vector; the target speaker of an item is the one it was spoken by.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +32,14 @@ from wesep_py.network.speaker.speaker_losses.speaker_loss import (
     subtract_angle,
 )
 
-# ----------------------------------------
-# Softmax cross-entropy, plain or on scaled cosines.
-
 
 @speaker_losses.register("softmax")
 class Softmax(ClassificationLoss):
     """Cross-entropy of a linear layer's outputs; with a scale, of scaled cosines.
 
     Args:
-        embedding_dim, num_speakers: as `ClassificationLoss`.
-        scale: logits are `scale · cos θ`, > 0, without bias; `None`: they are `W e + b`.
+        embedding_dim, num_speakers: as for `ClassificationLoss`.
+        scale: above 0; the logits are `scale · cos θ`, without bias. `None`: they are `W e + b`.
 
     Raises:
         ValueError: a size or the scale is out of range.
@@ -47,40 +55,36 @@ class Softmax(ClassificationLoss):
     def __init__(self, embedding_dim: int, num_speakers: int, scale: float | None = None) -> None:
         super().__init__(embedding_dim, num_speakers)
         if scale is not None and not scale > 0:
-            raise ValueError(f"scale: is {scale}; a number > 0 is allowed, or none at all")
+            raise ValueError(f"scale: is {scale}; a number > 0 is allowed, or null")
         self.scale = scale
         self.bias = nn.Parameter(torch.zeros(num_speakers)) if scale is None else None
 
     def logits(self, embeddings: Tensor, labels: Tensor, cosines: Tensor) -> Tensor:
-        """As `ClassificationLoss.logits`."""
+        """Return the logits; see `ClassificationLoss.logits`."""
         if self.bias is None:
             return self.scale * cosines
         weight, bias = (at_least_float32(p).to(embeddings.dtype) for p in (self.weight, self.bias))
         return F.linear(embeddings, weight, bias)
 
 
-# ----------------------------------------
-# AM and AAM: softmax on scaled cosines with a margin at the own speaker, sub-centres and a penalty on the hardest.
-
-
 class MarginSoftmax(ClassificationLoss):
-    """Base of AM and AAM.
+    """Base of AM and AAM: softmax of scaled cosines with a margin at the target speaker.
 
     Args:
-        embedding_dim, num_speakers, num_subcentres: as `ClassificationLoss`.
-        scale: what the cosines are multiplied by, > 0.
-        margin: by how much the own speaker must be nearer; 0: softmax on scaled cosines.
-        num_hard: the inter-top-k penalty: so many of the nearest other speakers are brought nearer yet, 0 to
+        embedding_dim, num_speakers, num_subcentres: as for `ClassificationLoss`.
+        scale: factor of the cosines, above 0.
+        margin: of the target speaker; 0: softmax of scaled cosines.
+        num_hard: inter-top-k penalty: number of nearest other speakers whose cosines are raised, 0 to
             `num_speakers - 1` (Zhao et al., "Multi-query multi-head attention pooling and inter-topk penalty for
             speaker verification", ICASSP 2022).
-        hard_penalty: by how much, 0 or more, in the margin's unit. While the margin grows, it grows in proportion.
-        schedule: how the margin grows; `None`: it is there from the start.
+        hard_penalty: the penalty, 0 or more, in the margin's unit. While the margin grows, it grows in proportion.
+        schedule: how the margin grows; `None`: it is constant.
 
     Attributes:
-        current_margin, current_penalty: what holds now.
+        current_margin, current_penalty: those of the last `update`.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
     """
 
     largest_margin: float = 1.0
@@ -111,33 +115,35 @@ class MarginSoftmax(ClassificationLoss):
         self.update(0)
 
     def update(self, step: int) -> None:
-        """Set margin and penalty to those of a step."""
+        """Set margin and penalty to those of a step; see `SpeakerLoss.update`."""
         self.current_margin = self.margin if self.schedule is None else self.schedule.margin_at(step, self.margin)
-        grown = self.current_margin / self.margin if self.margin else 1.0
-        self.current_penalty = self.hard_penalty * grown
+        share = self.current_margin / self.margin if self.margin else 1.0
+        self.current_penalty = self.hard_penalty * share
 
     def logits(self, embeddings: Tensor, labels: Tensor, cosines: Tensor) -> Tensor:
-        """As `ClassificationLoss.logits`."""
-        own = is_own_speaker(labels, self.num_speakers)
+        """Return the logits; see `ClassificationLoss.logits`."""
+        is_target = is_own_speaker(labels, self.num_speakers)
         others = cosines
         if self.num_hard:
-            nearest = cosines.detach().masked_fill(own, -math.inf).topk(self.num_hard).indices
-            hard = torch.zeros_like(own).scatter(1, nearest, True)
+            nearest = cosines.detach().masked_fill(is_target, -math.inf).topk(self.num_hard).indices
+            hard = torch.zeros_like(is_target).scatter(1, nearest, True)
             others = torch.where(hard, self.nearer(cosines, self.current_penalty), cosines)
-        return self.scale * torch.where(own, self.further(cosines, self.current_margin), others)
+        return self.scale * torch.where(is_target, self.further(cosines, self.current_margin), others)
 
     @abstractmethod
     def further(self, cosines: Tensor, margin: float) -> Tensor:
-        """The cosines, lowered by the margin."""
+        """Return the cosines lowered by the margin."""
 
     @abstractmethod
     def nearer(self, cosines: Tensor, penalty: float) -> Tensor:
-        """The cosines, raised by the penalty."""
+        """Return the cosines raised by the penalty."""
 
 
 @speaker_losses.register("am")
 class AMSoftmax(MarginSoftmax):
-    """Additive margin softmax: `cos θ − m` at the own speaker; arguments and errors as `MarginSoftmax`, margin 0 to 1.
+    """Additive margin softmax: `cos θ − m` at the target speaker.
+
+    Arguments and errors are those of `MarginSoftmax`; the margin is 0 to 1.
 
     Source: Wang et al., "Additive margin softmax for face verification", IEEE SPL 25(7), 2018; Wang et al.,
     "CosFace: large margin cosine loss for deep face recognition", CVPR 2018, eq. 4.
@@ -148,22 +154,22 @@ class AMSoftmax(MarginSoftmax):
     """
 
     def further(self, cosines: Tensor, margin: float) -> Tensor:
-        """As `MarginSoftmax.further`: `cos θ − m`."""
+        """Return `cos θ − m`."""
         return cosines - margin
 
     def nearer(self, cosines: Tensor, penalty: float) -> Tensor:
-        """As `MarginSoftmax.nearer`: `cos θ + m'`."""
+        """Return `cos θ + m'`."""
         return cosines + penalty
 
 
 @speaker_losses.register("aam")
 class AAMSoftmax(MarginSoftmax):
-    """Additive angular margin softmax: `cos(θ + m)` at the own speaker.
+    """Additive angular margin softmax: `cos(θ + m)` at the target speaker.
 
     Args:
-        easy_margin: the margin is left out where the own speaker is further than a right angle.
+        easy_margin: no margin if the target speaker is further than a right angle.
 
-    The other arguments, and the errors, as `MarginSoftmax`; the margin in radians, 0 to π/2.
+    The other arguments and the errors are those of `MarginSoftmax`; the margin is in radians, 0 to π/2.
 
     Source: Deng et al., "ArcFace: additive angular margin loss for deep face recognition", CVPR 2019, eq. 3.
 
@@ -190,34 +196,30 @@ class AAMSoftmax(MarginSoftmax):
         self.easy_margin = easy_margin
 
     def further(self, cosines: Tensor, margin: float) -> Tensor:
-        """As `MarginSoftmax.further`: `cos(θ + m)`, made monotone (`add_angle`)."""
+        """Return `cos(θ + m)`, made monotone by `add_angle`."""
         turned = add_angle(cosines, margin)
         return torch.where(cosines > 0, turned, cosines) if self.easy_margin else turned
 
     def nearer(self, cosines: Tensor, penalty: float) -> Tensor:
-        """As `MarginSoftmax.nearer`: `cos(θ − m')`, made monotone (`subtract_angle`)."""
+        """Return `cos(θ − m')`, made monotone by `subtract_angle`."""
         return subtract_angle(cosines, penalty)
-
-
-# ----------------------------------------
-# A-softmax: the own speaker's angle times a whole number.
 
 
 @speaker_losses.register("a_softmax")
 class ASoftmax(ClassificationLoss):
-    """A-softmax ("SphereFace"): the own speaker's logit is `|e| (ψ(θ) + λ cos θ) / (1 + λ)`, the others' `|e| cos θ`.
+    """A-softmax (SphereFace): `|e| (ψ(θ) + λ cos θ) / (1 + λ)` at the target speaker, `|e| cos θ` at the others.
 
-    `ψ(θ) = (−1)^k cos(m θ) − 2k` for θ from kπ/m to (k+1)π/m. λ is annealed from softmax on towards the margin:
+    `ψ(θ) = (−1)^k cos(m θ) − 2k` for θ from kπ/m to (k+1)π/m. λ is annealed from softmax towards the margin:
     `λ = max(lambda_min, lambda_base · (1 + gamma · (step + 1))^−power)`.
 
     Args:
-        embedding_dim, num_speakers: as `ClassificationLoss`.
+        embedding_dim, num_speakers: as for `ClassificationLoss`.
         margin: m, a whole number, 1 or more; 1 is softmax.
-        lambda_base, lambda_min: λ before the first step, and its floor; base >= min >= 0.
+        lambda_base, lambda_min: the first and the smallest λ; base >= min >= 0.
         gamma, power: how fast λ falls, 0 or more.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
 
     Source: Liu et al., "SphereFace: deep hypersphere embedding for face recognition", CVPR 2017, eqs. 6-7; the
     annealing is that of its published training and of WeSpeaker.
@@ -255,48 +257,45 @@ class ASoftmax(ClassificationLoss):
         self.update(0)
 
     def update(self, step: int) -> None:
-        """Set λ to that of a step."""
+        """Set λ to that of a step; see `SpeakerLoss.update`."""
         self.current_lambda = max(self.lambda_min, self.lambda_base * (1.0 + self.gamma * (step + 1)) ** -self.power)
 
     def logits(self, embeddings: Tensor, labels: Tensor, cosines: Tensor) -> Tensor:
-        """As `ClassificationLoss.logits`."""
-        own = is_own_speaker(labels, self.num_speakers)
-        pulled = cosines + (multiplied_angle(cosines, self.margin) - cosines) / (1.0 + self.current_lambda)
-        return torch.where(own, pulled, cosines) * embeddings.norm(dim=1, keepdim=True)
+        """Return the logits; see `ClassificationLoss.logits`."""
+        is_target = is_own_speaker(labels, self.num_speakers)
+        with_margin = cosines + (multiplied_angle(cosines, self.margin) - cosines) / (1.0 + self.current_lambda)
+        return torch.where(is_target, with_margin, cosines) * embeddings.norm(dim=1, keepdim=True)
 
 
 def multiplied_angle(cosines: Tensor, margin: int) -> Tensor:
-    """ψ(θ) of cos θ: `(−1)^k cos(m θ) − 2k`, falling from 1 at θ = 0 to 1 − 2m at θ = π.
+    """Return ψ(θ) = `(−1)^k cos(m θ) − 2k` for cos θ; it falls from 1 at θ = 0 to 1 − 2m at θ = π.
 
-    cos(m θ) is the Chebyshev polynomial T_m of cos θ, so no arccos is taken and every slope is finite.
+    cos(m θ) is the Chebyshev polynomial T_m of cos θ, so that no arccos is needed and all slopes are finite.
 
     >>> multiplied_angle(torch.tensor([1.0, 0.0, -1.0]), 2).tolist()
     [1.0, -1.0, -3.0]
     """
     cosines = cosines.clamp(-1.0, 1.0)
-    before, multiple = torch.ones_like(cosines), cosines
+    # T_{n+1}(x) = 2x T_n(x) − T_{n−1}(x); k is the number of angles jπ/m below θ.
+    previous, multiple = torch.ones_like(cosines), cosines
     for _ in range(margin - 1):
-        before, multiple = multiple, 2.0 * cosines * multiple - before
-    passed = sum(((cosines.detach() < math.cos(j * math.pi / margin)).int() for j in range(1, margin)), start=0)
-    return (1 - 2 * (passed % 2)) * multiple - 2 * passed
-
-
-# ----------------------------------------
-# Adaptive margin: each speaker's own, learned, large where a speaker is easy to tell.
+        previous, multiple = multiple, 2.0 * cosines * multiple - previous
+    k = sum(((cosines.detach() < math.cos(j * math.pi / margin)).int() for j in range(1, margin)), start=0)
+    return (1 - 2 * (k % 2)) * multiple - 2 * k
 
 
 @speaker_losses.register("adaptive_margin")
 class AdaptiveMarginSoftmax(ClassificationLoss):
-    """AM softmax with a learned margin a speaker: cross-entropy of `s (cos θ_y − m_y)`, minus the mean margin.
+    """AM softmax with a learned margin per speaker: cross-entropy of `s (cos θ_y − m_y)`, minus the mean margin.
 
     `L = L_AM(m_1 … m_N) − reward · mean(m)`. The cross-entropy pushes a margin down by `s (1 − p_y)` for each item of
-    the speaker, the reward pushes it up: with balanced speakers it rests where a speaker's mean `1 − p_y` is
-    `reward / s`, so speakers that are well apart get larger ones.
+    the speaker, and the reward pushes it up. With balanced speakers the two are equal where a speaker's mean `1 − p_y`
+    is `reward / s`, so that speakers that are easy to tell apart get larger margins.
 
     Args:
-        embedding_dim, num_speakers: as `ClassificationLoss`.
-        scale: s, > 0.
-        initial_margin: of every speaker, above 0, below `max_margin`.
+        embedding_dim, num_speakers: as for `ClassificationLoss`.
+        scale: s, above 0.
+        initial_margin: of all speakers, above 0, below `max_margin`.
         max_margin: margins stay between 0 and this (they are `max_margin · sigmoid` of a parameter; the paper leaves
             them free), at most 2.
         reward: weight of the mean margin, between 0 and `scale`.
@@ -305,7 +304,7 @@ class AdaptiveMarginSoftmax(ClassificationLoss):
         margin_logits: `[num_speakers]`, the learned parameter.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
 
     Source: Liu et al., "AdaptiveFace: adaptive margin and sampling for face recognition", CVPR 2019
     ("AdaM-Softmax").
@@ -334,46 +333,46 @@ class AdaptiveMarginSoftmax(ClassificationLoss):
             )
         if not 0 <= reward < scale:
             raise ValueError(
-                f"reward: is {reward}; 0 or more and below scale ({scale}) is allowed, or no margin is too large"
+                f"reward: is {reward}; it must be 0 or more and below scale ({scale}), or margins grow without bound"
             )
         self.scale, self.max_margin, self.reward = scale, max_margin, reward
         start = math.log(initial_margin / (max_margin - initial_margin))
         self.margin_logits = nn.Parameter(torch.full((num_speakers,), start))
 
     def margins(self) -> Tensor:
-        """Each speaker's margin, `[num_speakers]`."""
+        """Return the margin of each speaker, `[num_speakers]`."""
         return self.max_margin * torch.sigmoid(at_least_float32(self.margin_logits))
 
     def logits(self, embeddings: Tensor, labels: Tensor, cosines: Tensor) -> Tensor:
-        """As `ClassificationLoss.logits`."""
+        """Return the logits; see `ClassificationLoss.logits`."""
         margins = self.margins().to(cosines.dtype)
         return self.scale * (cosines - is_own_speaker(labels, self.num_speakers) * margins)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> SpeakerLossOutput:
-        """As `SpeakerLoss.compute`."""
+        """Return the cross-entropy minus the reward; see `SpeakerLoss.compute`."""
         output = super().compute(embeddings, labels)
         return output._replace(loss=output.loss - self.reward * self.margins().mean())
 
 
 @speaker_losses.register("sphereface2")
 class SphereFace2(ClassificationLoss):
-    """Binary classification of every speaker: `λ log(1 + e^−p) + (1 − λ) Σ_{j≠y} log(1 + e^{n_j})`.
+    """Binary classification for each speaker: `λ log(1 + e^−p) + (1 − λ) Σ_{j≠y} log(1 + e^{n_j})`.
 
     Cosine margin: `p = s (g(cos θ_y) − m) + b`, `n_j = s (g(cos θ_j) + m) + b`; angular margin: `p = s g(cos(θ_y +
     m)) + b`, `n_j = s g(cos(θ_j − m)) + b`; with `g(z) = 2 ((z + 1) / 2)^t − 1` and a learned b. As in WeSpeaker, and
     unlike the paper, the two terms are not divided by s.
 
     Args:
-        embedding_dim, num_speakers: as `ClassificationLoss`.
-        scale: s, > 0.
-        margin: m, 0 to 1 for cosines, 0 to π/2 (radians) for angles. WeSpeaker takes 0.2 and 0.15.
-        positive_weight: λ, between 0 and 1: the own speaker's share.
+        embedding_dim, num_speakers: as for `ClassificationLoss`.
+        scale: s, above 0.
+        margin: m, 0 to 1 for cosines, 0 to π/2 (radians) for angles. WeSpeaker uses 0.2 and 0.15.
+        positive_weight: λ, between 0 and 1: the share of the target speaker.
         power: t, 1 or more: how strongly high cosines are spread.
         margin_type: `cosine` (the paper's SphereFace2-C) or `angular` (-A).
-        schedule: how the margin grows; `None`: it is there from the start.
+        schedule: how the margin grows; `None`: it is constant.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
 
     Source: Wen et al., "SphereFace2: binary classification is all you need for deep face recognition", ICLR 2022;
     Han et al., "Exploring binary classification loss for speaker verification", ICASSP 2023.
@@ -411,29 +410,29 @@ class SphereFace2(ClassificationLoss):
         self.update(0)
 
     def update(self, step: int) -> None:
-        """Set the margin to that of a step."""
+        """Set the margin to that of a step; see `SpeakerLoss.update`."""
         self.current_margin = self.margin if self.schedule is None else self.schedule.margin_at(step, self.margin)
 
     def logits(self, embeddings: Tensor, labels: Tensor, cosines: Tensor) -> Tensor:
-        """p at the own speaker, n elsewhere, `[batch, num_speakers]`: logits of so many yes-or-no questions."""
-        own, margin = is_own_speaker(labels, self.num_speakers), self.current_margin
+        """Return the logits of the binary classifications, `[batch, num_speakers]`: p at the target speaker, else n."""
+        is_target, margin = is_own_speaker(labels, self.num_speakers), self.current_margin
         if self.margin_type == "angular":
-            spread = self._spread(torch.where(own, add_angle(cosines, margin), subtract_angle(cosines, margin)))
+            spread = self._spread(torch.where(is_target, add_angle(cosines, margin), subtract_angle(cosines, margin)))
         else:
             spread = self._spread(cosines)
-            spread = torch.where(own, spread - margin, spread + margin)
+            spread = torch.where(is_target, spread - margin, spread + margin)
         return self.scale * spread + at_least_float32(self.bias).to(cosines.dtype)
 
     def item_losses(self, embeddings: Tensor, labels: Tensor, cosines: Tensor) -> Tensor:
-        """As `ClassificationLoss.item_losses`."""
+        """Return the loss of each embedding; see `ClassificationLoss.item_losses`."""
         logits = self.logits(embeddings, labels, cosines)
-        own = is_own_speaker(labels, self.num_speakers)
+        is_target = is_own_speaker(labels, self.num_speakers)
         weighted = torch.where(
-            own, self.positive_weight * F.softplus(-logits), (1 - self.positive_weight) * F.softplus(logits)
+            is_target, self.positive_weight * F.softplus(-logits), (1 - self.positive_weight) * F.softplus(logits)
         )
         return weighted.sum(1)
 
     def _spread(self, cosines: Tensor) -> Tensor:
         half = (cosines + 1.0) / 2.0
-        # Beyond −1, which a monotone margin can reach, the power goes on with the sign of its base.
+        # A monotone margin can reach values below −1; there the power keeps the sign of its base.
         return 2.0 * half.sign() * half.abs().pow(self.power) - 1.0

@@ -1,4 +1,4 @@
-"""Embeddings of several voices whose order is not known, and whether each voice is there."""
+"""A loss on the embeddings of several voices in unknown order, and on whether each voice exists."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from wesep_py.network.speaker.speaker_losses.combined import CombinedSpeakerLoss
 from wesep_py.network.speaker.speaker_losses.speaker_loss import ClassificationLoss, at_least_float32
 
 ABSENT = -1
+"""Label of a voice that does not exist."""
 
 
 class PermutationFreeOutput(NamedTuple):
-    """What the loss says of a batch.
+    """The value of the loss on a batch.
 
     Attributes:
         loss: a scalar.
-        labels: `[batch, voices]`, of the speaker that each voice was taken for; −1 where there is none.
-        accuracy: a scalar: share of the voices there whose nearest training speaker is that one; without gradient.
-        parts: the value of each part before its weight, among them `existence`.
+        labels: `[batch, voices]`, the speaker that each voice was assigned to; −1 for none.
+        accuracy: a scalar: share of the existing voices whose nearest training speaker is the assigned one; detached.
+        parts: the value of each part before its weight; `existence` is one of them.
     """
 
     loss: Tensor
@@ -33,19 +34,19 @@ class PermutationFreeOutput(NamedTuple):
 
 
 class PermutationFreeLoss(nn.Module):
-    """A speaker loss on the voices present, in the order that costs least, and cross-entropy of existence.
+    """A speaker loss on the existing voices in the best order, and the cross-entropy of existence.
 
-    The order is the one in which the classification loss is least, over all assignments of a recording's K voices to
-    its K speakers. With it the losses are those of single voices, averaged over all voices present. Existence is
-    learned of the second voice up to the one after the last (the first is always there, and none is asked for after
-    that): with one or two speakers, only whether the second exists.
+    The order is the assignment of a recording's K voices to its K speakers with the smallest classification loss. With
+    it the losses are those of single voices, averaged over all existing voices. Existence is learned for the second
+    voice up to the one after the last (the first always exists, and none is looked for after that): with one or two
+    speakers, only whether the second exists.
 
     Horiguchi et al., "Recursive attentive pooling for extracting speaker embeddings from multi-speaker recordings",
     SLT 2024.
 
     Args:
         loss: a `ClassificationLoss`, or a combination of losses with one.
-        existence_weight: of the cross-entropy, 0 or more.
+        existence_weight: weight of the cross-entropy, 0 or more.
 
     Raises:
         ValueError: there is no classification loss, or the weight is negative.
@@ -61,7 +62,9 @@ class PermutationFreeLoss(nn.Module):
         super().__init__()
         classifier = loss.classifier if isinstance(loss, CombinedSpeakerLoss) else loss
         if not isinstance(classifier, ClassificationLoss):
-            raise ValueError("loss: has none that classifies, which finds the order of voices; name one, 'aam' say")
+            raise ValueError(
+                "loss: has no classification loss, which finds the order of voices; add one, for example 'aam'"
+            )
         if not existence_weight >= 0:
             raise ValueError(f"existence_weight: is {existence_weight}; 0 or more is allowed")
         self.loss, self.existence_weight = loss, existence_weight
@@ -69,40 +72,40 @@ class PermutationFreeLoss(nn.Module):
     @property
     def classifier(self) -> ClassificationLoss:
         """The loss that finds the order."""
-        found = self.loss.classifier if isinstance(self.loss, CombinedSpeakerLoss) else self.loss
-        assert found is not None
-        return found
+        loss = self.loss.classifier if isinstance(self.loss, CombinedSpeakerLoss) else self.loss
+        assert loss is not None
+        return loss
 
     def update(self, step: int) -> None:
-        """As `SpeakerLoss.update`."""
+        """Call `SpeakerLoss.update` of the loss."""
         self.loss.update(step)
 
     def forward(self, embeddings: Tensor, existence_logits: Tensor, labels: Tensor) -> PermutationFreeOutput:
-        """The loss of a batch.
+        """Return the loss of a batch.
 
         Args:
-            embeddings: `[batch, voices, embedding_dim]`, in any order, those that are there first.
+            embeddings: `[batch, voices, embedding_dim]`, in any order, existing voices first.
             existence_logits: `[batch, voices]`.
-            labels: `[batch, voices]`, the speakers of each recording, in any order; −1 fills up the end.
+            labels: `[batch, voices]`, the speakers of each recording, in any order; −1 after the last one.
 
         Raises:
-            InputError: the shapes do not fit, a recording has no speaker, or one after a −1.
+            InputError: the shapes do not fit, or a recording has no speaker, or one after a −1.
         """
-        present = _checked(embeddings, existence_logits, labels)
+        exists = _existing_voices(embeddings, existence_logits, labels)
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = at_least_float32(embeddings)
-            ordered = self._ordered(embeddings.detach(), labels, present)
-            known = ordered[present]
-            found = self.loss(embeddings[present], known)
-            existence = existence_loss(at_least_float32(existence_logits), present.sum(dim=1))
-        assert found.cosines is not None, "the classification loss has them"
-        accuracy = (found.cosines.argmax(1) == known).float().mean()
-        parts = {**(found.parts or {"speakers": found.loss.detach()}), "existence": existence.detach()}
-        return PermutationFreeOutput(found.loss + self.existence_weight * existence, ordered, accuracy, parts)
+            ordered = self._ordered(embeddings.detach(), labels, exists)
+            speakers = ordered[exists]
+            output = self.loss(embeddings[exists], speakers)
+            existence = existence_loss(at_least_float32(existence_logits), exists.sum(dim=1))
+        assert output.cosines is not None, "the classification loss has them"
+        accuracy = (output.cosines.argmax(1) == speakers).float().mean()
+        parts = {**(output.parts or {"speakers": output.loss.detach()}), "existence": existence.detach()}
+        return PermutationFreeOutput(output.loss + self.existence_weight * existence, ordered, accuracy, parts)
 
     @torch.no_grad()
-    def _ordered(self, embeddings: Tensor, labels: Tensor, present: Tensor) -> Tensor:
-        """The labels in the order of the voices: that in which the classification loss is least."""
+    def _ordered(self, embeddings: Tensor, labels: Tensor, exists: Tensor) -> Tensor:
+        """Return the labels in the order of the voices with the smallest classification loss."""
         batch, voices = labels.shape
         if voices == 1:
             return labels
@@ -111,11 +114,12 @@ class PermutationFreeLoss(nn.Module):
         cosines = self.classifier.cosines(flat)
         costs = embeddings.new_zeros(batch, voices, voices)
         for column in range(voices):
-            told = labels[:, column].clamp_min(0).repeat_interleave(voices)
-            costs[:, :, column] = self.classifier.item_losses(flat, told, cosines).view(batch, voices)
-        # A voice that is there goes to a speaker, one that is not to a −1, whatever it costs.
-        costs = costs.masked_fill(~present[:, None] & ~present[:, :, None], 0.0)
-        costs = costs.masked_fill(present[:, None] != present[:, :, None], torch.inf)
+            speakers = labels[:, column].clamp_min(0).repeat_interleave(voices)
+            costs[:, :, column] = self.classifier.item_losses(flat, speakers, cosines).view(batch, voices)
+        # costs: [recording, voice, speaker]. Existing voices go to speakers, the others to labels −1: a pair of the
+        # latter costs nothing, a mixed pair is impossible.
+        costs = costs.masked_fill(~exists[:, None] & ~exists[:, :, None], 0.0)
+        costs = costs.masked_fill(exists[:, None] != exists[:, :, None], torch.inf)
         orders = torch.tensor(list(permutations(range(voices))), device=labels.device)
         totals = sum(costs[:, voice, orders[:, voice]] for voice in range(voices))
         assert isinstance(totals, Tensor)
@@ -123,24 +127,24 @@ class PermutationFreeLoss(nn.Module):
 
 
 def existence_loss(logits: Tensor, counts: Tensor) -> Tensor:
-    """Binary cross-entropy, over the second voice of each recording up to the one after its last; 0 if none is asked.
+    """Return the binary cross-entropy over the second voice of each recording up to the one after its last; 0 if none.
 
     Args:
         logits: `[batch, voices]`.
-        counts: `[batch]`, how many voices there are, 1 or more.
+        counts: `[batch]`, number of existing voices, 1 or more.
 
     >>> existence_loss(torch.tensor([[0.0, 0.0, 9.0]]), torch.tensor([1])).item()
     0.6931471824645996
     """
     position = torch.arange(logits.shape[1], device=logits.device)[None]
-    asked = ((position >= 1) & (position <= counts[:, None])).to(logits.dtype)
-    there = (position < counts[:, None]).to(logits.dtype)
-    losses = F.binary_cross_entropy_with_logits(logits, there, reduction="none")
-    return (losses * asked).sum() / asked.sum().clamp_min(1)
+    counted = ((position >= 1) & (position <= counts[:, None])).to(logits.dtype)
+    exists = (position < counts[:, None]).to(logits.dtype)
+    losses = F.binary_cross_entropy_with_logits(logits, exists, reduction="none")
+    return (losses * counted).sum() / counted.sum().clamp_min(1)
 
 
-def _checked(embeddings: Tensor, existence_logits: Tensor, labels: Tensor) -> Tensor:
-    """Which voices are there, `[batch, voices]`."""
+def _existing_voices(embeddings: Tensor, existence_logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mask of existing voices, `[batch, voices]`, after a check of shapes and labels."""
     if embeddings.dim() != 3 or not embeddings.numel():
         raise InputError(f"embeddings have shape {list(embeddings.shape)}; [batch, voices, embedding_dim] is needed")
     shape = embeddings.shape[:2]
@@ -149,7 +153,7 @@ def _checked(embeddings: Tensor, existence_logits: Tensor, labels: Tensor) -> Te
             f"labels have shape {list(labels.shape)} and type {labels.dtype}, existence_logits shape "
             f"{list(existence_logits.shape)}; {list(shape)}, one for each embedding, and whole numbers are needed"
         )
-    present = labels != ABSENT
-    if not present[:, 0].all() or (present[:, 1:] & ~present[:, :-1]).any():
-        raise InputError("labels: a recording has no speaker, or one after a -1; speakers first, then -1, is needed")
-    return present
+    exists = labels != ABSENT
+    if not exists[:, 0].all() or (exists[:, 1:] & ~exists[:, :-1]).any():
+        raise InputError("labels: a recording has no speaker, or one after a -1; speakers first, then -1, are needed")
+    return exists

@@ -1,4 +1,8 @@
-"""Centre loss: embeddings near the moving mean of their speaker."""
+"""Losses beside a classification loss: two on its speaker basis, and the centre loss.
+
+The speaker basis are the rows of a classifier, so that all training speakers take part in each step, whatever the
+batch.
+"""
 
 from __future__ import annotations
 
@@ -17,29 +21,26 @@ from wesep_py.network.speaker.speaker_losses.speaker_loss import (
     speaker_losses,
 )
 
-# ----------------------------------------
-# Losses on the speaker basis, the rows of a classifier: all training speakers at every step, whatever the batch.
-
 
 class BasisLoss(nn.Module, ABC):
-    """Base of the losses that have no speakers of their own: they join a classification loss and look at its basis."""
+    """Base of the losses that take the speaker basis of a classification loss beside them."""
 
     @abstractmethod
     def forward(self, basis: Tensor, cosines: Tensor, labels: Tensor) -> Tensor:
-        """The loss of a batch, a scalar.
+        """Return the loss of a batch, a scalar.
 
         Args:
-            basis: `[num_speakers, embedding_dim]`, of length one (`ClassificationLoss.basis`).
+            basis: `[num_speakers, embedding_dim]`, vectors of length one (`ClassificationLoss.basis`).
             cosines: `[batch, num_speakers]`, of each embedding to each speaker.
-            labels: `[batch]`, the speakers' indices.
+            labels: `[batch]`, indices of the speakers.
         """
 
 
 @speaker_losses.register("between_speaker")
 class BetweenSpeakerLoss(BasisLoss):
-    """`L_BC = Σ_i Σ_{j≠i} cos(W_i, W_j)`: the speakers' basis vectors away from each other.
+    """`L_BC = Σ_i Σ_{j≠i} cos(W_i, W_j)`, which separates the basis vectors of the speakers.
 
-    Computed as `|Σ_i W_i|² − N` with W of length one, without the N² pairs. Its least value is −N.
+    Computed as `|Σ_i W_i|² − N` with W of length one, without the N² pairs. Its smallest value is −N.
 
     Source: Heo et al., "End-to-end losses based on speaker basis vectors and all-speaker hard negative mining for
     speaker verification", Interspeech 2019.
@@ -49,19 +50,18 @@ class BetweenSpeakerLoss(BasisLoss):
     """
 
     def forward(self, basis: Tensor, cosines: Tensor, labels: Tensor) -> Tensor:
-        """As `BasisLoss.forward`."""
+        """Return the loss; see `BasisLoss.forward`."""
         return basis.sum(0).square().sum() - len(basis)
 
 
 @speaker_losses.register("hard_negative")
 class HardNegativeLoss(BasisLoss):
-    """`L_H = mean_i Σ_{h∈H_i} log(1 + exp(cos(W_h, e_i) − cos(W_{y_i}, e_i)))`, H_i: the speakers nearest to e_i.
+    """`L_H = mean_i Σ_{h∈H_i} log(1 + exp(cos(W_h, e_i) − cos(W_{y_i}, e_i)))`, with H_i the speakers nearest to e_i.
 
-    The own speaker is not among them. The paper's sum over the batch is a mean here, as that of the cross-entropy
-    beside it.
+    The target speaker is not in H_i. The paper's sum over the batch is a mean here, as in the cross-entropy beside it.
 
     Args:
-        num_hard: how many speakers H_i has, 1 or more; at most all others count. Published: 100 of 1,211 speakers, 50
+        num_hard: size of H_i, 1 or more; at most all other speakers are used. Published: 100 of 1,211 speakers, 50
             of 6,112.
 
     Raises:
@@ -82,20 +82,20 @@ class HardNegativeLoss(BasisLoss):
         self.num_hard = num_hard
 
     def forward(self, basis: Tensor, cosines: Tensor, labels: Tensor) -> Tensor:
-        """As `BasisLoss.forward`."""
+        """Return the loss; see `BasisLoss.forward`."""
         others = cosines.masked_fill(is_own_speaker(labels, cosines.shape[1]), -math.inf)
         nearest = others.topk(min(self.num_hard, cosines.shape[1] - 1)).values
-        own = torch.gather(cosines, 1, labels[:, None])
-        return F.softplus(nearest - own).sum(1).mean()
+        target = torch.gather(cosines, 1, labels[:, None])
+        return F.softplus(nearest - target).sum(1).mean()
 
 
 @speaker_losses.register("centre")
 class CentreLoss(SpeakerLoss):
     """`λ/2 · mean_i |e_i − c_{y_i}|²`; in training, centres then move towards their speaker's embeddings.
 
-    `c_j ← c_j − α Σ_{i: y_i = j} (c_j − e_i) / (1 + n_j)`, n_j: items of speaker j in the batch. It joins a
-    classification loss, which keeps the speakers apart; alone, everything falls into one point. The paper's sum over
-    the batch is a mean here, as that of the cross-entropy beside it.
+    `c_j ← c_j − α Σ_{i: y_i = j} (c_j − e_i) / (1 + n_j)`, with n_j items of speaker j in the batch. It needs a
+    classification loss beside it, which separates the speakers; alone, all embeddings become one point. The paper's sum
+    over the batch is a mean here, as in the cross-entropy beside it.
 
     Args:
         embedding_dim: size of the embeddings.
@@ -134,20 +134,20 @@ class CentreLoss(SpeakerLoss):
         self.register_buffer("centres", torch.zeros(num_speakers, embedding_dim))
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> SpeakerLossOutput:
-        """As `SpeakerLoss.compute`."""
+        """Return the loss, and in training move the centres; see `SpeakerLoss.compute`."""
         if labels.min() < 0 or labels.max() >= len(self.centres):
             raise InputError(
                 f"labels: go outside 0 to {len(self.centres) - 1}, the speakers that the loss was made for"
             )
         labels = labels.long()
-        away = embeddings - self.centres[labels].to(embeddings.dtype)
+        offsets = embeddings - self.centres[labels].to(embeddings.dtype)
         if self.training:
-            self._move(away.detach(), labels)
-        return SpeakerLossOutput(self.strength / 2 * away.square().sum(1).mean())
+            self._move(offsets.detach(), labels)
+        return SpeakerLossOutput(self.strength / 2 * offsets.square().sum(1).mean())
 
     @torch.no_grad()
-    def _move(self, away: Tensor, labels: Tensor) -> None:
-        away = away.to(self.centres.dtype)
-        total = torch.zeros_like(self.centres).index_add_(0, labels, away)
-        counts = away.new_zeros(len(self.centres)).index_add_(0, labels, torch.ones_like(away[:, 0]))
+    def _move(self, offsets: Tensor, labels: Tensor) -> None:
+        offsets = offsets.to(self.centres.dtype)
+        total = torch.zeros_like(self.centres).index_add_(0, labels, offsets)
+        counts = offsets.new_zeros(len(self.centres)).index_add_(0, labels, torch.ones_like(offsets[:, 0]))
         self.centres += self.rate * total / (1.0 + counts)[:, None]

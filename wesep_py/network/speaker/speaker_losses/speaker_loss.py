@@ -1,4 +1,10 @@
-"""How a margin grows: late, when the speakers are roughly apart, and slowly."""
+"""The interface of a speaker loss, the base of the losses that classify speakers, and what margins need.
+
+- `SpeakerLoss`, `SpeakerLossOutput`, `speaker_losses`: base class, result, registry.
+- `ClassificationLoss`: base of the losses with one basis vector per training speaker, or several.
+- `add_angle`, `subtract_angle`: angular margins without arccos, and monotone.
+- `MarginSchedule`: how a margin grows during training.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +20,15 @@ from torch.nn import functional as F
 from wesep_py.common.errors import InputError
 from wesep_py.common.registry import Registry
 
-# ----------------------------------------
-# What every speaker loss is: embeddings and who spoke them in, one number to minimise out.
-
 
 class SpeakerLossOutput(NamedTuple):
-    """What a speaker loss says of a batch.
+    """The value of a speaker loss on a batch.
 
     Attributes:
         loss: a scalar.
         cosines: `[batch, num_speakers]`, cosine of each embedding to each training speaker, without margin and scale,
-            detached, for the accuracy; `None` where a loss has no speakers of its own.
-        parts: where several losses were summed, the value of each before its weight.
+            detached, for the accuracy; `None` if the loss has no basis vectors of speakers.
+        parts: of a sum of losses, the value of each before its weight.
     """
 
     loss: Tensor
@@ -36,19 +39,19 @@ class SpeakerLossOutput(NamedTuple):
 class SpeakerLoss(nn.Module, ABC):
     """Base of the losses that train a speaker encoder.
 
-    They compute in float32 at least, under autocast too. What changes in the course of a training (margin,
-    annealing) follows from the step alone, so a checkpoint needs none of it: call `update(step)` before each.
+    They compute in float32 or finer, under autocast too. What changes during training (margin, annealing) is a function
+    of the step alone, so that no checkpoint has to hold it: call `update(step)` before each step.
     """
 
     def update(self, step: int) -> None:
-        """Take on the state of a step, 0 or more: optimiser steps done. Most losses have none."""
+        """Set the state for a step (number of optimiser steps done, 0 or more). Most losses have no such state."""
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> SpeakerLossOutput:
-        """The loss of a batch.
+        """Return the loss of a batch.
 
         Args:
             embeddings: `[batch, embedding_dim]`, of any length.
-            labels: `[batch]`, whole numbers: the speaker's index.
+            labels: `[batch]`, whole numbers: the index of each speaker.
 
         Raises:
             InputError: the shapes do not fit, or a label is not whole or out of range.
@@ -59,11 +62,11 @@ class SpeakerLoss(nn.Module, ABC):
 
     @abstractmethod
     def compute(self, embeddings: Tensor, labels: Tensor) -> SpeakerLossOutput:
-        """As `forward`, of a batch that was checked, in float32 at least."""
+        """Return the loss as `forward` does, for a batch that was checked, in float32 or finer."""
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """The tensor in float32, or as it is if it is finer.
+    """Return the tensor in float32, or as it is if it is finer.
 
     >>> at_least_float32(torch.ones(1, dtype=torch.bfloat16)).dtype
     torch.float32
@@ -88,19 +91,14 @@ speaker_losses: Registry[Any] = Registry("speaker loss", nn.Module)
 """The speaker losses that a configuration can name: `{"name": "aam", "margin": 0.2, …}`."""
 
 
-# ----------------------------------------
-# Losses that classify the training speakers: one basis vector a speaker, or several.
-
-
 class ClassificationLoss(SpeakerLoss):
-    """Base of the classification losses: cosines to every training speaker, logits, cross-entropy.
+    """Base of the classification losses: cosines to all training speakers, logits, cross-entropy.
 
     Args:
         embedding_dim: size of the embeddings.
-        num_speakers: how many speakers are told apart, 2 or more. Speed perturbation that makes new speakers of
-            the old ones multiplies it.
-        num_subcentres: basis vectors a speaker, 1 or more; the nearest one counts, so that mislabelled or odd
-            recordings gather at one of their own (Deng et al., "Sub-center ArcFace", ECCV 2020).
+        num_speakers: number of training speakers, 2 or more. Speed perturbation that makes new speakers multiplies it.
+        num_subcentres: number of basis vectors per speaker, 1 or more; the nearest one is used, so that mislabelled or
+            unusual recordings get one of their own (Deng et al., "Sub-center ArcFace", ECCV 2020).
 
     Attributes:
         weight: `[num_speakers * num_subcentres, embedding_dim]`, a speaker's sub-centres in consecutive rows.
@@ -119,14 +117,14 @@ class ClassificationLoss(SpeakerLoss):
         nn.init.xavier_uniform_(self.weight)
 
     def basis(self) -> Tensor:
-        """One vector of length one for each speaker, `[num_speakers, embedding_dim]`: of several, their mean."""
+        """Return a vector of length one per speaker, `[num_speakers, embedding_dim]`; of sub-centres, their mean."""
         unit = F.normalize(at_least_float32(self.weight))
         if self.num_subcentres == 1:
             return unit
         return F.normalize(unit.unflatten(0, (self.num_speakers, self.num_subcentres)).mean(1))
 
     def cosines(self, embeddings: Tensor) -> Tensor:
-        """Cosine of each embedding to each speaker's nearest sub-centre, `[batch, num_speakers]`."""
+        """Return the cosine of each embedding to each speaker's nearest sub-centre, `[batch, num_speakers]`."""
         unit = F.normalize(at_least_float32(self.weight))
         cosines = F.linear(F.normalize(embeddings), unit.to(embeddings.dtype))
         if self.num_subcentres > 1:
@@ -135,24 +133,24 @@ class ClassificationLoss(SpeakerLoss):
 
     @abstractmethod
     def logits(self, embeddings: Tensor, labels: Tensor, cosines: Tensor) -> Tensor:
-        """What the softmax is taken of, `[batch, num_speakers]`, from `cosines(embeddings)`."""
+        """Return the logits for the softmax, `[batch, num_speakers]`; `cosines` are `self.cosines(embeddings)`."""
 
     def item_losses(self, embeddings: Tensor, labels: Tensor, cosines: Tensor) -> Tensor:
-        """The loss of each embedding, `[batch]`."""
+        """Return the loss of each embedding, `[batch]`."""
         return F.cross_entropy(self.logits(embeddings, labels, cosines), labels, reduction="none")
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> SpeakerLossOutput:
-        """As `SpeakerLoss.compute`: the mean of `item_losses`."""
+        """Return the mean of `item_losses`; see `SpeakerLoss.compute`."""
         labels = self.check_labels(labels)
         cosines = self.cosines(embeddings)
         return SpeakerLossOutput(self.item_losses(embeddings, labels, cosines).mean(), cosines.detach())
 
     def check_labels(self, labels: Tensor) -> Tensor:
-        """The labels as int64.
+        """Return the labels as int64.
 
         Raises:
-            InputError: one is not from 0 to `num_speakers - 1`; on a GPU it is the kernels' own error, as to look at
-                them here would make every step wait.
+            InputError: a label is not from 0 to `num_speakers - 1`. On a GPU the kernels raise their own error, as a
+                check here would make each step wait for the device.
         """
         if labels.is_cuda:
             return labels.long()
@@ -164,32 +162,36 @@ class ClassificationLoss(SpeakerLoss):
 
 
 def is_own_speaker(labels: Tensor, num_speakers: int) -> Tensor:
-    """`[batch, num_speakers]`, true at each item's own speaker.
+    """Return `[batch, num_speakers]`, True at the speaker of each item.
 
-    >>> is_own(torch.tensor([1]), 3).tolist()
+    >>> is_own_speaker(torch.tensor([1]), 3).tolist()
     [[False, True, False]]
     """
     return labels[:, None] == torch.arange(num_speakers, device=labels.device)
 
 
-# ----------------------------------------
-# The cosine of a larger or smaller angle, without arccos, monotone all the way.
+# The cosine of a larger or smaller angle, θ ± m, is cos θ cos m ∓ sin θ sin m. Beyond its turning point it would rise
+# again; there a shifted cos θ takes its place, so that the result falls with θ over all of 0 to π:
+#
+#     cos(θ + m)   used for θ < π − m;   from there on  cos θ − (1 − cos m)
 
-EDGE = 1e-6
-"""The sine is taken of cosines within ±(1 − this), where its slope is still finite in float32."""
+SINE_EDGE = 1e-6
+"""Cosines are clipped to ±(1 − this) before the sine, whose slope is then still finite in float32."""
 
 
 def sine(cosines: Tensor) -> Tensor:
-    """sin θ ≥ 0 of cos θ, with finite slopes.
+    """Return sin θ ≥ 0 for cos θ, with finite slopes.
 
     >>> sine(torch.tensor([0.6])).item()
     0.800000011920929
     """
-    return torch.sqrt(1.0 - cosines.clamp(-1.0 + EDGE, 1.0 - EDGE).square())
+    return torch.sqrt(1.0 - cosines.clamp(-1.0 + SINE_EDGE, 1.0 - SINE_EDGE).square())
 
 
 def add_angle(cosines: Tensor, margin: float) -> Tensor:
-    """cos(θ + m), and beyond θ = π − m, where that would rise again, cos θ − (1 − cos m): continuous, falling in θ.
+    """Return cos(θ + m), and above θ = π − m, where that would rise again, cos θ − (1 − cos m).
+
+    The result is continuous and falls with θ.
 
     Args:
         cosines: cos θ, any shape.
@@ -202,29 +204,34 @@ def add_angle(cosines: Tensor, margin: float) -> Tensor:
 
 
 def subtract_angle(cosines: Tensor, margin: float) -> Tensor:
-    """cos(θ − m), and below θ = m, where that would fall again, cos θ + (1 − cos m); arguments as `add_angle`."""
+    """Return cos(θ − m), and below θ = m, where that would fall again, cos θ + (1 − cos m).
+
+    Args:
+        cosines: cos θ, any shape.
+        margin: m in radians, 0 to π/2.
+    """
     return -add_angle(-cosines, margin)
 
 
 REMAINDER = 1e-3
-"""Share of the way that the exponential increase leaves to its last step."""
+"""Share of the increase that the exponential schedule leaves for its last step."""
 
 
 @dataclass(frozen=True)
 class MarginSchedule:
-    """A margin that waits, grows and stays, as a function of the step alone.
+    """How a margin grows: constant, then increasing, then constant, as a function of the step alone.
 
     Args:
         start_step: the margin is `initial` up to this step, 0 or more.
-        end_step: from this step on it is the loss's own margin; `start_step` or more.
-        initial: the margin before.
-        increase: `exponential`: the share of the way done is `1 − 0.001^r`, r from 0 to 1 between the two steps,
+        end_step: from this step on it is the margin of the loss; `start_step` or more.
+        initial: the first margin.
+        increase: `exponential`: the share of the increase is `1 − 0.001^r`, with r from 0 to 1 between the two steps,
             steep at first; `linear`: it is r.
 
     Raises:
         ValueError: steps or a margin out of range.
 
-    Both increases are those of WeSpeaker's recipes, which there take the epochs 20 to 40 of 150 (Wang et al.,
+    Both are those of WeSpeaker's recipes, where the increase takes the epochs 20 to 40 of 150 (Wang et al.,
     "WeSpeaker: a research and production oriented speaker embedding learning toolkit", ICASSP 2023).
 
     >>> schedule = MarginSchedule(start_step=100, end_step=200, increase="linear")
@@ -247,12 +254,12 @@ class MarginSchedule:
             raise ValueError(f"initial: is {self.initial}; a margin of 0 or more is allowed")
 
     def margin_at(self, step: int, final: float) -> float:
-        """The margin at a step, on its way to `final`."""
+        """Return the margin at a step; `final` is that after the increase."""
         if step >= self.end_step:
             return final
         if step <= self.start_step:
             return self.initial
-        done = (step - self.start_step) / (self.end_step - self.start_step)
+        share = (step - self.start_step) / (self.end_step - self.start_step)
         if self.increase == "exponential":
-            done = 1.0 - REMAINDER**done
-        return self.initial + (final - self.initial) * done
+            share = 1.0 - REMAINDER**share
+        return self.initial + (final - self.initial) * share

@@ -27,7 +27,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(6, 8), torch.tensor([0, 0, 1, 1, 4, 4])
 
 
-def test_the_sum_is_the_weighted_sum_of_its_parts():
+def test_loss_is_the_weighted_sum_of_its_parts():
     loss, (embeddings, labels) = build_speaker_loss(PAPER, 8, 5), batch()
     output = loss(embeddings, labels)
     aam = loss.losses["aam"]
@@ -46,7 +46,7 @@ def test_the_sum_is_the_weighted_sum_of_its_parts():
     assert torch.equal(output.cosines, aam.cosines(embeddings))
 
 
-def test_the_classifier_is_stored_once_and_trained_by_the_basis_losses():
+def test_classifier_is_stored_once_and_trained_by_basis_losses():
     loss, (embeddings, labels) = build_speaker_loss(PAPER, 8, 5), batch()
     assert sorted(loss.state_dict()) == [
         "losses.aam.weight",
@@ -68,7 +68,7 @@ def test_update_reaches_the_losses():
     assert loss.classifier.current_margin == 0.3
 
 
-def test_without_a_classifier_there_are_no_cosines():
+def test_no_cosines_without_a_classification_loss():
     embeddings, labels = batch()
     loss = build_speaker_loss([{"name": "angular_prototypical"}, {"name": "triplet"}], 8, 5)
     assert loss.classifier is None and loss(embeddings, labels).cosines is None
@@ -91,13 +91,13 @@ def test_without_a_classifier_there_are_no_cosines():
         (["aam"], r"losses\[0\]: is 'aam'; a mapping"),
     ],
 )
-def test_impossible_lists(configs, message):
+def test_impossible_lists_are_refused(configs, message):
     with pytest.raises(ConfigError, match=message) as caught:
         build_speaker_loss(configs, 8, 5)
     assert "\n" not in str(caught.value)
 
 
-def test_a_sum_can_be_made_by_hand():
+def test_sum_can_be_built_from_losses():
     loss = CombinedSpeakerLoss({"mine": AAMSoftmax(8, 5)}, {"mine": 2.0})
     embeddings, labels = batch()
     assert loss(embeddings, labels).loss == 2 * loss.losses["mine"](embeddings, labels).loss

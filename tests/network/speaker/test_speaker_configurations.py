@@ -60,7 +60,7 @@ def unfilled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in SELF_SUPERVISED])
-def test_it_builds_and_hears(name, unfilled):
+def test_configuration_builds_and_runs(name, unfilled):
     torch.manual_seed(0)
     encoder = build_encoder(speaker(name), 16000)
     waveform, lengths = torch.randn(1, 4000), torch.tensor([4000])
@@ -72,7 +72,7 @@ def test_it_builds_and_hears(name, unfilled):
 
 
 @pytest.mark.parametrize("name", SELF_SUPERVISED)
-def test_a_self_supervised_one_builds_with_a_form_in_place_of_its_folder(name):
+def test_self_supervised_configuration_builds_without_a_folder(name):
     if find_spec("transformers") is None:
         pytest.skip("needs the package transformers")
     config = speaker(name)
@@ -83,7 +83,7 @@ def test_a_self_supervised_one_builds_with_a_form_in_place_of_its_folder(name):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if public_name(name)])
-def test_it_is_the_public_model_of_that_name(name):
+def test_arguments_are_those_of_the_public_model(name):
     """All arguments, given or left at their defaults, are those that the public name translates to."""
     network, public = speaker(name)["network"], public_name(name)
     size = "acoustic_dim" if public.startswith("SimAM") else "feat_dim"
@@ -94,7 +94,7 @@ def test_it_is_the_public_model_of_that_name(name):
         assert value == (list(ours) if isinstance(ours, tuple) else ours), key
 
 
-def test_a_block_is_included_by_a_model(tmp_path):
+def test_configuration_can_be_included_by_a_model(tmp_path):
     """As the page says."""
     (example,) = re.findall(r"```yaml\n(model:\n  include:.*?)```", PAGE, re.DOTALL)
     (tmp_path / "model.yaml").write_text(example, encoding="utf-8")
@@ -102,7 +102,7 @@ def test_a_block_is_included_by_a_model(tmp_path):
     assert read["speaker"] == speaker("ecapa_512_glob") and build_network(read).encoder.embedding_dim == 192
 
 
-def test_every_public_family_and_every_published_size_has_one():
+def test_all_families_and_published_sizes_have_a_configuration():
     assert {speaker(name)["network"]["name"] for name in NAMES} == {*FAMILIES, "dvector"}
     covered = {public_name(name) for name in NAMES}
     wanted = {
@@ -111,7 +111,7 @@ def test_every_public_family_and_every_published_size_has_one():
     assert wanted <= covered
 
 
-def test_a_block_is_included_by_a_run_that_trains_an_encoder(tmp_path):
+def test_configuration_can_be_included_by_encoder_training(tmp_path):
     (tmp_path / "run.yaml").write_text(
         "include: [train/speaker.yaml, speaker/redimnet_b0.yaml]\nexperiment: exp/b0\n"
         "speaker: {filterbank: {dither: 1.0}}\n",
@@ -122,14 +122,14 @@ def test_a_block_is_included_by_a_run_that_trains_an_encoder(tmp_path):
     assert config.speaker.filterbank == {"num_mel_bins": 60, "dither": 1.0}
 
 
-def test_the_page_has_every_block_pooling_and_loss():
+def test_page_lists_all_configurations_poolings_and_losses():
     assert [name for name in NAMES if not any(line.startswith(f"| `{name}` |") for line in PAGE.splitlines())] == []
     for registry in (poolings, speaker_losses):
         assert [name for name in registry.names() if f"| `{name}` |" not in PAGE] == []
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_its_first_line_says_what_it_is_and_where_it_comes_from(name):
+def test_first_line_names_the_network_and_its_source(name):
     text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
     comment = " ".join(line[2:] for line in text.splitlines() if line.startswith("# "))
     assert len(text.splitlines()[0].split()) >= 6 and re.search(r"\((\w+ )?(20\d\d)\)", comment), comment

@@ -21,7 +21,7 @@ def made(name: str = "aam", **arguments) -> PermutationFreeLoss:
 
 
 @pytest.mark.parametrize("name", ["aam", "am", "softmax", "a_softmax", "sphereface2", "adaptive_margin"])
-def test_the_order_is_the_cheapest_of_all(name):
+def test_order_has_the_smallest_loss(name):
     loss = made(name)
     embeddings = torch.randn(3, 3, 6)
     classifier = loss.classifier
@@ -35,7 +35,7 @@ def test_the_order_is_the_cheapest_of_all(name):
         assert found[: len(told)] == list(min(costs, key=costs.get)) and set(found[len(told) :]) <= {-1}
 
 
-def test_the_loss_is_that_of_the_voices_in_this_order_and_of_their_existence():
+def test_loss_is_that_of_ordered_voices_and_existence():
     loss = made()
     embeddings, logits = torch.randn(3, 3, 6), torch.randn(3, 3)
     found = loss(embeddings, logits, LABELS)
@@ -51,13 +51,13 @@ def test_the_loss_is_that_of_the_voices_in_this_order_and_of_their_existence():
     assert turned.tolist() == found.labels[2:].tolist()
 
 
-def test_with_one_or_two_speakers_only_whether_the_second_exists():
+def test_existence_of_one_or_two_speakers_is_that_of_the_second():
     logits = torch.tensor([[-50.0, 0.0], [-50.0, 1.0]], requires_grad=True)
     existence_loss(logits, torch.tensor([1, 2])).backward()
     assert (logits.grad[:, 0] == 0).all() and logits.grad[0, 1] > 0 > logits.grad[1, 1]
 
 
-def test_gradients_come_from_voices_that_are_there_only():
+def test_gradients_come_from_existing_voices_only():
     loss = made()
     embeddings = torch.randn(3, 3, 6, requires_grad=True)
     loss(embeddings, torch.zeros(3, 3), LABELS).loss.backward()
@@ -65,7 +65,7 @@ def test_gradients_come_from_voices_that_are_there_only():
     assert (embeddings.grad[~there] == 0).all() and (embeddings.grad[there] != 0).any(dim=1).all()
 
 
-def test_accuracy_is_among_the_voices_that_are_there():
+def test_accuracy_is_over_existing_voices():
     loss = made()
     embeddings = torch.zeros(3, 3, 6)
     embeddings[LABELS >= 0] = loss.classifier.weight.detach()[LABELS[LABELS >= 0]]
@@ -74,7 +74,7 @@ def test_accuracy_is_among_the_voices_that_are_there():
     assert loss(other, torch.zeros(1, 1), LABELS[1:2, :1]).accuracy == 0
 
 
-def test_further_losses_learn_in_the_same_order():
+def test_further_losses_use_the_same_order():
     losses = [{"name": "aam"}, {"name": "between_speaker", "weight": 0.1}, {"name": "centre"}]
     loss = PermutationFreeLoss(build_speaker_loss(losses, 6, 5))
     assert set(loss(torch.randn(3, 3, 6), torch.zeros(3, 3), LABELS).parts) == {
@@ -82,8 +82,8 @@ def test_further_losses_learn_in_the_same_order():
     }  # fmt: skip
 
 
-def test_what_cannot_be_is_said():
-    with pytest.raises(ValueError, match="has none that classifies"):
+def test_impossible_inputs_are_refused():
+    with pytest.raises(ValueError, match="has no classification loss"):
         PermutationFreeLoss(build_speaker_loss([{"name": "triplet"}], 6, 5))
     loss = made()
     for labels, message in (
