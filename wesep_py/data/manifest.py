@@ -130,7 +130,7 @@ def read_manifest(
         first_place = first_places.setdefault(utterance.utterance_id, row.place)
         if first_place != row.place:
             raise InputError(
-                f"{row.place}: utterance_id {utterance.utterance_id!r} is listed at {first_place} already; "
+                f"{row.place}: utterance_id {quoted(utterance.utterance_id)} is listed at {first_place} already; "
                 "it must be unique"
             )
         utterances.append(utterance)
@@ -201,7 +201,7 @@ def check_unique(utterances: Iterable[Utterance]) -> None:
         other = by_id.setdefault(utterance.utterance_id, utterance)
         if other is not utterance:
             raise InputError(
-                f"{utterance.path}: utterance_id {utterance.utterance_id!r} is that of {other.path} too; "
+                f"{utterance.path}: utterance_id {quoted(utterance.utterance_id)} is that of {other.path} too; "
                 "it must be unique"
             )
 
@@ -271,7 +271,9 @@ def read_speakers(path: str | os.PathLike[str]) -> dict[str, Speaker]:
         stated = Speaker(row.optional_text("gender"), row.optional_number("age"))
         for name, old, new in zip(Speaker._fields, known, stated, strict=True):
             if old is not None and new is not None and old != new:
-                raise InputError(f"{row.place}: {name} of {speaker_id!r} is {new!r}, and {old!r} in a line before")
+                raise InputError(
+                    f"{row.place}: {name} of {quoted(speaker_id)} is {quoted(new)}, and {quoted(old)} in a line before"
+                )
         speakers[speaker_id] = Speaker(*(new if old is None else old for old, new in zip(known, stated, strict=True)))
     if not speakers:
         raise InputError(f"{path}: names no speaker")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from wesep_py.common.errors import InputError
+from wesep_py.common.errors import InputError, quoted
 from wesep_py.data.manifest import Utterance
 from wesep_py.data.mixture_lists import Mixture, MixtureNoise, find_noise_file, read_mixtures, speakers_of
 from wesep_py.data.reader import measure_durations
@@ -98,7 +98,9 @@ def read_mixture_corpus(
         for mixture_id, mixture in read_mixtures(name, root, noise_root).items():
             if mixture_id in mixtures:
                 first_place = mixtures[mixture_id].place
-                raise InputError(f"{mixture.place}: {mixture_id!r} is listed at {first_place} already; name it once")
+                raise InputError(
+                    f"{mixture.place}: {quoted(mixture_id)} is listed at {first_place} already; name it once"
+                )
             mixtures[mixture_id] = mixture
             if Path(name).is_dir() or mixture.rendered:
                 rendered_ids.add(mixture_id)
@@ -126,7 +128,8 @@ def _check_noise(mixtures: Iterable[Mixture]) -> None:
     for mixture in mixtures:
         if mixture.noise is None:
             raise InputError(
-                f"{mixture.place}: mixture {mixture.mixture_id!r} has no noise; learn from it with condition clean"
+                f"{mixture.place}: mixture {quoted(mixture.mixture_id)} has no noise; learn from it with condition "
+                "clean"
             )
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from wesep_py.common.errors import InputError
+from wesep_py.common.errors import InputError, quoted, shorten
 from wesep_py.common.names import canonical, file_name, is_hidden
 from wesep_py.common.textfiles import Row, read_csv, read_jsonl
 from wesep_py.data.corpora import AUDIO_SUFFIXES
@@ -113,7 +113,7 @@ def read_mixtures(
         mixture = _mixture_from_row(row, locator, noise_locator, recordings)
         first_place = first_places.setdefault(canonical(mixture.mixture_id), row.place)
         if first_place != row.place:
-            raise InputError(f"{row.place}: mixture_ID {mixture.mixture_id!r} is listed at {first_place} already")
+            raise InputError(f"{row.place}: mixture_ID {quoted(mixture.mixture_id)} is listed at {first_place} already")
         mixtures[mixture.mixture_id] = mixture
     return mixtures
 
@@ -211,16 +211,16 @@ def speakers_of(mixture: Mixture) -> tuple[str, ...]:
         speaker_id = source.speaker_id or guess_speaker(mixture.mixture_id, source)
         if speaker_id is None:
             raise InputError(
-                f"{mixture.place}: utterance {source.utterance_id!r} does not say who speaks; it must begin SPEAKER-, "
-                f"or a column source_{k}_speaker_id must say so"
+                f"{mixture.place}: utterance {quoted(source.utterance_id)} does not say who speaks; it must begin "
+                f"SPEAKER-, or a column source_{k}_speaker_id must say so"
             )
         if speaker_id in utterance_of_speaker:
             by_names = "" if source.speaker_id else "by their names "
             raise InputError(
-                f"{mixture.place}: source {k} of mixture {mixture.mixture_id!r} ({source.utterance_id}) and the one "
-                f"before it ({utterance_of_speaker[speaker_id]}) are {by_names}both of speaker {speaker_id!r}; the "
-                "speakers of a mixture must differ: name them in columns source_1_speaker_id, source_2_speaker_id, "
-                "… of a CSV"
+                f"{mixture.place}: source {k} of mixture {quoted(mixture.mixture_id)} ({shorten(source.utterance_id)}) "
+                f"and the one before it ({shorten(utterance_of_speaker[speaker_id])}) are {by_names}both of speaker "
+                f"{quoted(speaker_id)}; the speakers of a mixture must differ: name them in columns "
+                "source_1_speaker_id, source_2_speaker_id, … of a CSV"
             )
         utterance_of_speaker[speaker_id] = source.utterance_id
     return tuple(utterance_of_speaker)
@@ -280,7 +280,7 @@ def _read_tree(folder: Path) -> dict[str, Mixture]:
             listed = _ListedSources(name, [(utterance_id, None) for utterance_id in ids])
         if len(listed.sources) != len(paths):
             raise InputError(
-                f"{listed.place}: mixture {listed.mixture_id!r} has {len(listed.sources)} sources, and the tree "
+                f"{listed.place}: mixture {quoted(listed.mixture_id)} has {len(listed.sources)} sources, and the tree "
                 f"{len(paths)}; render the tree again"
             )
         mixtures[listed.mixture_id] = Mixture(

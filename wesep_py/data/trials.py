@@ -9,7 +9,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from wesep_py.common.errors import InputError
+from wesep_py.common.errors import InputError, quoted, shorten
 from wesep_py.common.names import canonical, file_name
 from wesep_py.common.textfiles import open_lines
 from wesep_py.data.manifest import FileLocator, is_file
@@ -141,8 +141,8 @@ def _sources_with_speakers(mixture: Mixture, speakers: Container[str]) -> tuple[
     listed = [source.speaker_id for source in mixture.sources if source.speaker_id is not None]
     if repeated := next((speaker_id for speaker_id in listed if listed.count(speaker_id) > 1), None):
         raise InputError(
-            f"{mixture.place}: two sources of mixture {mixture.mixture_id!r} are of speaker {repeated!r}; the speakers "
-            "of a mixture must differ"
+            f"{mixture.place}: two sources of mixture {quoted(mixture.mixture_id)} are of speaker {quoted(repeated)}; "
+            "the speakers of a mixture must differ"
         )
     names = [source.speaker_id or guess_speaker(mixture.mixture_id, source, speakers) for source in mixture.sources]
     return tuple(
@@ -165,13 +165,13 @@ def _trial_of(
         target_id = canonical(target_id)
         if ids.count(target_id) > 1:
             raise InputError(
-                f"{place}: target {target_id!r} is the name of several sources of {mixture.mixture_id!r}; tell them "
-                "apart in columns source_1_utterance_id, source_2_utterance_id, … of the metadata"
+                f"{place}: target {quoted(target_id)} is the name of several sources of {quoted(mixture.mixture_id)}; "
+                "tell them apart in columns source_1_utterance_id, source_2_utterance_id, … of the metadata"
             )
         if target_id not in ids:
             raise InputError(
-                f"{place}: target {target_id!r} is not a source of {mixture.mixture_id!r} (its sources: "
-                f"{', '.join(ids)}; {ABSENT} for an absent target)"
+                f"{place}: target {quoted(target_id)} is not a source of {quoted(mixture.mixture_id)} (its sources: "
+                f"{shorten(', '.join(ids))}; {ABSENT} for an absent target)"
             )
         target_index = ids.index(target_id)
     path, enrollment_sources = _find_enrollment(enrollment, mixtures, enrollments, place)
@@ -201,12 +201,12 @@ def _find_enrollment(
         return rendered, ()
     if mixture_id not in mixtures:
         raise InputError(
-            f"{place}: enrollment {enrollment!r} is neither a file under {locator.root} "
+            f"{place}: enrollment {quoted(enrollment)} is neither a file under {locator.root} "
             "nor a source of a mixture of the metadata"
         )
     sources = mixtures[mixture_id].sources
     if not 1 <= number <= len(sources):
-        raise InputError(f"{place}: enrollment {enrollment!r}: that mixture has {len(sources)} sources")
+        raise InputError(f"{place}: enrollment {quoted(enrollment)}: that mixture has {len(sources)} sources")
     # The images of a rendered mixture are cut already.
     is_rendered = bool(mixtures[mixture_id].rendered)
     return sources[number - 1].path, () if is_rendered else sources

@@ -21,7 +21,7 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
-from wesep_py.common.errors import InputError
+from wesep_py.common.errors import InputError, quoted
 from wesep_py.common.textfiles import open_lines
 from wesep_py.data.corpora import find_audio
 from wesep_py.data.manifest import FileLocator, Utterance, is_file
@@ -96,7 +96,9 @@ def _read_mixing_list(path: Path, root: Path) -> dict[str, Path]:
     for number, line in enumerate(open_lines(path, "a list of WSJ0-mix"), start=1):
         fields = line.split()
         if len(fields) % 2 or not all(_is_number(level) for level in fields[1::2]):
-            raise InputError(f"{path}:{number}: is {line!r}; a path and a level in dB for each speaker are needed")
+            raise InputError(
+                f"{path}:{number}: is {quoted(line)}; a path and a level in dB for each speaker are needed"
+            )
         for recording in fields[::2]:
             recordings.setdefault(PureWindowsPath(recording).stem, locator.find(recording))
     if not recordings:
@@ -241,14 +243,14 @@ def convert_enrollment_list(
         fields = line.split(maxsplit=1)
         mixture_id, _, utterance_id = fields[0].rpartition("_")
         if not mixture_id or len(fields) < 2:
-            raise InputError(f"{place}: is {line.strip()!r}; <mixture>_<utterance> and a path are needed")
+            raise InputError(f"{place}: is {quoted(line.strip())}; <mixture>_<utterance> and a path are needed")
         if mixture_id not in by_id:
             continue
         path = Path(fields[1].strip())
         if not is_file(path):
             recordings = _find_recordings(Path(wsj0)) if recordings is None else recordings
             if utterance_id not in recordings:
-                raise InputError(f"{place}: {path} is not there, and {utterance_id!r} is nowhere in {wsj0}")
+                raise InputError(f"{place}: {path} is not there, and {quoted(utterance_id)} is nowhere in {wsj0}")
             path = recordings[utterance_id]
         target = _target_of(by_id[mixture_id], utterance_id, place)
         lines.append(f"{mixture_id} {target} {path.absolute()}\n")
@@ -264,10 +266,12 @@ def _target_of(mixture: WSJ0Mixture, enrollment_id: str, place: str) -> str:
         if utterance_id[:SPEAKER_CHARACTERS] == speaker_id:
             if utterance_id == enrollment_id:
                 raise InputError(
-                    f"{place}: {enrollment_id!r} is what is said in the mixture; another utterance is needed"
+                    f"{place}: {quoted(enrollment_id)} is what is said in the mixture; another utterance is needed"
                 )
             return utterance_id
-    raise InputError(f"{place}: {enrollment_id!r} is of speaker {speaker_id!r}, who is not in {mixture.mixture_id}")
+    raise InputError(
+        f"{place}: {quoted(enrollment_id)} is of speaker {quoted(speaker_id)}, who is not in {mixture.mixture_id}"
+    )
 
 
 def draw_enrollment_map(mixtures: Sequence[WSJ0Mixture], wsj0: str | os.PathLike[str], seed: int = 0) -> str:
@@ -290,7 +294,9 @@ def draw_enrollment_map(mixtures: Sequence[WSJ0Mixture], wsj0: str | os.PathLike
         for k, target in enumerate(mixture.utterance_ids):
             others = [other for other in ids_of_speaker[target[:SPEAKER_CHARACTERS]] if other != target]
             if not others:
-                raise InputError(f"{wsj0}: holds nothing but {target!r} of its speaker; give the folder of all WSJ0")
+                raise InputError(
+                    f"{wsj0}: holds nothing but {quoted(target)} of its speaker; give the folder of all WSJ0"
+                )
             rng = np.random.default_rng([seed, k, *mixture.mixture_id.encode()])
             lines.append(f"{mixture.mixture_id} {target} {recordings[others[rng.integers(len(others))]].absolute()}\n")
     return "".join(lines)
