@@ -38,7 +38,7 @@ def calibrated(wesep, results: Path, model: Path, *more: str) -> dict:
 def test_a_checkpoint_is_calibrated(wesep, tiny_model: Path, results: Path, tmp_path: Path):
     model = shutil.copytree(tiny_model, tmp_path / "model")
     ran = wesep("calibrate", results, "--model", model, "--check", results, "--max-lost", "0.1")
-    assert ran.status == 0 and "threshold" in ran.out and f"on {results}" in ran.out
+    assert ran.status == 0 and "threshold" in ran.out and f"checked on {results}" in ran.out
     written = wesep_py.load(model, "cpu").calibration
     assert written.scale != 1 and written.offset != 0
 
@@ -97,7 +97,7 @@ def test_frames_are_calibrated_too(wesep, tiny_model: Path, results: Path, tmp_p
     (results / "per_trial.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     ran = wesep("calibrate", results, "--model", model)
     written = wesep_py.load(model, "cpu").calibration
-    assert ran.status == 0 and f"of frames: scale {written.frame_scale:.4g}" in ran.out
+    assert ran.status == 0 and f"frames: scale {written.frame_scale:.4g}" in ran.out
     assert written.frame_scale > 1.5 and written.frame_offset < 0
     assert wesep("calibrate", results, "--model", model).status == 0
     assert wesep_py.load(model, "cpu").calibration == written

@@ -1,4 +1,12 @@
-"""`wesep verify`: how well a speaker encoder tells voices apart."""
+"""`wesep compare`, `report`, `calibrate`, `verify`: what is done with results, and speaker verification.
+
+| command | input | output |
+| --- | --- | --- |
+| `compare` | two results of `wesep evaluate` or `score` | the difference per metric, with its significance |
+| `report` | one result | an HTML page |
+| `calibrate` | results with present and with absent targets | the calibration in the checkpoint |
+| `verify` | a manifest and a speaker encoder | EER and minDCF |
+"""
 
 from __future__ import annotations
 
@@ -6,33 +14,36 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wesep_py.cli.options import DeviceOption, JsonOption, OverwriteOption, ThreadsOption, progress_bar, set_threads
+from wesep_py.cli.options import DeviceOption, JsonOption, OverwriteOption, ThreadsOption, progress, set_threads
 
-# ----------------------------------------
-# `wesep compare`: two results on the same trials.
+if TYPE_CHECKING:
+    from wesep_py.evaluation.verifier import VerificationResult
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(help="Folder of a result: the base line.")],
-    second: Annotated[Path, typer.Argument(help="Folder of the result that is compared with it.")],
+    first: Annotated[Path, typer.Argument(help="Folder of a result: the baseline.")],
+    second: Annotated[Path, typer.Argument(help="Folder of the result to compare with it.")],
     common: Annotated[
-        bool, typer.Option("--common", help="Where the lists differ, take the trials that both have.")
+        bool, typer.Option("--common", help="If the lists of trials differ, compare the trials in both.")
     ] = False,
     metric: Annotated[
-        str | None, typer.Option("--metric", help="List moved trials by this one; si_sdri by default.")
+        str | None, typer.Option("--metric", help="Metric by which changed trials are listed; by default si_sdri.")
     ] = None,
-    moved: Annotated[int, typer.Option("--moved", min=0, help="List so many trials that moved most, each way.")] = 10,
+    moved: Annotated[
+        int,
+        typer.Option("--moved", metavar="N", min=0, help="List the N trials that fell most and the N that rose most."),
+    ] = 10,
     json_output: JsonOption = False,
 ) -> None:
     """Pair the trials of two results and test the difference.
 
     Example: wesep compare results/base results/mine
 
-    Differences are SECOND less FIRST, with a 95 % bootstrap interval over
+    Differences are SECOND minus FIRST, with a 95 % bootstrap interval over
     mixtures and the p value of a sign-flip permutation test.
     """
     from wesep_py.evaluation.comparison import compare as run
@@ -42,10 +53,11 @@ def compare(
     if json_output:
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
         return
-    _show(result)
+    _show_comparison(result)
 
 
-def _show(result: Mapping[str, Any]) -> None:
+def _show_comparison(result: Mapping[str, Any]) -> None:
+    """Print the metrics as a table, then the trials that changed most."""
     counts = result["counts"]
     alone = counts["only_first"] + counts["only_second"]
     typer.echo(f"{counts['pairs']} trials paired" + (f"; {alone} are in one result only" if alone else ""))
@@ -53,41 +65,40 @@ def _show(result: Mapping[str, Any]) -> None:
     for name, row in result["metrics"].items():
         if not row["pairs"]:
             continue
-        spread = row["difference"]
-        ends = "" if spread["low"] is None else f"{spread['low']:+.3f} to {spread['high']:+.3f}"
+        difference = row["difference"]
+        interval = "" if difference["low"] is None else f"{difference['low']:+.3f} to {difference['high']:+.3f}"
         typer.echo(
-            f"{name:<17}{row['first']:>9.3f}{row['second']:>9.3f}{spread['mean']:>+12.3f}   {ends:<19}"
+            f"{name:<17}{row['first']:>9.3f}{row['second']:>9.3f}{difference['mean']:>+12.3f}   {interval:<19}"
             f"{row['p_value']:>8.4f}{row['pairs']:>7}"
         )
-    moves = result["moved"]
+    moved = result["moved"]
     for key, title in (("lowest", "fell"), ("highest", "rose")):
-        if moves[key]:
-            typer.echo(f"\n{moves['metric']} {title} most:")
-        for move in moves[key]:
+        if moved[key]:
+            typer.echo(f"\n{moved['metric']} {title} most:")
+        for trial in moved[key]:
             typer.echo(
-                f"{move['difference']:>+9.2f}  {move['first']:>8.2f} to {move['second']:<8.2f}"
-                f"{move['mixture_id']} {move['target_utterance_id']}"
+                f"{trial['difference']:>+9.2f}  {trial['first']:>8.2f} to {trial['second']:<8.2f}"
+                f"{trial['mixture_id']} {trial['target_utterance_id']}"
             )
-
-
-# ----------------------------------------
-# `wesep report`: a result as one HTML page.
 
 
 def report(
     result: Annotated[Path, typer.Argument(help="Folder that wesep evaluate or wesep score wrote.")],
     out: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The page; report.html in that folder by default.")
+        Path | None,
+        typer.Option("-o", "--output", help="Page to write; by default report.html in the result's folder."),
     ] = None,
-    count: Annotated[int, typer.Option("--count", min=0, help="So many of the worst and of the best trials.")] = 10,
+    count: Annotated[
+        int, typer.Option("--count", metavar="N", min=0, help="Show the N worst and the N best trials.")
+    ] = 10,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Write one HTML page that works offline: tables, distributions, worst and best trials, protocol.
+    """Write a result as one HTML page: tables, distributions, worst and best trials, protocol.
 
     Example: wesep evaluate … -o results --save-extremes 10, then wesep report results
 
-    Trials whose audio was saved have spectrograms and players. The page needs
-    no network and no other file.
+    The page works offline and needs no other file. Trials whose audio was saved
+    have spectrograms and players.
     """
     from wesep_py.common.files import check_writable, refuse_inputs, write_text
     from wesep_py.evaluation.report_page import build_report
@@ -96,76 +107,95 @@ def report(
     page = out or result / "report.html"
     results = read_results(result)
     check_reportable(results)
-    parts = [*(result / name for name in (SUMMARY, PER_TRIAL)), *(result / AUDIO).rglob("*")]
-    refuse_inputs([page], ((path, "a part of the result") for path in parts))
+    result_files = [*(result / name for name in (SUMMARY, PER_TRIAL)), *(result / AUDIO).rglob("*")]
+    refuse_inputs([page], ((path, "a part of the result") for path in result_files))
     check_writable(page, overwrite)
     html = build_report(results, count)
     write_text(page, html, overwrite)
     typer.echo(f"written: {page} ({len(html) / 1e6:.1f} MB)")
 
 
-# ----------------------------------------
-# `wesep calibrate`: make a model's probability that a voice is there believable.
-
-
 def calibrate(
     results: Annotated[
-        list[Path], typer.Argument(metavar="RESULTS", help="Of wesep evaluate, with present and with absent targets.")
+        list[Path],
+        typer.Argument(
+            metavar="RESULTS", help="Folders that wesep evaluate wrote, with present and with absent targets."
+        ),
     ],
     model: Annotated[Path, typer.Option("--model", help="Checkpoint or experiment folder.", show_default=False)],
     check: Annotated[
-        list[Path] | None, typer.Option("--check", metavar="RESULTS", help="Others, to see what it does there.")
+        list[Path] | None,
+        typer.Option("--check", metavar="RESULTS", help="Folder of other results, to check the calibration on."),
     ] = None,
     max_lost: Annotated[
-        float, typer.Option("--max-lost", min=0, max=1, help="Share of the present voices that may be lost.")
+        float,
+        typer.Option(
+            "--max-lost", metavar="SHARE", min=0, max=1, help="Share of the present targets that may be missed."
+        ),
     ] = 0.02,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is found, and write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the calibration; write nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Calibrate a model's presence: its probabilities, and from which one on a voice is there.
+    """Calibrate a model's probability that a target is present, and the threshold for it.
 
     Example: wesep calibrate results/present results/absent --model exp/mine --check results/other
 
-    The calibration is written into the checkpoint, whose voice prints stay valid. It may be repeated: what
-    a model was calibrated with when its results were made is taken back first.
+    The calibration is written into the checkpoint; existing voice
+    prints stay valid. The command may be repeated: the calibration with which
+    the results were made is removed from them first.
     """
     from wesep_py.evaluation.calibration import calibrate_model
 
-    calibration, there, elsewhere = calibrate_model(model, results, check or [], max_lost, dry_run)
+    calibration, fitted, checked = calibrate_model(model, results, check or [], max_lost, dry_run)
     if as_json:
-        found = {"calibration": asdict(calibration), "there": there.as_dict()}
-        typer.echo(json.dumps({**found, "checked": None if elsewhere is None else elsewhere.as_dict()}))
+        values = {
+            "calibration": asdict(calibration),
+            "there": fitted.as_dict(),
+            "checked": None if checked is None else checked.as_dict(),
+        }
+        typer.echo(json.dumps(values))
         return
     typer.echo(
         f"scale {calibration.scale:.4g}, offset {calibration.offset:.4g}, threshold {calibration.threshold:.4g}, "
-        f"growth {calibration.growth:.4g} for twice the length"
+        f"length correction {calibration.growth:.4g} for twice the length"
     )
-    typer.echo(f"of frames: scale {calibration.frame_scale:.4g}, offset {calibration.frame_offset:.4g}")
-    typer.echo(there.table())
-    if elsewhere is not None:
-        typer.echo(f"on {', '.join(map(str, check or []))}\n{elsewhere.table()}")
+    typer.echo(f"frames: scale {calibration.frame_scale:.4g}, offset {calibration.frame_offset:.4g}")
+    typer.echo(fitted.table())
+    if checked is not None:
+        typer.echo(f"checked on {', '.join(map(str, check or []))}\n{checked.table()}")
 
 
 def verify(
     manifest: Annotated[Path, typer.Argument(help="Manifest of the recordings: .jsonl or .csv, see wesep prepare.")],
     model: Annotated[
-        str, typer.Option("--model", help="Checkpoint or experiment folder of an encoder, or of an extractor with one.")
+        str,
+        typer.Option("--model", help="Checkpoint or experiment folder of a speaker encoder, or of a model with one."),
     ],
     root: Annotated[
-        Path | None, typer.Option("--root", help="Where paths in manifests start; by default beside each.")
+        Path | None,
+        typer.Option("--root", help="Folder that paths in manifests start from; by default that of each manifest."),
     ] = None,
     trials: Annotated[
         Path | None,
         typer.Option("--trials", help="Lines '1 ENROLLMENT TEST' or 'ENROLLMENT TEST target'; by default all pairs."),
     ] = None,
     cohort: Annotated[
-        Path | None, typer.Option("--cohort", help="Manifest of other speakers, to normalise scores by (AS-norm).")
+        Path | None,
+        typer.Option("--cohort", help="Manifest of other speakers, which normalise the scores (AS-norm)."),
     ] = None,
-    top_n: Annotated[int, typer.Option("--top-n", min=2, help="So many of the cohort's nearest speakers.")] = 300,
+    top_n: Annotated[
+        int,
+        typer.Option(
+            "--top-n", metavar="N", min=2, help="Normalise with the N speakers of the cohort that are nearest."
+        ),
+    ] = 300,
     overlap: Annotated[
         int,
         typer.Option(
-            "--overlap", min=0, help="Draw so many recordings of one voice, and of two, and verify these too."
+            "--overlap",
+            metavar="N",
+            min=0,
+            help="Also verify overlapping speech: simulate N recordings of one voice and N of two.",
         ),
     ] = 0,
     output: Annotated[
@@ -180,8 +210,9 @@ def verify(
 
     Example: wesep verify DATA/speech/dev.csv --root DATA --model exp/ecapa -o results/verify
 
-    Every recording becomes one embedding; a trial's score is the cosine of two,
-    with --cohort how much it stands out from the nearest strangers.
+    The score of a trial is the cosine similarity of two embeddings, one per
+    recording. --cohort normalises it with each recording's nearest speakers in
+    the cohort.
     """
     from wesep_py.evaluation.verifier import check_verification_output, verify_manifest, write_verification
     from wesep_py.inference.extractor import pick_device
@@ -190,30 +221,28 @@ def verify(
         inputs = [(manifest, "the manifest"), (trials, "the list of trials"), (cohort, "the cohort")]
         check_verification_output(output, overwrite, inputs)
     set_threads(threads)
-    with progress_bar("recordings") as bar:
-        task = bar.add_task("embedding", total=None)
+    with progress("embedding", "recordings") as on_progress:
         result = verify_manifest(
-            model,
-            manifest,
-            root,
-            trials,
-            cohort,
-            top_n,
-            pick_device(device),
-            lambda done, total: bar.update(task, completed=done, total=total),
-            overlap,
+            model, manifest, root, trials, cohort, top_n, pick_device(device), on_progress, overlap
         )
-    summary = result.summary()
     if output is not None:
         write_verification(result, output, overwrite)
     if json_output:
-        typer.echo(json.dumps(summary, indent=2))
+        typer.echo(json.dumps(result.summary(), indent=2))
         return
+    _show_verification(result)
+    if output is not None:
+        typer.echo(f"written: {output}")
+
+
+def _show_verification(result: VerificationResult) -> None:
+    """Print the error rates as a table, the counts, and the results on overlapping speech if there are any."""
+    summary = result.summary()
     typer.echo(f"{'metric':<10}{'value':>9}   95 % interval over speakers")
     for name, scale, unit in (("eer", 100, " %"), ("min_dcf", 1, "")):
-        figure = summary[name]
-        spread = "" if figure["low"] is None else f"{scale * figure['low']:.3f} to {scale * figure['high']:.3f}"
-        typer.echo(f"{name:<10}{scale * figure['mean']:>9.3f}{unit:<2} {spread}")
+        rate = summary[name]
+        interval = "" if rate["low"] is None else f"{scale * rate['low']:.3f} to {scale * rate['high']:.3f}"
+        typer.echo(f"{name:<10}{scale * rate['mean']:>9.3f}{unit:<2} {interval}")
     counts = summary["counts"]
     typer.echo(
         f"{counts['trials']} trials ({counts['target']} of one speaker) of {counts['utterances']} recordings, "
@@ -221,5 +250,3 @@ def verify(
     )
     for line in result.overlap.lines() if result.overlap else ():
         typer.echo(line)
-    if output is not None:
-        typer.echo(f"written: {output}")

@@ -1,8 +1,12 @@
-"""`wesep evaluate` and `wesep score`: score what a model extracts, or audio that was made elsewhere."""
+"""`wesep evaluate` and `wesep score`: score what a model extracts, or audio that was made elsewhere.
+
+Both share their options of scoring, which stand first, and their way of running, which stands last: `_metrics` checks
+the metrics, `_metric_backends` loads the models that some of them need, `_show_results` prints the summary.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,29 +29,34 @@ from wesep_py.common.errors import InputError, WesepError
 if TYPE_CHECKING:
     from wesep_py.evaluation.metric_backends import MetricBackend
 
+OutputOption = Annotated[Path, typer.Option("-o", "--output", help="Folder for summary.json and per_trial.jsonl.")]
 MetricsOption = Annotated[
     str,
     typer.Option(
         "--metrics",
-        help="Any of si_sdr,sdr,pesq,stoi,estoi,timing,dnsmos,pdnsmos, comma-separated; all: all but the last two.",
+        help="Separated by commas, out of si_sdr, sdr, pesq, stoi, estoi, timing, dnsmos, pdnsmos; all: all but the "
+        "last two.",
     ),
 ]
 SpeakerModelOption = Annotated[
     str | None,
-    typer.Option("--speaker-model", help="An encoder's checkpoint: similarity of the estimate to the enrollment."),
+    typer.Option(
+        "--speaker-model", help="Checkpoint of a speaker encoder; adds the similarity of estimate and enrollment."
+    ),
 ]
 RecogniserOption = Annotated[
     str | None,
-    typer.Option("--recogniser", help="Your MODULE:FUNCTION, (waveform, sample_rate) -> text: word error rate."),
+    typer.Option(
+        "--recogniser",
+        metavar="MODULE:FUNCTION",
+        help="Your function (waveform, sample_rate) -> text; adds the word error rate.",
+    ),
 ]
 TranscriptsOption = Annotated[
     Path | None,
-    typer.Option("--transcripts", help="Lines 'UTTERANCE words'; default: --recogniser's transcript of the reference."),
-]
-EmbeddingsOption = Annotated[
-    Path | None,
     typer.Option(
-        "--embeddings", help="The enrollments' precomputed embeddings: a folder of .npy, Kaldi's .scp or .ark."
+        "--transcripts",
+        help="Lines 'UTTERANCE words'; by default, --recogniser transcribes the references.",
     ),
 ]
 LabelsOption = Annotated[
@@ -55,55 +64,73 @@ LabelsOption = Annotated[
     typer.Option(
         "--labels",
         metavar="FILE.rttm",
-        help="When the targets speak, for timing; default: by the references.",
+        help="When the targets speak, for the metric timing; by default, when the references are active.",
+    ),
+]
+ScoringJobsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs", min=0, help="Number of processes that score; by default one per core if a metric is slow, else none."
     ),
 ]
 SaveExtremesOption = Annotated[
-    int, typer.Option("--save-extremes", min=0, help="Save the audio of this many worst and this many best trials.")
+    int,
+    typer.Option("--save-extremes", metavar="N", min=0, help="Save the audio of the N worst and the N best trials."),
 ]
 
 
 def evaluate(
     trials: Annotated[
-        Path, typer.Option("--trials", help="LibriMix metadata CSV, or a rendered LibriMix tree; or recordings alone.")
+        Path,
+        typer.Option(
+            "--trials", help="Metadata CSV of LibriMix, a rendered LibriMix tree, or a CSV of recordings alone."
+        ),
     ],
     enrollment: Annotated[
-        Path, typer.Option("--enrollment", help="Targets and enrollments: a map_mixture2enrollment.")
+        Path, typer.Option("--enrollment", help="The map_mixture2enrollment: target and enrollments of each trial.")
     ],
-    out: Annotated[Path, typer.Option("-o", "--output", help="Folder for summary.json and per_trial.jsonl.")],
+    out: OutputOption,
     model: ModelOption = None,
     root: Annotated[
         Path | None,
-        typer.Option("--root", help="Folder of the paths in the list; default: that of the list."),
+        typer.Option("--root", help="Folder that paths in the list start from; by default the folder of the list."),
     ] = None,
     noise_root: Annotated[
-        Path | None, typer.Option("--noise-root", help="Folder of the paths of noise; default: --root.")
+        Path | None, typer.Option("--noise-root", help="Folder that paths of noise start from; by default --root.")
     ] = None,
     speakers: Annotated[
         Path | None,
-        typer.Option("--speakers", help="CSV with speaker_id, gender, age, to break results down by."),
+        typer.Option("--speakers", help="CSV with speaker_id, gender, age; adds results per gender and age."),
     ] = None,
     condition: Annotated[
-        Literal["clean", "noisy"], typer.Option("--condition", help="Speakers only, or with noise.")
+        Literal["clean", "noisy"], typer.Option("--condition", help="Mix the speakers only, or with noise.")
     ] = "clean",
     metrics: MetricsOption = "si_sdr",
-    embeddings: EmbeddingsOption = None,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            "--embeddings", help="Precomputed embeddings of the enrollments: a folder of .npy, or Kaldi's .scp or .ark."
+        ),
+    ] = None,
     speaker_model: SpeakerModelOption = None,
     recogniser: RecogniserOption = None,
     transcripts: TranscriptsOption = None,
     labels: LabelsOption = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first this many trials.")] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option("--jobs", min=0, help="Number of scoring processes; default: one per core for slow metrics."),
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", min=1, help="Use only the first N trials.")
     ] = None,
+    jobs: ScoringJobsOption = None,
     save_audio: Annotated[
-        int, typer.Option("--save-audio", min=0, help="Save the audio of the first this many trials.")
+        int, typer.Option("--save-audio", metavar="N", min=0, help="Save the audio of the first N trials.")
     ] = 0,
     save_extremes: SaveExtremesOption = 0,
     batch_size: Annotated[
         int | None,
-        typer.Option("--batch-size", min=1, help="Mixtures of one length extracted together; default: 1, on a GPU 8."),
+        typer.Option(
+            "--batch-size",
+            min=1,
+            help="Number of mixtures of one length that are extracted together; by default 8 on a GPU, else 1.",
+        ),
     ] = None,
     enroll_max_s: EnrollMaxOption = ENROLL_MAX_S,
     device: DeviceOption = "auto",
@@ -116,10 +143,10 @@ def evaluate(
     Example: wesep evaluate --model exp/mine --trials dev_2mix.csv
     --enrollment dev_2mix.map_mixture2enrollment --root data -o results
 
-    Every trial of the map counts. A trial with a silent or absent target is
-    counted separately, with its attenuation. A trial that fails is named at
-    the end and does not stop the others. An interrupted run resumes when its
-    command is repeated.
+    Each line of the map is a trial. Trials with a silent or absent target are
+    counted separately, with their attenuation. A trial that fails is named at
+    the end and does not stop the others. The same command resumes an
+    interrupted run.
     """
     from wesep_py.data import read_speakers, read_trials
     from wesep_py.data.embedding_files import Embeddings
@@ -130,7 +157,7 @@ def evaluate(
     from wesep_py.inference import load
 
     chosen_metrics = _metrics(metrics, speaker_model, recogniser)
-    backends = _word_error_rate(recogniser, transcripts)
+    load_backends = _metric_backends(speaker_model, recogniser, transcripts)
     inputs = [
         (trials, "--trials"),
         (enrollment, "--enrollment"),
@@ -148,7 +175,7 @@ def evaluate(
     extractor.max_enrollment_s = enroll_max_s
     model_device = str(extractor.device)
     embedding_files = None if embeddings is None else Embeddings(embeddings, extractor.embedding_dim)
-    backends += _speaker_similarity(speaker_model, extractor.sample_rate, model_device)
+    backends = load_backends(extractor.sample_rate, model_device)
     with resumable(out), progress("evaluate", "trials", len(trial_list)) as on_progress:
         options = EvaluationOptions(
             metrics=chosen_metrics,
@@ -165,40 +192,46 @@ def evaluate(
             batch_size=batch_size or (8 if model_device.startswith("cuda") else 1),
         )
         summary = run(extractor, trial_list, out, options)
-    _show_summary(summary, out, json_output)
-    _name_failures(summary, out)
+    _show_results(summary, out, json_output)
 
 
 def score(
-    estimate: Annotated[Path, typer.Option("--estimate", help="Folder of the estimates, named like the references.")],
-    out: Annotated[Path, typer.Option("-o", "--output", help="Folder for summary.json and per_trial.jsonl.")],
+    estimate: Annotated[
+        Path, typer.Option("--estimate", help="Folder of the estimates; files are named like the references.")
+    ],
+    out: OutputOption,
     reference: Annotated[
         Path | None,
-        typer.Option("--reference", help="Folder of the targets alone, or a LibriMix tree.", show_default=False),
+        typer.Option(
+            "--reference", help="Folder of the references (the clean targets), or a LibriMix tree.", show_default=False
+        ),
     ] = None,
     mixture: Annotated[
-        Path | None, typer.Option("--mixture", help="Folder of the mixtures; a tree has its own.", show_default=False)
+        Path | None,
+        typer.Option("--mixture", help="Folder of the mixtures; a LibriMix tree has its own.", show_default=False),
     ] = None,
     interferers: Annotated[
         list[Path] | None,
-        typer.Option("--interferers", help="Folder of another speaker alone; once per speaker.", show_default=False),
+        typer.Option(
+            "--interferers", help="Folder of one clean interferer; give it once per interferer.", show_default=False
+        ),
     ] = None,
     enrollment: Annotated[
         Path | None,
-        typer.Option("--enrollment", help="Folder of the enrollments, for --speaker-model.", show_default=False),
+        typer.Option(
+            "--enrollment", help="Folder of the enrollments, which --speaker-model needs.", show_default=False
+        ),
     ] = None,
     condition: Annotated[
-        Literal["clean", "noisy"], typer.Option("--condition", help="Of a tree: mix_clean, or mix_both.")
+        Literal["clean", "noisy"],
+        typer.Option("--condition", help="Which mixtures of a LibriMix tree: mix_clean or mix_both."),
     ] = "clean",
     metrics: MetricsOption = "si_sdr",
     speaker_model: SpeakerModelOption = None,
     recogniser: RecogniserOption = None,
     transcripts: TranscriptsOption = None,
     labels: LabelsOption = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option("--jobs", min=0, help="Number of scoring processes; default: one per core for slow metrics."),
-    ] = None,
+    jobs: ScoringJobsOption = None,
     save_extremes: SaveExtremesOption = 0,
     overwrite: OverwriteOption = False,
     json_output: JsonOption = False,
@@ -208,8 +241,8 @@ def score(
     Example: wesep score --reference test/s1 --estimate mine --mixture test/mix_clean
     --interferers test/s2 -o results
 
-    In a LibriMix tree (folders s1, s2, …) every source is a target, and the
-    estimates are in folders s1, s2, … too: wesep score --reference test
+    In a LibriMix tree (folders s1, s2, …) each source is a target once, and
+    the estimates are in folders s1, s2, … too: wesep score --reference test
     --estimate mine -o results. A silent reference is an absent target.
 
     Recordings without references: wesep score --estimate mine
@@ -221,7 +254,7 @@ def score(
     from wesep_py.evaluation.score_files import common_sample_rate, find_pairs, score_files, unmatched_estimates
 
     chosen_metrics = _metrics(metrics, speaker_model, recogniser)
-    backends = _word_error_rate(recogniser, transcripts)
+    load_backends = _metric_backends(speaker_model, recogniser, transcripts)
     inputs = [
         (reference, "--reference"),
         (estimate, "--estimate"),
@@ -238,7 +271,7 @@ def score(
         typer.echo(f"{len(unmatched)} estimates have no reference and are not scored: {names}", err=True)
     activity_labels = None if labels is None else read_labels(labels)
     rate = common_sample_rate(pairs)
-    backends += _speaker_similarity(speaker_model, rate, "cpu")
+    backends = load_backends(rate, "cpu")
     with resumable(out), progress("score", "trials", len(pairs)) as on_progress:
         options = ScoringOptions(
             metrics=chosen_metrics,
@@ -250,8 +283,7 @@ def score(
             on_progress=on_progress,
         )
         summary = score_files(pairs, out, options, sample_rate=rate)
-    _show_summary(summary, out, json_output)
-    _name_failures(summary, out)
+    _show_results(summary, out, json_output)
 
 
 def _metrics(metrics: str, speaker_model: str | None, recogniser: str | None) -> tuple[str, ...]:
@@ -269,30 +301,49 @@ def _metrics(metrics: str, speaker_model: str | None, recogniser: str | None) ->
     return names
 
 
-def _word_error_rate(recogniser: str | None, transcripts: Path | None) -> list[MetricBackend]:
-    """Return the backend of word error rate if there is a recogniser.
+def _metric_backends(
+    speaker_model: str | None, recogniser: str | None, transcripts: Path | None
+) -> Callable[[int, str], list[MetricBackend]]:
+    """Read what the backends of word error rate and speaker similarity need; return the function that builds them.
+
+    The recogniser and its transcripts are read at once, so that a mistake in them ends the command before a model is
+    loaded. The speaker model needs the sample rate and the device, which are known later.
+
+    Returns:
+        Function of the sample rate in Hz and the device. It raises `CheckpointError` if the model holds no encoder.
 
     Raises:
         InputError: transcripts without a recogniser; the recogniser or the transcripts cannot be read.
     """
-    from wesep_py.evaluation.metric_backends import WordErrorRate, read_transcripts
+    from wesep_py.evaluation.metric_backends import SpeakerSimilarity, WordErrorRate, read_transcripts
 
-    if recogniser is None:
-        if transcripts is not None:
-            raise InputError("--transcripts needs --recogniser; give both")
-        return []
-    return [WordErrorRate(recogniser, None if transcripts is None else read_transcripts(transcripts))]
+    if transcripts is not None and recogniser is None:
+        raise InputError("--transcripts needs --recogniser; give both")
+    backends: list[MetricBackend] = []
+    if recogniser is not None:
+        backends.append(WordErrorRate(recogniser, None if transcripts is None else read_transcripts(transcripts)))
+
+    def build(sample_rate: int, device: str) -> list[MetricBackend]:
+        if speaker_model is not None:
+            backends.append(SpeakerSimilarity(speaker_model, sample_rate, device))
+        return backends
+
+    return build
 
 
-def _speaker_similarity(speaker_model: str | None, sample_rate: int, device: str) -> list[MetricBackend]:
-    """Return the backend of speaker similarity if there is a speaker model.
+def _show_results(summary: Mapping[str, Any], out: Path, as_json: bool) -> None:
+    """Print the summary on stdout and every failed trial on stderr.
 
     Raises:
-        CheckpointError: the model holds no encoder.
+        WesepError: trials failed; the command then ends with status 1.
     """
-    from wesep_py.evaluation.metric_backends import SpeakerSimilarity
-
-    return [] if speaker_model is None else [SpeakerSimilarity(speaker_model, sample_rate, device)]
+    _show_summary(summary, out, as_json)
+    failed = summary["failed"]
+    for trial in failed:
+        typer.echo(f"{trial['mixture_id']} {trial['target_utterance_id']}: {trial['error']}", err=True)
+    if failed:
+        total = summary["counts"]["trials"]
+        raise WesepError(f"{len(failed)} of {total} trials failed; see {out / 'per_trial.jsonl'}")
 
 
 def _show_summary(summary: Mapping[str, Any], out: Path, as_json: bool) -> None:
@@ -311,11 +362,11 @@ def _show_summary(summary: Mapping[str, Any], out: Path, as_json: bool) -> None:
             typer.echo(_row(name, summary[name]))
     for outcome in ("absent", "silent_reference"):
         if summary[outcome]["count"]:
-            called = outcome.replace("_", " ")
-            typer.echo(f"{called}, attenuation in dB:")
+            title = outcome.replace("_", " ")
+            typer.echo(f"{title}, attenuation in dB:")
             attenuation = summary[outcome]["attenuation_db"]
             typer.echo(_row("", attenuation) if attenuation["count"] else "  not known: no mixtures were given")
-            _show_rates(f"{called}, false alarm rate", summary[outcome]["false_alarm_rate"])
+            _show_rates(f"{title}, false alarm rate", summary[outcome]["false_alarm_rate"])
     if summary["absent"]["count"] or summary["silent_reference"]["count"]:
         _show_rates("retention", summary["absent"]["retention"])
     for name, reasons in summary["missing"].items():
@@ -330,6 +381,7 @@ def _show_summary(summary: Mapping[str, Any], out: Path, as_json: bool) -> None:
 
 
 def _show_rates(title: str, rates: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print the rates of one kind of trials, per rule: by level, and by presence if the model tells it."""
     for rule, interval in rates.items():
         if interval["count"]:
             typer.echo(f"{title} {rule.replace('_', ' ')}:")
@@ -337,23 +389,10 @@ def _show_rates(title: str, rates: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _row(name: str, interval: Mapping[str, Any]) -> str:
+    """Return the line of a mean with its interval, as far as there is one, and its number of trials."""
     low, high = interval["low"], interval["high"]
     ends = "" if low is None else f"{low:.3f} to {high:.3f}"
     return f"{name:<17}{interval['mean']:>9.3f}   {ends:<19}{interval['count']:>6}"
-
-
-def _name_failures(summary: Mapping[str, Any], out: Path) -> None:
-    """Name every failed trial on stderr; with any, end with status 1.
-
-    Raises:
-        WesepError: trials failed.
-    """
-    failed = summary["failed"]
-    for trial in failed:
-        typer.echo(f"{trial['mixture_id']} {trial['target_utterance_id']}: {trial['error']}", err=True)
-    if failed:
-        total = summary["counts"]["trials"]
-        raise WesepError(f"{len(failed)} of {total} trials failed; see {out / 'per_trial.jsonl'}")
 
 
 if __name__ == "__main__":
