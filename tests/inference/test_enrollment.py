@@ -58,11 +58,11 @@ def test_report_without_encoder_says_what_it_cannot_detect():
 
 def test_outlier_is_named_and_has_a_tenth_of_its_weight():
     voice = enroll(tone(300, 6.0), tone(310, 3.0), tone(2200, 9.0, amplitude=0.9), tone(290, 3.0))
-    assert [one.outlier for one in voice.quality.recordings] == [False, False, True, False]
+    assert [recording.outlier for recording in voice.quality.recordings] == [False, False, True, False]
     (line,) = [line for line in voice.quality.warnings if "unlike" in line]
     assert line.startswith("recording 3 sounds unlike the others (cosine 0.0") and line.endswith("the same person?")
     assert "the others agree at 1.00" in line
-    weights = [one.weight for one in voice.quality.recordings]
+    weights = [recording.weight for recording in voice.quality.recordings]
     assert sum(weights) == pytest.approx(1.0)
     assert weights[0] == pytest.approx(2 * weights[1], rel=0.05)
     assert weights[2] == pytest.approx(0.15 * weights[0], rel=0.05)
@@ -74,7 +74,7 @@ def test_outlier_is_named_and_has_a_tenth_of_its_weight():
 
 def test_two_recordings_that_differ_are_both_named():
     quality = enroll(tone(300, 4.0), tone(2200, 4.0)).quality
-    assert quality.unlike and not any(one.outlier for one in quality.recordings)
+    assert quality.unlike and not any(recording.outlier for recording in quality.recordings)
     assert any("recording 1 and recording 2 sound unlike each other" in line for line in quality.warnings)
     assert not enroll(tone(300, 4.0), tone(310, 4.0)).quality.unlike
 
@@ -149,8 +149,8 @@ def test_weights_average_embeddings_and_frames_are_joined(front_end: str):
         }
     )
     extractor = Extractor(network)
-    one, two = (tone(300, 5.0), RATE), (tone(2200, 2.0), RATE)
-    joined, first, second = extractor.enroll(one, two), extractor.enroll(one), extractor.enroll(two)
+    low, high = (tone(300, 5.0), RATE), (tone(2200, 2.0), RATE)
+    joined, first, second = extractor.enroll(low, high), extractor.enroll(low), extractor.enroll(high)
     assert joined.quality.coherence is not None and joined.quality.recordings[0].second_voice is not None
     weights = torch.tensor([recording.weight for recording in joined.quality.recordings])
     parts = torch.cat([first.tensors["0.embedding"], second.tensors["0.embedding"]])
@@ -201,7 +201,7 @@ def test_constant_offset_does_not_change_the_report():
         (after,) = extractor.enroll((voice + np.float32(offset), 16000)).quality.recordings
         assert after.speech_s == pytest.approx(before.speech_s, abs=0.05)
         assert after.snr_db == pytest.approx(before.snr_db, abs=0.5)
-        # The loudest channel is the one that is heard.
+        # The loudest channel is the one that is enrolled.
         both = np.stack([silence + np.float32(offset), voice])
         assert extractor.enroll((both, 16000)).quality.speech_s == before.speech_s
         with pytest.raises(AudioError, match="is silent"):

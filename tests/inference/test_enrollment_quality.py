@@ -61,15 +61,15 @@ def test_snr_without_speech_is_none():
 
 @pytest.mark.parametrize("snr_db", [0.0, 5.0, 10.0, 15.0])
 def test_snr_of_real_speech_in_noise_of_known_level(shared_data: Path, snr_db: float):
-    found = []
+    estimates = []
     for path in sorted((shared_data / "speech" / "dev_ls").rglob("*.opus"))[:6]:
         speech, rate = audio.read(path)
         speech = speech[0].astype(np.float64)
         gain = 10 ** ((audio.active_level_db(speech, rate) - snr_db) / 20)
         mixed = (speech + gain * RNG.standard_normal(len(speech))).astype(np.float32)
-        found.append(estimate_snr_db(mixed, speech_mask(mixed, rate), rate))
-    assert np.median(found) == pytest.approx(snr_db, abs=2.0)
-    assert np.abs(np.array(found) - snr_db).mean() < 3.0
+        estimates.append(estimate_snr_db(mixed, speech_mask(mixed, rate), rate))
+    assert np.median(estimates) == pytest.approx(snr_db, abs=2.0)
+    assert np.abs(np.array(estimates) - snr_db).mean() < 3.0
 
 
 def speechlike(num_samples: int) -> np.ndarray:
@@ -119,7 +119,7 @@ def unit(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 def voice(rng: np.random.Generator, centre: np.ndarray, count: int, cosine: float = 0.7) -> np.ndarray:
-    """Windows of a voice: each at about that cosine to its centre, the rest its own; of any length."""
+    """Return windows of a voice, each at about that cosine to its centre, of random norms."""
     windows = cosine * centre + np.sqrt(1 - cosine**2) * unit(rng, count)
     return windows * rng.uniform(0.5, 20, (count, 1))
 
@@ -139,19 +139,19 @@ def test_windows_of_one_voice_are_not_suspected(count: int, cosine: float):
 
 
 @pytest.mark.parametrize("turns", [(3, 3), (8, 4), (2, 20), (4, 3, 9)])
-@pytest.mark.parametrize("likeness", [-0.3, 0.0])
-def test_windows_of_two_voices_in_turn_are_suspected(turns: tuple[int, ...], likeness: float):
+@pytest.mark.parametrize("similarity", [-0.3, 0.0])
+def test_windows_of_two_voices_in_turn_are_suspected(turns: tuple[int, ...], similarity: float):
     rng = np.random.default_rng(sum(turns))
     for _ in range(10):
-        one = unit(rng)
-        pair = (one, near(rng, one, likeness))
+        centre = unit(rng)
+        pair = (centre, near(rng, centre, similarity))
         windows = np.concatenate([voice(rng, pair[turn % 2], count, 0.9) for turn, count in enumerate(turns)])
         assert suspect_second_voice(windows) is True
-        assert segment_similarity(windows) == pytest.approx(likeness, abs=0.2)
+        assert segment_similarity(windows) == pytest.approx(similarity, abs=0.2)
 
 
 def test_segment_similarity_equals_its_definition():
-    """Against the definition, stretch by stretch."""
+    """Compare with the definition, segment by segment."""
     rng = np.random.default_rng(3)
     windows = unit(rng, 7)
     lowest = 1.0
@@ -159,15 +159,15 @@ def test_segment_similarity_equals_its_definition():
         for last in range(first + 2, 8):
             rest = np.delete(windows, np.s_[first:last], axis=0).sum(axis=0)
             if last - first <= 5:
-                own = windows[first:last].sum(axis=0)
-                lowest = min(lowest, own @ rest / np.linalg.norm(own) / np.linalg.norm(rest))
+                segment = windows[first:last].sum(axis=0)
+                lowest = min(lowest, segment @ rest / np.linalg.norm(segment) / np.linalg.norm(rest))
     assert segment_similarity(windows * 3) == pytest.approx(lowest, abs=1e-5)
 
 
 def test_threshold_is_an_argument():
     rng = np.random.default_rng(0)
-    one = unit(rng)
-    both = np.concatenate([voice(rng, one, 6), voice(rng, near(rng, one, 0.6), 6)])
+    centre = unit(rng)
+    both = np.concatenate([voice(rng, centre, 6), voice(rng, near(rng, centre, 0.6), 6)])
     assert suspect_second_voice(both) is False
     assert suspect_second_voice(both, threshold=0.8) is True
 
@@ -198,12 +198,14 @@ def test_coherence_falls_with_spread():
 
 def test_outlier_among_recordings_is_found():
     rng = np.random.default_rng(0)
-    one = unit(rng)
-    recordings = np.concatenate([voice(rng, one, 4, 0.9), voice(rng, near(rng, one, 0.1), 1, 0.9)])[[0, 1, 4, 2, 3]]
-    found = compare_recordings(recordings, [3.0, 4.0, 60.0, 5.0, 2.0])
-    assert found.outliers == (2,)
-    assert found.cosines[2] < 0.3 and found.others[2] > 0.8
-    assert min(found.cosines[i] for i in (0, 1, 3, 4)) > 0.8
+    centre = unit(rng)
+    recordings = np.concatenate([voice(rng, centre, 4, 0.9), voice(rng, near(rng, centre, 0.1), 1, 0.9)])[
+        [0, 1, 4, 2, 3]
+    ]
+    agreement = compare_recordings(recordings, [3.0, 4.0, 60.0, 5.0, 2.0])
+    assert agreement.outliers == (2,)
+    assert agreement.cosines[2] < 0.3 and agreement.others[2] > 0.8
+    assert min(agreement.cosines[i] for i in (0, 1, 3, 4)) > 0.8
 
 
 def test_two_outliers_are_both_found():
@@ -215,13 +217,13 @@ def test_two_outliers_are_both_found():
 def test_recordings_of_one_voice_have_no_outlier():
     rng = np.random.default_rng(2)
     for count in (1, 2, 3, 7):
-        found = compare_recordings(voice(rng, unit(rng), count, 0.7), [1.0] * count)
-        assert found.outliers == () and len(found.cosines) == count
+        agreement = compare_recordings(voice(rng, unit(rng), count, 0.7), [1.0] * count)
+        assert agreement.outliers == () and len(agreement.cosines) == count
 
 
 def test_of_two_recordings_neither_is_an_outlier():
-    found = compare_recordings(np.eye(2), [1.0, 9.0])
-    assert found.outliers == () and found.cosines == (0.0, 0.0) and found.others == (None, None)
+    agreement = compare_recordings(np.eye(2), [1.0, 9.0])
+    assert agreement.outliers == () and agreement.cosines == (0.0, 0.0) and agreement.others == (None, None)
 
 
 def test_weights_are_shares_of_speech():

@@ -35,14 +35,16 @@ def test_half_precision_weights_compute_as_float32(tiny_model: Path, tmp_path: P
     checkpoint.save(tmp_path / models.DEFAULT, saved.config, half)
     extractor = wesep_py.load(device="cpu")
     assert extractor.name == wesep_py.load(models.DEFAULT, "cpu").name == models.DEFAULT
-    found = extractor.network.state_dict()
-    assert {value.dtype for value in found.values()} == {torch.float32}
-    assert all(torch.equal(found[name], value.float()) for name, value in half.items())
+    weights = extractor.network.state_dict()
+    assert {value.dtype for value in weights.values()} == {torch.float32}
+    assert all(torch.equal(weights[name], value.float()) for name, value in half.items())
     noise = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
     exact = wesep_py.load(tiny_model, "cpu")
-    one, other = (model.extract((noise, 16000), model.enroll((noise, 16000))).waveform for model in (exact, extractor))
-    assert not np.array_equal(one, other), "the weights are not those of the float32 checkpoint"
-    assert np.linalg.norm(one - other) < 1e-2 * np.linalg.norm(one)
+    exact_output, half_output = (
+        model.extract((noise, 16000), model.enroll((noise, 16000))).waveform for model in (exact, extractor)
+    )
+    assert not np.array_equal(exact_output, half_output), "the weights are not those of the float32 checkpoint"
+    assert np.linalg.norm(exact_output - half_output) < 1e-2 * np.linalg.norm(exact_output)
 
 
 def test_misspelt_name_gets_the_nearest_as_a_hint(tiny_model: Path, tmp_path: Path, monkeypatch):

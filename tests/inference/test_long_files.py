@@ -58,13 +58,14 @@ def test_long_file_equals_extract_in_memory(extractor, voices, tmp_path, name, r
     from wesep_py import audio
 
     soundfile.write(mixture, audio.resample(samples, 16000, rate).T, rate, subtype=subtype)
-    voice, out, rest = enroll(extractor), tmp_path / f"out{mixture.suffix}", tmp_path / f"rest{mixture.suffix}"
-    (result,) = extract_file(extractor, mixture, [ExtractionTarget("anna", voice, out, rest)], blocks=SHORT)
+    voice, out, residual = enroll(extractor), tmp_path / f"out{mixture.suffix}", tmp_path / f"residual{mixture.suffix}"
+    (result,) = extract_file(extractor, mixture, [ExtractionTarget("anna", voice, out, residual)], blocks=SHORT)
     expected = extractor.extract(mixture, voice, blocks=SHORT)
-    got, given = soundfile.info(out), soundfile.info(mixture)
-    assert (got.samplerate, got.channels, got.frames, got.subtype) == (rate, channels, given.frames, subtype)
+    written_info, mixture_info = soundfile.info(out), soundfile.info(mixture)
+    written_format = (written_info.samplerate, written_info.channels, written_info.frames, written_info.subtype)
+    assert written_format == (rate, channels, mixture_info.frames, subtype)
     assert result.presence == pytest.approx(expected.presence, abs=1e-6) and not result.silenced
-    written, left, whole = (soundfile.read(path, always_2d=True)[0].T for path in (out, rest, mixture))
+    written, left, whole = (soundfile.read(path, always_2d=True)[0].T for path in (out, residual, mixture))
     if subtype == "VORBIS":
         assert ((written - expected.waveform) ** 2).sum() < 0.05 * (expected.waveform**2).sum()
         return
@@ -74,7 +75,7 @@ def test_long_file_equals_extract_in_memory(extractor, voices, tmp_path, name, r
         np.testing.assert_array_equal(written + left, whole)
     else:
         np.testing.assert_allclose(written + left, whole, atol=2.0**-25)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, out.name, rest.name])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, out.name, residual.name])
 
 
 def test_short_file_is_bit_exact_with_extract(extractor, voices, tmp_path):

@@ -27,7 +27,7 @@ def test_voices_returns_a_print_of_each_voice(recording):
     whole = model.enroll(recording)
     torch.testing.assert_close(prints[0].tensors, whole.tensors, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(prints[1].tensors["0.embedding"], whole.tensors["0.embedding"])
-    results = [model.extract(recording, one).waveform for one in prints]
+    results = [model.extract(recording, voice_print).waveform for voice_print in prints]
     assert results[0].shape == results[1].shape and not (results[0] == results[1]).all()
     assert prints[1].quality.recordings[0].chosen == 2 and not any("voices" in w for w in prints[1].quality.warnings)
 
@@ -35,13 +35,13 @@ def test_voices_returns_a_print_of_each_voice(recording):
 def test_voice_nearest_to_a_print_is_enrolled(recording, tmp_path: Path):
     model = counting_extractor()
     _, prints = model.voices(recording)
-    for number, one in enumerate(prints, start=1):
-        like = Voice.load(one.save(tmp_path / f"{number}.voice"))
-        taken = model.enroll(recording, like=like)
-        torch.testing.assert_close(taken.tensors, one.tensors)
-        (note,) = taken.quality.notes
+    for number, voice_print in enumerate(prints, start=1):
+        like = Voice.load(voice_print.save(tmp_path / f"{number}.voice"))
+        voice = model.enroll(recording, like=like)
+        torch.testing.assert_close(voice.tensors, voice_print.tensors)
+        (note,) = voice.quality.notes
         assert note.startswith(f"recording 1: voice {number} of 2 is taken (cosine to the print 1.00; the next ")
-        assert not any("voices were found" in warning for warning in taken.quality.warnings)
+        assert not any("voices were found" in warning for warning in voice.quality.warnings)
     several = model.enroll(recording, recording, like=prints[1])
     torch.testing.assert_close(several.tensors, prints[1].tensors, atol=1e-5, rtol=1e-4)
 

@@ -44,9 +44,9 @@ def test_constant_is_in_the_residual_and_not_in_the_voice(tmp_path: Path, causal
     written = {}
     for name, constant in (("plain", 0.0), ("shifted", 0.1)):
         soundfile.write(tmp_path / f"{name}.wav", plain + constant, 16000, "PCM_16")
-        wanted = ExtractionTarget("a", voice, tmp_path / f"{name}_voice.wav", tmp_path / f"{name}_residual.wav")
-        extract_file(extractor, tmp_path / f"{name}.wav", [wanted], blocks=Blocks.of(block_s))
-        written[name] = [soundfile.read(path)[0] for path in (wanted.output, wanted.residual, tmp_path / f"{name}.wav")]
+        target = ExtractionTarget("a", voice, tmp_path / f"{name}_voice.wav", tmp_path / f"{name}_residual.wav")
+        extract_file(extractor, tmp_path / f"{name}.wav", [target], blocks=Blocks.of(block_s))
+        written[name] = [soundfile.read(path)[0] for path in (target.output, target.residual, tmp_path / f"{name}.wav")]
     estimate, residual, mixture = written["shifted"]
     assert abs(estimate.mean()) < 1e-3 and residual.mean() == pytest.approx(0.1, abs=1e-3)
     np.testing.assert_array_equal(estimate + residual, mixture)

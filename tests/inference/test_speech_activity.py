@@ -69,17 +69,17 @@ def test_missing_silero_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("rate", [8000, 16000, 44100])
 def test_silero_gets_16_khz_and_its_segments_are_at_the_input_rate(monkeypatch: pytest.MonkeyPatch, rate: int):
-    package, heard = ModuleType("silero_vad"), {}
+    package, received = ModuleType("silero_vad"), {}
 
     def timestamps(waveform: torch.Tensor, model: str, sampling_rate: int) -> list[dict[str, int]]:
-        heard.update(size=waveform.shape, model=model, rate=sampling_rate)
+        received.update(size=waveform.shape, model=model, rate=sampling_rate)
         return [{"start": 1600, "end": 4800}, {"start": 8000, "end": 9600}]
 
     package.load_silero_vad = lambda: "the model"
     package.get_speech_timestamps = timestamps
     monkeypatch.setitem(sys.modules, "silero_vad", package)
     mask = speech_mask(RNG.standard_normal(rate).astype(np.float32), rate, "silero")
-    assert heard == {"size": (16000,), "model": "the model", "rate": 16000}
+    assert received == {"size": (16000,), "model": "the model", "rate": 16000}
     assert mask.shape == (rate,) and mask.sum() == pytest.approx(0.3 * rate, abs=2)
     assert mask[int(0.2 * rate)] and not mask[int(0.4 * rate)] and mask[int(0.55 * rate)]
 
@@ -110,11 +110,11 @@ def test_quiet_recording_has_as_much_speech_as_a_loud_one():
 
 
 @pytest.mark.parametrize("shape", [(16000,), (2, 16000)])
-def test_what_is_below_speech_is_not_remove_low_frequencies(shape: tuple[int, ...]):
+def test_low_frequencies_are_removed(shape: tuple[int, ...]):
     time_s = np.arange(16000) / RATE
     voice = np.broadcast_to(0.1 * np.sin(2 * np.pi * 200 * time_s), shape).astype(np.float32)
-    heard = remove_low_frequencies(voice + np.float32(0.3), RATE)
-    np.testing.assert_allclose(heard[..., 1600:-1600], voice[..., 1600:-1600], atol=1e-4)
+    filtered = remove_low_frequencies(voice + np.float32(0.3), RATE)
+    np.testing.assert_allclose(filtered[..., 1600:-1600], voice[..., 1600:-1600], atol=1e-4)
     assert not remove_low_frequencies(np.full(shape, 0.3, np.float32), RATE).any()
     assert remove_low_frequencies(voice, 100).shape == shape  # a rate at which nothing of a voice is left
 
@@ -135,8 +135,8 @@ def long_recording(*speech_at_s: tuple[int, int], duration_s: int = 60, offset: 
 
 
 def chosen_s(waveform: np.ndarray, share_s: float, vad: str = "energy") -> list[tuple[float, float]]:
-    found = scan_speech(open_enrollment((waveform, LOW_RATE), 1), vad)
-    return [(start / LOW_RATE, stop / LOW_RATE) for start, stop in select_segments(found, share_s)]
+    scan = scan_speech(open_enrollment((waveform, LOW_RATE), 1), vad)
+    return [(start / LOW_RATE, stop / LOW_RATE) for start, stop in select_segments(scan, share_s)]
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.3])
@@ -203,14 +203,14 @@ def test_segment_of_a_file_and_several_files(tmp_path):
 
 def test_recording_within_the_limit_is_not_cut(tmp_path):
     waveform = long_recording((0, 8), duration_s=8)
-    (one,) = load_enrollments([(waveform, LOW_RATE)], LOW_RATE, max_s=8)
-    assert np.array_equal(one.waveform, waveform) and one.full_duration_s is None
+    (enrollment,) = load_enrollments([(waveform, LOW_RATE)], LOW_RATE, max_s=8)
+    assert np.array_equal(enrollment.waveform, waveform) and enrollment.full_duration_s is None
 
 
 def test_cut_ends_fade_and_the_recordings_own_ends_do_not():
     waveform = np.full(60 * LOW_RATE, 0.1, np.float32) * np.resize([1, -1], 60 * LOW_RATE).astype(np.float32)
-    one = scan_speech(open_enrollment((waveform, LOW_RATE), 1))
-    first, middle = cut_segments(one, [(0, 3 * LOW_RATE), (30 * LOW_RATE, 33 * LOW_RATE)])
+    scan = scan_speech(open_enrollment((waveform, LOW_RATE), 1))
+    first, middle = cut_segments(scan, [(0, 3 * LOW_RATE), (30 * LOW_RATE, 33 * LOW_RATE)])
     assert abs(first[0]) == pytest.approx(0.1) and abs(first[-1]) < 1e-3 and abs(middle[0]) < 1e-3 > abs(middle[-1])
     assert abs(middle[400]) == pytest.approx(0.1)
 
@@ -220,9 +220,9 @@ def test_cut_of_a_long_enrollment_is_logged_once(caplog):
     with caplog.at_level(logging.INFO, "wesep_py"):
         voice = extractor.enroll((long_recording((0, 50)), LOW_RATE))
     assert voice.enrolled_s == 30 and voice.quality.duration_s == 30
-    said = [record for record in caplog.records if "most speech" in record.message]
-    assert [record.levelno for record in said] == [logging.WARNING]
-    assert said[0].message == (
+    records = [record for record in caplog.records if "most speech" in record.message]
+    assert [record.levelno for record in records] == [logging.WARNING]
+    assert records[0].message == (
         "recording 1: the 30.0 s of 60.0 s with the most speech are enrolled; "
         "--enroll-max (max_enrollment_s) changes how many"
     )
@@ -263,8 +263,8 @@ def test_header_that_announces_less_than_there_is(monkeypatch):
     monkeypatch.setattr(
         enrollment, "open_enrollment", lambda source, number: replace(open_enrollment(source, number), duration_s=1.0)
     )
-    (one,) = load_enrollments([(long_recording((9, 15)), LOW_RATE)], LOW_RATE, max_s=6)
-    assert one.duration_s == 6 and one.full_duration_s == 60 and one.speech_s > 5
+    (loaded,) = load_enrollments([(long_recording((9, 15)), LOW_RATE)], LOW_RATE, max_s=6)
+    assert loaded.duration_s == 6 and loaded.full_duration_s == 60 and loaded.speech_s > 5
 
 
 def test_command_line_has_the_same_default_limit():

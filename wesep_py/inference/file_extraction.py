@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FileResult:
-    """What was written of one voice.
+    """Result of extracting one voice from a file.
 
     Attributes:
         name: of the target.

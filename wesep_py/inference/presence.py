@@ -26,7 +26,8 @@ PRESENCE_S = 0.5
 """A voice counts as present if it speaks for this long anywhere in the recording."""
 REFERENCE_S = 4.0
 """Duration of a recording at which the length correction of a calibration is 0."""
-PROVENANCE, KEY = "provenance.json", "presence"
+PROVENANCE_KEY = "presence"
+"""Key of the calibration in a checkpoint's provenance."""
 SILENT_LOGIT = -80.0
 """Logit of a frame of digital silence, in which nobody speaks."""
 
@@ -184,7 +185,7 @@ def read_calibration(provenance: Mapping[str, Any], where: str = "provenance") -
     Raises:
         CheckpointError: it is damaged.
     """
-    stored = provenance.get(KEY)
+    stored = provenance.get(PROVENANCE_KEY)
     if stored is None:
         return None
     names = {field.name for field in fields(Calibration)}
@@ -211,12 +212,12 @@ def save_calibration(folder: str | Path, calibration: Calibration, about: Mappin
     """
     from wesep_py import checkpoint
 
-    path = checkpoint.resolve(folder) / PROVENANCE
+    path = checkpoint.resolve(folder) / checkpoint.PROVENANCE
     provenance = read_json(path, "a checkpoint's provenance", "get a whole copy of it", CheckpointError).values
     clash = sorted({*(about or {})} & {field.name for field in fields(Calibration)})
     if clash:
         raise InputError(f"about: has the key {clash[0]}, which is one of the calibration; choose another")
-    write_json(path, {**provenance, KEY: {**asdict(calibration), **(about or {})}})
+    write_json(path, {**provenance, PROVENANCE_KEY: {**asdict(calibration), **(about or {})}})
     return path
 
 

@@ -184,7 +184,7 @@ class EnrollmentReader:
 
 @dataclass(frozen=True)
 class SpeechScan:
-    """Where somebody speaks in a recording.
+    """Frames of speech in a recording.
 
     Attributes:
         reader: of the recording.

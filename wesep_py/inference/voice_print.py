@@ -22,8 +22,7 @@ from wesep_py.inference.enrollment_quality import VoiceQuality
 if TYPE_CHECKING:
     import torch
 
-FORMAT_VERSION = 1
-SUFFIX = ".voice"
+VOICE_FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Voice:
 
         header = {
             "format": "wesep-voice",
-            "format_version": str(FORMAT_VERSION),
+            "format_version": str(VOICE_FORMAT_VERSION),
             "model_hash": self.model_hash,
             "enrolled_s": json.dumps(self.enrolled_s),
         }
@@ -104,10 +103,10 @@ class Voice:
             raise InputError(f"{path}: is damaged or no voice print ({reason}); enroll the voice again") from error
         if header.get("format") != "wesep-voice":
             raise InputError(f"{path}: is no voice print; make one with `wesep enroll`")
-        if header.get("format_version") != str(FORMAT_VERSION):
+        if header.get("format_version") != str(VOICE_FORMAT_VERSION):
             raise InputError(
                 f"{path}: has format version {shorten(header.get('format_version'), 40)}; this program reads "
-                f"version {FORMAT_VERSION}: enroll the voice again"
+                f"version {VOICE_FORMAT_VERSION}: enroll the voice again"
             )
         try:
             quality = VoiceQuality.from_json(header["quality"]) if "quality" in header else None
