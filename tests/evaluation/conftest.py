@@ -21,7 +21,7 @@ SAMPLE_RATE = 16000
 
 @dataclass
 class Oracle:
-    """Gives, for the trials in their order, the target with `leak` times the rest of the mixture."""
+    """Return, for the trials in their order, the target plus `leak` times the residual of the mixture."""
 
     trials: list[Trial]
     leak: float = 0.1
@@ -68,7 +68,7 @@ def write_lists(folder: Path, rows: list[str], lines: list[str]) -> tuple[Path, 
 
 @pytest.fixture
 def lists(tiny_speech: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """Three mixtures of two speakers, each speaker once the target: six trials, with noise for "noisy"."""
+    """Return six trials: three mixtures of two speakers, each speaker once the target, with noise for "noisy"."""
     noise = np.random.default_rng(0).standard_normal(8000).astype(np.float32) * 0.02
     soundfile.write(tmp_path / "noise.wav", noise, SAMPLE_RATE, subtype="FLOAT")
     rows, lines = [], []
@@ -89,7 +89,7 @@ def trials(lists: tuple[Path, Path]) -> list[Trial]:
 
 @pytest.fixture
 def odd_trials(tiny_speech: Path, tmp_path: Path) -> list[Trial]:
-    """An ordinary trial, one with a silent target, one with an absent target, one whose source is no audio."""
+    """Return an ordinary trial, one with a silent target, one with an absent target, one whose source is no audio."""
     soundfile.write(tmp_path / "silence.wav", np.zeros(32000), SAMPLE_RATE)
     (tmp_path / "text.wav").write_text("this is no audio")
     anna, bert, carl = (tiny_speech / name / f"{name}-0.wav" for name in ("anna", "bert", "carl"))

@@ -70,7 +70,7 @@ def test_malformed_labels_are_named(tmp_path, text, message):
 
 
 def test_labels_take_the_place_of_the_references_activity(trials, tmp_path):
-    """Every name that a target may have: its utterance, its speaker, the enrollment's file; the last has no label."""
+    """The labels name the target by its utterance, its speaker, its enrollment file, and not at all."""
     trials = [replace(trial, sources=tuple(replace(s, speaker_id=s.utterance_id[:4]) for s in trial.sources))
               for trial in trials[:4]]  # fmt: skip
     names = ["anna-0", "bert", trials[2].enrollment.stem]
@@ -94,7 +94,7 @@ def test_labels_take_the_place_of_the_references_activity(trials, tmp_path):
 
 @pytest.fixture
 def meetings(tmp_path) -> list:
-    """Recordings whose sources nobody knows apart: anna, a pause, then bert; and a list of them."""
+    """Return a list of recordings whose sources are not known separately: anna, a pause, then bert."""
     import soundfile
 
     from wesep_py.data import read_trials
@@ -110,7 +110,7 @@ def meetings(tmp_path) -> list:
 
 
 class Half(Oracle):
-    """Keeps the first second."""
+    """Return the first second of the mixture."""
 
     def extract(self, mixture, voice):
         from wesep_py.inference import Result

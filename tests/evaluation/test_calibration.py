@@ -1,4 +1,4 @@
-"""Platt scaling, calibration error, thresholds, and the way into a checkpoint."""
+"""Platt scaling, calibration error, thresholds, and saving into a checkpoint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from wesep_py.inference.presence import Calibration, pool_logits, save_calibrati
 
 
 def drawn(scale: float, offset: float, count: int = 20000) -> tuple[np.ndarray, np.ndarray]:
-    """Scores, and labels that are true with the probability sigmoid(scale · score + offset)."""
+    """Draw scores, and labels that are true with the probability sigmoid(scale · score + offset)."""
     rng = np.random.default_rng(0)
     scores = 3 * rng.standard_normal(count)
     return scores, rng.uniform(size=count) < sigmoid(scale * scores + offset)
@@ -33,8 +33,8 @@ def drawn(scale: float, offset: float, count: int = 20000) -> tuple[np.ndarray, 
 
 @pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (0.3, -1.0), (2.5, 4.0)])
 def test_the_parameters_that_made_the_labels_are_found(scale: float, offset: float):
-    found = fit_platt(*drawn(scale, offset))
-    np.testing.assert_allclose(found, (scale, offset), rtol=0.08, atol=0.08)
+    result = fit_platt(*drawn(scale, offset))
+    np.testing.assert_allclose(result, (scale, offset), rtol=0.08, atol=0.08)
 
 
 def test_newton_ends_where_gradient_descent_does():
@@ -92,20 +92,20 @@ def test_calibrated_scores_have_a_small_error_overconfident_ones_do_not():
 
 
 def test_reliability_by_hand():
-    found = reliability([0.05, 0.05, 0.95, 0.95, 1.0], [0, 1, 1, 1, 0], threshold=0.95)
-    assert (found.present, found.absent) == (3, 2)
-    assert found.lost == pytest.approx(1 / 3) and found.false_alarms == pytest.approx(1 / 2)
-    assert found.ece == pytest.approx(2 / 5 * 0.45 + 3 / 5 * abs(2.9 / 3 - 2 / 3))
-    assert (found.bins[-1].count, found.bins[5].mean) == (3, None)
-    assert "false alarms 50.0 % of 2" in found.table() and len(found.table().splitlines()) == 12
+    result = reliability([0.05, 0.05, 0.95, 0.95, 1.0], [0, 1, 1, 1, 0], threshold=0.95)
+    assert (result.present, result.absent) == (3, 2)
+    assert result.lost == pytest.approx(1 / 3) and result.false_alarms == pytest.approx(1 / 2)
+    assert result.ece == pytest.approx(2 / 5 * 0.45 + 3 / 5 * abs(2.9 / 3 - 2 / 3))
+    assert (result.bins[-1].count, result.bins[5].mean) == (3, None)
+    assert "false alarms 50.0 % of 2" in result.table() and len(result.table().splitlines()) == 12
 
 
 def test_the_threshold_loses_no_more_than_allowed():
     scores, labels = drawn(1.0, 0.0, 2000)
     p = sigmoid(scores)
     for share in (0.0, 0.02, 0.1):
-        found = reliability(p, labels, threshold_at_miss_rate(p, labels, share))
-        assert found.lost <= share
+        result = reliability(p, labels, threshold_at_miss_rate(p, labels, share))
+        assert result.lost <= share
         higher = reliability(p, labels, np.nextafter(threshold_at_miss_rate(p, labels, share), 1) + 0.01)
         assert higher.lost > share
 
@@ -115,12 +115,12 @@ def test_the_length_correction_of_absent_scores_is_fitted():
     durations_s = rng.choice([3.0, 12.0, 60.0], 6000)
     labels = rng.uniform(size=6000) < 0.5
     scores = np.where(labels, 2.0, 0.0) + 0.4 * np.log2(durations_s / 4) + rng.standard_normal(6000)
-    calibration, found = calibrate(scores, labels, 0.05, durations_s=durations_s)
+    calibration, result = calibrate(scores, labels, 0.05, durations_s=durations_s)
     assert calibration.growth == pytest.approx(0.4, abs=0.05)
     for duration_s in (3.0, 12.0, 60.0):
         of_it = ~labels & (durations_s == duration_s)
         alarms = [calibration.probability(score, duration_s) >= calibration.threshold for score in scores[of_it]]
-        assert np.mean(alarms) == pytest.approx(found.false_alarms, abs=0.05)
+        assert np.mean(alarms) == pytest.approx(result.false_alarms, abs=0.05)
     without, _ = calibrate(scores, labels, 0.05)
     assert without.growth == 0.0
     assert calibrate(scores, labels, durations_s=rng.uniform(3.0, 6.0, 6000))[0].growth == 0.0
@@ -132,8 +132,8 @@ def test_a_checkpoint_takes_its_calibration_and_keeps_its_hash(tiny_model: Path,
     model = shutil.copytree(tiny_model, tmp_path / "model")
     before = checkpoint.load(model).hash
     assert wesep_py.load(model, "cpu").calibration == Calibration()
-    calibration, found = calibrate(*drawn(0.5, -1.0, 500))
-    save_calibration(model, calibration, {"fitted_on": ["dev"], "there": found.as_dict()})
+    calibration, result = calibrate(*drawn(0.5, -1.0, 500))
+    save_calibration(model, calibration, {"fitted_on": ["dev"], "there": result.as_dict()})
     again = wesep_py.load(model, "cpu")
     assert again.calibration == calibration and again.model_hash == before
     assert checkpoint.load(model).provenance["presence"]["fitted_on"] == ["dev"]
@@ -145,7 +145,7 @@ def test_a_checkpoint_takes_its_calibration_and_keeps_its_hash(tiny_model: Path,
 
 
 def say_how(folder: Path, **protocol) -> None:
-    """The part of a summary that says what the results are of."""
+    """Write the part of a summary that says which model and calibration the results are of."""
     whole = {"model": {"name": "m", "hash": "ab" * 32}, **protocol}
     (folder / "summary.json").write_text(json.dumps({"protocol": whole}))
 

@@ -25,7 +25,7 @@ PROTOCOL = {
 
 
 def results(gains: list[float], **changed) -> EvaluationResults:
-    """Two trials a mixture, of values that vary much more than the gains do."""
+    """Return results of two trials per mixture, whose values vary much more than the gains."""
     rng = np.random.default_rng(0)
     records = []
     for number, gain in enumerate(gains):
@@ -64,7 +64,7 @@ def test_p_values_are_as_rare_as_they_say():
 
 
 def test_p_values_of_a_mixtures_trials_count_once():
-    """The same difference twice under one name says no more than once."""
+    """Repeated trials of one mixture add no evidence."""
     differences = [0.5, 0.4, 0.6, 0.5]
     assert sign_flip_p_value(differences, "abcd") == 2 / 16
     assert (
@@ -132,17 +132,17 @@ def test_audio_scored_elsewhere_pairs_without_enrollments():
     assert compare(first, second)["counts"]["pairs"] == 4
 
 
-def write(folder: Path, made: EvaluationResults) -> Path:
+def write(folder: Path, written: EvaluationResults) -> Path:
     folder.mkdir()
-    (folder / "summary.json").write_text(json.dumps(made.summary))
-    (folder / "per_trial.jsonl").write_text("".join(json.dumps(r.to_dict()) + "\n" for r in made.records))
+    (folder / "summary.json").write_text(json.dumps(written.summary))
+    (folder / "per_trial.jsonl").write_text("".join(json.dumps(r.to_dict()) + "\n" for r in written.records))
     return folder
 
 
 def test_results_are_read_as_they_were_written(tmp_path):
-    made = results([0.0] * 4)
-    read = read_results(write(tmp_path / "out", made))
-    assert [replace(record, number=None) for record in read.records] == made.records
+    written = results([0.0] * 4)
+    read = read_results(write(tmp_path / "out", written))
+    assert [replace(record, number=None) for record in read.records] == written.records
     assert read.metrics == ["si_sdr", "si_sdri"]
 
 

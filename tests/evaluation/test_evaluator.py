@@ -46,7 +46,7 @@ def test_an_extractor_that_does_nothing_improves_nothing(trials):
 
 
 def test_the_wrong_voice_is_confusion(trials):
-    """Every trial gets what belongs to the other trial of its mixture."""
+    """Every trial gets the estimate of the other target of its mixture."""
     swapped = [trials[i ^ 1] for i in range(len(trials))]
     summary = evaluate(Oracle(swapped), trials)
     assert summary["confusion"]["mean"] == 1.0
@@ -177,7 +177,7 @@ def test_a_metric_that_breaks_is_missing_with_its_reason(trials, monkeypatch):
 
 
 def test_absent_targets_have_false_alarms_and_present_ones_are_kept(odd_trials):
-    """A model that lets a tenth through: 20 dB below is silence, a little more is a false alarm."""
+    """20 dB below the mixture is no detection; a little more is a false alarm."""
 
     class Sure(Oracle):
         def extract(self, mixture, voice):
@@ -207,7 +207,7 @@ def test_conditions_stand_in_records_and_breakdowns(trials, tmp_path):
 
 
 def test_audio_of_the_worst_and_best_is_saved(trials, tmp_path):
-    """Leaks of 0.5, 0.1, 0.4, …: the worst and the best are known; the first is saved anyhow."""
+    """Leaks of 0.3, 0.5, 0.1, …: the worst and the best are known; the first is saved too."""
 
     class Uneven(Oracle):
         def extract(self, mixture, voice):
@@ -219,7 +219,7 @@ def test_audio_of_the_worst_and_best_is_saved(trials, tmp_path):
 
 
 def test_a_real_network_is_scored_on_what_a_user_would_get(trials):
-    """Law 1: evaluation has no path of its own; the numbers are those of `Extractor.extract` on the same audio."""
+    """Evaluation has no path of its own: the numbers are those of `Extractor.extract` on the same audio."""
     network = build_network(
         {"backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1}, "cues": [{"name": "tf_map"}]}
     )

@@ -12,7 +12,7 @@ from wesep_py.evaluation import EvaluationOptions, evaluate
 
 
 class Dying(Oracle):
-    """Is interrupted at the fifth trial that it is given."""
+    """Be interrupted at the fifth trial."""
 
     def extract(self, mixture, voice):
         if len(self.enrolled) == 5:

@@ -1,4 +1,4 @@
-"""Presence over time: histograms of frames in results, and what is fitted to them."""
+"""Histograms of frame logits in results, and the calibration that is fitted to them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def presence(logits) -> Presence:
 
 
 def half_spoken(seconds: float, rng: np.random.Generator) -> np.ndarray:
-    """Noise in the second half, silence in the first."""
+    """Return silence in the first half and noise in the second."""
     voice = rng.standard_normal(round(seconds * RATE)).astype(np.float32)
     voice[: len(voice) // 2] = 0.0
     return voice
@@ -37,18 +37,18 @@ def half_spoken(seconds: float, rng: np.random.Generator) -> np.ndarray:
 def test_frames_are_counted_where_the_target_speaks():
     voice = half_spoken(1.6, np.random.default_rng(0))
     logits = np.where(np.arange(200) < 100, -3.2, 4.1)
-    found = frame_histogram(presence(logits), voice, RATE)
-    assert found["lowest"] == -7 and len(found["active"]) == len(found["inactive"]) == 16
+    output = frame_histogram(presence(logits), voice, RATE)
+    assert output["lowest"] == -7 and len(output["active"]) == len(output["inactive"]) == 16
     # An activity frame is 20 ms, so that one frame beside the edge may count to the other side.
-    assert found["inactive"][0] == pytest.approx(100, abs=2) and found["active"][-1] == pytest.approx(100, abs=2)
-    assert sum(found["active"]) + sum(found["inactive"]) == 200
+    assert output["inactive"][0] == pytest.approx(100, abs=2) and output["active"][-1] == pytest.approx(100, abs=2)
+    assert sum(output["active"]) + sum(output["inactive"]) == 200
     absent = frame_histogram(presence(logits), None, RATE)
     assert sum(absent["active"]) == 0 and sum(absent["inactive"]) == 200
 
 
 def test_a_histogram_stays_small_whatever_the_logits():
-    found = frame_histogram(presence([-80.0, 1e6, 0.0]), None, RATE)
-    assert found["lowest"] == -40 and len(found["inactive"]) == 80 and sum(found["inactive"]) == 3
+    output = frame_histogram(presence([-80.0, 1e6, 0.0]), None, RATE)
+    assert output["lowest"] == -40 and len(output["inactive"]) == 80 and sum(output["inactive"]) == 3
 
 
 def write(folder: Path, records: list[TrialRecord]) -> Path:
@@ -58,7 +58,7 @@ def write(folder: Path, records: list[TrialRecord]) -> Path:
 
 
 def record(rng: np.random.Generator, scale: float, offset: float, absent: bool = False) -> TrialRecord:
-    """A trial of 4 s whose frames' logits become their probabilities by that scale and offset (but for `absent`)."""
+    """Return a trial of 4 s whose frame logits become log odds by this scale and offset (unless `absent`)."""
     voice = half_spoken(4.0, rng)
     p = np.where(np.arange(500) < 250, 0.0, 1.0)
     # Of a logit drawn from either kind's normal distribution, the odds are linear in it.
@@ -74,15 +74,15 @@ def record(rng: np.random.Generator, scale: float, offset: float, absent: bool =
 def test_the_scale_of_frames_is_found(tmp_path: Path):
     rng = np.random.default_rng(0)
     present = write(tmp_path / "present", [record(rng, 2.0, 0.7) for _ in range(60)])
-    found = calibrate_frames([present])
+    output = calibrate_frames([present])
     # Two normal distributions at ±2 with a spread of 2: log odds of 2·2/2² = 1 for each unit, before scale and offset.
-    assert found.scale == pytest.approx(2.0, rel=0.05) and found.offset == pytest.approx(0.7, abs=0.1)
-    assert found.frames == 30_000 and found.ece < 0.02 < found.ece_before
+    assert output.scale == pytest.approx(2.0, rel=0.05) and output.offset == pytest.approx(0.7, abs=0.1)
+    assert output.frames == 30_000 and output.ece < 0.02 < output.ece_before
     absent = write(tmp_path / "absent", [record(rng, 2.0, 0.7, absent=True) for _ in range(20)])
     # As if half of the trials were absent: a quarter of the frames is spoken in, so the odds fall by a factor of three.
     assert calibrate_frames([present, absent]).offset == pytest.approx(0.7 - np.log(3), abs=0.1)
     # The same results again give the same: nothing of the model's calibration is in them.
-    assert calibrate_frames([present]) == found
+    assert calibrate_frames([present]) == output
 
 
 def test_weights_do_what_repetition_does():

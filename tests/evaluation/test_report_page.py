@@ -17,14 +17,14 @@ import soundfile
 from tests.evaluation.conftest import Oracle
 from wesep_py.common.errors import InputError
 from wesep_py.evaluation import EvaluationOptions, evaluate
-from wesep_py.evaluation.report_page import build_report, encode_audio, saved_audio_html
+from wesep_py.evaluation.report_page import build_report, encode_for_browser, saved_audio_html
 from wesep_py.evaluation.results import read_results
 
 VOID = {"meta", "img", "br", "source"}
 
 
 class Page(HTMLParser):
-    """Checks that tags close, and collects what the page refers to."""
+    """Check that tags are closed, and collect the references of the page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ def test_players_play_what_was_saved(page, trials, tmp_path):
 
 
 def test_a_rate_that_mp3_lacks_becomes_wav():
-    kind, data = encode_audio(np.zeros(7000, np.float32), 7000)
+    kind, data = encode_for_browser(np.zeros(7000, np.float32), 7000)
     assert kind == "audio/wav"
     assert soundfile.info(io.BytesIO(data)).samplerate == 7000
 
@@ -164,9 +164,9 @@ def test_a_phone_shows_the_page_and_its_first_table_whole(trials, tmp_path):
         (tmp_path / "phone.html").as_uri(),
     ]  # fmt: skip
     ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    found = re.search(r"<output>(\d+) (\d+) (\d+)</output>", ran.stdout)
-    assert found is not None, ran.stderr[-500:]
-    width, page_width, hidden_by_scrolling = map(int, found.groups())
+    result = re.search(r"<output>(\d+) (\d+) (\d+)</output>", ran.stdout)
+    assert result is not None, ran.stderr[-500:]
+    width, page_width, hidden_by_scrolling = map(int, result.groups())
     assert width == 390 and page_width <= 390
     assert hidden_by_scrolling == 0
 
@@ -189,7 +189,7 @@ EVIL = "<script>alert(1)</script>"
 
 
 def _places(value, path=()):
-    """Where a text may stand instead: every leaf of the results, and every key that the page shows."""
+    """Yield the path of every leaf of the results."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _places(item, (*path, key))

@@ -21,7 +21,7 @@ from wesep_py.evaluation.report_pictures import (
 
 
 def bars(figure) -> np.ndarray:
-    """Left edge, right edge and height of each bar."""
+    """Return left edge, right edge and height of each bar."""
     return np.array(
         [(bar.get_x(), bar.get_x() + bar.get_width(), bar.get_height()) for bar in figure.axes[0].containers[0]]
     )

@@ -31,7 +31,7 @@ def voices() -> list[np.ndarray]:
 
 @pytest.fixture
 def tree(tmp_path, voices) -> tuple[Path, Path]:
-    """Two mixtures of three speakers, and estimates that let a tenth of the rest through."""
+    """Return a tree of two mixtures of three speakers, and estimates with a tenth of the residual."""
     reference, estimate = tmp_path / "tree", tmp_path / "est"
     for name, shift in (("a-1_b-1_c-1", 0), ("b-2_c-2_d-2", 1)):
         sources = [voices[(shift + k) % 4] for k in range(3)]
@@ -58,7 +58,7 @@ def test_a_tree_of_three_speakers(tree, tmp_path):
 
 
 def test_the_numbers_are_those_of_evaluate(trials, tmp_path):
-    """What a model made of a list, written to files and scored there."""
+    """The estimates of a model, written to files, have the same scores."""
     oracle = Oracle(trials)
     expected = evaluate(oracle, trials)
     for number, trial in enumerate(trials):
@@ -139,7 +139,7 @@ def test_an_interrupted_run_resumes(tree, tmp_path, monkeypatch):
 
 
 def test_a_run_does_not_resume_with_estimates_of_another_system(tree, tmp_path):
-    """Two systems in one folder would be a result of neither."""
+    """Estimates of two systems in one result would be a result of neither."""
     import shutil
 
     def dies(done, total):
@@ -152,13 +152,13 @@ def test_a_run_does_not_resume_with_estimates_of_another_system(tree, tmp_path):
         score_files(find_pairs(reference, estimate), tmp_path / "out", ScoringOptions(on_progress=dies))
     with pytest.raises(InputError, match="unfinished run that differs in files; repeat"):
         score_files(find_pairs(reference, other), tmp_path / "out")
-    made = estimate / "s1" / "a-1_b-1_c-1.wav"
-    before = made.stat()
-    put(made, np.zeros(100))
+    created = estimate / "s1" / "a-1_b-1_c-1.wav"
+    before = created.stat()
+    put(created, np.zeros(100))
     with pytest.raises(InputError, match="differs in files"):
         score_files(find_pairs(reference, estimate), tmp_path / "out")
-    shutil.copy2(other / "s1" / made.name, made)
-    os.utime(made, ns=(before.st_atime_ns, before.st_mtime_ns))
+    shutil.copy2(other / "s1" / created.name, created)
+    os.utime(created, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert score_files(find_pairs(reference, estimate), tmp_path / "out")["counts"]["scored"] == 6
 
 

@@ -64,7 +64,7 @@ def test_timing_of_a_silent_estimate_is_zero_of_a_silent_reference_missing():
 
 
 def test_timing_against_labels():
-    """Where labels say when the target speaks, the reference has no say, and none is needed."""
+    """Where there are labels, the reference has no influence and is not needed."""
     estimate = np.concatenate([VOICE, np.zeros(16000, np.float32)])
     says = np.repeat([True, False], [100, 50])
     alone = compute_metrics(estimate, None, 16000, ("timing", "si_sdr"), None, None, says)
@@ -131,7 +131,7 @@ def job(seed: int, metrics: tuple[str, ...] = ("si_sdr",)) -> ScoringJob:
 
 @dataclass(frozen=True)
 class DeadlyJob(ScoringJob):
-    """Ends the process that scores it, as a segmentation fault in a metric's C code would."""
+    """End the process that scores it, as a segmentation fault in a metric's C code would."""
 
     def run(self) -> Scores:
         os._exit(11)
@@ -163,7 +163,7 @@ def test_a_job_that_kills_its_process_loses_only_itself():
 
 
 def test_workers_need_no_torch():
-    """A worker starts in a fraction of a second only as long as scoring does not import torch."""
+    """Without torch, a worker starts in a fraction of a second."""
     import subprocess
     import sys
 

@@ -117,7 +117,7 @@ def test_it_covers_the_truth_as_often_as_it_says():
 
 
 def test_trials_of_one_mixture_are_not_independent():
-    """Every value twice under one name says no more than once: the interval must not shrink."""
+    """Repeated values of one mixture add no evidence: the interval must not shrink."""
     values = list(np.random.default_rng(2).normal(0, 1, 100))
     once = bootstrap_mean(values)
     grouped = bootstrap_mean(values * 2, list(range(100)) * 2)
@@ -150,7 +150,7 @@ def test_too_few_values_have_no_interval():
 
 
 def test_weights_make_it_a_ratio_of_sums():
-    """Errors over words of each trial, weighted by its words: all errors over all words."""
+    """Error rates of trials, weighted by their words, give all errors over all words."""
     errors, words = np.array([1, 0, 6, 2]), np.array([10, 5, 8, 40])
     interval = bootstrap_mean(list(errors / words), weights=list(words))
     assert interval.mean == pytest.approx(errors.sum() / words.sum())

@@ -22,7 +22,7 @@ PAUSE = np.zeros(RATE, np.float32)
 
 
 def test_overlap_is_counted_over_frames_with_speech():
-    """One speaks in seconds 0 and 1, another in 1 and 2; nobody in 3."""
+    """One speaker is active in seconds 0 and 1, another in 1 and 2, none in 3."""
     first, second = np.concatenate([TONE, TONE, PAUSE, PAUSE]), np.concatenate([PAUSE, TONE, TONE, PAUSE])
     assert overlap_ratio([first, second], RATE) == pytest.approx(1 / 3)
     assert overlap_ratio([first], RATE) == 0.0

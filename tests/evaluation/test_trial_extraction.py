@@ -21,7 +21,7 @@ from wesep_py.network.extraction_network import build_network
 
 
 class BatchExtractor(Extractor):
-    """An extractor that takes several mixtures of one length at a time."""
+    """An extractor that extracts several mixtures of one length together."""
 
     sizes: list[int]
 
@@ -71,7 +71,7 @@ def test_batches_of_one_length_give_the_same_numbers(trials, embedding_model, tm
 
 
 def with_enrollments(trials: list[Trial], folder: Path, durations_s: Sequence[float]) -> list[Trial]:
-    """The trials, with recordings of these lengths to enroll from."""
+    """Return the trials with enrollments of these lengths."""
     changed = []
     for number, (trial, duration_s) in enumerate(zip(trials, durations_s, strict=True)):
         path = folder / f"enrollment{number}.wav"
@@ -81,7 +81,7 @@ def with_enrollments(trials: list[Trial], folder: Path, durations_s: Sequence[fl
 
 
 def test_frame_level_voices_share_batches_by_their_shapes(trials, tmp_path, caplog):
-    """A frame-level cue keeps as many frames as the enrollment has: those of one length stack."""
+    """A frame-level cue has as many frames as the enrollment: voices of one length fit into a batch."""
     trials = [one for one in trials if one.mixture_id == "mix0"] * 2 + [trials[2]]
     trials = with_enrollments(trials, tmp_path, (1.0, 1.2, 1.2, 1.0, 1.0))
     extractor = BatchExtractor(network([{"name": "tf_map"}]), "cpu", "tiny")

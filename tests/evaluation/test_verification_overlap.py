@@ -1,4 +1,4 @@
-"""Verification where people overlap, with encoders whose answer is known."""
+"""Verification of overlapping voices, with encoders whose answer is known."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from wesep_py.simulation import SimulationConfig
 
 
 class Oracle(nn.Module):
-    """A recording's samples say who speaks: sample s is 1 where speaker s does."""
+    """Read the speakers from the samples of a recording: sample s is 1 if speaker s is active."""
 
     embedding_dim = 4
 
@@ -43,12 +43,12 @@ class Oracle(nn.Module):
 
 
 def recordings(*speakers: tuple[int, ...], offset: int = 0, sir_db: float | None = None) -> list[OverlapRecording]:
-    made = []
+    written = []
     for number, own in enumerate(speakers, start=offset):
         waveform = np.zeros(6, np.float32)
         waveform[list(own)] = 1
-        made.append(OverlapRecording(waveform, frozenset(map(str, own)), frozenset({f"u{number}"}), sir_db))
-    return made
+        written.append(OverlapRecording(waveform, frozenset(map(str, own)), frozenset({f"u{number}"}), sir_db))
+    return written
 
 
 SINGLES = recordings((0,), (0,), (1,), (2,), (3,), (3,))
@@ -56,16 +56,16 @@ MIXTURES = recordings((0, 1), (2, 3), (1, 2), (0, 3), offset=10, sir_db=3.0)
 
 
 def test_an_encoder_of_all_voices_makes_no_error():
-    found = measure_overlap(Oracle(2), SINGLES, MIXTURES)
-    assert found.eer == {"single_single": 0, "single_mixture": 0, "mixture_mixture": 0}
-    assert found.trials == {"single_single": 15, "single_mixture": 24, "mixture_mixture": 6}
-    assert found.count_accuracy == {1: 1.0, 2: 1.0} and found.count_accuracy_by_sir == {"0-5": 1.0}
-    assert "2 speakers counted correctly: 100.0 %" in found.lines()
+    result = measure_overlap(Oracle(2), SINGLES, MIXTURES)
+    assert result.eer == {"single_single": 0, "single_mixture": 0, "mixture_mixture": 0}
+    assert result.trials == {"single_single": 15, "single_mixture": 24, "mixture_mixture": 6}
+    assert result.count_accuracy == {1: 1.0, 2: 1.0} and result.count_accuracy_by_sir == {"0-5": 1.0}
+    assert "2 speakers counted correctly: 100.0 %" in result.lines()
 
 
 def test_an_encoder_of_one_voice_counts_nothing():
-    found = measure_overlap(Oracle(1), SINGLES, MIXTURES)
-    assert found.eer["single_single"] == 0 and found.count_accuracy == {} and len(found.lines()) == 3
+    result = measure_overlap(Oracle(1), SINGLES, MIXTURES)
+    assert result.eer["single_single"] == 0 and result.count_accuracy == {} and len(result.lines()) == 3
     scores = best_scores(embed_voices(Oracle(1), [SINGLES[0], MIXTURES[0]]))
     assert scores[0, 1] == pytest.approx(2**-0.5)
 
@@ -73,15 +73,15 @@ def test_an_encoder_of_one_voice_counts_nothing():
 def test_wrong_counts_lower_the_accuracy():
     wrong = recordings((0, 1), (2, 3), (1, 2), offset=20, sir_db=7.0)
     wrong[0].waveform[1] = 0  # one voice is heard, two speak
-    found = measure_overlap(Oracle(2), SINGLES, wrong)
-    assert found.count_accuracy == {1: 1.0, 2: pytest.approx(2 / 3)}
-    assert found.count_accuracy_by_sir == {"5-10": pytest.approx(2 / 3)}
+    result = measure_overlap(Oracle(2), SINGLES, wrong)
+    assert result.count_accuracy == {1: 1.0, 2: pytest.approx(2 / 3)}
+    assert result.count_accuracy_by_sir == {"5-10": pytest.approx(2 / 3)}
 
 
 def test_pieces_of_one_utterance_are_no_trial():
     again = recordings((0,), offset=0)
-    found = measure_overlap(Oracle(2), SINGLES + again, MIXTURES)
-    assert found.trials["single_single"] == 20
+    result = measure_overlap(Oracle(2), SINGLES + again, MIXTURES)
+    assert result.trials["single_single"] == 20
 
 
 def test_trials_of_one_kind_are_refused_before_embedding():
@@ -120,6 +120,6 @@ def test_both_kinds_of_encoder_go_through(utterances, pooling):
     torch.manual_seed(0)
     network = {"name": "ecapa_tdnn", "channels": 8, "frame_dim": 16, "embedding_dim": 8, "pooling": pooling}
     encoder = SpeakerEncoder(SpeakerConfig(network, filterbank={"num_mel_bins": 20}), 16000).train()
-    found = verify_overlap(encoder, utterances, FileReader(16000), count=8, simulation=SIMULATION)
-    assert set(found.count_accuracy) == ({1, 2} if pooling == "recursive" else set()) and encoder.training
-    assert all(0 <= value <= 1 for value in found.eer.values()) and found.as_dict()["trials"]["single_mixture"] > 20
+    result = verify_overlap(encoder, utterances, FileReader(16000), count=8, simulation=SIMULATION)
+    assert set(result.count_accuracy) == ({1, 2} if pooling == "recursive" else set()) and encoder.training
+    assert all(0 <= value <= 1 for value in result.eer.values()) and result.as_dict()["trials"]["single_mixture"] > 20

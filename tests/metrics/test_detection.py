@@ -16,7 +16,7 @@ NORMAL = NormalDist()
 
 
 def gaussians(d_prime: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
-    """Scores at the quantiles of N(d', 1) for targets and of N(0, 1) for the others: their shares are exact."""
+    """Return scores at the quantiles of N(d', 1) for targets and N(0, 1) for non-targets: their shares are exact."""
     quantiles = np.array([NORMAL.inv_cdf((i + 0.5) / count) for i in range(count)])
     return np.concatenate([quantiles + d_prime, quantiles]), np.repeat([1, 0], count)
 
@@ -29,7 +29,7 @@ def trials(seed: int, ties: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def operating_points(scores: np.ndarray, is_target: np.ndarray) -> list[tuple[float, float, float]]:
-    """(threshold, false alarms, misses) by counting at every distinct score, from the highest down."""
+    """Return (threshold, false alarms, misses) by counting at every distinct score, from the highest down."""
     points = []
     for threshold in [math.inf, *sorted(set(scores.tolist()), reverse=True)]:
         misses = sum(s < threshold for s, t in zip(scores, is_target, strict=True) if t)
@@ -165,7 +165,7 @@ def test_as_norm_by_loops(top_n):
 
 
 def test_as_norm_takes_away_shift_and_scale_of_each_side():
-    """Where a microphone raises and stretches every score of a side alike, the normed score stays."""
+    """Shift and scale of all scores of a side do not change the normalised score."""
     rng = np.random.default_rng(0)
     trial, cohort = rng.normal(size=(1, 1)), rng.normal(size=(1, 50))
     moved = as_norm(0.2 * trial + 0.4, 0.2 * cohort + 0.4, 0.2 * cohort + 0.4, 10)

@@ -14,7 +14,7 @@ NOISE = np.random.default_rng(0).standard_normal(16000)
 
 @pytest.fixture
 def calls(monkeypatch) -> list[tuple]:
-    """A stand-in for the package, which notes what it is given."""
+    """Replace the package by a stand-in that records its arguments."""
     seen: list[tuple] = []
 
     def run(sample, sr, model_type="dnsmos"):
@@ -51,7 +51,7 @@ def test_reasons(calls, monkeypatch):
 
 
 def test_what_the_package_itself_lacks_is_named(tmp_path, monkeypatch):
-    """It names none of the packages that it needs, so that pip may install it without them."""
+    """speechmos declares none of its dependencies, so that pip may install it without them."""
     (tmp_path / "speechmos").mkdir()
     (tmp_path / "speechmos" / "__init__.py").write_text("")
     (tmp_path / "speechmos" / "dnsmos.py").write_text("import librosa_that_is_not_there\n")

@@ -8,7 +8,7 @@ from wesep_py.metrics.perception import PESQ_SAFE_DURATION_S
 
 
 def bursts(count: int, on_s: float = 0.3, off_s: float = 0.4, sample_rate: int = 16000) -> np.ndarray:
-    """Noise bursts with pauses between them: as many utterances."""
+    """Return `count` utterances: noise bursts with pauses between them."""
     rng = np.random.default_rng(0)
     num_on, silence = int(on_s * sample_rate), np.zeros(int(off_s * sample_rate))
     parts = [np.concatenate([0.3 * rng.standard_normal(num_on), silence]) for _ in range(count)]

@@ -8,7 +8,7 @@ from wesep_py.metrics.perception import word_errors, words
 
 
 def slow_distance(first: list[str], second: list[str]) -> int:
-    """By the definition, one cell at a time."""
+    """Compute the distance by its definition, one cell at a time."""
     table = [[i + j if i * j == 0 else 0 for j in range(len(second) + 1)] for i in range(len(first) + 1)]
     for i in range(1, len(first) + 1):
         for j in range(1, len(second) + 1):

@@ -10,7 +10,7 @@ from wesep_py.metrics.separation import checked_signal
 
 
 def orthogonal_pair(num_samples: int = 8000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Two mean-free signals of energy 1 that are orthogonal to each other."""
+    """Return two mean-free orthogonal signals of energy 1."""
     rng = np.random.default_rng(seed)
     first, second = rng.standard_normal((2, num_samples))
     first -= first.mean()

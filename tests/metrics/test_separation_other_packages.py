@@ -1,4 +1,4 @@
-"""The same definition, other implementations: agreement to 1e-3 dB on voices, with one, two and three interferers."""
+"""Agreement with other packages to 1e-3 dB on voices, with one, two and three interferers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ LEAKS = (0.02, 0.3, 1.0, 3.0)
 
 @pytest.fixture(scope="module")
 def voices() -> np.ndarray:
-    """`[4, samples]`, float64, one a speaker."""
+    """Return `[4, samples]`, float64, one per speaker."""
     return np.stack([make_voice(*voice, 1.5, seed) for seed, voice in enumerate(VOICES.values())]).astype(np.float64)
 
 
 @pytest.fixture(scope="module")
 def estimates(voices: np.ndarray) -> list[np.ndarray]:
-    """The first voice with the others leaking in, a filtered one, and one with an offset."""
+    """Return the first voice with leaking others, a filtered one, and one with an offset."""
     target, others = voices[0], voices[1:]
     leaking = [target + leak * others[: 1 + i % 3].sum(0) for i, leak in enumerate(LEAKS)]
     return [*leaking, np.convolve(leaking[1], [0.7, 0.2, -0.1])[: len(target)], 0.1 * leaking[2] + 0.05]
@@ -72,17 +72,17 @@ def test_sdr_of_mir_eval(voices, estimates):
 
 @pytest.mark.parametrize("num_interferers", [1, 2, 3])
 def test_improvements_of_asteroid_metrics(voices, num_interferers):
-    """All sources of a mixture at once, as a script of asteroid's would score them, against ours one by one."""
+    """Theirs scores all sources of a mixture at once, ours one by one."""
     metrics = pytest.importorskip("asteroid.metrics")
     names = ["si_sdr", "sdr"] if num_interferers == 1 else ["si_sdr"]  # theirs tries every permutation of SDRs
     sources = voices[: 1 + num_interferers, 4000:12000]
     mixture = sources.sum(0)
-    made = np.stack([source + 0.2 * (mixture - source) for source in sources])
+    written = np.stack([source + 0.2 * (mixture - source) for source in sources])
     theirs = metrics.get_metrics(
-        mixture, sources, made, sample_rate=16000, metrics_list=names, average=False, filename=None
+        mixture, sources, written, sample_rate=16000, metrics_list=names, average=False, filename=None
     )
     for i, source in enumerate(sources):
-        ours = score(made[i], source, 16000, names, mixture, [s for j, s in enumerate(sources) if j != i])
+        ours = score(written[i], source, 16000, names, mixture, [s for j, s in enumerate(sources) if j != i])
         assert ours.values["si_sdr"] == pytest.approx(theirs["si_sdr"][i], abs=1e-3)
         assert ours.values["si_sdri"] == pytest.approx(theirs["si_sdr"][i] - theirs["input_si_sdr"][i], abs=1e-3)
         if "sdr" in names:

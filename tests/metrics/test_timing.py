@@ -17,7 +17,7 @@ def test_the_same_activity_is_perfect():
 
 
 def test_known_shares_without_collar():
-    """Two of the three seconds that are claimed are right, of four that are wanted."""
+    """Two of the three active seconds are right, of four seconds of speech."""
     precision, recall, f1 = timing(spoken((4, 7)), spoken((2, 6)), collar_s=0.0)
     assert precision == pytest.approx(2 / 3)
     assert recall == pytest.approx(1 / 2)

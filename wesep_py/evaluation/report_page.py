@@ -313,14 +313,14 @@ def _audio_figure(title: str, waveform: np.ndarray, rate: int, gain: float, pict
     if picture is not None:
         alternative = escape(f"Spectrogram of the {title}, {length}.")
         image = f'<img alt="{alternative}" src="{data_uri("image/png", picture)}">'
-    media_type, encoded = encode_audio(waveform * np.float32(gain), rate)
+    media_type, encoded = encode_for_browser(waveform * np.float32(gain), rate)
     return (
         f"<figure><figcaption>{escape(title)}, {length}</figcaption>{image}"
         f'<audio controls preload="metadata" src="{data_uri(media_type, encoded)}"></audio></figure>'
     )
 
 
-def encode_audio(waveform: np.ndarray, rate: int) -> tuple[str, bytes]:
+def encode_for_browser(waveform: np.ndarray, rate: int) -> tuple[str, bytes]:
     """Return the media type and bytes of a waveform `[samples]`: MP3 if it has the sample rate, else 16-bit WAV."""
     from wesep_py.audio import write
 
