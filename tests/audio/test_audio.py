@@ -1,4 +1,4 @@
-"""What the package `audio` offers."""
+"""The public names of the package `audio`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from wesep_py import audio
 
 
-def test_every_public_name_is_there_and_documented():
+def test_every_public_name_exists_and_is_documented():
     for name in audio.__all__:
         assert getattr(audio, name).__doc__
     with pytest.raises(AttributeError):

@@ -1,4 +1,4 @@
-"""Codecs: in time with what went in, measured by cross-correlation; any length and level; errors that help."""
+"""Codecs: no delay (measured by cross-correlation), any length and level, helpful errors."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def fresh_delays() -> Iterator[None]:
 
 
 def _lag(changed: np.ndarray, original: np.ndarray) -> int:
-    """By how many samples `changed` is late, to a fraction of one."""
+    """Return the delay of `changed` in samples, with a fraction."""
     correlation = np.correlate(changed.astype(np.float64), original.astype(np.float64), "full")
     return int(correlation.argmax()) - (original.size - 1)
 
 
 @pytest.mark.parametrize("name", [name for name in CODECS if is_available(name)])
-def test_what_comes_back_is_in_time_and_sounds_alike(name: str, voice: np.ndarray) -> None:
+def test_coded_speech_is_aligned_and_similar(name: str, voice: np.ndarray) -> None:
     for waveform in (voice, voice[:8001] * np.float32(0.1)):
         changed = apply_codec(waveform, RATE, name, 0.5, codec_rate(name, RATE))
         assert changed.shape == waveform.shape and changed.dtype == np.float32
@@ -45,14 +45,14 @@ def test_what_comes_back_is_in_time_and_sounds_alike(name: str, voice: np.ndarra
 
 
 @pytest.mark.parametrize("delay", [-40, 0, 37, 1105])
-def test_a_delay_is_measured_and_taken_out(
+def test_the_delay_is_measured_and_removed(
     delay: int, voice: np.ndarray, monkeypatch: pytest.MonkeyPatch, fresh_delays: None
 ) -> None:
     def late(waveform: np.ndarray, sample_rate: int, name: str, compression: float) -> np.ndarray:
         shifted = np.concatenate([np.zeros(max(delay, 0), np.float32), waveform, np.zeros(500, np.float32)])
         return shifted[max(-delay, 0) :]
 
-    monkeypatch.setattr(codecs, "_through", late)
+    monkeypatch.setattr(codecs, "_coded", late)
     assert codec_delay("ulaw", 0.0, RATE) == delay
     changed = apply_codec(voice, RATE, "ulaw", 0.0, RATE)
     np.testing.assert_allclose(changed[max(-delay, 0) :], voice[max(-delay, 0) :], atol=1e-6)
@@ -70,12 +70,12 @@ def test_more_compression_loses_more(voice: np.ndarray) -> None:
     assert errors[1] > 2 * errors[0]
 
 
-def test_rates() -> None:
+def test_codec_rate_is_the_lowest_sufficient_one() -> None:
     assert codec_rate("mp3", 16000) == 16000 and codec_rate("opus", 44100) == 48000
     assert codec_rate("opus", 96000) == 48000 and codec_rate("ulaw", 48000) == 8000
 
 
-def test_a_codec_that_is_not_there_is_named(voice: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_name_a_missing_codec(voice: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CODECS, "speex", codecs.Codec("OGG", "SPEEX"))
     with pytest.raises(AudioError, match=r"'speex'.*is not written by this libsndfile"):
         apply_codec(voice, RATE, "speex", 0.0, RATE)

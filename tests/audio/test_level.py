@@ -1,4 +1,4 @@
-"""Levels with known answers, and gains that are safe with silence."""
+"""Levels and loudness with known answers, and gains that are safe with silence."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from wesep_py import audio
+from wesep_py.audio.level import k_weighting
 from wesep_py.common.errors import InputError
 
 RATE = 16000
@@ -81,14 +82,14 @@ def test_pauses_do_not_lower_the_active_level():
     assert audio.rms_db(paused) == pytest.approx(float(audio.rms_db(speech)) - 6.0206, abs=1e-3)
 
 
-def test_gain_to_level_reaches_it():
+def test_gain_to_level_reaches_the_level():
     paused = np.concatenate([_sine(0.3), np.zeros(RATE, np.float32)])
     assert audio.rms_db(audio.gain_to_level_db(paused, -26.0) * paused) == pytest.approx(-26.0, abs=1e-6)
     scaled = audio.gain_to_level_db(paused, -26.0, RATE) * paused
     assert audio.active_level_db(scaled, RATE) == pytest.approx(-26.0, abs=1e-6)
 
 
-def test_joint_gain_keeps_the_sum_below_the_peak_and_nothing_in_place():
+def test_joint_gain_limits_the_peak_of_the_sum():
     rng = np.random.default_rng(0)
     parts = rng.standard_normal((3, 1000)).astype(np.float32)
     before = parts.copy()
@@ -104,8 +105,72 @@ def test_joint_gain_needs_a_positive_peak():
         audio.joint_peak_gain([np.ones(3)], peak=0.0)
 
 
-def test_levels_of_one_channel_only():
+def test_active_mask_needs_one_channel():
     with pytest.raises(InputError, match="one channel"):
         audio.active_mask(np.zeros((2, 100)), RATE)
     with pytest.raises(InputError, match="positive"):
         audio.active_mask(np.zeros(100), 0)
+
+
+def _sine_at(level_db: float, duration_s: float, sample_rate: int = 48000, frequency: float = 997.0) -> np.ndarray:
+    return 10 ** (level_db / 20) * np.sin(
+        2 * np.pi * frequency * np.arange(round(duration_s * sample_rate)) / sample_rate
+    )
+
+
+def test_filters_at_48_khz_are_those_of_the_standard():
+    (shelf_b, shelf_a), (pass_b, pass_a) = k_weighting(48000)
+    np.testing.assert_allclose(shelf_b, [1.53512485958697, -2.69169618940638, 1.19839281085285], atol=1e-9)
+    np.testing.assert_allclose(shelf_a, [1.0, -1.69065929318241, 0.73248077421585], atol=1e-9)
+    np.testing.assert_allclose(pass_b, [1.0, -2.0, 1.0])
+    np.testing.assert_allclose(pass_a, [1.0, -1.99004745483398, 0.99007225036621], atol=1e-9)
+
+
+@pytest.mark.parametrize("sample_rate", [16000, 44100, 48000])
+def test_a_full_scale_sine_in_one_channel_is_minus_3_01(sample_rate: int):
+    assert audio.loudness_lufs(_sine_at(0.0, 2.0, sample_rate), sample_rate) == pytest.approx(-3.01, abs=0.05)
+
+
+def test_stereo_sine_of_ebu_tech_3341():
+    sine = _sine_at(-23.0, 20.0, frequency=1000.0)
+    assert audio.loudness_lufs(np.stack([sine, sine]), 48000) == pytest.approx(-23.0, abs=0.1)
+
+
+@pytest.mark.parametrize("levels", [(-36.0, -23.0, -36.0), (-72.0, -36.0, -23.0, -36.0, -72.0)])
+def test_gating_of_ebu_tech_3341(levels: tuple[float, ...]):
+    seconds = {-36.0: 10.0, -23.0: 60.0, -72.0: 10.0}
+    sine = np.concatenate([_sine_at(level, seconds[level], frequency=1000.0) for level in levels])
+    assert audio.loudness_lufs(np.stack([sine, sine]), 48000) == pytest.approx(-23.0, abs=0.1)
+
+
+def test_a_gain_in_db_changes_loudness_by_as_many_lu():
+    noise = np.random.default_rng(0).standard_normal(48000) * 0.05
+    louder = audio.loudness_lufs(noise * 10 ** (6 / 20), 16000)
+    assert louder - audio.loudness_lufs(noise, 16000) == pytest.approx(6.0, abs=1e-9)
+
+
+def test_loudness_of_silence_and_of_less_than_a_block():
+    assert audio.loudness_lufs(np.zeros(48000), 48000) == -np.inf
+    assert audio.loudness_lufs(np.zeros(0), 48000) == -np.inf
+    assert audio.loudness_lufs(_sine_at(-20.0, 0.2), 48000) == pytest.approx(-23.0, abs=0.2)
+
+
+def test_loudness_refuses_wrong_shapes_and_rates():
+    with pytest.raises(InputError, match="channels, samples"):
+        audio.loudness_lufs(np.zeros((1, 2, 3)), 48000)
+    with pytest.raises(InputError, match="4000"):
+        audio.loudness_lufs(np.zeros(100), 2000)
+
+
+def test_loudness_agrees_with_pyloudnorm_for_whole_blocks():
+    """For other lengths pyloudnorm rounds the number of blocks, so that its last block may be incomplete."""
+    pyloudnorm = pytest.importorskip("pyloudnorm")
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        sample_rate = int(rng.choice([8000, 16000, 44100]))
+        num_samples = int(rng.integers(4, 40)) * sample_rate // 10
+        waveform = rng.standard_normal(num_samples) * 10 ** rng.uniform(-3, 0)
+        if number % 3 == 0:
+            waveform *= np.sin(2 * np.pi * np.arange(num_samples) / sample_rate) > 0
+        reference = pyloudnorm.Meter(sample_rate, filter_class="DeMan").integrated_loudness(waveform.copy())
+        assert audio.loudness_lufs(waveform, sample_rate) == pytest.approx(reference, abs=0.01)

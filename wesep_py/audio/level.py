@@ -191,10 +191,10 @@ def _one_channel(waveform: ArrayLike, sample_rate: int) -> NDArray[np.float64]:
     return array
 
 
-# Not pyloudnorm, because the levels of simulated mixtures have to stay the same sample by sample. Of 400 random signals
-# (8 to 48 kHz, 0.05 to 6 s, one and two channels) its version 0.2.0, with the exact filters ("DeMan"), refuses the 23
-# that are shorter than a block; of the others 45 results are bit-identical and the largest difference is 0.36 LU,
-# because its last block may be incomplete. `tests/audio/test_level.py` compares the two.
+# Not pyloudnorm, because the levels of simulated mixtures have to stay bit-identical. Version 0.2.0 with the exact
+# filters ("DeMan") refuses signals shorter than a block, and rounds the number of blocks, so that the last one may be
+# incomplete. Of 400 random signals (8 to 48 kHz, 0.05 to 6 s, one and two channels) it refuses 23; 45 of the other 377
+# results are bit-identical, and the largest difference is 0.36 LU. `tests/audio/test_level.py` compares whole blocks.
 def loudness_lufs(waveform: ArrayLike, sample_rate: int) -> float:
     """Return the integrated loudness (ITU-R BS.1770-4): K-weighted, in blocks of 0.4 s every 0.1 s, gated twice.
 

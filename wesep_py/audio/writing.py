@@ -225,7 +225,7 @@ def can_write(path: str | os.PathLike[str], subtype: str) -> bool:
 class _Sink:
     """Binary file for libsndfile that keeps the system's error of a failed write in `error`.
 
-    libsndfile reports a failed write for some formats only: it takes a FLAC or Ogg file cut by a full disk for complete.
+    libsndfile reports a failed write for some formats only: a FLAC or Ogg file cut by a full disk seems complete to it.
     """
 
     def __init__(self, binary: BinaryIO) -> None:

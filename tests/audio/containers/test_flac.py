@@ -1,4 +1,4 @@
-"""FLAC: as many samples as its frames have, whatever its header says."""
+"""FLAC: the number of samples is that of its frames, whatever its header says."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _claiming(data: bytes, num_samples: int) -> bytes:
     return bytes(changed)
 
 
-def test_an_unknown_length(tmp_path, caplog):
+def test_a_file_of_unknown_length_is_read(tmp_path, caplog):
     path = tmp_path / "a.flac"
     path.write_bytes(_claiming(_encoded(), 0))
     assert audio.info(path).duration_s == 2
@@ -41,7 +41,7 @@ def test_an_unknown_length(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(("claimed", "word"), [(2**36 - 1, "is cut short"), (40000, "is cut short"), (100, "all are")])
-def test_a_wrong_length(claimed: int, word: str, caplog):
+def test_a_wrong_length_is_corrected(claimed: int, word: str, caplog):
     data = _claiming(_encoded(), claimed)
     assert probe_audio(data, "wrong") == (16000, 32000)
     np.testing.assert_array_equal(decode_audio(data, "wrong")[0], decode_audio(_encoded(), "whole")[0])
@@ -50,7 +50,7 @@ def test_a_wrong_length(claimed: int, word: str, caplog):
 
 
 @pytest.mark.parametrize("missing", [1, 3, 500, 30000])
-def test_a_file_cut_short_gives_its_whole_frames(missing: int, caplog):
+def test_a_cut_file_gives_its_complete_frames(missing: int, caplog):
     cut = _encoded()[:-missing]
     found = decode_audio(cut, "cut")[0]
     assert probe_audio(cut, "cut")[1] == found.shape[1] > 32000 - missing - 8192
@@ -59,7 +59,7 @@ def test_a_file_cut_short_gives_its_whole_frames(missing: int, caplog):
     assert message.startswith("cut: is cut short: its header promises 32000 samples")
 
 
-def test_a_file_of_unknown_length_cut_short(caplog):
+def test_a_cut_file_of_unknown_length_is_read(caplog):
     assert probe_audio(_claiming(_encoded(), 0)[:-500], "cut")[1] == 28672
     (message,) = caplog.messages
     assert message.startswith("cut: is cut short: of its last frame")
@@ -73,12 +73,12 @@ def test_damage_is_an_error_that_names_the_file():
 
 
 @pytest.mark.parametrize("num_samples", [48000, 20000])
-def test_recordings_one_after_the_other_are_all_read(num_samples: int):
+def test_all_concatenated_recordings_are_read(num_samples: int):
     joined = _encoded() + _encoded(num_samples)
     expected = np.concatenate([decode_audio(_encoded(), "1")[0], decode_audio(_encoded(num_samples), "2")[0]], axis=1)
     np.testing.assert_array_equal(decode_audio(joined, "joined")[0], expected)
 
 
 @pytest.mark.parametrize("tail", [bytes(3000), b"TAG" + bytes(125)])
-def test_what_follows_the_last_frame_is_not_read(tail: bytes):
+def test_data_after_the_last_frame_is_not_read(tail: bytes):
     np.testing.assert_array_equal(decode_audio(_encoded() + tail, "tail")[0], decode_audio(_encoded(), "whole")[0])

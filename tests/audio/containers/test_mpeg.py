@@ -1,4 +1,4 @@
-"""MP3: all frames of a file, however many its first one promises."""
+"""MP3: all frames of a file are read, whatever number its first one states."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _frames(data: bytes) -> list[bytes]:
     return frames
 
 
-def test_recordings_one_after_the_other_are_all_read(tmp_path: Path, caplog):
+def test_all_concatenated_recordings_are_read(tmp_path: Path, caplog):
     first, second = _encoded(), _encoded(48000, gain=0.5)
     path = tmp_path / "joined.mp3"
     path.write_bytes(first + second)
@@ -48,7 +48,7 @@ def test_recordings_one_after_the_other_are_all_read(tmp_path: Path, caplog):
 
 @pytest.mark.parametrize("rate", [8000, 16000, 32000, 44100, 48000])
 @pytest.mark.parametrize("quiet_first", [True, False])
-def test_frames_of_other_bit_rates_without_a_count(rate: int, quiet_first: bool, caplog):
+def test_frames_of_varying_bit_rate_without_a_count(rate: int, quiet_first: bool, caplog):
     # libsndfile takes the length from the first frame's bit rate: too short, or far too long.
     quiet = _frames(_encoded(24000, rate, gain=1e-4, level=0.99))[1:]
     loud = _frames(_encoded(24000, rate, level=0.0))[1:]
@@ -63,7 +63,7 @@ def test_frames_of_other_bit_rates_without_a_count(rate: int, quiet_first: bool,
     assert caplog.messages == []
 
 
-def test_frames_without_a_count_begin_where_they_did(caplog):
+def test_frames_without_a_count_keep_their_first_samples(caplog):
     frames = b"".join(_frames(_encoded())[1:])
     with soundfile.SoundFile(io.BytesIO(frames)) as file:
         native = file.read(5000, dtype="float32")
@@ -71,7 +71,7 @@ def test_frames_without_a_count_begin_where_they_did(caplog):
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])
-def test_a_file_cut_short_gives_what_is_there(share: float, caplog):
+def test_a_cut_file_gives_its_remaining_samples(share: float, caplog):
     whole = _encoded(48000)
     cut = whole[: int(share * len(whole))]
     found, expected = decode_audio(cut, "cut")[0], decode_audio(whole, "whole")[0]
@@ -89,7 +89,7 @@ def test_more_frames_than_promised_are_read(caplog):
 
 
 @pytest.mark.parametrize("junk", [b"\xff" * 3000, bytes(3000), b"\xff\xfb\x90\x00" * 800])
-def test_what_is_no_frame_is_left_out(junk: bytes, caplog):
+def test_bytes_between_frames_are_skipped(junk: bytes, caplog):
     frames = _frames(_encoded())
     data = b"".join(frames[:20]) + junk + b"".join(frames[20:])
     np.testing.assert_array_equal(decode_audio(data, "junk")[0], decode_audio(_encoded(), "whole")[0])
@@ -97,7 +97,7 @@ def test_what_is_no_frame_is_left_out(junk: bytes, caplog):
     assert "bytes that are no MPEG frames" in message
 
 
-def test_tags_are_no_fault(caplog):
+def test_tags_are_not_a_fault(caplog):
     tag = b"ID3\x04\0\0\0\0\x02\x01" + bytes(257)
     data = tag + _encoded() + tag + _encoded() + b"TAG" + bytes(125)
     assert probe_audio(data, "tagged") == (16000, 64000)
@@ -105,7 +105,7 @@ def test_tags_are_no_fault(caplog):
     assert caplog.messages == []
 
 
-def test_parts_of_other_rates_and_channels_become_as_the_first(caplog):
+def test_links_are_converted_to_the_format_of_the_first(caplog):
     waveform, rate = decode_audio(_encoded() + _encoded(8000, 8000) + _encoded(16000, channels=2), "mixed")
     assert (waveform.shape, rate) == ((1, 64000), 16000)
     (message,) = caplog.messages

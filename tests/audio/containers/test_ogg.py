@@ -1,4 +1,4 @@
-"""Ogg: recordings one after the other, pages that are incomplete, lost or no pages."""
+"""Ogg: concatenated recordings, and incomplete, lost or damaged pages."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def _pages(data: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("subtype", SUBTYPES)
-def test_a_page_s_checksum(subtype: str):
+def test_page_checksums_agree_with_libsndfile(subtype: str):
     for page in _pages(_encoded(subtype)):
         assert page_checksum(page[:22] + bytes(4) + page[26:]) == struct.unpack("<I", page[22:26])[0]
 
 
 @pytest.mark.parametrize("subtype", SUBTYPES)
-def test_recordings_one_after_the_other_are_all_read(subtype: str, tmp_path: Path, caplog):
+def test_all_concatenated_recordings_are_read(subtype: str, tmp_path: Path, caplog):
     links = [_encoded(subtype), _encoded(subtype, 96000, seed=7), _encoded(subtype, 5000, seed=9)]
     path = tmp_path / "chained.ogg"
     path.write_bytes(b"".join(links))
@@ -60,7 +60,7 @@ def test_recordings_one_after_the_other_are_all_read(subtype: str, tmp_path: Pat
     assert caplog.messages == []
 
 
-def test_links_of_other_rates_and_channels_become_as_the_first(caplog):
+def test_links_are_converted_to_the_format_of_the_first(caplog):
     joined = _encoded("VORBIS") + _encoded("VORBIS", 8000, 8000) + _encoded("OPUS", 16000, channels=2)
     waveform, rate = decode_audio(joined, "mixed")
     assert (waveform.shape, rate) == ((1, 32000 + 16000 + 16000), 16000)
@@ -74,7 +74,7 @@ def test_links_of_other_rates_and_channels_become_as_the_first(caplog):
 
 @pytest.mark.parametrize("subtype", SUBTYPES)
 @pytest.mark.parametrize("missing", [1, 100, 2000, 9000])
-def test_a_file_cut_within_a_page_gives_its_whole_packets(subtype: str, missing: int, caplog):
+def test_a_cut_page_gives_its_complete_packets(subtype: str, missing: int, caplog):
     whole = _encoded(subtype, 96000)
     found, expected = decode_audio(whole[:-missing], "cut")[0], decode_audio(whole, "whole")[0]
     assert probe_audio(whole[:-missing], "cut") == (16000, found.shape[1])
@@ -85,9 +85,7 @@ def test_a_file_cut_within_a_page_gives_its_whole_packets(subtype: str, missing:
 
 
 @pytest.mark.parametrize("subtype", SUBTYPES)
-def test_a_long_file_cut_within_a_page_gives_its_whole_pages_and_is_not_decoded_for_its_length(
-    subtype: str, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_long_cut_file_is_not_decoded_for_its_length(subtype: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ogg, "_MOST_COUNTED_PACKETS", 50)
     monkeypatch.setattr(decoding, "_count_samples", None)
     cut = _encoded(subtype, 96000)[:-2000]
@@ -95,7 +93,7 @@ def test_a_long_file_cut_within_a_page_gives_its_whole_pages_and_is_not_decoded_
 
 
 @pytest.mark.parametrize("subtype", SUBTYPES)
-def test_a_file_cut_between_pages_is_told_by_its_missing_end(subtype: str, caplog):
+def test_a_missing_end_mark_is_reported(subtype: str, caplog):
     pages = _pages(_encoded(subtype, 96000))
     found = decode_audio(b"".join(pages[:-1]), "cut")[0]
     np.testing.assert_array_equal(found, decode_audio(_encoded(subtype, 96000), "whole")[0][:, : found.shape[1]])
@@ -104,7 +102,7 @@ def test_a_file_cut_between_pages_is_told_by_its_missing_end(subtype: str, caplo
 
 
 @pytest.mark.parametrize("junk", [bytes(5000), b"OggS" * 1000, b"OggS\0\0" * 1000])
-def test_what_is_no_page_is_left_out(junk: bytes, caplog):
+def test_bytes_between_pages_are_skipped(junk: bytes, caplog):
     pages = _pages(_encoded("VORBIS"))
     data = b"".join(pages[:4]) + junk + b"".join(pages[4:]) + junk
     np.testing.assert_array_equal(decode_audio(data, "junk")[0], decode_audio(_encoded("VORBIS"), "whole")[0])
@@ -112,18 +110,18 @@ def test_what_is_no_page_is_left_out(junk: bytes, caplog):
     assert message.startswith(f"junk: holds {2 * len(junk)} bytes that are no Ogg pages")
 
 
-def test_a_tag_at_the_end_is_no_fault(caplog):
+def test_a_tag_at_the_end_is_not_a_fault(caplog):
     assert probe_audio(_encoded("VORBIS") + b"TAG" + bytes(125), "tagged") == (16000, 32000)
     assert caplog.messages == []
 
 
-def test_lost_pages_are_told(caplog):
+def test_lost_pages_are_reported(caplog):
     pages = _pages(_encoded("VORBIS", 96000))
     decode_audio(b"".join(pages[:4] + pages[6:]), "holes")
     assert caplog.messages[0].startswith("holes: is damaged: 2 of its pages are missing")
 
 
-def test_a_damaged_page_is_told(caplog):
+def test_a_damaged_page_is_reported(caplog):
     pages = _pages(_encoded("VORBIS", 96000))
     damaged = pages[5][:200] + b"\0\0\0\0" + pages[5][204:]
     found = decode_audio(b"".join([*pages[:5], damaged, *pages[6:]]), "damaged")[0]
@@ -131,7 +129,7 @@ def test_a_damaged_page_is_told(caplog):
     assert caplog.messages[0].startswith("damaged: is damaged: 1 of its pages are missing or damaged")
 
 
-def test_a_length_that_no_packets_could_have_is_not_believed():
+def test_an_impossible_length_is_ignored():
     *others, last = _pages(_encoded("VORBIS"))
     forged = bytearray(last)
     forged[6:14] = struct.pack("<q", 2**60)

@@ -1,4 +1,4 @@
-"""WAV, RF64, Wave64, AU, AIFF, CAF, SPHERE: whatever the sizes in the header, all samples that are there."""
+"""WAV, RF64, Wave64, AU, AIFF, CAF, SPHERE: all samples are read, whatever the sizes in the header."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize(("container", "size"), [(name, size) for name, sizes in UNKNOWN.items() for size in sizes])
-def test_an_unknown_size_gives_all_without_a_word(container: str, size: int, tmp_path: Path, caplog):
+def test_an_unknown_size_gives_all_samples_silently(container: str, size: int, tmp_path: Path, caplog):
     data = _encoded(container)
     place, form, _ = SIZES[container]
     path = tmp_path / "a.audio"
@@ -66,7 +66,7 @@ def test_an_unknown_size_gives_all_without_a_word(container: str, size: int, tmp
 
 @pytest.mark.parametrize("container", SIZES)
 @pytest.mark.parametrize("by", [16, 8000])
-def test_a_size_too_large_gives_all_and_one_warning(container: str, by: int, caplog):
+def test_a_size_too_large_gives_all_samples_and_a_warning(container: str, by: int, caplog):
     data = _encoded(container)
     place, form, size = SIZES[container]
     wrong = _with(data, place(data), form, size + by)
@@ -77,7 +77,7 @@ def test_a_size_too_large_gives_all_and_one_warning(container: str, by: int, cap
 
 @pytest.mark.parametrize("container", SIZES)
 @pytest.mark.parametrize("by", [16, 8000])
-def test_a_size_too_small_gives_all_and_one_warning(container: str, by: int, caplog):
+def test_a_size_too_small_gives_all_samples_and_a_warning(container: str, by: int, caplog):
     data = _encoded(container)
     place, form, size = SIZES[container]
     wrong = _with(data, place(data), form, size - by)
@@ -89,7 +89,7 @@ def test_a_size_too_small_gives_all_and_one_warning(container: str, by: int, cap
 
 @pytest.mark.parametrize("container", [*SIZES, "NIST"])
 @pytest.mark.parametrize("share", [0.5, 0.98])
-def test_a_file_cut_short_gives_what_is_there(container: str, share: float, caplog):
+def test_a_cut_file_gives_its_remaining_samples(container: str, share: float, caplog):
     data = _encoded(container)
     cut = data[: int(share * len(data))]
     found, whole = decode_audio(cut, "cut")[0], decode_audio(data, "whole")[0]
@@ -100,7 +100,7 @@ def test_a_file_cut_short_gives_what_is_there(container: str, share: float, capl
     assert message.startswith("cut: is cut short: its header promises 16000 bytes")
 
 
-def test_of_a_codec_s_last_block_no_noise_is_made():
+def test_an_incomplete_block_of_a_codec_is_not_decoded():
     data = _encoded("WAV", "IMA_ADPCM")
     whole = decode_audio(data, "whole")[0]
     found = decode_audio(data[: len(data) // 2], "half")[0]
@@ -126,28 +126,28 @@ def test_text_after_the_samples_is_not_read(container: str, subtype: str, caplog
         b"\0",
     ],
 )
-def test_chunks_and_tags_after_the_samples_are_no_samples(tail: bytes, caplog):
+def test_chunks_and_tags_after_the_samples_are_not_read(tail: bytes, caplog):
     data = _encoded("WAV")
     assert probe_audio(data + tail, "tagged") == (RATE, 8000)
     assert decode_audio(data + tail, "tagged")[0].shape == (1, 8000)
     assert caplog.messages == []
 
 
-def test_a_second_file_behind_the_first_is_named(caplog):
+def test_a_second_file_after_the_first_is_reported(caplog):
     data = _encoded("WAV")
     assert decode_audio(2 * data, "two")[0].shape == (1, 8000)
     (message,) = caplog.messages
     assert f"two: holds another recording after the first, {len(data)} bytes" in message
 
 
-def test_a_wav_that_holds_nothing_is_empty():
+def test_a_wav_without_samples_is_refused():
     buffer = io.BytesIO()
     soundfile.write(buffer, TONE[:0], RATE, format="WAV")
     with pytest.raises(AudioError, match="holds no samples"):
         decode_audio(buffer.getvalue() + b"LIST" + struct.pack("<I", 4) + bytes(4), "nothing")
 
 
-def test_more_than_four_gigabytes_counted_modulo_two_to_the_32(tmp_path: Path, caplog):
+def test_a_size_modulo_two_to_the_32_is_corrected(tmp_path: Path, caplog):
     data = _encoded("WAV")
     path = tmp_path / "wrapped.wav"
     with path.open("wb") as file:
@@ -162,14 +162,14 @@ def test_more_than_four_gigabytes_counted_modulo_two_to_the_32(tmp_path: Path, c
 
 
 @pytest.mark.parametrize("filler", [bytes(8), b"abcd\0\0\0\0"])
-def test_a_failed_download_is_told_at_once(filler: bytes):
+def test_a_failed_download_is_refused_quickly(filler: bytes):
     began = time.perf_counter()
     with pytest.raises(AudioError, match="zeros: is not audio that can be read"):
         decode_audio(b"RIFF" + struct.pack("<I", 100) + b"WAVE" + filler * 1_000_000, "zeros")
     assert time.perf_counter() - began < 2
 
 
-def test_chunks_are_walked_in_little_memory(tmp_path: Path):
+def test_many_chunks_need_little_memory(tmp_path: Path):
     path = tmp_path / "hole.wav"
     with path.open("wb") as file:
         file.write(b"RIFF" + bytes(4) + b"WAVE" + b"JUNK" + struct.pack("<I", 2**31) + b"x")
@@ -178,7 +178,7 @@ def test_chunks_are_walked_in_little_memory(tmp_path: Path):
         assert layout_of(source).links[0].parts is None
 
 
-def test_a_warning_comes_once_for_a_file(tmp_path: Path, caplog):
+def test_a_warning_is_given_once_per_file(tmp_path: Path, caplog):
     path = tmp_path / "a.wav"
     path.write_bytes(_encoded("WAV")[:9000])
     with caplog.at_level(logging.WARNING):

@@ -1,7 +1,7 @@
 """Layout of FLAC files (RFC 9639): the number of samples, from the last frame.
 
-The header states the number of samples, or 0 if it was unknown. Each frame states the number of its first sample, or its
-own number, so the last frame gives the length. It is found from the end of the file, without reading the rest.
+The header states the number of samples, or 0 if it was unknown. Each frame states the number of its first sample, or
+its own number, so the last frame gives the length. It is found from the end of the file, without reading the rest.
 """
 
 from __future__ import annotations
@@ -84,10 +84,10 @@ def flac_layout(source: ByteSource, position: int) -> Layout:
     if stop < source.size:
         faults = (f"is cut short: of its last frame {source.size - stop} bytes are there",)
     if num_samples < stream.total:
+        rate, missing = stream.sample_rate, stream.total - num_samples
         faults = (
             f"is cut short: its header promises {stream.total} samples and {num_samples} are there "
-            f"({seconds(stream.total - num_samples, stream.sample_rate)} of {seconds(stream.total, stream.sample_rate)} "
-            "is missing)",
+            f"({seconds(missing, rate)} of {seconds(stream.total, rate)} is missing)",
         )
     elif stream.total:
         faults = (

@@ -1,4 +1,4 @@
-"""Blocks through the resampler, and stretches of files."""
+"""Segments of files: `FILE@START-STOP`."""
 
 from __future__ import annotations
 
@@ -9,25 +9,8 @@ import pytest
 import soundfile
 
 from wesep_py import audio
-from wesep_py.audio.reading import FileSegment, StreamResampler, read_file_segment, resample_blocks
+from wesep_py.audio.reading import FileSegment, read_file_segment
 from wesep_py.common.errors import AudioError, InputError
-
-
-@pytest.mark.parametrize(("from_rate", "to_rate"), [(44100, 16000), (16000, 44100), (8000, 16000), (16000, 16000)])
-@pytest.mark.parametrize("num_samples", [1, 5, 30011])
-def test_blocks_give_what_the_whole_does(from_rate: int, to_rate: int, num_samples: int):
-    rng = np.random.default_rng(num_samples)
-    waveform = rng.standard_normal((2, num_samples)).astype(np.float32)
-    cuts = np.sort(rng.integers(0, num_samples, 6))
-    joined = np.concatenate(list(resample_blocks(np.split(waveform, cuts, axis=1), from_rate, to_rate, 2)), axis=1)
-    np.testing.assert_allclose(joined, audio.resample(waveform, from_rate, to_rate), atol=1e-6)
-
-
-def test_what_cannot_be_resampled():
-    with pytest.raises(InputError, match="have to be positive"):
-        StreamResampler(0, 16000, 1)
-    with pytest.raises(InputError, match=r"\[2, samples\] is needed"):
-        StreamResampler(8000, 16000, 2).push(np.zeros((1, 10), np.float32))
 
 
 @pytest.mark.parametrize(
@@ -42,12 +25,12 @@ def test_what_cannot_be_resampled():
         ("a.wav@-1-2", None),
     ],
 )
-def test_what_names_a_stretch(text: str, wanted):
+def test_segments_are_parsed(text: str, wanted):
     assert FileSegment.parse(text) == (None if wanted is None else FileSegment(*wanted))
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
-def test_a_stretch_is_that_part_of_the_file(tmp_path: Path, suffix: str):
+def test_a_segment_is_that_part_of_the_file(tmp_path: Path, suffix: str):
     path = tmp_path / f"a{suffix}"
     soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal((300000, 2)), 44100)
     whole, rate = audio.read(path)
@@ -56,7 +39,7 @@ def test_a_stretch_is_that_part_of_the_file(tmp_path: Path, suffix: str):
     np.testing.assert_array_equal(part, whole[:, 66150:275625])
 
 
-def test_stretches_that_are_not_there(tmp_path: Path):
+def test_impossible_segments_are_refused(tmp_path: Path):
     soundfile.write(tmp_path / "a.wav", np.ones(16000) / 2, 16000)
     with pytest.raises(InputError, match="ends at 1 s and begins at 2 s"):
         FileSegment.parse("a.wav@2-1")

@@ -1,4 +1,4 @@
-"""A recording that is not as its header says: one warning, or an error where it is asked for."""
+"""A recording that is not as its header says: one warning, or an error in strict reading."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def cut(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_setting_is_for_the_block_and_what_it_starts(monkeypatch: pytest.MonkeyPatch):
+def test_strict_reading_holds_inside_its_block(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv(STRICT_VARIABLE, raising=False)
     with strict_reading(False):
         assert not is_strict()
@@ -39,14 +39,14 @@ def test_the_setting_is_for_the_block_and_what_it_starts(monkeypatch: pytest.Mon
     assert os.environ[STRICT_VARIABLE] == "0" and not is_strict()
 
 
-def test_a_fault_is_told_once_for_a_file(caplog):
+def test_a_fault_is_reported_once_per_file(caplog):
     for _ in range(3):
         report_fault("a.wav", "is cut short", (1,))
     report_fault("a.wav", "is cut short", (2,))
     assert caplog.messages == ["a.wav: is cut short"] * 2
 
 
-def test_strictly_every_way_in_refuses(cut: Path):
+def test_strict_reading_refuses_in_every_function(cut: Path):
     assert audio.info(cut).num_samples == 900
     with strict_reading():
         for act in (audio.info, audio.read, lambda path: decode_audio(path.read_bytes(), str(path))):
@@ -54,7 +54,7 @@ def test_strictly_every_way_in_refuses(cut: Path):
                 act(cut)
 
 
-def test_prepare_names_it_and_keeps_it_or_strictly_leaves_it_out(cut: Path, caplog):
+def test_durations_omit_faulty_files_in_strict_reading(cut: Path, caplog):
     left_out: list[str] = []
     assert measure_durations([cut], lambda _, why: left_out.append(why)) == {cut: 900 / 16000}
     assert len(caplog.messages) == 1 and left_out == []

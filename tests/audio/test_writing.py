@@ -1,4 +1,4 @@
-"""Writing: what goes in comes back, nothing is clipped silently, and a file is there whole or not at all."""
+"""Writing: samples are read back, nothing is clipped silently, and files appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_one_axis_is_one_channel(tmp_path: Path):
         ("a.flac", "PCM_S8", 8), ("a.flac", "PCM_16", 16), ("a.flac", "PCM_24", 24),
     ],
 )  # fmt: skip
-def test_integer_samples_are_rounded_and_come_back_exactly(tmp_path: Path, name: str, subtype: str, bits: int):
+def test_integer_samples_are_rounded_and_read_back_exactly(tmp_path: Path, name: str, subtype: str, bits: int):
     first, second = tmp_path / f"1{name}", tmp_path / f"2{name}"
     given = _noise(4000, 2)
     audio.write(first, given, 16000, subtype)
@@ -69,13 +69,13 @@ def test_integer_samples_are_rounded_and_come_back_exactly(tmp_path: Path, name:
     np.testing.assert_array_equal(audio.read(second)[0], read_once)
 
 
-def test_full_scale_is_kept_within_a_step(tmp_path: Path):
+def test_full_scale_is_exact_to_one_step(tmp_path: Path):
     audio.write(tmp_path / "a.wav", np.array([1.0, -1.0], np.float32), 16000, "PCM_16")
     np.testing.assert_array_equal(audio.read(tmp_path / "a.wav")[0], [[32767 / 32768, -1.0]])
 
 
 @pytest.mark.parametrize("name", ["a.flac", "a.ogg", "a.opus", "a.mp3"])
-def test_what_would_be_clipped_is_an_error_or_scaled(tmp_path: Path, name: str):
+def test_clipping_is_an_error_or_avoided_by_scaling(tmp_path: Path, name: str):
     loud = 2.7 * np.sin(2 * np.pi * 440 * np.arange(8000) / 16000).astype(np.float32)[None]
     with pytest.raises(AudioError, match=r"peak of 2\.7 would be clipped"):
         audio.write(tmp_path / name, loud, 16000)
@@ -87,7 +87,7 @@ def test_what_would_be_clipped_is_an_error_or_scaled(tmp_path: Path, name: str):
     assert audio.rms(scaled[0]) == pytest.approx(np.sqrt(0.5), rel=0.05)
 
 
-def test_scaling_leaves_what_fits_alone(tmp_path: Path):
+def test_scaling_leaves_quiet_waveforms_unchanged(tmp_path: Path):
     audio.write(tmp_path / "a.wav", 0.5 * _noise(100), 16000, "PCM_32", clip="scale")
     np.testing.assert_allclose(audio.read(tmp_path / "a.wav")[0], 0.5 * _noise(100), atol=1e-7)
 
@@ -110,7 +110,9 @@ def test_float_wav_holds_more_than_full_scale(tmp_path: Path):
         ("a.flac", 700000, None, "at most 655350 Hz"),
     ],
 )
-def test_what_cannot_be_written(tmp_path: Path, name: str, sample_rate: int, subtype: str | None, message: str):
+def test_unsupported_formats_are_refused(
+    tmp_path: Path, name: str, sample_rate: int, subtype: str | None, message: str
+):
     with pytest.raises(AudioError, match=message):
         audio.write(tmp_path / name, _noise(100), sample_rate, subtype)
     assert _left_behind(tmp_path) == []
@@ -126,19 +128,19 @@ def test_what_cannot_be_written(tmp_path: Path, name: str, sample_rate: int, sub
         (np.zeros((0, 10), np.float32), "0 channels"),
     ],
 )
-def test_arrays_that_are_not_waveforms(tmp_path: Path, waveform: np.ndarray, message: str):
+def test_arrays_that_are_not_waveforms_are_refused(tmp_path: Path, waveform: np.ndarray, message: str):
     with pytest.raises(AudioError, match=message):
         audio.write(tmp_path / "a.wav", waveform, 16000)
     assert _left_behind(tmp_path) == []
 
 
-def test_too_many_channels_for_the_format(tmp_path: Path):
+def test_too_many_channels_are_refused(tmp_path: Path):
     with pytest.raises(AudioError, match="cannot be written as FLAC PCM_24, 9 channels"):
         audio.write(tmp_path / "a.flac", _noise(100, 9), 16000)
     assert _left_behind(tmp_path) == []
 
 
-def test_an_existing_file_stays_unless_asked(tmp_path: Path):
+def test_an_existing_file_is_kept_unless_overwritten(tmp_path: Path):
     path = tmp_path / "a.wav"
     audio.write(path, _noise(100), 16000)
     with pytest.raises(OutputExistsError):
@@ -148,12 +150,12 @@ def test_an_existing_file_stays_unless_asked(tmp_path: Path):
     assert audio.info(path).num_samples == 200
 
 
-def test_folder_that_does_not_exist(tmp_path: Path):
+def test_a_missing_folder_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match="does not exist"):
         audio.write(tmp_path / "none" / "a.wav", _noise(100), 16000)
 
 
-def test_blocks_make_the_file_that_the_whole_makes(tmp_path: Path):
+def test_writing_by_block_gives_the_same_file(tmp_path: Path):
     waveform = _noise(10007, 2)
     audio.write(tmp_path / "whole.flac", waveform, 16000)
     with audio.AudioWriter(tmp_path / "blocks.flac", 16000, 2) as writer:
@@ -176,19 +178,19 @@ def test_an_interrupted_file_never_appears(tmp_path: Path, interruption: type[Ba
     assert _left_behind(tmp_path) == ["a.wav"]
 
 
-def test_a_block_of_other_channels_is_refused(tmp_path: Path):
+def test_a_block_with_other_channels_is_refused(tmp_path: Path):
     with pytest.raises(AudioError, match="3 channels"), audio.AudioWriter(tmp_path / "a.wav", 16000, 2) as writer:
         writer.write(_noise(10, 3))
     assert _left_behind(tmp_path) == []
 
 
-def test_a_writer_is_used_inside_its_block_only(tmp_path: Path):
+def test_a_writer_works_only_inside_its_block(tmp_path: Path):
     writer = audio.AudioWriter(tmp_path / "a.wav", 16000)
     with pytest.raises(ValueError, match="with"):
         writer.write(_noise(10))
 
 
-def test_a_wav_past_four_gigabytes_is_refused(tmp_path: Path):
+def test_a_wav_above_four_gigabytes_is_refused(tmp_path: Path):
     with pytest.raises(AudioError, match="at most 4 GiB"), audio.AudioWriter(tmp_path / "a.wav", 48000) as writer:
         writer.write(_noise(10))
         writer.num_samples = 2**30  # as if so much had been written
@@ -196,7 +198,7 @@ def test_a_wav_past_four_gigabytes_is_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("subtype", "width"), [("PCM_16", 2), ("FLOAT", 4), ("DOUBLE", 8), (None, 4), ("ULAW", 1)])
-def test_what_a_wav_cannot_hold_becomes_rf64_of_the_same_samples(tmp_path: Path, subtype: str | None, width: int):
+def test_a_long_wav_becomes_rf64_with_the_same_samples(tmp_path: Path, subtype: str | None, width: int):
     most = (2**32 - 4096) // 2 // width
     assert audio.AudioWriter(tmp_path / "a.wav", 16000, 2, subtype, expected_samples=most).format == "WAV"
     writer = audio.AudioWriter(tmp_path / "a.wav", 16000, 2, subtype, expected_samples=most + 1)
@@ -216,14 +218,14 @@ def test_what_a_wav_cannot_hold_becomes_rf64_of_the_same_samples(tmp_path: Path,
         ("a.flac", 1, None, 2**36, "a flac file holds 68719476735"),
     ],
 )
-def test_a_container_s_limits_are_told_before_the_work(tmp_path: Path, name, channels, subtype, samples, message):
+def test_limits_of_a_container_are_checked_first(tmp_path: Path, name, channels, subtype, samples, message):
     with pytest.raises(AudioError, match=message):
         audio.AudioWriter(tmp_path / name, 16000, channels, subtype, expected_samples=samples)
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.opus", "a.mp3", "a.w64", "a.rf64"])
 @pytest.mark.parametrize("missing_bytes", [1, 1000, 4000])
-def test_a_disk_that_fills_leaves_nothing_and_says_so(tmp_path: Path, name: str, missing_bytes: int):
+def test_a_full_disk_leaves_no_file(tmp_path: Path, name: str, missing_bytes: int):
     # Also where the last bytes only do not fit, which libsndfile keeps to itself for most formats.
     path = tmp_path / name
     code = f"""
@@ -249,5 +251,5 @@ def test_a_disk_that_fills_leaves_nothing_and_says_so(tmp_path: Path, name: str,
     assert audio.read(path)[0].shape == (1, 48000)  # what was there before
 
 
-def test_a_full_disk_is_not_wrong_input():
+def test_a_full_disk_is_not_an_input_error():
     assert not issubclass(WesepError, InputError)

@@ -83,7 +83,7 @@ def test_damage_gives_samples_or_one_line(container: str):
 
 
 @pytest.mark.parametrize("container", ["FLAC", "WAV"])
-def test_a_part_of_a_damaged_file_gives_samples_or_one_line(container: str, tmp_path: Path):
+def test_parts_of_damaged_files_give_samples_or_one_line(container: str, tmp_path: Path):
     path = tmp_path / "bad.audio"
 
     @settings(

@@ -33,7 +33,7 @@ def wav(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("sample_rate", [8000, 11025, 16000, 44100, 48000, 96000])
 @pytest.mark.parametrize("num_channels", [1, 2, 5])
-def test_float_wav_comes_back_as_it_is(tmp_path: Path, sample_rate: int, num_channels: int):
+def test_a_float_wav_is_read_exactly(tmp_path: Path, sample_rate: int, num_channels: int):
     path, expected = tmp_path / "a.wav", _noise(1000, num_channels)
     soundfile.write(path, expected.T, sample_rate, subtype="FLOAT")
     waveform, rate = audio.read(path)
@@ -46,7 +46,7 @@ def test_float_wav_comes_back_as_it_is(tmp_path: Path, sample_rate: int, num_cha
     ("suffix", "subtype", "steps"),
     [("wav", "PCM_U8", 2**7), ("wav", "PCM_16", 2**15), ("wav", "PCM_24", 2**23), ("flac", "PCM_16", 2**15)],
 )
-def test_integer_formats_are_within_a_step(tmp_path: Path, suffix: str, subtype: str, steps: int):
+def test_integer_formats_are_exact_to_one_step(tmp_path: Path, suffix: str, subtype: str, steps: int):
     path, expected = tmp_path / f"a.{suffix}", _noise(1000)
     soundfile.write(path, expected.T, 16000, subtype=subtype)
     waveform, _ = audio.read(path)
@@ -57,7 +57,7 @@ def test_integer_formats_are_within_a_step(tmp_path: Path, suffix: str, subtype:
     ("name", "format_", "subtype"),
     [("a.ogg", "OGG", "VORBIS"), ("a.opus", "OGG", "OPUS"), ("a.mp3", "MP3", "MPEG_LAYER_III")],
 )
-def test_a_part_of_a_lossy_file_is_that_part_of_the_whole(tmp_path, name, format_, subtype):
+def test_a_part_of_a_lossy_file_equals_that_of_the_whole(tmp_path, name, format_, subtype):
     path = tmp_path / name
     soundfile.write(path, _tone(20000, 16000), 16000, format=format_, subtype=subtype)
     whole, _ = audio.read(path)
@@ -67,7 +67,7 @@ def test_a_part_of_a_lossy_file_is_that_part_of_the_whole(tmp_path, name, format
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
-def test_a_part_of_a_wav_is_that_part_of_the_whole(tmp_path: Path, subtype: str):
+def test_a_part_of_a_wav_equals_that_of_the_whole(tmp_path: Path, subtype: str):
     path = tmp_path / "a.wav"
     soundfile.write(path, _noise(5000, 2).T, 16000, subtype=subtype)
     whole, _ = audio.read(path)
@@ -77,7 +77,7 @@ def test_a_part_of_a_wav_is_that_part_of_the_whole(tmp_path: Path, subtype: str)
 
 @pytest.mark.parametrize("name", ["a.flac", "a.wav", "a.opus", "a.mp3", "a.ogg"])
 @pytest.mark.parametrize("block_samples", [100, 1000, 3333, 50000])
-def test_blocks_joined_are_the_whole(tmp_path: Path, name: str, block_samples: int):
+def test_concatenated_blocks_equal_the_whole(tmp_path: Path, name: str, block_samples: int):
     path = tmp_path / name
     audio.write(path, 0.5 * _noise(10007, 2), 16000)
     whole, _ = audio.read(path)
@@ -86,19 +86,19 @@ def test_blocks_joined_are_the_whole(tmp_path: Path, name: str, block_samples: i
     np.testing.assert_array_equal(np.concatenate(blocks, axis=1), whole)
 
 
-def test_each_whole_read_of_a_lossy_file_is_the_same(tmp_path: Path):
+def test_reading_a_lossy_file_twice_gives_the_same(tmp_path: Path):
     for name in ("a.opus", "a.mp3", "a.ogg"):
         audio.write(tmp_path / name, 0.5 * _noise(30000), 48000)
         first, _ = audio.read(tmp_path / name)
         np.testing.assert_array_equal(audio.read(tmp_path / name)[0], first)
 
 
-def test_info_says_what_the_header_says(wav: Path):
+def test_info_agrees_with_the_header(wav: Path):
     about = audio.info(wav)
     assert about == audio.AudioInfo(16000, 2, 4000, 0.25, "WAV", "FLOAT")
 
 
-def test_read_mono_takes_a_stretch_of_a_channel(wav: Path):
+def test_read_mono_reads_a_segment_of_a_channel(wav: Path):
     whole, _ = audio.read(wav)
     part = audio.read_mono(wav, 16000, start_s=0.1, duration_s=0.05, channel=1)
     np.testing.assert_array_equal(part, whole[1, 1600:2400])
@@ -113,7 +113,7 @@ def test_read_mono_resamples(tmp_path: Path):
 
 
 def _fails(path: Path, *words: str) -> None:
-    """Reading, whole, by block and by header (unless a decoder is needed), is one line that says these words."""
+    """Reading, whole, by block and by header (unless a decoder is needed), raises one line with these words."""
     for act in (audio.read, lambda p: audio.read_mono(p, 16000), lambda p: list(audio.read_blocks(p, 512))):
         with pytest.raises(AudioError) as caught:
             act(path)
@@ -124,38 +124,38 @@ def _fails(path: Path, *words: str) -> None:
             assert word in message
 
 
-def test_missing_file(tmp_path: Path):
+def test_a_missing_file_is_refused(tmp_path: Path):
     _fails(tmp_path / "none.wav", "none.wav: no such file")
 
 
-def test_a_name_that_no_file_can_have(tmp_path: Path):
+def test_an_impossible_name_is_refused(tmp_path: Path):
     _fails(tmp_path / ("a" * 300 + ".wav"), "cannot be read")
 
 
-def test_a_name_with_a_nul(tmp_path: Path):
+def test_a_name_with_a_nul_is_refused(tmp_path: Path):
     _fails(tmp_path / "a\0b.wav", "no such file")
 
 
-def test_a_folder_is_not_a_file(tmp_path: Path):
+def test_a_folder_is_refused(tmp_path: Path):
     _fails(tmp_path, "folder")
 
 
 @pytest.mark.parametrize("suffix", ["wav", "mp3", "raw", "opus"])
-def test_empty_file(tmp_path: Path, suffix: str):
+def test_an_empty_file_is_refused(tmp_path: Path, suffix: str):
     path = tmp_path / f"a.{suffix}"
     path.touch()
     _fails(path, "empty")
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "raw"])
-def test_text_renamed(tmp_path: Path, suffix: str):
+def test_a_renamed_text_file_is_refused(tmp_path: Path, suffix: str):
     path = tmp_path / f"a.{suffix}"
     path.write_text("This is not a recording.\n" * 40)
     _fails(path, "not audio", "wav, flac, ogg, opus")
 
 
 @pytest.mark.parametrize("share", [0.3, 0.99])
-def test_truncated_wav_gives_what_is_there_and_names_both_lengths(wav: Path, share: float, caplog):
+def test_a_truncated_wav_is_read_with_a_warning(wav: Path, share: float, caplog):
     whole, expected = wav.read_bytes(), audio.read(wav)[0]
     data = whole.index(b"data") + 8
     wav.write_bytes(whole[: int(len(whole) * share)])
@@ -175,7 +175,7 @@ def test_truncated_wav_gives_what_is_there_and_names_both_lengths(wav: Path, sha
 
 @pytest.mark.parametrize("name", ["a.flac", "a.ogg", "a.opus", "a.mp3"])
 @pytest.mark.parametrize("share", [0.5, 0.9])
-def test_truncated_compressed_file_gives_what_is_there(tmp_path: Path, name: str, share: float, caplog):
+def test_a_truncated_compressed_file_is_read(tmp_path: Path, name: str, share: float, caplog):
     path = tmp_path / name
     audio.write(path, 0.5 * _noise(64000), 16000)
     whole, expected = path.read_bytes(), audio.read(path)[0]
@@ -189,7 +189,7 @@ def test_truncated_compressed_file_gives_what_is_there(tmp_path: Path, name: str
         _fails(path, "cut short")
 
 
-def test_wav_streamed_without_a_length_is_read(wav: Path):
+def test_a_wav_without_a_length_is_read(wav: Path):
     whole, expected = bytearray(wav.read_bytes()), audio.read(wav)[0]
     place = whole.index(b"data") + 4
     whole[place : place + 4] = struct.pack("<I", 0xFFFFFFFF)
@@ -198,14 +198,14 @@ def test_wav_streamed_without_a_length_is_read(wav: Path):
     np.testing.assert_array_equal(audio.read(wav)[0], expected)
 
 
-def test_file_without_samples(tmp_path: Path):
+def test_a_file_without_samples_is_refused(tmp_path: Path):
     path = tmp_path / "a.wav"
     soundfile.write(path, np.zeros((0, 1)), 16000)
     _fails(path, "no samples")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_samples_that_are_not_numbers(tmp_path: Path, value: float):
+def test_samples_that_are_not_finite_are_refused(tmp_path: Path, value: float):
     path, waveform = tmp_path / "a.wav", _noise(3000, 2)
     waveform[1, 2000] = value
     soundfile.write(path, waveform.T, 16000, subtype="FLOAT")
@@ -215,28 +215,28 @@ def test_samples_that_are_not_numbers(tmp_path: Path, value: float):
 
 
 @pytest.mark.parametrize("value", [1e30, -3e38])
-def test_floats_that_are_no_audio(tmp_path: Path, value: float):
+def test_samples_far_above_full_scale_are_refused(tmp_path: Path, value: float):
     path, waveform = tmp_path / "a.wav", _noise(300)
     waveform[0, 200] = value
     soundfile.write(path, waveform.T, 16000, subtype="FLOAT")
     _fails(path, "has samples up to", f"{abs(value):.3g}", "full scale is 1")
 
 
-def test_integers_kept_as_floats_are_audio(tmp_path: Path):
+def test_integers_stored_as_floats_are_read(tmp_path: Path):
     path, waveform = tmp_path / "a.wav", 2.0**31 * _noise(300)
     soundfile.write(path, waveform.T, 16000, subtype="FLOAT")
     np.testing.assert_array_equal(audio.read(path)[0], waveform)
 
 
 @pytest.mark.parametrize("sample_rate", [1, 999, 2_000_000])
-def test_a_rate_that_no_recording_has(tmp_path: Path, sample_rate: int):
+def test_impossible_sample_rates_are_refused(tmp_path: Path, sample_rate: int):
     soundfile.write(tmp_path / "a.wav", np.zeros(16000), sample_rate)
     _fails(tmp_path / "a.wav", f"sample rate of {sample_rate} Hz", "1000 to 1536000 Hz")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are bytes on POSIX")
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3"])
-def test_a_name_that_is_no_utf8(tmp_path: Path, suffix: str):
+def test_a_file_whose_name_is_not_utf8_is_read(tmp_path: Path, suffix: str):
     plain, path = tmp_path / f"a{suffix}", Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9" + suffix.encode()))
     audio.write(plain, 0.5 * _noise(8000), 16000)
     plain.rename(path)
@@ -245,17 +245,17 @@ def test_a_name_that_is_no_utf8(tmp_path: Path, suffix: str):
 
 
 @pytest.mark.parametrize(("start", "stop"), [(4000, None), (-1, 10), (20, 20), (30, 10), (9000, 9100)])
-def test_a_stretch_that_is_not_there(wav: Path, start: int, stop: int | None):
+def test_impossible_ranges_are_refused(wav: Path, start: int, stop: int | None):
     with pytest.raises(AudioError, match="it has 4000"):
         audio.read(wav, start, stop)
 
 
-def test_a_channel_that_is_not_there(wav: Path):
+def test_a_missing_channel_is_refused(wav: Path):
     with pytest.raises(AudioError, match="channel 2 was requested; it has 2"):
         audio.read_mono(wav, 16000, channel=2)
 
 
-def test_blocks_of_no_samples_are_refused(wav: Path):
+def test_empty_blocks_are_refused(wav: Path):
     with pytest.raises(InputError, match="block_samples"):
         next(audio.read_blocks(wav, 0))
 
@@ -272,7 +272,7 @@ def test_shared_recordings_decode_to_their_listed_duration(shared_data: Path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX")
-def test_a_pipe_is_called_one(tmp_path: Path):
+def test_a_pipe_is_refused(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(AudioError, match="pipe: is a pipe or a device"):
         audio.info(tmp_path / "pipe")
