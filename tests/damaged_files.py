@@ -1,4 +1,4 @@
-"""Damage for files of text and weights, for the tests of all readers: what people, editors, disks and attackers do."""
+"""Damaged files of text and weights, for the tests of all readers: faults by people, editors, disks and attackers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ hundred = settings(
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-"""A hundred mutations, the same each time."""
+"""Settings of a test with a hundred mutations, which are the same in each run."""
 
 VALUES: list[Any] = [
     None, True, False, -1, 0, 10**18, 10**39, -(10**15), 1e300, -1e-300, 2.5, "", " ", "x", "1", "-", "nan", "1e999",
@@ -35,7 +35,7 @@ RAW = [
 
 @st.composite
 def damaged_bytes(draw: st.DrawFn, whole: bytes) -> bytes:
-    """A file with one fault: cut, a byte changed, something put in, a stretch left out or twice."""
+    """Draw a copy of a file with one fault: cut short, a changed byte, inserted bytes, or a lost or repeated segment."""
     kind = draw(st.sampled_from(["cut", "flip", "put", "replace", "drop", "twice"]))
     begin = draw(st.integers(0, max(0, len(whole) - 1)))
     end = min(len(whole), begin + draw(st.integers(1, 40)))
@@ -53,7 +53,7 @@ def damaged_bytes(draw: st.DrawFn, whole: bytes) -> bytes:
 
 @st.composite
 def damaged_object(draw: st.DrawFn, value: Any) -> Any:
-    """A value of JSON in which one value, at any depth, is another, missing, or under another key."""
+    """Draw a copy of a JSON value in which one value, at any depth, is another, missing, or under another key."""
     places = list(_places(value))
     *above, last = draw(st.sampled_from(places))
     copy = json.loads(json.dumps(value))
@@ -71,15 +71,16 @@ def damaged_object(draw: st.DrawFn, value: Any) -> Any:
 
 
 def _places(value: Any) -> list[list[Any]]:
+    """Return the path, as a list of keys and indices, of every value inside a JSON value."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    found: list[list[Any]] = []
+    places: list[list[Any]] = []
     for key, inner in items:
-        found += [[key], *([key, *rest] for rest in _places(inner))]
-    return found
+        places += [[key], *([key, *below] for below in _places(inner))]
+    return places
 
 
 def value_or_line(read: Callable[[], Any], path: Path) -> Any:
-    """What is read; or `None` where it is one line of bounded length, without control characters, naming the file."""
+    """Return what is read, or `None` after an error of one line, of bounded length, that names the file."""
     try:
         return read()
     except WesepError as error:
