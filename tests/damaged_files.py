@@ -35,7 +35,7 @@ RAW = [
 
 @st.composite
 def damaged_bytes(draw: st.DrawFn, whole: bytes) -> bytes:
-    """Draw a copy of a file with one fault: cut short, a changed byte, inserted bytes, or a lost or repeated segment."""
+    """Draw a copy of a file with one fault: cut short, a changed byte, inserted bytes, a lost or repeated segment."""
     kind = draw(st.sampled_from(["cut", "flip", "put", "replace", "drop", "twice"]))
     begin = draw(st.integers(0, max(0, len(whole) - 1)))
     end = min(len(whole), begin + draw(st.integers(1, 40)))
