@@ -1,4 +1,4 @@
-"""Fixtures that every room's tests share: shared data where it is there, tiny speech, a tiny model."""
+"""Fixtures of all tests: shared data where it exists, tiny speech, a tiny model, the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SAMPLE_RATE = 16000
 
-# Fundamental frequency and three formants of each made-up speaker, in Hz: far apart.
+# Fundamental frequency and three formants of each synthetic speaker in Hz, far apart.
 VOICES = {
     "anna": (220.0, (850.0, 1700.0, 2900.0)),
     "bert": (105.0, (600.0, 1150.0, 2400.0)),
@@ -26,7 +26,7 @@ VOICES = {
 
 
 def pytest_configure() -> None:
-    """Ctrl-C as in a terminal: a shell starts background jobs with it ignored, and children would inherit that."""
+    """Handle Ctrl-C as in a terminal: a shell starts background jobs with it ignored, which children would inherit."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -39,19 +39,19 @@ def _shared(name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real recordings and trial lists, beside the checkout; tests that ask for it skip without it."""
+    """Folder of real recordings and trial lists beside the checkout; without it, tests that need it are skipped."""
     return _shared("data")
 
 
 @pytest.fixture(scope="session")
 def shared_parity() -> Path:
-    """Reference outputs of the public implementations; tests that ask for it skip without it."""
+    """Folder of reference outputs of the public implementations; without it, tests that need it are skipped."""
     return _shared("parity")
 
 
 @pytest.fixture
 def bfloat16_lstm() -> None:
-    """Skip a test that computes an LSTM in bfloat16 where the processor cannot."""
+    """Skip a test that needs an LSTM in bfloat16 if the processor cannot compute it."""
     from wesep_py.common.half_precision import unsupported
 
     if problem := unsupported("cpu", ("lstm",)):
@@ -60,7 +60,7 @@ def bfloat16_lstm() -> None:
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command did."""
+    """Exit status and output of a command."""
 
     status: int
     out: str
@@ -68,7 +68,7 @@ class Ran:
 
     @property
     def message(self) -> str:
-        """The one line on stderr; fails if there are more, or a traceback."""
+        """The only line on stderr; fails if there are more, or a traceback."""
         lines = [line for line in self.err.splitlines() if line.strip()]
         assert len(lines) == 1, f"one line was expected: {self.err}"
         assert "Traceback" not in self.err
@@ -90,7 +90,7 @@ def wesep(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
 
 
 def make_voice(f0_hz: float, formants_hz: tuple[float, ...], duration_s: float, seed: int) -> np.ndarray:
-    """A voice-like sound: harmonics of a wandering fundamental under formants, in syllables with pauses.
+    """Synthesise a voice: harmonics of a varying fundamental frequency, shaped by formants, in syllables with pauses.
 
     Args:
         f0_hz: mean fundamental frequency in Hz.
@@ -125,7 +125,7 @@ def make_voice(f0_hz: float, formants_hz: tuple[float, ...], duration_s: float, 
 
 @pytest.fixture(scope="session")
 def tiny_speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder a speaker: four made-up speakers (`VOICES`), four wav files each, 16 kHz mono, 2 to 3.5 s."""
+    """Folder per speaker: four synthetic speakers (`VOICES`), each with four wav files of 2 to 3.5 s at 16 kHz."""
     import soundfile
 
     folder = tmp_path_factory.mktemp("tiny_speech")
@@ -139,7 +139,7 @@ def tiny_speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkpoint folder of a very small network with random weights, 16 kHz."""
+    """Checkpoint folder of a very small network with random weights, 16 kHz."""
     import torch
 
     from wesep_py import checkpoint

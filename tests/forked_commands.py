@@ -1,6 +1,6 @@
-"""The command `wesep` for shell scripts under test, without the seconds that each start of Python and torch takes.
+"""Command `wesep` for tests of shell scripts, without the seconds that importing torch takes in each process.
 
-A server process imports the package once; `wesep` on the PATH is then a small client that hands its arguments, folder,
+A server process imports the package once. On the PATH, `wesep` is a small client that sends its arguments, folder,
 environment and open files to the server, which forks a process that runs the command.
 
     script ─► wesep (client) ── arguments, descriptors 0 to 2 ──► server ── fork ──► the command ─► status ─► client
@@ -35,7 +35,7 @@ MODULES = (
 
 @cache
 def search_path() -> str:
-    """Return a PATH on which `wesep` is the client, before this environment's programs; starts the server once."""
+    """Start the server once, and return a PATH on which `wesep` is the client."""
     folder = Path(tempfile.mkdtemp(prefix="wesep"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     server, log = folder / "server", folder / "log"
@@ -55,7 +55,7 @@ def search_path() -> str:
 
 
 def serve(path: str) -> None:
-    """Answer clients, each in a process of its own, until the process that started the server is gone."""
+    """Serve clients, each in a forked process, until the process that started the server has ended."""
     import importlib
     import signal
 
@@ -81,19 +81,19 @@ def serve(path: str) -> None:
 
 
 def _run(connection: socket.socket) -> None:
-    """Run one command in this process, and end it."""
+    """Run the command of a client, and end this process."""
     from wesep_py.cli.main import main
 
     request, descriptors = _receive(connection)
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
-    # The streams of the server know its own files' positions and kinds.
+    # The streams of the server have the state of its own files.
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.argv = ["wesep", *request["arguments"]]
-    status = 70  # something that no command foresees
+    status = 70  # an unexpected exception
     try:
         status = main(request["arguments"])
     except BaseException:
@@ -106,6 +106,7 @@ def _run(connection: socket.socket) -> None:
 
 
 def _receive(connection: socket.socket) -> tuple[dict, list[int]]:
+    """Receive the request of a client, and the descriptors of its open files."""
     data, ancillary, _, _ = connection.recvmsg(1 << 16, socket.CMSG_SPACE(3 * 4))
     descriptors = array.array("i")
     descriptors.frombytes(ancillary[0][2])
@@ -115,19 +116,19 @@ def _receive(connection: socket.socket) -> tuple[dict, list[int]]:
 
 
 def client(path: str, arguments: list[str]) -> int:
-    """Let the server run the command; its exit status, or 1 where its process was killed."""
+    """Run a command through the server, and return its exit status; 1 if its process was killed."""
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(path)
     request = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}  # noqa: PTH109
-    first, rest = (text := (json.dumps(request) + "\n").encode())[:1024], text[1024:]
+    first, remaining = (text := (json.dumps(request) + "\n").encode())[:1024], text[1024:]
     connection.sendmsg([first], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
-    connection.sendall(rest)
+    connection.sendall(remaining)
     return (connection.recv(1) or b"\x01")[0]
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
-        sys.path.pop(0)  # the folder of the tests, which hides modules of the same name
+        sys.path.pop(0)  # the folder of the tests, whose modules would hide others of the same name
         serve(sys.argv[2])
     else:
         sys.exit(client(sys.argv[2], sys.argv[3:]))

@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged, as `wesep extract` meets them."""
+"""`wesep extract` with damaged checkpoints and wrong models, devices and voice prints."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.mark.parametrize("part", ["model.safetensors", "config.yaml", "provenance.json"])
 @pytest.mark.parametrize("damage", ["half", "empty", "missing"])
-def test_a_checkpoint_that_is_damaged(wesep, tiny_model: Path, tiny_speech: Path, tmp_path: Path, part, damage):
+def test_a_damaged_checkpoint_is_refused(wesep, tiny_model: Path, tiny_speech: Path, tmp_path: Path, part, damage):
     model = tmp_path / "model"
     shutil.copytree(tiny_model, model)
     content = (model / part).read_bytes()
@@ -25,23 +25,23 @@ def test_a_checkpoint_that_is_damaged(wesep, tiny_model: Path, tiny_speech: Path
     assert not (tmp_path / "out.wav").exists()
 
 
-def test_a_model_that_is_not_there(wesep, tiny_speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_model_is_refused(wesep, tiny_speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     recording = tiny_speech / "anna" / "anna-0.wav"
     ran = wesep("extract", recording, "--enroll", recording, "--model", tmp_path / "none", "-o", tmp_path / "out.wav")
     assert ran.status == 2 and "none: no such model" in ran.message
-    monkeypatch.setattr("wesep_py.models.FOLDER", tmp_path / "nothing bundled")
+    monkeypatch.setattr("wesep_py.models.MODELS_FOLDER", tmp_path / "nothing bundled")
     ran = wesep("extract", recording, "--enroll", recording, "-o", tmp_path / "out.wav")
     assert ran.status == 2 and "--model" in ran.message
 
 
-def test_a_device_that_is_not_there(wesep, tiny_model: Path, tiny_speech: Path, tmp_path: Path):
+def test_a_missing_device_is_refused(wesep, tiny_model: Path, tiny_speech: Path, tmp_path: Path):
     recording = tiny_speech / "anna" / "anna-0.wav"
     arguments = ["--model", tiny_model, "-o", tmp_path / "out.wav", "--device", "tpu"]
     ran = wesep("extract", recording, "--enroll", recording, *arguments)
     assert ran.status == 2 and "'tpu' is not there" in ran.message and "cpu" in ran.message
 
 
-def test_a_voice_print_of_another_model(wesep, tiny_model: Path, tiny_speech: Path, tmp_path: Path):
+def test_a_voice_print_of_another_model_is_refused(wesep, tiny_model: Path, tiny_speech: Path, tmp_path: Path):
     import torch
 
     from wesep_py import checkpoint

@@ -1,4 +1,4 @@
-"""YAML with unknown keys, wrong types and impossible values, as `wesep train` and `wesep simulate` meet them."""
+"""`wesep train` and `wesep simulate` with unknown keys, wrong types and impossible values."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def config(tmp_path: Path) -> Path:
         ("seed=none", ["seed"]),
     ],
 )
-def test_a_wrong_key_type_or_value_is_named(wesep, config: Path, override: str, parts: list[str]):
+def test_errors_name_wrong_keys_types_and_values(wesep, config: Path, override: str, parts: list[str]):
     ran = wesep("train", config, override)
     assert ran.status == 2, ran.err
     assert all(part in ran.message for part in parts), ran.message
@@ -62,7 +62,7 @@ def test_a_wrong_key_type_or_value_is_named(wesep, config: Path, override: str, 
     ],
 )
 @pytest.mark.parametrize("command", ["train", "simulate"])
-def test_a_file_that_is_no_configuration(wesep, tmp_path: Path, command: str, content: str, part: str):
+def test_a_file_that_is_not_a_configuration_is_refused(wesep, tmp_path: Path, command: str, content: str, part: str):
     (tmp_path / "bad.yaml").write_text(content)
     output = ["-o", tmp_path / "out"] if command == "simulate" else []
     ran = wesep(command, tmp_path / "bad.yaml", *output)
@@ -70,7 +70,7 @@ def test_a_file_that_is_no_configuration(wesep, tmp_path: Path, command: str, co
 
 
 @pytest.mark.parametrize("command", ["train", "simulate"])
-def test_a_configuration_that_is_missing(wesep, tmp_path: Path, command: str):
+def test_a_missing_configuration_is_refused(wesep, tmp_path: Path, command: str):
     output = ["-o", tmp_path / "out"] if command == "simulate" else []
     ran = wesep(command, tmp_path / "missing.yaml", *output)
     assert ran.status == 2 and "missing.yaml: no such file" in ran.message

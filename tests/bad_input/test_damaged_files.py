@@ -1,4 +1,4 @@
-"""Every reader gives a value or one line that names the file, whatever was done to it: a hundred mutations each."""
+"""Every reader returns a value or raises one line that names the file: a hundred damaged files each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from wesep_py.evaluation.report_page import build_report
 from wesep_py.evaluation.results import Journal, check_reportable, read_results
 from wesep_py.simulation.description.recipe import read_recipes
 from wesep_py.simulation.rooms.room_bank import RoomBank
-from wesep_py.training.experiment import ancestors
+from wesep_py.training.provenance import ancestors
 from wesep_py.training.run_log import RunLog
 from wesep_py.training.state import Progress, TrainingState, load_state, save_state
 
@@ -89,13 +89,13 @@ PACKED = {
 
 
 def lines(objects: list[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(one) + "\n" for one in objects).encode()
+    return "".join(json.dumps(item) + "\n" for item in objects).encode()
 
 
 def damaged_lines(objects: list[dict[str, Any]]) -> st.SearchStrategy[bytes]:
     """JSONL with a fault in its bytes, or in the values of one line."""
     values = st.sampled_from(range(len(objects))).flatmap(
-        lambda n: damaged_object(objects[n]).map(lambda one: lines([*objects[:n], one, *objects[n + 1 :]]))
+        lambda n: damaged_object(objects[n]).map(lambda item: lines([*objects[:n], item, *objects[n + 1 :]]))
     )
     return st.one_of(damaged_bytes(lines(objects)), values)
 
@@ -103,12 +103,12 @@ def damaged_lines(objects: list[dict[str, Any]]) -> st.SearchStrategy[bytes]:
 def damaged_json(value: dict[str, Any]) -> st.SearchStrategy[bytes]:
     """JSON with a fault in its bytes or its values."""
     text = json.dumps(value).encode()
-    return st.one_of(damaged_bytes(text), damaged_object(value).map(lambda one: json.dumps(one).encode()))
+    return st.one_of(damaged_bytes(text), damaged_object(value).map(lambda item: json.dumps(item).encode()))
 
 
 @pytest.fixture
 def quiet():
-    """Warnings of what was left out are expected."""
+    """Ignore warnings of skipped content."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -116,23 +116,23 @@ def quiet():
 
 @hundred
 @given(content=damaged_lines(MANIFEST))
-def test_manifests(tmp_path: Path, content: bytes):
+def test_manifests_give_a_value_or_one_line(tmp_path: Path, content: bytes):
     (tmp_path / "m.jsonl").write_bytes(content)
-    found = value_or_line(lambda: read_manifest(tmp_path / "m.jsonl", check_files=False), tmp_path / "m.jsonl")
-    for utterance in found or []:
+    utterances = value_or_line(lambda: read_manifest(tmp_path / "m.jsonl", check_files=False), tmp_path / "m.jsonl")
+    for utterance in utterances or []:
         assert utterance.utterance_id and 0 < utterance.duration_s <= 1e15 and math.isfinite(utterance.start_s)
 
 
 @hundred
 @given(content=damaged_bytes(CSV.encode()))
-def test_manifests_in_csv(tmp_path: Path, content: bytes):
+def test_manifests_in_csv_give_a_value_or_one_line(tmp_path: Path, content: bytes):
     (tmp_path / "m.csv").write_bytes(content)
     value_or_line(lambda: read_manifest(tmp_path / "m.csv", check_files=False), tmp_path / "m.csv")
 
 
 @hundred
 @given(content=damaged_bytes(MIXTURES.encode()), of_map=st.booleans(), map_content=damaged_bytes(MAP.encode()))
-def test_trials(tmp_path: Path, content: bytes, of_map: bool, map_content: bytes):
+def test_trials_give_a_value_or_one_line(tmp_path: Path, content: bytes, of_map: bool, map_content: bytes):
     (tmp_path / "trials.csv").write_bytes(MIXTURES.encode() if of_map else content)
     (tmp_path / "trials.map").write_bytes(map_content if of_map else MAP.encode())
     value_or_line(
@@ -143,15 +143,15 @@ def test_trials(tmp_path: Path, content: bytes, of_map: bool, map_content: bytes
 
 @hundred
 @given(content=damaged_lines([RECIPE, RECIPE]))
-def test_recipes(tmp_path: Path, content: bytes):
+def test_recipes_give_a_value_or_one_line(tmp_path: Path, content: bytes):
     (tmp_path / "recipes.jsonl").write_bytes(content)
     value_or_line(lambda: list(read_recipes(tmp_path / "recipes.jsonl")), tmp_path / "recipes.jsonl")
 
 
 @hundred
 @given(content=damaged_json(SUMMARY), trials=damaged_lines(TRIALS), of_summary=st.booleans())
-def test_results(tmp_path: Path, content: bytes, trials: bytes, of_summary: bool, quiet):
-    """What is accepted can be reported and compared."""
+def test_results_give_a_value_or_one_line(tmp_path: Path, content: bytes, trials: bytes, of_summary: bool, quiet):
+    """Accepted results can be reported and compared."""
     (tmp_path / "summary.json").write_bytes(content if of_summary else json.dumps(SUMMARY).encode())
     (tmp_path / "per_trial.jsonl").write_bytes(lines(TRIALS) if of_summary else trials)
     path = tmp_path / ("summary.json" if of_summary else "per_trial.jsonl")
@@ -169,7 +169,7 @@ def test_results(tmp_path: Path, content: bytes, trials: bytes, of_summary: bool
 
 @hundred
 @given(run=damaged_json({"protocol": {"model": "m", "date": "d"}}), trials=damaged_lines(TRIALS), of_run=st.booleans())
-def test_unfinished_results(tmp_path: Path, run: bytes, trials: bytes, of_run: bool, quiet):
+def test_unfinished_results_give_a_value_or_one_line(tmp_path: Path, run: bytes, trials: bytes, of_run: bool, quiet):
     (tmp_path / "run.json").write_bytes(run if of_run else b'{"protocol": {"model": "m"}}')
     (tmp_path / "per_trial.jsonl").write_bytes(lines(TRIALS) if of_run else trials)
     journal = value_or_line(lambda: Journal(tmp_path, {"model": "m"}), tmp_path / "run.json")
@@ -180,24 +180,24 @@ def test_unfinished_results(tmp_path: Path, run: bytes, trials: bytes, of_run: b
 
 @hundred
 @given(content=damaged_lines([{"kind": "train", "step": n, "loss": 1.0, "elapsed_s": 2.0 * n} for n in (1, 2, 3)]))
-def test_logs(tmp_path: Path, content: bytes, quiet):
+def test_logs_give_a_value_or_one_line(tmp_path: Path, content: bytes, quiet):
     (tmp_path / "log.jsonl").write_bytes(content)
     RunLog(tmp_path / "log.jsonl", [], 2).close()
-    kept = [json.loads(line) for line in (tmp_path / "log.jsonl").read_bytes().decode().split("\n")[:-1]]
-    assert all(float(line["step"]) <= 2 for line in kept)
+    remaining = [json.loads(line) for line in (tmp_path / "log.jsonl").read_bytes().decode().split("\n")[:-1]]
+    assert all(float(line["step"]) <= 2 for line in remaining)
 
 
 @hundred
 @given(content=damaged_json({"sessions": [{"step": 0, "data": {"a": "1"}, "went_on_from": [{"hash": "ab"}]}]}))
-def test_provenance_of_runs(tmp_path: Path, content: bytes, quiet):
+def test_provenance_of_runs_give_a_value_or_one_line(tmp_path: Path, content: bytes, quiet):
     file = tmp_path / "provenance.json"
     file.write_bytes(content)
-    assert all(isinstance(one, dict) for one in ancestors(file))
+    assert all(isinstance(entry, dict) for entry in ancestors(file))
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """Two states of a tiny run."""
+    """Save two states of a tiny run, and return their files."""
     folder = tmp_path_factory.mktemp("state")
     layer = torch.nn.Linear(2, 2)
     optimizer = torch.optim.Adam(layer.parameters())
@@ -210,8 +210,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @hundred
 @given(data=st.data())
-def test_training_states(tmp_path: Path, saved: dict[str, bytes], data: st.DataObject, quiet):
-    """Whatever is damaged gives way to the state before; both damaged are one line."""
+def test_training_states_give_a_value_or_one_line(tmp_path: Path, saved: dict[str, bytes], data: st.DataObject, quiet):
+    """A damaged state is replaced by the one before; if both are damaged, there is one line."""
     for name, content in saved.items():
         (tmp_path / name).write_bytes(content)
     whole = {2: load_state(tmp_path)}
@@ -226,7 +226,7 @@ def test_training_states(tmp_path: Path, saved: dict[str, bytes], data: st.DataO
 
 @hundred
 @given(content=damaged_json(BANK))
-def test_banks_of_rooms(tmp_path: Path, content: bytes):
+def test_banks_of_rooms_give_a_value_or_one_line(tmp_path: Path, content: bytes):
     (tmp_path / "index.json").write_bytes(content)
     (tmp_path / "responses.float32").write_bytes(bytes(32))
 
@@ -240,8 +240,8 @@ def test_banks_of_rooms(tmp_path: Path, content: bytes):
 
 @hundred
 @given(content=damaged_json(PACKED))
-def test_packed_corpora(tmp_path: Path, content: bytes):
-    """A damaged index is no index: the corpus is packed anew."""
+def test_packed_corpora_give_a_value_or_one_line(tmp_path: Path, content: bytes):
+    """A damaged index counts as missing, so that the corpus is packed again."""
     (tmp_path / "index.json").write_bytes(content)
     (tmp_path / "samples-ab.int16").write_bytes(bytes(60))
     index = read_pack_index(tmp_path)
@@ -250,8 +250,8 @@ def test_packed_corpora(tmp_path: Path, content: bytes):
 
 
 @hundred
-@given(content=damaged_lines([{**one, "sample_rate": 16000, "num_samples": 40000, "crc32": 7} for one in MANIFEST]))
-def test_indexes_of_stores(tmp_path: Path, content: bytes):
+@given(content=damaged_lines([{**line, "sample_rate": 16000, "num_samples": 40000, "crc32": 7} for line in MANIFEST]))
+def test_indexes_of_stores_give_a_value_or_one_line(tmp_path: Path, content: bytes):
     path = tmp_path / "index.jsonl"
 
     def read() -> list[Any]:
@@ -266,14 +266,14 @@ RTTM = b"SPEAKER meeting 1 0.50 2.25 <NA> <NA> alice <NA> <NA>\nSPEAKER meeting 
 
 @hundred
 @given(content=damaged_bytes(RTTM))
-def test_labels(tmp_path: Path, content: bytes):
+def test_labels_give_a_value_or_one_line(tmp_path: Path, content: bytes):
     (tmp_path / "l.rttm").write_bytes(content)
     value_or_line(lambda: read_labels(tmp_path / "l.rttm"), tmp_path / "l.rttm")
 
 
 @hundred
 @given(name=st.sampled_from(["wav.scp", "utt2spk", "segments", "utt2dur", "text"]), data=st.data())
-def test_kaldi_folders(tmp_path: Path, name: str, data: st.DataObject):
+def test_kaldi_folders_give_a_value_or_one_line(tmp_path: Path, name: str, data: st.DataObject):
     files = {
         "wav.scp": b"r1 r1.wav\nr2 r2.wav\n",
         "utt2spk": b"u1 alice\nu2 bob\n",

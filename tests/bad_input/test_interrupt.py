@@ -1,4 +1,4 @@
-"""Ctrl-C in a batch extraction: what is written stays whole, and one line says how to go on."""
+"""Ctrl-C in a batch extraction: written files stay whole, and one line says how to resume."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wesep_py.inference import Extractor
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
-def test_ctrl_c_in_a_batch_extraction(tiny_model: Path, tiny_speech: Path, tmp_path: Path):
+def test_ctrl_c_leaves_whole_files_and_says_how_to_resume(tiny_model: Path, tiny_speech: Path, tmp_path: Path):
     mixtures, out = tmp_path / "mixtures", tmp_path / "out"
     mixtures.mkdir()
     voice, rate = soundfile.read(tiny_speech / "bert" / "bert-3.wav")
@@ -56,7 +56,7 @@ def test_ctrl_c_in_a_batch_extraction(tiny_model: Path, tiny_speech: Path, tmp_p
     assert len(list(out.iterdir())) == 30
 
 
-def test_the_message_counts_what_is_written(
+def test_the_message_counts_the_written_files(
     wesep, tiny_model: Path, tiny_speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     calls = []

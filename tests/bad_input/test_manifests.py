@@ -1,4 +1,4 @@
-"""Manifests that name what is not there, or say nothing that can be used."""
+"""Manifests with missing files and invalid lines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def write(path: Path, *lines: dict | str) -> Path:
     return path
 
 
-def test_a_line_that_names_a_missing_file(wesep, tiny_speech: Path, tmp_path: Path):
+def test_errors_name_the_line_of_a_missing_file(wesep, tiny_speech: Path, tmp_path: Path):
     manifest = write(tmp_path / "m.jsonl", LINE, {**LINE, "utterance_id": "x", "path": "anna/missing.wav"})
     with pytest.raises(InputError, match=r"m\.jsonl:2: .*anna/missing\.wav"):
         read_manifest(manifest, root=tiny_speech)
@@ -37,13 +37,13 @@ def test_a_line_that_names_a_missing_file(wesep, tiny_speech: Path, tmp_path: Pa
         ("[1, 2]", ""),
     ],
 )
-def test_a_line_that_is_wrong_is_named(tiny_speech: Path, tmp_path: Path, line, field: str):
+def test_errors_name_an_invalid_line(tiny_speech: Path, tmp_path: Path, line, field: str):
     other = {**LINE, "utterance_id": "anna-1", "path": "anna/anna-1.wav"}
     with pytest.raises(InputError, match=rf"m\.jsonl:2: .*{field}"):
         read_manifest(write(tmp_path / "m.jsonl", other, line), root=tiny_speech)
 
 
-def test_training_on_a_manifest_with_a_missing_file(wesep, tiny_speech: Path, tmp_path: Path):
+def test_training_refuses_a_manifest_with_a_missing_file(wesep, tiny_speech: Path, tmp_path: Path):
     write(tmp_path / "m.jsonl", {**LINE, "path": str(tiny_speech / "gone.wav")})
     config = write(
         tmp_path / "train.yaml",

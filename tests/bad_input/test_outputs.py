@@ -1,4 +1,4 @@
-"""Outputs that cannot be written: said before anything is computed, or nothing is left behind."""
+"""Outputs that cannot be written are reported before the work, or leave nothing behind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def arguments(recording: Path, tiny_model: Path) -> list[str]:
     return ["extract", str(recording), "--enroll", str(recording), "--model", str(tiny_model), "--device", "cpu", "-o"]
 
 
-def test_an_output_that_exists(wesep, arguments: list[str], tmp_path: Path):
+def test_an_existing_output_is_refused(wesep, arguments: list[str], tmp_path: Path):
     (tmp_path / "out.wav").write_bytes(b"precious")
     ran = wesep(*arguments, tmp_path / "out.wav")
     assert ran.status == 2
@@ -33,18 +33,18 @@ def test_an_output_that_exists(wesep, arguments: list[str], tmp_path: Path):
     assert (tmp_path / "out.wav").read_bytes() == b"precious"
 
 
-def test_an_output_in_a_folder_that_does_not_exist(wesep, arguments: list[str], tmp_path: Path):
+def test_an_output_in_a_missing_folder_is_refused(wesep, arguments: list[str], tmp_path: Path):
     ran = wesep(*arguments, tmp_path / "no" / "out.wav")
     assert ran.status == 2 and f"{tmp_path / 'no'} does not exist; create it first" in ran.message
 
 
-def test_an_output_of_a_format_that_cannot_be_written(wesep, arguments: list[str], tmp_path: Path):
+def test_an_output_of_an_unknown_format_is_refused(wesep, arguments: list[str], tmp_path: Path):
     ran = wesep(*arguments, tmp_path / "out.docx")
     assert ran.status == 2 and "out.docx" in ran.message and ".flac" in ran.message
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_existing_output_is_found_before_the_model_is_loaded(wesep, recording: Path, tmp_path: Path):
+def test_outputs_are_checked_before_the_model_is_loaded(wesep, recording: Path, tmp_path: Path):
     (tmp_path / "out.wav").touch()
     ran = wesep("extract", recording, "--enroll", recording, "--model", "no-such-model", "-o", tmp_path / "out.wav")
     assert "exists already" in ran.message
@@ -61,8 +61,8 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.mark.skipif(os.name != "posix", reason="the limit on file size is POSIX")
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
-def test_a_disk_that_fills_while_writing(arguments: list[str], tmp_path: Path, suffix: str):
-    # A file may not grow past 50 kB here, which to the program is a disk without room.
+def test_a_full_disk_keeps_the_old_output(arguments: list[str], tmp_path: Path, suffix: str):
+    # A file is limited to 50 kB here, which looks like a full disk to the program.
     rng = np.random.default_rng(0)
     soundfile.write(tmp_path / "long.wav", 0.1 * rng.standard_normal(16000 * 30), 16000)
     arguments[1] = str(tmp_path / "long.wav")
@@ -79,7 +79,7 @@ def test_a_disk_that_fills_while_writing(arguments: list[str], tmp_path: Path, s
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the limit on file size is POSIX")
-def test_a_disk_that_fills_while_a_voice_print_is_written(recording: Path, tiny_model: Path, tmp_path: Path):
+def test_a_full_disk_leaves_no_voice_print(recording: Path, tiny_model: Path, tmp_path: Path):
     done = subprocess.run(
         [
             *(sys.executable, "-c", LIMITED, "enroll", str(recording), "-o", str(tmp_path / "a.voice")),
@@ -93,7 +93,7 @@ def test_a_disk_that_fills_while_a_voice_print_is_written(recording: Path, tiny_
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_results_that_cannot_be_printed(arguments: list[str], tmp_path: Path):
+def test_results_that_cannot_be_printed_are_an_error(arguments: list[str], tmp_path: Path):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "wesep_py.cli.main", *arguments, str(tmp_path / "out.wav"), "--json"],
@@ -107,10 +107,10 @@ def test_results_that_cannot_be_printed(arguments: list[str], tmp_path: Path):
 
 @pytest.mark.parametrize("block", ["2", "60"])
 @pytest.mark.parametrize("full", ["o.wav", "r.wav"])
-def test_where_one_of_several_files_cannot_be_written_none_is(
+def test_outputs_are_written_together_or_not_at_all(
     wesep, arguments: list[str], tmp_path: Path, monkeypatch, block: str, full: str
 ):
-    """The timeline fits on the disk, and the voice or the rest does not: then there is none of them."""
+    """The timeline fits on the disk, but the voice or the residual does not: then none is written."""
     write = audio.AudioWriter.write
 
     def until_full(self, waveform) -> None:
@@ -137,7 +137,7 @@ def test_where_one_of_several_files_cannot_be_written_none_is(
 
 @pytest.mark.parametrize("kind", ["hard link", "symbolic link", "dots"])
 @pytest.mark.parametrize("place", ["-o", "--residual", "--timeline"])
-def test_an_output_that_is_read_is_refused(
+def test_an_output_that_is_an_input_is_refused(
     wesep, arguments: list[str], recording: Path, tmp_path: Path, kind: str, place: str
 ):
     (tmp_path / "folder").mkdir()
@@ -161,12 +161,12 @@ def test_an_output_that_is_read_is_refused(
     assert mixture.read_bytes() == content and not (tmp_path / "out.wav").exists()
 
 
-def test_a_timeline_in_the_place_of_a_result_is_refused(wesep, arguments: list[str], tmp_path: Path):
+def test_a_timeline_with_the_path_of_a_result_is_refused(wesep, arguments: list[str], tmp_path: Path):
     ran = wesep(*arguments, tmp_path / "a.wav", "--timeline", tmp_path / "a.wav")
     assert ran.status == 2 and not (tmp_path / "a.wav").exists()
 
 
-def test_a_voice_print_does_not_replace_its_recording(wesep, recording: Path, tiny_model: Path, tmp_path: Path):
+def test_a_voice_print_does_not_overwrite_its_recording(wesep, recording: Path, tiny_model: Path, tmp_path: Path):
     (tmp_path / "a.voice").symlink_to(recording)
     content = recording.read_bytes()
     ran = wesep("enroll", recording, "-o", tmp_path / "a.voice", "--model", tiny_model, "--overwrite")

@@ -1,4 +1,4 @@
-"""Recordings that are wrong or odd, as mixture and as enrollment: one line and status 2, or a sound result."""
+"""Invalid recordings, as mixture or enrollment, give one line and status 2; unusual ones give a result."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ UNREADABLE = {
 
 @pytest.mark.parametrize(("make", "reason"), UNREADABLE.items(), ids=lambda value: getattr(value, "__name__", ""))
 @pytest.mark.parametrize("role", ["mixture", "enrollment"])
-def test_a_recording_that_cannot_be_read(extract, good: Path, tmp_path: Path, make, reason: str, role: str):
+def test_an_unreadable_recording_is_refused(extract, good: Path, tmp_path: Path, make, reason: str, role: str):
     bad = tmp_path / "bad.wav"
     make(bad)
     ran = extract(bad, good) if role == "mixture" else extract(good, bad)
@@ -89,7 +89,7 @@ def test_a_recording_that_cannot_be_read(extract, good: Path, tmp_path: Path, ma
 
 
 @pytest.mark.parametrize("role", ["mixture", "enrollment"])
-def test_a_recording_that_ends_early(extract, good: Path, tmp_path: Path, role: str, caplog):
+def test_a_recording_that_ends_early_gives_a_warning(extract, good: Path, tmp_path: Path, role: str, caplog):
     bad = tmp_path / "bad.wav"
     truncated(bad)
     mixture, enrollment = (bad, good) if role == "mixture" else (good, bad)
@@ -119,13 +119,13 @@ def array_of_a_terabyte(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [empty_array, half_an_array, array_of_a_terabyte, text], ids=lambda m: m.__name__)
-def test_an_embedding_that_cannot_be_read(extract, good: Path, tmp_path: Path, make):
+def test_an_unreadable_embedding_is_refused(extract, good: Path, tmp_path: Path, make):
     make(tmp_path / "bad.npy")
     ran = extract(good, tmp_path / "bad.npy")
     assert ran.status == 2 and "bad.npy: is no array of numbers" in ran.message, ran
 
 
-def test_a_silent_enrollment(extract, good: Path, tmp_path: Path):
+def test_a_silent_enrollment_is_refused(extract, good: Path, tmp_path: Path):
     soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
     ran = extract(good, tmp_path / "silent.wav")
     assert ran.status == 2 and "silent.wav: is silent" in ran.message
@@ -138,20 +138,20 @@ def test_a_silent_mixture_gives_silence(extract, good: Path, tmp_path: Path):
     assert len(result) == 16000 and not result.any()
 
 
-def test_an_enrollment_that_is_too_short(extract, good: Path, tmp_path: Path):
+def test_an_enrollment_that_is_too_short_is_refused(extract, good: Path, tmp_path: Path):
     soundfile.write(tmp_path / "short.wav", NOISE[:400], 16000)
     ran = extract(good, tmp_path / "short.wav")
     assert ran.status == 2 and "0.025 s" in ran.message and "at least 0.1 s" in ran.message
 
 
 @pytest.mark.parametrize("num_samples", [1, 100, 511])
-def test_a_mixture_shorter_than_a_window(extract, good: Path, tmp_path: Path, num_samples: int):
+def test_a_mixture_shorter_than_a_window_is_extracted(extract, good: Path, tmp_path: Path, num_samples: int):
     soundfile.write(tmp_path / "short.wav", NOISE[:num_samples], 16000)
     assert extract(tmp_path / "short.wav", good).status == 0
     assert soundfile.info(tmp_path / "out.wav").frames == num_samples
 
 
-def test_an_enrollment_just_long_enough(extract, good: Path, tmp_path: Path):
+def test_an_enrollment_of_the_minimum_length_is_accepted(extract, good: Path, tmp_path: Path):
     soundfile.write(tmp_path / "short.wav", NOISE[:800], 8000)
     assert extract(good, tmp_path / "short.wav").status == 0
 
@@ -184,7 +184,7 @@ def louder_than_full_scale(path: Path) -> None:
     "make", [clipped, stereo, eight_bit, eight_khz, forty_eight_khz, louder_than_full_scale], ids=lambda m: m.__name__
 )
 @pytest.mark.parametrize("role", ["mixture", "enrollment"])
-def test_a_recording_that_is_odd_but_sound(extract, good: Path, tmp_path: Path, make, role: str):
+def test_an_unusual_recording_is_extracted(extract, good: Path, tmp_path: Path, make, role: str):
     odd = tmp_path / "odd.wav"
     make(odd)
     ran = extract(odd, good) if role == "mixture" else extract(good, odd)
@@ -197,7 +197,7 @@ def test_a_recording_that_is_odd_but_sound(extract, good: Path, tmp_path: Path, 
     assert np.isfinite(result).all() and result.any()
 
 
-def test_a_folder_of_mixtures_without_audio(extract, good: Path, tmp_path: Path):
+def test_a_folder_without_audio_is_refused(extract, good: Path, tmp_path: Path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "notes.txt").write_text("nothing to hear")
     ran = extract(tmp_path / "folder", good)

@@ -1,4 +1,4 @@
-"""SIGTERM: one line, status 143, no temporary files, and no process left."""
+"""SIGTERM gives one line and status 143, and leaves no temporary files and no processes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def arguments(tiny_speech: Path, tiny_model: Path) -> list[str]:
     return ["extract", recording, "--enroll", recording, "--model", str(tiny_model), "--device", "cpu", "-o"]
 
 
-def test_one_line_and_nothing_is_left(arguments: list[str], tmp_path: Path):
+def test_sigterm_gives_one_line_and_leaves_no_files(arguments: list[str], tmp_path: Path):
     (tmp_path / "out").mkdir()
     child = os.fork()
     if child == 0:
@@ -82,19 +82,19 @@ sys.exit(status)
 """
 
 
-def test_while_modules_load_that_are_made_by_exec():
+def test_sigterm_while_exec_creates_a_module():
     """A plain `KeyboardInterrupt` that has passed through `exec` makes Python end by SIGINT, whatever its status."""
     done = subprocess.run([sys.executable, "-c", IN_EXEC], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (143, "wesep test: terminated\n")
 
 
-def test_the_handler_of_the_caller_comes_back(wesep):
+def test_the_handler_of_the_caller_is_restored(wesep):
     before = signal.getsignal(signal.SIGTERM)
     assert wesep("--version").status == 0
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_command_that_ignores_the_signal_goes_on_ignoring_it(monkeypatch):
+def test_an_ignored_signal_stays_ignored(monkeypatch):
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         monkeypatch.setattr("wesep_py.cli.main._guard", lambda *given: os.kill(os.getpid(), signal.SIGTERM) or 0)
@@ -104,7 +104,7 @@ def test_a_command_that_ignores_the_signal_goes_on_ignoring_it(monkeypatch):
 
 
 def children_of(process: subprocess.Popen[str]) -> list[int]:
-    """The processes that a process started; none where the system does not say."""
+    """Return the child processes of a process; an empty list if the system does not tell."""
     found = []
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
@@ -123,7 +123,7 @@ def is_running(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc")
-def test_the_processes_that_work_for_it_end_too(tmp_path: Path):
+def test_sigterm_ends_the_workers_too(tmp_path: Path):
     (tmp_path / "script.py").write_text(WORKERS)
     (tmp_path / "out").mkdir()
     command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "out")]

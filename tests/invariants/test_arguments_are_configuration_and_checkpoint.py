@@ -1,4 +1,4 @@
-"""Law 4: constructor arguments = configuration = checkpoint; nothing is ever unpickled."""
+"""Constructor arguments = configuration = checkpoint; nothing is ever unpickled."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ CONFIG = {
 }
 
 
-def test_the_checkpoint_holds_the_configuration_that_built_the_network(tmp_path):
+def test_a_checkpoint_holds_the_configuration_of_its_network(tmp_path):
     network = build_network(CONFIG)
     checkpoint.save(tmp_path / "model", network.config, network.state_dict())
     assert load_yaml(tmp_path / "model" / "config.yaml") == CONFIG
     assert load_network(tmp_path / "model").config == CONFIG
 
 
-def test_every_key_of_a_configuration_is_an_argument_of_a_constructor():
+def test_every_key_is_an_argument_of_a_constructor():
     for registry, key in ((backbones, "backbone"), (speaker_networks, "speaker.network")):
         for name in registry.names():
             assert inspect.signature(registry.get(name)).parameters, (key, name)
@@ -45,7 +45,7 @@ def test_every_key_of_a_configuration_is_an_argument_of_a_constructor():
 
 
 def test_nothing_is_unpickled():
-    """No pickle, no joblib, no np.load with pickles; torch.load only with weights_only=True."""
+    """No module imports pickle or joblib, loads pickled arrays, or calls torch.load without weights_only=True."""
     for path in Path(wesep_py.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -58,7 +58,7 @@ def test_nothing_is_unpickled():
                     assert keywords.get("weights_only") is True, f"{path}:{node.lineno}"
 
 
-def test_a_checkpoint_that_pickles_is_refused(tmp_path):
+def test_a_pickled_checkpoint_is_refused(tmp_path):
     import pytest
 
     from wesep_py.common.errors import CheckpointError

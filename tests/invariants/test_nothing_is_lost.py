@@ -1,4 +1,4 @@
-"""Law 6: files appear whole or not at all, none is overwritten unasked, a batch goes on, a killed run resumes."""
+"""Files appear whole or not at all, none is overwritten unless requested, batches continue, killed runs resume."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wesep_py.common.files import atomic_path
 from wesep_py.inference import Result
 
 
-def test_law_6_nothing_is_lost_when_writing_fails(tmp_path: Path):
+def test_the_old_file_stays_when_writing_fails(tmp_path: Path):
     target = tmp_path / "out.wav"
     target.write_bytes(b"what was there")
 
@@ -34,7 +34,7 @@ def test_law_6_nothing_is_lost_when_writing_fails(tmp_path: Path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_law_6_an_output_is_not_overwritten_unless_asked(tmp_path: Path):
+def test_an_output_is_overwritten_only_on_request(tmp_path: Path):
     result = Result(np.zeros((1, 100), np.float32), 16000)
     target = tmp_path / "out.wav"
     target.write_bytes(b"precious")
@@ -46,7 +46,7 @@ def test_law_6_an_output_is_not_overwritten_unless_asked(tmp_path: Path):
 
 
 @pytest.mark.parametrize("command", ["extract", "enroll"])
-def test_law_6_commands_leave_existing_files(wesep, tiny_model: Path, tiny_speech: Path, tmp_path: Path, command: str):
+def test_commands_overwrite_only_on_request(wesep, tiny_model: Path, tiny_speech: Path, tmp_path: Path, command: str):
     target = tmp_path / ("out.wav" if command == "extract" else "out.voice")
     target.write_bytes(b"precious")
     recording = tiny_speech / "anna" / "anna-0.wav"
@@ -60,7 +60,7 @@ def test_law_6_commands_leave_existing_files(wesep, tiny_model: Path, tiny_speec
     assert target.stat().st_size > 1000
 
 
-def test_law_6_a_batch_goes_on_and_names_every_bad_file(wesep, tiny_model: Path, tiny_speech: Path, tmp_path: Path):
+def test_a_batch_continues_and_names_every_bad_file(wesep, tiny_model: Path, tiny_speech: Path, tmp_path: Path):
     mixtures = tmp_path / "mixtures"
     mixtures.mkdir()
     good = (tiny_speech / "bert" / "bert-0.wav").read_bytes()
@@ -77,7 +77,7 @@ def test_law_6_a_batch_goes_on_and_names_every_bad_file(wesep, tiny_model: Path,
     assert "2 of 5" in ran.err
 
 
-def test_law_6_a_killed_batch_leaves_whole_files_and_goes_on(tiny_model: Path, tiny_speech: Path, tmp_path: Path):
+def test_a_killed_batch_leaves_whole_files_and_resumes(tiny_model: Path, tiny_speech: Path, tmp_path: Path):
     mixtures, out = tmp_path / "mixtures", tmp_path / "out"
     mixtures.mkdir()
     voice, rate = soundfile.read(tiny_speech / "bert" / "bert-3.wav")
@@ -105,7 +105,7 @@ def test_law_6_a_killed_batch_leaves_whole_files_and_goes_on(tiny_model: Path, t
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the limit on file size is POSIX")
-def test_law_6_a_full_disk_leaves_what_was_there(tmp_path: Path):
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path):
     import resource
 
     target = tmp_path / "out.wav"

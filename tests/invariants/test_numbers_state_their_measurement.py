@@ -1,4 +1,4 @@
-"""Law 7: protocol, variant of the metric, software versions and command stand beside every number."""
+"""Every number comes with protocol, variant of the metric, software versions and command."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOT_METRICS = {
 
 
 class Halver:
-    """A stand-in for a model: the mixture at half its level."""
+    """Model substitute that returns the mixture at half its level."""
 
     sample_rate, name, model_hash, device = 16000, "halver", "ab" * 32, "cpu"
     calibration, embedding_dim = Calibration(), None
@@ -51,11 +51,16 @@ def trials(tiny_speech: Path, tmp_path: Path):
 
 @pytest.fixture
 def summary(trials, tmp_path):
-    evaluate(Halver(), trials, tmp_path / "out", EvaluationOptions(condition="noisy", metrics=tuple(METRICS), jobs=0, command="wesep evaluate --x 'a b'"))
+    evaluate(
+        Halver(),
+        trials,
+        tmp_path / "out",
+        EvaluationOptions(condition="noisy", metrics=tuple(METRICS), jobs=0, command="wesep evaluate --x 'a b'"),
+    )
     return json.loads((tmp_path / "out" / "summary.json").read_text())
 
 
-def test_every_number_has_a_definition_beside_it(summary):
+def test_every_number_has_a_definition(summary):
     numbers = set(summary) - NOT_METRICS
     assert numbers == {name for names in METRICS.values() for name in names}
     assert numbers | {"attenuation_db"} == set(summary["protocol"]["metrics"])
@@ -67,7 +72,7 @@ def test_every_number_has_a_definition_beside_it(summary):
             assert set(members) - {"trials"} == numbers
 
 
-def test_the_protocol_says_with_what_and_how(summary):
+def test_the_protocol_states_model_command_and_versions(summary):
     protocol = summary["protocol"]
     assert protocol["condition"].startswith("noisy")
     assert protocol["sample_rate"] == 16000
@@ -84,12 +89,12 @@ def test_the_protocol_says_with_what_and_how(summary):
     assert isinstance(summary["speed"]["threads"], int)
 
 
-def test_the_command_of_this_process_is_taken_where_none_is_given(trials, monkeypatch):
+def test_the_default_command_is_that_of_this_process(trials, monkeypatch):
     monkeypatch.setattr("sys.argv", ["wesep", "evaluate", "--root", "my data"])
     assert evaluate(Halver(), trials)["protocol"]["command"] == "wesep evaluate --root 'my data'"
 
 
-def test_the_list_of_trials_is_known_by_its_content(trials, tiny_speech, tmp_path):
+def test_a_list_of_trials_is_identified_by_its_content(trials, tiny_speech, tmp_path):
     def fingerprint_of(chosen):
         return evaluate(Halver(), chosen)["protocol"]["trials"]
 
@@ -113,8 +118,8 @@ def test_the_list_of_trials_is_known_by_its_content(trials, tiny_speech, tmp_pat
     assert louder["sha256"] != whole["sha256"]
 
 
-def test_the_definitions_are_what_is_computed():
-    """The constants that the definitions name, measured from outside."""
+def test_the_computed_values_agree_with_the_definitions():
+    """Measure the constants of the definitions from outside."""
     rng = np.random.default_rng(0)
     target, other = rng.standard_normal((2, 16000))
     assert "eps = 1e-08" in DEFINITIONS["si_sdr"]

@@ -1,7 +1,7 @@
-"""Law 1: features, resampling and levels are computed by the same functions in training, evaluation and extraction.
+"""One path: the same functions compute features, resampling and levels in training, evaluation and extraction.
 
 A mixture is simulated as training does, written as a tree, evaluated as `wesep evaluate` does and extracted from its
-files as a user does. What every transform of the network hears and returns on the way is equal to the bit.
+files as a user does. Inputs and outputs of every transform of the network are bit-identical.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Calls = list[tuple[str, torch.Tensor, torch.Tensor]]
 
 
 def _network(sample_rate: int) -> TargetSpeakerExtractor:
-    """Every transform there is: high-pass and STFT of mixture and enrollment, filterbank, at 8 kHz a resampler too."""
+    """Build a network with every transform: high-pass, STFT, filterbank, and at 8 kHz a resampler."""
     torch.manual_seed(0)
     return build_network(
         {
@@ -49,15 +49,15 @@ def _network(sample_rate: int) -> TargetSpeakerExtractor:
 
 
 @contextmanager
-def _listening(network: nn.Module) -> Iterator[Calls]:
-    """What each transform of the network is given and returns, in order of the calls."""
+def _recording_transforms(network: nn.Module) -> Iterator[Calls]:
+    """Record input and output of each transform of the network, in the order of the calls."""
     calls: Calls = []
 
-    def keep(name: str):
+    def record(name: str):
         return lambda module, inputs, output: calls.append((name, inputs[0].detach().clone(), output.detach().clone()))
 
-    transforms = (HighPass, STFT, KaldiFilterbank, audio.Resample)
-    hooks = [m.register_forward_hook(keep(n)) for n, m in network.named_modules() if isinstance(m, transforms)]
+    transforms = (HighPass, STFT, KaldiFilterbank, audio.SincResample)
+    hooks = [m.register_forward_hook(record(n)) for n, m in network.named_modules() if isinstance(m, transforms)]
     assert hooks
     yield calls
     for hook in hooks:
@@ -66,9 +66,9 @@ def _listening(network: nn.Module) -> Iterator[Calls]:
 
 def _assert_same(calls: Calls, others: Calls) -> None:
     assert [name for name, _, _ in calls] == [name for name, _, _ in others]
-    for (name, given, returned), (_, other_given, other_returned) in zip(calls, others, strict=True):
-        assert torch.equal(given, other_given), f"{name} hears something else"
-        assert torch.equal(returned, other_returned), f"{name} returns something else"
+    for (name, inputs, outputs), (_, other_inputs, other_outputs) in zip(calls, others, strict=True):
+        assert torch.equal(inputs, other_inputs), f"{name} has another input"
+        assert torch.equal(outputs, other_outputs), f"{name} has another output"
 
 
 @pytest.fixture(scope="module", params=[16000, 8000])
@@ -87,7 +87,7 @@ def _tree(simulator: Simulator, folder: Path) -> tuple[TreeLayout, Recipe]:
     return layout, sample.recipe
 
 
-def test_law_1_one_path_for_features(simulator: Simulator, tmp_path: Path):
+def test_features_are_bit_identical_on_all_paths(simulator: Simulator, tmp_path: Path):
     network = _network(simulator.sample_rate)
     # Training: drawn, rendered, collated, and through the network while it trains.
     speakers = {utterance: label for label, utterance in enumerate(("anna", "bert", "carl", "dora"))}
@@ -96,7 +96,7 @@ def test_law_1_one_path_for_features(simulator: Simulator, tmp_path: Path):
     for module in network.modules():
         if isinstance(module, nn.BatchNorm1d):
             module.eval()  # a batch of one has no statistics of its own
-    with _listening(network) as in_training:
+    with _recording_transforms(network) as in_training:
         network(batch["mixture"], batch["enrollment"], batch["enrollment_lengths"])
     assert {type(network.get_submodule(name)) for name, _, _ in in_training} >= {HighPass, STFT, KaldiFilterbank}
 
@@ -107,13 +107,13 @@ def test_law_1_one_path_for_features(simulator: Simulator, tmp_path: Path):
     extractor = Extractor(network)
     rendered = render(trial, "clean", simulator.sample_rate)
     assert not isinstance(rendered, Exception), rendered
-    with _listening(network) as in_evaluation:
+    with _recording_transforms(network) as in_evaluation:
         extracted = extract(extractor, trial, rendered)
     assert extracted.record.outcome == "scored", extracted.record.error
     _assert_same(in_training, in_evaluation)
 
     # Extraction: from the files.
-    with _listening(network) as in_extraction:
+    with _recording_transforms(network) as in_extraction:
         result = extractor.extract(trial.rendered["clean"], extractor.enroll(trial.enrollment))
     _assert_same(in_training, in_extraction)
     np.testing.assert_array_equal(result.waveform[0], extracted.estimate)
@@ -130,7 +130,7 @@ def test_law_1_one_path_for_features(simulator: Simulator, tmp_path: Path):
         ("a.mp3", None, 22050, False),
     ],
 )
-def test_law_1_one_path_for_reading_and_resampling(
+def test_reading_and_resampling_are_identical_on_all_paths(
     tmp_path: Path, name: str, subtype: str | None, sample_rate: int, is_16_bit: bool
 ):
     path = tmp_path / name
@@ -152,7 +152,7 @@ def test_law_1_one_path_for_reading_and_resampling(
         np.testing.assert_array_equal(in_training, in_evaluation)
 
 
-def test_law_1_one_path_for_levels(simulator: Simulator, tmp_path: Path):
+def test_the_drawn_sir_is_the_evaluated_sir(simulator: Simulator, tmp_path: Path):
     layout, recipe = _tree(simulator, tmp_path)
     lists = layout.metadata("mix_clean"), next(tmp_path.rglob("map_mixture2enrollment*"))
     trial = read_trials(*lists, tmp_path)[recipe.target]
@@ -163,14 +163,13 @@ def test_law_1_one_path_for_levels(simulator: Simulator, tmp_path: Path):
     assert record.sir_db == pytest.approx(drawn, abs=1e-4)
 
 
-# Who may touch the libraries that read, resample and transform audio, beside the rooms that are there for it: the
-# check of the installation, which asks whether they work.
+# Modules outside `audio` and `features` that may use libraries for reading, resampling and transforming audio: the check
+# of the installation, which tests them, and copies of the scripts of other corpora.
 LIBRARIES = {"soundfile", "soxr", "torchaudio", "librosa", "audioread", "scipy.io.wavfile"}
 FUNCTIONS = {"stft", "istft", "resample", "resample_poly", "decimate", "spectrogram", "melscale_fbanks"}
 ALLOWED = {
     "cli/doctor.py",
-    "simulation/librimix.py",  # renders, to the bit, what LibriMix's own scripts do
-    "corpus/wham.py",  # and WHAM!'s
+    "simulation/librimix.py",  # gives bit-exactly what LibriMix's scripts give
 }
 
 
@@ -193,9 +192,11 @@ def _breaches(path: Path) -> list[str]:
     return found
 
 
-def test_law_1_no_room_has_a_path_of_its_own():
-    rooms_for_it = {PACKAGE / "audio", PACKAGE / "features"}
-    own = [p for p in sorted(PACKAGE.rglob("*.py")) if rooms_for_it & set(p.parents)]
-    assert any(_breaches(path) for path in own)  # the search finds what it looks for where it is
-    others = [p for p in sorted(PACKAGE.rglob("*.py")) if p not in own and str(p.relative_to(PACKAGE)) not in ALLOWED]
+def test_only_audio_and_features_use_audio_libraries():
+    allowed_packages = {PACKAGE / "audio", PACKAGE / "features"}
+    inside = [p for p in sorted(PACKAGE.rglob("*.py")) if allowed_packages & set(p.parents)]
+    assert any(_breaches(path) for path in inside)  # the search works
+    others = [
+        p for p in sorted(PACKAGE.rglob("*.py")) if p not in inside and str(p.relative_to(PACKAGE)) not in ALLOWED
+    ]
     assert [breach for path in others for breach in _breaches(path)] == []

@@ -1,4 +1,4 @@
-"""Law 2: the parts sum to the mixture: `mixture == sum(images of all sources) + noise + distortion`."""
+"""The parts sum to the mixture: `mixture == sum(images of all sources) + noise + distortion`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def noises(tmp_path_factory: pytest.TempPathFactory) -> list[Utterance]:
         ("partial", NOISE, RoomConfig(), "early"),
     ],
 )
-def test_law_2_parts_sum_to_mixture(
+def test_rendered_parts_sum_to_the_mixture(
     tiny_speech: Path,
     noises: list[Utterance],
     overlap: str,
@@ -56,7 +56,7 @@ def test_law_2_parts_sum_to_mixture(
         noise=noise,
         room=room,
         target=target,  # type: ignore[arg-type]
-        level_db=(-10.0, 0.0),  # so loud that most would clip: all parts are scaled together
+        level_db=(-10.0, 0.0),  # most would clip, so all parts are scaled together
         enrollment=SHORT,
     )
     reader = FileReader(16000)
@@ -74,7 +74,7 @@ def test_law_2_parts_sum_to_mixture(
     assert scaled_down > 0
 
 
-def test_law_2_holds_on_disk(tiny_speech: Path, noises: list[Utterance], tmp_path: Path) -> None:
+def test_written_parts_sum_to_the_mixture(tiny_speech: Path, noises: list[Utterance], tmp_path: Path) -> None:
     config = SimulationConfig(
         duration_s=1.5, num_speakers={2: 1, 3: 1}, noise=NOISE, room=RoomConfig(), target="early", enrollment=SHORT
     )
@@ -92,7 +92,7 @@ def test_law_2_holds_on_disk(tiny_speech: Path, noises: list[Utterance], tmp_pat
         np.testing.assert_allclose(parts["mix_both"], images + parts["noise"], atol=4e-7)
 
 
-def test_law_2_holds_for_trials(shared_data: Path) -> None:
+def test_parts_of_trials_sum_to_the_mixture(shared_data: Path) -> None:
     lists = shared_data / "trials"
     trials = read_trials(lists / "dev_3mix.csv", lists / "dev_3mix.map_mixture2enrollment", shared_data)
     for trial in trials[:5]:

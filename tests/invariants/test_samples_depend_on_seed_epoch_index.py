@@ -1,4 +1,4 @@
-"""Law 3: a sample is a function of (seed, epoch, index), not of workers, ranks, or what was drawn before."""
+"""A sample depends only on (seed, epoch, index), not on workers, ranks, or earlier samples."""
 
 from __future__ import annotations
 
@@ -51,44 +51,45 @@ def batches(utterances: list[Utterance], workers: int, start: int = 0, rank: int
     return list(make_loader(dataset(utterances), sampler, collate_targets, workers, prefetch=2))
 
 
-def test_law_3_what_was_drawn_before_does_not_matter(utterances: list[Utterance]):
-    one, other = dataset(utterances), dataset(list(reversed(utterances)))
+def test_earlier_samples_do_not_matter(utterances: list[Utterance]):
+    original, other = dataset(utterances), dataset(list(reversed(utterances)))
     for key in [(3, 1), (0, 4), (0, 0)]:
         other[key]
-    assert_same(collate_targets([one[0, 1]]), collate_targets([other[0, 1]]))
-    first, again, next_epoch, next_index, other_seed = (
-        made[key][0]["mixture"]
-        for made, key in [(one, (0, 1)), (one, (0, 1)), (one, (1, 1)), (one, (0, 2)), (dataset(utterances, 8), (0, 1))]
-    )
+    assert_same(collate_targets([original[0, 1]]), collate_targets([other[0, 1]]))
+    draws = [
+        *((original, (0, 1)), (original, (0, 1)), (original, (1, 1)), (original, (0, 2))),
+        (dataset(utterances, 8), (0, 1)),
+    ]
+    first, again, next_epoch, next_index, other_seed = (mixtures[key][0]["mixture"] for mixtures, key in draws)
     np.testing.assert_array_equal(first, again)
     for different in (next_epoch, next_index, other_seed):
         assert not np.array_equal(first, different)
 
 
-def test_law_3_global_random_state_does_not_matter(utterances: list[Utterance]):
+def test_the_global_random_state_does_not_matter(utterances: list[Utterance]):
     torch.manual_seed(1)
     np.random.seed(1)
-    one = collate_targets([dataset(utterances)[0, 3]])
+    expected = collate_targets([dataset(utterances)[0, 3]])
     torch.manual_seed(2)
     np.random.seed(2)
-    assert_same(one, collate_targets([dataset(utterances)[0, 3]]))
+    assert_same(expected, collate_targets([dataset(utterances)[0, 3]]))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_law_3_the_number_of_workers_does_not_matter(utterances: list[Utterance], workers: int):
-    expected, found = batches(utterances, 0), batches(utterances, workers)
-    assert len(expected) == len(found) == 6
-    for left, right in zip(expected, found, strict=True):
+def test_the_number_of_workers_does_not_matter(utterances: list[Utterance], workers: int):
+    expected, actual = batches(utterances, 0), batches(utterances, workers)
+    assert len(expected) == len(actual) == 6
+    for left, right in zip(expected, actual, strict=True):
         assert_same(left, right)
 
 
-def test_law_3_a_resumed_loader_goes_on_where_it_was(utterances: list[Utterance]):
+def test_a_resumed_loader_continues_at_its_position(utterances: list[Utterance]):
     for left, right in zip(batches(utterances, 0)[2:], batches(utterances, 1, start=4), strict=True):
         assert_same(left, right)
 
 
-def test_law_3_the_number_of_ranks_does_not_matter(utterances: list[Utterance]):
-    """Two ranks with batches of 2 take together what one rank with batches of 4 takes."""
+def test_the_number_of_ranks_does_not_matter(utterances: list[Utterance]):
+    """Two ranks with batches of 2 have together the samples of one rank with batches of 4."""
     whole = batches(utterances, 0, size=4)
     halves = [batches(utterances, 0, rank=rank, world=2, size=2) for rank in (0, 1)]
     assert len(whole) == len(halves[0]) == 3
@@ -98,12 +99,12 @@ def test_law_3_the_number_of_ranks_does_not_matter(utterances: list[Utterance]):
         assert torch.equal(both["speaker"], speakers) and torch.equal(both["mixture"], mixtures)
 
 
-def test_law_3_a_mixture_is_rendered_again_from_its_recipe_to_the_bit(utterances: list[Utterance]):
-    made = dataset(utterances)
+def test_rendering_a_recipe_again_is_bit_exact(utterances: list[Utterance]):
+    mixtures = dataset(utterances)
     for index in range(EPOCH_SIZE):
-        recipe = Recipe.from_dict(made.simulator.draw(2, index).to_dict())
+        recipe = Recipe.from_dict(mixtures.simulator.draw(2, index).to_dict())
         again = render(recipe, FileReader(RATE))
-        for item, target, enrollment in zip(made[2, index], again.targets, again.enrollments, strict=True):
+        for item, target, enrollment in zip(mixtures[2, index], again.targets, again.enrollments, strict=True):
             np.testing.assert_array_equal(item["mixture"], again.mixture)
             np.testing.assert_array_equal(item["target"], target)
             np.testing.assert_array_equal(item["enrollment"], enrollment)
