@@ -35,7 +35,7 @@ def test_a_histogram_counts_every_value_once():
     width = counted[1, 0] - counted[0, 0]
     for left, _, height in counted:
         assert height == np.sum((np.array(values) >= left) & (np.array(values) < left + width))
-    assert figure.axes[0].texts[0].get_text() == f" mean {np.mean(values):.2f}"
+    assert figure.axes[0].texts[0].get_text() == f"mean {np.mean(values):.2f}"
     assert figure.axes[0].lines[0].get_xdata()[0] == pytest.approx(np.mean(values))
 
 

@@ -99,8 +99,8 @@ def histogram(values: Sequence[float], label: str, unit: str = "dB", colours: Ch
     axes.bar(edges[:-1], counts, width=0.92 * width, align="edge", color=fills)
     mean = float(np.mean(values))
     axes.axvline(mean, color=colours.text, linestyle="--", linewidth=1)
-    label_of_mean = f" mean {mean:.2f}"
-    axes.text(mean, 0.98, label_of_mean, transform=axes.get_xaxis_transform(), color=colours.text, va="top", fontsize=8)
+    place = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "bottom"}  # above the axes
+    axes.text(mean, 1.01, f"mean {mean:.2f}", color=colours.text, fontsize=9, **place)
     axes.yaxis.get_major_locator().set_params(integer=True)
     return figure
 
@@ -125,11 +125,11 @@ def _chart(x_label: str, y_label: str, colours: ChartColours) -> tuple[Figure, A
     axes = figure.subplots()
     axes.set_axisbelow(True)
     axes.grid(color=colours.line, linewidth=0.8)
-    axes.tick_params(colors=colours.soft, labelsize=8, length=0)
+    axes.tick_params(colors=colours.soft, labelsize=9, length=0)
     axes.spines[:].set_visible(False)
     # Without parse_math a name with dollar signs would be read as a formula.
-    axes.set_xlabel(x_label, color=colours.soft, fontsize=9, parse_math=False)
-    axes.set_ylabel(y_label, color=colours.soft, fontsize=9, parse_math=False)
+    axes.set_xlabel(x_label, color=colours.soft, fontsize=10, parse_math=False)
+    axes.set_ylabel(y_label, color=colours.soft, fontsize=10, parse_math=False)
     return figure, axes
 
 
