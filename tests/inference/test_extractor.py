@@ -32,9 +32,9 @@ def test_half_precision_weights_compute_as_float32(tiny_model: Path, tmp_path: P
     monkeypatch.setattr(models, "FOLDER", tmp_path)
     saved = checkpoint.load(tiny_model)
     half = {name: value.half() for name, value in saved.state_dict.items()}
-    checkpoint.save(tmp_path / models.DEFAULT, saved.config, half)
+    checkpoint.save(tmp_path / models.DEFAULT_MODEL, saved.config, half)
     extractor = wesep_py.load(device="cpu")
-    assert extractor.name == wesep_py.load(models.DEFAULT, "cpu").name == models.DEFAULT
+    assert extractor.name == wesep_py.load(models.DEFAULT_MODEL, "cpu").name == models.DEFAULT_MODEL
     weights = extractor.network.state_dict()
     assert {value.dtype for value in weights.values()} == {torch.float32}
     assert all(torch.equal(weights[name], value.float()) for name, value in half.items())
