@@ -3,7 +3,7 @@
     python bench/simulation_pictures.py --data ../shared/data -o docs/images
     python bench/simulation_pictures.py -o /tmp/pictures              # synthetic voices; needs the extra demo
 
-Writes `simulation_rooms.png` and `simulation_KIND.png` for each kind of overlap. Needs matplotlib (extra `demo`).
+Writes `simulation_rooms.png` and `simulation_KIND.png` for each kind of overlap.
 """
 
 from __future__ import annotations

@@ -67,13 +67,10 @@ def draw_spectrograms(
         overwrite: replace an existing file.
 
     Raises:
-        WesepError: matplotlib is not installed, or the disk is full.
+        WesepError: the disk is full.
         OutputExistsError: `path` exists and `overwrite` is false.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise WesepError("pictures need matplotlib; pip install 'wesep-py[demo]'") from error
+    from matplotlib.figure import Figure
 
     spectrograms = {name: _level_db(waveform, sample_rate) for name, waveform in waveforms.items()}
     import numpy as np
@@ -167,11 +164,11 @@ def demo(
     """
     from wesep_py.common.files import check_writable
     from wesep_py.common.folders import created_folder
-    from wesep_py.models import DEFAULT, bundled
+    from wesep_py.models import DEFAULT_MODEL, bundled
 
     if train and model is not None:
         raise InputError("--train and --model exclude each other; give one of them")
-    trained = train or (model is None and DEFAULT not in bundled())
+    trained = train or (model is None and DEFAULT_MODEL not in bundled())
     started = time.monotonic()
     files = {part: output / f"{part}.wav" for part in PARTS} | {"picture": output / "picture.png"}
     with created_folder(output):
