@@ -23,7 +23,7 @@ from wesep_py.cli.options import (
     progress_bar,
     set_threads,
 )
-from wesep_py.common.errors import InputError, OutputExistsError, WesepError
+from wesep_py.common.errors import InputError, OutputExistsError
 from wesep_py.common.files import atomic_path
 
 if TYPE_CHECKING:
