@@ -58,8 +58,8 @@ def test_what_extract_writes_is_read(tmp_path):
     [
         ("", "has no SPEAKER line"),
         ("SPEAKER m 1 0 1 <NA>\n", "l.rttm:1: has 6 fields"),
-        ("\nSPEAKER m 1 zero 1 <NA> <NA> anna\n", "l.rttm:2: start is zero and duration 1; seconds of at least 0"),
-        ("SPEAKER m 1 1 -1 <NA> <NA> anna\n", "l.rttm:1: start is 1 and duration -1"),
+        ("\nSPEAKER m 1 zero 1 <NA> <NA> anna\n", "l.rttm:2: start is 'zero' and duration '1'; seconds of at least 0"),
+        ("SPEAKER m 1 1 -1 <NA> <NA> anna\n", "l.rttm:1: start is '1' and duration '-1'"),
     ],
 )
 def test_malformed_labels_are_named(tmp_path, text, message):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wesep_py.common.errors import InputError
+from wesep_py.common.errors import InputError, quoted
 from wesep_py.common.names import canonical
 from wesep_py.common.textfiles import open_lines
 from wesep_py.metrics import MetricError
@@ -106,7 +106,8 @@ def read_labels(path: str | Path) -> ActivityLabels:
             start_s = duration_s = math.nan
         if not (math.isfinite(start_s) and math.isfinite(duration_s)) or min(start_s, duration_s) < 0:
             raise InputError(
-                f"{path}:{number}: start is {fields[3]} and duration {fields[4]}; seconds of at least 0 are needed"
+                f"{path}:{number}: start is {quoted(fields[3])} and duration {quoted(fields[4])}; "
+                "seconds of at least 0 are needed"
             )
         speakers, name = segments.setdefault(canonical(fields[1]), {}), canonical(fields[7])
         speakers[name] = (*speakers.get(name, ()), (start_s, start_s + duration_s))
