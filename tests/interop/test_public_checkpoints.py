@@ -77,7 +77,10 @@ def test_nothing_but_tensors_is_unpickled(tmp_path):
 
     torch.save({"model": {"a": torch.ones(1)}, "path": pathlib.PurePosixPath("x")}, tmp_path / "code.pt")
     (tmp_path / "text.pt").write_text("no checkpoint")
-    for name, message in (("code", "holds more than weights"), ("text", "not a PyTorch file, or damaged|holds more than")):
+    for name, message in (
+        ("code", "holds more than weights"),
+        ("text", "not a PyTorch file, or damaged|holds more than"),
+    ):
         with pytest.raises(CheckpointError, match=message):
             read_public_weights(tmp_path / f"{name}.pt")
 

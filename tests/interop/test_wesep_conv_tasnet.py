@@ -169,7 +169,7 @@ def test_norms_and_skips_compute_what_the_public_code_computes(norm, fusion, ski
 
 
 def test_columns_of_a_concatenation_are_reordered():
-    """[h; e] there, [e; h] here."""
+    """The columns are of [h; e] there, and of [e; h] here."""
     args = {**ARGS, "spk_fuse_type": "concat"}
     public = public_weights(args)
     theirs = public["separation.separation.0.fc.linear.weight"]

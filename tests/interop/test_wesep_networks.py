@@ -46,7 +46,7 @@ def test_translated_bsrnn_builds_and_runs(args):
 
 
 def test_the_last_band_takes_all_bins_up_to_nyquist():
-    """Its 33 widths are the standard 31 and the remainder, however wide: 257 − 249 bins at 16 kHz."""
+    """WeSep's band list: the standard bands, then all bins that are left, 257 − 249 of them at 16 kHz."""
     at_16k = build_network(BSRNN.translate({**WITHOUT_ENCODER, "feature_dim": 8, "num_repeat": 1}))
     assert at_16k.backbone.num_bands == 32 and at_16k.backbone.groups[-1].width == 8
     at_48k = build_network(

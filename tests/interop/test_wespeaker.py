@@ -35,7 +35,7 @@ FIXTURES = [
     "xvec",
 ]
 TOLERANCES = {"redimnet_b0": 1e-4, "repvgg_small": 1e-4}
-"""Where it is not 1e-5."""
+"""Of the fixtures whose tolerance is not 1e-5."""
 LOSSES = ["add_margin", "arc_margin", "arc_margin_intertopk_subcenter", "sphere", "sphereface2"]
 
 

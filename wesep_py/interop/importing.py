@@ -1,7 +1,7 @@
 """Import a public checkpoint: from the weights and the training configuration to a checkpoint folder of ours.
 
-`import_public_checkpoint` translates the configuration, builds our network, renames the weights, and compares the two. What
-cannot be mapped is collected, over all of these steps, into one `UnmappedError`.
+`import_public_checkpoint` translates the configuration, builds our network, renames the weights, and compares the two.
+What cannot be mapped is collected, over all of these steps, into one `UnmappedError`.
 """
 
 from __future__ import annotations
@@ -200,8 +200,8 @@ def _rename_all(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Return the weights under our names, and a line for each tensor that is missing or left over.
 
-    Renaming stops at the first tensor that is missing. So another one of the same name but for its numbers takes its
-    place, and renaming starts again, until all that are missing are found.
+    Renaming stops at the first missing tensor. Then another one, whose name differs only in its numbers, takes its
+    place, and renaming starts again, so that all missing tensors are found.
     """
     tensors, problems = dict(weights), []
     while True:

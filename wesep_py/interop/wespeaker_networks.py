@@ -2,7 +2,7 @@
 
 `FAMILIES` holds one `NetworkFamily` for each network of ours that reads public weights. A family lists the public names
 that it knows (`ResNet34`, `ResNet50`, …), the arguments of each with the public defaults, which argument of ours each
-of them becomes, and ordered regular expressions from the public names of tensors to ours. A function stands beside a
+of them becomes, and ordered regular expressions from the public names of tensors to ours. A function is beside a
 table only where the table cannot say it, as for the stages of ReDimNet.
 """
 

@@ -10,7 +10,7 @@ from wesep_py.network.speaker.campplus import SEGMENT_LENGTH, CAMPlusPlus, Dense
 
 
 def small(**arguments) -> CAMPlusPlus:
-    """A little network in evaluation mode whose normalisations shift what is zero."""
+    """Return a small network in evaluation mode whose normalisations shift zeros."""
     torch.manual_seed(0)
     sizes = {"embedding_dim": 8, "growth_rate": 4, "bottleneck_factor": 2, "init_channels": 8, "head_channels": 4}
     network = CAMPlusPlus(**{**sizes, "num_layers": (2, 2, 1), **arguments}).eval()

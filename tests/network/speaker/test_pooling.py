@@ -23,7 +23,7 @@ POOLING_DIM = 16
 
 
 def built(name: str, **arguments):
-    """In evaluation mode, with weights that tell frames apart."""
+    """Return a pooling in evaluation mode whose weights differ between frames."""
     torch.manual_seed(0)
     pool = build_pooling({"name": name, **arguments}, POOLING_DIM).eval()
     for parameter in pool.parameters():
@@ -120,7 +120,7 @@ def test_vlad_is_the_sum_of_weighted_residuals():
 
 
 def test_ghosts_take_frames_from_the_centres():
-    """Frames that the ghost draws hardly count; without ghosts, the same frames do."""
+    """Frames that are assigned to the ghost have almost no weight; without ghosts they have."""
     frames = torch.randn(1, POOLING_DIM, 10)
     frames[:, 0, :5] = 100.0
     for pool, counts in ((GhostVLAD(POOLING_DIM, 2, 1), False), (NetVLAD(POOLING_DIM, 2), True)):
@@ -172,7 +172,7 @@ RECURSIVE_DIM, FRAMES = 6, 30
 
 @pytest.fixture
 def pool() -> RecursiveAttentivePooling:
-    """With weights that tell frames apart."""
+    """Return a pooling whose weights differ between frames."""
     torch.manual_seed(0)
     pool = RecursiveAttentivePooling(RECURSIVE_DIM, bottleneck=5, max_voices=3)
     for parameter in pool.parameters():
@@ -181,7 +181,7 @@ def pool() -> RecursiveAttentivePooling:
 
 
 def written_out(pool: RecursiveAttentivePooling, h: np.ndarray, voices: int, train_frames: int):
-    """The equations of the paper for one recording `[dim, frames]`, with its own W_c: ours over `train_frames`."""
+    """Compute the paper's equations for one recording `[dim, frames]`; its W_c is ours over `train_frames`."""
     w = {key: value.numpy().astype(np.float64) for key, value in pool.state_dict().items()}
     w1, w2, wc = w["linear1.weight"][..., 0], w["linear2.weight"][..., 0], w["coverage.weight"][..., 0] * train_frames
     dim, frames = h.shape
@@ -206,11 +206,11 @@ def written_out(pool: RecursiveAttentivePooling, h: np.ndarray, voices: int, tra
 def test_recursive_pooling_by_its_equations(pool, train_frames):
     frames = torch.randn(2, RECURSIVE_DIM, FRAMES)
     with torch.no_grad():
-        found = pool.voices(frames, everything(frames), max_voices=3)
+        voices = pool.voices(frames, everything(frames), max_voices=3)
     for item in range(2):
         statistics, existence = written_out(pool, frames[item].numpy().astype(np.float64), 3, train_frames)
-        np.testing.assert_allclose(found.statistics[item].numpy(), statistics, atol=1e-4)
-        np.testing.assert_allclose(found.existence_logits[item].numpy(), existence, rtol=1e-4)
+        np.testing.assert_allclose(voices.statistics[item].numpy(), statistics, atol=1e-4)
+        np.testing.assert_allclose(voices.existence_logits[item].numpy(), existence, rtol=1e-4)
 
 
 def test_pooling_is_that_of_the_first_voice(pool):
@@ -235,10 +235,8 @@ def test_padding_changes_no_voice(pool):
 
 
 def test_repeated_recording_has_the_same_voices(pool):
-    """What the correction for another length is for: the coverage of each frame halves, and what it does stays."""
-    torch.nn.init.zeros_(
-        pool.linear1.weight[:, 2 * RECURSIVE_DIM :]
-    )  # the unbiased deviation depends on length
+    """The length correction: the coverage of each frame halves, and its effect stays the same."""
+    torch.nn.init.zeros_(pool.linear1.weight[:, 2 * RECURSIVE_DIM :])  # the unbiased deviation depends on length
     frames = torch.randn(1, RECURSIVE_DIM, FRAMES)
     twice = frames.repeat(1, 1, 2)
     once, again = pool.voices(frames, everything(frames)), pool.voices(twice, everything(twice))

@@ -19,7 +19,7 @@ STAGES = (ReDimNetStage(1, 1, 2, 8), ReDimNetStage(2, 1), ReDimNetStage(2, 1, 1,
 
 
 def lively(network: nn.Module) -> nn.Module:
-    """In evaluation mode, with normalisations that do something."""
+    """Set evaluation mode, and normalisations that are not the identity."""
     for module in network.modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.affine:
             nn.init.normal_(module.running_mean)
@@ -31,8 +31,8 @@ def lively(network: nn.Module) -> nn.Module:
 
 def small(**arguments) -> ReDimNet:
     torch.manual_seed(0)
-    given = {"num_mel_bins": 16, "channels": 4, "stages": STAGES, "embedding_dim": 8, "group_size": 2, **arguments}
-    network = lively(ReDimNet(**given))
+    options = {"num_mel_bins": 16, "channels": 4, "stages": STAGES, "embedding_dim": 8, "group_size": 2, **arguments}
+    network = lively(ReDimNet(**options))
     for mix in network.mixes:
         nn.init.normal_(mix)
     return network
@@ -72,7 +72,7 @@ def test_gradients_reach_every_parameter(block):
     network = small(block=block, channels=16, frame_dim=24, second_layer=True)
     network(torch.randn(2, 40, 16)).embedding.square().sum().backward()
     idle = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    # Softmax does not see what is added to all frames alike; there rounding may be all that is left of a gradient.
+    # Softmax ignores a value that is added to all frames; its gradient is nothing but rounding.
     assert [name for name in idle if not name.endswith(("attention.key.bias", "pool.linear2.bias"))] == []
 
 
@@ -109,7 +109,7 @@ def test_convnext_block_by_its_formula():
 
 
 def test_attention_is_over_valid_frames():
-    """Four heads, each frame the average of the valid ones by the softmax of scaled products; written out."""
+    """Four heads; each frame is the average of the valid ones, weighted by the softmax of scaled products."""
     torch.manual_seed(0)
     layer, x, valid = AttentionLayer(8), torch.randn(1, 7, 8), 4
     query, key, value = (part(x)[0] for part in (layer.query, layer.key, layer.value))

@@ -11,7 +11,7 @@ from wesep_py.network.speaker.speaker_network import length_mask
 
 
 def small(**arguments) -> RepVGG:
-    """A network in evaluation mode whose normalisations do something."""
+    """Return a network in evaluation mode whose normalisations are not the identity."""
     torch.manual_seed(0)
     network = RepVGG(**{"num_blocks": (1, 2, 2, 1), "channels": (4, 8, 8, 12), "embedding_dim": 8, **arguments}).eval()
     for module in network.modules():
@@ -64,7 +64,7 @@ def test_folding_changes_no_output(arguments):
 
 
 def test_folded_kernel_of_ones():
-    """Branches of ones, not normalised: the dilated one stands at every second tap, all meet in the middle."""
+    """Branches of ones, not normalised: the dilated kernel is at every second tap, and all overlap in the middle."""
     block = RepBlock(1, 1, 1, 1, "rsbb", squeeze_excite=False, folded=False).eval()
     for conv in block.convs:
         nn.init.ones_(conv.weight)

@@ -12,7 +12,7 @@ BOTH = pytest.mark.parametrize("kind", [Res2Net, ERes2Net])
 
 
 def small(kind: type[Res2Net] = Res2Net, **arguments) -> Res2Net:
-    """A little network in evaluation mode whose normalisations shift what is zero."""
+    """Return a small network in evaluation mode whose normalisations shift zeros."""
     torch.manual_seed(0)
     network = kind(**{"num_blocks": (1, 2, 1, 1), "channels": 4, "embedding_dim": 8, "scale": 3, **arguments}).eval()
     for module in network.modules():
@@ -61,7 +61,7 @@ def test_half_precision(kind):
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("variant", ["pass_last", "plain", "attentive"])
 def test_res2_block_by_its_formula(variant, stride):
-    """Three parts, step by step."""
+    """Three parts, against a computation step by step."""
     torch.manual_seed(0)
     block = Res2Block(6, 6, stride, 4, 3, 2, pass_last=variant == "pass_last", attentive=variant == "attentive").eval()
     x, mask = torch.randn(2, 6, 8, 9), torch.ones(2, 9, dtype=torch.bool)
@@ -91,7 +91,7 @@ def test_activations_are_clipped():
 
 
 def test_attentive_fusion_balances():
-    """Where the attention says nothing the two are added; at its ends one of them is doubled and the other is out."""
+    """With an attention of 0 the two are added; at its ends one of them is doubled and the other is not used."""
     fusion = AttentiveFusion(4).eval()
     x, y = torch.randn(1, 4, 2, 2), torch.randn(1, 4, 2, 2)
     for bias, expected in ((0.0, x + y), (50.0, 2 * x), (-50.0, 2 * y)):

@@ -28,10 +28,10 @@ def test_block_adds_its_input():
 
 
 def test_resnet_takes_astp_with_and_without_context():
-    """It was refused once; with or without the recording's statistics, it is a pooling of ours."""
-    given = {"num_blocks": (1, 1, 1, 1), "channels": 2, "embedding_dim": 8}
+    """A regression: it was refused."""
+    options = {"num_blocks": (1, 1, 1, 1), "channels": 2, "embedding_dim": 8}
     for context, width in ((False, 160), (True, 480)):
-        network = ResNet(**given, pooling={"name": "astp", "global_context": context}).eval()
+        network = ResNet(**options, pooling={"name": "astp", "global_context": context}).eval()
         assert network.pool.linear1.in_channels == width
         assert network(torch.randn(2, 30, 80)).embedding.shape == (2, 8)
 

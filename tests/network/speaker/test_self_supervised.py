@@ -39,15 +39,15 @@ def front_end(kind: str = "wavlm", form: dict[str, Any] | None = None, **argumen
 def encoder(initialise: bool = True, **config: Any) -> SpeakerEncoder:
     torch.manual_seed(0)
     ssl = {"kind": "wavlm", "config": FORM}
-    made = build_encoder(
+    speaker_encoder = build_encoder(
         {"network": NETWORK, "front_end": "self_supervised", "self_supervised": ssl, **config}, 16000, initialise
     )
-    assert made is not None
-    return made
+    assert speaker_encoder is not None
+    return speaker_encoder
 
 
 def folder_of(front: SelfSupervised, folder: Path, do_normalize: bool | None = None) -> Path:
-    """What the package writes of a model, as a user has it on disk."""
+    """Write a model to a folder as the package does."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True)
@@ -84,7 +84,7 @@ def test_states_are_those_of_the_package_whatever_the_padding(kind, form):
 
 @needs_transformers
 def test_statistics_of_the_first_convolution_are_the_packages():
-    """Our normalisation over own frames stands where the package's stood; without padding it is the same."""
+    """Our normalisation over valid frames replaces the package's; without padding it is the same."""
     from transformers import HubertModel
 
     front = front_end("hubert", mean_norm=False, normalise=False, layers="last")
@@ -120,7 +120,7 @@ def test_any_length(samples):
 
 
 def moved(front: SelfSupervised, steps: int = 2) -> set[str]:
-    """The parts that training steps change: `model`, `adapters`, `layer_weights`."""
+    """Return the parts that training steps change: `model`, `adapters`, `layer_weights`."""
     before = {key: value.clone() for key, value in front.state_dict().items()}
     optimiser = torch.optim.SGD([p for p in front.parameters() if p.requires_grad], lr=0.5)
     target = torch.randn(2, 33, 16)
@@ -161,26 +161,28 @@ def test_adapters_start_as_identity_and_frozen_has_no_dropout():
 @pytest.mark.processor
 @needs_transformers
 def test_bfloat16_autocast_reaches_the_model():
-    made, waveform = encoder().eval(), torch.randn(2, 1600)
+    speaker_encoder, waveform = encoder().eval(), torch.randn(2, 1600)
     lengths, seen = torch.tensor([1600, 1000]), []
-    made.filterbank.model.encoder.layers[0].feed_forward.register_forward_hook(lambda *a: seen.append(a[2].dtype))
+    speaker_encoder.filterbank.model.encoder.layers[0].feed_forward.register_forward_hook(
+        lambda *a: seen.append(a[2].dtype)
+    )
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        low = made(waveform, lengths).embedding
+        low = speaker_encoder(waveform, lengths).embedding
     assert low.dtype == torch.float32 and seen == [torch.bfloat16]
-    torch.testing.assert_close(low, made(waveform, lengths).embedding, atol=0.2, rtol=0.2)
+    torch.testing.assert_close(low, speaker_encoder(waveform, lengths).embedding, atol=0.2, rtol=0.2)
 
 
 @needs_transformers
 @pytest.mark.parametrize("sample_rate", [8000, 16000])
 def test_encoder_with_a_self_supervised_front_end(sample_rate):
-    made = build_encoder(to_plain(encoder().config), sample_rate)
+    speaker_encoder = build_encoder(to_plain(encoder().config), sample_rate)
     waveform, lengths = torch.randn(2, sample_rate), torch.tensor([sample_rate, sample_rate // 2])
-    made.eval()
-    out = made(waveform, lengths)
-    alone = made(waveform[1:, : sample_rate // 2], lengths[1:])
+    speaker_encoder.eval()
+    out = speaker_encoder(waveform, lengths)
+    alone = speaker_encoder(waveform[1:, : sample_rate // 2], lengths[1:])
     torch.testing.assert_close(out.embedding[1:], alone.embedding, atol=1e-4, rtol=1e-3)
-    made.train()(waveform, lengths).embedding.square().sum().backward()
-    learns = {key for key, value in made.named_parameters() if value.grad is not None and value.grad.any()}
+    speaker_encoder.train()(waveform, lengths).embedding.square().sum().backward()
+    learns = {key for key, value in speaker_encoder.named_parameters() if value.grad is not None and value.grad.any()}
     assert "filterbank.layer_weights" in learns and not any("filterbank.model" in key for key in learns)
 
 
@@ -189,20 +191,20 @@ def test_checkpoint_loads_without_the_models_folder(tmp_path):
     public = front_end("hubert", LARGE)
     folder = folder_of(public, tmp_path / "hubert", do_normalize=False)
     ssl = {"kind": "hubert", "path": str(folder)}
-    made = encoder(self_supervised=ssl).eval()
+    speaker_encoder = encoder(self_supervised=ssl).eval()
     for key, value in public.model.state_dict().items():
-        assert torch.equal(made.filterbank.model.state_dict()[key], value), key
-    assert made.filterbank.normalise is False, "the folder's preprocessor says so"
-    config = {"speaker": to_plain(made.config)}
-    checkpoint.save(tmp_path / "encoder", config, made.state_dict())
+        assert torch.equal(speaker_encoder.filterbank.model.state_dict()[key], value), key
+    assert speaker_encoder.filterbank.normalise is False, "the folder's preprocessor says so"
+    config = {"speaker": to_plain(speaker_encoder.config)}
+    checkpoint.save(tmp_path / "encoder", config, speaker_encoder.state_dict())
     shutil.rmtree(folder)
     saved = checkpoint.load(tmp_path / "encoder")
     again = build_encoder(saved.config["speaker"], 16000, initialise=False)
     again.load_state_dict(saved.state_dict)
     waveform, lengths = torch.randn(1, 1600), torch.tensor([1600])
-    assert torch.equal(again.eval()(waveform, lengths).embedding, made(waveform, lengths).embedding)
+    assert torch.equal(again.eval()(waveform, lengths).embedding, speaker_encoder(waveform, lengths).embedding)
     frozen = encoder(**{**config["speaker"], "mode": "frozen", "checkpoint": str(tmp_path / "encoder")})
-    assert torch.equal(frozen(waveform, lengths).embedding, made(waveform, lengths).embedding)
+    assert torch.equal(frozen(waveform, lengths).embedding, speaker_encoder(waveform, lengths).embedding)
     assert not any(p.requires_grad for p in frozen.parameters())
     with pytest.raises(CheckpointError, match=r"does not fit the configured front end .*tensors that differ: 13"):
         encoder(**{**config["speaker"], "checkpoint": str(tmp_path / "encoder"),
@@ -272,5 +274,5 @@ def test_missing_package_is_an_error(monkeypatch):
 
 def test_filterbank_does_not_import_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    made = build_encoder({"network": NETWORK}, 16000)
-    assert isinstance(made.eval()(torch.randn(1, 1600), torch.tensor([1600])).embedding, Tensor)
+    speaker_encoder = build_encoder({"network": NETWORK}, 16000)
+    assert isinstance(speaker_encoder.eval()(torch.randn(1, 1600), torch.tensor([1600])).embedding, Tensor)

@@ -1,4 +1,4 @@
-"""Every YAML of `conf/speaker` builds an encoder that hears, and says what the public model of that name is."""
+"""The YAML files of `conf/speaker`: each builds an encoder, and is the public model that it names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PAGE = (Path(__file__).resolve().parents[3] / "docs" / "speaker_encoders.md").re
 
 
 def row(name: str) -> list[str]:
-    """Of the table in the page: block, parameters, GMAC, RTF, embedding, public name, source."""
+    """Return a row of the table in the page: block, parameters, GMAC, RTF, embedding, public name, source."""
     (line,) = (line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |"))
     return line.strip("| ").split(" | ")
 
@@ -41,13 +41,13 @@ def speaker(name: str) -> dict[str, Any]:
 
 def public_name(name: str) -> str | None:
     text = " ".join((FOLDER / f"{name}.yaml").read_text(encoding="utf-8").replace("#", " ").split())
-    found = re.search(r"WeSpeaker's (\w+)\.", text)
-    return found and found[1]
+    match = re.search(r"WeSpeaker's (\w+)\.", text)
+    return match and match[1]
 
 
 @pytest.fixture
 def unfilled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random weights are what takes long: a narrow normal distribution is drawn once and copied from."""
+    """Save time: draw random weights once, from a narrow normal distribution, and copy them."""
     drawn = 0.05 * torch.randn(1 << 16)
 
     def fill(tensor: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
@@ -65,10 +65,10 @@ def test_configuration_builds_and_runs(name, unfilled):
     encoder = build_encoder(speaker(name), 16000)
     waveform, lengths = torch.randn(1, 4000), torch.tensor([4000])
     with torch.inference_mode():
-        found = encoder.eval()(waveform, lengths).embedding
-    assert found.shape == (1, speaker(name)["network"]["embedding_dim"]) and found.isfinite().all()
+        embedding = encoder.eval()(waveform, lengths).embedding
+    assert embedding.shape == (1, speaker(name)["network"]["embedding_dim"]) and embedding.isfinite().all()
     count = sum(parameter.numel() for parameter in encoder.parameters())
-    assert (row(name)[1], row(name)[4]) == (f"{count / 1e6:.2f}", str(found.shape[1]))
+    assert (row(name)[1], row(name)[4]) == (f"{count / 1e6:.2f}", str(embedding.shape[1]))
 
 
 @pytest.mark.parametrize("name", SELF_SUPERVISED)
@@ -84,7 +84,7 @@ def test_self_supervised_configuration_builds_without_a_folder(name):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if public_name(name)])
 def test_arguments_are_those_of_the_public_model(name):
-    """All arguments, given or left at their defaults, are those that the public name translates to."""
+    """All arguments, also those at their defaults, are those that the public name translates to."""
     network, public = speaker(name)["network"], public_name(name)
     size = "acoustic_dim" if public.startswith("SimAM") else "feat_dim"
     args = {size: speaker(name)["filterbank"]["num_mel_bins"], "embed_dim": network["embedding_dim"]}
@@ -95,7 +95,7 @@ def test_arguments_are_those_of_the_public_model(name):
 
 
 def test_configuration_can_be_included_by_a_model(tmp_path):
-    """As the page says."""
+    """The example of the page."""
     (example,) = re.findall(r"```yaml\n(model:\n  include:.*?)```", PAGE, re.DOTALL)
     (tmp_path / "model.yaml").write_text(example, encoding="utf-8")
     read = load_yaml(tmp_path / "model.yaml")["model"]
@@ -105,10 +105,10 @@ def test_configuration_can_be_included_by_a_model(tmp_path):
 def test_all_families_and_published_sizes_have_a_configuration():
     assert {speaker(name)["network"]["name"] for name in NAMES} == {*FAMILIES, "dvector"}
     covered = {public_name(name) for name in NAMES}
-    wanted = {
+    published = {
         name for name in network_names() if re.match(r"ResNet\d|ECAPA_TDNN_|ReDimNetB|Gemini_DF_ResNet\d|SimAM", name)
     }
-    assert wanted <= covered
+    assert published <= covered
 
 
 def test_configuration_can_be_included_by_encoder_training(tmp_path):

@@ -23,9 +23,9 @@ NETWORK = {"name": "ecapa_tdnn", "channels": 16, "frame_dim": 32, "embedding_dim
 
 def encoder(sample_rate: int = 16000, **config) -> SpeakerEncoder:
     torch.manual_seed(0)
-    made = build_encoder({"network": NETWORK, **config}, sample_rate)
-    assert made is not None
-    return made
+    speaker_encoder = build_encoder({"network": NETWORK, **config}, sample_rate)
+    assert speaker_encoder is not None
+    return speaker_encoder
 
 
 def save(encoder: SpeakerEncoder, folder) -> str:
@@ -35,61 +35,61 @@ def save(encoder: SpeakerEncoder, folder) -> str:
 
 @pytest.mark.parametrize("sample_rate", [8000, 16000, 48000])
 def test_any_rate_and_length(sample_rate):
-    made = encoder(sample_rate).eval()
+    speaker_encoder = encoder(sample_rate).eval()
     for size in (10, sample_rate):
-        out = made(torch.randn(2, size), torch.tensor([size, size]))
-        assert out.embedding.shape == (2, made.embedding_dim)
+        out = speaker_encoder(torch.randn(2, size), torch.tensor([size, size]))
+        assert out.embedding.shape == (2, speaker_encoder.embedding_dim)
         assert torch.isfinite(out.embedding).all()
 
 
 def test_padding_changes_nothing():
-    made, waveform = encoder().eval(), torch.randn(1, 16000)
+    speaker_encoder, waveform = encoder().eval(), torch.randn(1, 16000)
     padded = torch.cat([waveform, torch.zeros(1, 8000)], dim=1)
-    alone = made(waveform, torch.tensor([16000])).embedding
-    torch.testing.assert_close(made(padded, torch.tensor([16000])).embedding, alone, atol=1e-4, rtol=1e-4)
+    alone = speaker_encoder(waveform, torch.tensor([16000])).embedding
+    torch.testing.assert_close(speaker_encoder(padded, torch.tensor([16000])).embedding, alone, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("front_end", ["filterbank", "mel"])
 @pytest.mark.parametrize("sample_rate", [8000, 16000])
 def test_both_filterbanks_take_any_rate_and_ignore_padding(front_end, sample_rate):
-    made = encoder(sample_rate, front_end=front_end, filterbank={"num_mel_bins": 24}).eval()
+    speaker_encoder = encoder(sample_rate, front_end=front_end, filterbank={"num_mel_bins": 24}).eval()
     waveform = torch.randn(2, sample_rate)
     padded = torch.cat([waveform, torch.zeros(2, 3000)], dim=1)
     lengths = torch.full((2,), sample_rate)
-    alone = made(waveform, lengths).embedding
-    torch.testing.assert_close(made(padded, lengths).embedding, alone, atol=1e-4, rtol=1e-3)
+    alone = speaker_encoder(waveform, lengths).embedding
+    torch.testing.assert_close(speaker_encoder(padded, lengths).embedding, alone, atol=1e-4, rtol=1e-3)
 
 
 def test_front_ends_refuse_arguments_of_others():
-    made = encoder(front_end="mel", filterbank={"window_ms": 16.0, "hop_ms": 4.0})
-    assert (made.filterbank.window_length, made.filterbank.hop_length) == (256, 64)
+    speaker_encoder = encoder(front_end="mel", filterbank={"window_ms": 16.0, "hop_ms": 4.0})
+    assert (speaker_encoder.filterbank.window_length, speaker_encoder.filterbank.hop_length) == (256, 64)
     with pytest.raises(ConfigError, match=r"speaker.filterbank.frame_length_ms: unknown key; .*window_ms"):
         encoder(front_end="mel", filterbank={"frame_length_ms": 25.0})
 
 
 def test_frozen_encoder_has_no_gradients_and_no_training_mode(tmp_path):
-    """No parameter and no buffer moves, whatever the model around it does."""
-    made = encoder(mode="frozen", checkpoint=save(encoder(), tmp_path / "encoder"))
-    model = torch.nn.ModuleList([made, torch.nn.Linear(8, 1)])
-    before = {k: v.clone() for k, v in made.state_dict().items()}
+    """No parameter and no buffer changes, whatever the model around it does."""
+    speaker_encoder = encoder(mode="frozen", checkpoint=save(encoder(), tmp_path / "encoder"))
+    model = torch.nn.ModuleList([speaker_encoder, torch.nn.Linear(8, 1)])
+    before = {k: v.clone() for k, v in speaker_encoder.state_dict().items()}
     optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0, weight_decay=0.1)
     for _ in range(3):
         model.train()
-        model[1](made(torch.randn(4, 8000), torch.full((4,), 8000)).embedding).sum().backward()
+        model[1](speaker_encoder(torch.randn(4, 8000), torch.full((4,), 8000)).embedding).sum().backward()
         optimiser.step()
-    assert not any(p.requires_grad for p in made.parameters())
-    assert all(torch.equal(before[k], v) for k, v in made.state_dict().items())
+    assert not any(p.requires_grad for p in speaker_encoder.parameters())
+    assert all(torch.equal(before[k], v) for k, v in speaker_encoder.state_dict().items())
 
 
 @pytest.mark.parametrize("mode", ["joint", "finetune"])
 def test_joint_and_finetuned_encoders_learn(tmp_path, mode):
     source = encoder()
     torch.nn.init.ones_(source.network.linear.bias)
-    made = encoder(mode=mode, checkpoint=save(source, tmp_path / "encoder"))
-    assert torch.equal(made.network.linear.bias, source.network.linear.bias)
-    made.train()(torch.randn(4, 8000), torch.full((4,), 8000)).embedding.sum().backward()
-    assert all(p.grad is not None for p in made.network.parameters())
-    assert made.training
+    speaker_encoder = encoder(mode=mode, checkpoint=save(source, tmp_path / "encoder"))
+    assert torch.equal(speaker_encoder.network.linear.bias, source.network.linear.bias)
+    speaker_encoder.train()(torch.randn(4, 8000), torch.full((4,), 8000)).embedding.sum().backward()
+    assert all(p.grad is not None for p in speaker_encoder.network.parameters())
+    assert speaker_encoder.training
 
 
 def test_errors_of_configurations_and_checkpoints(tmp_path):
@@ -136,7 +136,7 @@ def corpus(tiny_speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pretrained(speaker: dict[str, Any], folder: Path) -> dict[str, Tensor]:
-    """An encoder's checkpoint in the folder, with statistics that are not those of a new one; and its weights."""
+    """Save an encoder with statistics that a new one does not have; return its weights."""
     torch.manual_seed(1)
     encoder = build_encoder(speaker, 16000)
     encoder.train()(torch.randn(3, 8000), torch.full((3,), 8000))
@@ -145,7 +145,7 @@ def pretrained(speaker: dict[str, Any], folder: Path) -> dict[str, Tensor]:
 
 
 def trained(speaker: dict[str, Any], corpus: Path, experiment: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The encoder's weights and those of the rest after three steps of training an extractor with it."""
+    """Return the weights of the encoder, and all others, after three steps of training an extractor with it."""
     train(
         {
             "experiment": str(experiment),

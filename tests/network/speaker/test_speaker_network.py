@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from wesep_py.common.errors import ConfigError, InputError
-from wesep_py.network.speaker import SpeakerConfig, SpeakerEncoder, length_mask, speaker_networks
+from wesep_py.network.speaker import SpeakerConfig, SpeakerEncoder
 from wesep_py.network.speaker.ecapa import ECAPATDNN
 from wesep_py.network.speaker.resnet import GeminiDFResNet, ResNet, SimAMResNet
 from wesep_py.network.speaker.speaker_network import (
@@ -39,7 +39,7 @@ SMALL = {
 
 
 def small(name: str) -> SpeakerNetwork:
-    """In evaluation mode, with normalisations that move zero."""
+    """Return a network in evaluation mode whose normalisations shift zeros."""
     torch.manual_seed(0)
     kind, arguments = SMALL[name]
     network = kind(num_mel_bins=24, **arguments)

@@ -44,7 +44,7 @@ def test_padding_changes_nothing():
 
 
 def test_short_recording_is_repeated():
-    """Alone, and beside a longer one."""
+    """Alone, and in a batch with a longer one."""
     features, mask = torch.randn(2, 40, 12), torch.ones(2, 40, dtype=torch.bool)
     mask[0, 10:] = False
     repeated = features[:1, :10].repeat(1, 3, 1)[:, :27]
@@ -53,10 +53,10 @@ def test_short_recording_is_repeated():
 
 
 def test_embedding_is_the_mean_of_pooled_frames():
-    """A recording of one frame repeated says what the frame alone says."""
+    """One frame repeated has the embedding of the frame alone."""
     frame = torch.randn(1, 1, 12)
-    made = network()
-    torch.testing.assert_close(made(frame.expand(1, 81, 12)).embedding, made(frame).embedding)
+    speaker_network = network()
+    torch.testing.assert_close(speaker_network(frame.expand(1, 81, 12)).embedding, speaker_network(frame).embedding)
 
 
 def test_front_end_is_the_backbone():

@@ -10,7 +10,7 @@ from wesep_py.network.speaker.xvector import CONTEXT, DVector, XVector, repeat_s
 
 
 def test_context_of_a_frame_is_fifteen_frames():
-    """Change one input frame: those that change are the ones whose context holds it."""
+    """If one input frame changes, the output frames with it in their context change, and no others."""
     network = XVector(num_mel_bins=6, channels=8, frame_dim=10, embedding_dim=4).eval()
     features = torch.randn(1, 60, 6)
     changed = features.clone()

@@ -2,7 +2,7 @@
 
 | module | what is in it |
 | --- | --- |
-| `speaker_encoder` | `SpeakerConfig`, `SpeakerEncoder`: front end and network, as configuration, module and checkpoint |
+| `speaker_encoder` | `SpeakerConfig`, `SpeakerEncoder`: front end and network; `load_encoder` reads a checkpoint |
 | `speaker_network` | `SpeakerNetwork`, the interface; base classes; the registry `speaker_networks` |
 | `pooling` | poolings over time, from the mean to recursive attention |
 | `self_supervised` | WavLM, wav2vec 2.0 or HuBERT as front end |

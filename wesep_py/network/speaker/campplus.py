@@ -87,6 +87,7 @@ class CAMPlusPlus(PoolingNetwork):
                     nn.init.zeros_(module.bias)
 
     def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the frames to be pooled and their mask; see `PoolingNetwork.encode`."""
         image = features.transpose(1, 2)[:, None]
         x = self.tdnn_activation(self.tdnn(self.head(image, mask) * mask[:, None]))
         mask = mask[:, ::2]
@@ -97,6 +98,7 @@ class CAMPlusPlus(PoolingNetwork):
         return self.activation(x) * mask[:, None], mask
 
     def embed(self, pooled: Tensor) -> Tensor:
+        """Return the embeddings of pooled vectors; see `PoolingNetwork.embed`."""
         return self.embedding_norm(self.linear(pooled)).float()
 
 

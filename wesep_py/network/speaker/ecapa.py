@@ -77,9 +77,11 @@ class ECAPATDNN(PoolingNetwork):
         return SpeakerOutput(last if self.frames == "last_block" else frames, mask, self.embed(self.pool(frames, mask)))
 
     def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the frames to be pooled and their mask; see `PoolingNetwork.encode`."""
         return self._blocks(features, mask)[0], mask
 
     def embed(self, pooled: Tensor) -> Tensor:
+        """Return the embeddings of pooled vectors; see `PoolingNetwork.embed`."""
         return self.embedding_norm(self.linear(self.pool_norm(pooled))).float()
 
     def _blocks(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -279,6 +279,7 @@ class ReDimNet(PooledNetwork):
         self.add_head(size if frame_dim is None else frame_dim, embedding_dim, pooling, second_layer)
 
     def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the frames to be pooled and their mask; see `PoolingNetwork.encode`."""
         x = self.stem_norm(self.stem(masked(features.transpose(1, 2)[:, None], mask)))
         outputs = [join_axes(x)]
         x = outputs[0]

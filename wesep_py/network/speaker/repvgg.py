@@ -78,6 +78,7 @@ class RepVGG(PooledNetwork):
         self.add_head(width * bins, embedding_dim, pooling)
 
     def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the frames to be pooled and their mask; see `PoolingNetwork.encode`."""
         x, mask = self.stem(features.transpose(1, 2)[:, None], mask)
         for blocks in self.stages:
             for block in blocks:

@@ -84,6 +84,7 @@ class Res2Net(PooledNetwork):
         self.add_head(width * bins, embedding_dim, pooling, second_layer)
 
     def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the frames to be pooled and their mask; see `PoolingNetwork.encode`."""
         x, mask = self.stem(features.transpose(1, 2)[:, None], mask)
         x, mask = self._trunk(torch.relu(x), mask)
         return x.flatten(1, 2) * mask[:, None], mask

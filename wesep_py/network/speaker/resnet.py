@@ -77,6 +77,7 @@ class ResNet(PooledNetwork):
         self.add_head(width * bins, embedding_dim, pooling, second_layer, dropout)
 
     def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the frames to be pooled and their mask; see `PoolingNetwork.encode`."""
         x = features.transpose(1, 2)[:, None] * mask[:, None, None]
         x = torch.relu(self.norm(self.conv(x)))
         for blocks in self.stages:
@@ -253,6 +254,7 @@ class GeminiDFResNet(PooledNetwork):
         self.add_head(channels[-1] * bins, embedding_dim, pooling, second_layer)
 
     def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the frames to be pooled and their mask; see `PoolingNetwork.encode`."""
         x = features.transpose(1, 2)[:, None] * mask[:, None, None]
         x = torch.relu(self.norm(self.conv(x)))
         for stage in self.stages:

@@ -3,7 +3,7 @@
 A speaker network takes filterbank frames and returns frame-level features and one embedding (`SpeakerNetwork`,
 `SpeakerOutput`). `speaker_networks` is the registry of their names. Two base classes do the common work:
 `PoolingNetwork` pools frames, and can return the embeddings of several speakers; `PooledNetwork` adds the usual head of
-linear layers. At the end stand layers for networks that see the filterbank as an image.
+linear layers. The last section has layers for networks that take the filterbank as an image.
 """
 
 from __future__ import annotations
@@ -203,6 +203,7 @@ class PooledNetwork(PoolingNetwork):
             )
 
     def embed(self, pooled: Tensor) -> Tensor:
+        """Return the embeddings of pooled vectors; see `PoolingNetwork.embed`."""
         embedding = self.linear(self.dropout(pooled))
         return (embedding if self.second is None else self.second(embedding)).float()
 

@@ -62,6 +62,7 @@ class XVector(PooledNetwork):
         self.add_head(frame_dim, embedding_dim, pooling, second_layer=True)
 
     def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the frames to be pooled and their mask; see `PoolingNetwork.encode`."""
         features, mask = repeat_short(features, mask, CONTEXT)
         x = features.transpose(1, 2)
         for conv, norm in zip(self.convs, self.norms, strict=True):
@@ -151,8 +152,10 @@ class DVector(PoolingNetwork):
         self.linear = nn.Linear(self.pool.out_dim, embedding_dim)
 
     def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the frames to be pooled and their mask; see `PoolingNetwork.encode`."""
         frames, _ = self.lstm(features * mask[:, :, None])
         return frames.transpose(1, 2) * mask[:, None], mask
 
     def embed(self, pooled: Tensor) -> Tensor:
+        """Return the embeddings of pooled vectors; see `PoolingNetwork.embed`."""
         return nn.functional.normalize(self.linear(pooled).float(), dim=1)

@@ -42,9 +42,9 @@ def test_labels_are_only_names(kind):
 def test_surplus_utterances_are_left_out(kind):
     """Two utterances of one speaker, three of another and one of a third: the loss is that of two of the first two."""
     embeddings = torch.randn(6, 4, requires_grad=True)
-    found = kind()(embeddings, torch.tensor([0, 1, 0, 1, 1, 2])).loss
-    torch.testing.assert_close(found, kind()(embeddings[:4], torch.tensor([0, 1, 0, 1])).loss)
-    (slopes,) = torch.autograd.grad(found, embeddings)
+    value = kind()(embeddings, torch.tensor([0, 1, 0, 1, 1, 2])).loss
+    torch.testing.assert_close(value, kind()(embeddings[:4], torch.tensor([0, 1, 0, 1])).loss)
+    (slopes,) = torch.autograd.grad(value, embeddings)
     assert slopes[:4].any() and not slopes[4:].any()
 
 
@@ -52,9 +52,9 @@ def test_surplus_utterances_are_left_out(kind):
 @pytest.mark.parametrize("labels", NONE)
 def test_batch_without_episode_has_zero_gradients(kind, labels):
     loss, embeddings = kind(), torch.randn(len(labels), 4, requires_grad=True)
-    found = loss(embeddings, torch.tensor(labels)).loss
-    found.backward()
-    assert found == 0 and not embeddings.grad.any()
+    value = loss(embeddings, torch.tensor(labels)).loss
+    value.backward()
+    assert value == 0 and not embeddings.grad.any()
     assert all(not parameter.grad.any() for parameter in loss.parameters())
 
 
@@ -173,19 +173,19 @@ def triplet_by_loops(embeddings: torch.Tensor, labels: list[int], margin: float,
     unit = [e / e.norm() for e in embeddings]
     size = range(len(labels))
     d = [[float((unit[i] - unit[j]).pow(2).sum()) for j in size] for i in size]
-    found = []
+    values = []
     for a in size:
         positives = [p for p in size if p != a and labels[p] == labels[a]]
         negatives = [n for n in size if labels[n] != labels[a]]
         if not positives or not negatives:
             continue
         if mining == "hard":
-            found.append(max(d[a][p] for p in positives) - min(d[a][n] for n in negatives) + margin)
+            values.append(max(d[a][p] for p in positives) - min(d[a][n] for n in negatives) + margin)
             continue
         for p in positives:
             further = [d[a][n] for n in negatives if d[a][n] > d[a][p]]
-            found.append(d[a][p] - (min(further) if further else max(d[a][n] for n in negatives)) + margin)
-    return sum(max(0.0, value) for value in found) / len(found)
+            values.append(d[a][p] - (min(further) if further else max(d[a][n] for n in negatives)) + margin)
+    return sum(max(0.0, value) for value in values) / len(values)
 
 
 @pytest.mark.parametrize(("mining", "seed", "margin"), itertools.product(["hard", "semi_hard"], range(4), [0.1, 0.5]))

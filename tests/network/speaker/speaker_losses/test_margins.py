@@ -170,7 +170,7 @@ def test_impossible_arguments_of_am_and_aam():
     with pytest.raises(ValueError, match="num_speakers: is 1"):
         AAMSoftmax(4, 1)
     loss = make(AAMSoftmax)
-    with pytest.raises(InputError, match="labels: has 6; the loss was made for speakers 0 to 5"):
+    with pytest.raises(InputError, match="labels: has 6; the loss is for speakers 0 to 5"):
         loss(torch.randn(2, DIM), torch.tensor([0, 6]))
     with pytest.raises(InputError, match="one for each embedding"):
         loss(torch.randn(2, DIM), torch.tensor([0]))

@@ -103,5 +103,5 @@ def test_impossible_arguments_of_centre_loss():
         CentreLoss(3, 4, strength=-1.0)
     with pytest.raises(ValueError, match="num_speakers"):
         CentreLoss(3, 0)
-    with pytest.raises(InputError, match="outside 0 to 3"):
+    with pytest.raises(InputError, match="not from 0 to 3"):
         CentreLoss(3, 4)(torch.randn(1, 3), torch.tensor([4]))

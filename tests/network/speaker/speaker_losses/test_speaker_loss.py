@@ -33,7 +33,7 @@ VARIANTS = [{"name": name} for name in NAMES] + [
 
 
 def make(config):
-    """The loss, beside a classifier of weight 0 where it needs one."""
+    """Return the loss, with a classifier of weight 0 beside it if it needs one."""
     torch.manual_seed(0)
     on_basis = issubclass(speaker_losses.get(config["name"]), BasisLoss)
     configs = [{"name": "softmax", "scale": 1.0, "weight": 0.0}] if on_basis else []

@@ -137,7 +137,7 @@ class CentreLoss(SpeakerLoss):
         """Return the loss, and in training move the centres; see `SpeakerLoss.compute`."""
         if labels.min() < 0 or labels.max() >= len(self.centres):
             raise InputError(
-                f"labels: go outside 0 to {len(self.centres) - 1}, the speakers that the loss was made for"
+                f"labels: some are not from 0 to {len(self.centres) - 1}; the loss is for {len(self.centres)} speakers"
             )
         labels = labels.long()
         offsets = embeddings - self.centres[labels].to(embeddings.dtype)

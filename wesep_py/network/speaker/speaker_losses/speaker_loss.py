@@ -75,8 +75,10 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def check_batch(embeddings: Tensor, labels: Tensor) -> None:
-    """Raises:
-    InputError: the embeddings are not `[batch, embedding_dim]`, the labels not `[batch]` whole numbers.
+    """Check the shapes of a batch.
+
+    Raises:
+        InputError: the embeddings are not `[batch, embedding_dim]`, or the labels not whole numbers `[batch]`.
     """
     if embeddings.dim() != 2 or not embeddings.numel():
         raise InputError(f"embeddings have shape {list(embeddings.shape)}; [batch, embedding_dim] is needed")
@@ -157,7 +159,7 @@ class ClassificationLoss(SpeakerLoss):
         lowest, highest = labels.aminmax()
         if lowest < 0 or highest >= self.num_speakers:
             wrong = int(lowest) if lowest < 0 else int(highest)
-            raise InputError(f"labels: has {wrong}; the loss was made for speakers 0 to {self.num_speakers - 1}")
+            raise InputError(f"labels: has {wrong}; the loss is for speakers 0 to {self.num_speakers - 1}")
         return labels.long()
 
 
