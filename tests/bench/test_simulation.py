@@ -1,4 +1,4 @@
-"""Figures of the simulation benchmarks: stages, workers, hashes, growth of memory."""
+"""Figures of the simulation benchmarks: stages, workers, hashes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import exactness, memory, simulation
+from bench import exactness, simulation
 from bench.simulation_corpus import BenchCorpus
 from wesep_py.audio import write
 from wesep_py.data import FileReader, Utterance, read_speaker_folders
@@ -82,9 +82,3 @@ def test_hash_depends_on_mixtures_not_on_workers_and_ranks(corpus: BenchCorpus, 
     both = exactness.hashes(corpus, 40, 0, 0, 2) | exactness.hashes(corpus, 40, 0, 1, 2)
     assert exactness.combined(both) == expected
     assert exactness.combined(exactness.hashes(corpus, 32, workers=0)) != expected
-
-
-def test_memory_growth_is_that_of_the_second_half():
-    points = [(n, 100.0 + n) for n in range(50)] + [(n, 200.0 + 0.01 * n) for n in range(50, 100)]
-    mean, growth = memory.slope(points)
-    assert mean == pytest.approx(200.745) and growth == pytest.approx(10.0)

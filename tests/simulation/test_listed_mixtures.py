@@ -128,7 +128,7 @@ def test_mixture_without_enrollment_is_left_out(corpus: MixtureCorpus, caplog: p
     few = MixtureCorpus(
         corpus.mixtures[:2], tuple(u for u in corpus.speech if u.utterance_id != "anna-1"), corpus.recording_ids
     )
-    with pytest.raises(InputError, match=r"name further speech of theirs in data\.train"):
+    with pytest.raises(InputError, match=r"name more speech of theirs in data\.train"):
         ListedMixtures(CONFIG, few, [], FileReader(SAMPLE_RATE))
     only = MixtureCorpus(
         corpus.mixtures, tuple(u for u in corpus.speech if u.utterance_id != "anna-1"), corpus.recording_ids

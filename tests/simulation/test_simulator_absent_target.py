@@ -67,7 +67,7 @@ def test_absent_targets_need_one_more_speaker(utterances: list[Utterance], reade
     two = [utterance for utterance in utterances if utterance.speaker_id in ("anna", "bert")]
     with pytest.raises(InputError, match="has 2 speakers with enough audio; 3 are needed"):
         Simulator(SimulationConfig(absent_probability=0.5, enrollment=SHORT), two, [], reader)
-    with pytest.raises(ValueError, match=r"absent_probability: is above 0 and enrollment\.count 0"):
+    with pytest.raises(ValueError, match=r"absent_probability: is above 0 and enrollment\.count is 0"):
         SimulationConfig(absent_probability=0.5, enrollment=EnrollmentConfig(count=0))
 
 

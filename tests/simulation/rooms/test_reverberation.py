@@ -24,7 +24,7 @@ def _rooms(desired_s: float, count: int, sources: int = 1) -> list[RoomRecipe]:
     return [draw_room(rng, config, sources) for _ in range(count)]
 
 
-@pytest.mark.parametrize("asked_s", [0.2, 0.4, 0.6, 0.9])
+@pytest.mark.parametrize("desired_s", [0.2, 0.4, 0.6, 0.9])
 def test_decay_has_the_desired_rt60(desired_s: float) -> None:
     measured = [rt60_s(room_responses(room, RATE).full[0], RATE) for room in _rooms(desired_s, 100)]
     assert np.median(measured) == pytest.approx(desired_s, rel=0.05)

@@ -52,7 +52,7 @@ def test_enrollment_is_from_another_recording() -> None:
 
 
 @pytest.mark.parametrize("duration_s", [2.5, 3.0, 4.0, 7.0, 15.0])
-@pytest.mark.parametrize("wanted_s", [3.0, None])
+@pytest.mark.parametrize("desired_s", [3.0, None])
 def test_one_recording_gives_excerpt_and_enrollment_apart(duration_s: float, desired_s: float | None) -> None:
     chooser = SegmentChooser([Utterance("a-1", "a", Path("1.wav"), duration_s)], EnrollmentConfig())
     rng, orders = np.random.default_rng(0), set()

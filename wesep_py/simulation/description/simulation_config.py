@@ -161,7 +161,9 @@ def _check_ranges(name: str, ranges: Mapping[str, list[float]]) -> dict[str, lis
 
 OVERLAPS = ("full", "longest", "partial", "conversation")
 MAX_SPEAKERS = 4
-NO_SPEED_OF_SOURCES = "is for enrollments; a source at another speed is another speaker: set data.speeds of a training, or speeds of a corpus"
+NO_SPEED_OF_SOURCES = (
+    "is for enrollments; a source at another speed is another speaker: set data.speeds (training) or speeds (corpus)"
+)
 NO_SPEED_OF_MIXTURES = "is for enrollments; a mixture at another speed is not aligned with its targets"
 
 
@@ -372,7 +374,7 @@ class SimulationConfig:
                 raise ValueError(f"{name}.speed: {reason}")
         if self.absent_probability > 0 and self.enrollment.count < 1:
             raise ValueError(
-                "absent_probability: is above 0 and enrollment.count is 0; an absent speaker needs an enrollment, give 1"
+                "absent_probability: is above 0 and enrollment.count is 0; an absent speaker needs one, give 1"
             )
         if self.duration_s is None and self.conversation.max_turns is None and self.overlap_weights.get("conversation"):
             raise ValueError("conversation.max_turns: is null; give a number, or duration_s, so that mixtures end")

@@ -169,7 +169,7 @@ def conversation_overlap_ratio(active: Sequence[Mask]) -> float:
     Args:
         active: active frames of each speaker, `[frames]` of the mixture.
 
-    >>> conversation_ratio([np.array([1, 1, 1, 0], bool), np.array([0, 0, 1, 1], bool)])
+    >>> conversation_overlap_ratio([np.array([1, 1, 1, 0], bool), np.array([0, 0, 1, 1], bool)])
     0.25
     """
     count = np.sum(active, axis=0)
