@@ -1,3 +1,5 @@
+"""Checkpoints are saved atomically, read back exactly, and refused when they are damaged."""
+
 from __future__ import annotations
 
 import json
@@ -18,7 +20,7 @@ def save(folder, value: float = 1.0, keep_others: bool = False, **provenance):
     return checkpoint.save(folder, CONFIG, weights, provenance, keep_others=keep_others)
 
 
-def test_what_is_saved_is_what_is_read(tmp_path):
+def test_a_saved_checkpoint_is_read_back(tmp_path):
     read = checkpoint.load(save(tmp_path / "deep" / "model", command="wesep train"))
     assert read.config == CONFIG
     assert torch.equal(read.state_dict["a"], torch.ones(3))
@@ -29,20 +31,20 @@ def test_what_is_saved_is_what_is_read(tmp_path):
     )
 
 
-def test_a_second_save_replaces_the_first_and_leaves_nothing_else(tmp_path):
+def test_a_second_save_replaces_the_first(tmp_path):
     first = checkpoint.load(save(tmp_path / "model", 1.0)).hash
     assert checkpoint.load(save(tmp_path / "model", 2.0)).hash != first
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
-def test_one_cut_in_half_is_noticed(tmp_path):
+def test_cut_weights_are_refused(tmp_path):
     weights = save(tmp_path / "model") / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
     with pytest.raises(CheckpointError, match="cut short or damaged"):
         checkpoint.load(tmp_path / "model")
 
 
-def test_one_flipped_bit_is_noticed(tmp_path):
+def test_a_flipped_bit_is_refused(tmp_path):
     weights = save(tmp_path / "model") / "model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
@@ -51,7 +53,7 @@ def test_one_flipped_bit_is_noticed(tmp_path):
         checkpoint.load(tmp_path / "model")
 
 
-def test_missing_parts_other_versions_and_no_checkpoint_at_all(tmp_path):
+def test_missing_files_and_other_versions_are_refused(tmp_path):
     folder = save(tmp_path / "model")
     made = json.loads((folder / "provenance.json").read_text())
     (folder / "provenance.json").write_text(json.dumps({**made, "format_version": 99}))
@@ -69,13 +71,13 @@ def test_missing_parts_other_versions_and_no_checkpoint_at_all(tmp_path):
         checkpoint.load(tmp_path)
 
 
-def test_an_experiment_means_its_average_then_its_best_then_its_last(tmp_path):
+def test_an_experiment_resolves_to_average_best_or_last(tmp_path):
     for name in ("last", "best", "average"):
         save(tmp_path / "checkpoints" / name)
         assert checkpoint.resolve(tmp_path).name == name
 
 
-def test_a_disk_that_fills_leaves_the_old_one(tmp_path, monkeypatch):
+def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
     save(tmp_path / "model", 1.0)
 
     def full(*_):
@@ -89,7 +91,7 @@ def test_a_disk_that_fills_leaves_the_old_one(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_folder_that_holds_more_than_a_checkpoint_is_not_replaced(tmp_path):
+def test_a_folder_with_other_files_is_not_replaced(tmp_path):
     save(tmp_path / "model")
     (tmp_path / "model" / "thesis.tex").write_text("mine")
     with pytest.raises(InputError, match=r"other things than a checkpoint \(thesis.tex\)"):
@@ -105,7 +107,7 @@ def test_a_folder_that_holds_more_than_a_checkpoint_is_not_replaced(tmp_path):
     assert checkpoint.load(tmp_path / "model").state_dict["a"][0] == 3
 
 
-def test_what_a_user_calls_partial_or_old_stays(tmp_path):
+def test_similar_folders_of_the_user_are_kept(tmp_path):
     for name in (".model.partial", ".model.old"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "notes.txt").write_text("mine")
@@ -114,7 +116,7 @@ def test_what_a_user_calls_partial_or_old_stays(tmp_path):
     assert sorted(p.name for p in tmp_path.rglob("*.txt")) == ["notes.txt", "notes.txt"]
 
 
-def test_killed_between_the_renames_the_one_before_is_read_until_the_next_is_saved(tmp_path, monkeypatch, caplog):
+def test_after_a_kill_the_previous_checkpoint_is_read(tmp_path, monkeypatch, caplog):
     save(tmp_path / "exp" / "checkpoints" / "best")
     child, rename = os.fork(), Path.rename
     if child == 0:
@@ -134,6 +136,6 @@ def test_killed_between_the_renames_the_one_before_is_read_until_the_next_is_sav
     assert [p.name for p in (tmp_path / "exp" / "checkpoints").iterdir()] == ["best"]
 
 
-def test_one_left_behind_by_an_earlier_version_is_read(tmp_path):
+def test_a_folder_set_aside_by_an_earlier_version_is_read(tmp_path):
     save(tmp_path / "model").rename(tmp_path / ".model.old")
     assert checkpoint.load(tmp_path / "model").state_dict["a"][0] == 1

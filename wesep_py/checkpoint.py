@@ -1,9 +1,9 @@
-"""A model on disk: a folder with weights, configuration, provenance and a card. Nothing is ever unpickled.
+"""Checkpoints: folders with weights, configuration, provenance and a card. Nothing is ever unpickled.
 
 model.safetensors   weights
-config.yaml         what builds the network: constructor arguments, nothing else
-provenance.json     format version, how and by what it was made, hash of the weights
-card.md             for people
+config.yaml         constructor arguments of the network, nothing else
+provenance.json     format version, hash of weights and configuration, versions, how the model was made
+card.md             description for people
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, PROVENANCE, CARD = "model.safetensors", "config.yaml", "provenance.json", "card.md"
 
-FOREIGN = (".pt", ".pth")
-"""How the files of other toolkits end."""
+FOREIGN_SUFFIXES = (".pt", ".pth")
+"""Suffixes of the files of other toolkits."""
 FOREIGN_READERS = "wesep_py.interop"
-"""The module that registers their readers when it is imported, which is when the first of them is needed."""
+"""Module that registers the readers of these files; it is imported when the first reader is needed."""
 
 Reader = Callable[[Path, Mapping[str, Any]], "dict[str, Tensor]"]
 _readers: dict[str, Reader] = {}
@@ -46,14 +46,14 @@ _readers: dict[str, Reader] = {}
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read.
+    """Content of a checkpoint.
 
     Attributes:
-        folder: where it lies.
-        config: what builds the network.
-        state_dict: its weights, on the CPU.
-        provenance: how it was made.
-        hash: SHA-256 of the weights and the configuration; two models with one hash compute the same.
+        folder: its folder.
+        config: constructor arguments of the network.
+        state_dict: weights, on the CPU.
+        provenance: content of `provenance.json`.
+        hash: SHA-256 of weights and configuration; models with equal hashes compute the same.
     """
 
     folder: Path
@@ -71,28 +71,28 @@ def save(
     card: str = "",
     keep_others: bool = False,
 ) -> Path:
-    """Write a checkpoint; the folder appears whole, and a checkpoint that stood there is replaced only then.
+    """Write a checkpoint atomically: an existing one is replaced only when the new one is complete.
 
     Args:
-        folder: where to. Its parent is made if needed.
-        config: what builds the network, as plain values.
+        folder: the folder to write; its parent is created if necessary.
+        config: constructor arguments of the network, as plain values.
         state_dict: weights.
-        provenance: anything that says how it was made; versions and time are added.
-        card: Markdown.
-        keep_others: move other files in the folder into the new one; by default they are an error.
+        provenance: how the model was made, as JSON values; version, hash, time and package versions are added.
+        card: Markdown; by default a short card is written.
+        keep_others: move other files of an existing folder into the new one; by default they are an error.
 
     Raises:
-        InputError: the folder holds other things than a checkpoint.
-        WesepError: the disk is full or not writable; what stood there before is still there.
+        InputError: the folder holds other files than a checkpoint.
+        WesepError: the disk is full or not writable; an existing checkpoint is still there.
     """
     from safetensors.torch import save as serialise
 
     folder = Path(folder)
     if not keep_others:
-        check_folder(folder, KIND, overwrite=True)
+        check_folder(folder, CHECKPOINT_KIND, overwrite=True)
     weights = serialise({key: value.detach().cpu().contiguous() for key, value in state_dict.items()})
     text = dump_yaml(config)
-    made = {
+    complete_provenance = {
         **(provenance or {}),
         "format_version": FORMAT_VERSION,
         "hash": fingerprint(weights, text),
@@ -100,13 +100,13 @@ def save(
         "versions": versions(),
     }
     try:
-        with atomic_folder(folder, KIND, keep_others) as partial:
+        with atomic_folder(folder, CHECKPOINT_KIND, keep_others) as partial:
             with (partial / WEIGHTS).open("wb") as file:
                 file.write(weights)
                 os.fsync(file.fileno())
             write_text(partial / CONFIG, text)
-            write_json(partial / PROVENANCE, made)
-            write_text(partial / CARD, card or default_card(folder.name, made))
+            write_json(partial / PROVENANCE, complete_provenance)
+            write_text(partial / CARD, card or default_card(folder.name, complete_provenance))
     except OSError as error:
         raise WesepError(
             f"{folder}: the checkpoint cannot be written ({error.strerror or error}); name another place, or make room"
@@ -115,17 +115,20 @@ def save(
 
 
 def load(path: str | Path) -> Checkpoint:
-    """Read a checkpoint; `path` is its folder, or that of an experiment (see `resolve`).
+    """Read a checkpoint.
 
-    What comes with a model is plain data: its configuration includes, interpolates and runs nothing.
+    The configuration is plain data: includes and interpolations in it are not resolved, and no code is run.
+
+    Args:
+        path: the folder of a checkpoint or of an experiment (see `resolve`).
 
     Raises:
-        CheckpointError: a part is missing, cut short or altered, or the format is of another version.
+        CheckpointError: a file is missing, damaged or altered, or the format has another version.
     """
     folder = resolve(path)
     for name in (WEIGHTS, CONFIG, PROVENANCE):
         if not (folder / name).is_file():
-            raise CheckpointError(f"{folder}: is no checkpoint ({name} is missing)")
+            raise CheckpointError(f"{folder}: is not a checkpoint ({name} is missing)")
     try:
         provenance = read_provenance(folder)
         config = read_yaml(folder / CONFIG)
@@ -138,33 +141,37 @@ def load(path: str | Path) -> Checkpoint:
             f"{folder}: has format version {shorten(version, 40)}; this wesep reads version {FORMAT_VERSION}"
         )
     state_dict, _ = parse_tensors(weights, folder / WEIGHTS, "copy the folder again")
-    found = fingerprint(weights, text)
-    if found != provenance.get("hash"):
+    actual_hash = fingerprint(weights, text)
+    if actual_hash != provenance.get("hash"):
         raise CheckpointError(
             f"{folder}: weights or configuration are not those that were saved (their hash differs); "
-            "copy the folder again, or save the model anew"
+            "copy the folder again, or save the model again"
         )
     if (name := with_nan(state_dict)) is not None:
         raise CheckpointError(
             f"{folder / WEIGHTS}: {shorten(name)} holds NaN; train again, or take an earlier checkpoint"
         )
-    return Checkpoint(folder, config, state_dict, provenance, found)
+    return Checkpoint(folder, config, state_dict, provenance, actual_hash)
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
-    """How the checkpoint in a folder was made.
+    """Read the provenance of a checkpoint.
 
     Raises:
-        CheckpointError: `provenance.json` is missing, no JSON, or no object.
+        CheckpointError: `provenance.json` is missing, not JSON, or not an object.
     """
     return read_json(folder / PROVENANCE, "a checkpoint's provenance", "copy the folder again", CheckpointError).values
 
 
 def resolve(path: str | Path) -> Path:
-    """The checkpoint folder that a path means: itself, or an experiment's average, best or last, in this order.
+    """Return the checkpoint folder of a path: the path itself, or an experiment's average, best or last checkpoint.
+
+    Args:
+        path: a checkpoint folder, its weights file, or an experiment folder, in which the first existing one of
+            `checkpoints/average`, `best` and `last` is chosen.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is no checkpoint.
     """
     path = Path(path)
     folder = path.parent if path.name == WEIGHTS else path
@@ -172,9 +179,9 @@ def resolve(path: str | Path) -> Path:
     for candidate in candidates:
         if (candidate / WEIGHTS).is_file():
             return candidate
-        if (aside := find_set_aside(candidate, KIND)) is not None:
+        if (aside := find_set_aside(candidate, CHECKPOINT_KIND)) is not None:
             log.warning(
-                "%s: a process was killed while it replaced this; %s, the one before, is read", candidate, aside
+                "%s: a process was killed while it replaced this; %s, the previous one, is read", candidate, aside
             )
             return aside
     what = "holds no checkpoint" if folder.is_dir() else "no such model"
@@ -184,10 +191,13 @@ def resolve(path: str | Path) -> Path:
 
 
 def register_reader(kind: str) -> Callable[[Reader], Reader]:
-    """Function decorator: enter a reader of other toolkits' files.
+    """Return a decorator that registers a reader of other toolkits' files.
 
-    It takes a file and the configuration of the part of ours that is to be filled, and returns the weights under our
-    names. `kind` says which part: `"speaker network"`.
+    A reader takes the path of a file and the configuration of one of our modules, and returns the weights in the file
+    under the names of that module.
+
+    Args:
+        kind: kind of module that the weights are for: `"speaker network"`.
     """
 
     def enter(reader: Reader) -> Reader:
@@ -198,22 +208,31 @@ def register_reader(kind: str) -> Callable[[Reader], Reader]:
 
 
 def read_foreign(kind: str, path: str | Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights in another toolkit's file, by the reader that was registered for the part of ours they are for.
+    """Read the weights in another toolkit's file, with the registered reader.
+
+    Args:
+        kind: kind of module that the weights are for; see `register_reader`.
+        path: the file.
+        config: configuration of that module.
 
     Raises:
         CheckpointError: the file is missing or damaged.
-        ConfigError: no file of another toolkit fills such a part.
+        ConfigError: no reader supports a module of this configuration.
     """
     if kind not in _readers:
         importlib.import_module(FOREIGN_READERS)
     return _readers[kind](Path(path), config)
 
 
-def misfit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """What keeps weights from a network, a line each: those that are missing, that it has not, of another size.
+def weight_mismatches(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """Return why weights cannot be loaded into a network: one line per missing, unused or differently sized tensor.
+
+    Args:
+        expected: state dictionary of the network.
+        given: the weights.
 
     >>> import torch
-    >>> misfit({"a": torch.ones(2), "b": torch.ones(1)}, {"a": torch.ones(3), "c": torch.ones(1)})
+    >>> weight_mismatches({"a": torch.ones(2), "b": torch.ones(1)}, {"a": torch.ones(3), "c": torch.ones(1)})
     ['missing: b', 'not used: c', 'a: has size [3]; [2] is needed']
     """
     lines = [f"missing: {name}" for name in expected if name not in given]
@@ -225,44 +244,44 @@ def misfit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[
 
 
 def fingerprint(weights: bytes, config: str) -> str:
-    """SHA-256 over the weights' file and the configuration's text."""
+    """Return the SHA-256 of the weights file and the configuration text, in hexadecimal."""
     return hashlib.sha256(weights + b"\0" + config.encode("utf-8")).hexdigest()
 
 
 def versions() -> dict[str, str]:
-    """Versions of the package and of what its numbers depend on."""
+    """Return the versions of this package, of Python, and of the packages that results depend on."""
     import platform
     from importlib import metadata
 
     import wesep_py
 
-    found = {"wesep-py": wesep_py.__version__, "python": platform.python_version()}
+    by_name = {"wesep-py": wesep_py.__version__, "python": platform.python_version()}
     for name in ("torch", "torchaudio", "numpy", "soundfile", "soxr"):
         try:
-            found[name] = metadata.version(name)
+            by_name[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            by_name[name] = "not installed"
+    return by_name
 
 
 def default_card(name: str, provenance: dict[str, Any]) -> str:
-    """A card that says what is known without being told."""
+    """Return a card with the provenance, for a model without a card of its own."""
     lines = "\n".join(f"- {key}: {value}" for key, value in provenance.items() if key != "versions")
     return f"# {name}\n\nA target speaker extraction model made by wesep-py.\n\n{lines}\n"
 
 
-def check_output(folder: str | Path, overwrite: bool = False) -> Path:
-    """Return the folder, if a checkpoint may be written there; call it before the work.
+def check_checkpoint_folder(folder: str | Path, overwrite: bool = False) -> Path:
+    """Return the folder if a checkpoint may be written there; call it before the work.
 
     Raises:
-        InputError: it is a file, or holds other things than a checkpoint of ours.
+        InputError: it is a file, or holds other files than a checkpoint of this package.
         OutputExistsError: it is a checkpoint, and `overwrite` is false.
     """
-    return check_folder(folder, KIND, overwrite)
+    return check_folder(folder, CHECKPOINT_KIND, overwrite)
 
 
 def _is_ours(folder: Path) -> bool:
-    """True if `save` wrote the provenance in the folder, whatever has become of the rest."""
+    """Return whether `save` wrote the provenance in a folder, even if other files are missing or damaged."""
     try:
         provenance = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -270,5 +289,5 @@ def _is_ours(folder: Path) -> bool:
     return isinstance(provenance, dict) and "format_version" in provenance and "hash" in provenance
 
 
-KIND = FolderKind("a checkpoint", frozenset((WEIGHTS, CONFIG, PROVENANCE, CARD)), _is_ours)
-"""What a checkpoint's folder holds."""
+CHECKPOINT_KIND = FolderKind("a checkpoint", frozenset((WEIGHTS, CONFIG, PROVENANCE, CARD)), _is_ours)
+"""Files of a checkpoint folder, and how one is recognised before it is replaced."""

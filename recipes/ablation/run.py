@@ -1,12 +1,13 @@
-"""Train and evaluate a grid of small models, every backbone with every cell's cues, and print it as a table.
+"""Train and evaluate a grid of small models, each backbone with each set of cues, and print the results as a table.
 
     python recipes/ablation/run.py --data DATA -o exp/ablation                    # every cell
     python recipes/ablation/run.py --data DATA -o exp/ablation 'bsrnn/*'          # cells whose names match
-    python recipes/ablation/run.py -o exp/ablation --table                        # what is there so far
+    python recipes/ablation/run.py -o exp/ablation --table                        # print the results so far
     python recipes/ablation/run.py --grid recipes/ablation/encoders.yaml --data DATA -o exp/encoders
 
-A cell is a folder BACKBONE/CELL with its configuration, training and results. Cells that have results are passed over,
-and interrupted ones go on. Two runs with different patterns may work side by side once the first has packed the data.
+Each cell has a folder BACKBONE/CELL with its configuration, training and results. Cells that have results are skipped,
+interrupted ones are resumed. Two runs with different patterns may run at the same time once the first has packed the
+data.
 """
 
 from __future__ import annotations
@@ -27,18 +28,26 @@ HERE = Path(__file__).resolve().parent
 
 
 def cell_names(grid: Path) -> list[str]:
-    """`backbone/cell` of every cell."""
-    table = load_yaml(grid)
-    return [f"{backbone}/{cell}" for backbone in table["backbones"] for cell in table["cells"]]
+    """Return the names `BACKBONE/CELL` of all cells."""
+    entries = load_yaml(grid)
+    return [f"{backbone}/{cell}" for backbone in entries["backbones"] for cell in entries["cells"]]
 
 
 def configuration(grid: Path, name: str, data: Path, out: Path, steps: int | None) -> dict[str, Any]:
-    """The training configuration of a cell."""
+    """Return the training configuration of a cell.
+
+    Args:
+        grid: the YAML file with `backbones`, `speaker` and `cells`.
+        name: `BACKBONE/CELL`; the cell's keys override those of the backbone's model.
+        data: root of the recordings.
+        out: folder of all cells; the packed data, which they share, lies there too.
+        steps: number of training steps; `None`: that of `train.yaml`.
+    """
     backbone, cell = name.split("/")
-    table = load_yaml(grid)
-    chosen = dict(table["cells"][cell])
-    loss = chosen.pop("loss", None)
-    model = table["backbones"][backbone]["model"] | {"speaker": table["speaker"]} | chosen
+    entries = load_yaml(grid)
+    cell_keys = dict(entries["cells"][cell])
+    loss = cell_keys.pop("loss", None)
+    model = entries["backbones"][backbone]["model"] | {"speaker": entries["speaker"]} | cell_keys
     config = load_yaml(HERE / "train.yaml")
     config["model"], config["experiment"] = model, str(out / name)
     config["data"]["root"] = str(data)
@@ -51,7 +60,7 @@ def configuration(grid: Path, name: str, data: Path, out: Path, steps: int | Non
 
 
 def run_cell(cell: str, arguments: argparse.Namespace) -> None:
-    """Train the cell as far as it is not, then evaluate it."""
+    """Train a cell, or resume its training, then evaluate it on each list of trials."""
     folder, data = arguments.out / cell, arguments.data
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "train.yaml"
@@ -61,16 +70,22 @@ def run_cell(cell: str, arguments: argparse.Namespace) -> None:
     wesep = [sys.executable, "-m", "wesep_py.cli.main"]
     subprocess.run([*wesep, "train", str(config)], check=True)
     for trials in arguments.trials:
-        listed = data / "trials" / trials
+        trial_list = data / "trials" / trials
         command = [*wesep, "evaluate", "--model", str(folder), "--root", str(data), "--condition", "clean"]
-        command += ["--overwrite", "--trials", f"{listed}.csv", "--enrollment", f"{listed}.map_mixture2enrollment"]
+        command += [
+            "--overwrite",
+            "--trials",
+            f"{trial_list}.csv",
+            "--enrollment",
+            f"{trial_list}.map_mixture2enrollment",
+        ]
         subprocess.run([*command, "-o", str(folder / "results" / trials)], check=True)
 
 
 def table(grid: Path, out: Path, trials: str) -> str:
-    """The results there are, as Markdown."""
-    names = "| backbone | cues | parameters (M) | SI-SDRi (dB) | accuracy | confusion |"
-    rows = [names, "| --- | --- | --- | --- | --- | --- |"]
+    """Return the results so far as a Markdown table, one row per cell."""
+    header = "| backbone | cues | parameters (M) | SI-SDRi (dB) | accuracy | confusion |"
+    rows = [header, "| --- | --- | --- | --- | --- | --- |"]
     for cell in cell_names(grid):
         path = out / cell / "results" / trials / "summary.json"
         backbone, cue = cell.split("/")
@@ -80,39 +95,42 @@ def table(grid: Path, out: Path, trials: str) -> str:
         network = build_network(load_yaml(out / cell / "train.yaml")["model"], initialise=False)
         size = sum(parameter.numel() for parameter in network.parameters()) / 1e6
         summary = read_json(path, "a summary of results", "evaluate again").values
-        shown = (("si_sdri", 2), ("accuracy", 3), ("confusion", 3))
-        shape = {name: dict.fromkeys(("mean", "low", "high"), float) for name, _ in shown}
-        check_schema(summary, shape, str(path), "evaluate again")
-        figures = " | ".join(interval(summary[name], digits) for name, digits in shown)
-        rows.append(f"| {backbone} | {cue} | {size:.2f} | {figures} |")
+        digits = {"si_sdri": 2, "accuracy": 3, "confusion": 3}
+        schema = {name: dict.fromkeys(("mean", "low", "high"), float) for name in digits}
+        check_schema(summary, schema, str(path), "evaluate again")
+        metrics = " | ".join(interval(summary[name], places) for name, places in digits.items())
+        rows.append(f"| {backbone} | {cue} | {size:.2f} | {metrics} |")
     return "\n".join(rows)
 
 
-def interval(figure: dict[str, float], digits: int) -> str:
-    """`mean (low to high)`."""
-    mean, low, high = (f"{figure[key]:.{digits}f}" for key in ("mean", "low", "high"))
+def interval(metric: dict[str, float], digits: int) -> str:
+    """Return `mean (low to high)` of a metric, with a number of digits after the point."""
+    mean, low, high = (f"{metric[key]:.{digits}f}" for key in ("mean", "low", "high"))
     return f"{mean} ({low} to {high})"
 
 
 def main() -> None:
+    """Run the cells whose names match, or print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cells", nargs="*", default=["*"], help="patterns of BACKBONE/CELL")
-    parser.add_argument("--grid", type=Path, default=HERE / "grid.yaml", help="the cells; grid.yaml")
+    parser.add_argument("cells", nargs="*", default=["*"], help="patterns of BACKBONE/CELL; by default all")
+    parser.add_argument(
+        "--grid", type=Path, default=HERE / "grid.yaml", help="YAML file of the grid; by default grid.yaml"
+    )
     parser.add_argument("-o", "--out", type=Path, required=True)
-    parser.add_argument("--data", type=Path, help="the folder that recipes/speechocean762/README.md describes")
-    parser.add_argument("--steps", type=int, help="instead of those in train.yaml")
-    parser.add_argument("--trials", nargs="+", default=["dev_2mix"], help="lists in DATA/trials")
-    parser.add_argument("--table", action="store_true", help="print the results there are, and stop")
+    parser.add_argument("--data", type=Path, help="folder of the data; recipes/speechocean762/README.md describes it")
+    parser.add_argument("--steps", type=int, help="number of training steps; by default that of train.yaml")
+    parser.add_argument("--trials", nargs="+", default=["dev_2mix"], help="lists in DATA/trials; by default dev_2mix")
+    parser.add_argument("--table", action="store_true", help="print the results so far, and stop")
     arguments = parser.parse_args()
     if arguments.table:
         print(table(arguments.grid, arguments.out, arguments.trials[0]))
         return
     if arguments.data is None:
-        parser.error("--data: where are the recordings?")
+        parser.error("--data is missing; name the folder of the data")
     names = cell_names(arguments.grid)
     for pattern in arguments.cells:
         if not fnmatch.filter(names, pattern):
-            parser.error(f"no cell of {arguments.grid.name} fits {pattern!r}; {nearest(pattern, names)}")
+            parser.error(f"no cell of {arguments.grid.name} matches {pattern!r}; {nearest(pattern, names)}")
     for pattern in arguments.cells:
         for cell in fnmatch.filter(names, pattern):
             if not (arguments.out / cell / "results" / arguments.trials[-1] / "summary.json").is_file():

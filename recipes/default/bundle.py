@@ -42,7 +42,7 @@ from wesep_py.common.files import refuse_inputs
 from wesep_py.data import read_trials
 from wesep_py.inference import Extractor
 from wesep_py.metrics import si_sdr
-from wesep_py.models import KEY, MAX_BYTES
+from wesep_py.models import BUNDLE_KEY, MAX_WEIGHTS_BYTES
 from wesep_py.network.extraction_network import build_network, load_network
 from wesep_py.simulation.trial_audio import render_trial
 
@@ -182,15 +182,15 @@ def bundle(
         raise OutputExistsError(f"{output}: exists already; name another folder, or pass --overwrite")
     saved = checkpoint.load(source)
     refuse_inputs([output], [(source, "the checkpoint"), (saved.folder, "the checkpoint"), (results, "the results")])
-    checkpoint.check_output(output, overwrite)
+    checkpoint.check_checkpoint_folder(output, overwrite)
     config, weights = for_use(saved.config, saved.state_dict)
     weights = halved(weights) if half else weights
     network = build_network(config, initialise=False)
     network.load_state_dict(weights)
     bytes_, text = serialise({name: value.contiguous() for name, value in weights.items()}), dump_yaml(config)
-    if len(bytes_) > MAX_BYTES:
+    if len(bytes_) > MAX_WEIGHTS_BYTES:
         how = "train a smaller model" if half else "store it with --half"
-        raise InputError(f"{source}: weights of {_mib(len(bytes_))}; {_mib(MAX_BYTES)} are allowed: {how}")
+        raise InputError(f"{source}: weights of {_mib(len(bytes_))}; {_mib(MAX_WEIGHTS_BYTES)} are allowed: {how}")
     rows = read_results(results, (saved.hash, model_hash := checkpoint.fingerprint(bytes_, text)))
     cost = None
     if half:
@@ -201,7 +201,7 @@ def bundle(
         if not cost.mean_db < MAX_COST_DB:
             raise WesepError(f"half precision costs {cost.mean_db:.3f} dB; less than {MAX_COST_DB} dB is allowed")
     provenance = plain_provenance(saved.provenance)
-    provenance[KEY] = {
+    provenance[BUNDLE_KEY] = {
         "licence": facts.licence,
         "figures": headline(rows),
         "made_from": saved.hash,

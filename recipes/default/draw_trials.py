@@ -1,10 +1,10 @@
-"""The best, the typical and the worst trials of an evaluation, to look at and to listen to.
+"""Draw and save the best, the typical and the worst trials of an evaluation.
 
     python recipes/default/draw_trials.py RESULTS --model MODEL --trials CSV --enrollment MAP --root DATA -o DIR
 
-RESULTS is a folder that `wesep evaluate` wrote. For each trial DIR/good_1.png (mixture, enrollment, estimate and
-reference as spectrograms) and the four as DIR/good_1/NAME.wav; likewise typical_1 (around the median of SI-SDRi) and
-bad_1. A line a trial says what it is.
+RESULTS is a folder that `wesep evaluate` wrote. For each trial, the script writes DIR/good_1.png (spectrograms of
+mixture, enrollment, estimate and reference) and the four as DIR/good_1/NAME.wav; likewise typical_1 (around the median
+of SI-SDRi) and bad_1. It prints one line per trial.
 """
 
 from __future__ import annotations
@@ -25,27 +25,34 @@ from wesep_py.evaluation.results import check_record
 from wesep_py.simulation import render_trial
 
 COLOURS = 64
-"""Of a picture: as many as the eye can tell, in a third of the bytes."""
+"""Number of colours of a picture; a third of the bytes of all colours, without a visible difference."""
 
 
 def choose(records: Sequence[dict[str, Any]], good: int, typical: int, bad: int) -> dict[str, dict[str, Any]]:
-    """Scored trials by name: `good_1` has the highest SI-SDRi, `bad_1` the lowest; `typical_1` is near the median."""
-    ordered = sorted((one for one in records if one["outcome"] == "scored"), key=lambda one: -one["si_sdri"])
+    """Return scored trials by name: `good_1` has the highest SI-SDRi, `bad_1` the lowest, `typical_1` about the median.
+
+    Args:
+        records: lines of `per_trial.jsonl`.
+        good, typical, bad: number of trials of each kind.
+    """
+    scored = [record for record in records if record["outcome"] == "scored"]
+    ordered = sorted(scored, key=lambda record: -record["si_sdri"])
     middle = max(0, (len(ordered) - typical) // 2)
     parts = {"good": ordered[:good], "typical": ordered[middle : middle + typical], "bad": ordered[::-1][:bad]}
-    return {f"{name}_{i + 1}": one for name, part in parts.items() for i, one in enumerate(part)}
+    return {f"{name}_{i + 1}": record for name, part in parts.items() for i, record in enumerate(part)}
 
 
 def main() -> None:
+    """Extract the chosen trials again, and write their pictures and audio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path)
+    parser.add_argument("results", type=Path, help="folder that `wesep evaluate` wrote")
     for name in ("--trials", "--enrollment", "--root"):
         parser.add_argument(name, type=Path, required=True)
-    parser.add_argument("--model", help="name or folder; the bundled one by default")
+    parser.add_argument("--model", help="name or folder of the model; by default the bundled one")
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--condition", choices=("clean", "noisy"), default="clean")
     for name, count in (("--good", 4), ("--typical", 2), ("--bad", 4)):
-        parser.add_argument(name, type=int, default=count, help=f"how many; {count}")
+        parser.add_argument(name, type=int, default=count, help=f"number of such trials; {count}")
     arguments = parser.parse_args()
 
     rows = read_jsonl(arguments.results / "per_trial.jsonl", "trials of `wesep evaluate`")
@@ -54,8 +61,8 @@ def main() -> None:
         if row.values["outcome"] == "scored":
             row.number("si_sdri")
     chosen = choose([dict(row.values) for row in rows], arguments.good, arguments.typical, arguments.bad)
-    listed = read_trials(arguments.trials, arguments.enrollment, arguments.root)
-    trials = {(trial.mixture_id, trial.target_utterance_id): trial for trial in listed}
+    trial_list = read_trials(arguments.trials, arguments.enrollment, arguments.root)
+    trials = {(trial.mixture_id, trial.target_utterance_id): trial for trial in trial_list}
     extractor = wesep_py.load(arguments.model, "cpu")
     rate = extractor.sample_rate
     arguments.out.mkdir(parents=True, exist_ok=True)

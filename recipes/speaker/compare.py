@@ -1,12 +1,13 @@
-"""Train and verify speaker encoders and losses (`experiments.yaml`), and print them as tables.
+"""Train and verify speaker encoders and losses (`experiments.yaml`), and print the results as tables.
 
     python recipes/speaker/compare.py --data DATA -o exp/speaker                     # every experiment
     python recipes/speaker/compare.py --data DATA -o exp/speaker 'networks/*'        # those whose names match
-    python recipes/speaker/compare.py -o exp/speaker --table                         # what is there so far
+    python recipes/speaker/compare.py -o exp/speaker --table                         # print the results so far
 
-An experiment is a folder GROUP/NAME with its configuration, training and results. Those that have results are passed
-over, and interrupted ones go on. Two runs with different patterns may work side by side once the first has packed the
-data. What matches `--overlap-of` is also verified where people talk over each other (`wesep verify --overlap`).
+Each experiment has a folder GROUP/NAME with its configuration, training and results. Those that have results are
+skipped, interrupted ones are resumed. Two runs with different patterns may run at the same time once the first has
+packed the data. Experiments that match `--overlap-of` are also verified on overlapping speech (`wesep verify
+--overlap`).
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ from wesep_py.network.speaker import SpeakerEncoder
 from wesep_py.training import load_config
 
 HERE = Path(__file__).resolve().parent
-AGAIN = "verify again"
-LISTS = ("dev", "dev_ls")
+REMEDY = "verify again"
+SPEECH_LISTS = ("dev", "dev_ls")
 
 
 def experiment_names() -> list[str]:
-    """`group/name` of every experiment."""
+    """Return the names `GROUP/NAME` of all experiments."""
     groups = load_yaml(HERE / "experiments.yaml")
     return [f"{group}/{name}" for group, experiments in groups.items() for name in experiments]
 
 
 def configuration(experiment: str, data: Path, out: Path, steps: int | None = None) -> dict[str, Any]:
-    """The training configuration of an experiment."""
+    """Return the training configuration of an experiment, with the number of steps of the recipe unless one is given."""
     group, name = experiment.split("/")
     config: dict[str, Any] = load_yaml(HERE / "experiments.yaml", [f"{group}.{name}.data.root={data}"])[group][name]
     config["experiment"] = str(out / experiment)
@@ -47,43 +48,52 @@ def configuration(experiment: str, data: Path, out: Path, steps: int | None = No
 
 
 def run(experiment: str, data: Path, out: Path, steps: int | None, overlap: int) -> None:
-    """Train as far as it is not, then verify on every list."""
+    """Train an experiment, or resume its training, then verify it on each list.
+
+    Args:
+        experiment: `GROUP/NAME`.
+        data: folder of the data.
+        out: folder of all experiments.
+        steps: number of training steps; `None`: that of the recipe.
+        overlap: number of recordings of one voice, and of two, that are verified too; 0: none.
+    """
     folder = out / experiment
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "train.yaml"
     config.write_text(dump_yaml(configuration(experiment, data, out, steps)), encoding="utf-8")
     wesep = [sys.executable, "-m", "wesep_py.cli.main"]
     subprocess.run([*wesep, "train", str(config)], check=True)
-    for speech in LISTS:
+    for speech in SPEECH_LISTS:
         command = [*wesep, "verify", str(data / "speech" / f"{speech}.csv"), "--root", str(data), "--overwrite"]
         command += ["--model", str(folder), "--overlap", str(overlap), "-o", str(folder / "results" / speech)]
         subprocess.run(command, check=True)
 
 
 def is_done(experiment: str, out: Path) -> bool:
-    return (out / experiment / "results" / LISTS[-1] / "summary.json").is_file()
+    """Return whether an experiment has its results on the last list."""
+    return (out / experiment / "results" / SPEECH_LISTS[-1] / "summary.json").is_file()
 
 
 def summaries(experiment: str, out: Path) -> dict[str, dict[str, Any]]:
-    """What `wesep verify` says, for every list."""
-    paths = {speech: out / experiment / "results" / speech / "summary.json" for speech in LISTS}
-    found = {speech: read_json(path, "what `wesep verify` wrote", AGAIN).values for speech, path in paths.items()}
-    for speech, summary in found.items():
-        check_schema(summary, {"eer": {"mean": float}, "min_dcf": {"mean": float}}, str(paths[speech]), AGAIN)
-    return found
+    """Return the summary of `wesep verify` on each list."""
+    paths = {speech: out / experiment / "results" / speech / "summary.json" for speech in SPEECH_LISTS}
+    contents = {speech: read_json(path, "a summary of `wesep verify`", REMEDY).values for speech, path in paths.items()}
+    for speech, summary in contents.items():
+        check_schema(summary, {"eer": {"mean": float}, "min_dcf": {"mean": float}}, str(paths[speech]), REMEDY)
+    return contents
 
 
 def table(group: str, out: Path) -> str:
-    """The results of a group's experiments, as Markdown."""
-    names = ["experiment", "parameters (M)", "training (min)"]
-    names += [f"{figure} {speech}" for speech in LISTS for figure in ("EER (%)", "minDCF")]
-    rows = [_row(names), _row(["---"] * len(names))]
+    """Return the results of a group as a Markdown table, one row per experiment."""
+    header = ["experiment", "parameters (M)", "training (min)"]
+    header += [f"{metric} {speech}" for speech in SPEECH_LISTS for metric in ("EER (%)", "minDCF")]
+    rows = [_row(header), _row(["---"] * len(header))]
     for experiment in experiment_names():
         if not experiment.startswith(f"{group}/"):
             continue
         name = experiment.split("/")[1]
         if not is_done(experiment, out):
-            rows.append(_row([name, "not run", *[""] * (len(names) - 2)]))
+            rows.append(_row([name, "not run", *[""] * (len(header) - 2)]))
             continue
         config = load_config(load_yaml(out / experiment / "train.yaml"))
         encoder = SpeakerEncoder(config.speaker, config.sample_rate)
@@ -96,7 +106,7 @@ def table(group: str, out: Path) -> str:
 
 
 def _minutes(folder: Path) -> float:
-    """How long the training took, by its log."""
+    """Return the minutes of a training, from its log."""
     lines = read_jsonl(folder / "log.jsonl", "the log of a run", may_end_early=True)
     return max((line.optional_number("elapsed_s") or 0.0 for line in lines), default=0.0) / 60
 
@@ -106,30 +116,38 @@ def _row(cells: list[str]) -> str:
 
 
 def main() -> None:
+    """Run the experiments whose names match, or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiments", nargs="*", default=["*"], help="patterns of GROUP/NAME")
+    parser.add_argument("experiments", nargs="*", default=["*"], help="patterns of GROUP/NAME; by default all")
     parser.add_argument("-o", "--out", type=Path, required=True)
-    parser.add_argument("--data", type=Path, help="the folder that recipes/speechocean762/README.md describes")
-    parser.add_argument("--steps", type=int, help="instead of those in the recipes")
-    parser.add_argument("--overlap", type=int, default=400, help="recordings of each kind for --overlap-of; 400")
-    parser.add_argument("--overlap-of", nargs="+", default=["networks/recursive", "networks/attentive"])
-    parser.add_argument("--table", action="store_true", help="print the results there are, and stop")
+    parser.add_argument("--data", type=Path, help="folder of the data; recipes/speechocean762/README.md describes it")
+    parser.add_argument("--steps", type=int, help="number of training steps; by default that of each recipe")
+    parser.add_argument(
+        "--overlap", type=int, default=400, help="number of recordings of each kind for --overlap-of; 400"
+    )
+    parser.add_argument(
+        "--overlap-of",
+        nargs="+",
+        default=["networks/recursive", "networks/attentive"],
+        help="patterns of the experiments that are verified on overlapping speech too",
+    )
+    parser.add_argument("--table", action="store_true", help="print the results so far, and stop")
     arguments = parser.parse_args()
     if arguments.table:
         for group in load_yaml(HERE / "experiments.yaml"):
             print(f"{group}\n\n{table(group, arguments.out)}\n")
         return
     if arguments.data is None:
-        parser.error("--data: where are the recordings?")
+        parser.error("--data is missing; name the folder of the data")
     names = experiment_names()
     for pattern in arguments.experiments:
         if not fnmatch.filter(names, pattern):
-            parser.error(f"no experiment fits {pattern!r}; {nearest(pattern, names)}")
+            parser.error(f"no experiment matches {pattern!r}; {nearest(pattern, names)}")
     for pattern in arguments.experiments:
         for experiment in fnmatch.filter(names, pattern):
             if not is_done(experiment, arguments.out):
-                overlapped = any(fnmatch.fnmatch(experiment, other) for other in arguments.overlap_of)
-                overlap = arguments.overlap if overlapped else 0
+                verifies_overlap = any(fnmatch.fnmatch(experiment, pattern) for pattern in arguments.overlap_of)
+                overlap = arguments.overlap if verifies_overlap else 0
                 run(experiment, arguments.data, arguments.out, arguments.steps, overlap)
 
 

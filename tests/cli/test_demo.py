@@ -24,8 +24,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where bundled models lie: none yet."""
-    monkeypatch.setattr(models, "FOLDER", tmp_path / "models")
-    return models.FOLDER
+    monkeypatch.setattr(models, "MODELS_FOLDER", tmp_path / "models")
+    return models.MODELS_FOLDER
 
 
 def test_the_demo_from_nothing(wesep, folder: Path):
@@ -74,13 +74,13 @@ def speak_little(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_bundled_model_is_used_and_nothing_trained(wesep, shelf, tiny_model: Path, tmp_path: Path, monkeypatch):
-    shutil.copytree(tiny_model, shelf / models.DEFAULT)
+    shutil.copytree(tiny_model, shelf / models.DEFAULT_MODEL)
     speak_little(monkeypatch)
     ran = wesep("demo", "-o", tmp_path / "shown", "--device", "cpu")
     assert ran.status == 0, ran.err
     assert [line[:3] for line in ran.err.splitlines()] == ["1/3", "2/3", "3/3"]
     assert not (tmp_path / "shown" / "model").exists()
-    assert f"The model is {models.DEFAULT}," in ran.out
+    assert f"The model is {models.DEFAULT_MODEL}," in ran.out
     line = next(line for line in ran.out.splitlines() if line.strip().startswith("wesep extract"))
     assert "--model" not in line
     arguments = [*line.split()[1:-1], str(tmp_path / "out.wav"), "--device", "cpu"]
@@ -90,13 +90,13 @@ def test_a_bundled_model_is_used_and_nothing_trained(wesep, shelf, tiny_model: P
 
 
 def test_training_can_be_asked_for(wesep, shelf: Path, tiny_model: Path, tmp_path: Path, monkeypatch):
-    shutil.copytree(tiny_model, shelf / models.DEFAULT)
+    shutil.copytree(tiny_model, shelf / models.DEFAULT_MODEL)
     speak_little(monkeypatch)
     monkeypatch.setattr(demo, "_train", lambda experiment, *rest: shutil.copytree(tiny_model, experiment))
     ran = wesep("demo", "-o", tmp_path / "shown", "--train", "--device", "cpu", "--json")
     assert ran.status == 0, ran.err
     assert json.loads(ran.out)["model"] == str(tmp_path / "shown" / "model")
-    ran = wesep("demo", "-o", tmp_path / "other", "--train", "--model", models.DEFAULT)
+    ran = wesep("demo", "-o", tmp_path / "other", "--train", "--model", models.DEFAULT_MODEL)
     assert ran.status == 2 and "--train" in ran.message
 
 

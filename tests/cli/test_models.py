@@ -15,10 +15,10 @@ from wesep_py import checkpoint, models
 @pytest.fixture
 def shelf(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "models"
-    monkeypatch.setattr(models, "FOLDER", folder)
+    monkeypatch.setattr(models, "MODELS_FOLDER", folder)
     saved = checkpoint.load(tiny_model)
     half = {name: value.half() for name, value in saved.state_dict.items()}
-    about = {models.KEY: {"licence": "CC BY 4.0", "figures": "12.1 dB SI-SDRi on dev_2mix"}}
+    about = {models.BUNDLE_KEY: {"licence": "CC BY 4.0", "figures": "12.1 dB SI-SDRi on dev_2mix"}}
     checkpoint.save(folder / "base", saved.config, half, about, "# base\n\nA card.\n")
     shutil.copytree(tiny_model, folder / "tiny")
     return folder
@@ -48,7 +48,7 @@ def test_a_card_is_printed(wesep, shelf: Path):
 
 
 def test_without_any_it_says_so(wesep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    monkeypatch.setattr(models, "MODELS_FOLDER", tmp_path)
     ran = wesep("models")
     assert (ran.status, ran.out) == (0, "") and "no model is bundled" in ran.err
     assert json.loads(wesep("models", "--json").out) == []

@@ -1,3 +1,5 @@
+"""Configurations are read, merged and checked against the signatures of what they build."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field

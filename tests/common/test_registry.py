@@ -1,3 +1,5 @@
+"""Registries build classes by name, also of the user's own files, unless a checkpoint names them."""
+
 from __future__ import annotations
 
 import pytest
@@ -44,7 +46,7 @@ def test_a_class_is_loaded_from_a_file(tmp_path):
         shapes.build({"name": f"{tmp_path}/none.py:Square"}, "shape")
 
 
-def test_two_files_of_one_name_are_two_modules(tmp_path):
+def test_files_of_equal_name_are_different_modules(tmp_path):
     for side in (1, 2):
         folder = tmp_path / str(side)
         folder.mkdir()
@@ -52,7 +54,7 @@ def test_two_files_of_one_name_are_two_modules(tmp_path):
     assert [shapes.build({"name": f"{tmp_path}/{s}/part.py:Square"}, "shape").side for s in (1, 2)] == [1, 2]
 
 
-def test_a_file_with_a_mistake_can_be_mended(tmp_path):
+def test_a_corrected_file_is_imported_again(tmp_path):
     path = tmp_path / "broken.py"
     path.write_text("class Square:\n    pass\nimport no_such_package\n")
     name = {"name": f"{path}:Square"}
@@ -67,14 +69,14 @@ def test_a_file_with_a_mistake_can_be_mended(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["os:system", "pathlib:Path"])
-def test_only_a_class_of_the_kind_is_called(name: str, tmp_path):
+def test_only_classes_of_the_kind_are_built(name: str, tmp_path):
     kind: Registry[Circle] = Registry("circle", Circle)
     with pytest.raises(ConfigError, match=r"has no class 'system'|'pathlib:Path' is no circle; derive it from Circle"):
         kind.build({"name": name, "command": f"touch {tmp_path}/run"}, "shape")
     assert not (tmp_path / "run").exists()
 
 
-def test_code_that_a_checkpoint_names_is_not_run_unasked(tmp_path, monkeypatch):
+def test_a_checkpoint_runs_no_code_without_permission(tmp_path, monkeypatch):
     (tmp_path / "spy.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')\nclass Square:\n    pass\n")
     name = {"name": f"{tmp_path}/spy.py:Square"}
     with no_plugins(), pytest.raises(ConfigError, match=r"not run unasked; if you trust it, set .* WESEP_PLUGINS=1"):

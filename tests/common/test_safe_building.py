@@ -84,7 +84,7 @@ def test_configurations_in_conf_are_within_their_weights():
         model = load_yaml(path)["model"]
         weights = build_network(model, initialise=False).state_dict()
         network = build_within(lambda model=model: build_network(model, initialise=False), weights)
-        assert checkpoint.misfit(network.state_dict(), weights) == []
+        assert checkpoint.weight_mismatches(network.state_dict(), weights) == []
 
 
 def test_building_stops_at_each_limit():

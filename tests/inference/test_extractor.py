@@ -23,13 +23,13 @@ def test_checkpoint_is_loaded_by_path(tiny_model: Path):
 
 
 def test_without_a_bundled_model_a_name_is_required(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    monkeypatch.setattr(models, "MODELS_FOLDER", tmp_path)
     with pytest.raises(InputError, match="--model"):
         wesep_py.load()
 
 
 def test_half_precision_weights_compute_as_float32(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    monkeypatch.setattr(models, "MODELS_FOLDER", tmp_path)
     saved = checkpoint.load(tiny_model)
     half = {name: value.half() for name, value in saved.state_dict.items()}
     checkpoint.save(tmp_path / models.DEFAULT_MODEL, saved.config, half)
@@ -48,7 +48,7 @@ def test_half_precision_weights_compute_as_float32(tiny_model: Path, tmp_path: P
 
 
 def test_misspelt_name_gets_the_nearest_as_a_hint(tiny_model: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    monkeypatch.setattr(models, "MODELS_FOLDER", tmp_path)
     saved = checkpoint.load(tiny_model)
     checkpoint.save(tmp_path / "base", saved.config, saved.state_dict)
     with pytest.raises(CheckpointError, match="did you mean 'base'"):

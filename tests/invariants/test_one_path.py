@@ -163,8 +163,8 @@ def test_the_drawn_sir_is_the_evaluated_sir(simulator: Simulator, tmp_path: Path
     assert record.sir_db == pytest.approx(drawn, abs=1e-4)
 
 
-# Modules outside `audio` and `features` that may use libraries for reading, resampling and transforming audio: the check
-# of the installation, which tests them, and copies of the scripts of other corpora.
+# Modules outside `audio` and `features` that may use libraries which read, resample or transform audio: the
+# check of the installation, which tests them, and copies of the scripts of other corpora.
 LIBRARIES = {"soundfile", "soxr", "torchaudio", "librosa", "audioread", "scipy.io.wavfile"}
 FUNCTIONS = {"stft", "istft", "resample", "resample_poly", "decimate", "spectrogram", "melscale_fbanks"}
 ALLOWED = {

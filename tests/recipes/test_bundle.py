@@ -93,7 +93,7 @@ def bundled(script: ModuleType, run: Path, output: Path, *options: object) -> in
 
 
 def test_a_run_becomes_a_bundle_that_extracts_the_same(script, run: Path, tmp_path: Path, monkeypatch, tiny_speech):
-    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    monkeypatch.setattr(models, "MODELS_FOLDER", tmp_path)
     assert bundled(script, run, tmp_path / "base", "--half", "--trials", run / "dev_2mix") == 0
     anna, bert = tiny_speech / "anna" / "anna-0.wav", tiny_speech / "bert" / "bert-0.wav"
     before, after = wesep_py.load(run / "model", "cpu"), wesep_py.load(device="cpu")
@@ -103,10 +103,10 @@ def test_a_run_becomes_a_bundle_that_extracts_the_same(script, run: Path, tmp_pa
     stored = checkpoint.load(tmp_path / "base").state_dict
     whole = {name for name, value in stored.items() if value.dtype == torch.float32}
     assert whole and all(name.endswith("running_var") for name in whole), "only what float16 cannot hold"
-    about = models.bundled()["base"]
+    about = models.bundled_models()["base"]
     assert (about.stored_as, about.licence) == ("F16", "CC BY 4.0")
     assert about.figures is not None and "on dev_2mix/clean" in about.figures
-    assert about.provenance[models.KEY]["half_costs"]["trials"] == 2
+    assert about.provenance[models.BUNDLE_KEY]["half_costs"]["trials"] == 2
 
 
 def test_what_only_training_needs_is_left_out(script, run: Path, tmp_path: Path):
@@ -114,7 +114,7 @@ def test_what_only_training_needs_is_left_out(script, run: Path, tmp_path: Path)
     saved = checkpoint.load(tmp_path / "base")
     assert not [name for name in saved.state_dict if "classifier" in name]
     assert set(saved.config["speaker"]) == {"network"}
-    removed = saved.provenance[models.KEY]["removed"]
+    removed = saved.provenance[models.BUNDLE_KEY]["removed"]
     assert removed == ["cues.1.classifier.bias", "cues.1.classifier.weight"]
     text = json.dumps(saved.provenance) + (tmp_path / "base" / "card.md").read_text()
     assert "someone" not in text and "../" not in text
@@ -135,7 +135,7 @@ def test_the_card_says_what_was_measured(script, run: Path, tmp_path: Path):
     assert "| fitted on results/dev_2mix | 1 | 2 | 5.0 % | 2.0 % | 0.031 |" in card and "0.400 on" in card
     runs = [
         "run 1: 40 steps, 320 simulated mixtures, 1.25 h; the mean of 2 snapshots, with 50% of the weights 012345",
-        "run 2, from the weights of the one before: 7 steps, 56 simulated mixtures, 0.5 h",
+        "run 2, from the weights of the run before: 7 steps, 56 simulated mixtures, 0.5 h",
     ]
     for said in ("one CPU", "CC BY 4.0", *runs, "4 speakers", "RTF", "abc123"):
         assert said in card, said
@@ -152,7 +152,7 @@ def test_nothing_is_written_where_a_check_fails(script, run: Path, tmp_path: Pat
     assert "--half needs --trials" in refused("--half")
     with monkeypatch.context() as patch:
         patch.setattr(script, "MAX_COST_DB", 0.0)
-        assert "half precision costs" in refused(*half)
+        assert "half precision changes the SI-SDR by" in refused(*half)
     with monkeypatch.context() as patch:
         patch.setattr(script, "MAX_BYTES", 1000)
         assert "0.0 MiB are allowed: store it with --half" in refused()
@@ -163,7 +163,7 @@ def test_nothing_is_written_where_a_check_fails(script, run: Path, tmp_path: Pat
     (other / "one" / "summary.json").write_text(json.dumps(summary))
     assert "is of another model (hash 000000000000)" in refused("--results", other)
     assert "holds no summary.json" in refused("--results", tmp_path / "base")
-    assert "hardware: is not said" in refused("hardware=???")
+    assert "hardware is missing, and the card needs it" in refused("hardware=???")
     assert "facts.colour: unknown key" in refused("colour=red")
 
 
@@ -189,7 +189,7 @@ def test_results_of_the_bundle_itself_count_too(script, run: Path, tmp_path: Pat
 def test_a_value_that_half_precision_loses_stays(script):
     values = {"fine": [0.3, -2.0], "zero": [0.0], "tiny": [1e-9], "huge": [1e6]}
     weights = {name: torch.tensor(value) for name, value in values.items()} | {"count": torch.tensor(3)}
-    kinds = {name: value.dtype for name, value in script.halved(weights).items()}
+    kinds = {name: value.dtype for name, value in script.to_half_precision(weights).items()}
     assert kinds == {
         "fine": torch.float16,
         "zero": torch.float16,

@@ -25,9 +25,9 @@ def models(
     Commands use the model marked * if --model is left out.
     """
     from wesep_py.common.errors import InputError, nearest
-    from wesep_py.models import bundled
+    from wesep_py.models import bundled_models
 
-    models_by_name = bundled()
+    models_by_name = bundled_models()
     if name is not None:
         if name not in models_by_name:
             raise InputError(f"no bundled model is called {name!r}; {nearest(name, models_by_name)}")
@@ -125,9 +125,9 @@ def import_checkpoint(
         raise InputError(f"{weights}: is a folder; give the checkpoint file, such as avg_model.pt")
     config = weights.with_name("config.yaml") if config is None else config
     inputs = [(weights, "the weights"), (config, "the configuration")]
-    inside = [output / name for name in sorted(checkpoint.KIND.names)]
+    inside = [output / name for name in sorted(checkpoint.CHECKPOINT_KIND.names)]
     refuse_inputs([output, *inside], inputs)
-    checkpoint.check_output(output, overwrite)
+    checkpoint.check_checkpoint_folder(output, overwrite)
     from wesep_py.interop.importing import UnmappedError
     from wesep_py.interop.importing import import_public_checkpoint as read
 

@@ -164,11 +164,11 @@ def demo(
     """
     from wesep_py.common.files import check_writable
     from wesep_py.common.folders import created_folder
-    from wesep_py.models import DEFAULT_MODEL, bundled
+    from wesep_py.models import DEFAULT_MODEL, bundled_models
 
     if train and model is not None:
         raise InputError("--train and --model exclude each other; give one of them")
-    trained = train or (model is None and DEFAULT_MODEL not in bundled())
+    trained = train or (model is None and DEFAULT_MODEL not in bundled_models())
     started = time.monotonic()
     files = {part: output / f"{part}.wav" for part in PARTS} | {"picture": output / "picture.png"}
     with created_folder(output):

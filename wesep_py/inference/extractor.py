@@ -88,7 +88,7 @@ def load(
     from wesep_py import checkpoint, models
     from wesep_py.network.extraction_network import load_network
 
-    name, path = models.find(model)
+    name, path = models.find_model(model)
     device = pick_device(device)
     folder = checkpoint.resolve(path)
     saved = checkpoint.load(folder)

@@ -1,6 +1,7 @@
-"""The models that come with the package, chosen by name.
+"""Models bundled with the package, chosen by name.
 
-Each is a checkpoint folder beside this file, made by `recipes/default/bundle.py`. See `docs/models.md`.
+Each model is a checkpoint folder beside this file, named as the model and made by `recipes/default/bundle.py`. See
+`docs/models.md`. `find_model` turns the `--model` of a command into the path of a checkpoint.
 """
 
 from __future__ import annotations
@@ -18,23 +19,23 @@ from wesep_py.checkpoint import CARD, CONFIG, WEIGHTS, read_provenance
 from wesep_py.common.errors import CheckpointError, InputError, nearest, shorten
 from wesep_py.common.yamlfiles import read_yaml
 
-FOLDER = Path(__file__).resolve().parent
-"""A folder a model, named as the model."""
-DEFAULT = "base"
-"""The model that is meant where none is named."""
-MAX_BYTES = 16 * 2**20
-"""The weights of a bundled model are no larger."""
-KEY = "bundle"
-"""Under which `provenance.json` says how the bundle was made, its licence and its figures."""
+MODELS_FOLDER = Path(__file__).resolve().parent
+"""Folder that holds one folder per model."""
+DEFAULT_MODEL = "base"
+"""Name of the default model."""
+MAX_WEIGHTS_BYTES = 16 * 2**20
+"""Maximum size of the weights of a bundled model."""
+BUNDLE_KEY = "bundle"
+"""Key of `provenance.json` for licence and figures of a bundled model, and how it was made."""
 
 
 @dataclass(frozen=True)
 class BundledModel:
-    """What can be said of a bundled model without loading it.
+    """Description of a bundled model, without loading it.
 
     Attributes:
-        name: what `--model` takes.
-        folder: its checkpoint.
+        name: its name for `--model`.
+        folder: its checkpoint folder.
     """
 
     name: str
@@ -42,22 +43,22 @@ class BundledModel:
 
     @property
     def is_default(self) -> bool:
-        """Whether it is meant where none is named."""
-        return self.name == DEFAULT
+        """True if it is the default model."""
+        return self.name == DEFAULT_MODEL
 
     @property
     def size_bytes(self) -> int:
-        """Of the weights."""
+        """Size of the weights file."""
         return (self.folder / WEIGHTS).stat().st_size
 
     @cached_property
     def parameters(self) -> int:
-        """Floating-point values in the weights, from the head of their file."""
+        """Number of floating-point values in the weights, from the header of their file."""
         return sum(math.prod(entry["shape"]) for entry in self._tensors() if "F" in entry["dtype"])
 
     @cached_property
     def stored_as(self) -> str:
-        """The type in which most of the weights are stored: `F16`, `F32`."""
+        """Type of most of the weights in their file: `F16`, `F32`."""
         values: dict[str, int] = {}
         for entry in self._tensors():
             values[entry["dtype"]] = values.get(entry["dtype"], 0) + math.prod(entry["shape"])
@@ -65,7 +66,7 @@ class BundledModel:
 
     @cached_property
     def sample_rate(self) -> int:
-        """Hz."""
+        """Sample rate in Hz."""
         rate = read_yaml(self.folder / CONFIG).get("sample_rate")
         if not isinstance(rate, int):
             raise CheckpointError(
@@ -75,32 +76,32 @@ class BundledModel:
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        """How it was made."""
+        """Content of `provenance.json`."""
         return read_provenance(self.folder)
 
     @property
     def licence(self) -> str | None:
-        """Of the weights; `None` where the bundle says nothing."""
+        """Licence of the weights; `None` if the provenance has none."""
         return self._about("licence")
 
     @property
     def figures(self) -> str | None:
-        """What it reaches, in a line; `None` where the bundle says nothing."""
+        """Results in one line; `None` if the provenance has none."""
         return self._about("figures")
 
     @property
     def card(self) -> str:
-        """Markdown for people."""
+        """Description in Markdown."""
         path = self.folder / CARD
         if not path.is_file():
             raise CheckpointError(f"{path}: the card is missing; install the package again")
         return path.read_text(encoding="utf-8")
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the description as JSON values."""
         return {
             "name": self.name,
-            "default": self.is_default,
+            "default_model": self.is_default,
             "folder": str(self.folder),
             "size_bytes": self.size_bytes,
             "parameters": self.parameters,
@@ -112,11 +113,11 @@ class BundledModel:
         }
 
     def _about(self, key: str) -> str | None:
-        about = self.provenance.get(KEY)
+        about = self.provenance.get(BUNDLE_KEY)
         return about.get(key) if isinstance(about, dict) else None
 
     def _tensors(self) -> list[dict[str, Any]]:
-        """Type and shape of each tensor: a safetensors file begins with the length of a JSON, and that JSON."""
+        """Return type and shape of each tensor; a safetensors file begins with the length of a JSON header."""
         path = self.folder / WEIGHTS
         try:
             with path.open("rb") as file:
@@ -133,55 +134,56 @@ class BundledModel:
             ) from error
 
 
-def bundled() -> dict[str, BundledModel]:
-    """The models that come with the package, by name, the default first."""
-    folders = {path.parent.name: path.parent for path in FOLDER.glob(f"[!._]*/{WEIGHTS}")}
-    names = sorted(folders, key=lambda name: (name != DEFAULT, name))
+def bundled_models() -> dict[str, BundledModel]:
+    """Return the bundled models by name, the default model first."""
+    folders = {path.parent.name: path.parent for path in MODELS_FOLDER.glob(f"[!._]*/{WEIGHTS}")}
+    names = sorted(folders, key=lambda name: (name != DEFAULT_MODEL, name))
     return {name: BundledModel(name, folders[name]) for name in names}
 
 
-def default() -> BundledModel:
-    """The model that is meant where none is named.
+def default_model() -> BundledModel:
+    """Return the default model.
 
     Raises:
-        InputError: none is bundled.
+        InputError: it is not bundled.
     """
-    known = bundled()
-    if DEFAULT not in known:
+    known = bundled_models()
+    if DEFAULT_MODEL not in known:
         others = f" or one of {', '.join(known)}" if known else ""
         raise InputError(
             f"no model is bundled with this version yet; name one (--model): a checkpoint or experiment folder{others}"
         )
-    return known[DEFAULT]
+    return known[DEFAULT_MODEL]
 
 
-def find(model: str | os.PathLike[str] | None = None) -> tuple[str, Path]:
-    """What a model is called in messages, and where it lies.
+def find_model(model: str | os.PathLike[str] | None = None) -> tuple[str, Path]:
+    """Find a model by name or path.
 
     Args:
-        model: a path, which wins where it exists; the name of a bundled model; `None` for the default.
+        model: a path, which has priority if it exists; the name of a bundled model; or `None` for the default model.
 
     Returns:
-        The name, and the path (of a checkpoint, or an experiment; see `checkpoint.resolve`).
+        name: for messages.
+        path: the folder of a checkpoint or of an experiment (see `checkpoint.resolve`).
 
     Raises:
-        InputError: `None`, and no model is bundled.
-        CheckpointError: a name that is none; the nearest one is suggested.
+        InputError: `None`, and the default model is not bundled.
+        CheckpointError: an unknown name; the message suggests the nearest one.
     """
     if model is None:
-        chosen = default()
+        chosen = default_model()
         return chosen.name, chosen.folder
     if not isinstance(model, (str, os.PathLike)):
         raise InputError(f"the model is {type(model).__name__}; a name, a path, or None for the default is needed")
-    path, known = Path(model), bundled()
+    path, known = Path(model), bundled_models()
     try:
         exists = path.exists()
-    except (OSError, ValueError) as error:  # a name that no file can have
+    except (OSError, ValueError) as error:  # an impossible file name
         raise CheckpointError(f"{shorten(model)}: no such model ({error})") from error
     if not exists and str(model) in known:
         return str(model), known[str(model)].folder
     if not exists and known and path.name == str(model):
         raise CheckpointError(
-            f"{model}: no such model; {nearest(str(model), known)}; a checkpoint or experiment folder will do too"
+            f"{model}: no such model; {nearest(str(model), known)}; a checkpoint or experiment folder is allowed too"
         )
     return str(path), path

@@ -426,7 +426,7 @@ def load_network(path: str | Path) -> TargetSpeakerExtractor:
             network = build_within(lambda: build_network(_full_config(saved), initialise=False), saved.state_dict)
     except ConfigError as error:
         raise CheckpointError(f"{saved.folder}: weights and configuration do not fit ({error})") from error
-    if problems := checkpoint.misfit(network.state_dict(), saved.state_dict):
+    if problems := checkpoint.weight_mismatches(network.state_dict(), saved.state_dict):
         more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise CheckpointError(f"{saved.folder}: weights and configuration do not fit ({problems[0]}{more})")
     network.load_state_dict(saved.state_dict)

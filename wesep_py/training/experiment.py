@@ -110,7 +110,7 @@ class Experiment:
             )
         for name in MODEL_NAMES:
             folder = self.checkpoints / name
-            if path_exists(folder / checkpoint.WEIGHTS) and not checkpoint.KIND.is_ours(folder):
+            if path_exists(folder / checkpoint.WEIGHTS) and not checkpoint.CHECKPOINT_KIND.is_ours(folder):
                 raise ConfigError(f"experiment: {folder} is no checkpoint of wesep; name another folder")
 
     def _holds_a_run(self) -> bool:

@@ -287,7 +287,7 @@ def average_run(
     if other is not None:
         inputs += [(Path(other), "the other model"), (checkpoint.resolve(other), "the other model")]
     refuse_inputs([output], inputs)
-    checkpoint.check_output(output, overwrite)
+    checkpoint.check_checkpoint_folder(output, overwrite)
 
     validator = VALIDATORS[load_config(run.config_file, resolved=True).task]
     if best is None:

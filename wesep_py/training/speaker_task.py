@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from wesep_py.common.errors import ConfigError
 from wesep_py.network.speaker import SpeakerEncoder, encoder_config
 from wesep_py.network.speaker.speaker_losses import PermutationFreeLoss, SpeakerLoss, build_speaker_loss
-from wesep_py.network.speaker.speaker_losses.permutation_free import ABSENT
+from wesep_py.network.speaker.speaker_losses.permutation_free import NO_SPEAKER
 from wesep_py.network.speaker.speaker_network import count_voices
 from wesep_py.simulation import Sample
 from wesep_py.training.batches import stack_padded
@@ -150,7 +150,7 @@ def collate_multi_speaker(mixtures: Sequence[list[Item]]) -> dict[str, Tensor]:
     return {
         "mixture": stack_padded([item["mixture"] for item in items]),
         "lengths": torch.tensor([len(item["mixture"]) for item in items]),
-        "speakers": torch.tensor([item["speakers"] + [ABSENT] * (most - len(item["speakers"])) for item in items]),
+        "speakers": torch.tensor([item["speakers"] + [NO_SPEAKER] * (most - len(item["speakers"])) for item in items]),
     }
 
 
@@ -164,8 +164,8 @@ class MultiSpeakerStep(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return `loss`, its parts, `accuracy` among the training speakers, and `count_accuracy`."""
         most = self.network.max_voices
-        labels = nn.functional.pad(batch["speakers"], (0, most - batch["speakers"].shape[1]), value=ABSENT)
-        counts = (labels != ABSENT).sum(dim=1)
+        labels = nn.functional.pad(batch["speakers"], (0, most - batch["speakers"].shape[1]), value=NO_SPEAKER)
+        counts = (labels != NO_SPEAKER).sum(dim=1)
         voices = self.network.voices(batch["mixture"], batch["lengths"], counts=counts)
         result = self.loss(voices.embeddings, voices.existence_logits, labels)
         counted_right = (count_voices(voices.existence_logits) == counts).float().mean()

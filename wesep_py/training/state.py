@@ -222,13 +222,13 @@ def restore_state(state: TrainingState, task: Task, optimisation: Optimisation, 
         CheckpointError: the state belongs to another network or optimiser.
     """
     try:
-        if lines := checkpoint.misfit(task.step.state_dict(), state.model):
+        if lines := checkpoint.weight_mismatches(task.step.state_dict(), state.model):
             raise ValueError(lines[0])
         task.step.load_state_dict(state.model)
         check_optimizer_state(optimisation.optimizer, state.optimizer)
         optimisation.optimizer.load_state_dict(state.optimizer)
         if optimisation.average:
-            if lines := checkpoint.misfit(optimisation.average.state_dict(), state.average):
+            if lines := checkpoint.weight_mismatches(optimisation.average.state_dict(), state.average):
                 raise ValueError(f"average: {lines[0]}")
             optimisation.average.load_state_dict(state.average)
         load_adversaries(task.adversaries, state.adversaries, fabric)
@@ -373,7 +373,7 @@ def load_initial_weights(network: nn.Module, config: InitConfig) -> InitialWeigh
         for name, tensor in saved.state_dict.items()
         if not any(fnmatchcase(name, pattern) for pattern in config.skip)
     }
-    if config.strict and (lines := checkpoint.misfit(tensors, offered)):
+    if config.strict and (lines := checkpoint.weight_mismatches(tensors, offered)):
         more = f" and {len(lines) - 5} more" if len(lines) > 5 else ""
         raise CheckpointError(
             f"init.checkpoint: {saved.folder} does not fit the network: {'; '.join(lines[:5])}{more}; with "

@@ -13,7 +13,7 @@ from wesep_py.common.errors import InputError
 from wesep_py.network.speaker.speaker_losses.combined import CombinedSpeakerLoss
 from wesep_py.network.speaker.speaker_losses.speaker_loss import ClassificationLoss, at_least_float32
 
-ABSENT = -1
+NO_SPEAKER = -1
 """Label of a voice that does not exist."""
 
 
@@ -153,7 +153,7 @@ def _existing_voices(embeddings: Tensor, existence_logits: Tensor, labels: Tenso
             f"labels have shape {list(labels.shape)} and type {labels.dtype}, existence_logits shape "
             f"{list(existence_logits.shape)}; {list(shape)}, one for each embedding, and whole numbers are needed"
         )
-    exists = labels != ABSENT
+    exists = labels != NO_SPEAKER
     if not exists[:, 0].all() or (exists[:, 1:] & ~exists[:, :-1]).any():
         raise InputError("labels: a recording has no speaker, or one after a -1; speakers first, then -1, are needed")
     return exists
