@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from wesep_py.common.errors import InputError, WesepError, nearest, quoted
+from wesep_py.common.errors import InputError, WesepError, nearest, quoted, shorten
 from wesep_py.common.files import is_folder, open_regular, refuse_inputs, write_json, write_text
 from wesep_py.common.folders import JUNK, check_results_folder, folder_lock, remove_known
 from wesep_py.common.names import file_name, listing
@@ -400,8 +400,8 @@ class Journal:
         differing = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
         if differing:
             raise InputError(
-                f"{self.folder}: holds an unfinished run that differs in {', '.join(differing)}; repeat its command to "
-                "resume it, name another folder, or pass --overwrite to start again"
+                f"{self.folder}: holds an unfinished run that differs in {shorten(', '.join(differing))}; repeat its "
+                "command to resume it, name another folder, or pass --overwrite to start again"
             )
 
     def _clear(self) -> None:
