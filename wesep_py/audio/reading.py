@@ -288,9 +288,9 @@ def encode_audio(waveform: Waveform, sample_rate: int, form: Literal["flac", "wa
         sample_rate: in Hz.
         form: `flac`: FLAC, or wav where FLAC cannot represent the waveform; `wav`: always wav.
 
-    >>> encode(np.array([[0.5, -0.25]], np.float32), 16000).suffix
+    >>> encode_audio(np.array([[0.5, -0.25]], np.float32), 16000).suffix
     '.flac'
-    >>> encode(np.array([[0.1, 2.5]], np.float32), 16000).suffix
+    >>> encode_audio(np.array([[0.1, 2.5]], np.float32), 16000).suffix
     '.wav'
     """
     import soundfile

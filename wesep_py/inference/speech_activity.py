@@ -259,7 +259,7 @@ def open_enrollment(source: Source, number: int) -> EnrollmentReader:
 
 
 def _read_segment_blocks(segment: FileSegment, sample_rate: int, size: int) -> Iterator[Samples]:
-    """Read the blocks of a segment, whose ends are rounded as in `audio.reading.read_stretch`."""
+    """Read the blocks of a segment, whose ends are rounded as in `audio.reading.read_file_segment`."""
     start, stop = (int(np.floor(at_s * sample_rate + 0.5)) for at_s in (segment.start_s, segment.stop_s))
     position = 0
     for block in audio.read_blocks(segment.path, size):
