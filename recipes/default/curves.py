@@ -108,6 +108,7 @@ def draw(path: Path, curves: dict[str, Curve], begins: Sequence[tuple[float, flo
         OutputExistsError: `path` exists and `overwrite` is false.
     """
     from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes: Any = figure.subplots(2, 2, sharex="col", sharey="row")
     for column, (unit, place) in enumerate((("minutes", 1), ("steps", 0))):

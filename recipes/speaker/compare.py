@@ -37,7 +37,7 @@ def experiment_names() -> list[str]:
 
 
 def configuration(experiment: str, data: Path, out: Path, steps: int | None = None) -> dict[str, Any]:
-    """Return the training configuration of an experiment, with the number of steps of the recipe unless one is given."""
+    """Return the training configuration of an experiment; `steps` replaces the number of steps of the recipe."""
     group, name = experiment.split("/")
     config: dict[str, Any] = load_yaml(HERE / "experiments.yaml", [f"{group}.{name}.data.root={data}"])[group][name]
     config["experiment"] = str(out / experiment)

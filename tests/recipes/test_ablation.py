@@ -60,7 +60,7 @@ def test_a_pattern_that_fits_none_is_refused_before_anything_runs(
     with pytest.raises(SystemExit) as ended:
         script.main()
     said = capsys.readouterr().err
-    assert ended.value.code == 2 and f"no cell of {grid.name} fits 'bsrn/*'" in said
+    assert ended.value.code == 2 and f"no cell of {grid.name} matches 'bsrn/*'" in said
     assert script.cell_names(grid)[-1] in said
 
 

@@ -154,7 +154,7 @@ def test_nothing_is_written_where_a_check_fails(script, run: Path, tmp_path: Pat
         patch.setattr(script, "MAX_COST_DB", 0.0)
         assert "half precision changes the SI-SDR by" in refused(*half)
     with monkeypatch.context() as patch:
-        patch.setattr(script, "MAX_BYTES", 1000)
+        patch.setattr(script, "MAX_WEIGHTS_BYTES", 1000)
         assert "0.0 MiB are allowed: store it with --half" in refused()
     other = tmp_path / "other"
     (other / "one").mkdir(parents=True)

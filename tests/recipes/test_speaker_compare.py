@@ -52,7 +52,7 @@ def test_a_pattern_that_fits_none_is_refused_before_anything_runs(script: Module
     with pytest.raises(SystemExit) as ended:
         script.main()
     said = capsys.readouterr().err
-    assert ended.value.code == 2 and "no experiment fits 'nothing/*'" in said and "networks/xvector" in said
+    assert ended.value.code == 2 and "no experiment matches 'nothing/*'" in said and "networks/xvector" in said
 
 
 @pytest.mark.slow
