@@ -124,7 +124,7 @@ def test_the_loss_covers_all_voices_and_one_more_existence():
     ("change", "message"),
     [
         ({"num_speakers": {1: 1, 3: 1}}, r"up to 3, and the network's pooling looks for 2; .*max_voices: 3"),
-        ({"loss": {"name": "triplet"}}, "loss: has none that classifies"),
+        ({"loss": {"name": "triplet"}}, "loss: has no classification loss"),
         ({"existence_weight": -1.0}, "existence_weight: is -1.0; 0 or more"),
     ],
 )
