@@ -1,13 +1,16 @@
-# What the recipes' run.sh share: options, stages, and one line where something is missing. Sourced by them.
+# Options, stages and error messages that the recipes' run.sh share. They source this file.
 #
-# A variable that is named in `options` is set by --its-name VALUE, or, where it is `false`, by --its-name alone.
-# What stop_stage is before is the last stage. KEY=VALUE is kept in `overrides`, for wesep train.
+# `options` names variables. The option --its-name VALUE sets a variable; one whose value is `false` is set to `true` by
+# --its-name alone. The initial value of stop_stage is the number of stages. KEY=VALUE is stored in `overrides`, for
+# wesep train.
 
+# Print a message ($*) and exit with status 1.
 die() {
   echo "${0##*/}: $*" >&2
   exit 1
 }
 
+# Read the command line ("$@").
 read_options() {
   local last_stage=$stop_stage
   overrides=()
@@ -20,7 +23,7 @@ read_options() {
       --*)
         local name=${1#--}
         name=${name//-/_}
-        [[ " $options " == *" $name "* ]] || die "unknown option $1; there are: ${options//_/-} (each after --)"
+        [[ " $options " == *" $name "* ]] || die "unknown option $1; the options are ${options//_/-} (each after --)"
         if [[ ${!name} == false ]]; then
           printf -v "$name" true
           shift
@@ -34,23 +37,23 @@ read_options() {
         overrides+=("$1")
         shift
         ;;
-      *) die "$1: is neither an option nor KEY=VALUE; --help lists the options" ;;
+      *) die "$1 is neither an option nor KEY=VALUE; --help lists the options" ;;
     esac
   done
-  [[ -n $data ]] || die "--data DIR is needed: the folder that the corpora lie in (see README.md)"
-  [[ -d $data ]] || die "--data $data: no such folder"
+  [[ -n $data ]] || die "--data is missing; give the folder of the corpora, --data DIR (see README.md)"
+  [[ -d $data ]] || die "--data $data: no such folder; give the folder of the corpora"
   data=$(cd "$data" && pwd)
-  command -v wesep >/dev/null || die "the command wesep is not on the PATH; install the package, or activate its environment"
-  [[ $stage =~ ^[1-$last_stage]$ && $stop_stage =~ ^[1-$last_stage]$ ]] || die "--stage and --stop-stage: are 1 to $last_stage"
+  command -v wesep >/dev/null || die "the command wesep is not in the PATH; install the package, or activate its environment"
+  [[ $stage =~ ^[1-$last_stage]$ && $stop_stage =~ ^[1-$last_stage]$ ]] || die "--stage $stage --stop-stage $stop_stage: give numbers from 1 to $last_stage"
 }
 
-# Whether stage $1 is to be run; says what it does ($2).
+# True if stage $1 is to be run; prints its description ($2).
 at_stage() {
   ((stage <= $1 && $1 <= stop_stage)) || return 1
   echo "== stage $1: $2" >&2
 }
 
-# $1 has to be one of $2…
+# Check that the variable $1 has one of the values $2…
 one_of() {
   local name=$1 choice
   shift
@@ -58,12 +61,12 @@ one_of() {
   die "--${name//_/-} ${!name}: give one of $*"
 }
 
-# The file or folder $1 has to be there; $2 says how it comes there.
+# Check that the file or folder $1 exists; $2 says how to get it.
 needs() {
-  [[ -e $1 ]] || die "$1: is not there; $2"
+  [[ -e $1 ]] || die "$1 is missing; $2"
 }
 
-# wesep train, in as many processes as --devices says.
+# Run wesep train in --devices processes.
 train() {
   local -a command=(wesep train)
   ((devices == 1)) || command=(torchrun --standalone --nproc-per-node "$devices" -m wesep_py.cli.train)

@@ -81,8 +81,7 @@ def remove_training_parts(
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Return configuration and weights without what only training needs.
 
-    Removed are the speaker classifiers of cues, and the keys of `speaker` in `TRAINING_ONLY`. The arguments stay as they
-    are.
+    Removed are the speaker classifiers of cues, and the keys of `speaker` in `TRAINING_ONLY`. The arguments are copied.
     """
     config, removed = copy.deepcopy(dict(config)), []
     for i, cue in enumerate(config["cues"]):

@@ -4,22 +4,23 @@
 #   recipes/default/run.sh --data DATA [KEY=VALUE …]
 #     --stage 1 --stop-stage 6     1 train, 2 average, 3 train the presence head alone, 4 calibrate presence, 5 evaluate,
 #                                  6 bundle and report
-#     --size cpu|gpu               train_cpu.yaml or train_gpu.yaml, before it its first stage, …_clean.yaml, after it the
-#                                  head's, …_presence.yaml
-#     --exp DIR                    the experiment; by default exp/default_<size>; the stages around it are DIR_clean and
-#                                  DIR_presence
-#     --init CHECKPOINT            goes on from these weights instead of making the first stage
-#     --bundle DIR                 by default DIR of --exp, /bundle; wesep_py/models/base is what the package ships
-#     --calibrate-on LIST          trials/LIST.csv and its map, and LIST_absent; by default dev_2mix; besides it, on conversations
-#                                  of 12 and 60 s simulated from speech/dev.csv
-#     --check-on LIST              where the calibration is looked at; by default dev_ls_2mix
-#     --metrics NAMES              of the evaluation; by default si_sdr,sdr,pesq,estoi
-#     --hardware TEXT              for the card
-#     --devices N                  processes to train in
-#     --smoke                      a tiny network, a few steps: to see that everything is in its place
+#     --size cpu|gpu               train_cpu.yaml or train_gpu.yaml, between …_clean.yaml (the training before it) and
+#                                  …_presence.yaml (the training of the presence head after it)
+#     --exp DIR                    folder of the experiment; by default exp/default_<size>. The trainings before and
+#                                  after it are in DIR_clean and DIR_presence
+#     --init CHECKPOINT            start from these weights; the training in DIR_clean is skipped
+#     --bundle DIR                 folder of the bundle; by default bundle/ in that of --exp. The package ships
+#                                  wesep_py/models/base
+#     --calibrate-on LIST          trials/LIST.csv and its map, and LIST_absent; by default dev_2mix. Presence is also
+#                                  calibrated on conversations of 12 and 60 s, simulated from speech/dev.csv
+#     --check-on LIST              list on which the calibration is checked; by default dev_ls_2mix
+#     --metrics NAMES              metrics of the evaluation; by default si_sdr,sdr,pesq,estoi
+#     --hardware TEXT              description of the machine, for the card
+#     --devices N                  number of training processes
+#     --smoke                      a tiny network and a few steps, to check that everything is in place
 #
-# DATA holds speech/, noise/ and trials/ as in README.md. KEY=VALUE goes to wesep train, in all stages: data.workers=4.
-# Each stage goes on where it was interrupted.
+# DATA holds speech/, noise/ and trials/ (see README.md). KEY=VALUE overrides a key of all trainings, such as
+# data.workers=4. Repeat the command to resume an interrupted stage.
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -37,16 +38,17 @@ if $smoke; then config=$here/smoke conditions=clean metrics=si_sdr last=2 limit=
 averaged=$exp/checkpoints/last$last whole=$exp/checkpoints/whole calibrated=$exp/checkpoints/calibrated
 common=("data.root=$data" "data.packed=$(dirname "$exp")/packed_default_$size")
 
-# wesep evaluate into a folder ($1). What is finished there is kept: calibrate and bundle.py refuse results of other weights.
+# Run wesep evaluate into a folder ($1), unless it holds results. If those are of other weights, calibrate and bundle.py
+# refuse them.
 evaluate() {
   if [[ -f $1/summary.json ]]; then
-    echo "kept: $1; remove it to measure anew" >&2
+    echo "$1 exists and is kept; remove it to evaluate again" >&2
   else
     wesep evaluate -o "$@"
   fi
 }
 
-# Evaluates a model ($1) on a list ($2), with the metrics $3, in all conditions, into a folder ($4).
+# Evaluate a model ($1) on a list ($2) with the metrics $3, in all conditions, into a folder ($4).
 evaluate_list() {
   local model=$1 name=$2 metrics=$3 output=$4 condition list=${2%_absent} speakers=()
   [[ ! -f $data/speech/${list%_*}.csv ]] || speakers=(--speakers "$data/speech/${list%_*}.csv")
@@ -57,20 +59,20 @@ evaluate_list() {
   done
 }
 
-# Makes the conversations that are not there yet, and evaluates a model ($1) on them with SI-SDR into a folder ($2).
+# Simulate the conversations unless they exist, and evaluate a model ($1) on them with SI-SDR into a folder ($2).
 evaluate_conversations() {
-  local length made
+  local length mixtures
   for length in $lengths; do
-    made=$exp/conversations_$length
-    wesep simulate "$here/conversations.yaml" "root=$data" "simulation.duration_s=$length" "${talk[@]}" -o "$made"
-    evaluate "$2/conversations_$length/noisy" --model "$1" --trials "$made/mixture_mix_both.csv" --root "$made" \
-      --enrollment "$made/map_mixture2enrollment" --condition noisy --metrics si_sdr
+    mixtures=$exp/conversations_$length
+    wesep simulate "$here/conversations.yaml" "root=$data" "simulation.duration_s=$length" "${talk[@]}" -o "$mixtures"
+    evaluate "$2/conversations_$length/noisy" --model "$1" --trials "$mixtures/mixture_mix_both.csv" --root "$mixtures" \
+      --enrollment "$mixtures/map_mixture2enrollment" --condition noisy --metrics si_sdr
   done
 }
 
-needs "$data/speech/train.csv" "see README.md for what DATA holds"
+needs "$data/speech/train.csv" "README.md describes what DATA holds"
 for list in "$calibrate_on" "$check_on"; do
-  needs "$data/trials/${list}_absent.map_mixture2enrollment" "the presence is calibrated on such a list"
+  needs "$data/trials/${list}_absent.map_mixture2enrollment" "presence is calibrated on such a list"
 done
 
 if at_stage 1 "train: $exp"; then
@@ -90,12 +92,12 @@ if at_stage 3 "train the presence head: ${exp}_presence"; then
   wesep average "${exp}_presence" --last "$last" -o "$whole" --overwrite
 fi
 
-if at_stage 4 "calibrate presence on $calibrate_on, look at it on $check_on"; then
+if at_stage 4 "calibrate presence on $calibrate_on, check it on $check_on"; then
   for list in "$calibrate_on" "$check_on"; do
     for name in "$list" "${list}_absent"; do evaluate_list "$whole" "$name" si_sdr "$exp/uncalibrated"; done
   done
   evaluate_conversations "$whole" "$exp/uncalibrated"
-  rm -rf "$calibrated" # a copy, for the calibration is written into it
+  rm -rf "$calibrated" # a copy, because the calibration is written into it
   cp -r "$whole" "$calibrated"
   results() {
     for condition in $conditions; do echo "$exp/uncalibrated/"{"$1","$1_absent"}"/$condition"; done
@@ -104,8 +106,8 @@ if at_stage 4 "calibrate presence on $calibrate_on, look at it on $check_on"; th
   for length in $lengths; do fitted+=("$exp/uncalibrated/conversations_$length/noisy"); done
   read -ra checked <<<"$(results "$check_on" | tr '\n' ' ')"
   if ! wesep calibrate "${fitted[@]}" "${checked[@]/#/--check=}" --model "$calibrated"; then
-    $smoke || die "the presence could not be calibrated; the message above says why"
-    echo "after so few steps the head cannot tell yet: not calibrated" >&2
+    $smoke || die "presence could not be calibrated; the message above says why"
+    echo "not calibrated: the few steps of --smoke are too few for the presence head" >&2
   fi
 fi
 

@@ -1,6 +1,7 @@
-# LibriMix from its published lists; sourced by run.sh of this recipe and of librimix_online, after options.sh.
+# LibriMix from its published lists. run.sh of this recipe and of librimix_online source it after options.sh.
 #
-# Reads data, speakers, condition, jobs, and for the last stages exp, best, metrics; sets mixtures, maps, suffix, types and wesep_condition.
+# Reads data, speakers, condition and jobs, and in the last stages exp, best and metrics; sets mixtures, maps, suffix,
+# types and wesep_condition.
 
 one_of speakers 2 3
 one_of condition clean both
@@ -13,27 +14,27 @@ case $condition in
   both) types=mix_clean,mix_both wesep_condition=noisy ;;
 esac
 
-# A set of LibriMix: its name there ($1: train-100), and that of its LibriSpeech ($2: train-clean-100).
+# Render a set of LibriMix ($1: train-100) from a set of LibriSpeech ($2: train-clean-100).
 render() {
   local csv=$data/LibriMix/metadata/Libri${speakers}Mix/libri${speakers}mix_$2.csv
   [[ ! -f $data/$mixtures/metadata/mixture_$1_mix_$condition.csv ]] || return 0
-  needs "$csv" "git clone https://github.com/JorisCos/LibriMix $data/LibriMix"
-  needs "$data/LibriSpeech/$2" "it is a part of LibriSpeech, https://www.openslr.org/12"
-  [[ $condition == clean ]] || needs "$data/wham_noise" "it is the noise of WHAM!, http://wham.whisper.ai"
+  needs "$csv" "run: git clone https://github.com/JorisCos/LibriMix $data/LibriMix"
+  needs "$data/LibriSpeech/$2" "get this part of LibriSpeech, https://www.openslr.org/12"
+  [[ $condition == clean ]] || needs "$data/wham_noise" "get the noise of WHAM!, http://wham.whisper.ai"
   wesep render "$csv" --root "$data/LibriSpeech" --noise-root "$data/wham_noise" --types "$types" \
     -o "$data/$mixtures/$1" ${jobs:+--jobs "$jobs"}
 }
 
-# SpeakerBeam's lists of enrollments.
+# Check that SpeakerBeam's lists of enrollments exist.
 need_maps() {
   local part
   for part in dev test; do
     needs "$data/$maps/$part/map_mixture2enrollment$suffix" \
-      "git clone https://github.com/BUTSpeechFIT/speakerbeam $data/speakerbeam"
+      "run: git clone https://github.com/BUTSpeechFIT/speakerbeam $data/speakerbeam"
   done
 }
 
-# Stages 3 to 5.
+# Run stages 3 to 5.
 average_evaluate_report() {
   if at_stage 3 "average: the $best best snapshots"; then
     wesep average "$exp" --best "$best" -o "$exp/checkpoints/best$best" --overwrite

@@ -4,14 +4,14 @@
 #   recipes/librimix/run.sh --data DATA [KEY=VALUE …]
 #     --stage 1 --stop-stage 5     1 prepare, 2 train, 3 average, 4 evaluate, 5 report
 #     --speakers 2|3               Libri2Mix or Libri3Mix
-#     --train 100|360              trained on train-100 or train-360
-#     --condition clean|both       mix_clean, or mix_both: with WHAM!'s noise
-#     --system NAME                NAME.yaml beside this script: bsrnn_tfmap, bsrnn, td_speakerbeam, spexplus
-#     --exp DIR                    the experiment; by default exp/libri<N>mix_<train>_<condition>_<system>
+#     --train 100|360              training set: train-100 or train-360
+#     --condition clean|both       mix_clean, or mix_both with the noise of WHAM!
+#     --system NAME                one of the YAML files here: bsrnn_tfmap, bsrnn, td_speakerbeam, spexplus
+#     --exp DIR                    folder of the experiment; by default exp/libri<N>mix_<train>_<condition>_<system>
 #     --devices N --jobs N         GPUs to train on; processes that render
-#     --smoke                      a tiny network, a few steps: to see that everything is in its place
+#     --smoke                      a tiny network and a few steps, to check that everything is in place
 #
-# KEY=VALUE goes to wesep train: optim.lr=0.0005. Each stage goes on where it was interrupted.
+# KEY=VALUE overrides a key of the training, such as optim.lr=0.0005. Repeat the command to resume an interrupted stage.
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -25,7 +25,7 @@ source "$here/render.sh"
 
 metrics=si_sdr,sdr,pesq,estoi best=5
 if $smoke; then system=smoke metrics=si_sdr best=2; fi
-needs "$here/$system.yaml" "--system is the name of a YAML in $here"
+needs "$here/$system.yaml" "--system takes the name of a YAML file in $here"
 exp=${exp:-exp/libri${speakers}mix_${train}_${condition}_$system}
 case $speakers-$train in 2-100) size=13900 ;; 2-360) size=50800 ;; 3-100) size=9300 ;; 3-360) size=33900 ;; esac
 

@@ -3,14 +3,14 @@
 #
 #   recipes/speaker/run.sh --data DATA [KEY=VALUE …]
 #     --stage 1 --stop-stage 4     1 prepare, 2 train, 3 average, 4 verify
-#     --system NAME                NAME.yaml beside this script: ecapa, resnet, resnet_basis, xvector, recursive
-#     --work DIR                   what stage 1 makes; by default DATA/speechocean762_lists
-#     --exp DIR                    the experiment; by default exp/<system>
-#     --devices N                  processes to train in
-#     --smoke                      a tiny network, a few steps: to see that everything is in its place
+#     --system NAME                one of the YAML files here: ecapa, resnet, resnet_basis, xvector, recursive
+#     --work DIR                   folder for the output of stage 1; by default DATA/speechocean762_lists
+#     --exp DIR                    folder of the experiment; by default exp/<system>
+#     --devices N                  number of training processes
+#     --smoke                      a tiny network and a few steps, to check that everything is in place
 #
-# DATA as for recipes/speechocean762/run.sh. KEY=VALUE goes to wesep train: optim.lr=0.0005. Each stage goes on where it
-# was interrupted.
+# DATA: see recipes/speechocean762/run.sh. KEY=VALUE overrides a key of the training, such as optim.lr=0.0005.
+# Repeat the command to resume an interrupted stage.
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -21,7 +21,7 @@ options="data work exp stage stop_stage system devices smoke"
 read_options "$@"
 
 if $smoke; then system=smoke; fi
-needs "$here/$system.yaml" "--system is the name of a YAML in $here"
+needs "$here/$system.yaml" "--system takes the name of a YAML file in $here"
 exp=${exp:-exp/$system}
 source "$here/../speechocean762/lists.sh"
 
@@ -38,6 +38,6 @@ if at_stage 3 "average: the 2 last snapshots"; then
   wesep average "$exp" --last 2 -o "$exp/checkpoints/last2" --overwrite
 fi
 
-if at_stage 4 "verify: every pair of recordings of speakers that were not trained on"; then
+if at_stage 4 "verify: all pairs of recordings, of speakers who are not in the training data"; then
   wesep verify "$dev" --root "$root" --model "$exp/checkpoints/last2" -o "$exp/results/dev" --overwrite
 fi

@@ -3,14 +3,14 @@
 #
 #   recipes/speechocean762/run.sh --data DATA [KEY=VALUE …]
 #     --stage 1 --stop-stage 5     1 prepare, 2 train, 3 average, 4 evaluate, 5 report
-#     --work DIR                   what stage 1 makes; by default DATA/speechocean762_lists
-#     --exp DIR                    the experiment; by default exp/speechocean762
-#     --devices N --jobs N         processes to train in; processes that prepare
-#     --smoke                      a tiny network, a few steps: to see that everything is in its place
+#     --work DIR                   folder for the output of stage 1; by default DATA/speechocean762_lists
+#     --exp DIR                    folder of the experiment; by default exp/speechocean762
+#     --devices N --jobs N         number of training processes; of processes that prepare
+#     --smoke                      a tiny network and a few steps, to check that everything is in place
 #
-# DATA holds speech/*.csv, trials/ and noise/ as in README.md, or the corpus as it was downloaded, in speechocean762/,
-# and noise/: manifests and trials are then made in DIR. KEY=VALUE goes to wesep train: optim.lr=0.0005. Each stage goes
-# on where it was interrupted.
+# DATA holds speech/*.csv, trials/ and noise/ (see README.md), or the downloaded corpus in speechocean762/, and noise/;
+# stage 1 then writes manifests and trials into DIR of --work. KEY=VALUE overrides a key of the training, such as
+# optim.lr=0.0005. Repeat the command to resume an interrupted stage.
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -30,7 +30,7 @@ fi
 
 if at_stage 1 "prepare: manifests and trials"; then
   need_manifests
-  needs "$data/noise/train" "it is a folder of any noise recordings"
+  needs "$data/noise/train" "make a folder of noise recordings of any kind"
   if [[ $list_root != "$data" ]]; then
     mkdir -p "$work"
     wesep simulate "$here/trials.yaml" "root=$root" "speech=[$dev]" "noise=[$data/noise/dev]" \
@@ -47,7 +47,7 @@ if at_stage 3 "average: the $last last snapshots"; then
   wesep average "$exp" --last "$last" -o "$exp/checkpoints/last$last" --overwrite
 fi
 
-if at_stage 4 "evaluate: speakers that were not trained on"; then
+if at_stage 4 "evaluate: speakers who are not in the training data"; then
   for condition in clean noisy; do
     wesep evaluate --model "$exp/checkpoints/last$last" --trials "$list" --enrollment "$map" --root "$list_root" \
       --speakers "$dev" --condition "$condition" --metrics "$metrics" --save-extremes "$extremes" \

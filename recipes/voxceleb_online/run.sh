@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# VoxCeleb mixed as the training goes, with MUSAN's noise and simulated rooms: from the corpora to pages of results.
+# VoxCeleb mixed on the fly, with MUSAN's noise and simulated rooms: from the corpora to pages of results.
 #
 #   recipes/voxceleb_online/run.sh --data DATA [KEY=VALUE …]
 #     --stage 1 --stop-stage 5     1 prepare, 2 train, 3 average, 4 evaluate, 5 report
-#     --system NAME                NAME.yaml beside this script: bsrnn, bsrnn_multilevel, bsrnn_tfmap
-#     --work DIR                   what stage 1 makes; by default DATA/voxceleb_online
-#     --exp DIR                    the experiment; by default exp/voxceleb_online_<system>
+#     --system NAME                one of the YAML files here: bsrnn, bsrnn_multilevel, bsrnn_tfmap
+#     --work DIR                   folder for the output of stage 1; by default DATA/voxceleb_online
+#     --exp DIR                    folder of the experiment; by default exp/voxceleb_online_<system>
 #     --devices N --jobs N         GPUs to train on; processes that prepare
-#     --smoke                      a tiny network, a few steps: to see that everything is in its place
+#     --smoke                      a tiny network and a few steps, to check that everything is in place
 #
-# KEY=VALUE goes to wesep train: optim.lr=0.0005. Each stage goes on where it was interrupted.
+# KEY=VALUE overrides a key of the training, such as optim.lr=0.0005. Repeat the command to resume an interrupted stage.
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -24,7 +24,7 @@ if $smoke; then
   system=smoke metrics=si_sdr best=2 extremes=1 dev_trials=2 test_trials=3
   rooms=(simulated.count=4 simulated.method=fra)
 fi
-needs "$here/$system.yaml" "--system is the name of a YAML in $here"
+needs "$here/$system.yaml" "--system takes the name of a YAML file in $here"
 exp=${exp:-exp/voxceleb_online_$system}
 mkdir -p "${work:=$data/voxceleb_online}"
 work=$(cd "$work" && pwd)
@@ -36,8 +36,8 @@ manifest() { # NAME FOLDER SET
 }
 
 if at_stage 1 "prepare: manifests, shards, noise, rooms and trials in $work"; then
-  needs "$data/voxceleb1" "it is https://www.robots.ox.ac.uk/~vgg/data/voxceleb (see README.md)"
-  needs "$data/musan" "it is https://www.openslr.org/17"
+  needs "$data/voxceleb1" "get it from https://www.robots.ox.ac.uk/~vgg/data/voxceleb (see README.md)"
+  needs "$data/musan" "get it from https://www.openslr.org/17"
   mkdir -p "$work/shards" "$work/trials"
   manifest vox1_dev voxceleb1 dev
   manifest vox1_test voxceleb1 test
@@ -48,7 +48,7 @@ if at_stage 1 "prepare: manifests, shards, noise, rooms and trials in $work"; th
   [[ -f $work/musan.lmdb ]] || wesep lmdb "$data/musan" --root "$data" -o "$work/musan.lmdb" --jobs "$jobs"
   python "$here/../../simulation/make_room_bank.py" "$here/rooms.yaml" ${rooms[@]+"${rooms[@]}"} \
     -o "$work/rooms" --jobs "$jobs"
-  # VoxCeleb1's 40 test speakers: id10270 to id10289 validate, id10290 to id10309 are for the evaluation.
+  # VoxCeleb1's 40 test speakers: id10270 to id10289 for the validation, id10290 to id10309 for the evaluation.
   for part in "dev 27|28 $dev_trials 0" "test 29|30 $test_trials 1"; do
     read -r name ids count seed <<< "$part"
     { head -n 1 "$work/vox1_test.csv" && grep -E ",id10($ids)[0-9]," "$work/vox1_test.csv"; } > "$work/$name.csv"
@@ -73,13 +73,13 @@ evaluate() { # NAME LIST MAP CONDITION [OPTION …]
   wesep evaluate --model "$exp/checkpoints/best$best" --trials "$list" --enrollment "$map" --condition "$condition" \
     --metrics "$metrics" --save-extremes "$extremes" -o "$exp/results/$name" "$@"
 }
-own=$work/trials/test libri2mix=$data/Libri2Mix/wav16k/min/test
+vox1_trials=$work/trials/test libri2mix=$data/Libri2Mix/wav16k/min/test
 map=$data/speakerbeam/egs/libri2mix/data/wav8k/min/test/map_mixture2enrollment
 
-if at_stage 4 "evaluate: trials of VoxCeleb1's test speakers; Libri2Mix's test set where it is there"; then
+if at_stage 4 "evaluate: trials of VoxCeleb1's test speakers; Libri2Mix's test set if it exists"; then
   for condition in clean noisy; do
-    evaluate "voxceleb1_$condition" "$own/mixture_mix_both.csv" "$own/map_mixture2enrollment" "$condition" \
-      --root "$own" --speakers "$work/test.csv"
+    evaluate "voxceleb1_$condition" "$vox1_trials/mixture_mix_both.csv" "$vox1_trials/map_mixture2enrollment" \
+      "$condition" --root "$vox1_trials" --speakers "$work/test.csv"
   done
   [[ ! -f $map || ! -d $libri2mix ]] || evaluate libri2mix_clean "$libri2mix" "$map" clean
 fi

@@ -3,14 +3,15 @@
 #
 #   recipes/wsj0_2mix/run.sh --data DATA [KEY=VALUE …]
 #     --stage 1 --stop-stage 5     1 prepare, 2 train, 3 average, 4 evaluate, 5 report
-#     --mode min|max               the mixtures that are trained on and evaluated
-#     --system NAME                NAME.yaml beside this script: spexplus, td_speakerbeam, bsrnn_tfmap, usef_tfgridnet
-#     --exp DIR                    the experiment; by default exp/wsj0_2mix_<mode>_<system>
+#     --mode min|max               variant of the mixtures, for training and evaluation
+#     --system NAME                one of the YAML files here: spexplus, td_speakerbeam, bsrnn_tfmap, usef_tfgridnet
+#     --exp DIR                    folder of the experiment; by default exp/wsj0_2mix_<mode>_<system>
 #     --devices N                  GPUs to train on
-#     --own-enrollments            draw them where SpEx's lists are not there; numbers then compare with nobody's
-#     --smoke                      a tiny network, a few steps: to see that everything is in its place
+#     --own-enrollments            draw enrollments if SpEx's lists are missing; results are then not comparable
+#                                  with published ones
+#     --smoke                      a tiny network and a few steps, to check that everything is in place
 #
-# KEY=VALUE goes to wesep train: optim.lr=0.0005. Each stage goes on where it was interrupted.
+# KEY=VALUE overrides a key of the training, such as optim.lr=0.0005. Repeat the command to resume an interrupted stage.
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -23,25 +24,25 @@ one_of mode min max
 
 metrics=si_sdr,sdr,pesq,estoi best=5
 if $smoke; then system=smoke metrics=si_sdr best=2; fi
-needs "$here/$system.yaml" "--system is the name of a YAML in $here"
+needs "$here/$system.yaml" "--system takes the name of a YAML file in $here"
 exp=${exp:-exp/wsj0_2mix_${mode}_$system}
 mixtures=2speakers/wav8k/$mode
 lists=wsj0_2mix_lists/$mode
 
 if at_stage 1 "prepare: lists of mixtures and enrollments in $data/$lists"; then
-  needs "$data/wsj0" "it is LDC93S6A, https://catalog.ldc.upenn.edu/LDC93S6A, converted to wav (see README.md)"
+  needs "$data/wsj0" "get LDC93S6A, https://catalog.ldc.upenn.edu/LDC93S6A, and convert it to wav (see README.md)"
   mkdir -p "$data/$lists"
   [[ -f $data/$lists/si_tr_s.jsonl ]] ||
     wesep prepare wsj0mix "$data/wsj0/si_tr_s" --root "$data" -o "$data/$lists/si_tr_s.jsonl"
   for set in tr cv tt; do
     [[ ! -f $data/$lists/$set.csv ]] || continue
-    needs "$data/$mixtures/$set/mix" "it is a set of WSJ0-2mix, rendered by its scripts (see README.md)"
+    needs "$data/$mixtures/$set/mix" "render WSJ0-2mix with its scripts (see README.md)"
     from=()
     aux=$data/SpEx_Plus/data/wsj0_2mix/$set/aux.scp
     [[ ! -f $data/mix_2_spk_$set.txt ]] || from+=(--list "$data/mix_2_spk_$set.txt")
     if [[ $set != tr ]]; then
       from+=(--wsj0 "$data/wsj0")
-      $own_enrollments || needs "$aux" "git clone https://github.com/gemengtju/SpEx_Plus $data/SpEx_Plus"
+      $own_enrollments || needs "$aux" "run: git clone https://github.com/gemengtju/SpEx_Plus $data/SpEx_Plus"
       [[ ! -f $aux ]] || from+=(--enrollment "$aux")
     fi
     wesep prepare wsj0mix-trials "$data/$mixtures/$set" ${from[@]+"${from[@]}"} -o "$data/$lists/$set.csv"

@@ -53,9 +53,9 @@ def test_what_is_missing_is_said_in_one_line(data: Path, tmp_path: Path):
         (["--data", tmp_path / "none"], "no such folder"),
         (["--data", data, "--speakers", 4], "--speakers 4: give one of 2 3"),
         (["--data", data, "--train", 360], "git clone https://github.com/JorisCos/LibriMix"),
-        (["--data", data, "--system", "bsrn"], "--system is the name of a YAML"),
+        (["--data", data, "--system", "bsrn"], "--system takes the name of a YAML"),
         (["--daat", data], "unknown option --daat"),
-        ([], "--data DIR is needed"),
+        ([], "--data is missing"),
     ):
         ran = run_recipe("librimix", *arguments)
         lines = [line for line in ran.stderr.splitlines() if not line.startswith("==")]

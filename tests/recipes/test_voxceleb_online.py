@@ -77,7 +77,7 @@ def test_every_trial_is_scored_and_reported(experiment: Path, name: str, trials:
 def test_what_is_missing_is_said_in_one_line(data: Path, tmp_path: Path):
     (tmp_path / "voxceleb1").mkdir()
     for arguments, message in (
-        (["--data", data, "--system", "bsrn"], "--system is the name of a YAML"),
+        (["--data", data, "--system", "bsrn"], "--system takes the name of a YAML"),
         (["--daat", data], "unknown option --daat"),
         (["--data", tmp_path], "https://www.openslr.org/17"),
     ):

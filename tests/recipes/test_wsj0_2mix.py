@@ -32,7 +32,7 @@ def test_lists_that_are_not_there_are_named(tmp_path: Path):
     ran = run_recipe("wsj0_2mix", "--data", tmp_path, "--stop-stage", 1)
     assert ran.returncode == 1 and "git clone https://github.com/gemengtju/SpEx_Plus" in ran.stderr.splitlines()[-1]
     ran = run_recipe("wsj0_2mix", "--data", tmp_path, "--stop-stage", 1, "--own-enrollments")
-    assert "it is a set of WSJ0-2mix" in ran.stderr.splitlines()[-1]
+    assert "render WSJ0-2mix with its scripts" in ran.stderr.splitlines()[-1]
     assert len((tmp_path / "wsj0_2mix_lists/min/cv.map_mixture2enrollment").read_text().splitlines()) == 6
 
 
