@@ -104,6 +104,7 @@ class StreamResampler:
         return self._resample(padding, last=True)[:, :num_remaining]
 
     def _resample(self, block: NDArray[np.float32], last: bool) -> NDArray[np.float32]:
+        """Resample each channel of a block with its own stream."""
         rows = [
             stream.resample_chunk(np.ascontiguousarray(row), last)
             for stream, row in zip(self._streams, block, strict=True)

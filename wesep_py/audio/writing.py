@@ -167,6 +167,7 @@ class AudioWriter:
         self.num_samples += len(samples)
 
     def _append(self, samples: NDArray[np.generic]) -> None:
+        """Write checked samples, unless the file would exceed the limit of its container."""
         assert self._file is not None
         size = (self.num_samples + len(samples)) * self.num_channels * _width(self.subtype)
         if self.format == "WAV" and size > _LARGEST_WAV_BYTES:

@@ -236,6 +236,7 @@ def check_value(value: Any, annotation: Any, where: str) -> Any:
 
 
 def _check_union(value: Any, choices: tuple[Any, ...], where: str) -> Any:
+    """Return a value as the first type of a union that it has."""
     if value is None and type(None) in choices:
         return None
     types_allowed = [choice for choice in choices if choice is not type(None)]
@@ -250,6 +251,7 @@ def _check_union(value: Any, choices: tuple[Any, ...], where: str) -> Any:
 
 
 def _check_items(value: Sequence[Any], origin: Any, inner: tuple[Any, ...], where: str) -> Any:
+    """Return a list or tuple with its items checked."""
     if origin is tuple and inner and inner[-1] is not Ellipsis:
         if len(value) != len(inner):
             raise ConfigError(f"{where}: has {len(value)} values; {len(inner)} are needed")

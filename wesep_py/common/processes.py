@@ -359,6 +359,7 @@ def _map_ray(work: Callable[[Item], Result], items: Sequence[Item], jobs: int) -
 
 
 def _import_ray() -> Any:
+    """Import the module `ray`, or raise an `InputError`."""
     try:
         import ray
     except ImportError as error:
@@ -369,6 +370,7 @@ def _import_ray() -> Any:
 
 
 def _start_ray(ray: Any, jobs: int) -> None:
+    """Connect to the cluster of `RAY_ADDRESS`, or start Ray on this machine."""
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = os.environ.get("RAY_ADDRESS")
     try:
@@ -385,6 +387,7 @@ def _start_ray(ray: Any, jobs: int) -> None:
 def _map_tasks(
     ray: Any, work: Callable[[Item], Result], items: Sequence[Item], jobs: int
 ) -> Iterator[tuple[int, Result]]:
+    """Yield position and result of each item; at most `jobs` tasks wait or run at a time."""
     task = ray.remote(num_cpus=1)(_apply)
     shared_work = ray.put(work)
     pending = iter(enumerate(items))

@@ -111,6 +111,7 @@ class Registry(Generic[T]):
         return construct(self.get(str(mapping["name"]), where), arguments, where, **given)
 
     def _outside(self, name: str, where: str) -> Callable[..., T]:
+        """Return a class outside the package, if such classes are allowed."""
         if not _plugins_allowed.get():
             raise ConfigError(
                 f"{where}: {shorten(name)!r} is code outside this package, which is not run unasked; if "

@@ -458,6 +458,7 @@ def _parameter(data: Any, *rest: Any) -> torch.Tensor:
 
 
 def _ordered(items: Any = ()) -> OrderedDict[Any, Any]:
+    """Return an ordered dictionary of a mapping, or of a list of pairs."""
     if isinstance(items, Mapping):
         return OrderedDict(items)
     if not isinstance(items, (list, tuple)) or not all(
@@ -472,12 +473,14 @@ def _counter(items: Any = ()) -> Counter[Any]:
 
 
 def _size(items: Any = ()) -> tuple[int, ...]:
+    """Return the sizes of `torch.Size`."""
     if not isinstance(items, (list, tuple)) or not all(map(_is_count, items)):
         raise _DamagedError("a size is made of something else")
     return tuple(items)
 
 
 def _device(*names: Any) -> str:
+    """Return the name of a device, such as `cuda:0`; tensors are read onto the CPU all the same."""
     return ":".join(str(name) for name in names if isinstance(name, (str, int)))[:80]
 
 

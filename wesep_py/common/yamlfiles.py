@@ -187,6 +187,7 @@ class _Builder:
         return result
 
     def _begin(self, event: Any) -> None:
+        """Open a list or mapping."""
         import yaml
 
         self._count(1, event)
@@ -225,6 +226,7 @@ class _Builder:
         return _copy(value)
 
     def _count(self, nodes: int, event: Any) -> None:
+        """Count nodes, and refuse more than `MAX_NODES`."""
         self._nodes += nodes
         if self._nodes > MAX_NODES:
             raise self.error(f"the file has more than {MAX_NODES} keys and values up to here", event)

@@ -211,7 +211,7 @@ def mpeg_layout(source: ByteSource, position: int) -> Layout:
         position = stop
     tracks = [track for track in tracks if track.frames]
     if not tracks:
-        return Layout(faults=("is cut short: not one frame of it is whole",), is_cut=True)  # no audio
+        return Layout(faults=("is cut short: not one frame of it is whole",), is_cut=True)
     is_cut = False
     for track in tracks:
         missing = 0 if track.promised is None else track.promised - track.frames
