@@ -1,12 +1,12 @@
-"""What every speaker encoder of `conf/speaker` costs, as the table in `docs/speaker_encoders.md`.
+"""Measure the cost of each speaker encoder of `conf/speaker`, for the table in `docs/speaker_encoders.md`.
 
     python -m bench.encoders --write             # counts and times, into the page
     python -m bench.encoders --no-time --write   # counts only
-    python -m bench.encoders 'resnet*' xvector   # some of them, to the terminal
+    python -m bench.encoders 'resnet*' xvector   # some encoders, on the terminal
 
-Each encoder is measured in a process of its own, with random weights, and the result appended to `--results`; the same
-command again measures only what is not there yet. Counts take two minutes, times ten on an idle machine. The
-self-supervised ones need the package transformers, and are not measured where it is missing.
+Each encoder is measured in its own process, with random weights, and the result is appended to `--results`. The same
+command again measures only what is missing. On an idle machine, counts take two minutes and times ten. Self-supervised
+encoders need the package transformers; without it they are skipped.
 """
 
 from __future__ import annotations
@@ -45,29 +45,35 @@ SOURCES = {
     "simam_resnet": "Qin et al., ICASSP 2022",
     "xvector": "Snyder et al., ICASSP 2018",
 }
-"""Of each network; of the self-supervised front ends, `SELF_SUPERVISED`."""
-
-SELF_SUPERVISED = "Chen et al., JSTSP 2022"
-FORMS: dict[str, dict[str, Any]] = {
+"""Publication of each network."""
+SELF_SUPERVISED_SOURCE = "Chen et al., JSTSP 2022"
+WAVLM_SIZES: dict[str, dict[str, Any]] = {
     "wavlm_base_ecapa": {},
     "wavlm_large_ecapa": {
         **{"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
         **{"feat_extract_norm": "layer", "do_stable_layer_norm": True},
     },
 }
-"""What differs from the package's defaults, which are the base model's, in the published models' `config.json`."""
+"""Differences of the published `config.json` from the defaults of transformers, which are those of the base model."""
 
 
 def block(name: str) -> dict[str, Any]:
-    """The `speaker` of a block, with the form of a self-supervised model in place of the path of its folder."""
+    """Return `speaker` of a block; for a self-supervised model, its sizes replace the path of its weights."""
     speaker = load_yaml(conf_folder() / "speaker" / f"{name}.yaml")["speaker"]
-    if name in FORMS:
-        speaker["self_supervised"] |= {"path": None, "config": FORMS[name]}
+    if name in WAVLM_SIZES:
+        speaker["self_supervised"] |= {"path": None, "config": WAVLM_SIZES[name]}
     return speaker
 
 
 def measure(name: str, what: str, threads: int) -> dict[str, Any]:
-    """`counts`: parameters, multiply-accumulates, size of the embedding; `time`: seconds for a second of audio."""
+    """Measure an encoder on 3 s of audio.
+
+    Args:
+        name: name of the block in `conf/speaker`.
+        what: `counts`: parameters, multiply-accumulates, size of the embedding; `time`: real-time factor, and the share
+            of time in which the process waited.
+        threads: number of threads of torch.
+    """
     import torch
 
     from bench.model_cost import count_macs
@@ -99,19 +105,19 @@ def measure(name: str, what: str, threads: int) -> dict[str, Any]:
     return {"rtf": statistics.median(seconds) / DURATION_S, "waited": waited}
 
 
-def key_of(name: str, what: str, threads: int) -> dict[str, Any]:
-    """What a result depends on: one with the same key is not measured again."""
+def result_key(name: str, what: str, threads: int) -> dict[str, Any]:
+    """Return everything that a result depends on. A result with the same key is not measured again."""
     from bench.models import machine
 
-    form = hashlib.sha256(json.dumps(block(name), sort_keys=True).encode()).hexdigest()[:16]
-    key: dict[str, Any] = {"block": name, "configuration": form, "what": what}
+    configuration = hashlib.sha256(json.dumps(block(name), sort_keys=True).encode()).hexdigest()[:16]
+    key: dict[str, Any] = {"block": name, "configuration": configuration, "what": what}
     if what == "time":
         key |= {"threads": threads, "torch": metadata.version("torch"), "machine": machine()}
     return key
 
 
 def table(names: list[str], results: dict[tuple[str, str], dict[str, Any]]) -> str:
-    """The results as Markdown, a row a block, ordered as given; a dash for what was not measured."""
+    """Return the results as a Markdown table, one row per block; a dash marks what was not measured."""
     lines = [f"| {' | '.join(COLUMNS)} |", f"| {' | '.join('---' for _ in COLUMNS)} |"]
     for name in names:
         counts, timed = (results.get((name, what), {}) for what in ("counts", "time"))
@@ -124,16 +130,21 @@ def table(names: list[str], results: dict[tuple[str, str], dict[str, Any]]) -> s
             f"{timed['rtf']:.3f}{' †' * (timed['waited'] > 0.1)}" if timed else "–",
             str(counts.get("embedding_dim", "–")),
             f"`{public[1]}`" if public else "–",
-            SELF_SUPERVISED if name in FORMS else SOURCES[block(name)["network"]["name"]],
+            SELF_SUPERVISED_SOURCE if name in WAVLM_SIZES else SOURCES[block(name)["network"]["name"]],
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def main() -> None:
+    """Measure what is missing; print the table, or write it into the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("blocks", nargs="*", metavar="PATTERN", help="names of YAML files in conf/speaker; all")
-    parser.add_argument("--no-time", action="store_true", help="counts only; times measured before are still shown")
+    parser.add_argument(
+        "blocks", nargs="*", metavar="PATTERN", help="patterns of names in conf/speaker; by default all"
+    )
+    parser.add_argument(
+        "--no-time", action="store_true", help="measure counts only; show times that were measured before"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=ROOT / "exp" / "bench_encoders.jsonl")
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.relative_to(ROOT)}")
@@ -144,11 +155,11 @@ def main() -> None:
         return
     patterns = arguments.blocks or ["*"]
     names = [path.stem for path in (conf_folder() / "speaker").glob("*.yaml")]
-    names = sorted((name for name in names if any(fnmatch(name, each) for each in patterns)), key=_natural)
+    names = sorted((name for name in names if any(fnmatch(name, pattern) for pattern in patterns)), key=_natural)
     if not names:
-        raise SystemExit(f"no YAML of conf/speaker is called {' or '.join(patterns)}")
+        raise SystemExit(f"no YAML file in conf/speaker matches {' or '.join(patterns)}")
     if arguments.write and arguments.blocks:
-        raise SystemExit("--write: is for the whole table; leave the patterns out")
+        raise SystemExit("--write writes the whole table; leave out the patterns")
     results = run(names, arguments)
     if not arguments.write:
         print(table(names, results))
@@ -156,12 +167,12 @@ def main() -> None:
     before, begin, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:
-        raise SystemExit(f"{PAGE}: has no place for the table; it needs the lines {BEGIN} and {END}")
+        raise SystemExit(f"{PAGE}: there is no place for the table; add the lines {BEGIN} and {END}")
     PAGE.write_text(f"{before}{begin}\n\n{table(names, results)}\n\n{end}{after}", encoding="utf-8")
 
 
 def run(names: list[str], arguments: argparse.Namespace) -> dict[tuple[str, str], dict[str, Any]]:
-    """Results by block and kind: those in the file, and the missing ones measured and appended to it."""
+    """Return the results by block and kind; measure those that are missing, and append them to the file."""
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
     arguments.results.touch()
     lines = arguments.results.read_text(encoding="utf-8").splitlines()
@@ -169,17 +180,17 @@ def run(names: list[str], arguments: argparse.Namespace) -> dict[tuple[str, str]
     results = {}
     for what in ("counts", "time"):
         for name in names:
-            key = key_of(name, what, arguments.threads)
+            key = result_key(name, what, arguments.threads)
             result = known.get(json.dumps(key, sort_keys=True))
-            missing = name in FORMS and find_spec("transformers") is None
+            missing = name in WAVLM_SIZES and find_spec("transformers") is None
             if result is None and not missing and not (arguments.no_time and what == "time"):
                 print(f"{name}: {what}", file=sys.stderr, flush=True)
                 command = [sys.executable, "-m", "bench.encoders", name, "--one", what]
                 command += ["--threads", str(arguments.threads)]
-                ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-                if ran.returncode:
-                    raise SystemExit(f"{name}: {what} failed\n{ran.stderr}")
-                result = json.loads(ran.stdout.splitlines()[-1])
+                finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+                if finished.returncode:
+                    raise SystemExit(f"{name}: {what} failed\n{finished.stderr}")
+                result = json.loads(finished.stdout.splitlines()[-1])
                 with arguments.results.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"key": key, "result": result}) + "\n")
             if result is not None:
@@ -188,7 +199,7 @@ def run(names: list[str], arguments: argparse.Namespace) -> dict[tuple[str, str]
 
 
 def _natural(name: str) -> list[Any]:
-    """A key to sort by that has 34 before 101."""
+    """Return a key that sorts numbers in names by value: 34 before 101."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 

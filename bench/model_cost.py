@@ -1,14 +1,14 @@
-"""One measurement of one model, as JSON; `bench/models.py` runs all of them, each in a process of its own.
+"""Measure one cost of one model, and print it as JSON; `bench/models.py` runs each measurement in its own process.
 
     python bench/model_cost.py conf/model/bsrnn_small.yaml memory_30
 
-size_N      parameters; multiply-accumulates a second, for a mixture of N s
-rtf_N       seconds of computing for a second of a mixture of N s
+size_N      parameters; multiply-accumulates per second of a mixture of N s
+rtf_N       seconds of computing per second of a mixture of N s
 training_N  seconds and peak memory of a training step on N s
 memory_N    peak memory of extracting a mixture of N s
 
-Ends with status 3 if the memory allowed is not enough. Reads the size of the process from /proc and
-knows the GNU C library's malloc, so it is for Linux.
+The exit status is 3 if the allowed memory is not enough. For Linux: the script reads the size of the process from /proc
+and calls malloc_trim of the GNU C library.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ TOO_LARGE = 3
 
 
 def count_macs(run: Callable[..., object], *inputs: object) -> int:
-    """Multiply-accumulates of `run(*inputs)`: matrix products, convolutions, attention and recurrent layers.
+    """Count the multiply-accumulates of `run(*inputs)`: matrix products, convolutions, attention and recurrent layers.
 
-    A recurrent layer multiplies each of its weights once a step, so it is counted by that and not computed. Fourier
+    A recurrent layer multiplies with each of its weights once per step: it is counted so, and not computed. Fourier
     transforms, normalisation, activations and sums are not counted.
 
     >>> count_macs(nn.Linear(3, 5), torch.zeros(2, 3))
     30
     """
-    # The counter does not know the CPU's fused attention; as plain matrix products it does.
+    # The counter does not know the fused attention of the CPU. As plain matrix products, attention is counted.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _recurrent_layers_counted() as recurrent:
         with FlopCounterMode(display=False) as counter:
             run(*inputs)
@@ -56,7 +56,7 @@ def count_macs(run: Callable[..., object], *inputs: object) -> int:
 
 @contextmanager
 def _recurrent_layers_counted() -> Iterator[list[int]]:
-    """Recurrent layers return zeros, and append their multiply-accumulates to the list."""
+    """Make recurrent layers return zeros of the right shapes, and append their multiply-accumulates to the list."""
     counts: list[int] = []
 
     def forward(layer: nn.RNNBase, x: Tensor, state: object = None) -> tuple[Tensor, object]:
@@ -78,12 +78,18 @@ def _recurrent_layers_counted() -> Iterator[list[int]]:
 
 
 class ModelCost:
-    """A network with random weights, and what can be measured of it."""
+    """Measurements of a network with random weights.
+
+    Args:
+        network: the network to measure.
+        device: `cpu` or `cuda`.
+    """
 
     def __init__(self, network: TargetSpeakerExtractor, device: str = "cpu") -> None:
         self.network, self.device = network.eval().to(device), device
 
     def size(self, length_s: float) -> dict[str, float]:
+        """Count parameters, and multiply-accumulates per second of a mixture of that length and of an enrollment."""
         encoder = self.network.encoder
         enrollment, mixture, prepared = self._noise(ENROLLMENT_S), self._noise(length_s), self._prepared()
         return {
@@ -94,6 +100,7 @@ class ModelCost:
         }
 
     def rtf(self, length_s: float) -> dict[str, float]:
+        """Measure the real-time factor of extraction, after a warm-up."""
         with torch.inference_mode():
             prepared, mixture = self._prepared(), self._noise(length_s)
             self.network.extract(self._noise(1.0), prepared)
@@ -101,21 +108,23 @@ class ModelCost:
         return {"rtf": seconds / length_s, "waited": waited}
 
     def memory(self, length_s: float) -> dict[str, float]:
+        """Measure the peak memory of extraction in bytes, after a warm-up."""
         with torch.inference_mode():
             prepared, mixture = self._prepared(), self._noise(length_s)
             self.network.extract(self._noise(0.1), prepared)
             return {"peak_bytes": self._peak(lambda: self.network.extract(mixture, prepared))}
 
     def training(self, length_s: float) -> dict[str, float]:
+        """Measure seconds and peak memory of a training step on one mixture and one enrollment."""
         from wesep_py.training.devices import keep_freed_memory
 
         keep_freed_memory()  # as in training
         network, mixture, enrollment = self.network.train(), self._noise(length_s), self._noise(length_s)
         for module in network.modules():
             if isinstance(module, _BatchNorm):
-                module.eval()  # one item has no statistics of its own
+                module.eval()  # one item has no statistics of a batch
         optimiser = torch.optim.AdamW(network.parameters())
-        found: list[float] = []
+        timing: list[float] = []  # seconds per step, share of waiting
 
         def step() -> None:
             optimiser.zero_grad()
@@ -124,10 +133,10 @@ class ModelCost:
 
         def run() -> None:
             step()
-            found.extend(self._timed(step))
+            timing.extend(self._timed(step))
 
         peak_bytes = self._peak(run)
-        return {"step_s": found[0], "waited": found[1], "peak_bytes": peak_bytes}
+        return {"step_s": timing[0], "waited": timing[1], "peak_bytes": peak_bytes}
 
     def _noise(self, duration_s: float) -> Tensor:
         return torch.randn(1, round(duration_s * self.network.sample_rate), device=self.device)
@@ -141,7 +150,7 @@ class ModelCost:
             torch.cuda.synchronize()
 
     def _timed(self, run: Callable[[], object]) -> tuple[float, float]:
-        """Median seconds of a run, and the share of the time in which the process did not compute (0 on a GPU)."""
+        """Return the median seconds of a run, and the share of time in which the process did not compute (GPU: 0)."""
         seconds, computed_before = [], time.process_time()
         for _ in range(REPEATS):
             self._synchronise()
@@ -153,7 +162,7 @@ class ModelCost:
         return statistics.median(seconds), 0.0 if self.device == "cuda" else max(0.0, 1 - computed / sum(seconds))
 
     def _peak(self, run: Callable[[], object]) -> int:
-        """Bytes that the run took beyond what was held before, at its worst."""
+        """Return the largest number of bytes that the run took beyond those before it."""
         if self.device == "cuda":
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
@@ -161,8 +170,8 @@ class ModelCost:
             run()
             torch.cuda.synchronize()
             return torch.cuda.max_memory_allocated() - before
-        ctypes.CDLL(None).malloc_trim(0)  # what is free but kept would be taken again, unseen
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew; ru_maxrss would keep that of the imports
+        ctypes.CDLL(None).malloc_trim(0)  # else memory that malloc keeps is reused and not seen
+        Path("/proc/self/clear_refs").write_text("5")  # reset the peak; ru_maxrss would be that of the imports
         before = _process_bytes("VmRSS")
         run()
         return max(0, _process_bytes("VmHWM") - before)
@@ -173,17 +182,19 @@ def _num_parameters(module: nn.Module) -> int:
 
 
 def _process_bytes(name: str) -> int:
+    """Return a size of this process in bytes, by its name in /proc/self/status."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 def main() -> None:
+    """Run the measurement that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="YAML file with a `model`")
+    parser.add_argument("model", help="YAML file with the key `model`")
     parser.add_argument("what", help="size_N, rtf_N, training_N or memory_N, with N in seconds")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--memory-gib", type=float, help="how much more memory the process may take (CPU only)")
+    parser.add_argument("--memory-gib", type=float, help="memory that the process may take in addition (CPU only)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)

@@ -1,11 +1,11 @@
-"""What every model of `conf/model` costs: size, computation, speed and memory, as the page `bench/models.md`.
+"""Measure the cost of each model of `conf/model`: size, computation, speed and memory; print `bench/models.md`.
 
     python bench/models.py > bench/models.md
     python bench/models.py --models 'bsrnn*' dpccn --threads 2
     python bench/models.py --device cuda --json
 
-Every measurement runs in a process of its own (`bench/model_cost.py`) and is appended to `--results`; the same command
-again measures only what is not there yet, or what a larger limit may now allow. All of them take about two hours.
+Each measurement runs in its own process (`bench/model_cost.py`) and is appended to `--results`. The same command again
+measures only what is missing, or what stopped at a limit that is larger now. All measurements take about two hours.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from typing import Any
 from wesep_py.common.config import conf_folder, load_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-WHAT = ("size_4", "rtf_4", "memory_4", "training_3", "memory_30", "memory_60")
+MEASUREMENTS = ("size_4", "rtf_4", "memory_4", "training_3", "memory_30", "memory_60")
 TOO_LARGE, KILLED = 3, -9
+"""Exit statuses of a process that needs more memory than allowed, and of one that the system killed."""
 COLUMNS = (
     "model",
     "parameters (M)",
@@ -41,30 +42,30 @@ COLUMNS = (
     "training step (s)",
     "its peak (GiB)",
 )
-PAGE = """# What every shipped model costs
+PAGE = """# Cost of each shipped model
 
 `{command}`: {machine}; {threads}{versions}; {dates}.
 
 {table}
 
-- **Parameters**: all of them, and of these the speaker encoder's.
-- **GMAC/s**: multiply-accumulates, in 10⁹, for a second of a mixture of 4 s, with an enrollment of 4 s prepared before;
-  and for a second of that enrollment. Counted are matrix products, convolutions and attention
-  (`torch.utils.flop_counter`, halved) and recurrent layers (every weight once a step); not counted are Fourier
-  transforms, normalisation, activations and sums. A model that listens first hears the enrollment with every mixture.
-- **RTF**: seconds of computing for a second of a mixture of 4 s, the voice prepared before; median of 3.
-- **Peak**: memory that extracting a mixture of that length takes at its worst, beyond the process with the network
-  and the prepared voice.
+- **Parameters**: number of all parameters, and of those of the speaker encoder.
+- **GMAC/s**: multiply-accumulates, in 10⁹, per second of a mixture of 4 s, with an enrollment of 4 s prepared before;
+  and per second of that enrollment. Matrix products, convolutions and attention are counted
+  (`torch.utils.flop_counter`, halved), and recurrent layers (each weight once per step); Fourier transforms,
+  normalisation, activations and sums are not. A listen-first model processes the enrollment with each mixture.
+- **RTF**: seconds of computing per second of a mixture of 4 s, with the enrollment prepared before; median of 3.
+- **Peak**: largest memory that extracting a mixture of that length takes, beyond the process with the network and the
+  prepared enrollment.
 - **Training step**: forward, backward and AdamW on one mixture and one enrollment of 3 s each, in float32; median of
-  3, after one. Batch norms use their running statistics, as one item has none of its own. The peak holds gradients
-  and AdamW's averages too, but not the weights.
-- **†**: during more than a tenth of the time measured the process waited, as on a busy machine.
-- **> N GiB**, **> N s**: stopped there; `--memory-gib` and `--limit-s` allow more.
+  3, after one warm-up step. Batch norms use their running statistics, because one item has no statistics of a batch.
+  The peak includes gradients and AdamW's averages, but not the weights.
+- **†**: the process waited during more than a tenth of the measured time; the machine was busy.
+- **> N GiB**, **> N s**: stopped at this limit; `--memory-gib` and `--limit-s` allow more.
 """
 
 
-def key_of(path: Path, what: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """What a result depends on: one with the same key is not measured again."""
+def result_key(path: Path, what: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return everything that a result depends on. A result with the same key is not measured again."""
     model = json.dumps(load_yaml(path)["model"], sort_keys=True)
     return {
         "model": path.stem,
@@ -78,33 +79,40 @@ def key_of(path: Path, what: str, arguments: argparse.Namespace) -> dict[str, An
 
 
 def measure(path: Path, what: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run the process of a measurement, and say what came of it."""
+    """Run a measurement in its own process.
+
+    Returns:
+        The result, or `over_s` or `over_gib`: the limit of time or memory that stopped it.
+
+    Raises:
+        SystemExit: the process failed.
+    """
     command = [sys.executable, str(ROOT / "bench" / "model_cost.py"), str(path), what, "--device", arguments.device]
     command += ["--threads", str(arguments.threads), "--memory-gib", str(arguments.memory_gib)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
     try:
-        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=arguments.limit_s)
+        finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=arguments.limit_s)
     except subprocess.TimeoutExpired:
         return {"over_s": arguments.limit_s}
-    if ran.returncode in (TOO_LARGE, KILLED):  # by itself, or by the system
+    if finished.returncode in (TOO_LARGE, KILLED):  # it gave up, or the system killed it
         return {"over_gib": arguments.memory_gib}
-    if ran.returncode:
-        raise SystemExit(f"{path.stem}: {what} failed\n{ran.stderr}")
-    return json.loads(ran.stdout)
+    if finished.returncode:
+        raise SystemExit(f"{path.stem}: {what} failed\n{finished.stderr}")
+    return json.loads(finished.stdout)
 
 
 def is_final(result: dict[str, Any], arguments: argparse.Namespace) -> bool:
-    """Whether a result stands, or was stopped at a limit that is now larger."""
+    """Return whether a result is complete, or stopped at a limit that is not larger now."""
     return result.get("over_s", arguments.limit_s) >= arguments.limit_s and (
         result.get("over_gib", arguments.memory_gib) >= arguments.memory_gib
     )
 
 
 def table(names: list[str], results: dict[tuple[str, str], dict[str, Any]]) -> str:
-    """The results as Markdown, a row a model; a dash for what is not measured yet."""
+    """Return the results as a Markdown table, one row per model; a dash marks what is not measured yet."""
     lines = [f"| {' | '.join(COLUMNS)} |", f"| {' | '.join('---' for _ in COLUMNS)} |"]
     for name in names:
-        size, rtf, at_4, training, at_30, at_60 = (results.get((name, what), {}) for what in WHAT)
+        size, rtf, at_4, training, at_30, at_60 = (results.get((name, what), {}) for what in MEASUREMENTS)
         cells = [
             name,
             cell(size, "parameters", 1e6, 2),
@@ -121,7 +129,7 @@ def table(names: list[str], results: dict[tuple[str, str], dict[str, Any]]) -> s
 
 
 def cell(result: dict[str, Any], field: str, unit: float, digits: int) -> str:
-    """A number of the table, or why there is none."""
+    """Return a number of the table in a unit, or the limit that stopped its measurement."""
     if "over_gib" in result:
         return f"> {result['over_gib']:g} GiB"
     if "over_s" in result:
@@ -133,27 +141,27 @@ def cell(result: dict[str, Any], field: str, unit: float, digits: int) -> str:
 
 
 def machine() -> str:
-    """Processor, cores and memory."""
+    """Return the processor, the number of cores and the memory of this machine."""
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     name = names[0].partition(":")[2].strip() if names else platform.machine()
     return f"{name}, {os.cpu_count()} cores, {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
 
 
 def available_gib() -> float:
-    """Memory that can be had now without pushing out others'."""
+    """Return the memory in GiB that is available without swapping."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) / 2**20
 
 
 def page(arguments: argparse.Namespace, names: list[str], results: dict[tuple[str, str], dict[str, Any]]) -> str:
-    """`bench/models.md`."""
+    """Return the text of `bench/models.md`."""
     days = sorted({result["date"] for result in results.values()}) or ["not measured"]
     on_gpu = [result["gpu"] for result in results.values() if "gpu" in result]
     packages = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "wesep-py"))
-    where = str(arguments.results)
-    given = [word for word in sys.argv[1:] if word not in ("--results", where, f"--results={where}")]
+    path = str(arguments.results)
+    options = [word for word in sys.argv[1:] if word not in ("--results", path, f"--results={path}")]
     return PAGE.format(
-        command=" ".join(["python", "bench/models.py", *given]),
+        command=" ".join(["python", "bench/models.py", *options]),
         machine=on_gpu[0] if on_gpu else machine(),
         threads="" if on_gpu else "1 thread; " if arguments.threads == 1 else f"{arguments.threads} threads; ",
         versions=f"Python {platform.python_version()}, {packages}",
@@ -163,13 +171,18 @@ def page(arguments: argparse.Namespace, names: list[str], results: dict[tuple[st
 
 
 def main() -> None:
+    """Measure what is missing, and print the page or the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["*"], metavar="PATTERN", help="names of YAML files; all")
+    parser.add_argument(
+        "--models", nargs="+", default=["*"], metavar="PATTERN", help="patterns of names of YAML files; by default all"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=ROOT / "exp" / "bench_models.jsonl")
-    parser.add_argument("--memory-gib", type=float, help="for a measurement; half of what is available")
-    parser.add_argument("--limit-s", type=float, default=1800, help="for a measurement; 1800")
+    parser.add_argument(
+        "--memory-gib", type=float, help="memory limit of a measurement; by default half of what is free"
+    )
+    parser.add_argument("--limit-s", type=float, default=1800, help="time limit of a measurement; 1800")
     parser.add_argument("--json", action="store_true", help="print the results instead of the page")
     arguments = parser.parse_args()
     arguments.memory_gib = arguments.memory_gib or round(available_gib() / 2, 1)
@@ -177,15 +190,15 @@ def main() -> None:
     paths = sorted((conf_folder() / "model").glob("*.yaml"))
     paths = [path for path in paths if any(fnmatch(path.stem, pattern) for pattern in arguments.models)]
     if not paths:
-        raise SystemExit(f"--models: no YAML of conf/model is called {' or '.join(arguments.models)}")
+        raise SystemExit(f"--models: no YAML file in conf/model matches {' or '.join(arguments.models)}")
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
     arguments.results.touch()
     lines = arguments.results.read_text(encoding="utf-8").splitlines()
     known = {json.dumps(entry["key"], sort_keys=True): entry for entry in map(json.loads, lines)}
-    wanted = {}
-    for what in WHAT:
+    results = {}
+    for what in MEASUREMENTS:
         for path in paths:
-            key = key_of(path, what, arguments)
+            key = result_key(path, what, arguments)
             entry = known.get(json.dumps(key, sort_keys=True))
             if entry is None or not is_final(entry["result"], arguments):
                 print(f"{path.stem}: {what}", file=sys.stderr, flush=True)
@@ -193,13 +206,13 @@ def main() -> None:
                 entry = {"key": key, "result": result}
                 with arguments.results.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(entry) + "\n")
-            wanted[path.stem, what] = entry["result"]
+            results[path.stem, what] = entry["result"]
     if arguments.json:
         print(
-            json.dumps([{"model": name, "what": what, **result} for (name, what), result in wanted.items()], indent=2)
+            json.dumps([{"model": name, "what": what, **result} for (name, what), result in results.items()], indent=2)
         )
     else:
-        print(page(arguments, [path.stem for path in paths], wanted), end="")
+        print(page(arguments, [path.stem for path in paths], results), end="")
 
 
 if __name__ == "__main__":

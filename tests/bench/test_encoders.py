@@ -1,4 +1,4 @@
-"""What `bench/encoders.py` counts and where it puts it."""
+"""`bench/encoders.py`: counts, repeated runs, and the table in the page."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from bench import encoders
 
 @pytest.fixture
 def bench(monkeypatch, capsys, tmp_path):
-    """Run it with made-up results; returns what it printed, and what it measured."""
+    """Return a function that runs the script with made-up results; it returns the output and the measurements."""
 
     def run(*arguments: str) -> tuple[str, list[str]]:
         measured: list[str] = []
 
-        class Ran:
+        class Finished:
             returncode, stderr = 0, ""
 
             def __init__(self, command: list[str], **_: Any) -> None:
@@ -26,7 +26,7 @@ def bench(monkeypatch, capsys, tmp_path):
                 counts = '{"parameters": 2500000, "macs": 1234567890, "embedding_dim": 96}'
                 self.stdout = counts if what == "counts" else '{"rtf": 0.25, "waited": 0.5}'
 
-        monkeypatch.setattr(encoders.subprocess, "run", Ran)
+        monkeypatch.setattr(encoders.subprocess, "run", Finished)
         monkeypatch.setattr(sys, "argv", ["encoders.py", *arguments, "--results", str(tmp_path / "results.jsonl")])
         encoders.main()
         return capsys.readouterr().out, measured
@@ -34,7 +34,7 @@ def bench(monkeypatch, capsys, tmp_path):
     return run
 
 
-def test_what_is_measured_is_measured_once(bench):
+def test_measured_encoders_are_not_measured_again(bench):
     _, measured = bench("xvector", "ecapa_512", "--no-time")
     assert measured == ["ecapa_512: counts", "xvector: counts"]
     page, measured = bench("xvector")
@@ -50,7 +50,7 @@ def test_rows_are_in_natural_order(bench):
     assert names == [f"resnet{depth}" for depth in (18, 34, 50, 101, 152, 221, 293)]
 
 
-def test_the_table_goes_into_the_page_and_only_there(bench, monkeypatch, tmp_path):
+def test_writing_replaces_only_the_table_of_the_page(bench, monkeypatch, tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"before\n\n{encoders.BEGIN}\n\nold\n\n{encoders.END}\nafter\n", encoding="utf-8")
     monkeypatch.setattr(encoders, "PAGE", page)
@@ -59,18 +59,18 @@ def test_the_table_goes_into_the_page_and_only_there(bench, monkeypatch, tmp_pat
     text = page.read_text(encoding="utf-8")
     assert text.startswith("before\n") and text.endswith(f"{encoders.END}\nafter\n") and "old" not in text
     assert text.count("| `xvector` |") == 1
-    with pytest.raises(SystemExit, match="leave the patterns out"):
+    with pytest.raises(SystemExit, match="leave out the patterns"):
         bench("xvector", "--no-time", "--write")
     page.write_text("no place", encoding="utf-8")
-    with pytest.raises(SystemExit, match="has no place for the table"):
+    with pytest.raises(SystemExit, match="there is no place for the table"):
         bench("--no-time", "--write")
 
 
-def test_counts_are_those_of_the_encoder():
-    """x-vector by hand: its convolutions on 284 frames of 298, its two linear layers, and the filterbank's product."""
-    found = encoders.measure("xvector", "counts", threads=1)
+def test_counts_of_an_xvector_equal_those_by_hand():
+    """The count by hand: the convolutions on 284 frames of 298, the two linear layers, and the filterbank's product."""
+    counts = encoders.measure("xvector", "counts", threads=1)
     frames = (294, 290, 284, 284, 284)
     convs = (80 * 512 * 5, 512 * 512 * 3, 512 * 512 * 3, 512 * 512, 512 * 1500)
     linear, filterbank = 3000 * 512 + 512 * 512, 298 * 257 * 80
-    assert found["macs"] == sum(n * size for n, size in zip(frames, convs, strict=True)) + linear + filterbank
-    assert found["embedding_dim"] == 512
+    assert counts["macs"] == sum(n * size for n, size in zip(frames, convs, strict=True)) + linear + filterbank
+    assert counts["embedding_dim"] == 512

@@ -1,4 +1,4 @@
-"""What `bench/models.py` counts and reports, on layers whose cost is known."""
+"""`bench/model_cost.py` on layers whose cost is known, and the page of `bench/models.py`."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def network():
         (nn.GRU(7, 9, num_layers=2), (5, 2, 7), 2 * 5 * 3 * 9 * ((7 + 9) + (9 + 9))),
     ],
 )
-def test_the_count_of_a_known_layer(layer, shape, macs):
+def test_layers_are_counted_as_by_hand(layer, shape, macs):
     assert count_macs(layer, torch.randn(shape)) == macs
 
 
-def test_attention_counts_both_products():
+def test_both_matrix_products_of_attention_are_counted():
     query, key, value = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 7, 8), torch.randn(2, 3, 7, 8)
     attention = nn.functional.scaled_dot_product_attention
     assert count_macs(attention, query, key, value) == 2 * 3 * 5 * 7 * (8 + 8)
@@ -50,7 +50,7 @@ def test_attention_counts_both_products():
 
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU])
-def test_a_counted_recurrent_layer_returns_the_shapes_of_the_real_one(layer, batch_first):
+def test_counted_recurrent_layers_return_the_right_shapes(layer, batch_first):
     recurrent = layer(4, 6, num_layers=2, bidirectional=True, batch_first=batch_first)
     shapes = []
 
@@ -63,32 +63,32 @@ def test_a_counted_recurrent_layer_returns_the_shapes_of_the_real_one(layer, bat
     assert shapes[0] == shapes[1]
 
 
-def test_counting_leaves_the_layers_as_they_were():
+def test_layers_compute_as_before_after_counting():
     recurrent, x = nn.LSTM(4, 6), torch.randn(3, 2, 4)
     before = recurrent(x)[0]
     count_macs(recurrent, x)
     assert torch.equal(recurrent(x)[0], before) and before.any()
 
 
-def test_a_network_counts_as_its_parts(network):
-    """A BSRNN by hand: five frames at 16 kHz; every weight of a band once a frame, of a layer once a band and frame."""
+def test_the_count_of_a_network_is_the_sum_over_its_layers(network):
+    """By hand for five frames: each weight of a band counts once per frame, of a layer once per band and frame."""
     frames, bands = 5, network.backbone.num_bands
     matrices = {key: p for key, p in network.backbone.named_parameters() if p.dim() > 1 and "norm" not in key}
     by_band = [p for key, p in matrices.items() if key.endswith(".weight") and not key.startswith("blocks")]
-    of_bands = sum(p.numel() for p in by_band if p.shape[1] > 1)  # [bands, 1, features] is a normalisation's
+    of_bands = sum(p.numel() for p in by_band if p.shape[1] > 1)  # [bands, 1, features] belongs to a normalisation
     shared = sum(p.numel() for key, p in matrices.items() if key.startswith("blocks"))
     length_s = 4 * 128 / 16000  # five frames: the first and the last are half outside
-    found = ModelCost(network).size(length_s)
+    size = ModelCost(network).size(length_s)
     prepared = network.prepare(torch.randn(1, 64000))
     tf_map = 2 * frames * prepared["0.frames"][0].numel()
-    assert round(found["macs_per_s"] * length_s) == frames * of_bands + frames * bands * shared + tf_map
-    assert found["parameters"] == sum(p.numel() for p in network.parameters()) and found["encoder_parameters"] == 0
+    assert round(size["macs_per_s"] * length_s) == frames * of_bands + frames * bands * shared + tf_map
+    assert size["parameters"] == sum(p.numel() for p in network.parameters()) and size["encoder_parameters"] == 0
 
 
-def test_the_peak_is_what_a_run_took():
+def test_the_peak_counts_only_memory_of_the_run():
     cost = ModelCost.__new__(ModelCost)
     cost.device = "cpu"
-    torch.ones(30 * 2**20 // 4)  # taken and given back before: not part of it
+    torch.ones(30 * 2**20 // 4)  # allocated and freed before the run: does not count
 
     def run():
         torch.ones(60 * 2**20 // 4)
@@ -96,12 +96,12 @@ def test_the_peak_is_what_a_run_took():
     assert 55 < cost._peak(run) / 2**20 < 70
 
 
-def test_a_measurement_that_would_take_too_much_memory_is_stopped(tmp_path):
+def test_a_measurement_stops_at_the_memory_limit(tmp_path):
     model = tmp_path / "model.yaml"
     model.write_text("model: {backbone: {name: bsrnn, feature_dim: 8, num_blocks: 1}, cues: [{name: tf_map}]}\n")
     command = [sys.executable, str(ROOT / "bench" / "model_cost.py"), str(model), "memory_200", "--memory-gib", "0.05"]
-    ran = subprocess.run(command, capture_output=True, text=True)
-    assert ran.returncode == models.TOO_LARGE, ran.stderr
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.returncode == models.TOO_LARGE, finished.stderr
 
 
 RESULTS = {
@@ -121,7 +121,7 @@ RESULTS = {
 
 @pytest.fixture
 def bench(monkeypatch, capsys, tmp_path):
-    """Run `bench/models.py` with `RESULTS` for measurements; returns what it printed, and what it measured."""
+    """Return a function that runs `bench/models.py` with `RESULTS`; it returns the output and the measurements."""
 
     def run(*arguments: str):
         measured = []
@@ -138,7 +138,7 @@ def bench(monkeypatch, capsys, tmp_path):
     return run
 
 
-def test_the_page_names_numbers_limits_and_a_busy_machine(bench):
+def test_the_page_shows_numbers_limits_and_a_busy_machine(bench):
     page, _ = bench("--models", "dpccn")
     row = next(line for line in page.splitlines() if line.startswith("| dpccn |"))
     cells = row.strip("| ").split(" | ")
@@ -149,15 +149,15 @@ def test_the_page_names_numbers_limits_and_a_busy_machine(bench):
     )
 
 
-def test_what_was_measured_is_not_measured_again(bench):
-    assert len(bench("--models", "dpccn", "--memory-gib", "8")[1]) == len(models.WHAT)
+def test_measured_models_are_not_measured_again(bench):
+    assert len(bench("--models", "dpccn", "--memory-gib", "8")[1]) == len(models.MEASUREMENTS)
     assert bench("--models", "dpccn", "--memory-gib", "8")[1] == []
     assert bench("--models", "dpccn", "--memory-gib", "9")[1] == [("dpccn", "memory_60")]
-    assert len(bench("--models", "dpccn", "--memory-gib", "8", "--threads", "2")[1]) == len(models.WHAT)
+    assert len(bench("--models", "dpccn", "--memory-gib", "8", "--threads", "2")[1]) == len(models.MEASUREMENTS)
     printed = json.loads(bench("--models", "dpccn", "--memory-gib", "8", "--json")[0])
-    assert {entry["what"]: entry["model"] for entry in printed} == dict.fromkeys(models.WHAT, "dpccn")
+    assert {entry["what"]: entry["model"] for entry in printed} == dict.fromkeys(models.MEASUREMENTS, "dpccn")
 
 
-def test_a_pattern_that_fits_no_model_is_refused(bench):
-    with pytest.raises(SystemExit, match="no YAML of conf/model is called nothing"):
+def test_a_pattern_that_matches_no_model_is_refused(bench):
+    with pytest.raises(SystemExit, match="no YAML file in conf/model matches nothing"):
         bench("--models", "nothing")
