@@ -112,7 +112,7 @@ def test_losses_on_episodes_train_with_unequal_speakers(speaker_settings, tmp_pa
 
 
 def test_losses_on_episodes_need_two_utterances_of_two_speakers(speaker_settings, monkeypatch):
-    monkeypatch.setattr(episodes, "PATIENCE", 2)
+    monkeypatch.setattr(episodes, "MAX_BATCHES_WITHOUT_EPISODE", 2)
     speaker_settings["loss"] = {"name": "ge2e"}
     speaker_settings["train"] |= {"batch_size": 2, "steps": 3}
     with pytest.raises(InputError, match=r"(1 of 1|0 of 2)\).*enrollment\.count: 1"):

@@ -132,25 +132,25 @@ def _cue(
         return {"name": "listen_first", "silence_ms": 1000 * options.get("glue", 512) / separator["sr"]}
     if name == "tfmap":
         return {"name": "tf_map"}
+    if name == "usef":
+        kernel = state_dict.get("spk_ft.usef.usef_con2v.1.weight")
+        return {
+            "name": "usef",
+            "channels": options.get("emb_dim", separator["feature_dim"] // 2) if kernel is None else len(kernel),
+            "num_heads": options.get("n_head", 4),
+            "query_dim": options.get("approx_qk_dim", 512),
+            "kernel": options.get("t_ksize", 3),
+            "causal": False,  # theirs is centred, with one frame of look-ahead, in the causal network too
+        }
     fusion = {"fusion": translate_fusion(options.get("fusion", DEFAULT_FUSION)), "points": "first"}
     if name == "spkemb":
         return {"name": "embedding", **fusion}
-    if name == "context":
-        return {
-            "name": "context",
-            "dim": options.get("atten_dim", separator["feature_dim"]),
-            "num_heads": options.get("num_heads", 2),
-            **fusion,
-            "projection": "band",
-        }
-    kernel = state_dict.get("spk_ft.usef.usef_con2v.1.weight")
     return {
-        "name": "usef",
-        "channels": options.get("emb_dim", separator["feature_dim"] // 2) if kernel is None else len(kernel),
-        "num_heads": options.get("n_head", 4),
-        "query_dim": options.get("approx_qk_dim", 512),
-        "kernel": options.get("t_ksize", 3),
-        "causal": False,  # theirs is centred, with one frame of look-ahead, in the causal network too
+        "name": "context",
+        "dim": options.get("atten_dim", separator["feature_dim"]),
+        "num_heads": options.get("num_heads", 2),
+        **fusion,
+        "projection": "band",
     }
 
 

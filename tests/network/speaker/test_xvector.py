@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from wesep_py.network.speaker.speaker_network import length_mask
-from wesep_py.network.speaker.xvector import CONTEXT, DVector, XVector, repeat_short
+from wesep_py.network.speaker.xvector import CONTEXT_FRAMES, DVector, XVector, repeat_short
 
 
 def test_context_of_a_frame_is_fifteen_frames():
@@ -16,7 +16,7 @@ def test_context_of_a_frame_is_fifteen_frames():
     changed = features.clone()
     changed[:, 30] += 5.0
     different = (network(features).frames != network(changed).frames).any(dim=1)[0]
-    assert CONTEXT == 15 and len(different) == 60 - 14
+    assert CONTEXT_FRAMES == 15 and len(different) == 60 - 14
     assert set(different.nonzero()[:, 0].tolist()) <= set(range(16, 31))
     assert different[16] and different[30]
 

@@ -23,11 +23,11 @@ from wesep_py.network.speaker.speaker_network import PooledNetwork, speaker_netw
 
 BlockKind = Literal["convnext", "resnet", "resnet_se"]
 CONTEXT_KERNELS = (7, 19, 31, 59)
-NUM_HEADS = 4
-EPS = 1e-6
+NUM_ATTENTION_HEADS = 4
+NORM_EPS = 1e-6
 
 
-def masked(x: Tensor, mask: Tensor) -> Tensor:
+def zero_after_end(x: Tensor, mask: Tensor) -> Tensor:
     """Return `[batch, …, frames]` with zeros after the end of each recording, as a convolution pads its input."""
     return x * mask.reshape(mask.shape[0], *[1] * (x.dim() - 2), mask.shape[1])
 
@@ -50,7 +50,7 @@ class ChannelLayerNorm(nn.LayerNorm):
     """Layer normalisation over the channels of `[batch, channels, …]`."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=EPS)
+        super().__init__(channels, eps=NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
@@ -75,7 +75,7 @@ class ConvNeXtBlock(nn.Module):
         self.pointwise = conv(channels, channels, 1)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        return x + self.pointwise(F.gelu(self.norm(self.conv(masked(x, mask)))))
+        return x + self.pointwise(F.gelu(self.norm(self.conv(zero_after_end(x, mask)))))
 
 
 class ReDimNetResidualBlock(nn.Module):
@@ -102,8 +102,8 @@ class ReDimNetResidualBlock(nn.Module):
         self.excite = FrequencyExcite(num_bins, min(64, max(channels, 32))) if squeeze_excite else None
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        out = self.norms[0](torch.relu(self.convs[0](masked(x, mask))))
-        out = self.norms[1](self.convs[1](masked(out, mask)))
+        out = self.norms[0](torch.relu(self.convs[0](zero_after_end(x, mask))))
+        out = self.norms[1](self.convs[1](zero_after_end(out, mask)))
         if self.excite is not None:
             out = self.excite(out, mask)
         return torch.relu(x + out)
@@ -169,14 +169,15 @@ class AttentionLayer(nn.Module):
         self.key = nn.Linear(channels, channels)
         self.value = nn.Linear(channels, channels)
         self.project = nn.Linear(channels, channels)
-        self.attention_norm = nn.LayerNorm(channels, eps=EPS)
+        self.attention_norm = nn.LayerNorm(channels, eps=NORM_EPS)
         self.linear1 = nn.Linear(channels, channels)
         self.linear2 = nn.Linear(channels, channels)
-        self.norm = nn.LayerNorm(channels, eps=EPS)
+        self.norm = nn.LayerNorm(channels, eps=NORM_EPS)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         query, key, value = (
-            layer(x).unflatten(2, (NUM_HEADS, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
+            layer(x).unflatten(2, (NUM_ATTENTION_HEADS, -1)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
         )
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None])
         x = self.attention_norm(x + self.project(attended.transpose(1, 2).flatten(2)))
@@ -280,13 +281,13 @@ class ReDimNet(PooledNetwork):
 
     def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the frames to be pooled and their mask; see `PoolingNetwork.encode`."""
-        x = self.stem_norm(self.stem(masked(features.transpose(1, 2)[:, None], mask)))
+        x = self.stem_norm(self.stem(zero_after_end(features.transpose(1, 2)[:, None], mask)))
         outputs = [join_axes(x)]
         x = outputs[0]
         for stage, mix in zip(self.stages, self.mixes, strict=True):
             outputs.append(stage(x, mask))
             x = sum(weight * output for weight, output in zip(mix.softmax(dim=0), outputs, strict=True))
-        return masked(x if self.aggregate is None else self.aggregate(x), mask), mask
+        return zero_after_end(x if self.aggregate is None else self.aggregate(x), mask), mask
 
 
 class ReDimNetStageLayers(nn.Module):
@@ -313,17 +314,17 @@ class ReDimNetStageLayers(nn.Module):
             groups = num_groups(channels, group_size)
             self.squeeze = nn.Sequential(
                 nn.Conv2d(inner, channels, 3, padding=1, groups=groups),
-                nn.BatchNorm2d(channels, eps=EPS),
+                nn.BatchNorm2d(channels, eps=NORM_EPS),
                 nn.GELU(),
                 nn.Conv2d(channels, channels, 1),
             )
         self.context = None
         if config.context_reduction is not None:
             hidden = size // config.context_reduction
-            if hidden < NUM_HEADS or hidden % NUM_HEADS:
+            if hidden < NUM_ATTENTION_HEADS or hidden % NUM_ATTENTION_HEADS:
                 raise ValueError(
                     f"context_reduction: is {config.context_reduction}, of {size} features (channels · num_mel_bins); "
-                    f"what it leaves ({hidden}) has to be a multiple of {NUM_HEADS}"
+                    f"what it leaves ({hidden}) has to be a multiple of {NUM_ATTENTION_HEADS}"
                 )
             self.context = ContextBlock(size, hidden)
 
@@ -332,7 +333,7 @@ class ReDimNetStageLayers(nn.Module):
         for block in self.blocks:
             x = block(x, mask)
         if self.squeeze is not None:
-            x = self.squeeze(masked(x, mask))
+            x = self.squeeze(zero_after_end(x, mask))
         x = join_axes(x)
         return x if self.context is None else self.context(x, mask)
 

@@ -21,7 +21,7 @@ from wesep_py.common.errors import ConfigError, nearest
 from wesep_py.common.registry import is_untrusted
 from wesep_py.network.speaker.speaker_network import length_mask
 
-CLASSES = {"wavlm": "WavLM", "wav2vec2": "Wav2Vec2", "hubert": "Hubert"}
+MODEL_CLASSES = {"wavlm": "WavLM", "wav2vec2": "Wav2Vec2", "hubert": "Hubert"}
 """Kind of model → the beginning of its class names in the package transformers."""
 FIXED_SETTINGS = {
     "layerdrop": 0.0,  # the sum needs all layers
@@ -87,9 +87,9 @@ def _transformers() -> Any:
 
 def _known_keys(kind: str) -> set[str]:
     """Return the keys of the configuration of a kind of model that describe the model."""
-    if kind not in CLASSES:
-        raise ConfigError(f"speaker.self_supervised.kind: is {kind!r}; {nearest(kind, CLASSES)}")
-    keys = set(getattr(_transformers(), f"{CLASSES[kind]}Config")().to_dict())
+    if kind not in MODEL_CLASSES:
+        raise ConfigError(f"speaker.self_supervised.kind: is {kind!r}; {nearest(kind, MODEL_CLASSES)}")
+    keys = set(getattr(_transformers(), f"{MODEL_CLASSES[kind]}Config")().to_dict())
     return {key for key in keys if not key.startswith("_")} - {"architectures", "dtype", "transformers_version"}
 
 
@@ -112,14 +112,14 @@ def build_model(kind: str, config: Mapping[str, Any], path: str | None) -> Any:
             f"{where}.model_type: is {model_type!r}, but speaker.self_supervised.kind is {kind!r}; give one"
         )
     transformers = _transformers()
-    config_class, model_class = (getattr(transformers, f"{CLASSES[kind]}{what}") for what in ("Config", "Model"))
+    config_class, model_class = (getattr(transformers, f"{MODEL_CLASSES[kind]}{what}") for what in ("Config", "Model"))
     try:
         model_config = config_class(**{**config, **FIXED_SETTINGS})
         if path is None:
             return model_class(model_config)
     except Exception as error:  # whatever the package raises for a configuration that it cannot build
         reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{where}: no {CLASSES[kind]} can be built from it ({reason})") from error
+        raise ConfigError(f"{where}: no {MODEL_CLASSES[kind]} can be built from it ({reason})") from error
     verbosity, logs = transformers.logging.get_verbosity(), transformers.logging
     progress = logs.is_progress_bar_enabled()
     try:
@@ -138,7 +138,7 @@ def build_model(kind: str, config: Mapping[str, Any], path: str | None) -> Any:
     if missing := sorted(info["missing_keys"]):
         raise ConfigError(
             f"speaker.self_supervised.path: {path}: {len(missing)} tensors are missing (the first: {missing[0]}); "
-            f"give the folder of a whole {CLASSES[kind]}"
+            f"give the folder of a whole {MODEL_CLASSES[kind]}"
         )
     return model.float()
 

@@ -16,7 +16,7 @@ from wesep_py.network.speaker.speaker_network import PooledNetwork, PoolingNetwo
 
 TDNN_LAYERS = ((5, 1), (3, 2), (3, 3), (1, 1), (1, 1))
 """Kernel size and dilation of each layer, in frames."""
-CONTEXT = 1 + sum((kernel - 1) * dilation for kernel, dilation in TDNN_LAYERS)
+CONTEXT_FRAMES = 1 + sum((kernel - 1) * dilation for kernel, dilation in TDNN_LAYERS)
 """Number of input frames that one frame after the last layer depends on."""
 
 
@@ -63,11 +63,11 @@ class XVector(PooledNetwork):
 
     def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the frames to be pooled and their mask; see `PoolingNetwork.encode`."""
-        features, mask = repeat_short(features, mask, CONTEXT)
+        features, mask = repeat_short(features, mask, CONTEXT_FRAMES)
         x = features.transpose(1, 2)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = norm(torch.relu(conv(x)))
-        mask = mask[:, CONTEXT - 1 :]
+        mask = mask[:, CONTEXT_FRAMES - 1 :]
         return x * mask[:, None], mask
 
 

@@ -10,7 +10,7 @@ import torch
 
 from wesep_py.common.errors import InputError
 from wesep_py.network.speaker.speaker_losses import AngularPrototypicalLoss, GE2ELoss, PrototypicalLoss, TripletLoss
-from wesep_py.network.speaker.speaker_losses.episodes import PATIENCE, episodes
+from wesep_py.network.speaker.speaker_losses.episodes import MAX_BATCHES_WITHOUT_EPISODE, episodes
 
 LOSSES = [PrototypicalLoss, AngularPrototypicalLoss, GE2ELoss]
 NONE = [[0, 1, 2], [0, 0, 1, 2], [3, 3, 3]]
@@ -63,10 +63,10 @@ def test_batch_without_episode_has_zero_gradients(kind, labels):
 def test_many_batches_without_episode_are_refused(kind, labels, counted):
     loss, labels = kind(), torch.tensor(labels)
     embeddings = torch.randn(len(labels), 4)
-    for _ in range(PATIENCE - 1):
+    for _ in range(MAX_BATCHES_WITHOUT_EPISODE - 1):
         loss(embeddings, labels)
     loss(torch.randn(4, 4), torch.tensor([0, 0, 1, 1]))
-    for _ in range(PATIENCE - 1):
+    for _ in range(MAX_BATCHES_WITHOUT_EPISODE - 1):
         loss(embeddings, labels)
     loss.eval()(embeddings, labels)
     with pytest.raises(InputError, match=rf"{counted}.*simulation\.enrollment\.count: 1.*train\.batch_size"):

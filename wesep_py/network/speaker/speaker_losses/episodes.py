@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from wesep_py.common.errors import InputError
 from wesep_py.network.speaker.speaker_losses.speaker_loss import SpeakerLoss, SpeakerLossOutput, speaker_losses
 
-PATIENCE = 20
+MAX_BATCHES_WITHOUT_EPISODE = 20
 """Training ends after this number of batches in a row without an episode: it is no chance, and nothing is learned."""
 
 
@@ -23,7 +23,7 @@ class EpisodeLoss(SpeakerLoss):
     """Base of the losses on episodes: the same number of utterances, two or more, from each of two or more speakers.
 
     `episodes` finds the episode of a batch. A batch without one, which may be drawn by chance, has a loss of 0 with
-    zero gradients; training ends after `PATIENCE` of them in a row.
+    zero gradients; training ends after `MAX_BATCHES_WITHOUT_EPISODE` of them in a row.
     """
 
     def __init__(self) -> None:
@@ -34,17 +34,17 @@ class EpisodeLoss(SpeakerLoss):
         """Return the loss of a batch in any order; see `SpeakerLoss.compute`.
 
         Raises:
-            InputError: in training, at the last of `PATIENCE` batches in a row without an episode.
+            InputError: in training, at the last of `MAX_BATCHES_WITHOUT_EPISODE` batches in a row without an episode.
         """
         episode = episodes(embeddings, labels)
         if len(episode) >= 2:
             self._without_episode = 0
             return SpeakerLossOutput(self.episode_loss(episode))
         self._without_episode += self.training
-        if self._without_episode >= PATIENCE:
+        if self._without_episode >= MAX_BATCHES_WITHOUT_EPISODE:
             raise InputError(
-                f"in {PATIENCE} batches in a row fewer than two speakers had two utterances (in the last, "
-                f"{len(episode)} of {len(labels.unique())}), which this loss compares; set "
+                f"in {MAX_BATCHES_WITHOUT_EPISODE} batches in a row fewer than two speakers had two utterances "
+                f"(in the last, {len(episode)} of {len(labels.unique())}), which this loss compares; set "
                 "simulation.enrollment.count: 1, which gives a second utterance of each speaker, or a larger "
                 "train.batch_size"
             )

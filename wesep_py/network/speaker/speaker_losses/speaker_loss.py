@@ -215,7 +215,7 @@ def subtract_angle(cosines: Tensor, margin: float) -> Tensor:
     return -add_angle(-cosines, margin)
 
 
-REMAINDER = 1e-3
+EXPONENTIAL_REMAINDER = 1e-3
 """Share of the increase that the exponential schedule leaves for its last step."""
 
 
@@ -263,5 +263,5 @@ class MarginSchedule:
             return self.initial
         share = (step - self.start_step) / (self.end_step - self.start_step)
         if self.increase == "exponential":
-            share = 1.0 - REMAINDER**share
+            share = 1.0 - EXPONENTIAL_REMAINDER**share
         return self.initial + (final - self.initial) * share
