@@ -24,7 +24,7 @@ from wesep_py.simulation.rooms.recorded_rooms import (
     read_recorded_room,
     recordings_hash,
 )
-from wesep_py.simulation.rooms.room_bank import INDEX_NAME, SAMPLES_NAME, SUFFIX, RoomBank, write_tar
+from wesep_py.simulation.rooms.room_bank import INDEX_NAME, SAMPLES_NAME, TAR_SUFFIX, RoomBank, write_tar
 from wesep_py.simulation.rooms.simulated_rooms import SimulatedRoomsConfig, import_pyroomacoustics, simulate_room
 
 ROOMS_AT_A_TIME = 16
@@ -117,7 +117,7 @@ def make_bank(
         items.extend(rooms)
     described = {"seed": config.seed, "simulated": to_plain(simulated), "recorded": recorded}
     path = working_folder = Path(folder)
-    if path.suffix == SUFFIX:
+    if path.suffix == TAR_SUFFIX:
         if path.is_file() and not overwrite:
             check_same(path, header_of(described, config.sample_rate))
             return RoomBank(path)

@@ -26,10 +26,10 @@ from wesep_py.common.folders import one_run_in, visible_names
 from wesep_py.common.textfiles import COUNT, check_schema, parse_json, parse_object
 from wesep_py.simulation.rooms.acoustics import measure_acoustics
 from wesep_py.simulation.rooms.room_bank import (
+    BANK_FORMAT,
     EARLY_BEFORE_MS,
-    FORMAT,
     INDEX_NAME,
-    ROOM_SHAPE,
+    ROOM_SCHEMA,
     SAMPLES_NAME,
     RoomBank,
     bank_fingerprint,
@@ -72,7 +72,7 @@ def lead_of(sample_rate: int) -> int:
 
 def header_of(described: Mapping[str, Any], sample_rate: int) -> dict[str, Any]:
     """Return the part of an index that describes what its bank is made from."""
-    return {"format": FORMAT, "sample_rate": sample_rate, "made_from": dict(described)}
+    return {"format": BANK_FORMAT, "sample_rate": sample_rate, "made_from": dict(described)}
 
 
 def check_same(path: Path, header: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,7 +240,7 @@ class BankWriter:
             if not line.endswith(b"\n"):
                 break
             room = dict(parse_object(line, f"{path}:{number}", REMEDY).values)
-            check_schema(room, {**ROOM_SHAPE, "index": COUNT}, f"{path}:{number}", REMEDY)
+            check_schema(room, {**ROOM_SCHEMA, "index": COUNT}, f"{path}:{number}", REMEDY)
             stop = max((r["offset"] + r["taps"] * len(r["direct_taps"]) for r in room["responses"]), default=0)
             if stop > available:
                 break

@@ -26,75 +26,21 @@ from wesep_py.common.files import atomic_path
 from wesep_py.common.textfiles import COUNT, check_schema, parse_json
 from wesep_py.simulation.description.recipe import BankRoomRecipe
 
-SUFFIX = ".tar"
-
-
-class FileRange(NamedTuple):
-    """Range of bytes of a file: a whole file, or a member of a tar."""
-
-    file: Path
-    offset: int
-    size: int
-
-    def read(self) -> bytes:
-        """Read the bytes."""
-        with self.file.open("rb") as file:
-            file.seek(self.offset)
-            return file.read(self.size)
-
-
-def find_in_tar(path: Path) -> dict[str, FileRange]:
-    """Return the ranges of the files of a tar by their names without folders; incomplete files are left out.
-
-    Raises:
-        InputError: it is not a tar, or it is compressed.
-    """
-    size = path.stat().st_size
-    members = {}
-    try:
-        with tarfile.open(path, "r:") as tar:
-            while (member := tar.next()) is not None:
-                if member.isreg() and member.offset_data + member.size <= size:
-                    members[PurePosixPath(member.name).name] = FileRange(path, member.offset_data, member.size)
-    except tarfile.ReadError as error:
-        if not members:
-            raise InputError(f"{path}: is cut short, or no uncompressed tar ({error}); make the bank again") from error
-    return members
-
-
-def write_tar(folder: Path, names: tuple[str, ...], path: str | os.PathLike[str], overwrite: bool = False) -> None:
-    """Write files of a folder as a tar, atomically; its bytes depend on theirs only (no times, no owners).
-
-    Args:
-        folder: folder of the files.
-        names: their names, in the order in the tar.
-        path: the tar.
-        overwrite: whether to replace an existing one.
-
-    Raises:
-        OutputExistsError, WesepError: as `common.files.atomic_path`.
-    """
-    with atomic_path(path, overwrite) as temporary, tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:
-        for name in names:
-            about = tarfile.TarInfo(name)
-            about.size = (folder / name).stat().st_size
-            with (folder / name).open("rb") as file:
-                tar.addfile(about, file)
-
-
-FORMAT = 1
+BANK_FORMAT = 1
 INDEX_NAME = "index.json"
 SAMPLES_NAME = "responses.float32"
+TAR_SUFFIX = ".tar"
 EARLY_BEFORE_MS = 6.0
-_RESPONSE = {"offset": COUNT, "taps": COUNT, "direct_taps": [COUNT], "direct_gains": [float]}
-ROOM_SHAPE = {"rt60_s": (float, None), "responses": [_RESPONSE]}
+"""The early part of a response, and each response of a bank, begins this long before the direct path."""
+_RESPONSE_SCHEMA = {"offset": COUNT, "taps": COUNT, "direct_taps": [COUNT], "direct_gains": [float]}
+ROOM_SCHEMA = {"rt60_s": (float, None), "responses": [_RESPONSE_SCHEMA]}
 """The fields of a room that are read from an index."""
-_SHAPE = {
+_INDEX_SCHEMA = {
     "fingerprint": str,
     "sample_rate": range(1, 10**7),
     "direct_tap": COUNT,
     "num_samples": COUNT,
-    "rooms": [ROOM_SHAPE],
+    "rooms": [ROOM_SCHEMA],
 }
 Waveform = NDArray[np.float32]
 
@@ -293,9 +239,9 @@ def read_bank_index(folder: Path) -> tuple[dict[str, Any], FileRange]:
     with naming(place, remedy):
         text = ranges[INDEX_NAME].read()
     index = parse_json(text, place, remedy)
-    if not isinstance(index, dict) or index.get("format") != FORMAT:
-        raise InputError(f"{place}: is no room bank of format {FORMAT}; {remedy}")
-    check_schema(index, _SHAPE, place, remedy)
+    if not isinstance(index, dict) or index.get("format") != BANK_FORMAT:
+        raise InputError(f"{place}: is no room bank of format {BANK_FORMAT}; {remedy}")
+    check_schema(index, _INDEX_SCHEMA, place, remedy)
     samples = ranges.get(SAMPLES_NAME)
     if samples is None or samples.size != 4 * index["num_samples"]:
         raise InputError(f"{folder / SAMPLES_NAME}: is missing or cut short; make the bank again")
@@ -319,3 +265,59 @@ def _fault_of(response: dict[str, Any], num_samples: int) -> str | None:
 def _find_in_folder(folder: Path) -> dict[str, FileRange]:
     files = [folder / name for name in (INDEX_NAME, SAMPLES_NAME)]
     return {file.name: FileRange(file, 0, file.stat().st_size) for file in files if file.is_file()}
+
+
+# Files of a bank: in a folder, or in a tar whose samples are read without unpacking.
+
+
+class FileRange(NamedTuple):
+    """Range of bytes of a file: a whole file, or a member of a tar."""
+
+    file: Path
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        """Read the bytes."""
+        with self.file.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+def find_in_tar(path: Path) -> dict[str, FileRange]:
+    """Return the ranges of the files of a tar by their names without folders; incomplete files are left out.
+
+    Raises:
+        InputError: it is not a tar, or it is compressed.
+    """
+    size = path.stat().st_size
+    members = {}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            while (member := tar.next()) is not None:
+                if member.isreg() and member.offset_data + member.size <= size:
+                    members[PurePosixPath(member.name).name] = FileRange(path, member.offset_data, member.size)
+    except tarfile.ReadError as error:
+        if not members:
+            raise InputError(f"{path}: is cut short, or no uncompressed tar ({error}); make the bank again") from error
+    return members
+
+
+def write_tar(folder: Path, names: tuple[str, ...], path: str | os.PathLike[str], overwrite: bool = False) -> None:
+    """Write files of a folder as a tar, atomically; its bytes depend on theirs only (no times, no owners).
+
+    Args:
+        folder: folder of the files.
+        names: their names, in the order in the tar.
+        path: the tar.
+        overwrite: whether to replace an existing one.
+
+    Raises:
+        OutputExistsError, WesepError: as `common.files.atomic_path`.
+    """
+    with atomic_path(path, overwrite) as temporary, tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:
+        for name in names:
+            about = tarfile.TarInfo(name)
+            about.size = (folder / name).stat().st_size
+            with (folder / name).open("rb") as file:
+                tar.addfile(about, file)
