@@ -180,9 +180,9 @@ def test_a_truncated_compressed_file_is_read(tmp_path: Path, name: str, share: f
     audio.write(path, 0.5 * _noise(64000), 16000)
     whole, expected = path.read_bytes(), audio.read(path)[0]
     path.write_bytes(whole[: int(len(whole) * share)])
-    found, _ = audio.read(path)
-    np.testing.assert_array_equal(found, expected[:, : found.shape[1]])
-    assert audio.info(path).num_samples == found.shape[1] > 0.8 * share * 64000
+    decoded, _ = audio.read(path)
+    np.testing.assert_array_equal(decoded, expected[:, : decoded.shape[1]])
+    assert audio.info(path).num_samples == decoded.shape[1] > 0.8 * share * 64000
     (message,) = caplog.messages
     assert str(path) in message and "cut short" in message
     with strict_reading():

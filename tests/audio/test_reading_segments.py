@@ -14,7 +14,7 @@ from wesep_py.common.errors import AudioError, InputError
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("a.wav@12.3-17.8", ("a.wav", 12.3, 17.8)),
         ("b@home/a b.wav@0-1:02.5", ("b@home/a b.wav", 0.0, 62.5)),
@@ -25,8 +25,8 @@ from wesep_py.common.errors import AudioError, InputError
         ("a.wav@-1-2", None),
     ],
 )
-def test_segments_are_parsed(text: str, wanted):
-    assert FileSegment.parse(text) == (None if wanted is None else FileSegment(*wanted))
+def test_segments_are_parsed(text: str, expected):
+    assert FileSegment.parse(text) == (None if expected is None else FileSegment(*expected))
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])

@@ -60,11 +60,11 @@ def test_one_axis_is_one_channel(tmp_path: Path):
 )  # fmt: skip
 def test_integer_samples_are_rounded_and_read_back_exactly(tmp_path: Path, name: str, subtype: str, bits: int):
     first, second = tmp_path / f"1{name}", tmp_path / f"2{name}"
-    given = _noise(4000, 2)
-    audio.write(first, given, 16000, subtype)
+    samples = _noise(4000, 2)
+    audio.write(first, samples, 16000, subtype)
     read_once, _ = audio.read(first)
     # Half a step, and for 24 and 32 bits the rounding of float32 itself.
-    assert np.abs(read_once - given).max() <= 0.5 / 2 ** (bits - 1) + 2.0**-25
+    assert np.abs(read_once - samples).max() <= 0.5 / 2 ** (bits - 1) + 2.0**-25
     audio.write(second, read_once, 16000, subtype)
     np.testing.assert_array_equal(audio.read(second)[0], read_once)
 

@@ -189,9 +189,9 @@ def test_an_unusual_recording_is_extracted(extract, good: Path, tmp_path: Path, 
     make(odd)
     ran = extract(odd, good) if role == "mixture" else extract(good, odd)
     assert ran.status == 0, ran.err
-    given, got = soundfile.info(odd if role == "mixture" else good), soundfile.info(tmp_path / "out.wav")
-    assert (got.samplerate, got.channels, got.frames, got.subtype) == (
-        *(given.samplerate, given.channels, given.frames, given.subtype),
+    source, result = soundfile.info(odd if role == "mixture" else good), soundfile.info(tmp_path / "out.wav")
+    assert (result.samplerate, result.channels, result.frames, result.subtype) == (
+        *(source.samplerate, source.channels, source.frames, source.subtype),
     )
     result, _ = soundfile.read(tmp_path / "out.wav")
     assert np.isfinite(result).all() and result.any()

@@ -105,14 +105,14 @@ def test_an_ignored_signal_stays_ignored(monkeypatch):
 
 def children_of(process: subprocess.Popen[str]) -> list[int]:
     """Return the child processes of a process; an empty list if the system does not tell."""
-    found = []
+    children = []
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
             if f"\nPPid:\t{process.pid}\n" in status.read_text():
-                found.append(int(status.parent.name))
+                children.append(int(status.parent.name))
         except OSError:
             continue
-    return found
+    return children
 
 
 def is_running(pid: int) -> bool:

@@ -31,9 +31,9 @@ class Outer:
 
 
 def test_values_are_converted_to_the_annotated_types():
-    made = construct(Outer, {"rate": 1, "span": [2, 3], "points": [1, 2], "inner": {"name": "x"}})
-    assert made == Outer(1.0, "a", (2.0, 3.0), [1, 2], Inner(3, "x"))
-    assert isinstance(made.rate, float)
+    outer = construct(Outer, {"rate": 1, "span": [2, 3], "points": [1, 2], "inner": {"name": "x"}})
+    assert outer == Outer(1.0, "a", (2.0, 3.0), [1, 2], Inner(3, "x"))
+    assert isinstance(outer.rate, float)
 
 
 @pytest.mark.parametrize(

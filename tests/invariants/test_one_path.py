@@ -174,7 +174,7 @@ ALLOWED = {
 
 
 def _breaches(path: Path) -> list[str]:
-    found = []
+    breaches = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = []
         if isinstance(node, ast.Import):
@@ -184,12 +184,12 @@ def _breaches(path: Path) -> list[str]:
         elif isinstance(node, ast.Attribute) and node.attr in FUNCTIONS:
             owner = ast.unparse(node.value)
             if owner.split(".")[0] in ("torch", "scipy", "signal", "F", "np", "librosa"):
-                found.append(f"{path.relative_to(PACKAGE)}:{node.lineno}: {owner}.{node.attr}")
+                breaches.append(f"{path.relative_to(PACKAGE)}:{node.lineno}: {owner}.{node.attr}")
         for name in names:
             own_function = name.startswith("scipy.signal.") and name.rsplit(".", 1)[1] in FUNCTIONS
             if own_function or any(name == library or name.startswith(library + ".") for library in LIBRARIES):
-                found.append(f"{path.relative_to(PACKAGE)}:{node.lineno}: {name}")
-    return found
+                breaches.append(f"{path.relative_to(PACKAGE)}:{node.lineno}: {name}")
+    return breaches
 
 
 def test_only_audio_and_features_use_audio_libraries():

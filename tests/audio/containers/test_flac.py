@@ -52,9 +52,9 @@ def test_a_wrong_length_is_corrected(claimed: int, word: str, caplog):
 @pytest.mark.parametrize("missing", [1, 3, 500, 30000])
 def test_a_cut_file_gives_its_complete_frames(missing: int, caplog):
     cut = _encoded()[:-missing]
-    found = decode_audio(cut, "cut")[0]
-    assert probe_audio(cut, "cut")[1] == found.shape[1] > 32000 - missing - 8192
-    np.testing.assert_array_equal(found, decode_audio(_encoded(), "whole")[0][:, : found.shape[1]])
+    decoded = decode_audio(cut, "cut")[0]
+    assert probe_audio(cut, "cut")[1] == decoded.shape[1] > 32000 - missing - 8192
+    np.testing.assert_array_equal(decoded, decode_audio(_encoded(), "whole")[0][:, : decoded.shape[1]])
     (message,) = caplog.messages
     assert message.startswith("cut: is cut short: its header promises 32000 samples")
 

@@ -74,18 +74,18 @@ def test_frames_without_a_count_keep_their_first_samples(caplog):
 def test_a_cut_file_gives_its_remaining_samples(share: float, caplog):
     whole = _encoded(48000)
     cut = whole[: int(share * len(whole))]
-    found, expected = decode_audio(cut, "cut")[0], decode_audio(whole, "whole")[0]
-    assert found.shape[1] == pytest.approx(share * 48000, abs=2000)
-    assert probe_audio(cut, "cut")[1] == found.shape[1]
-    np.testing.assert_array_equal(found, expected[:, : found.shape[1]])
+    decoded, expected = decode_audio(cut, "cut")[0], decode_audio(whole, "whole")[0]
+    assert decoded.shape[1] == pytest.approx(share * 48000, abs=2000)
+    assert probe_audio(cut, "cut")[1] == decoded.shape[1]
+    np.testing.assert_array_equal(decoded, expected[:, : decoded.shape[1]])
     (message,) = caplog.messages
     assert message.startswith("cut: is cut short: its header promises") and "is missing" in message
 
 
 def test_more_frames_than_promised_are_read(caplog):
-    found = decode_audio(_encoded() + b"".join(_frames(_encoded())[20:]), "more")[0]
-    assert found.shape[1] > 32000 + 0.5 * 32000
-    np.testing.assert_array_equal(found[:, :30000], decode_audio(_encoded(), "whole")[0][:, :30000])
+    decoded = decode_audio(_encoded() + b"".join(_frames(_encoded())[20:]), "more")[0]
+    assert decoded.shape[1] > 32000 + 0.5 * 32000
+    np.testing.assert_array_equal(decoded[:, :30000], decode_audio(_encoded(), "whole")[0][:, :30000])
 
 
 @pytest.mark.parametrize("junk", [b"\xff" * 3000, bytes(3000), b"\xff\xfb\x90\x00" * 800])

@@ -76,10 +76,10 @@ def test_links_are_converted_to_the_format_of_the_first(caplog):
 @pytest.mark.parametrize("missing", [1, 100, 2000, 9000])
 def test_a_cut_page_gives_its_complete_packets(subtype: str, missing: int, caplog):
     whole = _encoded(subtype, 96000)
-    found, expected = decode_audio(whole[:-missing], "cut")[0], decode_audio(whole, "whole")[0]
-    assert probe_audio(whole[:-missing], "cut") == (16000, found.shape[1])
-    assert 96000 * (1 - missing / len(whole)) - 8000 < found.shape[1] <= 96000
-    np.testing.assert_array_equal(found, expected[:, : found.shape[1]])
+    decoded, expected = decode_audio(whole[:-missing], "cut")[0], decode_audio(whole, "whole")[0]
+    assert probe_audio(whole[:-missing], "cut") == (16000, decoded.shape[1])
+    assert 96000 * (1 - missing / len(whole)) - 8000 < decoded.shape[1] <= 96000
+    np.testing.assert_array_equal(decoded, expected[:, : decoded.shape[1]])
     (message,) = caplog.messages
     assert message.startswith("cut: is cut short: of its last page")
 
@@ -95,8 +95,8 @@ def test_a_long_cut_file_is_not_decoded_for_its_length(subtype: str, monkeypatch
 @pytest.mark.parametrize("subtype", SUBTYPES)
 def test_a_missing_end_mark_is_reported(subtype: str, caplog):
     pages = _pages(_encoded(subtype, 96000))
-    found = decode_audio(b"".join(pages[:-1]), "cut")[0]
-    np.testing.assert_array_equal(found, decode_audio(_encoded(subtype, 96000), "whole")[0][:, : found.shape[1]])
+    decoded = decode_audio(b"".join(pages[:-1]), "cut")[0]
+    np.testing.assert_array_equal(decoded, decode_audio(_encoded(subtype, 96000), "whole")[0][:, : decoded.shape[1]])
     (message,) = caplog.messages
     assert message.startswith("cut: is cut short: its end is not marked")
 
@@ -124,8 +124,8 @@ def test_lost_pages_are_reported(caplog):
 def test_a_damaged_page_is_reported(caplog):
     pages = _pages(_encoded("VORBIS", 96000))
     damaged = pages[5][:200] + b"\0\0\0\0" + pages[5][204:]
-    found = decode_audio(b"".join([*pages[:5], damaged, *pages[6:]]), "damaged")[0]
-    assert 60000 < found.shape[1] < 96000
+    decoded = decode_audio(b"".join([*pages[:5], damaged, *pages[6:]]), "damaged")[0]
+    assert 60000 < decoded.shape[1] < 96000
     assert caplog.messages[0].startswith("damaged: is damaged: 1 of its pages are missing or damaged")
 
 

@@ -92,10 +92,10 @@ def test_a_size_too_small_gives_all_samples_and_a_warning(container: str, by: in
 def test_a_cut_file_gives_its_remaining_samples(container: str, share: float, caplog):
     data = _encoded(container)
     cut = data[: int(share * len(data))]
-    found, whole = decode_audio(cut, "cut")[0], decode_audio(data, "whole")[0]
+    decoded, whole = decode_audio(cut, "cut")[0], decode_audio(data, "whole")[0]
     header = len(data) - 16000
-    assert found.shape[1] == (len(cut) - header) // 2
-    np.testing.assert_array_equal(found, whole[:, : found.shape[1]])
+    assert decoded.shape[1] == (len(cut) - header) // 2
+    np.testing.assert_array_equal(decoded, whole[:, : decoded.shape[1]])
     (message,) = caplog.messages
     assert message.startswith("cut: is cut short: its header promises 16000 bytes")
 
@@ -103,16 +103,16 @@ def test_a_cut_file_gives_its_remaining_samples(container: str, share: float, ca
 def test_an_incomplete_block_of_a_codec_is_not_decoded():
     data = _encoded("WAV", "IMA_ADPCM")
     whole = decode_audio(data, "whole")[0]
-    found = decode_audio(data[: len(data) // 2], "half")[0]
-    np.testing.assert_array_equal(found, whole[:, : found.shape[1]])
+    decoded = decode_audio(data[: len(data) // 2], "half")[0]
+    np.testing.assert_array_equal(decoded, whole[:, : decoded.shape[1]])
 
 
 @pytest.mark.parametrize("container", ["WAV", "RF64", "W64", "AIFF", "AU", "CAF"])
 @pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
 def test_text_after_the_samples_is_not_read(container: str, subtype: str, caplog):
     data = _encoded(container, subtype)
-    found = decode_audio(data + b"The end of a page, 404.\r\n" * 100, "page")[0]
-    np.testing.assert_array_equal(found, decode_audio(data, "whole")[0])
+    decoded = decode_audio(data + b"The end of a page, 404.\r\n" * 100, "page")[0]
+    np.testing.assert_array_equal(decoded, decode_audio(data, "whole")[0])
     (message,) = caplog.messages
     assert "2500 bytes after its samples" in message and "not read" in message
 
