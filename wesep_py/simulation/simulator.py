@@ -73,9 +73,20 @@ class Simulator:
         InputError: too few speakers with enough audio, no noise recordings although the configuration needs them, a
             reader with another sample rate, or a negative seed.
 
-    >>> simulator = Simulator(SimulationConfig(), utterances, [], reader, seed=0)  # doctest: +SKIP
-    >>> simulator.sample(epoch=0, index=5).mixture.shape                           # doctest: +SKIP
-    (48000,)
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from wesep_py import audio
+    >>> folder, rng = Path(tempfile.mkdtemp()), np.random.default_rng(0)
+    >>> for name in ("anna/1", "anna/2", "bert/1", "bert/2"):  # noise stands for speech here
+    ...     (folder / name).parent.mkdir(exist_ok=True)
+    ...     audio.write(folder / f"{name}.wav", 0.1 * rng.standard_normal(32000, np.float32), 16000)
+    >>> from wesep_py.data import FileReader, read_speaker_folders
+    >>> from wesep_py.simulation import EnrollmentConfig, SimulationConfig
+    >>> config = SimulationConfig(duration_s=1.0, enrollment=EnrollmentConfig(duration_s=(0.5, 1.0)))
+    >>> simulator = Simulator(config, read_speaker_folders(folder), [], FileReader(16000), seed=0)
+    >>> simulator.sample(epoch=0, index=5).mixture.shape
+    (16000,)
     """
 
     def __init__(

@@ -9,7 +9,7 @@ import pytest
 
 from wesep_py.common.errors import InputError
 from wesep_py.simulation.rooms.acoustics import (
-    clarity_c50_db,
+    clarity_db,
     direct_to_reverberant_db,
     energy_decay_db,
     find_direct_tap,
@@ -79,9 +79,9 @@ def test_clarity_and_direct_to_reverberant_ratio_count_energy() -> None:
     response[100 + 42] = 1.0  # 2.6 ms: a reflection, early
     response[100 + 801] = 0.5  # just later than 50 ms
     assert direct_to_reverberant_db(response, 100, RATE) == pytest.approx(10 * math.log10(2 / 1.25))
-    assert clarity_c50_db(response, 100, RATE) == pytest.approx(10 * math.log10(3 / 0.25))
+    assert clarity_db(response, 100, RATE) == pytest.approx(10 * math.log10(3 / 0.25))
     response[100 + 801] = 0.0
-    assert clarity_c50_db(response, 100, RATE) == math.inf
+    assert clarity_db(response, 100, RATE) == math.inf
 
 
 def test_clarity_of_an_exponential_decay() -> None:
@@ -105,4 +105,4 @@ def test_silence_and_positions_outside_are_refused() -> None:
     with pytest.raises(InputError, match=r"^response: is of shape \[2, 100\]"):
         rt60_s(np.ones((2, 100)), RATE)
     with pytest.raises(InputError, match=r"^direct_tap: is 100; the response has the taps 0 to 99$"):
-        clarity_c50_db(np.ones(100), 100, RATE)
+        clarity_db(np.ones(100), 100, RATE)

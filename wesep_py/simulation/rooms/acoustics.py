@@ -61,7 +61,7 @@ def measure_acoustics(response: ArrayLike, sample_rate: int, direct_tap: int | N
     tap = find_direct_tap(array, sample_rate) if direct_tap is None else direct_tap
     return Acoustics(
         rt60_s=rt60_s(array[max(tap, 0) :], sample_rate),
-        c50_db=clarity_c50_db(array, tap, sample_rate),
+        c50_db=clarity_db(array, tap, sample_rate),
         drr_db=direct_to_reverberant_db(array, tap, sample_rate),
     )
 
@@ -119,7 +119,7 @@ def rt60_s(response: ArrayLike, sample_rate: int, range_db: tuple[float, float] 
     return math.nan
 
 
-def clarity_c50_db(response: ArrayLike, direct_tap: int, sample_rate: int, early_ms: float = 50.0) -> float:
+def clarity_db(response: ArrayLike, direct_tap: int, sample_rate: int, early_ms: float = 50.0) -> float:
     """Return the clarity: energy up to `early_ms` after the direct path over the later energy, in dB; by default C50.
 
     Args:
@@ -128,7 +128,7 @@ def clarity_c50_db(response: ArrayLike, direct_tap: int, sample_rate: int, early
         sample_rate: in Hz.
         early_ms: end of the early part, in milliseconds.
 
-    >>> round(clarity_c50_db([0, 1, 0, 0.1], direct_tap=1, sample_rate=1000, early_ms=1), 1)
+    >>> round(clarity_db([0, 1, 0, 0.1], direct_tap=1, sample_rate=1000, early_ms=1), 1)
     20.0
     """
     array = _checked(response, direct_tap)
