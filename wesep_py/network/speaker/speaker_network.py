@@ -154,7 +154,7 @@ def count_voices(existence_logits: Tensor, threshold: float = 0.5) -> Tensor:
 
     The first voice always counts.
 
-    >>> count(torch.tensor([[-9.0, 3.0, -1.0, 5.0]])).tolist()
+    >>> count_voices(torch.tensor([[-9.0, 3.0, -1.0, 5.0]])).tolist()
     [2]
     """
     exists = existence_logits[:, 1:].sigmoid() >= threshold
