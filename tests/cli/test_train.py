@@ -31,7 +31,7 @@ def config(tiny_speech: Path, tmp_path: Path) -> Path:
     return path
 
 
-def test_overrides_reach_the_run_and_its_config_file(wesep, config: Path):
+def test_overrides_reach_the_run_and_its_configuration(wesep, config: Path):
     ran = wesep("train", config, "optim.lr=0.005", "train.steps=1", "--threads", "1")
     assert ran.status == 0, ran.err
     assert "exp: 1 steps" in ran.out and "finished: 1 steps" in ran.err
@@ -40,7 +40,7 @@ def test_overrides_reach_the_run_and_its_config_file(wesep, config: Path):
     assert resolved["schedule"]["name"] == "cosine" and resolved["schedule"]["warmup_steps"] == 200
 
 
-def test_the_result_as_json_and_again_when_finished(wesep, config: Path):
+def test_json_result_of_a_run_and_of_a_finished_one(wesep, config: Path):
     first = json.loads(wesep("train", config, "--json").out)
     assert first == {
         "experiment": str(config.parent / "exp"), "step": 2, "skipped": 0, "best": None, "measure": "",
@@ -48,13 +48,13 @@ def test_the_result_as_json_and_again_when_finished(wesep, config: Path):
     }  # fmt: skip
     tried = wesep("train", config, "--dry-run")
     assert "is finished, after 2 steps; for more, raise train.steps" in tried.out and "would" not in tried.out
-    assert "would go on at step 2" in wesep("train", config, "--dry-run", "train.steps=3").out
+    assert "would resume at step 2" in wesep("train", config, "--dry-run", "train.steps=3").out
     again = wesep("train", config, "--json")
     assert json.loads(again.out) == {**first, "was_finished": True}
     assert "is finished" in again.err
 
 
-def test_the_model_can_be_used(wesep, config: Path, tiny_speech: Path, tmp_path: Path):
+def test_a_trained_model_extracts(wesep, config: Path, tiny_speech: Path, tmp_path: Path):
     assert wesep("train", config).status == 0
     arguments = ["--enroll", tiny_speech / "anna" / "anna-0.wav", "--model", tmp_path / "exp"]
     ran = wesep("extract", tiny_speech / "bert" / "bert-0.wav", *arguments, "-o", tmp_path / "out.wav")
@@ -75,13 +75,13 @@ def test_the_model_can_be_used(wesep, config: Path, tiny_speech: Path, tmp_path:
         (["{config}", "experiment={config}"], "train.yaml"),
     ],
 )
-def test_wrong_input_is_one_line_and_status_2(wesep, config: Path, arguments: list[str], part: str):
+def test_wrong_input_is_a_one_line_error(wesep, config: Path, arguments: list[str], part: str):
     ran = wesep("train", *(argument.format(config=config) for argument in arguments))
     assert ran.status == 2 and part in ran.message
     assert not (config.parent / "exp").exists()
 
 
-def test_a_dry_run_tells_one_step_and_writes_nothing(wesep, config: Path):
+def test_a_dry_run_reports_one_step_and_writes_nothing(wesep, config: Path):
     before = set(config.parent.rglob("*"))
     ran = wesep("train", config, "--dry-run")
     assert ran.status == 0, ran.err
