@@ -1,40 +1,76 @@
 """Target speaker extraction: one person's voice out of a recording in which people talk over each other.
 
+>>> import numpy as np
 >>> import wesep_py
->>> extractor = wesep_py.load("exp/speechocean762")        # doctest: +SKIP
->>> voice = extractor.enroll("alice.wav")                  # doctest: +SKIP
->>> extractor.extract("meeting.wav", voice).save("alice_only.wav")  # doctest: +SKIP
+>>> extractor = wesep_py.load()                       # the bundled model; or a name, or a checkpoint folder
+>>> alice, meeting = np.sin(0.1 * np.arange(32000)), np.sin(0.2 * np.arange(32000))
+>>> voice = extractor.enroll((alice, 16000))          # or files: enroll("alice1.wav", "alice2.wav")
+>>> extractor.extract((meeting, 16000), voice).waveform.shape   # or a file: extract("meeting.wav", voice)
+(32000,)
 
-Importing the package loads neither torch nor numpy; the names below do so when they are first used.
+| name | use |
+| --- | --- |
+| `load`, `Extractor`, `Voice`, `Result` | extract a voice (`wesep_py.inference`) |
+| `Simulator` | draw and render mixtures (`wesep_py.simulation`) |
+| `train` | train a model (`wesep_py.training`) |
+| `read_trials`, `evaluate`, `si_sdr` | evaluate a model (`wesep_py.data`, `wesep_py.evaluation`, `wesep_py.metrics`) |
+| `WesepError` | base class of all errors that a user can cause (`wesep_py.common.errors`) |
+
+The packages, from the lowest to the highest: `common` (errors, configuration, files), `audio`, `features`, `metrics`,
+| `read_trials`, `evaluate`, `si_sdr` | evaluate a model (`wesep_py.data`, `.evaluation`, `.metrics`) |
+`inference`, `evaluation`, `training`, `cli`.
+
+Importing the package loads neither torch nor numpy: a name loads what it needs when it is first used.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from wesep_py.common.errors import WesepError
+    from wesep_py.data import read_trials
+    from wesep_py.evaluation import evaluate
     from wesep_py.inference import Extractor, Result, Voice, load
+    from wesep_py.metrics import si_sdr
+    from wesep_py.simulation import Simulator
+    from wesep_py.training import train
 
-_HOMES = {
-    "Extractor": "wesep_py.inference",
-    "Result": "wesep_py.inference",
-    "Voice": "wesep_py.inference",
-    "load": "wesep_py.inference",
-    "WesepError": "wesep_py.common.errors",
+_PACKAGE_OF = {
+    "Extractor": "inference",
+    "Result": "inference",
+    "Simulator": "simulation",
+    "Voice": "inference",
+    "WesepError": "common.errors",
+    "evaluate": "evaluation",
+    "load": "inference",
+    "read_trials": "data",
+    "si_sdr": "metrics",
+    "train": "training",
 }
 
-__all__ = ["Extractor", "Result", "Voice", "WesepError", "__version__", "load"]
+__all__ = [
+    "Extractor",
+    "Result",
+    "Simulator",
+    "Voice",
+    "WesepError",
+    "__version__",
+    "evaluate",
+    "load",
+    "read_trials",
+    "si_sdr",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'wesep_py' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_HOMES[name]), name)
+    if name not in _PACKAGE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_PACKAGE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -91,6 +91,21 @@ def read_trials(
     Raises:
         InputError: a file is missing or malformed, no mixture is in both files, or a line names a target or an
             enrollment that cannot be found. The message names file and line.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from wesep_py import audio
+    >>> folder, rng = Path(tempfile.mkdtemp()), np.random.default_rng(0)
+    >>> for name in ("anna-1", "anna-2", "bert-1"):  # noise stands for speech here
+    ...     audio.write(folder / f"{name}.wav", 0.1 * rng.standard_normal(32000, np.float32), 16000)
+    >>> mixtures, enrollments = folder / "mixtures.csv", folder / "map_mixture2enrollment"
+    >>> head = "mixture_ID,source_1_path,source_1_gain,source_2_path,source_2_gain"
+    >>> row = "anna-1_bert-1,anna-1.wav,0.5,bert-1.wav,0.5"
+    >>> _ = mixtures.write_text(f"{head}{chr(10)}{row}{chr(10)}")
+    >>> _ = enrollments.write_text("anna-1_bert-1 anna-1 anna-2.wav")
+    >>> (trial,) = read_trials(mixtures, enrollments)
+    >>> trial.target.utterance_id
+    'anna-1'
     """
     metadata_csv = Path(metadata_csv)
     default_root = metadata_csv if metadata_csv.is_dir() else metadata_csv.parent

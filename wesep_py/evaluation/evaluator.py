@@ -196,8 +196,22 @@ def evaluate(
         OutputExistsError: `output` holds results, and `options.overwrite` is false.
         WesepError: the disk is full.
 
-    >>> summary = evaluate(load("exp/mine"), trials, "results", EvaluationOptions(jobs=4))  # doctest: +SKIP
-    >>> summary["si_sdri"]["mean"]                                                          # doctest: +SKIP
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from pathlib import Path
+    >>> from wesep_py import audio
+    >>> folder, rng = Path(tempfile.mkdtemp()), np.random.default_rng(0)
+    >>> for name in ("anna-1", "anna-2", "bert-1"):  # noise stands for speech here
+    ...     audio.write(folder / f"{name}.wav", 0.1 * rng.standard_normal(32000, np.float32), 16000)
+    >>> mixtures, enrollments = folder / "mixtures.csv", folder / "map_mixture2enrollment"
+    >>> head = "mixture_ID,source_1_path,source_1_gain,source_2_path,source_2_gain"
+    >>> row = "anna-1_bert-1,anna-1.wav,0.5,bert-1.wav,0.5"
+    >>> _ = mixtures.write_text(f"{head}{chr(10)}{row}{chr(10)}")
+    >>> _ = enrollments.write_text("anna-1_bert-1 anna-1 anna-2.wav")
+    >>> from wesep_py import load, read_trials
+    >>> summary = evaluate(load(), read_trials(mixtures, enrollments), folder / "results", EvaluationOptions(jobs=0))
+    >>> summary["counts"]["scored"]
+    1
     """
     options = options or EvaluationOptions()
     folder = None if output is None else Path(output)

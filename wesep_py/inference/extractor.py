@@ -82,7 +82,7 @@ def load(
         CheckpointError: there is no such model, or its checkpoint is incomplete or damaged.
         InputError: there is no such device, or no bundled model.
 
-    >>> load("exp/mine", device="cpu").sample_rate  # doctest: +SKIP
+    >>> load(device="cpu").sample_rate
     16000
     """
     from wesep_py import checkpoint, models
@@ -133,9 +133,15 @@ class Extractor:
     Raises:
         InputError: `max_enrollment_s` is not such a number.
 
-    >>> extractor = wesep_py.load("exp/mine")                               # doctest: +SKIP
-    >>> voice = extractor.enroll("alice1.wav", "alice2.wav")                # doctest: +SKIP
-    >>> extractor.extract("meeting.wav", voice).save("alice_only.wav")      # doctest: +SKIP
+    >>> import numpy as np
+    >>> time_s = np.arange(32000) / 16000
+    >>> alice = np.sin(2 * np.pi * 220 * time_s) * (np.sin(6 * np.pi * time_s) > 0)  # a tone stands for speech here
+    >>> mixture = 0.5 * alice + 0.5 * np.sin(2 * np.pi * 330 * time_s)
+    >>> extractor = load()
+    >>> voice = extractor.enroll((alice, 16000))              # or files: enroll("alice1.wav", "alice2.wav")
+    >>> result = extractor.extract((mixture, 16000), voice)   # or a file: extract("meeting.wav", voice)
+    >>> result.waveform.shape
+    (32000,)
     """
 
     def __init__(

@@ -83,6 +83,10 @@ class Result:
         file_format: container of the recording's file; None for arrays.
         subtype: its sample format, kept by `save`; None for arrays.
         detection: output of the presence head, overall and over time; None without one.
+
+    >>> import numpy as np
+    >>> Result(np.zeros(16000, np.float32), 16000).waveform.shape
+    (16000,)
     """
 
     waveform: np.ndarray

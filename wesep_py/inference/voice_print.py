@@ -35,6 +35,18 @@ class Voice:
         enrolled_s: seconds of audio that it was computed from.
         assess: function that assesses the enrollment; called when `quality` is first read.
         source: the file that it was read from; its tensors are then compared with what the model needs. Else `None`.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> import wesep_py
+    >>> extractor = wesep_py.load()
+    >>> alice = np.sin(0.1 * np.arange(32000))  # a tone stands for speech here
+    >>> voice = extractor.enroll((alice, 16000))
+    >>> file = Path(tempfile.mkdtemp()) / "alice.voice"
+    >>> _ = voice.save(file)
+    >>> Voice.load(file).model_hash == extractor.model_hash
+    True
     """
 
     tensors: dict[str, torch.Tensor]

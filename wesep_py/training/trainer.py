@@ -94,8 +94,25 @@ def train(config: RunConfig | Mapping[str, Any] | str | Path, overrides: Sequenc
         TrainingInterrupted: Ctrl-C or SIGTERM; the state is saved.
         WesepError: no finite loss for `train.max_nonfinite` steps in a row.
 
-    Example:
-        >>> train("recipes/speechocean762/train.yaml", ["data.root=data", "optim.lr=0.0005"])  # doctest: +SKIP
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from wesep_py import audio
+    >>> folder, rng = Path(tempfile.mkdtemp()), np.random.default_rng(0)
+    >>> for name in ("anna/1", "anna/2", "bert/1", "bert/2"):  # noise stands for speech here
+    ...     (folder / name).parent.mkdir(exist_ok=True)
+    ...     audio.write(folder / f"{name}.wav", 0.1 * rng.standard_normal(32000, np.float32), 16000)
+    >>> from wesep_py.data import read_speaker_folders, write_manifest
+    >>> write_manifest(read_speaker_folders(folder), folder / "speech.jsonl")
+    >>> config = {
+    ...     "experiment": str(folder / "exp"),
+    ...     "model": {"backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1}, "cues": [{"name": "tf_map"}]},
+    ...     "data": {"root": str(folder), "train": ["speech.jsonl"], "workers": 0},
+    ...     "simulation": {"duration_s": 1.0, "enrollment": {"duration_s": [0.5, 1.0]}},
+    ...     "train": {"steps": 1, "batch_size": 1, "device": "cpu"},
+    ... }
+    >>> train(config).step  # or a file: train("train.yaml", ["data.root=data", "optim.lr=0.0005"])
+    1
     """
     source = Path(config) if isinstance(config, (str, Path)) else None
     if not isinstance(config, RunConfig):
