@@ -17,8 +17,8 @@
 | `WesepError` | base class of all errors that a user can cause (`wesep_py.common.errors`) |
 
 The packages, from the lowest to the highest: `common` (errors, configuration, files), `audio`, `features`, `metrics`,
-| `read_trials`, `evaluate`, `si_sdr` | evaluate a model (`wesep_py.data`, `.evaluation`, `.metrics`) |
-`inference`, `evaluation`, `training`, `cli`.
+`checkpoint`, `network` (backbones, cues, speaker encoders), `data`, `models` (bundled weights), `interop`,
+`simulation`, `inference`, `evaluation`, `training`, `cli`.
 
 Importing the package loads neither torch nor numpy: a name loads what it needs when it is first used.
 """
