@@ -1,4 +1,4 @@
-"""`wesep demo`, with a bundled model or next to no training: the story is told, and its files are what it says."""
+"""`wesep demo` with a bundled model, or with very little training: its output and its files agree."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where bundled models lie: none yet."""
+def model_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make an empty folder the folder of bundled models."""
     monkeypatch.setattr(models, "MODELS_FOLDER", tmp_path / "models")
     return models.MODELS_FOLDER
 
 
-def test_the_demo_from_nothing(wesep, folder: Path):
+def test_demo_trains_a_model_and_writes_its_files(wesep, folder: Path):
     ran = wesep("demo", "-o", folder, "--minutes", "0.05", "--device", "cpu", "--threads", "1", "--json")
     assert ran.status == 0, ran.err
     report = json.loads(ran.out)
@@ -40,7 +40,7 @@ def test_the_demo_from_nothing(wesep, folder: Path):
     assert (folder / "model" / "checkpoints" / "average" / "model.safetensors").is_file()
 
 
-def test_the_numbers_are_those_of_the_files(wesep, folder: Path):
+def test_printed_numbers_match_the_files(wesep, folder: Path):
     from wesep_py.metrics import si_sdr
 
     ran = wesep("demo", "-o", folder, "--model", folder / "model", "--device", "cpu", "--overwrite", "--json")
@@ -52,7 +52,7 @@ def test_the_numbers_are_those_of_the_files(wesep, folder: Path):
     assert float(si_sdr(extracted, reference)) == pytest.approx(report["shown_si_sdr_after_db"], abs=0.01)
 
 
-def test_the_command_it_suggests_gives_what_it_wrote(wesep, folder: Path, tmp_path: Path):
+def test_the_printed_command_reproduces_the_estimate(wesep, folder: Path, tmp_path: Path):
     ran = wesep("demo", "-o", folder, "--model", folder / "model", "--device", "cpu", "--overwrite")
     line = next(line for line in ran.out.splitlines() if line.strip().startswith("wesep extract"))
     arguments = [*line.split()[1:-1], str(tmp_path / "out.wav"), "--device", "cpu"]
@@ -62,19 +62,19 @@ def test_the_command_it_suggests_gives_what_it_wrote(wesep, folder: Path, tmp_pa
     assert got == pytest.approx(expected, abs=1e-5)
 
 
-def test_files_that_are_there_are_kept(wesep, folder: Path):
+def test_existing_files_are_not_replaced(wesep, folder: Path):
     ran = wesep("demo", "-o", folder)
     assert ran.status == 2 and "exists already" in ran.message
 
 
 def speak_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few sentences and mixtures, where what they sound like does not matter."""
+    """Use few sentences and mixtures."""
     monkeypatch.setattr(demo, "SENTENCES", demo.HELD_OUT_SENTENCES + 1)
     monkeypatch.setattr(demo, "NUM_MIXTURES", 3)
 
 
-def test_a_bundled_model_is_used_and_nothing_trained(wesep, shelf, tiny_model: Path, tmp_path: Path, monkeypatch):
-    shutil.copytree(tiny_model, shelf / models.DEFAULT_MODEL)
+def test_a_bundled_model_is_used_without_training(wesep, model_store, tiny_model: Path, tmp_path: Path, monkeypatch):
+    shutil.copytree(tiny_model, model_store / models.DEFAULT_MODEL)
     speak_little(monkeypatch)
     ran = wesep("demo", "-o", tmp_path / "shown", "--device", "cpu")
     assert ran.status == 0, ran.err
@@ -89,8 +89,8 @@ def test_a_bundled_model_is_used_and_nothing_trained(wesep, shelf, tiny_model: P
     assert got == pytest.approx(expected, abs=1e-5)
 
 
-def test_training_can_be_asked_for(wesep, shelf: Path, tiny_model: Path, tmp_path: Path, monkeypatch):
-    shutil.copytree(tiny_model, shelf / models.DEFAULT_MODEL)
+def test_train_option_trains_a_model(wesep, model_store: Path, tiny_model: Path, tmp_path: Path, monkeypatch):
+    shutil.copytree(tiny_model, model_store / models.DEFAULT_MODEL)
     speak_little(monkeypatch)
     monkeypatch.setattr(demo, "_train", lambda experiment, *rest: shutil.copytree(tiny_model, experiment))
     ran = wesep("demo", "-o", tmp_path / "shown", "--train", "--device", "cpu", "--json")
@@ -100,7 +100,7 @@ def test_training_can_be_asked_for(wesep, shelf: Path, tiny_model: Path, tmp_pat
     assert ran.status == 2 and "--train" in ran.message
 
 
-def test_the_voices_of_another_stay(wesep, tmp_path: Path):
+def test_foreign_voices_are_not_replaced(wesep, tmp_path: Path):
     voices = tmp_path / "dd" / "voices"
     (voices / "alice").mkdir(parents=True)
     (voices / "alice" / "000.wav").write_bytes(b"mine")

@@ -1,4 +1,4 @@
-"""`wesep doctor`: what it says of installations that are right and wrong."""
+"""`wesep doctor`: its report on correct and on wrong installations."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from wesep_py.cli.doctor import check_command, check_package, check_pair, check_
         ("2.11.0", "", "wrong", "pip install -c constraints.txt torch torchaudio"),
     ],
 )
-def test_torch_and_torchaudio_have_to_be_a_pair(torch_version, torchaudio_version, status, advice):
+def test_versions_of_torch_and_torchaudio_must_match(torch_version, torchaudio_version, status, advice):
     finding = check_pair(torch_version, torchaudio_version)
     assert finding.status == status and advice in finding.advice and bool(finding.advice) == bool(advice)
 
 
-def test_python_has_to_be_new_enough():
+def test_an_old_python_is_wrong():
     assert check_python((3, 9)).status == "wrong"
     assert check_python((3, 10)).status == check_python((3, 14)).status == "ok"
 
 
-def test_a_package_that_is_missing_is_said_with_advice():
+def test_a_missing_package_is_reported_with_advice():
     assert check_package("numpy", "wrong", "x").found == metadata.version("numpy")
     finding = check_package("no-such-package-here", "note", "pip install it")
     assert (finding.status, finding.found, finding.advice) == ("note", "not installed", "pip install it")
 
 
-def test_another_owner_of_the_command_is_named():
+def test_another_owner_of_the_command_is_reported():
     finding = check_command("/env/bin/wesep", "/env", ["wesep", "wesep-py"])
     assert finding.status == "wrong" and "claimed by wesep" in finding.found and "python -m" in finding.advice
     assert check_command("/env/bin/wesep", "/env", ["wesep-py"]).status == "ok"
@@ -46,7 +46,7 @@ def test_another_owner_of_the_command_is_named():
     assert check_command(None, "/env", ["wesep-py"]).status == "note"
 
 
-def test_this_installation_is_sound(wesep):
+def test_this_installation_has_no_problem(wesep):
     ran = wesep("doctor")
     assert ran.status == 0, ran.out
     assert "torch and torchaudio" in ran.out and ": a pair" in ran.out and "\n0 wrong" in ran.out
@@ -55,7 +55,7 @@ def test_this_installation_is_sound(wesep):
     assert next(f["found"] for f in findings if f["subject"] == "torch") == metadata.version("torch")
 
 
-def test_a_check_that_breaks_does_not_stop_the_doctor(wesep, monkeypatch: pytest.MonkeyPatch):
+def test_a_check_that_fails_does_not_stop_the_others(wesep, monkeypatch: pytest.MonkeyPatch):
     def broken() -> doctor.Finding:
         raise OSError("undefined symbol: _ZN3c10")
 
@@ -66,21 +66,21 @@ def test_a_check_that_breaks_does_not_stop_the_doctor(wesep, monkeypatch: pytest
 
 
 @pytest.mark.processor
-def test_what_half_precision_does_here_is_said():
+def test_half_precision_support_is_reported():
     from wesep_py.common.half_precision import unsupported
 
     found = doctor.check_half_precision().found
     assert ("float32" in found) == (unsupported("cpu") is not None) or "cuda" in found
 
 
-def test_instruction_sets_and_their_limits_are_said(monkeypatch: pytest.MonkeyPatch):
+def test_instruction_sets_and_their_limits_are_reported(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     finding = doctor.check_instruction_sets()
     assert finding.status == "ok" and "; ONEDNN_MAX_CPU_ISA=AVX2" in finding.found
     assert torch.backends.cpu.get_cpu_capability() in finding.found
 
 
-def test_more_threads_than_processors_are_noted(monkeypatch: pytest.MonkeyPatch):
+def test_more_threads_than_processors_give_a_note(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4096)
     finding = doctor.check_threads()
     assert finding.status == "note" and "OMP_NUM_THREADS=" in finding.advice

@@ -42,7 +42,7 @@ def speaker_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoint.save(tmp_path_factory.mktemp("speaker") / "model", network.config, network.state_dict())
 
 
-def test_the_report_is_printed_and_the_print_written(wesep, recordings: Path, speaker_model: Path, tmp_path: Path):
+def test_report_is_printed_and_voice_print_written(wesep, recordings: Path, speaker_model: Path, tmp_path: Path):
     files = [recordings / "anna.wav", recordings / "loud.wav"]
     ran = wesep("enroll", *files, "-o", tmp_path / "anna.voice", "--model", speaker_model, "--device", "cpu")
     assert ran.status == 0 and ran.err == ""
@@ -56,7 +56,7 @@ def test_the_report_is_printed_and_the_print_written(wesep, recordings: Path, sp
     assert f"{quality.speech_s:.1f} of 9.0 s" in lines[3]
 
 
-def test_json_for_programs(wesep, recordings: Path, tiny_model: Path):
+def test_json_report(wesep, recordings: Path, tiny_model: Path):
     ran = wesep("enroll", recordings / "anna.wav", "--json", "--model", tiny_model, "--device", "cpu")
     report = json.loads(ran.out)
     assert ran.status == 0 and report["output"] is None and report["vad"] == "energy"
@@ -73,7 +73,7 @@ def test_without_an_output_nothing_is_written(wesep, recordings: Path, tiny_mode
 
 
 @pytest.mark.parametrize(("given", "wanted"), [("a", "a.voice"), ("a.wav", "a.voice"), (".", "NAME.voice")])
-def test_a_print_that_would_not_be_known_again_is_refused(
+def test_a_voice_print_needs_its_suffix(
     wesep, recordings: Path, tiny_model: Path, tmp_path, monkeypatch, given: str, wanted: str
 ):
     monkeypatch.chdir(tmp_path)
@@ -90,7 +90,7 @@ def test_less_than_a_second_of_speech_is_refused(wesep, recordings: Path, tiny_m
     assert wesep("enroll", recordings / "short.wav", recordings / "anna.wav", *common).status == 0
 
 
-def test_vad_is_chosen_by_name(wesep, recordings: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
+def test_unknown_or_missing_vad_is_refused(wesep, recordings: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
     common = ["enroll", recordings / "anna.wav", "--model", tiny_model, "--device", "cpu"]
     ran = wesep(*common, "--vad", "webrtc")
     assert ran.status == 2 and "energy or silero is allowed" in ran.message
@@ -99,7 +99,7 @@ def test_vad_is_chosen_by_name(wesep, recordings: Path, tiny_model: Path, monkey
     assert ran.status == 2 and "silero-vad, which is not installed" in ran.message
 
 
-def test_extract_warns_of_the_enrollment(wesep, recordings: Path, tiny_model: Path, tmp_path: Path, caplog):
+def test_extract_warns_of_a_clipped_enrollment(wesep, recordings: Path, tiny_model: Path, tmp_path: Path, caplog):
     common = ["--enroll", recordings / "loud.wav", "--model", tiny_model, "--device", "cpu"]
     ran = wesep("extract", recordings / "anna.wav", "-o", tmp_path / "a.wav", *common)
     assert ran.status == 0 and "is clipped" in ran.message and ran.message.startswith("warning: ")
@@ -113,7 +113,9 @@ def test_extract_warns_of_the_enrollment(wesep, recordings: Path, tiny_model: Pa
     assert clean.status == 0 and clean.err == ""
 
 
-def test_how_much_of_a_long_enrollment_is_used(wesep, recordings: Path, tiny_model: Path, tmp_path: Path, caplog):
+def test_enroll_max_selects_the_part_with_most_speech(
+    wesep, recordings: Path, tiny_model: Path, tmp_path: Path, caplog
+):
     common = ["--model", tiny_model, "--device", "cpu", "--enroll-max", "2"]
     ran = wesep("enroll", recordings / "anna.wav", "-o", tmp_path / "a.voice", *common)
     assert ran.status == 0 and "2.0 s of 1 recording(s)" in ran.out

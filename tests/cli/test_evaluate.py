@@ -1,3 +1,5 @@
+"""`wesep evaluate`: its table, files, exit statuses and errors."""
+
 from __future__ import annotations
 
 import json
@@ -15,7 +17,7 @@ METADATA = "mixture_ID,source_1_path,source_1_gain,source_2_path,source_2_gain,n
 
 
 class Model:
-    """A stand-in that gives the mixture back, but for one trial that it fails on."""
+    """Stand-in for an extractor: the estimate is the mixture."""
 
     sample_rate, name, model_hash, device = 16000, "stand-in", "cd" * 32, "cpu"
     calibration, embedding_dim = UNCALIBRATED, None
@@ -54,7 +56,7 @@ def arguments(tiny_speech: Path, tmp_path: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def test_the_table_and_the_files(arguments, loaded, tmp_path, capsys):
+def test_table_and_files(arguments, loaded, tmp_path, capsys):
     assert main([*arguments, "--speakers", str(tmp_path / "speakers.csv")]) == 0
     assert loaded == [("exp", "auto")]
     shown = capsys.readouterr().out
@@ -70,7 +72,7 @@ def test_the_table_and_the_files(arguments, loaded, tmp_path, capsys):
     assert len((tmp_path / "out" / "per_trial.jsonl").read_text().splitlines()) == 6
 
 
-def test_json_goes_to_stdout_and_is_the_summary(arguments, loaded, tmp_path, capsys):
+def test_json_is_the_summary(arguments, loaded, tmp_path, capsys):
     assert main([*arguments, "--json", "--condition", "noisy", "--limit", "2", "--metrics", "si_sdr,stoi"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -78,14 +80,14 @@ def test_json_goes_to_stdout_and_is_the_summary(arguments, loaded, tmp_path, cap
     assert printed["stoi"]["count"] == printed["si_sdr"]["count"] == 2
 
 
-def test_all_metrics(arguments, loaded, capsys):
+def test_all_selects_all_metrics(arguments, loaded, capsys):
     assert main([*arguments, "--metrics", "all", "--limit", "1", "--jobs", "0", "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     for name in ("si_sdr", "si_sdri", "accuracy", "confusion", "sdr", "sdri", "pesq", "stoi", "estoi"):
         assert summary[name]["count"] == 1
 
 
-def test_failed_trials_are_named_and_the_status_is_one(arguments, loaded, tmp_path, capsys):
+def test_failed_trials_are_named_with_status_1(arguments, loaded, tmp_path, capsys):
     (tmp_path / "text.wav").write_text("no audio at all")
     text = (tmp_path / "trials.csv").read_text()
     (tmp_path / "trials.csv").write_text(text.replace("bert/bert-1.wav", str(tmp_path / "text.wav")))
@@ -99,7 +101,7 @@ def test_failed_trials_are_named_and_the_status_is_one(arguments, loaded, tmp_pa
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["counts"]["failed"] == 2
 
 
-def test_existing_results_are_refused_before_the_model_is_loaded(arguments, loaded, tmp_path, capsys):
+def test_existing_results_are_refused_before_loading_the_model(arguments, loaded, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "summary.json").write_text("kept")
     assert main(arguments) == 2
@@ -110,16 +112,16 @@ def test_existing_results_are_refused_before_the_model_is_loaded(arguments, load
     assert (tmp_path / "out" / "summary.json").read_text() != "kept"
 
 
-def test_an_interrupted_run_goes_on_when_its_command_is_repeated(arguments, loaded, tmp_path, capsys, monkeypatch):
+def test_the_same_command_resumes_an_interrupted_run(arguments, loaded, tmp_path, capsys, monkeypatch):
     extract, calls = Model.extract, []
 
-    def until_the_fourth(self, mixture, voice):
+    def interrupted_at_the_fourth(self, mixture, voice):
         calls.append(1)
         if len(calls) == 4:
             raise KeyboardInterrupt
         return extract(self, mixture, voice)
 
-    monkeypatch.setattr(Model, "extract", until_the_fourth)
+    monkeypatch.setattr(Model, "extract", interrupted_at_the_fourth)
     assert main(arguments) == 130
     assert "the same command again completes" in capsys.readouterr().err
     assert len((tmp_path / "out" / "per_trial.jsonl").read_text().splitlines()) == 3
@@ -130,7 +132,7 @@ def test_an_interrupted_run_goes_on_when_its_command_is_repeated(arguments, load
     assert "6 of 6 trials scored" in capsys.readouterr().out
 
 
-def test_absent_targets(arguments, loaded, tmp_path, capsys):
+def test_absent_targets_are_reported_apart(arguments, loaded, tmp_path, capsys):
     (tmp_path / "map").write_text("mix0 - carl/carl-3.wav\nmix1 - dora/dora-3.wav\nmix2 anna-2 anna/anna-3.wav\n")
     assert main(arguments) == 0
     shown = capsys.readouterr().out
@@ -140,7 +142,7 @@ def test_absent_targets(arguments, loaded, tmp_path, capsys):
     assert lines[lines.index("retention by level:") + 1].startswith("1.000")
 
 
-def test_a_recogniser_of_the_users(arguments, loaded, tmp_path, capsys, monkeypatch):
+def test_word_error_rate_with_a_given_recogniser(arguments, loaded, tmp_path, capsys, monkeypatch):
     (tmp_path / "asr_for_cli_test.py").write_text("def f(waveform, sample_rate):\n    return 'yes no'\n")
     (tmp_path / "text").write_text("".join(f"{who}-{i} yes\n" for who in ("anna", "bert") for i in range(3)))
     monkeypatch.chdir(tmp_path)
@@ -166,16 +168,14 @@ def test_a_recogniser_of_the_users(arguments, loaded, tmp_path, capsys, monkeypa
         (["--labels", "nowhere.rttm"], "nowhere.rttm: no such file; give the path of an RTTM file"),
     ],
 )
-def test_wrong_usage_is_one_line_and_status_two(arguments, loaded, tmp_path, capsys, extra, message):
+def test_wrong_usage_is_a_one_line_error(arguments, loaded, tmp_path, capsys, extra, message):
     assert main([*arguments, *extra]) == 2
     assert message in capsys.readouterr().err
     assert loaded == []
     assert not (tmp_path / "out").exists()
 
 
-def test_a_metric_without_its_package_is_refused_before_the_model_is_loaded(
-    arguments, loaded, tmp_path, wesep, monkeypatch
-):
+def test_a_metric_without_its_package_is_refused_first(arguments, loaded, tmp_path, wesep, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "speechmos", None)
@@ -184,7 +184,7 @@ def test_a_metric_without_its_package_is_refused_before_the_model_is_loaded(
     assert loaded == [] and not (tmp_path / "out").exists()
 
 
-def test_labels(arguments, loaded, tmp_path, wesep):
+def test_labels_add_the_timing_metric(arguments, loaded, tmp_path, wesep):
     (tmp_path / "l.rttm").write_text("SPEAKER mix0 1 0 9 <NA> <NA> anna-0 <NA> <NA>\n")
     summary = json.loads(wesep(*arguments, "--labels", tmp_path / "l.rttm", "--json").out)
     assert summary["timing_f1"]["count"] == 1
@@ -194,7 +194,7 @@ def test_labels(arguments, loaded, tmp_path, wesep):
     }
 
 
-def test_recordings_alone(arguments, loaded, tiny_speech, tmp_path, wesep):
+def test_recordings_without_references_allow_timing_only(arguments, loaded, tiny_speech, tmp_path, wesep):
     (tmp_path / "trials.csv").write_text("mixture_ID,mixture_path\nmeeting,anna/anna-0.wav\n")
     (tmp_path / "map").write_text("meeting alice anna/anna-1.wav\n")
     (tmp_path / "l.rttm").write_text("SPEAKER meeting 1 0 9 <NA> <NA> alice <NA> <NA>\n")

@@ -23,7 +23,7 @@ from wesep_py.network.extraction_network import build_network
 
 
 @pytest.fixture(scope="module")
-def telling_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def presence_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A very small model with a presence head."""
     torch.manual_seed(0)
     backbone = {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1}
@@ -32,15 +32,15 @@ def telling_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def says(telling_model: Path, tmp_path: Path):
+def says(presence_model: Path, tmp_path: Path):
     """The model, made to say that everybody is present (`True`) or absent."""
 
-    def made(present: bool) -> Path:
-        model = shutil.copytree(telling_model, tmp_path / f"model_{present}")
+    def model_with(present: bool) -> Path:
+        model = shutil.copytree(presence_model, tmp_path / f"model_{present}")
         save_calibration(model, Calibration(offset=50.0 if present else -50.0))
         return model
 
-    return made
+    return model_with
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def arguments(tiny_speech: Path) -> list:
     return [tiny_speech / "bert" / "bert-0.wav", "--enroll", tiny_speech / "anna" / "anna-1.wav", "--device", "cpu"]
 
 
-def test_an_absent_voice_is_silence_and_status_3(wesep, says, arguments, tmp_path):
+def test_an_absent_target_gives_silence_and_status_3(wesep, says, arguments, tmp_path):
     out, rest = tmp_path / "o.wav", tmp_path / "r.wav"
     ran = wesep("extract", *arguments, "-o", out, "--residual", rest, "--model", says(False), "--json")
     assert ran.status == 3 and "silence was written; --force" in ran.err
@@ -60,9 +60,7 @@ def test_an_absent_voice_is_silence_and_status_3(wesep, says, arguments, tmp_pat
     assert forced.status == 0 and "written because of --force" in forced.err and soundfile.read(out)[0].any()
 
 
-def test_a_present_voice_is_told_and_a_model_without_the_head_says_nothing(
-    wesep, says, tiny_model, arguments, tmp_path
-):
+def test_probability_of_presence_is_printed_if_the_model_has_one(wesep, says, tiny_model, arguments, tmp_path):
     ran = wesep("extract", *arguments, "-o", tmp_path / "o.wav", "--model", says(True))
     assert ran.status == 0 and "anna-1 speaks in it with probability 1.00" in ran.err
     assert ran.out.strip() == str(tmp_path / "o.wav")
@@ -70,7 +68,7 @@ def test_a_present_voice_is_told_and_a_model_without_the_head_says_nothing(
     assert ran.status == 0 and "probability" not in ran.err
 
 
-def test_residual_and_timeline_of_several_voices(wesep, tiny_model, tiny_speech, tmp_path):
+def test_residual_and_timeline_of_several_targets(wesep, tiny_model, tiny_speech, tmp_path):
     mixture = tiny_speech / "carl" / "carl-0.wav"
     enrollments = ["--enroll", f"anna={tiny_speech}/anna/anna-1.wav", "--enroll", f"bert={mixture}@0.5-1.75"]
     places = ["-o", tmp_path / "out", "--residual", tmp_path / "out", "--timeline", tmp_path / "when.rttm"]
@@ -93,7 +91,7 @@ def test_residual_and_timeline_of_several_voices(wesep, tiny_model, tiny_speech,
     assert sorted(path.name for path in (tmp_path / "when").iterdir()) == ["carl-0.json", "carl-0.rttm"]
 
 
-def test_a_stretch_enrolls(wesep, tiny_model, tiny_speech, tmp_path):
+def test_a_segment_of_a_recording_enrolls(wesep, tiny_model, tiny_speech, tmp_path):
     recording = tiny_speech / "anna" / "anna-2.wav"
     samples, rate = soundfile.read(recording)
     soundfile.write(tmp_path / "part.wav", samples[8000:32000], rate, subtype="PCM_16")
@@ -110,7 +108,7 @@ def test_a_stretch_enrolls(wesep, tiny_model, tiny_speech, tmp_path):
     Path(ran.out.strip()).unlink()
 
 
-def test_patterns_and_processes(wesep, tiny_model, tiny_speech, tmp_path):
+def test_a_pattern_is_extracted_in_two_processes(wesep, tiny_model, tiny_speech, tmp_path):
     common = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", tiny_model, "--device", "cpu"]
     (tmp_path / "in").mkdir()
     for index in range(3):
@@ -135,7 +133,7 @@ class FragileWorker(Worker):
         return [FileResult(one.name, one.output, None, 16000, 1.0, None, None, False, False) for one in task.targets]
 
 
-def test_a_process_that_is_killed_costs_its_recording(tmp_path):
+def test_a_killed_process_loses_only_its_recording(tmp_path):
     tasks = [
         FileTask(tmp_path / f"bert-{i}.wav", [ExtractionTarget("anna", None, tmp_path / f"{i}.wav")]) for i in range(4)
     ]
@@ -146,7 +144,7 @@ def test_a_process_that_is_killed_costs_its_recording(tmp_path):
 
 
 @pytest.mark.parametrize("error", [ValueError("out of step"), MemoryError(), KeyError("x")])
-def test_a_failure_of_any_kind_costs_its_recording(wesep, says, tiny_speech, tmp_path, monkeypatch, error):
+def test_an_unexpected_error_loses_only_its_recording(wesep, says, tiny_speech, tmp_path, monkeypatch, error):
     from wesep_py.inference import Extractor
 
     extract = Extractor.extract
@@ -170,7 +168,7 @@ def test_a_failure_of_any_kind_costs_its_recording(wesep, says, tiny_speech, tmp
     assert type(error).__name__ in missing["error"]
 
 
-def test_where_nothing_is_written_nothing_is_said_of_it(wesep, tiny_model, tiny_speech, tmp_path):
+def test_all_failed_recordings_are_reported(wesep, tiny_model, tiny_speech, tmp_path):
     (tmp_path / "in").mkdir()
     for name in ("a", "b"):
         (tmp_path / "in" / f"{name}.wav").write_bytes(b"text")
@@ -183,7 +181,7 @@ def test_where_nothing_is_written_nothing_is_said_of_it(wesep, tiny_model, tiny_
     assert ran.status == 2 and "not audio" in only["error"] and "not audio" in ran.message
 
 
-def test_a_recording_is_not_replaced_by_its_voice(wesep, tiny_model, tiny_speech, tmp_path):
+def test_recording_and_enrollment_are_not_replaced(wesep, tiny_model, tiny_speech, tmp_path):
     mixture, enrollment = (shutil.copy(tiny_speech / one, tmp_path) for one in ("bert/bert-0.wav", "anna/anna-0.wav"))
     before = Path(mixture).read_bytes(), Path(enrollment).read_bytes()
     common = ["extract", mixture, "--enroll", enrollment, "--model", tiny_model, "--overwrite"]
@@ -193,7 +191,7 @@ def test_a_recording_is_not_replaced_by_its_voice(wesep, tiny_model, tiny_speech
     assert (Path(mixture).read_bytes(), Path(enrollment).read_bytes()) == before
 
 
-def test_a_csv_of_jobs(wesep, tiny_model, tiny_speech, tmp_path):
+def test_batch_file(wesep, tiny_model, tiny_speech, tmp_path):
     for name in ("anna/anna-0.wav", "anna/anna-1.wav", "bert/bert-0.wav", "carl/carl-0.wav"):
         shutil.copy(tiny_speech / name, tmp_path)
     lines = ["carl-0.wav ,anna-0.wav; anna-1.wav,anna,", "bert-0.wav,missing.wav,,", "carl-0.wav,bert-0.wav,,b.flac"]
@@ -245,7 +243,7 @@ def test_large_containers_keep_the_sample_format(wesep, tiny_model, tiny_speech,
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are bytes on POSIX")
-def test_a_name_that_is_no_utf8_goes_all_the_way(wesep, tiny_model, tiny_speech, tmp_path):
+def test_a_file_name_that_is_not_utf8_is_extracted(wesep, tiny_model, tiny_speech, tmp_path):
     mixture = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav"))
     shutil.copy(tiny_speech / "bert" / "bert-0.wav", mixture)
     common = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", tiny_model, "--device", "cpu"]
@@ -257,7 +255,7 @@ def test_a_name_that_is_no_utf8_goes_all_the_way(wesep, tiny_model, tiny_speech,
     assert str(mixture) in json.loads(when[1].read_text("utf-8")).values()
 
 
-def test_what_a_format_cannot_hold_is_said_before_the_work(wesep, tiny_model, tiny_speech, tmp_path):
+def test_unsupported_sample_rate_is_refused_before_extraction(wesep, tiny_model, tiny_speech, tmp_path):
     voice, _ = soundfile.read(tiny_speech / "bert" / "bert-3.wav")
     soundfile.write(tmp_path / "long.wav", np.tile(voice, 8), 44100)
     enroll = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", tiny_model, "--device", "cpu"]
@@ -267,15 +265,15 @@ def test_what_a_format_cannot_hold_is_said_before_the_work(wesep, tiny_model, ti
 
 
 @pytest.mark.parametrize("seconds", [1, 9])
-def test_in_silence_nobody_speaks_however_long_it_is(wesep, telling_model, tiny_speech, tmp_path, seconds):
+def test_in_silence_the_target_is_absent_at_any_length(wesep, presence_model, tiny_speech, tmp_path, seconds):
     soundfile.write(tmp_path / "m.wav", np.zeros(16000 * seconds), 16000)
-    enroll = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", telling_model, "--device", "cpu"]
+    enroll = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", presence_model, "--device", "cpu"]
     ran = wesep("extract", tmp_path / "m.wav", *enroll, "-o", tmp_path / "o.wav", "--block", "4", "--json")
     (result,) = json.loads(ran.out)
     assert ran.status == 3 and result["absent"] and result["presence"] < 1e-6
 
 
-def test_a_batch_and_enroll_name_their_outputs_alike(wesep, tiny_model, tiny_speech, tmp_path):
+def test_batch_and_enroll_name_outputs_the_same_way(wesep, tiny_model, tiny_speech, tmp_path):
     mixture, enrollment = (shutil.copy(tiny_speech / one, tmp_path) for one in ("bert/bert-0.wav", "anna/anna-0.wav"))
     common = ["--model", tiny_model, "--device", "cpu"]
     ran = wesep("extract", mixture, "--enroll", f"{enrollment}@0.2-1.5", *common)
@@ -289,7 +287,7 @@ BAD_NAMES = {"long": "b" * 300, "nul": "nu\0l", "line": "two\tlines"}
 
 
 @pytest.mark.parametrize("name", BAD_NAMES.values(), ids=BAD_NAMES)
-def test_a_bad_name_in_a_batch_loses_nobody_elses_voice(wesep, tiny_model, tiny_speech, tmp_path, name):
+def test_a_bad_name_in_a_batch_fails_only_its_line(wesep, tiny_model, tiny_speech, tmp_path, name):
     for path in ("anna/anna-0.wav", "carl/carl-0.wav"):
         shutil.copy(tiny_speech / path, tmp_path)
     rows = [f"carl-0.wav,anna-0.wav,{name},", f"{name}.wav,anna-0.wav,x,", f"carl-0.wav,{name}.wav,y,"]
@@ -302,7 +300,7 @@ def test_a_bad_name_in_a_batch_loses_nobody_elses_voice(wesep, tiny_model, tiny_
     assert all(len(line) < 700 and line.isprintable() for line in ran.err.splitlines())
 
 
-def test_a_bad_name_of_enroll_loses_nobody_elses_voice(wesep, tiny_model, tiny_speech, tmp_path):
+def test_a_bad_name_of_enroll_fails_only_its_target(wesep, tiny_model, tiny_speech, tmp_path):
     mixture, enrollment = tiny_speech / "carl/carl-0.wav", tiny_speech / "anna/anna-0.wav"
     common = [
         mixture,
@@ -325,7 +323,7 @@ def test_a_bad_name_of_enroll_loses_nobody_elses_voice(wesep, tiny_model, tiny_s
     assert (tmp_path / f"out/{'m' * 230}_a.wav").is_file()
 
 
-def test_hidden_files_are_not_extracted_from(wesep, tiny_model, tiny_speech, tmp_path):
+def test_hidden_files_are_ignored(wesep, tiny_model, tiny_speech, tmp_path):
     mixture = shutil.copy(tiny_speech / "carl/carl-0.wav", tmp_path)
     for name in ("._carl-0.wav", ".DS_Store"):
         (tmp_path / name).write_bytes(b"of another system")

@@ -1,4 +1,4 @@
-"""The command line: which command, which exit status, one line for an error."""
+"""The command line: dispatch, exit statuses, one line per error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wesep_py.common.errors import ConfigError, TargetAbsentError, WesepError
 
 
 def install(monkeypatch: pytest.MonkeyPatch, command) -> None:
-    """Put a function in the place of the command `doctor`."""
+    """Replace the command `doctor` by a function."""
     module = ModuleType("wesep_py.cli.doctor")
     module.doctor = command
     monkeypatch.setitem(sys.modules, "wesep_py.cli.doctor", module)
@@ -51,11 +51,11 @@ def raising(error: BaseException):
         (
             EOFError("no data"),
             1,
-            "wesep doctor: something that was read ends too early (EOFError: no data); --debug shows where",
+            "wesep doctor: an input ends too early (EOFError: no data); --debug shows where",
         ),
     ],
 )
-def test_an_error_is_one_line_and_a_status(wesep, monkeypatch, error, status, message):
+def test_an_error_gives_one_line_and_a_status(wesep, monkeypatch, error, status, message):
     install(monkeypatch, raising(error))
     ran = wesep("doctor")
     assert (ran.status, ran.message, ran.out) == (status, message, "")
@@ -64,13 +64,13 @@ def test_an_error_is_one_line_and_a_status(wesep, monkeypatch, error, status, me
 @pytest.mark.parametrize(
     "error", [WesepError("x" * 20_000), RuntimeError("x" * 20_000), typer.BadParameter("x" * 20_000)]
 )
-def test_no_line_is_longer_than_a_screen(wesep, monkeypatch, error):
+def test_error_lines_have_a_limited_length(wesep, monkeypatch, error):
     install(monkeypatch, raising(error))
     assert len(wesep("doctor").message) < 1100
     assert len(wesep("y" * 20_000).message) < 1100
 
 
-def test_a_file_that_ends_too_early_is_no_interruption_in_a_group(wesep, monkeypatch):
+def test_end_of_file_in_a_command_group_is_not_an_interruption(wesep, monkeypatch):
     module = ModuleType("wesep_py.cli.doctor")
     module.app = typer.Typer()
     module.app.command("a")(raising(EOFError("no data")))
@@ -82,7 +82,7 @@ def test_a_file_that_ends_too_early_is_no_interruption_in_a_group(wesep, monkeyp
 
 
 @pytest.mark.parametrize("arguments", [["--strict", "doctor"], ["doctor", "--strict"]])
-def test_strict_holds_for_the_command_wherever_it_stands(wesep, monkeypatch, arguments):
+def test_strict_may_stand_before_or_after_the_command(wesep, monkeypatch, arguments):
     seen: list[bool] = []
     install(monkeypatch, lambda: seen.append(is_strict()))
     assert wesep(*arguments).status == wesep("doctor").status == 0
@@ -90,7 +90,7 @@ def test_strict_holds_for_the_command_wherever_it_stands(wesep, monkeypatch, arg
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are bytes on POSIX")
-def test_a_name_that_is_no_utf8_can_be_printed():
+def test_a_name_that_is_not_utf8_can_be_printed():
     code = "import sys; from wesep_py.cli import main; print(main.main(['--version'])); print(sys.argv[1])"
     environment = {**os.environ, "PYTHONUTF8": "0", "LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "utf-8:strict"}
     done = subprocess.run([sys.executable, "-c", code, b"caf\xe9.wav"], capture_output=True, env=environment)
@@ -98,7 +98,7 @@ def test_a_name_that_is_no_utf8_can_be_printed():
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999"])
-def test_an_option_that_is_no_finite_number_is_refused(wesep, monkeypatch, value: str):
+def test_infinite_numbers_are_refused(wesep, monkeypatch, value: str):
     def command(block_s: float = typer.Option(1.0)) -> None:
         raise AssertionError
 
@@ -107,24 +107,24 @@ def test_an_option_that_is_no_finite_number_is_refused(wesep, monkeypatch, value
     assert ran.status == 2 and "--block-s: is" in ran.message and "a finite number is needed" in ran.message
 
 
-def test_debug_shows_the_traceback_wherever_it_stands(wesep, monkeypatch):
+def test_debug_may_stand_before_or_after_the_command(wesep, monkeypatch):
     install(monkeypatch, raising(WesepError("it broke")))
     for arguments in (["--debug", "doctor"], ["doctor", "--debug"]):
         ran = wesep(*arguments)
         assert ran.status == 1 and "Traceback" in ran.err and ran.err.endswith("wesep doctor: it broke\n")
 
 
-def test_what_a_command_returns_is_not_its_exit_status(wesep, monkeypatch):
+def test_the_return_value_of_a_command_is_not_the_status(wesep, monkeypatch):
     install(monkeypatch, lambda: 7)
     assert wesep("doctor").status == 0
 
 
-def test_a_command_may_choose_its_exit_status(wesep, monkeypatch):
+def test_a_command_can_set_the_exit_status(wesep, monkeypatch):
     install(monkeypatch, raising(typer.Exit(5)))
     assert wesep("doctor").status == 5
 
 
-def test_arguments_reach_the_command_as_they_are(wesep, monkeypatch):
+def test_arguments_reach_the_command_unchanged(wesep, monkeypatch):
     seen: list = []
 
     def command(words: list[str], output: str = typer.Option("", "-o")) -> None:
@@ -145,7 +145,7 @@ def test_arguments_reach_the_command_as_they_are(wesep, monkeypatch):
         (["enroll"], ["wesep enroll:", "FILE"]),
     ],
 )
-def test_wrong_usage_is_one_line_and_status_2(wesep, arguments, parts):
+def test_wrong_usage_gives_one_line_and_status_2(wesep, arguments, parts):
     ran = wesep(*arguments)
     assert ran.status == 2
     assert all(part in ran.message for part in parts), ran.message

@@ -1,3 +1,5 @@
+"""`wesep prepare`: one corpus format per test, and errors."""
+
 from __future__ import annotations
 
 import json
@@ -13,7 +15,7 @@ from tests.data.foreign_shards import audio, write_tar
 from wesep_py.data import read_manifest
 
 
-def test_a_folder_a_speaker(tiny_speech: Path, tmp_path: Path, wesep: Callable):
+def test_one_folder_per_speaker(tiny_speech: Path, tmp_path: Path, wesep: Callable):
     ran = wesep("prepare", "folder", tiny_speech, "-o", tmp_path / "m.jsonl")
     assert (ran.status, ran.out) == (0, f"{tmp_path}/m.jsonl: 4 speakers, 16 utterances, 0.01 hours\n")
     utterances = read_manifest(tmp_path / "m.jsonl")
@@ -21,7 +23,7 @@ def test_a_folder_a_speaker(tiny_speech: Path, tmp_path: Path, wesep: Callable):
     assert [u.duration_s for u in utterances[:4]] == [2.0, 2.5, 3.0, 3.5]
 
 
-def test_a_csv_whose_paths_start_from_a_root(tiny_speech: Path, tmp_path: Path, wesep: Callable):
+def test_csv_with_a_root(tiny_speech: Path, tmp_path: Path, wesep: Callable):
     (tmp_path / "in.csv").write_text("utterance_id,speaker_id,path,duration_s,extra\na-0,anna,anna/anna-0.wav,2.0,?\n")
     ran = wesep("prepare", "csv", tmp_path / "in.csv", "--root", tiny_speech, "-o", tmp_path / "out.csv", "--json")
     assert ran.status == 0
@@ -36,7 +38,7 @@ def test_a_csv_whose_paths_start_from_a_root(tiny_speech: Path, tmp_path: Path, 
     assert read_manifest(tmp_path / "out.csv", root=tiny_speech)[0].path == tiny_speech / "anna/anna-0.wav"
 
 
-def test_a_kaldi_folder(tiny_speech: Path, tmp_path: Path, wesep: Callable):
+def test_kaldi_folder(tiny_speech: Path, tmp_path: Path, wesep: Callable):
     (tmp_path / "wav.scp").write_text("r anna/anna-0.wav\n")
     (tmp_path / "utt2spk").write_text("u anna\n")
     (tmp_path / "segments").write_text("u r 0.5 1.5\n")
@@ -59,7 +61,7 @@ def test_librimix_and_librispeech(tmp_path: Path, wesep: Callable):
     assert ran.out.endswith("1 speakers, 2 utterances, 0.00 hours\n")
 
 
-def test_bad_recordings_are_named_and_the_rest_is_written(tmp_path: Path, wesep: Callable):
+def test_unreadable_recordings_are_named_and_left_out(tmp_path: Path, wesep: Callable):
     (tmp_path / "alice").mkdir()
     soundfile.write(tmp_path / "alice/one.wav", np.full(16000, 0.1), 16000)
     (tmp_path / "alice/text.wav").write_text("no audio")
@@ -73,7 +75,7 @@ def test_bad_recordings_are_named_and_the_rest_is_written(tmp_path: Path, wesep:
     assert len(read_manifest(tmp_path / "m.jsonl")) == 1
 
 
-def test_an_existing_manifest_stays_unless_asked(tiny_speech: Path, tmp_path: Path, wesep: Callable):
+def test_an_existing_manifest_needs_overwrite(tiny_speech: Path, tmp_path: Path, wesep: Callable):
     (tmp_path / "m.jsonl").write_text("mine")
     ran = wesep("prepare", "folder", tiny_speech, "-o", tmp_path / "m.jsonl")
     assert ran.status == 2
@@ -92,7 +94,7 @@ def test_an_existing_manifest_stays_unless_asked(tiny_speech: Path, tmp_path: Pa
         ("speech", "no/m.jsonl", "does not exist; create it first"),
     ],
 )
-def test_wrong_usage_is_one_line(tmp_path: Path, wesep: Callable, source: str, output: str, message: str):
+def test_wrong_usage_is_a_one_line_error(tmp_path: Path, wesep: Callable, source: str, output: str, message: str):
     (tmp_path / "empty").mkdir()
     (tmp_path / "speech/alice").mkdir(parents=True)
     soundfile.write(tmp_path / "speech/alice/one.wav", np.full(1600, 0.1), 16000)
@@ -102,7 +104,7 @@ def test_wrong_usage_is_one_line(tmp_path: Path, wesep: Callable, source: str, o
     assert not (tmp_path / output).exists()
 
 
-def test_a_line_that_names_a_missing_file_is_one_line(tmp_path: Path, wesep: Callable):
+def test_a_missing_recording_is_a_one_line_error(tmp_path: Path, wesep: Callable):
     (tmp_path / "in.csv").write_text("utterance_id,speaker_id,path,duration_s\na-0,anna,anna/0.wav,2.0\n")
     ran = wesep("prepare", "csv", tmp_path / "in.csv", "-o", tmp_path / "m.jsonl")
     assert ran.status == 2
@@ -117,7 +119,7 @@ def test_help_shows_an_example(kind: str, wesep: Callable):
     assert f"Example: wesep prepare {kind}" in " ".join(ran.out.split())
 
 
-def test_a_name_that_is_no_utf8_is_left_out_alone(tiny_speech: Path, tmp_path: Path, wesep: Callable):
+def test_a_name_that_is_not_utf8_is_left_out(tiny_speech: Path, tmp_path: Path, wesep: Callable):
     (tmp_path / "speech/anna").mkdir(parents=True)
     good = (tiny_speech / "anna/anna-0.wav").read_bytes()
     for name in (b"good.wav", b"caf\xe9.wav", b"._good.wav", b".DS_Store"):
@@ -130,7 +132,7 @@ def test_a_name_that_is_no_utf8_is_left_out_alone(tiny_speech: Path, tmp_path: P
     assert [utterance.utterance_id for utterance in read_manifest(tmp_path / "m.jsonl")] == ["anna-good"]
 
 
-def test_fixed_mixtures_of_wesep_become_a_list(tmp_path: Path, wesep: Callable):
+def test_premixed_shards_of_wesep_become_a_list(tmp_path: Path, wesep: Callable):
     files = {"m.spk1": b"a", "m.spk2": b"b", "m.wav": audio(0.2, "wav")}
     files |= {"m_spk1.wav": audio(0.1, "wav"), "m_spk2.wav": audio(0.3, "wav")}
     write_tar(tmp_path / "s.tar", files)

@@ -1,4 +1,4 @@
-"""`wesep simulate` and `wesep render`: described now and rendered later is the same, and errors are one line."""
+"""`wesep simulate` and `wesep render` of recipes: reproducible mixtures, and errors of one line."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _samples(folder: Path) -> dict[str, np.ndarray]:
     return {str(file.relative_to(folder)): soundfile.read(file, dtype="float32")[0] for file in files}
 
 
-def test_described_now_and_rendered_later_is_the_same(wesep, data: Path, tmp_path: Path) -> None:
+def test_rendering_recipes_later_gives_the_same_samples(wesep, data: Path, tmp_path: Path) -> None:
     config = tmp_path / "mix.yaml"
     ran = wesep("simulate", config, "-o", tmp_path / "now", "--count", 4, "--jobs", 1)
     assert (ran.status, ran.out) == (0, f"{tmp_path / 'now'}: 4 mixtures, 0.00 h\n")
@@ -62,14 +62,14 @@ def test_described_now_and_rendered_later_is_the_same(wesep, data: Path, tmp_pat
         assert (tmp_path / "now" / name).read_text() == (tmp_path / "later" / name).read_text()
 
 
-def test_the_tree_is_a_list_of_trials(wesep, data: Path, tmp_path: Path) -> None:
+def test_the_output_can_be_read_as_trials(wesep, data: Path, tmp_path: Path) -> None:
     assert wesep("simulate", tmp_path / "mix.yaml", "-o", tmp_path / "out", "--count", 3, "--jobs", 1).status == 0
     trials = read_trials(tmp_path / "out" / "mixture_mix_both.csv", tmp_path / "out" / "map_mixture2enrollment")
     assert len({trial.mixture_id for trial in trials}) == 3
     assert 6 <= len(trials) <= 9
 
 
-def test_a_larger_count_adds_to_the_tree(wesep, data: Path, tmp_path: Path) -> None:
+def test_a_larger_count_adds_mixtures(wesep, data: Path, tmp_path: Path) -> None:
     for count in (2, 3):
         arguments = ("-o", tmp_path / "out", "--count", count, "--jobs", 1)
         assert wesep("simulate", tmp_path / "mix.yaml", *arguments).status == 0
@@ -83,14 +83,14 @@ def test_a_larger_count_adds_to_the_tree(wesep, data: Path, tmp_path: Path) -> N
     assert ran.status == 0
 
 
-def test_overrides_are_heard(wesep, data: Path, tmp_path: Path) -> None:
+def test_overrides_take_effect(wesep, data: Path, tmp_path: Path) -> None:
     arguments = ("simulation.duration_s=1.25", "simulation.num_speakers=1", "sample_rate=8000")
     assert wesep("simulate", tmp_path / "mix.yaml", *arguments, "-o", tmp_path / "out", "--count", 1).status == 0
     (file,) = (tmp_path / "out" / "s1").iterdir()
     assert (soundfile.info(file).frames, soundfile.info(file).samplerate) == (10000, 8000)
 
 
-def test_bad_recordings_are_named_and_the_others_rendered(wesep, data: Path, tmp_path: Path) -> None:
+def test_mixtures_with_unreadable_recordings_are_named(wesep, data: Path, tmp_path: Path) -> None:
     config = tmp_path / "mix.yaml"
     wesep("simulate", config, "-o", tmp_path / "described", "--count", 8, "--describe-only", "--jobs", 1)
     recipes = tmp_path / "described" / "recipes.jsonl"
@@ -106,7 +106,9 @@ def test_bad_recordings_are_named_and_the_others_rendered(wesep, data: Path, tmp
     assert f"{8 - len(hit)} mixtures" in ran.out
 
 
-def test_an_interrupted_run_is_completed(wesep, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_is_completed_by_the_same_command(
+    wesep, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from wesep_py.simulation import simulated_corpus
 
     arguments = ("simulate", tmp_path / "mix.yaml", "-o", tmp_path / "out", "--count", 4, "--jobs", 1)
@@ -140,14 +142,16 @@ def test_an_interrupted_run_is_completed(wesep, data: Path, tmp_path: Path, monk
         ("simulation.num_speakers=4 simulation.noise.kinds.babble=1", "5 are needed"),
     ],
 )
-def test_bad_configurations_are_one_line(wesep, data: Path, tmp_path: Path, override: str, message: str) -> None:
+def test_a_wrong_configuration_is_a_one_line_error(
+    wesep, data: Path, tmp_path: Path, override: str, message: str
+) -> None:
     ran = wesep("simulate", tmp_path / "mix.yaml", *override.split(), "-o", tmp_path / "out", "--count", 1)
     assert ran.status == 2
     assert message in ran.message
     assert not (tmp_path / "out").exists()
 
 
-def test_bad_paths_are_one_line(wesep, data: Path, tmp_path: Path) -> None:
+def test_wrong_paths_are_one_line_errors(wesep, data: Path, tmp_path: Path) -> None:
     assert "no such file" in wesep("render", tmp_path / "none.jsonl", "-o", tmp_path / "out").message
     wesep("simulate", tmp_path / "mix.yaml", "-o", tmp_path / "d", "--count", 1, "--describe-only", "--jobs", 1)
     ran = wesep("render", tmp_path / "d" / "recipes.jsonl", "-o", tmp_path / "out")

@@ -1,3 +1,5 @@
+"""`wesep report`."""
+
 from __future__ import annotations
 
 import json
@@ -11,7 +13,7 @@ PROTOCOL = {
 }  # fmt: skip
 
 
-def test_one_page_that_is_not_overwritten(tmp_path, capsys):
+def test_page_is_written_and_not_overwritten(tmp_path, capsys):
     records = [TrialRecord(f"mix{n}", "u", "e", values={"si_sdr": float(n)}) for n in range(2)]
     (tmp_path / "summary.json").write_text(json.dumps(summarise(records, PROTOCOL)))
     (tmp_path / "per_trial.jsonl").write_text("".join(json.dumps(r.to_dict()) + "\n" for r in records))
@@ -26,12 +28,12 @@ def test_one_page_that_is_not_overwritten(tmp_path, capsys):
     assert page.read_text() != "kept"
 
 
-def test_a_folder_without_results_is_one_line(tmp_path, capsys):
+def test_a_folder_without_results_is_a_one_line_error(tmp_path, capsys):
     assert run_command("report", [str(tmp_path)]) == 2
     assert "holds no summary.json" in capsys.readouterr().err
 
 
-def test_a_part_of_the_result_is_not_replaced_by_the_page(tmp_path, capsys):
+def test_the_page_does_not_replace_files_of_the_result(tmp_path, capsys):
     records = [TrialRecord("mix", "u", "e", values={"si_sdr": 1.0})]
     (tmp_path / "summary.json").write_text(json.dumps(summarise(records, PROTOCOL)))
     (tmp_path / "per_trial.jsonl").write_text(json.dumps(records[0].to_dict()) + "\n")

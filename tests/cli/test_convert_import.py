@@ -1,3 +1,5 @@
+"""`wesep import-checkpoint`."""
+
 from __future__ import annotations
 
 import json
@@ -6,8 +8,8 @@ import pytest
 import torch
 
 import wesep_py
-from tests.interop.test_wesep_conv_tasnet import ARGS, public_weights
 from tests.interop.public import XVECTOR, public_xvector
+from tests.interop.test_wesep_conv_tasnet import ARGS, public_weights
 from wesep_py import checkpoint
 from wesep_py.common.config import dump_yaml
 from wesep_py.interop import load_wesep
@@ -60,7 +62,7 @@ def public(tmp_path):
     return write
 
 
-def test_an_extractor_computes_the_same_after_import(wesep, public, tmp_path):
+def test_an_imported_extractor_computes_the_same(wesep, public, tmp_path):
     weights = extractor_weights()
     assert wesep("import-checkpoint", *public(weights, extractor_config())).status == 0
     network = load_network(tmp_path / "model")
@@ -78,7 +80,7 @@ def test_an_extractor_computes_the_same_after_import(wesep, public, tmp_path):
     assert extractor.sample_rate == 8000 and result.waveform.shape[-1] == 6000
 
 
-def test_the_folder_says_where_it_came_from(wesep, public, tmp_path):
+def test_provenance_names_the_source(wesep, public, tmp_path):
     import hashlib
 
     assert "extractor ConvTasNet" in wesep("import-checkpoint", *public(extractor_weights(), extractor_config())).out
@@ -91,7 +93,7 @@ def test_the_folder_says_where_it_came_from(wesep, public, tmp_path):
 
 
 @pytest.mark.parametrize("short", [False, True])
-def test_a_speaker_network_is_a_starting_point(wesep, public, tmp_path, short):
+def test_an_imported_speaker_network_initialises_an_encoder(wesep, public, tmp_path, short):
     network, weights = public_xvector()
     config = {
         "model": XVECTOR["model"],
@@ -107,7 +109,7 @@ def test_a_speaker_network_is_a_starting_point(wesep, public, tmp_path, short):
     assert all(torch.equal(value, network.state_dict()[key]) for key, value in encoder.network.state_dict().items())
 
 
-def test_every_tensor_that_does_not_map_is_listed_and_nothing_is_written(wesep, public, tmp_path):
+def test_unmapped_tensors_are_listed_and_nothing_is_written(wesep, public, tmp_path):
     weights = extractor_weights()
     del weights["separation.separation.0.dconv.weight"], weights["spk_model.seg_1.bias"], weights["decoder.bias"]
     weights |= {"surplus.weight": torch.ones(1), "BottleN_S.bias": torch.ones(9)}
@@ -144,14 +146,14 @@ def test_every_tensor_that_does_not_map_is_listed_and_nothing_is_written(wesep, 
         ({"network": "BSRNN"}, ["is no configuration of WeSep"]),
     ],
 )
-def test_what_a_configuration_asks_for_and_cannot_be_is_listed(wesep, public, tmp_path, config, messages):
+def test_unsupported_configuration_keys_are_listed(wesep, public, tmp_path, config, messages):
     ran = wesep("import-checkpoint", *public(extractor_weights(), config))
     assert ran.status == 2 and "Traceback" not in ran.err
     assert all(message in ran.err for message in messages), ran.err
     assert not (tmp_path / "model").exists()
 
 
-def test_what_stands_there_stays(wesep, public, tmp_path):
+def test_an_existing_folder_is_not_replaced(wesep, public, tmp_path):
     arguments = public(extractor_weights(), extractor_config())
     (tmp_path / "model").mkdir()
     (tmp_path / "model/thesis.txt").write_text("three years")
@@ -163,7 +165,7 @@ def test_what_stands_there_stays(wesep, public, tmp_path):
     assert wesep("import-checkpoint", *arguments, "--overwrite").status == 0
 
 
-def test_files_that_are_not_there(wesep, tmp_path):
+def test_missing_files_are_named(wesep, tmp_path):
     (tmp_path / "config.yaml").write_text(dump_yaml(extractor_config()))
     ran = wesep("import-checkpoint", tmp_path / "none.pt", "-o", tmp_path / "model")
     assert ran.status == 2 and "no such file" in ran.message
@@ -172,7 +174,7 @@ def test_files_that_are_not_there(wesep, tmp_path):
 
 
 @pytest.mark.parametrize("weights", ["", ".", ".."])
-def test_a_folder_where_the_weights_belong(wesep, tmp_path, monkeypatch, weights: str):
+def test_a_folder_instead_of_the_weights_is_refused(wesep, tmp_path, monkeypatch, weights: str):
     monkeypatch.chdir(tmp_path)
     ran = wesep("import-checkpoint", weights, "-o", tmp_path / "model")
     assert ran.status == 2 and "is a folder; give the checkpoint file" in ran.message
@@ -207,7 +209,7 @@ def test_prefixes_of_wrappers_are_accepted_in_any_order(wesep, public, tmp_path,
     ],
     ids=range(15),
 )
-def test_sizes_and_types_that_make_no_sense_are_refused_soon(wesep, public, tmp_path, changes):
+def test_impossible_sizes_and_types_are_refused_quickly(wesep, public, tmp_path, changes):
     import resource
     import time
 
@@ -239,7 +241,7 @@ def test_sizes_and_types_that_make_no_sense_are_refused_soon(wesep, public, tmp_
     ],
     ids=range(12),
 )
-def test_a_public_configuration_is_plain_data(wesep, tmp_path, monkeypatch, text):
+def test_a_configuration_is_read_as_plain_data(wesep, tmp_path, monkeypatch, text):
     monkeypatch.setenv("NAME", "SECRET")
     (tmp_path / "secret.yaml").write_text("R: SECRET\nmodel: SECRET\n")
     torch.save({"a": torch.ones(1)}, tmp_path / "avg_model.pt")
@@ -249,7 +251,7 @@ def test_a_public_configuration_is_plain_data(wesep, tmp_path, monkeypatch, text
     assert str(tmp_path) in ran.err.splitlines()[-1] and max(map(len, ran.err.splitlines())) < 1200  # with all names
 
 
-def test_a_checkpoint_with_more_in_its_folder_stays(wesep, public, tmp_path):
+def test_a_checkpoint_folder_with_other_files_is_not_replaced(wesep, public, tmp_path):
     arguments = public(extractor_weights(), extractor_config())
     assert wesep("import-checkpoint", *arguments).status == 0
     (tmp_path / "model" / "results.csv").write_text("a month of listening")
@@ -258,7 +260,7 @@ def test_a_checkpoint_with_more_in_its_folder_stays(wesep, public, tmp_path):
     assert (tmp_path / "model" / "results.csv").read_text() == "a month of listening"
 
 
-def test_the_weights_that_are_read_are_not_replaced(wesep, public, tmp_path):
+def test_the_input_weights_are_not_replaced(wesep, public, tmp_path):
     arguments = public(extractor_weights(), extractor_config())
     weights = arguments[0]
     (tmp_path / "model").mkdir()

@@ -1,4 +1,4 @@
-"""`wesep render` of LibriMix's metadata (of recipes: test_simulate.py)."""
+"""`wesep render` of LibriMix metadata; `test_simulate.py` renders recipes."""
 
 from __future__ import annotations
 

@@ -11,8 +11,6 @@ import torch
 
 from tests.conftest import VOICES, make_voice
 from tests.inference.networks import counting_extractor
-from wesep_py.cli.targets import parse_targets
-from wesep_py.common.errors import InputError
 from wesep_py.inference import Voice
 
 
@@ -32,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoint.save(tmp_path_factory.mktemp("model") / "two", network.config, network.state_dict())
 
 
-def test_the_voices_are_told_and_a_print_of_each_is_written(wesep, mixture: Path, model: Path, tmp_path: Path):
+def test_voices_are_listed_and_a_print_of_each_is_written(wesep, mixture: Path, model: Path, tmp_path: Path):
     common = ["--list", "--model", model, "--device", "cpu"]
     ran = wesep("enroll", mixture, "-o", tmp_path / "voices", *common)
     assert ran.status == 0 and ran.err == ""
@@ -48,7 +46,9 @@ def test_the_voices_are_told_and_a_print_of_each_is_written(wesep, mixture: Path
     assert (tmp_path / "anna-2.voice").exists() and not (tmp_path / "anna.voice").exists()
 
 
-def test_json_and_no_output(wesep, mixture: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_json_without_output_writes_no_file(
+    wesep, mixture: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(tmp_path)
     ran = wesep("enroll", mixture, "--list", "--json", "--model", model, "--device", "cpu")
     report = json.loads(ran.out)
@@ -56,7 +56,7 @@ def test_json_and_no_output(wesep, mixture: Path, model: Path, tmp_path: Path, m
     assert report["voices"][0]["cosines"][0] == 1.0 and list(tmp_path.iterdir()) == []
 
 
-def test_the_enrollment_is_warned_of_or_the_voice_is_chosen(wesep, mixture: Path, model: Path, tmp_path: Path):
+def test_several_voices_give_a_warning_unless_one_is_selected(wesep, mixture: Path, model: Path, tmp_path: Path):
     common = ["--model", model, "--device", "cpu"]
     assert wesep("enroll", mixture, "--list", "-o", tmp_path / "a.voice", *common).status == 0
     extract = ["extract", mixture, "--enroll", mixture, *common]
@@ -71,7 +71,7 @@ def test_the_enrollment_is_warned_of_or_the_voice_is_chosen(wesep, mixture: Path
     assert (like == direct).all() and not (like == plain).all()
 
 
-def test_what_cannot_be_is_said_in_one_line(wesep, mixture: Path, model: Path, tiny_model: Path, tmp_path: Path):
+def test_wrong_usage_is_a_one_line_error(wesep, mixture: Path, model: Path, tiny_model: Path, tmp_path: Path):
     ran = wesep("enroll", mixture, "--list", "--model", tiny_model, "--device", "cpu")
     assert ran.status == 2 and "finds one voice per recording" in ran.message
     ran = wesep("enroll", mixture, mixture, "--list", "--model", model, "--device", "cpu")
@@ -80,29 +80,3 @@ def test_what_cannot_be_is_said_in_one_line(wesep, mixture: Path, model: Path, t
     taken.touch()
     ran = wesep("enroll", mixture, "--list", "-o", taken, "--model", model, "--device", "cpu")
     assert ran.status == 2 and "is a file; name a folder for the prints" in ran.message
-
-
-@pytest.mark.parametrize(
-    ("enrollments", "prints", "message"),
-    [
-        (["{}/a.wav"], ["bob={}/p.voice"], "give it without a name"),
-        (["bob={}/a.wav"], ["{}/p.voice"], "give it with a name of --enroll: bob="),
-        (["bob={}/a.wav"], ["eve={}/p.voice"], "give it with a name of --enroll: bob="),
-        (["{}/p.voice"], ["{}/p.voice"], "is one voice; the option is for recordings"),
-        (["{}/a.wav"], ["{}/a.wav"], "a voice print .* is needed"),
-        (["{}/a.wav"], ["{}/p.voice", "{}/p.voice"], "was given already"),
-    ],
-)
-def test_a_print_to_choose_by_fits_the_enrollments(tmp_path: Path, enrollments, prints, message):
-    for name in ("a.wav", "p.voice"):
-        (tmp_path / name).touch()
-    with pytest.raises(InputError, match=message):
-        parse_targets([text.format(tmp_path) for text in enrollments], [text.format(tmp_path) for text in prints])
-
-
-def test_every_named_voice_has_its_own_print(tmp_path: Path):
-    for name in ("a.wav", "b.wav", "p.voice"):
-        (tmp_path / name).touch()
-    enrollments = [f"alice={tmp_path}/a.wav", f"bob={tmp_path}/b.wav"]
-    alice, bob = parse_targets(enrollments, [f"bob={tmp_path}/p.voice"])
-    assert alice.like is None and bob.like == tmp_path / "p.voice"

@@ -1,3 +1,5 @@
+"""`wesep compare`."""
+
 from __future__ import annotations
 
 import json
@@ -27,7 +29,7 @@ def folders(tmp_path: Path) -> list[str]:
     return [str(tmp_path / "a"), str(tmp_path / "b")]
 
 
-def test_the_table(folders, capsys):
+def test_table_of_differences(folders, capsys):
     assert run_command("compare", folders) == 0
     shown = capsys.readouterr().out
     row = next(line.split() for line in shown.splitlines() if line.startswith("si_sdri "))
@@ -37,7 +39,7 @@ def test_the_table(folders, capsys):
     assert shown.startswith("12 trials paired\n")
 
 
-def test_json(folders, capsys):
+def test_json_result(folders, capsys):
     assert run_command("compare", [*folders, "--json", "--moved", "1"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["metrics"]["si_sdri"]["difference"]["mean"] == pytest.approx(19 / 12)
@@ -45,7 +47,7 @@ def test_json(folders, capsys):
     assert result["protocol"]["second"]["model"]["name"] == "b"
 
 
-def test_other_lists_are_refused_in_one_line(folders, capsys):
+def test_different_lists_are_refused_without_common(folders, capsys):
     path = Path(folders[1]) / "summary.json"
     path.write_text(path.read_text().replace('"ab"', '"cd"'))
     assert run_command("compare", folders) == 2

@@ -1,3 +1,5 @@
+"""`wesep lmdb`."""
+
 from __future__ import annotations
 
 import json
@@ -35,7 +37,7 @@ def noise(tmp_path: Path) -> Path:
     return tmp_path / "data/musan"
 
 
-def test_a_folder_of_noise_has_the_ids_and_samples_that_the_folder_has(noise: Path, tmp_path: Path, lmdb: Callable):
+def test_ids_and_samples_are_those_of_the_packed_folder(noise: Path, tmp_path: Path, lmdb: Callable):
     ran = lmdb(noise, "-o", tmp_path / "noise.lmdb", "--jobs", "1")
     assert (ran.status, ran.err) == (0, "")
     assert ran.out == f"{tmp_path}/noise.lmdb: 2 recordings, 0.0 MiB\n"
@@ -47,12 +49,12 @@ def test_a_folder_of_noise_has_the_ids_and_samples_that_the_folder_has(noise: Pa
         np.testing.assert_array_equal(reader.read(utterance), files.read(utterance))
 
 
-def test_a_root_names_where_ids_start(noise: Path, tmp_path: Path, lmdb: Callable):
+def test_ids_are_relative_to_the_root(noise: Path, tmp_path: Path, lmdb: Callable):
     assert lmdb(noise, "-o", tmp_path / "n.lmdb", "--root", tmp_path).status == 0
     assert set(LMDBStore(tmp_path / "n.lmdb").records) == {f"noise/data/musan/noise/{n}" for n in ("one", "two_three")}
 
 
-def test_a_manifest(tiny_speech: Path, tmp_path: Path, lmdb: Callable):
+def test_a_manifest_is_packed(tiny_speech: Path, tmp_path: Path, lmdb: Callable):
     utterances = read_speaker_folders(tiny_speech)[:3]
     write_manifest(utterances, tmp_path / "m.jsonl", relative_to=tiny_speech)
     ran = lmdb(tmp_path / "m.jsonl", "--root", tiny_speech, "-o", tmp_path / "m.lmdb", "--json")
@@ -67,7 +69,7 @@ def test_room_responses_keep_their_channels(noise: Path, tmp_path: Path, lmdb: C
     assert LMDBStore(tmp_path / "n.lmdb").waveform("noise/musan/noise/one")[0].shape == (2, 4000)
 
 
-def test_bad_recordings_are_named_and_the_rest_is_packed(noise: Path, tmp_path: Path, lmdb: Callable):
+def test_unreadable_recordings_are_named_and_left_out(noise: Path, tmp_path: Path, lmdb: Callable):
     (noise / "bad.wav").write_text("no audio")
     ran = lmdb(noise, "-o", tmp_path / "n.lmdb")
     assert ran.status == 1
@@ -77,7 +79,7 @@ def test_bad_recordings_are_named_and_the_rest_is_packed(noise: Path, tmp_path: 
     assert len(LMDBStore(tmp_path / "n.lmdb").records) == 2
 
 
-def test_usage_errors_are_one_line(noise: Path, tmp_path: Path, lmdb: Callable):
+def test_wrong_usage_is_a_one_line_error(noise: Path, tmp_path: Path, lmdb: Callable):
     assert "end it in .lmdb" in lmdb(noise, "-o", tmp_path / "noise").message
     (tmp_path / "empty").mkdir()
     assert "holds no audio that can be read" in lmdb(tmp_path / "empty", "-o", tmp_path / "n.lmdb").message

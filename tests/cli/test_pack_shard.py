@@ -1,3 +1,5 @@
+"""`wesep shard`."""
+
 from __future__ import annotations
 
 import json
@@ -43,13 +45,13 @@ def test_a_corpus_is_packed_read_and_checked(manifest: Path, tiny_speech: Path, 
     reader, files = ShardReader(out, 16000), FileReader(16000)
     for utterance in reader.store.utterances(tiny_speech):
         np.testing.assert_array_equal(reader.read(utterance), files.read(utterance))
-    assert "3 shards (3 were there), 16 utterances" in shard(manifest, *again).out
-    assert shard("--check", out).out == f"{out}: every shard is as it was written\n"
+    assert "3 shards (3 already existed), 16 utterances" in shard(manifest, *again).out
+    assert shard("--check", out).out == f"{out}: the checksums of all shards match\n"
     summary = json.loads(shard(manifest, *again, "--json").out)
     assert (summary["num_shards"], summary["num_kept"], summary["left_out"]) == (3, 3, [])
 
 
-def test_damage_is_found(manifest: Path, tiny_speech: Path, tmp_path: Path, shard: Callable):
+def test_damaged_shards_are_named(manifest: Path, tiny_speech: Path, tmp_path: Path, shard: Callable):
     out = tmp_path / "s"
     shard(manifest, "--root", tiny_speech, "-o", out, "--size-mib", "0.4", "--jobs", "1")
     whole = (out / "000001.tar").read_bytes()
@@ -58,7 +60,7 @@ def test_damage_is_found(manifest: Path, tiny_speech: Path, tmp_path: Path, shar
     assert ran.status == 1
     assert ran.message == (
         f"wesep shard: {out}/000001.tar: has {len(whole) - 512} bytes; {len(whole)} were written; "
-        "get a whole copy of it, or remove it and write it again"
+        "get a complete copy of it, or remove it and write it again"
     )
     (out / "000000.tar").unlink()
     ran = shard("--check", out, "--json")
@@ -67,7 +69,7 @@ def test_damage_is_found(manifest: Path, tiny_speech: Path, tmp_path: Path, shar
     assert shard("--check", tmp_path).message.startswith(f"wesep shard: {tmp_path}/shards.json: cannot be read")
 
 
-def test_bad_recordings_are_named_and_the_rest_is_packed(tiny_speech: Path, tmp_path: Path, shard: Callable):
+def test_unreadable_recordings_are_named_and_left_out(tiny_speech: Path, tmp_path: Path, shard: Callable):
     (tmp_path / "m.csv").write_text(
         "utterance_id,speaker_id,path,duration_s\na,anna,anna/anna-0.wav,2.0\nb,bert,bert/none.wav,2.0\n"
     )
@@ -80,7 +82,7 @@ def test_bad_recordings_are_named_and_the_rest_is_packed(tiny_speech: Path, tmp_
     ]
 
 
-def test_shards_of_others_get_an_index(manifest: Path, tiny_speech: Path, tmp_path: Path, shard: Callable):
+def test_shards_without_an_index_get_one(manifest: Path, tiny_speech: Path, tmp_path: Path, shard: Callable):
     out = tmp_path / "s"
     shard(manifest, "--root", tiny_speech, "-o", out, "--jobs", "1")
     for path in (*out.glob("*.json"), *out.glob("*.jsonl")):
@@ -90,7 +92,7 @@ def test_shards_of_others_get_an_index(manifest: Path, tiny_speech: Path, tmp_pa
     assert shard("--index", out).message.endswith("has an index already; pass --overwrite to replace it")
 
 
-def test_usage_errors_are_one_line(manifest: Path, tiny_speech: Path, tmp_path: Path, shard: Callable):
+def test_wrong_usage_is_a_one_line_error(manifest: Path, tiny_speech: Path, tmp_path: Path, shard: Callable):
     assert shard(manifest).message == "wesep shard: -o is missing; name the folder to write"
     assert "give one of them" in shard("--check", "--index", tmp_path).message
     assert "'mp3'" in shard(manifest, "-o", tmp_path / "s", "--format", "mp3").message
@@ -100,7 +102,7 @@ def test_usage_errors_are_one_line(manifest: Path, tiny_speech: Path, tmp_path: 
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-def test_a_run_that_is_interrupted_says_how_it_goes_on_and_is_completed(tmp_path: Path, shard: Callable):
+def test_an_interrupted_run_is_completed_by_the_same_command(tmp_path: Path, shard: Callable):
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 20 * 16000)
     soundfile.write(tmp_path / "a.wav", noise, 16000)
     lines = [f'{{"utterance_id": "u{n}", "speaker_id": "a", "path": "a.wav", "duration_s": 20}}\n' for n in range(100)]
@@ -119,4 +121,4 @@ def test_a_run_that_is_interrupted_says_how_it_goes_on_and_is_completed(tmp_path
     assert not (out / "shards.json").exists() and not list(out.glob(".*.tar"))
     kept = len(list(out.glob("*.json")))
     assert kept > 0
-    assert f"20 shards ({kept} were there), 100 utterances" in shard(*arguments[:-1], "1").out
+    assert f"20 shards ({kept} already existed), 100 utterances" in shard(*arguments[:-1], "1").out

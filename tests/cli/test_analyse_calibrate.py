@@ -1,3 +1,5 @@
+"""`wesep calibrate`."""
+
 from __future__ import annotations
 
 import json
@@ -14,7 +16,7 @@ from wesep_py import checkpoint
 
 @pytest.fixture
 def results(tiny_model: Path, tmp_path: Path) -> Path:
-    """Results of a list whose present voices have the higher probabilities, by and large; of an older version."""
+    """Results in an older format, in which present targets mostly have the higher probabilities."""
     rng = np.random.default_rng(0)
     folder = tmp_path / "results"
     folder.mkdir()
@@ -35,7 +37,7 @@ def calibrated(wesep, results: Path, model: Path, *more: str) -> dict:
     return json.loads(ran.out)
 
 
-def test_a_checkpoint_is_calibrated(wesep, tiny_model: Path, results: Path, tmp_path: Path):
+def test_the_calibration_is_written_into_the_checkpoint(wesep, tiny_model: Path, results: Path, tmp_path: Path):
     model = shutil.copytree(tiny_model, tmp_path / "model")
     ran = wesep("calibrate", results, "--model", model, "--check", results, "--max-lost", "0.1")
     assert ran.status == 0 and "threshold" in ran.out and f"checked on {results}" in ran.out
@@ -43,7 +45,7 @@ def test_a_checkpoint_is_calibrated(wesep, tiny_model: Path, results: Path, tmp_
     assert written.scale != 1 and written.offset != 0
 
 
-def test_another_run_on_the_same_results_finds_the_same(wesep, tiny_model: Path, results: Path, tmp_path: Path):
+def test_calibrating_again_gives_the_same_calibration(wesep, tiny_model: Path, results: Path, tmp_path: Path):
     model = shutil.copytree(tiny_model, tmp_path / "model")
     runs = [calibrated(wesep, results, model) for _ in range(3)]
     assert runs[0] == runs[1] == runs[2]
@@ -51,8 +53,8 @@ def test_another_run_on_the_same_results_finds_the_same(wesep, tiny_model: Path,
     assert runs[0]["there"]["lost"] <= 0.1 and runs[0]["checked"] is None
 
 
-def test_results_of_the_calibrated_model_find_the_same(wesep, tiny_model: Path, results: Path, tmp_path: Path):
-    """What the model says once it is calibrated, with its calibration in the protocol, is the same evidence."""
+def test_results_of_the_calibrated_model_give_the_same(wesep, tiny_model: Path, results: Path, tmp_path: Path):
+    """The calibration in the protocol is removed from the probabilities before they are fitted."""
     model = shutil.copytree(tiny_model, tmp_path / "model")
     first = calibrated(wesep, results, model)
     applied = wesep_py.load(model, "cpu").calibration
@@ -67,12 +69,12 @@ def test_results_of_the_calibrated_model_find_the_same(wesep, tiny_model: Path, 
     assert again["calibration"] == pytest.approx(first["calibration"], rel=1e-6)
 
 
-def test_a_dry_run_says_all_and_writes_nothing(wesep, tiny_model: Path, results: Path, tmp_path: Path):
+def test_a_dry_run_prints_the_calibration_and_writes_nothing(wesep, tiny_model: Path, results: Path, tmp_path: Path):
     model = shutil.copytree(tiny_model, tmp_path / "model")
     before = (model / "provenance.json").read_bytes()
-    found = calibrated(wesep, results, model, "--dry-run")
+    printed = calibrated(wesep, results, model, "--dry-run")
     assert (model / "provenance.json").read_bytes() == before
-    assert found == calibrated(wesep, results, model)
+    assert printed == calibrated(wesep, results, model)
     assert (model / "provenance.json").read_bytes() != before
 
 
@@ -83,12 +85,12 @@ def test_results_of_another_model_are_refused(wesep, tiny_model: Path, results: 
     assert ran.status == 2 and "is of another model (hash cdcdcdcdcdcd, this one is" in ran.message
 
 
-def test_results_that_are_not_there_are_named(wesep, tiny_model: Path, tmp_path: Path):
+def test_missing_results_are_named(wesep, tiny_model: Path, tmp_path: Path):
     ran = wesep("calibrate", tmp_path / "none", "--model", tiny_model)
     assert ran.status == 2 and "per_trial.jsonl: no such file; make it with `wesep evaluate`" in ran.message
 
 
-def test_frames_are_calibrated_too(wesep, tiny_model: Path, results: Path, tmp_path: Path):
+def test_frames_are_calibrated(wesep, tiny_model: Path, results: Path, tmp_path: Path):
     model = shutil.copytree(tiny_model, tmp_path / "model")
     lines = [json.loads(line) for line in (results / "per_trial.jsonl").read_text().splitlines()]
     for line in lines:

@@ -1,4 +1,4 @@
-"""`wesep extract` that was stopped or killed: the same command goes on."""
+"""`wesep extract` that was stopped or killed: the same command resumes it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import soundfile
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
-def test_a_killed_extraction_goes_on(wesep, tiny_model, tiny_speech, tmp_path):
+def test_a_killed_extraction_resumes(wesep, tiny_model, tiny_speech, tmp_path):
     voice, rate = soundfile.read(tiny_speech / "bert" / "bert-3.wav")
     soundfile.write(tmp_path / "long.wav", np.tile(voice, 14), rate, subtype="PCM_16")
     enroll = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", tiny_model, "--device", "cpu"]
@@ -39,7 +39,7 @@ def test_a_killed_extraction_goes_on(wesep, tiny_model, tiny_speech, tmp_path):
     assert before > 0 and not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_ctrl_c_in_a_long_extraction_says_how_to_go_on(wesep, tiny_model, tiny_speech, tmp_path, monkeypatch):
+def test_ctrl_c_in_a_long_extraction_says_how_to_resume(wesep, tiny_model, tiny_speech, tmp_path, monkeypatch):
     from wesep_py.inference.block_store import BlockStore
 
     voice, rate = soundfile.read(tiny_speech / "bert" / "bert-3.wav")
@@ -65,8 +65,8 @@ def test_ctrl_c_in_a_long_extraction_says_how_to_go_on(wesep, tiny_model, tiny_s
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
-def test_killed_while_it_writes_it_goes_on(wesep, tiny_model, tiny_speech, tmp_path):
-    """All blocks are done, the timeline and the rest are there, and the process dies."""
+def test_an_extraction_killed_while_writing_resumes(wesep, tiny_model, tiny_speech, tmp_path):
+    """All blocks are extracted, timeline and residual are written, and the process is killed."""
     voice, rate = soundfile.read(tiny_speech / "bert" / "bert-3.wav")
     soundfile.write(tmp_path / "long.wav", np.tile(voice, 4), rate, subtype="PCM_16")
     places = ["-o", tmp_path / "o.wav", "--residual", tmp_path / "r.wav", "--timeline", tmp_path / "t.rttm"]
@@ -91,7 +91,7 @@ def test_killed_while_it_writes_it_goes_on(wesep, tiny_model, tiny_speech, tmp_p
     assert "exists already" in wesep(*arguments).message
 
 
-def test_a_timeline_of_which_some_voices_are_done(wesep, tiny_model, tiny_speech, tmp_path):
+def test_a_timeline_needs_all_its_targets(wesep, tiny_model, tiny_speech, tmp_path):
     mixture = tiny_speech / "carl" / "carl-0.wav"
     voices = [f"{name}={tiny_speech}/{name}/{name}-1.wav" for name in ("anna", "bert")]
     common = ["extract", mixture, "-o", tmp_path / "out", "--model", tiny_model, "--device", "cpu"]
@@ -105,8 +105,8 @@ def test_a_timeline_of_which_some_voices_are_done(wesep, tiny_model, tiny_speech
     assert ran.status == 0 and not (tmp_path / "t.json").exists()
 
 
-def begin_and_die(tmp_path, tiny_speech, tiny_model) -> list:
-    """A long extraction into `out/m.wav` that was killed when its timeline was written; its command."""
+def start_and_kill(tmp_path, tiny_speech, tiny_model) -> list:
+    """Start a long extraction into `out/m.wav`, kill it when its timeline is written, and return its arguments."""
     voice, rate = soundfile.read(tiny_speech / "bert" / "bert-3.wav")
     (tmp_path / "long").mkdir()
     (tmp_path / "out").mkdir()
@@ -130,8 +130,8 @@ def begin_and_die(tmp_path, tiny_speech, tiny_model) -> list:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
-def test_other_recordings_of_the_same_names_do_not_replace_what_is_finished(wesep, tiny_model, tiny_speech, tmp_path):
-    killed = begin_and_die(tmp_path, tiny_speech, tiny_model)
+def test_recordings_of_the_same_name_do_not_replace_results(wesep, tiny_model, tiny_speech, tmp_path):
+    killed = start_and_kill(tmp_path, tiny_speech, tiny_model)
     out = tmp_path / "out" / "m.wav"
     for folder, voice in (("first", "carl"), ("second", "dora")):
         (tmp_path / folder).mkdir()
@@ -147,8 +147,8 @@ def test_other_recordings_of_the_same_names_do_not_replace_what_is_finished(wese
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
-def test_another_long_recording_does_not_take_the_files_of_a_killed_one(wesep, tiny_model, tiny_speech, tmp_path):
-    killed = begin_and_die(tmp_path, tiny_speech, tiny_model)
+def test_another_recording_does_not_use_files_of_a_killed_run(wesep, tiny_model, tiny_speech, tmp_path):
+    killed = start_and_kill(tmp_path, tiny_speech, tiny_model)
     timeline = (tmp_path / "out" / "m.rttm").read_bytes()
     (tmp_path / "long").rename(tmp_path / "before")
     (tmp_path / "long").mkdir()
@@ -159,11 +159,11 @@ def test_another_long_recording_does_not_take_the_files_of_a_killed_one(wesep, t
     assert (tmp_path / "out" / "m.rttm").read_bytes() == timeline and not (tmp_path / "out" / "m.wav").exists()
     (tmp_path / "long" / "m.wav").unlink()
     (tmp_path / "before" / "m.wav").rename(tmp_path / "long" / "m.wav")
-    assert wesep(*killed).status == 0  # the one that was killed goes on
+    assert wesep(*killed).status == 0  # the killed one resumes
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
 
 
-def test_files_of_the_names_of_its_parts_that_are_not_ours_stay(wesep, tiny_model, tiny_speech, tmp_path):
+def test_foreign_files_with_names_of_partial_files_stay(wesep, tiny_model, tiny_speech, tmp_path):
     voice, rate = soundfile.read(tiny_speech / "bert" / "bert-3.wav")
     soundfile.write(tmp_path / "long.wav", voice, rate)
     (tmp_path / "precious").write_bytes(b"precious")
@@ -183,7 +183,7 @@ def test_files_of_the_names_of_its_parts_that_are_not_ours_stay(wesep, tiny_mode
 
 
 @pytest.mark.parametrize("length", [249, 254, 255])
-def test_outputs_of_the_longest_names(wesep, tiny_model, tiny_speech, tmp_path, length: int):
+def test_outputs_may_have_the_longest_names(wesep, tiny_model, tiny_speech, tmp_path, length: int):
     voice, rate = soundfile.read(tiny_speech / "bert" / "bert-3.wav")
     soundfile.write(tmp_path / "long.wav", voice, rate)
     enroll = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", tiny_model, "--device", "cpu"]

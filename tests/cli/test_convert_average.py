@@ -18,7 +18,7 @@ def experiment(wesep, config: Path) -> Path:  # noqa: F811
     return config.parent / "exp"
 
 
-def test_the_last_two(experiment: Path, tmp_path: Path, capsys):
+def test_the_last_two_snapshots_are_averaged(experiment: Path, tmp_path: Path, capsys):
     assert run_command("average", [str(experiment), "--last", "2", "-o", str(tmp_path / "out")]) == 0
     assert "out: the mean of 2 snapshots, of steps 1, 2" in capsys.readouterr().out
     assert checkpoint.load(tmp_path / "out").provenance["steps"] == [1, 2]
@@ -37,9 +37,7 @@ def test_the_last_two(experiment: Path, tmp_path: Path, capsys):
         (["{exp}", "--last", "2", "-o", "{exp}"], "exists already"),
     ],
 )
-def test_wrong_input_is_one_line_and_status_2(
-    experiment: Path, tmp_path: Path, capsys, arguments: list[str], part: str
-):
+def test_wrong_input_is_a_one_line_error(experiment: Path, tmp_path: Path, capsys, arguments: list[str], part: str):
     given = [argument.format(exp=experiment, out=tmp_path / "out") for argument in arguments]
     capsys.readouterr()
     assert run_command("average", given) == 2

@@ -1,3 +1,5 @@
+"""`wesep verify`."""
+
 from __future__ import annotations
 
 import json
@@ -28,7 +30,7 @@ def arguments(tiny_speech: Path, tmp_path: Path) -> list:
     return ["verify", tmp_path / "dev.jsonl", "--model", tmp_path / "model"]
 
 
-def test_a_table_and_files(wesep, arguments: list, tmp_path: Path):
+def test_table_and_files(wesep, arguments: list, tmp_path: Path):
     ran = wesep(*arguments, "-o", tmp_path / "out")
     assert ran.status == 0 and "120 trials (24 of one speaker) of 16 recordings, 4 speakers; cosine" in ran.out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"summary.json", "scores.txt", "det.png"}
@@ -39,39 +41,39 @@ def test_a_table_and_files(wesep, arguments: list, tmp_path: Path):
     assert wesep(*arguments, "-o", tmp_path / "out", "--overwrite").status == 0
 
 
-def test_json_for_programs(wesep, arguments: list):
-    found = json.loads(wesep(*arguments, "--json").out)
-    assert 0 <= found["eer"]["mean"] <= 1 and found["eer"]["count"] == 120
+def test_json_summary(wesep, arguments: list):
+    summary = json.loads(wesep(*arguments, "--json").out)
+    assert 0 <= summary["eer"]["mean"] <= 1 and summary["eer"]["count"] == 120
 
 
-def test_voices_that_overlap(wesep, arguments: list):
+def test_overlapping_speech_is_verified(wesep, arguments: list):
     ran = wesep(*arguments, "--overlap", 6)
     assert ran.status == 0, ran.err
     for kind in ("single–single", "single–mixture", "mixture–mixture"):
         assert f"{kind} EER" in ran.out
 
 
-def test_two_speakers_are_too_few_for_voices_that_overlap(wesep, arguments: list, tiny_speech: Path, tmp_path: Path):
-    own = [u for u in read_speaker_folders(tiny_speech) if u.speaker_id in ("anna", "bert")]
-    write_manifest(own, tmp_path / "two.jsonl")
+def test_overlap_needs_three_speakers(wesep, arguments: list, tiny_speech: Path, tmp_path: Path):
+    two_speakers = [u for u in read_speaker_folders(tiny_speech) if u.speaker_id in ("anna", "bert")]
+    write_manifest(two_speakers, tmp_path / "two.jsonl")
     arguments[1] = tmp_path / "two.jsonl"
     ran = wesep(*arguments, "--overlap", 5)
     assert ran.status == 2 and "--overlap: overlapping voices need recordings of 3 speakers or more" in ran.message
     assert "two.jsonl has 2" in ran.message and wesep(*arguments).status == 0
 
 
-def test_too_few_recordings_of_voices_that_overlap(wesep, arguments: list):
+def test_overlap_needs_enough_recordings(wesep, arguments: list):
     ran = wesep(*arguments, "--overlap", 1)
     assert ran.status == 2 and "--overlap: 1 recordings of one voice and 1 of several" in ran.message
     assert "draw more" in ran.message
 
 
-def test_a_manifest_that_is_not_there(wesep, arguments: list):
+def test_a_missing_manifest_is_named(wesep, arguments: list):
     ran = wesep("verify", "none.csv", *arguments[2:])
     assert ran.status == 2 and "none.csv" in ran.message
 
 
-def test_all_files_appear_or_none(wesep, arguments: list, tmp_path: Path, monkeypatch):
+def test_all_files_are_written_or_none(wesep, arguments: list, tmp_path: Path, monkeypatch):
     from wesep_py.evaluation import verifier as verify
 
     def full(*given, **named):

@@ -13,7 +13,7 @@ from wesep_py import checkpoint, models
 
 
 @pytest.fixture
-def shelf(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def model_store(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "models"
     monkeypatch.setattr(models, "MODELS_FOLDER", folder)
     saved = checkpoint.load(tiny_model)
@@ -24,7 +24,7 @@ def shelf(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return folder
 
 
-def test_they_are_listed(wesep, shelf: Path):
+def test_bundled_models_are_listed(wesep, model_store: Path):
     ran = wesep("models")
     assert ran.status == 0, ran.err
     head, base, figures, tiny = ran.out.splitlines()
@@ -39,7 +39,7 @@ def test_they_are_listed(wesep, shelf: Path):
     ]
 
 
-def test_a_card_is_printed(wesep, shelf: Path):
+def test_the_card_of_a_model_is_printed(wesep, model_store: Path):
     assert wesep("models", "base").out == "# base\n\nA card.\n"
     told = json.loads(wesep("models", "base", "--json").out)
     assert told["card"] == "# base\n\nA card.\n" and told["provenance"]["format_version"] == 1
@@ -47,7 +47,7 @@ def test_a_card_is_printed(wesep, shelf: Path):
     assert ran.status == 2 and "did you mean 'base'?" in ran.message
 
 
-def test_without_any_it_says_so(wesep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_no_bundled_model_is_reported(wesep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(models, "MODELS_FOLDER", tmp_path)
     ran = wesep("models")
     assert (ran.status, ran.out) == (0, "") and "no model is bundled" in ran.err
@@ -56,10 +56,10 @@ def test_without_any_it_says_so(wesep, tmp_path: Path, monkeypatch: pytest.Monke
     assert ran.status == 2 and "(allowed: none)" in ran.message
 
 
-def test_commands_take_the_default_or_a_name(wesep, shelf: Path, tiny_speech: Path, tmp_path: Path):
+def test_commands_use_the_default_model_or_a_named_one(wesep, model_store: Path, tiny_speech: Path, tmp_path: Path):
     anna, bert = tiny_speech / "anna" / "anna-0.wav", tiny_speech / "bert" / "bert-0.wav"
     made = []
-    for name, options in {"none": [], "named": ["--model", "base"], "path": ["--model", shelf / "base"]}.items():
+    for name, options in {"none": [], "named": ["--model", "base"], "path": ["--model", model_store / "base"]}.items():
         out = tmp_path / f"{name}.wav"
         ran = wesep("extract", bert, "--enroll", anna, "-o", out, "--device", "cpu", *options)
         assert ran.status == 0, ran.err
@@ -73,7 +73,9 @@ def test_commands_take_the_default_or_a_name(wesep, shelf: Path, tiny_speech: Pa
     assert ran.status == 2 and "did you mean 'tiny'?" in ran.message
 
 
-def test_evaluate_names_the_bundled_model_it_measured(wesep, shelf: Path, tiny_speech: Path, tmp_path: Path):
+def test_evaluation_stores_name_and_hash_of_a_bundled_model(
+    wesep, model_store: Path, tiny_speech: Path, tmp_path: Path
+):
     rows = [tiny_speech / name / f"{name}-0.wav" for name in ("anna", "bert")]
     (tmp_path / "list.csv").write_text(
         f"mixture_ID,source_1_path,source_1_gain,source_2_path,source_2_gain\nmix,{rows[0]},1,{rows[1]},1\n"
@@ -84,5 +86,5 @@ def test_evaluate_names_the_bundled_model_it_measured(wesep, shelf: Path, tiny_s
     assert ran.status == 0, ran.err
     assert json.loads(ran.out)["protocol"]["model"] == {
         "name": "base",
-        "hash": checkpoint.load(shelf / "base").hash,
+        "hash": checkpoint.load(model_store / "base").hash,
     }

@@ -1,3 +1,5 @@
+"""`wesep score`: matching of files, absent targets, errors."""
+
 from __future__ import annotations
 
 import json
@@ -27,7 +29,7 @@ def score(folders: dict[str, Path], *more: str) -> int:
     return run_command("score", [str(word) for word in (*base, *more)])
 
 
-def test_folders_matched_by_name(folders, tmp_path, capsys):
+def test_files_are_matched_by_name(folders, tmp_path, capsys):
     given = ["--mixture", str(folders["mix"]), "--interferers", str(folders["other"])]
     assert score(folders, *given) == 0
     rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line}
@@ -41,7 +43,7 @@ def test_folders_matched_by_name(folders, tmp_path, capsys):
     assert summary["pesq"]["count"] == summary["timing_f1"]["count"] == 2
 
 
-def test_a_missing_estimate_fails_and_a_stray_one_is_named(folders, capsys):
+def test_missing_and_unmatched_estimates_are_named(folders, capsys):
     (folders["est"] / "1.wav").rename(folders["est"] / "stray.wav")
     assert score(folders) == 1
     captured = capsys.readouterr()
@@ -50,7 +52,7 @@ def test_a_missing_estimate_fails_and_a_stray_one_is_named(folders, capsys):
     assert "there is no estimate of this reference" in captured.err
 
 
-def test_a_tree(folders, tmp_path, capsys):
+def test_each_source_of_a_librimix_tree_is_scored(folders, tmp_path, capsys):
     tree = tmp_path / "tree"
     tree.mkdir()
     for name, folder in (("ref", "s1"), ("other", "s2"), ("mix", "mix_clean")):
@@ -73,13 +75,13 @@ def test_a_tree(folders, tmp_path, capsys):
         ({"est": "."}, "no file has the name of a reference"),
     ],
 )
-def test_wrong_usage_is_one_line(folders, tmp_path, capsys, change, message):
+def test_wrong_usage_is_a_one_line_error(folders, tmp_path, capsys, change, message):
     assert score({**folders, **{name: tmp_path / path for name, path in change.items()}}) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_a_silent_reference_without_a_mixture(folders, capsys):
+def test_a_silent_reference_needs_a_mixture_for_attenuation(folders, capsys):
     soundfile.write(folders["ref"] / "1.wav", np.zeros(16000), 16000)
     assert score(folders) == 0
     shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
@@ -91,7 +93,7 @@ def test_a_silent_reference_without_a_mixture(folders, capsys):
     assert shown[shown.index("retention by level:") + 1].startswith("1.000")
 
 
-def test_estimates_without_references(folders, tmp_path, capsys):
+def test_estimates_without_references_allow_timing_only(folders, tmp_path, capsys):
     labels = tmp_path / "labels.rttm"
     labels.write_text("".join(f"SPEAKER {n} 1 0 1 <NA> <NA> anna <NA> <NA>\n" for n in range(2)))
     given = ["score", "--estimate", folders["est"], "--mixture", folders["mix"], "-o", tmp_path / "out"]
@@ -109,7 +111,7 @@ def test_help_shows_an_example(capsys):
     assert "wesep score --reference" in capsys.readouterr().out
 
 
-def test_no_folder_that_is_read_becomes_the_output(folders, tmp_path, capsys):
+def test_an_input_folder_is_refused_as_output(folders, tmp_path, capsys):
     folders["ref"].rename(tmp_path / "audio")
     folders["ref"] = tmp_path / "audio"
     before = sorted(path for path in tmp_path.rglob("*"))

@@ -1,4 +1,4 @@
-"""Spectrogram pictures."""
+"""Spectrogram pictures of `wesep demo`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def brightness(path: Path) -> np.ndarray:
     return pixels[:, 100 : pixels.shape[1] // 2].mean(axis=1)
 
 
-def test_a_tone_is_a_bright_line_at_its_frequency(tmp_path: Path):
+def test_a_tone_is_a_line_at_its_frequency(tmp_path: Path):
     draw_spectrograms(tmp_path / "a.png", {"tone": TONE}, 16000)
     rows = brightness(tmp_path / "a.png")
     inside = np.flatnonzero(rows < 0.3)  # the dark of the plot
@@ -31,13 +31,13 @@ def test_a_tone_is_a_bright_line_at_its_frequency(tmp_path: Path):
     assert (bottom - line) / (bottom - top) == pytest.approx(0.25, abs=0.03)
 
 
-def test_a_panel_for_each_waveform_even_a_silent_one(tmp_path: Path):
+def test_each_waveform_has_a_panel(tmp_path: Path):
     one = draw_spectrograms(tmp_path / "one.png", {"a": TONE}, 16000)
     two = draw_spectrograms(tmp_path / "two.png", {"a": TONE, "b": np.zeros(100, np.float32)}, 16000)
     assert len(brightness(two)) > 1.5 * len(brightness(one))
 
 
-def test_an_existing_picture_is_kept(tmp_path: Path):
+def test_an_existing_picture_is_not_replaced(tmp_path: Path):
     (tmp_path / "a.png").write_bytes(b"precious")
     with pytest.raises(OutputExistsError):
         draw_spectrograms(tmp_path / "a.png", {"a": TONE}, 16000)
