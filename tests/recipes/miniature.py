@@ -1,4 +1,4 @@
-"""Miniatures of corpora in their real layouts, of speech-like sounds, for recipes to run through in seconds."""
+"""Miniatures of corpora in their real layouts, of speech-like sounds, on which a recipe runs in seconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
 
 def run_recipe(name: str, *arguments: object, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
-    """Run `recipes/NAME/run.sh` with this environment's `wesep`, one thread; the checks are the caller's."""
+    """Run `recipes/NAME/run.sh` with this environment's `wesep`, one thread."""
     return subprocess.run(
         ["bash", str(RECIPES / name / "run.sh"), *map(str, arguments)],
         env={**os.environ, "PATH": search_path(), "OMP_NUM_THREADS": "1"},
@@ -31,7 +31,7 @@ def run_recipe(name: str, *arguments: object, timeout_s: float = 600) -> subproc
 
 
 def check_results(experiment: Path, model: str, results: str, trials: int) -> dict[str, Any]:
-    """A model, a summary that counts all trials and a page are there; returns the summary."""
+    """Check that a model, a summary of all trials and a page exist; return the summary."""
     assert {"config.yaml", "model.safetensors"} <= {file.name for file in (experiment / model).iterdir()}
     summary = json.loads((experiment / results / "summary.json").read_text())
     assert summary["counts"]["trials"] == summary["counts"]["scored"] == trials
@@ -41,13 +41,13 @@ def check_results(experiment: Path, model: str, results: str, trials: int) -> di
 
 
 def voice_of(speaker: int) -> tuple[float, tuple[float, ...]]:
-    """Fundamental frequency and formants in Hz of a made-up speaker, a function of the number."""
+    """Return fundamental frequency and formants in Hz of a synthetic speaker, by its number."""
     rng = np.random.default_rng(speaker)
     return rng.uniform(90, 280), (rng.uniform(400, 900), rng.uniform(1100, 2300), rng.uniform(2400, 3400))
 
 
 def write_voice(path: Path, speaker: int, duration_s: float, seed: int, sample_rate: int = SAMPLE_RATE) -> None:
-    """An utterance of a made-up speaker, 16 bits."""
+    """Write an utterance of a synthetic speaker, 16 bits."""
     path.parent.mkdir(parents=True, exist_ok=True)
     voice = make_voice(*voice_of(speaker), duration_s, seed=1000 * speaker + seed)
     soundfile.write(path, voice[:: SAMPLE_RATE // sample_rate], sample_rate, subtype="PCM_16")

@@ -1,4 +1,4 @@
-"""A miniature of what recipes/default takes: speech, noise, and trials with and without the target."""
+"""A miniature of the data of recipes/default: speech, noise, and trials with and without the target."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make_data(folder: Path) -> dict[str, int]:
 
 
 def _utterance(name: str, speaker: int, take: int) -> tuple[str, str]:
-    """Its id, and its path in the folder."""
+    """Return the id of an utterance, and its path in the folder."""
     utterance = f"{name}{speaker}-{take}"
     return utterance, f"speech/{name}/{speaker}/{utterance}.wav"
 
@@ -48,16 +48,16 @@ def _make_speech(folder: Path, name: str, speakers: range) -> None:
 
 
 def _make_trials(folder: Path, name: str, speakers: range) -> dict[str, int]:
-    """One mixture of the first two speakers: each is wanted once, and once the third, who is absent."""
+    """Write a mixture of two speakers, with a trial for each of them and one for a third, absent speaker."""
     (folder / "trials").mkdir(exist_ok=True)
     first, second, absent = speakers
-    (one, one_path), (two, two_path) = (_utterance(name, speaker, 0) for speaker in (first, second))
-    mixture = f"{one}_{two}"
+    (first_id, first_path), (second_id, second_path) = (_utterance(name, speaker, 0) for speaker in (first, second))
+    mixture = f"{first_id}_{second_id}"
     head = "mixture_ID,source_1_path,source_1_gain,source_2_path,source_2_gain,noise_path,noise_gain,noise_offset_s"
-    row = f"{mixture},{one_path},0.5,{two_path},0.4,noise/dev/hiss.wav,0.3,0.5"
+    row = f"{mixture},{first_path},0.5,{second_path},0.4,noise/dev/hiss.wav,0.3,0.5"
     (folder / f"trials/{name}_2mix.csv").write_text(f"{head}\n{row}\n")
     enrollments = {speaker: _utterance(name, speaker, 1)[1] for speaker in speakers}
-    wanted = [f"{mixture} {one} {enrollments[first]}\n", f"{mixture} {two} {enrollments[second]}\n"]
-    (folder / f"trials/{name}_2mix.map_mixture2enrollment").write_text("".join(wanted))
+    lines = [f"{mixture} {first_id} {enrollments[first]}\n", f"{mixture} {second_id} {enrollments[second]}\n"]
+    (folder / f"trials/{name}_2mix.map_mixture2enrollment").write_text("".join(lines))
     (folder / f"trials/{name}_2mix_absent.map_mixture2enrollment").write_text(f"{mixture} - {enrollments[absent]}\n")
     return {f"{name}_2mix": 2, f"{name}_2mix_absent": 1}

@@ -1,4 +1,4 @@
-"""The grid of recipes/ablation: every cell builds, and a cell of it runs from its data to a row of the table."""
+"""recipes/ablation: each cell of the grids builds, and one runs from the data to a row of the table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def script() -> ModuleType:
     return module
 
 
-def test_every_cell_builds_and_is_of_one_size_class(script: ModuleType):
+def test_each_cell_builds_with_a_similar_size(script: ModuleType):
     cells = script.cell_names(GRID)
     assert len(cells) == 4 * 8
     for cell in cells:
@@ -34,7 +34,7 @@ def test_every_cell_builds_and_is_of_one_size_class(script: ModuleType):
         assert 0.1e6 < size < 1.1e6, f"{cell}: {size} parameters"
 
 
-def test_the_encoders_differ_in_how_they_were_trained_alone(script: ModuleType):
+def test_encoder_cells_differ_only_in_the_training_mode(script: ModuleType):
     trained = {}
     for cell in script.cell_names(ENCODERS):
         config = load_config(script.configuration(ENCODERS, cell, Path("data"), Path("exp"), steps=7))
@@ -45,23 +45,21 @@ def test_the_encoders_differ_in_how_they_were_trained_alone(script: ModuleType):
     assert {trained[cell] for cell in ("finetune", "tf_map_finetune")} == {"finetune"}
 
 
-def test_what_was_not_run_is_said(script: ModuleType, tmp_path: Path):
+def test_the_table_marks_cells_that_were_not_run(script: ModuleType, tmp_path: Path):
     rows = script.table(GRID, tmp_path, "dev_2mix").splitlines()
     assert len(rows) == 2 + 32 and all("not run" in row for row in rows[2:])
 
 
 @pytest.mark.parametrize("grid", [GRID, ENCODERS], ids=lambda grid: grid.stem)
-def test_a_pattern_that_fits_none_is_refused_before_anything_runs(
-    script: ModuleType, tmp_path, monkeypatch, capsys, grid: Path
-):
-    monkeypatch.setattr(script, "run_cell", lambda *given: pytest.fail(f"runs {given}"))
+def test_a_pattern_without_matches_is_refused_first(script: ModuleType, tmp_path, monkeypatch, capsys, grid: Path):
+    monkeypatch.setattr(script, "run_cell", lambda *arguments: pytest.fail(f"runs {arguments}"))
     arguments = ["--grid", str(grid), "--data", str(tmp_path), "-o", str(tmp_path / "out"), "*", "bsrn/*"]
     monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
     with pytest.raises(SystemExit) as ended:
         script.main()
-    said = capsys.readouterr().err
-    assert ended.value.code == 2 and f"no cell of {grid.name} matches 'bsrn/*'" in said
-    assert script.cell_names(grid)[-1] in said
+    message = capsys.readouterr().err
+    assert ended.value.code == 2 and f"no cell of {grid.name} matches 'bsrn/*'" in message
+    assert script.cell_names(grid)[-1] in message
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""recipes/default/bundle.py: what is cast, stripped, checked and said of a checkpoint that becomes a bundled model."""
+"""recipes/default/bundle.py: half precision, removed parts, checks and card of a bundled model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MODEL = {
     "cues": [{"name": "tf_map"}, {"name": "embedding", "num_speakers": 4}],
     "presence": {"hidden": 4},
 }
-SAID = ("recipe=train.yaml", "hardware=one CPU")
+FACTS = ("recipe=train.yaml", "hardware=one CPU")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def script() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, tiny_speech: Path) -> Path:
-    """A checkpoint as training writes it, lists of trials, and results on them."""
+    """Write a checkpoint as training does, lists of trials, and results on them; return the folder."""
     from wesep_py.data import read_trials
     from wesep_py.evaluation import evaluate
 
@@ -87,18 +87,18 @@ def _calibrated(*lists: str) -> dict:
 
 
 def bundled(script: ModuleType, run: Path, output: Path, *options: object) -> int:
-    """The script, on the run's model."""
-    arguments = [run / "model", *SAID, "-o", output, "--results", run / "results", *options]
+    """Run the script on the model of the run; return its exit status."""
+    arguments = [run / "model", *FACTS, "-o", output, "--results", run / "results", *options]
     return script.main([str(argument) for argument in arguments])
 
 
-def test_a_run_becomes_a_bundle_that_extracts_the_same(script, run: Path, tmp_path: Path, monkeypatch, tiny_speech):
+def test_the_bundle_extracts_almost_the_same(script, run: Path, tmp_path: Path, monkeypatch, tiny_speech):
     monkeypatch.setattr(models, "MODELS_FOLDER", tmp_path)
     assert bundled(script, run, tmp_path / "base", "--half", "--trials", run / "dev_2mix") == 0
     anna, bert = tiny_speech / "anna" / "anna-0.wav", tiny_speech / "bert" / "bert-0.wav"
     before, after = wesep_py.load(run / "model", "cpu"), wesep_py.load(device="cpu")
-    one, other = (model.extract(bert, model.enroll(anna)).waveform for model in (before, after))
-    assert ((one - other) ** 2).sum() < 1e-4 * (one**2).sum()
+    expected, estimate = (model.extract(bert, model.enroll(anna)).waveform for model in (before, after))
+    assert ((expected - estimate) ** 2).sum() < 1e-4 * (expected**2).sum()
     assert after.calibration == before.calibration == Calibration(2.0, 0.5, 0.4)
     stored = checkpoint.load(tmp_path / "base").state_dict
     whole = {name for name, value in stored.items() if value.dtype == torch.float32}
@@ -109,7 +109,7 @@ def test_a_run_becomes_a_bundle_that_extracts_the_same(script, run: Path, tmp_pa
     assert about.provenance[models.BUNDLE_KEY]["half_costs"]["trials"] == 2
 
 
-def test_what_only_training_needs_is_left_out(script, run: Path, tmp_path: Path):
+def test_parts_that_only_training_needs_are_removed(script, run: Path, tmp_path: Path):
     assert bundled(script, run, tmp_path / "base") == 0
     saved = checkpoint.load(tmp_path / "base")
     assert not [name for name in saved.state_dict if "classifier" in name]
@@ -123,7 +123,7 @@ def test_what_only_training_needs_is_left_out(script, run: Path, tmp_path: Path)
     assert saved.provenance["git"] == {"commit": "abc123", "changed_count": 1}
 
 
-def test_the_card_says_what_was_measured(script, run: Path, tmp_path: Path):
+def test_the_card_shows_results_training_and_calibration(script, run: Path, tmp_path: Path):
     assert bundled(script, run, tmp_path / "base") == 0
     card = (tmp_path / "base" / "card.md").read_text()
     present = json.loads((run / "results" / "dev_2mix" / "clean" / "summary.json").read_text())
@@ -137,12 +137,12 @@ def test_the_card_says_what_was_measured(script, run: Path, tmp_path: Path):
         "run 1: 40 steps, 320 simulated mixtures, 1.25 h; the mean of 2 snapshots, with 50% of the weights 012345",
         "run 2, from the weights of the run before: 7 steps, 56 simulated mixtures, 0.5 h",
     ]
-    for said in ("one CPU", "CC BY 4.0", *runs, "4 speakers", "RTF", "abc123"):
-        assert said in card, said
+    for text in ("one CPU", "CC BY 4.0", *runs, "4 speakers", "RTF", "abc123"):
+        assert text in card, text
     assert "$" not in card and "???" not in card and "trained weights" in card
 
 
-def test_nothing_is_written_where_a_check_fails(script, run: Path, tmp_path: Path, monkeypatch, capsys):
+def test_nothing_is_written_if_a_check_fails(script, run: Path, tmp_path: Path, monkeypatch, capsys):
     def refused(*options: object) -> str:
         assert bundled(script, run, tmp_path / "base", *options) > 0
         assert not (tmp_path / "base").exists()
@@ -167,7 +167,7 @@ def test_nothing_is_written_where_a_check_fails(script, run: Path, tmp_path: Pat
     assert "facts.colour: unknown key" in refused("colour=red")
 
 
-def test_a_bundle_that_is_there_is_kept(script, run: Path, tmp_path: Path, capsys):
+def test_an_existing_bundle_needs_overwrite(script, run: Path, tmp_path: Path, capsys):
     (tmp_path / "base").mkdir()
     assert bundled(script, run, tmp_path / "base") == 2
     assert "exists already" in capsys.readouterr().err and not any((tmp_path / "base").iterdir())
@@ -175,7 +175,7 @@ def test_a_bundle_that_is_there_is_kept(script, run: Path, tmp_path: Path, capsy
     assert (tmp_path / "base" / "card.md").is_file()
 
 
-def test_results_of_the_bundle_itself_count_too(script, run: Path, tmp_path: Path):
+def test_results_of_the_bundle_itself_are_accepted(script, run: Path, tmp_path: Path):
     from wesep_py.data import read_trials
     from wesep_py.evaluation import evaluate
 
@@ -186,7 +186,7 @@ def test_results_of_the_bundle_itself_count_too(script, run: Path, tmp_path: Pat
     assert "Measured with the weights in this folder." in (tmp_path / "base" / "card.md").read_text()
 
 
-def test_a_value_that_half_precision_loses_stays(script):
+def test_values_beyond_float16_stay_float32(script):
     values = {"fine": [0.3, -2.0], "zero": [0.0], "tiny": [1e-9], "huge": [1e6]}
     weights = {name: torch.tensor(value) for name, value in values.items()} | {"count": torch.tensor(3)}
     kinds = {name: value.dtype for name, value in script.to_half_precision(weights).items()}

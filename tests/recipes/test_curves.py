@@ -1,4 +1,4 @@
-"""recipes/default/curves.py: learning curves of runs that went on from each other."""
+"""recipes/default/curves.py: learning curves of runs that continue each other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def script() -> ModuleType:
 
 
 def run(folder: Path, steps: int) -> Path:
-    """A log with a line of training every 10 steps of 6 s, a validation at 25, and a line that was cut short."""
+    """Write a log with a training line every 10 steps of 6 s, a validation at step 25, and a line that is cut short."""
     folder.mkdir()
     lines = [
         {"kind": "train", "step": step, "loss": -step / 10, "elapsed_s": 6.0 * step}
@@ -32,7 +32,7 @@ def run(folder: Path, steps: int) -> Path:
     ]
     lines.append({"kind": "validation", "step": 25, "si_sdri": 3.0, "accuracy": 0.75})
     lines.append({"kind": "train", "step": steps, "loss": None, "elapsed_s": 6.0 * steps})
-    (folder / "log.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines) + '{"kind": "tra')
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "tra')
     return folder
 
 
@@ -47,13 +47,13 @@ def test_runs_follow_each_other(script: ModuleType, tmp_path: Path):
     assert curves["accuracy"].values == [75.0, 75.0]
 
 
-def test_smoothing_keeps_what_does_not_change(script: ModuleType):
+def test_smoothing_keeps_a_constant_and_reduces_noise(script: ModuleType):
     np.testing.assert_allclose(script.smooth(np.full(50, 2.0)), 2.0)
     noisy = np.random.default_rng(0).standard_normal(1000)
     assert script.smooth(noisy, 0.1).std() < 0.2 and len(script.smooth(noisy)) == 1000
 
 
-def test_a_picture_is_drawn(script: ModuleType, tmp_path: Path, monkeypatch, capsys):
+def test_the_picture_is_written_and_not_replaced(script: ModuleType, tmp_path: Path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     experiments = [run(tmp_path / "a", 40), run(tmp_path / "b", 30)]
     monkeypatch.setattr(sys, "argv", ["curves.py", *map(str, experiments), "-o", str(tmp_path / "c.png")])

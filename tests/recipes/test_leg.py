@@ -1,4 +1,4 @@
-"""The script that measures a leg of training."""
+"""recipes/default/leg.py: a row of the table of legs."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
 
 
-def test_four_lists_are_measured_and_the_model_is_kept(tiny_model: Path, tmp_path: Path):
+def test_four_lists_are_evaluated_and_the_model_is_stored(tiny_model: Path, tmp_path: Path):
     make_data(tmp_path / "data")
-    given = ["--data", tmp_path / "data", "-o", tmp_path / "out", "--trials", 1]
-    ran = run(*given, "--model", tiny_model, "--keep", tmp_path / "kept")
+    common = ["--data", tmp_path / "data", "-o", tmp_path / "out", "--trials", 1]
+    ran = run(*common, "--model", tiny_model, "--keep", tmp_path / "kept")
     assert ran.returncode == 0, ran.stderr
     heads, cells = ran.stdout.splitlines()[-2:]
     assert heads.count("clean") == heads.count("noisy") == 2 and cells.count("%") == 4
     assert len((tmp_path / "out/dev_2mix.map").read_text().splitlines()) == 1
-    kept, before = checkpoint.load(tmp_path / "kept"), checkpoint.load(tiny_model)
-    assert kept.config == before.config and kept.state_dict.keys() == before.state_dict.keys()
-    again = run(*given, "--model", tmp_path / "kept")
+    stored, before = checkpoint.load(tmp_path / "kept"), checkpoint.load(tiny_model)
+    assert stored.config == before.config and stored.state_dict.keys() == before.state_dict.keys()
+    again = run(*common, "--model", tmp_path / "kept")
     assert again.returncode == 1 and "holds results of another model" in again.stderr
 
 
 @pytest.mark.parametrize("more", [["--keep", "kept"]])
-def test_nothing_to_keep_is_said(tmp_path: Path, more: list[str]):
+def test_keep_needs_a_model(tmp_path: Path, more: list[str]):
     ran = run("--data", tmp_path, "-o", tmp_path / "out", *more)
     assert ran.returncode == 2 and "--keep stores the model that --model names" in ran.stderr

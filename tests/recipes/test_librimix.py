@@ -30,7 +30,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_all_stages(data: Path, tmp_path: Path):
+def test_all_stages_run(data: Path, tmp_path: Path):
     experiment = tmp_path / "exp"
     arguments = ["--data", data, "--exp", experiment, "--smoke", "--condition", "both", "--jobs", 1]
     ran = run_recipe("librimix", *arguments, "seed=1")
@@ -47,7 +47,7 @@ def test_all_stages(data: Path, tmp_path: Path):
     assert (trained.seed, trained.data.mixtures.condition, trained.train.epoch_size) == (1, "noisy", 13900)
 
 
-def test_what_is_missing_is_said_in_one_line(data: Path, tmp_path: Path):
+def test_missing_input_is_a_one_line_error(data: Path, tmp_path: Path):
     for arguments, message in (
         (["--data", tmp_path], "git clone https://github.com/BUTSpeechFIT/speakerbeam"),
         (["--data", tmp_path / "none"], "no such folder"),
@@ -63,7 +63,7 @@ def test_what_is_missing_is_said_in_one_line(data: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_every_system_is_a_configuration(system: str):
+def test_each_system_is_a_valid_configuration(system: str):
     config = load_config(RECIPES / "librimix" / f"{system}.yaml", ["data.root=x"])
     assert (
         config.data.mixtures.lists == ["Libri2Mix/wav16k/min/train-100"] and config.train.targets_per_mixture == "all"

@@ -21,7 +21,7 @@ TRAIN = {"train-clean-100": [103, 1034], "train-clean-360": [1040, 1069]}
 HELD_OUT = {"dev-clean": [84, 174, 251], "test-clean": [61, 121, 237]}
 
 
-def test_all_stages_with_three_speakers_and_noise(tmp_path: Path):
+def test_all_stages_run_with_three_speakers_and_noise(tmp_path: Path):
     data, experiment = tmp_path / "corpora", tmp_path / "exp"
     make_librispeech(data, TRAIN | HELD_OUT)
     make_wham_noise(data)
@@ -37,6 +37,6 @@ def test_all_stages_with_three_speakers_and_noise(tmp_path: Path):
 
 
 @pytest.mark.parametrize("system", ["bsrnn", "bsrnn_tfmap"])
-def test_every_system_is_a_configuration(system: str):
+def test_each_system_is_a_valid_configuration(system: str):
     config = load_config(RECIPES / "librimix_online" / f"{system}.yaml", ["data.root=x", "simulation.noise=null"])
     assert config.simulation.noise is None and config.data.mixtures is None

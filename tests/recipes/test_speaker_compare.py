@@ -1,4 +1,4 @@
-"""recipes/speaker/compare.py: every experiment is a training run, and one goes from its data to a row of the table."""
+"""recipes/speaker/compare.py: each experiment builds, and one runs from the data to a row of the table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def script() -> ModuleType:
     return module
 
 
-def test_every_experiment_is_a_run_and_losses_share_one_network(script: ModuleType):
+def test_each_experiment_builds_and_losses_share_one_network(script: ModuleType):
     networks = set()
     for name in script.experiment_names():
         plain = script.configuration(name, Path("data"), Path("exp"), steps=7)
@@ -39,20 +39,20 @@ def test_every_experiment_is_a_run_and_losses_share_one_network(script: ModuleTy
     assert len(networks) == 1
 
 
-def test_what_was_not_run_is_said(script: ModuleType, tmp_path: Path):
+def test_the_table_marks_experiments_that_were_not_run(script: ModuleType, tmp_path: Path):
     rows = script.table("losses", tmp_path).splitlines()
     losses = [name for name in script.experiment_names() if name.startswith("losses/")]
     assert len(rows) == 2 + len(losses) and all("not run" in row for row in rows[2:])
 
 
-def test_a_pattern_that_fits_none_is_refused_before_anything_runs(script: ModuleType, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(script, "run", lambda *given: pytest.fail(f"runs {given}"))
+def test_a_pattern_without_matches_is_refused_first(script: ModuleType, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(script, "run", lambda *arguments: pytest.fail(f"runs {arguments}"))
     arguments = ["--data", str(tmp_path), "-o", str(tmp_path / "out"), "losses/*", "nothing/*"]
     monkeypatch.setattr(sys, "argv", ["compare.py", *arguments])
     with pytest.raises(SystemExit) as ended:
         script.main()
-    said = capsys.readouterr().err
-    assert ended.value.code == 2 and "no experiment matches 'nothing/*'" in said and "networks/xvector" in said
+    message = capsys.readouterr().err
+    assert ended.value.code == 2 and "no experiment matches 'nothing/*'" in message and "networks/xvector" in message
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_all_stages_from_the_corpus_as_downloaded(data: Path, tmp_path: Path):
+def test_all_stages_run_from_the_downloaded_corpus(data: Path, tmp_path: Path):
     work = tmp_path / "work"
     ran = run_recipe("speechocean762", "--data", data, "--work", work, "--exp", tmp_path / "exp", "--smoke", "seed=3")
     assert ran.returncode == 0, ran.stderr
@@ -37,7 +37,7 @@ def test_all_stages_from_the_corpus_as_downloaded(data: Path, tmp_path: Path):
     assert (config.seed, config.train.steps, config.train.max_minutes) == (3, 4, None)
 
 
-def test_manifests_and_trials_that_are_there_are_taken(tmp_path: Path):
+def test_existing_manifests_and_trials_are_used(tmp_path: Path):
     for name in ("speech/train.csv", "speech/dev.csv", "trials/dev_2mix.csv", "noise/train/a.wav"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -47,7 +47,7 @@ def test_manifests_and_trials_that_are_there_are_taken(tmp_path: Path):
 
 
 @pytest.mark.parametrize("recipe", ["speechocean762", "speaker"])
-def test_what_is_missing_is_said_in_one_line(recipe: str, tmp_path: Path):
+def test_missing_input_is_a_one_line_error(recipe: str, tmp_path: Path):
     ran = run_recipe(recipe, "--data", tmp_path)
     lines = [line for line in ran.stderr.splitlines() if not line.startswith("==")]
     assert ran.returncode == 1 and len(lines) == 1 and "https://www.openslr.org/101" in lines[0], ran.stderr

@@ -50,7 +50,7 @@ def test_shards_noise_and_rooms(data: Path, experiment: Path):
     assert len(RoomBank(work / "rooms").rooms) == 4
 
 
-def test_trials_are_of_test_speakers_and_share_none(data: Path, experiment: Path):
+def test_trials_are_of_disjoint_test_speakers(data: Path, experiment: Path):
     work, listed = data / "voxceleb_online", {}
     for name in ("dev", "test"):
         listed[name] = {u.speaker_id for u in read_manifest(work / f"{name}.csv", root=data)}
@@ -60,7 +60,7 @@ def test_trials_are_of_test_speakers_and_share_none(data: Path, experiment: Path
     assert listed == {"dev": {"id10270", "id10271"}, "test": {"id10290", "id10291"}}
 
 
-def test_it_is_trained_on_both_corpora_with_the_keys_of_the_user(experiment: Path):
+def test_both_corpora_and_overridden_keys_reach_the_training(experiment: Path):
     config = load_config(experiment / "config.yaml")
     assert (config.optim.lr, config.train.steps) == (0.0005, 4)
     assert config.data.train == ["shards/vox1_dev", "shards/vox2_dev"]
@@ -69,12 +69,12 @@ def test_it_is_trained_on_both_corpora_with_the_keys_of_the_user(experiment: Pat
 
 
 @pytest.mark.parametrize(("name", "trials"), [("voxceleb1_clean", 6), ("voxceleb1_noisy", 6), ("libri2mix_clean", 4)])
-def test_every_trial_is_scored_and_reported(experiment: Path, name: str, trials: int):
+def test_all_trials_are_scored_and_reported(experiment: Path, name: str, trials: int):
     summary = check_results(experiment, "checkpoints/best2", f"results/{name}", trials)
     assert summary["protocol"]["condition"].startswith(name.split("_")[1])
 
 
-def test_what_is_missing_is_said_in_one_line(data: Path, tmp_path: Path):
+def test_missing_input_is_a_one_line_error(data: Path, tmp_path: Path):
     (tmp_path / "voxceleb1").mkdir()
     for arguments, message in (
         (["--data", data, "--system", "bsrn"], "--system takes the name of a YAML"),
@@ -87,7 +87,7 @@ def test_what_is_missing_is_said_in_one_line(data: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("system", ["bsrnn", "bsrnn_tfmap", "bsrnn_multilevel", "smoke"])
-def test_every_system_is_a_configuration(system: str):
+def test_each_system_is_a_valid_configuration(system: str):
     config = load_config(RECIPES / "voxceleb_online" / f"{system}.yaml", GIVEN)
     assert config.simulation.room.bank == "rooms" and config.simulation.target == "early"
     music = config.simulation.noise.groups[1]

@@ -13,7 +13,7 @@ from wesep_py.training import load_config
 SYSTEMS = ("spexplus", "td_speakerbeam", "bsrnn_tfmap", "usef_tfgridnet")
 
 
-def test_all_stages(tmp_path: Path):
+def test_all_stages_run(tmp_path: Path):
     data, experiment = tmp_path / "corpora", tmp_path / "exp"
     trials = make_wsj0_2mix(data, {"tr": ["01a", "20c"], "cv": ["01a", "20c"], "tt": ["050", "443"]})
     ran = run_recipe("wsj0_2mix", "--data", data, "--exp", experiment, "--smoke")
@@ -26,7 +26,7 @@ def test_all_stages(tmp_path: Path):
     assert trained.model.sample_rate == 8000 and trained.data.train == ["wsj0_2mix_lists/min/si_tr_s.jsonl"]
 
 
-def test_lists_that_are_not_there_are_named(tmp_path: Path):
+def test_missing_lists_are_named(tmp_path: Path):
     make_wsj0_2mix(tmp_path, {"tr": ["01a", "20c"], "cv": ["01a", "20c"]})
     (tmp_path / "SpEx_Plus/data/wsj0_2mix/cv/aux.scp").unlink()
     ran = run_recipe("wsj0_2mix", "--data", tmp_path, "--stop-stage", 1)
@@ -37,5 +37,5 @@ def test_lists_that_are_not_there_are_named(tmp_path: Path):
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_every_system_is_a_configuration_at_8_khz(system: str):
+def test_each_system_is_a_valid_configuration_at_8_khz(system: str):
     assert load_config(RECIPES / "wsj0_2mix" / f"{system}.yaml", ["data.root=x"]).model.sample_rate == 8000
