@@ -76,11 +76,11 @@ def test_a_missing_manifest_is_named(wesep, arguments: list):
 def test_all_files_are_written_or_none(wesep, arguments: list, tmp_path: Path, monkeypatch):
     from wesep_py.evaluation import verifier as verify
 
-    def full(*given, **named):
+    def full_disk(*arguments, **options):
         raise WesepError("summary.json: writing failed (No space left on device); nothing was changed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(verify, "write_json", full)
+        patch.setattr(verify, "write_json", full_disk)
         ran = wesep(*arguments, "-o", tmp_path / "deep" / "out")
     assert ran.status == 1 and "nothing was changed" in ran.message
     assert not (tmp_path / "deep").exists()

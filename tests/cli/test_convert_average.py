@@ -38,8 +38,8 @@ def test_the_last_two_snapshots_are_averaged(experiment: Path, tmp_path: Path, c
     ],
 )
 def test_wrong_input_is_a_one_line_error(experiment: Path, tmp_path: Path, capsys, arguments: list[str], part: str):
-    given = [argument.format(exp=experiment, out=tmp_path / "out") for argument in arguments]
+    filled = [argument.format(exp=experiment, out=tmp_path / "out") for argument in arguments]
     capsys.readouterr()
-    assert run_command("average", given) == 2
+    assert run_command("average", filled) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert part in line and not (tmp_path / "out").exists()

@@ -31,9 +31,9 @@ def test_bundled_models_are_listed(wesep, model_store: Path):
     assert head.split() == ["name", "size", "parameters", "sample", "rate", "licence"]
     assert base.split()[:2] == ["*", "base"] and "16000 Hz" in base and base.endswith("CC BY 4.0")
     assert figures.strip() == "12.1 dB SI-SDRi on dev_2mix"
-    assert tiny.split()[0] == "tiny" and tiny.endswith("not said")
+    assert tiny.split()[0] == "tiny" and tiny.endswith("not stated")
     listed = json.loads(wesep("models", "--json").out)
-    assert [(one["name"], one["default"], one["stored_as"]) for one in listed] == [
+    assert [(model["name"], model["default"], model["stored_as"]) for model in listed] == [
         ("base", True, "F16"),
         ("tiny", False, "F32"),
     ]
@@ -41,8 +41,8 @@ def test_bundled_models_are_listed(wesep, model_store: Path):
 
 def test_the_card_of_a_model_is_printed(wesep, model_store: Path):
     assert wesep("models", "base").out == "# base\n\nA card.\n"
-    told = json.loads(wesep("models", "base", "--json").out)
-    assert told["card"] == "# base\n\nA card.\n" and told["provenance"]["format_version"] == 1
+    about = json.loads(wesep("models", "base", "--json").out)
+    assert about["card"] == "# base\n\nA card.\n" and about["provenance"]["format_version"] == 1
     ran = wesep("models", "bass")
     assert ran.status == 2 and "did you mean 'base'?" in ran.message
 
@@ -58,13 +58,13 @@ def test_no_bundled_model_is_reported(wesep, tmp_path: Path, monkeypatch: pytest
 
 def test_commands_use_the_default_model_or_a_named_one(wesep, model_store: Path, tiny_speech: Path, tmp_path: Path):
     anna, bert = tiny_speech / "anna" / "anna-0.wav", tiny_speech / "bert" / "bert-0.wav"
-    made = []
+    estimates = []
     for name, options in {"none": [], "named": ["--model", "base"], "path": ["--model", model_store / "base"]}.items():
         out = tmp_path / f"{name}.wav"
         ran = wesep("extract", bert, "--enroll", anna, "-o", out, "--device", "cpu", *options)
         assert ran.status == 0, ran.err
-        made.append(soundfile.read(out)[0].tolist())
-    assert made[0] == made[1] == made[2]
+        estimates.append(soundfile.read(out)[0].tolist())
+    assert estimates[0] == estimates[1] == estimates[2]
     voice = tmp_path / "anna.voice"
     ran = wesep("enroll", anna, "-o", voice, "--device", "cpu", "--json")
     assert ran.status == 0 and json.loads(ran.out)["model"] == "base", ran.err

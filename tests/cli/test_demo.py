@@ -80,7 +80,7 @@ def test_a_bundled_model_is_used_without_training(wesep, model_store, tiny_model
     assert ran.status == 0, ran.err
     assert [line[:3] for line in ran.err.splitlines()] == ["1/3", "2/3", "3/3"]
     assert not (tmp_path / "shown" / "model").exists()
-    assert f"The model is {models.DEFAULT_MODEL}," in ran.out
+    assert f"The model is {models.DEFAULT_MODEL};" in ran.out
     line = next(line for line in ran.out.splitlines() if line.strip().startswith("wesep extract"))
     assert "--model" not in line
     arguments = [*line.split()[1:-1], str(tmp_path / "out.wav"), "--device", "cpu"]
@@ -105,15 +105,15 @@ def test_foreign_voices_are_not_replaced(wesep, tmp_path: Path):
     (voices / "alice").mkdir(parents=True)
     (voices / "alice" / "000.wav").write_bytes(b"mine")
     (voices / "manifest.jsonl").write_text("mine")
-    told = "holds other things than the voices of a demo (alice/000.wav, manifest.jsonl)"
+    message = "holds files that are not from a demo (alice/000.wav, manifest.jsonl)"
     for more in ([], ["--overwrite"]):
         ran = wesep("demo", "-o", tmp_path / "dd", *more)
-        assert ran.status == 2 and told in ran.message
+        assert ran.status == 2 and message in ran.message
     assert (voices / "manifest.jsonl").read_text() == "mine"
     assert [path.name for path in (tmp_path / "dd").iterdir()] == ["voices"]
     (voices / "alice" / "000.wav").unlink()
     ran = wesep("demo", "-o", tmp_path / "dd", "--overwrite")
-    assert ran.status == 2 and "holds other things than the voices of a demo (manifest.jsonl)" in ran.message
+    assert ran.status == 2 and "holds files that are not from a demo (manifest.jsonl)" in ran.message
     (voices / "manifest.jsonl").write_text('{"utterance_id": "toy000-000"}')
     ran = wesep("demo", "-o", tmp_path / "dd")
-    assert ran.status == 2 and "holds voices already; name another output, or pass --overwrite" in ran.message
+    assert ran.status == 2 and "exists already; name another output, or pass --overwrite" in ran.message

@@ -32,9 +32,9 @@ def test_a_tone_is_a_line_at_its_frequency(tmp_path: Path):
 
 
 def test_each_waveform_has_a_panel(tmp_path: Path):
-    one = draw_spectrograms(tmp_path / "one.png", {"a": TONE}, 16000)
-    two = draw_spectrograms(tmp_path / "two.png", {"a": TONE, "b": np.zeros(100, np.float32)}, 16000)
-    assert len(brightness(two)) > 1.5 * len(brightness(one))
+    single = draw_spectrograms(tmp_path / "one.png", {"a": TONE}, 16000)
+    double = draw_spectrograms(tmp_path / "two.png", {"a": TONE, "b": np.zeros(100, np.float32)}, 16000)
+    assert len(brightness(double)) > 1.5 * len(brightness(single))
 
 
 def test_an_existing_picture_is_not_replaced(tmp_path: Path):

@@ -69,8 +69,8 @@ def test_a_check_that_fails_does_not_stop_the_others(wesep, monkeypatch: pytest.
 def test_half_precision_support_is_reported():
     from wesep_py.common.half_precision import unsupported
 
-    found = doctor.check_half_precision().found
-    assert ("float32" in found) == (unsupported("cpu") is not None) or "cuda" in found
+    support = doctor.check_half_precision().found
+    assert ("float32" in support) == (unsupported("cpu") is not None) or "cuda" in support
 
 
 def test_instruction_sets_and_their_limits_are_reported(monkeypatch: pytest.MonkeyPatch):

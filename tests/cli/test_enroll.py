@@ -52,7 +52,7 @@ def test_report_is_printed_and_voice_print_written(wesep, recordings: Path, spea
     assert any(line.startswith("warning: ") and f"{files[1]} is clipped" in line for line in lines)
     assert "9.0 s of 2 recording(s)" in lines[-1]
     quality = Voice.load(tmp_path / "anna.voice").quality
-    assert [one.name for one in quality.recordings] == [str(file) for file in files]
+    assert [recording.name for recording in quality.recordings] == [str(file) for file in files]
     assert f"{quality.speech_s:.1f} of 9.0 s" in lines[3]
 
 
@@ -72,13 +72,13 @@ def test_without_an_output_nothing_is_written(wesep, recordings: Path, tiny_mode
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("given", "wanted"), [("a", "a.voice"), ("a.wav", "a.voice"), (".", "NAME.voice")])
+@pytest.mark.parametrize(("output", "expected"), [("a", "a.voice"), ("a.wav", "a.voice"), (".", "NAME.voice")])
 def test_a_voice_print_needs_its_suffix(
-    wesep, recordings: Path, tiny_model: Path, tmp_path, monkeypatch, given: str, wanted: str
+    wesep, recordings: Path, tiny_model: Path, tmp_path, monkeypatch, output: str, expected: str
 ):
     monkeypatch.chdir(tmp_path)
-    ran = wesep("enroll", recordings / "anna.wav", "-o", given, "--model", tiny_model, "--device", "cpu")
-    assert ran.status == 2 and f"{given}: a voice print is known by its ending; name it {wanted}" in ran.message
+    ran = wesep("enroll", recordings / "anna.wav", "-o", output, "--model", tiny_model, "--device", "cpu")
+    assert ran.status == 2 and f"{output}: the name of a voice print ends in .voice; name it {expected}" in ran.message
     assert list(tmp_path.iterdir()) == []
 
 

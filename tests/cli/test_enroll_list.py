@@ -35,7 +35,7 @@ def test_voices_are_listed_and_a_print_of_each_is_written(wesep, mixture: Path, 
     ran = wesep("enroll", mixture, "-o", tmp_path / "voices", *common)
     assert ran.status == 0 and ran.err == ""
     first, *voices = ran.out.splitlines()
-    assert first == f"{mixture}: 2 voices" and "there with probability 1.00" in voices[1]
+    assert first == f"{mixture}: 2 voices" and "voice 2: probability 1.00, cosine " in voices[1]
     files = [tmp_path / "voices" / f"mix-{number}.voice" for number in (1, 2)]
     assert all(str(file) in line for file, line in zip(files, voices, strict=True))
     prints = [Voice.load(file).tensors["0.embedding"] for file in files]
@@ -75,8 +75,8 @@ def test_wrong_usage_is_a_one_line_error(wesep, mixture: Path, model: Path, tiny
     ran = wesep("enroll", mixture, "--list", "--model", tiny_model, "--device", "cpu")
     assert ran.status == 2 and "finds one voice per recording" in ran.message
     ran = wesep("enroll", mixture, mixture, "--list", "--model", model, "--device", "cpu")
-    assert ran.status == 2 and "--list tells the voices of one recording" in ran.message
+    assert ran.status == 2 and "--list needs one recording" in ran.message
     taken = tmp_path / "file"
     taken.touch()
     ran = wesep("enroll", mixture, "--list", "-o", taken, "--model", model, "--device", "cpu")
-    assert ran.status == 2 and "is a file; name a folder for the prints" in ran.message
+    assert ran.status == 2 and "is a file; name a folder for the voice prints" in ran.message

@@ -30,15 +30,15 @@ def score(folders: dict[str, Path], *more: str) -> int:
 
 
 def test_files_are_matched_by_name(folders, tmp_path, capsys):
-    given = ["--mixture", str(folders["mix"]), "--interferers", str(folders["other"])]
-    assert score(folders, *given) == 0
+    options = ["--mixture", str(folders["mix"]), "--interferers", str(folders["other"])]
+    assert score(folders, *options) == 0
     rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line}
     assert float(rows["si_sdri"][1]) == pytest.approx(20.0, abs=0.5)
     assert rows["confusion"][1] == "0.000"
     assert (tmp_path / "out" / "per_trial.jsonl").exists()
-    assert score(folders, *given) == 2
+    assert score(folders, *options) == 2
     assert "exists already" in capsys.readouterr().err
-    assert score(folders, *given, "--overwrite", "--json", "--metrics", "all", "--jobs", "0") == 0
+    assert score(folders, *options, "--overwrite", "--json", "--metrics", "all", "--jobs", "0") == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["pesq"]["count"] == summary["timing_f1"]["count"] == 2
 
@@ -96,12 +96,12 @@ def test_a_silent_reference_needs_a_mixture_for_attenuation(folders, capsys):
 def test_estimates_without_references_allow_timing_only(folders, tmp_path, capsys):
     labels = tmp_path / "labels.rttm"
     labels.write_text("".join(f"SPEAKER {n} 1 0 1 <NA> <NA> anna <NA> <NA>\n" for n in range(2)))
-    given = ["score", "--estimate", folders["est"], "--mixture", folders["mix"], "-o", tmp_path / "out"]
-    asked = [str(word) for word in (*given, "--labels", labels, "--metrics", "timing", "--json")]
-    assert run_command(asked[0], asked[1:]) == 0
+    common = ["--estimate", folders["est"], "--mixture", folders["mix"], "-o"]
+    arguments = [*common, tmp_path / "out", "--labels", labels, "--metrics", "timing", "--json"]
+    assert run_command("score", [str(word) for word in arguments]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["timing_f1"]["count"] == 2 and summary["protocol"]["labels"]["file"] == "labels.rttm"
-    assert run_command("score", [*map(str, given[1:-1]), str(tmp_path / "refused")]) == 2
+    assert run_command("score", [*map(str, common), str(tmp_path / "refused")]) == 2
     assert "metric 'si_sdr' needs references, and there are none" in capsys.readouterr().err
     assert not (tmp_path / "refused").exists()
 

@@ -28,8 +28,8 @@ def test_two_targets_are_extracted_from_two_recordings(wesep, tiny_model: Path, 
     ]
     for result in results:
         assert result["sample_rate"] == 16000 and result["presence"] is None
-        given, got = soundfile.info(result["mixture"]), soundfile.info(result["output"])
-        assert (got.frames, got.subtype) == (given.frames, given.subtype)
+        mixture, estimate = soundfile.info(result["mixture"]), soundfile.info(result["output"])
+        assert (estimate.frames, estimate.subtype) == (mixture.frames, mixture.subtype)
 
 
 def test_a_voice_print_gives_the_same_result_as_its_recordings(

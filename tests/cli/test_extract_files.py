@@ -1,4 +1,4 @@
-"""`wesep extract` on long files, batches, absent voices: what is written, said, and returned."""
+"""`wesep extract` on long files, batches and absent targets: files, messages and exit statuses."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def presence_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def says(presence_model: Path, tmp_path: Path):
-    """The model, made to say that everybody is present (`True`) or absent."""
+def calibrated_model(presence_model: Path, tmp_path: Path):
+    """Return a function that copies the model, calibrated so that each target is present (`True`) or absent."""
 
     def model_with(present: bool) -> Path:
         model = shutil.copytree(presence_model, tmp_path / f"model_{present}")
@@ -48,9 +48,9 @@ def arguments(tiny_speech: Path) -> list:
     return [tiny_speech / "bert" / "bert-0.wav", "--enroll", tiny_speech / "anna" / "anna-1.wav", "--device", "cpu"]
 
 
-def test_an_absent_target_gives_silence_and_status_3(wesep, says, arguments, tmp_path):
+def test_an_absent_target_gives_silence_and_status_3(wesep, calibrated_model, arguments, tmp_path):
     out, rest = tmp_path / "o.wav", tmp_path / "r.wav"
-    ran = wesep("extract", *arguments, "-o", out, "--residual", rest, "--model", says(False), "--json")
+    ran = wesep("extract", *arguments, "-o", out, "--residual", rest, "--model", calibrated_model(False), "--json")
     assert ran.status == 3 and "silence was written; --force" in ran.err
     (result,) = json.loads(ran.out)
     assert result["absent"] and result["silenced"] and result["presence"] < 0.01 and result["threshold"] == 0.5
@@ -60,8 +60,10 @@ def test_an_absent_target_gives_silence_and_status_3(wesep, says, arguments, tmp
     assert forced.status == 0 and "written because of --force" in forced.err and soundfile.read(out)[0].any()
 
 
-def test_probability_of_presence_is_printed_if_the_model_has_one(wesep, says, tiny_model, arguments, tmp_path):
-    ran = wesep("extract", *arguments, "-o", tmp_path / "o.wav", "--model", says(True))
+def test_probability_of_presence_is_printed_if_the_model_has_one(
+    wesep, calibrated_model, tiny_model, arguments, tmp_path
+):
+    ran = wesep("extract", *arguments, "-o", tmp_path / "o.wav", "--model", calibrated_model(True))
     assert ran.status == 0 and "anna-1 speaks in it with probability 1.00" in ran.err
     assert ran.out.strip() == str(tmp_path / "o.wav")
     ran = wesep("extract", *arguments, "-o", tmp_path / "p.wav", "--model", tiny_model)
@@ -121,16 +123,16 @@ def test_a_pattern_is_extracted_in_two_processes(wesep, tiny_model, tiny_speech,
     assert any(line.startswith("failed: ") and "bert-1.wav" in line for line in ran.err.splitlines())
     wesep("extract", tmp_path / "in" / "bert-2.wav", *common, "-o", tmp_path / "alone.wav")
     assert (tmp_path / "alone.wav").read_bytes() == (tmp_path / "out" / "bert-2.wav").read_bytes()
-    assert "no recording is called like this" in wesep("extract", f"{tmp_path}/*.flac", *common).message
+    assert "matches no recording" in wesep("extract", f"{tmp_path}/*.flac", *common).message
 
 
 class FragileWorker(Worker):
-    """A `Worker` without a model: one recording kills every process that takes it up."""
+    """Worker without a model; one recording kills each process that extracts it."""
 
     def __call__(self, task: FileTask) -> list[FileResult]:
         if task.mixture.stem == "bert-1":
             os._exit(9)
-        return [FileResult(one.name, one.output, None, 16000, 1.0, None, None, False, False) for one in task.targets]
+        return [FileResult(t.name, t.output, None, 16000, 1.0, None, None, False, False) for t in task.targets]
 
 
 def test_a_killed_process_loses_only_its_recording(tmp_path):
@@ -144,7 +146,9 @@ def test_a_killed_process_loses_only_its_recording(tmp_path):
 
 
 @pytest.mark.parametrize("error", [ValueError("out of step"), MemoryError(), KeyError("x")])
-def test_an_unexpected_error_loses_only_its_recording(wesep, says, tiny_speech, tmp_path, monkeypatch, error):
+def test_an_unexpected_error_loses_only_its_recording(
+    wesep, calibrated_model, tiny_speech, tmp_path, monkeypatch, error
+):
     from wesep_py.inference import Extractor
 
     extract = Extractor.extract
@@ -158,7 +162,7 @@ def test_an_unexpected_error_loses_only_its_recording(wesep, says, tiny_speech, 
         return extract(self, mixture, voice, blocks)
 
     monkeypatch.setattr(Extractor, "extract", failing)
-    arguments = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", says(False), "--device", "cpu"]
+    arguments = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", calibrated_model(False), "--device", "cpu"]
     ran = wesep("extract", tmp_path / "in", *arguments, "-o", tmp_path / "out", "--json")
     assert ran.status == 1 and "1 of 2 extractions failed (named above); the others are written" in ran.err
     assert "anna-1 is not in" in ran.err and "silence was written" in ran.err
@@ -175,14 +179,14 @@ def test_all_failed_recordings_are_reported(wesep, tiny_model, tiny_speech, tmp_
     common = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", tiny_model, "--device", "cpu"]
     ran = wesep("extract", tmp_path / "in", *common, "-o", tmp_path / "out", "--json")
     assert ran.status == 1 and ran.err.splitlines()[-1].endswith("2 of 2 extractions failed (named above)")
-    assert [Path(one["mixture"]).name for one in json.loads(ran.out)] == ["a.wav", "b.wav"]
+    assert [Path(result["mixture"]).name for result in json.loads(ran.out)] == ["a.wav", "b.wav"]
     ran = wesep("extract", tmp_path / "in" / "a.wav", *common, "-o", tmp_path / "o.wav", "--json")
     (only,) = json.loads(ran.out)
     assert ran.status == 2 and "not audio" in only["error"] and "not audio" in ran.message
 
 
 def test_recording_and_enrollment_are_not_replaced(wesep, tiny_model, tiny_speech, tmp_path):
-    mixture, enrollment = (shutil.copy(tiny_speech / one, tmp_path) for one in ("bert/bert-0.wav", "anna/anna-0.wav"))
+    mixture, enrollment = (shutil.copy(tiny_speech / name, tmp_path) for name in ("bert/bert-0.wav", "anna/anna-0.wav"))
     before = Path(mixture).read_bytes(), Path(enrollment).read_bytes()
     common = ["extract", mixture, "--enroll", enrollment, "--model", tiny_model, "--overwrite"]
     assert "is the recording itself; name another output" in wesep(*common, "-o", mixture).message
@@ -201,7 +205,7 @@ def test_batch_file(wesep, tiny_model, tiny_speech, tmp_path):
     ran = wesep("extract", "--batch", tmp_path / "jobs.csv", *common)
     assert ran.status == 1 and "2 of 4 extractions failed" in ran.err
     assert "jobs.csv: line 3: " in ran.err and "missing.wav: no such file" in ran.err
-    assert "jobs.csv: line 5: the name 'an/na' becomes part of a file's; give one without a slash" in ran.err
+    assert "jobs.csv: line 5: the name 'an/na' becomes part of a file name; give one without a slash" in ran.err
     assert [Path(line).name for line in ran.out.split()] == ["carl-0_anna.wav", "b.flac"]
     assert "leave out MIXTURE" in wesep("extract", tmp_path, "--batch", tmp_path / "jobs.csv", *common).message
     for text, message in {
@@ -209,7 +213,7 @@ def test_batch_file(wesep, tiny_model, tiny_speech, tmp_path):
         "mixture\na\n": "no column 'enroll'",
         "mixture,enroll\n": "holds no lines",
         "mixture,enroll\na.wav,\n": "line 2 names no enroll",
-        "mixture,enroll\nm.wav,anna-0.wav,anna-1.wav\n": "csv:2: has 3 values for 2 columns; part the recordings of",
+        "mixture,enroll\nm.wav,anna-0.wav,anna-1.wav\n": "csv:2: has 3 values for 2 columns; separate the recordings of",
         "mixture;enroll\nm.wav;anna-0.wav\n": "is separated by semicolons",
         "mixture,enroll,output\nm.wav,anna-0.wav,o.wav\nn.wav,anna-0.wav,o.wav\n": "name another output for one, or",
         "mixture,enroll,output\nm.wav,anna-0.wav,o.wav\nm.wav,bert-0.wav,./o.wav\n": "two results would be written",
@@ -221,7 +225,7 @@ def test_batch_file(wesep, tiny_model, tiny_speech, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "written", "container"),
+    ("source", "written", "container"),
     [
         (("RF64", "PCM_16", "m.wav"), "o.wav", "WAV"),
         (("RF64", "PCM_24", "m.rf64"), "o.rf64", "RF64"),
@@ -230,9 +234,9 @@ def test_batch_file(wesep, tiny_model, tiny_speech, tmp_path):
         (("W64", "PCM_24", "m.w64"), "o.wav", "WAV"),
     ],
 )
-def test_large_containers_keep_the_sample_format(wesep, tiny_model, tiny_speech, tmp_path, given, written, container):
+def test_large_containers_keep_the_sample_format(wesep, tiny_model, tiny_speech, tmp_path, source, written, container):
     samples, rate = soundfile.read(tiny_speech / "bert" / "bert-0.wav")
-    kind, subtype, name = given
+    kind, subtype, name = source
     soundfile.write(tmp_path / name, samples, rate, subtype, format=kind)
     out = tmp_path / written
     enrollment = tiny_speech / "anna" / "anna-1.wav"
@@ -274,7 +278,7 @@ def test_in_silence_the_target_is_absent_at_any_length(wesep, presence_model, ti
 
 
 def test_batch_and_enroll_name_outputs_the_same_way(wesep, tiny_model, tiny_speech, tmp_path):
-    mixture, enrollment = (shutil.copy(tiny_speech / one, tmp_path) for one in ("bert/bert-0.wav", "anna/anna-0.wav"))
+    mixture, enrollment = (shutil.copy(tiny_speech / name, tmp_path) for name in ("bert/bert-0.wav", "anna/anna-0.wav"))
     common = ["--model", tiny_model, "--device", "cpu"]
     ran = wesep("extract", mixture, "--enroll", f"{enrollment}@0.2-1.5", *common)
     assert ran.status == 0 and Path(ran.out.strip()).name == "bert-0_anna-0.wav"
@@ -319,7 +323,7 @@ def test_a_bad_name_of_enroll_fails_only_its_target(wesep, tiny_model, tiny_spee
     long = shutil.copy(mixture, tmp_path / f"{'m' * 230}.wav")
     names = ["--enroll", f"a={enrollment}", "--enroll", f"{'b' * 50}={enrollment}"]
     ran = wesep("extract", long, *names, "-o", tmp_path / "out", "--model", tiny_model, "--device", "cpu")
-    assert ran.status == 1 and "a file's name has at most 255 bytes" in ran.err
+    assert ran.status == 1 and "a file name has at most 255 bytes" in ran.err
     assert (tmp_path / f"out/{'m' * 230}_a.wav").is_file()
 
 

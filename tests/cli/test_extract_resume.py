@@ -81,12 +81,12 @@ def test_an_extraction_killed_while_writing_resumes(wesep, tiny_model, tiny_spee
     ran = subprocess.run([sys.executable, "-c", dies, *map(str, arguments)], capture_output=True, timeout=120)
     assert ran.returncode == -signal.SIGKILL, ran.stderr
     assert (tmp_path / "t.rttm").exists() and (tmp_path / "r.wav").exists() and not (tmp_path / "o.wav").exists()
-    kept = (tmp_path / "t.rttm").read_text()
+    timeline = (tmp_path / "t.rttm").read_text()
     ran = wesep(*arguments)
     assert ran.status == 0, ran.err
     parts = [soundfile.read(tmp_path / name)[0] for name in ("o.wav", "r.wav", "long.wav")]
     np.testing.assert_array_equal(parts[0] + parts[1], parts[2])
-    assert (tmp_path / "t.rttm").read_text() == kept
+    assert (tmp_path / "t.rttm").read_text() == timeline
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
     assert "exists already" in wesep(*arguments).message
 

@@ -59,7 +59,7 @@ def test_an_output_needs_the_suffix_of_a_writable_format(files: Path):
         InputError, match=r"has no suffix; name one of \.flac, \.mp3, \.ogg, \.opus, \.rf64, \.w64, \.wav"
     ):
         outputs(files, ["meeting.wav"], [UNNAMED], "new")
-    with pytest.raises(InputError, match=r"\.m4a is not a format to write"):
+    with pytest.raises(InputError, match=r"\.m4a is not a format that can be written"):
         outputs(files, ["meeting.wav"], [UNNAMED], "new.m4a")
 
 
@@ -84,7 +84,7 @@ def test_results_of_an_earlier_run_are_not_extracted_from(files: Path, caplog):
     (files / "x" / "1_voice.wav").touch()
     jobs = plan([files / "x"], [UNNAMED], None, False, skip_existing=True)
     assert [job.mixture.name for job in jobs] == ["1.wav", "2.flac"]
-    assert "1_voice.wav: of the recordings 1 are where the results of others go" in caplog.text
+    assert "1_voice.wav: 1 of the recordings are results of other recordings" in caplog.text
     with pytest.raises(InputError, match="is the recording itself"):
         plan([files / "x"], [UNNAMED], None, True)
 

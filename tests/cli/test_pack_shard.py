@@ -119,6 +119,6 @@ def test_an_interrupted_run_is_completed_by_the_same_command(tmp_path: Path, sha
     assert process.returncode == 130
     assert err.strip() == f"wesep shard: interrupted; the same command again completes {out}"
     assert not (out / "shards.json").exists() and not list(out.glob(".*.tar"))
-    kept = len(list(out.glob("*.json")))
-    assert kept > 0
-    assert f"20 shards ({kept} already existed), 100 utterances" in shard(*arguments[:-1], "1").out
+    num_finished = len(list(out.glob("*.json")))
+    assert num_finished > 0
+    assert f"20 shards ({num_finished} already existed), 100 utterances" in shard(*arguments[:-1], "1").out

@@ -114,11 +114,11 @@ def test_an_interrupted_run_is_completed_by_the_same_command(
     arguments = ("simulate", tmp_path / "mix.yaml", "-o", tmp_path / "out", "--count", 4, "--jobs", 1)
     written = []
 
-    def stop_at_the_third(*given: object) -> None:
+    def stop_at_the_third(*arguments: object) -> None:
         if len(written) == 2:
             raise KeyboardInterrupt
-        written.append(given)
-        original(*given)
+        written.append(arguments)
+        original(*arguments)
 
     original = simulated_corpus.write_sample
     monkeypatch.setattr(simulated_corpus, "write_sample", stop_at_the_third)

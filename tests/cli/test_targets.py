@@ -46,7 +46,7 @@ def test_a_path_may_contain_an_equals_sign(files: Path):
         (["={}/a.wav"], InputError, "NAME=FILE is needed"),
         (["../bob={}/a.wav"], InputError, "NAME without a slash"),
         (["b" * 300 + "={}/a.wav"], InputError, "at most 100 bytes"),
-        (["{}/alice.voice", "{}/a.wav"], InputError, "stands alone"),
+        (["{}/alice.voice", "{}/a.wav"], InputError, "cannot be joined with other files"),
     ],
 )
 def test_wrong_enrollments_are_refused(files: Path, enrollments, error, message):

@@ -86,8 +86,10 @@ def test_a_dry_run_reports_one_step_and_writes_nothing(wesep, config: Path):
     ran = wesep("train", config, "--dry-run")
     assert ran.status == 0, ran.err
     assert "would begin" in ran.out and "si_sdr" in ran.out and "nothing written" in ran.out
-    found = json.loads(wesep("train", config, "--dry-run", "--json").out)
-    assert found["step"] == 0 and found["speakers"] == 4 and found["losses"]["loss"] == found["losses"]["si_sdr"]
+    outcome = json.loads(wesep("train", config, "--dry-run", "--json").out)
+    assert (
+        outcome["step"] == 0 and outcome["speakers"] == 4 and outcome["losses"]["loss"] == outcome["losses"]["si_sdr"]
+    )
     assert set(config.parent.rglob("*")) == before
     ran = wesep("train", config, "--dry-run", "loss.name=presence")
     assert ran.status == 2 and "needs a presence head" in ran.message

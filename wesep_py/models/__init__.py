@@ -101,7 +101,7 @@ class BundledModel:
         """Return the description as JSON values."""
         return {
             "name": self.name,
-            "default_model": self.is_default,
+            "default": self.is_default,
             "folder": str(self.folder),
             "size_bytes": self.size_bytes,
             "parameters": self.parameters,
