@@ -1,10 +1,10 @@
-"""Measure how hard the package is to find one's way in: modules, lines, folders, and the files that one item passes through.
+"""Measure how easy it is to find one's way in the package: modules, lines, folders, files on the path of one item.
 
     python bench/structure.py                       # the checkout that this script lies in
     python bench/structure.py --root OTHER          # another checkout
 
 `files` and `moves` count Python functions of the package that are called while one training item is made (from the
-dataset to the batch) and while one trial is extracted and scored: the files they lie in, and the calls that lead from one file into another
+dataset to the batch) and while one trial is extracted and scored: their files, and the calls from one file into another
 (`sys.setprofile`). The signals are synthetic.
 """
 

@@ -100,7 +100,7 @@ def test_bundled_models_enroll_and_extract(wesep, tiny_speech: Path, tmp_path: P
 
 
 def test_listing_models_imports_neither_torch_nor_numpy():
-    code = "import sys; from wesep_py import models as m; m.bundled_models(); print({'torch', 'numpy'} & {*sys.modules})"
+    code = "import sys, wesep_py.models as m; m.bundled_models(); print({'torch', 'numpy'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

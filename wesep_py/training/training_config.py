@@ -61,8 +61,8 @@ class MixturesConfig:
     """Lists of mixtures in LibriMix's form, used instead of mixtures drawn by `simulation`.
 
     Of `simulation`, only `duration_s` (mixtures are cut to it, anew in each epoch), `enrollment` and `peak` apply then.
-    A speaker is enrolled from the recordings of `data.train`, or, if there are none, from the other mixtures; never from
-    the mixture itself.
+    A speaker is enrolled from the recordings of `data.train`, or, if there are none, from the other mixtures, but never
+    from the mixture itself.
 
     Args:
         lists: rendered trees, or metadata CSVs of what to mix or of what was rendered; relative to `data.root`.
