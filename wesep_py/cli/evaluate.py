@@ -1,6 +1,6 @@
 """`wesep evaluate` and `wesep score`: score what a model extracts, or audio that was made elsewhere.
 
-Both share their options of scoring, which stand first, and their way of running, which stands last: `_metrics` checks
+The file begins with the options that both commands share and ends with the functions that both run: `_metrics` checks
 the metrics, `_metric_backends` loads the models that some of them need, `_show_results` prints the summary.
 """
 
