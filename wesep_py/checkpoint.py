@@ -1,9 +1,11 @@
 """Checkpoints: folders with weights, configuration, provenance and a card. Nothing is ever unpickled.
 
-model.safetensors   weights
-config.yaml         constructor arguments of the network, nothing else
-provenance.json     format version, hash of weights and configuration, versions, how the model was made
-card.md             description for people
+| file | content |
+| --- | --- |
+| `model.safetensors` | weights |
+| `config.yaml` | constructor arguments of the network, nothing else |
+| `provenance.json` | format version, hash of weights and configuration, versions, how the model was made |
+| `card.md` | description for people |
 """
 
 from __future__ import annotations

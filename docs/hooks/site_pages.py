@@ -53,6 +53,15 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     return config
 
 
+def _package_name(page: str) -> str:
+    """Return the name of a package for the navigation, without `wesep_py.`.
+
+    >>> _package_name("reference/network.speaker.md")
+    'network.speaker'
+    """
+    return Path(page).name.removesuffix(".md")
+
+
 def _complete(entries: list) -> None:
     """Give the entries "Recipes" and "Python" of a section their pages."""
     recipes = [page for page, source in COPIED.items() if source.startswith("recipes/")]
@@ -61,9 +70,7 @@ def _complete(entries: list) -> None:
         if entry == {"Recipes": "recipes.md"}:
             entries[number] = {"Recipes": ["recipes.md", *({Path(page).stem: page} for page in recipes)]}
         elif entry == {"Python": "reference/index.md"}:
-            entries[number] = {
-                "Python": ["reference/index.md", *({Path(page).stem.replace("_", "."): page} for page in packages)]
-            }
+            entries[number] = {"Python": ["reference/index.md", *({_package_name(page): page} for page in packages)]}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -136,7 +143,7 @@ def _reference_pages() -> dict[str, str]:
     pages, rows = {}, []
     for package, modules in packages.items():
         name = ".".join(["wesep_py", *package.split("/")]) if package else "wesep_py"
-        page = f"reference/{package.replace('/', '_') or 'wesep_py'}.md"
+        page = f"reference/{package.replace('/', '.') or 'wesep_py'}.md"
         text = [f"# `{name}`", "", f"::: {name}", "    options: {members: false, show_root_heading: false}", ""]
         for module in modules:
             text += [f"::: {name}.{module}", ""]
@@ -154,7 +161,7 @@ def _summary(path: Path) -> str:
 
 def _command_page() -> str:
     """Return the help of every command, as the commands print it."""
-    os.environ.update(COLUMNS="100", TERM="dumb", NO_COLOR="1")  # before the command line is imported
+    os.environ.update(COLUMNS="80", TERM="dumb", NO_COLOR="1")  # before the command line is imported
     from wesep_py.cli.main import COMMANDS, main
 
     text = ["# Command line", "", "What `wesep COMMAND --help` prints.", ""]

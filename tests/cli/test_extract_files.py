@@ -213,7 +213,7 @@ def test_batch_file(wesep, tiny_model, tiny_speech, tmp_path):
         "mixture\na\n": "no column 'enroll'",
         "mixture,enroll\n": "holds no lines",
         "mixture,enroll\na.wav,\n": "line 2 names no enroll",
-        "mixture,enroll\nm.wav,anna-0.wav,anna-1.wav\n": "csv:2: has 3 values for 2 columns; separate the recordings of",
+        "mixture,enroll\nm.wav,anna-0.wav,anna-1.wav\n": "csv:2: has 3 values for 2 columns; separate the recordings",
         "mixture;enroll\nm.wav;anna-0.wav\n": "is separated by semicolons",
         "mixture,enroll,output\nm.wav,anna-0.wav,o.wav\nn.wav,anna-0.wav,o.wav\n": "name another output for one, or",
         "mixture,enroll,output\nm.wav,anna-0.wav,o.wav\nm.wav,bert-0.wav,./o.wav\n": "two results would be written",

@@ -376,7 +376,8 @@ def _show_summary(summary: Mapping[str, Any], out: Path, as_json: bool) -> None:
         typer.echo(f"{counts['silent_estimate']} estimates are silent (0 dB SI-SDR by definition)")
     if summary["speed"]["rtf"] is not None:
         speed = summary["speed"]
-        typer.echo(f"real-time factor {speed['rtf']:.3f} on {speed['device']}, {speed['threads']} threads")
+        threads = f"{speed['threads']} thread{'' if speed['threads'] == 1 else 's'}"
+        typer.echo(f"real-time factor {speed['rtf']:.3f} on {speed['device']}, {threads}")
     typer.echo(f"written: {out}")
 
 

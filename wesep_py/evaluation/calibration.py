@@ -52,7 +52,7 @@ def fit_platt(scores: ArrayLike, present: ArrayLike, equal_priors: bool = False)
         InputError: shapes differ, all trials are of one kind, a score is not finite, or scores fall with presence.
 
     Source: Platt, "Probabilistic outputs for support vector machines" (1999); the algorithm after Lin, Lin and Weng,
-        "A note on Platt's probabilistic outputs" (Machine Learning, 2007).
+    "A note on Platt's probabilistic outputs" (Machine Learning, 2007).
 
     >>> scale, offset = fit_platt([-2, -1, 0.5, 1, 2, -0.5], [0, 0, 0, 1, 1, 1])
     >>> scale > 0

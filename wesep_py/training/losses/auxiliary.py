@@ -37,7 +37,7 @@ class PresenceLoss(Loss):
         ValueError: a share out of range.
 
     Source: the frames: Ding et al., "Personal VAD", Odyssey 2020; as a second task of
-        extraction: TSEJoint (Zhang et al., 2023).
+    extraction: TSEJoint (Zhang et al., 2023).
 
     >>> from types import SimpleNamespace
     >>> output = SimpleNamespace(presence_logits=torch.zeros(1, 50))

@@ -279,8 +279,8 @@ class AbsentEnergy(Loss):
         ValueError: a floor that is not negative, a negative weight, all weights zero.
 
     Source: Delcroix et al., "Listen only to me! How well can target speech extraction handle false alarms?",
-        Interspeech 2022, in the form with a floor of Wisdom et al., "What's all the fuss about free universal sound
-        separation data?", ICASSP 2021.
+    Interspeech 2022, in the form with a floor of Wisdom et al., "What's all the fuss about free universal sound
+    separation data?", ICASSP 2021.
 
     >>> from types import SimpleNamespace
     >>> mixture, target = torch.tensor([[1.0, -1.0]]), torch.zeros(1, 2)

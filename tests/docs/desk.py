@@ -1,0 +1,251 @@
+"""The folder in which the code blocks of the documentation run: small recordings under the names that the pages use.
+
+`wesep` is the forked command with less work for what takes long (trainings of two steps, lists of two trials); `python`
+runs the scripts of `recipes/`, and asks those of `bench/` whether they know the options; `make`, `pip`, `torchrun` and
+`python3 -m venv` are checked against the repository, since continuous integration runs them itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+import torch
+
+from tests.conftest import SAMPLE_RATE, VOICES, make_voice
+from tests.forked_commands import search_path
+from tests.recipes.miniature_default import make_data
+from wesep_py import checkpoint
+from wesep_py.data import read_speaker_folders, write_manifest
+from wesep_py.network.extraction_network import build_network
+
+ROOT = Path(__file__).resolve().parents[2]
+LINKED = ("conf", "recipes", "simulation", "bench", "constraints.txt", "pyproject.toml", "Makefile")
+TRAINING = "train.steps=2 train.batch_size=1 data.workers=0 train.device=cpu checkpoint.every_steps=1 log.every_steps=1"
+
+WESEP = r"""#!/bin/sh
+# The forked command, with less to do.
+real="{real}"
+case " $* " in *" --help "*) exec "$real" "$@" ;; esac
+case "$1" in
+  train)
+    exec "$real" "$@" {training} ;;
+  evaluate) exec "$real" "$@" --limit 2 --jobs 0 ;;
+  score) exec "$real" "$@" --jobs 0 ;;
+  simulate) exec "$real" "$@" --count 2 --jobs 1 ;;
+  calibrate) exec "{python}" "{checker}" command "$@" ;;
+  demo) mkdir -p demo_again; exec "$real" models ;;
+  *) exec "$real" "$@" ;;
+esac
+"""
+PYTHON = r"""#!/bin/sh
+# These scripts take minutes, and have tests of their own: their options are looked up in their help.
+case "$1" in
+  bench/*|recipes/ablation/run.py|recipes/speaker/compare.py|simulation/*) exec "{python}" "{checker}" options "$@" ;;
+  *) exec "{python}" "$@" ;;
+esac
+"""
+CHECKED = '#!/bin/sh\nexec "{python}" "{checker}" {name} "$@"\n'
+
+
+class Block(NamedTuple):
+    """A fenced code block of a page."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+    file: str | None
+    """The file that the line before the block names (`` `name.py`: ``)."""
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """Return the code blocks of a page, in order."""
+    text = page.read_text(encoding="utf-8")
+    pattern = r"(?:^`([\w.]+)`:\n\n)?^[ ]*```([\w-]*)[^\n]*\n(.*?)^[ ]*```$"
+    return [
+        Block(page.name, text[: match.start()].count("\n") + 1, match[2], match[3], match[1])
+        for match in re.finditer(pattern, text, re.MULTILINE | re.DOTALL)
+    ]
+
+
+def lay_out(folder: Path, model: Path) -> None:
+    """Fill a folder with what the pages name.
+
+    Args:
+        folder: empty, or missing.
+        model: a checkpoint folder with a presence head, which pages call `exp/mine`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in LINKED:
+        (folder / name).symlink_to(ROOT / name)
+    make_data(folder / "DATA")
+    speakers = {
+        name: [make_voice(*voice, 3.0, seed=10 * k + take) for take in range(4)]
+        for k, (name, voice) in enumerate(VOICES.items())
+    }
+    for name, takes in speakers.items():
+        for take, waveform in enumerate(takes):
+            write(folder / "demo" / "voices" / name / f"{name}-{take}.wav", waveform)
+    alice, bob = speakers["anna"], speakers["bert"]
+    mixture = (alice[0] + bob[0]) / 2
+    for name in (
+        "demo/mixture.wav",
+        "mixture.wav",
+        "meeting.wav",
+        "interview.wav",
+        "recordings/one.wav",
+        "recordings/two.wav",
+    ):
+        write(folder / name, mixture)
+    for name in ("demo/enrollment.wav", "alice.wav", "alice1.wav", "alice_1.wav", "anna.wav"):
+        write(folder / name, alice[1])
+    for name in ("alice2.wav", "alice_2.wav"):
+        write(folder / name, alice[2])
+    write(folder / "bob.wav", bob[1])
+    write(
+        folder / "noise" / "hiss.wav",
+        0.1 * np.random.default_rng(0).standard_normal(4 * SAMPLE_RATE).astype(np.float32),
+    )
+    (folder / "exp").mkdir()
+    (folder / "exp" / "mine").symlink_to(model)
+    write_manifest(read_speaker_folders(folder / "demo" / "voices"), folder / "speech.jsonl", relative_to=folder)
+    (folder / "conf.yaml").write_text(
+        "include: [conf/train/example.yaml]\nexperiment: exp/conf\ndata: {train: [speech.jsonl]}\n", encoding="utf-8"
+    )
+    lay_out_tree(folder, [takes[3] for takes in speakers.values()][:3])
+    lay_out_meetings(folder, mixture, alice[0])
+    lay_out_embeddings(folder)
+    _commands(folder)
+
+
+def lay_out_tree(folder: Path, sources: list[np.ndarray]) -> None:
+    """Write a LibriMix tree `test` of one mixture of three speakers, and estimates of them in `mine`."""
+    for number, source in enumerate(sources, start=1):
+        write(folder / "test" / f"s{number}" / "mixture1.wav", source / 3)
+        write(folder / "mine" / f"s{number}" / "mixture1.wav", source / 3 + 0.01 * sum(sources))
+    for name in ("mix_clean", "mix_both"):
+        write(folder / "test" / name / "mixture1.wav", sum(sources) / 3)
+
+
+def lay_out_meetings(folder: Path, mixture: np.ndarray, alice: np.ndarray) -> None:
+    """Write a meeting without references, with labels, an enrollment and an estimate."""
+    write(folder / "meetings" / "meeting1.wav", mixture)
+    write(folder / "meetings_alice" / "meeting1.wav", alice / 2)
+    (folder / "recordings.csv").write_text(
+        "mixture_ID,mixture_path\nmeeting1,meetings/meeting1.wav\n", encoding="utf-8"
+    )
+    (folder / "recordings.map").write_text("meeting1 alice alice.wav\n", encoding="utf-8")
+    line = "SPEAKER meeting1 1 {:.2f} 1.00 <NA> <NA> alice <NA> <NA>\n"
+    (folder / "meetings.rttm").write_text(line.format(0.2) + line.format(1.6), encoding="utf-8")
+
+
+def lay_out_embeddings(folder: Path) -> None:
+    """Write a model that takes precomputed embeddings (`exp/vectors`), and embeddings of the enrollments of a list."""
+    torch.manual_seed(0)
+    cue = {"name": "embedding", "embedding_dim": 8}
+    network = build_network({"backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1}, "cues": [cue]})
+    checkpoint.save(folder / "exp" / "vectors", network.config, network.state_dict())
+    np.save(folder / "alice.npy", np.ones(8, np.float32))
+    for suffix, name in (("csv", "dev_2mix.csv"), ("map", "dev_2mix.map_mixture2enrollment")):
+        (folder / f"dev.{suffix}").write_text((folder / "DATA" / "trials" / name).read_text("utf-8"), encoding="utf-8")
+    rng = np.random.default_rng(0)
+    (folder / "vectors").mkdir()
+    for line in (folder / "dev.map").read_text("utf-8").splitlines():
+        utterance = Path(line.split()[2]).stem
+        np.save(folder / "vectors" / f"{utterance}.npy", rng.standard_normal(8).astype(np.float32))
+
+
+def write(path: Path, waveform: np.ndarray) -> None:
+    """Write a recording of 16 bits."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, waveform, SAMPLE_RATE, subtype="PCM_16")
+
+
+def _commands(folder: Path) -> None:
+    real = Path(search_path().split(os.pathsep)[0]) / "wesep"
+    words = {"python": sys.executable, "checker": __file__, "real": real, "training": TRAINING}
+    programs = folder / ".bin"
+    programs.mkdir()
+    scripts = {"wesep": WESEP, "python": PYTHON, **dict.fromkeys(("make", "pip", "python3", "torchrun"), CHECKED)}
+    for name, script in scripts.items():
+        (programs / name).write_text(script.format(name=name, **words), encoding="utf-8")
+        (programs / name).chmod(0o755)
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    for name in ("wesep", "pip", "python"):
+        (folder / ".venv" / "bin" / name).symlink_to(programs / name)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Return the environment of a block of shell commands."""
+    path = os.pathsep.join([str(folder / ".bin"), search_path()])
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WESEP_NO_HINTS": "1"}
+
+
+def run_shell(block: Block, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a block of shell commands, up to the first that fails."""
+    command = ["bash", "-euo", "pipefail", "-c", block.text]
+    return subprocess.run(
+        command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+# What stands for programs that are not run here.
+
+
+def check_make(arguments: list[str]) -> None:
+    """Let make say what it would do: the target has to exist."""
+    subprocess.run(["/usr/bin/make", "-C", str(ROOT), "-n", *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
+def check_pip(arguments: list[str]) -> None:
+    """The constraints are a file, and the extras of this package exist."""
+    assert arguments[0] == "install", arguments
+    extras = re.findall(r"\[([\w,]+)\]", " ".join(arguments))
+    known = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {extra for group in extras for extra in group.split(",")} <= set(known), extras
+    if "-c" in arguments:
+        assert Path(arguments[arguments.index("-c") + 1]).is_file()
+
+
+def check_python3(arguments: list[str]) -> None:
+    """Only the making of a virtual environment."""
+    assert arguments[:2] == ["-m", "venv"], arguments
+
+
+def check_torchrun(arguments: list[str]) -> None:
+    """The training that it would start is run by one process."""
+    module = arguments.index("-m")
+    assert arguments[module + 1] == "wesep_py.cli.train", arguments
+    subprocess.run(["wesep", "train", *arguments[module + 2 :]], check=True)
+
+
+def check_command(arguments: list[str]) -> None:
+    """Every option of a command is in its help: two trials are too few to calibrate with."""
+    shown = subprocess.run(["wesep", arguments[0], "--help"], check=True, capture_output=True, text=True).stdout
+    assert not [word for word in arguments if word.startswith("--") and word not in shown], arguments
+
+
+def check_options(arguments: list[str]) -> None:
+    """Every option of a script is in its help."""
+    script, *rest = arguments
+    shown = subprocess.run([sys.executable, script, "--help"], check=True, capture_output=True, text=True).stdout
+    options = {word.split("=")[0] for word in rest if word.startswith("--")}
+    assert not (unknown := sorted(option for option in options if option not in shown)), f"{script}: {unknown}"
+
+
+if __name__ == "__main__":
+    {
+        "make": check_make,
+        "pip": check_pip,
+        "python3": check_python3,
+        "torchrun": check_torchrun,
+        "options": check_options,
+        "command": check_command,
+    }[sys.argv[1]](sys.argv[2:])
