@@ -56,7 +56,7 @@ def test_timing_of_signals():
     assert busy["timing_recall"] > 0.98
 
 
-def test_timing_of_a_silent_estimate_is_zero_of_a_silent_reference_missing():
+def test_timing_of_silence_is_zero_or_missing():
     silence = np.zeros_like(VOICE)
     assert compute_metrics(silence, VOICE, 16000, ("timing",), None, None).values["timing_f1"] == 0.0
     scores = compute_metrics(VOICE, silence, 16000, ("timing",), None, None)
