@@ -62,9 +62,12 @@ def test_the_printed_command_reproduces_the_estimate(wesep, folder: Path, tmp_pa
     assert got == pytest.approx(expected, abs=1e-5)
 
 
-def test_existing_files_are_not_replaced(wesep, folder: Path):
-    ran = wesep("demo", "-o", folder)
+def test_existing_files_are_not_replaced(wesep, tmp_path: Path):
+    (tmp_path / "mixture.wav").write_bytes(b"somebody's")
+    ran = wesep("demo", "-o", tmp_path)
     assert ran.status == 2 and "exists already" in ran.message
+    assert [path.name for path in tmp_path.iterdir()] == ["mixture.wav"]
+    assert (tmp_path / "mixture.wav").read_bytes() == b"somebody's"
 
 
 def speak_little(monkeypatch: pytest.MonkeyPatch) -> None:
