@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 LIST = Path(__file__).with_name("slower_tests.txt")
-MIN_SECONDS = 0.25
+MIN_SECONDS = 0.1
 """Functions that take less are not listed."""
 
 
