@@ -43,7 +43,7 @@ POOLINGS: dict[str, Callable[[float], float]] = {
     "2 s": lambda length_s: 2.0,
     "log": lambda length_s: PRESENCE_S * (1.0 + max(0.0, math.log2(length_s / 5.0))),
 }
-"""How many seconds of the highest logits are pooled in a recording of a length; the first is what `extract` does."""
+"""Number of seconds whose logits are pooled, as a function of the length of the recording. `extract` uses the first."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What starts fast: `wesep --help`, and `import wesep_py` without torch."""
+"""Start-up: `wesep --help` is fast, and `import wesep_py` loads no torch."""
 
 from __future__ import annotations
 

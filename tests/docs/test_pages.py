@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 import yaml
 
 from tests.docs.desk import ROOT, Block, blocks_of, lay_out, run_shell
-from wesep_py.common.config import load_yaml
-from wesep_py.training.training_config import load_config
+from wesep_py.common.config import construct, load_yaml
+from wesep_py.common.errors import ConfigError
+from wesep_py.simulation.rooms.bank_making import RoomBankConfig
+from wesep_py.training.training_config import SpeakerTrainConfig, TrainConfig, load_config
 
 EXECUTED = {
     path.relative_to(ROOT).as_posix(): path
@@ -64,22 +67,46 @@ def test_code_blocks_run(page: str, trained: Path, tmp_path: Path, monkeypatch: 
             assert [json.loads(line) for line in block.text.splitlines()]
 
 
+RUN_KEYS = {field.name for kind in (TrainConfig, SpeakerTrainConfig) for field in dataclasses.fields(kind)} | {
+    "include"
+}
+BANK_KEYS = {field.name for field in dataclasses.fields(RoomBankConfig)}
+
+
 def check_yaml(block: Block, folder: Path) -> None:
-    """A whole configuration is checked as `wesep train` does; a part of one is laid over a whole one."""
+    """Check a block as its command does: a configuration, or a part of one merged over a whole one."""
     values = yaml.safe_load(block.text)
-    assert isinstance(values, dict), f"{block.page}:{block.line}"
-    if block.file is not None or not set(values) & RUN_KEYS:
+    place = f"{block.page}:{block.line}"
+    if set(values) <= BANK_KEYS:
+        construct(RoomBankConfig, {**load_yaml("simulation/room_bank.yaml"), **values})
         return
-    speaker = values.get("task") == "speaker" or set(values) & {"speaker", "verification"}
-    base = "conf/train/speaker_base.yaml" if speaker else "conf/train/example.yaml"
+    assert set(values) <= RUN_KEYS, (
+        f"{place}: {sorted(set(values) - RUN_KEYS)} are no keys of a training or of a room bank"
+    )
+    includes = [values.pop("include", [])] if isinstance(values.get("include"), str) else values.pop("include", [])
+    if "train/speaker.yaml" in includes or values.get("task") == "speaker":
+        required = ["data.root=."]
+    else:
+        if "speaker" in values:  # of an extraction model
+            values["model"] = {"speaker": values.pop("speaker")}
+        includes = ["conf/train/example.yaml", *includes]
+        required = [] if "data" in values else ["data.train=[speech.jsonl]"]
     file = folder / "desk" / f"block_{block.line}.yaml"
-    own = values.pop("include", [])
-    includes = [base if Path(base).is_file() else "conf/train/example.yaml", *([own] if isinstance(own, str) else own)]
     file.write_text(yaml.safe_dump({**values, "include": includes}), encoding="utf-8")
-    load_config(file, ["data.train=[speech.jsonl]"] if "data" not in values else [])
+    load_config(file, required)
 
 
-RUN_KEYS = {"model", "data", "loss", "optim", "schedule", "train", "checkpoint", "validation", "log", "init", "task"}
+@pytest.mark.parametrize(
+    "text",
+    ["self_enrollment: {probabilty: 0.4}", "simulation: {noise: {snr: 3}}", "simulate: {}", "recorded: [{rot: x}]"],
+)
+def test_a_wrong_key_in_a_yaml_block_is_found(
+    text: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    lay_out(tmp_path / "desk", trained)
+    monkeypatch.chdir(tmp_path / "desk")
+    with pytest.raises((AssertionError, ConfigError), match="key"):
+        check_yaml(Block("page.md", 1, "yaml", text, None), tmp_path)
 
 
 def test_recipe_pages_name_options_and_files_that_exist():

@@ -26,6 +26,12 @@ OTHER = RNG.standard_normal((2, 4000))
 OTHER -= VOICE * (OTHER * VOICE).sum() / (VOICE**2).sum()  # made orthogonal: the answer is exact
 
 
+@pytest.fixture(autouse=True)
+def fresh_rng(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give every test the same numbers, whichever tests ran before it."""
+    monkeypatch.setitem(globals(), "RNG", np.random.default_rng(0))
+
+
 @pytest.mark.parametrize("scale", [1.0, -0.25, 1e-4, 30.0])
 def test_gain_is_exact_for_an_uncorrelated_mixture(scale: float):
     assert level_gain(scale * VOICE, 0.7 * VOICE + OTHER) == pytest.approx(0.7 / scale, rel=1e-9)

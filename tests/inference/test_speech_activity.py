@@ -29,6 +29,12 @@ RATE = 16000
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def fresh_rng(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give every test the same numbers, whichever tests ran before it."""
+    monkeypatch.setitem(globals(), "RNG", np.random.default_rng(0))
+
+
 def bursts(pause_s: float, noise: float) -> np.ndarray:
     """Two bursts of 0.5 s, `pause_s` apart, 1 s of pause around them; a noise beneath."""
     burst = 0.1 * RNG.standard_normal(RATE // 2)

@@ -1,4 +1,4 @@
-"""How a table is applied: completed arguments, and renaming rules in their order."""
+"""Tables of network families: they complete arguments and apply renaming rules in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the configuration accepts and refuses, and that each of its keys is read."""
+"""The configuration of a training: accepted and refused values; every key is read."""
 
 from __future__ import annotations
 

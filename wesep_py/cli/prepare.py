@@ -49,13 +49,13 @@ class Corpus(NamedTuple):
     name: str
     help: str
     source: tuple[str, str]
-    """How the argument is shown, and its help."""
+    """Placeholder and help text of the argument."""
     example: str
     """Arguments of the example: the source, and what else it needs."""
     reader: str
     """Module and function `(source[, root], *, on_skip, on_progress)`, which returns the utterances."""
     uses_root: bool
-    """Whether paths that are read start from `--root`."""
+    """True if the reader takes `--root`, the folder that relative paths start from."""
 
 
 CORPORA = (

@@ -40,7 +40,7 @@ PER_TRIAL, SUMMARY, AUDIO, RUN = "per_trial.jsonl", "summary.json", "audio", "ru
 
 @dataclass
 class TrialRecord:
-    """What is known of one trial: one line of `per_trial.jsonl`.
+    """Results of one trial: one line of `per_trial.jsonl`.
 
     Attributes:
         mixture_id: name of the mixture.
@@ -431,7 +431,7 @@ _SUMMARY_SHAPE = {
     },
     "counts": {"trials": COUNT},
 }
-"""What every reader of a summary needs."""
+"""Keys of `summary.json` that every reader needs, and their types."""
 _REPORT_SHAPE = {
     "protocol": {"model": {"name": str}, "date": str},
     "counts": {"scored": COUNT, "silent_estimate": COUNT},
@@ -441,7 +441,7 @@ _REPORT_SHAPE = {
     "failed": [{"mixture_id": str, "target_utterance_id": str, "error": (str, None)}],
     "speed": {"rtf": (float, None), "audio_s": float, "threads": (COUNT, None), "device": (str, None)},
 }
-"""What a report needs of a summary, besides the interval of each metric."""
+"""Further keys of `summary.json` that a report needs, besides the interval of each metric."""
 
 
 @dataclass(frozen=True)

@@ -289,7 +289,7 @@ class RecordingQuality:
         clipped: share of clipped samples, 0 to 1 (`clipped_share`).
         coherence: mean cosine of the embeddings of windows of 1 s to their mean; `None` for fewer than two windows or
             without a speaker encoder.
-        likeness: lowest similarity of a segment to the rest of the recording, a cosine (`segment_similarity`).
+        likeness: lowest cosine similarity of a segment to the other segments of the recording (`segment_similarity`).
         second_voice: true if two voices are suspected; `None` if that cannot be detected.
         cosine: of its embedding to the mean of the other recordings; `None` for a single one.
         others: cosine of those others to one another; `None` if they are fewer than two.

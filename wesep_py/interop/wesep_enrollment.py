@@ -42,7 +42,7 @@ EMPHASIS, WINDOW, FILTERS = "preEmphasis.flipped_filter", "spk_encoder.spectrogr
 
 @dataclass(frozen=True)
 class PublicSignature:
-    """What a public `forward` takes beside the mixture, and what it returns.
+    """Inputs of a public `forward` beside the mixture, and its outputs.
 
     Attributes:
         enrollment: `embedding`; `features`: the filterbank that the speaker network takes; `encoder`: a waveform for

@@ -329,7 +329,7 @@ def _gather(memory: dict[str, Any], fabric: Fabric) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """What a network took over from a checkpoint.
+    """Weights that a network took over from a checkpoint.
 
     Attributes:
         source: folder of the checkpoint.

@@ -30,7 +30,7 @@ Collate = Callable[[Sequence[list[Item]]], dict[str, torch.Tensor]]
 
 
 class Task(ABC):
-    """What a run trains.
+    """Kind of training: module, losses, items and validator of a run.
 
     Attributes:
         sample_rate: of the mixtures, in Hz.

@@ -82,7 +82,7 @@ class MixturesConfig:
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """How tar files without an index are read. Every key changes which mixtures are drawn.
+    """Reading of tar files without an index. Every key changes which mixtures are drawn.
 
     A window is a few whole shards in memory; a mixture is drawn from the utterances of one window. If `lanes` is a
     multiple of ranks times workers, and `block` is the batch size of a rank, each worker reads its own shards.
@@ -282,7 +282,7 @@ class TrainLoopConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """What is saved, and how often.
+    """Snapshots and training state: number and interval.
 
     Args:
         every_steps: interval in steps of training state and snapshots; both are also written at the end.
@@ -304,7 +304,7 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """What is logged, in addition to `log.jsonl`, which is always written.
+    """Logging, in addition to `log.jsonl`, which is always written.
 
     Args:
         every_steps: interval in steps.

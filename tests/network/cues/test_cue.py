@@ -1,4 +1,4 @@
-"""What cues share: aligning speaker frames to the backbone's frames, and attention to an enrollment in blocks."""
+"""Functions that cues share: alignment of speaker frames with the backbone's frames, and attention in blocks."""
 
 from __future__ import annotations
 

@@ -221,7 +221,7 @@ EXPONENTIAL_REMAINDER = 1e-3
 
 @dataclass(frozen=True)
 class MarginSchedule:
-    """How a margin grows: constant, then increasing, then constant, as a function of the step alone.
+    """Schedule of a margin: constant, then increasing, then constant, as a function of the step alone.
 
     Args:
         start_step: the margin is `initial` up to this step, 0 or more.
