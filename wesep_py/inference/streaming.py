@@ -111,11 +111,11 @@ class StreamingRunner:
         The high-pass runs over the samples of the finished blocks once more, so its state is not needed.
         """
         self._index = index + 1
-        self._states = {key: _unpacked(value, self.device) for key, value in state.items()}
+        self._states = {key: unpack_state(value, self.device) for key, value in state.items()}
 
     def state(self) -> dict[str, Any]:
         """Return what `resume` needs, as tensors on the CPU, lists and dictionaries."""
-        return {key: _packed(value) for key, value in self._states.items()}
+        return {key: pack_state(value) for key, value in self._states.items()}
 
     @property
     def _end(self) -> int:
@@ -226,27 +226,27 @@ class StreamingRunner:
         return samples.float().cpu().numpy(), None if presence is None else presence[0].float().cpu().numpy()
 
 
-def _packed(value: Any) -> Any:
+def pack_state(value: Any) -> Any:
     """Return a state of tensors on the CPU, lists and dictionaries, which `torch.load` reads with `weights_only`."""
     if isinstance(value, torch.Tensor):
         return value.detach().cpu().clone()
     if isinstance(value, Analysis):
-        return {"analysis": {field.name: _packed(getattr(value, field.name)) for field in fields(value)}}
+        return {"analysis": {field.name: pack_state(getattr(value, field.name)) for field in fields(value)}}
     if isinstance(value, dict):
-        return {key: _packed(item) for key, item in value.items()}
+        return {key: pack_state(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_packed(item) for item in value)
+        return type(value)(pack_state(item) for item in value)
     return value
 
 
-def _unpacked(value: Any, device: str | torch.device) -> Any:
-    """Undo `_packed`, on a device."""
+def unpack_state(value: Any, device: str | torch.device) -> Any:
+    """Undo `pack_state`, on a device."""
     if isinstance(value, torch.Tensor):
         return value.to(device)
     if isinstance(value, dict) and set(value) == {"analysis"}:
-        return Analysis(**{key: _unpacked(item, device) for key, item in value["analysis"].items()})
+        return Analysis(**{key: unpack_state(item, device) for key, item in value["analysis"].items()})
     if isinstance(value, dict):
-        return {key: _unpacked(item, device) for key, item in value.items()}
+        return {key: unpack_state(item, device) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_unpacked(item, device) for item in value)
+        return type(value)(unpack_state(item, device) for item in value)
     return value

@@ -160,7 +160,8 @@ class TargetSpeakerExtractor(nn.Module):
         if not isinstance(config, ModelConfig):
             config = construct(ModelConfig, config, "model")
         self.config: dict[str, Any] = to_plain(config)
-        self.sample_rate, self.normalise, self.level = config.sample_rate, config.normalise, config.level
+        self.sample_rate, self.normalise = config.sample_rate, config.normalise
+        self.level: Literal["fitted", "learned", "kept"] = config.level
         self.highpass_hz = config.highpass_hz
         self.high_pass = HighPass(config.sample_rate, config.highpass_hz) if config.highpass_hz else None
 
@@ -260,7 +261,7 @@ class TargetSpeakerExtractor(nn.Module):
                 )
             module, _, leaf = name.rpartition(".")
             setattr(live.get_submodule(module), leaf, shared)
-        live.encoder = self.encoder
+        live.encoder, live.level = self.encoder, "kept"
         object.__setattr__(self, "_live_network", live)
 
     def begin_missing(self, missing: Sequence[str]) -> None:
