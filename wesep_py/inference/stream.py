@@ -164,7 +164,7 @@ class Stream:
         return self._state.num_replaced
 
     @property
-    def presence(self) -> float | None | list[float | None]:
+    def presence(self) -> float | list[float | None] | None:
         """Probability that the voice speaks now, 0 to 1; of several voices a list; `None` without a presence head.
 
         It is that of the last frame, and `None` too before the first.

@@ -204,12 +204,12 @@ class TargetSpeakerExtractor(nn.Module):
         self.presence = None
         if config.presence is not None:
             self.presence = PresenceHead(config.presence, self.backbone, list(self.cues), config.sample_rate)
+        self.live_presence = None
+        if config.live_presence is not None:
+            head = PresenceHead(config.live_presence, self.backbone, list(self.cues), config.sample_rate, causal=True)
+            self.live_presence = head
         # The live network is not a submodule: its parameters are those of this network.
         object.__setattr__(self, "_live_network", None)
-        if self.backbone.live:
-            live = self._build_live_network()
-            self.live_presence = live.presence
-            self._share_parameters(live)
 
     def live(self) -> TargetSpeakerExtractor:
         """Return the network as it works live: causal, for streaming. A causal network returns itself.
@@ -219,22 +219,23 @@ class TargetSpeakerExtractor(nn.Module):
         causal high-pass and tracks the level. It takes the enrollments that this network has prepared.
 
         Raises:
-            ConfigError: the network needs the whole recording.
+            ConfigError: the network needs the whole recording; or a cue or norm has no live mode.
         """
         if self.backbone.latency is not None:
             return self
-        live = self._live_network
-        if live is None:
+        if not self.backbone.live:
             raise ConfigError(
                 f"this model works on whole recordings only: its backbone {self.config['backbone']['name']!r} looks "
                 "ahead; a model trained with backbone.live: true (bsrnn) or backbone.causal: true can stream"
             )
-        device = next(self.parameters()).device
-        live.to(device).train(self.training)
-        return live
+        if self._live_network is None:
+            with torch.inference_mode(False):
+                object.__setattr__(self, "_live_network", self._build_live_network())
+        live: TargetSpeakerExtractor = self._live_network
+        return live.to(next(self.parameters()).device).train(self.training)
 
     def _build_live_network(self) -> TargetSpeakerExtractor:
-        """Build the causal network of the live mode, with weights of its own yet."""
+        """Build the causal network of the live mode, on the parameters of this network."""
         config = {
             **self.config,
             "backbone": {**self.config["backbone"], "causal": True, "live": False},
@@ -248,10 +249,6 @@ class TargetSpeakerExtractor(nn.Module):
             raise ConfigError(f"model.backbone.live: the model cannot work live ({error})") from error
         if live.latency is None:
             raise ConfigError("model.backbone.live: a cue looks ahead, so the model cannot work live")
-        return live
-
-    def _share_parameters(self, live: TargetSpeakerExtractor) -> None:
-        """Replace the parameters of the live network by those of this network."""
         own = dict(self.named_parameters())
         for name, parameter in list(live.named_parameters()):
             shared = own.get(_name_of_shared(name, own))
@@ -262,7 +259,7 @@ class TargetSpeakerExtractor(nn.Module):
             module, _, leaf = name.rpartition(".")
             setattr(live.get_submodule(module), leaf, shared)
         live.encoder, live.level = self.encoder, "kept"
-        object.__setattr__(self, "_live_network", live)
+        return live
 
     def begin_missing(self, missing: Sequence[str]) -> None:
         """Set parameters that a checkpoint did not have from those that it had: the live layers of a network.

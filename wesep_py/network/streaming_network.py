@@ -209,7 +209,5 @@ def require_streaming(network: TargetSpeakerExtractor) -> TargetSpeakerExtractor
             f"this model cannot stream: its backbone {type(live.backbone).__name__} has no `analyse_frames`"
         )
     if getattr(getattr(live.backbone, "stft", None), "pad_mode", "constant") != "constant":
-        raise ConfigError(
-            "this model cannot stream: pad_mode 'reflect' needs samples before they arrive; use 'constant'"
-        )
+        raise ConfigError("this model cannot stream: its pad_mode 'reflect' needs later samples; use 'constant'")
     return live
