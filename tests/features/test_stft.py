@@ -38,6 +38,57 @@ def test_the_inverse_restores_every_length_without_centring(window: str, window_
         assert _inverse_error(stft, num_samples).max() < 1e-5, num_samples
 
 
+@pytest.mark.parametrize(("window_length", "hop_length"), [(64, 16), (64, 12), (50, 10), (64, 32)])
+def test_the_asymmetric_windows_restore_every_length(window_length: int, hop_length: int):
+    stft = STFT(window_length, hop_length, "asymmetric")
+    for num_samples in range(1, 3 * window_length + 1):
+        error = _inverse_error(stft, num_samples)
+        # With a hop of half a window, the edge of the last window fades out, as with the symmetric windows.
+        restored = num_samples if hop_length < window_length / 2 else max(0, num_samples - 14)
+        assert (error[:restored] < 1e-5).all(), num_samples
+
+
+def test_the_asymmetric_windows_overlap_to_one_and_amplify_nothing():
+    for hop_length in (128, 96, 80):
+        stft = STFT(512, hop_length, "asymmetric")
+        total = stft.synthesis_weights().unflatten(0, (2, hop_length)).sum(dim=0)
+        torch.testing.assert_close(total, torch.ones(hop_length))
+        assert stft.synthesis_window.max() < 1.001
+
+
+def test_a_frame_of_the_asymmetric_transform_reaches_one_hop_ahead():
+    stft = STFT(512, 128, "asymmetric")
+    assert (stft.start, stft.stop, stft.synthesis_start) == (-384, 128, -128)
+    waveform = torch.randn(2000)
+    changed = waveform.clone()
+    changed[1000:] = 0
+    same = (stft(waveform) == stft(changed)).all(dim=0)
+    assert same[: (1000 - 128) // 128 + 1].all() and not same[(1000 - 128) // 128 + 1 :].any()
+
+
+@pytest.mark.parametrize(
+    "stft", [STFT(64, 16), STFT(64, 20, "sqrt_hann"), STFT(64, 16, centred=False), STFT(64, 16, "asymmetric")]
+)
+def test_frames_and_their_signals_are_those_of_the_whole_transform(stft: STFT):
+    waveform, num_frames = torch.randn(2, 333), stft.num_frames(333)
+    total = (num_frames - 1) * stft.hop_length + stft.window_length
+    segment = torch.nn.functional.pad(waveform, (-stft.start, total + stft.start - 333))
+    torch.testing.assert_close(stft.frames(segment), stft(waveform), atol=1e-5, rtol=0)
+    signals, estimate = stft.frame_signals(stft(waveform)), torch.zeros(2, 2000)
+    weights = torch.zeros(2000)
+    for frame in range(num_frames):
+        first = 500 + frame * stft.hop_length + stft.synthesis_start
+        estimate[:, first : first + signals.shape[1]] += signals[:, :, frame]
+        weights[first : first + signals.shape[1]] += stft.synthesis_weights()
+    restored = estimate / weights.clamp_min(0.01)
+    torch.testing.assert_close(restored[:, 500:833], stft.inverse(stft(waveform), 333), atol=1e-5, rtol=0)
+
+
+def test_the_asymmetric_window_needs_centred_frames():
+    with pytest.raises(ValueError, match="'asymmetric' needs centred frames and pad_mode 'constant'"):
+        STFT(64, 16, "asymmetric", centred=False)
+
+
 @pytest.mark.parametrize("window", ["hann", "sqrt_hann"])
 def test_half_overlap_fades_out_the_last_samples_only(window: str):
     stft = STFT(128, 64, window)

@@ -1,4 +1,4 @@
-"""The live mode of a network: shared weights, no look-ahead, the same enrollments, and its training from older weights."""
+"""The live mode of a network: shared weights, no look-ahead, the same enrollments, training from older weights."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from wesep_py.common.errors import InputError
 ZERO_CROSSINGS = 32
 """Zero crossings of the filter on either side, at the lower of the two rates: it reaches 32 samples ahead, 2 ms at
 16 kHz."""
-# Design of the low-pass (Kaiser window): 70 dB of attenuation from the lower Nyquist frequency on; the pass band ends at
-# 86 % of it, 6.9 kHz for a model at 16 kHz.
+# Design of the low-pass (Kaiser window): 70 dB of attenuation from the lower Nyquist frequency on; the pass band ends
+# at 86 % of it, 6.9 kHz for a model at 16 kHz.
 _ATTENUATION_DB = 70.0
 # Outputs that are computed at once, so that a long block does not need the memory of all windows at a time.
 _CHUNK = 8192

@@ -190,8 +190,8 @@ class Stream:
             raise InputError("the stream was flushed; call reset() before the next recording")
         if sample_rate is not None and sample_rate != self.sample_rate:
             raise InputError(
-                f"sample_rate: is {quoted(sample_rate)} Hz, and the stream began at {self.sample_rate} Hz; make another "
-                "stream for another rate"
+                f"sample_rate: is {quoted(sample_rate)} Hz, and the stream began at {self.sample_rate} Hz; make "
+                "another stream for another rate"
             )
         block = np.asarray(samples)
         waveform, num_replaced = self._as_float(block)

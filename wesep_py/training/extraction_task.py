@@ -34,7 +34,6 @@ from wesep_py.training.task import Item, Task
 from wesep_py.training.training_config import SelfEnrollmentConfig, TrainConfig
 from wesep_py.training.validation import ExtractionValidator
 
-
 _LIVE_SEED = 0x11FE  # separates the draws of `LiveSteps` from other uses of the run's seed
 
 
