@@ -188,6 +188,8 @@ def test_shifted_blocks_are_close_to_the_shifted_whole():
     track = np.concatenate([output.logits for output in outputs], axis=-1)
     assert estimate.shape == whole.shape and track.shape == logits.shape
     assert ((whole - estimate) ** 2).sum() < 1e-4 * (whole**2).sum()
+    single, _ = run_network(network, "cpu", mixture, [voice.tensors])
+    assert ((whole - estimate) ** 2).sum() < 0.1 * ((single - estimate) ** 2).sum()
 
 
 def test_silent_channels_stay_silent_with_shifts():
