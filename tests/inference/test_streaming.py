@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tests.inference.networks import BSRNN, CAUSAL_BSRNN, SHORT_BLOCKS, noise, random_extractor, run_blocks
+from wesep_py import checkpoint
 from wesep_py.common.errors import InputError
-from wesep_py.inference import Extractor
+from wesep_py.inference import Extractor, load
 from wesep_py.inference.overlap_add import run_network
 from wesep_py.inference.streaming import StreamingRunner, check_shifts, supports_streaming
 
@@ -58,3 +59,13 @@ def test_networks_that_stream_run_unshifted_and_refuse_shifts():
     ):
         with pytest.raises(InputError, match=r"^shifts is [23]; a causal network that streams allows 1 only.*$"):
             refused()
+
+
+def test_the_live_mode_refuses_shifts(tmp_path):
+    config = {"backbone": {**BSRNN, "norm": "frame", "live": True}, "cues": [{"name": "tf_map"}], "shifts": 2}
+    extractor, _ = random_extractor(config)
+    assert extractor.shifts == 2 and extractor.live().shifts == 1
+    model = checkpoint.save(tmp_path / "model", extractor.network.config, extractor.network.state_dict())
+    assert load(model, "cpu").shifts == 2 and load(model, "cpu", live=True).shifts == 1
+    with pytest.raises(InputError, match="shifts is 2; a causal network that streams allows 1 only"):
+        load(model, "cpu", live=True, shifts=2)

@@ -9,6 +9,7 @@ Arrays are float32 NumPy, `[channels, samples]` for a file, `[samples]` for one 
 | `decoding` | decoding with libsndfile, checks of the length, strict reading |
 | `containers` | layout of audio files, found without decoding |
 | `resample` | `resample`, `StreamResampler` |
+| `live_resample` | `LiveResampler`: a short delay, for live signals |
 | `torch_resample` | `SincResample`, a differentiable layer |
 | `level` | RMS level, active level, loudness, gains |
 | `codecs` | lossy codecs as a distortion |

@@ -3,6 +3,7 @@
 | module | contents |
 | --- | --- |
 | `high_pass` | `HighPass` for whole recordings, `CausalHighPass` for streaming |
+| `level_tracker` | `LevelTracker`: causal level of a waveform |
 | `stft` | `STFT`: short-time Fourier transform and its inverse |
 | `filterbank` | `KaldiFilterbank` and `WesepMel`: log-mel features; `SpecAugment` |
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from wesep_py.features.filterbank import KaldiFilterbank, SpecAugment, WesepMel
 from wesep_py.features.high_pass import CausalHighPass, HighPass
+from wesep_py.features.level_tracker import LevelTracker
 from wesep_py.features.stft import STFT
 
-__all__ = ["STFT", "CausalHighPass", "HighPass", "KaldiFilterbank", "SpecAugment", "WesepMel"]
+__all__ = ["STFT", "CausalHighPass", "HighPass", "KaldiFilterbank", "LevelTracker", "SpecAugment", "WesepMel"]

@@ -2,7 +2,7 @@
 
 A recorder's constant or a lorry's 20 Hz is inaudible, but it changes the lowest bins of a network's input completely.
 Both filters subtract a low-passed copy of the waveform, so what they keep and what they remove sum to the waveform.
-`HighPass` is for whole recordings, `CausalHighPass` for streaming.
+`HighPass` is for whole recordings, `CausalHighPass` for streaming; the latter's low-pass is a `OnePole`.
 """
 
 from __future__ import annotations
@@ -129,6 +129,59 @@ class HighPass(nn.Module):
         return f"sample_rate={self.sample_rate}, cutoff_hz={self.cutoff_hz:g}"
 
 
+class OnePole(nn.Module):
+    """First-order low-pass (exponential average) of waveforms, in blocks of any size.
+
+    ```
+    low[n] = a · low[n−1] + (1 − a) · x[n]          a = exp(−1 / time_constant)
+    ```
+
+    Args:
+        time_constant: in samples; above 0.
+
+    >>> OnePole(100.0)(torch.ones(1, 1000), torch.zeros(1, 1))[0, 99].item()  # 1 − 1/e after a time constant
+    0.63...
+    """
+
+    def __init__(self, time_constant: float) -> None:
+        super().__init__()
+        rate = 1 / time_constant
+        # The recursion is computed without a loop over samples. Within a block of K = 2 / rate samples it is
+        #
+        #   low[k] = aᵏ · Σ_{j ≤ k} (1 − a) · x[j] · a⁻ʲ + aᵏ⁺¹ · low[−1]        a⁻ʲ is at most e², so nothing overflows
+        #
+        # with a cumulative sum. From block to block it decays by aᴷ = e⁻², so `low` at the start of a block is a
+        # convolution of the ends of the 12 blocks before with powers of e⁻²; e⁻²⁴ is below the resolution of float32.
+        self.block, self.gain = max(1, int(2 / rate)), 1 - math.exp(-rate)
+        powers = torch.exp(-rate * torch.arange(self.block + 1, dtype=torch.float64))
+        block_decay = powers[-1] ** torch.arange(12, dtype=torch.float64)
+        self.register_buffer("powers", powers.float(), persistent=False)
+        self.register_buffer("block_decay", block_decay.flip(0)[None, None].float(), persistent=False)
+        self.powers: Tensor
+        self.block_decay: Tensor
+
+    def forward(self, waveform: Tensor, before: Tensor) -> Tensor:
+        """Filter the next samples.
+
+        Args:
+            waveform: `[batch, samples]`.
+            before: `[batch, 1]`, the result at the sample before; 0 at the start.
+
+        Returns:
+            `[batch, samples]`.
+        """
+        num_samples, powers = waveform.shape[1], self.powers.to(waveform.dtype)
+        if num_samples <= self.block:
+            within = self.gain * (waveform / powers[:num_samples]).cumsum(dim=1) * powers[:num_samples]
+            return within + before * powers[1 : num_samples + 1]
+        blocks = F.pad(waveform, (0, -num_samples % self.block)).unflatten(1, (-1, self.block))
+        within = self.gain * (blocks / powers[:-1]).cumsum(dim=2) * powers[:-1]
+        # Value before each block: the ends of the blocks before it, each decayed by e⁻² per block in between.
+        ends, block_decay = torch.cat([before, within[:, :-1, -1]], dim=1)[:, None], self.block_decay.to(powers.dtype)
+        starts = F.conv1d(F.pad(ends, (block_decay.shape[-1] - 1, 0)), block_decay)[:, 0]
+        return (within + starts[..., None] * powers[1:]).flatten(1)[:, :num_samples]
+
+
 class HighPassState(NamedTuple):
     """Streaming state of a `CausalHighPass`.
 
@@ -146,11 +199,7 @@ class CausalHighPass(nn.Module):
 
     It starts as if the first sample had lasted for ever, so a constant gives zeros from the first sample on. A causal
     filter that removed a rumble of 20 Hz would shift the phase of voices at 100 Hz by a third of a cycle, because its
-    gain determines its phase. This filter, at 5 Hz, shifts it by 3°.
-
-    ```
-    low[n] = a · low[n−1] + (1 − a) · x[n]        result = x − low        a = exp(−2π · cutoff_hz / sample_rate)
-    ```
+    gain determines its phase. This filter, at 5 Hz, shifts it by 3°. It subtracts a `OnePole` from the waveform.
 
     Args:
         sample_rate: in Hz.
@@ -169,20 +218,7 @@ class CausalHighPass(nn.Module):
         if not 0 < cutoff_hz < sample_rate / 16:
             raise ValueError(f"cutoff_hz: is {cutoff_hz}; above 0 and below {sample_rate / 16:g} Hz is allowed")
         self.sample_rate, self.cutoff_hz = sample_rate, cutoff_hz
-        rate = 2 * math.pi * cutoff_hz / sample_rate
-        # The recursion is computed without a loop over samples. Within a block of K = 2 / rate samples it is
-        #
-        #   low[k] = aᵏ · Σ_{j ≤ k} (1 − a) · x[j] · a⁻ʲ + aᵏ⁺¹ · low[−1]        a⁻ʲ is at most e², so nothing overflows
-        #
-        # with a cumulative sum. From block to block it decays by aᴷ = e⁻², so `low` at the start of a block is a
-        # convolution of the ends of the 12 blocks before with powers of e⁻²; e⁻²⁴ is below the resolution of float32.
-        self.block, self.gain = max(1, int(2 / rate)), 1 - math.exp(-rate)
-        powers = torch.exp(-rate * torch.arange(self.block + 1, dtype=torch.float64))
-        block_decay = powers[-1] ** torch.arange(12, dtype=torch.float64)
-        self.register_buffer("powers", powers.float(), persistent=False)
-        self.register_buffer("block_decay", block_decay.flip(0)[None, None].float(), persistent=False)
-        self.powers: Tensor
-        self.block_decay: Tensor
+        self.low_pass = OnePole(sample_rate / (2 * math.pi * cutoff_hz))
 
     def forward(self, waveform: Tensor, state: HighPassState | None = None) -> tuple[Tensor, HighPassState]:
         """Filter the next samples of recordings, in at least float32.
@@ -198,22 +234,11 @@ class CausalHighPass(nn.Module):
             waveform = waveform if waveform.dtype == torch.float64 else waveform.float()
             if state is None:
                 state = HighPassState(waveform[:, :1], torch.zeros_like(waveform[:, :1]))
-            num_samples = waveform.shape[1]
-            if num_samples == 0:
+            if waveform.shape[1] == 0:
                 return waveform, state
             shifted = waveform - state.first
-            low = self._low(shifted, state.low)[:, :num_samples]
+            low = self.low_pass(shifted, state.low)
             return shifted - low, HighPassState(state.first, low[:, -1:])
-
-    def _low(self, waveform: Tensor, before: Tensor) -> Tensor:
-        """Return the low-passed copy of whole blocks; `before` `[batch, 1]` is its value at the sample before."""
-        powers, block_decay = self.powers.to(waveform.dtype), self.block_decay.to(waveform.dtype)
-        blocks = F.pad(waveform, (0, -waveform.shape[1] % self.block)).unflatten(1, (-1, self.block))
-        within = self.gain * (blocks / powers[:-1]).cumsum(dim=2) * powers[:-1]
-        # Value before each block: the ends of the blocks before it, each decayed by e⁻² per block in between.
-        ends = torch.cat([before, within[:, :-1, -1]], dim=1)[:, None]
-        starts = F.conv1d(F.pad(ends, (block_decay.shape[-1] - 1, 0)), block_decay)[:, 0]
-        return (within + starts[..., None] * powers[1:]).flatten(1)
 
     def extra_repr(self) -> str:
         """Return the arguments, for printing the module."""

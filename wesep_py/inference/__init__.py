@@ -17,6 +17,7 @@ mixture: meeting.wav ─► inputs ─► Extractor.extract ◄─────�
 | `mixed_enrollment` | enrollments in which several people speak |
 | `voice_print` | `Voice`: the tensors of an enrollment, and `.voice` files |
 | `overlap_add` | `Blocks`; the network on one block; overlapping blocks, cross-faded |
+| `stream`, `stream_engine` | `Stream`: a live signal in blocks of any size; its network in torch |
 | `streaming` | causal networks: the state is carried from block to block |
 | `presence` | probability that the voice is in the recording, and its calibration |
 | `result` | `Result`: level of the voice, saving |
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from wesep_py.inference.presence import Calibration, Presence
     from wesep_py.inference.result import Result
     from wesep_py.inference.speech_activity import MAX_ENROLLMENT_S
+    from wesep_py.inference.stream import Stream
     from wesep_py.inference.voice_print import Voice
 
 _MODULE_OF = {
@@ -58,6 +60,7 @@ _MODULE_OF = {
     "RecordingQuality": "enrollment_quality",
     "Result": "result",
     "Source": "inputs",
+    "Stream": "stream",
     "Voice": "voice_print",
     "VoiceQuality": "enrollment_quality",
     "audio_files": "inputs",
@@ -80,6 +83,7 @@ __all__ = [
     "RecordingQuality",
     "Result",
     "Source",
+    "Stream",
     "Voice",
     "VoiceQuality",
     "audio_files",

@@ -4,6 +4,7 @@
 load(model) ─► Extractor
                  .enroll(recordings)        ─► Voice                       enrollment.py, voice_print.py
                  .extract(mixture, Voice)   ─► Result                      below, and result.py
+                 .stream(Voice)             ─► Stream                      stream.py, stream_engine.py
 
 extract:  read ─► resample to the model's rate ─► network, whole or by blocks ─► level ─► resample back ─► Result
 ```
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wesep_py.inference.enrollment_quality import VoiceQuality
+    from wesep_py.inference.stream import Stream
     from wesep_py.network.extraction_network import TargetSpeakerExtractor
 
 log = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ def load(
     model: str | PathLike[str] | None = None,
     device: str = "auto",
     max_enrollment_s: float = MAX_ENROLLMENT_S,
+    live: bool = False,
     shifts: int | None = None,
 ) -> Extractor:
     """Load a model and return an extractor.
@@ -80,11 +83,13 @@ def load(
             Weights stored in half precision compute as float32.
         device: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`.
         max_enrollment_s: as `Extractor`.
+        live: use the model's live mode (`Extractor.live`).
         shifts: as `Extractor`.
 
     Raises:
         CheckpointError: there is no such model, or its checkpoint is incomplete or damaged.
-        InputError: there is no such device, or no bundled model; as `Extractor`.
+        InputError: there is no such device, no bundled model, or with `live` no live mode; as `Extractor`. A live mode
+            allows no `shifts` above 1.
 
     >>> load(device="cpu").sample_rate
     16000
@@ -97,7 +102,12 @@ def load(
     folder = checkpoint.resolve(path)
     saved = checkpoint.load(folder)
     calibration = read_calibration(saved.provenance, str(folder / checkpoint.PROVENANCE))
-    return Extractor(load_network(folder), device, name, saved.hash, calibration, max_enrollment_s, shifts)
+    network = load_network(folder)
+    if not live:
+        return Extractor(network, device, name, saved.hash, calibration, max_enrollment_s, shifts)
+    extractor = Extractor(network, device, name, saved.hash, calibration, max_enrollment_s).live()
+    extractor.check_shifts(shifts)
+    return extractor
 
 
 def pick_device(device: str = "auto") -> str:
@@ -315,6 +325,47 @@ class Extractor:
             tensors = replace_embedding(prepared, embedding)
             voice_prints.append(self._as_voice(tensors, enrollment.duration_s, assess))
         return voices, voice_prints
+
+    def live(self) -> Extractor:
+        """Return an extractor of the same model in its live mode: without the layers that look ahead.
+
+        It takes the same voices. Its results are those of `stream`, for whole recordings. A causal model returns
+        itself.
+
+        Raises:
+            ConfigError: the model works on whole recordings only.
+        """
+        network = self._network.live()
+        if network is self._network:
+            return self
+        return Extractor(network, self.device, self.name, self.model_hash, None, self.max_enrollment_s)
+
+    def stream(
+        self,
+        voices: Voice | Sequence[Voice],
+        sample_rate: int | None = None,
+        num_channels: int = 1,
+        constant_delay: bool = False,
+    ) -> Stream:
+        """Extract voices from a live signal, block by block.
+
+        Args:
+            voices: from `enroll` of this model; a sequence for several at once.
+            sample_rate: of the signal in Hz; `None` is the model's.
+            num_channels: of the signal.
+            constant_delay: whether every block returns as many samples as it gets (`Stream`).
+
+        Raises:
+            ConfigError: the model cannot stream; the message says which part of it looks ahead.
+            InputError: a voice of another model, or a rate or number of channels that is not allowed.
+
+        >>> stream = wesep_py.load("my-live-model").stream(voice, sample_rate=48000)        # doctest: +SKIP
+        >>> stream.process(block).shape                                                     # doctest: +SKIP
+        """
+        from wesep_py.inference.stream import Stream
+        from wesep_py.inference.stream_engine import TorchEngine
+
+        return Stream(TorchEngine(self, self._check_voice), voices, sample_rate, num_channels, constant_delay)
 
     def extract(self, mixture: Source, voice: Voice, blocks: Blocks | None = None, shifts: int | None = None) -> Result:
         """Extract a voice from a recording.

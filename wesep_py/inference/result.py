@@ -16,7 +16,7 @@ from wesep_py.inference.output_files import FLOAT_SUBTYPES, split_mixture, subty
 from wesep_py.inference.presence import Presence
 
 log = logging.getLogger(__name__)
-Level = Literal["fitted", "learned"]
+Level = Literal["fitted", "learned", "kept"]
 MAX_CORRECTION_DB = 6.0
 """Largest correction of a level that the network learned; such a network makes a voice quieter if it is not sure."""
 
@@ -61,11 +61,13 @@ def level_gain_from_sums(product: float, energy: float, size: int, level: Level 
         energy: `<estimate, estimate>`.
         size: number of samples of all channels.
         level: `fitted` is the least-squares gain; `learned` the same, limited to `MAX_CORRECTION_DB` up or down
-            (`ModelConfig.level`).
+            (`ModelConfig.level`); `kept` is 1, for a live network, which does not know the samples to come.
 
     Returns:
         The linear gain; 0 for a silent estimate.
     """
+    if level == "kept":
+        return 1.0
     if energy <= np.finfo(np.float32).tiny * size:
         return 0.0
     gain, max_gain = product / energy, 10 ** (MAX_CORRECTION_DB / 20)

@@ -44,7 +44,7 @@ def make_runner(
 
 def supports_streaming(network: TargetSpeakerExtractor) -> bool:
     """Return whether the network can continue from a state, so that blocks give the result of the whole recording."""
-    if getattr(network, "latency", None) is None or network.normalise != "none":
+    if getattr(network, "latency", None) is None:
         return False
     return not any(cue.looks_ahead or cue.needs_speaker_frames or cue.stage == "waveform" for cue in network.cues)
 
@@ -74,8 +74,8 @@ def check_shifts(network: TargetSpeakerExtractor, shifts: int | None) -> int:
 class StreamingRunner:
     """Run a causal network block by block, each from the state in which the block before ended.
 
-    The result is that of the whole recording. The high-pass of the network is causal too: its state is carried from
-    one `push` to the next, so every sample passes it once.
+    The result is that of the whole recording. The high-pass and the level tracker of the network are causal too: their
+    state is carried from one `push` to the next, so every sample passes them once.
 
     Args:
         network, device, voices, num_channels: as `OverlapAddRunner`.
@@ -104,12 +104,14 @@ class StreamingRunner:
         self.shape = (len(voices), num_channels)
         assert network.latency is not None, "the network has to support streaming"
         # At least a window, in whole frames: no frame depends on samples farther away.
-        stride = self.grid.stride
-        self.margin = stride * (-(-(network.latency + 2) // stride) + 1)
-        # The mixture as it came and after the high-pass; both from sample number `_buffer_start` on.
+        stride, span = self.grid.stride, network.backbone.span
+        window = max(network.latency + 2, 0 if span is None else span.size)
+        self.margin = stride * (-(-window // stride) + 1)
+        # From sample number `_buffer_start` on: the mixture as it came; after high-pass and division by the level; and
+        # that level.
         self._mixture, self._buffer_start = np.zeros((num_channels, 0), np.float32), 0
-        self._filtered = self._mixture
-        self._high_pass_state: Any = None
+        self._filtered, self._level = self._mixture, self._mixture
+        self._front_end_state: Any = None
         # Of the next block: its number, and the state of the network for each voice and channel.
         self._index = 0
         self._states: dict[str, Any] = {}
@@ -118,9 +120,11 @@ class StreamingRunner:
         """Take the next samples `[channels, samples]` at the network's rate; yield the blocks that they complete."""
         with torch.inference_mode():
             batch = torch.from_numpy(np.ascontiguousarray(samples)).to(self.device)
-            filtered, self._high_pass_state = self.network.preprocess_block(batch, self._high_pass_state)
+            filtered, level, self._front_end_state = self.network.preprocess_block(batch, self._front_end_state)
+        levels = np.broadcast_to(level.cpu().numpy() if isinstance(level, torch.Tensor) else level, samples.shape)
         self._mixture = np.concatenate([self._mixture, samples], axis=1)
         self._filtered = np.concatenate([self._filtered, filtered.cpu().numpy()], axis=1)
+        self._level = np.concatenate([self._level, levels], axis=1, dtype=np.float32)
         self._drop()
         while self._end > (self._index + 1) * self.grid.step + self.margin:
             yield self._run_block(last=False)
@@ -137,11 +141,11 @@ class StreamingRunner:
         The high-pass runs over the samples of the finished blocks once more, so its state is not needed.
         """
         self._index = index + 1
-        self._states = {key: _unpacked(value, self.device) for key, value in state.items()}
+        self._states = {key: unpack_state(value, self.device) for key, value in state.items()}
 
     def state(self) -> dict[str, Any]:
         """Return what `resume` needs, as tensors on the CPU, lists and dictionaries."""
-        return {key: _packed(value) for key, value in self._states.items()}
+        return {key: pack_state(value) for key, value in self._states.items()}
 
     @property
     def _end(self) -> int:
@@ -157,6 +161,7 @@ class StreamingRunner:
         needed_from = min(self._finished_before(self._index), self._index * self.grid.step - self.margin)
         count = min(max(0, needed_from - self._buffer_start), self._mixture.shape[1])
         self._mixture, self._filtered = self._mixture[:, count:], self._filtered[:, count:]
+        self._level = self._level[:, count:]
         self._buffer_start += count
 
     def _run_block(self, last: bool) -> BlockOutput:
@@ -181,7 +186,9 @@ class StreamingRunner:
                     )
                     if logits is not None:
                         tracks[voice].append(logits)
-        mixture = self._mixture[:, done - self._buffer_start : finished - self._buffer_start]
+        finished_part = slice(done - self._buffer_start, finished - self._buffer_start)
+        estimates *= self._level[:, finished_part]
+        mixture = self._mixture[:, finished_part]
         output = BlockOutput(
             self._index,
             mixture,
@@ -249,27 +256,27 @@ class StreamingRunner:
         return samples.float().cpu().numpy(), None if presence is None else presence[0].float().cpu().numpy()
 
 
-def _packed(value: Any) -> Any:
+def pack_state(value: Any) -> Any:
     """Return a state of tensors on the CPU, lists and dictionaries, which `torch.load` reads with `weights_only`."""
     if isinstance(value, torch.Tensor):
         return value.detach().cpu().clone()
     if isinstance(value, Analysis):
-        return {"analysis": {field.name: _packed(getattr(value, field.name)) for field in fields(value)}}
+        return {"analysis": {field.name: pack_state(getattr(value, field.name)) for field in fields(value)}}
     if isinstance(value, dict):
-        return {key: _packed(item) for key, item in value.items()}
+        return {key: pack_state(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_packed(item) for item in value)
+        return type(value)(pack_state(item) for item in value)
     return value
 
 
-def _unpacked(value: Any, device: str | torch.device) -> Any:
-    """Undo `_packed`, on a device."""
+def unpack_state(value: Any, device: str | torch.device) -> Any:
+    """Undo `pack_state`, on a device."""
     if isinstance(value, torch.Tensor):
         return value.to(device)
     if isinstance(value, dict) and set(value) == {"analysis"}:
-        return Analysis(**{key: _unpacked(item, device) for key, item in value["analysis"].items()})
+        return Analysis(**{key: unpack_state(item, device) for key, item in value["analysis"].items()})
     if isinstance(value, dict):
-        return {key: _unpacked(item, device) for key, item in value.items()}
+        return {key: unpack_state(item, device) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_unpacked(item, device) for item in value)
+        return type(value)(unpack_state(item, device) for item in value)
     return value

@@ -14,8 +14,9 @@
                                                                 ▼                                      ▼
                                           presence head: logit per frame ◄─────────────────────────────┘
 
-`TargetSpeakerExtractor.extract` is this path, line by line. `build_network` makes a network from a configuration,
-`load_network` from a checkpoint.
+`TargetSpeakerExtractor.extract` is this path, line by line; `TargetSpeakerExtractor.live` is the same network without
+what looks ahead, for streaming (`wesep_py.network.streaming_network`). `build_network` makes a network from a
+configuration, `load_network` from a checkpoint.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ from wesep_py.common.config import construct, to_plain
 from wesep_py.common.errors import CheckpointError, ConfigError
 from wesep_py.common.registry import no_plugins
 from wesep_py.common.safe_building import build_within, check_numbers
-from wesep_py.features import CausalHighPass, HighPass
+from wesep_py.features import CausalHighPass, HighPass, LevelTracker
 from wesep_py.network.backbones import Analysis, backbones
+from wesep_py.network.backbones.bsrnn import ResidualRNN
 from wesep_py.network.cues import Cue, PreparedEnrollment, SignalFeatures, cues
 from wesep_py.network.presence_head import PresenceConfig, PresenceHead
 from wesep_py.network.speaker import build_encoder, is_encoder, length_mask
@@ -76,12 +78,19 @@ class NetworkState(NamedTuple):
     Attributes:
         backbone: of `TargetSpeakerExtractor.encode`.
         presence: of `TargetSpeakerExtractor.detect`.
-        high_pass: of `TargetSpeakerExtractor.preprocess_block`.
+        front_end: of `TargetSpeakerExtractor.preprocess_block`.
     """
 
     backbone: Any = None
     presence: Any = None
+    front_end: Any = None
+
+
+class FrontEndState(NamedTuple):
+    """Streaming state of high-pass and level tracker; `None` for one that the network does not have."""
+
     high_pass: Any = None
+    level: Any = None
 
 
 @dataclass
@@ -93,10 +102,13 @@ class ModelConfig:
         speaker: a `speaker.SpeakerConfig`, or `null` where no cue needs an encoder.
         cues: a list of `{name: embedding, …}`.
         presence: a `PresenceConfig`, or `null` for none.
+        live_presence: the same for the live mode of a backbone with `live: true`, which has a head of its own: `latent`
+            and `similarity` are the inputs that need no later frames.
         sample_rate: Hz at which the network works; at least 8000.
         normalise: level by which mixture and enrollment are divided: their `rms`, their standard deviation (`std`), or
-            `none`. The estimate is multiplied by the mixture's level again. A causal network needs `none`, because
-            it does not know the level of the whole recording.
+            `none`. The estimate is multiplied by the mixture's level again. A causal network does not know the level
+            of the whole recording: it needs `none`, or `tracked`, the RMS until now (`features.LevelTracker`; the
+            enrollment is divided by its RMS). The live mode of a network with `rms` or `std` uses `tracked`.
         level: how the level of an extracted voice is set. `fitted`: to fit the mixture best (`inference.result`), for
             networks trained with scale-invariant losses. `learned`: nearly as the network returns it, for networks
             trained with losses that depend on the level, so that the estimate of an absent voice may be quiet.
@@ -114,8 +126,9 @@ class ModelConfig:
     speaker: dict[str, Any] | None = None
     cues: list[dict[str, Any]] = field(default_factory=list)
     presence: PresenceConfig | None = None
+    live_presence: PresenceConfig | None = None
     sample_rate: int = 16000
-    normalise: Literal["none", "rms", "std"] = "rms"
+    normalise: Literal["none", "rms", "std", "tracked"] = "rms"
     level: Literal["fitted", "learned"] = "fitted"
     highpass_hz: float = DEFAULT_HIGHPASS_HZ
     shifts: int = 1
@@ -154,7 +167,8 @@ class TargetSpeakerExtractor(nn.Module):
         if not isinstance(config, ModelConfig):
             config = construct(ModelConfig, config, "model")
         self.config: dict[str, Any] = to_plain(config)
-        self.sample_rate, self.normalise, self.level = config.sample_rate, config.normalise, config.level
+        self.sample_rate, self.normalise = config.sample_rate, config.normalise
+        self.level: Literal["fitted", "learned", "kept"] = config.level
         self.highpass_hz, self.shifts = config.highpass_hz, config.shifts
         self.high_pass = HighPass(config.sample_rate, config.highpass_hz) if config.highpass_hz else None
 
@@ -170,10 +184,16 @@ class TargetSpeakerExtractor(nn.Module):
             sample_rate=config.sample_rate,
             input_channels=native_channels + sum(cue.added_channels() for cue in self.cues),
         )
-        if self.backbone.latency is not None and self.normalise != "none":
+        if self.backbone.latency is not None and self.normalise not in ("none", "tracked"):
             raise ConfigError(
                 f"model.normalise: is {self.normalise!r}, which needs the whole recording; "
-                "a causal backbone needs 'none'"
+                "a causal backbone needs 'none' or 'tracked'"
+            )
+        if self.backbone.latency is None and self.normalise == "tracked":
+            raise ConfigError("model.normalise: is 'tracked', which is for a causal backbone; use 'rms'")
+        if config.live_presence is not None and not self.backbone.live:
+            raise ConfigError(
+                "model.live_presence: the backbone has no live mode; give it live: true, or use 'presence'"
             )
         if self.shifts > self.backbone.stride:
             raise ConfigError(
@@ -182,6 +202,7 @@ class TargetSpeakerExtractor(nn.Module):
         self.causal_high_pass = None
         if self.backbone.latency is not None and config.highpass_hz:
             self.causal_high_pass = CausalHighPass(config.sample_rate, CAUSAL_CUTOFF_RATIO * config.highpass_hz)
+        self.level_tracker = LevelTracker(config.sample_rate) if self.normalise == "tracked" else None
 
         self.encoder = build_encoder(config.speaker, config.sample_rate, initialise, self.backbone)
         if self.encoder is not None and self.encoder.config.self_supervised:
@@ -194,6 +215,72 @@ class TargetSpeakerExtractor(nn.Module):
         self.presence = None
         if config.presence is not None:
             self.presence = PresenceHead(config.presence, self.backbone, list(self.cues), config.sample_rate)
+        self.live_presence = None
+        if config.live_presence is not None:
+            head = PresenceHead(config.live_presence, self.backbone, list(self.cues), config.sample_rate, causal=True)
+            self.live_presence = head
+        # The live network is not a submodule: its parameters are those of this network.
+        object.__setattr__(self, "_live_network", None)
+
+    def live(self) -> TargetSpeakerExtractor:
+        """Return the network as it works live: causal, for streaming. A causal network returns itself.
+
+        The live network of a backbone with `live: true` has the same parameters (the same objects, so training one
+        trains the other) but leaves out the backward direction along time, has its own presence head, filters with the
+        causal high-pass and tracks the level. It takes the enrollments that this network has prepared.
+
+        Raises:
+            ConfigError: the network needs the whole recording; or a cue or norm has no live mode.
+        """
+        if self.backbone.latency is not None:
+            return self
+        if not self.backbone.live:
+            raise ConfigError(
+                f"this model works on whole recordings only: its backbone {self.config['backbone']['name']!r} looks "
+                "ahead; a model trained with backbone.live: true (bsrnn) or backbone.causal: true can stream"
+            )
+        if self._live_network is None:
+            with torch.inference_mode(False):
+                object.__setattr__(self, "_live_network", self._build_live_network())
+        live: TargetSpeakerExtractor = self._live_network
+        return live.to(next(self.parameters()).device).train(self.training)
+
+    def _build_live_network(self) -> TargetSpeakerExtractor:
+        """Build the causal network of the live mode, on the parameters of this network."""
+        config = {
+            **self.config,
+            "backbone": {**self.config["backbone"], "causal": True, "live": False},
+            "normalise": "none" if self.normalise == "none" else "tracked",
+            "presence": self.config["live_presence"],
+            "live_presence": None,
+        }
+        try:
+            live = TargetSpeakerExtractor(config, initialise=False)
+        except ConfigError as error:
+            raise ConfigError(f"model.backbone.live: the model cannot work live ({error})") from error
+        if live.latency is None:
+            raise ConfigError("model.backbone.live: a cue looks ahead, so the model cannot work live")
+        own = dict(self.named_parameters())
+        for name, parameter in list(live.named_parameters()):
+            shared = own.get(_name_of_shared(name, own))
+            if shared is None or shared.shape != parameter.shape:
+                raise ConfigError(
+                    f"model.backbone.live: {name} has another shape in the live mode; a norm over time cannot be shared"
+                )
+            module, _, leaf = name.rpartition(".")
+            setattr(live.get_submodule(module), leaf, shared)
+        live.encoder, live.level = self.encoder, "kept"
+        return live
+
+    def begin_missing(self, missing: Sequence[str]) -> None:
+        """Set parameters that a checkpoint did not have from those that it had: the live layers of a network.
+
+        Args:
+            missing: names of parameters that have no value from the checkpoint.
+        """
+        for name, module in self.named_modules():
+            if isinstance(module, ResidualRNN) and f"{name}.live_linear.weight" in missing:
+                module.begin_live()
 
     @property
     def latency(self) -> int | None:
@@ -268,12 +355,11 @@ class TargetSpeakerExtractor(nn.Module):
         state = NetworkState() if first_block else NetworkState(*state)
 
         # High-pass and level. A causal network filters sample by sample and leaves the level as it is.
-        filter_state = None
+        front_end_state = None
         if self.backbone.latency is None:
             waveform, scale = self.preprocess(mixture)
         else:
-            waveform, filter_state = self.preprocess_block(mixture, state.high_pass)
-            scale = 1.0
+            waveform, scale, front_end_state = self.preprocess_block(mixture, state.front_end)
 
         # A shift puts zeros before the mixture; after the high-pass, because a constant would start there with a step.
         # Then waveform-stage cues put samples before both. The same numbers are cut from the estimate below.
@@ -303,7 +389,7 @@ class TargetSpeakerExtractor(nn.Module):
             presence = presence[:, : int(self.backbone.num_frames(torch.tensor(mixture.shape[1])))]
         new_state = None
         if backbone_state is not None:
-            new_state = NetworkState(backbone_state, presence_state, filter_state)
+            new_state = NetworkState(backbone_state, presence_state, front_end_state)
         return NetworkOutput(waveforms, presence, self._speaker_logits(prepared), new_state)
 
     def preprocess(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | float]:
@@ -325,18 +411,30 @@ class TargetSpeakerExtractor(nn.Module):
         scale = self._level(waveform, lengths)
         return waveform / scale, scale / shrink
 
-    def preprocess_block(self, waveform: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Filter the next samples of a mixture for a causal backbone: remove a constant and slow changes.
+    def preprocess_block(
+        self, waveform: Tensor, state: FrontEndState | None = None
+    ) -> tuple[Tensor, Tensor | float, FrontEndState]:
+        """Filter the next samples of a mixture for a causal backbone, and divide them by the level until now.
+
+        The filter removes a constant and slow changes.
 
         Args:
             waveform: `[batch, samples]`.
             state: returned by the call before; `None` at the start of a recording.
 
         Returns:
-            `[batch, samples]`, and the state after them.
+            `[batch, samples]`, the divisor (1, or `[batch, samples]` with `normalise: tracked`), and the state after
+            the samples.
         """
+        high_pass, level = state or FrontEndState()
         waveform = waveform.clamp(-MAX_SAMPLE, MAX_SAMPLE)
-        return (waveform, None) if self.causal_high_pass is None else self.causal_high_pass(waveform, state)
+        if self.causal_high_pass is not None:
+            waveform, high_pass = self.causal_high_pass(waveform, high_pass)
+        scale: Tensor | float = 1.0
+        if self.level_tracker is not None:
+            scale, level = self.level_tracker(waveform, level)
+            waveform = waveform / scale
+        return waveform, scale, FrontEndState(high_pass, level)
 
     def encode(self, analysis: Analysis, prepared: PreparedEnrollment, state: Any = None) -> tuple[Tensor, Any]:
         """Return the latent of a block of frames, steered by the input-stage and latent-stage cues.
@@ -414,6 +512,7 @@ class TargetSpeakerExtractor(nn.Module):
         """Return the level `[batch, 1]` by which a waveform without overflows is divided; 1 for silence."""
         if self.normalise == "none":
             return 1.0
+        # A `tracked` network divides an enrollment, which it knows as a whole, by its RMS.
         lengths = _full_lengths(waveform) if lengths is None else lengths
         valid, count = length_mask(lengths, waveform.shape[1]), lengths.clamp_min(1)[:, None]
         waveform = waveform.float() * valid
@@ -422,6 +521,19 @@ class TargetSpeakerExtractor(nn.Module):
             count = (count - 1).clamp_min(1)  # the unbiased estimate, as TF-GridNet's authors compute it
         level = (waveform.square().sum(dim=1, keepdim=True) / count).sqrt()
         return torch.where(level > 1e-8, level, torch.ones_like(level))
+
+
+def _name_of_shared(name: str, own: Mapping[str, Any]) -> str:
+    """Return the name, among a network's own parameters, of a parameter of its live network.
+
+    >>> _name_of_shared("blocks.0.along_time.linear.bias", {"blocks.0.along_time.live_linear.bias": 0})
+    'blocks.0.along_time.live_linear.bias'
+    """
+    if name.startswith("presence."):
+        return f"live_{name}"
+    module, _, leaf = name.rpartition(".")
+    live_name = f"{module.rpartition('.')[0]}.live_{module.rpartition('.')[2]}.{leaf}"
+    return live_name if live_name in own else name
 
 
 def build_network(config: ModelConfig | Mapping[str, Any], initialise: bool = True) -> TargetSpeakerExtractor:

@@ -88,6 +88,7 @@ class PresenceHead(nn.Module):
         config: a `PresenceConfig`.
         backbone, cues: those of the model; the cues are already attached to the backbone.
         sample_rate: Hz.
+        causal: true for a head of the live mode; a head of a causal backbone is causal anyway.
 
     Attributes:
         needs_estimate: true if an input is computed from the finished estimate.
@@ -96,11 +97,19 @@ class PresenceHead(nn.Module):
         ConfigError: an input needs a cue that is missing, or cannot be computed with a causal backbone.
     """
 
-    def __init__(self, config: PresenceConfig, backbone: Backbone, cues: Sequence[Cue], sample_rate: int) -> None:
+    def __init__(
+        self,
+        config: PresenceConfig,
+        backbone: Backbone,
+        cues: Sequence[Cue],
+        sample_rate: int,
+        causal: bool = False,
+    ) -> None:
         super().__init__()
+        causal = causal or backbone.latency is not None
         self.inputs, self.detach = config.inputs, config.detach
         self.needs_estimate = not {"energy", "voice"}.isdisjoint(config.inputs)
-        if (self.needs_estimate or "mixture" in config.inputs) and backbone.latency is not None:
+        if (self.needs_estimate or "mixture" in config.inputs) and causal:
             raise ConfigError(
                 "model.presence.inputs: 'energy', 'voice' and 'mixture' look at the finished estimate or ahead, which "
                 "comes too late for a causal backbone; use 'latent' and 'similarity'"
@@ -131,7 +140,7 @@ class PresenceHead(nn.Module):
         )
         self.lstm = None
         if config.smoothing == "lstm":
-            directions = 1 if backbone.latency is not None else 2
+            directions = 1 if causal else 2
             self.lstm = nn.LSTM(
                 config.hidden, config.hidden // directions, batch_first=True, bidirectional=directions == 2
             )

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -31,6 +33,9 @@ from wesep_py.training.losses import Adversary, losses
 from wesep_py.training.task import Item, Task
 from wesep_py.training.training_config import SelfEnrollmentConfig, TrainConfig
 from wesep_py.training.validation import ExtractionValidator
+
+
+_LIVE_SEED = 0x11FE  # separates the draws of `LiveSteps` from other uses of the run's seed
 
 
 class ExtractionTask(Task):
@@ -53,11 +58,19 @@ class ExtractionTask(Task):
         self.sample_rate, self.checkpoint_config = self.network.sample_rate, self.network.config
         self.embeddings = open_embeddings(config, self.network)
         self.criterion = Criterion(config.loss, loss_arguments(self.network, num_speakers))
+        uses_live = config.train.live_probability > 0 or (config.validation is not None and config.validation.live)
+        if uses_live and not self.network.backbone.live:
+            raise ConfigError(
+                "train.live_probability and validation.live: the network has no live mode; give its backbone live: true"
+            )
+        if uses_live:
+            self.network.live()  # raises now if a cue or norm has no live mode
         self.step = (
             TrainingStep(self.network, self.criterion)
             if config.self_enrollment is None
             else SelfEnrollmentStep(self.network, self.criterion, config.self_enrollment)
         )
+        self._live = LiveSteps(config.train.live_probability, config.seed)
         self.items = partial(target_items, targets=config.train.targets_per_mixture)
         self.collate = collate_targets
         backbone = self.checkpoint_config["backbone"]["name"]
@@ -71,6 +84,7 @@ class ExtractionTask(Task):
 
     def begin_step(self, step: int) -> None:
         self.criterion.update(step)
+        self.step.is_live = self._live.at(step)
         if isinstance(self.step, SelfEnrollmentStep):
             self.step.begin_step(step)
 
@@ -154,8 +168,34 @@ def collate_targets(mixtures: Sequence[list[Item]]) -> dict[str, torch.Tensor]:
     return batch
 
 
+@dataclass(frozen=True)
+class LiveSteps:
+    """The steps that train the live mode of a network: a function of the run's seed and the step.
+
+    Attributes:
+        probability: of each step, 0 to 1.
+        seed: of the run.
+    """
+
+    probability: float
+    seed: int
+
+    def at(self, step: int) -> bool:
+        """Return whether the step after `step` others is one of them.
+
+        >>> [LiveSteps(0.5, seed=0).at(step) for step in range(6)]
+        [True, True, True, False, True, True]
+        """
+        if self.probability == 0:
+            return False
+        return bool(np.random.default_rng([self.seed, step, _LIVE_SEED]).random() < self.probability)
+
+
 class TrainingStep(nn.Module):
     """A network and its criterion. Under mixed precision the losses are computed in float32.
+
+    Attributes:
+        is_live: whether the network's live mode is trained; `loss_live` is then among the losses.
 
     Args:
         network: maps (mixture, enrollment, enrollment_lengths) to a `NetworkOutput`.
@@ -166,6 +206,7 @@ class TrainingStep(nn.Module):
         super().__init__()
         self.network = network
         self.criterion = criterion
+        self.is_live = False
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return the losses of a batch, see `Criterion.forward`."""
@@ -174,14 +215,16 @@ class TrainingStep(nn.Module):
     def run(self, batch: Mapping[str, Any]) -> tuple[Any, dict[str, Tensor]]:
         """Return the network's output for a batch, and its losses."""
         mixture, enrollment, lengths = batch["mixture"], batch["enrollment"], batch["enrollment_lengths"]
+        network = self.network.live() if self.is_live else self.network
         if "embedding" in batch or getattr(self.criterion, "needs_embedding", False):
-            prepared = self.network.prepare(enrollment, lengths, batch.get("embedding"))
-            output = self.network.extract(mixture, prepared)
+            prepared = network.prepare(enrollment, lengths, batch.get("embedding"))
+            output = network.extract(mixture, prepared)
             batch = {**batch, "embedding": embedding_of(prepared)}
         else:
-            output = self.network(mixture, enrollment, lengths)
+            output = network(mixture, enrollment, lengths)
         with torch.autocast(mixture.device.type, enabled=False):
-            return output, self.criterion(output, batch)
+            computed = self.criterion(output, batch)
+        return output, {**computed, "loss_live": computed["loss"].detach()} if self.is_live else computed
 
 
 def embedding_of(prepared: Mapping[str, Tensor]) -> Tensor | None:

@@ -23,6 +23,7 @@ from wesep_py import checkpoint
 from wesep_py.common.errors import CheckpointError, WesepError, quoted, reason, shorten
 from wesep_py.common.files import atomic_path
 from wesep_py.common.torchfiles import read_torch
+from wesep_py.network.extraction_network import TargetSpeakerExtractor
 from wesep_py.training.losses import Adversary
 from wesep_py.training.provenance import lineage
 from wesep_py.training.step import Optimisation
@@ -385,11 +386,14 @@ def load_initial_weights(network: nn.Module, config: InitConfig) -> InitialWeigh
     with torch.no_grad():
         for name, tensor in fits.items():
             tensors[name].copy_(tensor)
+    missing = [name for name in tensors if name not in fits]
+    if isinstance(network, TargetSpeakerExtractor):
+        network.begin_missing(missing)
     return InitialWeights(
         str(saved.folder),
         saved.hash,
         len(fits),
-        [name for name in tensors if name not in fits],
+        missing,
         [name for name in saved.state_dict if name not in fits],
         lineage(saved),
     )

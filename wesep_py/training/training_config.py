@@ -174,6 +174,7 @@ class ValidationConfig:
         condition: `clean`, or `noisy` with the trials' noise.
         limit: maximum number of trials, evenly spaced over the list; `None`: all.
         every_steps: interval in steps; the end of the run is always validated.
+        live: whether the live mode of the network is validated.
     """
 
     trials: str
@@ -183,6 +184,7 @@ class ValidationConfig:
     condition: Literal["clean", "noisy"] = "clean"
     limit: int | None = 50
     every_steps: int = 5000
+    live: bool = False
 
     def __post_init__(self) -> None:
         at_least(1, {"every_steps": self.every_steps})
@@ -253,6 +255,9 @@ class TrainLoopConfig:
             first steps take minutes.
         gradient_checkpointing: whether the blocks of the backbone keep only their inputs, and are recomputed for the
             gradients: less memory, about a third more time.
+        live_probability: probability that a step trains the live mode of a network with `backbone.live` (its layers
+            along time in the forward direction alone, causal high-pass and level, presence head of its own), 0 to 1. It
+            is drawn from the run's seed and the step, the same for all processes.
     """
 
     steps: int = 100_000
@@ -268,8 +273,11 @@ class TrainLoopConfig:
     patience: int | None = None
     compile: bool = False
     gradient_checkpointing: bool = False
+    live_probability: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.live_probability <= 1:
+            raise ValueError(f"live_probability: is {self.live_probability}; 0 to 1 is allowed")
         names = ("steps", "batch_size", "accumulate", "epoch_size", "max_nonfinite")
         at_least(1, {name: getattr(self, name) for name in names})
         if self.max_minutes is not None:

@@ -105,13 +105,15 @@ class ExtractionValidator(Validator):
         return (
             f"SI-SDRi {numbers['si_sdri']:.2f} dB, accuracy {numbers['accuracy']:.3f}, "
             f"confusion {numbers['confusion']:.3f} ({numbers['count']:.0f} {self.config.condition} trials of "
-            f"{self.config.trials}" + (f", {missing:.0f} without a result)" if missing else ")")
+            f"{self.config.trials}"
+            + (", live" if self.config.live else "")
+            + (f", {missing:.0f} without a result)" if missing else ")")
         )
 
     def protocol(self) -> dict[str, Any]:
         config = self.config
         lists = {"trials": config.trials, "enrollment": config.enrollment}
-        return {**lists, "condition": config.condition, "limit": config.limit}
+        return {**lists, "condition": config.condition, "limit": config.limit, "live": config.live}
 
     def score_trials(
         self,
@@ -137,6 +139,7 @@ class ExtractionValidator(Validator):
         examples: list[ValidationExample] = []
         with eval_mode(network):
             extractor = Extractor(network, device, "validation", model_hash="validation", shifts=1)
+            extractor = extractor.live() if self.config.live else extractor
             for index, trial in enumerate(self.trials):
                 if should_stop():
                     return None

@@ -10,10 +10,10 @@
 | `spectrum` | shared layers: band splitting, the head that makes the target's spectrum |
 """
 
-from wesep_py.network.backbones.backbone import Analysis, Backbone, Condition, backbones
+from wesep_py.network.backbones.backbone import Analysis, Backbone, Condition, FrameSpan, backbones
 from wesep_py.network.backbones.bsrnn import BSRNN
 from wesep_py.network.backbones.conv_tasnet import ConvTasNet
 from wesep_py.network.backbones.dpccn import DPCCN
 from wesep_py.network.backbones.tf_gridnet import TFGridNet
 
-__all__ = ["BSRNN", "DPCCN", "Analysis", "Backbone", "Condition", "ConvTasNet", "TFGridNet", "backbones"]
+__all__ = ["BSRNN", "DPCCN", "Analysis", "Backbone", "Condition", "ConvTasNet", "FrameSpan", "TFGridNet", "backbones"]

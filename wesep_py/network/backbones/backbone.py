@@ -2,7 +2,8 @@
 
 A backbone turns a mixture into features (`analyse`), features into a latent (`encode`) and the latent into a waveform
 (`synthesise`). It knows nothing of enrollments: at each of its fusion points `encode` calls a function, the condition,
-and cues steer the latent there.
+and cues steer the latent there. For streaming, `analyse_frames` and `frame_signals` do the first and the last step
+frame by frame.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,26 @@ class Analysis:
         )
 
 
+class FrameSpan(NamedTuple):
+    """Samples of a frame, relative to sample t · stride of frame t.
+
+    Attributes:
+        start, stop: the frame is computed from the samples `start` … `stop` − 1.
+        synthesis_start: the frame contributes to the samples from `synthesis_start` on.
+        synthesis_size: number of samples that it contributes to.
+    """
+
+    start: int
+    stop: int
+    synthesis_start: int
+    synthesis_size: int
+
+    @property
+    def size(self) -> int:
+        """Number of samples that a frame is computed from."""
+        return self.stop - self.start
+
+
 class Backbone(nn.Module, ABC):
     """Base class of all backbones.
 
@@ -65,6 +86,9 @@ class Backbone(nn.Module, ABC):
         stride: samples between two frames.
         latency: algorithmic latency in samples: the largest d such that output sample n depends on input
             sample n + d, over all phases of the hop; `None` where the output depends on the whole recording.
+        span: samples of a frame; `None` for one that cannot stream, with neither `analyse_frames` nor `frame_signals`.
+        live: true if a network that needs the whole recording can also leave its backward layers out and stream
+            (`TargetSpeakerExtractor.live`).
     """
 
     native_channels: int = 2
@@ -75,6 +99,8 @@ class Backbone(nn.Module, ABC):
     num_fusion_points: int
     stride: int
     latency: int | None
+    span: FrameSpan | None = None
+    live: bool = False
 
     @abstractmethod
     def analyse(self, waveform: Tensor) -> Analysis:
@@ -103,6 +129,32 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def synthesise(self, latent: Tensor, analysis: Analysis, length: int) -> tuple[Tensor, ...]:
         """Turn the latent into estimates `[batch, length]`: one, or several scales with the result first."""
+
+    def analyse_frames(self, segment: Tensor) -> Analysis:
+        """Analyse the frames that lie wholly in a segment `[batch, span.size + (frames − 1) · stride]`.
+
+        These are the frames of `analyse`; it is the caller who pads the recording. For streaming.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no `analyse_frames`, so it cannot stream")
+
+    def frame_signals(self, latent: Tensor, analysis: Analysis) -> Tensor:
+        """Return what each frame adds to the estimate, from its sample `span.synthesis_start` on. For streaming.
+
+        Their overlap-add at a distance of `stride`, divided by that of `synthesis_weights`, plus `synthesis_offset` is
+        the first estimate of `synthesise`.
+
+        Returns:
+            `[batch, span.synthesis_size, frames]`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no `frame_signals`, so it cannot stream")
+
+    def synthesis_weights(self) -> Tensor | None:
+        """Return the weights `[span.synthesis_size]` of `frame_signals`; `None`: nothing is divided."""
+        return None
+
+    def synthesis_offset(self) -> Tensor | float:
+        """Return a constant that is added to each sample of the estimate."""
+        return 0.0
 
     @abstractmethod
     def summarise(self, latent: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from wesep_py.features import STFT
+from wesep_py.features.stft import Window
 from wesep_py.network.backbones.backbone import Analysis, Backbone, Condition, backbones
 from wesep_py.network.backbones.spectrum import (
     STANDARD_BANDS,
@@ -27,6 +28,7 @@ from wesep_py.network.backbones.spectrum import (
     band_widths,
     full_precision,
     group_bands,
+    span_of,
 )
 
 FLOAT32_EPS = torch.finfo(torch.float32).eps
@@ -43,7 +45,9 @@ class BSRNN(Backbone):
     Args:
         sample_rate: Hz (given by the model).
         input_channels: feature channels, those of the cues included (given by the model).
-        window_ms, hop_ms: analysis window (periodic Hann, centred) and its shift, in milliseconds.
+        window_ms, hop_ms: analysis window and its shift, in milliseconds.
+        window: `hann`, `sqrt_hann`, or `asymmetric`, whose frames reach one hop past the sample they are centred on, so
+            that a causal network looks two hops ahead, however long the window is (`STFT`).
         bands: (bandwidth in Hz, number of bands) from the lowest up; see `band_widths`.
         feature_dim: N, the size of a band's features.
         num_blocks: blocks of one recurrent layer along time and one across bands.
@@ -51,6 +55,9 @@ class BSRNN(Backbone):
         mask_hidden: units of the mask's two hidden layers; `null` is 4 · N.
         causal: one direction along time, and no normalisation over time. The look-ahead that remains is the window's:
             `latency`.
+        live: whether the network can also leave out the backward direction along time, and stream
+            (`TargetSpeakerExtractor.live`). Each layer along time then has a second output layer, for the forward
+            direction alone. Needs `norm: frame`, and excludes `causal`, where there is no backward direction.
         norm: `group` normalises over time and features, `frame` over the features of each frame; `null` is
             `frame` when causal and `group` otherwise.
         norm_across: the same for the layers across bands, where `group` is over the bands and features of one frame,
@@ -82,6 +89,7 @@ class BSRNN(Backbone):
         input_channels: int = 2,
         window_ms: float = 32.0,
         hop_ms: float = 8.0,
+        window: Window = "hann",
         bands: tuple[tuple[float, int], ...] = STANDARD_BANDS,
         feature_dim: int = 128,
         num_blocks: int = 6,
@@ -89,6 +97,7 @@ class BSRNN(Backbone):
         band_hidden: int | None = None,
         mask_hidden: int | None = None,
         causal: bool = False,
+        live: bool = False,
         norm: Literal["group", "frame"] | None = None,
         norm_across: Literal["group", "frame"] | None = None,
         norm_eps: float | None = None,
@@ -96,8 +105,8 @@ class BSRNN(Backbone):
         pad_mode: Literal["constant", "reflect"] = "constant",
     ) -> None:
         super().__init__()
-        window, hop = round(sample_rate * window_ms / 1000), round(sample_rate * hop_ms / 1000)
-        if not 0 < hop <= window // 2:
+        length, hop = round(sample_rate * window_ms / 1000), round(sample_rate * hop_ms / 1000)
+        if not 0 < hop <= length // 2:
             raise ValueError(f"hop_ms: is {hop_ms}; more than 0 and at most half of window_ms ({window_ms}) is allowed")
         if min(feature_dim, num_blocks) < 1:
             raise ValueError("feature_dim and num_blocks: must be 1 or more")
@@ -108,25 +117,32 @@ class BSRNN(Backbone):
         if norm_eps is not None and norm_eps <= 0:
             raise ValueError(f"norm_eps: is {norm_eps}; more than 0 is needed")
         norm = norm or ("frame" if causal else "group")
+        if live and (causal or norm == "group"):
+            raise ValueError(
+                f"live: is true with norm {norm!r} and causal {str(causal).lower()}; a network that works offline and "
+                "live needs norm 'frame' and causal false"
+            )
         over_time, over_bands = norm == "group", (norm_across or norm) == "group"
 
-        self.sample_rate, self.input_power, self.causal = sample_rate, input_power, causal
+        self.sample_rate, self.input_power, self.causal, self.live = sample_rate, input_power, causal, live
         self.latent_dim, self.fusion_axis, self.num_fusion_points = feature_dim, -1, num_blocks
-        # Frame t covers the samples t·hop − window/2 … t·hop + window/2 − 1, and the first sample of a Hann window is
-        # zero. So the last frame that contributes to output sample n is centred at most window/2 − 1 samples after it,
-        # and that frame's own last sample lies window/2 − 1 after its centre: window − 2 samples in all.
+        # Frame t covers the samples t·hop + start … t·hop + stop − 1, and contributes to the samples from
+        # t·hop + synthesis_start on; the first of these has weight zero. So the last frame that contributes to output
+        # sample n is at most −synthesis_start − 1 samples after it, and its own last sample another stop − 1 samples.
+        # With a symmetric window both are window/2 − 1, with an asymmetric one hop − 1:
         #
-        #       n               centre           last input sample
-        #       |── window/2−1 ──|── window/2−1 ──|
-        self.stride, self.latency = hop, window - 2 if causal else None
-        self.stft = STFT(window, hop, pad_mode=pad_mode)
+        #       n            frame t           last input sample
+        #       |── −start − 1 ──|──── stop − 1 ────|
+        self.stft = STFT(length, hop, window, pad_mode=pad_mode)
+        self.span = span_of(self.stft)
+        self.stride, self.latency = hop, self.stft.stop - self.stft.synthesis_start - 2 if causal else None
 
-        widths = band_widths(sample_rate, window // 2 + 1, bands)
+        widths = band_widths(sample_rate, self.stft.num_bins, bands)
         self.num_bands, self.groups = len(widths), group_bands(widths)
         self.split = nn.ModuleList(BandEncoder(group, input_channels, feature_dim, over_time) for group in self.groups)
         self.blocks = nn.ModuleList(
             BandSplitBlock(
-                ResidualRNN(feature_dim, time_hidden or 2 * feature_dim, over_time, not causal, norm_eps),
+                ResidualRNN(feature_dim, time_hidden or 2 * feature_dim, over_time, not causal, norm_eps, live),
                 ResidualRNN(feature_dim, band_hidden or 2 * feature_dim, over_bands, True, norm_eps),
             )
             for _ in range(num_blocks)
@@ -136,7 +152,12 @@ class BSRNN(Backbone):
         )
 
     def analyse(self, waveform: Tensor) -> Analysis:
-        spectrum = self.stft(waveform)
+        return self._analyse(self.stft(waveform))
+
+    def analyse_frames(self, segment: Tensor) -> Analysis:
+        return self._analyse(self.stft.frames(segment))
+
+    def _analyse(self, spectrum: Tensor) -> Analysis:
         compressed = spectrum
         if self.input_power != 1:
             compressed = spectrum * (spectrum.abs() + 1e-8) ** (self.input_power - 1)
@@ -152,10 +173,19 @@ class BSRNN(Backbone):
         return latent, new_state if self.causal else None
 
     def synthesise(self, latent: Tensor, analysis: Analysis, length: int) -> tuple[Tensor, ...]:
+        return (self.stft.inverse(self.estimate_spectrum(latent, analysis), length),)
+
+    def frame_signals(self, latent: Tensor, analysis: Analysis) -> Tensor:
+        return self.stft.frame_signals(self.estimate_spectrum(latent, analysis))
+
+    def synthesis_weights(self) -> Tensor:
+        return self.stft.synthesis_weights()
+
+    def estimate_spectrum(self, latent: Tensor, analysis: Analysis) -> Tensor:
+        """Return the target's spectrum, complex `[batch, bins, frames]`: the masks of all bands, applied."""
         bands = latent.split([group.count for group in self.groups], dim=1)
         mask = full_precision(torch.cat([layer(band) for layer, band in zip(self.masks, bands, strict=True)], dim=2))
-        estimate = torch.complex(mask[:, 0], mask[:, 1]) * analysis.spectrum
-        return (self.stft.inverse(estimate, length),)
+        return torch.complex(mask[:, 0], mask[:, 1]) * analysis.spectrum
 
     def summarise(self, latent: Tensor) -> Tensor:
         return latent.mean(dim=1)
@@ -207,13 +237,31 @@ class ResidualRNN(nn.Module):
         dim, hidden: sizes of the last axis and of the LSTM, for each direction.
         over_length, eps: as for `SequenceNorm`.
         bidirectional: whether the LSTM runs in both directions.
+        live: whether there is a second linear layer, for the forward direction alone; used by the network's live mode.
     """
 
-    def __init__(self, dim: int, hidden: int, over_length: bool, bidirectional: bool, eps: float | None = None) -> None:
+    def __init__(
+        self,
+        dim: int,
+        hidden: int,
+        over_length: bool,
+        bidirectional: bool,
+        eps: float | None = None,
+        live: bool = False,
+    ) -> None:
         super().__init__()
         self.norm = SequenceNorm(dim, over_length, eps)
         self.rnn = nn.LSTM(dim, hidden, batch_first=True, bidirectional=bidirectional)
         self.linear = nn.Linear(hidden * (2 if bidirectional else 1), dim)
+        if live:
+            self.live_linear = nn.Linear(hidden, dim)
+            self.begin_live()
+
+    def begin_live(self) -> None:
+        """Set the live layer to the forward half of `linear`: what remains if the backward direction is silent."""
+        with torch.no_grad():
+            self.live_linear.weight.copy_(self.linear.weight[:, : self.rnn.hidden_size])
+            self.live_linear.bias.copy_(self.linear.bias)
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return the output, of the same shape, and the state of the LSTM after it."""

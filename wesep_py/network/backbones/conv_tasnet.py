@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from wesep_py.network.backbones.backbone import Analysis, Backbone, Condition, backbones
+from wesep_py.network.backbones.backbone import Analysis, Backbone, Condition, FrameSpan, backbones
 from wesep_py.network.backbones.spectrum import full_precision
 
 NormKind = Literal["global", "frame", "batch"]
@@ -138,6 +138,7 @@ class ConvTasNet(Backbone):
         #       n                    last input sample
         #       |──── longest window − 1 ────|
         self.stride, self.latency = hop, max(kernels) - 1 if causal else None
+        self.span = FrameSpan(0, max(kernels), 0, kernels[0])
 
         self.bases = nn.ModuleList(LearnedEncoder(num_filters, size, hop, deep, basis_bias) for size in kernels)
         features = input_channels * len(kernels) * num_filters
@@ -165,7 +166,12 @@ class ConvTasNet(Backbone):
         self.decoders = nn.ModuleList(LearnedDecoder(num_filters, size, hop, deep, basis_bias) for size in kernels)
 
     def analyse(self, waveform: Tensor) -> Analysis:
-        frames = int(self.num_frames(torch.tensor(waveform.shape[1])))
+        return self._analyse(waveform, int(self.num_frames(torch.tensor(waveform.shape[1]))))
+
+    def analyse_frames(self, segment: Tensor) -> Analysis:
+        return self._analyse(segment, (segment.shape[1] - self.span.size) // self.stride + 1)
+
+    def _analyse(self, waveform: Tensor, frames: int) -> Analysis:
         with torch.autocast(waveform.device.type, enabled=False):
             encoded = torch.cat([encoder(full_precision(waveform), frames) for encoder in self.bases], dim=1)
         return Analysis(features=encoded[:, None], spectrum=encoded)
@@ -196,6 +202,14 @@ class ConvTasNet(Backbone):
             covered = (analysis.num_frames - 1) * self.stride + self.kernels[0]  # samples within the frames
             estimates = [estimate[:, :covered] for estimate in estimates]
         return tuple(nn.functional.pad(estimate, (0, length - estimate.shape[1])) for estimate in estimates)
+
+    def frame_signals(self, latent: Tensor, analysis: Analysis) -> Tensor:
+        masked = full_precision(self.mask(latent)) * analysis.spectrum
+        return self.decoders[0].frame_signals(masked.chunk(len(self.kernels), dim=1)[0])
+
+    def synthesis_offset(self) -> Tensor | float:
+        bias = self.decoders[0].filters.bias
+        return 0.0 if bias is None else bias
 
     @property
     def summary_dim(self) -> int:
@@ -352,3 +366,7 @@ class LearnedDecoder(nn.Module):
     def forward(self, masked: Tensor) -> Tensor:
         """`[batch, num_filters, frames]` → waveform `[batch, (frames − 1) · hop + size]`."""
         return self.filters(self.layers(masked)).squeeze(1)
+
+    def frame_signals(self, masked: Tensor) -> Tensor:
+        """`[batch, num_filters, frames]` → samples of each frame, not overlapped, `[batch, size, frames]`; no bias."""
+        return self.filters.weight.squeeze(1).mT @ self.layers(masked)

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from wesep_py.features import STFT
 from wesep_py.network.backbones.backbone import Analysis, Backbone, Condition, backbones
-from wesep_py.network.backbones.spectrum import EstimateKind, SpectrumHead, full_precision
+from wesep_py.network.backbones.spectrum import EstimateKind, SpectrumHead, full_precision, span_of
 
 NORM_EPS = 1e-5
 KERNEL_FRAMES = 3
@@ -115,6 +115,7 @@ class DPCCN(Backbone):
         # See BSRNN: a centred window whose first sample is zero looks window - 2 samples ahead in the worst phase.
         self.stride, self.latency = hop, length - 2 if causal else None
         self.stft = STFT(length, hop, window, pad_mode=pad_mode)
+        self.span = span_of(self.stft)
         self.fusion_axis = 1 if fuse_along == "channels" else 3
         self.latent_dim = channels if fuse_along == "channels" else self.stft.num_bins
 
@@ -152,7 +153,12 @@ class DPCCN(Backbone):
         self.synthesis = SpectrumHead(2 * channels, causal, estimate)
 
     def analyse(self, waveform: Tensor) -> Analysis:
-        spectrum = self.stft(waveform)
+        return self._analyse(self.stft(waveform))
+
+    def analyse_frames(self, segment: Tensor) -> Analysis:
+        return self._analyse(self.stft.frames(segment))
+
+    def _analyse(self, spectrum: Tensor) -> Analysis:
         return Analysis(features=torch.stack([spectrum.real, spectrum.imag], dim=1), spectrum=spectrum)
 
     def encode(self, features: Tensor, condition: Condition, state: Any = None) -> tuple[Tensor, Any]:
@@ -180,6 +186,12 @@ class DPCCN(Backbone):
 
     def synthesise(self, latent: Tensor, analysis: Analysis, length: int) -> tuple[Tensor, ...]:
         return (self.stft.inverse(self.synthesis(latent, analysis.spectrum), length),)
+
+    def frame_signals(self, latent: Tensor, analysis: Analysis) -> Tensor:
+        return self.stft.frame_signals(self.synthesis(latent, analysis.spectrum))
+
+    def synthesis_weights(self) -> Tensor:
+        return self.stft.synthesis_weights()
 
     def summarise(self, latent: Tensor) -> Tensor:
         if self.fusion_axis == 3:

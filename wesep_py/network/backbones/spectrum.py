@@ -18,6 +18,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from wesep_py.features import STFT
+from wesep_py.network.backbones.backbone import FrameSpan
+
 STANDARD_BANDS = ((100.0, 15), (200.0, 10), (500.0, 5), (2000.0, 1))
 """(bandwidth in Hz, number of bands): the list of Yu et al. (2023) and of WeSep; the last width repeats to Nyquist."""
 
@@ -144,7 +147,7 @@ class SpectrumHead(nn.Module):
 
     def __init__(self, channels: int, causal: bool, estimate: EstimateKind | None) -> None:
         super().__init__()
-        frames = 1 if causal else 3
+        frames, self.causal = 1 if causal else 3, causal
         self.is_mask = (estimate or ("mask" if causal else "spectrum")) == "mask"
         self.conv = nn.ConvTranspose2d(channels, 2, (frames, 3), padding=(frames // 2, 1))
         if self.is_mask:
@@ -153,7 +156,7 @@ class SpectrumHead(nn.Module):
                 self.conv.bias.copy_(torch.tensor([1.0, 0.0]))
 
     def forward(self, latent: Tensor, mixture: Tensor) -> Tensor:
-        """Return the target's spectrum; zero for a mixture that is silent throughout.
+        """Return the target's spectrum; zero for a mixture, or if causal a frame, that is silent throughout.
 
         Args:
             latent: `[batch, channels, frames, bins]`.
@@ -166,7 +169,12 @@ class SpectrumHead(nn.Module):
         out = torch.complex(real_imag[:, 0], real_imag[:, 1])
         if self.is_mask:
             return out * mixture
-        return out * (mixture.abs().amax(dim=(1, 2), keepdim=True) > 0)
+        return out * (mixture.abs().amax(dim=1 if self.causal else (1, 2), keepdim=True) > 0)
+
+
+def span_of(stft: STFT) -> FrameSpan:
+    """Return the samples of a frame of a backbone that works on this transform."""
+    return FrameSpan(stft.start, stft.stop, stft.synthesis_start, stft.stop - stft.synthesis_start)
 
 
 def full_precision(x: Tensor) -> Tensor:

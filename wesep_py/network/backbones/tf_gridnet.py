@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from wesep_py.features import STFT
 from wesep_py.network.backbones.backbone import Analysis, Backbone, Condition, backbones
-from wesep_py.network.backbones.spectrum import EstimateKind, SpectrumHead, full_precision
+from wesep_py.network.backbones.spectrum import EstimateKind, SpectrumHead, full_precision, span_of
 
 NORM_EPS = 1e-5
 MAX_ELEMENTS_PER_BLOCK = 2**18
@@ -122,6 +122,7 @@ class TFGridNet(Backbone):
         # See BSRNN: a centred window whose first sample is zero looks window - 2 samples ahead in the worst phase.
         self.stride, self.latency = hop, window - 2 if causal else None
         self.stft = STFT(window, hop, pad_mode=pad_mode)
+        self.span = span_of(self.stft)
         num_bins = self.stft.num_bins
         self.num_fusion_points = num_blocks
         self.fusion_axis = -1 if fuse_along == "channels" else -2
@@ -142,7 +143,12 @@ class TFGridNet(Backbone):
         self.synthesis = SpectrumHead(feature_dim, causal, estimate)
 
     def analyse(self, waveform: Tensor) -> Analysis:
-        spectrum = self.stft(waveform)
+        return self._analyse(self.stft(waveform))
+
+    def analyse_frames(self, segment: Tensor) -> Analysis:
+        return self._analyse(self.stft.frames(segment))
+
+    def _analyse(self, spectrum: Tensor) -> Analysis:
         return Analysis(features=torch.stack([spectrum.real, spectrum.imag], dim=1), spectrum=spectrum)
 
     def encode(self, features: Tensor, condition: Condition, state: Any = None) -> tuple[Tensor, Any]:
@@ -168,6 +174,12 @@ class TFGridNet(Backbone):
     def synthesise(self, latent: Tensor, analysis: Analysis, length: int) -> tuple[Tensor, ...]:
         estimate = self.synthesis(latent.permute(0, 3, 1, 2), analysis.spectrum)
         return (self.stft.inverse(estimate, length),)
+
+    def frame_signals(self, latent: Tensor, analysis: Analysis) -> Tensor:
+        return self.stft.frame_signals(self.synthesis(latent.permute(0, 3, 1, 2), analysis.spectrum))
+
+    def synthesis_weights(self) -> Tensor:
+        return self.stft.synthesis_weights()
 
     def summarise(self, latent: Tensor) -> Tensor:
         return latent.mean(dim=-2 if self.fusion_axis == -1 else -1)
