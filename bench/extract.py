@@ -1,4 +1,4 @@
-"""Measure `wesep extract`: start-up, speed, memory, precision, blocks and level.
+"""Measure `wesep extract`: start-up, speed, memory, precision, blocks, shifts and level.
 
     python bench/extract.py --model exp/mine
     python bench/extract.py --config conf/model/bsrnn_tfmap_small.yaml --long-s 10800
@@ -15,6 +15,7 @@ precision  float32, int8 (dynamic quantisation of linear and recurrent layers) a
            them and the largest loss
 blocks     with --trials: SI-SDR of recordings extracted by blocks minus that of the whole. Each is made of the list's
            mixtures, with pauses of the target; --recordings of --blocks-s
+shifts     with --trials: SI-SDR, SI-SDRi and processor time with --shifts shifted copies averaged
 level      with --trials: for the enrollments of LIST the level of the voice in the output re its level in the mixture,
            for those of LIST_absent the level of the output re mixture; means in dB, with the network's own level,
            with `learned` (corrected by 6 dB at most) and with `fitted` (least squares)
@@ -45,8 +46,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.joined_trials import PresentTrial, concatenate_to, mixtures_without, read_present_trials
 
-WHAT = ("startup", "speed", "memory", "precision", "blocks", "level")
-NEED_TRIALS = {"blocks", "level"}
+WHAT = ("startup", "speed", "memory", "precision", "blocks", "shifts", "level")
+NEED_TRIALS = {"blocks", "shifts", "level"}
 
 
 def noise_mixture(duration_s: float, sample_rate: int, seed: int = 0) -> np.ndarray:
@@ -280,6 +281,44 @@ def blocks(
     return differences
 
 
+# Shifts.
+
+
+def shifted(extractor: Any, trials: Sequence[PresentTrial], numbers: Sequence[int]) -> list[dict[str, float]]:
+    """Return quality and cost of each number of shifted copies that are averaged.
+
+    Each trial is extracted with all numbers, one after the other, so that a busy machine slows all of them down.
+
+    Returns:
+        For each number the means of SI-SDR and SI-SDRi in dB, and the processor time per second of recording; the
+        median of the trials.
+    """
+    from wesep_py.metrics.separation import si_sdr
+
+    rate = extractor.sample_rate
+    values: dict[int, list[tuple[float, float, float]]] = {number: [] for number in numbers}
+    for trial in (trial.audio for trial in trials):
+        voice, unprocessed = extractor.enroll((trial.enrollment, rate)), si_sdr(trial.mixture, trial.reference)
+        for number in numbers:
+            began = time.process_time()
+            estimate = extractor.extract((trial.mixture, rate), voice, shifts=number).waveform
+            computed_s = time.process_time() - began
+            quality = si_sdr(estimate, trial.reference)
+            values[number].append((quality, quality - unprocessed, computed_s * rate / len(trial.mixture)))
+    rows = []
+    for number, measured in values.items():
+        si_sdr_db, si_sdri_db, computed = np.transpose(measured)
+        rows.append(
+            {
+                "shifts": number,
+                "si_sdr_db": float(si_sdr_db.mean()),
+                "si_sdri_db": float(si_sdri_db.mean()),
+                "computed": float(np.median(computed)),
+            }
+        )
+    return rows
+
+
 # Level.
 
 
@@ -347,10 +386,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--lengths-s", nargs="+", type=float, default=[10.0, 60.0, 600.0])
     parser.add_argument("--long-s", type=float, help="one more length for the memory: 10800 is three hours")
     parser.add_argument("--speed-s", type=float, default=60.0, help="length for speed and precision")
-    parser.add_argument("--trials", type=Path, metavar="LIST", help="LIST.csv and its map; precision, blocks, level")
+    parser.add_argument("--trials", type=Path, metavar="LIST", help=f"LIST.csv and its map; for {', '.join(WHAT[3:])}")
     parser.add_argument("--root", type=Path, help="where paths of the list start")
     parser.add_argument("--limit", type=int, default=50, help="trials of the list; 50")
     parser.add_argument("--recordings", type=int, default=4, help="for blocks: number of recordings; 4")
+    parser.add_argument("--shifts", nargs="+", type=int, default=[1, 2, 4], help="numbers of shifted copies; 1 2 4")
     parser.add_argument("--blocks-s", type=float, default=120.0, help="for blocks: length of a recording; 120")
     arguments = parser.parse_args()
     if set(arguments.what) <= NEED_TRIALS and arguments.trials is None:
@@ -385,12 +425,12 @@ def measure_all(arguments: argparse.Namespace, model: str, folder: Path) -> None
             rows.append((f"{length_s:g} s", f"{measured['peak_bytes'] / 2**20:.0f}", f"{beyond:.0f}", f"{spent:.3f}"))
         head = ("recording", "peak (MiB)", "beyond that of 1 s (MiB)", "processor time a second, start-up included")
         print(table(head, rows), flush=True)
-    if not what & {"precision", "blocks", "level"}:
+    if not what & {"precision", *NEED_TRIALS}:
         return
 
     extractor = wesep_py.load(model, "cpu")
     trials: list[PresentTrial] = []
-    if arguments.trials is not None and what & {"precision", "blocks"}:
+    if arguments.trials is not None and what & {"precision", "blocks", "shifts"}:
         trials = read_present_trials(arguments.trials, arguments.root, arguments.limit, extractor.sample_rate)
     if "precision" in what:
         audio = [trial.audio for trial in trials]
@@ -417,6 +457,22 @@ def measure_all(arguments: argparse.Namespace, model: str, folder: Path) -> None
         row = [f"{min(values):+.3f} to {max(values):+.3f} dB" for values in differences.values()]
         head = (f"{count} recordings of {arguments.blocks_s:g} s", *differences)
         print(table(head, [("by blocks minus whole", *row)]), flush=True)
+    if "shifts" in what:
+        torch.set_num_threads(arguments.threads[0])
+        measured_rows = shifted(extractor, trials, arguments.shifts)
+        least = measured_rows[0]["computed"]
+        rows = [
+            (
+                f"{row['shifts']:g}",
+                f"{row['si_sdr_db']:.2f}",
+                f"{row['si_sdri_db']:.2f}",
+                f"{row['computed']:.3f}",
+                f"{row['computed'] / least:.2f}",
+            )
+            for row in measured_rows
+        ]
+        head = ("shifts", f"SI-SDR of {len(trials)} trials (dB)", "SI-SDRi (dB)", "processor time a second", "ratio")
+        print(table(head, rows), flush=True)
     if "level" in what:
         torch.set_num_threads(1)
         rows = level_rows(extractor, arguments.trials, arguments.root, arguments.limit)

@@ -62,11 +62,11 @@ def test_the_message_counts_the_written_files(
     calls = []
     extract = Extractor.extract
 
-    def interrupted(self, mixture, voice):
+    def interrupted(self, mixture, voice, **options):
         calls.append(mixture)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return extract(self, mixture, voice)
+        return extract(self, mixture, voice, **options)
 
     monkeypatch.setattr(Extractor, "extract", interrupted)
     arguments = ["--enroll", tiny_speech / "bert" / "bert-0.wav", "--model", tiny_model, "-o", tmp_path / "out"]

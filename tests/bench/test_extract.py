@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 import wesep_py
-from bench.extract import BLOCK_LENGTHS, blocks, levels, noise_mixture, precision, table, turns_of, write_noise_mixture
+from bench.extract import (
+    BLOCK_LENGTHS,
+    blocks,
+    levels,
+    noise_mixture,
+    precision,
+    shifted,
+    table,
+    turns_of,
+    write_noise_mixture,
+)
 from bench.joined_trials import PresentTrial
 from wesep_py import audio
 from wesep_py.common.half_precision import unsupported
@@ -65,6 +75,14 @@ def test_blocks_are_compared_with_the_whole(tiny_model: Path):
     assert list(differences) == ["10 s, overlap 2 s"] and len(differences["10 s, overlap 2 s"]) == 2
     assert all(0 < abs(value) < 20 for value in differences["10 s, overlap 2 s"])
     assert [overlap_s for _, overlap_s, _ in BLOCK_LENGTHS.values()] == [4.0, 4.0, 2.0]
+
+
+def test_shifts_cost_time_and_change_the_result(tiny_model: Path):
+    extractor = wesep_py.load(tiny_model, "cpu")
+    one, four = shifted(extractor, [trial_of("a", 0.1, 2.0, 16000)], [1, 4])
+    assert (one["shifts"], four["shifts"]) == (1, 4) and one["si_sdr_db"] != four["si_sdr_db"]
+    assert four["si_sdr_db"] - one["si_sdr_db"] == pytest.approx(four["si_sdri_db"] - one["si_sdri_db"])
+    assert four["computed"] > 1.5 * one["computed"] > 0
 
 
 @pytest.mark.parametrize("present", [True, False])

@@ -33,9 +33,11 @@ class Model:
 def loaded(monkeypatch) -> list[tuple]:
     calls: list[tuple] = []
 
-    def load(*arguments):
+    def load(*arguments, shifts=None):
         calls.append(arguments)
-        return Model()
+        model = Model()
+        model.shifts = shifts or 1
+        return model
 
     monkeypatch.setattr("wesep_py.inference.load", load)
     return calls
@@ -70,6 +72,11 @@ def test_table_and_files(arguments, loaded, tmp_path, capsys):
     assert summary["breakdown"]["gender_pair"]["f-m"]["trials"] == 6
     assert set(summary["breakdown"]["age_group"]) == {"adult", "child"}
     assert len((tmp_path / "out" / "per_trial.jsonl").read_text().splitlines()) == 6
+
+
+def test_shifts_are_passed_to_the_model_and_in_the_protocol(arguments, loaded, wesep, tmp_path):
+    summary = json.loads(wesep(*arguments, "--shifts", "3", "--limit", "1", "--json").out)
+    assert summary["protocol"]["shifts"] == 3
 
 
 def test_json_is_the_summary(arguments, loaded, tmp_path, capsys):
@@ -160,6 +167,7 @@ def test_word_error_rate_with_a_given_recogniser(arguments, loaded, tmp_path, ca
         (["--metrics", ","], "no metric was named"),
         (["--condition", "nosy"], "nosy"),
         (["--limit", "0"], "--limit"),
+        (["--shifts", "two"], "--shifts"),
         (["--trials", "nowhere.csv"], "nowhere.csv"),
         (["--speakers", "nobody.csv"], "nobody.csv"),
         (["--metrics", "wer"], "give --recogniser"),

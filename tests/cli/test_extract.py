@@ -54,3 +54,41 @@ def test_command_and_python_write_the_same_bytes(wesep, tiny_model: Path, tiny_s
     extractor = wesep_py.load(tiny_model, device="cpu")
     extractor.extract(mixture, extractor.enroll(enrollment)).save(tmp_path / "python.wav")
     assert (tmp_path / "cli.wav").read_bytes() == (tmp_path / "python.wav").read_bytes()
+
+
+def test_shifts_of_the_command_are_those_of_python(wesep, tiny_model: Path, tiny_speech: Path, tmp_path: Path):
+    """In one process and in several, for a recording that is extracted whole and one that is extracted in blocks."""
+    import wesep_py
+    from wesep_py.inference import Blocks
+
+    recordings, enrollment = [tiny_speech / "bert" / f"bert-{i}.wav" for i in (0, 3)], tiny_speech / "anna/anna-0.wav"
+    common = ["--enroll", enrollment, "--model", tiny_model, "--device", "cpu", "--block", "3"]
+    for jobs in (1, 2):
+        ran = wesep("extract", *recordings, *common, "--shifts", "2", "-o", tmp_path / str(jobs), "--jobs", jobs)
+        assert ran.status == 0, ran.err
+    extractor = wesep_py.load(tiny_model, "cpu", shifts=2)
+    voice, blocks = extractor.enroll(enrollment), Blocks.of(3.0)
+    for recording in recordings:
+        extractor.extract(recording, voice, blocks).save(tmp_path / "python.wav", overwrite=True)
+        expected = soundfile.read(tmp_path / "python.wav")[0]
+        for jobs in (1, 2):
+            np.testing.assert_allclose(soundfile.read(tmp_path / str(jobs) / recording.name)[0], expected, atol=2**-15)
+        single = extractor.extract(recording, voice, blocks, shifts=1).waveform
+        assert np.abs(single - expected).max() > 1e-3
+
+
+def test_shifts_that_the_model_does_not_allow_are_refused(wesep, tiny_speech: Path, tmp_path: Path):
+    from wesep_py import checkpoint
+    from wesep_py.network.extraction_network import build_network
+
+    backbone = {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1, "causal": True}
+    network = build_network({"backbone": backbone, "cues": [{"name": "tf_map"}], "normalise": "none", "shifts": 2})
+    model = checkpoint.save(tmp_path / "causal", network.config, network.state_dict())
+    mixture, enrollment = tiny_speech / "bert" / "bert-0.wav", tiny_speech / "anna" / "anna-0.wav"
+    arguments = ["extract", mixture, "--enroll", enrollment, "-o", tmp_path / "o.wav", "--model", model]
+    ran = wesep(*arguments, "--shifts", "2")
+    assert ran.status == 2 and "shifts is 2; a causal network that streams allows 1 only" in ran.message
+    for shifts in ("0", "-1", "17"):
+        ran = wesep(*arguments, "--shifts", shifts)
+        assert ran.status == 2 and f"shifts is {shifts}; a whole number from 1 to 16 is allowed" in ran.message
+    assert not (tmp_path / "o.wav").exists() and wesep(*arguments).status == 0

@@ -156,10 +156,10 @@ def test_an_unexpected_error_loses_only_its_recording(
     for index in range(2):
         shutil.copy(tiny_speech / "bert" / f"bert-{index}.wav", tmp_path / "in")
 
-    def failing(self, mixture, voice, blocks=None):
+    def failing(self, mixture, voice, **options):
         if mixture.name.endswith("bert-0.wav"):
             raise error
-        return extract(self, mixture, voice, blocks)
+        return extract(self, mixture, voice, **options)
 
     monkeypatch.setattr(Extractor, "extract", failing)
     arguments = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", calibrated_model(False), "--device", "cpu"]

@@ -218,6 +218,20 @@ def test_audio_of_the_worst_and_best_is_saved(trials, tmp_path):
     assert sorted(folder.name[:4] for folder in (tmp_path / "out" / "audio").iterdir()) == ["0000", "0001", "0003"]
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_shifts_of_the_extractor_are_used_and_in_the_protocol(trials, batch_size):
+    backbone = {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1}
+    network = build_network({"backbone": backbone, "cues": [{"name": "tf_map"}], "shifts": 2})
+    scores = {}
+    for shifts in (None, 1, 2, 3):
+        extractor = Extractor(network, "cpu", "tiny", "hash", shifts=shifts)
+        summary = evaluate(extractor, trials[:2], options=EvaluationOptions(batch_size=batch_size))
+        assert summary["protocol"]["shifts"] == (shifts or 2)
+        scores[shifts] = summary["si_sdr"]["mean"]
+    assert scores[None] == scores[2] and len(set(scores.values())) == 3
+    assert evaluate(Oracle(trials), trials)["protocol"]["shifts"] == 1  # an extractor without that attribute
+
+
 def test_a_real_network_is_scored_on_what_a_user_would_get(trials):
     """Evaluation has no path of its own: the numbers are those of `Extractor.extract` on the same audio."""
     network = build_network(

@@ -54,6 +54,10 @@ def test_an_unfinished_run_with_another_protocol_is_refused(trials, tmp_path):
             evaluate(Oracle(trials), trials, out, EvaluationOptions(**changed))
     with pytest.raises(InputError, match="differs in model"):
         evaluate(Oracle(trials, model_hash="1" * 64), trials, out)
+    shifted = Oracle(trials)
+    shifted.shifts = 2
+    with pytest.raises(InputError, match="differs in shifts"):
+        evaluate(shifted, trials, out)
     with pytest.raises(InputError, match="differs in trials"):
         evaluate(Oracle(trials), trials[:3], out)
     assert (out / "per_trial.jsonl").read_bytes() == before

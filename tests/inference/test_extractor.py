@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import wesep_py
-from tests.inference.networks import BandNetwork, tone
+from tests.inference.networks import BSRNN, BandNetwork, noise, random_extractor, tone
 from wesep_py import checkpoint, models
 from wesep_py.common.errors import AudioError, CheckpointError, InputError, WesepError
 from wesep_py.inference import Extractor, pick_device
@@ -266,3 +266,51 @@ def test_wrong_types_are_refused_in_one_line(tiny_model):
         with pytest.raises(InputError) as refused:
             call()
         assert len(str(refused.value)) < 500
+
+
+# Shifted copies, averaged.
+
+SHIFTED = {"backbone": BSRNN, "cues": [{"name": "tf_map"}], "shifts": 2}
+
+
+def test_shifts_default_to_the_models_own(tmp_path):
+    extractor, voice = random_extractor(SHIFTED)
+    mixture = (noise(9000), 16000)
+    two, one = (extractor.extract(mixture, voice, shifts=shifts).waveform for shifts in (2, 1))
+    assert extractor.shifts == 2 and not np.array_equal(one, two)
+    np.testing.assert_array_equal(extractor.extract(mixture, voice).waveform, two)
+    single = Extractor(extractor.network, "cpu", "tiny", "hash", shifts=1)
+    assert single.shifts == 1
+    np.testing.assert_array_equal(single.extract(mixture, voice).waveform, one)
+    folder = checkpoint.save(tmp_path / "model", extractor.network.config, extractor.network.state_dict())
+    assert wesep_py.load(folder, "cpu").shifts == 2 and wesep_py.load(folder, "cpu", shifts=4).shifts == 4
+
+
+def test_a_shifted_batch_equals_single_extractions():
+    extractor, voice = random_extractor(SHIFTED)
+    mixtures = [(samples, 16000) for samples in (noise(9000)[0], noise(18000)[0, 9000:])]
+    for shifts in (None, 1, 3):
+        together = extractor.extract_batch(mixtures, [voice, voice], shifts)
+        for result, mixture in zip(together, mixtures, strict=True):
+            single = extractor.extract(mixture, voice, shifts=shifts)
+            np.testing.assert_allclose(result.waveform, single.waveform, atol=1e-5)
+            np.testing.assert_allclose(result.detection.track, single.detection.track, atol=1e-4)
+
+
+@pytest.mark.parametrize("shifts", [0, -1, 17, 2.0, True, "2", float("nan")])
+def test_shifts_that_are_not_allowed_are_refused(shifts):
+    extractor, voice = random_extractor(SHIFTED)
+    for refused in (
+        lambda: Extractor(extractor.network, shifts=shifts),
+        lambda: extractor.extract((noise(9000), 16000), voice, shifts=shifts),
+    ):
+        with pytest.raises(InputError, match=r"^shifts is .*; a whole number from 1 to 16 is allowed$"):
+            refused()
+
+
+def test_shifts_are_at_most_the_stride():
+    extractor, voice = random_extractor({"backbone": {**BSRNN, "hop_ms": 0.25}, "cues": [{"name": "tf_map"}]})
+    assert extractor.network.backbone.stride == 4
+    assert extractor.extract((noise(900), 16000), voice, shifts=4).waveform.any()
+    with pytest.raises(InputError, match=r"^shifts is 5; a whole number from 1 to 4 is allowed$"):
+        extractor.extract((noise(900), 16000), voice, shifts=5)

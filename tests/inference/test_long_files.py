@@ -15,6 +15,7 @@ from wesep_py.inference import Blocks, Calibration, Extractor
 from wesep_py.inference.file_extraction import extract_file
 from wesep_py.inference.long_files import LongExtraction
 from wesep_py.inference.output_files import ExtractionTarget
+from wesep_py.inference.streaming import supports_streaming
 from wesep_py.network.extraction_network import build_network
 
 SHORT = Blocks.of(2.0)
@@ -139,10 +140,12 @@ def test_stopped_and_resumed_gives_the_same_bytes(extractor, voices, tmp_path, c
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize("what", ["recording", "voices", "blocks", "journal"])
+@pytest.mark.parametrize("what", ["recording", "voices", "blocks", "shifts", "journal"])
 def test_blocks_of_another_job_are_discarded(extractor, voices, tmp_path, caplog, what):
     soundfile.write(tmp_path / "m.wav", voices[0], 16000)
-    target, blocks = ExtractionTarget("anna", enroll(extractor), tmp_path / "out.wav"), SHORT
+    target, blocks, shifts = ExtractionTarget("anna", enroll(extractor), tmp_path / "out.wav"), SHORT, None
+    if what == "shifts" and supports_streaming(extractor.network):
+        pytest.skip("a network that streams allows one shift only")
     with pytest.raises(Stop):
         extract_file(extractor, tmp_path / "m.wav", [target], blocks=blocks, progress=stopping(3)[0])
     if what == "recording":
@@ -151,12 +154,38 @@ def test_blocks_of_another_job_are_discarded(extractor, voices, tmp_path, caplog
         target = ExtractionTarget("anna", enroll(extractor, 9), target.output)
     elif what == "blocks":
         blocks = Blocks.of(3.0)
+    elif what == "shifts":
+        shifts = 2
     else:
         (tmp_path / ".out.wav.partial.json").write_text("{")
-    work = LongExtraction(extractor, tmp_path / "m.wav", [target], blocks)
+    work = LongExtraction(extractor, tmp_path / "m.wav", [target], blocks, shifts)
     assert f"differ in {what}; started anew" in caplog.text and work.store.count == 0
     work.close()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_shifted_blocks_resume_and_equal_extract_in_memory(voices, tmp_path):
+    torch.manual_seed(0)
+    config = {"backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1}, "cues": [{"name": "tf_map"}]}
+    extractor = Extractor(build_network(config | {"presence": {}, "shifts": 2}), "cpu", "tiny", "hash")
+    mixture, voice = tmp_path / "m.wav", enroll(extractor)
+    soundfile.write(mixture, (voices[0] + voices[1]) / 3, 16000, subtype="FLOAT")
+
+    def extract(name: str, **options) -> np.ndarray:
+        target = ExtractionTarget("anna", voice, tmp_path / name)
+        extract_file(extractor, mixture, [target], blocks=SHORT, force=True, **options)
+        return soundfile.read(tmp_path / name, dtype="float32")[0]
+
+    whole, single = extract("whole.wav", shifts=3), extract("single.wav", shifts=1)
+    with pytest.raises(Stop):
+        extract("parts.wav", shifts=3, progress=stopping(after=4)[0])
+    progress, calls = stopping(after=-1)
+    np.testing.assert_array_equal(extract("parts.wav", shifts=3, progress=progress), whole)
+    assert len(calls) < 6  # not all of the blocks again
+    for shifts, written in ((3, whole), (1, single), (None, extract("own.wav"))):
+        expected = extractor.extract(mixture, voice, blocks=SHORT, shifts=shifts).waveform
+        np.testing.assert_allclose(written, expected[0] if expected.ndim == 2 else expected, atol=1e-6)
+    assert not np.array_equal(whole, single) and not np.array_equal(extract("two.wav", shifts=2), single)
 
 
 def test_damaged_recording_leaves_no_files(extractor, voices, tmp_path):

@@ -231,6 +231,17 @@ def test_samples_of_any_size_stay_finite(normalise, highpass_hz):
         assert _change_db(huge, expected) < -80
 
 
+@pytest.mark.parametrize("value", [0, 17, 2.0, True])
+def test_shifts_out_of_range_are_refused(value):
+    with pytest.raises(ConfigError, match="shifts: is"):
+        build(shifts=value)
+
+
+def test_shifts_beyond_the_stride_are_refused():
+    with pytest.raises(ConfigError, match=r"model.shifts: is 5; at most the backbone's stride, 4, is allowed"):
+        build(backbone={"name": "bsrnn", "feature_dim": 8, "num_blocks": 1, "hop_ms": 0.25}, shifts=5)
+
+
 @pytest.mark.parametrize("highpass_hz", [0, 40])
 def test_samples_of_any_size_stay_finite_in_a_causal_network(highpass_hz):
     network, mixture, enrollment = (

@@ -38,6 +38,7 @@ def test_the_same_configuration_is_continued(started_experiment: Experiment, set
         {"train__steps": 99}, {"train__max_minutes": 3}, {"data__workers": 5}, {"train__threads": 2},
         {"log__every_steps": 7}, {"checkpoint__every_steps": 9}, {"data__packed": "elsewhere"},
         {"validation": {"trials": "a.csv", "enrollment": "a.map"}}, {"train__gradient_checkpointing": True},
+        {"model__shifts": 2},
     ],
 )  # fmt: skip
 def test_keys_that_change_no_step_may_change(started_experiment: Experiment, settings, changed: dict):

@@ -75,6 +75,13 @@ def test_the_numbers_are_those_of_the_signals(corpus: Path, network, monkeypatch
     assert [(values["accuracy"], values["confusion"]) for values in scores] == [(1.0, 0.0)] * 2
 
 
+def test_validation_does_not_average_shifts(corpus: Path, network):
+    validation = ExtractionValidator(ValidationConfig("trials.csv", "trials.map"), str(corpus), 16000)
+    scores, _ = validation.score_trials(network, "cpu")
+    network.shifts = 4
+    assert validation.score_trials(network, "cpu")[0] == scores
+
+
 def test_a_nonfinite_estimate_does_not_end_the_run(corpus: Path, network):
     validation = ExtractionValidator(ValidationConfig("trials.csv", "trials.map"), str(corpus), 16000)
     with torch.no_grad():

@@ -19,6 +19,7 @@ from wesep_py.cli.options import (
     JsonOption,
     ModelOption,
     OverwriteOption,
+    ShiftsOption,
     ThreadsOption,
     progress,
     resumable,
@@ -132,6 +133,7 @@ def evaluate(
             help="Number of mixtures of one length that are extracted together; by default 8 on a GPU, else 1.",
         ),
     ] = None,
+    shifts: ShiftsOption = None,
     enroll_max_s: EnrollMaxOption = ENROLL_MAX_S,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -171,7 +173,7 @@ def evaluate(
     trial_list = read_trials(trials, enrollment, root, noise_root, speakers=speaker_info or (), recordings=True)[:limit]
     activity_labels = None if labels is None else read_labels(labels)
     set_threads(threads)
-    extractor = load(model, device)
+    extractor = load(model, device, shifts=shifts)
     extractor.max_enrollment_s = enroll_max_s
     model_device = str(extractor.device)
     embedding_files = None if embeddings is None else Embeddings(embeddings, extractor.embedding_dim)

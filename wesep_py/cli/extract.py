@@ -25,6 +25,7 @@ from wesep_py.cli.options import (
     JsonOption,
     ModelOption,
     OverwriteOption,
+    ShiftsOption,
     ThreadsOption,
     set_threads,
 )
@@ -53,7 +54,7 @@ class FileTask:
         mixture: the recording.
         targets: voices, and the files to write.
         timelines: files to write the times of speech to.
-        force, overwrite, block_s: as the options.
+        force, overwrite, block_s, shifts: as the options.
     """
 
     mixture: Path
@@ -62,6 +63,7 @@ class FileTask:
     force: bool = False
     overwrite: bool = False
     block_s: float = 30.0
+    shifts: int | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ def run_one(
         task.overwrite,
         Blocks.of(task.block_s),
         progress=progress or (lambda done_s, computed_s: None),
+        shifts=task.shifts,
     )
 
 
@@ -319,6 +322,7 @@ def extract(
             "--block", metavar="SECONDS", min=2.0, help="Length of the blocks in which long recordings are extracted."
         ),
     ] = 30.0,
+    shifts: ShiftsOption = None,
     enroll_max_s: EnrollMaxOption = ENROLL_MAX_S,
     overwrite: OverwriteOption = False,
     skip_existing: Annotated[
@@ -362,13 +366,14 @@ def extract(
 
         threads = max(1, (os.cpu_count() or 1) // jobs)
     set_threads(threads)
-    extractor = load(model, device)
+    extractor = load(model, device, shifts=shifts)
     extractor.max_enrollment_s = enroll_max_s
     voices, not_enrolled = _voices(extractor, planned, strict=batch is None)
     failed_jobs += not_enrolled
     planned = [job for job in planned if id(job.target) in voices]
     tasks = [
-        replace(task, force=force, overwrite=overwrite, block_s=block_s) for task in _tasks(planned, voices, timelines)
+        replace(task, force=force, overwrite=overwrite, block_s=block_s, shifts=shifts)
+        for task in _tasks(planned, voices, timelines)
     ]
     done, failed = run_all(extractor, tasks, jobs, Worker(model, device, threads))
     total = len(planned) + len(failed_jobs)

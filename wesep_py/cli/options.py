@@ -37,6 +37,16 @@ EnrollMaxOption = Annotated[
 ]
 ENROLL_MAX_S = 30.0
 """Default of `--enroll-max`: `inference.MAX_ENROLLMENT_S`, repeated here so that help does not import it."""
+ShiftsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--shifts",
+        metavar="N",
+        help="Average N (1 to 16) extractions, each shifted by a part of a frame, for N times the time; by default as "
+        "many as the model's configuration says.",
+        show_default=False,
+    ),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the results as JSON, for programs.")]
 

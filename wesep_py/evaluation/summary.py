@@ -302,6 +302,7 @@ def describe_evaluation(extractor: Extractor, trials: Sequence[Trial], options: 
         "model": {"name": extractor.name, "hash": extractor.model_hash},
         "presence_calibration": asdict(extractor.calibration),
         "max_enrollment_s": getattr(extractor, "max_enrollment_s", None),
+        "shifts": getattr(extractor, "shifts", 1),
         "device": str(extractor.device),
         **describe_environment(options.command),
     }

@@ -41,7 +41,7 @@ from wesep_py.inference.mixed_enrollment import (
     require_embedding_cues,
     require_voice_counting,
 )
-from wesep_py.inference.overlap_add import Blocks, is_constant, run_network
+from wesep_py.inference.overlap_add import Blocks, extract_averaged, is_constant, run_network
 from wesep_py.inference.presence import (
     SILENT_LOGIT,
     UNCALIBRATED,
@@ -73,6 +73,7 @@ def load(
     device: str = "auto",
     max_enrollment_s: float = MAX_ENROLLMENT_S,
     live: bool = False,
+    shifts: int | None = None,
 ) -> Extractor:
     """Load a model and return an extractor.
 
@@ -83,10 +84,12 @@ def load(
         device: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`.
         max_enrollment_s: as `Extractor`.
         live: use the model's live mode (`Extractor.live`).
+        shifts: as `Extractor`.
 
     Raises:
         CheckpointError: there is no such model, or its checkpoint is incomplete or damaged.
-        InputError: there is no such device, no bundled model, or with `live` no live mode.
+        InputError: there is no such device, no bundled model, or with `live` no live mode; as `Extractor`. A live mode
+            allows no `shifts` above 1.
 
     >>> load(device="cpu").sample_rate
     16000
@@ -99,8 +102,12 @@ def load(
     folder = checkpoint.resolve(path)
     saved = checkpoint.load(folder)
     calibration = read_calibration(saved.provenance, str(folder / checkpoint.PROVENANCE))
-    extractor = Extractor(load_network(folder), device, name, saved.hash, calibration, max_enrollment_s)
-    return extractor.live() if live else extractor
+    network = load_network(folder)
+    if not live:
+        return Extractor(network, device, name, saved.hash, calibration, max_enrollment_s, shifts)
+    extractor = Extractor(network, device, name, saved.hash, calibration, max_enrollment_s).live()
+    extractor.check_shifts(shifts)
+    return extractor
 
 
 def pick_device(device: str = "auto") -> str:
@@ -136,9 +143,12 @@ class Extractor:
         calibration: of its presence head (`presence.Calibration`); if not given, the head's own probabilities count.
         max_enrollment_s: maximum duration of an enrollment in seconds, all its recordings together, that enters the
             network: the segments with the most speech. 1 or more.
+        shifts: number of shifted copies of a mixture whose estimates are averaged (`overlap_add.extract_averaged`), 1
+            to 16 and at most the network's stride. `None` is the model's own (`ModelConfig.shifts`). Each costs the
+            time of one extraction. A causal network that streams has 1.
 
     Raises:
-        InputError: `max_enrollment_s` is not such a number.
+        InputError: `max_enrollment_s` or `shifts` is not such a number; `shifts` above 1 for a network that streams.
 
     >>> import numpy as np
     >>> time_s = np.arange(32000) / 16000
@@ -159,9 +169,13 @@ class Extractor:
         model_hash: str | None = None,
         calibration: Calibration | None = None,
         max_enrollment_s: float = MAX_ENROLLMENT_S,
+        shifts: int | None = None,
     ) -> None:
+        from wesep_py.inference.streaming import check_shifts
+
         self.device = device
         self.max_enrollment_s = check_enrollment_limit(max_enrollment_s)
+        self._shifts = check_shifts(network, shifts)
         self.name = name
         self.calibration = calibration or UNCALIBRATED
         self._network = network.to(device).eval()
@@ -182,6 +196,11 @@ class Extractor:
     def embedding_dim(self) -> int | None:
         """Size of the embedding, computed elsewhere, that the model takes of a voice; `None` if it takes none."""
         return self._network.external_embedding_dim
+
+    @property
+    def shifts(self) -> int:
+        """Number of shifted copies of a mixture whose estimates are averaged."""
+        return self._shifts
 
     @cached_property
     def model_hash(self) -> str:
@@ -348,7 +367,7 @@ class Extractor:
 
         return Stream(TorchEngine(self, self._check_voice), voices, sample_rate, num_channels, constant_delay)
 
-    def extract(self, mixture: Source, voice: Voice, blocks: Blocks | None = None) -> Result:
+    def extract(self, mixture: Source, voice: Voice, blocks: Blocks | None = None, shifts: int | None = None) -> Result:
         """Extract a voice from a recording.
 
         Every channel is extracted by itself; one gain for all channels brings the estimate to the level that the voice
@@ -360,18 +379,20 @@ class Extractor:
                 `read_source`, so that it is read once for several voices.
             voice: from `enroll` of this model.
             blocks: lengths of the blocks of a long recording; `None` is blocks of 30 s.
+            shifts: as `Extractor`; `None` is that of the extractor.
 
         Returns:
             The waveform in the rate, length, channels and shape of the mixture.
 
         Raises:
             AudioError: the recording is missing, damaged, or holds NaN.
-            InputError: the voice belongs to another model.
+            InputError: the voice belongs to another model; the network does not allow that number of shifts.
             WesepError: the network returned samples that are not finite.
         """
         from wesep_py.inference.streaming import make_runner
 
         self._check_voice(voice)
+        shifts = self.check_shifts(shifts)
         if blocks is not None and not isinstance(blocks, Blocks):
             raise InputError(f"blocks: is {type(blocks).__name__}; a Blocks is needed")
         network, rate = self._network, self.sample_rate
@@ -382,9 +403,9 @@ class Extractor:
         grid = (blocks or Blocks()).grid(rate, network.backbone.stride)
         if samples.shape[1] <= grid.block:
             tensors = {name: tensor.to(self.device) for name, tensor in voice.tensors.items()}
-            estimates, logits = run_network(network, self.device, samples, [tensors])
+            estimates, logits = run_network(network, self.device, samples, [tensors], shifts)
         else:
-            runner = make_runner(network, self.device, [voice], grid, len(samples))
+            runner = make_runner(network, self.device, [voice], grid, len(samples), shifts)
             outputs = [*runner.push(samples), *runner.finish()]
             estimates = np.concatenate([output.estimates for output in outputs], axis=-1)
             tracks = [output.logits for output in outputs if output.logits is not None]
@@ -415,16 +436,20 @@ class Extractor:
             detection=detection,
         )
 
-    def extract_batch(self, recordings: Sequence[tuple[np.ndarray, int]], voices: Sequence[Voice]) -> list[Result]:
+    def extract_batch(
+        self, recordings: Sequence[tuple[np.ndarray, int]], voices: Sequence[Voice], shifts: int | None = None
+    ) -> list[Result]:
         """Extract from several recordings at once, each its own voice: as `extract`, but faster on a GPU.
 
         Args:
             recordings: pairs `(waveform, sample_rate)`, all `[samples]` of one length, at the model's rate.
             voices: one per recording, from `enroll` of this model; their tensors have to be of one shape. Those of
                 frame-level cues are so only for enrollments of one length.
+            shifts: as `extract`.
 
         Raises:
-            InputError: other lengths, channels or rates; a voice of another model; voices of different shapes.
+            InputError: other lengths, channels or rates; a voice of another model; voices of different shapes; as
+                `extract`.
             WesepError: the network returned samples that are not finite.
         """
         import torch
@@ -444,10 +469,8 @@ class Extractor:
 
         mixtures = np.stack([source.waveform[0] for source in sources])
         tensors = {key: torch.cat([v.tensors[key] for v in voices]).to(self.device) for key in voices[0].tensors}
-        with torch.inference_mode():
-            output = network.extract(torch.from_numpy(mixtures).to(self.device), tensors)
-        estimates = output.waveforms[0].float().cpu().numpy()
-        logits = None if output.presence_logits is None else output.presence_logits.float().cpu().numpy()
+        batch = torch.from_numpy(mixtures).to(self.device)
+        estimates, logits = extract_averaged(network, batch, tensors, self.check_shifts(shifts))
         # As in `run_network`: nobody speaks in a recording that is silent or constant.
         silent = np.array([is_constant(mixture) for mixture in mixtures])
         estimates[silent] = 0.0
@@ -465,6 +488,16 @@ class Extractor:
             probability = None if detection is None else detection.probability
             results.append(Result(waveform, rate, probability, detection=detection))
         return results
+
+    def check_shifts(self, shifts: int | None) -> int:
+        """Return a number of shifts that the network allows; for `None`, that of the extractor.
+
+        Raises:
+            InputError: the network does not allow that number.
+        """
+        from wesep_py.inference.streaming import check_shifts
+
+        return self.shifts if shifts is None else check_shifts(self._network, shifts)
 
     def _load_enrollments(self, sources: Sequence[Source], vad: VAD, max_s: float) -> list[EnrollmentAudio]:
         """Load the part of the recordings that enters the network; log it if that is not all."""

@@ -72,6 +72,7 @@ def extract_file(
     overwrite: bool = False,
     blocks: Blocks | None = None,
     progress: Progress = lambda done_s, computed_s: None,
+    shifts: int | None = None,
 ) -> list[FileResult]:
     """Extract voices from a recording, which is read once, into files.
 
@@ -87,11 +88,12 @@ def extract_file(
         overwrite: replace existing files.
         blocks: lengths of the blocks of a long recording.
         progress: called after every block of a long recording.
+        shifts: as `Extractor.extract`.
 
     Raises:
         AudioError, InputError, OutputExistsError, WesepError: as `Extractor.extract` and `Result.save`.
     """
-    blocks, first_output = blocks or Blocks(), targets[0].output
+    blocks, first_output, shifts = blocks or Blocks(), targets[0].output, extractor.check_shifts(shifts)
     audio_outputs = [path for target in targets for path in (target.output, target.residual) if path is not None]
     outputs = [*audio_outputs, *map(check_timeline_suffix, timelines)]
     refuse_inputs(outputs, [(mixture, "the recording")])
@@ -108,7 +110,7 @@ def extract_file(
     if has_journal:
         interrupted = set()
         if is_long:
-            identity = extraction_identity(extractor, Path(mixture), targets, grid)
+            identity = extraction_identity(extractor, Path(mixture), targets, grid, shifts)
             interrupted = interrupted_outputs(first_output, identity)
         for path in outputs:
             check_writable(path, overwrite or path.resolve() in interrupted)
@@ -117,9 +119,9 @@ def extract_file(
         audio_writer(path, about, overwrite)  # refuses a format that does not take the recording
 
     if is_long:
-        return _extract_long(extractor, mixture, targets, timelines, force, overwrite, blocks, progress)
+        return _extract_long(extractor, mixture, targets, timelines, force, overwrite, blocks, progress, shifts)
     recording = read_source(mixture)
-    results = [extractor.extract(recording, target.voice) for target in targets]
+    results = [extractor.extract(recording, target.voice, shifts=shifts) for target in targets]
     rate, duration_s = recording.sample_rate, recording.duration_s
     file_results = [
         _file_result(target, result.detection, rate, duration_s, force)
@@ -149,8 +151,9 @@ def _extract_long(
     overwrite: bool,
     blocks: Blocks,
     progress: Progress,
+    shifts: int,
 ) -> list[FileResult]:
-    work = LongExtraction(extractor, mixture, targets, blocks)
+    work = LongExtraction(extractor, mixture, targets, blocks, shifts)
     try:
         measurements = work.run(progress)
         rate, duration_s = work.about.sample_rate, work.about.duration_s

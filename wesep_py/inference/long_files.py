@@ -70,10 +70,11 @@ class LongExtraction:
         mixture: a file of any length.
         targets: the voices and their files, one or more.
         blocks: lengths.
+        shifts: as `Extractor.extract`.
 
     Raises:
         AudioError: the file is missing, damaged or not audio.
-        InputError: another process is writing the same output.
+        InputError: another process is writing the same output; the network does not allow that number of shifts.
 
     >>> work = LongExtraction(                                                              # doctest: +SKIP
     ...     extractor, "meeting.wav", [ExtractionTarget("alice", voice, Path("a.wav"))]
@@ -89,12 +90,13 @@ class LongExtraction:
         mixture: str | Path,
         targets: Sequence[ExtractionTarget],
         blocks: Blocks | None = None,
+        shifts: int | None = None,
     ) -> None:
         self.extractor, self.mixture, self.targets = extractor, Path(mixture), list(targets)
-        self.blocks = blocks or Blocks()
+        self.blocks, self.shifts = blocks or Blocks(), extractor.check_shifts(shifts)
         self.about = audio.info(self.mixture)
         self.grid = self.blocks.grid(extractor.sample_rate, extractor.network.backbone.stride)
-        identity = extraction_identity(extractor, self.mixture, self.targets, self.grid)
+        identity = extraction_identity(extractor, self.mixture, self.targets, self.grid, self.shifts)
         self.store = BlockStore(self.targets[0].output, identity)
         if self.store.discarded:
             differences = ", ".join(self.store.discarded)
@@ -147,7 +149,7 @@ class LongExtraction:
     def _extract(self, progress: Progress) -> None:
         extractor, about = self.extractor, self.about
         voices = [target.voice for target in self.targets]
-        runner = make_runner(extractor.network, extractor.device, voices, self.grid, about.num_channels)
+        runner = make_runner(extractor.network, extractor.device, voices, self.grid, about.num_channels, self.shifts)
         if self.store.count and self.store.last()["last"][0]:
             return
         rate = extractor.sample_rate
@@ -244,7 +246,7 @@ class LongExtraction:
 
 
 def extraction_identity(
-    extractor: Extractor, mixture: Path, targets: Sequence[ExtractionTarget], grid: BlockGrid
+    extractor: Extractor, mixture: Path, targets: Sequence[ExtractionTarget], grid: BlockGrid, shifts: int
 ) -> dict[str, Any]:
     """Return what the blocks of an extraction depend on; a run resumes blocks of the same identity only."""
     from wesep_py.checkpoint import versions
@@ -261,6 +263,7 @@ def extraction_identity(
         "model": extractor.model_hash,
         "voices": [hash_voice(target.voice) for target in targets],
         "blocks": [grid.step, grid.overlap, grid.fade, grid.stride],
+        "shifts": shifts,
         "versions": {name: installed[name] for name in ("wesep-py", "torch", "soxr")},
     }
 

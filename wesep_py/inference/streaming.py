@@ -1,21 +1,24 @@
 """Causal networks along a recording of any length: the state is carried from block to block, so nothing overlaps.
 
 `make_runner` returns the runner that a network allows: `StreamingRunner`, whose result is that of the whole recording,
-for a causal network, and `wesep_py.inference.overlap_add.OverlapAddRunner` for all others.
+for a causal network, and `wesep_py.inference.overlap_add.OverlapAddRunner` for all others. `check_shifts` returns the
+number of shifted copies to average: a network that streams allows only one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wesep_py.common.errors import InputError, shorten
 from wesep_py.inference.overlap_add import BlockGrid, BlockOutput, OverlapAddRunner, num_frames
-from wesep_py.network.extraction_network import Analysis
+from wesep_py.network.extraction_network import MAX_SHIFTS, Analysis
 
 if TYPE_CHECKING:
     from wesep_py.inference.voice_print import Voice
@@ -28,10 +31,15 @@ def make_runner(
     voices: Sequence[Voice],
     grid: BlockGrid,
     num_channels: int,
+    shifts: int = 1,
 ) -> StreamingRunner | OverlapAddRunner:
-    """Return what takes the network through a recording in blocks; arguments as `OverlapAddRunner`."""
-    runner = StreamingRunner if supports_streaming(network) else OverlapAddRunner
-    return runner(network, device, voices, grid, num_channels)
+    """Return what takes the network through a recording in blocks.
+
+    Arguments as `OverlapAddRunner`; `shifts` from `check_shifts`.
+    """
+    if supports_streaming(network):
+        return StreamingRunner(network, device, voices, grid, num_channels)
+    return OverlapAddRunner(network, device, voices, grid, num_channels, shifts)
 
 
 def supports_streaming(network: TargetSpeakerExtractor) -> bool:
@@ -39,6 +47,28 @@ def supports_streaming(network: TargetSpeakerExtractor) -> bool:
     if getattr(network, "latency", None) is None:
         return False
     return not any(cue.looks_ahead or cue.needs_speaker_frames or cue.stage == "waveform" for cue in network.cues)
+
+
+def check_shifts(network: TargetSpeakerExtractor, shifts: int | None) -> int:
+    """Return the number of shifted copies of a mixture that an extraction averages (`overlap_add.extract_averaged`).
+
+    Args:
+        network: its configuration has a number of its own (`ModelConfig.shifts`).
+        shifts: a number that was asked for; `None` is the network's own, and 1 if the network supports streaming: a
+            shift does not fit the state that is carried from block to block.
+
+    Raises:
+        InputError: not an integer from 1 to 16 and to the network's stride, or more than 1 for a network that supports
+            streaming.
+    """
+    if shifts is None:
+        return 1 if supports_streaming(network) else int(getattr(network, "shifts", 1))
+    most = min(MAX_SHIFTS, network.backbone.stride)
+    if isinstance(shifts, bool) or not isinstance(shifts, Integral) or not 1 <= shifts <= most:
+        raise InputError(f"shifts is {shorten(repr(shifts), 60)}; a whole number from 1 to {most} is allowed")
+    if shifts > 1 and supports_streaming(network):
+        raise InputError(f"shifts is {shifts}; a causal network that streams allows 1 only, so leave it out")
+    return int(shifts)
 
 
 class StreamingRunner:

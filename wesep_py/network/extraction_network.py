@@ -49,6 +49,8 @@ MAX_HIGHPASS_HZ = 200.0
 # A causal filter shifts the phase of what is above its cutoff. A cutoff of 40 Hz would shift the phase of voices; an
 # eighth of it, 5 Hz, shifts the phase at 100 Hz by 3°.
 CAUSAL_CUTOFF_RATIO = 1 / 8
+MAX_SHIFTS = 16
+"""Highest number of shifted copies of a mixture that are averaged."""
 # Samples above MAX_SAMPLE occur in no recording, and their squares may overflow. They are scaled by SHRINK before
 # levels are computed. A causal network does not know the samples to come, so it clips them instead.
 MAX_SAMPLE, SHRINK = 1e9, 2.0**-100
@@ -113,6 +115,8 @@ class ModelConfig:
         highpass_hz: cutoff below which mixture and enrollment are removed before anything else, in Hz, so that the
             estimate holds nothing below it either; 0 switches the filter off. With a causal backbone the mixture
             loses what is below an eighth of it: a constant, and slow changes.
+        shifts: number of shifted copies of a mixture that an extractor averages (`Extractor.extract`); 1 to 16, and at
+            most the backbone's stride. Each costs the time of one extraction. Training and its validation use one.
 
     Raises:
         ValueError: a value that is out of range, or no cue.
@@ -127,6 +131,7 @@ class ModelConfig:
     normalise: Literal["none", "rms", "std", "tracked"] = "rms"
     level: Literal["fitted", "learned"] = "fitted"
     highpass_hz: float = DEFAULT_HIGHPASS_HZ
+    shifts: int = 1
 
     def __post_init__(self) -> None:
         if self.sample_rate < 8000:
@@ -137,6 +142,8 @@ class ModelConfig:
             raise ValueError(
                 f"highpass_hz: is {self.highpass_hz}; 0 (nothing is removed) to {MAX_HIGHPASS_HZ:g} Hz is allowed"
             )
+        if not 1 <= self.shifts <= MAX_SHIFTS:
+            raise ValueError(f"shifts: is {self.shifts}; 1 (no averaging) to {MAX_SHIFTS} is allowed")
 
 
 class TargetSpeakerExtractor(nn.Module):
@@ -162,7 +169,7 @@ class TargetSpeakerExtractor(nn.Module):
         self.config: dict[str, Any] = to_plain(config)
         self.sample_rate, self.normalise = config.sample_rate, config.normalise
         self.level: Literal["fitted", "learned", "kept"] = config.level
-        self.highpass_hz = config.highpass_hz
+        self.highpass_hz, self.shifts = config.highpass_hz, config.shifts
         self.high_pass = HighPass(config.sample_rate, config.highpass_hz) if config.highpass_hz else None
 
         # Cues first: the backbone has to know how many feature channels they add or replace.
@@ -187,6 +194,10 @@ class TargetSpeakerExtractor(nn.Module):
         if config.live_presence is not None and not self.backbone.live:
             raise ConfigError(
                 "model.live_presence: the backbone has no live mode; give it live: true, or use 'presence'"
+            )
+        if self.shifts > self.backbone.stride:
+            raise ConfigError(
+                f"model.shifts: is {self.shifts}; at most the backbone's stride, {self.backbone.stride}, is allowed"
             )
         self.causal_high_pass = None
         if self.backbone.latency is not None and config.highpass_hz:
@@ -328,13 +339,17 @@ class TargetSpeakerExtractor(nn.Module):
             combined |= {f"{i}.{key}": value for key, value in of_cue.items()}
         return combined
 
-    def extract(self, mixture: Tensor, prepared: PreparedEnrollment, state: Any = None) -> NetworkOutput:
+    def extract(
+        self, mixture: Tensor, prepared: PreparedEnrollment, state: Any = None, shift: int = 0
+    ) -> NetworkOutput:
         """Extract the prepared voice from a mixture, or from its next block where the backbone is causal.
 
         Args:
             mixture: `[batch, samples]`.
             prepared: result of `prepare`, for a batch of the same size.
             state: of the block before, for a causal backbone; `None` at the start of a recording.
+            shift: number of samples, 0 to the backbone's stride, by which the mixture is delayed against the frames.
+                The output has as many samples and frames as without; needs a whole recording (no `state`).
         """
         first_block = state is None
         state = NetworkState() if first_block else NetworkState(*state)
@@ -346,7 +361,10 @@ class TargetSpeakerExtractor(nn.Module):
         else:
             waveform, scale, front_end_state = self.preprocess_block(mixture, state.front_end)
 
-        # Waveform-stage cues put samples before the mixture; the same number is cut from the estimate below.
+        # A shift puts zeros before the mixture; after the high-pass, because a constant would start there with a step.
+        # Then waveform-stage cues put samples before both. The same numbers are cut from the estimate below.
+        if shift:
+            waveform = nn.functional.pad(waveform, (shift, 0))
         prefix_length = 0
         if first_block:
             for cue, tensors in self._cues_at("waveform", prepared):
@@ -362,10 +380,13 @@ class TargetSpeakerExtractor(nn.Module):
         estimates = self.backbone.synthesise(latent, analysis, waveform.shape[1])
         presence, presence_state = self.detect(latent, analysis, prepared, estimates[0], state.presence)
 
-        # Cut the prefix, a whole number of strides, and restore the level.
-        waveforms = tuple(estimate[:, prefix_length:] * scale for estimate in estimates)
+        # Cut the prefix, a whole number of strides, and the shift; restore the level. The frame beyond the mixture that
+        # a shift may add is cut too.
+        waveforms = tuple(estimate[:, prefix_length + shift :] * scale for estimate in estimates)
         if presence is not None:
             presence = presence[:, prefix_length // self.backbone.stride :]
+        if presence is not None and shift:
+            presence = presence[:, : int(self.backbone.num_frames(torch.tensor(mixture.shape[1])))]
         new_state = None
         if backbone_state is not None:
             new_state = NetworkState(backbone_state, presence_state, front_end_state)

@@ -27,7 +27,7 @@ from wesep_py.training.training_config import RunConfig, load_config
 CHANGEABLE_KEYS = (
     "experiment", "data.root", "data.packed", "data.workers", "data.prefetch", "train.steps", "train.max_minutes",
     "train.device", "train.threads", "train.max_nonfinite", "train.patience", "train.gradient_checkpointing",
-    "checkpoint", "validation", "log",
+    "checkpoint", "validation", "log", "model.shifts",
 )  # fmt: skip
 """Keys that may change when a run is resumed: none of them changes a step, except how far the schedule goes."""
 MODEL_NAMES = ("best", "last", "average")

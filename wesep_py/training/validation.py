@@ -138,7 +138,7 @@ class ExtractionValidator(Validator):
         scores: list[dict[str, float]] = []
         examples: list[ValidationExample] = []
         with eval_mode(network):
-            extractor = Extractor(network, device, "validation", model_hash="validation")
+            extractor = Extractor(network, device, "validation", model_hash="validation", shifts=1)
             extractor = extractor.live() if self.config.live else extractor
             for index, trial in enumerate(self.trials):
                 if should_stop():
