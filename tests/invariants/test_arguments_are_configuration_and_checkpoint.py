@@ -25,6 +25,7 @@ CONFIG = {
     "normalise": "std",
     "level": "learned",
     "highpass_hz": 30.0,
+    "live_presence": None,
     "shifts": 4,
 }
 

@@ -31,7 +31,9 @@ def test_the_share_of_live_steps_is_their_probability():
     assert all(LiveSteps(1.0, 5).at(step) for step in range(100))
 
 
-@pytest.mark.parametrize(("probability", "trained", "left"), [(0.0, ".linear", "live_"), (1.0, "live_linear", "_reverse")])
+@pytest.mark.parametrize(
+    ("probability", "trained", "left"), [(0.0, ".linear", "live_"), (1.0, "live_linear", "_reverse")]
+)
 def test_a_step_trains_one_of_the_modes(settings: Settings, tmp_path, probability: float, trained: str, left: str):
     train(settings(model=LIVE_MODEL, train__live_probability=probability, train__steps=2))
     one = weights(tmp_path / "exp")
