@@ -33,10 +33,10 @@ class Model:
 def loaded(monkeypatch) -> list[tuple]:
     calls: list[tuple] = []
 
-    def load(*arguments, shifts=None):
+    def load(*arguments, shifts=None, live=False):
         calls.append(arguments)
         model = Model()
-        model.shifts = shifts or 1
+        model.shifts, model.mode = shifts or 1, "live" if live else "offline"
         return model
 
     monkeypatch.setattr("wesep_py.inference.load", load)
@@ -72,6 +72,11 @@ def test_table_and_files(arguments, loaded, tmp_path, capsys):
     assert summary["breakdown"]["gender_pair"]["f-m"]["trials"] == 6
     assert set(summary["breakdown"]["age_group"]) == {"adult", "child"}
     assert len((tmp_path / "out" / "per_trial.jsonl").read_text().splitlines()) == 6
+
+
+def test_the_live_mode_is_passed_to_the_model_and_in_the_protocol(arguments, loaded, wesep, tmp_path):
+    summary = json.loads(wesep(*arguments, "--live", "--limit", "1", "--json").out)
+    assert summary["protocol"]["mode"] == "live"
 
 
 def test_shifts_are_passed_to_the_model_and_in_the_protocol(arguments, loaded, wesep, tmp_path):

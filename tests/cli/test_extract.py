@@ -77,6 +77,33 @@ def test_shifts_of_the_command_are_those_of_python(wesep, tiny_model: Path, tiny
         assert np.abs(single - expected).max() > 1e-3
 
 
+def test_the_live_mode_gives_what_a_stream_gives(wesep, tiny_speech: Path, tmp_path: Path):
+    """In one process and in several, for a recording that is extracted whole and one that is extracted in blocks."""
+    import wesep_py
+    from wesep_py import checkpoint
+    from wesep_py.network.extraction_network import build_network
+
+    backbone = {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1, "live": True, "norm": "frame"}
+    network = build_network({"backbone": backbone, "cues": [{"name": "tf_map"}]})
+    model = checkpoint.save(tmp_path / "model", network.config, network.state_dict())
+    recordings, enrollment = [tiny_speech / "bert" / f"bert-{i}.wav" for i in (0, 3)], tiny_speech / "anna/anna-0.wav"
+    common = ["--enroll", enrollment, "--model", model, "--device", "cpu", "--block", "3"]
+    for jobs in (1, 2):
+        ran = wesep("extract", *recordings, *common, "--live", "-o", tmp_path / str(jobs), "--jobs", jobs)
+        assert ran.status == 0, ran.err
+    extractor = wesep_py.load(model, "cpu")
+    voice = extractor.enroll(enrollment)
+    for recording in recordings:
+        mixture, rate = soundfile.read(recording, dtype="float32")
+        stream = extractor.stream(voice, rate)
+        expected = np.concatenate([stream.process(mixture), stream.flush()])
+        for jobs in (1, 2):
+            np.testing.assert_allclose(soundfile.read(tmp_path / str(jobs) / recording.name)[0], expected, atol=2**-15)
+        assert np.abs(extractor.extract((mixture, rate), voice).waveform - expected).max() > 1e-3
+    ran = wesep("extract", recordings[0], *common, "--live", "--shifts", "2", "-o", tmp_path / "shifted.wav")
+    assert ran.status == 2 and "allows 1 only" in ran.message
+
+
 def test_shifts_that_the_model_does_not_allow_are_refused(wesep, tiny_speech: Path, tmp_path: Path):
     from wesep_py import checkpoint
     from wesep_py.network.extraction_network import build_network

@@ -79,5 +79,5 @@ def test_a_network_without_a_live_mode_is_refused(settings: Settings, changes: d
 
 
 def test_a_probability_beyond_one_is_refused(settings: Settings):
-    with pytest.raises(ConfigError, match="live_probability: is 1.5; 0 to 1 is allowed"):
+    with pytest.raises(ConfigError, match=r"live_probability: is 1\.5; 0 to 1 is allowed"):
         train(settings(model=LIVE_MODEL, train__live_probability=1.5))

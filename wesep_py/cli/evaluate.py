@@ -17,6 +17,7 @@ from wesep_py.cli.options import (
     DeviceOption,
     EnrollMaxOption,
     JsonOption,
+    LiveOption,
     ModelOption,
     OverwriteOption,
     ShiftsOption,
@@ -134,6 +135,7 @@ def evaluate(
         ),
     ] = None,
     shifts: ShiftsOption = None,
+    live: LiveOption = False,
     enroll_max_s: EnrollMaxOption = ENROLL_MAX_S,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -173,7 +175,7 @@ def evaluate(
     trial_list = read_trials(trials, enrollment, root, noise_root, speakers=speaker_info or (), recordings=True)[:limit]
     activity_labels = None if labels is None else read_labels(labels)
     set_threads(threads)
-    extractor = load(model, device, shifts=shifts)
+    extractor = load(model, device, live=live, shifts=shifts)
     extractor.max_enrollment_s = enroll_max_s
     model_device = str(extractor.device)
     embedding_files = None if embeddings is None else Embeddings(embeddings, extractor.embedding_dim)

@@ -23,6 +23,7 @@ from wesep_py.cli.options import (
     DeviceOption,
     EnrollMaxOption,
     JsonOption,
+    LiveOption,
     ModelOption,
     OverwriteOption,
     ShiftsOption,
@@ -71,12 +72,13 @@ class Worker:
     """`run_one` in a separate process, which loads the model once.
 
     Attributes:
-        model, device, threads: as the options.
+        model, device, threads, live: as the options.
     """
 
     model: str | None
     device: str
     threads: int | None
+    live: bool = False
 
     def __call__(self, task: FileTask) -> list[FileResult] | Exception:
         """Return what was written, or the reason why nothing was."""
@@ -102,7 +104,7 @@ def _loaded(worker: Worker) -> Extractor:
 
     if worker not in _extractors:
         set_threads(worker.threads)
-        _extractors[worker] = load(worker.model, worker.device)
+        _extractors[worker] = load(worker.model, worker.device, live=worker.live)
     return _extractors[worker]
 
 
@@ -323,6 +325,7 @@ def extract(
         ),
     ] = 30.0,
     shifts: ShiftsOption = None,
+    live: LiveOption = False,
     enroll_max_s: EnrollMaxOption = ENROLL_MAX_S,
     overwrite: OverwriteOption = False,
     skip_existing: Annotated[
@@ -366,7 +369,7 @@ def extract(
 
         threads = max(1, (os.cpu_count() or 1) // jobs)
     set_threads(threads)
-    extractor = load(model, device, shifts=shifts)
+    extractor = load(model, device, live=live, shifts=shifts)
     extractor.max_enrollment_s = enroll_max_s
     voices, not_enrolled = _voices(extractor, planned, strict=batch is None)
     failed_jobs += not_enrolled
@@ -375,7 +378,7 @@ def extract(
         replace(task, force=force, overwrite=overwrite, block_s=block_s, shifts=shifts)
         for task in _tasks(planned, voices, timelines)
     ]
-    done, failed = run_all(extractor, tasks, jobs, Worker(model, device, threads))
+    done, failed = run_all(extractor, tasks, jobs, Worker(model, device, threads, live))
     total = len(planned) + len(failed_jobs)
     if done:
         _report_enrollments(voices, planned)

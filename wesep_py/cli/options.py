@@ -47,6 +47,10 @@ ShiftsOption = Annotated[
         show_default=False,
     ),
 ]
+LiveOption = Annotated[
+    bool,
+    typer.Option("--live", help="Use the model's live mode, which does not look ahead: the result of `wesep stream`."),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the results as JSON, for programs.")]
 

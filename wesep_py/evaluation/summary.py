@@ -303,6 +303,7 @@ def describe_evaluation(extractor: Extractor, trials: Sequence[Trial], options: 
         "presence_calibration": asdict(extractor.calibration),
         "max_enrollment_s": getattr(extractor, "max_enrollment_s", None),
         "shifts": getattr(extractor, "shifts", 1),
+        "mode": getattr(extractor, "mode", "offline"),
         "device": str(extractor.device),
         **describe_environment(options.command),
     }

@@ -18,7 +18,7 @@ import logging
 from functools import cached_property, partial
 from numbers import Real
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -186,6 +186,11 @@ class Extractor:
     def network(self) -> TargetSpeakerExtractor:
         """The model, in evaluation mode on `device`."""
         return self._network
+
+    @property
+    def mode(self) -> Literal["offline", "live"]:
+        """`live` for what `live()` returns of a model with two modes, else `offline`."""
+        return "live" if self._network.level == "kept" else "offline"
 
     @property
     def sample_rate(self) -> int:

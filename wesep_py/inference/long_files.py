@@ -264,6 +264,7 @@ def extraction_identity(
         "voices": [hash_voice(target.voice) for target in targets],
         "blocks": [grid.step, grid.overlap, grid.fade, grid.stride],
         "shifts": shifts,
+        "mode": extractor.mode,
         "versions": {name: installed[name] for name in ("wesep-py", "torch", "soxr")},
     }
 
