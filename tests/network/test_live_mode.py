@@ -103,7 +103,8 @@ def test_weights_without_live_layers_start_them_from_the_forward_direction(tmp_p
     plain = build_network({**LIVE, "backbone": {**BSRNN, "norm": "frame"}})
     checkpoint.save(tmp_path / "model", plain.config, plain.state_dict(), {}, "card")
     network = live_network()
-    load_initial_weights(network, InitConfig(str(tmp_path / "model")))
+    initial = load_initial_weights(network, InitConfig(str(tmp_path / "model")))
+    assert "computed from them: backbone.blocks.0.along_time.live_linear.weight, " in str(initial)
     layer = network.backbone.blocks[0].along_time
     torch.testing.assert_close(layer.live_linear.weight, layer.linear.weight[:, : layer.rnn.hidden_size])
     torch.testing.assert_close(layer.linear.weight, plain.backbone.blocks[0].along_time.linear.weight)

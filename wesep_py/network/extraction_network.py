@@ -272,15 +272,21 @@ class TargetSpeakerExtractor(nn.Module):
         live.encoder, live.level = self.encoder, "kept"
         return live
 
-    def begin_missing(self, missing: Sequence[str]) -> None:
+    def begin_missing(self, missing: Sequence[str]) -> list[str]:
         """Set parameters that a checkpoint did not have from those that it had: the live layers of a network.
 
         Args:
             missing: names of parameters that have no value from the checkpoint.
+
+        Returns:
+            The names of those that have been set.
         """
+        begun = []
         for name, module in self.named_modules():
             if isinstance(module, ResidualRNN) and f"{name}.live_linear.weight" in missing:
                 module.begin_live()
+                begun += [f"{name}.live_linear.weight", f"{name}.live_linear.bias"]
+        return begun
 
     @property
     def latency(self) -> int | None:

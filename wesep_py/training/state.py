@@ -337,6 +337,7 @@ class InitialWeights:
         hash: of its weights and configuration.
         num_loaded: number of tensors that were loaded.
         fresh: names of the network's tensors that were not loaded.
+        derived: names of those among them that were computed from loaded ones, not drawn.
         unused: names of the checkpoint's tensors that were not loaded.
         lineage: how the checkpoint was made, and the checkpoints that it started from.
     """
@@ -347,11 +348,14 @@ class InitialWeights:
     fresh: list[str]
     unused: list[str]
     lineage: list[dict[str, Any]]
+    derived: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         text = f"{self.num_loaded} of {self.num_loaded + len(self.fresh)} tensors are those of {self.source}"
-        if self.fresh:
-            text += f"; freshly initialised: {', '.join(self.fresh)}"
+        if self.derived:
+            text += f"; computed from them: {', '.join(self.derived)}"
+        if drawn := [name for name in self.fresh if name not in self.derived]:
+            text += f"; freshly initialised: {', '.join(drawn)}"
         return text + (f"; not used: {', '.join(self.unused)}" if self.unused else "")
 
 
@@ -387,8 +391,7 @@ def load_initial_weights(network: nn.Module, config: InitConfig) -> InitialWeigh
         for name, tensor in fits.items():
             tensors[name].copy_(tensor)
     missing = [name for name in tensors if name not in fits]
-    if isinstance(network, TargetSpeakerExtractor):
-        network.begin_missing(missing)
+    derived = network.begin_missing(missing) if isinstance(network, TargetSpeakerExtractor) else []
     return InitialWeights(
         str(saved.folder),
         saved.hash,
@@ -396,4 +399,5 @@ def load_initial_weights(network: nn.Module, config: InitConfig) -> InitialWeigh
         missing,
         [name for name in saved.state_dict if name not in fits],
         lineage(saved),
+        derived,
     )
