@@ -432,3 +432,16 @@ def test_two_filters_share_a_model_in_two_threads():
         thread.join()
     for number in range(2):
         np.testing.assert_allclose(together[number], alone[number], atol=1)
+
+
+@pytest.mark.parametrize("framework", ["pipecat", "livekit"])
+def test_without_the_framework_one_line_names_the_extra(framework: str, monkeypatch: pytest.MonkeyPatch):
+    import importlib
+
+    monkeypatch.setitem(sys.modules, framework, None)
+    for name in [name for name in sys.modules if name.startswith(f"{framework}.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, f"wesep_py.integrations.{framework}", raising=False)
+    with pytest.raises(ModuleNotFoundError, match=rf"pip install 'wesep-py\[{framework}\]'") as caught:
+        importlib.import_module(f"wesep_py.integrations.{framework}")
+    assert "\n" not in str(caught.value)

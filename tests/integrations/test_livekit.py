@@ -170,3 +170,11 @@ def test_in_an_audio_stream_of_a_track():
         assert np.abs(np.diff(heard[at - 1600 : at + 3200])).max() < 1.1 * 16384 * 2 * np.pi * 200 / RATE
 
     asyncio.run(run())
+
+
+def test_agents_take_it_as_an_option_of_the_room():
+    room_io = pytest.importorskip("livekit.agents").room_io
+    processor = TargetSpeakerProcessor(voice_of_gain(0.5), model=EchoModel())
+    options = room_io.AudioInputOptions(noise_cancellation=processor)
+    assert options.noise_cancellation is processor
+    assert not callable(processor)  # a callable would be asked for a processor
