@@ -100,6 +100,17 @@ class FrameFilter:
     >>> loudspeaker.write(frames.process_bytes(microphone.read(640)))                       # doctest: +SKIP
     """
 
+    _sample_rate: int | None
+    _stream: Any
+    _turn: FirstTurn | None  # until its speech is enough
+    _job: Future[tuple[Any, Any]] | None  # that enrolls it: the voice, and a stream of it
+    _past: Frame  # samples that the delayed mixture still has to return
+    _is_running: bool  # whether the stream gets the samples
+    _gain: float  # of the voice in the output; the mixture has the rest
+    _num_invalid: int  # samples that the stream returns before its first
+    _bytes_in: bytes  # of a sample that is not complete
+    _bytes_out: bytes  # that were processed and not returned
+
     def __init__(
         self,
         model: str | PathLike[str] | LiveModel | None = None,
@@ -298,16 +309,12 @@ class FrameFilter:
         return self._voice is not None
 
     def _close(self) -> None:
-        self._sample_rate: int | None = None
+        self._sample_rate = None
         self._num_channels, self._delay = 1, 0
-        self._stream: Any = None
-        self._is_running = False  # whether the stream gets the samples
-        self._gain = 0.0  # of the voice in the output; the mixture has the rest
-        self._num_invalid = 0  # samples that the stream returns before its first
+        self._stream = self._turn = self._job = None
+        self._is_running, self._gain, self._num_invalid = False, 0.0, 0
         self._has_failed = False
-        self._past: Frame = np.zeros((1, 0), np.int16)  # samples that the delayed mixture still has to return
-        self._turn: FirstTurn | None = None
-        self._job: Future[tuple[Any, Any]] | None = None
+        self._past = np.zeros((1, 0), np.int16)
         self._bytes_in = self._bytes_out = self._last_sample = b""
 
     # The voice.
