@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,6 +123,7 @@ def lay_out(folder: Path, model: Path) -> None:
     lay_out_tree(folder, [takes[3] for takes in speakers.values()][:3])
     lay_out_meetings(folder, mixture, alice[0])
     lay_out_embeddings(folder)
+    lay_out_live_model(folder)
     _commands(folder)
 
 
@@ -162,6 +164,14 @@ def lay_out_embeddings(folder: Path) -> None:
         np.save(folder / "vectors" / f"{utterance}.npy", rng.standard_normal(8).astype(np.float32))
 
 
+def lay_out_live_model(folder: Path) -> None:
+    """Write a model with a live mode, which pages call `exp/live`."""
+    torch.manual_seed(0)
+    backbone = {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1, "live": True, "norm": "frame"}
+    network = build_network({"backbone": backbone, "cues": [{"name": "tf_map"}]})
+    checkpoint.save(folder / "exp" / "live", network.config, network.state_dict())
+
+
 def write(path: Path, waveform: np.ndarray) -> None:
     """Write a recording of 16 bits."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -186,6 +196,14 @@ def environment(folder: Path) -> dict[str, str]:
     """Return the environment of a block of shell commands."""
     path = os.pathsep.join([str(folder / ".bin"), search_path()])
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WESEP_NO_HINTS": "1"}
+
+
+def missing_framework(block: Block) -> str | None:
+    """Return the first module of a voice-agent framework that a block of Python imports and that is not installed."""
+    for name in re.findall(r"^(?:from|import) ((?:pipecat|livekit)(?:\.agents)?)\b", block.text, re.MULTILINE):
+        if find_spec(name.partition(".")[0]) is None or find_spec(name) is None:
+            return name
+    return None
 
 
 def run_shell(block: Block, folder: Path) -> subprocess.CompletedProcess[str]:
