@@ -1,11 +1,12 @@
 """Measure a model after a leg of training: a row for the table of legs in README.md.
 
-    python recipes/default/leg.py --data DATA --model EXP -o OUT [--trials 100] [--keep recipes/default/last_leg]
+    python recipes/default/leg.py --data DATA --model EXP -o OUT [--live] [--trials 100] [--keep recipes/default/last_leg]
 
 A leg is one of several trainings in which each starts from the weights of the one before. The script evaluates 100
 trials of each list, at equal distances, with `wesep evaluate` (SI-SDRi in dB, accuracy): dev_2mix and dev_ls_2mix,
-clean and noisy. A second call with the same OUT and model reuses the results that exist. --keep stores the model in
-half precision, without paths of this machine, where the next leg finds it.
+clean and noisy; without shifted copies (`--shifts 1`), in the offline or the live mode. A second call with the same OUT
+and model reuses the results that exist. --keep stores the model in half precision, without paths of this machine, where
+the next leg finds it.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--model", help="checkpoint or experiment folder; by default the bundled model")
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--trials", type=int, default=100, help="number of trials of each list; 100")
+    parser.add_argument("--live", action="store_true", help="evaluate the live mode")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="folder to store the model in; needs --model")
     arguments = parser.parse_args()
     if arguments.keep and not arguments.model:
@@ -49,6 +51,7 @@ def main() -> None:
     model_hash = wesep_py.load(arguments.model, "cpu").model_hash
     arguments.out.mkdir(parents=True, exist_ok=True)
     model = ["--model", arguments.model] if arguments.model else []
+    options = ["--live"] if arguments.live else ["--shifts", "1"]
     cells = []
     for name in LISTS:
         enrollments = arguments.data / "trials" / f"{name}.map_mixture2enrollment"
@@ -60,7 +63,7 @@ def main() -> None:
             if not (results / "summary.json").is_file():
                 trials = ["--trials", str(enrollments.with_name(f"{name}.csv")), "--enrollment", str(selection)]
                 data = ["--root", str(arguments.data), "--condition", condition, "-o", str(results)]
-                if status := wesep(["evaluate", *trials, *data, *model]):
+                if status := wesep(["evaluate", *trials, *data, *model, *options]):
                     sys.exit(status)
             summary = read_json(results / "summary.json", "a summary").values
             if summary["protocol"]["model"]["hash"] != model_hash:
