@@ -19,7 +19,7 @@ LAYERS = [
     ["audio", "features", "metrics", "checkpoint"],
     ["network", "data", "models"],
     ["interop", "simulation", "inference"],
-    ["evaluation", "integrations"],
+    ["evaluation", "export", "integrations"],
     ["training"],
     ["cli"],
 ]

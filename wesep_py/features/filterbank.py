@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 # Kaldi's constants (feature-window.h, mel-computations.h): pre-emphasis, and the lower limit of the energy before the
 # logarithm.
-_KALDI_PREEMPHASIS = 0.97
-_KALDI_MIN_ENERGY = float(torch.finfo(torch.float32).eps)
+KALDI_PREEMPHASIS = 0.97
+KALDI_MIN_ENERGY = float(torch.finfo(torch.float32).eps)
 # WeSep's: pre-emphasis, and what is added to the energy before the logarithm.
 _WESEP_PREEMPHASIS = 0.97
 _WESEP_ENERGY_EPS = 1e-8
@@ -121,10 +121,10 @@ class KaldiFilterbank(nn.Module):
         frames = frames - frames.mean(dim=-1, keepdim=True)
         # Kaldi takes the first sample of a frame for its own predecessor.
         previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
-        frames = (frames - _KALDI_PREEMPHASIS * previous) * self.window.to(dtype)
+        frames = (frames - KALDI_PREEMPHASIS * previous) * self.window.to(dtype)
         spectrum = torch.fft.rfft(frames, n=self.fft_length)
         power = spectrum.real.square() + spectrum.imag.square()
-        return (power @ self.filters.to(dtype)).clamp(min=_KALDI_MIN_ENERGY).log()
+        return (power @ self.filters.to(dtype)).clamp(min=KALDI_MIN_ENERGY).log()
 
     def _normalise(self, features: Tensor, lengths: Tensor | None) -> Tensor:
         if lengths is None:

@@ -21,7 +21,7 @@ from wesep_py.common.errors import ConfigError
 from wesep_py.network.backbones import Analysis, Backbone
 from wesep_py.network.backbones.spectrum import full_precision
 from wesep_py.network.cues import BandAttentionCue, Cue, PreparedEnrollment, SignalFeatures, TFMapCue
-from wesep_py.network.cues.cue import queries_per_block
+from wesep_py.network.cues.cue import query_blocks
 
 PresenceInput = Literal["latent", "similarity", "energy", "voice", "mixture"]
 MIN_ENERGY_DB = -40.0
@@ -246,7 +246,8 @@ class PresenceHead(nn.Module):
             mean = first / total
             variance = (second / total - mean.square()).clamp_min(0)
             voice = torch.cat([mean, (variance + _EPS).sqrt()], dim=-1)
-            cosine = nn.functional.cosine_similarity(self.voice(voice), self.voice(enrolled), dim=-1).float().mT
+            cosine = nn.functional.cosine_similarity(self.voice(voice), self.voice(enrolled), dim=-1).float()
+            cosine = cosine.transpose(-1, -2)
             similarity.append(cosine.repeat_interleave(self.frames_per_step, dim=1)[:, : signal.num_frames])
         return similarity
 
@@ -276,7 +277,7 @@ def _window_sums(sums: Tensor, reach: int) -> Tensor:
     [9.0, 9.0, 6.0]
     """
     steps = torch.arange(sums.shape[2] - 1, device=sums.device)
-    stop = (steps + reach + 1).clamp_max(len(steps))
+    stop = (steps + reach + 1).clamp_max(steps.shape[0])
     start = (steps - reach).clamp_min(0)
     return sums[:, :, stop] - sums[:, :, start]
 
@@ -286,8 +287,8 @@ def _similarity(spectrum: Tensor, cue: Cue, prepared: PreparedEnrollment) -> Ten
     assert isinstance(cue, TFMapCue)
     enrolled, padding = prepared["frames"].float(), ~prepared["mask"].bool()[:, None]
     frames = nn.functional.normalize(cue.magnitude(spectrum), dim=1)
-    blocks = frames.split(queries_per_block(len(frames) * enrolled.shape[2]), dim=2)
-    highest = [(block.mT @ enrolled).masked_fill(padding, -1.0).amax(dim=-1) for block in blocks]
+    blocks = query_blocks(frames, len(frames) * enrolled.shape[2])
+    highest = [(block.transpose(-1, -2) @ enrolled).masked_fill(padding, -1.0).amax(dim=-1) for block in blocks]
     return torch.cat(highest, dim=1)[..., None]
 
 

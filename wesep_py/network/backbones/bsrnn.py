@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from wesep_py.features import STFT
+from wesep_py.features import STFT, apply_mask
 from wesep_py.features.stft import Window
 from wesep_py.network.backbones.backbone import Analysis, Backbone, Condition, backbones
 from wesep_py.network.backbones.spectrum import (
@@ -185,7 +185,7 @@ class BSRNN(Backbone):
         """Return the target's spectrum, complex `[batch, bins, frames]`: the masks of all bands, applied."""
         bands = latent.split([group.count for group in self.groups], dim=1)
         mask = full_precision(torch.cat([layer(band) for layer, band in zip(self.masks, bands, strict=True)], dim=2))
-        return torch.complex(mask[:, 0], mask[:, 1]) * analysis.spectrum
+        return apply_mask(mask[:, 0], mask[:, 1], analysis.spectrum)
 
     def summarise(self, latent: Tensor) -> Tensor:
         return latent.mean(dim=1)

@@ -166,7 +166,8 @@ class ConvTasNet(Backbone):
         self.decoders = nn.ModuleList(LearnedDecoder(num_filters, size, hop, deep, basis_bias) for size in kernels)
 
     def analyse(self, waveform: Tensor) -> Analysis:
-        return self._analyse(waveform, int(self.num_frames(torch.tensor(waveform.shape[1]))))
+        frames = self.num_frames(torch.as_tensor(waveform.shape[1]))
+        return self._analyse(waveform, frames if torch.jit.is_tracing() else int(frames))  # type: ignore[arg-type]
 
     def analyse_frames(self, segment: Tensor) -> Analysis:
         return self._analyse(segment, (segment.shape[1] - self.span.size) // self.stride + 1)
@@ -226,7 +227,7 @@ class ConvTasNet(Backbone):
         With `drop_last`: the number of frames that it fills.
         """
         beyond = (lengths - self.kernels[0]).clamp_min(0)
-        return 1 + (beyond // self.stride if self.drop_last else -(-beyond // self.stride))
+        return 1 + (beyond if self.drop_last else beyond + self.stride - 1) // self.stride
 
 
 class TCNBlock(nn.Module):
@@ -369,4 +370,4 @@ class LearnedDecoder(nn.Module):
 
     def frame_signals(self, masked: Tensor) -> Tensor:
         """`[batch, num_filters, frames]` → samples of each frame, not overlapped, `[batch, size, frames]`; no bias."""
-        return self.filters.weight.squeeze(1).mT @ self.layers(masked)
+        return self.filters.weight.squeeze(1).transpose(-1, -2) @ self.layers(masked)

@@ -170,8 +170,16 @@ def cross_attention(query: Tensor, key: Tensor, value: Tensor, valid: Tensor) ->
     >>> cross_attention(*(torch.randn(1, 2, n, 4) for n in (50, 7, 7)), torch.ones(1, 1, 1, 7).bool()).shape
     torch.Size([1, 2, 50, 4])
     """
-    blocks = query.split(queries_per_block(query.shape[0] * query.shape[1] * key.shape[2]), dim=2)
+    blocks = query_blocks(query, query.shape[0] * query.shape[1] * key.shape[2])
     return torch.cat([_attend(block, key, value, valid) for block in blocks], dim=2)
+
+
+def query_blocks(queries: Tensor, scores_per_query: int) -> tuple[Tensor, ...]:
+    """Split queries along axis 2 into blocks whose scores fit into `MAX_SCORES_PER_BLOCK`.
+
+    A traced network has a fixed number of operations, so it computes all queries at once.
+    """
+    return (queries,) if torch.jit.is_tracing() else queries.split(queries_per_block(scores_per_query), dim=2)
 
 
 def queries_per_block(scores_per_query: int) -> int:

@@ -39,12 +39,13 @@ class Fusion(nn.Module, ABC):
 
     def forward(self, features: Tensor, embedding: Tensor) -> Tensor:
         """Fuse an embedding into features, and return features of the same shape."""
-        h = features.movedim(self.axis, -1)
+        axis, last = self.axis % features.dim(), features.dim() - 1  # an exported graph has no negative axes
+        h = features.movedim(axis, last)
         if embedding.dim() == 2 and features.dim() > 2:
             e = embedding.view(len(embedding), *(1,) * (features.dim() - 2), -1)
         else:
-            e = embedding.movedim(self.axis, -1)
-        return self.fuse(h, e).movedim(-1, self.axis)
+            e = embedding.movedim(axis, last)
+        return self.fuse(h, e).movedim(last, axis)
 
     @abstractmethod
     def fuse(self, h: Tensor, e: Tensor) -> Tensor:

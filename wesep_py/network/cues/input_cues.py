@@ -26,7 +26,7 @@ from wesep_py.network.cues.cue import (
     SignalFeatures,
     cross_attention,
     cues,
-    queries_per_block,
+    query_blocks,
 )
 from wesep_py.network.speaker import SpeakerEncoder, length_mask
 
@@ -170,9 +170,10 @@ class TFMapCue(Cue):
             if self.needs_speaker_frames:
                 assert analysis.speaker_frames is not None, "the extractor computes it where `needs_speaker_frames`"
                 queries, keys = analysis.speaker_frames, prepared["speaker_frames"].to(mixture.dtype)
-            size = queries_per_block(len(mixture) * frames.shape[2])
-            blocks = zip(mixture.split(size, dim=2), queries.split(size, dim=2), strict=True)
-            maps = torch.cat([self._maps(block, query.mT @ keys, frames, padding) for block, query in blocks], dim=3)
+            per_query = len(mixture) * frames.shape[2]
+            blocks = zip(query_blocks(mixture, per_query), query_blocks(queries, per_query), strict=True)
+            pairs = ((block, query.transpose(-1, -2) @ keys) for block, query in blocks)
+            maps = torch.cat([self._maps(*pair, frames, padding) for pair in pairs], dim=3)
         return torch.cat([features, maps], dim=1)
 
     def _maps(self, mixture: Tensor, similarity: Tensor, frames: Tensor, padding: Tensor) -> Tensor:
@@ -181,7 +182,7 @@ class TFMapCue(Cue):
         for temperature in self.log_temperatures.exp():
             # Mask after the multiplication: −∞ · τ would make the gradient of τ not a number.
             weights = (temperature * similarity).masked_fill(padding, -torch.inf).softmax(dim=-1)
-            matched = nn.functional.normalize(frames @ weights.mT, dim=1)
+            matched = nn.functional.normalize(frames @ weights.transpose(-1, -2), dim=1)
             maps.append((mixture * matched).sum(dim=1, keepdim=True) * matched)
         return torch.stack(maps, dim=1)
 
@@ -291,8 +292,8 @@ class USEFCue(Cue):
             prepared["values"].to(query.dtype),
             prepared["mask"].bool()[:, None, None],
         )
-        batch, _, frames, _ = attended.shape
-        merged = attended.view(batch, self.num_heads, frames, -1, features.shape[2]).transpose(2, 3)
+        batch, _, bins, frames = features.shape
+        merged = attended.view(batch, self.num_heads, frames, -1, bins).transpose(2, 3)
         attended = self.output(merged.flatten(1, 2).transpose(2, 3)).squeeze(1).permute(0, 2, 3, 1)
         others = features[:, self.native :] if self.replaces_features else features
         return torch.cat([others, convolved.to(attended.dtype), attended], dim=1)

@@ -227,10 +227,11 @@ class ContextCue(Cue):
         if not self.fusion.at(point):
             return latent
         # Any latent → [batch, bands, frames, features], and the result back to the latent's order of axes.
-        axes = (self.frame_axis, self.fusion_axis % latent.dim())
-        h = latent.movedim(axes, (-2, -1))
+        axes = (self.frame_axis % latent.dim(), self.fusion_axis % latent.dim())
+        last = (latent.dim() - 2, latent.dim() - 1)
+        h = latent.movedim(axes, last)
         context = self.attend(h.reshape(len(h), -1, *h.shape[-2:]), prepared)
-        return self.fusion(point, latent, context.reshape(*h.shape[:-1], self.dim).movedim((-2, -1), axes))
+        return self.fusion(point, latent, context.reshape(*h.shape[:-1], self.dim).movedim(last, axes))
 
     def attend(self, latent: Tensor, prepared: PreparedEnrollment) -> Tensor:
         """Attend to the enrollment: `[batch, bands, frames, latent_dim]` → `[batch, bands, frames, dim]`."""

@@ -200,7 +200,7 @@ class SpeakerEncoder(nn.Module):
 
     def _filterbank(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         from_rate, to_rate = self._rates
-        lengths = -(-lengths * to_rate // from_rate)  # rounded up, as the resampler does
+        lengths = (lengths * to_rate + from_rate - 1) // from_rate  # rounded up, as the resampler does
         device, is_network = waveform.device.type, self.front_end == "self_supervised"
         with torch.autocast(device, enabled=False):
             waveform = self.resample(waveform.float())

@@ -80,9 +80,9 @@ class PoolingBlock(nn.Module):
 
 def _repeat_short(features: Tensor, lengths: Tensor, shortest: int) -> tuple[Tensor, Tensor]:
     """Repeat recordings below `shortest` frames up to it; return `[batch, frames, bins]` and the new lengths."""
-    if int(lengths.min()) >= shortest:
+    if not torch.jit.is_tracing() and int(lengths.min()) >= shortest:
         return features, lengths
-    size = max(features.shape[1], shortest)
+    size = torch.as_tensor(features.shape[1]).clamp_min(shortest)
     index = torch.arange(size, device=features.device)[None] % lengths.clamp_min(1)[:, None]
     repeated = features.gather(1, index[..., None].expand(-1, -1, features.shape[2]))
     return repeated, lengths.clamp_min(shortest)
