@@ -45,7 +45,7 @@ def require_package(name: str) -> Any:
 
 def write_onnx(graph: Graph, path: Path) -> None:
     """Write a graph as an ONNX file."""
-    require_package("onnx")
+    onnx = require_package("onnx")
     tensors = [*graph.inputs, *graph.outputs]
     with quiet_tracing(), torch.inference_mode(False), torch.no_grad():
         torch.onnx.export(
@@ -58,6 +58,22 @@ def write_onnx(graph: Graph, path: Path) -> None:
             opset_version=OPSET,
             dynamo=False,
         )
+    model = onnx.load(str(path))
+    _skip_copies(model)
+    onnx.save(model, str(path))
+
+
+def _skip_copies(model: Any) -> None:
+    """Remove the operations that copy weights, which the exporter writes for weights that are used twice."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    results = {result.name for result in model.graph.output}
+    source: dict[str, str] = {}
+    for node in list(model.graph.node):
+        for position, name in enumerate(node.input):
+            node.input[position] = source.get(name, name)
+        if node.op_type == "Identity" and node.input[0] in weights and node.output[0] not in results:
+            source[node.output[0]] = node.input[0]
+            model.graph.node.remove(node)
 
 
 @contextmanager
