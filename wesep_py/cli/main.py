@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "enroll": ("enroll", "Use", "Make a reusable voice print from recordings of one voice."),
     "models": ("convert", "Use", "List the bundled models, or show the card of one."),
     "export": ("exporting", "Use", "Write a model as ONNX or TorchScript, for programs without this package."),
+    "bench": ("bench", "Use", "Measure how fast an exported folder, or a model, is on this machine."),
     "demo": ("demo", "Use", "Show an extraction from nothing: speak, mix, extract, score, draw."),
     "doctor": ("doctor", "Use", "Check the installation, and say how to repair what is wrong."),
     "prepare": ("prepare", "Data", "Write the manifest of a corpus: folders, CSV, Kaldi, LibriMix, …"),

@@ -9,6 +9,7 @@ run them: rates, latencies, names and shapes of all tensors, and the state of a 
 | `graphs` | the graphs `enroll`, `extract` and `stream` as modules, with the names of their tensors |
 | `traceable` | the copy of a network that can be traced: real arithmetic, no decisions by length |
 | `onnx_files` | write a graph as ONNX; weights of 8 and of 16 bits; run a graph |
+| `graph_runner` | run a folder with numpy and onnxruntime alone |
 | `benchmark` | `bench_folder`, `bench_model`: time a hop, a recording and a cold start |
 """
 
