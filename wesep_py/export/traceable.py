@@ -10,6 +10,7 @@ get a class that computes the same by other means, with the same weights:
 | `OnePole` | one way for any number of samples |
 | `KaldiFilterbank` | mean, pre-emphasis, window and Fourier transform of a frame are one matrix |
 | `SequenceNorm`, `BandNorm`, `ChannelNorm`, … | sizes are numbers, and means over time are written out |
+| `BandLinear`, `BandSplitBlock`, … | sizes are numbers, for a batch of one |
 
 The batch has one recording, without padding.
 """
@@ -28,10 +29,11 @@ from wesep_py.features import STFT, ComplexPair, HighPass, KaldiFilterbank
 from wesep_py.features.filterbank import KALDI_MIN_ENERGY, KALDI_PREEMPHASIS
 from wesep_py.features.high_pass import OnePole
 from wesep_py.features.stft import MIN_OVERLAP
-from wesep_py.network.backbones.bsrnn import SequenceNorm
+from wesep_py.network.backbones.bsrnn import BandEncoder, BandMask, BandSplitBlock, SequenceNorm
 from wesep_py.network.backbones.conv_tasnet import ChannelNorm
-from wesep_py.network.backbones.spectrum import BandNorm
+from wesep_py.network.backbones.spectrum import BandLinear, BandNorm
 from wesep_py.network.cues.input_cues import USEF_ATTENTION_EPS, ConvHeadProjection
+from wesep_py.network.cues.latent_cues import BandAttention
 from wesep_py.network.extraction_network import TargetSpeakerExtractor
 
 # Samples of a block of `TraceableOnePole`, and time constants, in samples, above which it has two levels of blocks.
@@ -220,6 +222,62 @@ class TraceableBandNorm(BandNorm):
         return normalised * self.weight + self.bias
 
 
+# Shapes of the layers of BSRNN. A size that the tracer reads from a tensor becomes four operations in the graph, so for
+# a single recording all sizes are numbers, but that of the frames.
+
+
+class TraceableBandLinear(BandLinear):
+    """`BandLinear` for a batch of one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, x[0], self.weight).unsqueeze(0)
+
+
+class TraceableBandEncoder(BandEncoder):
+    """`BandEncoder` for a batch of one."""
+
+    def begin(self) -> None:
+        """Note the size as a number."""
+        self.channels = int(self.linear.weight.shape[1]) // self.group.width
+
+    def forward(self, features: Tensor) -> Tensor:
+        bands = features.reshape(self.channels, self.group.count, self.group.width, -1).permute(1, 3, 0, 2)
+        return self.linear(self.norm(bands.reshape(1, self.group.count, -1, self.channels * self.group.width)))
+
+
+class TraceableBandSplitBlock(BandSplitBlock):
+    """`BandSplitBlock` for a batch of one."""
+
+    def forward(self, latent: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        bands, state = self.along_time(latent[0], state)
+        frames, _ = self.across_bands(bands.transpose(0, 1))
+        return frames.transpose(0, 1).unsqueeze(0), state
+
+
+class TraceableBandMask(BandMask):
+    """`BandMask` for a batch of one."""
+
+    def forward(self, latent: Tensor) -> Tensor:
+        out = self.layers(latent).reshape(self.group.count, -1, 2, 2, self.group.width)
+        mask = (out[:, :, 0] * torch.sigmoid(out[:, :, 1])).permute(2, 0, 3, 1)
+        return mask.reshape(1, 2, self.group.count * self.group.width, -1)
+
+
+class TraceableBandAttention(BandAttention):
+    """`BandAttention` for a batch of one."""
+
+    def begin(self) -> None:
+        """Note the size as a number."""
+        self.size = self.query.out_features // self.num_heads
+
+    def forward(self, latent: Tensor, enrolled: Tensor, mask: Tensor) -> Tensor:
+        enrolled = self.enrolled_norm(enrolled[0])
+        parts = (self.query(self.norm(latent[0])), self.key(enrolled), self.value(enrolled))
+        query, key, value = (part.unflatten(-1, (self.num_heads, self.size)).transpose(1, 2) for part in parts)
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None])
+        return self.output(out.transpose(1, 2).flatten(2)).unsqueeze(0)
+
+
 class TraceableChannelNorm(ChannelNorm):
     """`ChannelNorm` of fixed size."""
 
@@ -258,6 +316,11 @@ _TRACEABLE: dict[type[nn.Module], Any] = {
     KaldiFilterbank: TraceableKaldiFilterbank,
     SequenceNorm: TraceableSequenceNorm,
     BandNorm: TraceableBandNorm,
+    BandLinear: TraceableBandLinear,
+    BandEncoder: TraceableBandEncoder,
+    BandSplitBlock: TraceableBandSplitBlock,
+    BandMask: TraceableBandMask,
+    BandAttention: TraceableBandAttention,
     ChannelNorm: TraceableChannelNorm,
     ConvHeadProjection: TraceableProjection,
 }
