@@ -19,7 +19,7 @@ SCRIPT = Path(__file__).with_name("without_torch.py")
 
 
 def use(python: str | Path, package: str, folder: Path, out: Path, paths: str = "") -> float:
-    """Run the script and return the seconds to the first block of a stream."""
+    """Run the script and return the seconds of processor time to the first block of a stream."""
     command = [str(python), str(SCRIPT), package, str(folder), str(out)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}, cwd=out)
     assert done.returncode == 0, done.stderr
@@ -38,7 +38,7 @@ def test_everything_works_where_torch_cannot_be_imported(pairs: dict[str, Export
 
 
 def test_a_stream_starts_in_less_than_a_second(pairs: dict[str, ExportedPair], tmp_path: Path):
-    # The best of three, for the machine may be busy, and the first run compiles byte code and makes the voice print.
+    # Processor time, not wall time: the machine may be busy. The best of three, for the first run compiles byte code.
     taken = [use(sys.executable, "wesep_py.runtime", pairs["live"].folder, tmp_path, str(ROOT)) for _ in range(3)]
     assert min(taken) < 1.0
 
