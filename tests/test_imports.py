@@ -19,8 +19,8 @@ LAYERS = [
     ["audio", "features", "metrics", "checkpoint"],
     ["network", "data", "models"],
     ["interop", "simulation", "inference"],
-    ["evaluation", "export", "integrations"],
-    ["training"],
+    ["evaluation", "runtime", "integrations"],
+    ["training", "export"],
     ["cli"],
 ]
 

@@ -18,8 +18,8 @@
 
 The packages, from the lowest to the highest: `common` (errors, configuration, files), `audio`, `features`, `metrics`,
 `checkpoint`, `network` (backbones, cues, speaker encoders), `data`, `models` (bundled weights), `interop`,
-`simulation`, `inference`, `evaluation`, `export` (ONNX, TorchScript), `integrations` (Pipecat, LiveKit), `training`,
-`cli`.
+`simulation`, `inference`, `evaluation`, `runtime` (exported models without torch), `integrations` (Pipecat, LiveKit),
+`training`, `export` (ONNX, TorchScript), `cli`.
 
 Importing the package loads neither torch nor numpy: a name loads what it needs when it is first used.
 """

@@ -9,6 +9,8 @@ import pytest
 
 from wesep_py import audio
 from wesep_py.inference.enrollment_quality import (
+    SNR_RANGE_DB,
+    WADA_STATISTICS,
     clipped_share,
     coherence,
     compare_recordings,
@@ -16,11 +18,11 @@ from wesep_py.inference.enrollment_quality import (
     recording_weights,
     segment_similarity,
     suspect_second_voice,
-    wada_table,
 )
 from wesep_py.inference.speech_activity import speech_mask
 
 RATE = 16000
+GAMMA_SHAPE = 0.4  # that WADA supposes of the amplitudes of clean speech
 RNG = np.random.default_rng(0)
 
 
@@ -34,6 +36,31 @@ def gamma_speech(num_samples: int) -> np.ndarray:
     """Samples with the amplitudes that WADA supposes of speech, at a mean square of 1."""
     speech = RNG.gamma(0.4, 1.0, num_samples) * RNG.choice([-1.0, 1.0], num_samples)
     return speech / np.sqrt(0.4 * 1.4)
+
+
+def wada_table() -> tuple[np.ndarray, np.ndarray]:
+    """Return SNRs in dB and their statistics by the formula beside `WADA_STATISTICS`."""
+    from scipy.special import gamma, gammaincinv, hyp1f1
+
+    levels = np.arange(SNR_RANGE_DB[0], SNR_RANGE_DB[1] + 1, 2)
+    share = (np.arange(200) + 0.5) / 200
+    # Quantiles of the Gamma distribution, divided by its RMS, which is sqrt(shape · (shape + 1)).
+    speech = gammaincinv(GAMMA_SHAPE, share) / np.sqrt(GAMMA_SHAPE * (GAMMA_SHAPE + 1))
+    scaled = speech * 10 ** (levels[:, None] / 20)
+
+    def moment(order: float) -> np.ndarray:
+        """Far above the noise it is that of the speech alone."""
+        far = scaled > 30
+        near = np.where(far, 0.0, scaled)
+        value = 2 ** (order / 2) * gamma((1 + order) / 2) / np.sqrt(np.pi) * hyp1f1(-order / 2, 0.5, -(near**2) / 2)
+        return np.where(far, scaled**order, value).mean(axis=1)
+
+    step = 1e-3
+    return levels, np.log(moment(1.0)) - (moment(step) - moment(-step)) / (2 * step)
+
+
+def test_the_wada_table_is_that_of_its_formula():
+    np.testing.assert_allclose(wada_table()[1], WADA_STATISTICS, atol=1e-6)
 
 
 def test_wada_table_equals_drawn_samples():

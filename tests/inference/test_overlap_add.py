@@ -10,7 +10,8 @@ import torch
 
 from tests.inference.networks import BSRNN, CAUSAL_BSRNN, SHORT_BLOCKS, noise, random_extractor, run_blocks
 from wesep_py.inference import Blocks
-from wesep_py.inference.overlap_add import OverlapAddRunner, match_blocks, run_network
+from wesep_py.inference.blocks import match_blocks
+from wesep_py.inference.overlap_add import OverlapAddRunner, run_network
 from wesep_py.inference.presence import SILENT_LOGIT
 
 

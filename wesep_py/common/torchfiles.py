@@ -26,6 +26,7 @@ from wesep_py.common.errors import CheckpointError, shorten
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
 
 MAX_DEPTH = 64
 """Maximum depth of nested containers."""
@@ -149,21 +150,39 @@ def read_tensors(path: str | Path, again: str = "copy it again") -> tuple[dict[s
         CheckpointError: the file is missing, damaged, or has a tensor of a dtype that no model of this package has.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or shorten(str(error))})") from error
-    return parse_tensors(content, path, again)
+    return parse_tensors(_read_bytes(path), path, again)
 
 
 def parse_tensors(
     content: bytes, path: Path, again: str = "copy it again"
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Return tensors and header strings of a safetensors file that is in memory; see `read_tensors`."""
-    from safetensors import SafetensorError
     from safetensors.torch import load
+
+    return _parse(content, load, path, again)
+
+
+def read_arrays(path: str | Path, again: str = "copy it again") -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Read a safetensors file as NumPy arrays, without torch; as `read_tensors`."""
+    from safetensors.numpy import load
+
+    path = Path(path)
+    return _parse(_read_bytes(path), load, path, again)
+
+
+def _read_bytes(path: Path) -> bytes:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or shorten(str(error))})") from error
+
+
+def _parse(
+    content: bytes, load: Callable[[bytes], dict[str, Any]], path: Path, again: str
+) -> tuple[dict[str, Any], dict[str, str]]:
+    from safetensors import SafetensorError
 
     try:
         tensors = load(content)

@@ -2,10 +2,11 @@
 
 A network becomes a folder of graphs, in ONNX or TorchScript, and `wesep.json`, which says all that a program needs to
 run them: rates, latencies, names and shapes of all tensors, and the state of a stream (docs/export.md).
+`wesep_py.runtime` reads it.
 
 | module | contents |
 | --- | --- |
-| `export_folder` | `export`: write the folder; `read_description` |
+| `export_folder` | `export`: write the folder |
 | `graphs` | the graphs `enroll`, `extract` and `stream` as modules, with the names of their tensors |
 | `traceable` | the copy of a network that can be traced: real arithmetic, no decisions by length |
 | `onnx_files` | write a graph as ONNX; weights of 8 and of 16 bits; run a graph |
@@ -15,6 +16,7 @@ run them: rates, latencies, names and shapes of all tensors, and the state of a 
 
 from __future__ import annotations
 
-from wesep_py.export.export_folder import DESCRIPTION, Exported, export, read_description
+from wesep_py.export.export_folder import Exported, export
+from wesep_py.runtime.model_folder import DESCRIPTION, read_description
 
 __all__ = ["DESCRIPTION", "Exported", "export", "read_description"]

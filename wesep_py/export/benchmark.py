@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from wesep_py.checkpoint import versions
 from wesep_py.common.errors import ConfigError, InputError, WesepError, shorten
 from wesep_py.export import graph_runner
-from wesep_py.export.export_folder import DESCRIPTION, read_description
 from wesep_py.export.graph_runner import GraphRunner, example, stream_all
 from wesep_py.export.onnx_files import require_package
 from wesep_py.inference import load
 from wesep_py.network.streaming_network import StreamingNetwork
+from wesep_py.runtime.model_folder import DESCRIPTION, read_description
 
 MIN_HOPS = 1000
 """Fewest hops of which percentiles are computed."""

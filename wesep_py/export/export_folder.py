@@ -23,18 +23,17 @@ from wesep_py.common.folders import FolderKind, atomic_folder, check_folder
 from wesep_py.common.textfiles import read_json
 from wesep_py.export.graphs import Graph, TensorSpec, offline_graphs, stream_graph
 from wesep_py.export.onnx_files import OPSET, halve, quantise, quiet_tracing, require_package, run_onnx, write_onnx
+from wesep_py.features.stft import MIN_OVERLAP
 from wesep_py.inference import Extractor, load
 from wesep_py.network.backbones import BSRNN, Backbone, ConvTasNet
 from wesep_py.network.cues import BandAttentionCue, ContextCue, Cue, EmbeddingCue, TFMapCue, USEFCue
 from wesep_py.network.extraction_network import TargetSpeakerExtractor
 from wesep_py.network.speaker import SpeakerEncoder
 from wesep_py.network.streaming_network import StreamingNetwork
+from wesep_py.runtime.model_folder import DESCRIPTION, FORMAT_NAME, FORMAT_VERSION, WHAT
 
 Format = Literal["onnx", "torchscript"]
 Precision = Literal["float32", "int8", "fp16"]
-FORMAT_VERSION = 1
-DESCRIPTION = "wesep.json"
-FORMAT_NAME, WHAT = "wesep-export", "the description of an exported model"
 SUFFIXES: dict[str, str] = {"onnx": ".onnx", "torchscript": ".pt"}
 GRAPHS = ("enroll", "extract", "stream")
 
@@ -141,26 +140,6 @@ def export(
         }
         write_json(partial / DESCRIPTION, description)
     return Exported(Path(folder), description, difference)
-
-
-def read_description(folder: str | PathLike[str]) -> dict[str, Any]:
-    """Return the content of `wesep.json` of an exported folder.
-
-    Raises:
-        InputError: there is none, or it is damaged or of another format version.
-    """
-    path = Path(folder) / DESCRIPTION
-    if not path.is_file():
-        raise InputError(f"{folder}: is no exported model (it has no {DESCRIPTION}); make one with `wesep export`")
-    description = dict(read_json(path, WHAT, "export the model again").values)
-    if description.get("format") != FORMAT_NAME:
-        raise InputError(f"{path}: is no description of an exported model; export the model again")
-    if description.get("format_version") != FORMAT_VERSION:
-        raise InputError(
-            f"{path}: has format version {shorten(description.get('format_version'), 40)}; this program reads version "
-            f"{FORMAT_VERSION}: export the model again"
-        )
-    return description
 
 
 def require_exportable(network: TargetSpeakerExtractor) -> TargetSpeakerExtractor:
@@ -274,6 +253,7 @@ def _describe_model(extractor: Extractor, format: Format, precision: Precision) 
         "sample_rate": network.sample_rate,
         "level": network.level,
         "presence": asdict(extractor.calibration) if has_presence else None,
+        "causal": network.latency is not None,
         "window": network.backbone.span.size if network.backbone.span is not None else None,
         "stride": network.backbone.stride,
         "num_frames": _frame_count(network.backbone),
@@ -321,6 +301,23 @@ def _describe_stream(live: TargetSpeakerExtractor) -> dict[str, Any]:
         "num_leading": streaming.num_leading,
         "max_delay": streaming.max_delay,
         "latency": live.latency,
+        "end": _describe_end(live),
+    }
+
+
+def _describe_end(live: TargetSpeakerExtractor) -> dict[str, Any]:
+    """Return what a program needs to end a stream as offline, where zeros follow the filtered recording.
+
+    `high_pass_hz`: cutoff of the first-order high-pass, to find the sample that it makes zero; `None` without one.
+    `min_weight`, `offset`: the samples after the last frame are `overlap / max(weight, min_weight) + offset`.
+    """
+    high_pass = live.causal_high_pass
+    with torch.no_grad():
+        offset = float(live.backbone.synthesis_offset())
+    return {
+        "high_pass_hz": None if high_pass is None else high_pass.cutoff_hz,
+        "min_weight": MIN_OVERLAP,
+        "offset": offset,
     }
 
 

@@ -3,19 +3,38 @@
 | module | contents |
 | --- | --- |
 | `high_pass` | `HighPass` for whole recordings, `CausalHighPass` for streaming |
+| `array_high_pass` | the design of `HighPass`, and the same filter in NumPy |
 | `level_tracker` | `LevelTracker`: causal level of a waveform |
 | `stft` | `STFT`: short-time Fourier transform and its inverse |
 | `complex_pair` | `ComplexPair`: a complex tensor as two real ones, for exported graphs |
 | `filterbank` | `KaldiFilterbank` and `WesepMel`: log-mel features; `SpecAugment` |
+
+Names are imported when they are first used: `array_high_pass` needs no torch.
 """
 
 from __future__ import annotations
 
-from wesep_py.features.complex_pair import ComplexPair, apply_mask
-from wesep_py.features.filterbank import KaldiFilterbank, SpecAugment, WesepMel
-from wesep_py.features.high_pass import CausalHighPass, HighPass
-from wesep_py.features.level_tracker import LevelTracker
-from wesep_py.features.stft import STFT
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wesep_py.features.complex_pair import ComplexPair, apply_mask
+    from wesep_py.features.filterbank import KaldiFilterbank, SpecAugment, WesepMel
+    from wesep_py.features.high_pass import CausalHighPass, HighPass
+    from wesep_py.features.level_tracker import LevelTracker
+    from wesep_py.features.stft import STFT
+
+_MODULE_OF = {
+    "STFT": "stft",
+    "CausalHighPass": "high_pass",
+    "ComplexPair": "complex_pair",
+    "HighPass": "high_pass",
+    "KaldiFilterbank": "filterbank",
+    "LevelTracker": "level_tracker",
+    "SpecAugment": "filterbank",
+    "WesepMel": "filterbank",
+    "apply_mask": "complex_pair",
+}
 
 __all__ = [
     "STFT",
@@ -28,3 +47,13 @@ __all__ = [
     "WesepMel",
     "apply_mask",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

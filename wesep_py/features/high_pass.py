@@ -2,7 +2,8 @@
 
 A recorder's constant or a lorry's 20 Hz is inaudible, but it changes the lowest bins of a network's input completely.
 Both filters subtract a low-passed copy of the waveform, so what they keep and what they remove sum to the waveform.
-`HighPass` is for whole recordings, `CausalHighPass` for streaming; the latter's low-pass is a `OnePole`.
+`HighPass` is for whole recordings, `CausalHighPass` for streaming; the latter's low-pass is a `OnePole`. The filters of
+`HighPass` are designed in `array_high_pass`.
 """
 
 from __future__ import annotations
@@ -14,13 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Attenuation of the low-pass in its stop band, in dB; the ripple of its pass band is as small.
-_ATTENUATION_DB = 80.0
-# The pass band of the low-pass ends at the cutoff, and its stop band begins at this multiple of the cutoff: at 60 Hz,
-# below the lowest voices, for 40 Hz.
-_STOP_RATIO = 1.5
-# The low-pass is computed in two steps of decimation: to about 50 times the cutoff, and to a quarter of that rate.
-_FIRST_RATE_RATIO, _SECOND_STEP = 50, 4
+from wesep_py.features.array_high_pass import SECOND_STEP, HighPassDesign
 
 
 class HighPass(nn.Module):
@@ -51,20 +46,15 @@ class HighPass(nn.Module):
 
     def __init__(self, sample_rate: int, cutoff_hz: float) -> None:
         super().__init__()
-        if not 0 < cutoff_hz < sample_rate / 16:
-            raise ValueError(f"cutoff_hz: is {cutoff_hz}; above 0 and below {sample_rate / 16:g} Hz is allowed")
+        design = HighPassDesign(sample_rate, cutoff_hz)
         self.sample_rate, self.cutoff_hz = sample_rate, cutoff_hz
-        stop_hz = _STOP_RATIO * cutoff_hz
-        self.first_step = max(1, round(sample_rate / (_FIRST_RATE_RATIO * cutoff_hz)))
-        self.step = self.first_step * _SECOND_STEP
-        first_rate, low_rate = sample_rate / self.first_step, sample_rate / self.step
-        first = _low_pass(sample_rate, stop_hz, first_rate - stop_hz)
-        second = _low_pass(first_rate, cutoff_hz, stop_hz)
-        interpolate = _low_pass(sample_rate, stop_hz, low_rate - stop_hz, self.step)
-        self._inner = len(interpolate) // 2
-        self.reach = len(first) // 2 + len(second) // 2 * self.first_step + self._inner
-        # Polyphase interpolation: one output channel for each of the `step` samples between two of the low rate.
-        phases = F.pad(interpolate, (0, -len(interpolate) % self.step)).unflatten(0, (-1, self.step)).flip(0).T
+        self.first_step, self.step, self.reach, self._inner = (
+            design.first_step,
+            design.step,
+            design.reach,
+            design.inner,
+        )
+        first, second, phases = (torch.from_numpy(kernel) for kernel in (design.first, design.second, design.phases))
         self.register_buffer("first", first[None, None].float(), persistent=False)
         self.register_buffer("second", second[None, None].float(), persistent=False)
         self.register_buffer("phases", phases[:, None].float().contiguous(), persistent=False)
@@ -119,7 +109,7 @@ class HighPass(nn.Module):
         # Sample m of the low rate is centred on sample m · step − inner of the waveform. After the interpolation,
         # sample t of the waveform is at index t + 2 · inner.
         low = F.conv1d(extended[:, None], self.first.to(dtype), stride=self.first_step)
-        low = F.conv1d(low, self.second.to(dtype), stride=_SECOND_STEP)
+        low = F.conv1d(low, self.second.to(dtype), stride=SECOND_STEP)
         margin = self.phases.shape[-1] - 1
         low = F.conv1d(F.pad(low, (margin, margin)), self.phases.to(dtype)).transpose(1, 2).flatten(1)
         return low[:, 2 * self._inner : 2 * self._inner + num_samples]
@@ -244,16 +234,3 @@ class CausalHighPass(nn.Module):
     def extra_repr(self) -> str:
         """Return the arguments, for printing the module."""
         return f"sample_rate={self.sample_rate}, cutoff_hz={self.cutoff_hz:g}"
-
-
-def _low_pass(sample_rate: float, pass_hz: float, stop_hz: float, step: int = 1) -> Tensor:
-    """Return a linear-phase low-pass of odd length, by Kaiser's design; every `step`-th sample sums to 1."""
-    reach = math.ceil((_ATTENUATION_DB - 8) / (2.285 * 2 * math.pi * (stop_hz - pass_hz) / sample_rate) / 2)
-    time = torch.arange(-reach, reach + 1, dtype=torch.float64)
-    beta = 0.1102 * (_ATTENUATION_DB - 8.7)
-    window = torch.special.i0(beta * (1 - (time / reach) ** 2).clamp_min(0).sqrt())
-    kernel = torch.special.sinc(time * (pass_hz + stop_hz) / sample_rate) * window
-    # Each phase is normalised by itself, so that a constant is interpolated to exactly that constant.
-    for phase in range(step):
-        kernel[phase::step] /= kernel[phase::step].sum()
-    return kernel

@@ -16,7 +16,8 @@ mixture: meeting.wav ─► inputs ─► Extractor.extract ◄─────�
 | `enrollment_quality` | SNR, clipping, second voices, outliers; the report with its warnings |
 | `mixed_enrollment` | enrollments in which several people speak |
 | `voice_print` | `Voice`: the tensors of an enrollment, and `.voice` files |
-| `overlap_add` | `Blocks`; the network on one block; overlapping blocks, cross-faded |
+| `blocks` | `Blocks`; overlapping blocks of long recordings, cross-faded |
+| `overlap_add` | a network in torch on one block, and on shifted copies of it |
 | `stream`, `stream_engine` | `Stream`: a live signal in blocks of any size; its network in torch |
 | `streaming` | causal networks: the state is carried from block to block |
 | `presence` | probability that the voice is in the recording, and its calibration |
@@ -36,11 +37,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wesep_py.inference.blocks import Blocks
     from wesep_py.inference.enrollment_quality import MIN_SPEECH_S, RecordingQuality, VoiceQuality
     from wesep_py.inference.extractor import Extractor, load, pick_device
     from wesep_py.inference.inputs import AUDIO_SUFFIXES, Recording, Source, audio_files, read_source, segment_of
     from wesep_py.inference.mixed_enrollment import EnrollmentVoices
-    from wesep_py.inference.overlap_add import Blocks
     from wesep_py.inference.presence import Calibration, Presence
     from wesep_py.inference.result import Result
     from wesep_py.inference.speech_activity import MAX_ENROLLMENT_S
@@ -51,7 +52,7 @@ _MODULE_OF = {
     "AUDIO_SUFFIXES": "inputs",
     "MAX_ENROLLMENT_S": "speech_activity",
     "MIN_SPEECH_S": "enrollment_quality",
-    "Blocks": "overlap_add",
+    "Blocks": "blocks",
     "Calibration": "presence",
     "EnrollmentVoices": "mixed_enrollment",
     "Extractor": "extractor",

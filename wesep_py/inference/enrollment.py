@@ -8,16 +8,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Real
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py import audio
-from wesep_py.common.errors import AudioError, InputError
+from wesep_py.common.errors import AudioError, InputError, shorten
 from wesep_py.inference.enrollment_quality import (
     NO_ENCODER,
     OUTLIER_SIMILARITY,
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
 
     Embed = Callable[[Sequence[NDArray[np.float32]]], NDArray[np.float32] | None]
 
+log = logging.getLogger(__name__)
 WINDOW_S = 1.0
 """Windows whose embeddings are compared: short enough for several per enrollment, long enough to identify a voice."""
 MAX_WINDOWS = 64
@@ -186,6 +189,35 @@ def load_enrollments(
     return enrollments
 
 
+def load_reported(
+    sources: Sequence[Source], sample_rate: int, vad: VAD, max_s: float, warned_of: set[str]
+) -> list[EnrollmentAudio]:
+    """Load the recordings of a voice as `load_enrollments`, and log how much of them is left out, if anything is.
+
+    Args:
+        sources, sample_rate, vad, max_s: as `load_enrollments`.
+        warned_of: names that were logged already; a new one is added.
+    """
+    enrollments = load_enrollments(sources, sample_rate, vad, max_s)
+    cut_names = [enrollment.name for enrollment in enrollments if enrollment.full_duration_s is not None]
+    if not cut_names and len(enrollments) == len(sources):
+        return enrollments
+    if len(sources) == 1:
+        subject, of_total = cut_names[0], f" of {enrollments[0].full_duration_s:.1f} s"
+    else:
+        subject, of_total = f"the {len(sources)} recordings of the voice", f", of {len(enrollments)} of them,"
+    # A warning once per name, then only information: an evaluation enrolls thousands of arrays.
+    log.log(
+        logging.INFO if subject in warned_of else logging.WARNING,
+        "%s: the %.1f s%s with the most speech are enrolled; --enroll-max (max_enrollment_s) changes how many",
+        subject,
+        sum(enrollment.duration_s for enrollment in enrollments),
+        of_total,
+    )
+    warned_of.add(subject)
+    return enrollments
+
+
 def load_enrollment(source: Source, number: int, sample_rate: int, vad: VAD) -> EnrollmentAudio:
     """Load the loudest channel of a recording, at its own rate and at the model's.
 
@@ -243,6 +275,16 @@ def _check_vad(vad: str) -> None:
 
 def _silent_error(name: str) -> AudioError:
     return AudioError(f"{name}: is silent; an enrollment needs a recording of the voice")
+
+
+def check_min_speech(value: object) -> None:
+    """Refuse what is not a finite number of 0 or more.
+
+    Raises:
+        InputError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < float("inf"):
+        raise InputError(f"min_speech_s: is {shorten(repr(value), 60)}; a number of 0 or more is needed")
 
 
 def require_speech(enrollments: Sequence[EnrollmentAudio], min_speech_s: float) -> None:

@@ -16,18 +16,18 @@ from __future__ import annotations
 
 import logging
 from functools import cached_property, partial
-from numbers import Real
 from os import PathLike
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from wesep_py import audio
 from wesep_py.common.errors import InputError, WesepError, shorten
+from wesep_py.inference.blocks import Blocks, is_constant
 from wesep_py.inference.enrollment import (
     EnrollmentAudio,
     assess_enrollment,
-    load_enrollments,
+    check_min_speech,
+    load_reported,
     require_speech,
     split_sources,
 )
@@ -41,7 +41,7 @@ from wesep_py.inference.mixed_enrollment import (
     require_embedding_cues,
     require_voice_counting,
 )
-from wesep_py.inference.overlap_add import Blocks, extract_averaged, is_constant, run_network
+from wesep_py.inference.overlap_add import extract_averaged, run_network
 from wesep_py.inference.presence import (
     SILENT_LOGIT,
     UNCALIBRATED,
@@ -49,9 +49,9 @@ from wesep_py.inference.presence import (
     presence_of_channels,
     read_calibration,
 )
-from wesep_py.inference.result import Result, level_gain
+from wesep_py.inference.result import Result, level_gain, make_result
 from wesep_py.inference.speech_activity import MAX_ENROLLMENT_S, VAD, check_enrollment_limit
-from wesep_py.inference.voice_print import Voice, VoiceLayout
+from wesep_py.inference.voice_print import Voice, VoiceLayout, require_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -253,7 +253,7 @@ class Extractor:
         """
         import torch
 
-        _check_min_speech(min_speech_s)
+        check_min_speech(min_speech_s)
         if not sources:
             raise InputError("no enrollment was given; at least one recording of the voice is needed")
 
@@ -313,7 +313,7 @@ class Extractor:
                 embeddings, so that no print can be made; or as `enroll`.
             AudioError: as `enroll`.
         """
-        _check_min_speech(min_speech_s)
+        check_min_speech(min_speech_s)
         require_voice_counting(self._network, self.name)
         (enrollment,) = self._load_enrollments([source], vad, self.max_enrollment_s)
         if min_speech_s > 0:
@@ -413,33 +413,12 @@ class Extractor:
             runner = make_runner(network, self.device, [voice], grid, len(samples), shifts)
             outputs = [*runner.push(samples), *runner.finish()]
             estimates = np.concatenate([output.estimates for output in outputs], axis=-1)
-            tracks = [output.logits for output in outputs if output.logits is not None]
-            logits = np.concatenate(tracks, axis=-1) if tracks else None
-        estimate = estimates[0]
-        if not np.isfinite(estimate).all():
+            parts = [output.logits for output in outputs if output.logits is not None]
+            logits = np.concatenate(parts, axis=-1) if parts else None
+        if not np.isfinite(estimates).all():
             raise WesepError(f"{recording.name}: {self.name} returned samples that are not finite (NaN)")
-
-        # Presence: a silent channel does not count, unless all are silent.
-        detection = None
-        if logits is not None:
-            sounding = [track for track, channel in zip(logits[0], samples, strict=True) if not is_constant(channel)]
-            frame_s = network.backbone.stride / rate
-            detection = presence_of_channels(sounding or list(logits[0]), frame_s, self.calibration)
-
-        # Level, rate and length as in the recording: resampling there and back may differ by a sample.
-        estimate = estimate * np.float32(level_gain(estimate, samples, network.level))
-        estimate = audio.resample(estimate, rate, recording.sample_rate)
-        waveform = np.zeros(recording.waveform.shape, dtype=np.float32)
-        length = min(estimate.shape[1], recording.num_samples)
-        waveform[:, :length] = estimate[:, :length]
-        return Result(
-            waveform[0] if recording.mono_array else waveform,
-            recording.sample_rate,
-            None if detection is None else detection.probability,
-            file_format=recording.file_format,
-            subtype=recording.subtype,
-            detection=detection,
-        )
+        tracks, frame_s = None if logits is None else logits[0], network.backbone.stride / rate
+        return make_result(recording, rate, estimates[0], tracks, frame_s, network.level, self.calibration)
 
     def extract_batch(
         self, recordings: Sequence[tuple[np.ndarray, int]], voices: Sequence[Voice], shifts: int | None = None
@@ -506,24 +485,7 @@ class Extractor:
 
     def _load_enrollments(self, sources: Sequence[Source], vad: VAD, max_s: float) -> list[EnrollmentAudio]:
         """Load the part of the recordings that enters the network; log it if that is not all."""
-        enrollments = load_enrollments(sources, self.sample_rate, vad, check_enrollment_limit(max_s))
-        cut_names = [enrollment.name for enrollment in enrollments if enrollment.full_duration_s is not None]
-        if not cut_names and len(enrollments) == len(sources):
-            return enrollments
-        if len(sources) == 1:
-            subject, of_total = cut_names[0], f" of {enrollments[0].full_duration_s:.1f} s"
-        else:
-            subject, of_total = f"the {len(sources)} recordings of the voice", f", of {len(enrollments)} of them,"
-        # A warning once per name, then only information: an evaluation enrolls thousands of arrays.
-        log.log(
-            logging.INFO if subject in self._warned_of else logging.WARNING,
-            "%s: the %.1f s%s with the most speech are enrolled; --enroll-max (max_enrollment_s) changes how many",
-            subject,
-            sum(enrollment.duration_s for enrollment in enrollments),
-            of_total,
-        )
-        self._warned_of.add(subject)
-        return enrollments
+        return load_reported(sources, self.sample_rate, vad, check_enrollment_limit(max_s), self._warned_of)
 
     def _prepare(self, enrollment: EnrollmentAudio | None, *embedding: NDArray[np.float32]) -> dict[str, torch.Tensor]:
         """Return the network's tensors of a recording, if there is one, and of an embedding, if it takes one."""
@@ -547,11 +509,11 @@ class Extractor:
         """Refuse an object that is no voice, a voice of another model, or tensors that do not fit this model."""
         if not isinstance(voice, Voice):
             raise InputError(f"the voice is {type(voice).__name__}; what `enroll` or `Voice.load` returned is needed")
-        if voice.model_hash != self.model_hash:
+        if voice.library != "torch":
             raise InputError(
-                f"the voice was enrolled with another model (hash {shorten(voice.model_hash[:12])}, {self.name} is "
-                f"{self.model_hash[:12]}); enroll it again with this one"
+                f"the voice was enrolled with {voice.library} instead of torch; save it, and read it with `Voice.load`"
             )
+        require_model(voice, self.model_hash, self.name)
         if voice.source is not None and (problem := self._voice_layout.problem(voice.tensors)) is not None:
             raise InputError(f"{voice.source}: does not fit {self.name} ({problem}); enroll the voice again")
 
@@ -571,9 +533,3 @@ class Extractor:
                 prepared = self._network.prepare(waveform, torch.tensor([samples], device=self.device), *embeddings)
             layouts.append({name: tensor.cpu() for name, tensor in prepared.items()})
         return VoiceLayout(*layouts)
-
-
-def _check_min_speech(value: object) -> None:
-    """Refuse what is not a finite number of 0 or more."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < float("inf"):
-        raise InputError(f"min_speech_s: is {shorten(repr(value), 60)}; a number of 0 or more is needed")

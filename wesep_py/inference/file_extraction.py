@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from wesep_py import audio
 from wesep_py.common.files import check_writable, path_exists, refuse_inputs, write_together
 from wesep_py.inference.block_store import interrupted_outputs, journal_path, remove_stale_blocks
+from wesep_py.inference.blocks import ENERGY_FRAME_S, Blocks
 from wesep_py.inference.inputs import Recording, read_source
 from wesep_py.inference.long_files import LongExtraction, Progress, extraction_identity
 from wesep_py.inference.output_files import ExtractionTarget, audio_writer
-from wesep_py.inference.overlap_add import ENERGY_FRAME_S, Blocks
 from wesep_py.inference.presence import Presence
 from wesep_py.inference.speech_activity import remove_low_frequencies
 from wesep_py.inference.timeline import (

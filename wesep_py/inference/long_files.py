@@ -24,8 +24,9 @@ from wesep_py.audio.reading import resample_blocks
 from wesep_py.common.errors import AudioError, WesepError
 from wesep_py.common.files import write_together
 from wesep_py.inference.block_store import BlockStore, Record
+from wesep_py.inference.blocks import BlockGrid, BlockOutput, Blocks
 from wesep_py.inference.output_files import READ_S, ExtractionTarget, write_voices
-from wesep_py.inference.overlap_add import BlockGrid, BlockOutput, Blocks, OverlapAddRunner
+from wesep_py.inference.overlap_add import OverlapAddRunner
 from wesep_py.inference.presence import Presence, presence_of_channels
 from wesep_py.inference.result import level_gain_from_sums
 from wesep_py.inference.speech_activity import remove_low_frequencies

@@ -12,8 +12,10 @@ import numpy as np
 
 from wesep_py import audio
 from wesep_py.common.files import write_together
+from wesep_py.inference.blocks import is_constant
+from wesep_py.inference.inputs import Recording
 from wesep_py.inference.output_files import FLOAT_SUBTYPES, split_mixture, subtype_for
-from wesep_py.inference.presence import Presence
+from wesep_py.inference.presence import Calibration, Presence, presence_of_channels
 
 log = logging.getLogger(__name__)
 Level = Literal["fitted", "learned", "kept"]
@@ -167,3 +169,45 @@ class Result:
 
     def _subtype_for(self, path: str | PathLike[str]) -> str | None:
         return subtype_for(path, self.file_format, self.subtype)
+
+
+def make_result(
+    recording: Recording,
+    model_rate: int,
+    estimate: np.ndarray,
+    logits: np.ndarray | None,
+    frame_s: float,
+    level: Level,
+    calibration: Calibration,
+) -> Result:
+    """Return the result of a network for a recording: at its level, rate, length and shape, with the presence.
+
+    Args:
+        recording: the mixture.
+        model_rate: sample rate of the network in Hz.
+        estimate: `[channels, samples]` at that rate.
+        logits: `[channels, frames]` of the presence head; `None` without one.
+        frame_s: seconds from one frame to the next.
+        level: as `level_gain_from_sums`.
+        calibration: of the presence head.
+    """
+    samples = recording.at_rate(model_rate)
+    detection = None
+    if logits is not None:
+        # A silent channel does not count, unless all are silent.
+        sounding = [track for track, channel in zip(logits, samples, strict=True) if not is_constant(channel)]
+        detection = presence_of_channels(sounding or list(logits), frame_s, calibration)
+    # Resampling there and back may differ by a sample.
+    estimate = estimate * np.float32(level_gain(estimate, samples, level))
+    estimate = audio.resample(estimate, model_rate, recording.sample_rate)
+    waveform = np.zeros(recording.waveform.shape, dtype=np.float32)
+    length = min(estimate.shape[1], recording.num_samples)
+    waveform[:, :length] = estimate[:, :length]
+    return Result(
+        waveform[0] if recording.mono_array else waveform,
+        recording.sample_rate,
+        None if detection is None else detection.probability,
+        file_format=recording.file_format,
+        subtype=recording.subtype,
+        detection=detection,
+    )

@@ -14,10 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from os import PathLike
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +25,8 @@ from wesep_py import audio
 from wesep_py.audio.level import active_mask, gain_to_db
 from wesep_py.audio.reading import FileSegment
 from wesep_py.common.errors import InputError
+from wesep_py.features.array_high_pass import speech_high_pass
 from wesep_py.inference.inputs import Source, read_enrollment, segment_of
-
-if TYPE_CHECKING:
-    from wesep_py.features import HighPass
 
 VAD = Literal["energy", "silero"]
 FRAME_S = 0.02
@@ -78,22 +75,8 @@ def speech_mask(waveform: NDArray[np.float32], sample_rate: int, vad: VAD = "ene
 
 def remove_low_frequencies(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
     """Remove from a waveform `[..., samples]` what lies below speech: a constant, or a rumble."""
-    import torch
-
-    high_pass = _high_pass(sample_rate)
-    if high_pass is None or waveform.shape[-1] == 0:
-        return waveform
-    rows = torch.from_numpy(np.array(waveform, dtype=np.float32)).reshape(-1, waveform.shape[-1])
-    with torch.inference_mode():
-        return high_pass(rows).reshape(waveform.shape).numpy()
-
-
-@lru_cache(maxsize=8)
-def _high_pass(sample_rate: int) -> HighPass | None:
-    from wesep_py.features import HighPass
-    from wesep_py.network.extraction_network import DEFAULT_HIGHPASS_HZ
-
-    return HighPass(sample_rate, DEFAULT_HIGHPASS_HZ) if sample_rate > 16 * DEFAULT_HIGHPASS_HZ else None
+    high_pass = speech_high_pass(sample_rate)
+    return waveform if high_pass is None else high_pass(waveform)
 
 
 def _energy_mask(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.bool_]:

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from wesep_py.common.errors import InputError, shorten
-from wesep_py.inference.overlap_add import BlockGrid, BlockOutput, OverlapAddRunner, num_frames
+from wesep_py.inference.blocks import BlockGrid, BlockOutput
+from wesep_py.inference.overlap_add import OverlapAddRunner, num_frames
 from wesep_py.network.extraction_network import MAX_SHIFTS, Analysis
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from wesep_py.common.errors import CheckpointError, InputError, shorten
 from wesep_py.common.files import atomic_path, check_writable
@@ -49,6 +49,9 @@ class Voice:
     True
     """
 
+    library: ClassVar[str] = "torch"
+    """Library of the tensors."""
+
     tensors: dict[str, torch.Tensor]
     model_hash: str
     enrolled_s: float
@@ -79,8 +82,6 @@ class Voice:
             InputError: its folder does not exist.
             WesepError: the disk is full.
         """
-        from safetensors.torch import save
-
         header = {
             "format": "wesep-voice",
             "format_version": str(VOICE_FORMAT_VERSION),
@@ -90,10 +91,8 @@ class Voice:
         check_writable(path, overwrite)
         if self.quality is not None:
             header["quality"] = json.dumps(self.quality.as_dict())
-        # Cues may share a tensor (the mask of an enrollment), which the format does not allow.
-        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.tensors.items()}
         with atomic_path(path, overwrite) as temporary:
-            temporary.write_bytes(save(tensors, header))
+            temporary.write_bytes(self._encode(self.tensors, header))
         return Path(path)
 
     @classmethod
@@ -109,7 +108,7 @@ class Voice:
         if not path.is_file():
             raise InputError(f"{path}: no such file; make a voice print with `wesep enroll`")
         try:
-            tensors, header = read_tensors(path)
+            tensors, header = cls._read(path)
         except CheckpointError as error:
             reason = str(error).removeprefix(f"{path}: ")
             raise InputError(f"{path}: is damaged or no voice print ({reason}); enroll the voice again") from error
@@ -127,9 +126,45 @@ class Voice:
                 raise ValueError(f"enrolled_s is {enrolled_s:g}")
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
             raise InputError(f"{path}: is damaged (its header: {shorten(error)}); enroll the voice again") from error
-        if not tensors or not all(tensor.isfinite().all() for tensor in tensors.values()):
+        if not tensors or not all(cls._is_finite(tensor) for tensor in tensors.values()):
             raise InputError(f"{path}: is damaged (numbers are missing or not finite); enroll the voice again")
         return cls(tensors, model_hash, enrolled_s, None if quality is None else lambda: quality, str(path))
+
+    # What depends on the library of the tensors; `wesep_py.runtime` has the same for arrays.
+
+    @staticmethod
+    def _encode(tensors: dict[str, Any], header: dict[str, str]) -> bytes:
+        """Return the content of a safetensors file."""
+        from safetensors.torch import save
+
+        # Cues may share a tensor (the mask of an enrollment), which the format does not allow.
+        return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, header)
+
+    @staticmethod
+    def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the tensors and the header of a safetensors file."""
+        return read_tensors(path)
+
+    @staticmethod
+    def _is_finite(tensor: Any) -> bool:
+        return bool(tensor.isfinite().all())
+
+
+def require_model(voice: Voice, model_hash: str, name: str) -> None:
+    """Refuse a voice of another model.
+
+    Args:
+        voice: to check.
+        model_hash, name: of the model.
+
+    Raises:
+        InputError: it was enrolled with another model.
+    """
+    if voice.model_hash != model_hash:
+        raise InputError(
+            f"the voice was enrolled with another model (hash {shorten(voice.model_hash[:12])}, {name} is "
+            f"{model_hash[:12]}); enroll it again with this one"
+        )
 
 
 @dataclass(frozen=True)

@@ -36,14 +36,13 @@ from wesep_py.common.errors import CheckpointError, ConfigError
 from wesep_py.common.registry import no_plugins
 from wesep_py.common.safe_building import build_within, check_numbers
 from wesep_py.features import CausalHighPass, HighPass, LevelTracker
+from wesep_py.features.array_high_pass import DEFAULT_HIGHPASS_HZ
 from wesep_py.network.backbones import Analysis, backbones
 from wesep_py.network.backbones.bsrnn import ResidualRNN
 from wesep_py.network.cues import Cue, PreparedEnrollment, SignalFeatures, cues
 from wesep_py.network.presence_head import PresenceConfig, PresenceHead
 from wesep_py.network.speaker import build_encoder, is_encoder, length_mask
 
-DEFAULT_HIGHPASS_HZ = 40.0
-"""Default cutoff of the high-pass: below this frequency there is no speech, and next to nothing is audible."""
 MAX_HIGHPASS_HZ = 200.0
 """Highest cutoff that a configuration may ask for."""
 # A causal filter shifts the phase of what is above its cutoff. A cutoff of 40 Hz would shift the phase of voices; an
