@@ -138,7 +138,7 @@ def test_arguments_reach_the_command_unchanged(wesep, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["extrct"], ["extrct", "Did you mean 'extract'?", "wesep --help"]),
+        (["extrct"], ["extrct", "Did you mean 'extract'", "wesep --help"]),
         (["--nonsense"], ["--nonsense"]),
         (["doctor", "--nonsense"], ["wesep doctor:", "--nonsense", "wesep doctor --help"]),
         (["extract"], ["wesep extract:", "MIXTURE"]),
