@@ -3,7 +3,8 @@
     python bench/runtime_start.py --config conf/model/default_small.yaml --runs 5
 
 Exports a model of random weights (or takes an exported folder, --model DIR), makes a voice print once, and starts a
-process for each run: import, load with checksums, read the print, first block. Prints Markdown: best and median seconds.
+process for each run: import, load with checksums, read the print, first block.
+Prints Markdown: seconds, best and median.
 The rows add the time until the end of each step.
 """
 

@@ -1,6 +1,6 @@
 """Measure a model after a leg of training: a row for the table of legs in README.md.
 
-    python recipes/default/leg.py --data DATA --model EXP -o OUT [--live] [--trials 100] [--keep recipes/default/last_leg]
+    python recipes/default/leg.py --data DATA --model EXP -o OUT [--live] [--trials 100] [--keep FOLDER]
 
 A leg is one of several trainings in which each starts from the weights of the one before. The script evaluates 100
 trials of each list, at equal distances, with `wesep evaluate` (SI-SDRi in dB, accuracy): dev_2mix and dev_ls_2mix,
