@@ -208,7 +208,7 @@ class BlockRunner:
     >>> runner = BlockRunner(half, Blocks().grid(16000, 128), num_voices=1, num_channels=1, match_levels=False)
     >>> outputs = [*runner.push(np.ones((1, 40 * 16000), np.float32)), *runner.finish()]
     >>> [output.estimates.shape[-1] / 16000 for output in outputs]
-    [25.984, 14.016]
+    [26.0, 14.0]
     """
 
     def __init__(
