@@ -442,7 +442,7 @@ def _voices(
         if key in voices or key in problems:
             continue
         try:
-            voices[key] = _voice(extractor, job.target)
+            voices[key] = voice_of(extractor, job.target)
         except Exception as error:  # the failure of one voice must not lose the others
             if strict:
                 raise
@@ -528,7 +528,8 @@ def _report_absent(done: Sequence[tuple[FileTask, list[FileResult]]], force: boo
         typer.echo(line, err=True)
 
 
-def _voice(extractor: Extractor, target: Target) -> Voice:
+def voice_of(extractor: Extractor, target: Target) -> Voice:
+    """Return the voice of a target: enrolled from its recordings, or read from its voice print."""
     from wesep_py.inference import Voice
 
     if target.voice_print is not None:
@@ -538,15 +539,18 @@ def _voice(extractor: Extractor, target: Target) -> Voice:
 
 
 def _report_enrollments(voices: dict[int, Voice], jobs: Sequence[Job]) -> None:
-    """Print warnings about the enrollments on stderr; with -v, all their measures."""
     for target in {id(job.target): job.target for job in jobs}.values():
-        quality = voices[id(target)].quality
-        if quality is not None:
-            log.info("the enrollment of %s:\n%s", target.name, quality.table())
-            for note in quality.notes:
-                typer.echo(note, err=True)
-            for warning in quality.warnings:
-                typer.echo(f"warning: {warning}", err=True)
+        report_enrollment(target.name, voices[id(target)])
+
+
+def report_enrollment(name: str, voice: Voice) -> None:
+    """Print warnings about the enrollment of a voice on stderr; with -v, all its measures."""
+    if voice.quality is not None:
+        log.info("the enrollment of %s:\n%s", name, voice.quality.table())
+        for note in voice.quality.notes:
+            typer.echo(note, err=True)
+        for warning in voice.quality.warnings:
+            typer.echo(f"warning: {warning}", err=True)
 
 
 def _one_line(mixture: Path, error: Exception) -> str:

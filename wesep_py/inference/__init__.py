@@ -19,6 +19,8 @@ mixture: meeting.wav ─► inputs ─► Extractor.extract ◄─────�
 | `blocks` | `Blocks`; overlapping blocks of long recordings, cross-faded |
 | `overlap_add` | a network in torch on one block, and on shifted copies of it |
 | `stream`, `stream_engine` | `Stream`: a live signal in blocks of any size; its network in torch |
+| `pcm_stream` | raw samples through a stream, from descriptor to descriptor: pipes |
+| `sound_card`, `live_session` | sound devices; a stream from microphone to loudspeaker |
 | `streaming` | causal networks: the state is carried from block to block |
 | `presence` | probability that the voice is in the recording, and its calibration |
 | `result` | `Result`: level of the voice, saving |
