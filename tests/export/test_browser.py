@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.export.chromium import Page, ScriptError, missing, open_page
+from tests.docs.desk import blocks_of
+from tests.export.chromium import ROOT, Page, ScriptError, missing, open_page
 from tests.export.exportable_networks import STREAMING, random_network, sound
 from wesep_py.export.graph_runner import GraphRunner
 from wesep_py.inference import Extractor, Stream, Voice
@@ -111,7 +112,21 @@ def test_a_short_recording_is_returned_by_flush(page: Page, length: int):
         expected = np.concatenate([stream.process(mixture), stream.flush()])
         parts = page.run(LOAD + STREAM + "return parts;", **values(name, mixture=mixture.tolist(), sizes=[128]))
         assert len(parts) == len(expected) == length
-        assert np.allclose(parts, expected, atol=TOLERANCE * max(1e-3, np.abs(expected).max(initial=0)))
+        assert np.abs(np.asarray(parts) - expected).max(initial=0) <= TOLERANCE * np.abs(expected).max(initial=1e-3)
+
+
+def test_the_example_of_the_documentation_runs(page: Page):
+    (block,) = [block for block in blocks_of(ROOT / "docs" / "export.md") if block.language == "js"]
+    example = "\n".join(line for line in block.text.splitlines() if not line.startswith("import "))
+    code = f"""
+    const parts = [], play = (samples) => parts.push(...samples), blocks = [Float32Array.from(mixture)];
+    {example.replace("live_onnx", "models/live")}
+    return parts;
+    """
+    parts = page.run(code, **values("live", mixture=MIXTURE[0].tolist()))
+    stream, _ = in_torch("live")
+    expected = np.concatenate([stream.process(MIXTURE[0].numpy()), stream.flush()])
+    assert relative_difference(parts, expected) <= TOLERANCE
 
 
 def test_calls_need_not_wait_and_reset_begins_again(page: Page):

@@ -297,7 +297,8 @@ export class TargetSpeakerStream {
     const { min_weight: minWeight, offset } = this.#about.end;
     const weight = state[WEIGHT]?.data;
     // The history of the level begins with that of the samples, the tail later by the same as the first frame.
-    const levels = state[LEVEL]?.data.subarray(state[SAMPLES].dims[1] - this.#about.num_leading);
+    const numBefore = this.#about.graphs.stream.state.find(({ input }) => input === SAMPLES).shape[1];
+    const levels = state[LEVEL]?.data.subarray(numBefore - this.#about.num_leading);
     return Float32Array.from(
       state[OVERLAP].data,
       (sum, n) => (sum / (weight ? Math.max(weight[n], minWeight) : 1) + offset) * (levels?.[n] ?? 1),
