@@ -105,7 +105,7 @@ def test_listing_models_imports_neither_torch_nor_numpy():
     assert done.stdout.strip() == "set()"
 
 
-def test_the_wheel_contains_the_models_and_scripts(tiny_model: Path, tmp_path: Path):
+def test_the_wheel_contains_the_models(tiny_model: Path, tmp_path: Path):
     """Build a wheel from a copy with a model whose files `.gitignore` excludes."""
     pytest.importorskip("hatchling")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
