@@ -13,7 +13,7 @@ DEMO ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-fast test-slower-list test-avx2 test-slow test-gpu lint format clean
+.PHONY: help demo docs test test-fast test-slower-list test-avx2 test-slow test-gpu test-browser lint format clean
 
 help:
 	@echo "make demo       show it working: pictures and sound in demo/"
@@ -23,6 +23,7 @@ help:
 	@echo "make test-avx2  the tests that depend on the processor, as on one without AVX-512"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-gpu   the tests that need a CUDA device"
+	@echo "make test-browser  exported models in headless Chromium (needs Chromium and npm)"
 	@echo "make lint       ruff: errors and format"
 	@echo "make format     ruff: put the format right"
 	@echo "make clean      remove .venv, demo/ and caches"
@@ -72,6 +73,14 @@ test-slow: $(VENV)/.ready-dev
 test-gpu: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -m gpu
 
+# Once it is installed, `make test` runs these tests, too.
+ORT_WEB := build/web/node_modules/onnxruntime-web
+$(ORT_WEB)/package.json:
+	npm install --prefix build/web --ignore-scripts --no-audit --no-fund --silent onnxruntime-web@1.30.0
+
+test-browser: $(VENV)/.ready-dev $(ORT_WEB)/package.json
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -rs -m browser tests/export
+
 clean:
-	rm -rf $(VENV) demo site .pytest_cache .ruff_cache
+	rm -rf $(VENV) build/web demo site .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -20,7 +20,7 @@ EXECUTED = {
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "simulation" / "README.md"]
     if path.name != "extending.md"  # has a test of its own, which looks further
 }
-LANGUAGES = {"sh", "python", "yaml", "json", "jsonl", "csv", "text"}
+LANGUAGES = {"sh", "python", "yaml", "json", "jsonl", "csv", "text", "js"}  # js: by tests/export/test_browser.py
 
 
 @pytest.fixture(scope="session")

@@ -118,7 +118,9 @@ def test_the_wheel_contains_the_models(tiny_model: Path, tmp_path: Path):
     (tmp_path / ".gitignore").write_text("*.safetensors\n*.json\n")
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel"], cwd=tmp_path, check=True)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
-    packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("wesep_py/models/")}
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "wesep_py/export/web/stream.js" in names
+    packed = {name for name in names if name.startswith("wesep_py/models/")}
     parts = (checkpoint.WEIGHTS, checkpoint.CONFIG, checkpoint.PROVENANCE, checkpoint.CARD)
     shipped = {f"{name}/{part}" for name in ("tiny", *models.bundled_models()) for part in parts}
     assert packed == {f"wesep_py/models/{name}" for name in ("__init__.py", *shipped)}

@@ -11,6 +11,7 @@ run them: rates, latencies, names and shapes of all tensors, and the state of a 
 | `traceable` | the copy of a network that can be traced: real arithmetic, no decisions by length |
 | `onnx_files` | write a graph as ONNX; weights of 8 and of 16 bits; run a graph |
 | `graph_runner` | run a folder with numpy and onnxruntime alone |
+| `web/stream.js` | run the graph of a stream in a browser, with onnxruntime-web |
 | `benchmark` | `bench_folder`, `bench_model`: time a hop, a recording and a cold start |
 """
 
