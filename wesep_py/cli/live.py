@@ -123,6 +123,8 @@ def stream(
                 typer.echo(f"skipped {num_skipped / rate:.1f} s that arrived while the model was loading", err=True)
             try:
                 pump(extraction, source, sink, sample_format, max(1, round(rate * block_ms / 1000)), on_block, pumped)
+            except BrokenPipeError:
+                log.info("nobody reads the output any more")
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(f"stopped after {pumped.num_samples / rate:.1f} s") from None
             finally:
@@ -345,8 +347,8 @@ def _report_stream(extraction: Stream, pumped: Pumped, frame_bytes: int) -> None
     _report_replaced(extraction)
     if pumped.num_dropped_bytes:
         typer.echo(
-            f"warning: the input ended inside a frame; its {pumped.num_dropped_bytes} bytes were left out (a frame has "
-            f"{frame_bytes}: check --format and --channels)",
+            f"warning: the input ended inside a frame: {pumped.num_dropped_bytes} of {frame_bytes} bytes, which were "
+            "left out; check --format and --channels",
             err=True,
         )
     duration_s = pumped.num_samples / extraction.sample_rate

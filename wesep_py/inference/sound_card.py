@@ -120,16 +120,19 @@ def find_device(sounddevice: ModuleType, wanted: str | None, kind: Kind) -> Soun
     if wanted is None:
         index = _default(sounddevice, kind)
         return next((device for device in usable if device.index == index), usable[0])
-    listing = f"there are: {_listing(usable)}; `wesep live --list-devices` shows more"
+    more = "`wesep live --list-devices` shows all"
     asked: int | str = int(wanted) if wanted.isascii() and wanted.isdigit() else wanted
     try:
         index = int(sounddevice.query_devices(asked, kind)["index"])
     except (ValueError, sounddevice.PortAudioError) as error:
         if "Multiple" in str(error):
+            similar = [device for device in usable if wanted.lower() in device.name.lower()] or usable
             raise InputError(
-                f"--{kind} {quoted(wanted)}: several devices match; give the number of one; {listing}"
+                f"--{kind} {quoted(wanted)}: several devices match: {_listing(similar)}; give the number of one ({more})"
             ) from None
-        raise InputError(f"--{kind} {quoted(wanted)}: is no {kind} device; {listing}") from None
+        raise InputError(
+            f"--{kind} {quoted(wanted)}: is no {kind} device; there are: {_listing(usable)} ({more})"
+        ) from None
     return next(device for device in devices if device.index == index)
 
 
