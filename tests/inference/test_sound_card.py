@@ -73,5 +73,5 @@ def test_a_missing_package_and_a_missing_library_are_told_apart(monkeypatch: pyt
     (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')")
     monkeypatch.delitem(sys.modules, "sounddevice")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(InputError, match="PortAudio library not found.*libportaudio2"):
+    with pytest.raises(InputError, match=r"PortAudio library not found.*libportaudio2"):
         import_sounddevice()

@@ -240,8 +240,8 @@ class LiveSession:
         if self._ended.is_set() or silent_s > SILENT_AFTER_S:
             microphone, loudspeaker = self._devices
             raise WesepError(
-                f"the sound stopped after {self.status().duration_s:.1f} s: {microphone.name!r} or {loudspeaker.name!r} "
-                "was unplugged or failed; connect it and start again (`wesep live --list-devices` shows what is there)"
+                f"the sound stopped after {self.status().duration_s:.1f} s: {microphone.name!r} or {loudspeaker.name!r}"
+                " was unplugged or failed; connect it and start again (`wesep live --list-devices` shows what is there)"
             )
 
     def status(self) -> LiveStatus:

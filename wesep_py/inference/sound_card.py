@@ -128,7 +128,7 @@ def find_device(sounddevice: ModuleType, wanted: str | None, kind: Kind) -> Soun
         if "Multiple" in str(error):
             similar = [device for device in usable if wanted.lower() in device.name.lower()] or usable
             raise InputError(
-                f"--{kind} {quoted(wanted)}: several devices match: {_listing(similar)}; give the number of one ({more})"
+                f"--{kind} {quoted(wanted)}: several devices match: {_listing(similar)}; give a number ({more})"
             ) from None
         raise InputError(
             f"--{kind} {quoted(wanted)}: is no {kind} device; there are: {_listing(usable)} ({more})"
