@@ -210,13 +210,15 @@ def live(
     block = max(1, round(rate * block_ms / 1000))
     recorder = None if record is None else Recorder(_made(record), rate, channels, overwrite)
     session = LiveSession(sounddevice, extraction, microphone, loudspeaker, block, recorder)
-    typer.echo(f"{microphone.name} → {target.name} → {loudspeaker.name}, {rate} Hz; Ctrl-C ends it", err=True)
     try:
         try:
             with session:
+                names = microphone.name, target.name, loudspeaker.name
+                typer.echo(f"{' → '.join(names)}, {rate} Hz; Ctrl-C ends it", err=True)
                 _follow(session, duration_s)
         finally:
-            typer.echo(session.status().line(), err=True)
+            if session.status().duration_s:
+                typer.echo(session.status().line(), err=True)
             _report_replaced(extraction)
             _finish(recorder, rate)
     except KeyboardInterrupt:
