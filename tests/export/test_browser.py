@@ -115,6 +115,20 @@ def test_a_short_recording_is_returned_by_flush(page: Page, length: int):
         assert np.abs(np.asarray(parts) - expected).max(initial=0) <= TOLERANCE * np.abs(expected).max(initial=1e-3)
 
 
+def test_hops_of_one_block_each_are_timed(page: Page, capsys: pytest.CaptureFixture[str]):
+    mixture = np.resize(MIXTURE[0].numpy(), 256 * 250)
+    times = page.time_hops("live", mixture, ENROLLMENT[0].numpy())
+    with capsys.disabled():
+        print(
+            "\nms per hop in Chromium (a tiny network): p50 {:.2f}, p95 {:.2f}, p99 {:.2f}".format(*times.percentiles())
+        )
+    stream, _ = in_torch("live")
+    expected = stream.process(mixture)
+    assert len(times.hops) == 250 and times.hops.max() > 0
+    assert len(times.samples) == len(expected)
+    assert relative_difference(times.samples, expected) <= TOLERANCE
+
+
 def test_the_example_of_the_documentation_runs(page: Page):
     (block,) = [block for block in blocks_of(ROOT / "docs" / "export.md") if block.language == "js"]
     example = "\n".join(line for line in block.text.splitlines() if not line.startswith("import "))
