@@ -79,7 +79,7 @@ export class TargetSpeakerStream {
   }
 
   /** Largest number of samples that have arrived and are not returned yet, for blocks of any size. */
-  get maxDelay() {
+  get delay() {
     return this.#about.max_delay;
   }
 
