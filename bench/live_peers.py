@@ -71,11 +71,15 @@ class WesepSystem:
         import wesep_py
 
         torch.set_num_threads(1)
-        self.extractor = wesep_py.load(model, "cpu")
-        if self.extractor.sample_rate != RATE:
-            raise SystemExit(f"{model}: works at {self.extractor.sample_rate} Hz; {RATE} Hz is needed")
-        self.package = f"wesep-py {metadata.version('wesep-py')}, model {self.extractor.model_hash[:12]}"
-        self.block = self.extractor.network.backbone.stride
+        extractor = wesep_py.load(model, "cpu")
+        self._use(extractor, extractor.network.backbone.stride, "torch")
+
+    def _use(self, extractor: Any, stride: int, library: str) -> None:
+        if extractor.sample_rate != RATE:
+            raise SystemExit(f"{extractor.name}: works at {extractor.sample_rate} Hz; {RATE} Hz is needed")
+        model = f"model {extractor.model_hash[:12]}, {library}"
+        self.package = f"wesep-py {metadata.version('wesep-py')}, {model}"
+        self.extractor, self.block = extractor, stride
 
     def start(self, enrollment: Waveform) -> None:
         self.stream = self.extractor.stream(self.extractor.enroll((enrollment, RATE)))
@@ -85,6 +89,18 @@ class WesepSystem:
 
     def finish(self) -> Waveform:
         return self.stream.flush()
+
+
+class WesepRuntimeSystem(WesepSystem):
+    """The same without torch: a model that was exported with `wesep export MODEL --stream`."""
+
+    def __init__(self, model: str | None = None) -> None:
+        from wesep_py import runtime
+
+        if model is None:
+            raise SystemExit("--model: name the folder that `wesep export MODEL --stream` wrote")
+        extractor = runtime.load(model, threads=1)
+        self._use(extractor, extractor.folder.stride, "onnxruntime")
 
 
 class SpeakerBeamSystem:
@@ -167,6 +183,7 @@ class VoxLockSystem:
 
 SYSTEMS: dict[str, Callable[[str | None], System]] = {
     "wesep": WesepSystem,
+    "wesep_onnx": WesepRuntimeSystem,
     "speakerbeamss": SpeakerBeamSystem,
     "voicefilter": VoiceFilterSystem,
     "voxlock": VoxLockSystem,
@@ -363,7 +380,7 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     running.set_defaults(command=run)
     running.add_argument("folder", type=Path, help="folder that `prepare` wrote")
     running.add_argument("--system", choices=list(SYSTEMS), required=True)
-    running.add_argument("--model", help="of wesep: checkpoint or experiment, by default the bundled model")
+    running.add_argument("--model", help="of wesep: by default the bundled one; wesep_onnx, voxlock: a folder")
     running.add_argument("--enroll-s", type=float, help="take the first seconds of each enrollment; by default all")
     running.add_argument("-o", "--out", type=Path, required=True, help="folder of the estimates")
     return parser.parse_args(words)

@@ -66,6 +66,8 @@ def test_prepare_spreads_trials_with_their_targets(lists: Path, tiny_speech: Pat
 
 
 def test_our_stream_is_the_live_mode_and_can_be_scored(lists: Path, tmp_path: Path, wesep):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
     torch.manual_seed(0)
     network = build_network(LIVE)
     model = checkpoint.save(tmp_path / "model", network.config, network.state_dict())
@@ -81,6 +83,13 @@ def test_our_stream_is_the_live_mode_and_can_be_scored(lists: Path, tmp_path: Pa
     np.testing.assert_allclose(estimate[800:-800], moved[800:-800], atol=1e-5)
     assert (ran["recordings"], ran["documented_shift"], ran["block_ms"]) == (4, 0, 8.0)
     assert ran["delay_ms"] - 1000 * ran["shift"] / 16000 == pytest.approx(extractor.stream(voice).delay / 16, abs=0.1)
+
+    assert wesep("export", model, "--stream", "-o", tmp_path / "onnx").status == 0
+    exported = tmp_path / "exported"
+    live_peers.main(
+        ["run", "--system", "wesep_onnx", "--model", str(tmp_path / "onnx"), str(folder), "-o", str(exported)]
+    )
+    np.testing.assert_allclose(samples(exported / "0002.wav"), estimate, atol=1e-4)
 
     options = ("--mixture", folder / "mix", "--interferers", folder / "other", "-o", tmp_path / "results")
     assert wesep("score", "--reference", folder / "s", "--estimate", out, *options).status == 0
