@@ -2,7 +2,8 @@
 
 `wesep` is the forked command with less work for what takes long (trainings of two steps, lists of two trials); `python`
 runs the scripts of `recipes/`, and asks those of `bench/` whether they know the options; `make`, `pip`, `torchrun` and
-`python3 -m venv` are checked against the repository, since continuous integration runs them itself.
+`python3 -m venv` are checked against the repository, since continuous integration runs them itself. Programs that
+record and play (`arecord`, `ffmpeg`, …) record a second of silence.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ case "$1" in
   evaluate) exec "$real" "$@" --limit 2 --jobs 0 ;;
   score) exec "$real" "$@" --jobs 0 ;;
   simulate) exec "$real" "$@" --count 2 --jobs 1 ;;
-  calibrate) exec "{python}" "{checker}" command "$@" ;;
+  calibrate|live) exec "{python}" "{checker}" command "$@" ;;
   demo) mkdir -p demo_again; exec "$real" models ;;
   *) exec "$real" "$@" ;;
 esac
@@ -52,6 +53,14 @@ case "$1" in
   *) exec "{python}" "$@" ;;
 esac
 """
+SOUND_PROGRAMS = {
+    "arecord": {"-t", "-f", "-r", "-c"},
+    "aplay": {"-t", "-f", "-r", "-c"},
+    "parec": {"--raw", "--format", "--rate", "--channels", "--latency-msec"},
+    "pacat": {"--raw", "--format", "--rate", "--channels", "--latency-msec"},
+    "ffmpeg": {"-loglevel", "-y", "-i", "-f", "-ac", "-ar", "-"},
+}
+"""Programs that record and play, and the options that pages use."""
 CHECKED = '#!/bin/sh\nexec "{python}" "{checker}" {name} "$@"\n'
 
 
@@ -168,7 +177,7 @@ def lay_out_live_model(folder: Path) -> None:
     """Write a model with a live mode, which pages call `exp/live`."""
     torch.manual_seed(0)
     backbone = {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1, "live": True, "norm": "frame"}
-    network = build_network({"backbone": backbone, "cues": [{"name": "tf_map"}]})
+    network = build_network({"backbone": backbone, "cues": [{"name": "tf_map"}], "live_presence": {}})
     checkpoint.save(folder / "exp" / "live", network.config, network.state_dict())
 
 
@@ -183,7 +192,11 @@ def _commands(folder: Path) -> None:
     words = {"python": sys.executable, "checker": __file__, "real": real, "training": TRAINING}
     programs = folder / ".bin"
     programs.mkdir()
-    scripts = {"wesep": WESEP, "python": PYTHON, **dict.fromkeys(("make", "pip", "python3", "torchrun"), CHECKED)}
+    scripts = {
+        "wesep": WESEP,
+        "python": PYTHON,
+        **dict.fromkeys(("make", "pip", "python3", "torchrun", *SOUND_PROGRAMS), CHECKED),
+    }
     for name, script in scripts.items():
         (programs / name).write_text(script.format(name=name, **words), encoding="utf-8")
         (programs / name).chmod(0o755)
@@ -258,7 +271,25 @@ def check_options(arguments: list[str]) -> None:
     assert not (unknown := sorted(option for option in options if option not in shown)), f"{script}: {unknown}"
 
 
+def check_sound(name: str, arguments: list[str]) -> None:
+    """Record a second of silence, or play it: as many samples have to come, unless a backlog is skipped."""
+    options = {word.split("=")[0] for word in arguments if word.startswith("-")}
+    assert options <= SOUND_PROGRAMS[name], f"{name}: {sorted(options - SOUND_PROGRAMS[name])}"
+    text = " ".join(arguments)
+    frames = next(int(rate) for rate in re.findall(r"(?:-r|-ar|--rate)[ =](\d+)", text))
+    size = frames * (4 if "f32le" in text else 2)
+    if name in ("arecord", "parec") or (name == "ffmpeg" and arguments[-1] == "-"):
+        os.write(1, bytes(1000))  # in pieces
+        sys.stdout.buffer.write(bytes(size - 1000))
+    else:  # less if `wesep stream` skips what came while the model was loading
+        num_bytes = len(sys.stdin.buffer.read())
+        assert num_bytes == size if name == "ffmpeg" else num_bytes <= size, f"{name}: {num_bytes} bytes"
+
+
 if __name__ == "__main__":
+    if sys.argv[1] in SOUND_PROGRAMS:
+        check_sound(sys.argv[1], sys.argv[2:])
+        sys.exit()
     {
         "make": check_make,
         "pip": check_pip,

@@ -123,7 +123,7 @@ def test_an_unplugged_device_ends_the_session_and_keeps_the_recording(
     recorder = Recorder(tmp_path, 16000, 1)
     session = session_of(sound, Halving(), recorder)
     in_step(sound, session)
-    with pytest.raises(WesepError, match=r"the sound stopped after 0\.1 s: 'Headset' or 'Headset' was unplugged"):
+    with pytest.raises(WesepError, match=r"the sound stopped after 0\.1 s: 'Headset' was unplugged"):
         run(session, sound)
     assert [soundfile.info(path).frames for path in recorder.close()] == [10 * BLOCK] * 2
 
@@ -138,7 +138,7 @@ def test_an_error_of_the_network_is_raised(tmp_path: Path):
 
 def test_a_device_that_cannot_be_opened_is_one_line():
     sound = SoundDevices(open_error="Device unavailable [PaErrorCode -9985]")
-    with pytest.raises(WesepError, match=r"'Headset' and 'Headset' cannot be opened \(Device unavailable.*close other"):
+    with pytest.raises(WesepError, match=r"^'Headset' cannot be opened \(Device unavailable.*close other"):
         run(session_of(sound, Halving()), sound)
 
 

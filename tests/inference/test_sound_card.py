@@ -60,7 +60,9 @@ def test_the_rate_is_that_of_the_model_if_the_devices_take_it():
     assert choose_rate(SoundDevices(THREE), microphone, speaker, 1, 44100, 16000) == 44100
     with pytest.raises(InputError, match=r"--rate 8000: .*Invalid sample rate.*usual rates are 48000"):
         choose_rate(SoundDevices(THREE), microphone, speaker, 1, 8000, 16000)
-    with pytest.raises(InputError, match="any of the rates 16000, 48000, 44100 Hz: 'USB headset'"):
+    with pytest.raises(
+        InputError, match=r"any of the rates 16000, 48000, 44100 Hz: cannot be used with 'USB headset' and 1 channels"
+    ):
         choose_rate(SoundDevices(THREE, rates=()), microphone, speaker, 1, None, 16000)
     with pytest.raises(InputError, match="--channels 2: 'USB headset' has 1 input channels; give at most as many"):
         choose_rate(SoundDevices(THREE), microphone, speaker, 2, None, 16000)

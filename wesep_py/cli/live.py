@@ -86,7 +86,7 @@ def stream(
     """Extract one person's voice from raw samples on stdin, and write it to stdout.
 
     Example: arecord -t raw -f S16_LE -r 16000 | wesep stream --enroll alice.wav
-    --model exp/live | aplay -t raw -f S16_LE -r 16000
+    --skip-backlog | aplay -t raw -f S16_LE -r 16000
 
     Samples are processed as they arrive and written at once. As many come out as
     went in; the voice is late by the latency of the model. Nothing but samples is
@@ -181,7 +181,7 @@ def live(
 ) -> None:
     """Extract one person's voice live, from the microphone to a loudspeaker or a virtual device.
 
-    Example: wesep live --enroll alice.wav --model exp/live --record talk
+    Example: wesep live --enroll alice.wav --record talk
 
     A line on stderr shows the levels, the latency (model + buffers + devices),
     the probability that the voice speaks, and the number of blocks that were
@@ -210,13 +210,15 @@ def live(
     block = max(1, round(rate * block_ms / 1000))
     recorder = None if record is None else Recorder(_made(record), rate, channels, overwrite)
     session = LiveSession(sounddevice, extraction, microphone, loudspeaker, block, recorder)
-    typer.echo(f"{microphone.name} → {target.name} → {loudspeaker.name}, {rate} Hz; Ctrl-C ends it", err=True)
     try:
         try:
             with session:
+                names = microphone.name, target.name, loudspeaker.name
+                typer.echo(f"{' → '.join(names)}, {rate} Hz; Ctrl-C ends it", err=True)
                 _follow(session, duration_s)
         finally:
-            typer.echo(session.status().line(), err=True)
+            if session.status().duration_s:
+                typer.echo(session.status().line(), err=True)
             _report_replaced(extraction)
             _finish(recorder, rate)
     except KeyboardInterrupt:

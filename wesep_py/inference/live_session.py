@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from wesep_py import audio
 from wesep_py.common.errors import WesepError
 from wesep_py.common.files import check_writable, write_together
-from wesep_py.inference.sound_card import SoundDevice, opening
+from wesep_py.inference.sound_card import SoundDevice, names_of, opening
 from wesep_py.inference.stream import Stream
 
 LEAD_BLOCKS = 2
@@ -238,10 +238,9 @@ class LiveSession:
             raise self.recorder.error
         silent_s = time.monotonic() - self._last_callback_s
         if self._ended.is_set() or silent_s > SILENT_AFTER_S:
-            microphone, loudspeaker = self._devices
             raise WesepError(
-                f"the sound stopped after {self.status().duration_s:.1f} s: {microphone.name!r} or {loudspeaker.name!r}"
-                " was unplugged or failed; connect it and start again (`wesep live --list-devices` shows what is there)"
+                f"the sound stopped after {self.status().duration_s:.1f} s: {names_of(*self._devices, 'or')} was "
+                "unplugged or failed; connect it and start again (`wesep live --list-devices` shows what is there)"
             )
 
     def status(self) -> LiveStatus:
@@ -294,7 +293,7 @@ class LiveSession:
             raise self._sounddevice.CallbackAbort from error
 
     def _take(self, start: int, count: int) -> tuple[NDArray[np.float32], int]:
-        """Return `count` samples from sample `start` on, and how many of them are silence as they are not finished."""
+        """Return `count` samples from sample `start` on, and how many are silence: those are not finished."""
         played = np.zeros((self.stream.num_channels, count), np.float32)
         num_missing = count - min(count, max(0, -start))  # before the recording there is silence
         while self._finished:

@@ -128,7 +128,8 @@ def find_device(sounddevice: ModuleType, wanted: str | None, kind: Kind) -> Soun
         if "Multiple" in str(error):
             similar = [device for device in usable if wanted.lower() in device.name.lower()] or usable
             raise InputError(
-                f"--{kind} {quoted(wanted)}: several devices match: {_listing(similar)}; give a number ({more})"
+                f"--{kind} {quoted(wanted)}: several devices match: {_listing(similar)}; give the number of "
+                f"one ({more})"
             ) from None
         raise InputError(
             f"--{kind} {quoted(wanted)}: is no {kind} device; there are: {_listing(usable)} ({more})"
@@ -168,17 +169,27 @@ def choose_rate(
             problem = error
     what = f"--rate {wanted}" if wanted is not None else f"any of the rates {', '.join(map(str, rates))} Hz"
     raise InputError(
-        f"{what}: {microphone.name!r} and {loudspeaker.name!r} do not both take it with {num_channels} channels "
+        f"{what}: cannot be used with {names_of(microphone, loudspeaker)} and {num_channels} channels "
         f"({shorten(problem)}); usual rates are {microphone.sample_rate} and {loudspeaker.sample_rate} Hz"
     )
+
+
+def names_of(microphone: SoundDevice, loudspeaker: SoundDevice, word: str = "and") -> str:
+    """Return the names of both devices, or of one that is both.
+
+    >>> names_of(SoundDevice(0, "Line in", 2, 0, 48000), SoundDevice(1, "USB", 0, 2, 48000))
+    "'Line in' and 'USB'"
+    """
+    names = dict.fromkeys(repr(shorten(device.name, 60)) for device in (microphone, loudspeaker))
+    return f" {word} ".join(names)
 
 
 @contextmanager
 def opening(sounddevice: ModuleType, microphone: SoundDevice, loudspeaker: SoundDevice) -> Iterator[None]:
     """Turn PortAudio's errors of the block, which opens and starts devices, into one line."""
-    devices = f"{microphone.name!r} and {loudspeaker.name!r}"
+    devices = names_of(microphone, loudspeaker)
     remedy = "; close other programs that use them, or name others with --input and --output"
-    with _one_line(sounddevice, f"the sound devices {devices} cannot be opened", remedy):
+    with _one_line(sounddevice, f"{devices} cannot be opened", remedy):
         yield
 
 
