@@ -35,6 +35,7 @@ COPIED = {
     "recipes/bench_models.md": "bench/models.md",
     "recipes/bench_simulation.md": "bench/simulation.md",
     "recipes/bench_exactness.md": "bench/exactness.md",
+    "recipes/bench_live_peers.md": "bench/live_peers.md",
     **{
         f"recipes/{path.parent.name}.md": f"recipes/{path.parent.name}/README.md"
         for path in sorted((ROOT / "recipes").glob("*/README.md"))
