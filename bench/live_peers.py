@@ -343,15 +343,13 @@ def prepare(arguments: argparse.Namespace) -> None:
     from wesep_py.common.textfiles import open_lines
     from wesep_py.data import read_trials
     from wesep_py.simulation.trial_audio import render_trial
+    from wesep_py.training.task import spread
 
     lines = [line.strip() for line in open_lines(arguments.enrollment, "a map_mixture2enrollment") if line.strip()]
     present = [line for line in lines if line.split()[1] != "-"]
-    count = min(arguments.limit or len(present), len(present))
     arguments.out.mkdir(parents=True, exist_ok=True)
     chosen = arguments.out / "trials.map"
-    chosen.write_text(
-        "".join(f"{present[i * len(present) // count]}\n" for i in range(count)), encoding="utf-8"
-    )  # the selection of recipes/default/leg.py
+    chosen.write_text("".join(f"{line}\n" for line in spread(present, arguments.limit)), encoding="utf-8")
     trials = read_trials(arguments.trials, chosen, arguments.root or arguments.trials.parent)
     for number, trial in enumerate(trials):
         rendered = render_trial(trial, arguments.condition, RATE)

@@ -21,18 +21,10 @@ import wesep_py
 from wesep_py import checkpoint
 from wesep_py.cli.main import main as wesep
 from wesep_py.common.textfiles import open_lines, read_json
+from wesep_py.training.task import spread
 
 LISTS = ("dev_2mix", "dev_ls_2mix")
 CONDITIONS = ("clean", "noisy")
-
-
-def spread(lines: list[str], count: int) -> list[str]:
-    """Return `count` lines at equal distances, or all if there are fewer.
-
-    >>> spread(["a", "b", "c", "d"], 2)
-    ['a', 'c']
-    """
-    return [lines[i * len(lines) // count] for i in range(count)] if len(lines) > count else lines
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ class Forked:
         self._errors = os.fdopen(pipes[2][0])
 
     def read(self, size: int) -> bytes:
-        """Read exactly so many bytes, or up to the end."""
+        """Read that number of bytes, or up to the end."""
         parts = []
         while size and (part := os.read(self.drain, size)):
             parts.append(part)

@@ -44,13 +44,14 @@ def cues(name: str) -> set[str]:
 
 
 def step(network: TargetSpeakerExtractor, mixture: torch.Tensor, enrollment: torch.Tensor) -> None:
-    """Take one optimiser step, with half the mixture as the target."""
+    """Take one optimiser step, with half the mixture as the target; a network with a live mode trains both modes."""
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)
-    out = network(mixture, enrollment)
-    loss = sum((estimate - 0.5 * mixture).square().mean() for estimate in out.waveforms)
-    if out.presence_logits is not None:
-        loss = loss + out.presence_logits.square().mean()
-    loss.backward()
+    for mode in [network, network.live()] if network.backbone.live else [network]:
+        out = mode(mixture, enrollment)
+        loss = sum((estimate - 0.5 * mixture).square().mean() for estimate in out.waveforms)
+        if out.presence_logits is not None:
+            loss = loss + out.presence_logits.square().mean()
+        loss.backward()
     optimiser.step()
 
 

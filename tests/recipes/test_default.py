@@ -41,7 +41,10 @@ def test_all_stages_run_and_write_a_bundle(tmp_path: Path):
     assert [run["hash"] for run in bundle.provenance["went_on_from"]] == lineage
     assert {second.model.level, bundle.config["level"]} == {"learned"} and first.model.level == "fitted"
     mean, whole = (checkpoint.load(exp / "checkpoints" / name).state_dict for name in ("last2", "whole"))
-    assert {name.split(".")[0] for name in mean if not torch.equal(mean[name], whole[name])} == {"presence"}
+    assert {name.split(".")[0] for name in mean if not torch.equal(mean[name], whole[name])} == {
+        "presence",
+        "live_presence",
+    }
     assert "one toy" in card and "dev_ls_2mix_absent/clean" in card
     present, absent = (exp / "results" / name / "clean" / "summary.json" for name in ("dev_2mix", "dev_2mix_absent"))
     before = present.read_bytes()
@@ -81,7 +84,9 @@ def test_the_second_training_uses_all_weights_of_the_first(size: str, largest: f
         load_config(RECIPES / "default" / f"train_{size}{stage}.yaml", ["data.root=x"]) for stage in ("_clean", "")
     ]
     first, second = (build_network(config.model).state_dict() for config in configs)
-    assert {name for name in second if name not in first} == {name for name in second if name.startswith("presence.")}
+    assert {name for name in second if name not in first} == {
+        name for name in second if name.startswith(("presence.", "live_presence."))
+    }
     assert all(second[name].shape == tensor.shape for name, tensor in first.items())
     assert sum(tensor.numel() for tensor in second.values()) < largest * 1e6
     assert configs[0].experiment != configs[1].experiment

@@ -12,6 +12,7 @@
 | `config` | configurations: YAML with includes and overrides, objects built from checked values |
 | `registry` | classes chosen by name in a configuration |
 | `safe_building` | networks built from an untrusted configuration, within the size of their weights |
+| `lazy_names` | names of a package that are imported when they are first used |
 | `half_precision` | whether a device computes in bfloat16 |
 | `processes` | functions on many items in several processes or on a Ray cluster |
 | `search_path` | Python's search path without the current folder |

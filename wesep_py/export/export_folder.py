@@ -52,7 +52,7 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """Files that an export wrote.
 
     Attributes:
         folder: the folder.

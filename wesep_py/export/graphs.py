@@ -321,12 +321,12 @@ def examples(network: TargetSpeakerExtractor) -> tuple[Example, Example]:
         noise = noise - torch.nn.functional.avg_pool1d(noise, 201, 1, 100, count_include_pad=False)
         return 0.02 * noise * (1 + torch.sin(torch.arange(num_samples) / 900.0))
 
-    made = []
+    pair = []
     with torch.no_grad():
         for num_samples in EXAMPLE_SAMPLES:
             enrollment = signal(num_samples)
-            made.append(Example(signal(num_samples + 5003), enrollment, network.prepare(enrollment)))
-    return made[0], made[1]
+            pair.append(Example(signal(num_samples + 5003), enrollment, network.prepare(enrollment)))
+    return pair[0], pair[1]
 
 
 def prepared_specs(network: TargetSpeakerExtractor) -> list[TensorSpec]:

@@ -14,8 +14,9 @@ Names are imported when they are first used: `array_high_pass` needs no torch.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from wesep_py.common.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from wesep_py.features.complex_pair import ComplexPair, apply_mask
@@ -48,12 +49,4 @@ __all__ = [
     "apply_mask",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

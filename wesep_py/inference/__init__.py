@@ -35,8 +35,9 @@ Names are imported when they are first used: processes that score need parts of 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from wesep_py.common.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from wesep_py.inference.blocks import Blocks
@@ -96,12 +97,4 @@ __all__ = [
     "segment_of",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

@@ -335,7 +335,7 @@ class Extractor:
         """Return an extractor of the same model in its live mode: without the layers that look ahead.
 
         It takes the same voices. Its results are those of `stream`, for whole recordings. A causal model returns
-        itself.
+        itself; its `extract` sets the level of the whole recording, which `stream` cannot know.
 
         Raises:
             ConfigError: the model works on whole recordings only.

@@ -38,7 +38,7 @@ from wesep_py.inference.stream import Stream
 LEAD_BLOCKS = 2
 """Blocks that the worker may take to compute one: sound cards ask for several in a row."""
 MAX_WAITING_S = 0.5
-"""Blocks that wait for the worker, in seconds; those that come while so many wait are dropped."""
+"""Longest queue of blocks for the worker, in seconds; blocks that arrive when it is full are dropped."""
 SILENT_AFTER_S = 2.0
 """Seconds without a callback after which a device counts as unplugged."""
 LEVEL_S = 0.3

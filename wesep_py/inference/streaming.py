@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from wesep_py.common.errors import InputError, shorten
 from wesep_py.inference.blocks import BlockGrid, BlockOutput
 from wesep_py.inference.overlap_add import OverlapAddRunner, num_frames
-from wesep_py.network.extraction_network import MAX_SHIFTS, Analysis
+from wesep_py.network.extraction_network import Analysis
+from wesep_py.network.model_config import MAX_SHIFTS
 
 if TYPE_CHECKING:
     from wesep_py.inference.voice_print import Voice

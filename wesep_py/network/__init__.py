@@ -14,7 +14,9 @@ The path of a voice through the network (`extraction_network.TargetSpeakerExtrac
 
 | module | contents |
 | --- | --- |
-| `extraction_network` | the whole network, its configuration, `build_network` and `load_network` |
+| `extraction_network` | the whole network, `build_network` and `load_network` |
+| `model_config` | its configuration |
+| `streaming_network` | a causal network as one step of a stream |
 | `backbones` | BSRNN, TF-GridNet, DPCCN, Conv-TasNet (also SpEx+ and TD-SpeakerBeam) |
 | `cues` | embedding, context, band attention, TF-map, USEF, listen first; fusion operators |
 | `speaker` | speaker encoders: networks, pooling, losses |

@@ -132,9 +132,13 @@ class ValidationExample:
 def spread(items: Sequence[Any], limit: int | None) -> list[Any]:
     """Return at most `limit` of the items, evenly spaced over the list.
 
-    >>> spread([0, 1, 2, 3, 4, 5], 3)
-    [0, 2, 4]
+    Lists of trials have the first and the second speaker of each mixture in turn. Where the distance is an even number,
+    every second choice is one further on, so that not all of them are first speakers.
+
+    >>> spread([0, 1, 2, 3, 4, 5], 3), spread([0, 1, 2, 3, 4, 5, 6, 7, 8], 3)
+    ([0, 3, 4], [0, 3, 6])
     """
     if limit is None or limit >= len(items):
         return list(items)
-    return [items[i * len(items) // limit] for i in range(limit)]
+    further = int(len(items) % limit == 0 and len(items) // limit % 2 == 0)
+    return [items[i * len(items) // limit + i % 2 * further] for i in range(limit)]

@@ -27,7 +27,7 @@ from wesep_py.common.config import construct, load_yaml, to_plain
 from wesep_py.common.errors import ConfigError, nearest
 from wesep_py.common.yamlfiles import read_yaml
 from wesep_py.data.shard_stream import is_stream
-from wesep_py.network.extraction_network import ModelConfig
+from wesep_py.network.model_config import ModelConfig
 from wesep_py.network.speaker import SpeakerConfig
 from wesep_py.simulation import SimulationConfig
 from wesep_py.simulation.batched_effects import check_renders_on_device
