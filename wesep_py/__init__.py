@@ -68,4 +68,4 @@ __all__ = [
     "train",
 ]
 
-__getattr__, __dir__ = lazy_names(__name__, _PACKAGE_OF)
+__getattr__, __dir__ = lazy_names(__name__, _PACKAGE_OF, __all__)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 
-def lazy_names(package: str, module_of: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def lazy_names(
+    package: str, module_of: Mapping[str, str], names: Sequence[str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return the functions `__getattr__` and `__dir__` of a package (PEP 562).
 
     Args:
         package: `__name__` of the package.
         module_of: for each name the module, inside the package, that it is imported from.
+        names: all public names, `__all__`.
 
-    >>> get_name, list_names = lazy_names("wesep_py.common", {"quoted": "errors"})
+    >>> get_name, list_names = lazy_names("wesep_py.common", {"quoted": "errors"}, ["quoted"])
     >>> get_name("quoted")(1), list_names()
     ('1', ['quoted'])
     """
@@ -24,4 +27,4 @@ def lazy_names(package: str, module_of: Mapping[str, str]) -> tuple[Callable[[st
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(import_module(f"{package}.{module_of[name]}"), name)
 
-    return get_name, lambda: sorted(module_of)
+    return get_name, lambda: sorted(names)

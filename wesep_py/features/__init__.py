@@ -49,4 +49,4 @@ __all__ = [
     "apply_mask",
 ]
 
-__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF, __all__)

@@ -97,4 +97,4 @@ __all__ = [
     "segment_of",
 ]
 
-__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF, __all__)
