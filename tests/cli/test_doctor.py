@@ -10,6 +10,9 @@ import torch
 
 from wesep_py.cli import doctor
 from wesep_py.cli.doctor import check_command, check_package, check_pair, check_python
+from wesep_py.common.errors import InputError
+from wesep_py.inference import sound_card
+from wesep_py.inference.sound_card import SoundDevice
 
 
 @pytest.mark.parametrize(
@@ -86,3 +89,21 @@ def test_more_threads_than_processors_give_a_note(monkeypatch: pytest.MonkeyPatc
     assert finding.status == "note" and "OMP_NUM_THREADS=" in finding.advice
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     assert doctor.check_threads().status == "ok"
+
+
+def test_sound_devices_are_reported(monkeypatch: pytest.MonkeyPatch):
+    devices = {
+        "input": SoundDevice(0, "USB headset", 1, 2, 48000),
+        "output": SoundDevice(1, "HDMI", 0, 2, 48000),
+    }
+    monkeypatch.setattr(sound_card, "import_sounddevice", lambda: None)
+    monkeypatch.setattr(sound_card, "find_device", lambda module, name, kind: devices[kind])
+    finding = doctor.check_sound_devices()
+    assert (finding.status, finding.found) == ("ok", "microphone USB headset, loudspeaker HDMI")
+
+    def no_device(module, name, kind):
+        raise InputError("there is no microphone; connect one")
+
+    monkeypatch.setattr(sound_card, "find_device", no_device)
+    finding = doctor.check_sound_devices()
+    assert (finding.status, finding.advice) == ("note", "there is no microphone; connect one")

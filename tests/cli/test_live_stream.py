@@ -267,3 +267,54 @@ def test_a_voice_print_is_an_enrollment(live_model: Path, wesep, enrollment: Pat
         Forked("stream", "--enroll", tmp_path / "a.voice", "--model", live_model), bytes(2000)
     )
     assert (len(output), status, lines) == (2000, 0, [])
+
+
+@pytest.fixture(scope="module")
+def exported_model(live_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("onnxruntime")
+    import wesep_py
+    from wesep_py.export import export
+
+    folder = tmp_path_factory.mktemp("exported") / "onnx"
+    export(wesep_py.load(live_model, device="cpu"), folder, stream=True)
+    return folder
+
+
+def test_an_exported_folder_streams_as_its_model(exported_model: Path, live_model: Path, enrollment: Path, tmp_path):
+    import wesep_py
+
+    mixture = noise(12345)
+    extractor = wesep_py.load(live_model, device="cpu", live=True)
+    voice = extractor.enroll(enrollment)
+    voice.save(tmp_path / "anna.voice")
+    expected = extractor.extract((mixture[0], 16000), voice).waveform
+    presence = tmp_path / "presence.jsonl"
+    for arguments in ((enrollment, "--presence", presence), (tmp_path / "anna.voice", "--threads", 1)):
+        forked = Forked("stream", "--model", exported_model, "--format", "f32le", "--enroll", *arguments)
+        output, status, lines = through(forked, mixture.astype("<f4").tobytes())
+        os.close(forked.drain)
+        assert (status, lines) == (0, [])
+        np.testing.assert_allclose(np.frombuffer(output, "<f4"), expected, atol=1e-4)
+    assert len(presence.read_text().splitlines()) == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "cuda"], "an exported model runs on the CPU; leave the option out"),
+        (["--threads", 99999], "are allowed on this machine"),
+    ],
+)
+def test_options_that_an_exported_folder_does_not_take(piped, exported_model, enrollment, arguments, message):
+    ran = piped("--enroll", enrollment, "--model", exported_model, *arguments)
+    assert (ran.status, message in ran.message) == (2, True), ran.err
+
+
+def test_an_exported_folder_without_a_stream_says_how_to_get_one(piped, live_model, enrollment, tmp_path: Path):
+    pytest.importorskip("onnxruntime")
+    import wesep_py
+    from wesep_py.export import export
+
+    export(wesep_py.load(live_model, device="cpu"), tmp_path / "offline")
+    ran = piped("--enroll", enrollment, "--model", tmp_path / "offline")
+    assert ran.status == 2 and "export the model again with `wesep export --stream`" in ran.message

@@ -17,6 +17,7 @@ from typing import Literal
 import typer
 
 from wesep_py.cli.options import JsonOption
+from wesep_py.common.errors import WesepError
 
 NEEDED = (
     "torch",
@@ -40,7 +41,12 @@ INSTRUCTION_SETS = {
 """Keys of `torch.cpu.get_capabilities()` that matter to speed, and their names."""
 LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
 """Environment variables that limit the instruction sets of torch."""
-DEMO = ("espeakng-loader",)
+OPTIONAL = {
+    "espeakng-loader": ("`wesep demo`", "demo"),
+    "onnxruntime": ("exported models", "onnx"),
+    "sounddevice": ("`wesep live`", "live"),
+}
+"""Packages of extras: what needs each, and the extra."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +90,18 @@ def examine() -> list[Finding]:
         check_pair(_build("torch"), _build("torchaudio")),
         *(check_package(name, "wrong", "`wesep train` needs it: reinstall wesep-py") for name in TRAINING),
         *(check_package(name, "note", "its metric is reported as missing: reinstall wesep-py") for name in METRICS),
-        *(check_package(name, "note", "only for `wesep demo`: pip install 'wesep-py[demo]'") for name in DEMO),
+        *(
+            check_package(name, "note", f"only for {use}: pip install 'wesep-py[{extra}]'")
+            for name, (use, extra) in OPTIONAL.items()
+        ),
     ]
     findings += [
         _finding_of("torch computes", check_torch_works),
         _finding_of("torchaudio computes", check_torchaudio_works),
         _finding_of("sound formats", check_sound_formats),
     ]
+    if _version("sounddevice"):
+        findings.append(_finding_of("sound devices", check_sound_devices))
     if _version("torch"):
         findings += check_devices()
         findings.append(_finding_of("instruction sets", check_instruction_sets))
@@ -164,6 +175,19 @@ def check_sound_formats() -> Finding:
             "note", "sound formats", f"{found} without {', '.join(lacking)}", "pip install -U soundfile (1.1 is needed)"
         )
     return Finding("ok", "sound formats", f"{found}: wav, flac, ogg, opus, mp3")
+
+
+def check_sound_devices() -> Finding:
+    """Report the microphone and the loudspeaker that `wesep live` uses if none is named."""
+    from wesep_py.inference.sound_card import find_device, import_sounddevice
+
+    subject = "sound devices"
+    try:
+        sounddevice = import_sounddevice()
+        microphone, loudspeaker = (find_device(sounddevice, None, kind) for kind in ("input", "output"))
+    except WesepError as error:
+        return Finding("note", subject, "`wesep live` has none to use", str(error))
+    return Finding("ok", subject, f"microphone {microphone.name}, loudspeaker {loudspeaker.name}")
 
 
 def check_devices() -> list[Finding]:

@@ -22,6 +22,7 @@ from wesep_py.cli.options import (
     ModelOption,
     OverwriteOption,
     ThreadsOption,
+    check_threads,
     set_threads,
 )
 from wesep_py.common.errors import ConfigError, InputError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from wesep_py.inference import Extractor, Stream, Voice
     from wesep_py.inference.live_session import LiveSession, Recorder
     from wesep_py.inference.pcm_stream import Pumped
+    from wesep_py.runtime import RuntimeExtractor
 
 log = logging.getLogger(__name__)
 PRESENCE_EVERY_S = 0.1
@@ -93,7 +95,8 @@ def stream(
     written to stdout.
 
     Repeat --enroll to add audio of the same voice. The model has to be causal or
-    have a live mode.
+    have a live mode, or be a folder that `wesep export --stream` wrote, which
+    starts faster and needs less than half of the time.
     """
     from wesep_py.inference.pcm_stream import Pumped, pump, sample_type
     from wesep_py.inference.pcm_stream import skip_backlog as discard
@@ -187,15 +190,17 @@ def live(
     the probability that the voice speaks, and the number of blocks that were
     dropped. Use headphones: a loudspeaker would be heard by the microphone.
 
-    The model has to be causal or have a live mode. Needs the extra `live`:
+    The model has to be causal or have a live mode, or be a folder that
+    `wesep export --stream` wrote. Needs the extra `live`:
     pip install 'wesep-py[live]'
     """
     from wesep_py.inference.sound_card import choose_rate, find_device, import_sounddevice, list_devices
 
     sounddevice = import_sounddevice()
     if show_devices:
-        for found in list_devices(sounddevice) or [find_device(sounddevice, None, "input")]:  # which says there is none
-            typer.echo(found.line())
+        # Without any, `find_device` says so.
+        for sound_device in list_devices(sounddevice) or [find_device(sounddevice, None, "input")]:
+            typer.echo(sound_device.line())
         return
     target = _target(enrollments or [])
     microphone = find_device(sounddevice, input_device, "input")
@@ -208,7 +213,7 @@ def live(
     from wesep_py.inference.live_session import LiveSession, Recorder
 
     block = max(1, round(rate * block_ms / 1000))
-    recorder = None if record is None else Recorder(_made(record), rate, channels, overwrite)
+    recorder = None if record is None else Recorder(_created(record), rate, channels, overwrite)
     session = LiveSession(sounddevice, extraction, microphone, loudspeaker, block, recorder)
     try:
         try:
@@ -243,9 +248,16 @@ def _target(enrollments: Sequence[str]) -> Target:
 
 def _load(
     model: str | None, device: str, threads: int | None, enroll_max_s: float, target: Target
-) -> tuple[Extractor, Voice]:
-    """Return the model, checked to be one that streams, and the voice."""
+) -> tuple[Extractor | RuntimeExtractor, Voice]:
+    """Return the model, checked to be one that streams, and the voice. An exported folder is run without torch."""
     from wesep_py.cli.extract import report_enrollment, voice_of
+    from wesep_py.runtime.model_folder import DESCRIPTION
+
+    if model is not None and (Path(model) / DESCRIPTION).is_file():
+        exported, voice = _load_exported(Path(model), device, threads, enroll_max_s, target)
+        report_enrollment(target.name, voice)
+        return exported, voice
+
     from wesep_py.inference import load
     from wesep_py.network.streaming_network import require_streaming
 
@@ -261,6 +273,22 @@ def _load(
     voice = voice_of(extractor, target)
     report_enrollment(target.name, voice)
     return extractor, voice
+
+
+def _load_exported(
+    folder: Path, device: str, threads: int | None, enroll_max_s: float, target: Target
+) -> tuple[RuntimeExtractor, Voice]:
+    """Return an exported model with the graph of a stream, and the voice."""
+    from wesep_py.runtime import Voice, load
+
+    if device not in ("auto", "cpu"):
+        raise InputError(f"--device {device}: an exported model runs on the CPU; leave the option out")
+    check_threads(threads)
+    extractor = load(folder, enroll_max_s, threads)
+    if extractor.latency is None:
+        raise InputError(f"{folder}: has no graph of a stream; export the model again with `wesep export --stream`")
+    print_file = target.voice_print
+    return extractor, extractor.enroll(*target.files) if print_file is None else Voice.load(print_file)
 
 
 def _report_replaced(extraction: Stream) -> None:
@@ -318,8 +346,10 @@ def _is_special(path: Path) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def _require_presence(extractor: Extractor) -> None:
-    if extractor.network.live().presence is None:
+def _require_presence(extractor: Extractor | RuntimeExtractor) -> None:
+    folder = getattr(extractor, "folder", None)  # of an exported model
+    has_presence = extractor.network.live().presence is not None if folder is None else folder.has_presence("stream")
+    if not has_presence:
         raise InputError(f"--presence: {extractor.name} has no presence head for live use; leave the option out")
 
 
@@ -377,7 +407,7 @@ def _check_folder(folder: Path | None, overwrite: bool) -> None:
         raise InputError(f"{folder}: the folder {folder.parent} does not exist; create it first")
 
 
-def _made(folder: Path) -> Path:
+def _created(folder: Path) -> Path:
     from wesep_py.cli.outputs import make_folder
 
     if not folder.is_dir():

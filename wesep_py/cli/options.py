@@ -55,6 +55,16 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace file
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the results as JSON, for programs.")]
 
 
+def check_threads(threads: int | None) -> None:
+    """Check a number of threads; `None` is allowed.
+
+    Raises:
+        InputError: fewer than one thread, or more than the machine can start.
+    """
+    if threads is not None and not 1 <= threads <= max_workers():
+        raise InputError(f"--threads {threads}: 1 to {max_workers()} are allowed on this machine")
+
+
 def set_threads(threads: int | None) -> None:
     """Set the number of CPU threads of torch; `None` leaves torch's choice.
 
@@ -63,8 +73,7 @@ def set_threads(threads: int | None) -> None:
     """
     if threads is None:
         return
-    if not 1 <= threads <= max_workers():
-        raise InputError(f"--threads {threads}: 1 to {max_workers()} are allowed on this machine")
+    check_threads(threads)
     import torch
 
     torch.set_num_threads(threads)
