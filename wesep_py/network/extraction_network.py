@@ -163,6 +163,7 @@ class TargetSpeakerExtractor(nn.Module):
             self.live_presence = head
         # The live network is not a submodule: its parameters are those of this network.
         object.__setattr__(self, "_live_network", None)
+        self.is_live = False
 
     def live(self) -> TargetSpeakerExtractor:
         """Return the network as it works live: causal, for streaming. A causal network returns itself.
@@ -211,7 +212,7 @@ class TargetSpeakerExtractor(nn.Module):
                 )
             module, _, leaf = name.rpartition(".")
             setattr(live.get_submodule(module), leaf, shared)
-        live.encoder, live.level = self.encoder, "kept"
+        live.encoder, live.level, live.is_live = self.encoder, "kept", True
         return live
 
     def begin_missing(self, missing: Sequence[str]) -> list[str]:
