@@ -101,15 +101,21 @@ def average(
 
 
 def import_checkpoint(
-    weights: Annotated[Path, typer.Argument(metavar="FILE", help="The weights, for example avg_model.pt.")],
+    weights: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The weights: avg_model.pt, or 99epoch.pth of ESPnet.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The checkpoint folder to write.")],
     config: Annotated[
         Path | None,
         typer.Option("--config", help="YAML file that the model was trained with; by default config.yaml beside FILE."),
     ] = None,
+    sample_rate: Annotated[
+        int | None,
+        typer.Option(min=8000, help="Hz that the model was trained at, if the configuration does not say it (ESPnet)."),
+    ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Convert a checkpoint of WeSep, real-TSE or WeSpeaker into a checkpoint folder.
+    """Convert a checkpoint of WeSep, real-TSE, WeSpeaker or ESPnet (TD-SpeakerBeam) into a checkpoint folder.
 
     Example: wesep import-checkpoint avg_model.pt --config config.yaml -o models/bsrnn
 
@@ -132,7 +138,7 @@ def import_checkpoint(
     from wesep_py.interop.importing import import_public_checkpoint as read
 
     try:
-        imported = read(weights, config)
+        imported = read(weights, config, sample_rate)
     except UnmappedError as error:
         for line in error.lines:
             typer.echo(line, err=True)
