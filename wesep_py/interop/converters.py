@@ -64,6 +64,13 @@ def convert_public(files: Mapping[str, Path], model: PublicModel) -> ImportedChe
     return import_public_checkpoint(needed(files, "weights", model), needed(files, "config", model))
 
 
+def convert_espnet(files: Mapping[str, Path], model: PublicModel) -> ImportedCheckpoint:
+    """Convert `NNepoch.pth` and `config.yaml` of ESPnet, whose sample rate the registry knows."""
+    return import_public_checkpoint(
+        needed(files, "weights", model), needed(files, "config", model), sample_rate=model.sample_rate
+    )
+
+
 def convert_native(files: Mapping[str, Path], model: PublicModel) -> ImportedCheckpoint:
     """Read a checkpoint of ours from elsewhere, and check that its network can be built."""
     with tempfile.TemporaryDirectory(prefix="wesep-") as temporary:
@@ -109,6 +116,7 @@ def named_digests(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 CONVERTERS: dict[str, Converter] = {
+    "espnet": convert_espnet,
     "native": convert_native,
     "wesep": convert_public,
     "wespeaker": convert_public,
