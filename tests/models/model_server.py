@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ class Served:
         redirect: an address to send the client to instead.
         kind: the content type.
         announced: the length that is announced, if it is not the real one.
+        pause: half of the file is sent, and the rest when this is set.
     """
 
     content: bytes = b""
@@ -35,6 +37,7 @@ class Served:
     redirect: str | None = None
     kind: str = "application/octet-stream"
     announced: int | None = None
+    pause: threading.Event | None = None
 
     def version(self) -> str | None:
         """Return the ETag."""
@@ -60,6 +63,13 @@ class ModelServer:
     def url(self, path: str = "", host: str = "127.0.0.1") -> str:
         """Return the address of a path."""
         return f"http://{host}:{self.port}{path}"
+
+    def wait_for(self, path: str, timeout_s: float = 60.0) -> None:
+        """Wait until a path was asked for."""
+        end = time.monotonic() + timeout_s
+        while not self.requests(path):
+            assert time.monotonic() < end, f"{path} was not asked for"
+            time.sleep(0.01)
 
     def requests(self, path: str) -> list[dict[str, str]]:
         """Return the headers of the requests for a path."""
@@ -121,16 +131,26 @@ def _send_file(handler: BaseHTTPRequestHandler, served: Served) -> None:
     if served.announced is not None:
         headers["Content-Length"] = str(served.announced)
     cut = served.cuts.pop(0) if served.cuts else None
-    _send(handler, status, headers, content, cut)
+    _send(handler, status, headers, content, cut, served.pause)
 
 
 def _send(
-    handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str], content: bytes, cut: int | None = None
+    handler: BaseHTTPRequestHandler,
+    status: int,
+    headers: dict[str, str],
+    content: bytes,
+    cut: int | None = None,
+    pause: threading.Event | None = None,
 ) -> None:
     handler.send_response(status)
     for name, value in {"Content-Length": str(len(content)), **headers}.items():
         handler.send_header(name, value)
     handler.end_headers()
+    if pause is not None:
+        handler.wfile.write(content[: len(content) // 2])
+        handler.wfile.flush()
+        pause.wait(60)
+        content = content[len(content) // 2 :]
     handler.wfile.write(content if cut is None else content[:cut])
     if cut is not None:
         handler.wfile.flush()

@@ -97,7 +97,9 @@ def test_damaged_archives_are_one_line(tmp_path: Path, kind: str):
     for number, damaged in enumerate([b"", b"<html>", whole[: len(whole) // 2], whole[:10] + bytes(60) + whole[70:]]):
         path = tmp_path / f"{number}.{kind}"
         path.write_bytes(damaged)
-        with pytest.raises(InputError, match=rf"{number}\.{kind}: (is no whole archive .*another copy|holds no )") as caught:
+        with pytest.raises(
+            InputError, match=rf"{number}\.{kind}: (is no whole archive .*another copy|holds no )"
+        ) as caught:
             read_members(path, kind, WANTED, tmp_path)
         assert "\n" not in str(caught.value)
 

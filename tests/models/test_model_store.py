@@ -61,7 +61,9 @@ def test_no_store_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 def test_a_name_that_is_not_installed_is_explained(store: Path):
     with pytest.raises(CheckpointError, match=r"dvector: is not installed; `wesep models pull dvector` installs it"):
         models.find_model("dvector")
-    with pytest.raises(CheckpointError, match=r"dvectr: no such model; did you mean 'dvector', which `wesep models pull"):
+    with pytest.raises(
+        CheckpointError, match=r"dvectr: no such model; did you mean 'dvector', which `wesep models pull"
+    ):
         checkpoint.load("dvectr")
     with pytest.raises(CheckpointError, match=r"nime: no such model; did you mean 'mine'\?"):
         models.find_model("nime")

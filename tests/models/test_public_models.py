@@ -79,7 +79,11 @@ def test_a_users_registry_adds_and_replaces(tmp_path: Path, monkeypatch: pytest.
         ("folder: model", "google_drive: 'a&b'", r"google_drive: is 'a&b'; the id of a file"),
         ("folder: model", "folder: model\n        archive: zip", r"archive: is for url and google_drive only"),
         ("folder: model", "url: https://host/a\n        archive: rar", r"sources\[0\]\.archive: is 'rar'"),
-        ("model.safetensors}", "../model.safetensors}", r"files\.weights: is '\.\./model.safetensors'; a relative path"),
+        (
+            "model.safetensors}",
+            "../model.safetensors}",
+            r"files\.weights: is '\.\./model.safetensors'; a relative path",
+        ),
         ("model.safetensors}", "/model.safetensors}", r"a relative path without \.\. is needed"),
         ("model.safetensors}", "m.pt}\n        sha256: {weights: abc}", r"sha256\.weights: is 'abc'; 64 hexadecimal"),
         ("model.safetensors}", "m.pt}\n        sha256: {weigths: abc}", r"sha256\.weigths: .*did you mean 'weights'"),
@@ -97,7 +101,11 @@ def test_a_wrong_registry_is_one_line_with_its_place(tmp_path: Path, before: str
 
 def test_a_registry_that_is_no_mapping_is_refused(tmp_path: Path):
     path = tmp_path / "registry.yaml"
-    for text, message in (("models: [a]", "a mapping of names"), ("models: {a: 3}", "a mapping"), ("- a", "no mapping")):
+    for text, message in (
+        ("models: [a]", "a mapping of names"),
+        ("models: {a: 3}", "a mapping"),
+        ("- a", "no mapping"),
+    ):
         path.write_text(text)
         with pytest.raises(ConfigError, match=message):
             read_registry(path)

@@ -291,7 +291,7 @@ def _copy(
         while True:
             on_progress(done)
             try:
-                block = response.read(BLOCK_BYTES)
+                block = response.read1(BLOCK_BYTES)  # what has arrived, not a whole block
             except (OSError, http.client.HTTPException) as error:
                 if isinstance(error, http.client.IncompleteRead):
                     file.write(error.partial)
