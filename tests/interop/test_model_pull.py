@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
 import os
 import shutil
-import subprocess
-import sys
 import tarfile
 import threading
 import types
@@ -36,6 +35,7 @@ from wesep_py.models.model_sources import ChangedFileError, fetch
 from wesep_py.models.public_models import ModelSource, PublicModel, PublishedResult, public_models
 
 FAST = DownloadSettings(timeout_s=5, attempts=2, first_wait_s=0.01)
+PATIENT = DownloadSettings(timeout_s=60)
 FILES = {"weights": "avg_model.pt", "config": "config.yaml"}
 
 
@@ -463,28 +463,22 @@ def test_a_changed_model_is_found(server: ModelServer, home: Path, public_files:
         verify_model(installed_models()["tiny"])
 
 
-def test_two_pulls_at_once_do_not_disturb_each_other(
-    server: ModelServer, home: Path, tmp_path: Path, public_files: dict
-):
+def test_two_pulls_at_once_do_not_disturb_each_other(server: ModelServer, home: Path, public_files: dict):
     server.files["/a.zip"] = Served(zipped(public_files), pause=threading.Event())
-    registry = tmp_path / "registry.yaml"
-    source = {"url": server.url("/a.zip"), "archive": "zip", "files": FILES}
-    about = {"kind": "extractor", "task": "test", "sample_rate": 8000, "conversion": "wesep", "licence": "CC BY 4.0"}
-    registry.write_text(dump_yaml({"models": {"tiny": {**about, "sources": [source]}}}))
-    command = [sys.executable, "-m", "wesep_py.cli.main", "models", "pull", "tiny", "--registry", str(registry)]
-    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    model = entry(ModelSource(url=server.url("/a.zip"), archive="zip", files=FILES))
+    first = multiprocessing.get_context("fork").Process(target=pull_model, args=(model,), kwargs={"settings": PATIENT})
+    first.start()
     try:
         server.wait_for("/a.zip")
-        second = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        assert second.returncode == 1 and "another run is installing tiny here" in second.stderr, second.stderr
-        server.files["/a.zip"].pause.set()
-        out, err = first.communicate(timeout=120)
-        assert first.returncode == 0, err
+        with pytest.raises(WesepError, match=rf"another run is installing tiny here \(process {first.pid} on"):
+            pull_model(model, settings=FAST)
     finally:
         server.files["/a.zip"].pause.set()
-        first.kill()
-    assert out.startswith(str(home / "models" / "tiny")) and checkpoint.load("tiny")
+        first.join(60)
+    assert first.exitcode == 0 and checkpoint.load("tiny")
     assert len(server.log) == 1
+    with pytest.raises(OutputExistsError, match="is installed already"):
+        pull_model(model, settings=FAST)
 
 
 def test_an_interrupted_pull_is_continued(server: ModelServer, home: Path, tmp_path: Path, public_files: dict):
