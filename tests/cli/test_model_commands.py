@@ -53,7 +53,8 @@ def test_models_are_listed_with_their_state(wesep, model_store: Path):
         ("tiny", False, "F32"),
     ]
     assert all(set(model) == set(listed[0]) for model in listed), "all rows have the same keys"
-    assert next(model for model in listed if model["name"] == "voxlock")["loaded"] == "never"
+    voxlock = next(model for model in listed if model["name"] == "voxlock")
+    assert (voxlock["loaded"], voxlock["state"]) == ("never", "by hand")
 
 
 def test_the_card_of_a_model_is_printed(wesep, model_store: Path):
@@ -90,7 +91,7 @@ def test_no_bundled_model_is_reported(wesep, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(models, "MODELS_FOLDER", tmp_path)
     ran = wesep("models")
     assert ran.status == 0 and not rows(ran.out, "bundled") and "no model is bundled" in ran.err
-    assert {model["state"] for model in json.loads(wesep("models", "--json").out)} == {"available"}
+    assert {model["state"] for model in json.loads(wesep("models", "--json").out)} == {"available", "by hand"}
     ran = wesep("models", "base")
     assert ran.status == 2 and "(allowed: none)" in ran.message
 

@@ -153,12 +153,14 @@ def test_a_hugging_face_repository_is_asked_at_its_mirror(
     assert [headers.get("Authorization") for _, headers in server.log] == ["Bearer hf_secret", None, "Bearer hf_secret"]
     assert "hf_secret" not in (pulled.folder / "provenance.json").read_text()
 
+    from wesep_py.evaluation.metric_backends import SpeakerSimilarity
     from wesep_py.network.extraction_network import build_network
     from wesep_py.network.speaker import load_encoder
 
     encoder = load_encoder("voice")
     assert torch.equal(encoder.network.state_dict()["linear.weight"], network.state_dict()["linear.weight"])
     assert encoder.filterbank.num_mel_bins == 20
+    assert SpeakerSimilarity("voice", 16000).describe()["encoder"] == "voice"
     model = {
         "backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1},
         "cues": [{"name": "embedding"}],
@@ -389,6 +391,7 @@ def test_a_model_whose_files_were_never_seen_needs_a_download_by_hand(home: Path
     [
         ({"conversion": "magic"}, "this version has no converter called 'magic'"),
         ({"kind": "speaker encoder"}, "the registry says 'speaker encoder', but the files are a extractor"),
+        ({"name": "base"}, "base: comes with the package"),
         ({"conversion": "native"}, r"names no provenance, which the converter 'native' needs"),
     ],
 )
