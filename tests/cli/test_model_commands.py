@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
+import torch
 
 from wesep_py import checkpoint, models
 from wesep_py.common.config import dump_yaml
@@ -143,6 +144,30 @@ def test_a_model_is_pulled_used_verified_and_removed(wesep, registry: Path, tiny
     assert ran.status == 2 and "comes with the package" in ran.message
     ran = wesep("extract", bert, "--enroll", anna, "-o", tmp_path / "no.wav", "--model", "dvector")
     assert ran.status == 2 and "`wesep models pull dvector` installs it" in ran.message
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "provenance.json", "model.safetensors"])
+def test_a_damaged_model_is_listed_and_removed(wesep, registry: Path, tmp_path: Path, name: str):
+    assert wesep("models", "pull", "mine", "--registry", registry, "--accept-licence").status == 0
+    (tmp_path / "home" / "models" / "mine" / name).write_bytes(b"\x05[")
+    ran = wesep("models")
+    assert ran.status == 0 and rows(ran.out, "damaged")[0].split() == ["mine", "damaged"]
+    assert {model["name"]: model["state"] for model in json.loads(wesep("models", "--json").out)}["mine"] == "damaged"
+    ran = wesep("models", "verify")
+    assert ran.status == 2 and "base: unchanged" in ran.out
+    assert wesep("models", "remove", "mine").status == 0 and not rows(wesep("models").out, "damaged")
+
+
+def test_what_cannot_be_mapped_is_listed(wesep, registry: Path, tmp_path: Path):
+    from tests.cli.test_convert_import import extractor_config, extractor_weights
+
+    weights = extractor_weights()
+    del weights["decoder.bias"]
+    torch.save({"models": [{**weights, "surplus.weight": torch.ones(1)}]}, tmp_path / "avg_model.pt")
+    (tmp_path / "config.yaml").write_text(dump_yaml(extractor_config()))
+    ran = wesep("models", "pull", "wesep-bsrnn-ecapa-vox1", "--from", tmp_path, "--accept-licence")
+    assert ran.status == 2 and "not used: surplus.weight" in ran.err.splitlines()
+    assert "could not be mapped" in ran.err.splitlines()[-1] and not models.installed_models()
 
 
 def test_a_model_that_nobody_knows_gets_a_suggestion(wesep, registry: Path):

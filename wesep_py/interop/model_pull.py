@@ -26,6 +26,7 @@ from wesep_py.models.model_sources import ChangedFileError, fetch, files_from, n
 from wesep_py.models.model_store import (
     INSTALLED_KEY,
     check_model_name,
+    checksums_file,
     installed_model,
     models_folder,
     store_folder,
@@ -143,7 +144,7 @@ def verify_model(model: SavedModel) -> None:
             if role in recorded and file.get("sha256") != recorded[role].get("sha256"):
                 raise CheckpointError(
                     f"{model.folder}: was made of another {file.get('name')} than the one that is recorded in "
-                    f"{_checksums_file(model.name)}; {model.repair}"
+                    f"{checksums_file(model.name)}; {model.repair}"
                 )
     _ = load_encoder(model.folder) if is_encoder(saved.config) else load_network(model.folder)
 
@@ -242,13 +243,9 @@ def _text_digest(text: str) -> str:
 # The digests that were recorded at the first download.
 
 
-def _checksums_file(name: str) -> Path:
-    return store_folder() / "checksums" / f"{name}.json"
-
-
 def _recorded(name: str) -> dict[str, Any]:
     """Return the recorded digests of a model's files, by role; empty before the first download."""
-    path = _checksums_file(name)
+    path = checksums_file(name)
     if not path.is_file():
         return {}
     try:
@@ -279,6 +276,6 @@ def _check_recorded(
             )
         if before is None or before.get("sha256") != digest:
             recorded[role] = {"name": names[role], "sha256": digest, "recorded": now}
-    path = _checksums_file(model.name)
+    path = checksums_file(model.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, recorded)
