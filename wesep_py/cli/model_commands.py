@@ -61,15 +61,15 @@ def list_models(registry: RegistryOption = None, as_json: JsonOption = False) ->
     Commands use the model marked * if --model is left out.
     """
     local, public = _local_models(), _public_models(registry)
-    available = [model for name, model in public.items() if name not in local]
+    rows = [_local_dict(model) for model in local.values()]
+    rows += [model.as_dict() for name, model in public.items() if name not in local]
     if as_json:
-        rows = [_local_dict(model, public) for model in local.values()] + [model.as_dict() for model in available]
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    if not any(model.state == "bundled" for model in local.values()):
+    if not any(row["state"] == "bundled" for row in rows):
         typer.echo("no model is bundled with this version yet; `wesep train` makes one", err=True)
-    if local or available:
-        typer.echo("\n".join(_table(list(local.values()), available)))
+    if rows:
+        typer.echo("\n".join(_table(rows)))
 
 
 @app.command("show", epilog="Example: wesep models show dvector")
@@ -82,7 +82,7 @@ def show(name: NameArgument, registry: RegistryOption = None, as_json: JsonOptio
     if as_json:
         shown = entry.as_dict() if entry is not None else {}
         if model is not None:
-            shown |= {**_local_dict(model, public), "provenance": model.provenance, "card": model.card}
+            shown |= {**_local_dict(model), "provenance": model.provenance, "card": model.card}
         if entry is not None:
             shown["registry"] = _entry_dict(entry)
         typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
@@ -131,10 +131,18 @@ def pull(
     public = _public_models(registry)
     if name not in public:
         raise _unknown(name, public)
+    from wesep_py.interop.importing import UnmappedError
     from wesep_py.interop.model_pull import pull_model
 
-    with _download_bar() as on_progress:
-        pulled = pull_model(public[name], from_path, accept_licence, accept_changed, overwrite, on_progress=on_progress)
+    try:
+        with _download_bar() as on_progress:
+            pulled = pull_model(
+                public[name], from_path, accept_licence, accept_changed, overwrite, on_progress=on_progress
+            )
+    except UnmappedError as error:
+        for line in error.lines:
+            typer.echo(line, err=True)
+        raise
     for note in pulled.notes:
         typer.echo(f"wesep models pull: {name}: {note}", err=True)
     if as_json:
@@ -235,11 +243,12 @@ def _unknown(name: str, known: Any, which: str = "") -> Exception:
     return InputError(f"no {which}model is called {name!r}; {nearest(name, known)}")
 
 
-def _local_dict(model: SavedModel, public: dict[str, PublicModel]) -> dict[str, Any]:
+def _local_dict(model: SavedModel) -> dict[str, Any]:
     """Return a model on this machine as JSON values, with the keys that entries of the registry have too."""
-    about = model.about
+    shown = model.as_dict_or_damaged()
+    about = model.about if shown["state"] != "damaged" else {}
     return {
-        **model.as_dict(),
+        **shown,
         "task": about.get("task"),
         "sources": [about["source"]] if "source" in about else [],
         "loaded": about.get("loaded", "for real"),
@@ -258,7 +267,7 @@ def _facts(model: SavedModel | None, entry: PublicModel | None) -> list[tuple[st
     """Return the rows of `wesep models show`."""
     about = model.about if model is not None else {}
     facts: list[tuple[str, str]] = [("name", model.name if model is not None else entry.name if entry else "")]
-    facts.append(("state", model.state if model is not None else "available: `wesep models pull` installs it"))
+    facts.append(("state", model.state if model is not None else _AVAILABLE[entry.state] if entry else ""))
     if model is not None:
         facts += [
             ("kind", model.kind),
@@ -297,6 +306,11 @@ def _facts(model: SavedModel | None, entry: PublicModel | None) -> list[tuple[st
     return [(key, value) for key, value in facts if value]
 
 
+_AVAILABLE = {
+    "available": "available: `wesep models pull` installs it",
+    "by hand": "by hand: download it yourself, then `wesep models pull NAME --from FOLDER`",
+}
+
 _LOADED = {
     "for real": "the published weights",
     "fixtures only": "files of the same layout only, never the published weights",
@@ -314,28 +328,28 @@ def _size(num_bytes: int | None) -> str:
     return "not known" if num_bytes is None else f"{num_bytes / 2**20:.1f} MiB"
 
 
-def _table(local: list[SavedModel], available: list[PublicModel]) -> list[str]:
+def _table(models: list[dict[str, Any]]) -> list[str]:
+    """Return the lines of the list; the results of bundled models are below them."""
     rows = [("", "name", "kind", "sample rate", "size", "licence", "state")]
-    figures: list[str | None] = [None]
-    for model in [*local, *available]:
+    for model in models:
+        rate, is_damaged = model["sample_rate"], model["state"] == "damaged"
         rows.append(
             (
-                "*" if getattr(model, "is_default", False) else "",
-                model.name,
-                model.kind,
-                f"{model.sample_rate} Hz",
-                _size(model.size_bytes),
-                model.licence or "not stated",
-                getattr(model, "state", "available"),
+                "*" if model["default"] else "",
+                model["name"],
+                model["kind"] or "",
+                f"{rate} Hz" if rate else "",
+                "" if is_damaged else _size(model["size_bytes"]),
+                "" if is_damaged else model["licence"] or "not stated",
+                model["state"],
             )
         )
-        figures.append(model.figures if getattr(model, "state", "") == "bundled" else None)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
-    for row, result in zip(rows, figures, strict=True):
+    for row, model in zip(rows, [{}, *models], strict=True):
         lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-        if result:
-            lines.append(f"{'':{widths[0]}}  {result}")
+        if model.get("figures") and model["state"] == "bundled":
+            lines.append(f"{'':{widths[0]}}  {model['figures']}")
     return lines
 
 

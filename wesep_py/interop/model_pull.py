@@ -20,11 +20,13 @@ from wesep_py.common.files import write_json
 from wesep_py.common.folders import one_run_in
 from wesep_py.interop.converters import check_converter, convert
 from wesep_py.interop.importing import ImportedCheckpoint
+from wesep_py.models import bundled_models
 from wesep_py.models.downloading import DownloadSettings, Progress, check_free_space, sha256_of
 from wesep_py.models.model_sources import ChangedFileError, fetch, files_from, named_files
 from wesep_py.models.model_store import (
     INSTALLED_KEY,
     check_model_name,
+    checksums_file,
     installed_model,
     models_folder,
     store_folder,
@@ -80,10 +82,12 @@ def pull_model(
     """
     name = check_model_name(model.name)
     check_converter(model)
+    if name in bundled_models():
+        raise InputError(f"{name}: comes with the package; give the entry another name")
     if model.licence is None and not accept_licence:
         raise InputError(
-            f"{name}: its source states no licence ({model.sources[0].location}), so nobody has allowed you to use it; "
-            "if you have decided to, pass --accept-licence, which is recorded with the model"
+            f"{name}: its source states no licence ({model.sources[0].location}), so whether you may use it is not "
+            "known; to use it all the same, pass --accept-licence, which is recorded with the model"
         )
     work = store_folder() / "downloads" / name
     try:
@@ -140,7 +144,7 @@ def verify_model(model: SavedModel) -> None:
             if role in recorded and file.get("sha256") != recorded[role].get("sha256"):
                 raise CheckpointError(
                     f"{model.folder}: was made of another {file.get('name')} than the one that is recorded in "
-                    f"{_checksums_file(model.name)}; {model.repair}"
+                    f"{checksums_file(model.name)}; {model.repair}"
                 )
     _ = load_encoder(model.folder) if is_encoder(saved.config) else load_network(model.folder)
 
@@ -239,13 +243,9 @@ def _text_digest(text: str) -> str:
 # The digests that were recorded at the first download.
 
 
-def _checksums_file(name: str) -> Path:
-    return store_folder() / "checksums" / f"{name}.json"
-
-
 def _recorded(name: str) -> dict[str, Any]:
     """Return the recorded digests of a model's files, by role; empty before the first download."""
-    path = _checksums_file(name)
+    path = checksums_file(name)
     if not path.is_file():
         return {}
     try:
@@ -276,6 +276,6 @@ def _check_recorded(
             )
         if before is None or before.get("sha256") != digest:
             recorded[role] = {"name": names[role], "sha256": digest, "recorded": now}
-    path = _checksums_file(model.name)
+    path = checksums_file(model.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, recorded)
