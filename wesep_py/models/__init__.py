@@ -18,6 +18,7 @@ from typing import Any
 from wesep_py.checkpoint import CARD, CONFIG, WEIGHTS, read_provenance
 from wesep_py.common.errors import CheckpointError, InputError, nearest, shorten
 from wesep_py.common.yamlfiles import read_yaml
+from wesep_py.models.hub import download, is_hub_name, parse_hub_name
 
 MODELS_FOLDER = Path(__file__).resolve().parent
 """Folder that holds one folder per model."""
@@ -160,7 +161,8 @@ def find_model(model: str | os.PathLike[str] | None = None) -> tuple[str, Path]:
     """Find a model by name or path.
 
     Args:
-        model: a path, which has priority if it exists; the name of a bundled model; or `None` for the default model.
+        model: a path, which has priority if it exists; the name of a bundled model; `hf:ORG/NAME[@REVISION]` for a
+            repository on the Hugging Face Hub, which is downloaded; or `None` for the default model.
 
     Returns:
         name: for messages.
@@ -168,7 +170,7 @@ def find_model(model: str | os.PathLike[str] | None = None) -> tuple[str, Path]:
 
     Raises:
         InputError: `None`, and the default model is not bundled.
-        CheckpointError: an unknown name; the message suggests the nearest one.
+        CheckpointError: an unknown name; the message suggests the nearest one. Or as `hub.download`.
     """
     if model is None:
         chosen = default_model()
@@ -182,6 +184,9 @@ def find_model(model: str | os.PathLike[str] | None = None) -> tuple[str, Path]:
         raise CheckpointError(f"{shorten(model)}: no such model ({error})") from error
     if not exists and str(model) in known:
         return str(model), known[str(model)].folder
+    if not exists and is_hub_name(model):
+        hub_model = parse_hub_name(model)
+        return str(hub_model), download(hub_model)
     if not exists and known and path.name == str(model):
         raise CheckpointError(
             f"{model}: no such model; {nearest(str(model), known)}; a checkpoint or experiment folder is allowed too"
