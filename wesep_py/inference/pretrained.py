@@ -57,11 +57,11 @@ class PretrainedModel(ABC):
     @classmethod
     def from_pretrained(
         cls,
-        model: str | PathLike[str],
+        model: str | os.PathLike[str],
         *,
         revision: str | None = None,
         token: str | None = None,
-        cache_dir: str | PathLike[str] | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
         force_download: bool = False,
         local_files_only: bool = False,
         device: str = "auto",
@@ -90,7 +90,7 @@ class PretrainedModel(ABC):
         extractor.name = name
         return extractor
 
-    def save_pretrained(self, folder: str | PathLike[str], overwrite: bool = False) -> Path:
+    def save_pretrained(self, folder: str | os.PathLike[str], overwrite: bool = False) -> Path:
         """Write the model as a checkpoint folder, which `load` and `from_pretrained` take, and return it.
 
         A model that was loaded and not changed since is copied: it keeps its hash, so voice prints stay valid.
@@ -167,11 +167,11 @@ def find_pretrained(
     hub_model = parse_hub_name(text if is_hub_name(text) else PREFIX + text)
     if revision is not None:
         if hub_model.revision not in (None, revision):
-            raise InputError(f"revision: is {shorten(revision, 60)}, but {hub_model} names another one; give one of both")
+            raise InputError(
+                f"revision: is {shorten(revision, 60)}, but {hub_model} names another one; give one of both"
+            )
         hub_model = parse_hub_name(str(HubModel(hub_model.repository, revision)))
-    return str(hub_model), download(
-        hub_model, token=token, cache_dir=cache_dir, force=force, only_cached=only_cached
-    )
+    return str(hub_model), download(hub_model, token=token, cache_dir=cache_dir, force=force, only_cached=only_cached)
 
 
 def save_model(

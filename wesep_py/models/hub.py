@@ -84,6 +84,20 @@ def parse_hub_name(model: str | os.PathLike[str]) -> HubModel:
     return HubModel(match[1], match[2])
 
 
+def refuse_hub_name(model: str | os.PathLike[str], doing: str) -> None:
+    """Raise `InputError` if a model that is to be changed is on the Hub: the cache holds what the Hub holds.
+
+    Args:
+        model: name or path.
+        doing: what changes it, for the message: "calibrating".
+    """
+    if is_hub_name(model):
+        raise InputError(
+            f"{shorten(os.fspath(model))}: is on the Hub, and {doing} changes the model; save it as a folder first: "
+            "wesep_py.load(…).save_pretrained(FOLDER)"
+        )
+
+
 def download(
     model: HubModel,
     *,
@@ -198,7 +212,6 @@ def hub_calls(what: str, token: str | None = None, writes: bool = False) -> Iter
         WesepError: any other failure of a call.
     """
     try:
-        import huggingface_hub.errors
         from huggingface_hub.utils import (
             are_progress_bars_disabled,
             disable_progress_bars,
@@ -261,7 +274,9 @@ def _explain(error: Exception, what: str, writes: bool) -> WesepError:
     if isinstance(error, errors.RepositoryNotFoundError):
         return CheckpointError(f"{what}: no such repository at {server}, or it is private; check the name, or {log_in}")
     if isinstance(error, errors.RevisionNotFoundError):
-        return CheckpointError(f"{what}: has no such revision; name a branch, a tag or a commit, or leave out @REVISION")
+        return CheckpointError(
+            f"{what}: has no such revision; name a branch, a tag or a commit, or leave out @REVISION"
+        )
     if status in (401, 403):
         may = "write to" if writes else "read"
         return WesepError(f"{what}: {server} does not let this account {may} it (status {status}); {log_in}")
@@ -274,8 +289,8 @@ def _explain(error: Exception, what: str, writes: bool) -> WesepError:
             reason = "HF_HUB_OFFLINE is set" if _is_offline() else "only the cache was asked"
             return WesepError(f"{what}: is not in the cache, and {reason}; load it once with a connection")
         return WesepError(
-            f"{what}: no connection to {server} ({_root(cause)}), and no complete copy in the cache; check the network, "
-            "the proxy or HF_ENDPOINT, and try again"
+            f"{what}: no connection to {server} ({_root(cause)}), and no complete copy in the cache; check the "
+            "network, the proxy or HF_ENDPOINT, and try again"
         )
     if _is_connection_error(error):
         return WesepError(

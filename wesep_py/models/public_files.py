@@ -37,7 +37,7 @@ OTHER_CARD = "README.md"
 # A path of at least two parts in a text. What precedes it excludes addresses (https://a/b) and relative paths (a/b).
 _PART = r"[^\s/\\'\"`<>|,;:()\[\]{}*?]+"
 _IN_TEXT = re.compile(
-    rf"(?:(?<![\w./:~\\-])file://)?(?<![\w./:~\\-])(?:~\w*)?(?:/{_PART}){{2,}}/?"
+    rf"(?<![\w./:~\\-])(?:file://)?(?:~\w*)?(?:/{_PART}){{2,}}/?"
     rf"|(?<![\w./\\])[A-Za-z]:(?:[\\/]{_PART})+",
     re.ASCII,
 )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wesep_py.checkpoint import CONFIG, PROVENANCE, WEIGHTS
-from wesep_py.common.errors import InputError, WesepError, shorten
+from wesep_py.common.errors import InputError
 from wesep_py.models.hub import HUB_CARD, PREFIX, HubModel, endpoint, hub_calls, parse_hub_name
 from wesep_py.models.public_files import PublicCheckpoint, licence_id, public_checkpoint
 
@@ -29,14 +29,15 @@ EXTRACTOR_TASK, ENCODER_TASK = "audio-to-audio", "feature-extraction"
 """Values of `pipeline_tag`: of an extraction network, and of a speaker encoder."""
 EXTRACTOR_TAGS = ("target-speaker-extraction", "speech-separation", "speech-enhancement", "speech")
 ENCODER_TAGS = ("speaker-verification", "speaker-embedding", "speech")
-HUB_LICENCES = frozenset(
-    "apache-2.0 mit openrail bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear isc zlib wtfpl unlicense ms-pl "
-    "artistic-2.0 mpl-2.0 osl-3.0 epl-1.0 epl-2.0 eupl-1.1 eupl-1.2 ecl-2.0 afl-3.0 bsl-1.0 postgresql ncsa odbl odc-by "
-    "pddl cc cc0-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 "
-    "cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 gpl "
-    "gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 lgpl-lr agpl-3.0 gfdl cdla-sharing-1.0 cdla-permissive-1.0 "
-    "cdla-permissive-2.0".split()
-)
+_LICENCES = """
+    apache-2.0 mit openrail bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear isc zlib wtfpl unlicense ms-pl
+    artistic-2.0 mpl-2.0 osl-3.0 epl-1.0 epl-2.0 eupl-1.1 eupl-1.2 ecl-2.0 afl-3.0 bsl-1.0 postgresql ncsa odbl
+    odc-by pddl cc cc0-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0
+    cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0
+    cc-by-nc-sa-4.0 gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 lgpl-lr agpl-3.0 gfdl cdla-sharing-1.0
+    cdla-permissive-1.0 cdla-permissive-2.0
+"""
+HUB_LICENCES = frozenset(_LICENCES.split())
 """Identifiers of licences that the Hub knows (https://huggingface.co/docs/hub/repositories-licenses); another one is
 published as `license: other` with its name."""
 
@@ -218,7 +219,9 @@ def _results(provenance: Mapping[str, Any]) -> list[EvalResult]:
             "dataset_type": name.partition("/")[0],
             "dataset_name": name,
         }
-        results.append(EvalResult(**place, metric_type="si-sdri", metric_name="SI-SDRi, dB", metric_value=float(match[1])))
+        results.append(
+            EvalResult(**place, metric_type="si-sdri", metric_name="SI-SDRi, dB", metric_value=float(match[1]))
+        )
         if match[2] is not None:
             share = {"metric_type": "accuracy", "metric_name": "SI-SDRi above 1 dB, % of trials"}
             results.append(EvalResult(**place, **share, metric_value=float(match[2])))
