@@ -219,8 +219,7 @@ def make_environment(folder: Path, wheel: Path, runtime: Path, venv_from: Path |
     programs = folder / "bin"
     pip = (programs / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     if venv_from is None:
-        run(*pip, "-c", ROOT / "constraints.txt", f"{wheel}[demo]", folder=folder)
-        run(*pip, "--no-deps", runtime, folder=folder)
+        run(*pip, "-c", ROOT / "constraints.txt", f"{wheel}[demo]", runtime, folder=folder)
         run(programs / "python", "-m", "pip", "check", folder=folder)
         return programs
     (packages,) = folder.glob("lib/python*/site-packages")

@@ -176,6 +176,16 @@ def test_without_a_connection_or_offline_a_push_is_one_line(logged_in: HubServer
         push(MODELS_FOLDER / "base", "alice/b")
 
 
+def test_a_server_without_xet_storage_is_one_line(logged_in: HubServer, monkeypatch: pytest.MonkeyPatch, wesep):
+    pytest.importorskip("hf_xet")
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    ran = wesep("models", "push", "base", "alice/base")
+    assert ran.status == 1 and "does not take files by Xet" in ran.message and "HF_HUB_DISABLE_XET=1" in ran.message
+    assert TOKEN not in ran.err
+
+
 # The card.
 
 

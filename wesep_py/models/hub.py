@@ -292,6 +292,11 @@ def _explain(error: Exception, what: str, writes: bool) -> WesepError:
             f"{what}: no connection to {server} ({_root(cause)}), and no complete copy in the cache; check the "
             "network, the proxy or HF_ENDPOINT, and try again"
         )
+    if writes and "xet-write-token" in str(error):
+        return WesepError(
+            f"{what}: {server} does not take files by Xet ({_root(error)}); if it has no Xet storage, set "
+            "HF_HUB_DISABLE_XET=1"
+        )
     if _is_connection_error(error):
         return WesepError(
             f"{what}: no connection to {server} ({_root(error)}); check the network, the proxy or HF_ENDPOINT, and try "
