@@ -189,9 +189,9 @@ def endpoint() -> str | None:
 
 
 def _is_offline() -> bool:
-    from huggingface_hub.constants import is_offline_mode
+    from huggingface_hub import constants
 
-    return is_offline_mode() or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    return constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 # Errors of huggingface_hub.
