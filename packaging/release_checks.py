@@ -47,6 +47,7 @@ ESSENTIAL = (
     "wesep_py/py.typed",
     "wesep_py/conf/model/bsrnn_small.yaml",
     "wesep_py/conf/train/example.yaml",
+    "wesep_py/models/public_models.yaml",
     "wesep_py/models/base/model.safetensors",
     "wesep_py/models/base/config.yaml",
     "wesep_py/models/base/provenance.json",

@@ -76,6 +76,11 @@ def installed_model(name: str) -> Path | None:
     return folder if (folder / WEIGHTS).is_file() else None
 
 
+def checksums_file(name: str) -> Path:
+    """Return the file with the recorded checksums of a model's downloads. It need not exist."""
+    return store_folder() / "checksums" / f"{name}.json"
+
+
 def check_model_name(name: str) -> str:
     """Return a name if a model in the store can have it.
 
@@ -104,7 +109,9 @@ def remove_installed(name: str) -> Path:
         known = installed_models()
         hint = nearest(name, known) if known else "none is"
         raise InputError(f"no model called {name!r} is installed; {hint}")
-    if not CHECKPOINT_KIND.is_ours(folder):
+    if folder.is_symlink():
+        raise InputError(f"{folder}: is a link, which the store did not make; delete it yourself")
+    if not CHECKPOINT_KIND.is_ours(folder) and not checksums_file(name).is_file():
         raise InputError(f"{folder}: was not written by this package; delete it yourself")
     if others := CHECKPOINT_KIND.others(folder):
         raise InputError(f"{folder}: holds other things than a checkpoint ({', '.join(others[:5])}); move them away")

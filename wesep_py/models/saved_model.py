@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from wesep_py.checkpoint import CARD, CONFIG, WEIGHTS, read_provenance
-from wesep_py.common.errors import CheckpointError, shorten
+from wesep_py.common.errors import CheckpointError, WesepError, shorten
 from wesep_py.common.yamlfiles import read_yaml
 
 
@@ -121,6 +121,15 @@ class SavedModel:
             "figures": self.figures,
             "hash": self.provenance.get("hash"),
         }
+
+    def as_dict_or_damaged(self) -> dict[str, Any]:
+        """Return the description as JSON values; of a damaged model the name and the folder, with `state` damaged."""
+        try:
+            return self.as_dict()
+        except (WesepError, OSError):
+            about = dict.fromkeys(("kind", "size_bytes", "parameters", "stored_as", "sample_rate"))
+            about |= dict.fromkeys(("licence", "figures", "hash"))
+            return {**about, "name": self.name, "state": "damaged", "default": False, "folder": str(self.folder)}
 
     def _tensors(self) -> list[dict[str, Any]]:
         """Return type and shape of each tensor; a safetensors file begins with the length of a JSON header."""

@@ -41,7 +41,7 @@ from wesep_py.network.backbones.bsrnn import ResidualRNN
 from wesep_py.network.cues import Cue, PreparedEnrollment, SignalFeatures, cues
 from wesep_py.network.model_config import ModelConfig
 from wesep_py.network.presence_head import PresenceHead
-from wesep_py.network.speaker import build_encoder, is_encoder, length_mask
+from wesep_py.network.speaker import build_encoder, encoder_config, is_encoder, length_mask
 
 # A causal filter shifts the phase of what is above its cutoff. A cutoff of 40 Hz would shift the phase of voices; an
 # eighth of it, 5 Hz, shifts the phase at 100 Hz by 3°.
@@ -147,7 +147,10 @@ class TargetSpeakerExtractor(nn.Module):
         self.level_tracker = LevelTracker(config.sample_rate) if self.normalise == "tracked" else None
 
         self.encoder = build_encoder(config.speaker, config.sample_rate, initialise, self.backbone)
-        if self.encoder is not None and self.encoder.config.self_supervised:
+        # What the encoder took from other files, so that a checkpoint does not need them.
+        if self.encoder is not None and not self.config["speaker"].get("network"):
+            self.config["speaker"] |= encoder_config(self.encoder.config)
+        elif self.encoder is not None and self.encoder.config.self_supervised:
             self.config["speaker"]["self_supervised"] = to_plain(self.encoder.config.self_supervised)
         for i, cue in enumerate(self.cues):
             try:
