@@ -13,7 +13,7 @@ DEMO ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-fast test-slower-list test-avx2 test-slow test-gpu test-browser lint format clean
+.PHONY: help demo docs test test-fast test-slower-list test-avx2 test-slow test-gpu test-browser dist lint format clean
 
 help:
 	@echo "make demo       show it working: pictures and sound in demo/"
@@ -24,6 +24,7 @@ help:
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-gpu   the tests that need a CUDA device"
 	@echo "make test-browser  exported models in headless Chromium (needs Chromium and npm)"
+	@echo "make dist       build sdist and wheels, check them, and try the wheel in a fresh environment"
 	@echo "make lint       ruff: errors and format"
 	@echo "make format     ruff: put the format right"
 	@echo "make clean      remove .venv, demo/ and caches"
@@ -81,6 +82,19 @@ $(ORT_WEB)/package.json:
 test-browser: $(VENV)/.ready-dev $(ORT_WEB)/package.json
 	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -rs -m browser tests/export
 
+# The tools have an environment of their own: no torch is needed to build. DIST_VENV_FROM=.venv takes the dependencies of
+# the wheel from there instead of installing 5 GB: a rehearsal, no check of a release.
+DIST_TOOLS := build/dist_tools
+DIST_VENV_FROM ?=
+$(DIST_TOOLS)/.ready: Makefile
+	$(PYTHON) -m venv $(DIST_TOOLS)
+	$(DIST_TOOLS)/bin/python -m pip install --quiet 'build>=1.2' 'twine>=6.1'
+	touch $@
+
+dist: $(DIST_TOOLS)/.ready
+	OMP_NUM_THREADS=$(THREADS) $(DIST_TOOLS)/bin/python packaging/release_checks.py dist \
+		$(if $(DIST_VENV_FROM),--venv-from $(DIST_VENV_FROM))
+
 clean:
-	rm -rf $(VENV) build/web demo site .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist demo site .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -7,6 +7,10 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.models.hub_server import HubServer
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -166,3 +170,23 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     folder = tmp_path_factory.mktemp("tiny_model") / "model"
     return checkpoint.save(folder, network.config, network.state_dict())
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A stand-in for the Hugging Face Hub, with an empty cache in `tmp_path / "cache"` and no token."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    from tests.models.hub_server import hub_server
+
+    # huggingface_hub reads its variables when it is imported; processes that a test starts read the environment.
+    values = {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": True, "HF_HUB_OFFLINE": False}
+    for name, value in values.items():
+        monkeypatch.setattr(constants, name, value)
+        monkeypatch.setenv(name, str(int(value)) if isinstance(value, bool) else value)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "token"))
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with hub_server() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        yield server

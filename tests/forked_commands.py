@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import array
 import atexit
+import importlib
 import json
 import os
 import shutil
@@ -56,7 +57,6 @@ def search_path() -> str:
 
 def serve(path: str) -> None:
     """Serve clients, each in a forked process, until the process that started the server has ended."""
-    import importlib
     import signal
 
     for name in MODULES:
@@ -92,6 +92,8 @@ def _run(connection: socket.socket) -> None:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    if "huggingface_hub.constants" in sys.modules:  # reads the environment when it is imported
+        importlib.reload(sys.modules["huggingface_hub.constants"])
     sys.argv = ["wesep", *request["arguments"]]
     status = 70  # an unexpected exception
     try:

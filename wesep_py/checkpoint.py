@@ -173,8 +173,8 @@ def resolve(path: str | Path) -> Path:
 
     Args:
         path: a checkpoint folder, its weights file, or an experiment folder, in which the first existing one of
-            `checkpoints/average`, `best` and `last` is chosen; or the name of a bundled or an installed model, where
-            no file has that name.
+            `checkpoints/average`, `best` and `last` is chosen; or the name of a bundled or an installed model, or
+            `hf:ORG/NAME`, where no file has that name.
 
     Raises:
         CheckpointError: there is no checkpoint.
@@ -190,8 +190,9 @@ def resolve(path: str | Path) -> Path:
                 "%s: a process was killed while it replaced this; %s, the previous one, is read", candidate, aside
             )
             return aside
-    if path.name == str(path) and not path_exists(path):
-        _, named = importlib.import_module(NAMED_MODELS).find_model(path.name)
+    is_name = path.name == str(path) or str(path).startswith("hf:")
+    if is_name and not path_exists(path):
+        _, named = importlib.import_module(NAMED_MODELS).find_model(str(path))
         if named != path:
             return resolve(named)
     what = "holds no checkpoint" if folder.is_dir() else "no such model"

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,7 @@ from wesep_py.data import read_trials
 from wesep_py.inference import Extractor
 from wesep_py.metrics import si_sdr
 from wesep_py.models import BUNDLE_KEY, MAX_WEIGHTS_BYTES
+from wesep_py.models.public_files import shorten_paths
 from wesep_py.network.extraction_network import build_network, load_network
 from wesep_py.simulation.trial_audio import render_trial
 
@@ -142,21 +143,10 @@ def half_precision_cost(
 
 def public_provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Return the provenance for publication: without commands and without folders of one machine."""
-    public = {key: _shorten_paths(provenance[key]) for key in PROVENANCE_KEYS if key in provenance}
+    public = {key: shorten_paths(provenance[key]) for key in PROVENANCE_KEYS if key in provenance}
     if git := provenance.get("git"):
         public["git"] = {key: git[key] for key in ("commit", "changed_count") if key in git}
     return public
-
-
-def _shorten_paths(value: Any) -> Any:
-    """Return the value with absolute paths, and those that begin with `../` or `~`, cut to their last two parts."""
-    if isinstance(value, Mapping):
-        return {_shorten_paths(key): _shorten_paths(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_shorten_paths(item) for item in value]
-    if isinstance(value, str) and value.startswith(("/", "../", "~")) and len(parts := PurePath(value).parts) > 1:
-        return "/".join(part for part in parts[-2:] if part not in ("/", "..", "~"))
-    return value
 
 
 def bundle(

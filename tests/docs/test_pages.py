@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from tests.docs.desk import ROOT, Block, blocks_of, lay_out, missing_framework, run_shell
+from tests.models.hub_server import TOKEN, HubServer
 from wesep_py.common.config import construct, load_yaml
 from wesep_py.common.errors import ConfigError
+from wesep_py.models import MODELS_FOLDER
 from wesep_py.simulation.rooms.bank_making import RoomBankConfig
 from wesep_py.training.training_config import SpeakerTrainConfig, TrainConfig, load_config
 
@@ -38,7 +40,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("page", EXECUTED)
-def test_code_blocks_run(page: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_code_blocks_run(
+    page: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+):
     blocks = blocks_of(EXECUTED[page])
     text = EXECUTED[page].read_text(encoding="utf-8")
     assert len(blocks) * 2 == sum(line.lstrip().startswith("```") for line in text.splitlines())
@@ -48,6 +52,8 @@ def test_code_blocks_run(page: str, trained: Path, tmp_path: Path, monkeypatch: 
     assert not unknown, "name the language of each block; `text` is for what is no code"
     lay_out(tmp_path / "desk", trained)
     monkeypatch.chdir(tmp_path / "desk")
+    if any("hf:" in block.text for block in blocks):
+        fill_hub(request.getfixturevalue("hub"), monkeypatch)
     if "-o speech.jsonl" in text:  # the page makes it itself
         Path("speech.jsonl").unlink()
     names: dict[str, object] = {"__name__": "page"}
@@ -67,6 +73,15 @@ def test_code_blocks_run(page: str, trained: Path, tmp_path: Path, monkeypatch: 
             json.loads(block.text)
         elif block.language == "jsonl":
             assert [json.loads(line) for line in block.text.splitlines()]
+
+
+def fill_hub(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the bundled model on the stand-in for the Hub, as `alice/tse`, and log in."""
+    files = {path.name: path.read_bytes() for path in (MODELS_FOLDER / "base").iterdir()}
+    files["README.md"] = files.pop("card.md")
+    hub.add("alice/tse", files)
+    hub.add("alice/tse", files, branch="v1.0")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
 
 
 RUN_KEYS = {field.name for kind in (TrainConfig, SpeakerTrainConfig) for field in dataclasses.fields(kind)} | {

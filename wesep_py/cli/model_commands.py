@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from wesep_py.cli.options import JsonOption, OverwriteOption
+from wesep_py.cli.publishing_command import push
 
 if TYPE_CHECKING:
     from wesep_py.models import SavedModel
@@ -206,6 +207,9 @@ def remove(name: NameArgument) -> None:
     if name in bundled_models() and installed_model(name) is None:
         raise InputError(f"{name}: comes with the package, and cannot be removed; only installed models can")
     typer.echo(f"{remove_installed(name)}: removed")
+
+
+app.command("push", epilog="Example: wesep models push exp/mine alice/bsrnn-small --licence cc-by-4.0")(push)
 
 
 def _local_models() -> dict[str, SavedModel]:

@@ -19,7 +19,7 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="A bundled or installed model (see wesep models), or a checkpoint or experiment folder.",
+        help="A bundled or installed model (see wesep models), a checkpoint or experiment folder, or hf:ORG/NAME.",
         show_default=False,
     ),
 ]

@@ -27,6 +27,7 @@ from wesep_py.evaluation.frame_calibration import (
 )
 from wesep_py.evaluation.results import PER_TRIAL, SUMMARY, check_record
 from wesep_py.inference.presence import REFERENCE_S, UNCALIBRATED, Calibration, save_calibration
+from wesep_py.models.hub import refuse_hub_name
 
 MAX_MISSED = 0.02
 """Share of the present targets that the threshold may miss."""
@@ -214,6 +215,8 @@ def calibrate_model(
     Raises:
         InputError, CheckpointError: as `read_presence_scores`, `fit_platt` and `save_calibration`.
     """
+    if not dry_run:
+        refuse_hub_name(model, "calibrating")
     model_hash = checkpoint.load(model).hash
     scores, labels, durations_s = read_presence_scores(results, model_hash)
     calibration, fitted = calibrate(scores, labels, max_missed, durations_s=durations_s)

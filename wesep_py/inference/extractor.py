@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 from functools import cached_property, partial
 from os import PathLike
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -49,12 +49,14 @@ from wesep_py.inference.presence import (
     presence_of_channels,
     read_calibration,
 )
+from wesep_py.inference.pretrained import PretrainedModel
 from wesep_py.inference.result import Result, level_gain, make_result
 from wesep_py.inference.speech_activity import MAX_ENROLLMENT_S, VAD, check_enrollment_limit
 from wesep_py.inference.voice_print import Voice, VoiceLayout, require_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     import torch
     from numpy.typing import NDArray
@@ -79,7 +81,8 @@ def load(
 
     Args:
         model: a checkpoint folder or an experiment folder (its averaged checkpoint, else the best, else the
-            last); or the name of a bundled model (`wesep_py.models`); `None` is the bundled default.
+            last); or the name of a bundled model (`wesep_py.models`); `None` is the bundled default; or a repository on
+            the Hugging Face Hub, `hf:ORG/NAME` or `hf:ORG/NAME@REVISION` (`wesep_py.models.hub`).
             Weights stored in half precision compute as float32.
         device: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`.
         max_enrollment_s: as `Extractor`.
@@ -104,8 +107,12 @@ def load(
     calibration = read_calibration(saved.provenance, str(folder / checkpoint.PROVENANCE))
     network = load_network(folder)
     if not live:
-        return Extractor(network, device, name, saved.hash, calibration, max_enrollment_s, shifts)
-    extractor = Extractor(network, device, name, saved.hash, calibration, max_enrollment_s).live()
+        extractor = Extractor(network, device, name, saved.hash, calibration, max_enrollment_s, shifts)
+        extractor._folder = folder
+        return extractor
+    extractor = Extractor(network, device, name, saved.hash, calibration, max_enrollment_s)
+    extractor._folder = folder
+    extractor = extractor.live()
     extractor.check_shifts(shifts)
     return extractor
 
@@ -132,7 +139,7 @@ def pick_device(device: str = "auto") -> str:
     return device
 
 
-class Extractor:
+class Extractor(PretrainedModel):
     """A network ready for use: extracts enrolled voices from recordings of any rate, length and number of channels.
 
     Args:
@@ -343,7 +350,13 @@ class Extractor:
         network = self._network.live()
         if network is self._network:
             return self
-        return Extractor(network, self.device, self.name, self.model_hash, None, self.max_enrollment_s)
+        extractor = Extractor(network, self.device, self.name, self.model_hash, None, self.max_enrollment_s)
+        extractor._whole = self
+        return extractor
+
+    @classmethod
+    def _load_folder(cls, folder: Path, device: str, **options: Any) -> Extractor:
+        return load(folder, device, **options)
 
     def stream(
         self,

@@ -209,9 +209,12 @@ def save_calibration(folder: str | Path, calibration: Calibration, about: Mappin
 
     Raises:
         CheckpointError: there is no checkpoint.
+        InputError: it is on the Hugging Face Hub (`hf:ORG/NAME`).
     """
     from wesep_py import checkpoint
+    from wesep_py.models.hub import refuse_hub_name
 
+    refuse_hub_name(folder, "calibrating")
     path = checkpoint.resolve(folder) / checkpoint.PROVENANCE
     provenance = read_json(path, "a checkpoint's provenance", "get a whole copy of it", CheckpointError).values
     clash = sorted({*(about or {})} & {field.name for field in fields(Calibration)})

