@@ -281,7 +281,11 @@ def test_keys_that_the_checkpoint_describes_are_refused_beside_it(tmp_path):
         construct(SpeakerConfig, {"checkpoint": "avg_model.pt"}, "speaker")
     with pytest.raises(ConfigError, match="no such model"):
         construct(SpeakerConfig, {"checkpoint": str(tmp_path / "none")}, "speaker")
-    untrusted = {"backbone": {"name": "bsrnn"}, "speaker": {"checkpoint": folder}, "cues": [{"name": "embedding"}]}
+    untrusted = {
+        "backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1},
+        "speaker": {"checkpoint": folder},
+        "cues": [{"name": "embedding"}],
+    }
     checkpoint.save(tmp_path / "model", untrusted, {"x": torch.zeros(1)})
     with pytest.raises(CheckpointError, match="no other checkpoint is read"):
         load_network(tmp_path / "model")
