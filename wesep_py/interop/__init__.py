@@ -13,6 +13,8 @@
 | `resemblyzer` | `import_resemblyzer`: the GE2E d-vector in the wheel of Resemblyzer |
 | `public_checkpoints` | reading the files: configuration, arguments, weights |
 | `importing` | `wesep import-checkpoint`: from the files to a checkpoint folder |
+| `converters` | the table of the converters that `wesep models pull` uses |
+| `model_pull` | `wesep models pull` and `verify`: from the registry's entry to a model in the store |
 
 Importing this package registers the reader of WeSpeaker's `.pt` files with `wesep_py.checkpoint`.
 """

@@ -5,6 +5,10 @@
 | this file | the bundled models; `find_model` turns the `--model` of a command into the path of a checkpoint |
 | `model_store` | the models that `wesep models pull` installed |
 | `saved_model` | the description of either |
+| `public_models` | the registry: what can be installed, and what is known about it |
+| `model_sources` | the files of a public model: from a URL, Hugging Face, Google Drive, a wheel, this machine |
+| `downloading` | one file over HTTP, resumed after interruptions |
+| `archives` | named files out of an archive |
 
 Each bundled model is a checkpoint folder beside this file, named as the model and made by `recipes/default/bundle.py`.
 See `docs/models.md` and `docs/model_store.md`.
@@ -12,6 +16,7 @@ See `docs/models.md` and `docs/model_store.md`.
 
 from __future__ import annotations
 
+import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +25,7 @@ from typing import ClassVar
 from wesep_py.checkpoint import WEIGHTS
 from wesep_py.common.errors import CheckpointError, InputError, nearest, shorten
 from wesep_py.models.model_store import InstalledModel, installed_model, installed_models, store_folder
+from wesep_py.models.public_models import public_models
 from wesep_py.models.saved_model import SavedModel
 
 __all__ = [
@@ -116,7 +122,14 @@ def find_model(model: str | os.PathLike[str] | None = None) -> tuple[str, Path]:
         return name, bundled[name].folder
     if (folder := installed_model(name)) is not None:
         return name, folder
-    if known := [*bundled, *installed_models()]:
+    public, known = public_models(), [*bundled, *installed_models()]
+    if name in public:
+        raise CheckpointError(f"{name}: is not installed; `wesep models pull {name}` installs it")
+    if (close := difflib.get_close_matches(name, [*known, *public], n=1, cutoff=0.5)) and close[0] not in known:
+        raise CheckpointError(
+            f"{shorten(name)}: no such model; did you mean {close[0]!r}, which `wesep models pull {close[0]}` installs?"
+        )
+    if known:
         raise CheckpointError(
             f"{shorten(name)}: no such model; {nearest(name, known)}; a checkpoint or experiment folder is allowed too"
         )

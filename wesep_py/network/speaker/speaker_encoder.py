@@ -106,8 +106,8 @@ class SpeakerConfig:
         """
         if self.checkpoint is None:
             raise ValueError(
-                "network: needs a key 'name', for example 'ecapa_tdnn'; or leave it out, and give the checkpoint of an "
-                "encoder"
+                "network: needs a key 'name', for example 'ecapa_tdnn'; it may be left out only with a checkpoint of this "
+                "package, or an installed model"
             )
         if not self.starts_from_own_checkpoint:
             raise ValueError(f"network: is missing; {self.checkpoint} holds weights alone, so give the network, too")
@@ -119,7 +119,10 @@ class SpeakerConfig:
         for name, key in known.items():
             default = key.default if key.default_factory is MISSING else key.default_factory()
             if getattr(self, name) != default:
-                raise ValueError(f"{name}: is that of {self.checkpoint}; remove it, or give the 'network', too")
+                raise ValueError(
+                    f"{name}: is given without 'network'; without it both are those of the checkpoint, so remove "
+                    f"'{name}' or give 'network' too"
+                )
         complete = construct(
             SpeakerConfig, {k: v for k, v in described.items() if k in known}, f"{folder / checkpoint.CONFIG}"
         )
