@@ -106,8 +106,8 @@ class SpeakerConfig:
         """
         if self.checkpoint is None:
             raise ValueError(
-                "network: needs a key 'name', for example 'ecapa_tdnn'; it may be left out only with a checkpoint of this "
-                "package, or an installed model"
+                "network: needs a key 'name', for example 'ecapa_tdnn'; it may be left out only with a checkpoint of "
+                "this package, or an installed model"
             )
         if not self.starts_from_own_checkpoint:
             raise ValueError(f"network: is missing; {self.checkpoint} holds weights alone, so give the network, too")
