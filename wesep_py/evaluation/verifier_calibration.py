@@ -246,7 +246,7 @@ def calibrate_verifier(
 
     Args:
         model: the checkpoint or experiment folder that the results are of.
-        encoder: name of the verifier's encoder.
+        encoder: name of the verifier's encoder, or its checkpoint folder.
         results: folders of results, with present and with absent targets.
         check: folders of other results, on which it is checked.
         max_missed: share of the present targets that the threshold may miss.
@@ -255,7 +255,7 @@ def calibrate_verifier(
     Raises:
         InputError, CheckpointError: as `read_evidence`, `fit_logistic` and `save_verifier`.
     """
-    saved = checkpoint.load(model)
+    saved, encoder = checkpoint.load(model), Path(encoder).name
     evidence = read_evidence(results, saved.hash, encoder)
     head = read_calibration(saved.provenance, str(saved.folder)) or Calibration()
     scores, absent = evidence.values[:, EVIDENCE.index("head")], ~evidence.present
