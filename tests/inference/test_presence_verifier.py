@@ -90,9 +90,11 @@ def test_decision_is_the_logistic_of_the_evidence():
     assert verified.head_probability == presence.probability
 
 
-def test_pauses_are_left_out_and_short_signals_are_whole():
-    loud, quiet = tone(250), 0.01 * tone(250, 4.0)
+def test_long_pauses_are_left_out_and_short_ones_stay():
+    loud, quiet = tone(250), 0.001 * tone(250, 4.0)
     assert np.array_equal(active_parts(np.concatenate([quiet, loud]), 16000), loud)
+    short = np.concatenate([loud, quiet[:12800], loud])
+    assert np.array_equal(active_parts(short, 16000), short)
     assert len(active_parts(np.concatenate([0.0 * quiet, loud[:6400]]), 16000)) == 4 * 6400  # at least 1.6 s
     assert np.array_equal(active_parts(loud[:5000], 16000), loud[:5000])
 

@@ -48,8 +48,11 @@ LEVEL_RANGE_DB = (-40.0, 6.0)
 WINDOW_S, MAX_WINDOWS_S = 2.0, 16.0
 """Of a longer recording than the second, windows of the first length are verified: those where the voice is most
 likely, by the presence head, together of the second length, in seconds."""
-PART_S, PART_RANGE_DB = 0.4, 20.0
-"""Parts of a signal of that length in seconds are pauses, and left out, if they are further below its loudest fifth."""
+PART_S, MIN_PAUSE_PARTS = 0.4, 3
+"""Length of the parts of a signal whose levels are compared, in seconds, and least number of them in a pause that is
+left out: a cut in speech changes an embedding more than a short pause does."""
+PAUSE_DB = 30.0
+"""Parts are pauses if they are further below the loudest fifth of the parts."""
 MIN_EMBEDDED_S = 1.6
 """At least this many seconds are embedded, if the signal is that long: a window of the d-vector."""
 POSITIVE_THRESHOLDS = (0.6, 0.8)
@@ -273,7 +276,7 @@ def cut_windows(waveform: NDArray[np.float32], windows: Sequence[tuple[int, int]
 
 
 def active_parts(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
-    """Return a waveform `[samples]` without its pauses: its parts that are not far below the loudest ones.
+    """Return a waveform `[samples]` without its long pauses.
 
     >>> noise = np.random.default_rng(0).standard_normal(32000).astype(np.float32)
     >>> len(active_parts(np.concatenate([noise, 0.01 * noise]), 16000))
@@ -281,15 +284,19 @@ def active_parts(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.
     """
     size = round(PART_S * sample_rate)
     count = len(waveform) // size
-    if count < 2:
+    if count <= MIN_PAUSE_PARTS:
         return waveform
     parts = waveform[: count * size].reshape(count, size)
     level_db = 10 * np.log10(np.square(parts, dtype=np.float64).mean(axis=1) + 1e-12)
     order = np.argsort(-level_db, kind="stable")
-    loud_db = level_db[order[: max(1, count // 5)]].mean()
-    keep = level_db >= loud_db - PART_RANGE_DB
-    keep[order[: round(MIN_EMBEDDED_S / PART_S)]] = True
-    return waveform if keep.all() else parts[keep].reshape(-1)
+    active = level_db >= level_db[order[: max(1, count // 5)]].mean() - PAUSE_DB
+    active[order[: round(MIN_EMBEDDED_S / PART_S)]] = True
+    # Pauses: runs of inactive parts. A short one stays.
+    edges = np.flatnonzero(np.diff(active, prepend=True, append=True))
+    for first, last in zip(edges[::2], edges[1::2], strict=True):
+        if last - first < MIN_PAUSE_PARTS:
+            active[first:last] = True
+    return waveform if active.all() else parts[active].reshape(-1)
 
 
 def _rms(signal: NDArray[np.float32]) -> float:
