@@ -55,9 +55,9 @@ PAUSE_DB = 30.0
 """Parts are pauses if they are further below the loudest fifth of the parts."""
 MIN_EMBEDDED_S = 1.6
 """At least this many seconds are embedded, if the signal is that long: a window of the d-vector."""
-POSITIVE_THRESHOLDS = (0.6, 0.8)
+POSITIVE_THRESHOLDS = (0.75, 0.85)
 """`voice_thresholds` of an encoder whose embeddings have no negative values: those of two people have a cosine of 0.5
-and more, where those of other encoders are orthogonal."""
+and more, where those of other encoders are orthogonal. By `bench/voice_thresholds.py`, with the d-vector."""
 SILENT_RMS = 1e-5
 """RMS below which a signal holds no voice; its cosine is 0."""
 
