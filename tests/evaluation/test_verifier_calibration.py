@@ -90,12 +90,13 @@ def test_verifier_is_fitted_checked_and_written(model, results):
     for name in ("dev/clean", "other/clean"):
         row = fitted.lists[name]
         assert row.verifier.auc > 0.93 > row.head.auc and row.verifier.detected > row.head.detected
+        assert row.verifier_errors[0] > 0.4 and row.verifier_errors[1] < 0.1
     assert checkpoint.load(model).hash == of_model
     stored = read_verifiers(checkpoint.load(model).provenance)["tones"]
     assert stored == fitted.calibration and stored.model_hash == of_model
     about = checkpoint.load(model).provenance["presence_verifiers"]["tones"]
     assert about["checked"]["lost"] == fitted.checked.lost
-    assert len(fitted.table().splitlines()) == 3
+    assert len(fitted.table().splitlines()) == 5
 
 
 def test_command_fits_the_same_and_a_dry_run_writes_nothing(wesep, model, results):

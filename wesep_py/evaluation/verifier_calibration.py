@@ -22,7 +22,7 @@ from wesep_py.evaluation.results import EvaluationResults, read_results
 from wesep_py.inference.presence import Calibration, read_calibration, sigmoid
 from wesep_py.inference.presence_verifier import EVIDENCE, VerifierCalibration, save_verifier
 
-RIDGE = 0.01
+RIDGE = 0.003
 """Weight of the squares of the weights (of standardised evidence) against the mean cross-entropy."""
 MAX_STEPS, MIN_STEP = 100, 1e-9
 
@@ -69,13 +69,14 @@ class ListDetection:
 
     Attributes:
         head, verifier: with a threshold for this list.
-        detected, missed: shares of the absent and of the present targets with the calibrated verifier.
+        head_errors, verifier_errors: as they are calibrated: shares of the absent targets that are detected as absent,
+            and of the present ones that are missed.
     """
 
     head: DetectionRow
     verifier: DetectionRow
-    detected: float
-    missed: float
+    head_errors: tuple[float, float]
+    verifier_errors: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -100,13 +101,16 @@ class FittedVerifier:
         return asdict(self)
 
     def table(self) -> str:
-        """Return a line for each list as text: detected absent targets at 2 % missed, and AUC, of both."""
-        head = f"{'list':<28}{'present':>8}{'absent':>8}   {'head: detected':>14}{'AUC':>7}"
-        lines = [f"{head}   {'verifier: detected':>18}{'AUC':>7}   {'as calibrated: detected':>23}{'missed':>8}"]
+        """Return lines for each list as text: detected absent targets at the share missed, AUC, and as calibrated."""
+        lines = [f"{'list':<22} {'':<9} {'present':>7} {'absent':>6} {'detected':>9} {'AUC':>6}   as calibrated"]
         for name, item in self.lists.items():
-            first = f"{name:<28}{item.head.present:>8}{item.head.absent:>8}   {item.head.detected:>14.1%}"
-            second = f"{item.head.auc:>7.3f}   {item.verifier.detected:>18.1%}{item.verifier.auc:>7.3f}"
-            lines.append(f"{first}{second}   {item.detected:>23.1%}{item.missed:>8.1%}")
+            for kind, row, errors in (
+                ("head", item.head, item.head_errors),
+                ("verifier", item.verifier, item.verifier_errors),
+            ):
+                counts = f"{name:<22} {kind:<9} {row.present:>7} {row.absent:>6}"
+                detected = f"{row.detected:>9.1%} {row.auc:>6.3f}"
+                lines.append(f"{counts} {detected}   detected {errors[0]:.1%}, missed {errors[1]:.1%}")
         return "\n".join(lines)
 
 
@@ -279,7 +283,7 @@ def calibrate_verifier(
     if check:
         checked = _reliability(calibration, read_evidence(check, saved.hash, encoder))
         about |= {"checked_on": [str(folder) for folder in check], "checked": checked.as_dict()}
-    lists = _by_list(calibration, [*results, *check], saved.hash, encoder, max_missed)
+    lists = _by_list(calibration, head.threshold, [*results, *check], max_missed)
     if not dry_run:
         save_verifier(model, calibration, about)
     return FittedVerifier(calibration, fitted, checked, lists)
@@ -297,7 +301,7 @@ def _reliability(calibration: VerifierCalibration, evidence: Evidence) -> Reliab
 
 
 def _by_list(
-    calibration: VerifierCalibration, folders: Sequence[str | Path], model_hash: str, encoder: str, max_missed: float
+    calibration: VerifierCalibration, head_threshold: float, folders: Sequence[str | Path], max_missed: float
 ) -> dict[str, ListDetection]:
     """Return the detection on each list: results of one trial list and condition, with present and absent targets.
 
@@ -310,15 +314,13 @@ def _by_list(
         groups.setdefault(name, []).append(folder)
     lists = {}
     for name, members in groups.items():
-        evidence = read_evidence(members, model_hash, encoder)
-        if evidence.present.all() or not evidence.present.any():
+        evidence = read_evidence(members, calibration.model_hash, calibration.encoder)
+        present = evidence.present
+        if present.all() or not present.any():
             continue
         p = _probabilities(calibration, evidence)
-        found = p >= calibration.threshold
-        lists[name] = ListDetection(
-            detection(evidence.head, evidence.present, max_missed),
-            detection(p, evidence.present, max_missed),
-            float((~found[~evidence.present]).mean()),
-            float((~found[evidence.present]).mean()),
-        )
+        rejected = evidence.head < head_threshold, p < calibration.threshold
+        errors = [(float(below[~present].mean()), float(below[present].mean())) for below in rejected]
+        of_head, of_verifier = (detection(scores, present, max_missed) for scores in (evidence.head, p))
+        lists[name] = ListDetection(of_head, of_verifier, errors[0], errors[1])
     return lists
