@@ -110,7 +110,9 @@ class SpeakerConfig:
                 "this package, or an installed model"
             )
         if not self.starts_from_own_checkpoint:
-            raise ValueError(f"network: is missing; {self.checkpoint} holds weights alone, so give the network, too")
+            raise ValueError(
+                f"network: needs a key 'name', for example 'ecapa_tdnn'; {self.checkpoint} holds weights alone"
+            )
         if is_untrusted():
             raise ValueError("network: is missing; no other checkpoint is read for a model from elsewhere")
         folder = checkpoint.resolve(self.checkpoint)
