@@ -33,7 +33,7 @@ class Model:
 def loaded(monkeypatch) -> list[tuple]:
     calls: list[tuple] = []
 
-    def load(*arguments, shifts=None, live=False):
+    def load(*arguments, shifts=None, live=False, verify="auto"):
         calls.append(arguments)
         model = Model()
         model.shifts, model.mode = shifts or 1, "live" if live else "offline"

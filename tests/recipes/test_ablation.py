@@ -8,12 +8,15 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
+from wesep_py import checkpoint
 from wesep_py.network.extraction_network import build_network
+from wesep_py.network.speaker import build_encoder
 from wesep_py.training import load_config
 
 SCRIPT = Path(__file__).resolve().parents[2] / "recipes" / "ablation" / "run.py"
-GRID, ENCODERS = SCRIPT.parent / "grid.yaml", SCRIPT.parent / "encoders.yaml"
+GRID, ENCODERS, DVECTOR = (SCRIPT.parent / f"{name}.yaml" for name in ("grid", "encoders", "dvector"))
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +46,24 @@ def test_encoder_cells_differ_only_in_the_training_mode(script: ModuleType):
     assert {trained[cell] for cell in ("joint", "tf_map_joint")} == {"joint"}
     assert {trained[cell] for cell in ("frozen", "tf_map_frozen")} == {"frozen"}
     assert {trained[cell] for cell in ("finetune", "tf_map_finetune")} == {"finetune"}
+
+
+def test_cells_with_the_public_encoder_need_its_name_alone(script: ModuleType, tmp_path: Path, monkeypatch):
+    """Network and front end are those of the installed encoder, here a small one of the same form."""
+    monkeypatch.setenv("WESEP_HOME", str(tmp_path))
+    form = {
+        "network": {"name": "dvector", "hidden_dim": 8, "frame_dim": 8, "embedding_dim": 6, "pooling": "last"},
+        "front_end": "slaney_mel",
+        "windows": {},
+    }
+    encoder = build_encoder(form, 16000)
+    assert encoder is not None
+    checkpoint.save(tmp_path / "models" / "dvector", form, encoder.state_dict())
+    for cell in script.cell_names(DVECTOR):
+        config = load_config(script.configuration(DVECTOR, cell, Path("data"), Path("exp"), steps=7))
+        network = build_network(config.model)
+        assert network.config["speaker"]["network"]["hidden_dim"] == 8 and network.encoder.mode == "frozen"
+        assert torch.equal(network.encoder.network.linear.weight, encoder.network.linear.weight)
 
 
 def test_the_table_marks_cells_that_were_not_run(script: ModuleType, tmp_path: Path):
