@@ -253,9 +253,10 @@ class Timeline:
         silence = 0
         if self.origin is None:
             late = Fraction(0) if time_s is None or start_s is None else time_s - start_s
-            is_late = GAP_S < late <= LONGEST_GAP_S
-            self.origin = (time_s or Fraction(0)) - (late if is_late else 0)
-        if time_s is not None:
+            late = late if 0 < late <= LONGEST_GAP_S else Fraction(0)
+            self.origin = (time_s or Fraction(0)) - late
+            silence = round(late * rate)
+        elif time_s is not None:
             #   placed samples  |~~~~~~~~~~~~~~~~|      lead: how far the time stamp is ahead of the samples
             #   time stamps     |~~~~~~~~|       |----| jump: from the end of the frame before
             lead = time_s - self.origin - self._shift - self.elapsed
@@ -264,6 +265,7 @@ class Timeline:
                 self._shift += lead  # a clock that was set anew: the samples are kept, and follow each other
             elif (lead > GAP_S and jump > GAP_S) or lead > DRIFT_S:
                 silence = round(lead * rate)
+        if time_s is not None:
             self._previous_end = time_s + Fraction(num_samples, rate)
         self.filled += Fraction(silence, rate)
         self.elapsed += Fraction(silence + num_samples, rate)
@@ -395,7 +397,7 @@ def _stated(container: InputContainer, stream: Any) -> Fraction | None:
     return None if container.duration is None else Fraction(container.duration, 1_000_000)
 
 
-def _start(container: InputContainer, stream: Any) -> Fraction | None:
+def recording_start(container: InputContainer, stream: Any) -> Fraction | None:
     """Return the beginning of a recording with pictures, in seconds; `None` if the sound alone says it."""
     others = picture_streams(container)
     starts = [s.start_time * s.time_base for s in (stream, *others) if s.start_time is not None]
@@ -404,7 +406,7 @@ def _start(container: InputContainer, stream: Any) -> Fraction | None:
 
 def _pieces(container: InputContainer, stream: Any, progress: _Progress, name: str) -> Iterator[_Piece]:
     """Decode a stream; yield its frames, and silence where time stamps leave gaps."""
-    timeline, start_s = progress.timeline, _start(container, stream)
+    timeline, start_s = progress.timeline, recording_start(container, stream)
     frames = _frames(container, stream, progress)
     for samples, rate, time_s in _trimmed(frames, container, stream):
         silence = timeline.place(time_s, len(samples), rate, start_s)
