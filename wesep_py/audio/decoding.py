@@ -352,7 +352,7 @@ def _find_links(source: ByteSource) -> _Examination:
         links.append(decodable)
     if first is None:
         if unreadable is not None:
-            if not faults and is_installed():
+            if not faults and is_installed() and _is_intact(source):
                 try:
                     return _examine_media(source)
                 except AudioError:
@@ -373,6 +373,12 @@ def _find_links(source: ByteSource) -> _Examination:
         faults.append(f"holds recordings of {kinds}; all become as the first")
     about = replace(first, num_samples=total, duration_s=total / first.sample_rate)
     return _Examination(about, tuple(links), layout, tuple(faults))
+
+
+def _is_intact(source: ByteSource) -> bool:
+    """Return whether a file that libsndfile does not read may be one of FFmpeg's: not if it is a damaged wav."""
+    head = source.at(0, 16)
+    return head[:4] not in (b"RIFF", b"RF64", b"RIFX", b"fLaC", b"FORM") or head[12:16] in (b"fmt ", b"JUNK", b"COMM")
 
 
 def _examine_media(source: ByteSource) -> _Examination:

@@ -3,9 +3,9 @@
 The package PyAV (extra `media`) carries these libraries; it is imported here only, when such a file is read. Of a file
 with several audio tracks the first is read, or the one that `audio_track` chooses.
 
-    file ─► demux ─► packets of one track ─► decode ─► frames with times ─► Timeline ─► blocks [samples, channels]
+    file ─► demux ─► packets of one track ─► decode ─► frames with times ─► FramePlacement ─► blocks [samples, channels]
 
-Decoders remove the delay of the encoder, as the container states it. `Timeline` puts each frame where its time stamp
+Decoders remove the delay of the encoder, as the container states it. `FramePlacement` puts each frame where its time stamp
 says: silence fills a gap (a paused or disturbed recording, a track that begins later than the pictures).
 """
 
@@ -223,7 +223,7 @@ def sound_stream(container: InputContainer, name: str) -> Any:
 
 
 @dataclass
-class Timeline:
+class FramePlacement:
     """Position of decoded frames on the time axis of a recording.
 
     Attributes:
@@ -246,8 +246,8 @@ class Timeline:
             num_samples, rate: its length, and its sample rate in Hz.
             start_s: of the first frame, the beginning of the recording, which may be earlier.
 
-        >>> timeline = Timeline()
-        >>> timeline.place(Fraction(0), 100, 1000), timeline.place(Fraction(1, 2), 100, 1000)
+        >>> placement = FramePlacement()
+        >>> placement.place(Fraction(0), 100, 1000), placement.place(Fraction(1, 2), 100, 1000)
         (0, 400)
         """
         silence = 0
@@ -309,12 +309,12 @@ class _Progress:
     """What a pass over a recording has met.
 
     Attributes:
-        timeline: of the frames.
+        placement: of the frames.
         num_damaged: packets that could not be decoded.
         last_end: latest end of a packet of any track, in seconds of the container's clock.
     """
 
-    timeline: Timeline = field(default_factory=Timeline)
+    placement: FramePlacement = field(default_factory=FramePlacement)
     num_damaged: int = 0
     last_end: Fraction = Fraction(0)
 
@@ -350,12 +350,12 @@ def examine_media(source: ByteSource) -> MediaFormat:
             raise AudioError(f"{source.name}: its audio track holds {why}; get a whole copy of it, or leave it out")
         for block in _uniform(itertools.chain([first], pieces)):
             count += len(block)
-        timeline = progress.timeline
+        placement = progress.placement
         if progress.num_damaged:
             faults.append(f"has {progress.num_damaged} damaged packets, which are silent or left out")
-        stated_s, reached_s = _stated(container, stream), timeline.elapsed
+        stated_s, reached_s = _stated(container, stream), placement.elapsed
         if stream.duration is None:
-            reached_s = max(reached_s, progress.last_end - timeline.origin)
+            reached_s = max(reached_s, progress.last_end - placement.origin)
         if not faults and stated_s is not None and reached_s < stated_s - Fraction(_CUT_S):
             faults.append(f"is cut short: it should last {float(stated_s):.3f} s, and {float(reached_s):.3f} s are there")
         name = container.format.name
@@ -366,7 +366,7 @@ def examine_media(source: ByteSource) -> MediaFormat:
             first.samples.shape[1],
             count,
             bool(picture_streams(container)),
-            timeline.origin or Fraction(0),
+            placement.origin or Fraction(0),
             tuple(faults),
         )
 
@@ -406,10 +406,10 @@ def recording_start(container: InputContainer, stream: Any) -> Fraction | None:
 
 def _pieces(container: InputContainer, stream: Any, progress: _Progress, name: str) -> Iterator[_Piece]:
     """Decode a stream; yield its frames, and silence where time stamps leave gaps."""
-    timeline, start_s = progress.timeline, recording_start(container, stream)
+    placement, start_s = progress.placement, recording_start(container, stream)
     frames = _frames(container, stream, progress)
     for samples, rate, time_s in _trimmed(frames, container, stream):
-        silence = timeline.place(time_s, len(samples), rate, start_s)
+        silence = placement.place(time_s, len(samples), rate, start_s)
         for begin in range(0, silence, 1 << 16):
             yield _Piece(np.zeros((min(1 << 16, silence - begin), samples.shape[1]), np.float32), rate)
         yield _Piece(samples, rate)

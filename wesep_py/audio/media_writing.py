@@ -210,7 +210,7 @@ class _PictureCopy:
         left_out += ["audio track"] * (len(sounds) - 1)
         if left_out:
             kinds = ", ".join(f"{left_out.count(kind)} {kind}" for kind in sorted(set(left_out)))
-            log.warning("%s: tracks that the output does not get: %s", path, kinds)
+            log.warning("%s: not copied to the output: %s", path, kinds)
         self.sound_tags = dict(sounds[0].metadata)
         self._start = recording_start(self._input, sounds[0]) or Fraction(0)
         output.metadata.update({key: text for key, text in self._input.metadata.items() if key not in _OWN_TAGS})
@@ -265,7 +265,7 @@ def _add_copied(output: Any, stream: Any, from_container: str, container: str) -
         if container in ("mp4", "mov") and stream.codec_context.codec.canonical_name == "hevc":
             copied.codec_context.codec_tag = stream.codec_context.codec_tag
     copied.metadata.update(stream.metadata)
-    copied.disposition = stream.disposition
+    copied.disposition = getattr(stream.disposition, "value", stream.disposition)  # PyAV 16: an enum without numbers
     return copied
 
 

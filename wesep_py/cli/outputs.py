@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from wesep_py.audio.media_writing import MEDIA_KINDS
 from wesep_py.cli.targets import (
     LONGEST_NAME,
     Job,
@@ -28,8 +29,9 @@ from wesep_py.common.names import is_hidden, printable
 from wesep_py.common.textfiles import read_csv
 
 log = logging.getLogger(__name__)
-# Containers that can be written; the result of a recording in another one is a wav file.
-WRITABLE_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".w64", ".rf64")
+# Containers that a result keeps; the result of a recording in another one is a wav file, unless its name says more.
+KEPT_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".w64", ".rf64")
+WRITABLE_SUFFIXES = (*KEPT_SUFFIXES, *MEDIA_KINDS)
 
 
 def plan(
@@ -258,7 +260,7 @@ def not_written(jobs: Sequence[Job], timelines: dict[Path, list[Path]]) -> list[
 
 def _expand(mixtures: Sequence[Path]) -> list[Path]:
     """Return the files themselves, the recordings in folders, and the recordings that match patterns."""
-    from wesep_py.inference import AUDIO_SUFFIXES, audio_files
+    from wesep_py.inference.inputs import audio_files, is_recording_name
 
     expanded: list[Path] = []
     for path in mixtures:
@@ -271,7 +273,7 @@ def _expand(mixtures: Sequence[Path]) -> list[Path]:
             files = [
                 file
                 for file in matches
-                if file.suffix.lower() in AUDIO_SUFFIXES
+                if is_recording_name(file)
                 and file.is_file()
                 and not any(map(is_hidden, {*file.parts} - {*named}))
             ]
@@ -317,7 +319,7 @@ def output_path(mixture: Path, target: Target, folder: Path | None) -> Path:
     folder = mixture.parent if folder is None else folder
     is_beside = folder.resolve() == mixture.parent.resolve()
     stem = f"{mixture.stem}_{target.name}" if target.named or is_beside else mixture.stem
-    suffix = mixture.suffix if mixture.suffix.lower() in WRITABLE_SUFFIXES else ".wav"
+    suffix = mixture.suffix if mixture.suffix.lower() in KEPT_SUFFIXES else ".wav"
     return folder / f"{stem}{suffix}"
 
 

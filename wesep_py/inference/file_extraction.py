@@ -116,7 +116,7 @@ def extract_file(
             check_writable(path, overwrite or path.resolve() in interrupted)
         overwrite = overwrite or bool(interrupted)
     for path in audio_outputs:
-        audio_writer(path, about, overwrite)  # refuses a format that does not take the recording
+        audio_writer(path, about, overwrite, mixture)  # refuses a format that does not take the recording
 
     if is_long:
         return _extract_long(extractor, mixture, targets, timelines, force, overwrite, blocks, progress, shifts)

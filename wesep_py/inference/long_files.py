@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py import audio
+from wesep_py.audio.media import chosen_track
 from wesep_py.audio.reading import resample_blocks
 from wesep_py.common.errors import AudioError, WesepError
 from wesep_py.common.files import write_together
@@ -260,6 +261,7 @@ def extraction_identity(
             "bytes": stat.st_size,
             "modified_ns": stat.st_mtime_ns,
             "ends": hash_file_ends(mixture),
+            **({"track": track} if (track := chosen_track()) else {}),
         },
         "model": extractor.model_hash,
         "voices": [hash_voice(target.voice) for target in targets],

@@ -68,19 +68,23 @@ def subtype_for(path: str | PathLike[str], file_format: str | None, subtype: str
     return subtype if subtype is not None and file_format in containers and can_write(path, subtype) else None
 
 
-def audio_writer(path: Path, about: audio.AudioInfo, overwrite: bool) -> audio.AudioWriter:
-    """Return a writer for a voice extracted from a recording; nothing is opened before its `with`.
+def audio_writer(path: Path, about: audio.AudioInfo, overwrite: bool, mixture: str | Path) -> audio.AudioWriter:
+    """Return a writer for a voice extracted from a recording; nothing is written before its `with`.
 
     Args:
         path: of the output.
         about: header of the recording.
+        mixture: the recording; a video output gets its pictures.
         overwrite: replace an existing file.
 
     Raises:
         AudioError: a format that does not take the recording's rate, channels or length.
     """
     subtype = subtype_for(path, about.format, about.subtype)
-    return audio.AudioWriter(path, about.sample_rate, about.num_channels, subtype, overwrite, about.num_samples)
+    pictures_of = mixture if about.has_pictures else None
+    return audio.AudioWriter(
+        path, about.sample_rate, about.num_channels, subtype, overwrite, about.num_samples, pictures_of
+    )
 
 
 def split_mixture(
@@ -151,9 +155,9 @@ def write_voices(
     with ExitStack() as stack:
         writers, residual_writers, changed = [], [], [0] * len(gains)
         for i, target in enumerate(targets):
-            writers.append(audio_writer(target.output, about, overwrite))
+            writers.append(audio_writer(target.output, about, overwrite, mixture))
             residual_writers.append(
-                None if target.residual is None else audio_writer(target.residual, about, overwrite)
+                None if target.residual is None else audio_writer(target.residual, about, overwrite, mixture)
             )
             gains[i] = _gain_within_full_scale(voice_blocks, i, gains[i], writers[i])
         for writer in (*writers, *residual_writers):
