@@ -55,9 +55,7 @@ def test_a_pattern_that_matches_one_file_writes_into_a_folder(files: Path):
 
 
 def test_an_output_needs_the_suffix_of_a_writable_format(files: Path):
-    with pytest.raises(
-        InputError, match=r"has no suffix; name one of \.flac, \.m4a, .* \.wav, \.webm"
-    ):
+    with pytest.raises(InputError, match=r"has no suffix; name one of \.flac, \.m4a, .* \.wav, \.webm"):
         outputs(files, ["meeting.wav"], [UNNAMED], "new")
     with pytest.raises(InputError, match=r"\.m4b is not a format that can be written"):
         outputs(files, ["meeting.wav"], [UNNAMED], "new.m4b")

@@ -3,10 +3,10 @@
 The package PyAV (extra `media`) carries these libraries; it is imported here only, when such a file is read. Of a file
 with several audio tracks the first is read, or the one that `audio_track` chooses.
 
-    file ─► demux ─► packets of one track ─► decode ─► frames with times ─► FramePlacement ─► blocks [samples, channels]
+    file ─► demux ─► packets of one track ─► decode ─► frames with times ─► placed ─► blocks [samples, channels]
 
-Decoders remove the delay of the encoder, as the container states it. `FramePlacement` puts each frame where its time stamp
-says: silence fills a gap (a paused or disturbed recording, a track that begins later than the pictures).
+Decoders remove the delay of the encoder, as the container states it. `FramePlacement` puts each frame where its time
+stamp says: silence fills a gap (a paused or disturbed recording, a track that begins later than the pictures).
 """
 
 from __future__ import annotations
@@ -52,7 +52,15 @@ _FORMATS = (
 )
 # FFmpeg's names for several suffixes at once.
 _CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2": "MP4", "matroska,webm": "MATROSKA"}
-_BEGINNINGS = (b"\x1a\x45\xdf\xa3", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"#!AMR", b"FLV\x01", b"wvpk", b"MAC ", b"\x0bw")
+_BEGINNINGS = (
+    b"\x1a\x45\xdf\xa3",
+    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
+    b"#!AMR",
+    b"FLV\x01",
+    b"wvpk",
+    b"MAC ",
+    b"\x0bw",
+)
 _CUT_S = 0.5
 
 
@@ -357,7 +365,9 @@ def examine_media(source: ByteSource) -> MediaFormat:
         if stream.duration is None:
             reached_s = max(reached_s, progress.last_end - placement.origin)
         if not faults and stated_s is not None and reached_s < stated_s - Fraction(_CUT_S):
-            faults.append(f"is cut short: it should last {float(stated_s):.3f} s, and {float(reached_s):.3f} s are there")
+            faults.append(
+                f"is cut short: it should last {float(stated_s):.3f} s, and {float(reached_s):.3f} s are there"
+            )
         name = container.format.name
         return MediaFormat(
             _CONTAINERS.get(name, name.split(",")[0].upper()),
@@ -460,8 +470,8 @@ def _trimmed(
 ) -> Iterator[tuple[Samples, int, Fraction | None]]:
     """Yield frames, the last of an mp4 cut where the duration of its packet, or the edit list, ends.
 
-        frames   |------1024------|------1024------|
-        packets  |------1024------|----300----|
+    frames   |------1024------|------1024------|
+    packets  |------1024------|----300----|
     """
     if not container.format.name.startswith("mov"):
         yield from (frame[:3] for frame in frames)

@@ -75,7 +75,9 @@ def check_media_format(path: Path, sample_rate: int, num_channels: int, pictures
     try:
         import_av()
     except InputError as error:
-        raise AudioError(f"{path}: {'writing ' + path.suffix + ' needs' + str(error).removeprefix('this needs')}") from None
+        raise AudioError(
+            f"{path}: {'writing ' + path.suffix + ' needs' + str(error).removeprefix('this needs')}"
+        ) from None
     if kind.codec == "aac" and sample_rate not in _AAC_RATES:
         raise AudioError(
             f"{path}: a sample rate of {sample_rate} Hz; AAC allows {', '.join(map(str, _AAC_RATES))} Hz; "
@@ -260,10 +262,10 @@ class _PictureCopy:
 def _add_copied(output: Any, stream: Any, from_container: str, container: str) -> Any:
     """Add a stream of the same codec to an output."""
     copied = output.add_stream_from_template(stream, opaque=True)
-    if stream.codec_context is not None and stream.type == "video" and from_container.startswith("mov"):
+    codec = stream.codec_context.codec.canonical_name if stream.codec_context is not None else None
+    if codec == "hevc" and from_container.startswith("mov") and container in ("mp4", "mov"):
         # The tag tells players how parameters are stored ("hvc1"); the muxer's choice may be another one ("hev1").
-        if container in ("mp4", "mov") and stream.codec_context.codec.canonical_name == "hevc":
-            copied.codec_context.codec_tag = stream.codec_context.codec_tag
+        copied.codec_context.codec_tag = stream.codec_context.codec_tag
     copied.metadata.update(stream.metadata)
     copied.disposition = getattr(stream.disposition, "value", stream.disposition)  # PyAV 16: an enum without numbers
     return copied

@@ -183,7 +183,9 @@ def audio_files(folder: str | PathLike[str]) -> list[Path]:
     if not paths:
         raise AudioError(f"{folder}: holds no recordings ({', '.join(AUDIO_SUFFIXES)}); name another folder")
     if media and not is_installed():
-        log.warning("%s: %d recordings (such as %s) need the package av: %s", folder, len(media), media[0].name, INSTALL)
+        log.warning(
+            "%s: %d recordings (such as %s) need the package av: %s", folder, len(media), media[0].name, INSTALL
+        )
     return paths
 
 

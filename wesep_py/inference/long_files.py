@@ -30,6 +30,7 @@ from wesep_py.inference.output_files import READ_S, ExtractionTarget, write_voic
 from wesep_py.inference.overlap_add import OverlapAddRunner
 from wesep_py.inference.presence import Presence, presence_of_channels
 from wesep_py.inference.result import level_gain_from_sums
+from wesep_py.inference.segment_files import SegmentFile
 from wesep_py.inference.speech_activity import remove_low_frequencies
 from wesep_py.inference.streaming import StreamingRunner, make_runner
 from wesep_py.inference.timeline import frame_energies
@@ -119,18 +120,20 @@ class LongExtraction:
             self.close()
             raise
 
-    def announce(self, timelines: Sequence[Path]) -> None:
+    def announce(self, others: Sequence[Path]) -> None:
         """Note that all files are about to be written: a run that resumes a killed one may replace them."""
         outputs = [path for target in self.targets for path in (target.output, target.residual) if path is not None]
-        self.store.announce([*timelines, *outputs])
+        self.store.announce([*others, *outputs])
 
     def retract(self) -> None:
         """Note that none of them exists: writing failed, and all were removed."""
         with suppress(WesepError):  # the disk may be full
             self.store.announce([])
 
-    def write(self, gains: Sequence[float], overwrite: bool = False) -> None:
-        """Write every voice times its gain (0 for silence), and its residual.
+    def write(
+        self, gains: Sequence[float], overwrite: bool = False, segments: Sequence[Sequence[SegmentFile]] = ()
+    ) -> None:
+        """Write every voice times its gain (0 for silence), its residual, and its segments if there are files for them.
 
         The files appear, complete, when all of them are written; then call `remove_blocks`.
 
@@ -138,7 +141,7 @@ class LongExtraction:
             OutputExistsError, InputError, WesepError: as `audio.AudioWriter`.
         """
         with write_together():
-            write_voices(self.mixture, self.about, self.targets, self._blocks_at_file_rate, gains, overwrite)
+            write_voices(self.mixture, self.about, self.targets, self._blocks_at_file_rate, gains, overwrite, segments)
 
     def remove_blocks(self) -> None:
         """Remove the stored blocks, after the outputs have been written."""

@@ -1,7 +1,7 @@
-"""Boxes of MP4, M4A, MOV and 3GP files: whether the file is whole, and whether its sound is encrypted.
+"""Boxes of MP4, M4A, MOV and 3GP files: whether the file is whole, whether its sound is encrypted.
 
-The layout is that of ISO/IEC 14496-12 (and of QuickTime before it): a file is a sequence of boxes, each with its size and
-a type of four letters.
+The layout is that of ISO/IEC 14496-12 (and of QuickTime before it): a file is a sequence of boxes, each with its
+size and a type of four letters.
 
     | size "ftyp" … | size "mdat" samples … | size "moov" … "stsd" … |
 
