@@ -1,4 +1,4 @@
-"""Log-mel filterbanks: Kaldi's equals torchaudio's and WeSpeaker's, WeSep's its definition; padding is masked."""
+"""Mel filterbanks: they equal torchaudio's, WeSpeaker's or their definition; padding is masked."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchaudio
 from torchaudio.compliance import kaldi
 
-from wesep_py.features import KaldiFilterbank, WesepMel
+from wesep_py.features import KaldiFilterbank, SlaneyMel, WesepMel
 
 
 def _coloured_noise(num_samples: int, seed: int = 0) -> torch.Tensor:
@@ -224,3 +225,34 @@ def test_wesep_mel_ignores_padding(length):
 def test_invalid_wesep_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         WesepMel(**arguments)
+
+
+@pytest.mark.parametrize(("padding", "pad_mode"), [("zeros", "constant"), ("reflect", "reflect")])
+@pytest.mark.parametrize("sample_rate", [8000, 16000, 48000])
+def test_slaney_mel_equals_torchaudio(sample_rate: int, padding, pad_mode: str):
+    waveform = _coloured_noise(sample_rate)
+    front_end = SlaneyMel(sample_rate, padding=padding)
+    expected = torchaudio.transforms.MelSpectrogram(
+        sample_rate, front_end.window_length, hop_length=front_end.hop_length, n_mels=40, norm="slaney",
+        mel_scale="slaney", pad_mode=pad_mode,
+    )(waveform).T  # fmt: skip
+    features = front_end(waveform[None])[0]
+    assert len(features) == front_end.frame_lengths(torch.tensor([sample_rate])).item()
+    torch.testing.assert_close(features, expected[: len(features)], rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("padding", ["zeros", "reflect"])
+def test_slaney_mel_ignores_padding(padding):
+    front_end, waveform = SlaneyMel(padding=padding), _coloured_noise(8000)
+    padded = torch.stack([torch.cat([waveform, torch.ones(3000)]), _coloured_noise(11000, seed=1)])
+    features = front_end(padded, torch.tensor([8000, 11000]))
+    alone = front_end(waveform[None])[0]
+    torch.testing.assert_close(features[0, : len(alone)], alone, rtol=1e-4, atol=1e-9)
+    assert not features[0, len(alone) :].any()
+
+
+def test_slaney_mel_refuses_impossible_sizes():
+    with pytest.raises(ValueError, match="num_mel_bins: is 0"):
+        SlaneyMel(num_mel_bins=0)
+    with pytest.raises(ValueError, match="at least 2 and 1 are needed"):
+        SlaneyMel(hop_ms=0.0)

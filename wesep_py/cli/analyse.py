@@ -133,6 +133,15 @@ def calibrate(
             "--max-lost", metavar="SHARE", min=0, max=1, help="Share of the present targets that may be missed."
         ),
     ] = 0.02,
+    verify: Annotated[
+        str | None,
+        typer.Option(
+            "--verify",
+            metavar="NAME",
+            help="Fit the presence verifier with this speaker encoder instead, to results of evaluate --verify NAME.",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the calibration; write nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -143,7 +152,13 @@ def calibrate(
     The calibration is written into the checkpoint; existing voice
     prints stay valid. The command may be repeated: the calibration with which
     the results were made is removed from them first.
+
+    With --verify dvector, the weights of the presence verifier are fitted
+    instead, to results of wesep evaluate --verify dvector.
     """
+    if verify is not None:
+        _calibrate_verifier(model, verify, results, check or [], max_lost, dry_run, as_json)
+        return
     from wesep_py.evaluation.calibration import calibrate_model
 
     calibration, fitted, checked = calibrate_model(model, results, check or [], max_lost, dry_run)
@@ -163,6 +178,25 @@ def calibrate(
     typer.echo(fitted.table())
     if checked is not None:
         typer.echo(f"checked on {', '.join(map(str, check or []))}\n{checked.table()}")
+
+
+def _calibrate_verifier(
+    model: Path, encoder: str, results: list[Path], check: list[Path], max_lost: float, dry_run: bool, as_json: bool
+) -> None:
+    from wesep_py.evaluation.verifier_calibration import calibrate_verifier
+
+    fitted = calibrate_verifier(model, encoder, results, check, max_lost, dry_run)
+    if as_json:
+        typer.echo(json.dumps(fitted.as_dict()))
+        return
+    calibration = fitted.calibration
+    weights = ", ".join(f"{name} {weight:.4g}" for name, weight in calibration.weights.items())
+    typer.echo(f"weights: {weights}; offset {calibration.offset:.4g}, threshold {calibration.threshold:.4g}")
+    typer.echo(fitted.fitted.table())
+    if fitted.checked is not None:
+        typer.echo(f"checked on {', '.join(map(str, check))}\n{fitted.checked.table()}")
+    if fitted.lists:
+        typer.echo(f"absent targets detected where {max_lost:.0%} of the present ones are missed\n{fitted.table()}")
 
 
 def verify(

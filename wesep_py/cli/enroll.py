@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wesep_py.cli.options import (
+    AUTO_VERIFIER,
     ENROLL_MAX_S,
     DeviceOption,
     EnrollMaxOption,
@@ -21,6 +22,7 @@ from wesep_py.cli.options import (
     ModelOption,
     OverwriteOption,
     ThreadsOption,
+    VerifyOption,
     set_threads,
 )
 from wesep_py.cli.targets import VOICE_SUFFIX, enrollment_files, file_of
@@ -159,6 +161,7 @@ def enroll(
         str, typer.Option("--vad", help="How to detect speech: energy, or silero (package silero-vad).")
     ] = "energy",
     enroll_max_s: EnrollMaxOption = ENROLL_MAX_S,
+    verify: VerifyOption = AUTO_VERIFIER,
     as_json: JsonOption = False,
 ) -> None:
     """Make a reusable voice print from recordings of one person speaking alone.
@@ -188,7 +191,7 @@ def enroll(
     if output is not None:
         refuse_inputs([output], [(file_of(file), "a recording") for file in files])
     set_threads(threads)
-    extractor = load(model, device)
+    extractor = load(model, device, verify=verify)
     extractor.max_enrollment_s = enroll_max_s
     voice = extractor.enroll(*files, vad=vad, min_speech_s=MIN_SPEECH_S)  # type: ignore[arg-type]
     quality = voice.quality

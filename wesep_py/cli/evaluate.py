@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from wesep_py.cli.options import (
+    AUTO_VERIFIER,
     ENROLL_MAX_S,
     DeviceOption,
     EnrollMaxOption,
@@ -22,6 +23,7 @@ from wesep_py.cli.options import (
     OverwriteOption,
     ShiftsOption,
     ThreadsOption,
+    VerifyOption,
     progress,
     resumable,
     set_threads,
@@ -137,6 +139,7 @@ def evaluate(
     shifts: ShiftsOption = None,
     live: LiveOption = False,
     enroll_max_s: EnrollMaxOption = ENROLL_MAX_S,
+    verify: VerifyOption = AUTO_VERIFIER,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     overwrite: OverwriteOption = False,
@@ -175,7 +178,7 @@ def evaluate(
     trial_list = read_trials(trials, enrollment, root, noise_root, speakers=speaker_info or (), recordings=True)[:limit]
     activity_labels = None if labels is None else read_labels(labels)
     set_threads(threads)
-    extractor = load(model, device, live=live, shifts=shifts)
+    extractor = load(model, device, live=live, shifts=shifts, verify=verify)
     extractor.max_enrollment_s = enroll_max_s
     model_device = str(extractor.device)
     embedding_files = None if embeddings is None else Embeddings(embeddings, extractor.embedding_dim)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wesep_py.cli.options import (
+    AUTO_VERIFIER,
     ENROLL_MAX_S,
     DeviceOption,
     EnrollMaxOption,
@@ -29,6 +30,7 @@ from wesep_py.cli.options import (
     ShiftsOption,
     ThreadsOption,
     TrackOption,
+    VerifyOption,
     set_threads,
 )
 from wesep_py.common.errors import InputError, TargetAbsentError, WesepError, reason
@@ -75,13 +77,14 @@ class Worker:
     """`run_one` in a separate process, which loads the model once.
 
     Attributes:
-        model, device, threads, live: as the options.
+        model, device, threads, live, verify: as the options.
     """
 
     model: str | None
     device: str
     threads: int | None
     live: bool = False
+    verify: str = AUTO_VERIFIER
 
     def __call__(self, task: FileTask) -> list[FileResult] | Exception:
         """Return what was written, or the reason why nothing was."""
@@ -107,7 +110,7 @@ def _loaded(worker: Worker) -> Extractor:
 
     if worker not in _extractors:
         set_threads(worker.threads)
-        _extractors[worker] = load(worker.model, worker.device, live=worker.live)
+        _extractors[worker] = load(worker.model, worker.device, live=worker.live, verify=worker.verify)
     return _extractors[worker]
 
 
@@ -340,6 +343,7 @@ def extract(
     shifts: ShiftsOption = None,
     live: LiveOption = False,
     enroll_max_s: EnrollMaxOption = ENROLL_MAX_S,
+    verify: VerifyOption = AUTO_VERIFIER,
     overwrite: OverwriteOption = False,
     skip_existing: Annotated[
         bool,
@@ -385,7 +389,7 @@ def extract(
 
         threads = max(1, (os.cpu_count() or 1) // jobs)
     set_threads(threads)
-    extractor = load(model, device, live=live, shifts=shifts)
+    extractor = load(model, device, live=live, shifts=shifts, verify=verify)
     extractor.max_enrollment_s = enroll_max_s
     voices, not_enrolled = _voices(extractor, planned, strict=batch is None)
     failed_jobs += not_enrolled
@@ -401,7 +405,7 @@ def extract(
         )
         for task in _tasks(planned, voices, timelines)
     ]
-    done, failed = run_all(extractor, tasks, jobs, Worker(model, device, threads, live))
+    done, failed = run_all(extractor, tasks, jobs, Worker(model, device, threads, live, verify))
     total = len(planned) + len(failed_jobs)
     if done:
         _report_enrollments(voices, planned)
@@ -503,6 +507,7 @@ def _report(
                     "sample_rate": result.sample_rate,
                     "presence": result.presence,
                     "threshold": result.threshold,
+                    "verifier": result.verifier,
                     "absent": result.absent if result.presence is not None else None,
                     "silenced": result.silenced,
                 }

@@ -258,7 +258,7 @@ def _facts(model: SavedModel | None, entry: PublicModel | None) -> list[tuple[st
     """Return the rows of `wesep models show`."""
     about = model.about if model is not None else {}
     facts: list[tuple[str, str]] = [("name", model.name if model is not None else entry.name if entry else "")]
-    facts.append(("state", model.state if model is not None else "available: `wesep models pull` installs it"))
+    facts.append(("state", model.state if model is not None else _AVAILABLE[entry.state] if entry else ""))
     if model is not None:
         facts += [
             ("kind", model.kind),
@@ -297,6 +297,11 @@ def _facts(model: SavedModel | None, entry: PublicModel | None) -> list[tuple[st
     return [(key, value) for key, value in facts if value]
 
 
+_AVAILABLE = {
+    "available": "available: `wesep models pull` installs it",
+    "by hand": "by hand: download it yourself, then `wesep models pull NAME --from FOLDER`",
+}
+
 _LOADED = {
     "for real": "the published weights",
     "fixtures only": "files of the same layout only, never the published weights",
@@ -326,10 +331,10 @@ def _table(local: list[SavedModel], available: list[PublicModel]) -> list[str]:
                 f"{model.sample_rate} Hz",
                 _size(model.size_bytes),
                 model.licence or "not stated",
-                getattr(model, "state", "available"),
+                model.state,
             )
         )
-        figures.append(model.figures if getattr(model, "state", "") == "bundled" else None)
+        figures.append(model.figures if model.state == "bundled" else None)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row, result in zip(rows, figures, strict=True):

@@ -75,6 +75,19 @@ TrackOption = Annotated[
         show_default=False,
     ),
 ]
+VerifyOption = Annotated[
+    str,
+    typer.Option(
+        "--verify",
+        metavar="NAME",
+        help="Speaker encoder that verifies, with the presence head, that the voice is there: an installed model such "
+        "as dvector, or a folder; none for the head alone. By default the one that the model is calibrated for, if it "
+        "is installed.",
+        show_default=False,
+    ),
+]
+AUTO_VERIFIER = "auto"
+"""Default of `--verify`: `inference.presence_verifier.AUTO_VERIFIER`, repeated here so that help does not import it."""
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the results as JSON, for programs.")]
 

@@ -17,6 +17,7 @@ A list of trials becomes a report in this order:
 | comparison | `comparison` | paired differences of two results, with a permutation test |
 | report | `report_page`, `report_pictures` | one self-contained HTML page |
 | calibration | `calibration`, `frame_calibration` | probability of presence, of a recording and of each frame |
+| verifier | `verifier_calibration` | fit of the presence verifier, and its table beside the presence head |
 | verification | `verification`, `verifier` | speaker verification: error rates of an encoder, and the run of a list |
 
 Single metrics of arrays are in `wesep_py.metrics`.

@@ -56,9 +56,11 @@ class TrialRecord:
         enrollment_s: length of the enrollment, in seconds.
         gender_pair: genders of all speakers, sorted ("f-m"); `None` where no list of speakers was given.
         age_group: of the target: child (under 13), teenager (under 18), adult, unknown; `None` likewise.
-        presence: the model's probability that the target is present; `None` for a model without presence head.
+        presence: probability by the presence head that the target is present; `None` for a model without one.
         presence_frames: histogram of its frame logits (`frame_calibration.frame_histogram`); `None` likewise, or where
             it is not known when the target speaks.
+        verified: probability by the presence verifier; `None` without a calibrated one.
+        evidence: what the verifier measured (`presence_verifier.EVIDENCE`); `None` without one.
         attenuation_db: of the estimate against the mixture.
         silent_estimate: whether the model returned silence (its SI-SDR is 0 dB by definition).
         values: the value of each metric.
@@ -83,6 +85,8 @@ class TrialRecord:
     age_group: str | None = None
     presence: float | None = None
     presence_frames: dict[str, Any] | None = None
+    verified: float | None = None
+    evidence: dict[str, float] | None = None
     attenuation_db: float | None = None
     silent_estimate: bool = False
     values: dict[str, float] = field(default_factory=dict)
@@ -124,7 +128,8 @@ _RECORD_SHAPE = {
     **dict.fromkeys(("mixture_id", "target_utterance_id", "enrollment", "outcome"), str),
     **dict.fromkeys(("gender_pair", "age_group", "error"), (str, None)),
     **dict.fromkeys(("duration_s", "extraction_s", "sir_db", "overlap", "level_db", "enrollment_s"), (float, None)),
-    **dict.fromkeys(("presence", "attenuation_db"), (float, None)),
+    **dict.fromkeys(("presence", "verified", "attenuation_db"), (float, None)),
+    "evidence": ({...: float}, None),
     "num_speakers": COUNT,
     "presence_frames": ({"lowest": range(-(10**6), 10**6), "active": [COUNT], "inactive": [COUNT]}, None),
     "silent_estimate": bool,
@@ -428,6 +433,7 @@ _SUMMARY_SHAPE = {
         "model?": (dict, None),
         "date?": (str, None),
         "presence_calibration?": (dict, None),
+        "presence_verifier?": {"encoder": str, "encoder_hash": str, "calibration": (dict, None)},
     },
     "counts": {"trials": COUNT},
 }

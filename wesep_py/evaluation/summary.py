@@ -47,10 +47,14 @@ DECISION = {
     "(attenuation_db)",
     "by_presence": "the target is detected if the model gives it a probability of at least its own threshold "
     f"(presence_calibration; {DEFAULT_PRESENCE_THRESHOLD:g} where it is not calibrated)",
+    "by_verifier": "the target is detected if the presence verifier gives it a probability of at least its threshold "
+    "(presence_verifier)",
     "false_alarm_rate": "share of the trials with an absent target, or with a silent reference, whose target is "
     "detected, 0 to 1",
     "retention": "share of the trials with a target whose target is detected, 0 to 1; the others are missed",
 }
+Thresholds = tuple[float, float | None]
+"""Lowest probabilities at which a target is detected: of the presence head, and of the verifier if there is one."""
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 INTERVAL_DEFINITION = (
@@ -76,7 +80,7 @@ def summarise(records: Sequence[TrialRecord], protocol: Mapping[str, Any]) -> di
     scored = [record for record in records if record.outcome == "scored"]
     names = [name for name in protocol["metrics"] if name != "attenuation_db"]
     outcomes = Counter(record.outcome for record in records)
-    threshold = presence_threshold(protocol)
+    thresholds = presence_threshold(protocol), verifier_threshold(protocol)
     return {
         **_metrics(scored, names),
         "counts": {
@@ -90,10 +94,10 @@ def summarise(records: Sequence[TrialRecord], protocol: Mapping[str, Any]) -> di
             if any(name in record.missing for record in scored)
         },
         "absent": {
-            **_without_target(records, "absent", threshold),
-            "retention": _detection_rates(scored, threshold),
+            **_without_target(records, "absent", thresholds),
+            "retention": _detection_rates(scored, thresholds),
         },
-        "silent_reference": _without_target(records, "silent_reference", threshold),
+        "silent_reference": _without_target(records, "silent_reference", thresholds),
         "speed": _speed(records, protocol),
         "failed": [
             {
@@ -114,6 +118,12 @@ def presence_threshold(protocol: Mapping[str, Any]) -> float:
     return float((protocol.get("presence_calibration") or {}).get("threshold", DEFAULT_PRESENCE_THRESHOLD))
 
 
+def verifier_threshold(protocol: Mapping[str, Any]) -> float | None:
+    """Return the probability from which a protocol's verifier detects the target; `None` without a calibrated one."""
+    calibration = (protocol.get("presence_verifier") or {}).get("calibration")
+    return None if calibration is None else float(calibration["threshold"])
+
+
 def _metrics(scored: Sequence[TrialRecord], names: Sequence[str]) -> dict[str, Any]:
     intervals = {}
     for name in names:
@@ -125,25 +135,30 @@ def _metrics(scored: Sequence[TrialRecord], names: Sequence[str]) -> dict[str, A
     return intervals
 
 
-def _without_target(records: Sequence[TrialRecord], outcome: str, threshold: float) -> dict[str, Any]:
+def _without_target(records: Sequence[TrialRecord], outcome: str, thresholds: Thresholds) -> dict[str, Any]:
     matching = [record for record in records if record.outcome == outcome]
     return {
         "count": len(matching),
         "attenuation_db": _mean_of(matching, lambda record: record.attenuation_db),
-        "false_alarm_rate": _detection_rates(matching, threshold),
+        "false_alarm_rate": _detection_rates(matching, thresholds),
     }
 
 
-def _detection_rates(records: Sequence[TrialRecord], threshold: float) -> dict[str, Any]:
+def _detection_rates(records: Sequence[TrialRecord], thresholds: Thresholds) -> dict[str, Any]:
     """Return the share of detected targets by each rule of `DECISION`; null where a rule has no input."""
 
     def by_level(record: TrialRecord) -> float | None:
         return None if record.attenuation_db is None else float(record.attenuation_db < DETECTED_DB)
 
     def by_presence(record: TrialRecord) -> float | None:
-        return None if record.presence is None else float(record.presence >= threshold)
+        return None if record.presence is None else float(record.presence >= thresholds[0])
 
-    return {"by_level": _mean_of(records, by_level), "by_presence": _mean_of(records, by_presence)}
+    def by_verifier(record: TrialRecord) -> float | None:
+        missing = record.verified is None or thresholds[1] is None
+        return None if missing else float(record.verified >= thresholds[1])
+
+    rules = {"by_level": by_level, "by_presence": by_presence, "by_verifier": by_verifier}
+    return {name: _mean_of(records, rule) for name, rule in rules.items() if name != "by_verifier" or thresholds[1]}
 
 
 def _mean_of(records: Sequence[TrialRecord], value_of: Callable[[TrialRecord], float | None]) -> dict[str, Any]:
@@ -301,12 +316,23 @@ def describe_evaluation(extractor: Extractor, trials: Sequence[Trial], options: 
         "trials": {"count": len(trials), "sha256": trials_fingerprint(trials)},
         "model": {"name": extractor.name, "hash": extractor.model_hash},
         "presence_calibration": asdict(extractor.calibration),
+        **_describe_verifier(extractor),
         "max_enrollment_s": getattr(extractor, "max_enrollment_s", None),
         "shifts": getattr(extractor, "shifts", 1),
         "mode": getattr(extractor, "mode", "offline"),
         "device": str(extractor.device),
         **describe_environment(options.command),
     }
+
+
+def _describe_verifier(extractor: Extractor) -> dict[str, Any]:
+    """Return what the presence verifier of an extractor is; nothing without one."""
+    verifier = getattr(extractor, "verifier", None)
+    if verifier is None:
+        return {}
+    calibration = None if verifier.calibration is None else asdict(verifier.calibration)
+    about = {"encoder": verifier.name, "encoder_hash": verifier.encoder_hash, "calibration": calibration}
+    return {"presence_verifier": about}
 
 
 def describe_metrics(options: ScoringOptions) -> dict[str, Any]:

@@ -240,7 +240,12 @@ def completed_trial(
     record = _new_record(trial, number)
     record.duration_s, record.extraction_s = len(audio.mixture) / sample_rate, extraction_s
     estimate = np.asarray(result.waveform, dtype=np.float32)
-    record.presence = result.presence
+    if (detection := result.detection) is None:
+        record.presence = result.presence
+    else:
+        record.presence = detection.head_probability
+        if detection.verification is not None:
+            record.verified, record.evidence = detection.verification.probability, detection.verification.evidence
     reference = audio.reference if trial.target_index is not None else None
     # Without sources the target's presence is known only where the list says that it is absent.
     absent = trial.target_index is None and (bool(trial.sources) or trial.target_utterance_id == ABSENT)

@@ -7,7 +7,7 @@
 | `level_tracker` | `LevelTracker`: causal level of a waveform |
 | `stft` | `STFT`: short-time Fourier transform and its inverse |
 | `complex_pair` | `ComplexPair`: a complex tensor as two real ones, for exported graphs |
-| `filterbank` | `KaldiFilterbank` and `WesepMel`: log-mel features; `SpecAugment` |
+| `filterbank` | `KaldiFilterbank`, `WesepMel`, `SlaneyMel`: mel features; `SpecAugment` |
 
 Names are imported when they are first used: `array_high_pass` needs no torch.
 """
@@ -20,7 +20,7 @@ from wesep_py.common.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from wesep_py.features.complex_pair import ComplexPair, apply_mask
-    from wesep_py.features.filterbank import KaldiFilterbank, SpecAugment, WesepMel
+    from wesep_py.features.filterbank import KaldiFilterbank, SlaneyMel, SpecAugment, WesepMel
     from wesep_py.features.high_pass import CausalHighPass, HighPass
     from wesep_py.features.level_tracker import LevelTracker
     from wesep_py.features.stft import STFT
@@ -32,6 +32,7 @@ _MODULE_OF = {
     "HighPass": "high_pass",
     "KaldiFilterbank": "filterbank",
     "LevelTracker": "level_tracker",
+    "SlaneyMel": "filterbank",
     "SpecAugment": "filterbank",
     "WesepMel": "filterbank",
     "apply_mask": "complex_pair",
@@ -44,6 +45,7 @@ __all__ = [
     "HighPass",
     "KaldiFilterbank",
     "LevelTracker",
+    "SlaneyMel",
     "SpecAugment",
     "WesepMel",
     "apply_mask",

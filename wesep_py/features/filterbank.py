@@ -1,9 +1,10 @@
-"""Log-mel filterbanks for speaker encoders, and SpecAugment, which masks their features in training.
+"""Mel filterbanks for speaker encoders, and SpecAugment, which masks their features in training.
 
 | class | features |
 | --- | --- |
 | `KaldiFilterbank` | those of Kaldi's `compute-fbank-feats` |
 | `WesepMel` | those that WeSep's jointly trained speaker encoders compute from waveforms |
+| `SlaneyMel` | the power in area-normalised bands, without a logarithm, as GE2E encoders take it |
 
 Both are modules: they take a batch at a time, on any device, and are differentiable.
 """
@@ -275,6 +276,105 @@ def _wesep_mel_filters(num_bins: int, num_frequencies: int, sample_rate: int, lo
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     rising, falling = (frequencies - left) / (centre - left), (right - frequencies) / (right - centre)
     return torch.minimum(rising, falling).clamp_min(0.0).float()
+
+
+class SlaneyMel(nn.Module):
+    """Power in mel bands of equal area, without a logarithm: `[B, T] → [B, frames, bins]`.
+
+    Power spectrum of a periodic Hann window; triangular filters of area one (in Hz) between frequencies that are
+    equally spaced on Slaney's mel scale (Auditory Toolbox, 1998): 3 mel for 200 Hz up to 1 kHz, and 27 mel for each
+    factor of 6.4 above. Frames are centred on multiples of the hop. The values grow with the square of the level.
+
+    Args:
+        sample_rate: in Hz.
+        num_mel_bins: number of features of a frame.
+        window_ms: length of a window in milliseconds.
+        hop_ms: shift from frame to frame, in milliseconds.
+        padding: how a recording continues before its first and after its last sample: with `zeros`, or mirrored
+            (`reflect`).
+
+    Raises:
+        ValueError: an argument that is not allowed.
+
+    >>> SlaneyMel()(torch.randn(2, 16000)).shape
+    torch.Size([2, 101, 40])
+    """
+
+    first_centre = 0
+    """Sample at the middle of the first frame."""
+
+    def __init__(
+        self,
+        sample_rate: int = 16000,
+        num_mel_bins: int = 40,
+        window_ms: float = 25.0,
+        hop_ms: float = 10.0,
+        padding: Literal["zeros", "reflect"] = "zeros",
+    ) -> None:
+        super().__init__()
+        self.window_length, self.hop_length = round(sample_rate * window_ms / 1000), round(sample_rate * hop_ms / 1000)
+        if self.window_length < 2 or self.hop_length < 1:
+            raise ValueError(
+                f"window_ms {window_ms}, hop_ms {hop_ms}: are {self.window_length} and {self.hop_length} samples "
+                f"at {sample_rate} Hz; at least 2 and 1 are needed"
+            )
+        if num_mel_bins < 1:
+            raise ValueError(f"num_mel_bins: is {num_mel_bins}; at least 1 is needed")
+        self.sample_rate, self.num_mel_bins, self.padding = sample_rate, num_mel_bins, padding
+        filters = _slaney_mel_filters(num_mel_bins, self.window_length, sample_rate)
+        self.register_buffer("filters", filters, persistent=False)
+        self.register_buffer("window", torch.hann_window(self.window_length), persistent=False)
+        self.filters: Tensor
+        self.window: Tensor
+
+    def frame_lengths(self, lengths: Tensor) -> Tensor:
+        """Return the number of frames of waveforms of `lengths` samples: integers `[B]`."""
+        return (lengths - self.window_length % 2) // self.hop_length + 1
+
+    def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return the features, computed in float32 also under autocast.
+
+        Args:
+            waveform: `[B, T]`, T ≥ 1.
+            lengths: samples of each waveform before it was padded to T, integers `[B]`; `None` if none was.
+
+        Returns:
+            `[B, frames, num_mel_bins]`; frames past each waveform's own are zero.
+        """
+        if lengths is None:
+            lengths = torch.full((len(waveform),), waveform.shape[1], device=waveform.device)
+        reach = self.window_length // 2
+        with torch.autocast(waveform.device.type, enabled=False):
+            waveform = waveform.float()
+            if self.padding == "reflect":
+                waveform = _mirrored(waveform, lengths, reach)
+            else:
+                inside = torch.arange(waveform.shape[1], device=waveform.device)[None] < lengths[:, None]
+                waveform = F.pad(waveform * inside, (reach, reach))
+            frames = waveform.unfold(1, self.window_length, self.hop_length)
+            features = torch.fft.rfft(frames * self.window).abs().square() @ self.filters
+        counts = self.frame_lengths(lengths)[:, None, None]
+        return features * (torch.arange(features.shape[1], device=features.device)[None, :, None] < counts)
+
+    def extra_repr(self) -> str:
+        """Return the arguments, for printing the module."""
+        return f"sample_rate={self.sample_rate}, num_mel_bins={self.num_mel_bins}, padding={self.padding!r}"
+
+
+def _slaney_hz(mel: Tensor) -> Tensor:
+    """Return frequencies in Hz of values on Slaney's mel scale: linear up to 15 mel (1 kHz), exponential above."""
+    return torch.where(mel < 15, mel * 200 / 3, 1000 * torch.exp((mel - 15) * math.log(6.4) / 27))
+
+
+def _slaney_mel_filters(num_bins: int, fft_length: int, sample_rate: int) -> Tensor:
+    """Return filters `[fft_length / 2 + 1, num_bins]`, from 0 Hz to half the sample rate, each of area one in Hz."""
+    nyquist = sample_rate / 2
+    top = nyquist * 3 / 200 if nyquist < 1000 else 15 + 27 * math.log(nyquist / 1000) / math.log(6.4)
+    edges = _slaney_hz(torch.linspace(0, top, num_bins + 2, dtype=torch.float64))
+    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    frequency = torch.arange(fft_length // 2 + 1, dtype=torch.float64)[:, None] * sample_rate / fft_length
+    rising, falling = (frequency - left) / (centre - left), (right - frequency) / (right - centre)
+    return (torch.minimum(rising, falling).clamp_min(0.0) * 2 / (right - left)).float()
 
 
 class SpecAugment(nn.Module):

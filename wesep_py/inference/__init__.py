@@ -23,6 +23,7 @@ mixture: meeting.wav ─► inputs ─► Extractor.extract ◄─────�
 | `sound_card`, `live_session` | sound devices; a stream from microphone to loudspeaker |
 | `streaming` | causal networks: the state is carried from block to block |
 | `presence` | probability that the voice is in the recording, and its calibration |
+| `presence_verifier` | the same with the help of a trained speaker encoder |
 | `result` | `Result`: level of the voice, saving |
 | `timeline` | segments in which the voice speaks, as RTTM or JSON |
 | `output_files` | sample formats, residuals, writing voices by blocks |

@@ -55,6 +55,7 @@ from wesep_py.inference.speech_activity import (
 )
 
 if TYPE_CHECKING:
+    from wesep_py.inference.presence_verifier import PresenceVerifier
     from wesep_py.network.extraction_network import TargetSpeakerExtractor
 
     Embed = Callable[[Sequence[NDArray[np.float32]]], NDArray[np.float32] | None]
@@ -307,15 +308,19 @@ def assess_enrollment(
     enrollments: Sequence[EnrollmentAudio],
     chosen: Sequence[ChosenVoice | None],
     device: str,
+    verifier: PresenceVerifier | None = None,
 ) -> VoiceQuality:
-    """Assess the recordings of a voice with the network's speaker encoder, if it has one.
+    """Assess the recordings of a voice with the network's speaker encoder, or else with that of the verifier.
 
     Args:
         network: on `device`.
         enrollments: one or more.
         chosen: for each, which of its voices was enrolled; `None` if the voices were not counted yet.
         device: on which to compute.
+        verifier: takes the place of the encoder that the network does not have.
     """
+    if verifier is not None and getattr(network, "encoder", None) is None:
+        return assess_recordings(enrollments, verifier.embed, *verifier.voice_thresholds)
     quality = assess_recordings(enrollments, lambda windows: embed_windows(network, windows, device))
     if not counts_voices(network):
         return quality

@@ -15,6 +15,7 @@ From file to file, also for recordings that do not fit into memory, see `wesep_p
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import cached_property, partial
 from os import PathLike
 from typing import TYPE_CHECKING, Literal
@@ -46,12 +47,23 @@ from wesep_py.inference.presence import (
     SILENT_LOGIT,
     UNCALIBRATED,
     Calibration,
+    Presence,
     presence_of_channels,
     read_calibration,
 )
-from wesep_py.inference.result import Result, level_gain, make_result
+from wesep_py.inference.presence_verifier import (
+    AUTO_VERIFIER,
+    NO_VERIFIER,
+    PresenceVerifier,
+    VerifiedSignals,
+    active_windows,
+    cut_windows,
+    load_verifier,
+    read_verifiers,
+)
+from wesep_py.inference.result import Result, Verify, level_gain, make_result
 from wesep_py.inference.speech_activity import MAX_ENROLLMENT_S, VAD, check_enrollment_limit
-from wesep_py.inference.voice_print import Voice, VoiceLayout, require_model
+from wesep_py.inference.voice_print import VerifierEmbedding, Voice, VoiceLayout, require_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,6 +86,7 @@ def load(
     max_enrollment_s: float = MAX_ENROLLMENT_S,
     live: bool = False,
     shifts: int | None = None,
+    verify: str = AUTO_VERIFIER,
 ) -> Extractor:
     """Load a model and return an extractor.
 
@@ -85,11 +98,14 @@ def load(
         max_enrollment_s: as `Extractor`.
         live: use the model's live mode (`Extractor.live`).
         shifts: as `Extractor`.
+        verify: speaker encoder of the presence verifier: the name of an installed model, or a checkpoint folder;
+            `"auto"` is the one that the model is calibrated for, if it is installed; `"none"` leaves the decision to
+            the presence head. The live mode has no verifier.
 
     Raises:
         CheckpointError: there is no such model, or its checkpoint is incomplete or damaged.
         InputError: there is no such device, no bundled model, or with `live` no live mode; as `Extractor`. A live mode
-            allows no `shifts` above 1.
+            allows no `shifts` above 1. There is no such encoder to verify with, or the model has no presence head.
 
     >>> load(device="cpu").sample_rate
     16000
@@ -104,7 +120,15 @@ def load(
     calibration = read_calibration(saved.provenance, str(folder / checkpoint.PROVENANCE))
     network = load_network(folder)
     if not live:
-        return Extractor(network, device, name, saved.hash, calibration, max_enrollment_s, shifts)
+        where, verifier = str(folder / checkpoint.PROVENANCE), None
+        if network.presence is not None:
+            calibrations = read_verifiers(saved.provenance, where)
+            verifier = load_verifier(verify, name, saved.hash, calibrations, network.sample_rate, device)
+        elif verify not in (AUTO_VERIFIER, NO_VERIFIER):
+            raise InputError(f"{name}: has no presence head, which a verifier needs; leave out --verify")
+        return Extractor(network, device, name, saved.hash, calibration, max_enrollment_s, shifts, verifier)
+    if verify not in (AUTO_VERIFIER, NO_VERIFIER):
+        raise InputError("the live mode has no verifier; leave out --verify, or --live")
     extractor = Extractor(network, device, name, saved.hash, calibration, max_enrollment_s).live()
     extractor.check_shifts(shifts)
     return extractor
@@ -146,6 +170,7 @@ class Extractor:
         shifts: number of shifted copies of a mixture whose estimates are averaged (`overlap_add.extract_averaged`), 1
             to 16 and at most the network's stride. `None` is the model's own (`ModelConfig.shifts`). Each costs the
             time of one extraction. A causal network that streams has 1.
+        verifier: decides, with the presence head, whether a voice is in a recording; `None`: the head decides alone.
 
     Raises:
         InputError: `max_enrollment_s` or `shifts` is not such a number; `shifts` above 1 for a network that streams.
@@ -170,6 +195,7 @@ class Extractor:
         calibration: Calibration | None = None,
         max_enrollment_s: float = MAX_ENROLLMENT_S,
         shifts: int | None = None,
+        verifier: PresenceVerifier | None = None,
     ) -> None:
         from wesep_py.inference.streaming import check_shifts
 
@@ -177,7 +203,7 @@ class Extractor:
         self.max_enrollment_s = check_enrollment_limit(max_enrollment_s)
         self._shifts = check_shifts(network, shifts)
         self.name = name
-        self.calibration = calibration or UNCALIBRATED
+        self.calibration, self.verifier = calibration or UNCALIBRATED, verifier
         self._network = network.to(device).eval()
         self._model_hash = model_hash
         self._warned_of: set[str] = set()
@@ -282,8 +308,15 @@ class Extractor:
                 prepared[i] = replace_embedding(prepared[i], voices.embeddings[nearest.number - 1])
                 chosen[i] = nearest
 
+        # The embedding for the verifier, unless one of several voices was chosen: it would be of all of them.
+        verifier = None
+        if self.verifier is not None and enrollments and like is None:
+            verifier = self._embed_for_verifier(self.verifier, enrollments)
+
         # Several recordings are weighted by their quality; of a single one the quality is computed when it is read.
-        report = partial(assess_enrollment, self._network, enrollments, chosen, str(self.device))
+        report = partial(
+            assess_enrollment, self._network, enrollments, chosen, str(self.device), verifier=self.verifier
+        )
         assess: Callable[[], VoiceQuality] | None = report if enrollments else None
         tensors = prepared[0]
         if len(prepared) > 1:
@@ -293,7 +326,7 @@ class Extractor:
                 weights, assess = [recording.weight for recording in quality.recordings], lambda: quality
             with torch.inference_mode():
                 tensors = self._network.combine(prepared, weights)
-        return self._as_voice(tensors, sum(enrollment.duration_s for enrollment in enrollments), assess)
+        return self._as_voice(tensors, sum(enrollment.duration_s for enrollment in enrollments), assess, verifier)
 
     def voices(
         self, source: Source, vad: VAD = "energy", min_speech_s: float = 0.0, prints: bool = True
@@ -418,7 +451,8 @@ class Extractor:
         if not np.isfinite(estimates).all():
             raise WesepError(f"{recording.name}: {self.name} returned samples that are not finite (NaN)")
         tracks, frame_s = None if logits is None else logits[0], network.backbone.stride / rate
-        return make_result(recording, rate, estimates[0], tracks, frame_s, network.level, self.calibration)
+        verify = None if tracks is None else self._verify(voice)
+        return make_result(recording, rate, estimates[0], tracks, frame_s, network.level, self.calibration, verify)
 
     def extract_batch(
         self, recordings: Sequence[tuple[np.ndarray, int]], voices: Sequence[Voice], shifts: int | None = None
@@ -469,6 +503,8 @@ class Extractor:
             detection = None
             if logits is not None:
                 detection = presence_of_channels([logits[i]], network.backbone.stride / rate, self.calibration)
+                if detection is not None and (verify := self._verify(voices[i])) is not None:
+                    detection = verify(detection, waveform[None], mixture[None])
             probability = None if detection is None else detection.probability
             results.append(Result(waveform, rate, probability, detection=detection))
         return results
@@ -500,10 +536,55 @@ class Extractor:
             log.info("enrolled %.1f s of %s", enrollment.duration_s, enrollment.name)
         return prepared
 
+    @staticmethod
+    def _embed_for_verifier(verifier: PresenceVerifier, enrollments: Sequence[EnrollmentAudio]) -> VerifierEmbedding:
+        weights = [max(0.1, enrollment.speech_s) for enrollment in enrollments]
+        values = verifier.embed_voice([enrollment.waveform for enrollment in enrollments], weights)
+        return VerifierEmbedding(verifier.name, verifier.encoder_hash, values)
+
     def _as_voice(
-        self, tensors: dict[str, torch.Tensor], enrolled_s: float, assess: Callable[[], VoiceQuality] | None
+        self,
+        tensors: dict[str, torch.Tensor],
+        enrolled_s: float,
+        assess: Callable[[], VoiceQuality] | None,
+        verifier: VerifierEmbedding | None = None,
     ) -> Voice:
-        return Voice({key: tensor.cpu() for key, tensor in tensors.items()}, self.model_hash, enrolled_s, assess)
+        tensors = {key: tensor.cpu() for key, tensor in tensors.items()}
+        return Voice(tensors, self.model_hash, enrolled_s, assess, verifier=verifier)
+
+    def verifier_embedding(self, voice: Voice) -> NDArray[np.float32] | None:
+        """Return the embedding of a voice for the verifier; `None`, with a warning, if the voice was enrolled without.
+
+        Without a verifier it is `None`, too.
+        """
+        if self.verifier is None:
+            return None
+        stored = voice.verifier
+        if stored is not None and stored.encoder_hash == self.verifier.encoder_hash:
+            return stored.values
+        what = voice.source or "a voice"
+        reason = "without" if stored is None else f"with {stored.encoder}, not with"
+        message = "%s: was enrolled %s the verifier %s, so the presence head decides alone; enroll the voice again"
+        level = logging.INFO if what in self._warned_of else logging.WARNING
+        self._warned_of.add(what)
+        log.log(level, message, what, reason, self.verifier.name)
+        return None
+
+    def _verify(self, voice: Voice) -> Verify | None:
+        """Return the function that completes the presence of a voice by the decision of the verifier, if there is one.
+
+        Its arguments are the presence, the estimate and the mixture, `[channels, samples]` each, at the model's rate.
+        """
+        verifier, embedding = self.verifier, self.verifier_embedding(voice)
+        if verifier is None or embedding is None:
+            return None
+
+        def verified(presence: Presence, estimate: np.ndarray, mixture: np.ndarray) -> Presence:
+            windows = active_windows(presence, self.sample_rate)
+            parts = [cut_windows(waveform[presence.channel], windows) for waveform in (estimate, mixture)]
+            return replace(presence, verification=verifier.verify(presence, embedding, VerifiedSignals(*parts)))
+
+        return verified
 
     def _check_voice(self, voice: Voice) -> None:
         """Refuse an object that is no voice, a voice of another model, or tensors that do not fit this model."""

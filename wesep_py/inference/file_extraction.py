@@ -55,6 +55,7 @@ class FileResult:
         sample_rate: Hz.
         duration_s: seconds.
         presence: probability that the voice is in the recording; `None` without a presence head.
+        verifier: name of the encoder that verified the presence; `None` where the presence head decided alone.
         threshold: probability from which on it counts as present; `None` without a presence head.
         absent: true if the probability is below the threshold.
         silenced: true if silence was written because the voice is absent.
@@ -71,6 +72,7 @@ class FileResult:
     absent: bool
     silenced: bool
     voice_changes_s: tuple[float, ...] = ()
+    verifier: str | None = None
 
 
 def extract_file(
@@ -255,10 +257,11 @@ def _file_result(
         sample_rate,
         duration_s,
         None if presence is None else presence.probability,
-        None if presence is None else presence.calibration.threshold,
+        None if presence is None else presence.threshold,
         absent,
         absent and not force,
         voice_changes_s,
+        None if presence is None or presence.verification is None else presence.verification.encoder,
     )
 
 

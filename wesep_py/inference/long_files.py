@@ -12,7 +12,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from wesep_py.inference.blocks import BlockGrid, BlockOutput, Blocks
 from wesep_py.inference.output_files import READ_S, ExtractionTarget, write_voices
 from wesep_py.inference.overlap_add import OverlapAddRunner
 from wesep_py.inference.presence import Presence, presence_of_channels
+from wesep_py.inference.presence_verifier import VerifiedSignals, WindowCutter, active_windows
 from wesep_py.inference.result import level_gain_from_sums
 from wesep_py.inference.segment_files import SegmentFile
 from wesep_py.inference.speech_activity import remove_low_frequencies
@@ -172,8 +173,7 @@ class LongExtraction:
 
         # A resumed run reads the recording from its beginning too, so that the resampler, and the high-pass of a
         # streaming runner, reach the same state. The runner drops the samples of finished blocks.
-        blocks = audio.read_blocks(self.mixture, round(READ_S * about.sample_rate))
-        for block in resample_blocks(blocks, about.sample_rate, rate, about.num_channels):
+        for block in self._mixture_blocks():
             store(runner.push(block))
         store(runner.finish())
 
@@ -225,13 +225,18 @@ class LongExtraction:
             size += record["estimates"].shape[-1]
         mixture_energies, *voice_energies = np.concatenate(energies, axis=1)
         tracks = np.concatenate(logits, axis=-1) if logits else None
-        measurements = []
+        measurements, gains = [], []
+        presences: list[Presence | None] = []
         for i, (product, energy) in enumerate(sums):
             num_samples = size * self.about.num_channels
             gain = level_gain_from_sums(product, energy, num_samples, self.extractor.network.level)
             presence = None
             if tracks is not None:
                 presence = presence_of_channels(list(tracks[i]), self.grid.stride / rate, self.extractor.calibration)
+            gains.append(gain)
+            presences.append(presence)
+        for i, presence in enumerate(self._verified(presences, gains)):
+            gain = gains[i]
             measurements.append(
                 VoiceMeasurement(
                     gain,
@@ -243,6 +248,40 @@ class LongExtraction:
                 )
             )
         return measurements
+
+    def _verified(self, presences: Sequence[Presence | None], gains: Sequence[float]) -> list[Presence | None]:
+        """Return the output of the presence head for each voice, completed by the decision of the verifier.
+
+        Only the windows that are verified are held in memory; the recording is read once more for those of the mixture.
+        """
+        extractor, rate = self.extractor, self.extractor.sample_rate
+        verifier, completed = extractor.verifier, list(presences)
+        embeddings = [extractor.verifier_embedding(target.voice) for target in self.targets]
+        windows = [
+            [] if presence is None or embedding is None else active_windows(presence, rate)
+            for presence, embedding in zip(presences, embeddings, strict=True)
+        ]
+        if verifier is None or not any(windows):
+            return completed
+        channels = [0 if presence is None else presence.channel for presence in presences]
+        estimates, mixtures = [WindowCutter(part) for part in windows], [WindowCutter(part) for part in windows]
+        for record in self.store.records():
+            for i, channel in enumerate(channels):
+                estimates[i].push(record["estimates"][i, channel])
+        for block in self._mixture_blocks():
+            for i, channel in enumerate(channels):
+                mixtures[i].push(block[channel])
+        for i, (presence, embedding) in enumerate(zip(presences, embeddings, strict=True)):
+            if presence is not None and embedding is not None:
+                signals = VerifiedSignals(np.float32(gains[i]) * estimates[i].samples(), mixtures[i].samples())
+                completed[i] = replace(presence, verification=verifier.verify(presence, embedding, signals))
+        return completed
+
+    def _mixture_blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Yield the recording at the model's rate, `[channels, samples]`, from its beginning."""
+        about = self.about
+        blocks = audio.read_blocks(self.mixture, round(READ_S * about.sample_rate))
+        return resample_blocks(blocks, about.sample_rate, self.extractor.sample_rate, about.num_channels)
 
     def _blocks_at_file_rate(self, voice: int, gain: float) -> Iterator[NDArray[np.float32]]:
         blocks = (record["estimates"][voice] * np.float32(gain) for record in self.store.records())

@@ -170,9 +170,9 @@ def encoder_input(
     lengths = torch.tensor([len(waveform) for waveform in waveforms])
     padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(np.array(waveform)) for waveform in waveforms], True)
     padded, lengths = padded.to(device), lengths.to(device)
-    padded, _ = network.preprocess(padded, lengths)
+    padded, level = network.preprocess(padded, lengths)
     if encoder.front_end != "backbone":
-        return padded, lengths
+        return padded * level if encoder.takes_own_level else padded, lengths
     features = network.backbone.analyse(padded).features
     frames = torch.arange(features.shape[-1], device=padded.device)
     return features, frames[None] < network.backbone.num_frames(lengths)[:, None]

@@ -5,12 +5,14 @@ logits of frames ─► pool_logits: one score per recording ─► Calibration 
                                                         └─► Calibration.track: probability of each frame
 ```
 
+A `presence_verifier` may replace the probability of the recording by one that a speaker encoder has a part in.
+
 A calibration is stored in the checkpoint (`read_calibration`, `save_calibration`); `wesep calibrate` fits it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -98,30 +100,69 @@ UNCALIBRATED = Calibration()
 
 
 @dataclass(frozen=True)
+class Verification:
+    """The decision of a `presence_verifier` about a voice in a recording.
+
+    Attributes:
+        encoder: name of the speaker encoder.
+        evidence: what it is made of, by name (`presence_verifier.EVIDENCE`).
+        probability: that the voice is in the recording, 0 to 1; `None` where the model is not calibrated for the
+            encoder, so that the presence head decides.
+        threshold: lowest probability at which it counts as present; `None` likewise.
+    """
+
+    encoder: str
+    evidence: dict[str, float]
+    probability: float | None = None
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
 class Presence:
-    """Output of a presence head for a voice in a recording.
+    """Output of a presence head for a voice in a recording, and of a verifier if there is one.
 
     Attributes:
         score: of the recording, a logit before calibration.
         logits: of the frames `[frames]`, before calibration.
         frame_s: seconds from one frame to the next.
         calibration: maps score and logits to probabilities.
+        channel: number of the channel, from 0, that score and logits are of.
+        verification: decision of a verifier; `None` without one.
     """
 
     score: float
     logits: NDArray[np.float32]
     frame_s: float
     calibration: Calibration = UNCALIBRATED
+    channel: int = 0
+    verification: Verification | None = None
+
+    @property
+    def duration_s(self) -> float:
+        """Duration of the recording in seconds, in whole frames."""
+        return len(self.logits) * self.frame_s
+
+    @property
+    def head_probability(self) -> float:
+        """Probability by the presence head alone that the voice is in the recording, 0 to 1."""
+        return self.calibration.probability(self.score, self.duration_s)
 
     @property
     def probability(self) -> float:
-        """Probability that the voice is in the recording, 0 to 1."""
-        return self.calibration.probability(self.score, len(self.logits) * self.frame_s)
+        """Probability that the voice is in the recording, 0 to 1: the verifier's, or else the presence head's."""
+        verified = None if self.verification is None else self.verification.probability
+        return self.head_probability if verified is None else verified
+
+    @property
+    def threshold(self) -> float:
+        """Lowest probability at which the voice counts as present."""
+        verified = None if self.verification is None else self.verification.threshold
+        return self.calibration.threshold if verified is None else verified
 
     @property
     def is_present(self) -> bool:
         """True if the probability reaches the threshold."""
-        return self.probability >= self.calibration.threshold
+        return self.probability >= self.threshold
 
     @property
     def track(self) -> NDArray[np.float64]:
@@ -130,7 +171,10 @@ class Presence:
 
 
 def presence_of_channels(
-    logits: list[NDArray[np.float32]], frame_s: float, calibration: Calibration = UNCALIBRATED
+    logits: Sequence[NDArray[np.float32]],
+    frame_s: float,
+    calibration: Calibration = UNCALIBRATED,
+    channels: Sequence[int] | None = None,
 ) -> Presence | None:
     """Return the presence in the channel with the highest score; `None` without any logits.
 
@@ -138,12 +182,14 @@ def presence_of_channels(
         logits: `[frames]` of each channel.
         frame_s: seconds from one frame to the next.
         calibration: of the model.
+        channels: number of each of these channels in the recording; `None`: from 0 on.
     """
-    if not logits:
+    if not len(logits):
         return None
     scores = [pool_logits(channel, frame_s) for channel in logits]
     best = int(np.argmax(scores))
-    return Presence(scores[best], logits[best], frame_s, calibration)
+    channel = best if channels is None else channels[best]
+    return Presence(scores[best], logits[best], frame_s, calibration, channel)
 
 
 def pool_logits(logits: ArrayLike, frame_s: float, seconds: float = PRESENCE_S) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -19,6 +20,8 @@ from wesep_py.inference.presence import Calibration, Presence, presence_of_chann
 
 log = logging.getLogger(__name__)
 Level = Literal["fitted", "learned", "kept"]
+Verify = Callable[[Presence, np.ndarray, np.ndarray], Presence]
+"""Function of the output of a presence head, the estimate at its level and the mixture, `[channels, samples]` each."""
 MAX_CORRECTION_DB = 6.0
 """Largest correction of a level that the network learned; such a network makes a voice quieter if it is not sure."""
 
@@ -84,7 +87,8 @@ class Result:
     Attributes:
         waveform: float32; [channels, samples] for a file, of the array's shape for an array.
         sample_rate: of the recording, in Hz.
-        presence: probability (0 to 1) that the voice is in the recording; None if the model has no presence head.
+        presence: probability (0 to 1) that the voice is in the recording, by the verifier if there is one, else by the
+            presence head; None if the model has no presence head.
         file_format: container of the recording's file; None for arrays.
         subtype: its sample format, kept by `save`; None for arrays.
         detection: output of the presence head, overall and over time; None without one.
@@ -191,6 +195,7 @@ def make_result(
     frame_s: float,
     level: Level,
     calibration: Calibration,
+    verify: Verify | None = None,
 ) -> Result:
     """Return the result of a network for a recording: at its level, rate, length and shape, with the presence.
 
@@ -202,15 +207,18 @@ def make_result(
         frame_s: seconds from one frame to the next.
         level: as `level_gain_from_sums`.
         calibration: of the presence head.
+        verify: completes the output of the presence head by the decision of a verifier; `None` without one.
     """
     samples = recording.at_rate(model_rate)
     detection = None
     if logits is not None:
         # A silent channel does not count, unless all are silent.
-        sounding = [track for track, channel in zip(logits, samples, strict=True) if not is_constant(channel)]
-        detection = presence_of_channels(sounding or list(logits), frame_s, calibration)
-    # Resampling there and back may differ by a sample.
+        channels = [i for i, channel in enumerate(samples) if not is_constant(channel)] or list(range(len(samples)))
+        detection = presence_of_channels([logits[i] for i in channels], frame_s, calibration, channels)
     estimate = estimate * np.float32(level_gain(estimate, samples, level))
+    if detection is not None and verify is not None:
+        detection = verify(detection, estimate, samples)
+    # Resampling there and back may differ by a sample.
     estimate = audio.resample(estimate, model_rate, recording.sample_rate)
     waveform = np.zeros(recording.waveform.shape, dtype=np.float32)
     length = min(estimate.shape[1], recording.num_samples)

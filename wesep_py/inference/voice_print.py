@@ -14,6 +14,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from wesep_py.common.errors import CheckpointError, InputError, shorten
 from wesep_py.common.files import atomic_path, check_writable
 from wesep_py.common.torchfiles import read_tensors
@@ -21,8 +23,42 @@ from wesep_py.inference.enrollment_quality import VoiceQuality
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
 
 VOICE_FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class VerifierEmbedding:
+    """Embedding of a voice by the speaker encoder of a `presence_verifier`.
+
+    Attributes:
+        encoder: name of the encoder.
+        encoder_hash: of its checkpoint; another encoder's verifier does not use the embedding.
+        values: `[dim]`, of unit length.
+    """
+
+    encoder: str
+    encoder_hash: str
+    values: NDArray[np.float32]
+
+    def as_json(self) -> str:
+        """Return the embedding for the header of a voice print."""
+        values = [round(float(value), 7) for value in self.values]
+        return json.dumps({"encoder": self.encoder, "encoder_hash": self.encoder_hash, "values": values})
+
+    @classmethod
+    def from_json(cls, text: str) -> VerifierEmbedding:
+        """Return the embedding that `as_json` wrote.
+
+        Raises:
+            ValueError, TypeError, LookupError: it is damaged.
+        """
+        stored = json.loads(text)
+        values = np.array(stored["values"], dtype=np.float32)
+        if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+            raise ValueError("the verifier's embedding is no list of finite numbers")
+        return cls(str(stored["encoder"]), str(stored["encoder_hash"]), values)
 
 
 @dataclass(frozen=True)
@@ -35,6 +71,7 @@ class Voice:
         enrolled_s: seconds of audio that it was computed from.
         assess: function that assesses the enrollment; called when `quality` is first read.
         source: the file that it was read from; its tensors are then compared with what the model needs. Else `None`.
+        verifier: embedding for the presence verifier; `None` if it was enrolled without one.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -57,6 +94,7 @@ class Voice:
     enrolled_s: float
     assess: Callable[[], VoiceQuality] | None = field(default=None, repr=False, compare=False)
     source: str | None = field(default=None, repr=False, compare=False)
+    verifier: VerifierEmbedding | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def quality(self) -> VoiceQuality | None:
@@ -91,6 +129,8 @@ class Voice:
         check_writable(path, overwrite)
         if self.quality is not None:
             header["quality"] = json.dumps(self.quality.as_dict())
+        if self.verifier is not None:
+            header["verifier"] = self.verifier.as_json()
         with atomic_path(path, overwrite) as temporary:
             temporary.write_bytes(self._encode(self.tensors, header))
         return Path(path)
@@ -121,6 +161,7 @@ class Voice:
             )
         try:
             quality = VoiceQuality.from_json(header["quality"]) if "quality" in header else None
+            verifier = VerifierEmbedding.from_json(header["verifier"]) if "verifier" in header else None
             enrolled_s, model_hash = float(json.loads(header["enrolled_s"])), header["model_hash"]
             if not 0 <= enrolled_s < math.inf:
                 raise ValueError(f"enrolled_s is {enrolled_s:g}")
@@ -128,7 +169,8 @@ class Voice:
             raise InputError(f"{path}: is damaged (its header: {shorten(error)}); enroll the voice again") from error
         if not tensors or not all(cls._is_finite(tensor) for tensor in tensors.values()):
             raise InputError(f"{path}: is damaged (numbers are missing or not finite); enroll the voice again")
-        return cls(tensors, model_hash, enrolled_s, None if quality is None else lambda: quality, str(path))
+        assess = None if quality is None else lambda: quality
+        return cls(tensors, model_hash, enrolled_s, assess, str(path), verifier)
 
     # What depends on the library of the tensors; `wesep_py.runtime` has the same for arrays.
 

@@ -12,6 +12,7 @@
 | `wespeaker` | `load_wespeaker`, `load_wespeaker_loss`: a speaker network or a loss of WeSpeaker |
 | `wespeaker_networks` | the tables of WeSpeaker's networks: arguments, defaults, renaming rules |
 | `wespeaker_family` | the form of these tables, and how they are applied |
+| `resemblyzer` | `import_resemblyzer`: the GE2E d-vector in the wheel of Resemblyzer |
 | `public_checkpoints` | reading the files: configuration, arguments, weights |
 | `importing` | `wesep import-checkpoint`: from the files to a checkpoint folder |
 | `converters` | the table of the converters that `wesep models pull` uses |

@@ -14,6 +14,7 @@ from pathlib import Path
 from wesep_py import checkpoint
 from wesep_py.common.errors import ConfigError, InputError, nearest
 from wesep_py.interop.importing import ImportedCheckpoint, import_public_checkpoint
+from wesep_py.interop.resemblyzer import import_resemblyzer
 from wesep_py.models.downloading import sha256_of
 from wesep_py.models.public_models import PublicModel
 from wesep_py.network.extraction_network import load_network
@@ -115,9 +116,15 @@ def named_digests(files: Mapping[str, Path]) -> dict[str, str]:
     return named
 
 
+def convert_resemblyzer(files: Mapping[str, Path], model: PublicModel) -> ImportedCheckpoint:
+    """Convert the `pretrained.pt` in the wheel of Resemblyzer."""
+    return import_resemblyzer(needed(files, "weights", model))
+
+
 CONVERTERS: dict[str, Converter] = {
     "espnet": convert_espnet,
     "native": convert_native,
+    "resemblyzer": convert_resemblyzer,
     "wesep": convert_public,
     "wespeaker": convert_public,
 }

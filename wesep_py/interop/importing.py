@@ -83,16 +83,23 @@ class ImportedCheckpoint:
         source = self.provenance["imported_from"]
         use = f"`wesep extract --model {name}`, `wesep_py.load({name!r})`"
         if self.kind != "extractor":
-            use = f"`speaker: {{network: …, checkpoint: {name}}}` in a configuration, with the network of `config.yaml`"
+            use = f"`speaker: {{checkpoint: {name}, mode: frozen}}` in a configuration, `wesep verify --model {name}`"
         elif self.config.get("speaker") is None and any("embedding_dim" in cue for cue in self.config["cues"]):
             use = "it has no speaker encoder: embeddings are computed elsewhere (`--enroll NAME.npy`)"
+        lines = [f"- weights: `{source['file']}`, SHA-256 `{source['sha256']}`"]
+        if "config_file" in source:
+            lines.append(f"- configuration: `{source['config_file']}`, SHA-256 `{source['config_sha256']}`")
+        lines += [f"- {key}: {source[key]}" for key in ("licence", "citation") if key in source]
+        remark = (
+            "The data that it was trained on"
+            if "licence" in source
+            else "Its licence and the data that it was trained on"
+        )
         return (
             f"# {name}\n\nThe {self.kind} `{source['model']}`, trained with {source['toolkit']} and imported by "
             f"wesep-py; nothing was trained here.\n\n"
-            f"- weights: `{source['file']}`, SHA-256 `{source['sha256']}`\n"
-            f"- configuration: `{source['config_file']}`, SHA-256 `{source['config_sha256']}`\n"
-            f"- use: {use}\n\n"
-            "Its licence and the data that it was trained on are those of its source.\n"
+            + "\n".join([*lines, f"- use: {use}"])
+            + f"\n\n{remark} are those of its source.\n"
         )
 
 

@@ -20,6 +20,7 @@ from wesep_py.common.files import write_json
 from wesep_py.common.folders import one_run_in
 from wesep_py.interop.converters import check_converter, convert
 from wesep_py.interop.importing import ImportedCheckpoint
+from wesep_py.models import bundled_models
 from wesep_py.models.downloading import DownloadSettings, Progress, check_free_space, sha256_of
 from wesep_py.models.model_sources import ChangedFileError, fetch, files_from, named_files
 from wesep_py.models.model_store import (
@@ -80,10 +81,12 @@ def pull_model(
     """
     name = check_model_name(model.name)
     check_converter(model)
+    if name in bundled_models():
+        raise InputError(f"{name}: comes with the package; give the entry another name")
     if model.licence is None and not accept_licence:
         raise InputError(
-            f"{name}: its source states no licence ({model.sources[0].location}), so nobody has allowed you to use it; "
-            "if you have decided to, pass --accept-licence, which is recorded with the model"
+            f"{name}: its source states no licence ({model.sources[0].location}), so whether you may use it is not "
+            "known; to use it all the same, pass --accept-licence, which is recorded with the model"
         )
     work = store_folder() / "downloads" / name
     try:

@@ -125,7 +125,7 @@ def find_model(model: str | os.PathLike[str] | None = None) -> tuple[str, Path]:
     public, known = public_models(), [*bundled, *installed_models()]
     if name in public:
         raise CheckpointError(f"{name}: is not installed; `wesep models pull {name}` installs it")
-    if (close := difflib.get_close_matches(name, [*known, *public], n=1, cutoff=0.5)) and close[0] not in known:
+    if (close := difflib.get_close_matches(name, [*known, *public], n=1, cutoff=0.7)) and close[0] not in known:
         raise CheckpointError(
             f"{shorten(name)}: no such model; did you mean {close[0]!r}, which `wesep models pull {close[0]}` installs?"
         )

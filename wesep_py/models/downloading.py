@@ -291,7 +291,7 @@ def _copy(
         while True:
             on_progress(done)
             try:
-                block = response.read(BLOCK_BYTES)
+                block = response.read1(BLOCK_BYTES)  # what has arrived, not a whole block
             except (OSError, http.client.HTTPException) as error:
                 if isinstance(error, http.client.IncompleteRead):
                     file.write(error.partial)
@@ -336,10 +336,10 @@ def _opened(request: Request, headers: Mapping[str, str], part: _Part, settings:
             raise _of_status(request, error, part) from error
     except urllib.error.URLError as error:
         raise _of_connection(request, error.reason) from error
+    except (ValueError, http.client.InvalidURL) as error:  # an address with spaces, an impossible port
+        raise InputError(f"{shorten(request.url)}: is no address that can be asked for ({shorten(error)})") from error
     except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
         raise _RetryError(f"the server does not answer ({_words(error)})") from error
-    except ValueError as error:  # an address with spaces, an impossible port
-        raise InputError(f"{shorten(request.url)}: is no address that can be asked for ({shorten(error)})") from error
 
 
 def _of_status(request: Request, error: urllib.error.HTTPError, part: _Part) -> Exception:

@@ -104,6 +104,8 @@ def remove_installed(name: str) -> Path:
         known = installed_models()
         hint = nearest(name, known) if known else "none is"
         raise InputError(f"no model called {name!r} is installed; {hint}")
+    if folder.is_symlink():
+        raise InputError(f"{folder}: is a link, which the store did not make; delete it yourself")
     if not CHECKPOINT_KIND.is_ours(folder):
         raise InputError(f"{folder}: was not written by this package; delete it yourself")
     if others := CHECKPOINT_KIND.others(folder):

@@ -198,6 +198,11 @@ class PublicModel:
         return any(source.files for source in self.sources)
 
     @property
+    def state(self) -> str:
+        """`available`, or `by hand` if it cannot be downloaded from here."""
+        return "available" if self.can_be_downloaded else "by hand"
+
+    @property
     def figures(self) -> str | None:
         """The published result in one line; `None` if there is none."""
         return f"{self.published.result} on {self.published.dataset}" if self.published else None
@@ -206,7 +211,7 @@ class PublicModel:
         """Return the entry as JSON values, with the keys that `SavedModel.as_dict` has."""
         return {
             "name": self.name,
-            "state": "available",
+            "state": self.state,
             "kind": self.kind,
             "default": False,
             "folder": None,

@@ -41,7 +41,7 @@ from wesep_py.network.backbones.bsrnn import ResidualRNN
 from wesep_py.network.cues import Cue, PreparedEnrollment, SignalFeatures, cues
 from wesep_py.network.model_config import ModelConfig
 from wesep_py.network.presence_head import PresenceHead
-from wesep_py.network.speaker import build_encoder, encoder_config, is_encoder, length_mask
+from wesep_py.network.speaker import build_encoder, completed_speaker, is_encoder, length_mask
 
 # A causal filter shifts the phase of what is above its cutoff. A cutoff of 40 Hz would shift the phase of voices; an
 # eighth of it, 5 Hz, shifts the phase at 100 Hz by 3°.
@@ -147,11 +147,8 @@ class TargetSpeakerExtractor(nn.Module):
         self.level_tracker = LevelTracker(config.sample_rate) if self.normalise == "tracked" else None
 
         self.encoder = build_encoder(config.speaker, config.sample_rate, initialise, self.backbone)
-        # What the encoder took from other files, so that a checkpoint does not need them.
-        if self.encoder is not None and not self.config["speaker"].get("network"):
-            self.config["speaker"] |= encoder_config(self.encoder.config)
-        elif self.encoder is not None and self.encoder.config.self_supervised:
-            self.config["speaker"]["self_supervised"] = to_plain(self.encoder.config.self_supervised)
+        if self.encoder is not None:
+            self.config["speaker"] = completed_speaker(self.config["speaker"], self.encoder.config)
         for i, cue in enumerate(self.cues):
             try:
                 cue.attach(self.backbone, self.encoder)
@@ -272,8 +269,8 @@ class TargetSpeakerExtractor(nn.Module):
             InputError: a cue takes an embedding, and there is none, or one of another size.
         """
         lengths = _full_lengths(enrollment) if lengths is None else lengths
-        enrollment, _ = self.preprocess(enrollment, lengths)
-        signal = SignalFeatures(enrollment, lengths, self.backbone, self.encoder, embedding)
+        enrollment, level = self.preprocess(enrollment, lengths)
+        signal = SignalFeatures(enrollment, lengths, self.backbone, self.encoder, embedding, level)
         return {f"{i}.{key}": value for i, cue in enumerate(self.cues) for key, value in cue.prepare(signal).items()}
 
     def combine(
@@ -324,7 +321,8 @@ class TargetSpeakerExtractor(nn.Module):
                 prefix_length += added
 
         # Waveform → features → latent → estimates. Input-stage and latent-stage cues act inside `encode`.
-        signal = SignalFeatures(waveform, _full_lengths(waveform), self.backbone, self.encoder)
+        level = scale if self.backbone.latency is None else 1.0
+        signal = SignalFeatures(waveform, _full_lengths(waveform), self.backbone, self.encoder, level=level)
         analysis = signal.analysis
         if any(cue.needs_speaker_frames for cue in self.cues):
             analysis = replace(analysis, speaker_frames=signal.speaker_frames)

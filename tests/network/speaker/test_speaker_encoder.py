@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from wesep_py.audio import info
 from wesep_py.common.config import construct
 from wesep_py.common.errors import CheckpointError, ConfigError
 from wesep_py.data import Utterance, write_manifest
-from wesep_py.network.speaker import SpeakerConfig, SpeakerEncoder, build_encoder
+from wesep_py.inference.enrollment import embed_windows
+from wesep_py.network.extraction_network import TargetSpeakerExtractor, load_network
+from wesep_py.network.speaker import SpeakerConfig, SpeakerEncoder, build_encoder, length_mask, load_encoder
 from wesep_py.training import train
 
 NETWORK = {"name": "ecapa_tdnn", "channels": 16, "frame_dim": 32, "embedding_dim": 8}
@@ -211,3 +214,78 @@ def test_joint_encoder_changes_in_training(corpus, tmp_path):
     new = build_encoder(SPEAKERS["ecapa"], 16000).state_dict()
     assert {key for key in new if "norm" in key and not key.endswith("num_batches_tracked")} <= differing(new, after)
     assert all(value == 3 for key, value in after.items() if key.endswith("num_batches_tracked"))
+
+
+DVECTOR = {
+    "network": {"name": "dvector", "hidden_dim": 8, "frame_dim": 8, "embedding_dim": 6, "pooling": "last"},
+    "front_end": "slaney_mel",
+    "filterbank": {"num_mel_bins": 12},
+    "min_level_dbfs": -30.0,
+    "windows": {"num_frames": 40, "hop_frames": 20},
+}
+
+
+def saved_dvector(folder: Path) -> str:
+    torch.manual_seed(0)
+    made = build_encoder(DVECTOR, 16000)
+    assert made is not None
+    checkpoint.save(folder, DVECTOR, made.state_dict())
+    return str(folder)
+
+
+def test_network_of_the_checkpoint_is_taken_if_none_is_given(tmp_path):
+    """A model made so is complete: its own checkpoint does not need the encoder's."""
+    folder = saved_dvector(tmp_path / "dvector")
+    config = {
+        "backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1},
+        "speaker": {"checkpoint": folder, "mode": "frozen"},
+        "cues": [{"name": "embedding"}],
+    }
+    network = TargetSpeakerExtractor(config)
+    assert network.config["speaker"]["network"] == DVECTOR["network"]
+    assert network.config["speaker"]["windows"]["hop_frames"] == 20
+    checkpoint.save(tmp_path / "model", network.config, network.state_dict())
+    shutil.rmtree(folder)
+    loaded = load_network(tmp_path / "model")
+    assert loaded.config == network.config
+    waveform, lengths = 0.1 * torch.randn(1, 16000), torch.tensor([16000])
+    expected = network.encoder(waveform, lengths).embedding
+    assert torch.equal(loaded.encoder(waveform, lengths).embedding, expected)
+    assert torch.equal(load_encoder(tmp_path / "model")(waveform, lengths).embedding, expected)
+
+
+def test_enrollment_reaches_an_encoder_with_a_level_at_its_own_level(tmp_path):
+    """The network divides enrollments by their level; a d-vector depends on it."""
+    config = {
+        "backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1},
+        "speaker": {"checkpoint": saved_dvector(tmp_path / "dvector"), "mode": "frozen"},
+        "cues": [{"name": "embedding"}],
+        "highpass_hz": 0,
+    }
+    network = TargetSpeakerExtractor(config).eval()
+    lengths = torch.tensor([16000, 12000])
+    waveform = torch.randn(2, 16000) * torch.tensor([[0.3], [0.08]]) * length_mask(lengths, 16000)
+    prepared = network.prepare(waveform, lengths)["0.embedding"]
+    torch.testing.assert_close(prepared, network.encoder(waveform, lengths).embedding)
+    at_one = network.encoder(waveform / 0.3, lengths).embedding
+    assert (prepared - at_one).abs().max() > 1e-3
+    windows = [row[:size].numpy() for row, size in zip(waveform, lengths, strict=True)]
+    torch.testing.assert_close(torch.from_numpy(embed_windows(network, windows, "cpu")), prepared)
+
+
+def test_keys_that_the_checkpoint_describes_are_refused_beside_it(tmp_path):
+    folder = saved_dvector(tmp_path / "dvector")
+    with pytest.raises(ConfigError, match="sample_rate: is given without 'network'"):
+        construct(SpeakerConfig, {"checkpoint": folder, "sample_rate": 8000}, "speaker")
+    with pytest.raises(ConfigError, match="holds weights alone"):
+        construct(SpeakerConfig, {"checkpoint": "avg_model.pt"}, "speaker")
+    with pytest.raises(ConfigError, match="no such model"):
+        construct(SpeakerConfig, {"checkpoint": str(tmp_path / "none")}, "speaker")
+    untrusted = {
+        "backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1},
+        "speaker": {"checkpoint": folder},
+        "cues": [{"name": "embedding"}],
+    }
+    checkpoint.save(tmp_path / "model", untrusted, {"x": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match="no other checkpoint is read"):
+        load_network(tmp_path / "model")

@@ -62,13 +62,25 @@ def test_size_of_dvector_in_the_paper():
     assert sum(p.numel() for p in network.parameters()) == layers + 256 * 256 + 256
 
 
+def test_dvector_of_the_last_frame_without_projection_and_with_relu():
+    """The form of Wan et al.'s windows: the last state of the LSTM, linear, ReLU, length one; padding is ignored."""
+    torch.manual_seed(0)
+    network = DVector(6, hidden_dim=8, num_layers=2, frame_dim=8, embedding_dim=5, pooling="last", activation="relu")
+    features = torch.randn(2, 20, 6)
+    _, (hidden, _) = network.lstm(features[:1, :13])
+    expected = network.linear(hidden[-1]).relu()
+    output = network(features, length_mask(torch.tensor([13, 20]), 20))
+    torch.testing.assert_close(output.embedding[:1], expected / expected.norm())
+    assert (output.embedding >= 0).all() and output.frames.shape == (2, 8, 20)
+
+
 def test_names_of_dvector_in_checkpoints():
     assert {key.split(".")[0] for key in DVector(hidden_dim=8, frame_dim=4).state_dict()} == {"lstm", "linear"}
 
 
 def test_impossible_arguments_of_dvector():
-    with pytest.raises(ValueError, match=r"frame_dim: is 9; from 1 to below hidden_dim \(9\)"):
-        DVector(hidden_dim=9, frame_dim=9)
+    with pytest.raises(ValueError, match=r"frame_dim: is 10; from 1 to hidden_dim \(9\)"):
+        DVector(hidden_dim=9, frame_dim=10)
     with pytest.raises(ValueError, match="num_layers: is 0"):
         DVector(num_layers=0)
     with pytest.raises(ValueError, match="dropout: is 1"):

@@ -31,6 +31,7 @@ class SignalFeatures:
         lengths: `[batch]`, samples of each.
         backbone, encoder: those of the model.
         embedding: of the voice, computed elsewhere, `[batch, dim]`; `None` where there is none.
+        level: factor that brings the waveform back to the level that the recording had, `[batch, 1]`.
     """
 
     waveform: Tensor
@@ -38,6 +39,7 @@ class SignalFeatures:
     backbone: Backbone
     encoder: SpeakerEncoder | None
     embedding: Tensor | None = None
+    level: Tensor | float = 1.0
 
     @cached_property
     def analysis(self) -> Analysis:
@@ -55,7 +57,8 @@ class SignalFeatures:
         assert self.encoder is not None, "Cue.attach checks that there is an encoder"
         if self.encoder.front_end == "backbone":
             return self.encoder.of_features(self.analysis.features, self.frame_mask)
-        return self.encoder(self.waveform, self.lengths)
+        waveform = self.waveform * self.level if self.encoder.takes_own_level else self.waveform
+        return self.encoder(waveform, self.lengths)
 
     @cached_property
     def speaker_frames(self) -> Tensor:
@@ -205,7 +208,8 @@ def align_speaker_frames(
 ) -> Tensor:
     """Return the encoder's frame-level features at the times of the backbone's frames, by linear interpolation.
 
-    Frame t of the backbone is at sample t · stride; frame i of a filterbank at the middle of its window. If a network
+    Frame t of the backbone is at sample t · stride; the first frame of a filterbank at the middle of its window, or at
+    the sample `first_centre` where it says so. If a network
     gives fewer frames than its front end, they are spread evenly over those. Before the first frame and after the last,
     that frame is repeated.
 
@@ -224,7 +228,8 @@ def align_speaker_frames(
     else:
         filterbank = encoder.filterbank
         sample = frames * backbone.stride * (filterbank.sample_rate / backbone.sample_rate)
-        position = (sample - filterbank.window_length / 2) / filterbank.hop_length
+        first_centre = getattr(filterbank, "first_centre", filterbank.window_length / 2)
+        position = (sample - first_centre) / filterbank.hop_length
         front_end_frames = filterbank.frame_lengths(-(-lengths * filterbank.sample_rate // backbone.sample_rate))
     # From positions among the front end's frames to positions among the network's. Frame i covers i − ½ … i + ½:
     #

@@ -3,6 +3,7 @@
 | module | what is in it |
 | --- | --- |
 | `speaker_encoder` | `SpeakerConfig`, `SpeakerEncoder`: front end and network; `load_encoder` reads a checkpoint |
+| `embedding_windows` | `WindowConfig`: embeddings of overlapping windows, averaged |
 | `speaker_network` | `SpeakerNetwork`, the interface; base classes; the registry `speaker_networks` |
 | `pooling` | poolings over time, from the mean to recursive attention |
 | `self_supervised` | WavLM, wav2vec 2.0 or HuBERT as front end |
@@ -29,6 +30,7 @@ The networks, by the name in a configuration:
 
 from wesep_py.network.speaker.campplus import CAMPlusPlus
 from wesep_py.network.speaker.ecapa import ECAPATDNN
+from wesep_py.network.speaker.embedding_windows import WindowConfig
 from wesep_py.network.speaker.pooling import AttentiveStatisticsPooling
 from wesep_py.network.speaker.redimnet import ReDimNet, ReDimNetStage
 from wesep_py.network.speaker.repvgg import RepVGG
@@ -39,6 +41,7 @@ from wesep_py.network.speaker.speaker_encoder import (
     SpeakerConfig,
     SpeakerEncoder,
     build_encoder,
+    completed_speaker,
     encoder_config,
     is_encoder,
     load_encoder,
@@ -76,8 +79,10 @@ __all__ = [
     "SpeakerNetwork",
     "SpeakerOutput",
     "TCNSpeakerNetwork",
+    "WindowConfig",
     "XVector",
     "build_encoder",
+    "completed_speaker",
     "count_voices",
     "encoder_config",
     "is_encoder",

@@ -3,6 +3,7 @@
 | name | pooling |
 | --- | --- |
 | `tap`, `tsdp`, `tstp` | mean, standard deviation, or both |
+| `last` | the last frame, for recurrent networks |
 | `astp`, `asp` | mean and standard deviation weighted by an attention |
 | `mhastp`, `mqmhastp` | the same with several heads, and several queries |
 | `recursive` | the same for one voice after the other |
@@ -112,6 +113,27 @@ class AveragePooling(Pooling):
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Return `[batch, dim]`."""
         return masked_statistics(frames.float(), mask)[0].squeeze(2)
+
+
+@poolings.register("last")
+class LastFramePooling(Pooling):
+    """The last valid frame, for networks whose frames sum up what came before them.
+
+    Args:
+        dim: number of channels.
+
+    >>> LastFramePooling(1)(torch.tensor([[[1.0, 2.0, 3.0]]]), torch.tensor([[True, True, False]])).item()
+    2.0
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.out_dim = dim
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Return `[batch, dim]`."""
+        last = mask.sum(dim=1).clamp_min(1) - 1
+        return frames.float().gather(2, last[:, None, None].expand(-1, frames.shape[1], 1)).squeeze(2)
 
 
 @poolings.register("tsdp")

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -98,20 +98,22 @@ def repeat_short(features: Tensor, mask: Tensor, least: int) -> tuple[Tensor, Te
 class DVector(PoolingNetwork):
     """LSTM layers with projections, the mean over the frames, and a linear layer; the embedding has length one.
 
-    Wan et al. take the LSTM's last frame of a short window, and average over windows; this averages its frames, as
-    Variani et al. do. The LSTM runs forwards only, so that padding after a recording cannot change its frames.
+    By default the LSTM's frames are averaged, as Variani et al. do. Wan et al. take the last frame of a short window,
+    and average over windows: that is `pooling: last`, with the `windows` of the encoder (`SpeakerConfig`). The LSTM
+    runs forwards only, so that padding after a recording cannot change its frames.
 
     Args:
         num_mel_bins: number of mel bins (given by the front end).
         hidden_dim: number of cells of each layer.
         num_layers: number of layers.
-        frame_dim: size to which each layer is projected; below `hidden_dim`.
+        frame_dim: size to which each layer is projected; `hidden_dim` for none.
         embedding_dim: size of the embedding, whose length is one (eq. 4 of Wan et al.).
         pooling: name of a pooling, or `{name: …, …}`; see `pooling`.
         dropout: share of the values between layers that is dropped while training, from 0 to below 1.
+        activation: of the embedding, before its length becomes one: `none` or `relu`.
 
     Raises:
-        ValueError: a size is below 1, the projection is not smaller than the layer, or the share is out of range.
+        ValueError: a size is below 1, the projection is larger than the layer, or the share is out of range.
         ConfigError: there is no such pooling.
 
     >>> import torch
@@ -130,13 +132,14 @@ class DVector(PoolingNetwork):
         embedding_dim: int = 256,
         pooling: str | dict[str, Any] = "tap",
         dropout: float = 0.0,
+        activation: Literal["none", "relu"] = "none",
     ) -> None:
         super().__init__()
         for name, size in (("num_layers", num_layers), ("embedding_dim", embedding_dim)):
             if size < 1:
                 raise ValueError(f"{name}: is {size}; 1 or more is needed")
-        if not 1 <= frame_dim < hidden_dim:
-            raise ValueError(f"frame_dim: is {frame_dim}; from 1 to below hidden_dim ({hidden_dim}) is needed")
+        if not 1 <= frame_dim <= hidden_dim:
+            raise ValueError(f"frame_dim: is {frame_dim}; from 1 to hidden_dim ({hidden_dim}) is needed")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout: is {dropout}; a share from 0 to below 1 is needed")
         self.frame_dim, self.embedding_dim = frame_dim, embedding_dim
@@ -146,10 +149,10 @@ class DVector(PoolingNetwork):
             num_layers,
             batch_first=True,
             dropout=dropout if num_layers > 1 else 0.0,
-            proj_size=frame_dim,
+            proj_size=frame_dim if frame_dim < hidden_dim else 0,
         )
         self.pool = build_pooling(pooling, frame_dim)
-        self.linear = nn.Linear(self.pool.out_dim, embedding_dim)
+        self.linear, self.activation = nn.Linear(self.pool.out_dim, embedding_dim), activation
 
     def encode(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the frames to be pooled and their mask; see `PoolingNetwork.encode`."""
@@ -158,4 +161,5 @@ class DVector(PoolingNetwork):
 
     def embed(self, pooled: Tensor) -> Tensor:
         """Return the embeddings of pooled vectors; see `PoolingNetwork.embed`."""
-        return nn.functional.normalize(self.linear(pooled).float(), dim=1)
+        embedding = self.linear(pooled).float()
+        return nn.functional.normalize(embedding.relu() if self.activation == "relu" else embedding, dim=1)
