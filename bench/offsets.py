@@ -93,10 +93,11 @@ def main() -> None:
     parser.add_argument("--rumbles-hz", type=float, nargs="*", default=[20.0, 38.0])
     parser.add_argument("--levels-db", type=float, nargs="*", default=[-60.0, -30.0, 0.0])
     parser.add_argument("--without-high-pass", action="store_true", help="the network as it would be without it")
+    parser.add_argument("--live", action="store_true", help="the model's live mode")
     parser.add_argument("--bits", type=int, help="round the audio to this number of bits; floats by default")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    extractor = wesep_py.load(arguments.model, "cpu")
+    extractor = wesep_py.load(arguments.model, "cpu", live=arguments.live)
     if arguments.without_high_pass:
         extractor.network.high_pass = extractor.network.causal_high_pass = None
     path = arguments.trials
@@ -109,7 +110,7 @@ def main() -> None:
         return np.array([measure(extractor, audio, in_mixture, in_enrollment, bits) for audio in rendered])
 
     before = row(same, same, None)
-    print(f"{len(rendered)} trials of {path.name}, {arguments.condition}\n")
+    print(f"{len(rendered)} trials of {path.name}, {arguments.condition}, {extractor.mode}\n")
     print("| what | in | SI-SDRi (dB) | change of one trial, at most (dB) | presence |")
     print("| --- | --- | --- | --- | --- |")
     print(f"| nothing | | {before[:, 0].mean():.2f} | | {before[:, 1].mean():.2f} |", flush=True)

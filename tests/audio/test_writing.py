@@ -100,7 +100,7 @@ def test_float_wav_holds_more_than_full_scale(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "sample_rate", "subtype", "message"),
     [
-        ("a.m4a", 16000, None, "not a format to write"),
+        ("a.m4b", 16000, None, "not a format to write"),
         ("a", 16000, None, r"a: has no suffix; name one of \.flac, \.mp3"),
         ("a.flac", 16000, "FLOAT", "no subtype FLOAT"),
         ("a.wav", 16000, "PCM16", "did you mean 'PCM_16'"),

@@ -86,8 +86,8 @@ def test_residual_and_timeline_of_several_targets(wesep, tiny_model, tiny_speech
         assert line.split()[:3] == ["SPEAKER", "carl-0", "1"] and line.split()[7] in ("anna", "bert")
     clash = ["--residual", tmp_path / "r.flac", "-o", tmp_path / "o.wav", "--model", tiny_model]
     assert "the same suffix" in wesep("extract", mixture, "--enroll", mixture, *clash).message
-    several = ["--timeline", tmp_path / "t.txt", "-o", tmp_path / "o.wav", "--model", tiny_model]
-    assert ".rttm or .json" in wesep("extract", mixture, "--enroll", mixture, *several).message
+    several = ["--timeline", tmp_path / "t.pdf", "-o", tmp_path / "o.wav", "--model", tiny_model]
+    assert ".rttm, .json, .csv" in wesep("extract", mixture, "--enroll", mixture, *several).message
     folder = ["--timeline", tmp_path / "when", "-o", tmp_path / "p.wav", "--model", tiny_model]
     assert wesep("extract", mixture, "--enroll", mixture, *folder).status == 0
     assert sorted(path.name for path in (tmp_path / "when").iterdir()) == ["carl-0.json", "carl-0.rttm"]

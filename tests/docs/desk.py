@@ -43,7 +43,7 @@ case "$1" in
   evaluate) exec "$real" "$@" --limit 2 --jobs 0 ;;
   score) exec "$real" "$@" --jobs 0 ;;
   simulate) exec "$real" "$@" --count 2 --jobs 1 ;;
-  calibrate|live) exec "{python}" "{checker}" command "$@" ;;
+  calibrate|live|find) exec "{python}" "{checker}" command "$@" ;;
   demo) mkdir -p demo_again; exec "$real" models ;;
   *) exec "$real" "$@" ;;
 esac
@@ -116,6 +116,7 @@ def lay_out(folder: Path, model: Path) -> None:
         "recordings/two.wav",
     ):
         write(folder / name, mixture)
+    lay_out_video(folder / "talk.mp4", mixture)
     for name in ("demo/enrollment.wav", "alice.wav", "alice1.wav", "alice_1.wav", "anna.wav"):
         write(folder / name, alice[1])
     for name in ("alice2.wav", "alice_2.wav"):
@@ -137,6 +138,14 @@ def lay_out(folder: Path, model: Path) -> None:
     lay_out_live_model(folder)
     lay_out_public_checkpoint(folder)
     _commands(folder)
+
+
+def lay_out_video(path: Path, waveform: np.ndarray) -> None:
+    """Write a video with that sound, if PyAV is installed."""
+    if find_spec("av") is not None:
+        from tests.media_files import write_media
+
+        write_media(path, "mp4", "aac", [waveform[None].astype(np.float32)], SAMPLE_RATE, "mpeg4")
 
 
 def lay_out_tree(folder: Path, sources: list[np.ndarray]) -> None:

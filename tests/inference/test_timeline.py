@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from wesep_py.common.errors import InputError, OutputExistsError
-from wesep_py.inference.timeline import find_segments, timeline_from_energies, timeline_from_presence, write_timeline
+from wesep_py.inference.timeline import (
+    SpeechSegment,
+    Timeline,
+    find_segments,
+    timeline_from_energies,
+    timeline_from_presence,
+    write_timeline,
+)
 
 
 def spans(*parts: tuple[float, float], step_s: float = 0.01) -> list[tuple[float, float]]:
@@ -50,5 +57,51 @@ def test_rttm_and_json_files(tmp_path: Path):
     assert target["track"]["step_s"] == pytest.approx(0.1) and len(target["track"]["probability"]) == 30
     with pytest.raises(OutputExistsError):
         write_timeline(tmp_path / "a.json", "x", [])
-    with pytest.raises(InputError, match=r"\.rttm or \.json"):
-        write_timeline(tmp_path / "a.txt", "x", [(line, {})])
+    with pytest.raises(InputError, match=r"\.rttm, \.json, \.csv"):
+        write_timeline(tmp_path / "a.pdf", "x", [(line, {})])
+
+
+def two_voices() -> list:
+    alice = Timeline("alice", 4000.0, (SpeechSegment(1.0, 2.5, 0.75), SpeechSegment(3661.25, 3662.0, 0.5)), "presence")
+    bob = Timeline("b<o>b", 4000.0, (SpeechSegment(2.0, 3.0),), "energy")
+    return [(alice, {}), (bob, {})]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text"),
+    [
+        (
+            ".srt",
+            "1\n00:00:01,000 --> 00:00:02,500\nalice\n\n2\n00:00:02,000 --> 00:00:03,000\nb<o>b\n\n"
+            "3\n01:01:01,250 --> 01:01:02,000\nalice\n\n",
+        ),
+        (
+            ".vtt",
+            "WEBVTT\n\n00:00:01.000 --> 00:00:02.500\n<v alice>alice\n\n"
+            "00:00:02.000 --> 00:00:03.000\n<v b&lt;o&gt;b>b&lt;o&gt;b\n\n"
+            "01:01:01.250 --> 01:01:02.000\n<v alice>alice\n\n",
+        ),
+        (
+            ".txt",
+            "1.000000\t2.500000\talice\n2.000000\t3.000000\tb<o>b\n3661.250000\t3662.000000\talice\n",
+        ),
+        (
+            ".csv",
+            "target,start_s,end_s,duration_s,probability\nalice,1.000,2.500,1.500,0.7500\nb<o>b,2.000,3.000,1.000,\n"
+            "alice,3661.250,3662.000,0.750,0.5000\n",
+        ),
+    ],
+)
+def test_subtitles_labels_and_csv_hold_all_voices_in_order_of_time(suffix: str, text: str, tmp_path: Path):
+    path = tmp_path / f"when{suffix}"
+    write_timeline(path, "meeting.wav", two_voices())
+    assert path.read_text(encoding="utf-8") == text
+
+
+def test_pyav_reads_the_subtitles(tmp_path: Path):
+    av = pytest.importorskip("av")
+    for suffix in (".srt", ".vtt"):
+        write_timeline(tmp_path / f"when{suffix}", "meeting.wav", two_voices())
+        with av.open(str(tmp_path / f"when{suffix}")) as file:
+            times = [(float(p.pts * p.time_base), float(p.duration * p.time_base)) for p in file.demux() if p.size]
+        assert times == [(1.0, 1.5), (2.0, 1.0), (3661.25, 0.75)]

@@ -8,6 +8,9 @@ Arrays are float32 NumPy, `[channels, samples]` for a file, `[samples]` for one 
 | `writing` | recordings to files: `write`, `AudioWriter` |
 | `decoding` | decoding with libsndfile, checks of the length, strict reading |
 | `containers` | layout of audio files, found without decoding |
+| `media` | m4a, mp4, webm, … , decoded by PyAV |
+| `media_writing` | the same written, with the pictures of a video |
+| `sample_blocks` | operations on blocks of samples |
 | `resample` | `resample`, `StreamResampler` |
 | `live_resample` | `LiveResampler`: a short delay, for live signals |
 | `torch_resample` | `SincResample`, a differentiable layer |

@@ -1,4 +1,4 @@
-"""Decode recordings with libsndfile, and check their length.
+"""Decode recordings with libsndfile, and check their length; what it does not read is decoded by `media`.
 
 A file can hold several recordings one after the other ("links", as in a chained Ogg file); they are decoded in turn,
 and joined at the sample rate and with the channels of the first:
@@ -24,18 +24,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from wesep_py.audio.containers import ByteSource, Layout, Link, SplicedFile, layout_of
-from wesep_py.audio.resample import StreamResampler, resampled_length
+from wesep_py.audio.media import (
+    INSTALL,
+    MediaFormat,
+    chosen_track,
+    examine_media,
+    is_installed,
+    is_media,
+    media_blocks,
+)
+from wesep_py.audio.resample import resampled_length
+from wesep_py.audio.sample_blocks import Samples, cut_out, regrouped, resampled, with_channels
 from wesep_py.common.errors import AudioError
 
 if TYPE_CHECKING:
     import soundfile
-
-
-Samples = NDArray[np.float32]
 
 logger = logging.getLogger("wesep_py.audio")
 LOWEST_RATE, HIGHEST_RATE = 1000, 1_536_000
@@ -121,8 +125,9 @@ class AudioInfo:
         num_channels: at least 1.
         num_samples: of each channel.
         duration_s: in seconds.
-        format: libsndfile's name of the container: `WAV`, `FLAC`, `OGG`, `MP3`, …
-        subtype: libsndfile's name of the sample format: `PCM_16`, `FLOAT`, `OPUS`, …
+        format: libsndfile's name of the container: `WAV`, `FLAC`, `OGG`, `MP3`, …; FFmpeg's of others: `MP4`, …
+        subtype: libsndfile's name of the sample format: `PCM_16`, `FLOAT`, `OPUS`, …; FFmpeg's of others: `AAC`, …
+        has_pictures: whether it is a video.
     """
 
     sample_rate: int
@@ -131,6 +136,7 @@ class AudioInfo:
     duration_s: float
     format: str
     subtype: str
+    has_pictures: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,6 +157,7 @@ class _Examination:
     links: tuple[_DecodableLink, ...]
     layout: Layout
     faults: tuple[str, ...]
+    media: MediaFormat | None = None
 
 
 _cache: OrderedDict[tuple[object, ...], _Examination] = OrderedDict()
@@ -181,6 +188,11 @@ class AudioDecoder:
         return self._examination.about
 
     @property
+    def media(self) -> MediaFormat | None:
+        """Format of a recording that `media` decodes; `None` if libsndfile does."""
+        return self._examination.media
+
+    @property
     def is_seekable(self) -> bool:
         """True if decoding can start at any sample, with the same result as decoding from the beginning."""
         about = self.about
@@ -202,13 +214,15 @@ class AudioDecoder:
             AudioError: the recording is damaged; in strict reading, it ends early.
         """
         end = self.about.num_samples if stop is None else min(stop, self.about.num_samples)
-        if self.is_seekable:
+        if self._examination.media is not None:
+            decoded = cut_out(media_blocks(self.source), start, end)
+        elif self.is_seekable:
             link = self._examination.links[0]
             decoded = self._decoded(link, block_samples, start, end)
         else:
-            decoded = _cut_out(self._joined(block_samples), start, end)
+            decoded = cut_out(self._joined(block_samples), start, end)
         position = start
-        for block in _regrouped(decoded, block_samples):
+        for block in regrouped(decoded, block_samples):
             position += len(block)
             yield block
         self._check_end(position, end)
@@ -232,9 +246,9 @@ class AudioDecoder:
         for link in self._examination.links:
             blocks = self._decoded(link, block_samples, 0, link.num_samples)
             if link.num_channels != about.num_channels:
-                blocks = (_with_channels(block, about.num_channels) for block in blocks)
+                blocks = (with_channels(block, about.num_channels) for block in blocks)
             if link.sample_rate != about.sample_rate:
-                blocks = _resampled(blocks, link.sample_rate, about.sample_rate, about.num_channels)
+                blocks = resampled(blocks, link.sample_rate, about.sample_rate, about.num_channels)
             yield from blocks
 
     def _decoded(self, link: _DecodableLink, block_samples: int, start: int, stop: int) -> Iterator[Samples]:
@@ -293,7 +307,7 @@ def open_audio_bytes(data: bytes, name: str) -> Iterator[AudioDecoder]:
 
 def _examine(source: ByteSource) -> _Examination:
     """Examine a file, or return the cached examination of a file that has not changed since."""
-    identity = source.identity
+    identity = (*source.identity, chosen_track())
     if source.path is None:
         return _find_links(source)
     with _cache_lock:
@@ -316,6 +330,8 @@ def _find_links(source: ByteSource) -> _Examination:
     Raises:
         AudioError: no link can be decoded, or none has samples.
     """
+    if is_media(source):
+        return _examine_media(source)
     with _naming_file(source.name, "cannot be read"):
         layout = layout_of(source)
     faults = list(layout.faults)
@@ -336,6 +352,11 @@ def _find_links(source: ByteSource) -> _Examination:
         links.append(decodable)
     if first is None:
         if unreadable is not None:
+            if not faults and is_installed() and _is_intact(source):
+                try:
+                    return _examine_media(source)
+                except AudioError:
+                    raise unreadable from None
             if faults and len(layout.links) == 1:
                 raise AudioError(f"{source.name}: {faults[0]}; no sample of it can be decoded") from unreadable
             raise unreadable
@@ -354,15 +375,43 @@ def _find_links(source: ByteSource) -> _Examination:
     return _Examination(about, tuple(links), layout, tuple(faults))
 
 
+def _is_intact(source: ByteSource) -> bool:
+    """Return whether a file that libsndfile does not read may be one of FFmpeg's: not if it is a damaged wav."""
+    head = source.at(0, 16)
+    return head[:4] not in (b"RIFF", b"RF64", b"RIFX", b"fLaC", b"FORM") or head[12:16] in (b"fmt ", b"JUNK", b"COMM")
+
+
+def _examine_media(source: ByteSource) -> _Examination:
+    """Examine a file that libsndfile does not read."""
+    with _naming_file(source.name, "cannot be read"):
+        media = examine_media(source)
+    rate = _checked_rate(source.name, media.sample_rate)
+    about = AudioInfo(
+        rate,
+        media.num_channels,
+        media.num_samples,
+        media.num_samples / rate,
+        media.container,
+        media.codec,
+        media.has_pictures,
+    )
+    return _Examination(about, (), Layout(), media.faults, media)
+
+
+def _checked_rate(name: str, rate: int) -> int:
+    """Return a sample rate, if it is possible."""
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise AudioError(
+            f"{name}: has a sample rate of {rate} Hz; {LOWEST_RATE} to {HIGHEST_RATE} Hz are allowed, so "
+            "its header is damaged"
+        )
+    return rate
+
+
 def _measure_link(source: ByteSource, link: Link) -> tuple[_DecodableLink, AudioInfo]:
     """Return a link with its length; it is decoded only if that is the only way to know it."""
     with _open_link(source, link) as file:
-        rate, channels, frames = file.samplerate, file.channels, file.frames
-        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-            raise AudioError(
-                f"{source.name}: has a sample rate of {rate} Hz; {LOWEST_RATE} to {HIGHEST_RATE} Hz are allowed, so "
-                "its header is damaged"
-            )
+        rate, channels, frames = _checked_rate(source.name, file.samplerate), file.channels, file.frames
         most = source.size * _MAX_SAMPLES_PER_BYTE if link.most_samples is None else link.most_samples
         if link.num_samples is not None:
             frames = link.num_samples
@@ -394,7 +443,9 @@ def _open_link(source: ByteSource, link: Link) -> Iterator[soundfile.SoundFile]:
         target = SplicedFile(source, parts, link.stated_size)
     else:
         target = os.fspath(source.path) if sys.platform == "win32" else os.fsencode(source.path)
-    advice = "wav, flac, ogg, opus and mp3 are; convert others, for example with ffmpeg"
+    advice = "wav, flac, ogg, opus and mp3 are" + (
+        ", and what FFmpeg decodes (m4a, mp4, …)" if is_installed() else f"; for m4a, mp4, webm and others, {INSTALL}"
+    )
     with _naming_file(source.name, "is not audio that can be read", advice):
         file = soundfile.SoundFile(target)
     # After each read of a seekable file, soundfile seeks to the expected position. Lossy formats seek inexactly, so the
@@ -417,47 +468,3 @@ def _naming_file(name: str, what: str, advice: str = "get a whole copy of it") -
     except Exception as error:
         why = str(getattr(error, "error_string", error)).strip().rstrip(".") or type(error).__name__
         raise AudioError(f"{name}: {what} ({' '.join(why.split())}); {advice}") from error
-
-
-def _cut_out(blocks: Iterator[Samples], start: int, stop: int) -> Iterator[Samples]:
-    """Yield the samples from `start` to `stop` of concatenated blocks."""
-    position = 0
-    for block in blocks:
-        piece = block[max(0, start - position) : max(0, stop - position)]
-        position += len(block)
-        if len(piece):
-            yield piece
-        if position >= stop:
-            return
-
-
-def _regrouped(blocks: Iterator[Samples], length: int) -> Iterator[Samples]:
-    """Yield the same samples in blocks of equal length, except the last."""
-    pieces: list[Samples] = []
-    size = 0
-    for block in blocks:
-        while len(block):
-            piece, block = block[: length - size], block[length - size :]
-            pieces.append(piece)
-            size += len(piece)
-            if size == length:
-                yield pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-                pieces, size = [], 0
-    if pieces:
-        yield pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-
-
-def _with_channels(block: Samples, count: int) -> Samples:
-    """Return the mean of the channels of a block, `count` times."""
-    mono = block if block.shape[1] == 1 else block.mean(axis=1, keepdims=True)
-    return np.repeat(mono, count, axis=1)
-
-
-def _resampled(blocks: Iterator[Samples], from_rate: int, to_rate: int, channels: int) -> Iterator[Samples]:
-    """Resample blocks `[samples, channels]`."""
-    stream = StreamResampler(from_rate, to_rate, channels)
-    for block in blocks:
-        if len(out := stream.push(np.ascontiguousarray(block.T)).T):
-            yield out
-    if len(out := stream.finish().T):
-        yield out

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wesep_py.audio.media import import_av
+from wesep_py.audio.media_writing import MEDIA_KINDS, MediaEncoder, check_media_format
 from wesep_py.common.errors import AudioError, WesepError, nearest
 from wesep_py.common.files import atomic_path
 
@@ -52,7 +54,8 @@ class AudioWriter:
     If the block fails or is interrupted, no file appears, and an existing file stays.
 
     Args:
-        path: the file; its suffix gives the format: `.wav`, `.w64`, `.rf64`, `.flac`, `.ogg`, `.opus`, `.mp3`.
+        path: the file; its suffix gives the format: `.wav`, `.w64`, `.rf64`, `.flac`, `.ogg`, `.opus`, `.mp3`; with
+            PyAV also `.m4a`, `.mp4`, `.mov`, `.mkv`, `.webm` (`media_writing`).
         sample_rate: in Hz.
         num_channels: at least 1.
         subtype: libsndfile's name of the sample format; `None` is `FLOAT` in wav, w64 and rf64, `PCM_24` in flac, and
@@ -60,6 +63,7 @@ class AudioWriter:
         overwrite: replace an existing file.
         expected_samples: number of samples of each channel, if it is known. A wav that cannot hold them (4 GiB) is
             written as RF64, which is a wav with sizes of 64 bits.
+        pictures_of: recording whose pictures and subtitles a video file gets; other formats ignore it.
 
     Raises:
         AudioError: a suffix, subtype, rate or channel count that cannot be written; in `write`, a block of the wrong
@@ -85,15 +89,22 @@ class AudioWriter:
         subtype: str | None = None,
         overwrite: bool = False,
         expected_samples: int | None = None,
+        pictures_of: str | os.PathLike[str] | None = None,
     ) -> None:
         self.path = Path(path)
         self.sample_rate = sample_rate
         self.num_channels = num_channels
-        self.format, self.subtype = _resolve_format(self.path, sample_rate, num_channels, subtype, expected_samples)
+        self.pictures_of = None if pictures_of is None else Path(pictures_of)
+        self._kind = None
+        if self.path.suffix.lower() in MEDIA_KINDS:
+            self._kind = check_media_format(self.path, sample_rate, num_channels, self.pictures_of)
+            self.format, self.subtype = self._kind.container.upper(), self._kind.codec.upper()
+        else:
+            self.format, self.subtype = _resolve_format(self.path, sample_rate, num_channels, subtype, expected_samples)
         self.overwrite = overwrite
         self.num_samples = 0
-        self._file: soundfile.SoundFile | None = None
-        self._context: AbstractContextManager[soundfile.SoundFile] | None = None
+        self._file: soundfile.SoundFile | MediaEncoder | None = None
+        self._context: AbstractContextManager[soundfile.SoundFile | MediaEncoder] | None = None
 
     def __enter__(self) -> AudioWriter:
         self._context = self._open()
@@ -111,36 +122,52 @@ class AudioWriter:
         self._context.__exit__(kind, error, traceback)
 
     @contextmanager
-    def _open(self) -> Iterator[soundfile.SoundFile]:
+    def _open(self) -> Iterator[soundfile.SoundFile | MediaEncoder]:
         """Yield the encoder of a temporary file, which is renamed when the block succeeds."""
-        import soundfile
-
         # `atomic_path` turns an OSError of the block into a message for the user.
         with atomic_path(self.path, self.overwrite) as temporary, temporary.open("wb+", buffering=0) as binary:
             self._sink = _Sink(binary)
             with self._failures("cannot be written as", AudioError):
-                file = soundfile.SoundFile(
-                    self._sink, "w", self.sample_rate, self.num_channels, self.subtype, format=self.format
-                )
+                file = self._encoder()
             try:
                 yield file
-            finally:
-                with self._failures("could not be completed as", WesepError):
-                    file.close()
+            except BaseException:
+                if isinstance(file, MediaEncoder):  # completing it would copy all pictures
+                    file.discard()
+                else:
+                    with self._failures("could not be completed as", WesepError):
+                        file.close()
+                raise
+            with self._failures("could not be completed as", WesepError):
+                file.close()
             if self.num_samples == 0:
                 raise AudioError(f"{self.path}: no samples were given to write")
 
-    @contextmanager
-    def _failures(self, what: str, kind: type[WesepError]) -> Iterator[None]:
-        """Raise the system's error if there was one (a full disk), else libsndfile's as `kind`."""
+    def _encoder(self) -> soundfile.SoundFile | MediaEncoder:
+        """Return the encoder, which writes to the sink."""
+        if self._kind is not None:
+            return MediaEncoder(self._sink, self._kind, self.sample_rate, self.num_channels, self.pictures_of)
         import soundfile
 
+        return soundfile.SoundFile(
+            self._sink, "w", self.sample_rate, self.num_channels, self.subtype, format=self.format
+        )
+
+    @contextmanager
+    def _failures(self, what: str, kind: type[WesepError]) -> Iterator[None]:
+        """Raise the system's error if there was one (a full disk), else the encoder's as `kind`."""
+        import soundfile
+
+        # An AssertionError of soundfile means that not every sample was written.
+        errors: tuple[type[Exception], ...] = (soundfile.LibsndfileError, AssertionError)
+        if self._kind is not None:
+            errors = (import_av().error.FFmpegError, ValueError)
         try:
             yield
-        # An AssertionError of soundfile means that not every sample was written.
-        except (soundfile.LibsndfileError, AssertionError) as error:
+        except errors as error:
             if self._sink.error is None:
-                reason = str(getattr(error, "error_string", "samples were left out")).strip().rstrip(".")
+                problem = getattr(error, "error_string", None) or getattr(error, "strerror", None)
+                reason = str(problem or "samples were left out").strip().rstrip(".")
                 form = f"{self.format} {self.subtype}, {self.num_channels} channels at {self.sample_rate} Hz"
                 raise kind(f"{self.path}: {what} {form} ({reason})") from error
         if self._sink.error is not None:
@@ -183,6 +210,7 @@ def write(
     subtype: str | None = None,
     overwrite: bool = False,
     clip: Literal["raise", "scale"] = "raise",
+    pictures_of: str | os.PathLike[str] | None = None,
 ) -> None:
     """Write a waveform to a file, atomically.
 
@@ -194,6 +222,7 @@ def write(
         overwrite: replace an existing file.
         clip: treatment of a waveform that exceeds -1 to 1 in a format that would clip it: `"raise"` an error, or
             `"scale"` all channels by one gain, to a peak of 1.
+        pictures_of: as in `AudioWriter`.
 
     Raises:
         AudioError, OutputExistsError, InputError, WesepError: as `AudioWriter`.
@@ -205,7 +234,7 @@ def write(
     samples = _to_samples(waveform, path)
     if clip not in ("raise", "scale"):
         raise AudioError(f"clip: {nearest(str(clip), ('raise', 'scale'))}")
-    with AudioWriter(path, sample_rate, samples.shape[1], subtype, overwrite, len(samples)) as writer:
+    with AudioWriter(path, sample_rate, samples.shape[1], subtype, overwrite, len(samples), pictures_of) as writer:
         if clip == "scale" and writer.subtype not in _UNLIMITED and samples.size:
             samples = samples / max(1.0, float(np.abs(samples).max()))
         writer.write(samples.T)
@@ -260,7 +289,7 @@ def _resolve_format(
     if not suffix:
         raise AudioError(f"{path}: has no suffix; name one of {', '.join(sorted(_FORMATS))}")
     if suffix not in _FORMATS:
-        raise AudioError(f"{path}: {suffix} is not a format to write; {nearest(suffix, _FORMATS)}")
+        raise AudioError(f"{path}: {suffix} is not a format to write; {nearest(suffix, (*_FORMATS, *MEDIA_KINDS))}")
     container, default = _FORMATS[suffix]
     chosen = (subtype or default).upper()
     if not soundfile.check_format(container, chosen):

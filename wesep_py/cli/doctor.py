@@ -44,6 +44,7 @@ LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
 OPTIONAL = {
     "espeakng-loader": ("`wesep demo`", "demo"),
     "onnxruntime": ("exported models", "onnx"),
+    "av": ("m4a, mp4, mov, webm and other media", "media"),
     "sounddevice": ("`wesep live`", "live"),
 }
 """Packages of extras: what needs each, and the extra."""

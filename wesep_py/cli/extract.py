@@ -29,6 +29,7 @@ from wesep_py.cli.options import (
     OverwriteOption,
     ShiftsOption,
     ThreadsOption,
+    TrackOption,
     VerifyOption,
     set_threads,
 )
@@ -57,12 +58,14 @@ class FileTask:
         mixture: the recording.
         targets: voices, and the files to write.
         timelines: files to write the times of speech to.
+        segments: folder for the segments of the voices; `None` for none.
         force, overwrite, block_s, shifts: as the options.
     """
 
     mixture: Path
     targets: list[ExtractionTarget]
     timelines: list[Path] = field(default_factory=list)
+    segments: Path | None = None
     force: bool = False
     overwrite: bool = False
     block_s: float = 30.0
@@ -128,6 +131,7 @@ def run_one(
         Blocks.of(task.block_s),
         progress=progress or (lambda done_s, computed_s: None),
         shifts=task.shifts,
+        segments=task.segments,
     )
 
 
@@ -314,9 +318,18 @@ def extract(
     timeline: Annotated[
         Path | None,
         typer.Option(
-            "--timeline", metavar="OUT", help="Write when the target speaks: .rttm or .json; for several, a folder."
+            "--timeline",
+            metavar="OUT",
+            help="Write when the target speaks: .rttm, .json, .csv, .srt, .vtt or .txt; for several, a folder.",
         ),
     ] = None,
+    segments: Annotated[
+        Path | None,
+        typer.Option(
+            "--segments", metavar="DIR", help="Also write each segment in which the target speaks, as a file."
+        ),
+    ] = None,
+    _track: TrackOption = None,
     model: ModelOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -353,21 +366,24 @@ def extract(
     (with a model whose encoder separates voices).
 
     Recordings may have any sample rate, channel count and length; the result has
-    the same. Recordings of hours are extracted block by block; the same command
+    the same. A video gives a video: wesep extract talk.mp4 --enroll alice.wav -o
+    talk_alice.mp4 (with the extra media). Recordings of hours are extracted block by block; the same command
     resumes a stopped run.
 
     Exit status 3: none of the voices is in the recording, and silence was
     written (only models with a presence head detect this).
     """
-    from wesep_py.cli.outputs import not_written, timeline_paths
+    from wesep_py.cli.outputs import not_written, segment_folders, timeline_paths
     from wesep_py.inference import load
 
     planned, failed_jobs = _plan(
         mixtures or [], enrollments or [], prints or [], batch, output, residual, overwrite, skip_existing
     )
     timelines = timeline_paths(planned, timeline)
+    folders = segment_folders(planned, segments)
     if skip_existing:
-        planned = not_written(planned, timelines)
+        needing_all = {m: [*timelines.get(m, []), *([folders[m]] if folders else [])] for m in {*timelines, *folders}}
+        planned = not_written(planned, needing_all)
     if threads is None and jobs > 1:
         import os
 
@@ -379,7 +395,14 @@ def extract(
     failed_jobs += not_enrolled
     planned = [job for job in planned if id(job.target) in voices]
     tasks = [
-        replace(task, force=force, overwrite=overwrite, block_s=block_s, shifts=shifts)
+        replace(
+            task,
+            segments=folders.get(task.mixture),
+            force=force,
+            overwrite=overwrite,
+            block_s=block_s,
+            shifts=shifts,
+        )
         for task in _tasks(planned, voices, timelines)
     ]
     done, failed = run_all(extractor, tasks, jobs, Worker(model, device, threads, live, verify))
@@ -480,6 +503,7 @@ def _report(
                     "output": str(result.output),
                     "residual": None if result.residual is None else str(result.residual),
                     "timelines": [str(path) for path in task.timelines],
+                    "segments": None if task.segments is None else str(task.segments),
                     "sample_rate": result.sample_rate,
                     "presence": result.presence,
                     "threshold": result.threshold,

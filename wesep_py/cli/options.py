@@ -53,6 +53,28 @@ LiveOption = Annotated[
     bool,
     typer.Option("--live", help="Use the model's live mode, which does not look ahead: the result of `wesep stream`."),
 ]
+
+
+def _choose_track(context: typer.Context, number: int | None) -> int | None:
+    """Read an audio track in the whole command."""
+    if number is not None:
+        from wesep_py.audio.media import audio_track
+
+        context.with_resource(audio_track(number))
+    return number
+
+
+TrackOption = Annotated[
+    int | None,
+    typer.Option(
+        "--track",
+        metavar="N",
+        min=1,
+        callback=_choose_track,
+        help="Audio track to read of videos with several, counted from 1; by default the first.",
+        show_default=False,
+    ),
+]
 VerifyOption = Annotated[
     str,
     typer.Option(

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from wesep_py.audio.media_writing import MEDIA_KINDS
 from wesep_py.cli.targets import (
     LONGEST_NAME,
     Job,
@@ -28,8 +29,9 @@ from wesep_py.common.names import is_hidden, printable
 from wesep_py.common.textfiles import read_csv
 
 log = logging.getLogger(__name__)
-# Containers that can be written; the result of a recording in another one is a wav file.
-WRITABLE_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".w64", ".rf64")
+# Containers that a result keeps; the result of a recording in another one is a wav file, unless its name says more.
+KEPT_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".w64", ".rf64")
+WRITABLE_SUFFIXES = (*KEPT_SUFFIXES, *MEDIA_KINDS)
 
 
 def plan(
@@ -204,8 +206,8 @@ def timeline_paths(jobs: Sequence[Job], timeline: Path | None) -> dict[Path, lis
 
     Args:
         jobs: of all recordings.
-        timeline: a `.rttm` or `.json` file for one recording; or a folder (made if missing), which receives both files
-            of every recording.
+        timeline: a file for one recording, in a format of `inference.timeline.TIMELINE_SUFFIXES`; or a folder (made if
+            missing), which receives a `.rttm` and a `.json` of every recording.
 
     Raises:
         InputError: another suffix; a file for several recordings; two recordings of one name; a file that would replace
@@ -235,12 +237,38 @@ def _timeline_paths(jobs: Sequence[Job], timeline: Path | None) -> dict[Path, li
     return {mixture: [timeline / f"{mixture.stem}{suffix}" for suffix in (".rttm", ".json")] for mixture in mixtures}
 
 
+def segment_folders(jobs: Sequence[Job], folder: Path | None) -> dict[Path, Path]:
+    """Return, for each recording, the folder for the segments of its voices; made if missing.
+
+    Args:
+        jobs: of all recordings.
+        folder: for one recording this folder; for several, one in it for each, which has the recording's name.
+
+    Raises:
+        InputError: a folder cannot be made; two recordings of one name.
+    """
+    if folder is None:
+        return {}
+    if not is_folder(folder):
+        make_folder(folder)
+    mixtures = list(dict.fromkeys(job.mixture for job in jobs))
+    if len(mixtures) == 1:
+        return {mixtures[0]: folder}
+    if len({mixture.stem for mixture in mixtures}) < len(mixtures):
+        raise InputError(f"{folder}: two recordings, and so their folders, have one name; extract them separately")
+    folders = {mixture: folder / mixture.stem for mixture in mixtures}
+    for path in folders.values():
+        if not is_folder(path):
+            make_folder(path)
+    return folders
+
+
 def not_written(jobs: Sequence[Job], timelines: dict[Path, list[Path]]) -> list[Job]:
     """Return the jobs whose output does not exist yet.
 
     Args:
         jobs: of one or more recordings.
-        timelines: result of `timeline_paths`.
+        timelines: result of `timeline_paths`, or other files that need all voices of a recording.
 
     Raises:
         InputError: of one recording some outputs exist and others do not, and its timeline would be incomplete.
@@ -258,7 +286,7 @@ def not_written(jobs: Sequence[Job], timelines: dict[Path, list[Path]]) -> list[
 
 def _expand(mixtures: Sequence[Path]) -> list[Path]:
     """Return the files themselves, the recordings in folders, and the recordings that match patterns."""
-    from wesep_py.inference import AUDIO_SUFFIXES, audio_files
+    from wesep_py.inference.inputs import audio_files, is_recording_name
 
     expanded: list[Path] = []
     for path in mixtures:
@@ -271,9 +299,7 @@ def _expand(mixtures: Sequence[Path]) -> list[Path]:
             files = [
                 file
                 for file in matches
-                if file.suffix.lower() in AUDIO_SUFFIXES
-                and file.is_file()
-                and not any(map(is_hidden, {*file.parts} - {*named}))
+                if is_recording_name(file) and file.is_file() and not any(map(is_hidden, {*file.parts} - {*named}))
             ]
             if not files:
                 raise AudioError(f"{path}: matches no recording; ** matches folders in folders")
@@ -317,7 +343,7 @@ def output_path(mixture: Path, target: Target, folder: Path | None) -> Path:
     folder = mixture.parent if folder is None else folder
     is_beside = folder.resolve() == mixture.parent.resolve()
     stem = f"{mixture.stem}_{target.name}" if target.named or is_beside else mixture.stem
-    suffix = mixture.suffix if mixture.suffix.lower() in WRITABLE_SUFFIXES else ".wav"
+    suffix = mixture.suffix if mixture.suffix.lower() in KEPT_SUFFIXES else ".wav"
     return folder / f"{stem}{suffix}"
 
 

@@ -69,7 +69,10 @@ def parse_targets(
         AudioError: a file that does not exist, or a folder without recordings.
     """
     if not enrollments:
-        raise InputError("no enrollment was given; add --enroll FILE with a recording of the voice")
+        raise InputError(
+            "no enrollment was given; add --enroll FILE with a recording of the voice, or mark a segment in which it "
+            "speaks alone: --enroll meeting.wav@0:12-0:18 (`wesep find meeting.wav` suggests some)"
+        )
     targets: dict[str | None, Target] = {}
     bad_names: set[str | None] = set()
     for text in enrollments:

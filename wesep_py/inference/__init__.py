@@ -25,7 +25,9 @@ mixture: meeting.wav ─► inputs ─► Extractor.extract ◄─────�
 | `presence` | probability that the voice is in the recording, and its calibration |
 | `presence_verifier` | the same with the help of a trained speaker encoder |
 | `result` | `Result`: level of the voice, saving |
-| `timeline` | segments in which the voice speaks, as RTTM or JSON |
+| `timeline` | segments in which the voice speaks, as RTTM, JSON, CSV, subtitles or labels |
+| `segment_files` | each of these segments as a file |
+| `single_speaker` | segments of a recording in which one person seems to speak alone |
 | `output_files` | sample formats, residuals, writing voices by blocks |
 | `block_store` | finished blocks of a long extraction on disk, to resume from |
 | `long_files` | one recording of any length from file to file, by blocks |

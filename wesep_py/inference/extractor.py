@@ -51,7 +51,6 @@ from wesep_py.inference.presence import (
     presence_of_channels,
     read_calibration,
 )
-from wesep_py.inference.pretrained import PretrainedModel
 from wesep_py.inference.presence_verifier import (
     AUTO_VERIFIER,
     NO_VERIFIER,
@@ -62,6 +61,7 @@ from wesep_py.inference.presence_verifier import (
     load_verifier,
     read_verifiers,
 )
+from wesep_py.inference.pretrained import PretrainedModel
 from wesep_py.inference.result import Result, Verify, level_gain, make_result
 from wesep_py.inference.speech_activity import MAX_ENROLLMENT_S, VAD, check_enrollment_limit
 from wesep_py.inference.voice_print import VerifierEmbedding, Voice, VoiceLayout, require_model

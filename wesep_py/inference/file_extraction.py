@@ -11,14 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from wesep_py import audio
 from wesep_py.common.files import check_writable, path_exists, refuse_inputs, write_together
 from wesep_py.inference.block_store import interrupted_outputs, journal_path, remove_stale_blocks
 from wesep_py.inference.blocks import ENERGY_FRAME_S, Blocks
 from wesep_py.inference.inputs import Recording, read_source
 from wesep_py.inference.long_files import LongExtraction, Progress, extraction_identity
-from wesep_py.inference.output_files import ExtractionTarget, audio_writer
+from wesep_py.inference.output_files import FLOAT_SUBTYPES, ExtractionTarget, audio_writer, segment_writer
 from wesep_py.inference.presence import Presence
+from wesep_py.inference.segment_files import (
+    LIST_NAME,
+    SegmentFile,
+    listed_files,
+    segment_files,
+    segment_suffix,
+    write_segment_list,
+)
 from wesep_py.inference.speech_activity import remove_low_frequencies
 from wesep_py.inference.timeline import (
     Timeline,
@@ -75,6 +85,7 @@ def extract_file(
     blocks: Blocks | None = None,
     progress: Progress = lambda done_s, computed_s: None,
     shifts: int | None = None,
+    segments: Path | None = None,
 ) -> list[FileResult]:
     """Extract voices from a recording, which is read once, into files.
 
@@ -85,12 +96,14 @@ def extract_file(
         extractor: the model.
         mixture: a file of any length.
         targets: the voices and their files, one or more.
-        timelines: files for the times at which the voices speak, `.rttm` or `.json`.
+        timelines: files for the times at which the voices speak, in a format of `write_timeline`.
         force: write the estimate of an absent voice too, instead of silence.
         overwrite: replace existing files.
         blocks: lengths of the blocks of a long recording.
         progress: called after every block of a long recording.
         shifts: as `Extractor.extract`.
+        segments: folder that receives each segment in which a voice speaks as a file, and a list of them; with
+            `overwrite`, the files that the list of an earlier run names are removed.
 
     Raises:
         AudioError, InputError, OutputExistsError, WesepError: as `Extractor.extract` and `Result.save`.
@@ -98,6 +111,10 @@ def extract_file(
     blocks, first_output, shifts = blocks or Blocks(), targets[0].output, extractor.check_shifts(shifts)
     audio_outputs = [path for target in targets for path in (target.output, target.residual) if path is not None]
     outputs = [*audio_outputs, *map(check_timeline_suffix, timelines)]
+    earlier: list[Path] = []
+    if segments is not None:
+        outputs.append(segments / LIST_NAME)
+        earlier = listed_files(segments)
     refuse_inputs(outputs, [(mixture, "the recording")])
 
     # Refuse existing files before the recording is read. If there is a journal, a killed run may have left some of the
@@ -118,10 +135,13 @@ def extract_file(
             check_writable(path, overwrite or path.resolve() in interrupted)
         overwrite = overwrite or bool(interrupted)
     for path in audio_outputs:
-        audio_writer(path, about, overwrite)  # refuses a format that does not take the recording
+        audio_writer(path, about, overwrite, mixture)  # refuses a format that does not take the recording
 
     if is_long:
-        return _extract_long(extractor, mixture, targets, timelines, force, overwrite, blocks, progress, shifts)
+        work = LongExtraction(extractor, mixture, targets, blocks, shifts)
+        results, written = _extract_long(work, timelines, force, overwrite, progress, segments)
+        _remove_earlier(earlier, written)
+        return results
     recording = read_source(mixture)
     results = [extractor.extract(recording, target.voice, shifts=shifts) for target in targets]
     rate, duration_s = recording.sample_rate, recording.duration_s
@@ -132,30 +152,57 @@ def extract_file(
     speech = [
         _timeline(file_result, result, recording) for file_result, result in zip(file_results, results, strict=True)
     ]
+    files = _segment_files(segments, targets, speech, about)
     with write_together():
         _write_timelines(timelines, recording.name, speech, file_results, overwrite)
+        if segments is not None:
+            write_segment_list(segments, recording.name, speech, files, overwrite)
         for target, result, file_result in zip(targets, results, file_results, strict=True):
             result = result.silenced() if file_result.silenced else result
             if target.residual is None:
                 result.save(target.output, overwrite)
             else:
                 result.save_with_residual(target.output, target.residual, recording.waveform, overwrite)
+        for target, result, voice_files in zip(targets, results, files, strict=True):
+            # As the output: scaled down if its format would clip.
+            clips = audio_writer(target.output, about, True, mixture).subtype not in FLOAT_SUBTYPES
+            peak = float(np.abs(result.waveform).max(initial=0.0)) if clips else 0.0
+            with segment_writer(voice_files, about, overwrite) as writer:
+                writer.write(result.waveform / np.float32(max(1.0, peak)))
     remove_stale_blocks(first_output)
+    _remove_earlier(earlier, files)
     return file_results
 
 
+def _segment_files(
+    folder: Path | None, targets: Sequence[ExtractionTarget], speech: Sequence[Timeline], about: audio.AudioInfo
+) -> list[list[SegmentFile]]:
+    """Return the files for the segments of each target; none without a folder."""
+    if folder is None:
+        return [[] for _ in targets]
+    return [
+        segment_files(folder, timeline, about.sample_rate, about.num_samples, segment_suffix(target.output))
+        for target, timeline in zip(targets, speech, strict=True)
+    ]
+
+
+def _remove_earlier(earlier: Sequence[Path], files: Sequence[Sequence[SegmentFile]]) -> None:
+    """Remove the segment files of an earlier run that were not written again."""
+    written = {file.path for voice_files in files for file in voice_files}
+    for path in earlier:
+        if path not in written:
+            path.unlink(missing_ok=True)
+
+
 def _extract_long(
-    extractor: Extractor,
-    mixture: str | Path,
-    targets: Sequence[ExtractionTarget],
+    work: LongExtraction,
     timelines: Sequence[Path],
     force: bool,
     overwrite: bool,
-    blocks: Blocks,
     progress: Progress,
-    shifts: int,
-) -> list[FileResult]:
-    work = LongExtraction(extractor, mixture, targets, blocks, shifts)
+    segments: Path | None,
+) -> tuple[list[FileResult], list[list[SegmentFile]]]:
+    mixture, targets = work.mixture, work.targets
     try:
         measurements = work.run(progress)
         rate, duration_s = work.about.sample_rate, work.about.duration_s
@@ -175,17 +222,21 @@ def _extract_long(
                 speech.append(timeline_from_energies(name, m.energies, m.mixture_energies, m.frame_s, duration_s))
         # The journal names the files while they are written. If the process is killed now, the next run may replace
         # them; if writing fails, the group removes them, and the journal says so.
-        work.announce(timelines)
+        files = _segment_files(segments, targets, speech, work.about)
+        lists = [] if segments is None else [segments / LIST_NAME]
+        work.announce([*timelines, *lists, *(file.path for voice_files in files for file in voice_files)])
         try:
             with write_together() as group:
                 _write_timelines(timelines, str(mixture), speech, file_results, overwrite)
+                if segments is not None:
+                    write_segment_list(segments, str(mixture), speech, files, overwrite)
                 group.put()
-                work.write(gains, overwrite)
+                work.write(gains, overwrite, files)
         except BaseException:
             work.retract()
             raise
         work.remove_blocks()
-        return file_results
+        return file_results, files
     finally:
         work.close()
 

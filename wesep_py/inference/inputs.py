@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from numbers import Real
 from os import PathLike, fspath
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py import audio
+from wesep_py.audio.media import INSTALL, MEDIA_SUFFIXES, is_installed
 from wesep_py.audio.reading import MAX_SAMPLE_VALUE, FileSegment, read_file_segment
 from wesep_py.common.errors import AudioError, InputError, shorten
 
@@ -32,8 +34,9 @@ else:
     Source: TypeAlias = Any
     EnrollmentSource: TypeAlias = Any
 
+log = logging.getLogger(__name__)
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".rf64", ".caf")
-"""Suffixes of the files that count as recordings in a folder."""
+"""Suffixes of the files that count as recordings in a folder; with PyAV those of `media.MEDIA_SUFFIXES` too."""
 EMBEDDING_SUFFIX = ".npy"
 MAX_EMBEDDING_SIZE = 1 << 20
 ARRAY_RATES = 100, 10_000_000
@@ -51,6 +54,7 @@ class Recording:
         mono_array: true if the input was an array [samples]; the result then has this shape too.
         file_format: container ("WAV", "FLAC", …) of a file; None for an array.
         subtype: sample format ("PCM_16", …) of a file; None for an array.
+        pictures_of: the file, if it is a video; a video that a result is saved to gets its pictures.
     """
 
     waveform: np.ndarray
@@ -59,6 +63,7 @@ class Recording:
     mono_array: bool = False
     file_format: str | None = None
     subtype: str | None = None
+    pictures_of: str | None = None
     _at_rates: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def at_rate(self, sample_rate: int) -> np.ndarray:
@@ -164,18 +169,34 @@ def segment_of(path: str | PathLike[str]) -> FileSegment | None:
 def audio_files(folder: str | PathLike[str]) -> list[Path]:
     """List the recordings directly in a folder, by their suffixes, sorted by name; hidden files are left out.
 
+    Those that need PyAV are left out, with a warning, if it is not installed.
+
     Raises:
         AudioError: the folder holds none.
     """
     folder = Path(folder)
-    paths = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file() and not path.name.startswith(".")
-    )
+    files = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file())
+    paths = [path for path in files if is_recording_name(path)]
+    media = [path for path in files if path.suffix.lower() in MEDIA_SUFFIXES]
+    if not paths and media:
+        raise AudioError(f"{folder}: its recordings need the package av (such as {media[0].name}): {INSTALL}")
     if not paths:
         raise AudioError(f"{folder}: holds no recordings ({', '.join(AUDIO_SUFFIXES)}); name another folder")
+    if media and not is_installed():
+        log.warning(
+            "%s: %d recordings (such as %s) need the package av: %s", folder, len(media), media[0].name, INSTALL
+        )
     return paths
+
+
+def is_recording_name(path: Path) -> bool:
+    """Return whether a file counts as a recording in a folder, by its suffix.
+
+    >>> is_recording_name(Path("a.FLAC")), is_recording_name(Path("a.txt"))
+    (True, False)
+    """
+    suffix = path.suffix.lower()
+    return suffix in AUDIO_SUFFIXES or (suffix in MEDIA_SUFFIXES and is_installed())
 
 
 def _type_name(value: Any) -> str:
@@ -187,7 +208,10 @@ def _read_file(path: Path) -> Recording:
         raise AudioError(f"{path}: is a folder; name one recording")
     about = audio.info(path)
     waveform, sample_rate = audio.read(path)
-    return Recording(waveform, sample_rate, str(path), file_format=about.format, subtype=about.subtype)
+    pictures_of = str(path) if about.has_pictures else None
+    return Recording(
+        waveform, sample_rate, str(path), file_format=about.format, subtype=about.subtype, pictures_of=pictures_of
+    )
 
 
 def _check_array(waveform: Any, sample_rate: Any) -> Recording:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py import audio
+from wesep_py.audio.media import chosen_track
 from wesep_py.audio.reading import resample_blocks
 from wesep_py.common.errors import AudioError, WesepError
 from wesep_py.common.files import write_together
@@ -30,6 +31,7 @@ from wesep_py.inference.overlap_add import OverlapAddRunner
 from wesep_py.inference.presence import Presence, presence_of_channels
 from wesep_py.inference.presence_verifier import VerifiedSignals, WindowCutter, active_windows
 from wesep_py.inference.result import level_gain_from_sums
+from wesep_py.inference.segment_files import SegmentFile
 from wesep_py.inference.speech_activity import remove_low_frequencies
 from wesep_py.inference.streaming import StreamingRunner, make_runner
 from wesep_py.inference.timeline import frame_energies
@@ -119,18 +121,20 @@ class LongExtraction:
             self.close()
             raise
 
-    def announce(self, timelines: Sequence[Path]) -> None:
+    def announce(self, others: Sequence[Path]) -> None:
         """Note that all files are about to be written: a run that resumes a killed one may replace them."""
         outputs = [path for target in self.targets for path in (target.output, target.residual) if path is not None]
-        self.store.announce([*timelines, *outputs])
+        self.store.announce([*others, *outputs])
 
     def retract(self) -> None:
         """Note that none of them exists: writing failed, and all were removed."""
         with suppress(WesepError):  # the disk may be full
             self.store.announce([])
 
-    def write(self, gains: Sequence[float], overwrite: bool = False) -> None:
-        """Write every voice times its gain (0 for silence), and its residual.
+    def write(
+        self, gains: Sequence[float], overwrite: bool = False, segments: Sequence[Sequence[SegmentFile]] = ()
+    ) -> None:
+        """Write every voice times its gain (0 for silence), its residual, and its segments if there are files for them.
 
         The files appear, complete, when all of them are written; then call `remove_blocks`.
 
@@ -138,7 +142,7 @@ class LongExtraction:
             OutputExistsError, InputError, WesepError: as `audio.AudioWriter`.
         """
         with write_together():
-            write_voices(self.mixture, self.about, self.targets, self._blocks_at_file_rate, gains, overwrite)
+            write_voices(self.mixture, self.about, self.targets, self._blocks_at_file_rate, gains, overwrite, segments)
 
     def remove_blocks(self) -> None:
         """Remove the stored blocks, after the outputs have been written."""
@@ -299,6 +303,7 @@ def extraction_identity(
             "bytes": stat.st_size,
             "modified_ns": stat.st_mtime_ns,
             "ends": hash_file_ends(mixture),
+            **({"track": track} if (track := chosen_track()) else {}),
         },
         "model": extractor.model_hash,
         "voices": [hash_voice(target.voice) for target in targets],

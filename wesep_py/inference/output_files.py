@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from wesep_py import audio
 from wesep_py.audio.writing import can_write
+from wesep_py.inference.segment_files import SegmentFile, SegmentWriter
 
 if TYPE_CHECKING:
     from wesep_py.inference.voice_print import Voice
@@ -68,19 +69,39 @@ def subtype_for(path: str | PathLike[str], file_format: str | None, subtype: str
     return subtype if subtype is not None and file_format in containers and can_write(path, subtype) else None
 
 
-def audio_writer(path: Path, about: audio.AudioInfo, overwrite: bool) -> audio.AudioWriter:
-    """Return a writer for a voice extracted from a recording; nothing is opened before its `with`.
+def audio_writer(path: Path, about: audio.AudioInfo, overwrite: bool, mixture: str | Path) -> audio.AudioWriter:
+    """Return a writer for a voice extracted from a recording; nothing is written before its `with`.
 
     Args:
         path: of the output.
         about: header of the recording.
+        mixture: the recording; a video output gets its pictures.
         overwrite: replace an existing file.
 
     Raises:
         AudioError: a format that does not take the recording's rate, channels or length.
     """
     subtype = subtype_for(path, about.format, about.subtype)
-    return audio.AudioWriter(path, about.sample_rate, about.num_channels, subtype, overwrite, about.num_samples)
+    pictures_of = mixture if about.has_pictures else None
+    return audio.AudioWriter(
+        path, about.sample_rate, about.num_channels, subtype, overwrite, about.num_samples, pictures_of
+    )
+
+
+def segment_writer(files: Sequence[SegmentFile], about: audio.AudioInfo, overwrite: bool) -> SegmentWriter:
+    """Return a writer for the segments of a voice, in the sample format of the recording if the container is the same.
+
+    Args:
+        files: of the segments.
+        about: header of the recording.
+        overwrite: replace existing files.
+    """
+
+    def make_writer(path: Path) -> audio.AudioWriter:
+        subtype = subtype_for(path, about.format, about.subtype)
+        return audio.AudioWriter(path, about.sample_rate, about.num_channels, subtype, overwrite)
+
+    return SegmentWriter(files, make_writer)
 
 
 def split_mixture(
@@ -131,6 +152,7 @@ def write_voices(
     voice_blocks: VoiceBlocks,
     gains: Sequence[float],
     overwrite: bool = False,
+    segments: Sequence[Sequence[SegmentFile]] = (),
 ) -> None:
     """Write every voice times its gain (0 for silence), and its residual, reading the recording once.
 
@@ -143,19 +165,23 @@ def write_voices(
         voice_blocks: blocks of each voice; called once more for a voice that may have to be scaled down.
         gains: one per voice; reduced if the format of its file would clip.
         overwrite: replace existing files.
+        segments: files of the segments of each voice; none for no such files.
 
     Raises:
         OutputExistsError, InputError, WesepError: as `audio.AudioWriter`.
     """
     gains = list(gains)
+    segment_writers = [segment_writer(files, about, overwrite) for files in segments or [()] * len(gains)]
     with ExitStack() as stack:
         writers, residual_writers, changed = [], [], [0] * len(gains)
         for i, target in enumerate(targets):
-            writers.append(audio_writer(target.output, about, overwrite))
+            writers.append(audio_writer(target.output, about, overwrite, mixture))
             residual_writers.append(
-                None if target.residual is None else audio_writer(target.residual, about, overwrite)
+                None if target.residual is None else audio_writer(target.residual, about, overwrite, mixture)
             )
             gains[i] = _gain_within_full_scale(voice_blocks, i, gains[i], writers[i])
+        for segment in segment_writers:
+            stack.enter_context(segment)
         for writer in (*writers, *residual_writers):
             if writer is not None:
                 stack.enter_context(writer)
@@ -168,6 +194,7 @@ def write_voices(
                     residual_writer.write(residual)
                     changed[i] += count
                 writer.write(voice)
+                segment_writers[i].write(voice)
     for target, count in zip(targets, changed, strict=True):
         if count:
             log.warning("%s: %d samples were changed to keep the residual within full scale", target.output, count)

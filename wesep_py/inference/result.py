@@ -92,6 +92,7 @@ class Result:
         file_format: container of the recording's file; None for arrays.
         subtype: its sample format, kept by `save`; None for arrays.
         detection: output of the presence head, overall and over time; None without one.
+        pictures_of: the recording, if it is a video; a video saved gets its pictures.
 
     >>> import numpy as np
     >>> Result(np.zeros(16000, np.float32), 16000).waveform.shape
@@ -104,6 +105,7 @@ class Result:
     file_format: str | None = None
     subtype: str | None = None
     detection: Presence | None = None
+    pictures_of: str | None = None
 
     def silenced(self) -> Result:
         """Return the same result with silence in place of the voice."""
@@ -115,7 +117,8 @@ class Result:
         A waveform beyond full scale is scaled down to it, with a warning, if the format cannot hold more.
 
         Args:
-            path: the suffix chooses the container: wav, w64, rf64, flac, ogg, opus, mp3.
+            path: the suffix chooses the container: wav, w64, rf64, flac, ogg, opus, mp3; with PyAV also m4a, mp4, mov,
+                mkv and webm. If the recording is a video, mp4, mov, mkv and webm get its pictures.
             overwrite: replace an existing file.
 
         Returns:
@@ -127,7 +130,8 @@ class Result:
             WesepError: the disk is full.
         """
         self._checked_writer(path, overwrite)
-        audio.write(path, self.waveform, self.sample_rate, self._subtype_for(path), overwrite, clip="scale")
+        subtype = self._subtype_for(path)
+        audio.write(path, self.waveform, self.sample_rate, subtype, overwrite, "scale", self.pictures_of)
         return Path(path)
 
     def save_with_residual(
@@ -158,14 +162,21 @@ class Result:
         if changed:
             log.warning("%s: %d samples were changed to keep the residual within full scale", path, changed)
         with write_together():
-            audio.write(residual, remaining, self.sample_rate, self._subtype_for(residual), overwrite)
-            audio.write(path, voice, self.sample_rate, self._subtype_for(path), overwrite)
+            for file, waveform in ((residual, remaining), (path, voice)):
+                subtype = self._subtype_for(file)
+                audio.write(file, waveform, self.sample_rate, subtype, overwrite, pictures_of=self.pictures_of)
 
     def _checked_writer(self, path: str | PathLike[str], overwrite: bool) -> audio.AudioWriter:
         """Return the writer of the voice; warn if the voice has to be scaled down for it."""
         num_channels = len(np.atleast_2d(self.waveform))
         writer = audio.AudioWriter(
-            path, self.sample_rate, num_channels, self._subtype_for(path), overwrite, self.waveform.shape[-1]
+            path,
+            self.sample_rate,
+            num_channels,
+            self._subtype_for(path),
+            overwrite,
+            self.waveform.shape[-1],
+            self.pictures_of,
         )
         peak = float(np.abs(self.waveform).max(initial=0.0))
         if peak > 1.0 and writer.subtype not in FLOAT_SUBTYPES:
@@ -219,4 +230,5 @@ def make_result(
         file_format=recording.file_format,
         subtype=recording.subtype,
         detection=detection,
+        pictures_of=recording.pictures_of,
     )

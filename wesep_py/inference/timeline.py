@@ -1,13 +1,17 @@
 """Timelines: segments in which the target speaks, and their files.
 
 They come from the track of a presence head (`timeline_from_presence`), or, for a model without one, from the energy of
-the estimate (`timeline_from_energies`); `write_timeline` writes them as RTTM or JSON.
+the estimate (`timeline_from_energies`); `write_timeline` writes them as RTTM, JSON, CSV, subtitles (SubRip, WebVTT) or
+labels of Audacity.
 """
 
 from __future__ import annotations
 
+import csv
+import html
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +23,7 @@ from wesep_py.common.errors import InputError
 from wesep_py.common.files import write_text
 from wesep_py.common.names import printable
 
-TIMELINE_SUFFIXES = (".rttm", ".json")
+TIMELINE_SUFFIXES = (".rttm", ".json", ".csv", ".srt", ".vtt", ".txt")
 ONSET, OFFSET = 0.5, 0.35
 """A segment begins where the track reaches the first, and ends where it falls below the second."""
 MIN_SEGMENT_S, MIN_PAUSE_S = 0.2, 0.3
@@ -192,17 +196,17 @@ def check_timeline_suffix(path: Path) -> Path:
         InputError: another suffix.
     """
     if path.suffix.lower() not in TIMELINE_SUFFIXES:
-        raise InputError(f"{path}: a timeline is written as {' or '.join(TIMELINE_SUFFIXES)}; name such a file")
+        raise InputError(f"{path}: a timeline is written as {', '.join(TIMELINE_SUFFIXES)}; name such a file")
     return path
 
 
 def write_timeline(
     path: str | Path, recording: str, timelines: Sequence[tuple[Timeline, dict[str, Any]]], overwrite: bool = False
 ) -> None:
-    """Write the timelines of the targets of one recording, as RTTM or JSON by the suffix.
+    """Write the timelines of the targets of one recording, in the format of the suffix.
 
     Args:
-        path: `.rttm` or `.json`.
+        path: `.rttm`, `.json`, `.csv`, `.srt` (SubRip), `.vtt` (WebVTT) or `.txt` (labels of Audacity).
         recording: its path; RTTM has its name without folder and suffix.
         timelines: of each target, with further values for JSON (its presence).
         overwrite: replace an existing file.
@@ -214,6 +218,8 @@ def write_timeline(
     path = check_timeline_suffix(Path(path))
     if path.suffix.lower() == ".rttm":
         text = "".join(timeline.rttm(printable(Path(recording).stem)) for timeline, _ in timelines)
+    elif path.suffix.lower() in _TEXTS:
+        text = _TEXTS[path.suffix.lower()](_by_time([timeline for timeline, _ in timelines]))
     else:
         content = {
             "mixture": recording,
@@ -222,6 +228,73 @@ def write_timeline(
         }
         text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=None) + "\n"
     write_text(path, text, overwrite)
+
+
+def _by_time(timelines: Sequence[Timeline]) -> list[tuple[str, SpeechSegment]]:
+    """Return target and segment of all timelines, in order of time."""
+    entries = [(printable(timeline.target), segment) for timeline in timelines for segment in timeline.segments]
+    return sorted(entries, key=lambda entry: (entry[1].start_s, entry[1].end_s, entry[0]))
+
+
+def as_srt(entries: Sequence[tuple[str, SpeechSegment]]) -> str:
+    """Return segments as SubRip subtitles, each with the name of its target.
+
+    >>> as_srt([("alice", SpeechSegment(1.0, 62.5))])
+    '1\\n00:00:01,000 --> 00:01:02,500\\nalice\\n\\n'
+    """
+    return "".join(
+        f"{number}\n{_clock(segment.start_s, ',')} --> {_clock(segment.end_s, ',')}\n{target}\n\n"
+        for number, (target, segment) in enumerate(entries, start=1)
+    )
+
+
+def as_vtt(entries: Sequence[tuple[str, SpeechSegment]]) -> str:
+    """Return segments as WebVTT (W3C, "WebVTT: The Web Video Text Tracks Format"), with voice tags."""
+    cues = "".join(
+        f"{_clock(segment.start_s, '.')} --> {_clock(segment.end_s, '.')}\n<v {name}>{name}\n\n"
+        for name, segment in ((html.escape(target, quote=False), segment) for target, segment in entries)
+    )
+    return f"WEBVTT\n\n{cues}"
+
+
+def as_labels(entries: Sequence[tuple[str, SpeechSegment]]) -> str:
+    """Return segments as a label track of Audacity: start, end and text, separated by tabs.
+
+    >>> as_labels([("alice", SpeechSegment(1.0, 2.5))])
+    '1.000000\\t2.500000\\talice\\n'
+    """
+    return "".join(f"{segment.start_s:.6f}\t{segment.end_s:.6f}\t{target}\n" for target, segment in entries)
+
+
+def as_csv(entries: Sequence[tuple[str, SpeechSegment]]) -> str:
+    """Return segments as CSV: target, start, end and duration in seconds, and the probability if there is one."""
+    rows = [("target", "start_s", "end_s", "duration_s", "probability")]
+    for target, segment in entries:
+        probability = "" if segment.probability is None else f"{segment.probability:.4f}"
+        start_s, end_s = segment.start_s, segment.end_s
+        rows.append((target, f"{start_s:.3f}", f"{end_s:.3f}", f"{end_s - start_s:.3f}", probability))
+    return csv_text(rows)
+
+
+def csv_text(rows: Iterable[Sequence[str]]) -> str:
+    """Return rows as CSV.
+
+    >>> csv_text([("a", "b,c")])
+    'a,"b,c"\\n'
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+_TEXTS = {".srt": as_srt, ".vtt": as_vtt, ".txt": as_labels, ".csv": as_csv}
+
+
+def _clock(time_s: float, point: str) -> str:
+    """Return a time as `01:02:03.500`."""
+    thousandths = round(time_s * 1000)
+    seconds, thousandths = divmod(thousandths, 1000)
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{point}{thousandths:03d}"
 
 
 def _field(text: str) -> str:

@@ -10,6 +10,7 @@ that holds several recordings, one after the other, into these.
 | `flac` | FLAC |
 | `ogg` | Ogg (Vorbis, Opus, Speex, FLAC) |
 | `mpeg` | MPEG audio (MP3), and tags (ID3, APE, lyrics) |
+| `mp4` | boxes of MP4 and QuickTime: whether a file is whole, or encrypted |
 """
 
 from __future__ import annotations
