@@ -58,7 +58,7 @@ TRAINING_ONLY = ("mode", "checkpoint", "spec_augment")
 """Keys of `speaker` that say how its encoder is trained."""
 PROVENANCE_KEYS = (
     "made_by", "step", "steps", "mixtures", "hours_trained", "snapshots_averaged", "mixed_in", "went_on_from",
-    "corpus", "data", "validation", "validations", "training", "presence",
+    "corpus", "data", "validation", "validations", "training", "presence", "live_presence",
 )  # fmt: skip
 """Keys that a bundle's provenance takes from that of the checkpoint."""
 

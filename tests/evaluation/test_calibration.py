@@ -12,16 +12,19 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import wesep_py
+from tests.inference.networks import BSRNN
 from wesep_py import checkpoint
 from wesep_py.common.errors import CheckpointError, InputError
 from wesep_py.evaluation.calibration import (
     calibrate,
+    calibrate_model,
     fit_platt,
     read_presence_scores,
     reliability,
     threshold_at_miss_rate,
 )
 from wesep_py.inference.presence import Calibration, pool_logits, save_calibration, sigmoid
+from wesep_py.network.extraction_network import build_network
 
 
 def drawn(scale: float, offset: float, count: int = 20000) -> tuple[np.ndarray, np.ndarray]:
@@ -142,6 +145,29 @@ def test_a_checkpoint_takes_its_calibration_and_keeps_its_hash(tiny_model: Path,
     (model / "provenance.json").write_text(json.dumps(provenance))
     with pytest.raises(CheckpointError, match=r"scale: is -1; above 0"):
         wesep_py.load(model, "cpu")
+
+
+def test_the_live_mode_has_a_calibration_of_its_own(tmp_path: Path):
+    network = build_network(
+        {"backbone": {**BSRNN, "live": True, "norm": "frame"}, "cues": [{"name": "tf_map"}]}
+        | {"presence": {}, "live_presence": {}}
+    )
+    model = checkpoint.save(tmp_path / "model", network.config, network.state_dict())
+    offline, live = Calibration(scale=2.0), Calibration(frame_scale=0.5, frame_offset=3.0)
+    save_calibration(model, offline)
+    save_calibration(model, live, {"fitted_on": ["dev"]}, live=True)
+    extractor = wesep_py.load(model, "cpu")
+    assert (extractor.calibration, extractor.live_calibration) == (offline, live)
+    assert extractor.live().calibration == wesep_py.load(model, "cpu", live=True).calibration == live
+
+
+def test_results_of_both_modes_are_not_mixed(tiny_model: Path, tmp_path: Path):
+    folders = [tmp_path / mode for mode in ("offline", "live")]
+    for folder in folders:
+        folder.mkdir()
+        say_how(folder, mode=folder.name)
+    with pytest.raises(InputError, match="each mode has a presence head of its own; calibrate one at a time"):
+        calibrate_model(tiny_model, folders)
 
 
 def say_how(folder: Path, **protocol) -> None:

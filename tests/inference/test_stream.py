@@ -11,6 +11,7 @@ import pytest
 from tests.inference.networks import BSRNN, noise, random_extractor
 from wesep_py.common.errors import ConfigError, InputError
 from wesep_py.inference import Extractor, Stream, Voice
+from wesep_py.inference.presence import Calibration
 from wesep_py.network.extraction_network import build_network
 
 LIVE = {
@@ -181,6 +182,12 @@ def test_presence_is_that_of_the_last_frame(extractor: Extractor, voice: Voice, 
     several = extractor.stream([voice, other])
     several.process(noise(4000)[0])
     assert several.presence[0] == pytest.approx(stream.presence, abs=1e-5)
+    extractor.live_calibration = Calibration(frame_scale=0.5, frame_offset=2.0)
+    calibrated = extractor.stream(voice)
+    calibrated.process(noise(4000)[0])
+    extractor.live_calibration = Calibration()
+    logit = np.log(stream.presence / (1 - stream.presence))
+    assert calibrated.presence == pytest.approx(1 / (1 + np.exp(-0.5 * logit - 2.0)), abs=1e-5)
     headless, own = random_extractor({**LIVE, "live_presence": None})
     without = headless.stream(own)
     without.process(noise(4000)[0])

@@ -10,6 +10,7 @@ import pytest
 
 from tests.inference.networks import BSRNN, CAUSAL_BSRNN, COUNTING_ENCODER, noise, random_extractor
 from wesep_py.inference import Extractor, Voice
+from wesep_py.inference.presence import Calibration
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -54,16 +55,18 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ExportedPair]:
     """Models by name."""
     from wesep_py.export import export
 
-    made = {}
+    exported = {}
     for name, config in MODELS.items():
         config = dict(config)
         if name == "live":
             config["presence"] = {}
         extractor, _ = random_extractor(config)
+        if name == "live":
+            extractor.live_calibration = Calibration(frame_scale=0.5, frame_offset=1.0)
         folder = tmp_path_factory.mktemp("exported") / name
         export(extractor, folder, stream=name in STREAMS)
-        made[name] = ExportedPair(extractor, folder, extractor.enroll((noise(16000)[0], 16000)))
-    return made
+        exported[name] = ExportedPair(extractor, folder, extractor.enroll((noise(16000)[0], 16000)))
+    return exported
 
 
 def spoken(num_samples: int, channels: int = 1) -> np.ndarray:

@@ -202,6 +202,8 @@ def calibrate_model(
 ) -> tuple[Calibration, Reliability, Reliability | None]:
     """Fit a calibration to results of `wesep evaluate`, and write it into the checkpoint.
 
+    Results of `wesep evaluate --live` calibrate the presence head of the live mode, others that of whole recordings.
+
     Args:
         model: the checkpoint or experiment folder that the results are of.
         results: folders of results, with present and with absent targets.
@@ -213,11 +215,12 @@ def calibrate_model(
         The calibration, its reliability on `results`, and on `check` if there are any.
 
     Raises:
-        InputError, CheckpointError: as `read_presence_scores`, `fit_platt` and `save_calibration`.
+        InputError, CheckpointError: as `read_presence_scores`, `fit_platt` and `save_calibration`; results of both
+            modes.
     """
     if not dry_run:
         refuse_hub_name(model, "calibrating")
-    model_hash = checkpoint.load(model).hash
+    model_hash, live = checkpoint.load(model).hash, _are_live([*results, *check])
     scores, labels, durations_s = read_presence_scores(results, model_hash)
     calibration, fitted = calibrate(scores, labels, max_missed, durations_s=durations_s)
     about: dict[str, Any] = {"fitted_on": [str(folder) for folder in results], "there": fitted.as_dict()}
@@ -231,8 +234,27 @@ def calibrate_model(
         checked = reliability(calibration.probabilities(scores, durations_s), labels, calibration.threshold)
         about |= {"checked_on": [str(folder) for folder in check], "checked": checked.as_dict()}
     if not dry_run:
-        save_calibration(model, calibration, about)
+        save_calibration(model, calibration, about, live)
     return calibration, fitted, checked
+
+
+def _are_live(folders: Sequence[str | Path]) -> bool:
+    """Return whether results are of the live mode.
+
+    Raises:
+        InputError: some are and some are not.
+    """
+    modes: dict[str, str | Path] = {}
+    for folder in folders:
+        path = Path(folder) / SUMMARY
+        if path.is_file():  # the others are reported when they are read
+            values = read_json(path, "a summary of results", "evaluate again").values
+            check_schema(values, {"protocol": {"mode?": str}}, str(path), "evaluate again")
+            modes.setdefault(values["protocol"].get("mode", "offline"), folder)
+    if len(modes) > 1:
+        listing = " and ".join(f"{folder} ({mode})" for mode, folder in modes.items())
+        raise InputError(f"{listing}: each mode has a presence head of its own; calibrate one at a time")
+    return "live" in modes
 
 
 def _read_calibration(path: Path, model_hash: str | None) -> Calibration:

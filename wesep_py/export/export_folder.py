@@ -253,6 +253,7 @@ def _describe_model(extractor: Extractor, format: Format, precision: Precision) 
         "sample_rate": network.sample_rate,
         "level": network.level,
         "presence": asdict(extractor.calibration) if has_presence else None,
+        "live_presence": asdict(extractor.live_calibration) if has_presence else None,
         "causal": network.latency is not None,
         "window": network.backbone.span.size if network.backbone.span is not None else None,
         "stride": network.backbone.stride,

@@ -120,21 +120,27 @@ def load(
     device = pick_device(device)
     folder = checkpoint.resolve(path)
     saved = checkpoint.load(folder)
-    calibration = read_calibration(saved.provenance, str(folder / checkpoint.PROVENANCE))
+    where = str(folder / checkpoint.PROVENANCE)
+    calibration = read_calibration(saved.provenance, where)
+    live_calibration = read_calibration(saved.provenance, where, live=True)
     network = load_network(folder)
     if not live:
-        where, verifier = str(folder / checkpoint.PROVENANCE), None
+        verifier = None
         if network.presence is not None:
             calibrations = read_verifiers(saved.provenance, where)
             verifier = load_verifier(verify, name, saved.hash, calibrations, network.sample_rate, device)
         elif verify not in (AUTO_VERIFIER, NO_VERIFIER):
             raise InputError(f"{name}: has no presence head, which a verifier needs; leave out --verify")
-        extractor = Extractor(network, device, name, saved.hash, calibration, max_enrollment_s, shifts, verifier)
+        extractor = Extractor(
+            network, device, name, saved.hash, calibration, max_enrollment_s, shifts, verifier, live_calibration
+        )
         extractor._folder = folder
         return extractor
     if verify not in (AUTO_VERIFIER, NO_VERIFIER):
         raise InputError("the live mode has no verifier; leave out --verify, or --live")
-    extractor = Extractor(network, device, name, saved.hash, calibration, max_enrollment_s)
+    extractor = Extractor(
+        network, device, name, saved.hash, calibration, max_enrollment_s, live_calibration=live_calibration
+    )
     extractor._folder = folder
     extractor = extractor.live()
     extractor.check_shifts(shifts)
@@ -178,6 +184,7 @@ class Extractor(PretrainedModel):
             to 16 and at most the network's stride. `None` is the model's own (`ModelConfig.shifts`). Each costs the
             time of one extraction. A causal network that streams has 1.
         verifier: decides, with the presence head, whether a voice is in a recording; `None`: the head decides alone.
+        live_calibration: as `calibration`, of the presence head of the live mode.
 
     Raises:
         InputError: `max_enrollment_s` or `shifts` is not such a number; `shifts` above 1 for a network that streams.
@@ -203,6 +210,7 @@ class Extractor(PretrainedModel):
         max_enrollment_s: float = MAX_ENROLLMENT_S,
         shifts: int | None = None,
         verifier: PresenceVerifier | None = None,
+        live_calibration: Calibration | None = None,
     ) -> None:
         from wesep_py.inference.streaming import check_shifts
 
@@ -211,6 +219,10 @@ class Extractor(PretrainedModel):
         self._shifts = check_shifts(network, shifts)
         self.name = name
         self.calibration, self.verifier = calibration or UNCALIBRATED, verifier
+        # A causal network has one head.
+        self.live_calibration = live_calibration or (
+            self.calibration if network.live_presence is None else UNCALIBRATED
+        )
         self._network = network.to(device).eval()
         self._model_hash = model_hash
         self._warned_of: set[str] = set()
@@ -383,7 +395,8 @@ class Extractor(PretrainedModel):
         network = self._network.live()
         if network is self._network:
             return self
-        extractor = Extractor(network, self.device, self.name, self.model_hash, None, self.max_enrollment_s)
+        calibration = self.live_calibration
+        extractor = Extractor(network, self.device, self.name, self.model_hash, calibration, self.max_enrollment_s)
         extractor._whole = self
         return extractor
 

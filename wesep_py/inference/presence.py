@@ -28,7 +28,7 @@ PRESENCE_S = 0.5
 """A voice counts as present if it speaks for this long anywhere in the recording."""
 REFERENCE_S = 4.0
 """Duration of a recording at which the length correction of a calibration is 0."""
-PROVENANCE_KEY = "presence"
+PROVENANCE_KEY, LIVE_PROVENANCE_KEY = "presence", "live_presence"
 """Key of the calibration in a checkpoint's provenance."""
 SILENT_LOGIT = -80.0
 """Logit of a frame of digital silence, in which nobody speaks."""
@@ -221,17 +221,20 @@ def sigmoid(x: ArrayLike) -> Any:
     return np.exp(-np.logaddexp(0.0, -x))
 
 
-def read_calibration(provenance: Mapping[str, Any], where: str = "provenance") -> Calibration | None:
+def read_calibration(
+    provenance: Mapping[str, Any], where: str = "provenance", live: bool = False
+) -> Calibration | None:
     """Return the calibration in a checkpoint's provenance; `None` if there is none.
 
     Args:
         provenance: content of `provenance.json`.
         where: for messages.
+        live: read that of the live mode's head.
 
     Raises:
         CheckpointError: it is damaged.
     """
-    stored = provenance.get(PROVENANCE_KEY)
+    stored = provenance.get(LIVE_PROVENANCE_KEY if live else PROVENANCE_KEY)
     if stored is None:
         return None
     names = {field.name for field in fields(Calibration)}
@@ -242,13 +245,16 @@ def read_calibration(provenance: Mapping[str, Any], where: str = "provenance") -
         raise CheckpointError(f"{where}: its presence calibration is damaged ({reason}); calibrate again") from error
 
 
-def save_calibration(folder: str | Path, calibration: Calibration, about: Mapping[str, Any] | None = None) -> Path:
+def save_calibration(
+    folder: str | Path, calibration: Calibration, about: Mapping[str, Any] | None = None, live: bool = False
+) -> Path:
     """Write a calibration into a checkpoint, whose hash does not change.
 
     Args:
         folder: a checkpoint folder, or an experiment folder (see `checkpoint.resolve`).
         calibration: replaces an existing one.
         about: how it was fitted: lists, counts, errors, … ; plain values.
+        live: whether it is of the live mode's head.
 
     Returns:
         The file written.
@@ -266,7 +272,8 @@ def save_calibration(folder: str | Path, calibration: Calibration, about: Mappin
     clash = sorted({*(about or {})} & {field.name for field in fields(Calibration)})
     if clash:
         raise InputError(f"about: has the key {clash[0]}, which is one of the calibration; choose another")
-    write_json(path, {**provenance, PROVENANCE_KEY: {**asdict(calibration), **(about or {})}})
+    key = LIVE_PROVENANCE_KEY if live else PROVENANCE_KEY
+    write_json(path, {**provenance, key: {**asdict(calibration), **(about or {})}})
     return path
 
 

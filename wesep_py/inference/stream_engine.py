@@ -36,7 +36,7 @@ class TorchEngine:
     def __init__(self, extractor: Extractor, check_voice: Callable[[Any], None]) -> None:
         self.network = StreamingNetwork(extractor.network).eval()
         self.model, self.model_hash, self.device = extractor.name, extractor.model_hash, extractor.device
-        self.sample_rate = extractor.sample_rate
+        self.sample_rate, self.calibration = extractor.sample_rate, extractor.live_calibration
         latency = self.network.network.latency
         assert latency is not None, "StreamingNetwork refuses networks that look ahead without bound"
         self.latency, self.max_delay = latency, self.network.max_delay
@@ -59,6 +59,8 @@ class TorchEngine:
             block = torch.from_numpy(np.ascontiguousarray(samples)).to(self.device)
             output = self.network(block, state, self._tensors(voice, len(samples)))
         logits = output.presence_logits
+        if logits is not None:
+            logits = self.calibration.frame_scale * logits + self.calibration.frame_offset
         return _array(output.waveform), None if logits is None else _array(logits), output.state
 
     def finish(self, num_samples: int, num_out: int, state: StreamState, voice: Voice) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wesep_py.common.errors import InputError, WesepError, shorten
 from wesep_py.common.textfiles import read_json
-from wesep_py.inference.presence import Calibration
+from wesep_py.inference.presence import UNCALIBRATED, Calibration
 
 FORMAT_NAME, FORMAT_VERSION = "wesep-export", 1
 DESCRIPTION, WHAT = "wesep.json", "the description of an exported model"
@@ -144,6 +144,8 @@ class ModelFolder:
             raise ValueError("level, sample_rate or stride")
         calibration = description["presence"]
         self.calibration = Calibration(**calibration) if calibration is not None else None
+        live_calibration = description.get("live_presence")  # of a stream; earlier exports have none
+        self.live_calibration = UNCALIBRATED if live_calibration is None else Calibration(**live_calibration)
         self._frame_rule = dict(description["num_frames"])
         self.num_frames(1)
         self.combinations = {rule["name"]: rule for rule in description["cues"]}

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py.common.errors import InputError
+from wesep_py.inference.presence import UNCALIBRATED, Calibration
 from wesep_py.inference.voice_print import Voice
 from wesep_py.runtime.model_folder import Arrays, ModelFolder
 from wesep_py.runtime.runtime_voice import RuntimeVoice
@@ -40,18 +41,22 @@ class OnnxEngine:
     Args:
         folder: the exported model.
         check_voice: refuses what is no voice of the model.
+        calibration: of the presence of each frame.
 
     Raises:
         InputError: the folder has no such graph.
     """
 
-    def __init__(self, folder: ModelFolder, check_voice: Callable[[Any], None]) -> None:
+    def __init__(
+        self, folder: ModelFolder, check_voice: Callable[[Any], None], calibration: Calibration = UNCALIBRATED
+    ) -> None:
         if folder.stream is None:
             raise InputError(
                 f"{folder.path}: was exported without a graph for streams; export the model again with "
                 "`wesep export MODEL --stream`"
             )
         self.folder, self.about, self.check_voice = folder, folder.stream, check_voice
+        self.calibration = calibration
         self.model, self.model_hash, self.sample_rate = folder.name, folder.model_hash, folder.sample_rate
         self.latency, self.max_delay = self.about.latency, self.about.max_delay
         self.num_leading = self.about.num_leading
@@ -70,6 +75,9 @@ class OnnxEngine:
             return pending[:, :0], None, OnnxState(pending, state.channels)
         stop = first + count // stride * stride
         finished, logits, channels = self._run(pending[:, :stop], state.channels, voice)
+        if logits is not None:
+            scale, offset = self.calibration.frame_scale, self.calibration.frame_offset
+            logits = np.float32(scale) * logits + np.float32(offset)
         return finished, logits, OnnxState(pending[:, stop:], channels)
 
     def finish(self, num_samples: int, num_out: int, state: OnnxState, voice: Voice) -> Samples:

@@ -195,7 +195,7 @@ class RuntimeExtractor:
             InputError: the model was exported without `--stream`; a voice of another model, or a rate or number of
                 channels that is not allowed.
         """
-        engine = OnnxEngine(self.folder, self._checked)
+        engine = OnnxEngine(self.folder, self._checked, self.folder.live_calibration)
         return Stream(engine, voices, sample_rate, num_channels, constant_delay)
 
     def _extract_block(self, block: NDArray[np.float32], tensors: Arrays) -> Estimates:

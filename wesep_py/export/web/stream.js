@@ -250,13 +250,14 @@ export class TargetSpeakerStream {
     const outputs = await this.#sessions.stream.run(feeds);
     const estimate = outputs.estimate.data;
     const logit = outputs.presence_logits?.data.at(-1);
+    const { frame_scale, frame_offset } = this.#about.live_presence ?? { frame_scale: 1, frame_offset: 0 };
     return {
       samples: estimate.slice(Math.max(0, this.#about.num_leading - recording.numOut)),
       recording: {
         ...recording,
         state: Object.fromEntries(this.#about.graphs.stream.state.map(({ input, output }) => [input, outputs[output]])),
         numOut: recording.numOut + estimate.length,
-        presence: logit === undefined ? recording.presence : 1 / (1 + Math.exp(-logit)),
+        presence: logit === undefined ? recording.presence : 1 / (1 + Math.exp(-frame_scale * logit - frame_offset)),
       },
     };
   }
