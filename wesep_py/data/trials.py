@@ -14,6 +14,7 @@ from wesep_py.common.names import canonical, file_name
 from wesep_py.common.textfiles import open_lines
 from wesep_py.data.manifest import FileLocator, is_file
 from wesep_py.data.mixture_lists import Mixture, MixtureNoise, MixtureSource, guess_speaker, read_mixtures
+from wesep_py.data.recipe_lists import is_data_folder, is_list, read_folder_enrollments
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,8 @@ def read_trials(
 
     Args:
         metadata_csv: a list of mixtures, in any form that `read_mixtures` takes.
-        enrollment_map: the map.
+        enrollment_map: the map; or a data folder of WeSep or ESPnet with the enrollments of all speakers
+            (`recipe_lists.read_folder_enrollments`), each of which is then a target.
         root: the folder that relative paths start from; by default the metadata's own.
         noise_root: the same for noise; by default `root`.
         speakers: the known speaker ids, by which `speaker_of` finds the sources' speakers; a mapping such as that of
@@ -110,10 +112,16 @@ def read_trials(
     metadata_csv = Path(metadata_csv)
     default_root = metadata_csv if metadata_csv.is_dir() else metadata_csv.parent
     base = Path(root) if root is not None else default_root
+    given_root = root if is_data_folder(metadata_csv) or is_list(metadata_csv) else base
     mixtures = {
         canonical(mixture_id): replace(mixture, sources=_sources_with_speakers(mixture, speakers))
-        for mixture_id, mixture in read_mixtures(metadata_csv, base, noise_root, recordings).items()
+        for mixture_id, mixture in read_mixtures(metadata_csv, given_root, noise_root, recordings).items()
     }
+    if is_data_folder(enrollment_map):
+        trials, places = _trials_of_folder(Path(enrollment_map), mixtures, root)
+        if check_files:
+            _check_files_exist(trials, places)
+        return trials
     enrollments = FileLocator(base, enrollment_map)
     trials, places = [], []
     first_places: dict[tuple[str, str, Path], str] = {}
@@ -145,6 +153,29 @@ def read_trials(
     if check_files:
         _check_files_exist(trials, places)
     return trials
+
+
+def _trials_of_folder(
+    folder: Path, mixtures: Mapping[str, Mixture], root: str | os.PathLike[str] | None
+) -> tuple[list[Trial], list[tuple[str, str]]]:
+    """Return a trial for each speaker of each mixture, and the places of enrollment and mixture."""
+    num_sources = {mixture_id: len(mixture.sources) for mixture_id, mixture in mixtures.items()}
+    trials, places = [], []
+    for enrollment in read_folder_enrollments(folder, num_sources, root):
+        mixture, index = mixtures[enrollment.mixture_id], enrollment.number - 1
+        trials.append(
+            Trial(
+                mixture.mixture_id,
+                mixture.sources,
+                mixture.noise,
+                index,
+                mixture.sources[index].utterance_id,
+                enrollment.path,
+                rendered=mixture.rendered,
+            )
+        )
+        places.append((enrollment.place, mixture.place))
+    return trials, places
 
 
 def _sources_with_speakers(mixture: Mixture, speakers: Container[str]) -> tuple[MixtureSource, ...]:
