@@ -17,15 +17,15 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from wesep_py.interop import load_wesep, load_wespeaker
+from wesep_py.interop import load_espnet, load_wesep, load_wespeaker
 
 TOLERANCE = 1e-4
-LOADERS = {"realtse": load_wesep, "wesep": load_wesep, "wespeaker": load_wespeaker}
+LOADERS = {"espnet": load_espnet, "realtse": load_wesep, "wesep": load_wesep, "wespeaker": load_wespeaker}
 """First word of a file's name → what loads its network."""
 PAGE = """# Parity with the public implementations
 
-Networks of WeSep, WeSep real-TSE and WeSpeaker, small and with random weights, were run once by their own code in
-evaluation mode, in float32 on a CPU, and their inputs and outputs were saved with their weights. A network of ours,
+Networks of WeSep, WeSep real-TSE, WeSpeaker and ESPnet, small and with random weights, were run once by their own code
+in evaluation mode, in float32 on a CPU, and their inputs and outputs were saved with their weights. A network of ours,
 built from the translated arguments and filled with the renamed weights, is given the same inputs. The figure is
 ‖ours − theirs‖ / ‖theirs‖, the largest over the outputs of a network, over the samples that both have (real-TSE returns
 up to one hop less than its input). The tests require {tolerance:.0e} or less.

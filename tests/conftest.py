@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,18 @@ def _shared(name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"the shared folder {name!r} is not beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _empty_model_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give all tests, and the processes that they start, an empty model store, whatever the user has installed."""
+    before = os.environ.get("WESEP_HOME")
+    os.environ["WESEP_HOME"] = str(tmp_path_factory.mktemp("home") / "wesep")
+    yield
+    if before is None:
+        del os.environ["WESEP_HOME"]
+    else:
+        os.environ["WESEP_HOME"] = before
 
 
 @pytest.fixture(scope="session")

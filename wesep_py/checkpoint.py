@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from wesep_py.common.config import dump_yaml
 from wesep_py.common.errors import CheckpointError, ConfigError, WesepError, shorten
-from wesep_py.common.files import write_json, write_text
+from wesep_py.common.files import path_exists, write_json, write_text
 from wesep_py.common.folders import FolderKind, atomic_folder, check_folder, find_set_aside
 from wesep_py.common.textfiles import read_json
 from wesep_py.common.torchfiles import parse_tensors, with_nan
@@ -41,6 +41,9 @@ FOREIGN_SUFFIXES = (".pt", ".pth")
 """Suffixes of the files of other toolkits."""
 FOREIGN_READERS = "wesep_py.interop"
 """Module that registers the readers of these files; it is imported when the first reader is needed."""
+
+NAMED_MODELS = "wesep_py.models"
+"""Module whose `find_model` finds a model by its name; it is imported when the first name is read."""
 
 Reader = Callable[[Path, Mapping[str, Any]], "dict[str, Tensor]"]
 _readers: dict[str, Reader] = {}
@@ -170,7 +173,8 @@ def resolve(path: str | Path) -> Path:
 
     Args:
         path: a checkpoint folder, its weights file, or an experiment folder, in which the first existing one of
-            `checkpoints/average`, `best` and `last` is chosen.
+            `checkpoints/average`, `best` and `last` is chosen; or the name of a bundled or an installed model, where
+            no file has that name.
 
     Raises:
         CheckpointError: there is no checkpoint.
@@ -186,6 +190,10 @@ def resolve(path: str | Path) -> Path:
                 "%s: a process was killed while it replaced this; %s, the previous one, is read", candidate, aside
             )
             return aside
+    if path.name == str(path) and not path_exists(path):
+        _, named = importlib.import_module(NAMED_MODELS).find_model(path.name)
+        if named != path:
+            return resolve(named)
     what = "holds no checkpoint" if folder.is_dir() else "no such model"
     raise CheckpointError(
         f"{path}: {what}; give a checkpoint folder (with {WEIGHTS}) or an experiment folder that training made"

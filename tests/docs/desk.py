@@ -22,8 +22,10 @@ import torch
 
 from tests.conftest import SAMPLE_RATE, VOICES, make_voice
 from tests.forked_commands import search_path
+from tests.interop.espnet_reference import espnet_config, espnet_weights
 from tests.recipes.miniature_default import make_data
 from wesep_py import checkpoint
+from wesep_py.common.config import dump_yaml
 from wesep_py.data import read_speaker_folders, write_manifest
 from wesep_py.network.extraction_network import build_network
 
@@ -133,6 +135,7 @@ def lay_out(folder: Path, model: Path) -> None:
     lay_out_meetings(folder, mixture, alice[0])
     lay_out_embeddings(folder)
     lay_out_live_model(folder)
+    lay_out_public_checkpoint(folder)
     _commands(folder)
 
 
@@ -179,6 +182,14 @@ def lay_out_live_model(folder: Path) -> None:
     backbone = {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1, "live": True, "norm": "frame"}
     network = build_network({"backbone": backbone, "cues": [{"name": "tf_map"}], "live_presence": {}})
     checkpoint.save(folder / "exp" / "live", network.config, network.state_dict())
+
+
+def lay_out_public_checkpoint(folder: Path) -> None:
+    """Write a small network in ESPnet's layout, with random weights and a configuration that states no sample rate."""
+    config = {key: value for key, value in espnet_config().items() if key != "fs"}
+    (folder / "espnet").mkdir()
+    torch.save(espnet_weights(config), folder / "espnet" / "99epoch.pth")
+    (folder / "espnet" / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
 
 
 def write(path: Path, waveform: np.ndarray) -> None:

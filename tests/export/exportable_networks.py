@@ -31,6 +31,20 @@ TD_SPEAKERBEAM = {
     "fusion_blocks": [2],
 }
 SPEX_BRANCH = {"front_end": "backbone", "network": {"name": "spex_plus", "channels": 4, "embedding_dim": 6}}
+ESPNET_FORM = {
+    "fusion_place": "output",
+    "skip": True,
+    "skip_sum": "network",
+    "latent_activation": "prelu",
+    "conv_bias": False,
+    "norm_eps": 1e-7,
+    "drop_last": True,
+}
+TCN_BRANCH = {
+    "front_end": "backbone",
+    "network": {"name": "tcn", "bottleneck": 6, "hidden": 8, "num_blocks": 2, "embedding_dim": 12},
+}
+SCALE = {"name": "embedding", "fusion": "scale", "split": True}
 MULTIPLY = {"name": "embedding", "fusion": "multiply", "points": "first"}
 HEAD = {"hidden": 8, "inputs": ["latent", "similarity"], "smoothing": "lstm"}
 
@@ -57,6 +71,14 @@ OFFLINE: dict[str, dict[str, Any]] = {
         "highpass_hz": 0,
     },
 }
+OFFLINE["td_speakerbeam of espnet"] = {
+    "backbone": {**TD_SPEAKERBEAM, **ESPNET_FORM},
+    "speaker": TCN_BRANCH,
+    "cues": [SCALE],
+    "normalise": "none",
+    "level": "kept",
+    "highpass_hz": 0,
+}
 STREAMING: dict[str, dict[str, Any]] = {
     "live": {
         "backbone": {**BSRNN, "live": True, "norm": "frame"},
@@ -79,6 +101,13 @@ STREAMING: dict[str, dict[str, Any]] = {
         "speaker": SPEX_BRANCH,
         "cues": [MULTIPLY],
         "normalise": "tracked",
+    },
+    "td_speakerbeam of espnet causal": {
+        "backbone": {**TD_SPEAKERBEAM, **ESPNET_FORM, "causal": True},
+        "speaker": TCN_BRANCH,
+        "cues": [SCALE],
+        "normalise": "none",
+        "highpass_hz": 0,
     },
     "no high-pass": {
         "backbone": {**TD_SPEAKERBEAM, "causal": True, "basis_bias": True},

@@ -123,4 +123,5 @@ def test_the_wheel_contains_the_models(tiny_model: Path, tmp_path: Path):
     packed = {name for name in names if name.startswith("wesep_py/models/")}
     parts = (checkpoint.WEIGHTS, checkpoint.CONFIG, checkpoint.PROVENANCE, checkpoint.CARD)
     shipped = {f"{name}/{part}" for name in ("tiny", *models.bundled_models()) for part in parts}
-    assert packed == {f"wesep_py/models/{name}" for name in ("__init__.py", *shipped)}
+    modules = {path.name for path in (ROOT / "wesep_py" / "models").iterdir() if path.suffix in (".py", ".yaml")}
+    assert packed == {f"wesep_py/models/{name}" for name in (*modules, *shipped)}

@@ -1,68 +1,14 @@
-"""`wesep models`, `wesep average` and `wesep import-checkpoint`: list, average and import models."""
+"""`wesep average` and `wesep import-checkpoint`: average and import models."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from wesep_py.cli.options import JsonOption, OverwriteOption
-
-if TYPE_CHECKING:
-    from wesep_py.models import BundledModel
-
-
-def models(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print the card of this model.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """List the models that come with the package, or print the card of one.
-
-    Example: wesep models base
-
-    Commands use the model marked * if --model is left out.
-    """
-    from wesep_py.common.errors import InputError, nearest
-    from wesep_py.models import bundled_models
-
-    models_by_name = bundled_models()
-    if name is not None:
-        if name not in models_by_name:
-            raise InputError(f"no bundled model is called {name!r}; {nearest(name, models_by_name)}")
-        model = models_by_name[name]
-        shown = {**model.as_dict(), "provenance": model.provenance, "card": model.card}
-        typer.echo(json.dumps(shown, indent=2, ensure_ascii=False) if as_json else model.card.rstrip("\n"))
-        return
-    if as_json:
-        typer.echo(json.dumps([model.as_dict() for model in models_by_name.values()], indent=2, ensure_ascii=False))
-        return
-    if not models_by_name:
-        typer.echo("no model is bundled with this version yet; `wesep train` makes one", err=True)
-        return
-    typer.echo("\n".join(_table(list(models_by_name.values()))))
-
-
-def _table(listed: list[BundledModel]) -> list[str]:
-    rows = [("", "name", "size", "parameters", "sample rate", "licence")]
-    rows += [
-        (
-            "*" if model.is_default else "",
-            model.name,
-            f"{model.size_bytes / 2**20:.1f} MiB",
-            f"{model.parameters / 1e6:.2f} M",
-            f"{model.sample_rate} Hz",
-            model.licence or "not stated",
-        )
-        for model in listed
-    ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    for position, model in reversed(list(enumerate(listed, start=1))):
-        if model.figures:
-            lines.insert(position + 1, f"{'':{widths[0]}}  {model.figures}")
-    return lines
 
 
 def average(
@@ -101,15 +47,21 @@ def average(
 
 
 def import_checkpoint(
-    weights: Annotated[Path, typer.Argument(metavar="FILE", help="The weights, for example avg_model.pt.")],
+    weights: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The weights: avg_model.pt, or 99epoch.pth of ESPnet.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The checkpoint folder to write.")],
     config: Annotated[
         Path | None,
         typer.Option("--config", help="YAML file that the model was trained with; by default config.yaml beside FILE."),
     ] = None,
+    sample_rate: Annotated[
+        int | None,
+        typer.Option(min=8000, help="Hz that the model was trained at, if the configuration does not say it (ESPnet)."),
+    ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Convert a checkpoint of WeSep, real-TSE or WeSpeaker into a checkpoint folder.
+    """Convert a checkpoint of WeSep, real-TSE, WeSpeaker or ESPnet (TD-SpeakerBeam) into a checkpoint folder.
 
     Example: wesep import-checkpoint avg_model.pt --config config.yaml -o models/bsrnn
 
@@ -132,7 +84,7 @@ def import_checkpoint(
     from wesep_py.interop.importing import import_public_checkpoint as read
 
     try:
-        imported = read(weights, config)
+        imported = read(weights, config, sample_rate)
     except UnmappedError as error:
         for line in error.lines:
             typer.echo(line, err=True)

@@ -32,7 +32,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "enroll": ("enroll", "Use", "Make a reusable voice print from recordings of one voice."),
     "stream": ("live", "Use", "Extract one voice live: raw samples from stdin to stdout, for pipes."),
     "live": ("live", "Use", "Extract one voice live: from the microphone to a loudspeaker."),
-    "models": ("convert", "Use", "List the bundled models, or show the card of one."),
+    "models": ("model_commands", "Use", "List, install, check and remove models, or show the card of one."),
     "export": ("exporting", "Use", "Write a model as ONNX or TorchScript, for programs without this package."),
     "bench": ("bench", "Use", "Measure how fast an exported folder, or a model, is on this machine."),
     "demo": ("demo", "Use", "Show an extraction from nothing: speak, mix, extract, score, draw."),

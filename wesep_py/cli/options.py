@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        "--model", help="A bundled model (see wesep models), or a checkpoint or experiment folder.", show_default=False
+        "--model",
+        help="A bundled or installed model (see wesep models), or a checkpoint or experiment folder.",
+        show_default=False,
     ),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]

@@ -285,7 +285,7 @@ class TraceableChannelNorm(ChannelNorm):
         """Note the size as a number."""
         self.size = self.weight.numel()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         if self.kind == "global":
             return _normalise(x, (-2, -1), self.eps) * self.weight[:, None] + self.bias[:, None]
         frames = F.layer_norm(x.transpose(1, 2), (self.size,), self.weight, self.bias, self.eps)

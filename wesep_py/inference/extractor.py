@@ -190,7 +190,7 @@ class Extractor:
     @property
     def mode(self) -> Literal["offline", "live"]:
         """`live` for what `live()` returns of a model with two modes, else `offline`."""
-        return "live" if self._network.level == "kept" else "offline"
+        return "live" if self._network.is_live else "offline"
 
     @property
     def sample_rate(self) -> int:

@@ -63,7 +63,8 @@ def level_gain_from_sums(product: float, energy: float, size: int, level: Level 
         energy: `<estimate, estimate>`.
         size: number of samples of all channels.
         level: `fitted` is the least-squares gain; `learned` the same, limited to `MAX_CORRECTION_DB` up or down
-            (`ModelConfig.level`); `kept` is 1, for a live network, which does not know the samples to come.
+            (`ModelConfig.level`); `kept` is 1, for networks that are used as they are, and for a live network, which
+            does not know the samples to come.
 
     Returns:
         The linear gain; 0 for a silent estimate.

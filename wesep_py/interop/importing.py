@@ -19,6 +19,8 @@ from wesep_py import checkpoint
 from wesep_py.common.errors import CheckpointError, ConfigError, nearest, shorten
 from wesep_py.common.safe_building import build_within, check_numbers
 from wesep_py.common.yamlfiles import read_yaml
+from wesep_py.interop.espnet import TD_SPEAKERBEAM
+from wesep_py.interop.espnet_config import ESPNET, EXTRACTOR, RATE_OPTION, is_espnet, parse_espnet_config
 from wesep_py.interop.public_checkpoints import (
     WESEP,
     MisfitError,
@@ -31,10 +33,13 @@ from wesep_py.interop.public_checkpoints import (
     without_classifier,
 )
 from wesep_py.interop.wesep import ARCHITECTURES
+from wesep_py.interop.wesep_enrollment import PublicExtractor
 from wesep_py.interop.wespeaker_networks import family_of, network_names, num_mel_bins, translate_network
 from wesep_py.network.extraction_network import build_network
 from wesep_py.network.speaker import speaker_networks
 
+EXTRACTORS: dict[str, PublicExtractor] = {**ARCHITECTURES, EXTRACTOR: TD_SPEAKERBEAM}
+"""Public name of an extraction network → how its arguments and weights become ours."""
 MAX_SIZE_RATIO = 8
 """A network may be this many times larger than the weights: it is still built, so that all that differs is listed."""
 MAX_MISSING = 200
@@ -91,12 +96,15 @@ class ImportedCheckpoint:
         )
 
 
-def import_public_checkpoint(path: str | Path, config_path: str | Path) -> ImportedCheckpoint:
-    """Read a public checkpoint into a network of ours.
+def import_public_checkpoint(
+    path: str | Path, config_path: str | Path, sample_rate: int | None = None
+) -> ImportedCheckpoint:
+    """Read a public checkpoint into a network of ours; its configuration says of which toolkit it is.
 
     Args:
-        path: the weights, such as `avg_model.pt`.
+        path: the weights, such as `avg_model.pt`, or `valid.loss.best.pth` of ESPnet.
         config_path: the YAML that was trained with.
+        sample_rate: Hz that the model was trained at, where the configuration does not say it.
 
     Raises:
         UnmappedError: arguments, weights or sizes that could not be mapped.
@@ -104,18 +112,22 @@ def import_public_checkpoint(path: str | Path, config_path: str | Path) -> Impor
     """
     path, config_path = Path(path), Path(config_path)
     try:
-        public = parse_public_config(read_yaml(config_path))
+        public = _parse_config(read_yaml(config_path), sample_rate)
         check_numbers({"model_args": public.args, "dataset_args": public.filterbank, "encoder": public.encoder})
     except ConfigError as error:
         raise error if str(error).startswith(str(config_path)) else ConfigError(f"{config_path}: {error}") from error
     except (TypeError, ValueError, AttributeError) as error:  # lists where mappings belong, texts where numbers do
         raise ConfigError(f"{config_path}: a value is of the wrong type ({shorten(error)})") from error
     weights = read_public_weights(path)
-    is_extractor = public.toolkit == WESEP or public.model in ARCHITECTURES
+    is_extractor = public.toolkit in (WESEP, ESPNET) or public.model in ARCHITECTURES
     names = list(ARCHITECTURES) if is_extractor else [*ARCHITECTURES, *network_names()]
+    if public.toolkit == ESPNET:
+        names = [EXTRACTOR]
     if public.model not in names:
+        key = "extractor" if public.toolkit == ESPNET else "model"
         raise ConfigError(
-            f"{config_path}: model: no network is called {public.model!r}; {nearest(public.model, names)}"
+            f"{config_path}: {key}: no network is called {shorten(public.model, 60)!r}; "
+            f"{nearest(shorten(public.model, 60), names)}"
         )
     translation = _translate_extractor(public, weights) if is_extractor else _translate_encoder(public, weights)
     counters = {name: v for name, v in translation.expected.items() if name.endswith("num_batches_tracked")}
@@ -136,6 +148,21 @@ def import_public_checkpoint(path: str | Path, config_path: str | Path) -> Impor
     return ImportedCheckpoint(translation.config, state_dict, kind, {"imported_from": source})
 
 
+def _parse_config(content: Mapping[str, Any], sample_rate: int | None) -> PublicConfig:
+    """Parse the configuration of any of the toolkits; a sample rate that it does not state is filled in."""
+    if is_espnet(content):
+        return parse_espnet_config(content, sample_rate)
+    if sample_rate is not None:
+        dataset = content.get("dataset_args") or {}
+        if dataset.get("resample_rate", sample_rate) != sample_rate:
+            raise ConfigError(
+                f"dataset_args.resample_rate: is {dataset['resample_rate']}, but a {RATE_OPTION} of {sample_rate} Hz "
+                "is asked for; leave it out"
+            )
+        content = {**content, "dataset_args": {**dataset, "resample_rate": sample_rate}}
+    return parse_public_config(content)
+
+
 class Translation(NamedTuple):
     """A public network in our terms, as far as it could be translated.
 
@@ -153,7 +180,7 @@ class Translation(NamedTuple):
 
 
 def _translate_extractor(public: PublicConfig, weights: Mapping[str, Tensor]) -> Translation:
-    architecture, problems = ARCHITECTURES[public.model], list(public.problems)
+    architecture, problems = EXTRACTORS[public.model], list(public.problems)
     try:
         with translating():
             model = architecture.translate(public.args, public.encoder, weights)

@@ -1,8 +1,9 @@
-"""Read the files of WeSep, WeSep real-TSE and WeSpeaker: configuration, arguments and weights.
+"""Read the files of WeSep, WeSep real-TSE, WeSpeaker and ESPnet: configuration, arguments and weights.
 
 In the order in which a checkpoint is read:
 
-- `parse_public_config` finds the network, its arguments and its features in a training configuration;
+- `parse_public_config` finds the network, its arguments and its features in a training configuration (for ESPnet,
+  `espnet_config.parse_espnet_config`);
 - `complete_arguments` adds public defaults and refuses what is unknown, under `translating`, which turns errors of type
   into one line;
 - `read_public_weights` and `unwrap_weights` find the tensors in a `.pt` file;
@@ -48,7 +49,7 @@ class PublicConfig:
     """The content of a public training configuration.
 
     Attributes:
-        toolkit: `WeSep` (real-TSE too) or `WeSpeaker`; the short form does not say which of them.
+        toolkit: `WeSep` (real-TSE too), `WeSpeaker` or `ESPnet`; the short form does not say which of the first two.
         model: the network's public name.
         args: its constructor's arguments.
         sample_rate: Hz at which it was trained.
@@ -93,7 +94,8 @@ def parse_public_config(content: Mapping[str, Any]) -> PublicConfig:
     if not isinstance(model, str) or not isinstance(args, Mapping):
         raise ConfigError(
             "is no configuration of WeSep (model: {tse_model: …}, model_args: {tse_model: {…}}), "
-            "of WeSpeaker (model: NAME, model_args: {…}), nor {model: NAME, args: {…}}"
+            "of WeSpeaker (model: NAME, model_args: {…}), of ESPnet (encoder, extractor, decoder, …_conf), "
+            "nor {model: NAME, args: {…}}"
         )
     sample_rate = int(dataset.get("resample_rate", DEFAULT_SAMPLE_RATE))
     if model in NETWORKS_WITHOUT_RATE and "resample_rate" in dataset:
@@ -224,7 +226,7 @@ def read_public_weights(path: str | Path) -> dict[str, Tensor]:
         CheckpointError: the file is missing or damaged, holds no weights, or something that could run code.
     """
     path = Path(path)
-    content = read_torch(path, "a checkpoint of WeSep or WeSpeaker, such as avg_model.pt,")
+    content = read_torch(path, "a checkpoint of WeSep, WeSpeaker or ESPnet, such as avg_model.pt,")
     try:
         return unwrap_weights(content)
     except CheckpointError as error:

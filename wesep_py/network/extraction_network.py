@@ -41,7 +41,7 @@ from wesep_py.network.backbones.bsrnn import ResidualRNN
 from wesep_py.network.cues import Cue, PreparedEnrollment, SignalFeatures, cues
 from wesep_py.network.model_config import ModelConfig
 from wesep_py.network.presence_head import PresenceHead
-from wesep_py.network.speaker import build_encoder, is_encoder, length_mask
+from wesep_py.network.speaker import build_encoder, encoder_config, is_encoder, length_mask
 
 # A causal filter shifts the phase of what is above its cutoff. A cutoff of 40 Hz would shift the phase of voices; an
 # eighth of it, 5 Hz, shifts the phase at 100 Hz by 3°.
@@ -147,7 +147,10 @@ class TargetSpeakerExtractor(nn.Module):
         self.level_tracker = LevelTracker(config.sample_rate) if self.normalise == "tracked" else None
 
         self.encoder = build_encoder(config.speaker, config.sample_rate, initialise, self.backbone)
-        if self.encoder is not None and self.encoder.config.self_supervised:
+        # What the encoder took from other files, so that a checkpoint does not need them.
+        if self.encoder is not None and not self.config["speaker"].get("network"):
+            self.config["speaker"] |= encoder_config(self.encoder.config)
+        elif self.encoder is not None and self.encoder.config.self_supervised:
             self.config["speaker"]["self_supervised"] = to_plain(self.encoder.config.self_supervised)
         for i, cue in enumerate(self.cues):
             try:
@@ -163,6 +166,7 @@ class TargetSpeakerExtractor(nn.Module):
             self.live_presence = head
         # The live network is not a submodule: its parameters are those of this network.
         object.__setattr__(self, "_live_network", None)
+        self.is_live = False
 
     def live(self) -> TargetSpeakerExtractor:
         """Return the network as it works live: causal, for streaming. A causal network returns itself.
@@ -211,7 +215,7 @@ class TargetSpeakerExtractor(nn.Module):
                 )
             module, _, leaf = name.rpartition(".")
             setattr(live.get_submodule(module), leaf, shared)
-        live.encoder, live.level = self.encoder, "kept"
+        live.encoder, live.level, live.is_live = self.encoder, "kept", True
         return live
 
     def begin_missing(self, missing: Sequence[str]) -> list[str]:

@@ -33,6 +33,7 @@ class ModelConfig:
         level: how the level of an extracted voice is set. `fitted`: to fit the mixture best (`inference.result`), for
             networks trained with scale-invariant losses. `learned`: nearly as the network returns it, for networks
             trained with losses that depend on the level, so that the estimate of an absent voice may be quiet.
+            `kept`: exactly as the network returns it, as some imported networks are used.
         highpass_hz: cutoff below which mixture and enrollment are removed before anything else, in Hz, so that the
             estimate holds nothing below it either; 0 switches the filter off. With a causal backbone the mixture
             loses what is below an eighth of it: a constant, and slow changes.
@@ -50,7 +51,7 @@ class ModelConfig:
     live_presence: PresenceConfig | None = None
     sample_rate: int = 16000
     normalise: Literal["none", "rms", "std", "tracked"] = "rms"
-    level: Literal["fitted", "learned"] = "fitted"
+    level: Literal["fitted", "learned", "kept"] = "fitted"
     highpass_hz: float = DEFAULT_HIGHPASS_HZ
     shifts: int = 1
 

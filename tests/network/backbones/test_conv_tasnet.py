@@ -107,7 +107,17 @@ def test_the_number_of_parameters_is_the_published_one():
     assert sum(p.numel() for p in network.parameters()) == pytest.approx(11.2e6, rel=0.01)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"fusion_place": "inside"}, {"fusion_blocks": (3, 1), "fusion_norm": True}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"fusion_place": "inside"},
+        {"fusion_blocks": (3, 1), "fusion_norm": True},
+        {"fusion_place": "output"},
+        {"fusion_place": "output", "fusion_blocks": (2,), "skip": True},
+        {"fusion_place": "output", "fusion_blocks": (3,), "skip": True, "skip_sum": "network"},
+    ],
+)
 def test_every_fusion_point_is_called_once_in_order(arguments):
     network, points = small(**arguments), []
 
@@ -133,6 +143,59 @@ def test_an_embedding_changes_its_block_and_none_before_it(place, width):
     assert network.latent_dim == width
     assert torch.equal(outputs[0], outputs[2])
     assert not torch.equal(outputs[1], outputs[3])
+
+
+def test_fusion_at_the_output_steers_what_a_block_adds():
+    """Multiplied by zero, the block adds nothing, and its skip connection is silent."""
+    network = small(fusion_blocks=(1,), fusion_place="output", skip=True, skip_sum="network", num_stacks=1)
+    features = network.analyse(torch.randn(1, 1000)).features
+    first = network.blocks[0](network.input(features.flatten(1, 2)))[0]
+    latent, _ = network.encode(features, lambda point, latent: latent * 0)
+    torch.testing.assert_close(latent, first[1])
+    latent, _ = network.encode(features, lambda point, latent: latent * point)
+    torch.testing.assert_close(latent, first[1] + network.blocks[1](first[0])[0][1])
+
+
+def test_skip_connections_of_all_blocks_are_summed():
+    network, skips = small(skip=True, skip_sum="network"), []
+    features = network.analyse(torch.randn(1, 1000)).features
+    for block in network.blocks:
+        block.register_forward_hook(lambda module, inputs, output: skips.append(output[0][1]))
+    latent, _ = network.encode(features, unsteered)
+    torch.testing.assert_close(latent, sum(skips))
+    assert len(skips) == 4
+    summed_by_stack, _ = small(skip=True).encode(features, unsteered)
+    assert not torch.allclose(summed_by_stack, latent, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["linear", "prelu", "relu", "sigmoid", "tanh"])
+def test_activations_of_latent_and_mask(name):
+    network = small(latent_activation=name, mask_activation=name)
+    function = {"linear": lambda x: x, "prelu": lambda x: nn.functional.prelu(x, torch.tensor([0.25]))}.get(name)
+    function = function or getattr(torch, name)
+    analysis = network.analyse(torch.randn(1, 320))
+    latent, _ = network.encode(analysis.features, unsteered)
+    masked = function(network.mask[0](function(latent))) * analysis.spectrum
+    torch.testing.assert_close(network.synthesise(latent, analysis, 320)[0], network.decoders[0](masked)[:, :320])
+
+
+def test_biases_and_eps_can_be_left_out_and_set():
+    network = small(conv_bias=False, norm_eps=1e-7, input_norm_eps=1e-3, skip=True)
+    biases = [
+        name for name, module in network.named_modules() if isinstance(module, nn.Conv1d) and module.bias is not None
+    ]
+    eps = [module.eps for module in network.modules() if isinstance(module, ChannelNorm)]
+    assert not biases and eps == [1e-3] + [1e-7] * 8
+
+
+def test_norm_over_valid_frames_is_that_of_the_frames_alone():
+    torch.manual_seed(0)
+    norm, x = ChannelNorm(4, "global"), torch.randn(2, 4, 30)
+    nn.init.normal_(norm.weight)
+    mask = torch.arange(30)[None] < torch.tensor([[12], [30]])
+    masked = norm(x, mask)
+    torch.testing.assert_close(masked[:1, :, :12], norm(x[:1, :, :12]))
+    torch.testing.assert_close(masked[1:], norm(x[1:]))
 
 
 def test_add_inside_a_block_equals_concatenation_to_its_input():
@@ -259,6 +322,9 @@ def test_shipped_models_train_and_their_weights_load(name, twin):
         ({"fusion_norm": True, "fusion_place": "inside"}, "fusion_norm"),
         ({"fusion_blocks": (4,)}, "from 0 to 3"),
         ({"fusion_blocks": ()}, "from 0 to 3"),
+        ({"fusion_norm": True, "fusion_place": "output"}, "fusion_norm"),
+        ({"norm_eps": 0.0}, "norm_eps and input_norm_eps: are 0.0 and 0.0; above 0"),
+        ({"input_norm_eps": -1e-5}, "above 0"),
     ],
 )
 def test_invalid_arguments_are_refused(arguments, message):

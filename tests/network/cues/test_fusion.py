@@ -13,10 +13,11 @@ from wesep_py.network.cues.fusion import FusionPoints, fusions, mean_embedding, 
 @pytest.mark.parametrize(("shape", "axis"), [((2, 6, 5), 1), ((2, 5, 6), -1), ((2, 3, 6, 5), 2), ((2, 3, 4, 6), -1)])
 def test_every_operator_works_along_every_axis(name, shape, axis):
     torch.manual_seed(0)
-    operator = fusions.get(name)(7, 6, axis)
+    size = {"scale": 6, "affine": 12}.get(name, 7)
+    operator = fusions.get(name)(size, 6, axis)
     for parameter in operator.parameters():
         torch.nn.init.normal_(parameter)
-    features, embedding = torch.randn(shape), torch.randn(2, 7)
+    features, embedding = torch.randn(shape), torch.randn(2, size)
     fused = operator(features, embedding)
     assert fused.shape == features.shape
     # For each element beside the fused axis, the result is the operator on plain vectors.
@@ -36,6 +37,15 @@ def test_operators_equal_their_formulas():
     torch.testing.assert_close(film(h, e), h)  # starts at zero: nothing is changed
     torch.nn.init.ones_(film.scale.bias)
     torch.testing.assert_close(film(h, e), 2 * h)
+
+
+def test_operators_without_a_layer_use_the_embedding_itself():
+    h, e = torch.randn(2, 3, 6), torch.randn(2, 12)
+    torch.testing.assert_close(fusions.get("scale")(6, 6, -1)(h, e[:, :6]), h * e[:, None, :6])
+    torch.testing.assert_close(fusions.get("affine")(12, 6, -1)(h, e), h * e[:, None, :6] + e[:, None, 6:])
+    for name, needed in (("scale", 6), ("affine", 12)):
+        with pytest.raises(ValueError, match=f"needs an embedding of {needed} numbers; it is given 7"):
+            fusions.get(name)(7, 6, -1)
 
 
 def test_an_embedding_may_vary_over_time():

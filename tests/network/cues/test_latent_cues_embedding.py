@@ -55,6 +55,24 @@ def test_another_cue_uses_the_recording_beside_an_embedding():
     assert prepared.keys() == alone.keys() and all(torch.equal(prepared[key], alone[key]) for key in alone)
 
 
+def test_a_split_embedding_gives_each_point_its_part():
+    """At the output of two blocks with skip connections there are four points."""
+    torch.manual_seed(0)
+    sizes = {"num_filters": 8, "bottleneck": 3, "hidden": 4, "blocks_per_stack": 2, "num_stacks": 2}
+    backbone = {"name": "conv_tasnet", "fusion_place": "output", "skip": True, "skip_sum": "network", **sizes}
+    cue = {"name": "embedding", "fusion": "scale", "split": True, "embedding_dim": 12}
+    network = build_network({"backbone": backbone, "cues": [cue]}).eval()
+    features, embedding = network.backbone.analyse(torch.randn(2, 800)), torch.randn(2, 12)
+    latent, _ = network.encode(features, {"0.embedding": embedding})
+    parts = embedding[..., None].split(3, dim=1)
+    expected, _ = network.backbone.encode(features.features, lambda point, latent: latent * parts[point])
+    torch.testing.assert_close(latent, expected)
+    with pytest.raises(ConfigError, match=r"cues\[0\]: split: an embedding of 13 numbers has no 4 equal parts"):
+        build_network({"backbone": backbone, "cues": [{**cue, "embedding_dim": 13}]})
+    with pytest.raises(ConfigError, match="'scale' has no layer, so it needs an embedding of 3 numbers; it is given 2"):
+        build_network({"backbone": backbone, "cues": [{**cue, "embedding_dim": 8}]})
+
+
 def test_an_encoder_and_embeddings_from_elsewhere_exclude_each_other():
     with pytest.raises(ConfigError, match="this model has a 'speaker'"):
         build({"embedding_dim": 5}, speaker=SPEAKER)

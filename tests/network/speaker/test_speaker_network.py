@@ -22,8 +22,10 @@ from wesep_py.network.speaker.speaker_network import (
     shortcut,
     speaker_networks,
 )
+from wesep_py.network.speaker.tcn import TCNSpeakerNetwork
 from wesep_py.network.speaker.xvector import DVector, XVector
 
+TCN = {"bottleneck": 6, "hidden": 10, "num_blocks": 3, "embedding_dim": 8}
 BLOCKS = {"num_blocks": (1, 2, 1, 1), "embedding_dim": 8}
 SMALL = {
     "ecapa": (ECAPATDNN, {"channels": 16, "frame_dim": 32, "embedding_dim": 8}),
@@ -35,6 +37,9 @@ SMALL = {
     "gemini": (GeminiDFResNet, {**BLOCKS, "channels": (2, 4, 4, 6, 8), "pooling": "astp"}),
     "xvector": (XVector, {"channels": 12, "frame_dim": 16, "embedding_dim": 8}),
     "dvector": (DVector, {"hidden_dim": 12, "num_layers": 2, "frame_dim": 6, "embedding_dim": 8}),
+    "tcn": (TCNSpeakerNetwork, TCN),
+    "tcn_batch": (TCNSpeakerNetwork, {**TCN, "norm": "batch", "skip": False, "activation": "linear"}),
+    "tcn_frame": (TCNSpeakerNetwork, {**TCN, "norm": "frame", "conv_bias": False, "kernel": 5}),
 }
 
 

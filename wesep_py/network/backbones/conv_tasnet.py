@@ -4,19 +4,21 @@ Luo & Mesgarani, "Conv-TasNet: surpassing ideal time-frequency magnitude masking
 
     waveform ─► learned encoders ─► norm, 1×1 ─► TCN blocks ─► mask · encoder output ─► learned decoders ─► estimates
                                                     │
-                                                    fusion points: before a block, or inside it
+                                                    fusion points: before a block, inside it, or at its output
 
 Two systems that steer it are configurations:
 
 - SpEx+ (Ge et al., Interspeech 2020): three encoders of one hop and different windows, one estimate from each; an
   embedding concatenated inside the first block of every stack (`fusion_place: inside`, see `ConvTasNet`).
 - TD-SpeakerBeam (Delcroix et al., ICASSP 2020): an embedding multiplied into the output of the eighth block
-  (`fusion_blocks: [8]`).
+  (`fusion_blocks: [8]`). ESPnet's form of it sums the skip connections of all blocks (`skip_sum: network`), and fuses
+  one half of the embedding into what the block adds to the residual path, the other half into its skip connection
+  (`fusion_place: output`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -27,6 +29,16 @@ from wesep_py.network.backbones.backbone import Analysis, Backbone, Condition, F
 from wesep_py.network.backbones.spectrum import full_precision
 
 NormKind = Literal["global", "frame", "batch"]
+Activation = Literal["linear", "prelu", "relu", "sigmoid", "tanh"]
+Steering = Callable[[Tensor], Tensor]
+"""Fuses an embedding into a tensor of a block, `[batch, channels, frames]`; the shape stays."""
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "linear": nn.Identity,
+    "prelu": nn.PReLU,
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+}
 DEEP_DILATIONS = (1, 2, 4, 8)
 """Dilations of the convolutions of a `deep` encoder."""
 
@@ -40,7 +52,9 @@ class ConvTasNet(Backbone):
     `[batch, bottleneck, frames]`; an embedding is fused along its channels.
 
     Inside a block, the fusion point is the output of its first 1×1 convolution, `[batch, hidden, frames]`. There,
-    `add` is what SpEx+ calls concatenation: W [h; e] + b = (W_h h + b) + W_e e, with h alone on the residual path.
+    `add` is what SpEx+ calls concatenation: W [h; e] + b = (W_h h + b) + W_e e, with h alone on the residual path. At
+    the output of a block, the first fusion point is what the block adds to the residual path; with `skip`, a second
+    one is its skip connection.
 
     Args:
         sample_rate: Hz (given by the model).
@@ -57,21 +71,27 @@ class ConvTasNet(Backbone):
             statistics of the training data; `null` is `frame` when causal and `global` otherwise.
         input_norm: norm of the features before the first block, with the same choices.
         fusion_blocks: the blocks at which an embedding is fused, counted from 0; `null` is the first of each stack.
-        fusion_place: whether an embedding is fused `before` the block, or `inside` it.
+        fusion_place: whether an embedding is fused `before` the block, `inside` it, or into its `output`.
         fusion_norm: whether PReLU and norm follow every fusion (only with `before`).
         skip: whether the output of a stack is the sum of skip connections, one 1×1 convolution from each of its
             blocks, instead of the output of its last block; a block inside which an embedding is fused has none.
-        mask_activation: activation of the mask: `relu` or `sigmoid`.
+        skip_sum: `stack`: skip connections are summed as `skip` says. `network`: the residual path continues through
+            all stacks, and the latent is the sum of the skip connections of all blocks.
+        latent_activation: activation of the latent, before the 1×1 convolution that makes the mask.
+        mask_activation: activation of the mask.
         deep: whether four dilated convolutions follow the encoder's filters instead of a ReLU, and precede the
             decoder's filters in reverse order; for one encoder, not causal.
         basis_bias: whether encoders and decoders have a bias.
+        conv_bias: whether the convolutions between encoders and decoders have a bias.
+        norm_eps: added to the variance by norms `global` and `frame`, above 0.
+        input_norm_eps: the same for the norm of the features; `null` is `norm_eps`.
         drop_last: whether samples at the end that do not fill a frame are dropped, and are zero in the estimate;
             otherwise the last frame is filled up with zeros.
         causal: whether no frame depends on later ones. The look-ahead that remains is the longest window's: `latency`.
 
     Raises:
         ValueError: sizes below 1, a hop longer than a window, an even `kernel` or `norm: global` where they are not
-            allowed, a block that does not exist, `deep` with several encoders or causal.
+            allowed, a block that does not exist, `deep` with several encoders or causal, an eps of 0 or less.
 
     >>> network = ConvTasNet(num_filters=8, bottleneck=4, hidden=8, num_stacks=1)
     >>> analysis = network.analyse(torch.randn(2, 1000))
@@ -97,12 +117,17 @@ class ConvTasNet(Backbone):
         norm: NormKind | None = None,
         input_norm: NormKind = "frame",
         fusion_blocks: tuple[int, ...] | None = None,
-        fusion_place: Literal["before", "inside"] = "before",
+        fusion_place: Literal["before", "inside", "output"] = "before",
         fusion_norm: bool = False,
         skip: bool = False,
-        mask_activation: Literal["relu", "sigmoid"] = "relu",
+        skip_sum: Literal["stack", "network"] = "stack",
+        latent_activation: Activation = "linear",
+        mask_activation: Activation = "relu",
         deep: bool = False,
         basis_bias: bool = False,
+        conv_bias: bool = True,
+        norm_eps: float = 1e-5,
+        input_norm_eps: float | None = None,
         drop_last: bool = False,
         causal: bool = False,
     ) -> None:
@@ -118,8 +143,11 @@ class ConvTasNet(Backbone):
             raise ValueError("norm and input_norm: 'global' averages over time, which a causal network cannot")
         if deep and (causal or len(kernels) > 1):
             raise ValueError("deep: looks ahead and works with one encoder; use neither causal nor several kernels_ms")
-        if fusion_norm and fusion_place == "inside":
+        if fusion_norm and fusion_place != "before":
             raise ValueError("fusion_norm: a block normalises by itself after a fusion inside it; use false")
+        input_norm_eps = norm_eps if input_norm_eps is None else input_norm_eps
+        if min(norm_eps, input_norm_eps) <= 0:
+            raise ValueError(f"norm_eps and input_norm_eps: are {norm_eps} and {input_norm_eps}; above 0 is allowed")
         num_blocks = num_stacks * blocks_per_stack
         points = range(0, num_blocks, blocks_per_stack) if fusion_blocks is None else sorted(set(fusion_blocks))
         if not points or not 0 <= points[0] <= points[-1] < num_blocks:
@@ -129,9 +157,11 @@ class ConvTasNet(Backbone):
         norm = norm or ("frame" if causal else "global")
 
         self.sample_rate, self.causal, self.drop_last, self.kernels = sample_rate, causal, drop_last, kernels
-        self.inside = fusion_place == "inside"
+        self.inside, self.fusion_place = fusion_place == "inside", fusion_place
+        self.points_per_block = 2 if fusion_place == "output" and skip else 1
         self.latent_dim, self.fusion_axis = hidden if self.inside else bottleneck, 1
-        self.num_fusion_points, self._point_of = len(points), {block: point for point, block in enumerate(points)}
+        self.num_fusion_points = len(points) * self.points_per_block
+        self._point_of = {block: i * self.points_per_block for i, block in enumerate(points)}
         # Output sample n is made of frames that begin at n or before. In the worst phase one begins exactly at n, and
         # it covers the longest window from there on:
         #
@@ -142,8 +172,11 @@ class ConvTasNet(Backbone):
 
         self.bases = nn.ModuleList(LearnedEncoder(num_filters, size, hop, deep, basis_bias) for size in kernels)
         features = input_channels * len(kernels) * num_filters
-        self.input = nn.Sequential(channel_norm(features, input_norm), nn.Conv1d(features, bottleneck, 1))
-        self.blocks_per_stack = blocks_per_stack
+        self.input = nn.Sequential(
+            channel_norm(features, input_norm, input_norm_eps), nn.Conv1d(features, bottleneck, 1, bias=conv_bias)
+        )
+        # Number of blocks after which their skip connections are summed.
+        self.skip_period = blocks_per_stack if skip_sum == "stack" else num_blocks
         self.blocks = nn.ModuleList(
             TCNBlock(
                 bottleneck,
@@ -153,15 +186,18 @@ class ConvTasNet(Backbone):
                 norm,
                 causal,
                 skip and not (self.inside and i in self._point_of),
+                conv_bias,
+                norm_eps,
             )
             for i in range(num_blocks)
         )
         self.fusion_norms = nn.ModuleList(
-            nn.Sequential(nn.PReLU(), channel_norm(bottleneck, norm)) if fusion_norm else nn.Identity() for _ in points
+            nn.Sequential(nn.PReLU(), channel_norm(bottleneck, norm, norm_eps)) if fusion_norm else nn.Identity()
+            for _ in points
         )
+        self.latent_activation = ACTIVATIONS[latent_activation]()
         self.mask = nn.Sequential(
-            nn.Conv1d(bottleneck, len(kernels) * num_filters, 1),
-            nn.ReLU() if mask_activation == "relu" else nn.Sigmoid(),
+            nn.Conv1d(bottleneck, len(kernels) * num_filters, 1, bias=conv_bias), ACTIVATIONS[mask_activation]()
         )
         self.decoders = nn.ModuleList(LearnedDecoder(num_filters, size, hop, deep, basis_bias) for size in kernels)
 
@@ -180,23 +216,27 @@ class ConvTasNet(Backbone):
     def encode(self, features: Tensor, condition: Condition, state: Any = None) -> tuple[Tensor, Any]:
         latent, new_state, skips = self.input(features.flatten(1, 2)), [], []
         for i, block in enumerate(self.blocks):
-            point, steer = self._point_of.get(i), None
-            if point is not None and self.inside:
-                steer = partial(condition, point)
-            elif point is not None:
+            point, inside, output = self._point_of.get(i), None, []
+            if point is not None and self.fusion_place == "before":
                 latent = self.fusion_norms[point](condition(point, latent))
-            latent, past = block(latent, None if state is None else state[i], steer)
+            elif point is not None and self.inside:
+                inside = partial(condition, point)
+            elif point is not None:
+                output = [partial(condition, point + k) for k in range(self.points_per_block)]
+            latent, past = block(latent, None if state is None else state[i], inside, output)
             new_state.append(past)
             if block.skip is not None:
                 latent, skip = latent
                 skips.append(skip)
-            if skips and (i + 1) % self.blocks_per_stack == 0:  # the end of a stack
+            if skips and (i + 1) % self.skip_period == 0:  # the end of a stack, or of the network
                 latent, skips = torch.stack(skips).sum(dim=0), []
         return latent, new_state if self.causal else None
 
+    def _masked(self, latent: Tensor, analysis: Analysis) -> Tensor:
+        return full_precision(self.mask(self.latent_activation(latent))) * analysis.spectrum
+
     def synthesise(self, latent: Tensor, analysis: Analysis, length: int) -> tuple[Tensor, ...]:
-        mask = full_precision(self.mask(latent))
-        masked = (mask * analysis.spectrum).chunk(len(self.kernels), dim=1)
+        masked = self._masked(latent, analysis).chunk(len(self.kernels), dim=1)
         with torch.autocast(latent.device.type, enabled=False):
             estimates = [decoder(encoded) for decoder, encoded in zip(self.decoders, masked, strict=True)]
         if self.drop_last:
@@ -205,7 +245,7 @@ class ConvTasNet(Backbone):
         return tuple(nn.functional.pad(estimate, (0, length - estimate.shape[1])) for estimate in estimates)
 
     def frame_signals(self, latent: Tensor, analysis: Analysis) -> Tensor:
-        masked = full_precision(self.mask(latent)) * analysis.spectrum
+        masked = self._masked(latent, analysis)
         return self.decoders[0].frame_signals(masked.chunk(len(self.kernels), dim=1)[0])
 
     def synthesis_offset(self) -> Tensor | float:
@@ -244,6 +284,8 @@ class TCNBlock(nn.Module):
         norm: see `channel_norm`.
         causal: whether all taps but the last lie in the past.
         skip: whether a second 1×1 convolution beside the last makes a skip connection; see `forward`.
+        bias: whether the convolutions have a bias.
+        norm_eps: see `channel_norm`.
     """
 
     def __init__(
@@ -255,19 +297,26 @@ class TCNBlock(nn.Module):
         norm: NormKind,
         causal: bool,
         skip: bool = False,
+        bias: bool = True,
+        norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
         self.reach = (kernel - 1) * dilation if causal else 0
         padding = 0 if causal else (kernel - 1) * dilation // 2
-        self.expand = nn.Conv1d(channels, hidden, 1)
-        self.activation1, self.norm1 = nn.PReLU(), channel_norm(hidden, norm)
-        self.depthwise = nn.Conv1d(hidden, hidden, kernel, dilation=dilation, padding=padding, groups=hidden)
-        self.activation2, self.norm2 = nn.PReLU(), channel_norm(hidden, norm)
-        self.project = nn.Conv1d(hidden, channels, 1)
-        self.skip = nn.Conv1d(hidden, channels, 1) if skip else None
+        self.expand = nn.Conv1d(channels, hidden, 1, bias=bias)
+        self.activation1, self.norm1 = nn.PReLU(), channel_norm(hidden, norm, norm_eps)
+        self.depthwise = nn.Conv1d(hidden, hidden, kernel, dilation=dilation, padding=padding, groups=hidden, bias=bias)
+        self.activation2, self.norm2 = nn.PReLU(), channel_norm(hidden, norm, norm_eps)
+        self.project = nn.Conv1d(hidden, channels, 1, bias=bias)
+        self.skip = nn.Conv1d(hidden, channels, 1, bias=bias) if skip else None
 
     def forward(
-        self, x: Tensor, past: Tensor | None = None, steer: Callable[[Tensor], Tensor] | None = None
+        self,
+        x: Tensor,
+        past: Tensor | None = None,
+        steer: Steering | None = None,
+        steer_output: Sequence[Steering] = (),
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Apply the block.
 
@@ -276,6 +325,10 @@ class TCNBlock(nn.Module):
             past: streaming state of a causal block: the last `reach` frames before the depthwise convolution,
                 `[batch, hidden, reach]`; `None` at the start of a recording (silence).
             steer: applied to the output of the first 1×1 convolution, `[batch, hidden, frames]`.
+            steer_output: none, or one for the output without the residual connection and, with `skip`, one for the
+                skip connection.
+            mask: `[batch, frames]`, true for valid frames; `None` if all are. Padding has no influence on valid
+                frames; its own values mean nothing. For blocks that are not causal.
 
         Returns:
             `[batch, channels, frames]`, or with `skip` `[2, batch, channels, frames]`, the output and the skip
@@ -284,7 +337,9 @@ class TCNBlock(nn.Module):
         hidden = self.expand(x)
         if steer is not None:
             hidden = steer(hidden)
-        hidden = self.norm1(self.activation1(hidden))
+        hidden = _normalise(self.norm1, self.activation1(hidden), mask)
+        if mask is not None:
+            hidden = hidden * mask[:, None]
         # With kernel 3 and dilation 2, frame t is made of the frames t − 4, t − 2 and t, so reach = 4:
         #
         #   past       block
@@ -294,14 +349,25 @@ class TCNBlock(nn.Module):
                 past = hidden.new_zeros(*hidden.shape[:2], self.reach)
             hidden = torch.cat([past, hidden], dim=-1)
             past = hidden[..., -self.reach :]
-        hidden = self.norm2(self.activation2(self.depthwise(hidden)))
-        out = x + self.project(hidden)
-        return out if self.skip is None else torch.stack([out, self.skip(hidden)]), past
+        hidden = _normalise(self.norm2, self.activation2(self.depthwise(hidden)), mask)
+        outputs = [self.project(hidden)] if self.skip is None else [self.project(hidden), self.skip(hidden)]
+        if steer_output:
+            outputs = [fuse(output) for fuse, output in zip(steer_output, outputs, strict=True)]
+        out = x + outputs[0]
+        return out if self.skip is None else torch.stack([out, outputs[1]]), past
 
 
-def channel_norm(channels: int, kind: NormKind) -> nn.Module:
-    """Return a normalisation of `[batch, channels, frames]`: a `ChannelNorm`, or for `batch` a batch normalisation."""
-    return nn.BatchNorm1d(channels) if kind == "batch" else ChannelNorm(channels, kind)
+def channel_norm(channels: int, kind: NormKind, eps: float = 1e-5) -> nn.Module:
+    """Return a normalisation of `[batch, channels, frames]`: a `ChannelNorm`, or for `batch` a batch normalisation.
+
+    Args:
+        channels, kind, eps: as for `ChannelNorm`; batch normalisation has an eps of its own, 1e-5.
+    """
+    return nn.BatchNorm1d(channels) if kind == "batch" else ChannelNorm(channels, kind, eps)
+
+
+def _normalise(norm: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
+    return norm(x, mask) if isinstance(norm, ChannelNorm) else norm(x)
 
 
 class ChannelNorm(nn.Module):
@@ -322,8 +388,15 @@ class ChannelNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Normalise `[batch, channels, frames]`; a mask `[batch, frames]` is true for frames that count."""
         x = full_precision(x)
+        if self.kind == "global" and mask is not None:
+            valid = mask[:, None].to(x.dtype)
+            count = x.shape[1] * valid.sum(dim=(1, 2), keepdim=True).clamp_min(1)
+            centred = x - (x * valid).sum(dim=(1, 2), keepdim=True) / count
+            variance = (centred * valid).square().sum(dim=(1, 2), keepdim=True) / count
+            return centred * (variance + self.eps).rsqrt() * self.weight[:, None] + self.bias[:, None]
         if self.kind == "global":
             return nn.functional.group_norm(x, 1, self.weight, self.bias, self.eps)
         frames = nn.functional.layer_norm(x.transpose(1, 2), x.shape[1:2], self.weight, self.bias, self.eps)

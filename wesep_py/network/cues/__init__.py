@@ -8,7 +8,7 @@ encoder) or on the latent, at the backbone's fusion points.
 | `cue` | base class `Cue`, the `SignalFeatures` it is given, the registry `cues`, shared attention |
 | `input_cues` | before the encoder: `ListenFirstCue`, `TFMapCue`, `USEFCue` |
 | `latent_cues` | inside the backbone: `EmbeddingCue`, `ContextCue`, `BandAttentionCue` |
-| `fusion` | fusion operators `concat`, `add`, `multiply`, `film`, and fusion points |
+| `fusion` | fusion operators `concat`, `add`, `multiply`, `film`, `scale`, `affine`, and fusion points |
 """
 
 from wesep_py.network.cues.cue import Cue, PreparedEnrollment, SignalFeatures, cues

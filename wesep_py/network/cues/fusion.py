@@ -1,9 +1,11 @@
-"""Fusion operators: four ways to fuse an embedding e into features h, along any axis of h.
+"""Fusion operators: ways to fuse an embedding e into features h, along any axis of h.
 
     concat    W [e; h] + b
     add       h + W e + b
     multiply  h ⊙ (W e + b)
     film      (1 + W_γ e + b_γ) ⊙ h + W_β e + b_β, both starting at zero (Perez et al., AAAI 2018)
+    scale     h ⊙ e: without a layer, so e has the size of h (TD-SpeakerBeam: Delcroix et al., ICASSP 2020)
+    affine    e_γ ⊙ h + e_β, where e = [e_γ; e_β] has twice the size of h
 
 The embedding is one vector per recording, `[batch, dim]`, or has as many axes as the features: its own size on the
 fused axis, and size 1 or the features' size on the others. So it may vary over time.
@@ -107,6 +109,38 @@ class FiLM(Fusion):
 
     def fuse(self, h: Tensor, e: Tensor) -> Tensor:
         return (1 + self.scale(e)) * h + self.shift(e)
+
+
+@fusions.register("scale")
+class Scale(Fusion):
+    """Multiplication by the embedding itself: `h ⊙ e`."""
+
+    def __init__(self, embedding_dim: int, feature_dim: int, axis: int) -> None:
+        super().__init__(embedding_dim, feature_dim, axis)
+        _check_size("scale", embedding_dim, feature_dim)
+
+    def fuse(self, h: Tensor, e: Tensor) -> Tensor:
+        return h * e
+
+
+@fusions.register("affine")
+class Affine(Fusion):
+    """Scale and shift by the embedding itself: `e_γ ⊙ h + e_β`, where e_γ is the first half of e."""
+
+    def __init__(self, embedding_dim: int, feature_dim: int, axis: int) -> None:
+        super().__init__(embedding_dim, feature_dim, axis)
+        _check_size("affine", embedding_dim, 2 * feature_dim)
+        self.feature_dim = feature_dim
+
+    def fuse(self, h: Tensor, e: Tensor) -> Tensor:
+        return h * e[..., : self.feature_dim] + e[..., self.feature_dim :]
+
+
+def _check_size(name: str, embedding_dim: int, needed: int) -> None:
+    if embedding_dim != needed:
+        raise ValueError(
+            f"fusion: {name!r} has no layer, so it needs an embedding of {needed} numbers; it is given {embedding_dim}"
+        )
 
 
 class FusionPoints(nn.Module):

@@ -38,9 +38,11 @@ class EmbeddingCue(Cue):
     """Speaker embedding, fused into the latent at the backbone's fusion points.
 
     Args:
-        fusion: `concat`, `add`, `multiply` or `film`.
+        fusion: `concat`, `add`, `multiply`, `film`, `scale` or `affine` (see `fusion`).
         points: `first`, `all`, or indices of fusion points.
         shared: whether one layer serves all points.
+        split: whether the embedding is split into equal parts, one for each of the points in ascending order, instead
+            of being fused as a whole at each.
         embedding_dim: size of embeddings that are computed elsewhere (`data.embeddings`, `--enroll NAME.npy`); `null`
             for those of the model's speaker encoder.
         transform: whether a residual bottleneck of half the embedding's width, trained with the extractor, comes before
@@ -53,7 +55,8 @@ class EmbeddingCue(Cue):
 
     Raises:
         ConfigError: the model has no speaker encoder, or has one while `embedding_dim` is set.
-        ValueError: `embedding_dim` below 1, or `num_speakers` below 2.
+        ValueError: `embedding_dim` below 1, `num_speakers` below 2, or an embedding of a size that cannot be split,
+            or that the fusion does not take.
     """
 
     stage = "latent"
@@ -67,6 +70,7 @@ class EmbeddingCue(Cue):
         transform: bool | Literal["tanh"] = False,
         unit_length: bool = False,
         num_speakers: int | None = None,
+        split: bool = False,
     ) -> None:
         super().__init__()
         if embedding_dim is not None and embedding_dim < 1:
@@ -76,7 +80,7 @@ class EmbeddingCue(Cue):
         self.num_speakers = num_speakers
         self.operator, self.points, self.shared = fusion, points, shared
         self.embedding_dim, self.transform_kind = embedding_dim, transform
-        self.unit_length = unit_length
+        self.unit_length, self.split = unit_length, split
 
     def attach(self, backbone: Backbone, encoder: SpeakerEncoder | None) -> None:
         if encoder is None and self.embedding_dim is None:
@@ -89,6 +93,15 @@ class EmbeddingCue(Cue):
         if self.transform_kind:
             self.transform = EmbeddingTransform(dim, residual=self.transform_kind is True)
         self.classifier = None if self.num_speakers is None else nn.Linear(dim, self.num_speakers)
+        self._part_of: dict[int, int] = {}
+        if self.split:
+            selected = resolve_points(self.points, backbone.num_fusion_points)
+            if dim % len(selected):
+                raise ValueError(
+                    f"split: an embedding of {dim} numbers has no {len(selected)} equal parts, one a point"
+                )
+            dim, self._part_of = dim // len(selected), {point: i for i, point in enumerate(selected)}
+        self.part_dim = dim
         self.fusion = FusionPoints(
             self.operator,
             dim,
@@ -125,7 +138,10 @@ class EmbeddingCue(Cue):
         embedding = prepared["embedding"]
         if self.unit_length:
             embedding = nn.functional.normalize(embedding, dim=-1)
-        return self.fusion(point, latent, self.transform(embedding))
+        embedding = self.transform(embedding)
+        if self.split:
+            embedding = embedding.narrow(-1, self._part_of[point] * self.part_dim, self.part_dim)
+        return self.fusion(point, latent, embedding)
 
     def speaker_logits(self, prepared: PreparedEnrollment) -> Tensor | None:
         return None if self.classifier is None else self.classifier(prepared["embedding"]).float()

@@ -23,6 +23,7 @@ The networks, by the name in a configuration:
 | `resnet` | `resnet` | r-vector: Zeinali et al., 2019 |
 | `simam_resnet` | `resnet` | Qin et al., ICASSP 2022 |
 | `spex_plus` | `spex_plus` | the speaker branch of SpEx+: Ge et al., 2020 |
+| `tcn` | `tcn` | the speaker branch of TD-SpeakerBeam: Delcroix et al., ICASSP 2020 |
 | `xvector` | `xvector` | Snyder et al., ICASSP 2018 |
 """
 
@@ -51,6 +52,7 @@ from wesep_py.network.speaker.speaker_network import (
     speaker_networks,
 )
 from wesep_py.network.speaker.spex_plus import SpExPlusNetwork
+from wesep_py.network.speaker.tcn import TCNSpeakerNetwork
 from wesep_py.network.speaker.xvector import DVector, XVector
 
 __all__ = [
@@ -73,6 +75,7 @@ __all__ = [
     "SpeakerEncoder",
     "SpeakerNetwork",
     "SpeakerOutput",
+    "TCNSpeakerNetwork",
     "XVector",
     "build_encoder",
     "count_voices",

@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
 from wesep_py import checkpoint
 from wesep_py.audio import SincResample
-from wesep_py.common.config import construct, to_plain
+from wesep_py.common.config import check_value, construct, to_plain
 from wesep_py.common.errors import CheckpointError, ConfigError, InputError, shorten
-from wesep_py.common.registry import no_plugins
+from wesep_py.common.registry import is_untrusted, no_plugins
 from wesep_py.common.safe_building import build_within, check_numbers
+from wesep_py.common.yamlfiles import read_yaml
 from wesep_py.features import KaldiFilterbank, SpecAugment, WesepMel
 from wesep_py.network.backbones import Backbone
 from wesep_py.network.speaker.pooling import RecursiveAttentivePooling
@@ -40,7 +41,8 @@ class SpeakerConfig:
     """The configuration of a speaker encoder.
 
     Attributes:
-        network: name and arguments of the network, `{name: ecapa_tdnn, …}`.
+        network: name and arguments of the network, `{name: ecapa_tdnn, …}`. Left out, network, front end and sample
+            rate are those of `checkpoint`, one of ours.
         front_end: the input of the network: a `filterbank` (Kaldi's), WeSep's `mel`, the layers of a `self_supervised`
             model, or the features that the `backbone` computes of an enrollment (at the model's rate; `filterbank` and
             `sample_rate` are then not used).
@@ -50,11 +52,12 @@ class SpeakerConfig:
         sample_rate: of the encoder's input, in Hz; enrollments are resampled to it.
         mode: `joint` trains with the extractor from the start; `finetune` the same, from a checkpoint;
             `frozen` never changes.
-        checkpoint: a checkpoint folder (or its `model.safetensors`) to start from, or a `.pt` file of WeSpeaker.
+        checkpoint: what to start from: the name of an installed model, a checkpoint folder (or its
+            `model.safetensors`), or a `.pt` file of WeSpeaker.
         spec_augment: arguments of `features.SpecAugment` (while training), or `null`.
     """
 
-    network: dict[str, Any]
+    network: dict[str, Any] = field(default_factory=dict)
     front_end: Literal["filterbank", "mel", "self_supervised", "backbone"] = "filterbank"
     filterbank: dict[str, Any] = field(default_factory=dict)
     self_supervised: dict[str, Any] = field(default_factory=dict)
@@ -66,11 +69,38 @@ class SpeakerConfig:
     def __post_init__(self) -> None:
         if self.mode != "joint" and self.checkpoint is None:
             raise ValueError(f"mode {self.mode!r} needs a checkpoint to start from; give one, or use mode 'joint'")
+        if not self.network and self.starts_from_own_checkpoint:
+            self._take_from_checkpoint()
         if self.front_end in ("backbone", "self_supervised") and self.filterbank:
             raise ValueError(f"filterbank: is not used with front_end {self.front_end!r}; remove it")
         if self.front_end != "self_supervised" and self.self_supervised:
             raise ValueError(f"self_supervised: is not used with front_end {self.front_end!r}; remove it")
         self.self_supervised = arguments_with_form(self.self_supervised)
+
+    def _take_from_checkpoint(self) -> None:
+        """Take network, front end and sample rate from the checkpoint, so that later ones do not need it."""
+        if is_untrusted():
+            raise ValueError("network: is missing; no other checkpoint is read for a model from elsewhere")
+        folder = checkpoint.resolve(str(self.checkpoint))
+        saved = read_yaml(folder / checkpoint.CONFIG)
+        config = saved if is_encoder(saved) else saved.get("speaker")
+        if not isinstance(config, dict) or not isinstance(config.get("network"), dict):
+            raise ValueError(f"checkpoint: {folder}: holds no speaker encoder; name another model")
+        given = {
+            "front_end": self.front_end != "filterbank",
+            "filterbank": bool(self.filterbank),
+            "self_supervised": bool(self.self_supervised),
+            "sample_rate": self.sample_rate != 16000,
+        }
+        if conflicting := [key for key, is_given in given.items() if is_given]:
+            raise ValueError(
+                f"{conflicting[0]}: is given without 'network'; without it both are those of the checkpoint, so remove "
+                f"'{conflicting[0]}' or give 'network' too"
+            )
+        self.network = dict(config["network"])
+        for key in given:
+            if key in config:
+                setattr(self, key, check_value(config[key], get_type_hints(SpeakerConfig)[key], f"{folder}: {key}"))
 
     @property
     def front_end_arguments(self) -> tuple[str, dict[str, Any]]:
@@ -269,7 +299,10 @@ def build_encoder(
     if not isinstance(config, SpeakerConfig):
         config = construct(SpeakerConfig, config, "speaker")
     if "name" not in config.network:
-        raise ConfigError("speaker.network: needs a key 'name', for example 'ecapa_tdnn'")
+        raise ConfigError(
+            "speaker.network: needs a key 'name', for example 'ecapa_tdnn'; it may be left out only with a checkpoint "
+            "of this package, or an installed model"
+        )
     return SpeakerEncoder(config, sample_rate, initialise, backbone)
 
 
