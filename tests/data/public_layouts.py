@@ -109,6 +109,20 @@ def make_wesep(recipe: Path, kind: str = "clean") -> Path:
     return recipe / "data" / kind
 
 
+def make_embeddings(recipe: Path, folder: Path, dim: int = 256) -> Path:
+    """Kaldi's embed.ark and embed.scp of all names in single.wav.scp, as WeSpeaker writes them."""
+    names = [line.split()[0] for line in (folder / "single.wav.scp").read_text().splitlines()]
+    places = []
+    with (folder / "embed.ark").open("wb") as archive:
+        for number, name in enumerate(names):
+            archive.write(f"{name} ".encode())
+            places.append(f"{name} {(folder / 'embed.ark').relative_to(recipe)}:{archive.tell()}")
+            vector = np.random.default_rng(number).standard_normal(dim).astype("<f4")
+            archive.write(b"\0BFV \4" + np.int32(dim).tobytes() + vector.tobytes())
+    lines(folder / "embed.scp", places)
+    return folder / "embed.scp"
+
+
 def _numbered(mixtures: list[str], pairs: list[tuple[str, str]], k: int) -> list[tuple[str, str]]:
     return [(m, pair[k - 1]) for m, pair in zip(mixtures, pairs, strict=True)]
 
