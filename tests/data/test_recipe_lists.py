@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.data.public_layouts import make_espnet, make_voxceleb, make_wesep
+from tests.data.public_layouts import make_espnet, make_speakerbeam, make_voxceleb, make_wesep
 from wesep_py.common.errors import InputError
 from wesep_py.data import read_mixtures, read_speech, read_trials
 from wesep_py.data.mixture_corpus import read_mixture_corpus
@@ -147,3 +147,21 @@ def test_spk2enroll_of_another_form_is_refused(tmp_path: Path):
     (tmp_path / "spk2enroll.json").write_text('{"84": ["a.wav"]}')
     with pytest.raises(InputError, match=r"speaker '84' has \['a.wav'\]; a list of \[utterance, path\] is needed"):
         read_spk2enroll(tmp_path / "spk2enroll.json")
+
+
+def test_speakerbeam_csv_and_map_name_the_same_trials(tmp_path: Path):
+    dev = make_speakerbeam(tmp_path) / "dev"
+    of_map, of_csv = (
+        read_trials(dev / "mixture_dev_mix_both.csv", dev / name)
+        for name in ("map_mixture2enrollment", "mixture2enrollment.csv")
+    )
+    assert len(of_map) == 4 and of_map == of_csv
+    assert read_mixture_corpus([dev / "mixture_dev_mix_both.csv"], "noisy").noises
+
+
+def test_speakerbeam_training_enrollments_are_no_trials(tmp_path: Path):
+    dev = make_speakerbeam(tmp_path) / "dev"
+    path = dev / "mixture2enrollment.csv"
+    path.write_text("".join(line + ",x.wav,8000\n" for line in path.read_text().splitlines()))
+    with pytest.raises(InputError, match="names 2 enrollments, to choose from in training"):
+        read_trials(dev / "mixture_dev_mix_both.csv", path)

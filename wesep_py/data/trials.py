@@ -19,6 +19,8 @@ from wesep_py.data.recipe_lists import is_data_folder, is_list, read_folder_enro
 logger = logging.getLogger(__name__)
 
 ABSENT = "-"
+CSV_COLUMNS = "mixture_id,utterance_id"
+"""First columns of SpeakerBeam's `mixture2enrollment.csv`, which goes on with pairs of path and length."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def read_trials(
     """Return the trials of an enrollment map whose mixtures are in the metadata, in the map's order.
 
     A line of the map (the form of SpeakerBeam, https://github.com/BUTSpeechFIT/speakerbeam) is
-    `mixture_ID target_utterance_ID enrollment`. The target `-` means that it is absent from the mixture. The enrollment
+    `mixture_ID target_utterance_ID enrollment`; its `mixture2enrollment.csv` is read too. The target `-` means that it is absent from the mixture. The enrollment
     is a path, or `s<k>/<mixture_ID>`: the k-th source of that mixture, from the rendered tree if there is one.
 
     Args:
@@ -126,11 +128,13 @@ def read_trials(
     trials, places = [], []
     first_places: dict[tuple[str, str, Path], str] = {}
     repeated: list[tuple[str, str]] = []
-    for number, line in enumerate(open_lines(enrollment_map, "a map_mixture2enrollment"), start=1):
-        if not line.strip():
+    lines = open_lines(enrollment_map, "a map_mixture2enrollment")
+    is_csv = lines[0].startswith(CSV_COLUMNS)
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or (is_csv and number == 1):
             continue
         place = f"{enrollment_map}:{number}"
-        fields = line.split(maxsplit=2)
+        fields = _csv_fields(line, place) if is_csv else line.split(maxsplit=2)
         if len(fields) != 3:
             raise InputError(f"{place}: has {len(fields)} fields; mixture, target and enrollment are needed")
         mixture_id, target_id, enrollment = canonical(fields[0]), fields[1], fields[2].strip()
@@ -153,6 +157,21 @@ def read_trials(
     if check_files:
         _check_files_exist(trials, places)
     return trials
+
+
+def _csv_fields(line: str, place: str) -> list[str]:
+    """Return mixture, target and enrollment of a line of SpeakerBeam's `mixture2enrollment.csv`.
+
+    Raises:
+        InputError: the line has several enrollments, as for training, or none.
+    """
+    fields = [field.strip() for field in line.split(",")]
+    if len(fields) > 4:
+        raise InputError(
+            f"{place}: names {(len(fields) - 2) // 2} enrollments, to choose from in training; name the "
+            "map_mixture2enrollment of a test set (training finds the enrollments by itself)"
+        )
+    return fields[:3]
 
 
 def _trials_of_folder(
