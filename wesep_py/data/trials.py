@@ -74,7 +74,8 @@ def read_trials(
     """Return the trials of an enrollment map whose mixtures are in the metadata, in the map's order.
 
     A line of the map (the form of SpeakerBeam, https://github.com/BUTSpeechFIT/speakerbeam) is
-    `mixture_ID target_utterance_ID enrollment`; its `mixture2enrollment.csv` is read too. The target `-` means that it is absent from the mixture. The enrollment
+    `mixture_ID target_utterance_ID enrollment`; its `mixture2enrollment.csv` is read too.
+    The target `-` means that it is absent from the mixture. The enrollment
     is a path, or `s<k>/<mixture_ID>`: the k-th source of that mixture, from the rendered tree if there is one.
 
     Args:
