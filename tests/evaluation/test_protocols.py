@@ -161,3 +161,8 @@ def test_files_made_elsewhere_are_scored_by_a_protocol(tmp_path: Path, wesep: Ca
     assert ran.status == 0, ran.err
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["si_sdri"]["mean"] == 0 and summary["stoi"]["mean"] > 10
+
+
+def test_all_formulas_agree_on_an_ordinary_estimate(signals: dict[str, np.ndarray]):
+    values = [scored(signals, name)["si_sdr"] for name in (None, *PROTOCOLS)]
+    assert max(values) - min(values) < 1e-3
