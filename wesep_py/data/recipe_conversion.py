@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from wesep_py.common.errors import InputError, quoted
 from wesep_py.common.files import check_writable, write_text, write_together
-from wesep_py.data.corpora import read_kaldi
+from wesep_py.data.corpora import read_kaldi, read_kaldi_table
 from wesep_py.data.manifest import Utterance, is_file, write_manifest
 from wesep_py.data.mixture_lists import Mixture, read_mixtures, speakers_of
 from wesep_py.data.premixed import PREMIXED_LIST_NAME, unpack_premixed
@@ -148,7 +148,7 @@ def _fixed_enrollments(
     lists = [source / name for name in ENROLLMENT_LISTS if is_file(source / name)]
     if not lists:
         return []
-    _, _, first = lists[0].read_text(encoding="utf-8").partition(" ")
+    _, first = next(iter(read_kaldi_table(lists[0]).values()))
     if first.startswith(DRAWN):
         return []
     return read_folder_enrollments(source, {name: len(m.sources) for name, m in mixtures.items()}, root)
