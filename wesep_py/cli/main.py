@@ -46,7 +46,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "import-checkpoint": (
         "convert",
         "Experiments",
-        "Convert a checkpoint of WeSep, real-TSE or WeSpeaker.",
+        "Convert a checkpoint of WeSep, ESPnet, real-TSE or WeSpeaker.",
     ),
     "import-config": ("import_config", "Experiments", "Translate a training configuration of WeSep or ESPnet."),
     "average": ("convert", "Experiments", "Average the last or the best snapshots of a run into one model."),
