@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("lmdb")
 
 from tests.data.public_layouts import RATE, make_lmdb
-from wesep_py.common.errors import InputError
+from wesep_py.common.errors import InputError, WesepError
 from wesep_py.data import find_noises, open_reader, read_speech, write_lmdb
 from wesep_py.data.keyed_lmdb import KeyedLMDB, is_keyed_lmdb
 from wesep_py.simulation.rooms.recorded_rooms import find_recorded_rooms, read_recorded_room
@@ -101,3 +101,12 @@ def test_empty_file_is_refused(tmp_path: Path):
 def test_speech_needs_speakers(folder: Path, tmp_path: Path):
     with pytest.raises(InputError, match="names no speakers"):
         read_speech(["lmdb"], tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 10, 4096, 8192, -100])
+def test_cut_files_are_refused(folder: Path, tmp_path: Path, size: int):
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "data.mdb").write_bytes((folder / "data.mdb").read_bytes()[:size])
+    with pytest.raises(WesepError, match="get a whole copy of it") as raised:
+        KeyedLMDB(tmp_path / "cut")
+    assert "\n" not in str(raised.value)
