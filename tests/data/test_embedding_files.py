@@ -197,3 +197,15 @@ def test_a_file_that_is_no_archive_is_refused_at_once(tmp_path: Path):
     (tmp_path / "x.ark").write_bytes(b"x" * 1_000_000)
     with pytest.raises(InputError, match=r"x\.ark: holds no name of a vector at byte 0"):
         Embeddings(tmp_path / "x.ark")
+
+
+def test_names_of_recordings_are_names_of_sources(tmp_path: Path) -> None:
+    """WeSep's `embed.scp` names vectors `s1/MIX.wav`; a list of mixtures has the utterance `MIX-s1`."""
+    folder = tmp_path / "recipe/data/clean/dev"
+    folder.mkdir(parents=True)
+    places = _kaldi({"s1/a-1_b-1.wav": VECTORS["a-1"], "s2/a-1_b-1.wav": VECTORS["a-2"]}, folder / "embed.ark")
+    (folder / "embed.scp").write_text("".join(f"{n} data/clean/dev/embed.ark:{p}\n" for n, p in places.items()))
+    embeddings = Embeddings(folder / "embed.scp")
+    assert len(embeddings) == 2
+    np.testing.assert_allclose(embeddings.of([_utterance("a-1_b-1-s2", "b")]), VECTORS["a-2"])
+    np.testing.assert_allclose(embeddings.read("s1/a-1_b-1"), VECTORS["a-1"])

@@ -8,8 +8,10 @@ record and play (`arecord`, `ffmpeg`, …) record a second of silence.
 
 from __future__ import annotations
 
+import copy
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -20,9 +22,13 @@ import numpy as np
 import soundfile
 import torch
 
+from tests.cli.test_convert_import import extractor_config, extractor_weights
 from tests.conftest import SAMPLE_RATE, VOICES, make_voice
+from tests.data.public_layouts import make_espnet, make_lmdb, make_speakerbeam, make_voxceleb, make_wesep
 from tests.forked_commands import search_path
 from tests.interop.espnet_reference import espnet_config, espnet_weights
+from tests.interop.public_configs import ESPNET as ESPNET_CONFIGS
+from tests.interop.public_configs import WESEP as WESEP_CONFIGS
 from tests.recipes.miniature_default import make_data
 from wesep_py import checkpoint
 from wesep_py.common.config import dump_yaml
@@ -137,6 +143,7 @@ def lay_out(folder: Path, model: Path) -> None:
     lay_out_embeddings(folder)
     lay_out_live_model(folder)
     lay_out_public_checkpoint(folder)
+    lay_out_public_recipes(folder)
     _commands(folder)
 
 
@@ -199,6 +206,30 @@ def lay_out_public_checkpoint(folder: Path) -> None:
     (folder / "espnet").mkdir()
     torch.save(espnet_weights(config), folder / "espnet" / "99epoch.pth")
     (folder / "espnet" / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
+
+
+def lay_out_public_recipes(folder: Path) -> None:
+    """Write the recipes of WeSep, ESPnet and SpeakerBeam in miniature: data, small configurations, a checkpoint."""
+    data = make_wesep(folder / "wesep_recipe")
+    make_lmdb(folder / "wesep_recipe" / "musan", {"noise/n0.wav": 0.1 * np.ones(4000)})
+    make_voxceleb(folder / "wesep_recipe")
+    make_espnet(folder / "espnet_recipe")
+    make_speakerbeam(folder / "speakerbeam_recipe")
+    bsrnn = copy.deepcopy(WESEP_CONFIGS["librimix/v2/bsrnn"])
+    bsrnn["model_args"]["tse_model"] |= {"feature_dim": 8, "num_repeat": 1}
+    bsrnn["dataset_args"]["chunk_len"], bsrnn["exp_dir"] = 16000, "exp/BSRNN"
+    td_speakerbeam = copy.deepcopy(ESPNET_CONFIGS["librimix/train_enh_tse_td_speakerbeam_16k"])
+    td_speakerbeam["extractor_conf"] |= {"layer": 2, "stack": 1, "i_adapt_layer": 1, "hidden_dim": 16}
+    experiment = folder / "wesep_recipe" / "exp" / "ConvTasNet"
+    for path, config in {
+        folder / "wesep_recipe" / "confs" / "bsrnn.yaml": bsrnn,
+        folder / "espnet_recipe" / "conf" / "train.yaml": td_speakerbeam,
+        experiment / "config.yaml": extractor_config(),
+    }.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(dump_yaml(config), encoding="utf-8")
+    torch.save({"models": [extractor_weights()]}, experiment / "avg_best_model.pt")
+    shutil.copytree(data / "dev", folder / "wesep_recipe" / "data" / "clean" / "test")
 
 
 def write(path: Path, waveform: np.ndarray) -> None:

@@ -77,6 +77,10 @@ ScoringJobsOption = Annotated[
         "--jobs", min=0, help="Number of processes that score; by default one per core if a metric is slow, else none."
     ),
 ]
+ProtocolOption = Annotated[
+    Literal["wesep", "speakerbeam", "espnet"] | None,
+    typer.Option("--protocol", help="Score by the definitions of that toolkit, where these differ from ours."),
+]
 SaveExtremesOption = Annotated[
     int,
     typer.Option("--save-extremes", metavar="N", min=0, help="Save the audio of the N worst and the N best trials."),
@@ -87,11 +91,18 @@ def evaluate(
     trials: Annotated[
         Path,
         typer.Option(
-            "--trials", help="Metadata CSV of LibriMix, a rendered LibriMix tree, or a CSV of recordings alone."
+            "--trials",
+            help="Metadata CSV of LibriMix, a rendered LibriMix tree, a data folder of WeSep or ESPnet, or a CSV of "
+            "recordings alone.",
         ),
     ],
     enrollment: Annotated[
-        Path, typer.Option("--enrollment", help="The map_mixture2enrollment: target and enrollments of each trial.")
+        Path,
+        typer.Option(
+            "--enrollment",
+            help="The map_mixture2enrollment: target and enrollments of each trial; or a data folder of WeSep or "
+            "ESPnet.",
+        ),
     ],
     out: OutputOption,
     model: ModelOption = None,
@@ -110,6 +121,7 @@ def evaluate(
         Literal["clean", "noisy"], typer.Option("--condition", help="Mix the speakers only, or with noise.")
     ] = "clean",
     metrics: MetricsOption = "si_sdr",
+    protocol: ProtocolOption = None,
     embeddings: Annotated[
         Path | None,
         typer.Option(
@@ -193,6 +205,7 @@ def evaluate(
             save_extremes=save_extremes,
             overwrite=overwrite,
             on_progress=on_progress,
+            protocol=protocol,
             condition=condition,
             speakers=speaker_info,
             embeddings=embedding_files,
@@ -234,6 +247,7 @@ def score(
         typer.Option("--condition", help="Which mixtures of a LibriMix tree: mix_clean or mix_both."),
     ] = "clean",
     metrics: MetricsOption = "si_sdr",
+    protocol: ProtocolOption = None,
     speaker_model: SpeakerModelOption = None,
     recogniser: RecogniserOption = None,
     transcripts: TranscriptsOption = None,
@@ -288,6 +302,7 @@ def score(
             save_extremes=save_extremes,
             overwrite=overwrite,
             on_progress=on_progress,
+            protocol=protocol,
         )
         summary = score_files(pairs, out, options, sample_rate=rate)
     _show_results(summary, out, json_output)
@@ -362,6 +377,8 @@ def _show_summary(summary: Mapping[str, Any], out: Path, as_json: bool) -> None:
         return
     counts = summary["counts"]
     typer.echo(f"{summary['protocol']['condition']}; {counts['scored']} of {counts['trials']} trials scored")
+    if "scoring" in summary["protocol"]:
+        typer.echo(f"scored as by {summary['protocol']['scoring']['source']}")
     if counts["scored"]:
         typer.echo(f"{'metric':<17}{'mean':>9}   {'95 % interval':<19}{'trials':>6}")
     for name in summary["protocol"]["metrics"]:

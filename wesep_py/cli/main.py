@@ -47,8 +47,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "import-checkpoint": (
         "convert",
         "Experiments",
-        "Convert a checkpoint of WeSep, real-TSE or WeSpeaker.",
+        "Convert a checkpoint of WeSep, ESPnet, real-TSE or WeSpeaker.",
     ),
+    "import-config": ("import_config", "Experiments", "Translate a training configuration of WeSep or ESPnet."),
     "average": ("convert", "Experiments", "Average the last or the best snapshots of a run into one model."),
     "evaluate": ("evaluate", "Experiments", "Extract and score a list of trials."),
     "calibrate": ("analyse", "Experiments", "Calibrate a model's probability that a voice is present."),

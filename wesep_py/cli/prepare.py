@@ -1,7 +1,7 @@
 """`wesep prepare`: write the manifest of a corpus.
 
 `CORPORA` is the table of the corpora that are read in the same way, each a command of its own. A corpus that needs
-options of its own (VoxCeleb, WSJ0-mix as trials, WeSep's premixed shards) has a function below it.
+options of its own (VoxCeleb, WSJ0-mix as trials, the data of WeSep and ESPnet) has a function below it.
 """
 
 from __future__ import annotations
@@ -238,6 +238,59 @@ def premixed(
         typer.echo(f"left out: {reason}", err=True)
     if result.left_out:
         typer.echo(f"wesep prepare: {len(result.left_out)} mixtures were left out; the list holds the rest", err=True)
+        raise typer.Exit(1)
+
+
+@app.command("wesep", epilog="Example: wesep prepare wesep data/clean/train-100 -o lists/train-100")
+def wesep_data(
+    source: Annotated[
+        Path, typer.Argument(metavar="DATA", help="A data folder with wav.scp; a raw.list, shard.list or tar file.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.", show_default=False)],
+    root: RootOption = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Data of WeSep's recipes: fixed mixtures as a list with enrollments, single utterances as a manifest."""
+    _prepare_recipe_data(source, output, root, overwrite, as_json)
+
+
+@app.command("espnet", epilog="Example: wesep prepare espnet data/dev -o lists/dev")
+def espnet_data(
+    source: Annotated[Path, typer.Argument(metavar="DATA", help="A data folder with wav.scp and spk1.scp.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.", show_default=False)],
+    root: RootOption = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Data of ESPnet's tse1 recipes: a list of mixtures with their enrollments."""
+    _prepare_recipe_data(source, output, root, overwrite, as_json)
+
+
+def _prepare_recipe_data(source: Path, output: Path, root: Path | None, overwrite: bool, as_json: bool) -> None:
+    """Write the data of a recipe as lists of ours, and say which key or option takes each; exit 1 if some is left out.
+
+    Raises:
+        InputError: the data is malformed, or its lists do not match.
+        OutputExistsError: the output exists, and `overwrite` is false.
+    """
+    from wesep_py.data.recipe_conversion import convert_recipe_data
+
+    with progress_bar("recordings") as bar:
+        task = bar.add_task("reading", total=None)
+        result = convert_recipe_data(
+            source, output, root, overwrite, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    if as_json:
+        files = [{"file": str(file.path), "content": file.content, "use": file.use} for file in result.files]
+        typer.echo(json.dumps({"files": files, "left_out": result.left_out}, ensure_ascii=False))
+    else:
+        for file in result.files:
+            typer.echo(f"{file.path}: {file.content} ({file.use})")
+    for reason in result.left_out:
+        typer.echo(f"left out: {reason}", err=True)
+    if result.left_out:
+        typer.echo(f"wesep prepare: {len(result.left_out)} entries were left out; the lists hold the rest", err=True)
         raise typer.Exit(1)
 
 

@@ -15,6 +15,7 @@ Samples and stores
     packed           a corpus decoded once into a memory-mapped file
     store            the interface of stores of encoded audio; readers of one store, or of several and of files
     lmdb_store       encoded audio in one LMDB file
+    keyed_lmdb       LMDB files of WeSep: noises and room responses
     shard_store      tar shards with an index, read in any order
     shard_writing    writing, indexing and checking tar shards
     shard_stream     tar shards without an index, read window by window
@@ -26,6 +27,11 @@ Lists of mixtures
     mixture_corpus   mixtures of lists as training data
     trials           mixture, target and enrollment, to evaluate
     premixed         WeSep's shards of fixed mixtures, unpacked
+    mixture_shards   WeSep's shards of fixed mixtures, read in place
+
+Data of other projects
+    recipe_lists       data folders and lists of WeSep's and ESPnet's recipes
+    recipe_conversion  the same, written as lists of ours
 """
 
 from wesep_py.data.corpora import find_audio, read_kaldi, read_librispeech, read_speaker_folders

@@ -326,14 +326,14 @@ def read_kaldi(
     folder = Path(folder)
     base = Path(root) if root is not None else folder
     recordings = _kaldi_recordings(folder / "wav.scp", base)
-    speakers = _kaldi_table(folder / "utt2spk")
+    speakers = read_kaldi_table(folder / "utt2spk")
     has_segments = (folder / "segments").is_file()
     if has_segments:
         segments = _kaldi_segments(folder / "segments", recordings)
     else:
         segments = {recording: (recording, 0.0, None) for recording in recordings}
-    genders = _optional_kaldi_table(folder / "spk2gender")
-    texts = _optional_kaldi_table(folder / "text")
+    genders = _optional_table(folder / "spk2gender")
+    texts = _optional_table(folder / "text")
     stated_durations = {} if has_segments else _stated_durations(folder)
     entries = {}
     for utterance_id, (place, speaker_id) in speakers.items():
@@ -380,8 +380,12 @@ def read_kaldi(
     return utterances
 
 
-def _kaldi_table(path: Path) -> dict[str, tuple[str, str]]:
-    """Read lines `key value…` as a mapping from the key to the place of its line (for messages) and its value."""
+def read_kaldi_table(path: Path) -> dict[str, tuple[str, str]]:
+    """Return lines `key value…` as a mapping from the key to the place of its line (for messages) and its value.
+
+    Raises:
+        InputError: the file is missing or empty, a key comes twice, or a line has no value.
+    """
     table: dict[str, tuple[str, str]] = {}
     for number, line in enumerate(open_lines(path, f"a Kaldi data folder with {path.name}"), start=1):
         if not line.strip():
@@ -399,13 +403,13 @@ def _kaldi_table(path: Path) -> dict[str, tuple[str, str]]:
     return table
 
 
-def _optional_kaldi_table(path: Path) -> dict[str, tuple[str, str]]:
-    return _kaldi_table(path) if path.is_file() else {}
+def _optional_table(path: Path) -> dict[str, tuple[str, str]]:
+    return read_kaldi_table(path) if path.is_file() else {}
 
 
 def _kaldi_recordings(scp: Path, base: Path) -> dict[str, Path]:
     recordings, locator = {}, FileLocator(base, scp)
-    for name, (place, value) in _kaldi_table(scp).items():
+    for name, (place, value) in read_kaldi_table(scp).items():
         if value.endswith("|"):
             raise InputError(
                 f"{place}: {quoted(value)} is a command, which is not run; write its output to a file first"
@@ -419,7 +423,7 @@ def _kaldi_recordings(scp: Path, base: Path) -> dict[str, Path]:
 
 def _kaldi_segments(path: Path, recordings: dict[str, Path]) -> dict[str, _KaldiSegment]:
     segments: dict[str, _KaldiSegment] = {}
-    for utterance_id, (place, value) in _kaldi_table(path).items():
+    for utterance_id, (place, value) in read_kaldi_table(path).items():
         fields = value.split()
         if len(fields) != 3:
             raise InputError(f"{place}: has {len(fields) + 1} fields; utterance, recording, start and end are needed")
@@ -434,7 +438,7 @@ def _kaldi_segments(path: Path, recordings: dict[str, Path]) -> dict[str, _Kaldi
 
 
 def _stated_durations(folder: Path) -> dict[str, float]:
-    table = _optional_kaldi_table(folder / "utt2dur")
+    table = _optional_table(folder / "utt2dur")
     return {name: _seconds(value, place) for name, (place, value) in table.items()}
 
 

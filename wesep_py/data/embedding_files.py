@@ -10,7 +10,7 @@ import os
 import re
 import struct
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from wesep_py.common.errors import InputError, naming, quoted
 from wesep_py.common.names import canonical, is_hidden
 from wesep_py.common.textfiles import open_lines
+from wesep_py.data.corpora import AUDIO_SUFFIXES
 from wesep_py.data.manifest import FileLocator, Utterance, is_file
+from wesep_py.data.recipe_lists import SOURCE_FOLDER, base_of
 
 if TYPE_CHECKING:
     from wesep_py.data.trials import Trial
@@ -62,6 +64,8 @@ class Embeddings:
             self._positions = _find_in_ark(self.path)
         else:
             self._positions = _read_scp(self.path)
+        self._count = len(self._positions)
+        self._positions = _alternative_names(self._positions) | self._positions
         if not self._positions:
             raise InputError(f"{self.path}: holds no embedding; give a folder of .npy files, or Kaldi's .scp or .ark")
 
@@ -69,7 +73,7 @@ class Embeddings:
         return canonical(name) in self._positions
 
     def __len__(self) -> int:
-        return len(self._positions)
+        return self._count
 
     def read(self, name: str) -> Vector:
         """Return one vector as it is stored: float32 `[dim]`.
@@ -78,7 +82,7 @@ class Embeddings:
             InputError: the name is unknown, or its file holds no vector of `dim` finite numbers.
         """
         if name not in self:
-            raise InputError(f"{self.path}: has no embedding {name!r}, one of {len(self._positions)}")
+            raise InputError(f"{self.path}: has no embedding {name!r}, one of {len(self)}")
         path, offset = self._positions[canonical(name)]
         vector = _read_npy(path) if offset is None else _read_at(path, offset)
         if vector.ndim != 1 or vector.size == 0 or not np.isfinite(vector).all():
@@ -154,6 +158,23 @@ class Embeddings:
         return (mean * np.mean(lengths)).astype(np.float32)
 
 
+def _alternative_names(positions: Mapping[str, _VectorPosition]) -> dict[str, _VectorPosition]:
+    """Return further names of vectors that are called like files, as in WeSep's `embed.scp`.
+
+    `s1/MIX.wav`, the first source of a mixture, is `s1/MIX` and, as an utterance of a list of mixtures, `MIX-s1`.
+    """
+    names: dict[str, _VectorPosition] = {}
+    for name, position in positions.items():
+        stem, dot, suffix = name.rpartition(".")
+        if f".{suffix.lower()}" not in AUDIO_SUFFIXES or not dot:
+            continue
+        names.setdefault(stem, position)
+        folder, _, file = stem.rpartition("/")
+        if SOURCE_FOLDER.fullmatch(folder.rpartition("/")[2]):
+            names.setdefault(f"{file}-{folder.rpartition('/')[2]}", position)
+    return names
+
+
 # Folders of .npy files.
 
 
@@ -195,7 +216,7 @@ _OFFSET = re.compile(r"\d{1,15}", re.ASCII)
 
 def _read_scp(path: Path) -> dict[str, _VectorPosition]:
     positions: dict[str, _VectorPosition] = {}
-    locator = FileLocator(path.parent, path)
+    locator: FileLocator | None = None
     for number, line in enumerate(open_lines(path, "a Kaldi scp of vectors"), start=1):
         if not line.strip():
             continue
@@ -206,6 +227,7 @@ def _read_scp(path: Path) -> dict[str, _VectorPosition]:
                 f"{path}:{number}: {quoted(place.strip())} is not a position in an archive; give file.ark:offset"
             )
         archive = Path(file)
+        locator = locator or FileLocator(base_of(path, file), path)
         positions[canonical(name)] = (archive if is_file(archive) else locator.find(file), int(offset))
     return positions
 

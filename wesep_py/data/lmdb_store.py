@@ -62,7 +62,7 @@ class LMDBStore:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.name = os.fspath(path)
-        self._environment: _LMDBEnvironment | None = None
+        self._environment: LMDBEnvironment | None = None
         index = self._read_index()
         try:
             self.records = {canonical(record["utterance_id"]): record for record in index["utterances"]}
@@ -126,7 +126,7 @@ class LMDBStore:
 
     def _get(self, key: bytes) -> bytes | None:
         if self._environment is None or self._environment.pid != os.getpid():
-            self._environment = _open_environment(self.name)
+            self._environment = open_environment(self.name)
         return self._environment.get(key)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -149,8 +149,12 @@ class LMDBReader(StoreReader):
         super().__init__(LMDBStore(path), sample_rate, cache_mib)
 
 
-class _LMDBEnvironment:
-    """An LMDB file, opened by one process."""
+class LMDBEnvironment:
+    """An LMDB file, opened by one process.
+
+    Raises:
+        InputError: there is no such file, it is damaged, or lmdb is not installed.
+    """
 
     def __init__(self, path: str) -> None:
         lmdb = import_lmdb()
@@ -166,6 +170,19 @@ class _LMDBEnvironment:
             raise InputError(f"{path}: cannot be read as an LMDB ({error}); get a whole copy of it") from error
 
     def get(self, key: bytes) -> bytes | None:
+        """Return the value of a key, or `None`.
+
+        Raises:
+            AudioError: the file is damaged.
+        """
+        return self.head(key, self.size)
+
+    def head(self, key: bytes, count: int) -> bytes | None:
+        """Return the first `count` bytes of the value of a key (all, if it has fewer), or `None`.
+
+        Raises:
+            AudioError: the file is damaged.
+        """
         import lmdb
 
         try:
@@ -174,23 +191,42 @@ class _LMDBEnvironment:
                 # A damaged length must not be read: reading beyond the end of the mapped file kills the process.
                 if value is not None and len(value) > self.size:
                     raise AudioError(f"{self.path}: is damaged (a value of {len(value)} bytes); get a whole copy of it")
-                return None if value is None else bytes(value)
+                return None if value is None else bytes(value[:count])
+        except lmdb.Error as error:
+            raise AudioError(f"{self.path}: is damaged ({error}); get a whole copy, or create it again") from error
+
+    def keys(self) -> list[bytes]:
+        """Return all keys, sorted by their bytes.
+
+        Raises:
+            AudioError: the file is damaged.
+        """
+        import lmdb
+
+        try:
+            with self.environment.begin(buffers=True) as transaction, transaction.cursor() as cursor:
+                return [bytes(key) for key in cursor.iternext(keys=True, values=False)]
         except lmdb.Error as error:
             raise AudioError(f"{self.path}: is damaged ({error}); get a whole copy, or create it again") from error
 
 
 # LMDB refuses to open a file twice in a process, so that all stores of a file share its environment.
-_environments: WeakValueDictionary[str, _LMDBEnvironment] = WeakValueDictionary()
+_environments: WeakValueDictionary[str, LMDBEnvironment] = WeakValueDictionary()
 
 
-def _open_environment(path: str) -> _LMDBEnvironment:
+def open_environment(path: str) -> LMDBEnvironment:
+    """Return the environment of an LMDB file; the users of a file in a process share it.
+
+    Raises:
+        InputError: as `LMDBEnvironment`.
+    """
     real_path = os.path.realpath(path)
     environment = _environments.get(real_path)
     if environment is not None and environment.pid != os.getpid():  # inherited by a fork: close this process's copy
         environment.environment.close()
         environment = None
     if environment is None:
-        environment = _LMDBEnvironment(path)
+        environment = LMDBEnvironment(path)
         _environments[real_path] = environment
     return environment
 

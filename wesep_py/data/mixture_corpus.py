@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from wesep_py.common.errors import InputError, quoted
 from wesep_py.data.manifest import Utterance
-from wesep_py.data.mixture_lists import Mixture, MixtureNoise, find_noise_file, read_mixtures, speakers_of
+from wesep_py.data.mixture_lists import Mixture, MixtureNoise, find_noise_file, read_mixtures, source_ids, speakers_of
+from wesep_py.data.mixture_shards import MixtureShards
 from wesep_py.data.reader import measure_durations
+from wesep_py.data.shard_stream import is_stream, stream_shards
+from wesep_py.data.store import Store
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,13 @@ class MixtureCorpus:
         mixtures: in the order of their lists.
         speech: the enrollments of the speakers and the sources of the mixtures, each utterance once.
         recording_ids: for an utterance of `speech` the id of its recording, if that is not the utterance's own id.
+        stores: hold the sources and the noise of mixtures that are not files, but in tar shards.
     """
 
     mixtures: tuple[ListedMixture, ...]
     speech: tuple[Utterance, ...]
     recording_ids: dict[str, str] = field(default_factory=dict)
+    stores: tuple[Store, ...] = ()
 
     @property
     def noises(self) -> list[Utterance]:
@@ -81,7 +86,8 @@ def read_mixture_corpus(
     SpeakerBeam's training lists (https://github.com/BUTSpeechFIT/speakerbeam).
 
     Args:
-        lists: in any form that `read_mixtures` takes.
+        lists: in any form that `read_mixtures` takes; or WeSep's shards of fixed mixtures, as tar files or a list of
+            them.
         condition: `noisy` adds the mixtures' noise.
         root: the folder that relative paths in CSVs start from; by default each one's own.
         noise_root: the same for noise; by default `root`.
@@ -94,7 +100,11 @@ def read_mixture_corpus(
     """
     mixtures: dict[str, Mixture] = {}
     rendered_ids: set[str] = set()
+    is_noisy = condition == "noisy"
+    stores = [MixtureShards(stream_shards([os.fspath(name)], "", root), name) for name in lists if is_stream(name)]
     for name in lists:
+        if is_stream(name):
+            continue
         for mixture_id, mixture in read_mixtures(name, root, noise_root).items():
             if mixture_id in mixtures:
                 first_place = mixtures[mixture_id].place
@@ -104,7 +114,6 @@ def read_mixture_corpus(
             mixtures[mixture_id] = mixture
             if Path(name).is_dir() or mixture.rendered:
                 rendered_ids.add(mixture_id)
-    is_noisy = condition == "noisy"
     if is_noisy:
         _check_noise(mixtures.values())
     enrollments = {utterance.utterance_id: utterance for utterance in speech}
@@ -118,10 +127,45 @@ def read_mixture_corpus(
         _listed_mixture(mixture, mixture_id in rendered_ids, is_noisy, durations)
         for mixture_id, mixture in mixtures.items()
     )
+    listed_mixtures += tuple(_mixtures_of_shards(stores, is_noisy, set(mixtures)))
     sources = [source for mixture in listed_mixtures for source in mixture.sources]
     source_utterances = {source.utterance.utterance_id: source.utterance for source in sources}
     recording_ids = {source.utterance.utterance_id: source.recording_id for source in sources}
-    return MixtureCorpus(listed_mixtures, tuple({**enrollments, **source_utterances}.values()), recording_ids)
+    speech_of_all = tuple({**enrollments, **source_utterances}.values())
+    return MixtureCorpus(listed_mixtures, speech_of_all, recording_ids, tuple(stores))
+
+
+def _mixtures_of_shards(stores: Sequence[MixtureShards], is_noisy: bool, listed: set[str]) -> Iterator[ListedMixture]:
+    """Yield the mixtures of shards.
+
+    Raises:
+        InputError: one is in another list too, or has one speaker twice.
+    """
+    for store in stores:
+        for mixture in store.mixtures:
+            place = f"{mixture.shard}: {quoted(mixture.mixture_id)}"
+            if mixture.mixture_id in listed:
+                raise InputError(f"{place} is in another list too; name it once")
+            listed.add(mixture.mixture_id)
+            speakers = [source.speaker_id for source in mixture.sources]
+            if len(set(speakers)) < len(speakers):
+                raise InputError(f"{place} has sources of {', '.join(speakers)}; the speakers of a mixture must differ")
+            paths = [Path(mixture.mixture_id)] * len(speakers)
+            ids = source_ids(mixture.mixture_id, paths)
+            if len(set(ids)) < len(ids):
+                ids = [source.utterance_id for source in mixture.sources]
+            sources = tuple(
+                ListedSource(source, recording_id, 1.0)
+                for source, recording_id in zip(mixture.sources, ids, strict=True)
+            )
+            if not is_noisy:
+                yield ListedMixture(mixture.mixture_id, sources)
+                continue
+            entry = store.entry(mixture.noise_id)
+            assert entry is not None
+            path, duration_s = Path(mixture.shard) / mixture.noise_id, entry.num_samples / entry.sample_rate
+            noise = Utterance(mixture.noise_id, "noise", path, duration_s)
+            yield ListedMixture(mixture.mixture_id, sources, MixtureNoise(path), noise)
 
 
 def _check_noise(mixtures: Iterable[Mixture]) -> None:

@@ -1,4 +1,4 @@
-"""Lists of mixtures in LibriMix's form: metadata CSVs (with gains, or of rendered mixtures) and rendered trees.
+"""Lists of mixtures: LibriMix's metadata CSVs (with gains, or of rendered mixtures) and rendered trees; WeSep's lists.
 
 - `read_mixtures`: the mixtures of a list, each a `Mixture` of `MixtureSource`s and a `MixtureNoise`.
 - `speakers_of`, `guess_speaker`: the speakers of a mixture's sources.
@@ -23,6 +23,14 @@ from wesep_py.common.textfiles import Row, read_csv, read_jsonl
 from wesep_py.data.corpora import AUDIO_SUFFIXES
 from wesep_py.data.manifest import FileLocator, Utterance, check_unique, is_file, speaker_of
 from wesep_py.data.reader import OnProgress, OnSkip, measure_durations
+from wesep_py.data.recipe_lists import (
+    RecipeMixture,
+    is_data_folder,
+    is_list,
+    list_kind,
+    read_folder_mixtures,
+    read_raw_mixtures,
+)
 
 RECIPES_NAME = "recipes.jsonl"
 MIXTURE_FOLDERS = {"clean": "mix_clean", "noisy": "mix_both"}
@@ -81,16 +89,17 @@ def read_mixtures(
 ) -> dict[str, Mixture]:
     """Return the mixtures of a list by their ids, in its order.
 
-    A list has one of three forms, which LibriMix (Cosentino et al., arXiv 2005.11262) writes:
+    A list has one of these forms, the first three of which LibriMix (Cosentino et al., arXiv 2005.11262) writes:
 
     - metadata of mixtures to render: `mixture_ID, source_1_path, source_1_gain, …, noise_path, noise_gain` and
       optionally `noise_offset_s`;
     - metadata of rendered mixtures: `mixture_ID, mixture_path, source_1_path, …, noise_path, length`;
     - a folder with `s1`, `s2`, … and `mix_clean`, `mix_both` or `noise`, whose files are named by the mixtures' ids.
-      The speakers come from the metadata or the `recipes.jsonl` that were written with it, if these exist.
+      The speakers come from the metadata or the `recipes.jsonl` that were written with it, if these exist;
+    - a data folder of WeSep or ESPnet, with `wav.scp`, or a `raw.list` of WeSep (`recipe_lists`).
 
     Args:
-        path: the CSV, or the folder.
+        path: the CSV, the folder, or the list.
         root: the folder that relative paths in a CSV start from; by default the CSV's own.
         noise_root: the same for noise; by default `root`.
         recordings: accept a CSV that names recordings without their sources: `mixture_ID, mixture_path`.
@@ -99,8 +108,12 @@ def read_mixtures(
         InputError: the list is missing, empty or malformed. The message names file, line and column.
     """
     path = Path(path)
+    if is_data_folder(path):
+        return {mixture.mixture_id: _of_recipe(mixture) for mixture in read_folder_mixtures(path, root)}
     if path.is_dir():
         return _read_tree(path)
+    if is_list(path):
+        return {mixture.mixture_id: _of_recipe(mixture) for mixture in _read_recipe_list(path, root)}
     columns = ("mixture_ID",) if recordings else ("mixture_ID", "source_1_path")
     rows = read_csv(path, "a LibriMix metadata CSV, or of a rendered tree", columns)
     if not rows:
@@ -116,6 +129,30 @@ def read_mixtures(
             raise InputError(f"{row.place}: mixture_ID {quoted(mixture.mixture_id)} is listed at {first_place} already")
         mixtures[mixture.mixture_id] = mixture
     return mixtures
+
+
+def _read_recipe_list(path: Path, root: str | os.PathLike[str] | None) -> list[RecipeMixture]:
+    if list_kind(path) == "shards":
+        raise InputError(
+            f"{path}: names tar files, whose mixtures are no files; name the data folder with wav.scp, or unpack them: "
+            "wesep prepare wesep"
+        )
+    return read_raw_mixtures(path, root)
+
+
+def _of_recipe(listed: RecipeMixture) -> Mixture:
+    """Return the mixture of a data list of WeSep or ESPnet."""
+    ids = source_ids(listed.mixture_id, list(listed.sources))
+    if len(set(ids)) < len(ids):  # the key does not consist of the utterances' ids
+        ids = [f"{listed.mixture_id}-s{k}" for k in range(1, len(ids) + 1)]
+    speakers = listed.speakers or (None,) * len(ids)
+    sources = tuple(
+        MixtureSource(utterance_id, path, 1.0, speaker_id)
+        for utterance_id, path, speaker_id in zip(ids, listed.sources, speakers, strict=True)
+    )
+    noise = None if listed.noise is None else MixtureNoise(listed.noise)
+    rendered = {_condition(listed.path, noise): listed.path}
+    return Mixture(listed.mixture_id, sources, noise, rendered, listed.place)
 
 
 def _mixture_from_row(row: Row, locator: FileLocator, noise_locator: FileLocator, recordings: bool) -> Mixture:

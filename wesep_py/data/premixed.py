@@ -38,7 +38,8 @@ from wesep_py.data.webdataset import ShardMember, is_premixed, read_shard_member
 PREMIXED_LIST_NAME = "mixture_premixed.csv"
 ROUNDING_PEAK = 4e-4
 """Largest residual that rounding to 16 bits leaves between a mixture and the sum of some sources."""
-_SOURCE = re.compile(r"(?P<key>.+)_spk(?P<number>\d+)")
+SOURCE_NAME = re.compile(r"(?P<key>.+)_spk(?P<number>\d+)")
+"""Name, without suffix, of the file of a source."""
 _TREE_FOLDERS = re.compile(r"s\d+|noise|mix_clean|mix_both")
 
 
@@ -153,7 +154,7 @@ def _read_mixtures(shard: str, left_out: list[str]) -> Iterator[tuple[str, _Prem
         for member in read_shard_members(file, shard):
             path = PurePosixPath(member.name)
             is_audio = path.suffix.lower() in AUDIO_SUFFIXES
-            source = _SOURCE.fullmatch(path.stem) if is_audio else None
+            source = SOURCE_NAME.fullmatch(path.stem) if is_audio else None
             if not is_audio and not is_premixed(member.name):
                 continue
             stem = source["key"] if source else path.stem

@@ -17,10 +17,20 @@ from pathlib import Path
 
 from wesep_py.audio.reading import info
 from wesep_py.common.errors import AudioError, InputError
-from wesep_py.data.corpora import find_audio
+from wesep_py.data.corpora import find_audio, read_kaldi
+from wesep_py.data.keyed_lmdb import KeyedLMDB, is_keyed_lmdb
 from wesep_py.data.lmdb_store import LMDBStore
 from wesep_py.data.manifest import Utterance, is_file, read_manifest
 from wesep_py.data.reader import FileReader, Reader, check_utf8_name
+from wesep_py.data.recipe_lists import (
+    base_of,
+    holds_mixtures,
+    is_data_folder,
+    is_list,
+    read_raw_utterances,
+    read_recordings,
+    read_spk2enroll,
+)
 from wesep_py.data.remote import is_url
 from wesep_py.data.shard_store import SHARD_SUMMARY_NAME, ShardStore
 from wesep_py.data.store import RoutedReader, Store, StoreReader
@@ -33,14 +43,18 @@ def read_speech(names: Sequence[str], root: Path | None = None) -> list[Utteranc
     """Return the utterances of several manifests or stores.
 
     Args:
-        names: manifests, folders of shards or LMDB files, relative to `root`, or URLs of folders of shards.
+        names: manifests, folders of shards or LMDB files, relative to `root`, or URLs of folders of shards; data
+            folders with `wav.scp` and `utt2spk`, and `raw.list` or `spk2enroll.json` of WeSep (`recipe_lists`).
         root: the folder that the names, and the paths inside the manifests, start from. `None`: names start from the
             working folder, and the paths inside a manifest from the manifest's folder.
 
     Raises:
-        InputError: a manifest is missing or malformed, or an utterance is in two of them.
+        InputError: a manifest is missing or malformed, names no speakers, or an utterance is in two of them.
     """
     base = Path.cwd() if root is None else root
+    for name in names:
+        if is_keyed_lmdb(base / name):
+            raise InputError(f"{base / name}: an LMDB of WeSep holds noise or room responses, and names no speakers")
     utterances = [utterance for name in names for utterance in _read_list(name, base, root)]
     utterance_ids: set[str] = set()
     for utterance in utterances:
@@ -94,7 +108,23 @@ def _noise_id(file: Path, root: Path) -> str:
 
 def _read_list(name: str, base: Path, root: Path | None) -> list[Utterance]:
     location = resolve_location(name, base)
-    return open_store(location).utterances(root) if is_store(location) else read_manifest(base / name, root)
+    if is_store(location):
+        return open_store(location).utterances(root)
+    path = base / name
+    if is_data_folder(path):
+        return _read_data_folder(path, root)
+    if is_list(path):
+        return read_raw_utterances(path, root)
+    return read_spk2enroll(path, root) if path.suffix == ".json" else read_manifest(path, root)
+
+
+def _read_data_folder(folder: Path, root: Path | None) -> list[Utterance]:
+    """Return the single utterances of a folder with `wav.scp` and `utt2spk`."""
+    if holds_mixtures(folder):
+        raise InputError(
+            f"{folder}: lists mixtures with their sources, and no single utterances; name it in data.mixtures.lists"
+        )
+    return read_kaldi(folder, base_of(folder / "wav.scp", next(iter(read_recordings(folder))), root))
 
 
 def perturb_speed(utterances: Sequence[Utterance], speeds: Sequence[float]) -> list[Utterance]:
@@ -141,13 +171,14 @@ def perturb_speed(utterances: Sequence[Utterance], speeds: Sequence[float]) -> l
 
 
 def is_store(name: str | os.PathLike[str]) -> bool:
-    """Return whether a name stands for a store: a folder with `shards.json`, a URL, or `*.lmdb`.
+    """Return whether a name stands for a store: a folder with `shards.json` or `data.mdb`, a URL, or `*.lmdb`.
 
     >>> is_store("noise.lmdb"), is_store("s3://bucket/shards"), is_store("train.jsonl")
     (True, True, False)
     """
     path = Path(name)
-    return is_url(name) or path.suffix == ".lmdb" or (path / SHARD_SUMMARY_NAME).is_file()
+    is_named_lmdb = path.suffix == ".lmdb"
+    return is_url(name) or is_named_lmdb or (path / SHARD_SUMMARY_NAME).is_file() or is_keyed_lmdb(path)
 
 
 def resolve_location(name: str, root: str | os.PathLike[str]) -> str:
@@ -165,21 +196,29 @@ def open_store(name: str | os.PathLike[str]) -> Store:
     Raises:
         InputError: there is no such store, or it is damaged or incomplete.
     """
-    return LMDBStore(name) if not is_url(name) and Path(name).suffix == ".lmdb" else ShardStore(name)
+    if is_url(name):
+        return ShardStore(name)
+    if is_keyed_lmdb(name):
+        return KeyedLMDB(name)
+    return LMDBStore(name) if Path(name).suffix == ".lmdb" else ShardStore(name)
 
 
-def open_reader(names: Iterable[str | os.PathLike[str]], sample_rate: int, cache_mib: float = 512) -> Reader:
+def open_reader(
+    names: Iterable[str | os.PathLike[str]], sample_rate: int, cache_mib: float = 512, further: Sequence[Store] = ()
+) -> Reader:
     """Return a reader of the utterances in stores, and of files for all other utterances.
 
     Args:
         names: the stores among them are opened; other names are ignored.
         sample_rate: sample rate of the returned audio in Hz.
         cache_mib: size of all caches of decoded audio together, in MiB.
+        further: stores that are open already.
 
     Raises:
         InputError: as `open_store`.
     """
-    stores = [open_store(name) for name in dict.fromkeys(map(os.fspath, names)) if is_store(name)]
+    opened = [open_store(name) for name in dict.fromkeys(map(os.fspath, names)) if is_store(name)]
+    stores = [*opened, *further]
     cache_share_mib = cache_mib / (len(stores) + 1)
     files = FileReader(sample_rate, cache_share_mib)
     if not stores:

@@ -32,7 +32,8 @@ import numpy as np
 
 from wesep_py.common.errors import AudioError, InputError
 from wesep_py.common.names import is_hidden
-from wesep_py.data.manifest import Utterance
+from wesep_py.data.manifest import Utterance, is_file
+from wesep_py.data.recipe_lists import is_list, list_kind, read_shard_list
 from wesep_py.data.recordings import resolve_location
 from wesep_py.data.remote import is_url, open_url
 from wesep_py.data.store import StoreEntry, StoreReader
@@ -45,22 +46,32 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
-def is_stream(name: str | os.PathLike[str]) -> bool:
+def is_stream(name: str | os.PathLike[str], root: str | os.PathLike[str] = "") -> bool:
     """Return whether a name in a configuration stands for tar files, which are read without an index.
+
+    Args:
+        name: tar files, or a `shard.list` of WeSep, which names them.
+        root: the folder that a relative path of a list starts from.
 
     >>> is_stream("shards/{000..127}.tar"), is_stream("shards"), is_stream("train.jsonl")
     (True, False, False)
     """
+    if is_list(name) and is_file(Path(root) / name):
+        return list_kind(Path(root) / name) == "shards"
     return os.fspath(name).endswith(STREAM_SUFFIXES)
 
 
-def stream_shards(names: Sequence[str], root: str | os.PathLike[str]) -> list[str]:
+def stream_shards(
+    names: Sequence[str], root: str | os.PathLike[str], list_root: str | os.PathLike[str] | None = None
+) -> list[str]:
     """Return the shards that names stand for; their order has no meaning.
 
     Args:
         names: tar files: paths relative to `root`, or URLs. `{000..127}` stands for each of the numbers, `{a,b}` for
-            either text; in a path, `*` and `?` match existing files.
+            either text; in a path, `*` and `?` match existing files. A `shard.list` stands for the tar files in it.
         root: the folder that relative paths start from.
+        list_root: the folder that relative paths inside a `shard.list` start from; by default it is searched
+            (`recipe_lists.base_of`).
 
     Raises:
         InputError: no file matches a pattern, or a range ends before it begins.
@@ -70,6 +81,9 @@ def stream_shards(names: Sequence[str], root: str | os.PathLike[str]) -> list[st
     """
     shards: list[str] = []
     for name in names:
+        if is_list(name):
+            shards.extend(read_shard_list(Path(root) / name, list_root))
+            continue
         for location in (resolve_location(expanded, root) for expanded in expand_braces(name)):
             if is_url(location) or not set(location) & set("*?"):
                 shards.append(location)

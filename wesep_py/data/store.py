@@ -3,21 +3,25 @@
 - `Store`: the interface of tar shards (`shard_store`), LMDB files (`lmdb_store`) and windows of a stream
   (`shard_stream`); `StoreEntry`: the facts that a store has of an utterance before it is decoded.
 - `StoreReader`: reads utterances from one store; `RoutedReader`: from several stores and from files.
+- `decode_checked`, `probe_encoded`: the audio of a store, and its length.
 - `utterance_to_record`, `utterance_from_record`, `parse_index_lines`: utterances in the index of a store.
 """
 
 from __future__ import annotations
 
+import io
 import os
+import wave
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wesep_py.audio.reading import decode_audio
+from wesep_py.audio.reading import decode_audio, probe_audio
 from wesep_py.audio.resample import resample, resampled_length
 from wesep_py.common.errors import AudioError, InputError
 from wesep_py.common.textfiles import Row, parse_lines
@@ -26,11 +30,14 @@ from wesep_py.data.reader import DecodedCache, Quantised, Reader, check_span, qu
 
 
 class StoreEntry(NamedTuple):
-    """Sample rate in Hz, number of samples and CRC-32 of the encoded audio of an utterance in a store."""
+    """Sample rate in Hz, number of samples and CRC-32 of the encoded audio of an utterance in a store.
+
+    A store of another program has no checksums: the CRC-32 is then `None`.
+    """
 
     sample_rate: int
     num_samples: int
-    crc32: int
+    crc32: int | None
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> StoreEntry:
@@ -204,7 +211,7 @@ def decode_checked(data: bytes, entry: StoreEntry, place: str) -> tuple[NDArray[
     Raises:
         AudioError: its checksum, rate or length differs from the entry, or it cannot be decoded.
     """
-    if zlib.crc32(data) != entry.crc32:
+    if entry.crc32 is not None and zlib.crc32(data) != entry.crc32:
         raise AudioError(f"{place}: is damaged (its checksum differs); write the store again, or get a whole copy")
     waveform, rate = decode_audio(data, place)
     if (rate, waveform.shape[1]) != (entry.sample_rate, entry.num_samples):
@@ -213,6 +220,23 @@ def decode_checked(data: bytes, entry: StoreEntry, place: str) -> tuple[NDArray[
             f"{entry.num_samples} at {entry.sample_rate} Hz; write the store again"
         )
     return waveform, rate
+
+
+def probe_encoded(head: bytes, read_all: Callable[[], bytes], place: str) -> tuple[int, int]:
+    """Return sample rate in Hz and number of samples of encoded audio, from its first bytes if they tell.
+
+    Args:
+        head: the first bytes: those of a wav file with integer samples tell its length.
+        read_all: returns all bytes; called for any other audio.
+        place: its name, for messages.
+
+    Raises:
+        AudioError: it is not audio that can be read, or is damaged.
+    """
+    with suppress(wave.Error, EOFError, RuntimeError), wave.open(io.BytesIO(head)) as recording:
+        if recording.getnframes() > 0:
+            return recording.getframerate(), recording.getnframes()
+    return probe_audio(read_all(), place)
 
 
 # Utterances in the index of a store.

@@ -14,10 +14,13 @@ from wesep_py.common.names import canonical, file_name
 from wesep_py.common.textfiles import open_lines
 from wesep_py.data.manifest import FileLocator, is_file
 from wesep_py.data.mixture_lists import Mixture, MixtureNoise, MixtureSource, guess_speaker, read_mixtures
+from wesep_py.data.recipe_lists import is_data_folder, is_list, read_folder_enrollments
 
 logger = logging.getLogger(__name__)
 
 ABSENT = "-"
+CSV_COLUMNS = "mixture_id,utterance_id"
+"""First columns of SpeakerBeam's `mixture2enrollment.csv`, which goes on with pairs of path and length."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,14 @@ def read_trials(
     """Return the trials of an enrollment map whose mixtures are in the metadata, in the map's order.
 
     A line of the map (the form of SpeakerBeam, https://github.com/BUTSpeechFIT/speakerbeam) is
-    `mixture_ID target_utterance_ID enrollment`. The target `-` means that it is absent from the mixture. The enrollment
+    `mixture_ID target_utterance_ID enrollment`; its `mixture2enrollment.csv` is read too.
+    The target `-` means that it is absent from the mixture. The enrollment
     is a path, or `s<k>/<mixture_ID>`: the k-th source of that mixture, from the rendered tree if there is one.
 
     Args:
         metadata_csv: a list of mixtures, in any form that `read_mixtures` takes.
-        enrollment_map: the map.
+        enrollment_map: the map; or a data folder of WeSep or ESPnet with the enrollments of all speakers
+            (`recipe_lists.read_folder_enrollments`), each of which is then a target.
         root: the folder that relative paths start from; by default the metadata's own.
         noise_root: the same for noise; by default `root`.
         speakers: the known speaker ids, by which `speaker_of` finds the sources' speakers; a mapping such as that of
@@ -110,19 +115,27 @@ def read_trials(
     metadata_csv = Path(metadata_csv)
     default_root = metadata_csv if metadata_csv.is_dir() else metadata_csv.parent
     base = Path(root) if root is not None else default_root
+    given_root = root if is_data_folder(metadata_csv) or is_list(metadata_csv) else base
     mixtures = {
         canonical(mixture_id): replace(mixture, sources=_sources_with_speakers(mixture, speakers))
-        for mixture_id, mixture in read_mixtures(metadata_csv, base, noise_root, recordings).items()
+        for mixture_id, mixture in read_mixtures(metadata_csv, given_root, noise_root, recordings).items()
     }
+    if is_data_folder(enrollment_map):
+        trials, places = _trials_of_folder(Path(enrollment_map), mixtures, root)
+        if check_files:
+            _check_files_exist(trials, places)
+        return trials
     enrollments = FileLocator(base, enrollment_map)
     trials, places = [], []
     first_places: dict[tuple[str, str, Path], str] = {}
     repeated: list[tuple[str, str]] = []
-    for number, line in enumerate(open_lines(enrollment_map, "a map_mixture2enrollment"), start=1):
-        if not line.strip():
+    lines = open_lines(enrollment_map, "a map_mixture2enrollment")
+    is_csv = lines[0].startswith(CSV_COLUMNS)
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or (is_csv and number == 1):
             continue
         place = f"{enrollment_map}:{number}"
-        fields = line.split(maxsplit=2)
+        fields = _csv_fields(line, place) if is_csv else line.split(maxsplit=2)
         if len(fields) != 3:
             raise InputError(f"{place}: has {len(fields)} fields; mixture, target and enrollment are needed")
         mixture_id, target_id, enrollment = canonical(fields[0]), fields[1], fields[2].strip()
@@ -145,6 +158,44 @@ def read_trials(
     if check_files:
         _check_files_exist(trials, places)
     return trials
+
+
+def _csv_fields(line: str, place: str) -> list[str]:
+    """Return mixture, target and enrollment of a line of SpeakerBeam's `mixture2enrollment.csv`.
+
+    Raises:
+        InputError: the line has several enrollments, as for training, or none.
+    """
+    fields = [field.strip() for field in line.split(",")]
+    if len(fields) > 4:
+        raise InputError(
+            f"{place}: names {(len(fields) - 2) // 2} enrollments, to choose from in training; name the "
+            "map_mixture2enrollment of a test set (training finds the enrollments by itself)"
+        )
+    return fields[:3]
+
+
+def _trials_of_folder(
+    folder: Path, mixtures: Mapping[str, Mixture], root: str | os.PathLike[str] | None
+) -> tuple[list[Trial], list[tuple[str, str]]]:
+    """Return a trial for each speaker of each mixture, and the places of enrollment and mixture."""
+    num_sources = {mixture_id: len(mixture.sources) for mixture_id, mixture in mixtures.items()}
+    trials, places = [], []
+    for enrollment in read_folder_enrollments(folder, num_sources, root):
+        mixture, index = mixtures[enrollment.mixture_id], enrollment.number - 1
+        trials.append(
+            Trial(
+                mixture.mixture_id,
+                mixture.sources,
+                mixture.noise,
+                index,
+                mixture.sources[index].utterance_id,
+                enrollment.path,
+                rendered=mixture.rendered,
+            )
+        )
+        places.append((enrollment.place, mixture.place))
+    return trials, places
 
 
 def _sources_with_speakers(mixture: Mixture, speakers: Container[str]) -> tuple[MixtureSource, ...]:

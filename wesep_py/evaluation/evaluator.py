@@ -25,6 +25,7 @@ from wesep_py.common.errors import InputError, nearest
 from wesep_py.data.trials import ABSENT
 from wesep_py.evaluation.activity_labels import ActivityLabels
 from wesep_py.evaluation.metric_backends import MetricBackend, apply_backends
+from wesep_py.evaluation.protocols import find_protocol, missing_targets
 from wesep_py.evaluation.results import AUDIO, AudioSaver, Journal, TrialRecord
 from wesep_py.evaluation.scoring import (
     ALL_METRICS,
@@ -68,9 +69,10 @@ class ScoringOptions:
         overwrite: replace earlier results in the output folder.
         on_progress: called with the number of finished trials and the number of all trials.
         command: the command line, for the protocol; `None`: that of this process.
+        protocol: `wesep`, `speakerbeam` or `espnet`, whose definitions are used (`protocols`); `None`: ours.
 
     Raises:
-        InputError: an unknown metric, a metric without its backend, a number out of range.
+        InputError: an unknown metric or protocol, a metric without its backend, a number out of range.
     """
 
     metrics: Sequence[str] = ("si_sdr",)
@@ -82,8 +84,10 @@ class ScoringOptions:
     overwrite: bool = False
     on_progress: Callable[[int, int], None] | None = None
     command: str | None = None
+    protocol: str | None = None
 
     def __post_init__(self) -> None:
+        find_protocol(self.protocol)
         names = [backend.name for backend in self.backends]
         metrics = complete_metrics(check_metric_names(self.metrics), names, self.labels is not None)
         object.__setattr__(self, "metrics", metrics)
@@ -219,6 +223,13 @@ def evaluate(
         raise InputError("there are no trials to evaluate; check the list of trials, and that limit is not 0")
     all_absent = all(trial.target_utterance_id == ABSENT for trial in trials)
     options.check(folder, has_references=all_absent or any(trial.sources for trial in trials))
+    if missing := missing_targets(find_protocol(options.protocol), trials):
+        log.warning(
+            "the protocol %s averages over every speaker of every mixture; speakers that are no targets of these "
+            "trials: %d",
+            options.protocol,
+            missing,
+        )
     protocol = describe_evaluation(extractor, trials, options)
     if options.batch_size > 1 and can_batch(extractor):
         protocol["batch_size"] = options.batch_size
@@ -329,7 +340,16 @@ class ScoringSession:
             self._pending[record.number] = extracted
             self._pool.submit(
                 record.number,
-                ScoringJob(estimate, audio.reference, rate, metrics, audio.mixture, interferers, activity),
+                ScoringJob(
+                    estimate,
+                    audio.reference,
+                    rate,
+                    metrics,
+                    audio.mixture,
+                    interferers,
+                    activity,
+                    self._options.protocol,
+                ),
             )
         self._collect()
 

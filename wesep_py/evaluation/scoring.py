@@ -18,6 +18,7 @@ import numpy as np
 
 from wesep_py.common.errors import InputError, nearest, reason
 from wesep_py.common.processes import worker_pool
+from wesep_py.evaluation.protocols import find_protocol
 from wesep_py.inference.speech_activity import speech_mask
 from wesep_py.metrics import DEFINITIONS, METRICS, MetricError, Scores, score
 from wesep_py.metrics.perception import dnsmos, load_dnsmos
@@ -133,6 +134,7 @@ def compute_metrics(
     mixture: np.ndarray | None,
     interferers: Sequence[np.ndarray] | None,
     activity: np.ndarray | None = None,
+    protocol: str | None = None,
 ) -> Scores:
     """Compute the metrics of one estimate; those of backends are skipped.
 
@@ -143,6 +145,7 @@ def compute_metrics(
         reference: `[samples]`; `None`: metrics that need it are missing.
         metrics: names out of `ALL_METRICS`.
         activity: whether the target speaks, bool `[frames]` of `timing.FRAME_S`; `None`: by energy of the reference.
+        protocol: name of the protocol (`protocols.PROTOCOLS`) whose definitions replace ours; `None`: ours.
     """
     scores = Scores()
     for name in metrics:
@@ -162,6 +165,9 @@ def compute_metrics(
             scores.missing.update(dict.fromkeys(ALL_METRICS[name], str(error)))
         except Exception as error:  # of whatever kind: it costs this metric of this trial, not the run
             scores.missing.update(dict.fromkeys(ALL_METRICS[name], reason(error)))
+    chosen = find_protocol(protocol)
+    if chosen is not None and reference is not None:
+        chosen.apply(scores, metrics, estimate, reference, mixture)
     return scores
 
 
@@ -205,6 +211,7 @@ class ScoringJob:
     mixture: np.ndarray | None
     interferers: tuple[np.ndarray, ...] | None
     activity: np.ndarray | None = None
+    protocol: str | None = None
 
     def run(self) -> Scores:
         """Compute the metrics in this process."""
@@ -216,6 +223,7 @@ class ScoringJob:
             self.mixture,
             self.interferers,
             self.activity,
+            self.protocol,
         )
 
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from wesep_py import __version__
 from wesep_py.common.names import printable
+from wesep_py.evaluation.protocols import find_protocol
 from wesep_py.evaluation.results import TrialRecord
 from wesep_py.evaluation.scoring import ALL_METRICS, LABELLED_DEFINITIONS, METRIC_DEFINITIONS
 from wesep_py.evaluation.trial_conditions import (
@@ -339,11 +340,15 @@ def describe_metrics(options: ScoringOptions) -> dict[str, Any]:
     """Return the definitions of metrics, intervals, breakdowns and decisions, and what the backends and labels are."""
     names = [name for metric in options.metrics for name in ALL_METRICS[metric]]
     meaning = METRIC_DEFINITIONS if options.labels is None else {**METRIC_DEFINITIONS, **LABELLED_DEFINITIONS}
+    scoring = find_protocol(options.protocol)
+    if scoring is not None:
+        meaning = {**meaning, **scoring.definitions}
     return {
         "metrics": {name: meaning[name] for name in (*names, "attenuation_db")},
         "interval": INTERVAL_DEFINITION,
         **CONDITION_DEFINITIONS,
         "decision": dict(DECISION),
+        **({} if scoring is None else {"scoring": scoring.describe()}),
         **{backend.name: backend.describe() for backend in options.backends},
         **({} if options.labels is None else {"labels": options.labels.describe()}),
     }

@@ -15,6 +15,8 @@
 | `resemblyzer` | `import_resemblyzer`: the GE2E d-vector in the wheel of Resemblyzer |
 | `public_checkpoints` | reading the files: configuration, arguments, weights |
 | `importing` | `wesep import-checkpoint`: from the files to a checkpoint folder |
+| `wesep_training`, `espnet_training` | `wesep import-config`: training configurations in our terms |
+| `training_notes` | what became of each key, and the YAML with these notes |
 | `converters` | the table of the converters that `wesep models pull` uses |
 | `model_pull` | `wesep models pull` and `verify`: from the registry's entry to a model in the store |
 

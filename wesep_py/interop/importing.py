@@ -186,18 +186,37 @@ class Translation(NamedTuple):
     problems: list[str]
 
 
-def _translate_extractor(public: PublicConfig, weights: Mapping[str, Tensor]) -> Translation:
-    architecture, problems = EXTRACTORS[public.model], list(public.problems)
+def translate_extraction_model(
+    public: PublicConfig, weights: Mapping[str, Tensor] | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the `ModelConfig` mapping of a public extraction network, and a line for each thing without counterpart.
+
+    Args:
+        public: its configuration.
+        weights: the public ones, for sizes that no argument gives.
+
+    Returns:
+        The mapping, which is empty if the arguments cannot be translated.
+    """
+    problems = list(public.problems)
     try:
         with translating():
-            model = architecture.translate(public.args, public.encoder, weights)
+            model = EXTRACTORS[public.model].translate(public.args, public.encoder, weights or {})
     except ConfigError as error:
-        return Translation({}, {}, {}, problems + _lines(error))
+        return {}, problems + _lines(error)
     speaker = model.get("speaker")
     if speaker is not None and public.args.get("spk_feat", False):
         bins = speaker["filterbank"]["num_mel_bins"]
         problems += _unequal_bins(bins, public.filterbank)
         speaker["filterbank"] = {**public.filterbank, "num_mel_bins": bins}
+    return model, problems
+
+
+def _translate_extractor(public: PublicConfig, weights: Mapping[str, Tensor]) -> Translation:
+    architecture = EXTRACTORS[public.model]
+    model, problems = translate_extraction_model(public, weights)
+    if not model:
+        return Translation({}, {}, {}, problems)
     try:
         network = build_within(lambda: build_network(model, initialise=False), weights, MAX_SIZE_RATIO)
     except ConfigError as error:

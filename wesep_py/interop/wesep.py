@@ -23,12 +23,14 @@ from wesep_py.network.extraction_network import TargetSpeakerExtractor, build_ne
 
 ARCHITECTURES: dict[str, PublicExtractor] = {
     "BSRNN": BSRNN,
+    "BSRNN_Multi": BSRNN,
     "ConvTasNet": CONV_TASNET,
     "DPCCN": DPCCN,
     "TFGridNet": TF_GRIDNET,
     "TSE_BSRNN_SPK": REALTSE_BSRNN,
 }
-"""Public name of a network → how its arguments and weights become ours."""
+"""Public name of a network → how its arguments and weights become ours. `BSRNN_Multi` is a `BSRNN` that runs twice in
+training (`self_enrollment` here)."""
 
 
 def load_wesep(config: Mapping[str, Any], state_dict: Mapping[str, Any]) -> WesepAdapter:

@@ -34,8 +34,8 @@ from wesep_py.simulation.description.simulation_config import RoomConfig, Simula
 from wesep_py.simulation.level_setting import set_levels
 from wesep_py.simulation.noise import NoiseDrawer
 from wesep_py.simulation.rendering import MixtureParts, Sample, apply_gains, read_parts
+from wesep_py.simulation.rooms.bank_opening import open_bank
 from wesep_py.simulation.rooms.fra import draw_room
-from wesep_py.simulation.rooms.room_bank import open_bank
 from wesep_py.simulation.speech.placement import SpeechDrawer
 
 logger = logging.getLogger(__name__)

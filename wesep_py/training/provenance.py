@@ -106,7 +106,7 @@ def data_hashes(config: DataConfig) -> dict[str, str]:
 
 
 def _source_hash(name: str, root: str) -> str:
-    if is_stream(name):
+    if is_stream(name, root):
         return hashlib.sha256("\n".join(stream_identity(name, root)).encode()).hexdigest()
     location = resolve_location(name, root)
     if is_store(location):

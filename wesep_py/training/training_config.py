@@ -65,7 +65,9 @@ class MixturesConfig:
     from the mixture itself.
 
     Args:
-        lists: rendered trees, or metadata CSVs of what to mix or of what was rendered; relative to `data.root`.
+        lists: rendered trees, or metadata CSVs of what to mix or of what was rendered; data folders of WeSep or ESPnet
+            (with `wav.scp`); `raw.list` or `shard.list` of WeSep, or tar files, of fixed mixtures; relative to
+            `data.root`.
         condition: `clean`, or `noisy` with the mixtures' noise.
         root: folder that relative paths in CSVs start from, relative to `data.root`; `None`: the folder of each CSV.
         noise_root: the same for noise; `None`: `root`.
@@ -113,9 +115,11 @@ class DataConfig:
 
     Args:
         root: folder that the paths of `train` and `noise`, and those inside the manifests, are relative to.
-        train: manifests (`.jsonl`) or CSV files of speech, folders of shards, LMDB files; or tar files without an
-            index, `shards/{000..127}.tar`; with `mixtures`, the recordings that speakers are enrolled from, if any.
-        noise: manifests, or folders of recordings, of noise; may be empty.
+        train: manifests (`.jsonl`) or CSV files of speech, folders of shards, LMDB files; data folders with `wav.scp`
+            and `utt2spk`, `raw.list` or `spk2enroll.json` of WeSep; or tar files without an index,
+            `shards/{000..127}.tar` or a `shard.list`; with `mixtures`, the recordings that speakers are enrolled from,
+            if any.
+        noise: manifests, folders of recordings, or LMDB files (WeSep's too), of noise; may be empty.
         packed: folder for an int16 memory map of all recordings, created by the first run (fast reading); `None`: the
             files themselves are read.
         workers: number of processes that simulate mixtures; 0: the training process simulates between the steps.
@@ -152,7 +156,7 @@ class DataConfig:
             raise ValueError("render: is 'device', which is for mixtures that are drawn; with mixtures use 'workers'")
         if self.embeddings is not None and self.render == "device":
             raise ValueError("embeddings: are read by the workers that render a mixture; with them, render: 'workers'")
-        if self.embeddings is not None and any(is_stream(name) for name in self.train):
+        if self.embeddings is not None and any(is_stream(name, self.root) for name in self.train):
             raise ValueError("embeddings: are of utterances that are known, and train names tar files; index these")
 
     @property

@@ -27,6 +27,7 @@ from wesep_py.data.mixture_corpus import MixtureCorpus, read_mixture_corpus
 from wesep_py.data.recordings import open_reader, resolve_location
 from wesep_py.data.remote import is_url
 from wesep_py.data.shard_stream import is_stream, stream_shards
+from wesep_py.data.store import Store
 from wesep_py.simulation import Simulator
 from wesep_py.simulation.dry_batch import DrySimulator
 from wesep_py.simulation.listed_mixtures import ListedMixtures
@@ -142,7 +143,8 @@ def make_dataset(
     if may_pack and fabric.is_global_zero:
         make_reader(data_config, recordings, sample_rate, on_progress=_print_packing(config, bar))
     fabric.barrier()
-    reader = make_reader(data_config, recordings, sample_rate, may_pack=False)
+    stores = data.mixtures.stores if data.mixtures else ()
+    reader = make_reader(data_config, recordings, sample_rate, may_pack=False, stores=stores)
     simulator_class = DrySimulator if on_device else Simulator
     simulator = (
         simulator_class(config.simulation, data.speech, data.noises, reader, config.seed, sample_rate, task.embeddings)
@@ -190,6 +192,7 @@ def make_reader(
     sample_rate: int,
     may_pack: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
+    stores: Sequence[Store] = (),
 ) -> Reader:
     """Return a reader of the recordings: of the memory map `data.packed`, created if missing, or of the files.
 
@@ -199,10 +202,11 @@ def make_reader(
         sample_rate: of the model, in Hz.
         may_pack: whether this process creates the memory map (one process of a run does, the others wait).
         on_progress: called with the number of recordings packed, and of all.
+        stores: hold the recordings of listed mixtures that are in tar files.
     """
     if config.packed is None:
         locations = [resolve_location(name, config.root) for name in (*config.train, *config.noise)]
-        return open_reader(locations, sample_rate)
+        return open_reader(locations, sample_rate, further=stores)
     if may_pack:
         Path(config.packed).parent.mkdir(parents=True, exist_ok=True)
         pack(recordings, config.packed, sample_rate, os.cpu_count() or 1, on_progress)
@@ -231,13 +235,16 @@ def read_listed_mixtures(data: DataConfig) -> MixtureCorpus | None:
     if data.speeds != [1.0]:
         raise ConfigError("data.speeds: is for mixtures that are drawn, and data.mixtures gives them as they are")
     root, lists = Path(data.root), data.mixtures
-    return read_mixture_corpus(
+    corpus = read_mixture_corpus(
         [root / name for name in lists.lists],
         lists.condition,
         None if lists.root is None else root / lists.root,
         None if lists.noise_root is None else root / lists.noise_root,
         read_speech(data.train, root),
     )
+    if corpus.stores and data.packed is not None:
+        raise ConfigError("data.packed: is for recordings that are files, and data.mixtures names tar files; remove it")
+    return corpus
 
 
 def find_stream_shards(data: DataConfig) -> list[str]:
@@ -247,10 +254,10 @@ def find_stream_shards(data: DataConfig) -> list[str]:
         ConfigError: both are named, or the stream is combined with `data.packed` or `data.mixtures`.
         InputError: a pattern matches no file, or a tar file is missing.
     """
-    streams = [name for name in data.train if is_stream(name)]
+    streams = [name for name in data.train if is_stream(name, data.root)]
     if not streams:
         return []
-    if others := [name for name in data.train if not is_stream(name)]:
+    if others := [name for name in data.train if name not in streams]:
         raise ConfigError(f"data.train: names tar files and {others[0]}; name either, or index the tar files")
     if data.packed is not None:
         raise ConfigError("data.packed: is for recordings that are known, and data.train names tar files; remove it")

@@ -11,7 +11,8 @@ import pytest
 
 from wesep_py.common.errors import InputError, OutputExistsError
 from wesep_py.simulation.rooms.bank_making import RoomBankConfig, make_bank
-from wesep_py.simulation.rooms.room_bank import RoomBank, open_bank
+from wesep_py.simulation.rooms.bank_opening import open_bank
+from wesep_py.simulation.rooms.room_bank import RoomBank
 from wesep_py.simulation.rooms.simulated_rooms import SimulatedRoomsConfig
 
 RATE = 8000

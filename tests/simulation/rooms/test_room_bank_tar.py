@@ -16,7 +16,8 @@ from wesep_py.common.errors import InputError, OutputExistsError
 from wesep_py.data import FileReader, Utterance
 from wesep_py.simulation import EnrollmentConfig, RoomConfig, SimulationConfig, Simulator
 from wesep_py.simulation.rooms.bank_making import RoomBankConfig, make_bank
-from wesep_py.simulation.rooms.room_bank import RoomBank, open_bank
+from wesep_py.simulation.rooms.bank_opening import open_bank
+from wesep_py.simulation.rooms.room_bank import RoomBank
 from wesep_py.simulation.rooms.simulated_rooms import SimulatedRoomsConfig
 
 ROOMS = SimulatedRoomsConfig(count=4, method="fra", rt60_s=(0.1, 0.4), num_reflections=256, num_sources=2)

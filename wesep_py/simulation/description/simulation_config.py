@@ -178,8 +178,8 @@ class RoomConfig:
         distance_m: range of the distance from source to microphone; shorter if the room is too small.
         early_ms: reflections up to this long after the direct path belong to the early part.
         num_reflections: number of virtual sources of each response.
-        bank: folder or tar of a room bank (`simulation/make_room_bank.py`), whose rooms are drawn by their measured
-            RT60; null: none.
+        bank: folder or tar of a room bank (`simulation/make_room_bank.py`), or an LMDB of WeSep with room responses,
+            whose rooms are drawn by their measured RT60; null: none.
         bank_share: share of the rooms that come from the bank; the others are computed.
     """
 

@@ -16,6 +16,7 @@ import numpy as np
 from wesep_py.audio import read, resample
 from wesep_py.common.errors import AudioError, InputError
 from wesep_py.data import find_audio
+from wesep_py.data.keyed_lmdb import KeyedLMDB, is_keyed_lmdb
 from wesep_py.data.lmdb_store import LMDBStore
 from wesep_py.simulation.rooms.acoustics import decay_end, find_direct_tap
 from wesep_py.simulation.rooms.bank_writer import BankResponse, BankRoom, lead_of
@@ -40,9 +41,9 @@ def find_recorded_rooms(folder: str | os.PathLike[str], room_pattern: str | None
     """Find the rooms of a folder of recorded responses, in the order of their names.
 
     Args:
-        folder: searched at any depth; or an LMDB file (`wesep lmdb FOLDER --root FOLDER --all-channels`), whose
-            recordings have the paths that they had in the folder. The channels of a recording are the microphones of
-            an array.
+        folder: searched at any depth; or an LMDB file (`wesep lmdb FOLDER --root FOLDER --all-channels`, or WeSep's),
+            whose recordings have the paths that they had in the folder. The channels of a recording are the
+            microphones of an array.
         room_pattern: regular expression, searched in the path relative to the folder; its first group is the name of
             the room. By default the files of one subfolder are one room, and each file directly in the folder is a
             room.
@@ -63,7 +64,7 @@ def find_recorded_rooms(folder: str | os.PathLike[str], room_pattern: str | None
     if pattern is not None and pattern.groups < 1:
         raise InputError(f"room_pattern: {room_pattern!r} has no group; put what names the room in parentheses")
     rooms: dict[str, list[Path]] = {}
-    paths = [path.relative_to(folder) for path in find_audio(folder)] if folder.is_dir() else _stored(folder)[1]
+    paths = _stored(folder)[1] if is_stored(folder) else [path.relative_to(folder) for path in find_audio(folder)]
     for relative in paths:
         if pattern is None:
             name = relative.parent.as_posix() if len(relative.parts) > 1 else relative.as_posix()
@@ -132,27 +133,32 @@ def read_recorded_room(room: RecordedRoom, index: int, sample_rate: int, max_s: 
     return BankRoom({"index": index, "method": "recorded", "name": room.name}, scaled)
 
 
+def is_stored(folder: Path) -> bool:
+    """Return whether responses are in an LMDB file, and not in a folder of recordings."""
+    return not folder.is_dir() or is_keyed_lmdb(folder)
+
+
 @lru_cache(maxsize=4)
-def _stored(file: Path) -> tuple[LMDBStore, dict[Path, str]]:
+def _stored(file: Path) -> tuple[LMDBStore | KeyedLMDB, dict[Path, str]]:
     """Open an LMDB of responses; return it with the ids of its recordings by their paths."""
-    store = LMDBStore(file)
+    store = KeyedLMDB(file) if is_keyed_lmdb(file) else LMDBStore(file)
     return store, {utterance.path: utterance.utterance_id for utterance in store.utterances()}
 
 
 def _read(folder: Path, path: Path) -> tuple[np.ndarray, int]:
-    if folder.is_dir():
+    if not is_stored(folder):
         return read(folder / path)
     store, ids = _stored(folder)
     return store.waveform(ids[path])
 
 
 def _size_of(folder: Path, path: Path) -> int:
-    if folder.is_dir():
+    if not is_stored(folder):
         return (folder / path).stat().st_size
     store, ids = _stored(folder)
     entry = store.entry(ids[path])
     assert entry is not None
-    return entry.crc32
+    return entry.num_samples if entry.crc32 is None else entry.crc32
 
 
 def _response(waveform: np.ndarray, sample_rate: int, max_s: float, path: Path) -> BankResponse:

@@ -15,8 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from wesep_py.common.errors import InputError
 from wesep_py.simulation.description.recipe import BankRoomRecipe, RoomRecipe
 from wesep_py.simulation.rooms.acoustics import DIRECT_MS
+from wesep_py.simulation.rooms.bank_opening import open_bank
 from wesep_py.simulation.rooms.fra import SINC_HALF_WIDTH, SPEED_OF_SOUND_M_S, fra_responses
-from wesep_py.simulation.rooms.room_bank import EARLY_BEFORE_MS, open_bank
+from wesep_py.simulation.rooms.room_bank import EARLY_BEFORE_MS
 
 Target = Literal["dry", "direct", "early", "full"]
 Waveform = NDArray[np.float32]

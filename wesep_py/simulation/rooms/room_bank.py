@@ -14,7 +14,6 @@ import json
 import math
 import os
 import tarfile
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -200,30 +199,11 @@ class RoomBank:
         return {**self.__dict__, "_samples": None}
 
 
-def open_bank(folder: str | os.PathLike[str]) -> RoomBank:
-    """Return the bank of a folder or tar; it is opened once per process, and again if it has changed.
-
-    Raises:
-        InputError: as `RoomBank`.
-    """
-    path = Path(folder)
-    try:
-        changed = (path / INDEX_NAME if path.is_dir() else path).stat().st_mtime_ns
-    except OSError:
-        changed = 0
-    return _open_bank(path, changed)
-
-
 def bank_fingerprint(index: dict[str, Any], samples_digest: str) -> str:
     """Return the hash of a bank's index and samples, which identifies the bank in recipes."""
     described = {key: value for key, value in index.items() if key != "fingerprint"}
     text = json.dumps([described, samples_digest], sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-@lru_cache(maxsize=8)
-def _open_bank(folder: Path, changed: int) -> RoomBank:
-    return RoomBank(folder)
 
 
 def read_bank_index(folder: Path) -> tuple[dict[str, Any], FileRange]:
