@@ -21,6 +21,7 @@ class PitchEncoder(nn.Module):
     """
 
     front_end = "filterbank"
+    takes_own_level = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,6 +47,7 @@ class BandNetwork(nn.Module):
 
     normalise, level = "rms", "fitted"
     external_embedding_dim = None
+    live_presence, is_live = None, False
 
     def __init__(
         self,

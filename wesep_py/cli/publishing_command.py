@@ -24,9 +24,7 @@ def push(
     revision: Annotated[
         str | None, typer.Option("--revision", help="Branch to write to; created if needed.", show_default=False)
     ] = None,
-    message: Annotated[
-        str | None, typer.Option("--message", "-m", help="Message of the commit.", show_default=False)
-    ] = None,
+    message: Annotated[str | None, typer.Option("--message", help="Message of the commit.", show_default=False)] = None,
     licence: Annotated[
         str | None,
         typer.Option(

@@ -209,9 +209,12 @@ def _download_wheel(requirement: str, folder: Path, on_progress: Progress) -> Pa
     partial = folder / "wheel.part"
     shutil.rmtree(partial, ignore_errors=True)
     options = ["--no-deps", "--only-binary=:all:", "--no-input", "--progress-bar=off", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(partial), requirement]
+    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(partial.resolve()), requirement]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=PIP_TIMEOUT_S)
+        # In a folder of the store: with -m, Python imports modules from the folder that it runs in.
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=PIP_TIMEOUT_S
+        )
     except subprocess.TimeoutExpired as error:
         raise DownloadError(f"{requirement}: pip took longer than {PIP_TIMEOUT_S} s; try again later") from error
     if done.returncode:
