@@ -44,7 +44,9 @@ def test_an_encoder_learns_and_an_extractor_loads_it(speaker_settings, tmp_path)
     best = min(record["eer"] for record in log(tmp_path / "exp", "validation"))
     assert (result.measure, result.best) == ("eer", best)
     logged = log(tmp_path / "exp", "train")
-    assert logged[-1]["loss"] < 0.8 * logged[0]["loss"] and logged[-1]["accuracy"] > 0.5
+    # Of one batch, the accuracy is a matter of luck, and depends on the processor.
+    assert logged[-1]["loss"] < 0.8 * logged[0]["loss"]
+    assert sum(record["accuracy"] for record in logged[-5:]) / 5 > 0.5
     assert all(0 <= record["eer"] <= 0.5 for record in log(tmp_path / "exp", "validation"))
     saved = checkpoint.load(tmp_path / "exp")
     assert (
