@@ -13,6 +13,7 @@ from torch import Tensor
 from wesep_py.export import export
 from wesep_py.export.graph_runner import GraphRunner
 from wesep_py.inference import Extractor
+from wesep_py.inference.presence import Calibration
 from wesep_py.network.extraction_network import TargetSpeakerExtractor, build_network
 from wesep_py.network.streaming_network import StreamingNetwork
 
@@ -129,9 +130,15 @@ def random_network(config: dict[str, Any]) -> TargetSpeakerExtractor:
     return network.eval()
 
 
+def calibrated_extractor(network: TargetSpeakerExtractor) -> Extractor:
+    """Return the extractor of a network whose live presence is calibrated."""
+    calibration = Calibration(frame_scale=0.5, frame_offset=1.0)
+    return Extractor(network, "cpu", live_calibration=calibration)
+
+
 def exported(network: TargetSpeakerExtractor, folder: Path, **options: Any) -> GraphRunner:
     """Export a network and return what runs it."""
-    return GraphRunner(export(Extractor(network), folder, **options).folder)
+    return GraphRunner(export(calibrated_extractor(network), folder, **options).folder)
 
 
 def sound(num_samples: int, seed: int = 0) -> Tensor:

@@ -13,9 +13,9 @@ import torch
 
 from tests.docs.desk import blocks_of
 from tests.export.chromium import ROOT, Page, ScriptError, missing, open_page
-from tests.export.exportable_networks import STREAMING, random_network, sound
+from tests.export.exportable_networks import STREAMING, calibrated_extractor, random_network, sound
 from wesep_py.export.graph_runner import GraphRunner
-from wesep_py.inference import Extractor, Stream, Voice
+from wesep_py.inference import Stream, Voice
 
 pytestmark = [
     pytest.mark.browser,
@@ -59,7 +59,7 @@ def short(name: str) -> str:
 
 def in_torch(name: str) -> tuple[Stream, Voice]:
     """Return a stream of a network in torch, and its voice."""
-    extractor = Extractor(random_network(STREAMING[name]), "cpu")
+    extractor = calibrated_extractor(random_network(STREAMING[name]))
     with torch.inference_mode():
         tensors = extractor.network.prepare(ENROLLMENT)
     voice = Voice(tensors, extractor.model_hash, 1.0)

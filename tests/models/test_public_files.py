@@ -1,4 +1,4 @@
-"""What is published of a checkpoint describes no machine, and is still the same model."""
+"""Published checkpoints: no file names the machine that it was made on, and the model stays the same."""
 
 from __future__ import annotations
 

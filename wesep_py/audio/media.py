@@ -314,7 +314,7 @@ class _Piece(NamedTuple):
 
 @dataclass
 class _Progress:
-    """What a pass over a recording has met.
+    """State of a pass over a recording.
 
     Attributes:
         placement: of the frames.

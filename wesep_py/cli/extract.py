@@ -366,9 +366,9 @@ def extract(
     (with a model whose encoder separates voices).
 
     Recordings may have any sample rate, channel count and length; the result has
-    the same. A video gives a video: wesep extract talk.mp4 --enroll alice.wav -o
-    talk_alice.mp4 (with the extra media). Recordings of hours are extracted block by block; the same command
-    resumes a stopped run.
+    the same. With the extra `media`, a video gives a video: -o talk_alice.mp4.
+    Recordings of hours are extracted block by block; the same command resumes a
+    stopped run.
 
     Exit status 3: none of the voices is in the recording, and silence was
     written (only models with a presence head detect this).

@@ -347,9 +347,7 @@ def _is_special(path: Path) -> bool:
 
 
 def _require_presence(extractor: Extractor | RuntimeExtractor) -> None:
-    folder = getattr(extractor, "folder", None)  # of an exported model
-    has_presence = extractor.network.live().presence is not None if folder is None else folder.has_presence("stream")
-    if not has_presence:
+    if not extractor.has_live_presence:
         raise InputError(f"--presence: {extractor.name} has no presence head for live use; leave the option out")
 
 

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 ABSENT = "-"
 CSV_COLUMNS = "mixture_id,utterance_id"
-"""First columns of SpeakerBeam's `mixture2enrollment.csv`, which goes on with pairs of path and length."""
+"""First columns of SpeakerBeam's `mixture2enrollment.csv`; pairs of a path and a length follow."""
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,9 @@ def _detection_rates(records: Sequence[TrialRecord], thresholds: Thresholds) -> 
         return None if missing else float(record.verified >= thresholds[1])
 
     rules = {"by_level": by_level, "by_presence": by_presence, "by_verifier": by_verifier}
-    return {name: _mean_of(records, rule) for name, rule in rules.items() if name != "by_verifier" or thresholds[1]}
+    if thresholds[1] is None:
+        del rules["by_verifier"]
+    return {name: _mean_of(records, rule) for name, rule in rules.items()}
 
 
 def _mean_of(records: Sequence[TrialRecord], value_of: Callable[[TrialRecord], float | None]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ MAX_STEPS, MIN_STEP = 100, 1e-9
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the verifier measured on the trials of one or more results.
+    """Evidence of the verifier for the trials of one or more results.
 
     Attributes:
         values: `[trials, evidence]`, in the order of `EVIDENCE`.

@@ -211,14 +211,7 @@ class WesepMel(nn.Module):
         low_hz: float = 20.0,
     ) -> None:
         super().__init__()
-        self.window_length, self.hop_length = round(sample_rate * window_ms / 1000), round(sample_rate * hop_ms / 1000)
-        if self.window_length < 2 or self.hop_length < 1:
-            raise ValueError(
-                f"window_ms {window_ms}, hop_ms {hop_ms}: are {self.window_length} and {self.hop_length} samples "
-                f"at {sample_rate} Hz; at least 2 and 1 are needed"
-            )
-        if num_mel_bins < 1:
-            raise ValueError(f"num_mel_bins: is {num_mel_bins}; at least 1 is needed")
+        self.window_length, self.hop_length = _checked_frames(sample_rate, num_mel_bins, window_ms, hop_ms)
         if not 0 <= low_hz < sample_rate / 2:
             raise ValueError(
                 f"low_hz: is {low_hz}; from 0 to below {sample_rate / 2}, half the sample rate, is allowed"
@@ -258,6 +251,23 @@ class WesepMel(nn.Module):
         inside = torch.arange(log_mel.shape[1], device=log_mel.device)[None, :, None] < counts
         log_mel = log_mel.masked_fill(~inside, 0.0)
         return (log_mel - log_mel.sum(dim=1, keepdim=True) / counts).masked_fill(~inside, 0.0)
+
+
+def _checked_frames(sample_rate: int, num_mel_bins: int, window_ms: float, hop_ms: float) -> tuple[int, int]:
+    """Return the lengths of window and hop in samples.
+
+    Raises:
+        ValueError: they, or the number of bins, are too small.
+    """
+    window_length, hop_length = round(sample_rate * window_ms / 1000), round(sample_rate * hop_ms / 1000)
+    if window_length < 2 or hop_length < 1:
+        raise ValueError(
+            f"window_ms {window_ms}, hop_ms {hop_ms}: are {window_length} and {hop_length} samples "
+            f"at {sample_rate} Hz; at least 2 and 1 are needed"
+        )
+    if num_mel_bins < 1:
+        raise ValueError(f"num_mel_bins: is {num_mel_bins}; at least 1 is needed")
+    return window_length, hop_length
 
 
 def _mirrored(waveform: Tensor, lengths: Tensor, reach: int) -> Tensor:
@@ -312,14 +322,7 @@ class SlaneyMel(nn.Module):
         padding: Literal["zeros", "reflect"] = "zeros",
     ) -> None:
         super().__init__()
-        self.window_length, self.hop_length = round(sample_rate * window_ms / 1000), round(sample_rate * hop_ms / 1000)
-        if self.window_length < 2 or self.hop_length < 1:
-            raise ValueError(
-                f"window_ms {window_ms}, hop_ms {hop_ms}: are {self.window_length} and {self.hop_length} samples "
-                f"at {sample_rate} Hz; at least 2 and 1 are needed"
-            )
-        if num_mel_bins < 1:
-            raise ValueError(f"num_mel_bins: is {num_mel_bins}; at least 1 is needed")
+        self.window_length, self.hop_length = _checked_frames(sample_rate, num_mel_bins, window_ms, hop_ms)
         self.sample_rate, self.num_mel_bins, self.padding = sample_rate, num_mel_bins, padding
         filters = _slaney_mel_filters(num_mel_bins, self.window_length, sample_rate)
         self.register_buffer("filters", filters, persistent=False)

@@ -238,6 +238,11 @@ class Extractor(PretrainedModel):
         return "live" if self._network.is_live else "offline"
 
     @property
+    def has_live_presence(self) -> bool:
+        """True if a stream of the model knows the presence of the voice."""
+        return self._network.live().presence is not None
+
+    @property
     def sample_rate(self) -> int:
         """Sample rate of the model in Hz; recordings are resampled to it and back."""
         return int(self._network.sample_rate)

@@ -42,7 +42,7 @@ DEFAULT_ENCODER = "dvector"
 VERIFIERS_KEY = "presence_verifiers"
 """Key of the calibrations in a checkpoint's provenance, one for each encoder, by its name."""
 EVIDENCE = ("head", "estimate", "mixture", "residual", "level")
-"""What the decision is made of, in the order of the weights: see `evidence`."""
+"""Names of the measurements that are weighted, in the order of the weights (`PresenceVerifier.verify`)."""
 LEVEL_RANGE_DB = (-40.0, 6.0)
 """Range to which the level of the estimate against the mixture is limited."""
 WINDOW_S, MAX_WINDOWS_S = 2.0, 16.0

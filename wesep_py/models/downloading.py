@@ -77,7 +77,7 @@ class WebPageError(DownloadError):
 
 @dataclass(frozen=True)
 class Request:
-    """What to ask a server for.
+    """Request to a server.
 
     Attributes:
         url: the address.
@@ -95,7 +95,7 @@ class Request:
 
 @dataclass
 class DownloadSettings:
-    """How patiently to download; tests make everything shorter.
+    """Time-outs, attempts and limits of a download; tests make them shorter.
 
     Attributes:
         timeout_s: seconds of silence after which a connection is cut.

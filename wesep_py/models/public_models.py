@@ -47,7 +47,7 @@ Certainty = Literal[
     "deduced",
     "not known",
 ]
-"""How a fact of an entry is known."""
+"""Ways in which a fact of an entry is known."""
 
 
 @dataclass

@@ -91,6 +91,11 @@ class RuntimeExtractor:
         """Algorithmic latency of a stream in samples at the model's rate; `None` without the graph of a stream."""
         return None if self.folder.stream is None else self.folder.stream.latency
 
+    @property
+    def has_live_presence(self) -> bool:
+        """True if a stream of the model knows the presence of the voice."""
+        return self.folder.stream is not None and self.folder.has_presence("stream")
+
     def enroll(
         self,
         *sources: EnrollmentSource,

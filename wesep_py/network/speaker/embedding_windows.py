@@ -20,7 +20,7 @@ MAX_WINDOWS_AT_A_TIME = 512
 
 
 class FrontEnd(Protocol):
-    """What is needed of a front end: its hop in samples, and the number of frames of a number of samples."""
+    """A front end, as far as windows need it: hop length and number of frames."""
 
     @property
     def hop_length(self) -> int:
@@ -48,7 +48,7 @@ class WindowCounts(NamedTuple):
 
 @dataclass
 class WindowConfig:
-    """How a recording is cut into windows.
+    """Lengths that cut a recording into windows.
 
     Attributes:
         num_frames: length of a window, in frames of the front end.
