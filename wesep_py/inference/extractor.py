@@ -15,7 +15,6 @@ From file to file, also for recordings that do not fit into memory, see `wesep_p
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from functools import cached_property, partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
@@ -47,7 +46,6 @@ from wesep_py.inference.presence import (
     SILENT_LOGIT,
     UNCALIBRATED,
     Calibration,
-    Presence,
     presence_of_channels,
     read_calibration,
 )
@@ -55,9 +53,6 @@ from wesep_py.inference.presence_verifier import (
     AUTO_VERIFIER,
     NO_VERIFIER,
     PresenceVerifier,
-    VerifiedSignals,
-    active_windows,
-    cut_windows,
     load_verifier,
     read_verifiers,
 )
@@ -335,7 +330,9 @@ class Extractor(PretrainedModel):
         # The embedding for the verifier, unless one of several voices was chosen: it would be of all of them.
         verifier = None
         if self.verifier is not None and enrollments and like is None:
-            verifier = self._embed_for_verifier(self.verifier, enrollments)
+            weights = [max(0.1, enrollment.speech_s) for enrollment in enrollments]
+            values = self.verifier.embed_voice([enrollment.waveform for enrollment in enrollments], weights)
+            verifier = VerifierEmbedding(self.verifier.name, self.verifier.encoder_hash, values)
 
         # Several recordings are weighted by their quality; of a single one the quality is computed when it is read.
         report = partial(
@@ -567,12 +564,6 @@ class Extractor(PretrainedModel):
             log.info("enrolled %.1f s of %s", enrollment.duration_s, enrollment.name)
         return prepared
 
-    @staticmethod
-    def _embed_for_verifier(verifier: PresenceVerifier, enrollments: Sequence[EnrollmentAudio]) -> VerifierEmbedding:
-        weights = [max(0.1, enrollment.speech_s) for enrollment in enrollments]
-        values = verifier.embed_voice([enrollment.waveform for enrollment in enrollments], weights)
-        return VerifierEmbedding(verifier.name, verifier.encoder_hash, values)
-
     def _as_voice(
         self,
         tensors: dict[str, torch.Tensor],
@@ -607,15 +598,7 @@ class Extractor(PretrainedModel):
         Its arguments are the presence, the estimate and the mixture, `[channels, samples]` each, at the model's rate.
         """
         verifier, embedding = self.verifier, self.verifier_embedding(voice)
-        if verifier is None or embedding is None:
-            return None
-
-        def verified(presence: Presence, estimate: np.ndarray, mixture: np.ndarray) -> Presence:
-            windows = active_windows(presence, self.sample_rate)
-            parts = [cut_windows(waveform[presence.channel], windows) for waveform in (estimate, mixture)]
-            return replace(presence, verification=verifier.verify(presence, embedding, VerifiedSignals(*parts)))
-
-        return verified
+        return None if verifier is None or embedding is None else partial(verifier.verified, embedding)
 
     def _check_voice(self, voice: Voice) -> None:
         """Refuse an object that is no voice, a voice of another model, or tensors that do not fit this model."""

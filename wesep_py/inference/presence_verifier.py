@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,6 +175,21 @@ class PresenceVerifier:
             return Verification(self.name, evidence)
         probability = self.calibration.probability(evidence, presence.duration_s)
         return Verification(self.name, evidence, probability, self.calibration.threshold)
+
+    def verified(
+        self, voice: NDArray[np.float32], presence: Presence, estimate: np.ndarray, mixture: np.ndarray
+    ) -> Presence:
+        """Return the output of the presence head, completed by the decision about a recording held in memory.
+
+        Args:
+            voice: the embedding of the enrollment, `[dim]`.
+            presence: output of the presence head.
+            estimate: `[channels, samples]`, at the level of the voice in the mixture.
+            mixture: `[channels, samples]`.
+        """
+        windows = active_windows(presence, self.sample_rate)
+        signals = VerifiedSignals(*(cut_windows(part[presence.channel], windows) for part in (estimate, mixture)))
+        return replace(presence, verification=self.verify(presence, voice, signals))
 
     def _cosines(self, voice: NDArray[np.float32], signals: VerifiedSignals) -> dict[str, float]:
         by_name = {"estimate": signals.estimate, "mixture": signals.mixture, "residual": signals.residual}
