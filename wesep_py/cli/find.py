@@ -77,7 +77,7 @@ def find(
     from wesep_py.inference import load
 
     audio.info(recording)
-    extractor = load(model, device)
+    extractor = load(model, device, verify="none")  # only waveforms are compared
     encoder = find_encoder(speaker_model, extractor.sample_rate)
     with progress(f"searching {recording.name}", "windows") as on_progress:
         found = find_solo_segments(recording, extractor, encoder, confidence, on_progress)
@@ -108,7 +108,13 @@ def _write(recording: Path, found: Sequence[SoloSegment], folder: Path, overwrit
     from wesep_py import audio
     from wesep_py.common.files import write_together
     from wesep_py.inference.output_files import segment_writer
-    from wesep_py.inference.segment_files import listed_files, segment_files, segment_suffix, write_segment_list
+    from wesep_py.inference.segment_files import (
+        listed_files,
+        remove_earlier,
+        segment_files,
+        segment_suffix,
+        write_segment_list,
+    )
     from wesep_py.inference.timeline import SpeechSegment, Timeline
 
     about, earlier = audio.info(recording), listed_files(folder)
@@ -129,10 +135,7 @@ def _write(recording: Path, found: Sequence[SoloSegment], folder: Path, overwrit
             with segment_writer(voice_files, about, overwrite) as writer:
                 for block in audio.read_blocks(recording, 4 * about.sample_rate):
                     writer.write(block)
-    written = {file.path for voice_files in files for file in voice_files}
-    for path in earlier:
-        if path not in written:
-            path.unlink(missing_ok=True)
+    remove_earlier(earlier, files)
 
 
 if __name__ == "__main__":

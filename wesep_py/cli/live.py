@@ -262,7 +262,7 @@ def _load(
     from wesep_py.network.streaming_network import require_streaming
 
     set_threads(threads)
-    extractor = load(model, device)
+    extractor = load(model, device, verify="none")  # the live mode has no verifier
     try:
         require_streaming(extractor.network)
     except ConfigError as error:

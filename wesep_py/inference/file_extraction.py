@@ -25,6 +25,7 @@ from wesep_py.inference.segment_files import (
     LIST_NAME,
     SegmentFile,
     listed_files,
+    remove_earlier,
     segment_files,
     segment_suffix,
     write_segment_list,
@@ -140,7 +141,7 @@ def extract_file(
     if is_long:
         work = LongExtraction(extractor, mixture, targets, blocks, shifts)
         results, written = _extract_long(work, timelines, force, overwrite, progress, segments)
-        _remove_earlier(earlier, written)
+        remove_earlier(earlier, written)
         return results
     recording = read_source(mixture)
     results = [extractor.extract(recording, target.voice, shifts=shifts) for target in targets]
@@ -170,7 +171,7 @@ def extract_file(
             with segment_writer(voice_files, about, overwrite) as writer:
                 writer.write(result.waveform / np.float32(max(1.0, peak)))
     remove_stale_blocks(first_output)
-    _remove_earlier(earlier, files)
+    remove_earlier(earlier, files)
     return file_results
 
 
@@ -184,14 +185,6 @@ def _segment_files(
         segment_files(folder, timeline, about.sample_rate, about.num_samples, segment_suffix(target.output))
         for target, timeline in zip(targets, speech, strict=True)
     ]
-
-
-def _remove_earlier(earlier: Sequence[Path], files: Sequence[Sequence[SegmentFile]]) -> None:
-    """Remove the segment files of an earlier run that were not written again."""
-    written = {file.path for voice_files in files for file in voice_files}
-    for path in earlier:
-        if path not in written:
-            path.unlink(missing_ok=True)
 
 
 def _extract_long(

@@ -163,3 +163,16 @@ def listed_files(folder: Path) -> list[Path]:
         raise InputError(f"{path}: is no list of segments of this command; name another folder")
     names = [row[0] for row in rows[1:] if row and "/" not in row[0] and "\\" not in row[0]]
     return [folder / name for name in names if (folder / name).is_file()]
+
+
+def remove_earlier(earlier: Sequence[Path], files: Sequence[Sequence[SegmentFile]]) -> None:
+    """Remove the segment files of an earlier run that were not written again.
+
+    Args:
+        earlier: what `listed_files` returned before.
+        files: of each voice, the files that were written.
+    """
+    written = {file.path for voice_files in files for file in voice_files}
+    for path in earlier:
+        if path not in written:
+            path.unlink(missing_ok=True)
