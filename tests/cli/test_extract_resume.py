@@ -91,6 +91,33 @@ def test_an_extraction_killed_while_writing_resumes(wesep, tiny_model, tiny_spee
     assert "exists already" in wesep(*arguments).message
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+def test_segments_of_a_killed_extraction_are_completed(wesep, tiny_model, tiny_speech, tmp_path):
+    """The process is killed behind the first segment: the list and one file are there, the voice is not."""
+    voice, rate = soundfile.read(tiny_speech / "bert" / "bert-3.wav")
+    silence = np.zeros(rate)
+    soundfile.write(tmp_path / "long.wav", np.concatenate([voice, silence, voice, silence, voice]), rate)
+    enroll = ["--enroll", tiny_speech / "anna" / "anna-1.wav", "--model", tiny_model, "--device", "cpu"]
+    arguments = ["extract", tmp_path / "long.wav", *enroll, "--block", "2"]
+    parts = [*arguments, "-o", tmp_path / "o.wav", "--segments", tmp_path / "parts"]
+    dies = (
+        "import os, signal\nfrom pathlib import Path\nreplace = Path.replace\n"
+        "def killed(path, target):\n    replace(path, target)\n"
+        "    if target.parent.name == 'parts' and target.suffix == '.wav': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "Path.replace = killed\nfrom wesep_py.cli.main import main\nmain()\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", dies, *map(str, parts)], capture_output=True, timeout=120)
+    assert ran.returncode == -signal.SIGKILL, ran.stderr
+    before = {path.name for path in (tmp_path / "parts").iterdir() if not path.name.startswith(".")}
+    assert "segments.csv" in before and len(before) == 2 and not (tmp_path / "o.wav").exists()
+    ran = wesep(*parts)
+    assert ran.status == 0, ran.err
+    assert wesep(*arguments, "-o", tmp_path / "whole.wav", "--segments", tmp_path / "whole_parts").status == 0
+    files, whole = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("parts", "whole_parts"))
+    assert files == whole and before < set(files) and len(files) >= 3
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
 def test_a_timeline_needs_all_its_targets(wesep, tiny_model, tiny_speech, tmp_path):
     mixture = tiny_speech / "carl" / "carl-0.wav"
     voices = [f"{name}={tiny_speech}/{name}/{name}-1.wav" for name in ("anna", "bert")]

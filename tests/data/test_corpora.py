@@ -29,6 +29,15 @@ def test_one_folder_per_speaker_at_any_depth(tmp_path: Path):
     assert bob.path == tmp_path / "bob/x.flac"
 
 
+def test_recordings_of_phones_are_found(tmp_path: Path):
+    media_files = pytest.importorskip("tests.media_files")
+    (tmp_path / "anna").mkdir()
+    chirp = media_files.chirps(1, 1.0, 16000)
+    media_files.write_media(tmp_path / "anna" / "memo.m4a", "mp4", "aac", [chirp], 16000)
+    media_files.write_media(tmp_path / "anna" / "film.mkv", "matroska", "libopus", [chirp], 48000)
+    assert [u.utterance_id for u in read_speaker_folders(tmp_path)] == ["anna-film", "anna-memo"]
+
+
 def test_links_to_folders_are_followed_once(tmp_path: Path):
     speak(tmp_path / "disk/one.wav")
     (tmp_path / "corpus").mkdir()

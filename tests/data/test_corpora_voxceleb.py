@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.recipes.miniature_voxceleb import DEV, TEST, VIDEOS, VOX2, make_voxceleb1, make_voxceleb2
+from wesep_py.audio import media
 from wesep_py.common.errors import AudioError, InputError
 from wesep_py.data.corpora import read_voxceleb, read_voxceleb_speakers
 
@@ -48,7 +49,8 @@ def test_voxceleb2_as_converted_and_both_together(tmp_path: Path, vox1: Path):
     assert {u.speaker_id for u in read_voxceleb(tmp_path)} == {*DEV, *TEST, *VOX2}
 
 
-def test_m4a_is_refused_with_the_command_to_convert_it(tmp_path: Path):
+def test_m4a_is_refused_with_the_command_to_convert_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(media, "is_installed", lambda: False)
     folder = make_voxceleb2(tmp_path / "voxceleb2", 0.5)
     for path in sorted(folder.rglob("*.flac")):
         path.with_suffix(".m4a").write_bytes(b"\0\0\0\x20ftypM4A ")
@@ -58,8 +60,20 @@ def test_m4a_is_refused_with_the_command_to_convert_it(tmp_path: Path):
     with pytest.raises(InputError) as caught:
         read_voxceleb(folder)
     message = str(caught.value)
-    assert "\n" not in message and f"1 recordings are m4a only, which cannot be read, such as {left}" in message
+    assert "\n" not in message and f"1 recordings are m4a only, such as {left}" in message
+    assert "install what reads them (pip install 'wesep-py[media]')" in message
     assert f"find {folder} -name '*.m4a'" in message and '-ac 1 -ar 16000 "${0%.m4a}.flac"' in message
+
+
+def test_m4a_is_read_where_pyav_is_installed_and_no_copy_is_there(tmp_path: Path):
+    media_files = pytest.importorskip("tests.media_files")
+    folder = make_voxceleb2(tmp_path / "voxceleb2", 0.5)
+    converted = sorted(folder.rglob("*.flac"))
+    for path in converted:
+        media_files.write_media(path.with_suffix(".m4a"), "mp4", "aac", [media_files.chirps(1, 1.0, 16000)], 16000)
+    converted[0].unlink()
+    paths = {u.path for u in read_voxceleb(folder)}
+    assert paths == {converted[0].with_suffix(".m4a"), *converted[1:]}
 
 
 def test_unreadable_recordings_are_skipped_and_named(vox1: Path):

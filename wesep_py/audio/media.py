@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib.util import find_spec
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 INSTALL = "pip install 'wesep-py[media]'"
 TRACK_VARIABLE = "WESEP_AUDIO_TRACK"
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".rf64", ".caf")
+"""Suffixes of recordings that are read without PyAV."""
 MEDIA_SUFFIXES = (
     ".m4a", ".mp4", ".m4v", ".m4b", ".mov", ".3gp", ".3g2", ".webm", ".mkv", ".mka", ".aac", ".wma", ".wmv", ".asf",
     ".amr", ".avi", ".flv", ".ts", ".mts", ".ac3", ".wv", ".ape",
@@ -67,6 +71,16 @@ _CUT_S = 0.5
 def is_installed() -> bool:
     """Return whether PyAV is installed."""
     return find_spec("av") is not None
+
+
+def is_recording_name(path: str | PathLike[str]) -> bool:
+    """Return whether a file of a folder counts as a recording that can be read here, by its suffix.
+
+    >>> is_recording_name("a.FLAC"), is_recording_name("a.txt")
+    (True, False)
+    """
+    suffix = Path(path).suffix.lower()
+    return suffix in AUDIO_SUFFIXES or (suffix in MEDIA_SUFFIXES and is_installed())
 
 
 def import_av() -> Any:

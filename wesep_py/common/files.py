@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -317,6 +318,26 @@ def hidden_name(name: str, tail: str, longest_tail: int | None = None, folder: P
     return f".{name}{tail}"
 
 
+def remove_temporary_files(path: Path) -> None:
+    """Remove what a killed process left of its attempts to write a file; the file itself stays.
+
+    Call it only while no other process can be writing the file.
+
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / ".voice.a1b2c3_4.wav").write_text("half")
+    >>> _ = (folder / ".voice.old.wav").write_text("of somebody else")
+    >>> remove_temporary_files(folder / "voice.wav")
+    >>> [path.name for path in folder.iterdir()]
+    ['.voice.old.wav']
+    """
+    prefix, suffix = _temporary_affixes(path)
+    pattern = re.compile(re.escape(prefix) + "[a-z0-9_]{8}" + re.escape(suffix))
+    for other in path.parent.iterdir() if path.parent.is_dir() else ():
+        if pattern.fullmatch(other.name) and other.is_file() and not other.is_symlink():
+            with suppress(OSError):
+                other.unlink()
+
+
 def _name_limit(folder: Path | None) -> int:
     """Return the length in bytes of the longest name in a folder."""
     try:
@@ -334,11 +355,17 @@ def _cut(text: str, num_bytes: int) -> str:
 
 def _temporary_file(path: Path) -> Path:
     """Create an empty hidden file beside the target, with its suffix and a random name."""
-    suffix = path.suffix if len(os.fsencode(path.suffix)) <= LONGEST_SUFFIX else ""
-    limit = _name_limit(path.parent) - len(os.fsencode(suffix)) - len("..") - 8  # 8 random characters of `mkstemp`
-    handle, name = tempfile.mkstemp(prefix=f".{_cut(path.stem, limit)}.", suffix=suffix, dir=path.parent)
+    prefix, suffix = _temporary_affixes(path)
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)
     os.close(handle)
     return Path(name)
+
+
+def _temporary_affixes(path: Path) -> tuple[str, str]:
+    """Return what precedes and follows the random characters in the names of temporary files of a target."""
+    suffix = path.suffix if len(os.fsencode(path.suffix)) <= LONGEST_SUFFIX else ""
+    limit = _name_limit(path.parent) - len(os.fsencode(suffix)) - len("..") - 8  # 8 random characters of `mkstemp`
+    return f".{_cut(path.stem, limit)}.", suffix
 
 
 # Helpers.

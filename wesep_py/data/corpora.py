@@ -17,19 +17,19 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from wesep_py.audio.media import AUDIO_SUFFIXES, INSTALL, is_recording_name
 from wesep_py.common.errors import InputError, nearest, quoted
 from wesep_py.common.names import canonical, is_hidden
 from wesep_py.common.textfiles import open_lines
 from wesep_py.data.manifest import FileLocator, Utterance, check_unique
 from wesep_py.data.reader import OnProgress, OnSkip, measure_durations
 
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"})
 
+def find_audio(folder: Path, suffixes: Collection[str] | None = None) -> Iterator[Path]:
+    """Yield the recordings at any depth below a folder, recognised by their suffix, sorted by name.
 
-def find_audio(folder: Path, suffixes: Collection[str] = AUDIO_SUFFIXES) -> Iterator[Path]:
-    """Yield the audio files at any depth below a folder, recognised by their suffix, sorted by name.
-
-    Links to folders are followed, each folder once. Hidden files and folders are skipped.
+    Links to folders are followed, each folder once. Hidden files and folders are skipped. Without `suffixes`, all
+    recordings that can be read here are found: with PyAV those of `audio.media.MEDIA_SUFFIXES` too.
     """
     visited: set[str] = set()
     for parent, subfolders, names in os.walk(folder, followlinks=True):
@@ -41,7 +41,9 @@ def find_audio(folder: Path, suffixes: Collection[str] = AUDIO_SUFFIXES) -> Iter
         visited.add(real_path)
         subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
         for name in sorted(names):
-            if not is_hidden(name) and Path(name).suffix.lower() in suffixes:
+            if not is_hidden(name) and (
+                is_recording_name(name) if suffixes is None else Path(name).suffix.lower() in suffixes
+            ):
                 yield Path(parent) / name
 
 
@@ -85,7 +87,7 @@ def read_speaker_folders(
         recordings.append((path, "-".join(parts)))
     if not recordings:
         raise InputError(
-            f"{folder}: none of its folders holds a recording ({', '.join(sorted(AUDIO_SUFFIXES))}); "
+            f"{folder}: none of its folders holds a recording ({', '.join(AUDIO_SUFFIXES)}); "
             "give a folder that holds a folder for each speaker"
         )
     durations = measure_durations((path for path, _ in recordings), on_skip, on_progress)
@@ -193,8 +195,8 @@ def read_voxceleb(
         on_progress: called with the number of recordings measured and the total number.
 
     Raises:
-        InputError: the folder does not exist, no file has VoxCeleb's layout, recordings are m4a and not converted, or
-            `subset` is unknown or no table lists it.
+        InputError: the folder does not exist, no file has VoxCeleb's layout, recordings are m4a (not converted) and
+            PyAV is not installed, or `subset` is unknown or no table lists it.
         AudioError: a recording cannot be read, and `on_skip` is `None`.
     """
     folder = Path(folder)
@@ -208,7 +210,10 @@ def read_voxceleb(
             f"{folder}: there is no {' or '.join(VOXCELEB_TABLES)} in it or in the two folders above it, which lists "
             f"the speakers of {subset!r}; put it there, or take the set 'all'"
         )
-    paths = {_voxceleb_id(path): path for path in _in_voxceleb_layout(find_audio(folder))}
+    paths: dict[str, Path] = {}
+    for path in _in_voxceleb_layout(find_audio(folder)):
+        if path.suffix.lower() != ".m4a" or _voxceleb_id(path) not in paths:  # a converted copy is faster to read
+            paths[_voxceleb_id(path)] = path
     _check_converted(folder, paths)
     if not paths:
         raise InputError(f"{folder}: holds no file such as id10270/x6uYqmx31kE/00001.wav; give VoxCeleb's folder")
@@ -282,14 +287,14 @@ def _voxceleb_id(path: Path) -> str:
 
 
 def _check_converted(folder: Path, paths: dict[str, Path]) -> None:
-    """Refuse a folder with an m4a file that has no copy in a readable format."""
+    """Refuse a folder with an m4a file that cannot be read here and has no copy in another format."""
     unconverted = [
         path for path in _in_voxceleb_layout(find_audio(folder, {".m4a"})) if _voxceleb_id(path) not in paths
     ]
     if unconverted:
         raise InputError(
-            f"{folder}: {len(unconverted)} recordings are m4a only, which cannot be read, such as {unconverted[0]}; "
-            "convert them: " + _CONVERT_M4A.format(folder=folder)
+            f"{folder}: {len(unconverted)} recordings are m4a only, such as {unconverted[0]}; "
+            f"install what reads them ({INSTALL}), or convert them: " + _CONVERT_M4A.format(folder=folder)
         )
 
 

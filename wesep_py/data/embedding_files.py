@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from wesep_py.audio.media import AUDIO_SUFFIXES, MEDIA_SUFFIXES
 from wesep_py.common.errors import InputError, naming, quoted
 from wesep_py.common.names import canonical, is_hidden
 from wesep_py.common.textfiles import open_lines
-from wesep_py.data.corpora import AUDIO_SUFFIXES
 from wesep_py.data.manifest import FileLocator, Utterance, is_file
 from wesep_py.data.recipe_lists import SOURCE_FOLDER, base_of
 
@@ -166,7 +166,7 @@ def _alternative_names(positions: Mapping[str, _VectorPosition]) -> dict[str, _V
     names: dict[str, _VectorPosition] = {}
     for name, position in positions.items():
         stem, dot, suffix = name.rpartition(".")
-        if f".{suffix.lower()}" not in AUDIO_SUFFIXES or not dot:
+        if f".{suffix.lower()}" not in (*AUDIO_SUFFIXES, *MEDIA_SUFFIXES) or not dot:
             continue
         names.setdefault(stem, position)
         folder, _, file = stem.rpartition("/")

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wesep_py.audio.media import AUDIO_SUFFIXES
 from wesep_py.audio.reading import decode_audio
 from wesep_py.common.errors import AudioError, InputError, quoted
 from wesep_py.common.names import canonical
-from wesep_py.data.corpora import AUDIO_SUFFIXES
 from wesep_py.data.lmdb_store import LMDB_INDEX_KEY, LMDBEnvironment, open_environment
 from wesep_py.data.manifest import Utterance, is_file
 from wesep_py.data.store import StoreEntry, probe_encoded

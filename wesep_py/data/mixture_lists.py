@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from wesep_py.audio.media import is_recording_name
 from wesep_py.common.errors import InputError, quoted, shorten
 from wesep_py.common.names import canonical, file_name, is_hidden
 from wesep_py.common.textfiles import Row, read_csv, read_jsonl
-from wesep_py.data.corpora import AUDIO_SUFFIXES
 from wesep_py.data.manifest import FileLocator, Utterance, check_unique, is_file, speaker_of
 from wesep_py.data.reader import OnProgress, OnSkip, measure_durations
 from wesep_py.data.recipe_lists import (
@@ -341,7 +341,7 @@ def _files_by_name(folder: Path) -> dict[str, Path]:
         return {}
     files: dict[str, Path] = {}
     for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file() and not is_hidden(file.name):
+        if is_recording_name(file) and file.is_file() and not is_hidden(file.name):
             other = files.setdefault(canonical(file.stem), file)
             if other is not file:
                 raise InputError(f"{file}: has the name of {other.name}; remove one of the two")

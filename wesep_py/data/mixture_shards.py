@@ -19,10 +19,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from wesep_py.audio.media import AUDIO_SUFFIXES
 from wesep_py.audio.reading import decode_audio, encode_audio
 from wesep_py.common.errors import AudioError, InputError, quoted
 from wesep_py.common.names import canonical, is_hidden
-from wesep_py.data.corpora import AUDIO_SUFFIXES
 from wesep_py.data.manifest import Utterance
 from wesep_py.data.premixed import SOURCE_NAME
 from wesep_py.data.remote import is_url

@@ -23,13 +23,13 @@ from typing import Any
 
 import numpy as np
 
+from wesep_py.audio.media import AUDIO_SUFFIXES
 from wesep_py.audio.reading import decode_audio
 from wesep_py.audio.writing import write
 from wesep_py.common.errors import AudioError, InputError, OutputExistsError
 from wesep_py.common.files import atomic_path, write_text
 from wesep_py.common.folders import one_run_in, visible_names
 from wesep_py.common.names import canonical, file_name
-from wesep_py.data.corpora import AUDIO_SUFFIXES
 from wesep_py.data.mixture_lists import MIXTURE_FOLDERS, source_ids
 from wesep_py.data.reader import OnProgress
 from wesep_py.data.shard_stream import open_shard

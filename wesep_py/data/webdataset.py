@@ -28,11 +28,11 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
+from wesep_py.audio.media import AUDIO_SUFFIXES
 from wesep_py.audio.reading import probe_audio
 from wesep_py.common.errors import AudioError, InputError
 from wesep_py.common.names import is_hidden
 from wesep_py.common.textfiles import parse_json
-from wesep_py.data.corpora import AUDIO_SUFFIXES
 from wesep_py.data.manifest import Utterance, speaker_of
 from wesep_py.data.store import utterance_from_record
 
@@ -176,8 +176,8 @@ def _split_into_utterances(key: str, members: list[ShardMember]) -> dict[str, li
         path = PurePosixPath(member.name)
         by_last_dot.setdefault(str(path.with_suffix("")), []).append(member)
     suffixes = [{_last_suffix(member.name) for member in group} for group in by_last_dot.values()]
-    num_recordings = sum(bool(group & AUDIO_SUFFIXES) for group in suffixes)
-    each_has_speaker = all(not group & AUDIO_SUFFIXES or group & {".spk", ".json"} for group in suffixes)
+    num_recordings = sum(not group.isdisjoint(AUDIO_SUFFIXES) for group in suffixes)
+    each_has_speaker = all(group.isdisjoint(AUDIO_SUFFIXES) or group & {".spk", ".json"} for group in suffixes)
     return by_last_dot if num_recordings > 1 and each_has_speaker else {key: members}
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from wesep_py.audio.media import is_recording_name
 from wesep_py.common.errors import AudioError, InputError
 from wesep_py.common.names import canonical, is_hidden, printable
 from wesep_py.data.mixture_lists import MIXTURE_FOLDERS, source_ids
@@ -25,7 +26,6 @@ from wesep_py.evaluation.summary import describe_environment, describe_metrics
 from wesep_py.evaluation.trial_conditions import describe_audio
 from wesep_py.evaluation.trial_extraction import ExtractedTrial, describe_estimate, failed_trial
 
-AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"}
 MAX_LENGTH_DIFFERENCE_S = 0.1
 """Signals of one trial whose lengths differ by at most this are cut to the shortest."""
 LENGTHS = f"lengths may differ by {MAX_LENGTH_DIFFERENCE_S:g} s at most; all signals of a trial are cut to the shortest"
@@ -216,7 +216,7 @@ def _audio_files(folder: Path | None) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")) if folder is not None and folder.is_dir() else []:
         within = path.relative_to(folder)
-        if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file() and not any(map(is_hidden, within.parts)):
+        if is_recording_name(path) and path.is_file() and not any(map(is_hidden, within.parts)):
             name = printable(canonical(within.with_suffix("").as_posix()))
             if name in files:
                 raise InputError(f"{path}: has the name of {files[name].name}; keep one of them")

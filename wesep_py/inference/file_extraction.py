@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wesep_py import audio
-from wesep_py.common.files import check_writable, path_exists, refuse_inputs, write_together
+from wesep_py.common.files import check_writable, path_exists, refuse_inputs, remove_temporary_files, write_together
 from wesep_py.inference.block_store import interrupted_outputs, journal_path, remove_stale_blocks
 from wesep_py.inference.blocks import ENERGY_FRAME_S, Blocks
 from wesep_py.inference.inputs import Recording, read_source
@@ -120,6 +120,7 @@ def extract_file(
 
     # Refuse existing files before the recording is read. If there is a journal, a killed run may have left some of the
     # files; which ones is known after the header has been read.
+    interrupted: set[Path] = set()
     has_journal = path_exists(journal_path(first_output))
     for path in outputs:
         check_writable(path, overwrite or has_journal)
@@ -128,7 +129,6 @@ def extract_file(
     num_samples = audio.resampled_length(about.num_samples, about.sample_rate, extractor.sample_rate)
     is_long = num_samples > grid.block
     if has_journal:
-        interrupted = set()
         if is_long:
             identity = extraction_identity(extractor, Path(mixture), targets, grid, shifts)
             interrupted = interrupted_outputs(first_output, identity)
@@ -139,7 +139,9 @@ def extract_file(
         audio_writer(path, about, overwrite, mixture)  # refuses a format that does not take the recording
 
     if is_long:
-        work = LongExtraction(extractor, mixture, targets, blocks, shifts)
+        work = LongExtraction(extractor, mixture, targets, blocks, shifts)  # from here on, no other process writes them
+        for path in interrupted:
+            remove_temporary_files(path)
         results, written = _extract_long(work, timelines, force, overwrite, progress, segments)
         remove_earlier(earlier, written)
         return results

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py import audio
-from wesep_py.audio.media import INSTALL, MEDIA_SUFFIXES, is_installed
+from wesep_py.audio.media import AUDIO_SUFFIXES, INSTALL, MEDIA_SUFFIXES, is_installed, is_recording_name
 from wesep_py.audio.reading import MAX_SAMPLE_VALUE, FileSegment, read_file_segment
 from wesep_py.common.errors import AudioError, InputError, shorten
 
@@ -35,8 +35,6 @@ else:
     EnrollmentSource: TypeAlias = Any
 
 log = logging.getLogger(__name__)
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".rf64", ".caf")
-"""Suffixes of the files that count as recordings in a folder; with PyAV those of `media.MEDIA_SUFFIXES` too."""
 EMBEDDING_SUFFIX = ".npy"
 MAX_EMBEDDING_SIZE = 1 << 20
 ARRAY_RATES = 100, 10_000_000
@@ -187,16 +185,6 @@ def audio_files(folder: str | PathLike[str]) -> list[Path]:
             "%s: %d recordings (such as %s) need the package av: %s", folder, len(media), media[0].name, INSTALL
         )
     return paths
-
-
-def is_recording_name(path: Path) -> bool:
-    """Return whether a file counts as a recording in a folder, by its suffix.
-
-    >>> is_recording_name(Path("a.FLAC")), is_recording_name(Path("a.txt"))
-    (True, False)
-    """
-    suffix = path.suffix.lower()
-    return suffix in AUDIO_SUFFIXES or (suffix in MEDIA_SUFFIXES and is_installed())
 
 
 def _type_name(value: Any) -> str:
