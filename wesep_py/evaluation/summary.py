@@ -22,9 +22,17 @@ import numpy as np
 
 from wesep_py import __version__
 from wesep_py.common.names import printable
+from wesep_py.data.mixture_lists import GROUP_COLUMN
 from wesep_py.evaluation.protocols import find_protocol
 from wesep_py.evaluation.results import TrialRecord
-from wesep_py.evaluation.scoring import ALL_METRICS, LABELLED_DEFINITIONS, METRIC_DEFINITIONS
+from wesep_py.evaluation.scoring import (
+    ALL_METRICS,
+    BASELINE_DEFINITIONS,
+    BASELINE_SUFFIX,
+    LABELLED_DEFINITIONS,
+    METRIC_DEFINITIONS,
+    detected_definitions,
+)
 from wesep_py.evaluation.trial_conditions import (
     CONDITION_DEFINITIONS,
     CONDITION_EDGES,
@@ -189,6 +197,9 @@ def _breakdown(scored: Sequence[TrialRecord], names: Sequence[str]) -> dict[str,
         if known:
             groups = _grouped((str(getattr(record, key)), record) for record in known)
             tables[key] = dict(sorted(groups.items()))
+    for name in dict.fromkeys(name for record in scored for name in record.groups):
+        groups = _grouped((record.groups.get(name, UNKNOWN), record) for record in scored)
+        tables[f"{GROUP_COLUMN}{name}"] = dict(sorted(groups.items()))
     for key in CONDITION_EDGES:
         if key != "sir_db" and any(getattr(record, key) is not None for record in scored):
             tables[key] = _binned(scored, key)
@@ -341,7 +352,13 @@ def _describe_verifier(extractor: Extractor) -> dict[str, Any]:
 def describe_metrics(options: ScoringOptions) -> dict[str, Any]:
     """Return the definitions of metrics, intervals, breakdowns and decisions, and what the backends and labels are."""
     names = [name for metric in options.metrics for name in ALL_METRICS[metric]]
-    meaning = METRIC_DEFINITIONS if options.labels is None else {**METRIC_DEFINITIONS, **LABELLED_DEFINITIONS}
+    meaning = {**METRIC_DEFINITIONS, **BASELINE_DEFINITIONS}
+    if options.labels is not None:
+        meaning |= LABELLED_DEFINITIONS
+    if options.detector is not None:
+        meaning |= detected_definitions(options.detector.name, options.labels is not None)
+    if options.baseline:
+        names += [f"{backend.name}{BASELINE_SUFFIX}" for backend in options.backends]
     scoring = find_protocol(options.protocol)
     if scoring is not None:
         meaning = {**meaning, **scoring.definitions}
@@ -353,6 +370,7 @@ def describe_metrics(options: ScoringOptions) -> dict[str, Any]:
         **({} if scoring is None else {"scoring": scoring.describe()}),
         **{backend.name: backend.describe() for backend in options.backends},
         **({} if options.labels is None else {"labels": options.labels.describe()}),
+        **({} if options.detector is None else {"vad": options.detector.describe()}),
     }
 
 
