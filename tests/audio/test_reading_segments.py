@@ -54,5 +54,5 @@ def test_the_first_channel_of_a_segment_is_read_at_another_rate(tmp_path):
     whole, part = read_mono_segment(path, 8000), read_mono_segment(f"{path}@0.5-1.25", 8000)
     assert np.array_equal(part, whole[4000:10000]) and np.array_equal(whole, audio.read(path)[0][0])
     assert len(read_mono_segment(f"{path}@0.5-1.25", 16000)) == 12000
-    with pytest.raises(AudioError, match="0.5 to 3 s were requested"):
+    with pytest.raises(AudioError, match=r"0\.5 to 3 s were requested"):
         read_mono_segment(f"{path}@0.5-3", 8000)

@@ -45,7 +45,7 @@ class RealTSet:
 
     Attributes:
         mixtures: each once.
-        trials: in the order of the metadata, those with an absent target last.
+        trials: those of each mixture together, one with an absent target last.
         unlabelled: number of mixtures of which nobody's activity is known.
     """
 
@@ -97,6 +97,8 @@ def read_real_t(
     unlabelled = sum(not mixture.activity for mixture in mixtures.values())
     if absent:
         trials += _absent_trials(list(mixtures.values()), speakers)
+    order = {mixture_id: number for number, mixture_id in enumerate(mixtures)}
+    trials.sort(key=lambda trial: order[trial.mixture_id])  # keeps the order within a mixture
     return RealTSet(list(mixtures.values()), trials, unlabelled)
 
 
