@@ -66,6 +66,8 @@ Thresholds = tuple[float, float | None]
 """Lowest probabilities at which a target is detected: of the presence head, and of the verifier if there is one."""
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+RECORDED = "recordings: as they are"
+"""The condition of a list of recordings without their sources."""
 INTERVAL_DEFINITION = (
     f"{CONFIDENCE:.0%} percentile bootstrap (Efron and Tibshirani, 1993) over mixtures: all trials of a mixture "
     f"are drawn together; {RESAMPLES} resamples, seed 0"
@@ -323,9 +325,10 @@ def describe_evaluation(extractor: Extractor, trials: Sequence[Trial], options: 
     Returns:
         A dictionary for JSON: definition of every value, condition, trials, model, software, command, date.
     """
+    mixed = any(trial.sources for trial in trials)
     return {
         **describe_metrics(options),
-        "condition": f"{options.condition}: {CONDITIONS[options.condition]}",
+        "condition": f"{options.condition}: {CONDITIONS[options.condition]}" if mixed else RECORDED,
         "sample_rate": extractor.sample_rate,
         "trials": {"count": len(trials), "sha256": trials_fingerprint(trials)},
         "model": {"name": extractor.name, "hash": extractor.model_hash},
