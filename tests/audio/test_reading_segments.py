@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from wesep_py import audio
-from wesep_py.audio.reading import FileSegment, read_file_segment
+from wesep_py.audio.reading import FileSegment, read_file_segment, read_mono_segment
 from wesep_py.common.errors import AudioError, InputError
 
 
@@ -45,3 +45,14 @@ def test_impossible_segments_are_refused(tmp_path: Path):
         FileSegment.parse("a.wav@2-1")
     with pytest.raises(AudioError, match=r"0\.5 to 1\.5 s were requested; it lasts 1\.000 s"):
         read_file_segment(FileSegment(str(tmp_path / "a.wav"), 0.5, 1.5))
+
+
+def test_the_first_channel_of_a_segment_is_read_at_another_rate(tmp_path):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "a@1-2.wav"
+    audio.write(path, 0.1 * rng.standard_normal((2, 16000), np.float32), 8000)
+    whole, part = read_mono_segment(path, 8000), read_mono_segment(f"{path}@0.5-1.25", 8000)
+    assert np.array_equal(part, whole[4000:10000]) and np.array_equal(whole, audio.read(path)[0][0])
+    assert len(read_mono_segment(f"{path}@0.5-1.25", 16000)) == 12000
+    with pytest.raises(AudioError, match=r"0\.5 to 3 s were requested"):
+        read_mono_segment(f"{path}@0.5-3", 8000)

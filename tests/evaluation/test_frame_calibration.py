@@ -128,7 +128,7 @@ def test_an_evaluation_keeps_the_frames(target_index, sources, said):
     voice = half_spoken(1.0, np.random.default_rng(0))
     trial = SimpleNamespace(
         mixture_id="m", target_utterance_id="t", enrollment=Path("e.wav"), sources=sources, target_index=target_index,
-        target=None,
+        target=None, groups={},
     )  # fmt: skip
     audio = SimpleNamespace(mixture=voice, reference=voice, interferers=voice[None], enrollment=voice)
     result = Result(voice, RATE, 0.5, detection=presence(np.zeros(125)))

@@ -3,7 +3,7 @@
 | input | functions |
 | --- | --- |
 | file | `info`, `read`, `read_mono`, `read_blocks` |
-| segment `FILE@START-STOP` | `FileSegment`, `read_file_segment` |
+| segment `FILE@START-STOP` | `FileSegment`, `segment_of`, `read_file_segment`, `read_mono_segment` |
 | bytes of an encoded file | `encode_audio`, `decode_audio`, `probe_audio` |
 
 Samples are float32: -1 to 1 for integer formats (full scale of n bits is 2^(n-1)), the stored values for float formats.
@@ -20,6 +20,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from io import BytesIO
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -252,6 +253,31 @@ def read_file_segment(segment: FileSegment) -> tuple[NDArray[np.float32], int]:
             f"{about.duration_s:.3f} s"
         )
     return read(segment.path, start, stop)
+
+
+def segment_of(path: str | os.PathLike[str]) -> FileSegment | None:
+    """Return the segment that a path names; `None` for an existing file, whatever its name looks like.
+
+    Raises:
+        InputError: a segment that ends before it starts.
+    """
+    return None if Path(path).exists() else FileSegment.parse(path)
+
+
+def read_mono_segment(path: str | os.PathLike[str], sample_rate: int) -> NDArray[np.float32]:
+    """Read the first channel of a recording, or of the segment `FILE@START-STOP` of one, at a given sample rate.
+
+    Returns:
+        float32 `[samples]`.
+
+    Raises:
+        AudioError: as `read_mono` and `read_file_segment`.
+        InputError: a segment that ends before it starts.
+    """
+    if (segment := segment_of(path)) is None:
+        return read_mono(path, sample_rate)
+    waveform, file_rate = read_file_segment(segment)
+    return resample(waveform[0], file_rate, sample_rate)
 
 
 def _seconds(clock: str) -> float:

@@ -6,7 +6,7 @@ the metrics, `_metric_backends` loads the models that some of them need, `_show_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -32,6 +32,7 @@ from wesep_py.common.errors import InputError, WesepError
 
 if TYPE_CHECKING:
     from wesep_py.evaluation.metric_backends import MetricBackend
+    from wesep_py.evaluation.speech_detectors import SpeechDetector
 
 OutputOption = Annotated[Path, typer.Option("-o", "--output", help="Folder for summary.json and per_trial.jsonl.")]
 MetricsOption = Annotated[
@@ -60,7 +61,7 @@ TranscriptsOption = Annotated[
     Path | None,
     typer.Option(
         "--transcripts",
-        help="Lines 'UTTERANCE words'; by default, --recogniser transcribes the references.",
+        help="Lines 'UTTERANCE words' or 'MIXTURE/TARGET words'; by default, --recogniser transcribes the references.",
     ),
 ]
 LabelsOption = Annotated[
@@ -78,8 +79,25 @@ ScoringJobsOption = Annotated[
     ),
 ]
 ProtocolOption = Annotated[
-    Literal["wesep", "speakerbeam", "espnet"] | None,
-    typer.Option("--protocol", help="Score by the definitions of that toolkit, where these differ from ours."),
+    Literal["wesep", "speakerbeam", "espnet", "real_tse"] | None,
+    typer.Option("--protocol", help="Score by those definitions, where they differ from ours."),
+]
+VadOption = Annotated[
+    str | None,
+    typer.Option(
+        "--vad",
+        metavar="energy|silero|MODULE:FUNCTION",
+        help="Finds speech in the estimates, for the metric timing; your function is (waveform, sample_rate) -> pairs "
+        "of start and end in seconds.",
+        show_default="energy",
+    ),
+]
+BaselineOption = Annotated[
+    bool,
+    typer.Option(
+        "--baseline",
+        help="Measure similarity and word errors of the unprocessed mixtures too: similarity_mixture, …",
+    ),
 ]
 SaveExtremesOption = Annotated[
     int,
@@ -132,6 +150,8 @@ def evaluate(
     recogniser: RecogniserOption = None,
     transcripts: TranscriptsOption = None,
     labels: LabelsOption = None,
+    vad: VadOption = None,
+    baseline: BaselineOption = False,
     limit: Annotated[
         int | None, typer.Option("--limit", metavar="N", min=1, help="Use only the first N trials.")
     ] = None,
@@ -176,7 +196,8 @@ def evaluate(
     from wesep_py.inference import load
 
     chosen_metrics = _metrics(metrics, speaker_model, recogniser)
-    load_backends = _metric_backends(speaker_model, recogniser, transcripts)
+    load_backends = _metric_backends(speaker_model, recogniser, transcripts, protocol)
+    detector = _detector(vad, chosen_metrics, labels)
     inputs = [
         (trials, "--trials"),
         (enrollment, "--enrollment"),
@@ -200,6 +221,8 @@ def evaluate(
             metrics=chosen_metrics,
             backends=backends,
             labels=activity_labels,
+            detector=detector,
+            baseline=baseline,
             jobs=jobs,
             save_audio=save_audio,
             save_extremes=save_extremes,
@@ -252,6 +275,8 @@ def score(
     recogniser: RecogniserOption = None,
     transcripts: TranscriptsOption = None,
     labels: LabelsOption = None,
+    vad: VadOption = None,
+    baseline: BaselineOption = False,
     jobs: ScoringJobsOption = None,
     save_extremes: SaveExtremesOption = 0,
     overwrite: OverwriteOption = False,
@@ -275,7 +300,8 @@ def score(
     from wesep_py.evaluation.score_files import common_sample_rate, find_pairs, score_files, unmatched_estimates
 
     chosen_metrics = _metrics(metrics, speaker_model, recogniser)
-    load_backends = _metric_backends(speaker_model, recogniser, transcripts)
+    load_backends = _metric_backends(speaker_model, recogniser, transcripts, protocol)
+    detector = _detector(vad, chosen_metrics, labels)
     inputs = [
         (reference, "--reference"),
         (estimate, "--estimate"),
@@ -298,6 +324,8 @@ def score(
             metrics=chosen_metrics,
             backends=backends,
             labels=activity_labels,
+            detector=detector,
+            baseline=baseline,
             jobs=jobs,
             save_extremes=save_extremes,
             overwrite=overwrite,
@@ -323,8 +351,21 @@ def _metrics(metrics: str, speaker_model: str | None, recogniser: str | None) ->
     return names
 
 
+def _detector(vad: str | None, metrics: Sequence[str], labels: Path | None) -> SpeechDetector | None:
+    """Return the detector of the option; `None` without it.
+
+    Raises:
+        InputError: it cannot be imported, or no timing is measured.
+    """
+    from wesep_py.evaluation.speech_detectors import SpeechDetector
+
+    if vad is not None and "timing" not in metrics and labels is None:
+        raise InputError("--vad is for the metric timing; give --metrics timing or --labels")
+    return None if vad is None else SpeechDetector(vad)
+
+
 def _metric_backends(
-    speaker_model: str | None, recogniser: str | None, transcripts: Path | None
+    speaker_model: str | None, recogniser: str | None, transcripts: Path | None, protocol: str | None
 ) -> Callable[[int, str], list[MetricBackend]]:
     """Read what the backends of word error rate and speaker similarity need; return the function that builds them.
 
@@ -335,15 +376,23 @@ def _metric_backends(
         Function of the sample rate in Hz and the device. It raises `CheckpointError` if the model holds no encoder.
 
     Raises:
-        InputError: transcripts without a recogniser; the recogniser or the transcripts cannot be read.
+        InputError: transcripts without a recogniser; the recogniser or the transcripts cannot be read; a package that
+            the protocol needs is missing.
     """
     from wesep_py.evaluation.metric_backends import SpeakerSimilarity, WordErrorRate, read_transcripts
+    from wesep_py.evaluation.protocols import find_protocol
+    from wesep_py.evaluation.real_tse_measures import check_text_packages
 
     if transcripts is not None and recogniser is None:
         raise InputError("--transcripts needs --recogniser; give both")
     backends: list[MetricBackend] = []
     if recogniser is not None:
-        backends.append(WordErrorRate(recogniser, None if transcripts is None else read_transcripts(transcripts)))
+        chosen = find_protocol(protocol)
+        tokens = None if chosen is None else chosen.tokens
+        if tokens is not None:
+            check_text_packages()
+        texts = None if transcripts is None else read_transcripts(transcripts)
+        backends.append(WordErrorRate(recogniser, texts, tokens))
 
     def build(sample_rate: int, device: str) -> list[MetricBackend]:
         if speaker_model is not None:

@@ -1,13 +1,14 @@
 """`wesep prepare`: write the manifest of a corpus.
 
 `CORPORA` is the table of the corpora that are read in the same way, each a command of its own. A corpus that needs
-options of its own (VoxCeleb, WSJ0-mix as trials, the data of WeSep and ESPnet) has a function below it.
+options of its own (VoxCeleb, WSJ0-mix as trials, the data of WeSep and ESPnet) has a function below it, and so have
+recordings of conversations (AMI, LibriCSS, REAL-T), which become lists to evaluate.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +20,7 @@ from wesep_py.cli.options import JsonOption, OverwriteOption, progress_bar
 
 if TYPE_CHECKING:
     from wesep_py.data import Utterance
+    from wesep_py.data.meetings.recording_lists import RecordedMixture, RecordingTrial
 
 app = typer.Typer(
     name="prepare",
@@ -291,6 +293,137 @@ def _prepare_recipe_data(source: Path, output: Path, root: Path | None, overwrit
         typer.echo(f"left out: {reason}", err=True)
     if result.left_out:
         typer.echo(f"wesep prepare: {len(result.left_out)} entries were left out; the lists hold the rest", err=True)
+        raise typer.Exit(1)
+
+
+ListOutputOption = Annotated[
+    Path, typer.Option("-o", "--output", help="Folder for the four files of the list.", show_default=False)
+]
+AbsentOption = Annotated[
+    bool, typer.Option("--absent/--no-absent", help="Add a trial with an absent speaker for each mixture.")
+]
+WindowOption = Annotated[float, typer.Option("--window", metavar="S", help="Longest window in seconds.")]
+WindowsOption = Annotated[
+    int | None,
+    typer.Option("--windows", metavar="N", help="N windows of each recording, spread over it.", show_default="all"),
+]
+
+
+@app.command(epilog="Example: wesep prepare ami AMI --part test --mic Array1-01 -o lists/ami_test")
+def ami(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of amicorpus and the annotations.")],
+    output: ListOutputOption,
+    part: Annotated[
+        Literal["dev", "test", "all"], typer.Option("--part", help="Meetings of Full-corpus-ASR, or all.")
+    ] = "test",
+    meetings: Annotated[
+        str | None,
+        typer.Option("--meetings", metavar="NAME,NAME,…", help="These meetings, such as ES2004a, in place of a part."),
+    ] = None,
+    mic: Annotated[
+        Literal["Mix-Headset", "Array1-01"],
+        typer.Option("--mic", help="The sum of the headsets, or a microphone on the table."),
+    ] = "Mix-Headset",
+    rttm: Annotated[
+        Path | None,
+        typer.Option("--rttm", help="Folder of MEETING.rttm, for the activity; by default from the times of words."),
+    ] = None,
+    window: WindowOption = 30.0,
+    windows: WindowsOption = None,
+    absent: AbsentOption = True,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """The AMI meetings as recordings to evaluate: windows, targets, enrollments from elsewhere in the meeting."""
+    from wesep_py.data.meetings.ami import read_ami
+    from wesep_py.data.meetings.meeting_trials import MeetingTrialOptions, window_trials
+
+    options = MeetingTrialOptions(window, windows, absent=absent)
+    left_out: list[str] = []
+    names = None if meetings is None else [name.strip() for name in meetings.split(",")]
+    read = read_ami(source, part, names, mic, rttm, left_out.append)
+    _write_recordings(*window_trials(read, options), output, overwrite, as_json, left_out)
+
+
+@app.command(epilog="Example: wesep prepare libricss for_release --unit utterance -o lists/libricss")
+def libricss(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="LibriCSS: the folder for_release.")],
+    output: ListOutputOption,
+    unit: Annotated[
+        Literal["window", "utterance"],
+        typer.Option("--unit", help="Windows with all who speak in them, or single utterances as they were played."),
+    ] = "window",
+    sessions: Annotated[
+        str | None,
+        typer.Option("--sessions", metavar="N,N,…", help="Numbers of the sessions, 0 to 9.", show_default="all"),
+    ] = None,
+    window: WindowOption = 30.0,
+    windows: WindowsOption = None,
+    absent: AbsentOption = True,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """LibriCSS as recordings to evaluate: windows or utterances, enrollments from elsewhere in the session."""
+    from wesep_py.common.errors import InputError
+    from wesep_py.data.meetings.libricss import read_libricss
+    from wesep_py.data.meetings.meeting_trials import MeetingTrialOptions, utterance_trials, window_trials
+
+    try:
+        numbers = None if sessions is None else [int(number) for number in sessions.split(",")]
+    except ValueError as error:
+        raise InputError(f"--sessions {sessions}: numbers separated by commas are needed, such as 1,2,3") from error
+    options = MeetingTrialOptions(window, windows, absent=absent)
+    draw = window_trials if unit == "window" else utterance_trials
+    _write_recordings(*draw(read_libricss(source, numbers), options), output, overwrite, as_json)
+
+
+@app.command("real_t", epilog="Example: wesep prepare real_t REAL-T-dev --language en -o lists/real_t_en")
+def real_t(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="A set of REAL-T, such as REAL-T-dev.")],
+    output: ListOutputOption,
+    language: Annotated[
+        Literal["en", "zh"] | None, typer.Option("--language", help="Only trials in that language.")
+    ] = None,
+    absent: AbsentOption = True,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """REAL-T, the data of the REAL-TSE challenge, as recordings to evaluate: its own trials and enrollments."""
+    from wesep_py.data.meetings.real_t import read_real_t
+
+    left_out: list[str] = []
+    data = read_real_t(source, language, absent, left_out.append)
+    if data.unlabelled:
+        typer.echo(f"{data.unlabelled} mixtures have no record of who speaks when, so no timing", err=True)
+    _write_recordings(data.mixtures, data.trials, output, overwrite, as_json, left_out)
+
+
+def _write_recordings(
+    mixtures: list[RecordedMixture],
+    trials: list[RecordingTrial],
+    output: Path,
+    overwrite: bool,
+    as_json: bool,
+    left_out: Sequence[str] = (),
+) -> None:
+    """Write a list of recordings and say what it holds; exit 1 after naming what was left out, if anything."""
+    from wesep_py.data.meetings.recording_lists import write_recording_lists
+
+    written = write_recording_lists(output, mixtures, trials, overwrite)
+    if as_json:
+        files = [str(path) for path in written.files]
+        numbers = {"mixtures": written.mixtures, "trials": written.trials, "absent": written.absent}
+        typer.echo(json.dumps({"files": files, **numbers, "left_out": list(left_out)}, ensure_ascii=False))
+    else:
+        names = ", ".join(path.name for path in written.files)
+        typer.echo(
+            f"{output}: {written.mixtures} mixtures, {written.trials} trials, {written.absent} of them with an absent "
+            f"target ({names})"
+        )
+    for reason in left_out:
+        typer.echo(f"left out: {reason}", err=True)
+    if left_out:
+        typer.echo(f"wesep prepare: {len(left_out)} entries were left out; the list holds the rest", err=True)
         raise typer.Exit(1)
 
 

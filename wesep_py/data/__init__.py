@@ -29,6 +29,9 @@ Lists of mixtures
     premixed         WeSep's shards of fixed mixtures, unpacked
     mixture_shards   WeSep's shards of fixed mixtures, read in place
 
+Recordings without references
+    meetings         AMI, LibriCSS and REAL-T as lists to evaluate
+
 Data of other projects
     recipe_lists       data folders and lists of WeSep's and ESPnet's recipes
     recipe_conversion  the same, written as lists of ours

@@ -19,6 +19,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from wesep_py.audio.reading import FileSegment
 from wesep_py.common.errors import InputError, quoted
 from wesep_py.common.files import atomic_path
 from wesep_py.common.names import canonical, spellings
@@ -308,6 +309,15 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 def is_file(path: Path) -> bool:
     """True if a path is a file; false, without an error, for a name that no file can have (too long, or with a NUL)."""
     return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_recording(path: Path) -> bool:
+    """True if a path is a file, or names a segment `FILE@START-STOP` of one.
+
+    Raises:
+        InputError: a segment that ends before it starts.
+    """
+    return is_file(path) or ((segment := FileSegment.parse(path)) is not None and is_file(Path(segment.path)))
 
 
 class FileLocator:

@@ -21,7 +21,7 @@ from wesep_py.audio.media import is_recording_name
 from wesep_py.common.errors import InputError, quoted, shorten
 from wesep_py.common.names import canonical, file_name, is_hidden
 from wesep_py.common.textfiles import Row, read_csv, read_jsonl
-from wesep_py.data.manifest import FileLocator, Utterance, check_unique, is_file, speaker_of
+from wesep_py.data.manifest import FileLocator, Utterance, check_unique, is_file, is_recording, speaker_of
 from wesep_py.data.reader import OnProgress, OnSkip, measure_durations
 from wesep_py.data.recipe_lists import (
     RecipeMixture,
@@ -33,6 +33,8 @@ from wesep_py.data.recipe_lists import (
 )
 
 RECIPES_NAME = "recipes.jsonl"
+GROUP_COLUMN = "group_"
+"""Beginning of the names of columns by which results are broken down."""
 MIXTURE_FOLDERS = {"clean": "mix_clean", "noisy": "mix_both"}
 _DRAWN_ID = re.compile(r"\d{4,}-\d{7,}-seed\d+")
 
@@ -70,8 +72,10 @@ class Mixture:
             shortest, multiplied by their gains and added.
         noise: added in the noisy condition; `None` if the list names none.
         rendered: the mixture's own file by condition (`"clean"`, `"noisy"`), if it has been rendered. The sources are
-            then its images, with gain 1. A recording without sources is the file of both conditions.
+            then its images, with gain 1. A recording without sources is the file of both conditions; it may be a
+            segment `FILE@START-STOP` of a longer one.
         place: file and line of the mixture, for messages.
+        groups: values of the list's columns `group_…`, by which results are broken down.
     """
 
     mixture_id: str
@@ -79,6 +83,7 @@ class Mixture:
     noise: MixtureNoise | None = None
     rendered: Mapping[str, Path] = field(default_factory=dict)
     place: str = ""
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_mixtures(
@@ -102,7 +107,8 @@ def read_mixtures(
         path: the CSV, the folder, or the list.
         root: the folder that relative paths in a CSV start from; by default the CSV's own.
         noise_root: the same for noise; by default `root`.
-        recordings: accept a CSV that names recordings without their sources: `mixture_ID, mixture_path`.
+        recordings: accept a CSV that names recordings without their sources: `mixture_ID, mixture_path`; the path may
+            be a segment `FILE@START-STOP` of a recording.
 
     Raises:
         InputError: the list is missing, empty or malformed. The message names file, line and column.
@@ -161,9 +167,10 @@ def _mixture_from_row(row: Row, locator: FileLocator, noise_locator: FileLocator
     while (source_path := row.optional_text(f"source_{len(paths) + 1}_path")) is not None:
         paths.append(locator.find(source_path))
     stated_path = row.optional_text("mixture_path")
-    mixture_path = None if stated_path is None else locator.find(stated_path)
+    mixture_path = None if stated_path is None else locator.find(stated_path, is_recording)
     if not paths and recordings and mixture_path is not None:
-        return Mixture(mixture_id, (), rendered=dict.fromkeys(MIXTURE_FOLDERS, mixture_path), place=row.place)
+        rendered = dict.fromkeys(MIXTURE_FOLDERS, mixture_path)
+        return Mixture(mixture_id, (), rendered=rendered, place=row.place, groups=_groups(row))
     if not paths:
         raise InputError(f"{row.place}: source_1_path is missing" + (", and mixture_path" if recordings else ""))
     ids = source_ids(mixture_id, paths)
@@ -186,10 +193,14 @@ def _mixture_from_row(row: Row, locator: FileLocator, noise_locator: FileLocator
         noise_file = noise_locator.find(noise_path, lambda path: is_file(find_noise_file(path).path))
         noise_gain = row.optional_number("noise_gain")
         noise = MixtureNoise(noise_file, 1.0 if noise_gain is None else noise_gain, offset_s)
-    rendered: dict[str, Path] = {}
-    if mixture_path is not None:
-        rendered[_condition(mixture_path, noise)] = mixture_path
-    return Mixture(mixture_id, sources, noise, rendered, row.place)
+    rendered = {} if mixture_path is None else {_condition(mixture_path, noise): mixture_path}
+    return Mixture(mixture_id, sources, noise, rendered, row.place, _groups(row))
+
+
+def _groups(row: Row) -> dict[str, str]:
+    """Return the values of the columns whose names begin with `group_`, by the rest of the name."""
+    names = [name for name in row.values if name.startswith(GROUP_COLUMN)]
+    return {name.removeprefix(GROUP_COLUMN): text for name in names if (text := row.optional_text(name)) is not None}
 
 
 def _source_gains(row: Row, count: int) -> list[float]:

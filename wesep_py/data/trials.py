@@ -12,7 +12,7 @@ from pathlib import Path
 from wesep_py.common.errors import InputError, quoted, shorten
 from wesep_py.common.names import canonical, file_name
 from wesep_py.common.textfiles import open_lines
-from wesep_py.data.manifest import FileLocator, is_file
+from wesep_py.data.manifest import FileLocator, is_file, is_recording
 from wesep_py.data.mixture_lists import Mixture, MixtureNoise, MixtureSource, guess_speaker, read_mixtures
 from wesep_py.data.recipe_lists import is_data_folder, is_list, read_folder_enrollments
 
@@ -39,7 +39,9 @@ class Trial:
         enrollment_sources: the sources of the mixture that `enrollment` is one source of, if a list names it as
             `s<k>/<mixture_ID>` and that mixture has not been rendered: the enrollment is then cut to the shortest of
             them. Empty otherwise: the whole recording is used.
-        rendered: the mixture's own file by condition (`"clean"`, `"noisy"`), if it has been rendered.
+        rendered: the mixture's own file by condition (`"clean"`, `"noisy"`), if it has been rendered. That of a
+            recording, and `enrollment`, may be segments `FILE@START-STOP`.
+        groups: of the mixture (`Mixture.groups`).
     """
 
     mixture_id: str
@@ -50,6 +52,7 @@ class Trial:
     enrollment: Path
     enrollment_sources: tuple[MixtureSource, ...] = ()
     rendered: Mapping[str, Path] = field(default_factory=dict)
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def target(self) -> MixtureSource | None:
@@ -76,7 +79,8 @@ def read_trials(
     A line of the map (the form of SpeakerBeam, https://github.com/BUTSpeechFIT/speakerbeam) is
     `mixture_ID target_utterance_ID enrollment`; its `mixture2enrollment.csv` is read too.
     The target `-` means that it is absent from the mixture. The enrollment
-    is a path, or `s<k>/<mixture_ID>`: the k-th source of that mixture, from the rendered tree if there is one.
+    is a path, a segment `FILE@START-STOP` of a recording, or `s<k>/<mixture_ID>`: the k-th source of that mixture, from
+    the rendered tree if there is one.
 
     Args:
         metadata_csv: a list of mixtures, in any form that `read_mixtures` takes.
@@ -192,6 +196,7 @@ def _trials_of_folder(
                 mixture.sources[index].utterance_id,
                 enrollment.path,
                 rendered=mixture.rendered,
+                groups=mixture.groups,
             )
         )
         places.append((enrollment.place, mixture.place))
@@ -250,6 +255,7 @@ def _trial_of(
         path,
         enrollment_sources,
         mixture.rendered,
+        mixture.groups,
     )
 
 
@@ -258,7 +264,7 @@ def _find_enrollment(
 ) -> tuple[Path, tuple[MixtureSource, ...]]:
     """Return the recording that the third field of a map names, and the sources to whose shortest it is cut."""
     match = re.fullmatch(r"s(\d+)/([^/]+)", enrollment)
-    path = locator.find(enrollment)
+    path = locator.find(enrollment, is_recording)
     if match is None or is_file(path):
         return path, ()
     number, mixture_id = int(match[1]), canonical(match[2])
@@ -285,6 +291,6 @@ def _check_files_exist(trials: list[Trial], places: list[tuple[str, str]]) -> No
         needed = [(path, metadata_place) for path in mixture_files] + [(trial.enrollment, map_place)]
         for path, place in needed:
             if path not in exists:
-                exists[path] = is_file(path)
+                exists[path] = is_recording(path)
             if not exists[path]:
                 raise InputError(f"{place}: {path} does not exist; name the folder that paths start from with --root")

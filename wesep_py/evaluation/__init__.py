@@ -11,6 +11,8 @@ A list of trials becomes a report in this order:
 | scoring | `scoring` | names, definitions and computation of all metrics; worker processes |
 | | `metric_backends` | metrics that need a model: speaker similarity, word error rate |
 | | `activity_labels` | RTTM labels, for timing without references |
+| | `speech_detectors` | speech in the estimates, for timing: by energy, a package or the user's function |
+| | `protocols`, `real_tse_measures` | definitions of other toolkits, and of the REAL-TSE challenge |
 | | `score_files` | `score_files`: the same for audio that was made elsewhere |
 | results | `results` | records of trials, saved audio, resuming a run, reading results |
 | summary | `summary` | means with bootstrap intervals, breakdowns, the protocol |

@@ -40,6 +40,25 @@ class ActivityLabels:
         """Return which labels these are, for the protocol."""
         return {"file": self.path.name, "sha256": self.sha256}
 
+    def target_segments(
+        self, recording: str, names: Iterable[str], any_sole_speaker: bool = False
+    ) -> SpeechSegments | None:
+        """Return the segments in which the target speaks; `None` if the recording is labelled, but not the target.
+
+        Args:
+            recording, names, any_sole_speaker: as for `activity`.
+
+        Raises:
+            MetricError: the recording has no label.
+        """
+        speakers = self.segments.get(as_rttm_field(recording))
+        if speakers is None:
+            raise MetricError("the labels do not name the recording")
+        segments = next((speakers[name] for name in map(as_rttm_field, names) if name in speakers), None)
+        if segments is None and any_sole_speaker and len(speakers) == 1:
+            (segments,) = speakers.values()
+        return segments
+
     def activity(
         self, recording: str, names: Iterable[str], num_samples: int, sample_rate: int, any_sole_speaker: bool = False
     ) -> NDArray[np.bool_]:
@@ -58,22 +77,24 @@ class ActivityLabels:
         Raises:
             MetricError: the recording or the target has no label.
         """
-        speakers = self.segments.get(as_rttm_field(recording))
-        if speakers is None:
-            raise MetricError("the labels do not name the recording")
-        segments = next((speakers[name] for name in map(as_rttm_field, names) if name in speakers), None)
-        if segments is None and any_sole_speaker and len(speakers) == 1:
-            (segments,) = speakers.values()
+        segments = self.target_segments(recording, names, any_sole_speaker)
         if segments is None:
             raise MetricError("the labels do not name the target in its recording")
-        # Times of whole samples, as the frames of the estimate's activity are: no drift where a frame is no whole
-        # number of samples.
-        step = max(1, round(FRAME_S * sample_rate))
-        times_s = np.arange(0, num_samples, step) / sample_rate
-        active = np.zeros(len(times_s), dtype=bool)
-        for start_s, end_s in segments:
-            active |= (times_s >= start_s) & (times_s < end_s)
-        return active
+        return segment_frames(segments, num_samples, sample_rate)
+
+
+def segment_frames(segments: SpeechSegments, num_samples: int, sample_rate: int) -> NDArray[np.bool_]:
+    """Return whether each frame of `timing.FRAME_S` begins within a segment, bool `[frames]`.
+
+    Frames begin at whole samples, as those of the estimate's activity do: no drift where a frame is no whole number of
+    samples.
+    """
+    step = max(1, round(FRAME_S * sample_rate))
+    times_s = np.arange(0, num_samples, step) / sample_rate
+    active = np.zeros(len(times_s), dtype=bool)
+    for start_s, end_s in segments:
+        active |= (times_s >= start_s) & (times_s < end_s)
+    return active
 
 
 def as_rttm_field(name: str) -> str:

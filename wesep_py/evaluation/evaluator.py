@@ -21,24 +21,28 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from wesep_py.common.errors import InputError, nearest
+from wesep_py.common.errors import InputError, nearest, reason
 from wesep_py.data.trials import ABSENT
 from wesep_py.evaluation.activity_labels import ActivityLabels
 from wesep_py.evaluation.metric_backends import MetricBackend, apply_backends
 from wesep_py.evaluation.protocols import find_protocol, missing_targets
+from wesep_py.evaluation.real_tse_measures import scaled_for_detection
 from wesep_py.evaluation.results import AUDIO, AudioSaver, Journal, TrialRecord
 from wesep_py.evaluation.scoring import (
     ALL_METRICS,
     BACKEND_METRICS,
+    BASELINE_SUFFIX,
     ScoringJob,
     ScoringPool,
     check_computable,
     check_metric_names,
 )
+from wesep_py.evaluation.speech_detectors import SpeechDetector, detected_timing
 from wesep_py.evaluation.summary import describe_evaluation, summarise
 from wesep_py.evaluation.trial_conditions import SpeakerInfo, age_group, gender_pair
 from wesep_py.evaluation.trial_extraction import ExtractedTrial, can_batch, extract_all, render
 from wesep_py.metrics import MetricError
+from wesep_py.metrics.timing import Timing
 from wesep_py.simulation.trial_audio import CONDITIONS, Condition
 
 if TYPE_CHECKING:
@@ -62,6 +66,8 @@ class ScoringOptions:
         metrics: names out of `scoring.ALL_METRICS`. Those of `backends` are added, and timing where there are labels.
         backends: measure the metrics that need a model: similarity, word error rate.
         labels: when the targets speak, for the timing metric; `None`: when their references are active.
+        detector: finds the speech of the estimates, for the timing metric; `None`: by energy.
+        baseline: measure the metrics of `backends` of the unprocessed mixtures too (`similarity_mixture`, …).
         jobs: number of scoring processes; 0 scores in this process. `None`: 0 where all metrics are fast, else one per
             core.
         save_audio: number of trials, the first ones, whose audio is saved.
@@ -69,7 +75,8 @@ class ScoringOptions:
         overwrite: replace earlier results in the output folder.
         on_progress: called with the number of finished trials and the number of all trials.
         command: the command line, for the protocol; `None`: that of this process.
-        protocol: `wesep`, `speakerbeam` or `espnet`, whose definitions are used (`protocols`); `None`: ours.
+        protocol: `wesep`, `speakerbeam`, `espnet` or `real_tse`, whose definitions are used (`protocols`); `None`:
+            ours.
 
     Raises:
         InputError: an unknown metric or protocol, a metric without its backend, a number out of range.
@@ -78,6 +85,8 @@ class ScoringOptions:
     metrics: Sequence[str] = ("si_sdr",)
     backends: Sequence[MetricBackend] = ()
     labels: ActivityLabels | None = None
+    detector: SpeechDetector | None = None
+    baseline: bool = False
     jobs: int | None = None
     save_audio: int = 0
     save_extremes: int = 0
@@ -308,6 +317,8 @@ class ScoringSession:
         self._audio = AudioSaver(audio, options.save_audio, options.save_extremes, self.records.values())
         self._pending: dict[int, ExtractedTrial] = {}
         self._pool = ScoringPool(options.num_processes(total))
+        chosen = find_protocol(options.protocol)
+        self._protocol_timing = None if chosen is None else chosen.timing
         self._start_s = self._logged_s = time.monotonic()
 
     def __enter__(self) -> ScoringSession:
@@ -334,7 +345,11 @@ class ScoringSession:
         else:
             assert audio is not None and estimate is not None
             rate = audio.sample_rate
-            apply_backends(self._options.backends, record, estimate, audio.reference, audio.enrollment, rate)
+            backends = self._options.backends
+            apply_backends(backends, record, estimate, audio.reference, audio.enrollment, rate)
+            if self._options.baseline and audio.mixture is not None:
+                signals = (audio.mixture, audio.reference, audio.enrollment)
+                apply_backends(backends, record, *signals, rate, suffix=BASELINE_SUFFIX)
             interferers = None if audio.interferers is None else tuple(audio.interferers)
             metrics, activity = self._with_labels(extracted)
             self._pending[record.number] = extracted
@@ -370,16 +385,51 @@ class ScoringSession:
         record, audio, estimate = extracted.record, extracted.audio, extracted.estimate
         assert audio is not None and estimate is not None
         metrics, labels = tuple(self._options.metrics), self._options.labels
-        if labels is None or "timing" not in metrics:
+        if "timing" not in metrics:
             return metrics, None
-        target, recording = record.target_utterance_id, record.mixture_id
-        names = [target, *filter(None, (extracted.speaker_id, Path(record.enrollment).stem))]
+        remaining = tuple(name for name in metrics if name != "timing")
         try:
-            activity = labels.activity(recording, names, len(estimate), audio.sample_rate, target == recording)
+            if self._options.detector is not None or self._protocol_timing is not None:
+                values = zip(ALL_METRICS["timing"], self._timing_by_detector(extracted), strict=True)
+                record.values.update(values)
+                return remaining, None
+            if labels is None:
+                return metrics, None
+            recording, names, any_sole_speaker = _names_in_labels(extracted)
+            activity = labels.activity(recording, names, len(estimate), audio.sample_rate, any_sole_speaker)
         except MetricError as error:
             record.missing.update(dict.fromkeys(ALL_METRICS["timing"], str(error)))
-            return tuple(name for name in metrics if name != "timing"), None
+            return remaining, None
         return metrics, activity
+
+    def _timing_by_detector(self, extracted: ExtractedTrial) -> Timing:
+        """Return the timing of the segments of speech that the detector finds in the estimate.
+
+        Raises:
+            MetricError: there is no label, or the detector fails.
+        """
+        audio, estimate, labels = extracted.audio, extracted.estimate, self._options.labels
+        assert audio is not None and estimate is not None
+        rate, protocol_timing = audio.sample_rate, self._protocol_timing
+        detector = self._options.detector or SpeechDetector()
+        try:
+            if labels is not None:
+                recording, names, any_sole_speaker = _names_in_labels(extracted)
+                labelled = labels.target_segments(recording, names, any_sole_speaker)
+                if labelled is None and protocol_timing is None:
+                    raise MetricError("the labels do not name the target in its recording")
+            elif audio.reference is not None:
+                labelled = detector.segments(audio.reference, rate)
+            else:
+                raise MetricError("there is neither a reference nor a label")
+            if protocol_timing is None:
+                return detected_timing(detector.segments(estimate, rate), labelled or (), len(estimate), rate)
+            detected = detector.segments(scaled_for_detection(estimate), rate)
+            return protocol_timing(detected, labelled or (), len(estimate) / rate)
+        except MetricError:
+            raise
+        except Exception as error:  # the user's own code; its failure costs the timing of one trial
+            raise MetricError(reason(error)) from error
 
     def _collect(self, wait_for_all: bool = False) -> None:
         for number, scores in self._pool.finished(wait_for_all):
@@ -406,6 +456,14 @@ class ScoringSession:
             self._logged_s = now
             remaining_s = (now - self._start_s) / scored_here * (self._total - done)
             log.info("%d of %d trials, about %.0f min remaining", done, self._total, remaining_s / 60)
+
+
+def _names_in_labels(extracted: ExtractedTrial) -> tuple[str, list[str], bool]:
+    """Return recording and possible names of the target in the labels, and whether its sole speaker may be meant."""
+    record = extracted.record
+    target, recording = record.target_utterance_id, record.mixture_id
+    names = [target, *filter(None, (extracted.speaker_id, Path(record.enrollment).stem))]
+    return recording, names, target == recording
 
 
 Item = TypeVar("Item")

@@ -17,10 +17,11 @@ import numpy as np
 
 from wesep_py.common.errors import InputError, reason
 from wesep_py.common.textfiles import open_lines
+from wesep_py.evaluation.activity_labels import as_rttm_field
 from wesep_py.evaluation.results import TrialRecord
 from wesep_py.metrics import MetricError
 from wesep_py.metrics.detection import speaker_similarity
-from wesep_py.metrics.perception import word_errors, words
+from wesep_py.metrics.perception import is_ideograph, word_errors, words
 
 Recogniser = Callable[[np.ndarray, int], str]
 """Waveform, float32 `[samples]`, and sample rate in Hz → transcript."""
@@ -122,8 +123,12 @@ class WordErrorRate:
 
     Args:
         recogniser: a function, or its name as `module:function`; the current folder is searched too.
-        transcripts: the text of each utterance, by utterance id. `None`: the recogniser's transcript of the reference
-            is taken as the text, so that the value shows the cost of extraction without the errors of recognition.
+        transcripts: the text of each target, by `MIXTURE_ID/TARGET` (`transcript_key`) or by its utterance id alone.
+            `None`: the recogniser's transcript of the reference is taken as the text, so that the value shows the cost
+            of extraction without the errors of recognition.
+        tokens: splits a text of a language (that of the trial's group `language`; `None`: unknown) into the tokens to
+            compare, and every trial has the same weight, as a protocol may define it (`protocols.ScoringProtocol`).
+            `None`: our words, and weights.
 
     Raises:
         InputError: there is no such module or function.
@@ -131,10 +136,16 @@ class WordErrorRate:
 
     name = "wer"
 
-    def __init__(self, recogniser: str | Recogniser, transcripts: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        recogniser: str | Recogniser,
+        transcripts: Mapping[str, str] | None = None,
+        tokens: Callable[[str, str | None], list[str]] | None = None,
+    ) -> None:
         self._name = recogniser if isinstance(recogniser, str) else getattr(recogniser, "__name__", "recogniser")
         self._recogniser = load_recogniser(recogniser) if isinstance(recogniser, str) else recogniser
         self._transcripts = transcripts
+        self._tokens = tokens
 
     def describe(self) -> dict[str, Any]:
         against = "its transcript of the reference" if self._transcripts is None else "transcripts"
@@ -148,18 +159,29 @@ class WordErrorRate:
         enrollment: np.ndarray | None,
         sample_rate: int,
     ) -> tuple[float, float]:
+        text, language = self._reference_text(record, reference, sample_rate), record.groups.get("language")
+        if self._tokens is not None and language is None:  # a hypothesis may be empty: the reference decides
+            language = "zh" if any(map(is_ideograph, text)) else "en"
+
+        def split(text: str) -> list[str]:
+            return words(text) if self._tokens is None else self._tokens(text, language)
+
+        reference_words = split(text)
+        if not reference_words:
+            raise MetricError("the reference has no words")
+        errors = word_errors(split(self._recognise(estimate, sample_rate)), reference_words)
+        weight = float(len(reference_words)) if self._tokens is None else 1.0
+        return errors / len(reference_words), weight
+
+    def _reference_text(self, record: TrialRecord, reference: np.ndarray | None, sample_rate: int) -> str:
         if self._transcripts is None:
             if reference is None:
                 raise MetricError("there is no reference to recognise; give --transcripts")
-            reference_words = words(self._recognise(reference, sample_rate))
-        elif record.target_utterance_id in self._transcripts:
-            reference_words = words(self._transcripts[record.target_utterance_id])
-        else:
-            raise MetricError("there is no transcript of the utterance")
-        if not reference_words:
-            raise MetricError("the reference has no words")
-        errors = word_errors(words(self._recognise(estimate, sample_rate)), reference_words)
-        return errors / len(reference_words), float(len(reference_words))
+            return self._recognise(reference, sample_rate)
+        for key in (transcript_key(record.mixture_id, record.target_utterance_id), record.target_utterance_id):
+            if key in self._transcripts:
+                return self._transcripts[key]
+        raise MetricError("there is no transcript of the utterance")
 
     def _recognise(self, waveform: np.ndarray, sample_rate: int) -> str:
         transcript = self._recogniser(np.ascontiguousarray(waveform, dtype=np.float32), sample_rate)
@@ -169,27 +191,54 @@ class WordErrorRate:
 
 
 def load_recogniser(name: str) -> Recogniser:
-    """Import the function that `module:function` names.
+    """Import the recogniser that `module:function` names.
+
+    Raises:
+        InputError: the form is wrong, or there is no such module or function.
+    """
+    return load_function(name, "recogniser", "my_asr:transcribe")
+
+
+def load_function(name: str, what: str, example: str) -> Callable[[np.ndarray, int], Any]:
+    """Import a function of a waveform and its sample rate, which `module:function` names.
+
+    Args:
+        name: of module and function; the current folder is searched too.
+        what: what the function is for, for messages.
+        example: such a name, for messages.
 
     Raises:
         InputError: the form is wrong, or there is no such module or function.
     """
     module_name, _, function_name = name.partition(":")
     if not module_name or not function_name:
-        raise InputError(f"recogniser {name!r}: the form is module:function, like my_asr:transcribe")
+        raise InputError(f"{what} {name!r}: the form is module:function, like {example}")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError) as error:
-        raise InputError(f"recogniser {name!r}: cannot be imported ({error})") from error
+        raise InputError(f"{what} {name!r}: cannot be imported ({error})") from error
     if not callable(function):
-        raise InputError(f"recogniser {name!r}: is not a function; one of (waveform, sample_rate) is needed")
+        raise InputError(f"{what} {name!r}: is not a function; one of (waveform, sample_rate) is needed")
     return function
+
+
+def transcript_key(mixture_id: str, target: str) -> str:
+    """Return the name, in a file of transcripts, of what a target says in one mixture of several.
+
+    White space in it becomes `_`, because a line of the file is split there.
+
+    >>> transcript_key("meeting 1", "anna")
+    'meeting_1/anna'
+    """
+    return f"{as_rttm_field(mixture_id)}/{as_rttm_field(target)}"
 
 
 def read_transcripts(path: str | Path) -> dict[str, str]:
     """Read lines `UTTERANCE_ID words …`, the format of Kaldi's `text` and LibriSpeech's `.trans.txt`.
+
+    Where a target is in several mixtures, `UTTERANCE_ID` is `MIXTURE_ID/TARGET` (`transcript_key`).
 
     Returns:
         The text of each utterance, by its id.
@@ -213,19 +262,25 @@ def apply_backends(
     reference: np.ndarray | None,
     enrollment: np.ndarray | None,
     sample_rate: int,
+    suffix: str = "",
 ) -> None:
     """Measure a trial with each backend, and enter each value, or the reason for none, into the record.
 
-    No failure of a backend is raised. For the arguments see `MetricBackend.measure`.
+    No failure of a backend is raised. For the other arguments see `MetricBackend.measure`.
+
+    Args:
+        backends: measure one metric each.
+        suffix: of the names of the values; `scoring.BASELINE_SUFFIX` where `estimate` is the unprocessed mixture.
     """
     for backend in backends:
+        name = backend.name + suffix
         try:
             value, weight = backend.measure(record, estimate, reference, enrollment, sample_rate)
         except MetricError as error:
-            record.missing[backend.name] = str(error)
+            record.missing[name] = str(error)
         except Exception as error:  # the user's own code; its failure costs one value
-            record.missing[backend.name] = reason(error)
+            record.missing[name] = reason(error)
         else:
-            record.values[backend.name] = value
+            record.values[name] = value
             if weight != 1.0:
-                record.weights[backend.name] = weight
+                record.weights[name] = weight

@@ -67,6 +67,7 @@ class TrialRecord:
         missing: the reason for each metric without a value.
         weights: of the metrics whose mean is weighted: for `wer`, the number of words of the reference.
         error: why the trial failed.
+        groups: of its mixture, by which results are broken down (`data.mixture_lists.Mixture.groups`).
         number: position in the list of trials, from 0.
     """
 
@@ -93,6 +94,7 @@ class TrialRecord:
     missing: dict[str, str] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
     error: str | None = None
+    groups: dict[str, str] = field(default_factory=dict)
     number: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -134,6 +136,7 @@ _RECORD_SHAPE = {
     "presence_frames": ({"lowest": range(-(10**6), 10**6), "active": [COUNT], "inactive": [COUNT]}, None),
     "silent_estimate": bool,
     "missing": {...: str},
+    "groups": {...: str},
     "weights": {...: float},
     "number": (COUNT, None),
 }

@@ -25,6 +25,8 @@ from wesep_py.metrics.perception import dnsmos, load_dnsmos
 from wesep_py.metrics.separation import checked_pair, checked_signal, is_silent
 from wesep_py.metrics.timing import COLLAR_S, FRAME_S, PAUSE_S, timing
 
+BASELINE_SUFFIX = "_mixture"
+"""Ends the names of the values of the unprocessed mixture."""
 SIGNAL_METRICS: dict[str, tuple[str, ...]] = {
     "timing": ("timing_precision", "timing_recall", "timing_f1"),
     "dnsmos": ("dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak", "dnsmos_p808"),
@@ -41,8 +43,8 @@ INSTALLED_METRICS = (*METRICS, "timing")
 
 def _timing_definitions(activities: str, boundary: str) -> dict[str, str]:
     frames = (
-        f"frames of {FRAME_S * 1000:g} ms; {activities} (wesep_py.inference.speech_activity.speech_mask), pauses under "
-        f"{PAUSE_S:g} s closed; {COLLAR_S:g} s before and after each boundary of the {boundary} not counted"
+        f"frames of {FRAME_S * 1000:g} ms; {activities}, pauses under {PAUSE_S:g} s closed; "
+        f"{COLLAR_S:g} s before and after each boundary of the {boundary} not counted"
     )
     return {
         "timing_precision": f"share of the estimate's active frames in which the target speaks, 0 to 1; {frames}",
@@ -54,9 +56,10 @@ def _timing_definitions(activities: str, boundary: str) -> dict[str, str]:
 
 # `wesep compare` pairs only results whose definitions are equal: changing a word here makes older results incomparable.
 _MOS = "1 to 5 (speechmos)"
+_SPEECH_MASK = "(wesep_py.inference.speech_activity.speech_mask)"
 METRIC_DEFINITIONS: dict[str, str] = {
     **DEFINITIONS,
-    **_timing_definitions("activity of estimate and reference by energy", "reference"),
+    **_timing_definitions(f"activity of estimate and reference by energy {_SPEECH_MASK}", "reference"),
     "dnsmos_ovrl": f"DNSMOS P.835 overall opinion, {_MOS}",
     "dnsmos_sig": f"DNSMOS P.835 opinion of the speech, {_MOS}",
     "dnsmos_bak": f"DNSMOS P.835 opinion of the background, {_MOS}",
@@ -70,9 +73,28 @@ METRIC_DEFINITIONS: dict[str, str] = {
 }
 """Definition of each value, as every summary carries it."""
 LABELLED_DEFINITIONS = _timing_definitions(
-    "the target speaks where the labels say so; activity of the estimate by energy", "labels"
+    f"the target speaks where the labels say so; activity of the estimate by energy {_SPEECH_MASK}", "labels"
 )
 """Definitions that differ where activity labels are given."""
+
+
+def detected_definitions(detector: str, labelled: bool) -> dict[str, str]:
+    """Return the definitions that differ where a detector other than energy finds the speech of the estimates.
+
+    Args:
+        detector: its name.
+        labelled: whether there are activity labels.
+    """
+    where = "the target speaks where the labels say so" if labelled else f"activity of the reference by {detector}"
+    boundary = "labels" if labelled else "reference"
+    return _timing_definitions(f"{where}; activity of the estimate by {detector}", boundary)
+
+
+BASELINE_DEFINITIONS = {
+    f"{name}{BASELINE_SUFFIX}": f"{name} of the unprocessed mixture in place of the estimate"
+    for name in BACKEND_METRICS
+}
+"""Definitions of the values of unprocessed mixtures (`ScoringOptions.baseline`)."""
 
 
 def check_metric_names(names: Iterable[str]) -> tuple[str, ...]:

@@ -22,9 +22,17 @@ import numpy as np
 
 from wesep_py import __version__
 from wesep_py.common.names import printable
+from wesep_py.data.mixture_lists import GROUP_COLUMN
 from wesep_py.evaluation.protocols import find_protocol
 from wesep_py.evaluation.results import TrialRecord
-from wesep_py.evaluation.scoring import ALL_METRICS, LABELLED_DEFINITIONS, METRIC_DEFINITIONS
+from wesep_py.evaluation.scoring import (
+    ALL_METRICS,
+    BASELINE_DEFINITIONS,
+    BASELINE_SUFFIX,
+    LABELLED_DEFINITIONS,
+    METRIC_DEFINITIONS,
+    detected_definitions,
+)
 from wesep_py.evaluation.trial_conditions import (
     CONDITION_DEFINITIONS,
     CONDITION_EDGES,
@@ -58,6 +66,8 @@ Thresholds = tuple[float, float | None]
 """Lowest probabilities at which a target is detected: of the presence head, and of the verifier if there is one."""
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+RECORDED = "recordings: as they are"
+"""The condition of a list of recordings without their sources."""
 INTERVAL_DEFINITION = (
     f"{CONFIDENCE:.0%} percentile bootstrap (Efron and Tibshirani, 1993) over mixtures: all trials of a mixture "
     f"are drawn together; {RESAMPLES} resamples, seed 0"
@@ -189,6 +199,9 @@ def _breakdown(scored: Sequence[TrialRecord], names: Sequence[str]) -> dict[str,
         if known:
             groups = _grouped((str(getattr(record, key)), record) for record in known)
             tables[key] = dict(sorted(groups.items()))
+    for name in dict.fromkeys(name for record in scored for name in record.groups):
+        groups = _grouped((record.groups.get(name, UNKNOWN), record) for record in scored)
+        tables[f"{GROUP_COLUMN}{name}"] = dict(sorted(groups.items()))
     for key in CONDITION_EDGES:
         if key != "sir_db" and any(getattr(record, key) is not None for record in scored):
             tables[key] = _binned(scored, key)
@@ -312,9 +325,10 @@ def describe_evaluation(extractor: Extractor, trials: Sequence[Trial], options: 
     Returns:
         A dictionary for JSON: definition of every value, condition, trials, model, software, command, date.
     """
+    mixed = any(trial.sources for trial in trials)
     return {
         **describe_metrics(options),
-        "condition": f"{options.condition}: {CONDITIONS[options.condition]}",
+        "condition": f"{options.condition}: {CONDITIONS[options.condition]}" if mixed else RECORDED,
         "sample_rate": extractor.sample_rate,
         "trials": {"count": len(trials), "sha256": trials_fingerprint(trials)},
         "model": {"name": extractor.name, "hash": extractor.model_hash},
@@ -341,7 +355,13 @@ def _describe_verifier(extractor: Extractor) -> dict[str, Any]:
 def describe_metrics(options: ScoringOptions) -> dict[str, Any]:
     """Return the definitions of metrics, intervals, breakdowns and decisions, and what the backends and labels are."""
     names = [name for metric in options.metrics for name in ALL_METRICS[metric]]
-    meaning = METRIC_DEFINITIONS if options.labels is None else {**METRIC_DEFINITIONS, **LABELLED_DEFINITIONS}
+    meaning = {**METRIC_DEFINITIONS, **BASELINE_DEFINITIONS}
+    if options.labels is not None:
+        meaning |= LABELLED_DEFINITIONS
+    if options.detector is not None:
+        meaning |= detected_definitions(options.detector.name, options.labels is not None)
+    if options.baseline:
+        names += [f"{backend.name}{BASELINE_SUFFIX}" for backend in options.backends]
     scoring = find_protocol(options.protocol)
     if scoring is not None:
         meaning = {**meaning, **scoring.definitions}
@@ -353,6 +373,7 @@ def describe_metrics(options: ScoringOptions) -> dict[str, Any]:
         **({} if scoring is None else {"scoring": scoring.describe()}),
         **{backend.name: backend.describe() for backend in options.backends},
         **({} if options.labels is None else {"labels": options.labels.describe()}),
+        **({} if options.detector is None else {"vad": options.detector.describe()}),
     }
 
 

@@ -80,16 +80,16 @@ def _read_recording(
     Raises:
         AudioError: a file is missing or damaged.
     """
-    from wesep_py.audio import read_mono
+    from wesep_py.audio.reading import read_mono_segment
     from wesep_py.simulation.trial_audio import TrialAudio
 
-    mixture = read_mono(trial.rendered[condition], sample_rate)
+    mixture = read_mono_segment(trial.rendered[condition], sample_rate)
     return TrialAudio(
         mixture=mixture,
         reference=None,
         interferers=np.zeros((0, len(mixture)), dtype=np.float32),
         noise=np.zeros_like(mixture),
-        enrollment=read_mono(trial.enrollment, sample_rate),
+        enrollment=read_mono_segment(trial.enrollment, sample_rate),
         sample_rate=sample_rate,
         embedding=None if embeddings is None else embeddings.of_trial(trial),
     )
@@ -294,5 +294,6 @@ def _new_record(trial: Trial, number: int | None) -> TrialRecord:
         trial.target_utterance_id,
         trial.enrollment.name,
         num_speakers=len(trial.sources),
+        groups=dict(trial.groups),
         number=number,
     )

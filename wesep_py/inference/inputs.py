@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from wesep_py import audio
 from wesep_py.audio.media import AUDIO_SUFFIXES, INSTALL, MEDIA_SUFFIXES, is_installed, is_recording_name
-from wesep_py.audio.reading import MAX_SAMPLE_VALUE, FileSegment, read_file_segment
+from wesep_py.audio.reading import MAX_SAMPLE_VALUE, read_file_segment, segment_of
 from wesep_py.common.errors import AudioError, InputError, shorten
 
 if TYPE_CHECKING:
@@ -153,15 +153,6 @@ def read_embedding(source: Any) -> NDArray[np.float32] | None:
         shape = list(source.shape)
         raise InputError(f"{name}: has shape {shape} of {source.dtype}; finite numbers [dim], not all 0, are needed")
     return source.astype(np.float32)
-
-
-def segment_of(path: str | PathLike[str]) -> FileSegment | None:
-    """Return the segment that a path names; `None` for an existing file, whatever its name looks like.
-
-    Raises:
-        InputError: a segment that ends before it starts.
-    """
-    return None if Path(path).exists() else FileSegment.parse(path)
 
 
 def audio_files(folder: str | PathLike[str]) -> list[Path]:

@@ -212,7 +212,7 @@ def words(text: str) -> list[str]:
     """
     normalised = []
     for character in unicodedata.normalize("NFKC", text).casefold().replace("’", "'"):
-        if _is_ideograph(character):
+        if is_ideograph(character):
             normalised.append(f" {character} ")
         elif character == "'" or not unicodedata.category(character).startswith(("P", "S")):
             normalised.append(character)
@@ -240,7 +240,8 @@ def word_errors(hypothesis: Sequence[str], reference: Sequence[str]) -> int:
     return alignment.substitutions + alignment.deletions + alignment.insertions
 
 
-def _is_ideograph(character: str) -> bool:
+def is_ideograph(character: str) -> bool:
+    """True if a character is Chinese or Japanese, so that it counts as a word."""
     return unicodedata.name(character, "").startswith(("CJK UNIFIED", "HIRAGANA", "KATAKANA"))
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wesep_py.audio.reading import read_mono
+from wesep_py.audio.reading import read_mono, read_mono_segment
 from wesep_py.common.errors import InputError, nearest
 from wesep_py.data.embedding_files import Embeddings
 from wesep_py.data.mixture_lists import MixtureNoise, MixtureSource
@@ -123,6 +123,6 @@ def _read_noise(noise: MixtureNoise, num_samples: int, sample_rate: int) -> Wave
 
 def _read_enrollment(trial: Trial, sample_rate: int) -> Waveform:
     """Read the enrollment; if it is a source of an unrendered mixture, cut it as that mixture does."""
-    enrollment = read_mono(trial.enrollment, sample_rate)
+    enrollment = read_mono_segment(trial.enrollment, sample_rate)
     mates = [read_mono(mate.path, sample_rate).size for mate in trial.enrollment_sources]
     return enrollment[: min(mates, default=enrollment.size)]
