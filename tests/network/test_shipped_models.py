@@ -5,11 +5,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from wesep_py import checkpoint
 from wesep_py.common.config import conf_folder, load_yaml
+from wesep_py.common.errors import ConfigError
+from wesep_py.common.half_precision import unsupported
+from wesep_py.inference import Extractor
 from wesep_py.network.cues import EmbeddingCue
 from wesep_py.network.extraction_network import TargetSpeakerExtractor, build_network, load_network
 
@@ -24,6 +28,7 @@ PUBLISHED = {
     "bsrnn_tfmap": "bsrnn",
     "bsrnn_multilevel": "bsrnn",
     "bsrnn_causal": "bsrnn",
+    "bsrnn_negative": "bsrnn",
     "dpccn": "dpccn",
     "tfgridnet": "tf_gridnet",
     "usef_tfgridnet": "tf_gridnet",
@@ -31,6 +36,7 @@ PUBLISHED = {
 PUBLISHED_CUES = {
     "bsrnn_tfmap": {"tf_map"},
     "bsrnn_multilevel": {"tf_map", "context", "embedding"},
+    "bsrnn_negative": {"tf_map", "context", "embedding"},
     "usef_tfgridnet": {"usef"},
 }
 
@@ -88,6 +94,49 @@ def test_every_model_builds_trains_saves_and_loads(name, folder):
     assert ours[0].shape == mixture.shape and ours[0].isfinite().all()
     assert all(torch.equal(saved, loaded) for saved, loaded in zip(ours, theirs, strict=True))
     assert ours[0].std() > 1e-4, "two silent estimates would be equal too"
+
+
+@pytest.mark.processor
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_small_models_train_in_half_precision_where_the_processor_can(name):
+    torch.manual_seed(0)
+    network = build_network(model(name)).train()
+    if any(isinstance(module, torch.nn.LSTM) for module in network.modules()) and unsupported("cpu"):
+        pytest.skip("training takes float32 here: " + str(unsupported("cpu")))
+    mixture, enrollment = torch.randn(2, 4000), torch.randn(2, 4000)
+    with torch.autocast("cpu", torch.bfloat16):
+        step(network, mixture, enrollment)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        estimate = network.eval()(mixture, enrollment).waveforms[0]
+    assert estimate.dtype == torch.float32 and estimate.isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_small_models_extract_and_stream_if_nothing_looks_ahead(name):
+    torch.manual_seed(0)
+    extractor = Extractor(build_network(model(name)))
+    noise = np.random.default_rng(0)
+    mixture, enrollment = (0.1 * noise.standard_normal(n).astype(np.float32) for n in (7000, 12000))
+    voice = extractor.enroll((enrollment, 16000))
+    assert extractor.extract((mixture, 16000), voice).waveform.shape == (7000,)
+    can_stream = model(name)["backbone"].get("causal") or model(name)["backbone"].get("live")
+    if not can_stream:
+        with pytest.raises(ConfigError):
+            extractor.stream(voice)
+        return
+    stream = extractor.stream(voice)
+    parts = [stream.process(block) for block in np.split(mixture, [300, 1300, 4000])]
+    streamed = np.concatenate([*parts, stream.flush()])
+    live = extractor.live().network
+    with torch.no_grad():
+        tensors = {
+            key: tensor.to(torch.float32) if tensor.is_floating_point() else tensor
+            for key, tensor in voice.tensors.items()
+        }
+        whole = live.extract(torch.from_numpy(mixture)[None], tensors).waveforms[0][0].numpy()
+    assert streamed.shape == whole.shape
+    np.testing.assert_allclose(streamed, whole, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Container, Mapping
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -40,6 +41,7 @@ class Trial:
             `s<k>/<mixture_ID>` and that mixture has not been rendered: the enrollment is then cut to the shortest of
             them. Empty otherwise: the whole recording is used.
         rendered: the mixture's own file by condition (`"clean"`, `"noisy"`), if it has been rendered.
+        negative: recording of a person who is not meant, for a model that takes negative enrollments; or `None`.
     """
 
     mixture_id: str
@@ -50,6 +52,7 @@ class Trial:
     enrollment: Path
     enrollment_sources: tuple[MixtureSource, ...] = ()
     rendered: Mapping[str, Path] = field(default_factory=dict)
+    negative: Path | None = None
 
     @property
     def target(self) -> MixtureSource | None:
@@ -288,3 +291,29 @@ def _check_files_exist(trials: list[Trial], places: list[tuple[str, str]]) -> No
                 exists[path] = is_file(path)
             if not exists[path]:
                 raise InputError(f"{place}: {path} does not exist; name the folder that paths start from with --root")
+
+
+def with_negatives(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials with negative enrollments: each has the enrollment of another target of its mixture.
+
+    It is that of the next trial of the mixture, and of the last trial that of the first. A trial whose mixture has no
+    other target has none.
+
+    Raises:
+        InputError: no mixture has two targets.
+    """
+    by_mixture: dict[str, list[Trial]] = {}
+    for trial in trials:
+        by_mixture.setdefault(trial.mixture_id, []).append(trial)
+    result, seen = [], Counter[str]()
+    for trial in trials:
+        mates, position = by_mixture[trial.mixture_id], seen[trial.mixture_id]
+        seen[trial.mixture_id] += 1
+        following = [*mates[position + 1 :], *mates[:position]]
+        others = [mate for mate in following if mate.target_utterance_id != trial.target_utterance_id]
+        result.append(replace(trial, negative=others[0].enrollment if others else None))
+    if all(trial.negative is None for trial in result):
+        raise InputError(
+            "no mixture of the trials has two targets, so there is no negative enrollment; leave out --negatives"
+        )
+    return result
