@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from wesep_py.common.config import construct, load_yaml
 from wesep_py.common.errors import ConfigError, InputError
 from wesep_py.data import FileReader, Utterance
 from wesep_py.simulation import EnrollmentConfig, NoiseConfig, Recipe, SimulationConfig, Simulator, render
@@ -15,6 +17,7 @@ from wesep_py.simulation.batched_rendering import render_on_device
 from wesep_py.simulation.description.recipe import BYSTANDER
 from wesep_py.simulation.dry_batch import DrySimulator, collate_dry
 
+RECIPES = Path(__file__).resolve().parents[2] / "recipes/default"
 ENROLLMENT = EnrollmentConfig(duration_s=(0.5, 1.0), negative_probability=1.0, negative_bystander=0.3)
 BASE = SimulationConfig(duration_s=1.0, min_source_s=0.5, num_speakers={1: 1, 2: 2, 3: 1}, enrollment=ENROLLMENT)
 
@@ -86,3 +89,23 @@ def test_impossible_negatives_are_refused(utterances: list[Utterance], reader: F
     for negatives in ([0, 1], [1], [2, 0], [-2, 0]):
         with pytest.raises(ConfigError, match="negatives: are"):
             Recipe.from_dict({**values, "negatives": negatives})
+
+
+@pytest.mark.parametrize("recipe", ["train_gpu.yaml", "train_cpu_negative.yaml"])
+def test_a_tenth_of_the_enrollments_of_a_recipe_holds_another_voice(
+    recipe: str, utterances: list[Utterance], noises: list[Utterance], reader: FileReader
+) -> None:
+    values = load_yaml(RECIPES / recipe, ["data.root=DATA"])["simulation"]["enrollment"]["noise"]
+    enrollment = EnrollmentConfig(duration_s=(0.5, 1.0), noise=construct(NoiseConfig, values))
+    simulator = Simulator(replace(BASE, num_speakers=2, enrollment=enrollment), utterances, noises, reader)
+    sources = [source for index in range(200) for source in simulator.draw(0, index).sources]
+    voices = [
+        (source.speaker_id, noise)
+        for source in sources
+        for noise in (source.augmentation.noises if source.augmentation else ())
+        if noise.kind == "babble"
+    ]
+    assert len(voices) / len(sources) == pytest.approx(0.1, abs=0.04)
+    for speaker_id, noise in voices:
+        assert [segment.utterance.speaker_id for segment in noise.stretches] != [speaker_id]
+        assert len(noise.stretches) == 1 and 0 <= noise.snr_db <= 10
