@@ -585,6 +585,10 @@ def load_network(path: str | Path) -> TargetSpeakerExtractor:
             names code outside this package (see `registry.no_plugins`).
     """
     saved = checkpoint.load(path)
+    if saved.config.get("task") == "presence":
+        raise CheckpointError(
+            f"{saved.folder}: is a personal VAD, no extractor; `wesep when` says when the voice speaks"
+        )
     if is_encoder(saved.config):
         raise CheckpointError(
             f"{saved.folder}: is a speaker encoder, no extractor; train one with it as 'speaker.checkpoint'"
