@@ -29,6 +29,7 @@ PUBLISHED = {
     "bsrnn_multilevel": "bsrnn",
     "bsrnn_causal": "bsrnn",
     "bsrnn_negative": "bsrnn",
+    "convtasnet_sinc": "conv_tasnet",
     "skim": "skim",
     "speakerbeam_ss": "speakerbeam_ss",
     "dpccn": "dpccn",

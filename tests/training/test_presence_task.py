@@ -100,7 +100,7 @@ def test_wrong_configurations_are_refused(tmp_path):
     values = ["data.root=.", f"experiment={tmp_path}/exp"]
     with pytest.raises(ConfigError, match="silence_others_weight is 2"):
         load_config(RECIPE / "smoke.yaml", [*values, "silence_others_weight=2"])
-    with pytest.raises(ConfigError, match="enrollment.count: is 0"):
+    with pytest.raises(ConfigError, match=r"enrollment\.count: is 0"):
         train(
             load_config(
                 RECIPE / "smoke.yaml", [*values, "simulation.enrollment.count=0", "simulation.absent_probability=0"]

@@ -7,6 +7,7 @@
 | `tf_gridnet` | `TFGridNet`: recurrent layers along bins and frames, full-band attention |
 | `dpccn` | `DPCCN`: U-Net of dense convolution blocks with a temporal convolution network |
 | `conv_tasnet` | `ConvTasNet`: masks on learned filters; SpEx+ and TD-SpeakerBeam are configurations of it |
+| `filterbanks` | filters of asteroid as the basis of `ConvTasNet` |
 | `skim` | `SkiM`: recurrent layers within segments, memory layers between them |
 | `speakerbeam_ss` | `SpeakerBeamSS`: a wide basis at a low frame rate, state-space layers |
 | `spectrum` | shared layers: band splitting, the head that makes the target's spectrum |
