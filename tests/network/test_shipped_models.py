@@ -31,6 +31,7 @@ PUBLISHED = {
     "bsrnn_negative": "bsrnn",
     "convtasnet_sinc": "conv_tasnet",
     "skim": "skim",
+    "ssl_td_speakerbeam": "ssl_conv_tasnet",
     "speakerbeam_ss": "speakerbeam_ss",
     "dpccn": "dpccn",
     "tfgridnet": "tf_gridnet",
@@ -45,7 +46,13 @@ PUBLISHED_CUES = {
 
 
 def model(name: str) -> dict:
-    return load_yaml(FOLDER / f"{name}.yaml")["model"]
+    """Return a model; where it names the folder of a self-supervised model, a tiny one takes its place."""
+    config = load_yaml(FOLDER / f"{name}.yaml")["model"]
+    for part in (config["backbone"], config.get("speaker") or {}):
+        if part.get("self_supervised", {}).get("path") == "???":
+            tiny = load_yaml(FOLDER / "ssl_td_speakerbeam_small.yaml")["model"]["backbone"]["self_supervised"]["config"]
+            part["self_supervised"] |= {"path": None, "config": tiny}
+    return config
 
 
 def cues(name: str) -> set[str]:

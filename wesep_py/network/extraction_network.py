@@ -37,6 +37,7 @@ from wesep_py.common.errors import CheckpointError, ConfigError, InputError
 from wesep_py.common.registry import no_plugins
 from wesep_py.common.safe_building import build_within, check_numbers
 from wesep_py.features import CausalHighPass, HighPass, LevelTracker
+from wesep_py.network import self_supervised_tasnet  # noqa: F401 – registers a backbone
 from wesep_py.network.backbones import Analysis, backbones
 from wesep_py.network.backbones.bsrnn import ResidualRNN
 from wesep_py.network.cues import NEGATIVE, Cue, PreparedEnrollment, SignalFeatures, cues
@@ -134,6 +135,7 @@ class TargetSpeakerExtractor(nn.Module):
                 )
             given["negative_channels"] = negative_channels
         self.backbone = backbones.build(config.backbone, "model.backbone", **given)
+        self.config["backbone"] = self.backbone.completed_config(self.config["backbone"])
         if self.backbone.latency is not None and self.normalise not in ("none", "tracked"):
             raise ConfigError(
                 f"model.normalise: is {self.normalise!r}, which needs the whole recording; "
