@@ -18,6 +18,7 @@ from wesep_py.cli.options import (
     ENROLL_MAX_S,
     DeviceOption,
     EnrollMaxOption,
+    EnrollNotOption,
     JsonOption,
     ModelOption,
     OverwriteOption,
@@ -146,6 +147,7 @@ def enroll(
         Path | None,
         typer.Option("-o", "--output", help="The voice print to write: NAME.voice. Without it, only the report."),
     ] = None,
+    negatives: EnrollNotOption = None,
     list_voices: Annotated[
         bool,
         typer.Option(
@@ -171,11 +173,14 @@ def enroll(
     The report says how much speech there is, how clean it is, and whether it
     seems to be of one person. Less than a second of speech is refused.
 
-    `wesep extract --enroll alice.voice` uses it, with the same model.
+    `wesep extract --enroll alice.voice` uses it, with the same model. With
+    --enroll-not bob.wav it also says who is not meant.
 
     With --list, for a recording in which several people speak:
     wesep enroll meeting.wav --list -o voices/ --model exp/mine
     """
+    if list_voices and negatives:
+        raise InputError("--list counts voices, and takes no --enroll-not; leave out one of the two")
     if list_voices:
         list_voices_of(recordings, output, model, device, threads, overwrite, vad, enroll_max_s, as_json)
         return
@@ -188,12 +193,13 @@ def enroll(
             raise InputError(f"{output}: the name of a voice print ends in {VOICE_SUFFIX}; name it {suggestion}")
         check_writable(output, overwrite)
     files = [file for recording in recordings for file in enrollment_files(recording)]
+    others = [file for negative in negatives or [] for file in enrollment_files(Path(negative))]
     if output is not None:
-        refuse_inputs([output], [(file_of(file), "a recording") for file in files])
+        refuse_inputs([output], [(file_of(file), "a recording") for file in (*files, *others)])
     set_threads(threads)
     extractor = load(model, device, verify=verify)
     extractor.max_enrollment_s = enroll_max_s
-    voice = extractor.enroll(*files, vad=vad, min_speech_s=MIN_SPEECH_S)  # type: ignore[arg-type]
+    voice = extractor.enroll(*files, vad=vad, min_speech_s=MIN_SPEECH_S, negative=others or None)  # type: ignore[arg-type]
     quality = voice.quality
     if output is not None:
         voice.save(output, overwrite)
@@ -209,7 +215,8 @@ def enroll(
     if output is not None:
         kind = "embedding(s)" if quality is None else "recording(s)"
         seconds = "" if quality is None else f"{voice.enrolled_s:.1f} s "
-        typer.echo(f"{output}: {seconds}of {len(files)} {kind}, for {extractor.name}")
+        unlike = f", and not {voice.negative_s:.1f} s of others" if others else ""
+        typer.echo(f"{output}: {seconds}of {len(files)} {kind}{unlike}, for {extractor.name}")
 
 
 if __name__ == "__main__":

@@ -140,6 +140,13 @@ def evaluate(
     ] = "clean",
     metrics: MetricsOption = "si_sdr",
     protocol: ProtocolOption = None,
+    negatives: Annotated[
+        bool,
+        typer.Option(
+            "--negatives",
+            help="Enroll another target of the mixture as one who is not meant (for models that take one).",
+        ),
+    ] = False,
     embeddings: Annotated[
         Path | None,
         typer.Option(
@@ -189,6 +196,7 @@ def evaluate(
     """
     from wesep_py.data import read_speakers, read_trials
     from wesep_py.data.embedding_files import Embeddings
+    from wesep_py.data.trials import with_negatives
     from wesep_py.evaluation import EvaluationOptions
     from wesep_py.evaluation import evaluate as run
     from wesep_py.evaluation.activity_labels import read_labels
@@ -208,10 +216,13 @@ def evaluate(
     ]
     check_output(out, overwrite, inputs, [(root, "--root"), (noise_root, "--noise-root")])
     speaker_info = None if speakers is None else read_speakers(speakers)
-    trial_list = read_trials(trials, enrollment, root, noise_root, speakers=speaker_info or (), recordings=True)[:limit]
+    trial_list = read_trials(trials, enrollment, root, noise_root, speakers=speaker_info or (), recordings=True)
+    trial_list = (with_negatives(trial_list) if negatives else trial_list)[:limit]
     activity_labels = None if labels is None else read_labels(labels)
     set_threads(threads)
     extractor = load(model, device, live=live, shifts=shifts, verify=verify)
+    if negatives and not extractor.takes_negative:
+        raise InputError(f"{extractor.name}: takes no negative enrollment; leave out --negatives")
     extractor.max_enrollment_s = enroll_max_s
     model_device = str(extractor.device)
     embedding_files = None if embeddings is None else Embeddings(embeddings, extractor.embedding_dim)

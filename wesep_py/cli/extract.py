@@ -23,6 +23,7 @@ from wesep_py.cli.options import (
     ENROLL_MAX_S,
     DeviceOption,
     EnrollMaxOption,
+    EnrollNotOption,
     JsonOption,
     LiveOption,
     ModelOption,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from wesep_py.cli.targets import Job, Target
     from wesep_py.inference import Extractor, Voice
     from wesep_py.inference.file_extraction import FileResult
+    from wesep_py.inference.inputs import EnrollmentSource
     from wesep_py.inference.output_files import ExtractionTarget
 
 
@@ -295,6 +297,7 @@ def extract(
             help="A .voice of the person: selects the most similar one of several voices in the enrollment.",
         ),
     ] = None,
+    negatives: EnrollNotOption = None,
     batch: Annotated[
         Path | None,
         typer.Option(
@@ -363,7 +366,9 @@ def extract(
     the recording is read once.
 
     If others speak in an enrollment, --enroll-like alice.voice selects her voice
-    (with a model whose encoder separates voices).
+    (with a model whose encoder separates voices). If the result is another
+    person's voice, --enroll-not bob.wav names that person (with a model that
+    takes negative enrollments).
 
     Recordings may have any sample rate, channel count and length; the result has
     the same. With the extra `media`, a video gives a video: -o talk_alice.mp4.
@@ -377,7 +382,15 @@ def extract(
     from wesep_py.inference import load
 
     planned, failed_jobs = _plan(
-        mixtures or [], enrollments or [], prints or [], batch, output, residual, overwrite, skip_existing
+        mixtures or [],
+        enrollments or [],
+        prints or [],
+        negatives or [],
+        batch,
+        output,
+        residual,
+        overwrite,
+        skip_existing,
     )
     timelines = timeline_paths(planned, timeline)
     folders = segment_folders(planned, segments)
@@ -429,6 +442,7 @@ def _plan(
     mixtures: Sequence[Path],
     enrollments: Sequence[str],
     prints: Sequence[str],
+    negatives: Sequence[str],
     batch: Path | None,
     output: Path | None,
     residual: Path | None,
@@ -440,13 +454,13 @@ def _plan(
     from wesep_py.cli.targets import Job, parse_targets
 
     if batch is not None:
-        if mixtures or enrollments or prints:
+        if mixtures or enrollments or prints or negatives:
             raise InputError(f"--batch {batch}: names recordings and voices; leave out MIXTURE and --enroll")
         return read_jobs(batch, output, residual)
     if not mixtures:
         raise InputError("no MIXTURE was given; name a recording, or a CSV of them with --batch")
     bad_targets: list[tuple[Target, Exception]] = []
-    targets = parse_targets(enrollments, prints, bad_targets)
+    targets = parse_targets(enrollments, prints, bad_targets, negatives)
     if not targets:
         raise bad_targets[0][1]
     bad: list[tuple[Job, Exception]] = []
@@ -561,10 +575,12 @@ def voice_of(extractor: Extractor, target: Target) -> Voice:
     """Return the voice of a target: enrolled from its recordings, or read from its voice print."""
     from wesep_py.inference import Voice
 
+    negatives: list[EnrollmentSource] | None = list(target.negatives) or None
     if target.voice_print is not None:
-        return Voice.load(target.voice_print)
+        voice = Voice.load(target.voice_print)
+        return voice if negatives is None else extractor.with_negative(voice, negatives)
     like = None if target.like is None else Voice.load(target.like)
-    return extractor.enroll(*target.files, like=like)
+    return extractor.enroll(*target.files, like=like, negative=negatives)
 
 
 def _report_enrollments(voices: dict[int, Voice], jobs: Sequence[Job]) -> None:

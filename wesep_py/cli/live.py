@@ -19,6 +19,7 @@ from wesep_py.cli.options import (
     ENROLL_MAX_S,
     DeviceOption,
     EnrollMaxOption,
+    EnrollNotOption,
     ModelOption,
     OverwriteOption,
     ThreadsOption,
@@ -55,6 +56,7 @@ ChannelsOption = Annotated[
 
 def stream(
     enrollments: EnrollOption = None,
+    negatives: EnrollNotOption = None,
     model: ModelOption = None,
     rate: Annotated[
         int, typer.Option("--rate", metavar="HZ", min=1000, max=768_000, help="Sample rate of input and output.")
@@ -104,7 +106,7 @@ def stream(
     began_s = time.monotonic()
     frame_bytes = sample_type(sample_format).itemsize * channels
     source, sink = _descriptor(sys.stdin, "stdin"), _descriptor(sys.stdout, "stdout")
-    target = _target(enrollments or [])
+    target = _target(enrollments or [], negatives or [])
     if presence is not None:
         _check_presence_file(presence, target, overwrite)
         block_ms = min(block_ms, 1000 * PRESENCE_EVERY_S)
@@ -136,6 +138,7 @@ def stream(
 
 def live(
     enrollments: EnrollOption = None,
+    negatives: EnrollNotOption = None,
     model: ModelOption = None,
     input_device: Annotated[
         str | None,
@@ -202,7 +205,7 @@ def live(
         for sound_device in list_devices(sounddevice) or [find_device(sounddevice, None, "input")]:
             typer.echo(sound_device.line())
         return
-    target = _target(enrollments or [])
+    target = _target(enrollments or [], negatives or [])
     microphone = find_device(sounddevice, input_device, "input")
     loudspeaker = find_device(sounddevice, output_device, "output")
     _check_folder(record, overwrite)
@@ -233,11 +236,11 @@ def live(
 # What both need.
 
 
-def _target(enrollments: Sequence[str]) -> Target:
+def _target(enrollments: Sequence[str], negatives: Sequence[str]) -> Target:
     """Return the one voice to extract."""
     from wesep_py.cli.targets import parse_targets
 
-    targets = parse_targets(enrollments)
+    targets = parse_targets(enrollments, negatives=negatives)
     if len(targets) > 1:
         names = ", ".join(target.name for target in targets)
         raise InputError(
@@ -287,6 +290,8 @@ def _load_exported(
     extractor = load(folder, enroll_max_s, threads)
     if extractor.latency is None:
         raise InputError(f"{folder}: has no graph of a stream; export the model again with `wesep export --stream`")
+    if target.negatives:
+        raise InputError(f"{folder}: an exported model takes no --enroll-not; leave it out, or use the model itself")
     print_file = target.voice_print
     return extractor, extractor.enroll(*target.files) if print_file is None else Voice.load(print_file)
 

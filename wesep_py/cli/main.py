@@ -29,6 +29,7 @@ from wesep_py.common.errors import LINE, InputError, WesepError, reason, shorten
 # name -> (module of `wesep_py.cli`, panel of the help page, help line)
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "extract": ("extract", "Use", "Extract one person's voice from recordings, given a few seconds of it."),
+    "when": ("when", "Use", "Say when enrolled voices speak in a recording, without extracting them."),
     "find": ("find", "Use", "List segments in which one person seems to speak alone, to enroll them."),
     "enroll": ("enroll", "Use", "Make a reusable voice print from recordings of one voice."),
     "stream": ("live", "Use", "Extract one voice live: raw samples from stdin to stdout, for pipes."),

@@ -39,6 +39,14 @@ EnrollMaxOption = Annotated[
 ]
 ENROLL_MAX_S = 30.0
 """Default of `--enroll-max`: `inference.MAX_ENROLLMENT_S`, repeated here so that help does not import it."""
+EnrollNotOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--enroll-not",
+        metavar="[NAME=]FILE",
+        help="A recording of a person who is not meant (for models that take one); NAME= for that voice alone.",
+    ),
+]
 ShiftsOption = Annotated[
     int | None,
     typer.Option(

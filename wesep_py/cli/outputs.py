@@ -172,8 +172,7 @@ def _inputs(jobs: Sequence[Job]) -> dict[tuple[int, int] | None, str]:
     """Return the files that are read, by their identity."""
     inputs: dict[tuple[int, int] | None, str] = {}
     for job in jobs:
-        enrollments = [*job.target.files, *([job.target.like] if job.target.like else [])]
-        inputs |= {_identity(file_of(path)): "an enrollment" for path in enrollments}
+        inputs |= {_identity(file_of(path)): "an enrollment" for path in job.target.inputs}
     inputs |= {_identity(job.mixture): "the recording" for job in jobs}
     inputs.pop(None, None)
     return inputs

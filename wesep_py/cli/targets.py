@@ -1,4 +1,4 @@
-"""Parse `--enroll` and `--enroll-like` into targets, without a model."""
+"""Parse `--enroll`, `--enroll-like` and `--enroll-not` into targets, without a model."""
 
 from __future__ import annotations
 
@@ -26,12 +26,19 @@ class Target:
         named: whether the user gave the name.
         files: recordings of the voice, or one voice print.
         like: a voice print that selects the most similar of several voices in a recording.
+        negatives: recordings of persons who are not meant.
     """
 
     name: str
     named: bool
     files: list[Path] = field(default_factory=list)
     like: Path | None = None
+    negatives: list[Path] = field(default_factory=list)
+
+    @property
+    def inputs(self) -> list[Path]:
+        """Return all files that are read for the voice."""
+        return [*self.files, *([self.like] if self.like else []), *self.negatives]
 
     @property
     def voice_print(self) -> Path | None:
@@ -50,7 +57,10 @@ class Job:
 
 
 def parse_targets(
-    enrollments: Sequence[str], prints: Sequence[str] = (), bad: list[tuple[Target, Exception]] | None = None
+    enrollments: Sequence[str],
+    prints: Sequence[str] = (),
+    bad: list[tuple[Target, Exception]] | None = None,
+    negatives: Sequence[str] = (),
 ) -> list[Target]:
     """Return the targets of `--enroll FILE`, `--enroll NAME=FILE`, …, in order of first mention.
 
@@ -62,10 +72,11 @@ def parse_targets(
         prints: values of `--enroll-like`: `PRINT` or `NAME=PRINT`.
         bad: receives the targets whose name cannot be part of a file name, with the reason, while the others are
             returned; `None` makes them an error.
+        negatives: values of `--enroll-not`: `FILE`, for all targets, or `NAME=FILE`.
 
     Raises:
         InputError: no enrollment; some files with a name and some without; a voice print and other files for one voice;
-            a print of `--enroll-like` that does not belong to an enrollment.
+            a print of `--enroll-like`, or a file of `--enroll-not`, that does not belong to an enrollment.
         AudioError: a file that does not exist, or a folder without recordings.
     """
     if not enrollments:
@@ -95,6 +106,9 @@ def parse_targets(
     for text in prints:
         if text.partition("=")[0] not in bad_names:
             _add_print(text, targets)
+    for text in negatives:
+        if text.partition("=")[0] not in bad_names:
+            _add_negative(text, targets)
     return list(targets.values())
 
 
@@ -126,6 +140,20 @@ def _add_print(text: str, targets: dict[str | None, Target]) -> None:
     if path.suffix.lower() != VOICE_SUFFIX:
         raise InputError(f"--enroll-like {text}: a voice print (NAME.voice) is needed; `wesep enroll` makes one")
     target.like = path
+
+
+def _add_negative(text: str, targets: dict[str | None, Target]) -> None:
+    """Enter a value of `--enroll-not` at its target, or at all targets."""
+    name, path = _split(text, "--enroll-not")
+    if name is not None and name not in targets:
+        names = ", ".join(f"{target_name}={path}" for target_name in targets if target_name is not None)
+        allowed = f"{names}, or {path} for all" if names else f"it without a name: {path}"
+        raise InputError(f"--enroll-not {text}: no --enroll has this name; give {allowed}")
+    if path.suffix.lower() == VOICE_SUFFIX:
+        raise InputError(f"--enroll-not {text}: is a voice print; recordings of the person who is not meant are needed")
+    files = enrollment_files(path)
+    for target in targets.values() if name is None else [targets[name]]:
+        target.negatives.extend(files)
 
 
 def enrollment_files(path: Path) -> list[Path]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Container, Mapping
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -42,6 +43,7 @@ class Trial:
         rendered: the mixture's own file by condition (`"clean"`, `"noisy"`), if it has been rendered. That of a
             recording, and `enrollment`, may be segments `FILE@START-STOP`.
         groups: of the mixture (`Mixture.groups`).
+        negative: recording of a person who is not meant, for a model that takes negative enrollments; or `None`.
     """
 
     mixture_id: str
@@ -53,6 +55,7 @@ class Trial:
     enrollment_sources: tuple[MixtureSource, ...] = ()
     rendered: Mapping[str, Path] = field(default_factory=dict)
     groups: Mapping[str, str] = field(default_factory=dict)
+    negative: Path | None = None
 
     @property
     def target(self) -> MixtureSource | None:
@@ -294,3 +297,29 @@ def _check_files_exist(trials: list[Trial], places: list[tuple[str, str]]) -> No
                 exists[path] = is_recording(path)
             if not exists[path]:
                 raise InputError(f"{place}: {path} does not exist; name the folder that paths start from with --root")
+
+
+def with_negatives(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials with negative enrollments: each has the enrollment of another target of its mixture.
+
+    It is that of the next trial of the mixture, and of the last trial that of the first. A trial whose mixture has no
+    other target has none.
+
+    Raises:
+        InputError: no mixture has two targets.
+    """
+    by_mixture: dict[str, list[Trial]] = {}
+    for trial in trials:
+        by_mixture.setdefault(trial.mixture_id, []).append(trial)
+    result, seen = [], Counter[str]()
+    for trial in trials:
+        mates, position = by_mixture[trial.mixture_id], seen[trial.mixture_id]
+        seen[trial.mixture_id] += 1
+        following = [*mates[position + 1 :], *mates[:position]]
+        others = [mate for mate in following if mate.target_utterance_id != trial.target_utterance_id]
+        result.append(replace(trial, negative=others[0].enrollment if others else None))
+    if all(trial.negative is None for trial in result):
+        raise InputError(
+            "no mixture of the trials has two targets, so there is no negative enrollment; leave out --negatives"
+        )
+    return result

@@ -243,6 +243,9 @@ def evaluate(
     if options.batch_size > 1 and can_batch(extractor):
         protocol["batch_size"] = options.batch_size
     protocol |= describe_embeddings(extractor, trials, options.embeddings)
+    if negatives := [trial.negative.name for trial in trials if trial.negative is not None]:
+        digest = hashlib.sha256("\n".join(negatives).encode()).hexdigest()
+        protocol["negative_enrollments"] = {"trials": len(negatives), "sha256": digest}
     with ScoringSession(protocol, len(trials), folder, options) as session:
         for number in session.done:  # speakers may have been named since
             _enter_speakers(session.records[number], trials[number], options.speakers)

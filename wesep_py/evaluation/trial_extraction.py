@@ -158,7 +158,7 @@ def extract(
     rate = extractor.sample_rate
     start_s = time.perf_counter()
     try:
-        voice = extractor.enroll(*audio.enrollment_sources) if voice is None else voice
+        voice = enroll_trial(extractor, audio) if voice is None else voice
         result = extractor.extract((audio.mixture, rate), voice)
         extraction_s = enrolling_s + time.perf_counter() - start_s
         return completed_trial(trial, audio, result, rate, extraction_s, number)
@@ -167,6 +167,13 @@ def extract(
         record = _new_record(trial, number)
         record.duration_s = len(audio.mixture) / rate
         return failed_trial(record, error)
+
+
+def enroll_trial(extractor: Extractor, audio: TrialAudio) -> Voice:
+    """Return the voice of a trial, with its negative enrollment if it has one."""
+    if audio.negative is None:
+        return extractor.enroll(*audio.enrollment_sources)
+    return extractor.enroll(*audio.enrollment_sources, negative=(audio.negative, audio.sample_rate))
 
 
 def can_batch(extractor: Extractor) -> bool:
@@ -196,7 +203,7 @@ def _enroll(extractor: Extractor, number: int, trial: Trial, audio: TrialAudio |
         return None
     start_s = time.perf_counter()
     try:
-        voice = extractor.enroll(*audio.enrollment_sources)
+        voice = enroll_trial(extractor, audio)
     except Exception:  # it costs this trial, whose record will have the reason
         log.debug("enrolling for %s failed", trial.mixture_id, exc_info=True)
         return None

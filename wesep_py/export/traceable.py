@@ -29,7 +29,7 @@ from wesep_py.features import STFT, ComplexPair, HighPass, KaldiFilterbank
 from wesep_py.features.filterbank import KALDI_MIN_ENERGY, KALDI_PREEMPHASIS
 from wesep_py.features.high_pass import OnePole
 from wesep_py.features.stft import MIN_OVERLAP
-from wesep_py.network.backbones.bsrnn import BandEncoder, BandMask, BandSplitBlock, SequenceNorm
+from wesep_py.network.backbones.bsrnn import FLOAT32_EPS, BandEncoder, BandMask, BandSplitBlock, SequenceNorm
 from wesep_py.network.backbones.conv_tasnet import ChannelNorm
 from wesep_py.network.backbones.spectrum import BandLinear, BandNorm
 from wesep_py.network.cues.input_cues import USEF_ATTENTION_EPS, ConvHeadProjection
@@ -239,10 +239,20 @@ class TraceableBandEncoder(BandEncoder):
     def begin(self) -> None:
         """Note the size as a number."""
         self.channels = int(self.linear.weight.shape[1]) // self.group.width
+        self.negative_channels = 0 if self.negative is None else int(self.negative.shape[1]) // self.group.width
 
     def forward(self, features: Tensor) -> Tensor:
-        bands = features.reshape(self.channels, self.group.count, self.group.width, -1).permute(1, 3, 0, 2)
-        return self.linear(self.norm(bands.reshape(1, self.group.count, -1, self.channels * self.group.width)))
+        bands = self._bands_of(features if self.negative is None else features[:, : self.channels], self.channels)
+        encoded = self.linear(self.norm(bands))
+        if self.negative is None:
+            return encoded
+        power = bands.square().mean(dim=(-2, -1) if self.over_time else -1, keepdim=True)
+        negative = self._bands_of(features[:, self.channels :], self.negative_channels)
+        return encoded + negative / (power + FLOAT32_EPS).sqrt() @ self.negative
+
+    def _bands_of(self, features: Tensor, channels: int) -> Tensor:
+        bands = features.reshape(channels, self.group.count, self.group.width, -1).permute(1, 3, 0, 2)
+        return bands.reshape(1, self.group.count, -1, channels * self.group.width)
 
 
 class TraceableBandSplitBlock(BandSplitBlock):

@@ -15,6 +15,7 @@ From file to file, also for recordings that do not fit into memory, see `wesep_p
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import cached_property, partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,7 +32,7 @@ from wesep_py.inference.enrollment import (
     require_speech,
     split_sources,
 )
-from wesep_py.inference.inputs import EnrollmentSource, Source, read_source
+from wesep_py.inference.inputs import EnrollmentSource, Source, read_embedding, read_source
 from wesep_py.inference.mixed_enrollment import (
     ChosenVoice,
     EnrollmentVoices,
@@ -248,6 +249,11 @@ class Extractor(PretrainedModel):
         return self._network.external_embedding_dim
 
     @property
+    def takes_negative(self) -> bool:
+        """True if the model takes a negative enrollment, of persons who are not meant."""
+        return bool(self._network.takes_negative)
+
+    @property
     def shifts(self) -> int:
         """Number of shifted copies of a mixture whose estimates are averaged."""
         return self._shifts
@@ -272,6 +278,7 @@ class Extractor(PretrainedModel):
         min_speech_s: float = 0.0,
         like: Voice | None = None,
         max_enrollment_s: float | None = None,
+        negative: EnrollmentSource | list[EnrollmentSource] | None = None,
     ) -> Voice:
         """Enroll a voice from one or more recordings of one person, speaking alone or as one of several.
 
@@ -287,18 +294,22 @@ class Extractor(PretrainedModel):
             like: a voice print of the person, of this model: of each recording, the voice nearest to it is enrolled.
             max_enrollment_s: maximum duration in seconds of all recordings together that enters the network: the
                 segments with the most speech. `None` is that of the extractor. If there is more, it is logged.
+            negative: a recording of a person who is not meant (the voice that the result is confused with), or a list
+                of recordings of one or several; for a model that `takes_negative`.
 
         Returns:
             The voice; `voice.quality` says how good the enrollment is, `voice.save("alice.voice")` stores it.
 
         Raises:
             AudioError: a recording is missing, damaged, silent or shorter than 0.1 s.
-            InputError: no source at all; not what the model takes; less speech than `min_speech_s`; no such `vad`; with
-                `like`, a model that cannot separate the voices of a recording, or is steered by more than embeddings.
+            InputError: no source at all; not what the model takes; less speech than `min_speech_s`; no such `vad`; a
+                negative enrollment for a model that takes none; with `like`, a model that cannot separate the voices of
+                a recording, or is steered by more than embeddings.
         """
         import torch
 
         check_min_speech(min_speech_s)
+        self._require_negative(negative)
         if not sources:
             raise InputError("no enrollment was given; at least one recording of the voice is needed")
 
@@ -347,7 +358,56 @@ class Extractor(PretrainedModel):
                 weights, assess = [recording.weight for recording in quality.recordings], lambda: quality
             with torch.inference_mode():
                 tensors = self._network.combine(prepared, weights)
-        return self._as_voice(tensors, sum(enrollment.duration_s for enrollment in enrollments), assess, verifier)
+        voice = self._as_voice(tensors, sum(enrollment.duration_s for enrollment in enrollments), assess, verifier)
+        return voice if negative is None else self.with_negative(voice, negative, vad, max_enrollment_s)
+
+    def with_negative(
+        self,
+        voice: Voice,
+        negative: EnrollmentSource | list[EnrollmentSource],
+        vad: VAD = "energy",
+        max_enrollment_s: float | None = None,
+    ) -> Voice:
+        """Return a voice with another negative enrollment: recordings of persons who are not meant.
+
+        Args:
+            voice: from `enroll` of this model, or a voice print; it is not changed.
+            negative: a recording, or a list of them, as for `enroll`.
+            vad, max_enrollment_s: as for `enroll`; the limit is that of all negative recordings together.
+
+        Raises:
+            InputError, AudioError: as `enroll`.
+        """
+        import torch
+
+        self._require_negative(negative)
+        self._check_voice(voice)
+        sources = negative if isinstance(negative, list) else [negative]
+        if not sources:
+            raise InputError("negative: is an empty list; name a recording of the person who is not meant, or none")
+        if any(read_embedding(source) is not None for source in sources):
+            raise InputError("negative: takes recordings of the person who is not meant, no embedding")
+        limit_s = self.max_enrollment_s if max_enrollment_s is None else max_enrollment_s
+        recordings = self._load_enrollments(sources, vad, limit_s)  # type: ignore[arg-type]
+        with torch.inference_mode():
+            prepared = [
+                self._network.prepare_negative(torch.from_numpy(recording.waveform)[None].to(self.device))
+                for recording in recordings
+            ]
+            tensors = self._network.combine_negatives(prepared)
+        return replace(
+            voice,
+            tensors=voice.tensors | {key: tensor.cpu() for key, tensor in tensors.items()},
+            negative_s=sum(recording.duration_s for recording in recordings),
+        )
+
+    def _require_negative(self, negative: object) -> None:
+        """Refuse a negative enrollment if the model takes none."""
+        if negative is not None and not self.takes_negative:
+            raise InputError(
+                f"{self.name}: takes no negative enrollment; leave out --enroll-not (negative), or use a model trained "
+                "with negative: true"
+            )
 
     def voices(
         self, source: Source, vad: VAD = "energy", min_speech_s: float = 0.0, prints: bool = True
@@ -626,5 +686,7 @@ class Extractor(PretrainedModel):
             embeddings = () if embedding is None else (embedding.to(self.device),)
             with torch.inference_mode():
                 prepared = self._network.prepare(waveform, torch.tensor([samples], device=self.device), *embeddings)
+                if self.takes_negative:
+                    prepared |= self._network.prepare_negative(waveform[:, : samples // 2])
             layouts.append({name: tensor.cpu() for name, tensor in prepared.items()})
         return VoiceLayout(*layouts)

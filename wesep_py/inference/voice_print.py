@@ -72,6 +72,7 @@ class Voice:
         assess: function that assesses the enrollment; called when `quality` is first read.
         source: the file that it was read from; its tensors are then compared with what the model needs. Else `None`.
         verifier: embedding for the presence verifier; `None` if it was enrolled without one.
+        negative_s: seconds of audio of persons who are not meant, whose tensors are among `tensors`; 0 for none.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -95,6 +96,7 @@ class Voice:
     assess: Callable[[], VoiceQuality] | None = field(default=None, repr=False, compare=False)
     source: str | None = field(default=None, repr=False, compare=False)
     verifier: VerifierEmbedding | None = field(default=None, repr=False, compare=False)
+    negative_s: float = 0.0
 
     @cached_property
     def quality(self) -> VoiceQuality | None:
@@ -126,6 +128,8 @@ class Voice:
             "model_hash": self.model_hash,
             "enrolled_s": json.dumps(self.enrolled_s),
         }
+        if self.negative_s:
+            header["negative_s"] = json.dumps(self.negative_s)
         check_writable(path, overwrite)
         if self.quality is not None:
             header["quality"] = json.dumps(self.quality.as_dict())
@@ -163,14 +167,15 @@ class Voice:
             quality = VoiceQuality.from_json(header["quality"]) if "quality" in header else None
             verifier = VerifierEmbedding.from_json(header["verifier"]) if "verifier" in header else None
             enrolled_s, model_hash = float(json.loads(header["enrolled_s"])), header["model_hash"]
-            if not 0 <= enrolled_s < math.inf:
-                raise ValueError(f"enrolled_s is {enrolled_s:g}")
+            negative_s = float(json.loads(header.get("negative_s", "0")))
+            if not 0 <= enrolled_s < math.inf or not 0 <= negative_s < math.inf:
+                raise ValueError(f"enrolled_s is {enrolled_s:g} and negative_s {negative_s:g}")
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
             raise InputError(f"{path}: is damaged (its header: {shorten(error)}); enroll the voice again") from error
         if not tensors or not all(cls._is_finite(tensor) for tensor in tensors.values()):
             raise InputError(f"{path}: is damaged (numbers are missing or not finite); enroll the voice again")
         assess = None if quality is None else lambda: quality
-        return cls(tensors, model_hash, enrolled_s, assess, str(path), verifier)
+        return cls(tensors, model_hash, enrolled_s, assess, str(path), verifier, negative_s)
 
     # What depends on the library of the tensors; `wesep_py.runtime` has the same for arrays.
 

@@ -72,7 +72,9 @@ class SavedModel:
 
     @property
     def kind(self) -> str:
-        """`extractor` or `speaker encoder`."""
+        """`extractor`, `speaker encoder` or `personal VAD`."""
+        if self.config.get("task") == "presence":
+            return "personal VAD"
         is_encoder = "network" in self.config and "backbone" not in self.config
         return "speaker encoder" if is_encoder else "extractor"
 

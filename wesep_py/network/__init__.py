@@ -17,7 +17,9 @@ The path of a voice through the network (`extraction_network.TargetSpeakerExtrac
 | `extraction_network` | the whole network, `build_network` and `load_network` |
 | `model_config` | its configuration |
 | `streaming_network` | a causal network as one step of a stream |
-| `backbones` | BSRNN, TF-GridNet, DPCCN, Conv-TasNet (also SpEx+ and TD-SpeakerBeam) |
+| `backbones` | BSRNN, TF-GridNet, DPCCN, Conv-TasNet (also SpEx+ and TD-SpeakerBeam), SkiM, SpeakerBeam-SS |
+| `self_supervised_tasnet` | a backbone of `backbones` and `speaker`: SSL-TD-SpeakerBeam |
+| `personal_vad` | when a voice speaks, without extraction |
 | `cues` | embedding, context, band attention, TF-map, USEF, listen first; fusion operators |
 | `speaker` | speaker encoders: networks, pooling, losses |
 | `presence_head` | presence detection |

@@ -21,6 +21,7 @@ configuration, `load_network` from a checkpoint.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,13 +33,14 @@ from torch import Tensor, nn
 
 from wesep_py import checkpoint
 from wesep_py.common.config import construct, to_plain
-from wesep_py.common.errors import CheckpointError, ConfigError
+from wesep_py.common.errors import CheckpointError, ConfigError, InputError
 from wesep_py.common.registry import no_plugins
 from wesep_py.common.safe_building import build_within, check_numbers
 from wesep_py.features import CausalHighPass, HighPass, LevelTracker
+from wesep_py.network import self_supervised_tasnet  # noqa: F401 – registers a backbone
 from wesep_py.network.backbones import Analysis, backbones
 from wesep_py.network.backbones.bsrnn import ResidualRNN
-from wesep_py.network.cues import Cue, PreparedEnrollment, SignalFeatures, cues
+from wesep_py.network.cues import NEGATIVE, Cue, PreparedEnrollment, SignalFeatures, cues
 from wesep_py.network.model_config import ModelConfig
 from wesep_py.network.presence_head import PresenceHead
 from wesep_py.network.speaker import build_encoder, completed_speaker, is_encoder, length_mask
@@ -120,12 +122,20 @@ class TargetSpeakerExtractor(nn.Module):
         if sum(cue.replaces_features for cue in self.cues) > 1:
             raise ConfigError("model.cues: two cues would replace the backbone's features; one at most can")
         native_channels = 0 if any(cue.replaces_features for cue in self.cues) else backbone_class.native_channels
-        self.backbone = backbones.build(
-            config.backbone,
-            "model.backbone",
-            sample_rate=config.sample_rate,
-            input_channels=native_channels + sum(cue.added_channels() for cue in self.cues),
-        )
+        given = {
+            "sample_rate": config.sample_rate,
+            "input_channels": native_channels + sum(cue.added_channels() for cue in self.cues),
+        }
+        if negative_channels := sum(cue.negative_channels() for cue in self.cues):
+            if "negative_channels" not in inspect.signature(backbone_class).parameters:
+                name = config.backbone.get("name")
+                raise ConfigError(
+                    f"model.cues: 'tf_map' with negative: the backbone {name!r} takes no channels of negative "
+                    "enrollments; use bsrnn, tf_gridnet or dpccn, or the cue 'context' with negative"
+                )
+            given["negative_channels"] = negative_channels
+        self.backbone = backbones.build(config.backbone, "model.backbone", **given)
+        self.config["backbone"] = self.backbone.completed_config(self.config["backbone"])
         if self.backbone.latency is not None and self.normalise not in ("none", "tracked"):
             raise ConfigError(
                 f"model.normalise: is {self.normalise!r}, which needs the whole recording; "
@@ -241,6 +251,11 @@ class TargetSpeakerExtractor(nn.Module):
         """Size of the embedding that is computed elsewhere and passed to `prepare`; `None` where no cue takes one."""
         return next((cue.embedding_dim for cue in self.cues if cue.embedding_dim is not None), None)
 
+    @property
+    def takes_negative(self) -> bool:
+        """True if a cue takes a negative enrollment, of a person who is not meant."""
+        return any(cue.negative_axes for cue in self.cues)
+
     def forward(self, mixture: Tensor, enrollment: Tensor, enrollment_lengths: Tensor | None = None) -> NetworkOutput:
         """Extract the enrolled voice from a mixture: `prepare`, then `extract`.
 
@@ -253,7 +268,12 @@ class TargetSpeakerExtractor(nn.Module):
         return self.extract(mixture, prepared)
 
     def prepare(
-        self, enrollment: Tensor, lengths: Tensor | None = None, embedding: Tensor | None = None
+        self,
+        enrollment: Tensor,
+        lengths: Tensor | None = None,
+        embedding: Tensor | None = None,
+        negative: Tensor | None = None,
+        negative_lengths: Tensor | None = None,
     ) -> PreparedEnrollment:
         """Return the tensors that the cues need of an enrollment, batch first. Compute them once per voice.
 
@@ -261,17 +281,67 @@ class TargetSpeakerExtractor(nn.Module):
             enrollment: `[batch, samples]`, zero-padded; without samples where all cues take an embedding.
             lengths: `[batch]`, valid samples of each; `None` if all are valid.
             embedding: `[batch, external_embedding_dim]` of the voice, where a cue takes one that is computed elsewhere.
+            negative: `[batch, samples]`, a recording of a person who is not meant, for each item; `None` for none.
+            negative_lengths: `[batch]`, valid samples of each; 0 for an item without a negative enrollment.
 
         Returns:
             The tensors of cue i under the names `"i.name"`.
 
         Raises:
-            InputError: a cue takes an embedding, and there is none, or one of another size.
+            InputError: a cue takes an embedding, and there is none, or one of another size; a negative enrollment that
+                no cue takes.
         """
         lengths = _full_lengths(enrollment) if lengths is None else lengths
+        prepared, of_negative = {}, {}
+        if negative is not None:
+            negative_lengths = _full_lengths(negative) if negative_lengths is None else negative_lengths
+            of_negative = self._prepare_negatives(enrollment, lengths, negative, negative_lengths)
         enrollment, level = self.preprocess(enrollment, lengths)
         signal = SignalFeatures(enrollment, lengths, self.backbone, self.encoder, embedding, level)
-        return {f"{i}.{key}": value for i, cue in enumerate(self.cues) for key, value in cue.prepare(signal).items()}
+        for i, cue in enumerate(self.cues):
+            tensors = cue.prepare(signal)
+            tensors |= cue.no_negative(tensors)
+            prepared |= {f"{i}.{key}": value for key, value in tensors.items()}
+        return prepared | of_negative
+
+    def prepare_negative(self, enrollment: Tensor, lengths: Tensor | None = None) -> PreparedEnrollment:
+        """Return the tensors that replace those of a missing negative enrollment in the result of `prepare`.
+
+        Args:
+            enrollment: `[batch, samples]` of a person who is not meant, zero-padded.
+            lengths: `[batch]`, valid samples of each; `None` if all are valid.
+
+        Raises:
+            InputError: no cue takes a negative enrollment.
+        """
+        if not self.takes_negative:
+            raise InputError(
+                "this model takes no negative enrollment; leave it out (--enroll-not), or train a model whose cue has "
+                "negative: true"
+            )
+        lengths = _full_lengths(enrollment) if lengths is None else lengths
+        enrollment, level = self.preprocess(enrollment, lengths)
+        signal = SignalFeatures(enrollment, lengths, self.backbone, self.encoder, None, level)
+        return {
+            f"{i}.{key}": value
+            for i, cue in enumerate(self.cues)
+            for key, value in cue.prepare_negative(signal).items()
+        }
+
+    def _prepare_negatives(
+        self, enrollment: Tensor, lengths: Tensor, negative: Tensor, negative_lengths: Tensor
+    ) -> PreparedEnrollment:
+        """Return the tensors of the negative enrollments of a batch in which some items may have none.
+
+        In place of a missing one the item's own enrollment goes through the encoder, masked afterwards: silence would
+        change the statistics of a batch norm.
+        """
+        exists, size = negative_lengths > 0, max(enrollment.shape[1], negative.shape[1])
+        own, other = (nn.functional.pad(x, (0, size - x.shape[1])) for x in (enrollment, negative))
+        waveform = torch.where(exists[:, None], other, own)
+        tensors = self.prepare_negative(waveform, torch.where(exists, negative_lengths, lengths))
+        masks = {key: mask & exists[:, None] for key, mask in tensors.items() if key.endswith(f".{NEGATIVE}mask")}
+        return tensors | masks
 
     def combine(
         self, prepared: Sequence[PreparedEnrollment], weights: Sequence[float] | None = None
@@ -284,9 +354,21 @@ class TargetSpeakerExtractor(nn.Module):
         """
         combined: PreparedEnrollment = {}
         for i, cue in enumerate(self.cues):
-            of_cue = cue.combine([_of_cue(enrollment, i) for enrollment in prepared], weights)
-            combined |= {f"{i}.{key}": value for key, value in of_cue.items()}
+            of_cue = [_of_cue(enrollment, i) for enrollment in prepared]
+            positive = [
+                {key: value for key, value in tensors.items() if not key.startswith(NEGATIVE)} for tensors in of_cue
+            ]
+            joined = cue.combine(positive, weights) | cue.combine_negative(of_cue)
+            combined |= {f"{i}.{key}": value for key, value in joined.items()}
         return combined
+
+    def combine_negatives(self, prepared: Sequence[PreparedEnrollment]) -> PreparedEnrollment:
+        """Join several results of `prepare_negative`, of one person who is not meant or of several."""
+        return {
+            f"{i}.{key}": value
+            for i, cue in enumerate(self.cues)
+            for key, value in cue.combine_negative([_of_cue(tensors, i) for tensors in prepared]).items()
+        }
 
     def extract(
         self, mixture: Tensor, prepared: PreparedEnrollment, state: Any = None, shift: int = 0
@@ -406,6 +488,12 @@ class TargetSpeakerExtractor(nn.Module):
         features = context.features
         for cue, tensors in self._cues_at("input", prepared):
             features = cue.steer_features(context, features, tensors)
+        negative = [
+            cue.negative_features(context, tensors)
+            for cue, tensors in self._cues_at("input", prepared)
+            if cue.negative_channels()
+        ]
+        features = torch.cat([features, *negative], dim=1) if negative else features
         features = features[..., context.num_frames - analysis.num_frames :]
 
         latent_cues = self._cues_at("latent", prepared)
@@ -499,6 +587,10 @@ def load_network(path: str | Path) -> TargetSpeakerExtractor:
             names code outside this package (see `registry.no_plugins`).
     """
     saved = checkpoint.load(path)
+    if saved.config.get("task") == "presence":
+        raise CheckpointError(
+            f"{saved.folder}: is a personal VAD, no extractor; `wesep when` says when the voice speaks"
+        )
     if is_encoder(saved.config):
         raise CheckpointError(
             f"{saved.folder}: is a speaker encoder, no extractor; train one with it as 'speaker.checkpoint'"

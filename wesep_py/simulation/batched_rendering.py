@@ -84,8 +84,8 @@ def render_on_device(batch: DryBatch) -> list[DeviceSample]:
     for row, plan in enumerate(batch.plans):
         count, length = len(plan.sources), plan.num_samples
         frames = -(-length * ACTIVITY_RATE_HZ // batch.sample_rate)
-        # Enrollments of all mixtures are in one list: of each source, and then of an absent speaker.
-        row_enrollments = enrollments[next_enrollment : next_enrollment + count + (plan.absent is not None)]
+        # Enrollments of all mixtures are in one list: of each source, then of an absent speaker, then of a bystander.
+        row_enrollments = enrollments[next_enrollment : next_enrollment + len(plan.enrolled)]
         next_enrollment += len(row_enrollments)
         images, noise = parts.images[row, :count, :length], parts.noise[row, :length]
         mixture = parts.mixture[row, :length]
@@ -100,6 +100,7 @@ def render_on_device(batch: DryBatch) -> list[DeviceSample]:
                 tuple(row_enrollments[:count]),
                 parts.activity[row, :count, :frames],
                 row_enrollments[count] if plan.absent is not None else None,
+                bystander_enrollment=row_enrollments[-1] if plan.bystander is not None else None,
             )
         )
     return samples

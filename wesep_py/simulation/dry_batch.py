@@ -85,7 +85,7 @@ class DryMixture:
         sir_db: of each source; 0 for the reference.
         level_db: of the mixture.
         peak: largest allowed absolute sample of mixture and parts.
-        enrollments: of each source, and then of an absent speaker.
+        enrollments: of each source, and then of an absent speaker and of a bystander.
     """
 
     plan: Recipe
@@ -153,11 +153,11 @@ class DrySimulator(Simulator):
             snrs_db = [draw_noise_snr_db(config.noise, recipe, rng) for recipe in plan.noises]
             dry_noises = [DryNoise(*fields) for fields in zip(plan.noises, noises, snrs_db, strict=True)]
         level_db = rng.uniform(*config.level_db)
-        speakers = [*plan.sources, *([] if plan.absent is None else [plan.absent])]
-        segments_of = [*parts.enrollments, *([] if plan.absent is None else [parts.absent])]
+        others = ((plan.absent, parts.absent), (plan.bystander, parts.bystander))
+        segments_of = [*parts.enrollments, *(segments for speaker, segments in others if speaker is not None)]
         enrollments = tuple(
             self._dry_enrollment(speaker, segments, rng)
-            for speaker, segments in zip(speakers, segments_of, strict=True)
+            for speaker, segments in zip(plan.enrolled, segments_of, strict=True)
         )
         return DryMixture(plan, parts.dry, responses, tuple(dry_noises), sir_db, level_db, config.peak, enrollments)
 

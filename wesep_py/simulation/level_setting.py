@@ -94,10 +94,13 @@ def set_levels(plan: Recipe, parts: MixtureParts, config: SimulationConfig, rng:
         )
         for source, gain, segments in zip(plan.sources, gains, parts.enrollments, strict=True)
     )
-    absent = plan.absent
-    if absent is not None:
-        levels = set_enrollment_levels(absent.enrollments, absent.augmentation, parts.absent, rate, config, rng)
-        absent = replace(absent, **levels)
+    absent, bystander = (
+        speaker
+        and replace(
+            speaker, **set_enrollment_levels(speaker.enrollments, speaker.augmentation, segments, rate, config, rng)
+        )
+        for speaker, segments in ((plan.absent, parts.absent), (plan.bystander, parts.bystander))
+    )
     noises = [replace(noise, gain=noise.gain * common_gain) for noise in noises]
     return replace(
         plan,
@@ -107,6 +110,7 @@ def set_levels(plan: Recipe, parts: MixtureParts, config: SimulationConfig, rng:
         sir_db=tuple(sir_db),
         snr_db=noises[0].snr_db if noises else None,
         absent=absent,
+        bystander=bystander,
         peak=config.peak if plan.effects else None,
     )
 

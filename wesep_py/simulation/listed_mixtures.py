@@ -110,7 +110,7 @@ class ListedMixtures(Simulator):
             rng, more = np.random.default_rng(key), np.random.default_rng([*key, ADDED_OPTIONS])
             blank = Recipe(self.seed, epoch, index, attempt, self.sample_rate, 0, (), 0)
             try:
-                plan = self._plan_listed(blank, mixture, rng)
+                plan = self._add_negatives(self._plan_listed(blank, mixture, rng), key)
                 if self.config.enrollment.is_augmented:
                     plan = replace(plan, sources=tuple(self._augment(source, more) for source in plan.sources))
                     plan = self._add_speeds(plan, key)
@@ -183,6 +183,8 @@ class ListedMixtures(Simulator):
         for source, pieces in zip(mixture.sources, parts.enrollments, strict=True):
             if any(active_level_db(piece, self.sample_rate) == -np.inf for piece in pieces):
                 raise UnusableDraw(f"the enrollment for {source.recording_id!r} is silent")
+        if any(active_level_db(piece, self.sample_rate) == -np.inf for piece in parts.bystander):
+            raise UnusableDraw("the negative enrollment is silent")
 
     def _set_list_levels(self, plan: Recipe, parts: MixtureParts, rng: np.random.Generator) -> Recipe:
         """Return the recipe with the levels of its enrollments, and with the SIR that results from the list's gains.
@@ -205,8 +207,14 @@ class ListedMixtures(Simulator):
             )
             for source, pieces in zip(plan.sources, parts.enrollments, strict=True)
         )
+        bystander = plan.bystander
+        if bystander is not None:
+            levels = set_enrollment_levels(
+                bystander.enrollments, bystander.augmentation, parts.bystander, self.sample_rate, self.config, rng
+            )
+            bystander = replace(bystander, **levels)
         sir_db = tuple(float(levels_db[plan.reference] - level) for level in levels_db)
-        return replace(plan, sources=sources, sir_db=sir_db)
+        return replace(plan, sources=sources, sir_db=sir_db, bystander=bystander)
 
 
 def check_applies(config: SimulationConfig) -> None:

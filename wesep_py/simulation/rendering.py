@@ -21,6 +21,7 @@ from wesep_py.data.embedding_files import Embeddings
 from wesep_py.data.reader import Reader
 from wesep_py.simulation.description.effects import LevelDrift, apply_effects
 from wesep_py.simulation.description.recipe import (
+    BYSTANDER,
     Augmentation,
     Recipe,
     SourceRecipe,
@@ -76,6 +77,7 @@ class Sample:
         activity: whether each source speaks, at 100 frames per second, `[sources, frames]`; the value of a frame is
             that of its middle sample.
         absent_enrollment: enrollment of the target speaker, if it is not in the mixture: `[its own samples]`.
+        bystander_enrollment: enrollment of the bystander of the negative enrollments, if there is one.
         embeddings: precomputed embeddings of each source and then of the absent speaker, `[dim]` each; empty if none
             are read.
     """
@@ -90,6 +92,18 @@ class Sample:
     activity: NDArray[np.bool_]
     absent_enrollment: Waveform | None = None
     embeddings: tuple[Waveform, ...] = ()
+    bystander_enrollment: Waveform | None = None
+
+    def negative(self, source: int | None) -> Waveform | None:
+        """Return the negative enrollment of a speaker, of a person who is not meant; `None` if there is none.
+
+        Args:
+            source: number of the source; `None`: the absent target speaker.
+        """
+        if not self.recipe.negatives:
+            return None
+        number = self.recipe.negatives[-1 if source is None else source]
+        return self.bystander_enrollment if number == BYSTANDER else self.enrollments[number]
 
     def speaker(self, source: int | None) -> MixtureSpeaker:
         """Return everything that belongs to one speaker.
@@ -152,6 +166,7 @@ class MixtureParts:
         noises: each `[samples]`.
         enrollments: the segments of each source's enrollment.
         absent: the segments of the absent speaker's enrollment.
+        bystander: the same of the bystander.
     """
 
     dry: Waveform
@@ -160,6 +175,7 @@ class MixtureParts:
     noises: tuple[Waveform, ...]
     enrollments: tuple[tuple[Waveform, ...], ...]
     absent: tuple[Waveform, ...] = ()
+    bystander: tuple[Waveform, ...] = ()
 
 
 def render(recipe: Recipe, reader: Reader, embeddings: Embeddings | None = None) -> Sample:
@@ -200,7 +216,8 @@ def read_parts(recipe: Recipe, reader: Reader) -> MixtureParts:
     noises = tuple(render_noise(noise, recipe.num_samples, reader) for noise in recipe.noises)
     enrollments = tuple(_read_segments(source.enrollments, reader) for source in recipe.sources)
     absent = () if recipe.absent is None else _read_segments(recipe.absent.enrollments, reader)
-    return MixtureParts(dry, images, targets, noises, enrollments, absent)
+    bystander = () if recipe.bystander is None else _read_segments(recipe.bystander.enrollments, reader)
+    return MixtureParts(dry, images, targets, noises, enrollments, absent, bystander)
 
 
 def apply_gains(recipe: Recipe, parts: MixtureParts, reader: Reader, embeddings: Embeddings | None = None) -> Sample:
@@ -230,15 +247,18 @@ def apply_gains(recipe: Recipe, parts: MixtureParts, reader: Reader, embeddings:
         render_enrollment(source.enrollments, segments, source.augmentation, reader)
         for segments, source in zip(parts.enrollments, recipe.sources, strict=True)
     )
-    absent = None
-    if recipe.absent is not None:
-        absent = render_enrollment(recipe.absent.enrollments, parts.absent, recipe.absent.augmentation, reader)
+    absent, bystander = (
+        None if speaker is None else render_enrollment(speaker.enrollments, segments, speaker.augmentation, reader)
+        for speaker, segments in ((recipe.absent, parts.absent), (recipe.bystander, parts.bystander))
+    )
     activity = np.stack([frame_activity(target, recipe.sample_rate) for target in parts.targets])
     vectors: tuple[Waveform, ...] = ()
     if embeddings is not None:
         enrolled = [speaker.enrollments for speaker in (*recipe.sources, recipe.absent) if speaker is not None]
         vectors = tuple(embeddings.of([segment.utterance for segment in segments]) for segments in enrolled)
-    return Sample(recipe, mixture, images, noise, distortion, targets, enrollments, activity, absent, vectors)
+    return Sample(
+        recipe, mixture, images, noise, distortion, targets, enrollments, activity, absent, vectors, bystander
+    )
 
 
 def _read_segments(segments: Sequence[UtteranceSegment], reader: Reader) -> tuple[Waveform, ...]:

@@ -2,7 +2,7 @@
 
 `Simulator.draw` returns the recipe of a mixture, `Simulator.sample` the mixture itself. The order of the draws is
 fixed, because any change of it changes all mixtures. Options that were added later therefore draw from random numbers
-of their own (`ADDED_OPTIONS`, `ENROLLMENT_SPEED`).
+of their own (`ADDED_OPTIONS`, `ENROLLMENT_SPEED`, `NEGATIVE_ENROLLMENT`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from wesep_py.data.manifest import Utterance
 from wesep_py.data.reader import Reader
 from wesep_py.simulation.description.ranges import choose
 from wesep_py.simulation.description.recipe import (
+    BYSTANDER,
     AbsentSpeaker,
     Augmentation,
     BankRoomRecipe,
@@ -45,6 +46,7 @@ MAX_ATTEMPTS = 50
 # Last number of the seeds of further random generators: see the module's docstring.
 ADDED_OPTIONS = 1
 ENROLLMENT_SPEED = 2
+NEGATIVE_ENROLLMENT = 3
 EnrolledSpeaker = TypeVar("EnrolledSpeaker", SourceRecipe, AbsentSpeaker)
 Result = TypeVar("Result")
 
@@ -153,7 +155,8 @@ class Simulator:
             rng, more = np.random.default_rng(key), np.random.default_rng([*key, ADDED_OPTIONS])
             try:
                 blank = Recipe(self.seed, epoch, index, attempt, self.sample_rate, 0, (), 0)
-                plan = self._add_speeds(self._add_options(self._plan(blank, rng, more), more), key)
+                plan = self._add_options(self._plan(blank, rng, more), more)
+                plan = self._add_speeds(self._add_negatives(plan, key), key)
                 return finish(plan, rng)
             except UnusableDraw as error:
                 problem, kind = str(error), InputError
@@ -173,8 +176,7 @@ class Simulator:
         Raises:
             AudioError: a recording cannot be read.
         """
-        speakers = (*plan.sources, *([] if plan.absent is None else [plan.absent]))
-        for speaker in speakers:
+        for speaker in plan.enrolled:
             for noise in () if speaker.augmentation is None else speaker.augmentation.noises:
                 for segment in noise.stretches:
                     self.reader.read(segment.utterance, 0, 1)
@@ -234,15 +236,41 @@ class Simulator:
             return replace(speaker, augmentation=replace(augmentation, effects=(*speed, *augmentation.effects)))
 
         sources = tuple(map(add_speed, plan.sources))
-        return replace(plan, sources=sources, absent=plan.absent and add_speed(plan.absent))
+        return replace(
+            plan,
+            sources=sources,
+            absent=plan.absent and add_speed(plan.absent),
+            bystander=plan.bystander and add_speed(plan.bystander),
+        )
+
+    def _add_negatives(self, plan: Recipe, key: Sequence[int]) -> Recipe:
+        """Draw the negative enrollments of all targets, from random numbers of the attempt's `key`."""
+        config = self.config.enrollment
+        if config.negative_probability == 0:
+            return plan
+        rng = np.random.default_rng([*key, NEGATIVE_ENROLLMENT])
+        if rng.random() >= config.negative_probability:
+            return plan
+        of_bystander, count = rng.random() < config.negative_bystander, len(plan.sources)
+        interferers = [[n for n in range(count) if n != source] for source in range(count)]
+        if plan.absent is not None:
+            interferers.append(list(range(count)))
+        bystander = None
+        if of_bystander or not all(interferers):
+            bystander = self._draw_absent(plan, rng)
+            bystander = self._augment(bystander, rng) if config.is_augmented else bystander
+        negatives = tuple(
+            BYSTANDER if of_bystander or not others else others[rng.integers(len(others))] for others in interferers
+        )
+        return replace(plan, negatives=negatives, bystander=bystander)
 
     def _draw_absent(self, plan: Recipe, rng: np.random.Generator) -> AbsentSpeaker:
-        """Draw a speaker who is neither in the mixture nor in its babble."""
-        present = {source.speaker_id for source in plan.sources}
+        """Draw a speaker who is neither in the mixture nor in its babble, nor the absent target."""
+        present = {speaker.speaker_id for speaker in plan.enrolled}
         present |= {segment.utterance.speaker_id for noise in plan.noises for segment in noise.stretches}
         others = [speaker_id for speaker_id in self.speakers.speaker_ids if speaker_id not in present]
         if not others:
-            raise UnusableDraw("all speakers are in the mixture or its babble, and an absent one is needed")
+            raise UnusableDraw("all speakers are in the mixture or its babble, and another one is needed")
         return AbsentSpeaker(self._speech.draw_enrollments(others[rng.integers(len(others))], rng))
 
     def _augment(self, speaker: EnrolledSpeaker, rng: np.random.Generator) -> EnrolledSpeaker:
@@ -279,6 +307,9 @@ class Simulator:
         if noise is not None and noise.probability > 0 and noise.kinds.get("babble"):
             needed += 1
         if config.absent_probability > 0:
+            needed += 1
+        enrollment = config.enrollment
+        if enrollment.negative_probability > 0 and (enrollment.negative_bystander > 0 or config.speaker_weights.get(1)):
             needed += 1
         for room, count in ((config.room, most_sources), (config.enrollment.room, 1)):
             if room is not None and room.bank is not None and room.probability * room.bank_share > 0:

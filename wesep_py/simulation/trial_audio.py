@@ -38,6 +38,7 @@ class TrialAudio:
         enrollment: `[its own samples]`.
         sample_rate: in Hz.
         embedding: precomputed embedding of the enrollment, `[dim]`, or `None`.
+        negative: negative enrollment, `[its own samples]`, or `None`.
     """
 
     mixture: Waveform
@@ -47,6 +48,7 @@ class TrialAudio:
     enrollment: Waveform
     sample_rate: int
     embedding: Waveform | None = None
+    negative: Waveform | None = None
 
     @property
     def enrollment_sources(self) -> tuple[tuple[Waveform, int] | Waveform, ...]:
@@ -106,6 +108,7 @@ def render_trial(
         enrollment=_read_enrollment(trial, sample_rate),
         sample_rate=sample_rate,
         embedding=None if embeddings is None else embeddings.of_trial(trial),
+        negative=None if trial.negative is None else read_mono(trial.negative, sample_rate),
     )
 
 

@@ -54,6 +54,11 @@ class ExtractionTask(Task):
         if config.simulation.enrollment.count < 1:
             raise ConfigError("simulation.enrollment.count: is 0; an extractor needs an enrollment, so give 1 or more")
         self.network = build_network(config.model)
+        if config.simulation.enrollment.negative_probability > 0 and not self.network.takes_negative:
+            raise ConfigError(
+                "simulation.enrollment.negative_probability: no cue of the model takes a negative enrollment; give "
+                "tf_map, context or band_attention negative: true, or remove the key"
+            )
         self.sample_rate, self.checkpoint_config = self.network.sample_rate, self.network.config
         self.embeddings = open_embeddings(config, self.network)
         self.criterion = Criterion(config.loss, loss_arguments(self.network, num_speakers))
@@ -130,7 +135,8 @@ def target_items(sample: Sample, labels: Mapping[str, int], targets: Literal["on
     Returns:
         Dictionaries with `mixture`, `target`, `enrollment` (float32 `[samples]`), `activity` (of the target,
         `[frames]` at 100 Hz), `present` (1, or 0 with a target of zeros that is never active) and `speaker` (the label
-        of the enrolled speaker); with precomputed embeddings also `embedding`, `[dim]`.
+        of the enrolled speaker); with precomputed embeddings also `embedding`, `[dim]`, and in mixtures with negative
+        enrollments `negative`, like `enrollment`.
     """
     recipe_target = sample.recipe.target
     sources: list[int | None] = [*range(len(sample.recipe.sources))] if targets == "all" else []
@@ -145,6 +151,7 @@ def target_items(sample: Sample, labels: Mapping[str, int], targets: Literal["on
             "present": int(source is not None),
             "speaker": labels[speaker.speaker_id],
             **({} if speaker.embedding is None else {"embedding": speaker.embedding}),
+            **({} if (negative := sample.negative(source)) is None else {"negative": negative}),
         }
         for source, speaker in speakers
     ]
@@ -156,12 +163,17 @@ def collate_targets(mixtures: Sequence[list[Item]]) -> dict[str, torch.Tensor]:
     Returns:
         `mixture`, `target` `[B, samples]`, `enrollment` `[B, longest]` padded with zeros at the end,
         `enrollment_lengths` `[B]` in samples, `activity` `[B, frames]`, `present` and `speaker` `[B]`. Mixtures of
-        different lengths are padded likewise. If items have it, `embedding` `[B, dim]`.
+        different lengths are padded likewise. If items have it, `embedding` `[B, dim]`. If any item has it, `negative`
+        `[B, longest]` and `negative_lengths` `[B]`, 0 for the others.
     """
     items = [item for mixture in mixtures for item in mixture]
     names = [name for name in ("mixture", "target", "enrollment", "activity", "embedding") if name in items[0]]
     batch = {name: stack_padded([item[name] for item in items]) for name in names}
     batch["enrollment_lengths"] = torch.tensor([len(item["enrollment"]) for item in items])
+    if any("negative" in item for item in items):
+        negatives = [item.get("negative", item["enrollment"][:0]) for item in items]
+        batch["negative"] = stack_padded(negatives)
+        batch["negative_lengths"] = torch.tensor([len(negative) for negative in negatives])
     for name in ("present", "speaker"):
         batch[name] = torch.tensor([item[name] for item in items])
     return batch
@@ -215,8 +227,9 @@ class TrainingStep(nn.Module):
         """Return the network's output for a batch, and its losses."""
         mixture, enrollment, lengths = batch["mixture"], batch["enrollment"], batch["enrollment_lengths"]
         network = self.network.live() if self.is_live else self.network
-        if "embedding" in batch or getattr(self.criterion, "needs_embedding", False):
-            prepared = network.prepare(enrollment, lengths, batch.get("embedding"))
+        negatives = (batch.get("negative"), batch.get("negative_lengths"))
+        if {"embedding", "negative"} & batch.keys() or getattr(self.criterion, "needs_embedding", False):
+            prepared = network.prepare(enrollment, lengths, batch.get("embedding"), *negatives)
             output = network.extract(mixture, prepared)
             batch = {**batch, "embedding": embedding_of(prepared)}
         else:

@@ -2,9 +2,9 @@
 
 | key of the YAML | class |
 | --- | --- |
-| the whole | `TrainConfig` (`task: extraction`), `SpeakerTrainConfig` (`task: speaker`) |
+| the whole | `TrainConfig` (`task: extraction`), `SpeakerTrainConfig` (`speaker`), `PresenceTrainConfig` (`presence`) |
 | `data` | `DataConfig`, `MixturesConfig`, `StreamConfig` |
-| `validation` | `ValidationConfig`, `VerificationConfig` |
+| `validation` | `ValidationConfig`, `VerificationConfig`, `PresenceValidationConfig` |
 | `optim`, `schedule` | `OptimConfig` with `GroupConfig`, `ScheduleConfig` |
 | `train`, `checkpoint`, `log`, `init` | `TrainLoopConfig`, `CheckpointConfig`, `LogConfig`, `InitConfig` |
 | `self_enrollment` | `SelfEnrollmentConfig` |
@@ -28,6 +28,7 @@ from wesep_py.common.errors import ConfigError, nearest
 from wesep_py.common.yamlfiles import read_yaml
 from wesep_py.data.shard_stream import is_stream
 from wesep_py.network.model_config import ModelConfig
+from wesep_py.network.personal_vad import PersonalVADConfig
 from wesep_py.network.speaker import SpeakerConfig
 from wesep_py.simulation import SimulationConfig
 from wesep_py.simulation.batched_effects import check_renders_on_device
@@ -484,7 +485,7 @@ class RunConfig:
         init: weights to start from; `None`: fresh weights.
     """
 
-    task: Literal["extraction", "speaker"]
+    task: Literal["extraction", "speaker", "presence"]
     experiment: str
     data: DataConfig
     seed: int = 0
@@ -554,7 +555,54 @@ class SpeakerTrainConfig(RunConfig):
             raise ValueError("data.embeddings: is for extractors, and task is 'speaker'; remove it")
 
 
-CONFIGS: dict[str, type[RunConfig]] = {"extraction": TrainConfig, "speaker": SpeakerTrainConfig}
+@dataclass(frozen=True)
+class PresenceValidationConfig:
+    """Mixtures of other speakers, drawn by the run's simulation (without rooms), as validation of a personal VAD.
+
+    Args:
+        speech: manifests of speech, relative to `data.root`, of other speakers than those of `data.train`.
+        noise: noise recordings, likewise.
+        count: number of mixtures.
+        every_steps: interval in steps; the end of the run is always validated.
+    """
+
+    speech: list[str]
+    noise: list[str] = field(default_factory=list)
+    count: int = 40
+    every_steps: int = 500
+
+    def __post_init__(self) -> None:
+        at_least(1, {"every_steps": self.every_steps, "count": self.count})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresenceTrainConfig(RunConfig):
+    """A run that trains a personal VAD: when the enrolled person speaks, without extraction.
+
+    Args:
+        model: the network.
+        silence_others_weight: weight of the pair of silence and other speakers in the weighted pairwise loss, 0 to 1.
+        validation: mixtures whose frames are classified.
+    """
+
+    task: Literal["presence"]
+    model: PersonalVADConfig = field(default_factory=PersonalVADConfig)
+    silence_others_weight: float = 0.1
+    validation: PresenceValidationConfig | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.silence_others_weight <= 1:
+            raise ValueError(f"silence_others_weight is {self.silence_others_weight}; 0 to 1 is allowed")
+        if self.data.embeddings is not None:
+            raise ValueError("data.embeddings: is for extractors, and task is 'presence'; remove it")
+
+
+CONFIGS: dict[str, type[RunConfig]] = {
+    "extraction": TrainConfig,
+    "speaker": SpeakerTrainConfig,
+    "presence": PresenceTrainConfig,
+}
 """Configuration class of each `task`."""
 
 

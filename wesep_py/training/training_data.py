@@ -36,11 +36,18 @@ from wesep_py.training.batches import Batches, DryMixtures, PositionSampler, Sim
 from wesep_py.training.devices import require_precision
 from wesep_py.training.experiment import CorpusSummary
 from wesep_py.training.extraction_task import ExtractionTask
+from wesep_py.training.presence_task import PresenceTask
 from wesep_py.training.run_log import TrainingBar
 from wesep_py.training.speaker_task import SpeakerTask
 from wesep_py.training.state import Progress
 from wesep_py.training.task import Task
-from wesep_py.training.training_config import DataConfig, RunConfig, SpeakerTrainConfig, TrainConfig
+from wesep_py.training.training_config import (
+    DataConfig,
+    PresenceTrainConfig,
+    RunConfig,
+    SpeakerTrainConfig,
+    TrainConfig,
+)
 
 UNKNOWN_SPEAKER = -1
 
@@ -114,6 +121,9 @@ def make_task(config: RunConfig, fabric: Fabric, num_speakers: Callable[[], int]
     if config.task == "speaker":
         assert isinstance(config, SpeakerTrainConfig)
         return SpeakerTask(config, num_speakers())
+    if config.task == "presence":
+        assert isinstance(config, PresenceTrainConfig)
+        return PresenceTask(config)
     assert isinstance(config, TrainConfig)
     return ExtractionTask(config, fabric, num_speakers)
 

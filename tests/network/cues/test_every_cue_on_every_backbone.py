@@ -46,6 +46,19 @@ BACKBONES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
         ECAPA,
     ),
+    "skim": (
+        {
+            "name": "skim",
+            "kernel_ms": 4,
+            "hop_ms": 2,
+            "num_filters": 12,
+            "dim": 6,
+            "hidden": 4,
+            "num_blocks": 2,
+            "segment": 9,
+        },
+        ECAPA,
+    ),
     "bsrnn": (
         {"name": "bsrnn", "hop_ms": 16, "bands": [[250, 4], [1000, 7]], "feature_dim": 8, "num_blocks": 2},
         ECAPA,

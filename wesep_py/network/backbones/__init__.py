@@ -7,6 +7,9 @@
 | `tf_gridnet` | `TFGridNet`: recurrent layers along bins and frames, full-band attention |
 | `dpccn` | `DPCCN`: U-Net of dense convolution blocks with a temporal convolution network |
 | `conv_tasnet` | `ConvTasNet`: masks on learned filters; SpEx+ and TD-SpeakerBeam are configurations of it |
+| `filterbanks` | filters of asteroid as the basis of `ConvTasNet` |
+| `skim` | `SkiM`: recurrent layers within segments, memory layers between them |
+| `speakerbeam_ss` | `SpeakerBeamSS`: a wide basis at a low frame rate, state-space layers |
 | `spectrum` | shared layers: band splitting, the head that makes the target's spectrum |
 """
 
@@ -14,6 +17,20 @@ from wesep_py.network.backbones.backbone import Analysis, Backbone, Condition, F
 from wesep_py.network.backbones.bsrnn import BSRNN
 from wesep_py.network.backbones.conv_tasnet import ConvTasNet
 from wesep_py.network.backbones.dpccn import DPCCN
+from wesep_py.network.backbones.skim import SkiM
+from wesep_py.network.backbones.speakerbeam_ss import SpeakerBeamSS
 from wesep_py.network.backbones.tf_gridnet import TFGridNet
 
-__all__ = ["BSRNN", "DPCCN", "Analysis", "Backbone", "Condition", "ConvTasNet", "FrameSpan", "TFGridNet", "backbones"]
+__all__ = [
+    "BSRNN",
+    "DPCCN",
+    "Analysis",
+    "Backbone",
+    "Condition",
+    "ConvTasNet",
+    "FrameSpan",
+    "SkiM",
+    "SpeakerBeamSS",
+    "TFGridNet",
+    "backbones",
+]

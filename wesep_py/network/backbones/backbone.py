@@ -9,7 +9,7 @@ frame by frame.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -101,6 +101,14 @@ class Backbone(nn.Module, ABC):
     latency: int | None
     span: FrameSpan | None = None
     live: bool = False
+
+    def completed_config(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the configuration of the backbone for a checkpoint, which needs no other file.
+
+        Args:
+            given: the configuration as it was given.
+        """
+        return dict(given)
 
     @abstractmethod
     def analyse(self, waveform: Tensor) -> Analysis:

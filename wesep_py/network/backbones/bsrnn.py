@@ -45,6 +45,7 @@ class BSRNN(Backbone):
     Args:
         sample_rate: Hz (given by the model).
         input_channels: feature channels, those of the cues included (given by the model).
+        negative_channels: further channels, of negative enrollments (given by the model).
         window_ms, hop_ms: analysis window and its shift, in milliseconds.
         window: `hann`, `sqrt_hann`, or `asymmetric`, whose frames reach one hop past the sample they are centred on, so
             that a causal network looks two hops ahead, however long the window is (`STFT`).
@@ -87,6 +88,7 @@ class BSRNN(Backbone):
         self,
         sample_rate: int = 16000,
         input_channels: int = 2,
+        negative_channels: int = 0,
         window_ms: float = 32.0,
         hop_ms: float = 8.0,
         window: Window = "hann",
@@ -139,7 +141,9 @@ class BSRNN(Backbone):
 
         widths = band_widths(sample_rate, self.stft.num_bins, bands)
         self.num_bands, self.groups = len(widths), group_bands(widths)
-        self.split = nn.ModuleList(BandEncoder(group, input_channels, feature_dim, over_time) for group in self.groups)
+        self.split = nn.ModuleList(
+            BandEncoder(group, input_channels, feature_dim, over_time, negative_channels) for group in self.groups
+        )
         self.blocks = nn.ModuleList(
             BandSplitBlock(
                 ResidualRNN(feature_dim, time_hidden or 2 * feature_dim, over_time, not causal, norm_eps, live),
@@ -198,20 +202,46 @@ def split_bands(features: Tensor, encoders: nn.ModuleList, groups: Sequence[Band
 
 
 class BandEncoder(nn.Module):
-    """Encoder of a group of bands: normalisation and a linear layer for each band, from bins to features."""
+    """Encoder of a group of bands: normalisation and a linear layer for each band, from bins to features.
 
-    def __init__(self, group: BandGroup, input_channels: int, feature_dim: int, over_time: bool) -> None:
+    The channels of negative enrollments have a linear layer of their own, which starts at zero, and are divided by the
+    RMS of the others instead of being normalised with them. So the features without a negative enrollment are those of
+    an encoder without these channels.
+
+    Args:
+        group: the bands.
+        input_channels, feature_dim: sizes.
+        over_time: as for `BandNorm`.
+        negative_channels: number of the last channels that belong to negative enrollments.
+    """
+
+    def __init__(
+        self, group: BandGroup, input_channels: int, feature_dim: int, over_time: bool, negative_channels: int = 0
+    ) -> None:
         super().__init__()
-        self.group = group
+        self.group, self.input_channels, self.over_time = group, input_channels, over_time
         self.norm = BandNorm(group.count, input_channels * group.width, over_time, FLOAT32_EPS)
         self.linear = BandLinear(group.count, input_channels * group.width, feature_dim)
+        self.negative = None
+        if negative_channels:
+            weight = torch.zeros(group.count, negative_channels * group.width, feature_dim)
+            self.negative = nn.Parameter(weight)
 
     def forward(self, features: Tensor) -> Tensor:
         """`[batch, channels, count · width, frames]` → `[batch, count, frames, feature_dim]`."""
+        bands = self._by_band(features[:, : self.input_channels])
+        encoded = self.linear(self.norm(bands))
+        if self.negative is None:
+            return encoded
+        power = full_precision(bands).square().mean(dim=(-2, -1) if self.over_time else -1, keepdim=True)
+        negative = self._by_band(features[:, self.input_channels :]) / (power + FLOAT32_EPS).sqrt()
+        return encoded + negative.to(encoded.dtype) @ self.negative.to(encoded.dtype)
+
+    def _by_band(self, features: Tensor) -> Tensor:
+        """`[batch, channels, count · width, frames]` → `[batch, count, frames, channels · width]`."""
         batch, channels, _, frames = features.shape
-        bands = features.view(batch, channels, self.group.count, self.group.width, frames)
-        bands = bands.permute(0, 2, 4, 1, 3).reshape(batch, self.group.count, frames, -1)
-        return self.linear(self.norm(bands))
+        bands = features.reshape(batch, channels, self.group.count, self.group.width, frames)
+        return bands.permute(0, 2, 4, 1, 3).reshape(batch, self.group.count, frames, -1)
 
 
 class BandSplitBlock(nn.Module):

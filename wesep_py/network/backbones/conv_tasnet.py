@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from wesep_py.network.backbones.backbone import Analysis, Backbone, Condition, FrameSpan, backbones
+from wesep_py.network.backbones.filterbanks import BasisConfig, FilterbankDecoder, FilterbankEncoder
 from wesep_py.network.backbones.spectrum import full_precision
 
 NormKind = Literal["global", "frame", "batch"]
@@ -87,11 +88,13 @@ class ConvTasNet(Backbone):
         input_norm_eps: the same for the norm of the features; `null` is `norm_eps`.
         drop_last: whether samples at the end that do not fill a frame are dropped, and are zero in the estimate;
             otherwise the last frame is filled up with zeros.
+        basis: a filterbank in place of the learned encoders and decoders (`filterbanks.BasisConfig`); `null`: those.
         causal: whether no frame depends on later ones. The look-ahead that remains is the longest window's: `latency`.
 
     Raises:
         ValueError: sizes below 1, a hop longer than a window, an even `kernel` or `norm: global` where they are not
-            allowed, a block that does not exist, `deep` with several encoders or causal, an eps of 0 or less.
+            allowed, a block that does not exist, `deep` with several encoders or causal, an eps of 0 or less, a `basis`
+            with `deep` or `basis_bias`.
 
     >>> network = ConvTasNet(num_filters=8, bottleneck=4, hidden=8, num_stacks=1)
     >>> analysis = network.analyse(torch.randn(2, 1000))
@@ -129,6 +132,7 @@ class ConvTasNet(Backbone):
         norm_eps: float = 1e-5,
         input_norm_eps: float | None = None,
         drop_last: bool = False,
+        basis: BasisConfig | None = None,
         causal: bool = False,
     ) -> None:
         super().__init__()
@@ -145,6 +149,8 @@ class ConvTasNet(Backbone):
             raise ValueError("deep: looks ahead and works with one encoder; use neither causal nor several kernels_ms")
         if fusion_norm and fusion_place != "before":
             raise ValueError("fusion_norm: a block normalises by itself after a fusion inside it; use false")
+        if basis is not None and (deep or basis_bias):
+            raise ValueError("basis: a filterbank has no further layers and no bias; use deep and basis_bias: false")
         input_norm_eps = norm_eps if input_norm_eps is None else input_norm_eps
         if min(norm_eps, input_norm_eps) <= 0:
             raise ValueError(f"norm_eps and input_norm_eps: are {norm_eps} and {input_norm_eps}; above 0 is allowed")
@@ -170,7 +176,12 @@ class ConvTasNet(Backbone):
         self.stride, self.latency = hop, max(kernels) - 1 if causal else None
         self.span = FrameSpan(0, max(kernels), 0, kernels[0])
 
-        self.bases = nn.ModuleList(LearnedEncoder(num_filters, size, hop, deep, basis_bias) for size in kernels)
+        if basis is None:
+            self.bases = nn.ModuleList(LearnedEncoder(num_filters, size, hop, deep, basis_bias) for size in kernels)
+        else:
+            filterbank = (basis, num_filters)
+            self.bases = nn.ModuleList(FilterbankEncoder(*filterbank, size, hop, sample_rate) for size in kernels)
+            num_filters = self.bases[0].filters.num_features  # the STFT has two more
         features = input_channels * len(kernels) * num_filters
         self.input = nn.Sequential(
             channel_norm(features, input_norm, input_norm_eps), nn.Conv1d(features, bottleneck, 1, bias=conv_bias)
@@ -199,7 +210,10 @@ class ConvTasNet(Backbone):
         self.mask = nn.Sequential(
             nn.Conv1d(bottleneck, len(kernels) * num_filters, 1, bias=conv_bias), ACTIVATIONS[mask_activation]()
         )
-        self.decoders = nn.ModuleList(LearnedDecoder(num_filters, size, hop, deep, basis_bias) for size in kernels)
+        if basis is None:
+            self.decoders = nn.ModuleList(LearnedDecoder(num_filters, size, hop, deep, basis_bias) for size in kernels)
+        else:
+            self.decoders = nn.ModuleList(FilterbankDecoder(*filterbank, sample_rate, base) for base in self.bases)
 
     def analyse(self, waveform: Tensor) -> Analysis:
         frames = self.num_frames(torch.as_tensor(waveform.shape[1]))
@@ -249,7 +263,7 @@ class ConvTasNet(Backbone):
         return self.decoders[0].frame_signals(masked.chunk(len(self.kernels), dim=1)[0])
 
     def synthesis_offset(self) -> Tensor | float:
-        bias = self.decoders[0].filters.bias
+        bias = getattr(self.decoders[0].filters, "bias", None)  # a filterbank has none
         return 0.0 if bias is None else bias
 
     @property

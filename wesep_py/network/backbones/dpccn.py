@@ -41,6 +41,7 @@ class DPCCN(Backbone):
     Args:
         sample_rate: Hz (given by the model).
         input_channels: feature channels, those of the cues included (given by the model).
+        negative_channels: further channels, of negative enrollments (given by the model).
         window_ms, hop_ms: analysis window (centred) and its shift, in milliseconds.
         window: shape of the window, periodic: `sqrt_hann` (the paper's) or `hann` (WeSep's).
         pad_mode: padding before and after the waveform: zeros (`constant`) or its reflection (`reflect`).
@@ -80,6 +81,7 @@ class DPCCN(Backbone):
         self,
         sample_rate: int = 16000,
         input_channels: int = 2,
+        negative_channels: int = 0,
         window_ms: float = 32.0,
         hop_ms: float = 8.0,
         window: Literal["sqrt_hann", "hann"] = "sqrt_hann",
@@ -126,9 +128,15 @@ class DPCCN(Backbone):
         # From the top down: (channels above, channels below, halving of the bins) of each level.
         levels = list(zip(widths, widths[1:], steps, strict=False))
         mode = (over_time, causal)
-        self.convolution = nn.Conv2d(
-            input_channels, channels, KERNEL_FRAMES, padding=(0 if causal else KERNEL_FRAMES // 2, 1)
-        )
+        padding = (0 if causal else KERNEL_FRAMES // 2, 1)
+        self.convolution = nn.Conv2d(input_channels, channels, KERNEL_FRAMES, padding=padding)
+        # As in TF-GridNet: kernels of their own, which start at zero.
+        self.negative_convolution = None
+        if negative_channels:
+            self.negative_convolution = nn.Conv2d(
+                negative_channels, channels, KERNEL_FRAMES, padding=padding, bias=False
+            )
+            nn.init.zeros_(self.negative_convolution.weight)
         self.first = DenseBlock(channels, channels, channels, dense_layers, *mode)
         self.down = nn.ModuleList(
             UNetLevel(
@@ -166,7 +174,11 @@ class DPCCN(Backbone):
         frames = features.transpose(2, 3)
         if self.causal:
             frames = history.prepend(frames, KERNEL_FRAMES - 1)
-        x = condition(0, self.first(self.convolution(frames), history))
+        given = self.convolution.in_channels
+        convolved = self.convolution(frames[:, :given])
+        if self.negative_convolution is not None:
+            convolved = convolved + self.negative_convolution(frames[:, given:])
+        x = condition(0, self.first(convolved, history))
         skips = [x]
         for level in self.down:
             x = level.resize(x, history)

@@ -45,6 +45,7 @@ class TFGridNet(Backbone):
     Args:
         sample_rate: Hz (given by the model).
         input_channels: feature channels, those of the cues included (given by the model).
+        negative_channels: further channels, of negative enrollments (given by the model).
         window_ms, hop_ms: analysis window (periodic Hann, centred) and its shift, in milliseconds.
         pad_mode: padding before and after the waveform: zeros (`constant`) or its reflection (`reflect`).
         feature_dim: D, the channels of a time-frequency point.
@@ -84,6 +85,7 @@ class TFGridNet(Backbone):
         self,
         sample_rate: int = 16000,
         input_channels: int = 2,
+        negative_channels: int = 0,
         window_ms: float = 8.0,
         hop_ms: float = 4.0,
         pad_mode: Literal["constant", "reflect"] = "constant",
@@ -129,7 +131,13 @@ class TFGridNet(Backbone):
         self.latent_dim = feature_dim if fuse_along == "channels" else num_bins
 
         reach = None if attention_window_s is None else max(1, round(attention_window_s * sample_rate / hop))
+        # The kernels of channels of negative enrollments start at zero, and are parameters of their own, so that a
+        # network without them can be continued with them.
         self.convolution = nn.Conv2d(input_channels, feature_dim, 3, padding=(0, 1))
+        self.negative_convolution = None
+        if negative_channels:
+            self.negative_convolution = nn.Conv2d(negative_channels, feature_dim, 3, padding=(0, 1), bias=False)
+            nn.init.zeros_(self.negative_convolution.weight)
         self.norm_weight = nn.Parameter(torch.ones(feature_dim))
         self.norm_bias = nn.Parameter(torch.zeros(feature_dim))
         self.blocks = nn.ModuleList(
@@ -161,7 +169,11 @@ class TFGridNet(Backbone):
             past = frames.new_zeros(*frames.shape[:2], 2, frames.shape[3]) if state is None else state[0]
             frames = torch.cat([past, frames], dim=2)
             last_frames = frames[:, :, -2:]
-        latent = full_precision(self.convolution(frames)).permute(0, 2, 3, 1)
+        given = self.convolution.in_channels
+        convolved = self.convolution(frames[:, :given])
+        if self.negative_convolution is not None:
+            convolved = convolved + self.negative_convolution(frames[:, given:])
+        latent = full_precision(convolved).permute(0, 2, 3, 1)
         shape = latent.shape[1:] if self.over_time else latent.shape[2:]
         latent = F.layer_norm(latent, shape, eps=NORM_EPS) * self.norm_weight + self.norm_bias
         new_state = [last_frames]

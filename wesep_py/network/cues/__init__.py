@@ -11,12 +11,13 @@ encoder) or on the latent, at the backbone's fusion points.
 | `fusion` | fusion operators `concat`, `add`, `multiply`, `film`, `scale`, `affine`, and fusion points |
 """
 
-from wesep_py.network.cues.cue import Cue, PreparedEnrollment, SignalFeatures, cues
+from wesep_py.network.cues.cue import NEGATIVE, Cue, PreparedEnrollment, SignalFeatures, cues
 from wesep_py.network.cues.fusion import Fusion, FusionPoints, fusions
 from wesep_py.network.cues.input_cues import ListenFirstCue, TFMapCue, USEFCue
 from wesep_py.network.cues.latent_cues import BandAttentionCue, ContextCue, EmbeddingCue
 
 __all__ = [
+    "NEGATIVE",
     "BandAttentionCue",
     "ContextCue",
     "Cue",

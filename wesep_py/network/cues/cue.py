@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -18,6 +18,8 @@ from wesep_py.network.speaker import SpeakerEncoder, SpeakerOutput, length_mask
 
 PreparedEnrollment = dict[str, Tensor]
 """The tensors that a cue, or all cues of a network, need of an enrollment, batch first. A voice print stores these."""
+NEGATIVE = "negative_"
+"""Prefix of the names of tensors of a negative enrollment."""
 MAX_SCORES_PER_BLOCK = 2**24
 """Scores of an attention to an enrollment that are in memory at a time, over batch, bands and heads: 64 MB of them."""
 
@@ -86,6 +88,8 @@ class Cue(nn.Module, ABC):
             (`Analysis.speaker_frames`).
         embedding_dim: size of the embedding, computed elsewhere, that the cue takes instead of a recording; `None` for
             a cue that takes the recording.
+        negative_axes: for a cue that also takes a negative enrollment (of a person who is not meant), the tensors of
+            `prepare` that it needs of it, each with its axis along time; `mask` is one of them. Empty for other cues.
     """
 
     stage: Literal["waveform", "input", "latent"]
@@ -94,9 +98,14 @@ class Cue(nn.Module, ABC):
     looks_ahead: bool = False
     needs_speaker_frames: bool = False
     embedding_dim: int | None = None
+    negative_axes: Mapping[str, int] = {}
 
     def added_channels(self) -> int:
         """Return the number of feature channels that the cue adds."""
+        return 0
+
+    def negative_channels(self) -> int:
+        """Return the number of feature channels that the cue makes of a negative enrollment."""
         return 0
 
     def attach(self, backbone: Backbone, encoder: SpeakerEncoder | None) -> None:
@@ -122,6 +131,31 @@ class Cue(nn.Module, ABC):
                 is joined in time.
         """
 
+    def prepare_negative(self, enrollment: SignalFeatures) -> PreparedEnrollment:
+        """Return the tensors needed of a negative enrollment, under the names `negative_…`."""
+        if not self.negative_axes:
+            return {}
+        prepared = self.prepare(enrollment)
+        return {f"{NEGATIVE}{name}": prepared[name] for name in self.negative_axes}
+
+    def no_negative(self, prepared: PreparedEnrollment) -> PreparedEnrollment:
+        """Return what stands for a missing negative enrollment: one frame of zeros, which the mask excludes.
+
+        Args:
+            prepared: result of `prepare`.
+        """
+        return {
+            f"{NEGATIVE}{name}": torch.zeros_like(prepared[name].narrow(axis, 0, 1))
+            for name, axis in self.negative_axes.items()
+        }
+
+    def combine_negative(self, prepared: Sequence[PreparedEnrollment]) -> PreparedEnrollment:
+        """Join several negative enrollments in time, of one person or of several."""
+        return {
+            f"{NEGATIVE}{name}": torch.cat([tensors[f"{NEGATIVE}{name}"] for tensors in prepared], dim=axis)
+            for name, axis in self.negative_axes.items()
+        }
+
     def steer_waveform(self, waveform: Tensor, prepared: PreparedEnrollment) -> tuple[Tensor, int]:
         """Put samples before a mixture `[batch, samples]`, and return the result and their number.
 
@@ -141,6 +175,13 @@ class Cue(nn.Module, ABC):
         """
         return features
 
+    def negative_features(self, analysis: Analysis, prepared: PreparedEnrollment) -> Tensor:
+        """Return the channels of the negative enrollment, `[batch, negative_channels, bins, frames]`; zero without one.
+
+        They follow the channels of all cues.
+        """
+        raise NotImplementedError(f"{type(self).__name__} makes no channels of a negative enrollment")
+
     def steer_latent(self, point: int, latent: Tensor, prepared: PreparedEnrollment) -> Tensor:
         """Return the steered latent at a fusion point, of the same shape."""
         return latent
@@ -151,6 +192,24 @@ class Cue(nn.Module, ABC):
 
 
 cues: Registry[Cue] = Registry("cue", Cue)
+
+
+def negative_mask(prepared: PreparedEnrollment) -> tuple[Tensor, Tensor]:
+    """Return the frames of a negative enrollment that an attention may use, and who has one.
+
+    An attention to no frame at all is not a number, so where there is no negative enrollment all frames are allowed;
+    multiply the result by the second tensor.
+
+    Returns:
+        Booleans, `[batch, frames]` and `[batch]`.
+
+    >>> negative_mask({"negative_mask": torch.tensor([[True, False], [False, False]])})
+    (tensor([[ True, False],
+            [ True,  True]]), tensor([ True, False]))
+    """
+    mask = prepared[f"{NEGATIVE}mask"].bool()
+    exists = mask.any(dim=1)
+    return mask | ~exists[:, None], exists
 
 
 def cross_attention(query: Tensor, key: Tensor, value: Tensor, valid: Tensor) -> Tensor:

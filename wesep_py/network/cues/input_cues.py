@@ -21,11 +21,13 @@ from wesep_py.common.errors import ConfigError
 from wesep_py.network.backbones import Analysis, Backbone
 from wesep_py.network.backbones.spectrum import full_precision
 from wesep_py.network.cues.cue import (
+    NEGATIVE,
     Cue,
     PreparedEnrollment,
     SignalFeatures,
     cross_attention,
     cues,
+    negative_mask,
     query_blocks,
 )
 from wesep_py.network.speaker import SpeakerEncoder, length_mask
@@ -105,6 +107,10 @@ class TFMapCue(Cue):
     With `source: encoder`, S compares the speaker encoder's features of the two frames, at unit length, instead of
     their magnitudes.
 
+    With `negative`, a person who is not meant may be enrolled too (`--enroll-not`). Her maps, by the same formula, are
+    further channels, zero without her. Xu et al. (NeurIPS 2025, arXiv 2502.16611) compare a positive and a negative
+    enrollment by attention; as TF-maps they need no parameters.
+
     Args:
         source: what similarity is computed from: the `spectrum`, or the features of the speaker `encoder`. The encoder
             needs the whole mixture, so `encoder` excludes a causal backbone.
@@ -112,6 +118,7 @@ class TFMapCue(Cue):
             spectrum; around 20 (with `power` 0.5) the matching frames dominate.
         power: exponent on the magnitudes, above 0 and at most 1.
         learn_temperatures: whether τ is trained.
+        negative: whether the cue takes a negative enrollment.
 
     Raises:
         ValueError: no temperature, one that is not above 0, a power out of range, or an encoder on a causal backbone.
@@ -126,6 +133,7 @@ class TFMapCue(Cue):
         power: float = 1.0,
         learn_temperatures: bool = False,
         source: Literal["spectrum", "encoder"] = "spectrum",
+        negative: bool = False,
     ) -> None:
         super().__init__()
         if not temperatures or min(temperatures) <= 0:
@@ -134,9 +142,16 @@ class TFMapCue(Cue):
             raise ValueError(f"power: is {power}; above 0 and at most 1 is allowed")
         self.power, self.needs_speaker_frames = power, source == "encoder"
         self.log_temperatures = nn.Parameter(torch.tensor(temperatures).log(), requires_grad=learn_temperatures)
+        self.negative = negative
+        if negative:
+            names = ("frames", "mask", *(["speaker_frames"] if self.needs_speaker_frames else []))
+            self.negative_axes = dict.fromkeys(names, -1)
 
     def added_channels(self) -> int:
         return len(self.log_temperatures)
+
+    def negative_channels(self) -> int:
+        return len(self.log_temperatures) if self.negative else 0
 
     def attach(self, backbone: Backbone, encoder: SpeakerEncoder | None) -> None:
         if not self.needs_speaker_frames:
@@ -162,7 +177,22 @@ class TFMapCue(Cue):
         return {key: torch.cat([tensors[key] for tensors in prepared], dim=-1) for key in prepared[0]}
 
     def steer_features(self, analysis: Analysis, features: Tensor, prepared: PreparedEnrollment) -> Tensor:
-        with torch.autocast(features.device.type, enabled=False):
+        return torch.cat([features, self.maps(analysis, prepared)], dim=1)
+
+    def negative_features(self, analysis: Analysis, prepared: PreparedEnrollment) -> Tensor:
+        valid, exists = negative_mask(prepared)
+        negative = {name: prepared[f"{NEGATIVE}{name}"] for name in self.negative_axes}
+        maps = self.maps(analysis, {**negative, "mask": valid})
+        return maps * exists[:, None, None, None]
+
+    def maps(self, analysis: Analysis, prepared: PreparedEnrollment) -> Tensor:
+        """Return the map of each temperature, `[batch, maps, bins, frames]`.
+
+        Args:
+            analysis: of the mixture.
+            prepared: `frames` and `mask`, and where the encoder gives the similarity `speaker_frames`.
+        """
+        with torch.autocast(analysis.spectrum.device.type, enabled=False):
             mixture = self.magnitude(analysis.spectrum)
             frames, padding = prepared["frames"].to(mixture.dtype), ~prepared["mask"].bool()[:, None]
             # Similarity is between `queries` of the mixture and `keys` of the enrollment.
@@ -173,8 +203,7 @@ class TFMapCue(Cue):
             per_query = len(mixture) * frames.shape[2]
             blocks = zip(query_blocks(mixture, per_query), query_blocks(queries, per_query), strict=True)
             pairs = ((block, query.transpose(-1, -2) @ keys) for block, query in blocks)
-            maps = torch.cat([self._maps(*pair, frames, padding) for pair in pairs], dim=3)
-        return torch.cat([features, maps], dim=1)
+            return torch.cat([self._maps(*pair, frames, padding) for pair in pairs], dim=3)
 
     def _maps(self, mixture: Tensor, similarity: Tensor, frames: Tensor, padding: Tensor) -> Tensor:
         """`[batch, bins, frames]` and its similarity `[batch, frames, enrolled]` → `[batch, maps, bins, frames]`."""

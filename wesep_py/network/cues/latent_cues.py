@@ -28,7 +28,15 @@ from wesep_py.network.backbones.bsrnn import (
     split_bands,
 )
 from wesep_py.network.backbones.spectrum import BandLinear, full_precision
-from wesep_py.network.cues.cue import Cue, PreparedEnrollment, SignalFeatures, cross_attention, cues
+from wesep_py.network.cues.cue import (
+    NEGATIVE,
+    Cue,
+    PreparedEnrollment,
+    SignalFeatures,
+    cross_attention,
+    cues,
+    negative_mask,
+)
 from wesep_py.network.cues.fusion import FusionPoints, PointSelection, mean_embedding, resolve_points
 from wesep_py.network.speaker import SpeakerEncoder
 
@@ -178,6 +186,9 @@ class ContextCue(Cue):
     keys and values are the speaker encoder's frame-level features, projected to `dim`. The result is fused like an
     embedding that varies over time.
 
+    With `negative`, the frames also attend to those of a person who is not meant (`--enroll-not`), with the same
+    layers, and the context becomes `c + W c⁻`, where W starts at zero.
+
     Args:
         dim: size of keys, values and the result; a multiple of `num_heads`.
         num_heads: heads of the attention.
@@ -185,6 +196,7 @@ class ContextCue(Cue):
         points: `first`, `all`, or indices of fusion points; all points share the layers of the attention.
         projection: how the encoder's frames are projected to `dim`: with one layer for all bands (`shared`), or one for
             each (`band`), for backbones with bands.
+        negative: whether the cue takes a negative enrollment.
 
     Raises:
         ValueError: sizes that do not divide.
@@ -200,12 +212,15 @@ class ContextCue(Cue):
         fusion: str = "multiply",
         points: PointSelection = "first",
         projection: Literal["shared", "band"] = "shared",
+        negative: bool = False,
     ) -> None:
         super().__init__()
         if dim < 1 or num_heads < 1 or dim % num_heads:
             raise ValueError(f"dim: is {dim}; a multiple of num_heads ({num_heads}) is needed")
         self.dim, self.num_heads, self.points = dim, num_heads, points
-        self.operator, self.projection = fusion, projection
+        self.operator, self.projection, self.negative = fusion, projection, negative
+        if negative:
+            self.negative_axes = {"frames": 1, "mask": 1}
 
     def attach(self, backbone: Backbone, encoder: SpeakerEncoder | None) -> None:
         if encoder is None:
@@ -221,6 +236,9 @@ class ContextCue(Cue):
             self.frames = nn.Linear(encoder.frame_dim, self.dim)
         self.query = nn.Linear(backbone.latent_dim, self.dim)
         self.key, self.value, self.output = (nn.Linear(self.dim, self.dim) for _ in range(3))
+        if self.negative:
+            self.negative_output = nn.Linear(self.dim, self.dim, bias=False)
+            nn.init.zeros_(self.negative_output.weight)
         self.fusion = FusionPoints(
             self.operator,
             self.dim,
@@ -246,7 +264,12 @@ class ContextCue(Cue):
         axes = (self.frame_axis % latent.dim(), self.fusion_axis % latent.dim())
         last = (latent.dim() - 2, latent.dim() - 1)
         h = latent.movedim(axes, last)
-        context = self.attend(h.reshape(len(h), -1, *h.shape[-2:]), prepared)
+        by_band = h.reshape(len(h), -1, *h.shape[-2:])
+        context = self.attend(by_band, prepared)
+        if self.negative:
+            valid, exists = negative_mask(prepared)
+            unwanted = self.attend(by_band, {"frames": prepared[f"{NEGATIVE}frames"], "mask": valid})
+            context = context + self.negative_output(unwanted) * exists[:, None, None, None]
         return self.fusion(point, latent, context.reshape(*h.shape[:-1], self.dim).movedim(last, axes))
 
     def attend(self, latent: Tensor, prepared: PreparedEnrollment) -> Tensor:
@@ -283,6 +306,9 @@ class BandAttentionCue(Cue):
 
     W_o starts at zero.
 
+    With `negative`, the latent also attends to a person who is not meant (`--enroll-not`), by layers of their own at
+    the same points, which start at zero too; the network that encodes the enrollment is the same.
+
     Args:
         dim: features of the network that encodes the enrollment.
         num_blocks: blocks of that network; along time in one direction, across bands in both.
@@ -291,6 +317,7 @@ class BandAttentionCue(Cue):
         num_heads: heads of the attention.
         points: where the latent attends: `first`, `all`, or indices of fusion points; each has layers of its own.
         film_points: where mean and standard deviation are fused.
+        negative: whether the cue takes a negative enrollment.
 
     Raises:
         ValueError: sizes that do not divide or are below 1, or a point that the backbone does not have.
@@ -308,6 +335,7 @@ class BandAttentionCue(Cue):
         num_heads: int = 2,
         points: PointSelection = "first",
         film_points: PointSelection = "all",
+        negative: bool = False,
     ) -> None:
         super().__init__()
         if min(dim, num_blocks, hidden) < 1:
@@ -316,7 +344,9 @@ class BandAttentionCue(Cue):
             raise ValueError(f"attention_dim: is {attention_dim}; a multiple of num_heads ({num_heads}) is needed")
         self.dim, self.num_blocks, self.hidden = dim, num_blocks, hidden
         self.attention_dim, self.num_heads = attention_dim, num_heads
-        self.points, self.film_points = points, film_points
+        self.points, self.film_points, self.negative = points, film_points, negative
+        if negative:
+            self.negative_axes = {"frames": 2, "mask": 1}
 
     def attach(self, backbone: Backbone, encoder: SpeakerEncoder | None) -> None:
         if not isinstance(backbone, BSRNN):
@@ -339,6 +369,8 @@ class BandAttentionCue(Cue):
         sizes = (backbone.latent_dim, self.dim, self.attention_dim, self.num_heads)
         points = resolve_points(self.points, backbone.num_fusion_points)
         self.attention = nn.ModuleDict({str(point): BandAttention(*sizes) for point in points})
+        if self.negative:
+            self.negative_attention = nn.ModuleDict({str(point): BandAttention(*sizes) for point in points})
         self.film = FusionPoints(
             "film",
             2 * self.dim,
@@ -378,7 +410,13 @@ class BandAttentionCue(Cue):
     def steer_latent(self, point: int, latent: Tensor, prepared: PreparedEnrollment) -> Tensor:
         if str(point) in self.attention:
             frames = prepared["frames"].to(latent.dtype)
-            latent = latent + self.attention[str(point)](latent, frames, prepared["mask"].bool())
+            steered = latent + self.attention[str(point)](latent, frames, prepared["mask"].bool())
+            if self.negative:
+                valid, exists = negative_mask(prepared)
+                frames = prepared[f"{NEGATIVE}frames"].to(latent.dtype)
+                unwanted = self.negative_attention[str(point)](latent, frames, valid)
+                steered = steered + unwanted * exists[:, None, None, None]
+            latent = steered
         return self.film(point, latent, prepared["voice"].to(latent.dtype))
 
 

@@ -18,6 +18,7 @@ The networks, by the name in a configuration:
 | `ecapa_tdnn` | `ecapa` | Desplanques et al., Interspeech 2020 |
 | `eres2net` | `res2net` | Chen et al., Interspeech 2023 |
 | `gemini_df_resnet` | `resnet` | Liu et al., TASLP 2024 |
+| `mhfa` | `mhfa` | Peng et al., SLT 2022 |
 | `redimnet` | `redimnet` | Yakovlev et al., Interspeech 2024 |
 | `repvgg` | `repvgg` | Ding et al., CVPR 2021; for speakers, Ma et al., arXiv 2110.09720 |
 | `res2net` | `res2net` | Gao et al., TPAMI 2019 |
@@ -31,6 +32,7 @@ The networks, by the name in a configuration:
 from wesep_py.network.speaker.campplus import CAMPlusPlus
 from wesep_py.network.speaker.ecapa import ECAPATDNN
 from wesep_py.network.speaker.embedding_windows import WindowConfig
+from wesep_py.network.speaker.mhfa import MHFA
 from wesep_py.network.speaker.pooling import AttentiveStatisticsPooling
 from wesep_py.network.speaker.redimnet import ReDimNet, ReDimNetStage
 from wesep_py.network.speaker.repvgg import RepVGG
@@ -60,6 +62,7 @@ from wesep_py.network.speaker.xvector import DVector, XVector
 
 __all__ = [
     "ECAPATDNN",
+    "MHFA",
     "AttentiveStatisticsPooling",
     "CAMPlusPlus",
     "DVector",

@@ -165,7 +165,8 @@ class SelfSupervised(nn.Module):
         training: `frozen`: the model is not trained; `adapters`: it is not, but an adapter after each layer is; `full`:
             the model is trained.
         adapter_dim: number of units of the adapters.
-        layers: all hidden states (`weighted_sum`), or only the `last`.
+        layers: all hidden states (`weighted_sum`), or only the `last`; or two weighted sums side by side (`two_sums`),
+            the keys and values of the network `mhfa`.
         normalise: scale each waveform to mean 0 and variance 1 first. `None`: as `do_normalize` in the folder's
             `preprocessor_config.json` says, else if `feat_extract_norm` is `layer`, as these models were trained.
         mean_norm: subtract each feature's mean over the frames of its utterance.
@@ -185,7 +186,7 @@ class SelfSupervised(nn.Module):
         config: dict[str, Any] | None = None,
         training: Literal["frozen", "adapters", "full"] = "frozen",
         adapter_dim: int = 64,
-        layers: Literal["weighted_sum", "last"] = "weighted_sum",
+        layers: Literal["weighted_sum", "last", "two_sums"] = "weighted_sum",
         normalise: bool | None = None,
         mean_norm: bool = True,
         sample_rate: int = MODEL_SAMPLE_RATE,
@@ -204,7 +205,8 @@ class SelfSupervised(nn.Module):
         if model_config.feat_extract_norm == "group":
             first = self.model.feature_extractor.conv_layers[0]
             first.layer_norm = OwnFramesNorm(first.layer_norm)
-        self.sample_rate, self.num_mel_bins = sample_rate, int(model_config.hidden_size)
+        hidden_size, num_sums = int(model_config.hidden_size), 2 if layers == "two_sums" else 1
+        self.sample_rate, self.num_mel_bins = sample_rate, num_sums * hidden_size
         self.kernels, self.strides = tuple(model_config.conv_kernel), tuple(model_config.conv_stride)
         # Receptive field and hop of the stacked convolutions, in samples.
         self.window_length, self.hop_length = 1, 1
@@ -216,9 +218,10 @@ class SelfSupervised(nn.Module):
         if self.normalise is None:
             self.normalise = model_config.feat_extract_norm == "layer"
         count = len(self.model.encoder.layers)
-        self.layer_weights = nn.Parameter(torch.zeros(count + 1)) if layers == "weighted_sum" else None
+        shape = (2, count + 1) if layers == "two_sums" else (count + 1,)
+        self.layer_weights = None if layers == "last" else nn.Parameter(torch.zeros(shape))
         self.adapters = nn.ModuleList(
-            Adapter(self.num_mel_bins, adapter_dim) for _ in range(count if training == "adapters" else 0)
+            Adapter(hidden_size, adapter_dim) for _ in range(count if training == "adapters" else 0)
         )
         self.model.requires_grad_(training == "full")
         self.train()
@@ -253,15 +256,41 @@ class SelfSupervised(nn.Module):
         if self.normalise:
             waveform = _normalised(waveform, inside)
         states = self._states(waveform * inside, lengths.clamp(min=self.window_length))
-        if self.layer_weights is None:
-            features = states[-1].float()
-        else:
-            weights = self.layer_weights.softmax(dim=0)
-            features = sum(weight * state.float() for weight, state in zip(weights, states, strict=True))
+        features = self._summed(states)
         mask = length_mask(self.frame_lengths(lengths), features.shape[1])[:, :, None]
         if self.mean_norm:
             features = features - (features * mask).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True)
         return features * mask
+
+    def levels(self, waveform: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return the output of each convolution, and the features of whole waveforms `[B, T]`, without `mean_norm`.
+
+        Returns:
+            `[B, channels, frames]` for each convolution, and float32 `[B, frames, num_mel_bins]`.
+        """
+        waveform = F.pad(waveform.float(), (0, max(0, self.window_length - waveform.shape[1])))
+        lengths = torch.full((len(waveform),), waveform.shape[1], device=waveform.device)
+        if self.normalise:
+            waveform = _normalised(waveform, length_mask(lengths, waveform.shape[1]))
+        outputs: list[Tensor] = []
+        convolutions = self.model.feature_extractor.conv_layers
+        handles = [layer.register_forward_hook(lambda _m, _i, output: outputs.append(output)) for layer in convolutions]
+        try:
+            states = self._states(waveform, lengths)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return outputs, self._summed(states)
+
+    def _summed(self, states: list[Tensor]) -> Tensor:
+        """Return the last hidden state, or the weighted sum of all, or two of them side by side, in float32."""
+        if self.layer_weights is None:
+            return states[-1].float()
+        sums = [
+            sum(weight * state.float() for weight, state in zip(weights, states, strict=True))
+            for weights in self.layer_weights.softmax(dim=-1).view(-1, len(states))
+        ]
+        return torch.cat(sums, dim=-1)
 
     def _states(self, waveform: Tensor, lengths: Tensor) -> list[Tensor]:
         """Return the first layer's input, then the output of each layer, the last one as the model returns it."""

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 RECIPE_FORMAT_VERSION = 1
 
+BYSTANDER = -1
+"""Stands for `Recipe.bystander` among the numbers of sources in `Recipe.negatives`."""
+
 Point = tuple[float, float, float]
 
 
@@ -58,6 +61,9 @@ class Recipe:
         room: the room, or `None`.
         further_noises: noises in addition to `noise`.
         absent: the target speaker, if it is not in the mixture.
+        negatives: for each source, and then for the absent speaker, the number of the source whose enrollment is the
+            negative enrollment, or `BYSTANDER`; empty: nobody has a negative enrollment.
+        bystander: a speaker who is neither in the mixture nor its target, for negative enrollments.
         effects: effects on the mixture; a level drift is applied to all parts of the mixture.
         peak: largest allowed absolute sample of the mixture after the effects; if it is exceeded, all parts are scaled
             down together. `None`: no limit.
@@ -85,6 +91,8 @@ class Recipe:
     room: RoomRecipe | BankRoomRecipe | None = None
     further_noises: tuple[NoiseRecipe, ...] = ()
     absent: AbsentSpeaker | None = None
+    negatives: tuple[int, ...] = ()
+    bystander: AbsentSpeaker | None = None
     effects: tuple[Effect, ...] = ()
     peak: float | None = None
     version: int = RECIPE_FORMAT_VERSION
@@ -94,12 +102,19 @@ class Recipe:
             raise ValueError("target: give either the number of a source or an absent speaker, not both")
         if self.target is not None and self.sources and not 0 <= self.target < len(self.sources):
             raise ValueError(f"target: is {self.target}; there are {len(self.sources)} sources, counted from 0")
+        if self.negatives:
+            _check_negatives(self.negatives, len(self.sources), self.absent is not None, self.bystander is not None)
         check_recipe_sizes(self.sample_rate, self.num_samples, self.sources, self.noises, self.room)
 
     @property
     def noises(self) -> tuple[NoiseRecipe, ...]:
         """All noises."""
         return () if self.noise is None else (self.noise, *self.further_noises)
+
+    @property
+    def enrolled(self) -> tuple[SourceRecipe | AbsentSpeaker, ...]:
+        """All speakers with an enrollment: the sources, the absent speaker, the bystander."""
+        return (*self.sources, *(speaker for speaker in (self.absent, self.bystander) if speaker is not None))
 
     @property
     def reference(self) -> int:
@@ -168,6 +183,16 @@ def write_recipes(recipes: Iterable[Recipe], path: str | Path, overwrite: bool =
             out.write(json.dumps(recipe.to_dict(), ensure_ascii=False, allow_nan=False) + "\n")
             count += 1
     return count
+
+
+def _check_negatives(negatives: Sequence[int], num_sources: int, has_absent: bool, has_bystander: bool) -> None:
+    num_speakers, lowest = num_sources + has_absent, BYSTANDER if has_bystander else 0
+    itself = any(number == source for source, number in enumerate(negatives[:num_sources]))
+    if len(negatives) != num_speakers or itself or not all(lowest <= number < num_sources for number in negatives):
+        raise ValueError(
+            f"negatives: are {list(negatives)}; for each of {num_speakers} speakers the number of another source is "
+            f"needed, or {BYSTANDER} for a bystander"
+        )
 
 
 def _without_empty(value: Any) -> Any:

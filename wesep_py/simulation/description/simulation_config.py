@@ -219,6 +219,10 @@ class EnrollmentConfig:
         room: rooms of the enrollments; null: none.
         noise: noise in the enrollments; null: none.
         effects: effects on the enrollments after room and noise, `speed` first; null: none.
+        negative_probability: share of the mixtures in which every target also has a negative enrollment, of a person
+            who is not meant, for models whose cues have `negative: true`. It is the enrollment of an interferer.
+        negative_bystander: share of these mixtures whose negative enrollment is of somebody who is not in the mixture;
+            so it always is where nobody else speaks.
     """
 
     duration_s: Range = (3.0, 6.0)
@@ -228,10 +232,14 @@ class EnrollmentConfig:
     room: RoomConfig | None = None
     noise: NoiseConfig | None = None
     effects: EffectsConfig | None = None
+    negative_probability: float = 0.0
+    negative_bystander: float = 0.1
 
     def __post_init__(self) -> None:
         check_range("duration_s", self.duration_s, low=0.5)
         check_range("level_db", self.level_db, high=0.0)
+        check_probability("negative_probability", self.negative_probability)
+        check_probability("negative_bystander", self.negative_bystander)
         if self.count < 0:
             raise ValueError(f"count: is {self.count}; a whole number of 0 or more is needed")
         if not 0 <= self.gap_s < math.inf:

@@ -1,0 +1,108 @@
+"""Training a personal VAD: classes, loss, a run that learns, its validation and its use by `wesep when`."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.recipes.miniature_default import make_data
+from wesep_py import checkpoint
+from wesep_py.common.errors import ConfigError
+from wesep_py.data import FileReader, read_speaker_folders
+from wesep_py.simulation import EnrollmentConfig, SimulationConfig, Simulator
+from wesep_py.training import train
+from wesep_py.training.presence_task import PairwiseLoss, collate_presence, presence_items
+from wesep_py.training.training_config import load_config
+
+RECIPE = Path(__file__).resolve().parents[2] / "recipes/presence"
+
+
+def test_each_frame_is_of_the_target_of_others_or_silent(tiny_speech: Path):
+    config = SimulationConfig(
+        duration_s=2.0, min_source_s=0.5, overlap="partial", overlap_ratio=(0.2, 0.5), absent_probability=0.5,
+        edge_s=(0.2, 0.4), enrollment=EnrollmentConfig(duration_s=(0.5, 1.0)),
+    )  # fmt: skip
+    simulator, absent = Simulator(config, read_speaker_folders(tiny_speech), [], FileReader(16000)), 0
+    for index in range(6):
+        sample = simulator.sample(0, index)
+        items = presence_items(sample, {}, "all")
+        absent += sample.recipe.target is None
+        for source, item in enumerate(items):
+            classes, activity = item["classes"], sample.activity
+            assert len(classes) == 200 and (classes == 0).any()
+            np.testing.assert_array_equal(classes > 0, activity.any(0))
+            speaks = activity[source] if source < len(activity) else np.zeros(200, dtype=bool)
+            np.testing.assert_array_equal(classes == 1, speaks)
+    assert 0 < absent < 6
+    batch = collate_presence([items, [{**items[0], "mixture": items[0]["mixture"][:16000], "classes": classes[:100]}]])
+    assert batch["classes"].shape == (len(items) + 1, 200) and (batch["classes"][-1, 100:] == -1).all()
+
+
+def test_the_pairwise_loss_is_its_formula():
+    loss, logits = PairwiseLoss(0.1), torch.tensor([[[0.5, 2.0, -1.0], [1.0, 0.0, 3.0]]])
+    z = logits[0].exp()
+
+    def pair(frame: int, true: int, other: int) -> float:
+        return -math.log(z[frame, true] / (z[frame, true] + z[frame, other]))
+
+    expected = pair(0, 1, 0) + pair(0, 1, 2) + 0.1 * pair(1, 2, 0) + pair(1, 2, 1)
+    assert loss(logits, torch.tensor([[1, 2]])).item() == pytest.approx(expected / 2, rel=1e-5)
+    padded = torch.cat([logits, torch.randn(1, 3, 3)], dim=1)
+    assert loss(padded, torch.tensor([[1, 2, -1, -1, -1]])).item() == pytest.approx(expected / 2, rel=1e-5)
+    assert loss(logits, torch.tensor([[-1, -1]])).item() == 0
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> tuple[Path, list[dict]]:
+    """Train the recipe in miniature; return the experiment and its log."""
+    folder = tmp_path_factory.mktemp("presence")
+    make_data(folder / "DATA")
+    values = [f"data.root={folder}/DATA", f"experiment={folder}/exp", "train.steps=40", "train.batch_size=4"]
+    values += ["simulation.duration_s=3", "simulation.num_speakers=2", "model.hidden=16", "log.every_steps=5"]
+    values += [
+        "simulation.noise=null",
+        "optim.lr=0.01",
+        "schedule.warmup_steps=2",
+        "optim.ema_decay=null",
+        "data.packed=null",
+    ]
+    train(load_config(RECIPE / "smoke.yaml", values))
+    return folder / "exp", [json.loads(line) for line in (folder / "exp/log.jsonl").read_text().splitlines()]
+
+
+def test_a_run_learns_and_is_validated(run):
+    folder, records = run
+    logged = [record for record in records if record["kind"] == "train"]
+    assert logged[-1]["loss"] < 0.8 * logged[0]["loss"]
+    (validation,) = [record for record in records if record["kind"] == "validation"]
+    assert 0 <= validation["f1"] <= 1 and 0 < validation["frame_error"] < 1 and validation["count"] == 2
+    saved = checkpoint.load(folder)
+    assert saved.config["task"] == "presence" and "Personal VAD" in (saved.folder / "card.md").read_text()
+
+
+@pytest.mark.parametrize("suffix", [".srt", ".csv", ".json", ".rttm"])
+def test_when_writes_the_times_of_the_model(run, wesep, tiny_speech: Path, tmp_path: Path, suffix: str):
+    folder, _ = run
+    arguments = ["when", tiny_speech / "bert/bert-0.wav", "--enroll", tiny_speech / "anna/anna-0.wav"]
+    ran = wesep(*arguments, "--model", folder, "--device", "cpu", "-o", tmp_path / f"o{suffix}", "--json")
+    assert ran.status in (0, 3), ran.err
+    (target,) = json.loads(ran.out)["targets"]
+    assert target["target"] == "anna-0" and target["absent"] == (ran.status == 3)
+    assert (tmp_path / f"o{suffix}").exists()
+
+
+def test_wrong_configurations_are_refused(tmp_path):
+    values = ["data.root=.", f"experiment={tmp_path}/exp"]
+    with pytest.raises(ConfigError, match="silence_others_weight is 2"):
+        load_config(RECIPE / "smoke.yaml", [*values, "silence_others_weight=2"])
+    with pytest.raises(ConfigError, match=r"enrollment\.count: is 0"):
+        train(
+            load_config(
+                RECIPE / "smoke.yaml", [*values, "simulation.enrollment.count=0", "simulation.absent_probability=0"]
+            )
+        )

@@ -1,0 +1,268 @@
+"""Personal voice activity detection: when an enrolled person speaks, without extracting the voice.
+
+After Ding et al., "Personal VAD: speaker-conditioned voice activity detection" (Odyssey 2020). Theirs are the three
+classes of a frame (nobody speaks, the target speaks, only others speak) and recurrent layers on log-mel features beside
+an embedding of the enrollment (`speaker`). Without `speaker` the network is ours: each frame also attends to the
+enrollment's frames, because frame-level cues learn from fewer speakers than embeddings do.
+
+    enrollment ─► log-mel ─► linear ─► LSTM ─► frames ─► mean: voice
+                             (same)             │                │
+    mixture ────► log-mel ─► linear ─► LSTM ─► attention, times voice ─► linear ─► LSTM ─► 3 logits per frame
+
+A frame lasts 10 ms, and frame t covers the samples from t · 10 ms on, so that frames are those of `Sample.activity`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from wesep_py import checkpoint
+from wesep_py.common.config import construct, to_plain
+from wesep_py.common.errors import CheckpointError, ConfigError
+from wesep_py.common.registry import no_plugins
+from wesep_py.common.safe_building import build_within, check_numbers
+from wesep_py.features import KaldiFilterbank
+from wesep_py.network.cues import PreparedEnrollment
+from wesep_py.network.cues.cue import cross_attention
+from wesep_py.network.speaker import SpeakerConfig, build_encoder, completed_speaker, length_mask
+
+TASK = "presence"
+"""Value of `task` in the configuration of a checkpoint, and in that of its training."""
+SILENCE, TARGET, OTHERS = 0, 1, 2
+"""Classes of a frame: nobody speaks; the target speaks, alone or with others; only others speak."""
+NUM_CLASSES = 3
+WINDOW_MS, HOP_MS = 25.0, 10.0
+
+
+@dataclass
+class PersonalVADConfig:
+    """Configuration of a personal VAD.
+
+    Attributes:
+        sample_rate: Hz; at least 8000.
+        num_mel_bins: features of a frame.
+        hidden: units of each recurrent layer, for all of its directions together; even.
+        num_heads: heads of the attention to the enrollment; `hidden` is a multiple of it.
+        speaker: a speaker encoder, whose embedding is joined to every frame instead of the attention; or `null`.
+        causal: whether no frame depends on later ones, but for 7.5 ms of its own window. The mean that is subtracted
+            from the log-mel features is then that of all frames until now, instead of the whole recording's.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    sample_rate: int = 16000
+    num_mel_bins: int = 40
+    hidden: int = 64
+    num_heads: int = 4
+    speaker: SpeakerConfig | None = None
+    causal: bool = False
+
+    def __post_init__(self) -> None:
+        if self.sample_rate < 8000:
+            raise ValueError(f"sample_rate: is {self.sample_rate}; 8000 Hz or more is allowed")
+        if self.hidden < 2 or self.hidden % 2 or self.num_heads < 1 or self.hidden % self.num_heads:
+            raise ValueError(f"hidden: is {self.hidden}; an even multiple of num_heads ({self.num_heads}) is needed")
+
+
+class VADState(NamedTuple):
+    """Streaming state of a causal personal VAD: of the mean of its features, and of its recurrent layers."""
+
+    count: int
+    total: Tensor
+    recurrent: tuple[Any, Any]
+
+
+class PersonalVAD(nn.Module):
+    """Personal VAD: three logits for each frame of 10 ms, given an enrollment.
+
+    Args:
+        config: a `PersonalVADConfig`, or a mapping with its keys.
+        initialise: whether to read the speaker encoder's checkpoint; false where weights are loaded afterwards.
+
+    Attributes:
+        hop_length: samples of a frame.
+        before, after: samples before and after it that the frame also needs.
+
+    Raises:
+        ConfigError: a key of the configuration is unknown, of the wrong type or out of range.
+
+    >>> network = PersonalVAD({"hidden": 8})
+    >>> network(torch.randn(2, 8000), network.prepare(torch.randn(2, 16000))).shape
+    torch.Size([2, 50, 3])
+    """
+
+    def __init__(self, config: PersonalVADConfig | Mapping[str, Any], initialise: bool = True) -> None:
+        super().__init__()
+        if not isinstance(config, PersonalVADConfig):
+            config = construct(PersonalVADConfig, config, "model")
+        self.config: dict[str, Any] = {"task": TASK, **to_plain(config)}
+        self.sample_rate, self.causal = config.sample_rate, config.causal
+        self.num_heads, hidden = config.num_heads, config.hidden
+        self.filterbank = KaldiFilterbank(
+            config.sample_rate, config.num_mel_bins, WINDOW_MS, HOP_MS, dither=0.0, mean_norm=False
+        )
+        self.hop_length = self.filterbank.hop_length
+        beyond = self.filterbank.window_length - self.hop_length
+        self.before, self.after = beyond // 2, beyond - beyond // 2
+        self.input = nn.Sequential(nn.Linear(config.num_mel_bins, hidden), nn.LayerNorm(hidden), nn.ReLU())
+        directions = 1 if config.causal else 2
+        first, second = (
+            nn.LSTM(hidden, hidden // directions, batch_first=True, bidirectional=directions == 2) for _ in range(2)
+        )
+        self.first, self.second = first, second
+        self.encoder = build_encoder(config.speaker, config.sample_rate, initialise, None)
+        if self.encoder is not None:
+            self.config["speaker"] = completed_speaker(self.config["speaker"], self.encoder.config)
+            self.joined = nn.Linear(hidden + self.encoder.embedding_dim, hidden)
+        else:
+            # One direction, so that the padding after an enrollment does not reach its frames.
+            self.enrolled = nn.LSTM(hidden, hidden, batch_first=True)
+            self.query, self.key, self.value, self.voice = (nn.Linear(hidden, hidden) for _ in range(4))
+            self.joined = nn.Linear(3 * hidden, hidden)
+        self.output = nn.Linear(hidden, NUM_CLASSES)
+
+    def num_frames(self, num_samples: int) -> int:
+        """Return the number of frames of a recording: one for each 10 ms that it begins."""
+        return -(-num_samples // self.hop_length)
+
+    def prepare(self, enrollment: Tensor, lengths: Tensor | None = None) -> PreparedEnrollment:
+        """Return the tensors needed of an enrollment `[batch, samples]`, zero-padded to `lengths` `[batch]`."""
+        if lengths is None:
+            lengths = torch.full((len(enrollment),), enrollment.shape[1], device=enrollment.device)
+        if self.encoder is not None:
+            return {"embedding": nn.functional.normalize(self.encoder(enrollment, lengths).embedding, dim=-1)}
+        num_frames = self.num_frames(enrollment.shape[1])
+        mask = length_mask((lengths + self.hop_length - 1) // self.hop_length, num_frames)
+        features = self.filterbank(self.padded(enrollment))
+        frames, _ = self.enrolled(self.input(features - _masked_mean(features, mask)))
+        return {"frames": frames, "mask": mask, "voice": self.voice(_masked_mean(frames, mask)[:, 0])}
+
+    def combine(
+        self, prepared: Sequence[PreparedEnrollment], weights: Sequence[float] | None = None
+    ) -> PreparedEnrollment:
+        """Combine several enrollments of one voice: vectors are averaged, by weight; frames are joined in time."""
+        shares = torch.tensor([1.0] * len(prepared) if weights is None else list(weights))
+        combined = {}
+        for name in prepared[0]:
+            tensors = [each[name] for each in prepared]
+            if name in ("frames", "mask"):
+                combined[name] = torch.cat(tensors, dim=1)
+            else:
+                stacked = torch.stack(tensors, dim=-1)
+                combined[name] = (stacked * (shares / shares.sum()).to(stacked)).sum(dim=-1)
+        return combined
+
+    def padded(self, waveform: Tensor) -> Tensor:
+        """Pad recordings `[batch, samples]` so that `features` gives one frame for each 10 ms."""
+        missing = self.num_frames(waveform.shape[1]) * self.hop_length - waveform.shape[1]
+        return nn.functional.pad(waveform, (self.before, missing + self.after))
+
+    def forward(self, mixture: Tensor, prepared: PreparedEnrollment, lengths: Tensor | None = None) -> Tensor:
+        """Return the logits `[batch, frames, 3]` of whole recordings `[batch, samples]`, padded to `lengths`."""
+        mask = None
+        if lengths is not None:
+            num_frames = self.num_frames(mixture.shape[1])
+            mask = length_mask((lengths + self.hop_length - 1) // self.hop_length, num_frames)
+        return self.classify(self.padded(mixture), prepared, mask=mask)[0]
+
+    def classify(
+        self,
+        segment: Tensor,
+        prepared: PreparedEnrollment,
+        state: VADState | None = None,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, VADState | None]:
+        """Return the logits of the frames that lie in a segment, and the state after it for a causal network.
+
+        A segment has the samples of its frames, and those beyond that the first and the last frame also need:
+
+            | before | frame 0 | frame 1 | … | after |
+
+        Args:
+            segment: `[batch, before + frames · hop_length + after]`.
+            prepared: of `prepare`.
+            state: of the segment before; `None` at the start of a recording.
+            mask: `[batch, frames]`, false for padding; `None` if there is none.
+        """
+        features = self.filterbank(segment)
+        new_state = None
+        recurrent: tuple[Any, Any] = (None, None) if state is None else state.recurrent
+        if not self.causal:
+            features = features - _masked_mean(features, mask)
+        else:
+            before = 0 if state is None else state.count
+            total = features.double().cumsum(dim=1) + (0.0 if state is None else state.total)
+            counts = torch.arange(1, features.shape[1] + 1, device=features.device) + before
+            features = features - (total / counts[:, None]).to(features.dtype)
+        frames, first = self.first(self.input(features), recurrent[0])
+        frames, second = self.second(self._joined(frames, prepared), recurrent[1])
+        if self.causal:
+            new_state = VADState(before + features.shape[1], total[:, -1:], (first, second))
+        return self.output(frames).float(), new_state
+
+    def _joined(self, frames: Tensor, prepared: PreparedEnrollment) -> Tensor:
+        """Join the enrollment to frames `[batch, frames, hidden]`; the shape stays."""
+        if self.encoder is not None:
+            embedding = prepared["embedding"].to(frames.dtype)[:, None].expand(-1, frames.shape[1], -1)
+            return torch.relu(self.joined(torch.cat([frames, embedding], dim=-1)))
+        enrolled = prepared["frames"].to(frames.dtype)
+        query, key, value = (
+            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for part in (self.query(frames), self.key(enrolled), self.value(enrolled))
+        )
+        attended = cross_attention(query, key, value, prepared["mask"].bool()[:, None, None])
+        context = attended.transpose(1, 2).flatten(2)
+        voice = prepared["voice"].to(frames.dtype)[:, None]
+        return torch.relu(self.joined(torch.cat([frames, context, frames * voice], dim=-1)))
+
+
+def target_logits(logits: Tensor) -> Tensor:
+    """Return the log odds that the target speaks, `[…, 3]` → `[…]`.
+
+    >>> target_logits(torch.tensor([0.0, 1.0, -30.0])).item()
+    1.0
+    """
+    others = torch.logsumexp(logits[..., [SILENCE, OTHERS]], dim=-1)
+    return logits[..., TARGET] - others
+
+
+def _masked_mean(frames: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the mean `[batch, 1, dim]` of valid frames `[batch, frames, dim]`."""
+    if mask is None:
+        return frames.mean(dim=1, keepdim=True)
+    valid = mask[..., None].to(frames.dtype)
+    return (frames * valid).sum(dim=1, keepdim=True) / valid.sum(dim=1, keepdim=True).clamp_min(1)
+
+
+def is_personal_vad(config: Mapping[str, Any]) -> bool:
+    """Return whether the configuration of a checkpoint is that of a personal VAD."""
+    return config.get("task") == TASK
+
+
+def load_personal_vad(path: str | Path) -> PersonalVAD:
+    """Return the personal VAD of a checkpoint, in evaluation mode on the CPU.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, of another kind of model, or weights and configuration do not fit.
+    """
+    saved = checkpoint.load(path)
+    if not is_personal_vad(saved.config):
+        raise CheckpointError(f"{saved.folder}: is no personal VAD; train one with task: {TASK}")
+    try:
+        check_numbers(saved.config)
+        config = {key: value for key, value in saved.config.items() if key != "task"}
+        with no_plugins():
+            network = build_within(lambda: PersonalVAD(config, initialise=False), saved.state_dict)
+        if problems := checkpoint.weight_mismatches(network.state_dict(), saved.state_dict):
+            raise ConfigError(problems[0])
+    except ConfigError as error:
+        raise CheckpointError(f"{saved.folder}: weights and configuration do not fit ({error})") from error
+    network.load_state_dict(saved.state_dict)
+    return network.eval()
