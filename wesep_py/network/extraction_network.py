@@ -273,6 +273,25 @@ class TargetSpeakerExtractor(nn.Module):
         signal = SignalFeatures(enrollment, lengths, self.backbone, self.encoder, embedding, level)
         return {f"{i}.{key}": value for i, cue in enumerate(self.cues) for key, value in cue.prepare(signal).items()}
 
+    def embed(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return the speaker encoder's embedding of recordings, computed as that of an enrollment.
+
+        Args:
+            waveform: `[batch, samples]`, zero-padded.
+            lengths: `[batch]`, valid samples of each; `None` if all are valid.
+
+        Returns:
+            `[batch, embedding_dim]`.
+
+        Raises:
+            ConfigError: the network has no speaker encoder.
+        """
+        if self.encoder is None:
+            raise ConfigError("this model has no speaker encoder, so it has no embeddings")
+        lengths = _full_lengths(waveform) if lengths is None else lengths
+        waveform, level = self.preprocess(waveform, lengths)
+        return SignalFeatures(waveform, lengths, self.backbone, self.encoder, None, level).speaker.embedding
+
     def combine(
         self, prepared: Sequence[PreparedEnrollment], weights: Sequence[float] | None = None
     ) -> PreparedEnrollment:
