@@ -120,12 +120,16 @@ class TargetSpeakerExtractor(nn.Module):
         if sum(cue.replaces_features for cue in self.cues) > 1:
             raise ConfigError("model.cues: two cues would replace the backbone's features; one at most can")
         native_channels = 0 if any(cue.replaces_features for cue in self.cues) else backbone_class.native_channels
+        if not native_channels and any(cue.runs_backbone for cue in self.cues):
+            raise ConfigError(
+                "model.cues: one cue runs the backbone over the enrollment's features, and another replaces these; "
+                "use one of the two, or keep_features: true"
+            )
+        input_channels = native_channels + sum(cue.added_channels() for cue in self.cues)
         self.backbone = backbones.build(
-            config.backbone,
-            "model.backbone",
-            sample_rate=config.sample_rate,
-            input_channels=native_channels + sum(cue.added_channels() for cue in self.cues),
+            config.backbone, "model.backbone", sample_rate=config.sample_rate, input_channels=input_channels
         )
+        self.backbone.input_channels = input_channels
         if self.backbone.latency is not None and self.normalise not in ("none", "tracked"):
             raise ConfigError(
                 f"model.normalise: is {self.normalise!r}, which needs the whole recording; "

@@ -84,6 +84,7 @@ class Cue(nn.Module, ABC):
         looks_ahead: true if a frame is steered by later frames of the mixture, so that streaming is impossible.
         needs_speaker_frames: true if `steer_features` needs the speaker encoder's features of the mixture
             (`Analysis.speaker_frames`).
+        runs_backbone: true if `prepare` runs the backbone over the enrollment's own features.
         embedding_dim: size of the embedding, computed elsewhere, that the cue takes instead of a recording; `None` for
             a cue that takes the recording.
     """
@@ -93,6 +94,7 @@ class Cue(nn.Module, ABC):
     past_frames: int = 0
     looks_ahead: bool = False
     needs_speaker_frames: bool = False
+    runs_backbone: bool = False
     embedding_dim: int | None = None
 
     def added_channels(self) -> int:
