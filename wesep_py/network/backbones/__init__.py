@@ -7,6 +7,7 @@
 | `tf_gridnet` | `TFGridNet`: recurrent layers along bins and frames, full-band attention |
 | `dpccn` | `DPCCN`: U-Net of dense convolution blocks with a temporal convolution network |
 | `conv_tasnet` | `ConvTasNet`: masks on learned filters; SpEx+ and TD-SpeakerBeam are configurations of it |
+| `sepformer` | `SepFormer`: transformers within and across chunks of frames, masks on learned filters |
 | `spectrum` | shared layers: band splitting, the head that makes the target's spectrum |
 """
 
@@ -14,6 +15,18 @@ from wesep_py.network.backbones.backbone import Analysis, Backbone, Condition, F
 from wesep_py.network.backbones.bsrnn import BSRNN
 from wesep_py.network.backbones.conv_tasnet import ConvTasNet
 from wesep_py.network.backbones.dpccn import DPCCN
+from wesep_py.network.backbones.sepformer import SepFormer
 from wesep_py.network.backbones.tf_gridnet import TFGridNet
 
-__all__ = ["BSRNN", "DPCCN", "Analysis", "Backbone", "Condition", "ConvTasNet", "FrameSpan", "TFGridNet", "backbones"]
+__all__ = [
+    "BSRNN",
+    "DPCCN",
+    "Analysis",
+    "Backbone",
+    "Condition",
+    "ConvTasNet",
+    "FrameSpan",
+    "SepFormer",
+    "TFGridNet",
+    "backbones",
+]
