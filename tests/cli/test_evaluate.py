@@ -26,16 +26,17 @@ class Model:
         return sources
 
     def extract(self, mixture, voice):
-        return Result(mixture[0], mixture[1])
+        return Result(mixture[0], mixture[1], repaired=self.repair != "none")
 
 
 @pytest.fixture
 def loaded(monkeypatch) -> list[tuple]:
     calls: list[tuple] = []
 
-    def load(*arguments, shifts=None, live=False, verify="auto"):
+    def load(*arguments, shifts=None, live=False, verify="auto", repair="none"):
         calls.append(arguments)
         model = Model()
+        model.repair = repair
         model.shifts, model.mode = shifts or 1, "live" if live else "offline"
         return model
 
@@ -56,6 +57,18 @@ def arguments(tiny_speech: Path, tmp_path: Path) -> list[str]:
         str(tmp_path / "map"), "--root", str(tiny_speech), "--noise-root", str(tmp_path),
         "-o", str(tmp_path / "out"),
     ]  # fmt: skip
+
+
+def test_repaired_extractions_are_counted(arguments, loaded, tmp_path, capsys):
+    assert main([*arguments, "--repair", "swap"]) == 0
+    assert "6 extractions were repaired" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["protocol"]["repair"] == "swap" and summary["counts"]["repaired"] == 6
+    records = [json.loads(line) for line in (tmp_path / "out" / "per_trial.jsonl").read_text().splitlines()]
+    assert all(record["repaired"] for record in records)
+    assert main([*arguments, "--overwrite"]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert "repair" not in summary["protocol"] and "repaired" not in summary["counts"]
 
 
 def test_table_and_files(arguments, loaded, tmp_path, capsys):

@@ -14,7 +14,7 @@ import torch
 from wesep_py import checkpoint
 from wesep_py.common.config import conf_folder, load_yaml
 from wesep_py.common.errors import CheckpointError, ConfigError
-from wesep_py.common.safe_building import build_within, check_numbers
+from wesep_py.common.safe_building import _result_size, build_within, check_numbers
 from wesep_py.network.extraction_network import build_network, load_network
 from wesep_py.network.speaker.speaker_encoder import load_encoder
 
@@ -190,3 +190,14 @@ def test_an_invalid_provenance_is_an_error_of_one_line(saved: checkpoint.Checkpo
     with pytest.raises(CheckpointError) as refused:
         checkpoint.load(folder)
     assert str(folder) in str(refused.value) and len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize("padding", [0, 1, 7])
+def test_the_size_of_a_convolution_is_bounded_by_its_output(padding: int):
+    signal, weight, bias = torch.zeros(2, 12, 5), torch.zeros(48, 12, 3), torch.zeros(48)
+    arguments = [signal, weight, bias, (1,), (padding,), (1,), 1]
+    size = _result_size("conv1d", arguments, [signal, weight, bias])
+    actual = torch.nn.functional.conv1d(signal, weight, bias, padding=padding).numel()
+    assert actual <= size <= 10 * max(actual, 500)
+    huge = [signal, weight, bias, (1,), (10**9,), (1,), 1]
+    assert _result_size("conv1d", huge, [signal, weight, bias]) > 10**9

@@ -63,6 +63,7 @@ OFFLINE: dict[str, dict[str, Any]] = {
         "cues": [{"name": "embedding"}, {"name": "context", "dim": 4}],
         "normalise": "std",
     },
+    "own states": {"backbone": BSRNN, "cues": [{"name": "own_states"}, {"name": "own_frames", "dim": 8}]},
     "usef": {"backbone": BSRNN, "cues": [{"name": "usef", "query_dim": 64}]},
     "td_speakerbeam": {"backbone": TD_SPEAKERBEAM, "speaker": SPEX_BRANCH, "cues": [MULTIPLY]},
     "samples dropped": {
@@ -91,6 +92,10 @@ STREAMING: dict[str, dict[str, Any]] = {
         "cues": [TF_MAP],
         "presence": HEAD,
         "normalise": "none",
+    },
+    "own states live": {
+        "backbone": {**BSRNN, "live": True, "norm": "frame"},
+        "cues": [{"name": "own_states"}],
     },
     "usef causal": {
         "backbone": {**BSRNN, "causal": True},

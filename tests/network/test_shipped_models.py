@@ -16,6 +16,7 @@ from wesep_py.common.half_precision import unsupported
 from wesep_py.inference import Extractor
 from wesep_py.network.cues import EmbeddingCue
 from wesep_py.network.extraction_network import TargetSpeakerExtractor, build_network, load_network
+from wesep_py.training.devices import resolve_precision
 
 FOLDER = conf_folder() / "model"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -36,12 +37,20 @@ PUBLISHED = {
     "dpccn": "dpccn",
     "tfgridnet": "tf_gridnet",
     "usef_tfgridnet": "tf_gridnet",
+    "bsrnn_veve": "bsrnn",
+    "mcspex": "conv_tasnet",
+    "sefnet": "sepformer",
+    "xsepformer": "sepformer",
+    "xt_tasnet": "conv_tasnet",
+    "xtasnet": "conv_tasnet",
 }
 PUBLISHED_CUES = {
     "bsrnn_tfmap": {"tf_map"},
     "bsrnn_multilevel": {"tf_map", "context", "embedding"},
     "bsrnn_negative": {"tf_map", "context", "embedding"},
     "usef_tfgridnet": {"usef"},
+    "bsrnn_veve": {"own_states"},
+    "sefnet": {"own_frames"},
 }
 
 
@@ -158,6 +167,53 @@ def test_a_published_system_has_a_small_twin(name):
     assert cues(name) <= cues(f"{name}_small")
     causal = [model(each)["backbone"].get("causal", False) for each in (name, f"{name}_small")]
     assert causal == [name in ("bsrnn_causal", "skim")] * 2
+
+
+@pytest.mark.processor
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_a_step_in_the_platforms_half_precision_stays_near_float32(name):
+    """The type that `train.precision: auto` chooses: bfloat16 where the processor has it for all layers."""
+    torch.manual_seed(0)
+    network = build_network(model(name)).train()
+    mixture, enrollment = torch.randn(2, 4000), torch.randn(2, 4000)
+    is_half = resolve_precision("auto", "cpu") == "bf16-mixed"
+    estimates, gradients = [], []
+    for half in (False, True) if is_half else (False,):
+        network.zero_grad()
+        torch.manual_seed(0)  # dither
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            estimate = network(mixture, enrollment).waveforms[0]
+        assert estimate.dtype == torch.float32
+        estimate.square().mean().backward()
+        estimates.append(estimate.detach())
+        gradients.append([p.grad for p in network.parameters() if p.grad is not None])
+    assert all(grad.isfinite().all() for each in gradients for grad in each)
+    if is_half:
+        assert (estimates[1] - estimates[0]).norm() / estimates[0].norm() < 0.2
+        step(network, mixture, enrollment)
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_a_model_extracts_and_streams_if_it_can(name):
+    torch.manual_seed(0)
+    extractor = Extractor(build_network(model(name)))
+    mixture, enrollment = (0.1 * np.random.default_rng(i).standard_normal(8000, np.float32) for i in range(2))
+    voice = extractor.enroll((enrollment, 16000))
+    result = extractor.extract((mixture, 16000), voice)
+    assert result.waveform.shape == mixture.shape and np.isfinite(result.waveform).all()
+    backbone = extractor.network.backbone
+    if backbone.latency is None and not backbone.live:
+        with pytest.raises(ConfigError, match="works on whole recordings only"):
+            extractor.stream(voice)
+        return
+    stream = extractor.stream(voice)
+    blocks = [stream.process(block) for block in np.array_split(mixture, 7)]
+    streamed = np.concatenate([*blocks, stream.flush()])
+    live = extractor.live()
+    with torch.inference_mode():
+        whole = live.network.extract(torch.from_numpy(mixture)[None], voice.tensors).waveforms[0][0].numpy()
+    assert streamed.shape == mixture.shape
+    np.testing.assert_allclose(streamed, whole, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))

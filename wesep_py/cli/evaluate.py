@@ -21,6 +21,7 @@ from wesep_py.cli.options import (
     LiveOption,
     ModelOption,
     OverwriteOption,
+    RepairOption,
     ShiftsOption,
     ThreadsOption,
     VerifyOption,
@@ -179,6 +180,7 @@ def evaluate(
     live: LiveOption = False,
     enroll_max_s: EnrollMaxOption = ENROLL_MAX_S,
     verify: VerifyOption = AUTO_VERIFIER,
+    repair: RepairOption = "none",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     overwrite: OverwriteOption = False,
@@ -220,7 +222,7 @@ def evaluate(
     trial_list = (with_negatives(trial_list) if negatives else trial_list)[:limit]
     activity_labels = None if labels is None else read_labels(labels)
     set_threads(threads)
-    extractor = load(model, device, live=live, shifts=shifts, verify=verify)
+    extractor = load(model, device, live=live, shifts=shifts, verify=verify, repair=repair)
     if negatives and not extractor.takes_negative:
         raise InputError(f"{extractor.name}: takes no negative enrollment; leave out --negatives")
     extractor.max_enrollment_s = enroll_max_s
@@ -458,6 +460,8 @@ def _show_summary(summary: Mapping[str, Any], out: Path, as_json: bool) -> None:
             typer.echo(f"{name}: missing for {count} trials: {reason}")
     if counts["silent_estimate"]:
         typer.echo(f"{counts['silent_estimate']} estimates are silent (0 dB SI-SDR by definition)")
+    if "repaired" in counts:
+        typer.echo(f"{counts['repaired']} extractions were repaired")
     if summary["speed"]["rtf"] is not None:
         speed = summary["speed"]
         threads = f"{speed['threads']} thread{'' if speed['threads'] == 1 else 's'}"

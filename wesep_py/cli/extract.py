@@ -28,6 +28,7 @@ from wesep_py.cli.options import (
     LiveOption,
     ModelOption,
     OverwriteOption,
+    RepairOption,
     ShiftsOption,
     ThreadsOption,
     TrackOption,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from wesep_py.inference.file_extraction import FileResult
     from wesep_py.inference.inputs import EnrollmentSource
     from wesep_py.inference.output_files import ExtractionTarget
+    from wesep_py.inference.repair import Repair
 
 
 log = logging.getLogger(__name__)
@@ -79,7 +81,7 @@ class Worker:
     """`run_one` in a separate process, which loads the model once.
 
     Attributes:
-        model, device, threads, live, verify: as the options.
+        model, device, threads, live, verify, repair: as the options.
     """
 
     model: str | None
@@ -87,6 +89,7 @@ class Worker:
     threads: int | None
     live: bool = False
     verify: str = AUTO_VERIFIER
+    repair: Repair = "none"
 
     def __call__(self, task: FileTask) -> list[FileResult] | Exception:
         """Return what was written, or the reason why nothing was."""
@@ -112,7 +115,9 @@ def _loaded(worker: Worker) -> Extractor:
 
     if worker not in _extractors:
         set_threads(worker.threads)
-        _extractors[worker] = load(worker.model, worker.device, live=worker.live, verify=worker.verify)
+        _extractors[worker] = load(
+            worker.model, worker.device, live=worker.live, verify=worker.verify, repair=worker.repair
+        )
     return _extractors[worker]
 
 
@@ -347,6 +352,7 @@ def extract(
     live: LiveOption = False,
     enroll_max_s: EnrollMaxOption = ENROLL_MAX_S,
     verify: VerifyOption = AUTO_VERIFIER,
+    repair: RepairOption = "none",
     overwrite: OverwriteOption = False,
     skip_existing: Annotated[
         bool,
@@ -402,7 +408,7 @@ def extract(
 
         threads = max(1, (os.cpu_count() or 1) // jobs)
     set_threads(threads)
-    extractor = load(model, device, live=live, shifts=shifts, verify=verify)
+    extractor = load(model, device, live=live, shifts=shifts, verify=verify, repair=repair)
     extractor.max_enrollment_s = enroll_max_s
     voices, not_enrolled = _voices(extractor, planned, strict=batch is None)
     failed_jobs += not_enrolled
@@ -418,7 +424,7 @@ def extract(
         )
         for task in _tasks(planned, voices, timelines)
     ]
-    done, failed = run_all(extractor, tasks, jobs, Worker(model, device, threads, live, verify))
+    done, failed = run_all(extractor, tasks, jobs, Worker(model, device, threads, live, verify, repair))
     total = len(planned) + len(failed_jobs)
     if done:
         _report_enrollments(voices, planned)
@@ -524,11 +530,17 @@ def _report(
                     "verifier": result.verifier,
                     "absent": result.absent if result.presence is not None else None,
                     "silenced": result.silenced,
+                    "repaired": result.repaired,
                 }
             )
             if result.presence is not None:
                 typer.echo(
                     f"{task.mixture}: {result.name} speaks in it with probability {result.presence:.2f}", err=True
+                )
+            if result.repaired:
+                typer.echo(
+                    f"{task.mixture}: the first extraction of {result.name} seemed to hold another voice; repaired",
+                    err=True,
                 )
             if result.voice_changes_s and not result.silenced:
                 places = ", ".join(clock(at_s) for at_s in result.voice_changes_s[:5])

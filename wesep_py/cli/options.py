@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -96,6 +96,14 @@ VerifyOption = Annotated[
 ]
 AUTO_VERIFIER = "auto"
 """Default of `--verify`: `inference.presence_verifier.AUTO_VERIFIER`, repeated here so that help does not import it."""
+RepairOption = Annotated[
+    Literal["none", "requery", "swap"],
+    typer.Option(
+        "--repair",
+        help="If the residual is more similar to the enrollment than the extraction: extract again from the residual "
+        "(requery), or take the residual (swap, for two speakers). Needs a speaker encoder, the model's or --verify.",
+    ),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the results as JSON, for programs.")]
 

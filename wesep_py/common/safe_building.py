@@ -179,6 +179,9 @@ def _result_size(name: str, arguments: Sequence[Any], tensors: Sequence[Tensor])
         return math.prod(integers) * sum(tensor.numel() for tensor in tensors)
     if name in PADDING:
         return sum(integers) + sum(tensor.numel() for tensor in tensors)
+    if name == "conv1d":  # its bias is added along the channels; the integers are, among others, the padding
+        signal, weight = tensors[:2]
+        return signal.shape[0] * weight.shape[0] * (signal.shape[-1] + 2 * sum(integers))
     if not tensors:  # windows, ranges
         return max(integers, default=0)
     if name in OUTER:

@@ -61,6 +61,7 @@ class TrialRecord:
             it is not known when the target speaks.
         verified: probability by the presence verifier; `None` without a calibrated one.
         evidence: what the verifier measured (`presence_verifier.EVIDENCE`); `None` without one.
+        repaired: true if the extraction seemed to hold the wrong voice and was repaired; `None` otherwise.
         attenuation_db: of the estimate against the mixture.
         silent_estimate: whether the model returned silence (its SI-SDR is 0 dB by definition).
         values: the value of each metric.
@@ -88,6 +89,7 @@ class TrialRecord:
     presence_frames: dict[str, Any] | None = None
     verified: float | None = None
     evidence: dict[str, float] | None = None
+    repaired: bool | None = None
     attenuation_db: float | None = None
     silent_estimate: bool = False
     values: dict[str, float] = field(default_factory=dict)

@@ -98,6 +98,7 @@ def summarise(records: Sequence[TrialRecord], protocol: Mapping[str, Any]) -> di
             "trials": len(records),
             **{outcome: outcomes[outcome] for outcome in ("scored", "silent_reference", "absent", "failed")},
             "silent_estimate": sum(record.silent_estimate for record in scored),
+            **({"repaired": sum(bool(r.repaired) for r in records)} if "repair" in protocol else {}),
         },
         "missing": {
             name: dict(Counter(record.missing[name] for record in scored if name in record.missing))
@@ -337,6 +338,7 @@ def describe_evaluation(extractor: Extractor, trials: Sequence[Trial], options: 
         "max_enrollment_s": getattr(extractor, "max_enrollment_s", None),
         "shifts": getattr(extractor, "shifts", 1),
         "mode": getattr(extractor, "mode", "offline"),
+        **({"repair": repair} if (repair := getattr(extractor, "repair", "none")) != "none" else {}),
         "device": str(extractor.device),
         **describe_environment(options.command),
     }

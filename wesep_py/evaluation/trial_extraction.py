@@ -253,6 +253,7 @@ def completed_trial(
         record.presence = detection.head_probability
         if detection.verification is not None:
             record.verified, record.evidence = detection.verification.probability, detection.verification.evidence
+    record.repaired = True if getattr(result, "repaired", False) else None
     reference = audio.reference if trial.target_index is not None else None
     # Without sources the target's presence is known only where the list says that it is absent.
     absent = trial.target_index is None and (bool(trial.sources) or trial.target_utterance_id == ABSENT)

@@ -26,7 +26,16 @@ from wesep_py.export.onnx_files import OPSET, halve, quantise, quiet_tracing, re
 from wesep_py.features.stft import MIN_OVERLAP
 from wesep_py.inference import Extractor, load
 from wesep_py.network.backbones import BSRNN, Backbone, ConvTasNet
-from wesep_py.network.cues import BandAttentionCue, ContextCue, Cue, EmbeddingCue, TFMapCue, USEFCue
+from wesep_py.network.cues import (
+    BandAttentionCue,
+    ContextCue,
+    Cue,
+    EmbeddingCue,
+    OwnFramesCue,
+    OwnStatesCue,
+    TFMapCue,
+    USEFCue,
+)
 from wesep_py.network.extraction_network import TargetSpeakerExtractor
 from wesep_py.network.speaker import SpeakerEncoder
 from wesep_py.network.streaming_network import StreamingNetwork
@@ -44,6 +53,8 @@ CUES: dict[type[Cue], str] = {
     EmbeddingCue: "embedding",
     ContextCue: "context",
     USEFCue: "usef",
+    OwnStatesCue: "own_states",
+    OwnFramesCue: "own_frames",
 }
 FRONT_ENDS = ("filterbank", "backbone")
 TOLERANCE = 1e-3

@@ -258,8 +258,8 @@ class TraceableBandEncoder(BandEncoder):
 class TraceableBandSplitBlock(BandSplitBlock):
     """`BandSplitBlock` for a batch of one."""
 
-    def forward(self, latent: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        bands, state = self.along_time(latent[0], state)
+    def forward(self, latent: Tensor, state: Any = None, live: bool = False) -> tuple[Tensor, Any]:
+        bands, state = self.along_time(latent[0], state, live)
         frames, _ = self.across_bands(bands.transpose(0, 1))
         return frames.transpose(0, 1).unsqueeze(0), state
 

@@ -24,6 +24,7 @@ mixture: meeting.wav ─► inputs ─► Extractor.extract ◄─────�
 | `streaming` | causal networks: the state is carried from block to block |
 | `presence` | probability that the voice is in the recording, and its calibration |
 | `presence_verifier` | the same with the help of a trained speaker encoder |
+| `repair` | extractions that seem to hold the wrong voice: the residual instead, or a second extraction |
 | `result` | `Result`: level of the voice, saving |
 | `timeline` | segments in which the voice speaks, as RTTM, JSON, CSV, subtitles or labels |
 | `segment_files` | each of these segments as a file |

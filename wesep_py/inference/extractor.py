@@ -54,10 +54,12 @@ from wesep_py.inference.presence_verifier import (
     AUTO_VERIFIER,
     NO_VERIFIER,
     PresenceVerifier,
+    load_comparer,
     load_verifier,
     read_verifiers,
 )
 from wesep_py.inference.pretrained import PretrainedModel
+from wesep_py.inference.repair import Repair, check_repair, repaired
 from wesep_py.inference.result import Result, Verify, level_gain, make_result
 from wesep_py.inference.speech_activity import MAX_ENROLLMENT_S, VAD, check_enrollment_limit
 from wesep_py.inference.voice_print import VerifierEmbedding, Voice, VoiceLayout, require_model
@@ -85,6 +87,7 @@ def load(
     live: bool = False,
     shifts: int | None = None,
     verify: str = AUTO_VERIFIER,
+    repair: Repair = "none",
 ) -> Extractor:
     """Load a model and return an extractor.
 
@@ -100,6 +103,8 @@ def load(
         verify: speaker encoder of the presence verifier: the name of an installed model, or a checkpoint folder;
             `"auto"` is the one that the model is calibrated for, if it is installed; `"none"` leaves the decision to
             the presence head. The live mode has no verifier.
+        repair: as `Extractor`. A model without a presence head and an encoder of its own then has the encoder `verify`,
+            or an installed `dvector`.
 
     Raises:
         CheckpointError: there is no such model, or its checkpoint is incomplete or damaged.
@@ -125,10 +130,12 @@ def load(
         if network.presence is not None:
             calibrations = read_verifiers(saved.provenance, where)
             verifier = load_verifier(verify, name, saved.hash, calibrations, network.sample_rate, device)
+        elif repair != "none" and (network.encoder is None or verify not in (AUTO_VERIFIER, NO_VERIFIER)):
+            verifier = load_comparer(verify, network.sample_rate, device)
         elif verify not in (AUTO_VERIFIER, NO_VERIFIER):
             raise InputError(f"{name}: has no presence head, which a verifier needs; leave out --verify")
         extractor = Extractor(
-            network, device, name, saved.hash, calibration, max_enrollment_s, shifts, verifier, live_calibration
+            network, device, name, saved.hash, calibration, max_enrollment_s, shifts, verifier, live_calibration, repair
         )
         extractor._folder = folder
         return extractor
@@ -140,6 +147,7 @@ def load(
     extractor._folder = folder
     extractor = extractor.live()
     extractor.check_shifts(shifts)
+    extractor.repair = extractor.check_repair(repair)
     return extractor
 
 
@@ -181,9 +189,15 @@ class Extractor(PretrainedModel):
             time of one extraction. A causal network that streams has 1.
         verifier: decides, with the presence head, whether a voice is in a recording; `None`: the head decides alone.
         live_calibration: as `calibration`, of the presence head of the live mode.
+        repair: what is done if an extraction seems to hold the wrong voice (`wesep_py.inference.repair`): `none`;
+            `requery` extracts again, from the residual; `swap`, for recordings of two speakers, takes the residual.
+
+    Attributes:
+        repair: see above.
 
     Raises:
-        InputError: `max_enrollment_s` or `shifts` is not such a number; `shifts` above 1 for a network that streams.
+        InputError: `max_enrollment_s` or `shifts` is not such a number; `shifts` above 1 for a network that streams; a
+            `repair` without an encoder to compare voices with.
 
     >>> import numpy as np
     >>> time_s = np.arange(32000) / 16000
@@ -207,6 +221,7 @@ class Extractor(PretrainedModel):
         shifts: int | None = None,
         verifier: PresenceVerifier | None = None,
         live_calibration: Calibration | None = None,
+        repair: Repair = "none",
     ) -> None:
         from wesep_py.inference.streaming import check_shifts
 
@@ -219,6 +234,7 @@ class Extractor(PretrainedModel):
         self.live_calibration = live_calibration or (
             self.calibration if network.live_presence is None else UNCALIBRATED
         )
+        self.repair = check_repair(repair, network, verifier, name)
         self._network = network.to(device).eval()
         self._model_hash = model_hash
         self._warned_of: set[str] = set()
@@ -493,7 +509,14 @@ class Extractor(PretrainedModel):
 
         return Stream(TorchEngine(self, self._check_voice), voices, sample_rate, num_channels, constant_delay)
 
-    def extract(self, mixture: Source, voice: Voice, blocks: Blocks | None = None, shifts: int | None = None) -> Result:
+    def extract(
+        self,
+        mixture: Source,
+        voice: Voice,
+        blocks: Blocks | None = None,
+        shifts: int | None = None,
+        repair: bool | Repair | None = None,
+    ) -> Result:
         """Extract a voice from a recording.
 
         Every channel is extracted by itself; one gain for all channels brings the estimate to the level that the voice
@@ -506,19 +529,22 @@ class Extractor(PretrainedModel):
             voice: from `enroll` of this model.
             blocks: lengths of the blocks of a long recording; `None` is blocks of 30 s.
             shifts: as `Extractor`; `None` is that of the extractor.
+            repair: as `Extractor`, with one decision for the recording; true is `requery`, `None` that of the
+                extractor. `result.repaired` says whether something was repaired.
 
         Returns:
             The waveform in the rate, length, channels and shape of the mixture.
 
         Raises:
             AudioError: the recording is missing, damaged, or holds NaN.
-            InputError: the voice belongs to another model; the network does not allow that number of shifts.
+            InputError: the voice belongs to another model; the network does not allow that number of shifts; there is
+                no encoder to repair by.
             WesepError: the network returned samples that are not finite.
         """
         from wesep_py.inference.streaming import make_runner
 
         self._check_voice(voice)
-        shifts = self.check_shifts(shifts)
+        shifts, kind = self.check_shifts(shifts), self.check_repair(repair)
         if blocks is not None and not isinstance(blocks, Blocks):
             raise InputError(f"blocks: is {type(blocks).__name__}; a Blocks is needed")
         network, rate = self._network, self.sample_rate
@@ -539,8 +565,9 @@ class Extractor(PretrainedModel):
         if not np.isfinite(estimates).all():
             raise WesepError(f"{recording.name}: {self.name} returned samples that are not finite (NaN)")
         tracks, frame_s = None if logits is None else logits[0], network.backbone.stride / rate
-        verify = None if tracks is None else self._verify(voice)
-        return make_result(recording, rate, estimates[0], tracks, frame_s, network.level, self.calibration, verify)
+        verify = None if tracks is None else self.verification(voice)
+        result = make_result(recording, rate, estimates[0], tracks, frame_s, network.level, self.calibration, verify)
+        return result if kind == "none" else repaired(self, recording, voice, result, kind, blocks, shifts)
 
     def extract_batch(
         self, recordings: Sequence[tuple[np.ndarray, int]], voices: Sequence[Voice], shifts: int | None = None
@@ -573,6 +600,8 @@ class Extractor(PretrainedModel):
         if len(voices) != len(sources) or any(shape != shapes[0] for shape in shapes):
             raise InputError("a batch needs a voice for each recording, of one shape; extract them one by one")
 
+        if self.repair != "none":
+            return [self.extract(source, voice, None, shifts) for source, voice in zip(sources, voices, strict=True)]
         mixtures = np.stack([source.waveform[0] for source in sources])
         tensors = {key: torch.cat([v.tensors[key] for v in voices]).to(self.device) for key in voices[0].tensors}
         batch = torch.from_numpy(mixtures).to(self.device)
@@ -591,7 +620,7 @@ class Extractor(PretrainedModel):
             detection = None
             if logits is not None:
                 detection = presence_of_channels([logits[i]], network.backbone.stride / rate, self.calibration)
-                if detection is not None and (verify := self._verify(voices[i])) is not None:
+                if detection is not None and (verify := self.verification(voices[i])) is not None:
                     detection = verify(detection, waveform[None], mixture[None])
             probability = None if detection is None else detection.probability
             results.append(Result(waveform, rate, probability, detection=detection))
@@ -606,6 +635,14 @@ class Extractor(PretrainedModel):
         from wesep_py.inference.streaming import check_shifts
 
         return self.shifts if shifts is None else check_shifts(self._network, shifts)
+
+    def check_repair(self, repair: bool | str | None) -> Repair:
+        """Return a kind of repair that the model can do; for `None`, that of the extractor.
+
+        Raises:
+            InputError: an unknown kind, or no encoder to compare voices with.
+        """
+        return self.repair if repair is None else check_repair(repair, self._network, self.verifier, self.name)
 
     def _load_enrollments(self, sources: Sequence[Source], vad: VAD, max_s: float) -> list[EnrollmentAudio]:
         """Load the part of the recordings that enters the network; log it if that is not all."""
@@ -652,7 +689,7 @@ class Extractor(PretrainedModel):
         log.log(level, message, what, reason, self.verifier.name)
         return None
 
-    def _verify(self, voice: Voice) -> Verify | None:
+    def verification(self, voice: Voice) -> Verify | None:
         """Return the function that completes the presence of a voice by the decision of the verifier, if there is one.
 
         Its arguments are the presence, the estimate and the mixture, `[channels, samples]` each, at the model's rate.

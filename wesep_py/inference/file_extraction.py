@@ -7,13 +7,14 @@ A recording of at most one block is extracted in memory (`Extractor.extract`), a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wesep_py import audio
+from wesep_py.common.errors import InputError
 from wesep_py.common.files import check_writable, path_exists, refuse_inputs, remove_temporary_files, write_together
 from wesep_py.inference.block_store import interrupted_outputs, journal_path, remove_stale_blocks
 from wesep_py.inference.blocks import ENERGY_FRAME_S, Blocks
@@ -60,6 +61,7 @@ class FileResult:
         threshold: probability from which on it counts as present; `None` without a presence head.
         absent: true if the probability is below the threshold.
         silenced: true if silence was written because the voice is absent.
+        repaired: true if the first extraction seemed to hold the wrong voice, and was repaired (`repair`).
         voice_changes_s: times at which a block of a long recording may hold another voice than the block before.
     """
 
@@ -74,6 +76,7 @@ class FileResult:
     silenced: bool
     voice_changes_s: tuple[float, ...] = ()
     verifier: str | None = None
+    repaired: bool = False
 
 
 def extract_file(
@@ -107,7 +110,8 @@ def extract_file(
             `overwrite`, the files that the list of an earlier run names are removed.
 
     Raises:
-        AudioError, InputError, OutputExistsError, WesepError: as `Extractor.extract` and `Result.save`.
+        AudioError, InputError, OutputExistsError, WesepError: as `Extractor.extract` and `Result.save`; an extractor
+            that repairs takes recordings of one block only.
     """
     blocks, first_output, shifts = blocks or Blocks(), targets[0].output, extractor.check_shifts(shifts)
     audio_outputs = [path for target in targets for path in (target.output, target.residual) if path is not None]
@@ -128,6 +132,11 @@ def extract_file(
     grid = blocks.grid(extractor.sample_rate, extractor.network.backbone.stride)
     num_samples = audio.resampled_length(about.num_samples, about.sample_rate, extractor.sample_rate)
     is_long = num_samples > grid.block
+    if is_long and extractor.repair != "none":
+        raise InputError(
+            f"{mixture}: has {about.duration_s:.0f} s, and a repair is for recordings of one block "
+            f"({grid.block / extractor.sample_rate:.0f} s); give a longer --block, or leave out --repair"
+        )
     if has_journal:
         if is_long:
             identity = extraction_identity(extractor, Path(mixture), targets, grid, shifts)
@@ -149,7 +158,7 @@ def extract_file(
     results = [extractor.extract(recording, target.voice, shifts=shifts) for target in targets]
     rate, duration_s = recording.sample_rate, recording.duration_s
     file_results = [
-        _file_result(target, result.detection, rate, duration_s, force)
+        replace(_file_result(target, result.detection, rate, duration_s, force), repaired=result.repaired)
         for target, result in zip(targets, results, strict=True)
     ]
     speech = [

@@ -413,6 +413,27 @@ def load_verifier(
     return PresenceVerifier(encoder, key, encoder_hash, calibration, device)
 
 
+def load_comparer(name: str, sample_rate: int, device: str = "cpu") -> PresenceVerifier | None:
+    """Return a verifier without a calibration, which compares voices for `repair`; `None` for the name `none`.
+
+    Args:
+        name: of the encoder, as for `load_verifier`; `auto` is `DEFAULT_ENCODER` if it is installed, else none.
+        sample_rate: of the model, in Hz.
+        device: on which to compute.
+
+    Raises:
+        InputError, CheckpointError: as `load_verifier`.
+    """
+    from wesep_py.models import installed_model
+
+    if name == AUTO_VERIFIER:
+        name = DEFAULT_ENCODER if installed_model(DEFAULT_ENCODER) is not None else NO_VERIFIER
+    if name == NO_VERIFIER:
+        return None
+    encoder, encoder_hash = _load(name, sample_rate)
+    return PresenceVerifier(encoder, Path(name).name, encoder_hash, None, device)
+
+
 def _installed_verifier(
     model_name: str,
     model_hash: str,

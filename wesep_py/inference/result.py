@@ -93,6 +93,8 @@ class Result:
         subtype: its sample format, kept by `save`; None for arrays.
         detection: output of the presence head, overall and over time; None without one.
         pictures_of: the recording, if it is a video; a video saved gets its pictures.
+        repaired: true if the first extraction seemed to hold the wrong voice, and this is the repair
+            (`wesep_py.inference.repair`).
 
     >>> import numpy as np
     >>> Result(np.zeros(16000, np.float32), 16000).waveform.shape
@@ -106,6 +108,7 @@ class Result:
     subtype: str | None = None
     detection: Presence | None = None
     pictures_of: str | None = None
+    repaired: bool = False
 
     def silenced(self) -> Result:
         """Return the same result with silence in place of the voice."""

@@ -122,10 +122,13 @@ class TargetSpeakerExtractor(nn.Module):
         if sum(cue.replaces_features for cue in self.cues) > 1:
             raise ConfigError("model.cues: two cues would replace the backbone's features; one at most can")
         native_channels = 0 if any(cue.replaces_features for cue in self.cues) else backbone_class.native_channels
-        given = {
-            "sample_rate": config.sample_rate,
-            "input_channels": native_channels + sum(cue.added_channels() for cue in self.cues),
-        }
+        if not native_channels and any(cue.runs_backbone for cue in self.cues):
+            raise ConfigError(
+                "model.cues: one cue runs the backbone over the enrollment's features, and another replaces these; "
+                "use one of the two, or keep_features: true"
+            )
+        input_channels = native_channels + sum(cue.added_channels() for cue in self.cues)
+        given = {"sample_rate": config.sample_rate, "input_channels": input_channels}
         if negative_channels := sum(cue.negative_channels() for cue in self.cues):
             if "negative_channels" not in inspect.signature(backbone_class).parameters:
                 name = config.backbone.get("name")
@@ -135,6 +138,7 @@ class TargetSpeakerExtractor(nn.Module):
                 )
             given["negative_channels"] = negative_channels
         self.backbone = backbones.build(config.backbone, "model.backbone", **given)
+        self.backbone.input_channels = input_channels
         self.config["backbone"] = self.backbone.completed_config(self.config["backbone"])
         if self.backbone.latency is not None and self.normalise not in ("none", "tracked"):
             raise ConfigError(
@@ -342,6 +346,25 @@ class TargetSpeakerExtractor(nn.Module):
         tensors = self.prepare_negative(waveform, torch.where(exists, negative_lengths, lengths))
         masks = {key: mask & exists[:, None] for key, mask in tensors.items() if key.endswith(f".{NEGATIVE}mask")}
         return tensors | masks
+
+    def embed(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return the speaker encoder's embedding of recordings, computed as that of an enrollment.
+
+        Args:
+            waveform: `[batch, samples]`, zero-padded.
+            lengths: `[batch]`, valid samples of each; `None` if all are valid.
+
+        Returns:
+            `[batch, embedding_dim]`.
+
+        Raises:
+            ConfigError: the network has no speaker encoder.
+        """
+        if self.encoder is None:
+            raise ConfigError("this model has no speaker encoder, so it has no embeddings")
+        lengths = _full_lengths(waveform) if lengths is None else lengths
+        waveform, level = self.preprocess(waveform, lengths)
+        return SignalFeatures(waveform, lengths, self.backbone, self.encoder, None, level).speaker.embedding
 
     def combine(
         self, prepared: Sequence[PreparedEnrollment], weights: Sequence[float] | None = None

@@ -29,11 +29,13 @@ from wesep_py.network.speaker import length_mask
 from wesep_py.network.speaker.speaker_losses import build_speaker_loss
 from wesep_py.simulation import Sample
 from wesep_py.training.batches import stack_padded
-from wesep_py.training.losses import Adversary, losses
+from wesep_py.training.losses import Adversary, has_target, losses
 from wesep_py.training.task import Item, Task
 from wesep_py.training.training_config import SelfEnrollmentConfig, TrainConfig
 from wesep_py.training.validation import ExtractionValidator
 
+MIN_ACTIVITY = 0.3
+"""Targets are embedded if they speak for at least this share of the mixture (`embed_targets`)."""
 _LIVE_SEED = 0x11FE  # separates the draws of `LiveSteps` from other uses of the run's seed
 
 
@@ -232,6 +234,8 @@ class TrainingStep(nn.Module):
             prepared = network.prepare(enrollment, lengths, batch.get("embedding"), *negatives)
             output = network.extract(mixture, prepared)
             batch = {**batch, "embedding": embedding_of(prepared)}
+            if getattr(self.criterion, "needs_target_embedding", False):
+                batch |= embed_targets(network, batch)
         else:
             output = network(mixture, enrollment, lengths)
         with torch.autocast(mixture.device.type, enabled=False):
@@ -246,6 +250,24 @@ def embedding_of(prepared: Mapping[str, Tensor]) -> Tensor | None:
     tensor([[1., 1.]])
     """
     return next((value for key, value in prepared.items() if key.partition(".")[2] == "embedding"), None)
+
+
+def embed_targets(network: TargetSpeakerExtractor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the embeddings of the targets that speak for a share of at least `MIN_ACTIVITY` of the mixture.
+
+    Args:
+        network: with a speaker encoder.
+        batch: with `target` `[batch, samples]`, `activity` `[batch, frames]` and `embedding` `[batch, embedding_dim]`.
+
+    Returns:
+        `target_embedding` `[items, embedding_dim]` and `target_items` `[items]`. A single target has no other to be
+        compared with, and a batch normalisation cannot normalise it, so it is left out.
+    """
+    speaks = (has_target(batch["target"], batch) > 0) & (batch["activity"].float().mean(dim=1) >= MIN_ACTIVITY)
+    items = torch.nonzero(speaks).squeeze(1)
+    items = items if len(items) > 1 else items[:0]
+    embedding = network.embed(batch["target"][items]) if len(items) else batch["embedding"][items]
+    return {"target_embedding": embedding, "target_items": items}
 
 
 class Criterion(nn.Module):
@@ -299,6 +321,11 @@ class Criterion(nn.Module):
     def needs_embedding(self) -> bool:
         """True if a loss needs the network's embedding of the enrollment."""
         return any(term.needs_embedding for term in self.terms)
+
+    @property
+    def needs_target_embedding(self) -> bool:
+        """True if a loss needs the network's embedding of the targets too."""
+        return any(term.needs_target_embedding for term in self.terms)
 
     def update(self, step: int) -> None:
         """Set the number of steps done in all losses (`losses.Loss.update`)."""

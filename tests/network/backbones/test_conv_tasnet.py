@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from wesep_py.common.config import conf_folder, load_yaml
-from wesep_py.network.backbones.conv_tasnet import ChannelNorm, ConvTasNet, TCNBlock
+from wesep_py.network.backbones.conv_tasnet import ChannelNorm, ConvTasNet, MaskMixer, TCNBlock
 from wesep_py.network.cues import fusions
 from wesep_py.network.extraction_network import build_network
 
 SPEX = {"kernels_ms": (2.5, 10.0, 20.0), "hop_ms": 1.25}
+MULTI = {**SPEX, "fuse_scales": True, "mix_masks": True}
 SHIPPED = ("convtasnet", "td_speakerbeam", "spexplus")
 
 
@@ -32,7 +33,9 @@ def run(network: ConvTasNet, waveform: torch.Tensor) -> tuple[torch.Tensor, ...]
 
 
 @pytest.mark.parametrize("sample_rate", [8000, 16000, 24000, 48000])
-@pytest.mark.parametrize("arguments", [{}, {"causal": True}, SPEX, {**SPEX, "causal": True}, {"deep": True}], ids=str)
+@pytest.mark.parametrize(
+    "arguments", [{}, {"causal": True}, SPEX, {**SPEX, "causal": True}, {"deep": True}, MULTI], ids=str
+)
 def test_the_estimate_has_the_length_of_the_mixture_at_any_rate(sample_rate, arguments):
     network = small(sample_rate=sample_rate, **arguments)
     for length in (1, network.stride - 1, network.stride, 1777):
@@ -226,7 +229,9 @@ def test_norms_equal_their_definition(kind):
     torch.testing.assert_close(norm(x), expected * norm.weight[:, None] + norm.bias[:, None])
 
 
-@pytest.mark.parametrize("arguments", [{}, {**SPEX, "fusion_place": "inside"}], ids=["one window", "three windows"])
+@pytest.mark.parametrize(
+    "arguments", [{}, {**SPEX, "fusion_place": "inside"}, MULTI], ids=["one window", "three windows", "fused scales"]
+)
 def test_the_look_ahead_of_a_causal_network_is_its_latency(arguments):
     """If every sample from n on changes, the first output that changes is n − latency in the worst phase of the hop."""
     network = small(causal=True, **arguments).double()
@@ -261,6 +266,41 @@ def test_causal_encoding_of_blocks_equals_that_of_the_whole():
         latent, state = network.encode(block, unsteered, state)
         latents.append(latent)
     torch.testing.assert_close(torch.cat(latents, dim=2), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_scales_are_fused_by_the_formula_and_masks_work_on_the_encoders_output():
+    network = small(**MULTI)
+    analysis = network.analyse(torch.randn(2, 1500))
+    encoded, fuser = analysis.spectrum, network.scale_fuser
+    for i, scale in enumerate(encoded.chunk(3, dim=1)):
+        linear = torch.einsum("oi,bit->bto", fuser.convolutions[i].weight[..., 0], encoded)
+        normalised = nn.functional.layer_norm(linear + fuser.convolutions[i].bias, [16])
+        expected = scale + (normalised * fuser.norms[i].weight + fuser.norms[i].bias).transpose(1, 2)
+        torch.testing.assert_close(analysis.features[:, 0].chunk(3, dim=1)[i], expected, atol=1e-5, rtol=1e-4)
+    masked = network._masked(torch.randn(2, 6, analysis.num_frames), analysis)
+    assert not masked[encoded == 0].any(), "masks are applied to what the decoders invert"
+
+
+def test_each_mask_is_made_of_the_heads_of_the_others_too():
+    torch.manual_seed(0)
+    mixer = MaskMixer(3, 4, bias=True)
+    heads = torch.randn(2, 12, 7)
+    first, second, third = heads.chunk(3, dim=1)
+    mixed = mixer(heads).chunk(3, dim=1)
+    torch.testing.assert_close(mixed[1], second + mixer.convolutions[1](torch.cat([first, third], dim=1)))
+    torch.testing.assert_close(mixed[0], first + mixer.convolutions[0](torch.cat([second, third], dim=1)))
+    moved = (mixer(torch.cat([first, second, third + 1], dim=1)) - mixer(heads)).abs().amax(dim=(0, 2)) > 1e-6
+    assert moved.all()
+
+
+def test_mixture_and_enrollment_share_the_fusion_of_scales():
+    model = load_yaml(conf_folder() / "model/mcspex_small.yaml")["model"]
+    model["cues"][0]["num_speakers"] = 5
+    network = build_network(model)
+    output = network(torch.randn(2, 3000), torch.randn(2, 6000))
+    output.speaker_logits.sum().backward()
+    assert all(p.grad.any() for p in network.backbone.scale_fuser.convolutions.parameters())
+    assert len(output.waveforms) == 3
 
 
 @pytest.mark.processor
@@ -325,6 +365,8 @@ def test_shipped_models_train_and_their_weights_load(name, twin):
         ({"fusion_norm": True, "fusion_place": "output"}, "fusion_norm"),
         ({"norm_eps": 0.0}, "norm_eps and input_norm_eps: are 0.0 and 0.0; above 0"),
         ({"input_norm_eps": -1e-5}, "above 0"),
+        ({"fuse_scales": True}, "are for several encoders"),
+        ({"mix_masks": True}, "are for several encoders"),
     ],
 )
 def test_invalid_arguments_are_refused(arguments, message):

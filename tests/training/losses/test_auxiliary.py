@@ -12,7 +12,7 @@ import torch
 from wesep_py.common.errors import ConfigError
 from wesep_py.network.extraction_network import NetworkOutput, build_network
 from wesep_py.network.speaker.speaker_losses import build_speaker_loss
-from wesep_py.training.extraction_task import Criterion, TrainingStep, loss_arguments
+from wesep_py.training.extraction_task import Criterion, TrainingStep, embed_targets, loss_arguments
 from wesep_py.training.losses import PresenceLoss, SpeakerCrossEntropy, SpeakerMarginLoss, losses
 from wesep_py.training.losses.auxiliary import activity_at_frames
 
@@ -195,6 +195,85 @@ def test_margin_loss_trains_the_encoder_of_an_extractor(config):
     values["speaker_margin"].backward()
     assert network.encoder.network.linear.weight.grad.abs().sum() > 0
     assert all(p.grad.abs().sum() > 0 for p in criterion.parameters())
+
+
+METRIC_LOSSES = ["ge2e", "prototypical", "angular_prototypical", "triplet"]
+
+
+def metric_step(name: str) -> tuple[TrainingStep, dict[str, torch.Tensor]]:
+    """Return a training step with a metric loss on both utterances, and a batch of three present and one absent."""
+    torch.manual_seed(0)
+    network = build_network(
+        {
+            "backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1},
+            "speaker": {"network": {"name": "ecapa_tdnn", "channels": 8, "frame_dim": 16, "embedding_dim": 8}},
+            "cues": [{"name": "embedding"}],
+        }
+    )
+    config = {"name": "speaker_margin", "utterances": "both", "loss": {"name": name}}
+    criterion = Criterion([{"name": "si_sdr"}, config], loss_arguments(network, lambda: 5))
+    target = torch.randn(4, 8000)
+    target[3] = 0
+    batch = {
+        "mixture": torch.randn(4, 8000), "enrollment": torch.randn(4, 8000), "target": target,
+        "enrollment_lengths": torch.tensor([8000, 6000, 8000, 8000]), "speaker": torch.tensor([4, 0, 2, 1]),
+        "activity": torch.ones(4, 50), "present": torch.tensor([1, 1, 1, 0]),
+    }  # fmt: skip
+    return TrainingStep(network, criterion).eval(), batch
+
+
+@pytest.mark.parametrize("name", METRIC_LOSSES)
+def test_metric_losses_compare_enrollments_with_targets(name):
+    step, batch = metric_step(name)
+    value = step(batch)["speaker_margin"]
+    network = step.network
+    enrolled = network.encoder(*scaled(network, batch)).embedding
+    targets = network.embed(batch["target"][:3])
+    expected = step.criterion.terms[1].loss(
+        torch.cat([enrolled, targets]), torch.cat([batch["speaker"], batch["speaker"][:3]])
+    )
+    torch.testing.assert_close(value, expected.loss)
+    value.backward()
+    gradient = network.encoder.network.linear.weight.grad.abs().sum()
+    assert gradient > 0 or (name == "triplet" and value == 0)
+
+
+def test_targets_that_hardly_speak_are_not_embedded():
+    step, batch = metric_step("ge2e")
+    batch["activity"][1] = 0
+    batch["activity"][1, :10] = 1
+    assert embed_targets(step.network, {**batch, "embedding": torch.zeros(4, 8)})["target_items"].tolist() == [0, 2]
+    batch["activity"][2] = 0
+    alone = embed_targets(step.network, {**batch, "embedding": torch.zeros(4, 8)})
+    assert alone["target_items"].tolist() == [] and alone["target_embedding"].shape == (0, 8)
+    value = step(batch)["speaker_margin"]
+    value.backward()
+    assert value.item() == 0, "a batch without two utterances of a speaker"
+
+
+def test_a_step_of_training_with_a_metric_loss_moves_the_encoder():
+    step, batch = metric_step("ge2e")
+    step.train()
+    before = step.network.encoder.network.linear.weight.clone()
+    optimiser = torch.optim.SGD(step.parameters(), lr=0.1)
+    step(batch)["speaker_margin"].backward()
+    optimiser.step()
+    assert not torch.equal(before, step.network.encoder.network.linear.weight)
+
+
+def test_without_both_utterances_targets_are_not_embedded():
+    step, _ = metric_step("ge2e")
+    assert step.criterion.needs_target_embedding
+    arguments = loss_arguments(step.network, lambda: 5)
+    assert not Criterion({"name": "speaker_margin", "loss": {"name": "aam"}}, arguments).needs_target_embedding
+
+
+def test_only_a_network_with_an_encoder_embeds():
+    network = build_network(
+        {"backbone": {"name": "bsrnn", "feature_dim": 8, "num_blocks": 1}, "cues": [{"name": "tf_map"}]}
+    )
+    with pytest.raises(ConfigError, match="has no speaker encoder"):
+        network.embed(torch.randn(1, 8000))
 
 
 def inputs(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:

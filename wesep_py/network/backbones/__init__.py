@@ -10,6 +10,7 @@
 | `filterbanks` | filters of asteroid as the basis of `ConvTasNet` |
 | `skim` | `SkiM`: recurrent layers within segments, memory layers between them |
 | `speakerbeam_ss` | `SpeakerBeamSS`: a wide basis at a low frame rate, state-space layers |
+| `sepformer` | `SepFormer`: transformers within and across chunks of frames, masks on learned filters |
 | `spectrum` | shared layers: band splitting, the head that makes the target's spectrum |
 """
 
@@ -17,6 +18,7 @@ from wesep_py.network.backbones.backbone import Analysis, Backbone, Condition, F
 from wesep_py.network.backbones.bsrnn import BSRNN
 from wesep_py.network.backbones.conv_tasnet import ConvTasNet
 from wesep_py.network.backbones.dpccn import DPCCN
+from wesep_py.network.backbones.sepformer import SepFormer
 from wesep_py.network.backbones.skim import SkiM
 from wesep_py.network.backbones.speakerbeam_ss import SpeakerBeamSS
 from wesep_py.network.backbones.tf_gridnet import TFGridNet
@@ -29,6 +31,7 @@ __all__ = [
     "Condition",
     "ConvTasNet",
     "FrameSpan",
+    "SepFormer",
     "SkiM",
     "SpeakerBeamSS",
     "TFGridNet",

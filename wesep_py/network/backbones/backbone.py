@@ -78,6 +78,7 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         native_channels: feature channels that `analyse` makes; cues add theirs to them.
+        input_channels: feature channels that `encode` takes, those of the cues included; set by the network.
         sample_rate: Hz.
         latent_dim: size of the latent along `fusion_axis`.
         fusion_axis: axis of the latent along which an embedding is fused.
@@ -92,6 +93,7 @@ class Backbone(nn.Module, ABC):
     """
 
     native_channels: int = 2
+    input_channels: int
     sample_rate: int
     latent_dim: int
     fusion_axis: int
@@ -133,6 +135,16 @@ class Backbone(nn.Module, ABC):
         Returns:
             The latent and the new state (`None` for a backbone that is not causal).
         """
+
+    def encode_enrollment(self, features: Tensor, condition: Condition) -> Tensor:
+        """Turn the features of an enrollment into a latent, for cues whose speaker encoder is the backbone itself.
+
+        A backbone with a live mode works in that mode, so that a voice is the same offline and live.
+
+        Args:
+            features, condition: as for `encode`.
+        """
+        return self.encode(features, condition)[0]
 
     @abstractmethod
     def synthesise(self, latent: Tensor, analysis: Analysis, length: int) -> tuple[Tensor, ...]:

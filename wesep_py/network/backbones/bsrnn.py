@@ -176,6 +176,14 @@ class BSRNN(Backbone):
             new_state.append(block_state)
         return latent, new_state if self.causal else None
 
+    def encode_enrollment(self, features: Tensor, condition: Condition) -> Tensor:
+        if not self.live:
+            return self.encode(features, condition)[0]
+        latent = split_bands(features, self.split, self.groups)
+        for point, block in enumerate(self.blocks):
+            latent, _ = block(condition(point, latent), live=True)
+        return latent
+
     def synthesise(self, latent: Tensor, analysis: Analysis, length: int) -> tuple[Tensor, ...]:
         return (self.stft.inverse(self.estimate_spectrum(latent, analysis), length),)
 
@@ -251,10 +259,13 @@ class BandSplitBlock(nn.Module):
         super().__init__()
         self.along_time, self.across_bands = along_time, across_bands
 
-    def forward(self, latent: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Return `[batch, bands, frames, dim]` of the same shape, and the state of the layer along time."""
+    def forward(self, latent: Tensor, state: Any = None, live: bool = False) -> tuple[Tensor, Any]:
+        """Return `[batch, bands, frames, dim]` of the same shape, and the state of the layer along time.
+
+        With `live`, a block with a live mode works in that mode.
+        """
         batch, bands, frames, dim = latent.shape
-        latent, state = self.along_time(latent.reshape(batch * bands, frames, dim), state)
+        latent, state = self.along_time(latent.reshape(batch * bands, frames, dim), state, live)
         latent = latent.view(batch, bands, frames, dim).transpose(1, 2)
         latent, _ = self.across_bands(latent.reshape(batch * frames, bands, dim))
         return latent.view(batch, frames, bands, dim).transpose(1, 2), state
@@ -293,9 +304,14 @@ class ResidualRNN(nn.Module):
             self.live_linear.weight.copy_(self.linear.weight[:, : self.rnn.hidden_size])
             self.live_linear.bias.copy_(self.linear.bias)
 
-    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Return the output, of the same shape, and the state of the LSTM after it."""
+    def forward(self, x: Tensor, state: Any = None, live: bool = False) -> tuple[Tensor, Any]:
+        """Return the output, of the same shape, and the state of the LSTM after it.
+
+        With `live`, the output is that of the forward direction and the live layer; there is no state then.
+        """
         out, state = self.rnn(self.norm(x), state)
+        if live:
+            return x + self.live_linear(out[..., : self.rnn.hidden_size]), None
         return x + self.linear(out), state
 
 

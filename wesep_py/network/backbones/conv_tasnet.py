@@ -6,10 +6,12 @@ Luo & Mesgarani, "Conv-TasNet: surpassing ideal time-frequency magnitude masking
                                                     │
                                                     fusion points: before a block, inside it, or at its output
 
-Two systems that steer it are configurations:
+Three systems that steer it are configurations:
 
 - SpEx+ (Ge et al., Interspeech 2020): three encoders of one hop and different windows, one estimate from each; an
   embedding concatenated inside the first block of every stack (`fusion_place: inside`, see `ConvTasNet`).
+- MC-SpEx (Chen et al., Interspeech 2023, arXiv 2306.16250): SpEx+ whose three scales see one another before the blocks
+  (`fuse_scales`) and where the masks are made (`mix_masks`), with an embedding fused by FiLM.
 - TD-SpeakerBeam (Delcroix et al., ICASSP 2020): an embedding multiplied into the output of the eighth block
   (`fusion_blocks: [8]`). ESPnet's form of it sums the skip connections of all blocks (`skip_sum: network`), and fuses
   one half of the embedding into what the block adds to the residual path, the other half into its skip connection
@@ -80,6 +82,9 @@ class ConvTasNet(Backbone):
             all stacks, and the latent is the sum of the skip connections of all blocks.
         latent_activation: activation of the latent, before the 1×1 convolution that makes the mask.
         mask_activation: activation of the mask.
+        fuse_scales: whether each encoder's features are fused with those of the others, of mixtures and enrollments
+            alike (`ScaleFuser`); for several encoders.
+        mix_masks: whether the mask of each encoder is made of what makes the others' too (`MaskMixer`); likewise.
         deep: whether four dilated convolutions follow the encoder's filters instead of a ReLU, and precede the
             decoder's filters in reverse order; for one encoder, not causal.
         basis_bias: whether encoders and decoders have a bias.
@@ -93,8 +98,8 @@ class ConvTasNet(Backbone):
 
     Raises:
         ValueError: sizes below 1, a hop longer than a window, an even `kernel` or `norm: global` where they are not
-            allowed, a block that does not exist, `deep` with several encoders or causal, an eps of 0 or less, a `basis`
-            with `deep` or `basis_bias`.
+            allowed, a block that does not exist, `deep` with several encoders or causal, `fuse_scales` or `mix_masks`
+            with one encoder, an eps of 0 or less, a `basis` with `deep` or `basis_bias`.
 
     >>> network = ConvTasNet(num_filters=8, bottleneck=4, hidden=8, num_stacks=1)
     >>> analysis = network.analyse(torch.randn(2, 1000))
@@ -134,6 +139,8 @@ class ConvTasNet(Backbone):
         drop_last: bool = False,
         basis: BasisConfig | None = None,
         causal: bool = False,
+        fuse_scales: bool = False,
+        mix_masks: bool = False,
     ) -> None:
         super().__init__()
         kernels, hop = [round(sample_rate * ms / 1000) for ms in kernels_ms], round(sample_rate * hop_ms / 1000)
@@ -147,6 +154,8 @@ class ConvTasNet(Backbone):
             raise ValueError("norm and input_norm: 'global' averages over time, which a causal network cannot")
         if deep and (causal or len(kernels) > 1):
             raise ValueError("deep: looks ahead and works with one encoder; use neither causal nor several kernels_ms")
+        if (fuse_scales or mix_masks) and len(kernels) == 1:
+            raise ValueError("fuse_scales and mix_masks: are for several encoders; give two or more kernels_ms")
         if fusion_norm and fusion_place != "before":
             raise ValueError("fusion_norm: a block normalises by itself after a fusion inside it; use false")
         if basis is not None and (deep or basis_bias):
@@ -210,6 +219,8 @@ class ConvTasNet(Backbone):
         self.mask = nn.Sequential(
             nn.Conv1d(bottleneck, len(kernels) * num_filters, 1, bias=conv_bias), ACTIVATIONS[mask_activation]()
         )
+        self.scale_fuser = ScaleFuser(len(kernels), num_filters, norm_eps) if fuse_scales else None
+        self.mask_mixer = MaskMixer(len(kernels), num_filters, conv_bias) if mix_masks else None
         if basis is None:
             self.decoders = nn.ModuleList(LearnedDecoder(num_filters, size, hop, deep, basis_bias) for size in kernels)
         else:
@@ -225,7 +236,8 @@ class ConvTasNet(Backbone):
     def _analyse(self, waveform: Tensor, frames: int) -> Analysis:
         with torch.autocast(waveform.device.type, enabled=False):
             encoded = torch.cat([encoder(full_precision(waveform), frames) for encoder in self.bases], dim=1)
-        return Analysis(features=encoded[:, None], spectrum=encoded)
+        features = encoded if self.scale_fuser is None else self.scale_fuser(encoded)
+        return Analysis(features=features[:, None], spectrum=encoded)
 
     def encode(self, features: Tensor, condition: Condition, state: Any = None) -> tuple[Tensor, Any]:
         latent, new_state, skips = self.input(features.flatten(1, 2)), [], []
@@ -247,7 +259,11 @@ class ConvTasNet(Backbone):
         return latent, new_state if self.causal else None
 
     def _masked(self, latent: Tensor, analysis: Analysis) -> Tensor:
-        return full_precision(self.mask(self.latent_activation(latent))) * analysis.spectrum
+        linear, activation = self.mask
+        hidden = linear(self.latent_activation(latent))
+        if self.mask_mixer is not None:
+            hidden = self.mask_mixer(hidden)
+        return full_precision(activation(hidden)) * analysis.spectrum
 
     def synthesise(self, latent: Tensor, analysis: Analysis, length: int) -> tuple[Tensor, ...]:
         masked = self._masked(latent, analysis).chunk(len(self.kernels), dim=1)
@@ -282,6 +298,58 @@ class ConvTasNet(Backbone):
         """
         beyond = (lengths - self.kernels[0]).clamp_min(0)
         return 1 + (beyond if self.drop_last else beyond + self.stride - 1) // self.stride
+
+
+class ScaleFuser(nn.Module):
+    """Fusion of the features of several encoders: `x_i + LN(W_i [x_1; x_2; …])` for each, LN over a frame's channels.
+
+    Chen et al., "MC-SpEx: towards effective speaker extraction with multi-scale interfusion and conditional speaker
+    modulation" (Interspeech 2023). One module for mixture and enrollment, so that both stay in one space, is theirs;
+    the layers are a choice of ours.
+
+    Args:
+        num_scales: number of encoders.
+        num_filters: of each.
+        eps: added to the variance.
+    """
+
+    def __init__(self, num_scales: int, num_filters: int, eps: float) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(num_scales * num_filters, num_filters, 1) for _ in range(num_scales)
+        )
+        self.norms = nn.ModuleList(ChannelNorm(num_filters, "frame", eps) for _ in range(num_scales))
+
+    def forward(self, encoded: Tensor) -> Tensor:
+        """Return `[batch, num_scales · num_filters, frames]` of the same shape."""
+        added = [norm(conv(encoded)) for conv, norm in zip(self.convolutions, self.norms, strict=True)]
+        return encoded + torch.cat(added, dim=1)
+
+
+class MaskMixer(nn.Module):
+    """Exchange between the heads of several masks: each becomes the sum of itself and of a layer of the others.
+
+    The mask generator of MC-SpEx (see `ScaleFuser`), in which the scales see one another; the layers are a choice of
+    ours.
+
+    Args:
+        num_scales: number of masks.
+        num_filters: of each.
+        bias: whether the layers have a bias.
+    """
+
+    def __init__(self, num_scales: int, num_filters: int, bias: bool) -> None:
+        super().__init__()
+        others = (num_scales - 1) * num_filters
+        self.convolutions = nn.ModuleList(nn.Conv1d(others, num_filters, 1, bias=bias) for _ in range(num_scales))
+
+    def forward(self, heads: Tensor) -> Tensor:
+        """Return `[batch, num_scales · num_filters, frames]` of the same shape, before the activation of the masks."""
+        scales = heads.chunk(len(self.convolutions), dim=1)
+        mixed = []
+        for i, conv in enumerate(self.convolutions):
+            mixed.append(scales[i] + conv(torch.cat([*scales[:i], *scales[i + 1 :]], dim=1)))
+        return torch.cat(mixed, dim=1)
 
 
 class TCNBlock(nn.Module):

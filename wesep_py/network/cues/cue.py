@@ -86,6 +86,7 @@ class Cue(nn.Module, ABC):
         looks_ahead: true if a frame is steered by later frames of the mixture, so that streaming is impossible.
         needs_speaker_frames: true if `steer_features` needs the speaker encoder's features of the mixture
             (`Analysis.speaker_frames`).
+        runs_backbone: true if `prepare` runs the backbone over the enrollment's own features.
         embedding_dim: size of the embedding, computed elsewhere, that the cue takes instead of a recording; `None` for
             a cue that takes the recording.
         negative_axes: for a cue that also takes a negative enrollment (of a person who is not meant), the tensors of
@@ -97,6 +98,7 @@ class Cue(nn.Module, ABC):
     past_frames: int = 0
     looks_ahead: bool = False
     needs_speaker_frames: bool = False
+    runs_backbone: bool = False
     embedding_dim: int | None = None
     negative_axes: Mapping[str, int] = {}
 

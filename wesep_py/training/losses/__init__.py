@@ -3,7 +3,8 @@
 | module | contents |
 | --- | --- |
 | `loss` | `Loss`, the interface; the registry `losses`; `WaveformLoss`, the base of losses on waveforms; `Adversary` |
-| `separation_losses` | `si_sdr`, `snr`, `thresholded_sdr`, `sd_sdr`, `multi_resolution_spectral`, `absent_energy` |
+| `separation_losses` | `si_sdr`, `snr`, `thresholded_sdr`, `sd_sdr`, `residual_sdr`, spectra, `absent_energy` |
+| `chunk_losses` | `chunk_scale`, `chunk_distribution`: weigh the chunks in which the wrong voice is extracted |
 | `auxiliary` | second tasks: `presence`, `speaker_cross_entropy`, `speaker_margin` |
 | `metric_gan` | `metric_gan`: a discriminator that learns PESQ, and the loss that it gives the network |
 
@@ -13,6 +14,7 @@ Losses of speaker encoders (`aam`, `am`, …) are in `wesep_py.network.speaker.s
 from __future__ import annotations
 
 from wesep_py.training.losses.auxiliary import PresenceLoss, SpeakerCrossEntropy, SpeakerMarginLoss
+from wesep_py.training.losses.chunk_losses import ChunkDistribution, ChunkLoss, ChunkScale
 from wesep_py.training.losses.loss import Adversary, Loss, WaveformLoss, has_target, losses
 from wesep_py.training.losses.metric_gan import DiscriminatorConfig, MetricDiscriminator, MetricGAN
 from wesep_py.training.losses.separation_losses import (
@@ -21,6 +23,7 @@ from wesep_py.training.losses.separation_losses import (
     SNR,
     AbsentEnergy,
     MultiResolutionSpectral,
+    ResidualSDR,
     ThresholdedSDR,
 )
 
@@ -30,12 +33,16 @@ __all__ = [
     "SNR",
     "AbsentEnergy",
     "Adversary",
+    "ChunkDistribution",
+    "ChunkLoss",
+    "ChunkScale",
     "DiscriminatorConfig",
     "Loss",
     "MetricDiscriminator",
     "MetricGAN",
     "MultiResolutionSpectral",
     "PresenceLoss",
+    "ResidualSDR",
     "SpeakerCrossEntropy",
     "SpeakerMarginLoss",
     "ThresholdedSDR",

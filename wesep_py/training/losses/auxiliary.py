@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -149,19 +149,29 @@ class SpeakerMarginLoss(Loss):
     Args:
         speaker_loss: builds the loss; passed by the training task.
         loss: one speaker loss `{name: aam, margin: 0.2, …}`, or a list of them, each with a `weight` (default 1).
+        utterances: the loss is on the embeddings of the `enrollment`, or on `both`: those of the targets too, where
+            they speak. Losses that compare utterances of a speaker (`ge2e`, `prototypical`, `triplet`) need both; the
+            encoder then computes twice.
 
     Raises:
         ConfigError: an unknown loss or argument, or a network without an embedding that learns.
 
     Sources: those of the losses; as a second task of extraction, with cross-entropy: Ge et al., "SpEx+", Interspeech
-        2020, eq. 7.
+        2020, eq. 7; with metric losses: Zhao et al., "Target confusion in end-to-end speaker extraction", Interspeech
+        2022 (arXiv 2204.01355).
     """
 
     needs_embedding = True
 
-    def __init__(self, speaker_loss: MakeSpeakerLoss, loss: list[dict[str, Any]] | dict[str, Any]) -> None:
+    def __init__(
+        self,
+        speaker_loss: MakeSpeakerLoss,
+        loss: list[dict[str, Any]] | dict[str, Any],
+        utterances: Literal["enrollment", "both"] = "enrollment",
+    ) -> None:
         super().__init__()
         self.loss = speaker_loss(loss)
+        self.needs_target_embedding = utterances == "both"
 
     def update(self, step: int) -> None:
         """Set the margin of a step, see `Loss.update`."""
@@ -170,6 +180,11 @@ class SpeakerMarginLoss(Loss):
     def forward(self, output: NetworkOutput, target: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """Return the loss of a batch, see `Loss.forward`.
 
-        `batch` holds `embedding` `[batch, embedding_dim]` and `speaker` `[batch]`.
+        `batch` holds `embedding` `[batch, embedding_dim]` and `speaker` `[batch]`; with `utterances: both` also
+        `target_embedding` and `target_items`.
         """
-        return self.loss(batch["embedding"], batch["speaker"]).loss
+        embeddings, labels = batch["embedding"], batch["speaker"]
+        if self.needs_target_embedding:
+            embeddings = torch.cat([embeddings, batch["target_embedding"].to(embeddings.dtype)])
+            labels = torch.cat([labels, labels[batch["target_items"]]])
+        return self.loss(embeddings, labels).loss

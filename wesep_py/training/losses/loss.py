@@ -83,10 +83,13 @@ class Loss(nn.Module, ABC):
         adversary: a network that learns against the trained one, or `None`.
         needs_embedding: whether the batch must hold the network's `embedding` of the enrollment,
             `[batch, embedding_dim]`.
+        needs_target_embedding: whether it must hold the embeddings of targets, too: `target_embedding`
+            `[items, embedding_dim]`, and `target_items` `[items]`, which items they are of: those whose target speaks.
     """
 
     adversary: Adversary | None = None
     needs_embedding: bool = False
+    needs_target_embedding: bool = False
 
     def update(self, step: int) -> None:
         """Set the number of optimiser steps done, 0 or more. Most losses do not depend on it."""

@@ -6,12 +6,14 @@
 | `margins` | softmax, AM, AAM, A-softmax, adaptive margin, SphereFace2 |
 | `episodes` | prototypical, angular prototypical, GE2E, triplet |
 | `speaker_basis` | between-speaker, hard-negative and centre loss, beside a classification loss |
+| `centroids` | cosine distance to the running centroid of the speaker |
 | `combined` | `build_speaker_loss`: a weighted sum, as a configuration lists it |
 | `permutation_free` | a loss on several voices in unknown order |
 
 `speaker_losses.names()` lists the names that a configuration can use.
 """
 
+from wesep_py.network.speaker.speaker_losses.centroids import RunningCentroidLoss
 from wesep_py.network.speaker.speaker_losses.combined import CombinedSpeakerLoss, build_speaker_loss
 from wesep_py.network.speaker.speaker_losses.episodes import (
     AngularPrototypicalLoss,
@@ -63,6 +65,7 @@ __all__ = [
     "PermutationFreeLoss",
     "PermutationFreeOutput",
     "PrototypicalLoss",
+    "RunningCentroidLoss",
     "Softmax",
     "SpeakerLoss",
     "SpeakerLossOutput",

@@ -45,8 +45,8 @@ class EpisodeLoss(SpeakerLoss):
             raise InputError(
                 f"in {MAX_BATCHES_WITHOUT_EPISODE} batches in a row fewer than two speakers had two utterances "
                 f"(in the last, {len(episode)} of {len(labels.unique())}), which this loss compares; set "
-                "simulation.enrollment.count: 1, which gives a second utterance of each speaker, or a larger "
-                "train.batch_size"
+                "simulation.enrollment.count: 1 (to train an extractor, `utterances: both` of speaker_margin), which "
+                "gives a second utterance of each speaker, or a larger train.batch_size"
             )
         return SpeakerLossOutput(0.0 * sum((part.sum() for part in self.parameters()), start=embeddings.sum()))
 
