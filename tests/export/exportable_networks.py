@@ -64,6 +64,10 @@ OFFLINE: dict[str, dict[str, Any]] = {
         "normalise": "std",
     },
     "usef": {"backbone": BSRNN, "cues": [{"name": "usef", "query_dim": 64}]},
+    "negative": {  # exported without a negative enrollment
+        "backbone": BSRNN,
+        "cues": [{**TF_MAP, "negative": True}, {**BAND_ATTENTION, "negative": True}],
+    },
     "td_speakerbeam": {"backbone": TD_SPEAKERBEAM, "speaker": SPEX_BRANCH, "cues": [MULTIPLY]},
     "samples dropped": {
         "backbone": {**TD_SPEAKERBEAM, "drop_last": True, "skip": True, "norm": "batch", "kernels_ms": [5]},
@@ -91,6 +95,10 @@ STREAMING: dict[str, dict[str, Any]] = {
         "cues": [TF_MAP],
         "presence": HEAD,
         "normalise": "none",
+    },
+    "negative live": {
+        "backbone": {**BSRNN, "live": True, "norm": "frame"},
+        "cues": [{**TF_MAP, "negative": True}, {**BAND_ATTENTION, "negative": True}],
     },
     "usef causal": {
         "backbone": {**BSRNN, "causal": True},
