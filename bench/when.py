@@ -3,8 +3,8 @@
     wesep simulate recipes/default/conversations.yaml root=DATA --count 20 -o conversations
     python bench/when.py --corpus conversations --model exp/presence [--extract base]
 
-Each line of the corpus' `map_mixture2enrollment` is a trial. Its frames are those of 10 ms whose middle the labels of
-`activity/` cover; the target speaks in a frame whose probability is 0.5 or more. With `--extract`, the time of
+Each line of the corpus' `map_mixture2enrollment` is a trial. Its frames are those of the labels in `activity/`, 20 ms
+(`metrics.timing.FRAME_S`); the target speaks in a frame whose probability is 0.5 or more. With `--extract`, the time of
 `extract` with that model on the same trials is measured too. One thread.
 """
 
@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 
 
-def frames_of(track: np.ndarray, step_s: float, num_frames: int) -> np.ndarray:
-    """Return the probability of each frame of 10 ms: that of the step that its middle is nearest to.
+def frames_of(track: np.ndarray, step_s: float, num_frames: int, frame_s: float) -> np.ndarray:
+    """Return the value of a track in the middle of each frame, interpolated between its steps.
 
-    >>> frames_of(np.array([0.0, 1.0]), 0.02, 3)
-    array([0., 1., 1.])
+    >>> frames_of(np.array([0.0, 1.0]), 0.02, 3, 0.02)
+    array([0.5, 1. , 1. ])
     """
-    middles = (np.arange(num_frames) + 0.5) * 0.01
-    return track[np.minimum(np.floor(middles / step_s + (0.5 if step_s > 0.01 else 0.0)).astype(int), len(track) - 1)]
+    middles = (np.arange(num_frames) + 0.5) * frame_s
+    return np.interp(middles, np.arange(len(track)) * step_s, track)
 
 
 def main() -> None:
@@ -45,6 +45,7 @@ def main() -> None:
     from wesep_py.data.trials import ABSENT
     from wesep_py.evaluation.activity_labels import read_labels
     from wesep_py.inference.presence_detector import load_detector
+    from wesep_py.metrics.timing import FRAME_S
 
     corpus = arguments.corpus
     detector = load_detector(arguments.model, "cpu")
@@ -60,13 +61,11 @@ def main() -> None:
         presence = detector.detect(recording, voice)
         seconds["when"] += time.perf_counter() - began_s
         seconds["audio"] += len(mixture) / detector.sample_rate
-        num_frames = len(mixture) * 100 // detector.sample_rate
-        speaks = np.zeros(num_frames, dtype=bool)
+        speaks = np.zeros(round(len(mixture) / detector.sample_rate / FRAME_S), dtype=bool)
         if target != ABSENT:
             labels = read_labels(corpus / "activity" / f"{mixture_id}.rttm")
             speaks = labels.activity(mixture_id, [target, target.rsplit("-", 1)[0]], len(mixture), detector.sample_rate)
-            speaks = np.asarray(speaks)[:num_frames]
-        found = frames_of(presence.track, presence.frame_s, len(speaks)) >= 0.5
+        found = frames_of(presence.track, presence.frame_s, len(speaks), FRAME_S) >= 0.5
         sums["hits"] += int((found & speaks).sum())
         sums["missed"] += int((~found & speaks).sum())
         sums["false"] += int((found & ~speaks).sum())

@@ -65,6 +65,10 @@ OFFLINE: dict[str, dict[str, Any]] = {
     },
     "own states": {"backbone": BSRNN, "cues": [{"name": "own_states"}, {"name": "own_frames", "dim": 8}]},
     "usef": {"backbone": BSRNN, "cues": [{"name": "usef", "query_dim": 64}]},
+    "negative": {  # exported without a negative enrollment
+        "backbone": BSRNN,
+        "cues": [{**TF_MAP, "negative": True}, {**BAND_ATTENTION, "negative": True}],
+    },
     "td_speakerbeam": {"backbone": TD_SPEAKERBEAM, "speaker": SPEX_BRANCH, "cues": [MULTIPLY]},
     "samples dropped": {
         "backbone": {**TD_SPEAKERBEAM, "drop_last": True, "skip": True, "norm": "batch", "kernels_ms": [5]},
@@ -96,6 +100,9 @@ STREAMING: dict[str, dict[str, Any]] = {
     "own states live": {
         "backbone": {**BSRNN, "live": True, "norm": "frame"},
         "cues": [{"name": "own_states"}],
+    "negative live": {
+        "backbone": {**BSRNN, "live": True, "norm": "frame"},
+        "cues": [{**TF_MAP, "negative": True}, {**BAND_ATTENTION, "negative": True}],
     },
     "usef causal": {
         "backbone": {**BSRNN, "causal": True},

@@ -225,8 +225,8 @@ def frame_scores(counts: np.ndarray) -> dict[str, float]:
         the target speaks; `precision`, `recall` and `f1` of the target, 0 where they are undefined.
 
     >>> scores = frame_scores(np.array([[4, 0, 0], [0, 3, 1], [0, 1, 1]]))
-    >>> scores["frame_error"], scores["target_error"], scores["f1"]
-    (0.2, 0.2, 0.75)
+    >>> [round(scores[name], 3) for name in ("frame_error", "target_error", "f1")]
+    [0.2, 0.2, 0.75]
     """
     total, hits = counts.sum(), counts[TARGET, TARGET]
     missed, false = counts[TARGET].sum() - hits, counts[:, TARGET].sum() - hits
