@@ -106,10 +106,18 @@ def test_transcripts_are_found_by_mixture_and_target(trials, lists: Path, tmp_pa
 
 def test_timing_by_the_challenge_and_by_a_named_detector(trials, lists: Path, tmp_path: Path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "thirds.py").write_text("def detect(waveform, rate):\n    return [(0.0, len(waveform) / rate / 3)]\n")
+    (tmp_path / "thirds.py").write_text(
+        "peaks = []\n"
+        "def detect(waveform, rate):\n"
+        "    peaks.append(float(abs(waveform).max()))\n"
+        "    return [(0.0, len(waveform) / rate / 3)]\n"
+    )
     labels, detector = read_labels(lists / "labels.rttm"), SpeechDetector("thirds:detect")
     options = EvaluationOptions(metrics=("timing",), labels=labels, detector=detector, protocol="real_tse")
     summary = evaluate(Copy(), trials, tmp_path / "out", options)
+    import thirds
+
+    assert thirds.peaks == pytest.approx(6 * [0.9])
     assert summary["protocol"]["vad"] == {"detector": "thirds:detect"}
     assert "labels widened by 0.05 s" in summary["protocol"]["metrics"]["timing_f1"]
     first = lines_of(tmp_path / "out")[0]
