@@ -19,6 +19,7 @@ from wesep_py.evaluation.real_tse_measures import challenge_timing
 from wesep_py.evaluation.results import read_results
 from wesep_py.evaluation.score_files import find_pairs, score_files
 from wesep_py.evaluation.speech_detectors import SpeechDetector
+from wesep_py.evaluation.summary import trials_fingerprint
 from wesep_py.inference import Result
 from wesep_py.inference.presence import UNCALIBRATED
 
@@ -106,10 +107,18 @@ def test_transcripts_are_found_by_mixture_and_target(trials, lists: Path, tmp_pa
 
 def test_timing_by_the_challenge_and_by_a_named_detector(trials, lists: Path, tmp_path: Path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "thirds.py").write_text("def detect(waveform, rate):\n    return [(0.0, len(waveform) / rate / 3)]\n")
+    (tmp_path / "thirds.py").write_text(
+        "peaks = []\n"
+        "def detect(waveform, rate):\n"
+        "    peaks.append(float(abs(waveform).max()))\n"
+        "    return [(0.0, len(waveform) / rate / 3)]\n"
+    )
     labels, detector = read_labels(lists / "labels.rttm"), SpeechDetector("thirds:detect")
     options = EvaluationOptions(metrics=("timing",), labels=labels, detector=detector, protocol="real_tse")
     summary = evaluate(Copy(), trials, tmp_path / "out", options)
+    import thirds
+
+    assert thirds.peaks == pytest.approx(6 * [0.9])
     assert summary["protocol"]["vad"] == {"detector": "thirds:detect"}
     assert "labels widened by 0.05 s" in summary["protocol"]["metrics"]["timing_f1"]
     first = lines_of(tmp_path / "out")[0]
@@ -170,6 +179,13 @@ def test_files_made_elsewhere_are_timed_by_a_detector(lists: Path, tmp_path: Pat
     options = ScoringOptions(metrics=("timing",), detector=SpeechDetector(), protocol="real_tse")
     summary = score_files(pairs, None, options)
     assert summary["timing_precision"]["mean"] == pytest.approx(0.55, abs=0.01)  # half a second, and the collar
+
+
+def test_lists_with_other_segments_are_other_lists(trials, lists: Path):
+    path = lists / "recordings.csv"
+    path.write_text(path.read_text().replace("@0.000-18.500", "@0.000-18.400", 1))
+    other = read_trials(path, lists / "map_mixture2enrollment", recordings=True)
+    assert trials_fingerprint(trials) != trials_fingerprint(other)
 
 
 def test_the_command_names_what_is_missing(lists: Path, tmp_path: Path, wesep):

@@ -9,7 +9,7 @@ from wesep_py.common.errors import InputError
 from wesep_py.evaluation.speech_detectors import SpeechDetector, detected_timing
 from wesep_py.inference.speech_activity import speech_mask
 from wesep_py.metrics import MetricError
-from wesep_py.metrics.timing import timing
+from wesep_py.metrics.timing import frame_error, timing
 
 RATE = 8000
 NOISE = np.random.default_rng(0).standard_normal(RATE)
@@ -63,6 +63,6 @@ def test_detected_segments_are_timed_by_our_definition():
     detected, labelled = ((0.5, 2.0),), ((1.0, 3.0),)
     frames = [np.zeros(200, dtype=bool) for _ in range(2)]
     frames[0][25:100], frames[1][50:150] = True, True
-    assert detected_timing(detected, labelled, 4 * RATE, RATE) == timing(*frames)
+    assert detected_timing(detected, labelled, 4 * RATE, RATE) == (*timing(*frames), frame_error(*frames))
     with pytest.raises(MetricError, match="does not speak"):
         detected_timing(detected, (), 4 * RATE, RATE)

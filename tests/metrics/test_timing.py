@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wesep_py.metrics import MetricError
-from wesep_py.metrics.timing import close_pauses, timing
+from wesep_py.metrics.timing import close_pauses, frame_error, timing
 
 
 def spoken(*spans: tuple[float, float], length_s: float = 10.0) -> np.ndarray:
@@ -57,3 +57,14 @@ def test_reasons():
         timing(np.ones(10, bool), np.zeros(10, bool))
     with pytest.raises(MetricError, match=r"\[9\] and \[10\] frames"):
         timing(np.ones(9, bool), np.ones(10, bool))
+
+
+def test_the_frame_error_counts_missed_and_false_frames():
+    reference = spoken((2, 6))
+    assert frame_error(reference, reference) == 0.0
+    # Of 10 s, 1.5 s are missed and 1 s is false; 0.1 s before and after both boundaries do not count.
+    error = frame_error(spoken((2, 4.5), (8, 9)), reference)
+    assert error == pytest.approx((1.5 - 0.1 + 1.0) / (10 - 0.4), abs=0.005)
+    assert frame_error(~reference, reference, collar_s=0.0) == 1.0
+    with pytest.raises(MetricError):
+        frame_error(np.ones(9, bool), np.ones(10, bool))

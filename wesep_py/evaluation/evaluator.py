@@ -42,7 +42,6 @@ from wesep_py.evaluation.summary import describe_evaluation, summarise
 from wesep_py.evaluation.trial_conditions import SpeakerInfo, age_group, gender_pair
 from wesep_py.evaluation.trial_extraction import ExtractedTrial, can_batch, extract_all, render
 from wesep_py.metrics import MetricError
-from wesep_py.metrics.timing import Timing
 from wesep_py.simulation.trial_audio import CONDITIONS, Condition
 
 if TYPE_CHECKING:
@@ -405,8 +404,8 @@ class ScoringSession:
             return remaining, None
         return metrics, activity
 
-    def _timing_by_detector(self, extracted: ExtractedTrial) -> Timing:
-        """Return the timing of the segments of speech that the detector finds in the estimate.
+    def _timing_by_detector(self, extracted: ExtractedTrial) -> Sequence[float]:
+        """Return the values of timing for the segments of speech that the detector finds in the estimate.
 
         Raises:
             MetricError: there is no label, or the detector fails.

@@ -32,7 +32,6 @@ from wesep_py.evaluation.real_tse_measures import (
 from wesep_py.metrics import DEFINITIONS, MetricError, Scores
 from wesep_py.metrics.scores import ACCURACY_THRESHOLD_DB
 from wesep_py.metrics.separation import checked_pair
-from wesep_py.metrics.timing import Timing
 
 if TYPE_CHECKING:
     from wesep_py.data.trials import Trial
@@ -96,7 +95,7 @@ class ScoringProtocol:
         remark: what else its source does.
 
     Attributes:
-        timing: detected and labelled segments, and the length in seconds → timing; `None`: ours.
+        timing: detected and labelled segments, and the length in seconds → precision, recall, F1, error; `None`: ours.
         tokens: text and language → tokens, for an error rate per trial; `None`: ours.
     """
 
@@ -104,7 +103,7 @@ class ScoringProtocol:
     source: str
     all_speakers: bool
     remark: str
-    timing: ClassVar[Callable[[SpeechSegments, SpeechSegments, float], Timing] | None] = None
+    timing: ClassVar[Callable[[SpeechSegments, SpeechSegments, float], Sequence[float]] | None] = None
     tokens: ClassVar[Callable[[str, str | None], list[str]] | None] = None
 
     @property
@@ -204,6 +203,7 @@ class RecordingProtocol(ScoringProtocol):
             "timing_precision": f"share of the detected frames in which the target speaks, 0 to 1; {frames}",
             "timing_recall": f"share of the target's frames that are detected, 0 to 1; {frames}",
             "timing_f1": f"2 TP / (2 TP + FP + FN) of each trial, 0 where the target does not speak; {frames}",
+            "timing_error": f"share of all frames that are missed or false, 0 to 1 (not of the challenge); {frames}",
             "wer": "token error rate (TER): words of English (Whisper's normaliser), simplified characters of "
             "Mandarin to insert, delete or replace over those of the reference; mean over the trials",
         }

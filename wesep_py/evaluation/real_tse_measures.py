@@ -12,14 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py.common.errors import InputError
 from wesep_py.metrics.perception import is_ideograph
-from wesep_py.metrics.timing import Timing
 
 TIMING_FRAME_S = 0.01
 LABEL_COLLAR_S = 0.05
@@ -35,10 +34,19 @@ TEXT_PACKAGES = {"whisper_normalizer": "whisper-normalizer", "opencc": "opencc"}
 """Modules that normalise text, and the packages that hold them."""
 
 
+class ChallengeTiming(NamedTuple):
+    """Agreement of two activities, 0 to 1 each; the error is not one of the challenge's measures."""
+
+    precision: float
+    recall: float
+    f1: float
+    error: float
+
+
 def challenge_timing(
     detected: Iterable[tuple[float, float]], labelled: Iterable[tuple[float, float]], duration_s: float
-) -> Timing:
-    """Return precision, recall and F1 of detected speech, in frames of 10 ms.
+) -> ChallengeTiming:
+    """Return precision, recall and F1 of detected speech, in frames of 10 ms, and the share of frames that differ.
 
     A frame that a segment touches is active. The labels are widened by 0.05 s on both sides; no frame is left out and
     no pause closed. F1 is 2 TP / (2 TP + FP + FN); a ratio whose denominator is 0 is 0.
@@ -49,7 +57,7 @@ def challenge_timing(
         duration_s: length of the mixture in seconds.
 
     >>> challenge_timing([(0.0, 1.0)], [(0.05, 0.45)], 2.0)
-    Timing(precision=0.5, recall=1.0, f1=0.6666666666666666)
+    ChallengeTiming(precision=0.5, recall=1.0, f1=0.6666666666666666, error=0.25)
     """
     inside = [(max(0.0, start), min(duration_s, end)) for start, end in labelled]
     widened = [
@@ -60,10 +68,11 @@ def challenge_timing(
     estimate, target = touched_frames(detected, duration_s), touched_frames(widened, duration_s)
     hits = int((estimate & target).sum())
     num_detected, num_labelled = int(estimate.sum()), int(target.sum())
-    return Timing(
+    return ChallengeTiming(
         hits / num_detected if num_detected else 0.0,
         hits / num_labelled if num_labelled else 0.0,
         2 * hits / (num_detected + num_labelled) if num_detected + num_labelled else 0.0,
+        float((estimate != target).mean()) if len(target) else 0.0,
     )
 
 

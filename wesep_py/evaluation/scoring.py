@@ -23,12 +23,12 @@ from wesep_py.inference.speech_activity import speech_mask
 from wesep_py.metrics import DEFINITIONS, METRICS, MetricError, Scores, score
 from wesep_py.metrics.perception import dnsmos, load_dnsmos
 from wesep_py.metrics.separation import checked_pair, checked_signal, is_silent
-from wesep_py.metrics.timing import COLLAR_S, FRAME_S, PAUSE_S, timing
+from wesep_py.metrics.timing import COLLAR_S, FRAME_S, PAUSE_S, frame_error, timing
 
 BASELINE_SUFFIX = "_mixture"
 """Ends the names of the values of the unprocessed mixture."""
 SIGNAL_METRICS: dict[str, tuple[str, ...]] = {
-    "timing": ("timing_precision", "timing_recall", "timing_f1"),
+    "timing": ("timing_precision", "timing_recall", "timing_f1", "timing_error"),
     "dnsmos": ("dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak", "dnsmos_p808"),
     "pdnsmos": ("pdnsmos_ovrl", "pdnsmos_sig", "pdnsmos_bak"),
 }
@@ -51,6 +51,7 @@ def _timing_definitions(activities: str, boundary: str) -> dict[str, str]:
         "timing_recall": f"share of the frames in which the target speaks that are active in the estimate, 0 to 1; "
         f"{frames}",
         "timing_f1": "harmonic mean of timing_precision and timing_recall of each trial, 0 to 1",
+        "timing_error": f"share of all frames in which the activity is missed or false, 0 to 1; {frames}",
     }
 
 
@@ -195,7 +196,7 @@ def compute_metrics(
 
 def _timing(
     estimate: np.ndarray, reference: np.ndarray | None, sample_rate: int, activity: np.ndarray | None
-) -> tuple[float, float, float]:
+) -> tuple[float, float, float, float]:
     if activity is None:
         if reference is None:
             raise MetricError("there is neither a reference nor a label")
@@ -205,7 +206,8 @@ def _timing(
         raise MetricError("the labels say that the target does not speak")
     estimate = checked_signal(estimate, "estimate")
     # The mask is relative to the loudest frame, so that numerical noise would count as speech in a silent estimate.
-    return timing(_speech_frames(estimate, sample_rate) & (not is_silent(estimate)), activity)
+    detected = _speech_frames(estimate, sample_rate) & (not is_silent(estimate))
+    return *timing(detected, activity), frame_error(detected, activity)
 
 
 def _speech_frames(signal: np.ndarray, sample_rate: int) -> np.ndarray:

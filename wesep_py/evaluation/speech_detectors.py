@@ -16,7 +16,7 @@ from wesep_py.evaluation.activity_labels import SpeechSegments, segment_frames
 from wesep_py.evaluation.metric_backends import load_function
 from wesep_py.inference.speech_activity import VAD, speech_mask
 from wesep_py.metrics import MetricError, is_silent
-from wesep_py.metrics.timing import Timing, timing
+from wesep_py.metrics.timing import frame_error, timing
 
 DetectSpeech = Callable[[np.ndarray, int], Iterable[tuple[float, float]]]
 """Waveform, float32 `[samples]`, and sample rate in Hz → start and end of each segment of speech in seconds."""
@@ -67,8 +67,10 @@ class SpeechDetector:
         return segments
 
 
-def detected_timing(detected: SpeechSegments, labelled: SpeechSegments, num_samples: int, sample_rate: int) -> Timing:
-    """Return the timing, by our definition (`metrics.timing`), of detected segments against labelled ones.
+def detected_timing(
+    detected: SpeechSegments, labelled: SpeechSegments, num_samples: int, sample_rate: int
+) -> tuple[float, ...]:
+    """Return precision, recall, F1 and frame error, by our definitions (`metrics.timing`), of detected segments.
 
     Args:
         detected: of the estimate.
@@ -81,7 +83,8 @@ def detected_timing(detected: SpeechSegments, labelled: SpeechSegments, num_samp
     """
     if not labelled:
         raise MetricError("the labels say that the target does not speak")
-    return timing(*(segment_frames(segments, num_samples, sample_rate) for segments in (detected, labelled)))
+    estimate, target = (segment_frames(segments, num_samples, sample_rate) for segments in (detected, labelled))
+    return *timing(estimate, target), frame_error(estimate, target)
 
 
 def _segments_of(mask: NDArray[np.bool_], sample_rate: int) -> SpeechSegments:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wesep_py import __version__
+from wesep_py.audio.reading import FileSegment
 from wesep_py.common.names import printable
 from wesep_py.data.mixture_lists import GROUP_COLUMN
 from wesep_py.evaluation.protocols import find_protocol
@@ -393,6 +394,8 @@ def describe_environment(command: str | None = None) -> dict[str, Any]:
 def trials_fingerprint(trials: Iterable[Trial]) -> str:
     """Return the SHA-256 of mixture, target, sources with gains, noise and enrollment of all trials, without folders.
 
+    That of a segment of a recording includes its file and times.
+
     Two results with the same fingerprint and condition were measured on the same list.
     """
     digest = hashlib.sha256()
@@ -401,7 +404,8 @@ def trials_fingerprint(trials: Iterable[Trial]) -> str:
         sources = [(source.utterance_id, source.path.name, source.gain) for source in trial.sources]
         enrollment_sources = [source.utterance_id for source in trial.enrollment_sources]
         line = (trial.mixture_id, trial.target_utterance_id, trial.enrollment.name, sources, noise, enrollment_sources)
-        digest.update(repr(line).encode() + b"\n")
+        segments = [] if trial.sources else [path.name for path in trial.rendered.values() if FileSegment.parse(path)]
+        digest.update(repr((*line, segments[0]) if segments else line).encode() + b"\n")
     return digest.hexdigest()
 
 

@@ -4,7 +4,7 @@
 | --- | --- |
 | `separation` | SI-SDR, SI-SDR improvement, SDR (BSS-Eval), attenuation |
 | `perception` | STOI, ESTOI, PESQ, DNSMOS, word error rate |
-| `timing` | precision, recall and F1 of speech activity |
+| `timing` | precision, recall, F1 and frame error of speech activity |
 | `detection` | embedding similarity, DET curve, EER, minDCF, score normalisation |
 | `scores` | `score`: several metrics of one estimate at once, with their definitions |
 

@@ -1,4 +1,4 @@
-"""Precision, recall and F1 of speech activity, frame by frame."""
+"""Precision, recall, F1 and error of speech activity, frame by frame."""
 
 from __future__ import annotations
 
@@ -57,6 +57,41 @@ def timing(
     >>> timing(np.repeat([False, True, True], 50), reference, collar_s=0.0).precision
     0.5
     """
+    estimate, reference, counted = _counted_frames(estimate, reference, frame_s, pause_s, collar_s)
+    hits = int((estimate & reference & counted).sum())
+    num_estimated, num_true = int((estimate & counted).sum()), int((reference & counted).sum())
+    precision = hits / num_estimated if num_estimated else 0.0
+    recall = hits / num_true
+    f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
+    return Timing(precision, recall, f1)
+
+
+def frame_error(
+    estimate: NDArray[np.bool_],
+    reference: NDArray[np.bool_],
+    frame_s: float = FRAME_S,
+    pause_s: float = PAUSE_S,
+    collar_s: float = COLLAR_S,
+) -> float:
+    """Return the share of the frames in which two activities differ: missed and false ones over all, 0 to 1.
+
+    Pauses and boundaries are those of `timing`, and so are the arguments.
+
+    Raises:
+        MetricError: the lengths differ, or the reference is never active.
+
+    >>> reference = np.repeat([False, True, False], 50)
+    >>> frame_error(np.repeat([False, True, True], 50), reference, collar_s=0.0)
+    0.3333333333333333
+    """
+    estimate, reference, counted = _counted_frames(estimate, reference, frame_s, pause_s, collar_s)
+    return float((estimate != reference)[counted].mean())
+
+
+def _counted_frames(
+    estimate: NDArray[np.bool_], reference: NDArray[np.bool_], frame_s: float, pause_s: float, collar_s: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return both activities without short pauses, and the frames that count."""
     estimate, reference = np.asarray(estimate, dtype=bool), np.asarray(reference, dtype=bool)
     if estimate.shape != reference.shape or reference.ndim != 1:
         raise MetricError(f"activities of {list(estimate.shape)} and {list(reference.shape)} frames cannot be compared")
@@ -66,12 +101,7 @@ def timing(
     counted = ~_near_boundaries(reference, round(collar_s / frame_s))
     if not (counted & reference).any():
         counted = np.ones_like(reference)
-    hits = int((estimate & reference & counted).sum())
-    num_estimated, num_true = int((estimate & counted).sum()), int((reference & counted).sum())
-    precision = hits / num_estimated if num_estimated else 0.0
-    recall = hits / num_true
-    f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
-    return Timing(precision, recall, f1)
+    return estimate, reference, counted
 
 
 def close_pauses(active: NDArray[np.bool_], num_frames: int) -> NDArray[np.bool_]:

@@ -47,6 +47,9 @@ def test_a_word_without_times_is_said_after_the_one_before(folder: Path):
     (meeting,) = read_ami(folder, names=["ES2004a"])
     second = meeting.spoken_by["MEE001"][1]
     assert (second.start_s, second.end_s, second.text) == (1.0, 1.0, "word1x10")
+    path.write_text(text.replace('endtime="2.00"', 'endtime="1.2"'))
+    (meeting,) = read_ami(folder, names=["ES2004a"])
+    assert (1.5, 1.5) in [(word.start_s, word.end_s) for word in meeting.spoken_by["MEE001"]]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +57,7 @@ def test_a_word_without_times_is_said_after_the_one_before(folder: Path):
     [
         (WORDS, "</nite:root>", "", "words.xml: is not well-formed XML"),
         (WORDS, 'starttime="1.00"', 'starttime="x"', "word ES2004a.A.words1 is from 'x' to '1.50'"),
-        (WORDS, 'starttime="1.00"', 'starttime="2"', "rising times are needed"),
+        (WORDS, 'starttime="1.00"', 'starttime="-1"', "is from '-1' to '1.50'; seconds are needed"),
         ("ami_public_manual_1.6.2/corpusResources/meetings.xml", "nxt_agent", "agent", "a speaker no nxt_agent"),
         ("ami_public_manual_1.6.2/corpusResources/meetings.xml", "meeting ", "m ", "not well-formed"),
     ],

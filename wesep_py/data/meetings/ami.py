@@ -120,7 +120,7 @@ def _read_participants(path: Path) -> dict[str, dict[str, str]]:
 def _read_words(path: Path, speaker_id: str) -> list[SpokenSegment]:
     """Return the words of a participant; punctuation and other sounds are left out.
 
-    A word without times is said where the one before it ends.
+    A word without times is said where the one before it ends; one that ends before it begins has no length.
     """
     words: list[SpokenSegment] = []
     for element in _read_xml(path, "the words of a participant").iter("w"):
@@ -130,12 +130,12 @@ def _read_words(path: Path, speaker_id: str) -> list[SpokenSegment]:
         before_s = words[-1].end_s if words else 0.0
         try:
             start_s = float(element.get("starttime") or before_s)
-            end_s = float(element.get("endtime") or start_s)
+            end_s = max(start_s, float(element.get("endtime") or start_s))
         except ValueError:
             start_s, end_s = 0.0, float("inf")
         if not 0 <= start_s <= end_s < float("inf"):
             times = f"{quoted(element.get('starttime') or '')} to {quoted(element.get('endtime') or '')}"
-            raise InputError(f"{path}: word {element.get(_NITE_ID)} is from {times}; two rising times are needed")
+            raise InputError(f"{path}: word {element.get(_NITE_ID)} is from {times}; seconds are needed")
         words.append(SpokenSegment(speaker_id, start_s, end_s, text))
     return words
 
