@@ -100,6 +100,7 @@ STREAMING: dict[str, dict[str, Any]] = {
     "own states live": {
         "backbone": {**BSRNN, "live": True, "norm": "frame"},
         "cues": [{"name": "own_states"}],
+    },
     "negative live": {
         "backbone": {**BSRNN, "live": True, "norm": "frame"},
         "cues": [{**TF_MAP, "negative": True}, {**BAND_ATTENTION, "negative": True}],

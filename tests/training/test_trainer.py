@@ -20,6 +20,7 @@ from wesep_py.common.config import dump_yaml, load_yaml, to_plain
 from wesep_py.common.errors import ConfigError, WesepError
 from wesep_py.network.extraction_network import load_network
 from wesep_py.training import TrainingInterrupted, load_config, train
+from wesep_py.training.state import load_state
 from wesep_py.training.validation import ExtractionValidator
 
 
@@ -70,6 +71,33 @@ def test_resuming_after_a_stop_gives_the_same_weights(
     assert left == right
     left, right = (lines(tmp_path / name, "train") for name in ("unbroken", "exp"))
     assert [(record["step"], record["lr"]) for record in left] == [(record["step"], record["lr"]) for record in right]
+
+
+def test_losses_against_confusion_train_and_resume_with_their_state(settings, tmp_path: Path, monkeypatch):
+    """Chunk losses that begin at once, the residual's SDR with absent targets, metric losses, running centroids."""
+    loss = [
+        {"name": "thresholded_sdr"},
+        {"name": "residual_sdr", "weight": 0.5},
+        {"name": "chunk_distribution", "weight": 0.2, "from_db": -50},
+        {"name": "chunk_scale", "weight": 0.2, "from_db": 60},
+        {"name": "speaker_margin", "weight": 0.1, "utterances": "both", "loss": [{"name": "ge2e"}]},
+        {"name": "speaker_margin", "weight": 0.1, "loss": {"name": "running_centroid"}},
+    ]
+    changes = {"loss": loss, "train__targets_per_mixture": "all", "simulation__absent_probability": 0.3}
+    train(settings(experiment=str(tmp_path / "unbroken"), **changes))
+    mapping = settings(**changes)
+    with monkeypatch.context() as patch, pytest.raises(TrainingInterrupted):
+        stop_after(patch, 3)
+        train(mapping)
+    assert train(mapping).step == 6
+    assert_same(weights(tmp_path / "unbroken"), weights(tmp_path / "exp"))
+    states = [load_state(tmp_path / name / "state").model for name in ("unbroken", "exp")]
+    assert_same(*states)
+    assert states[0]["criterion.terms.2.is_on"] == 1 and states[0]["criterion.terms.3.is_on"] == 0
+    assert states[0]["criterion.terms.2.improvement_db"] != 0
+    assert states[0]["criterion.terms.5.loss.losses.running_centroid.centroids"].any()
+    last = lines(tmp_path / "exp", "train")[-1]
+    assert last["chunk_scale"] == 0 != last["chunk_distribution"] and last["residual_sdr"] != 0
 
 
 def test_resuming_after_a_kill_gives_the_same_weights(settings, tmp_path: Path):

@@ -10,6 +10,7 @@ import torch
 from wesep_py import checkpoint
 from wesep_py.common.errors import ConfigError
 from wesep_py.inference import Extractor, Voice
+from wesep_py.metrics import si_sdr
 from wesep_py.network.cues.own_cues import FrameAttention
 from wesep_py.network.extraction_network import TargetSpeakerExtractor, build_network, load_network
 from wesep_py.network.streaming_network import StreamingNetwork
@@ -220,3 +221,27 @@ def test_states_of_a_backbone_without_recurrent_blocks_are_refused(backbone):
 def test_invalid_arguments_are_refused(cue, message):
     with pytest.raises(ConfigError, match=message):
         build("bsrnn", cue)
+
+
+@pytest.mark.processor
+@pytest.mark.parametrize("cue", [STATES, FRAMES])
+def test_the_voice_that_is_extracted_is_learned_without_labels(cue):
+    """One mixture of two tones that come and go, two enrollments: the network learns which of them is meant."""
+    network = build("bsrnn", cue, started=False).train()
+    time_s = torch.arange(8000) / 16000
+    voices = torch.stack(
+        [
+            torch.sin(2 * torch.pi * hz * time_s) * (1 + torch.sin(2 * torch.pi * rate * time_s))
+            for hz, rate in ((300, 7), (1700, 5))
+        ]
+    )
+    mixture, optimiser = voices.sum(dim=0, keepdim=True).expand(2, -1), torch.optim.Adam(network.parameters(), 0.01)
+    for _ in range(25):
+        estimate = network(mixture, voices.flip(1)).waveforms[0]
+        optimiser.zero_grad()
+        (-si_sdr(estimate, voices)).mean().backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimiser.step()
+    with torch.no_grad():
+        estimate = network.eval()(mixture, voices.flip(1)).waveforms[0]
+    assert (si_sdr(estimate, voices) > si_sdr(estimate, voices.flip(0)) + 5).all()
