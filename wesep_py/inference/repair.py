@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 Repair = Literal["none", "requery", "swap"]
 REPAIRS: tuple[Repair, ...] = ("none", "requery", "swap")
 MARGIN = 0.05
-"""The residual counts as the voice if its cosine to the enrollment exceeds that of the estimate by more than this."""
+"""The residual counts as the voice if its cosine to the enrollment exceeds that of the estimate by more than this.
+
+One of 300 trials of the bundled model is then repaired needlessly, with the d-vector (docs/extract.md)."""
 Compare = Callable[[Sequence[NDArray[np.float32]]], list[float]]
 """Returns the cosine to the enrollment of each of several signals `[samples]` at the model's rate."""
 
