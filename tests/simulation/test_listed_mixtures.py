@@ -136,3 +136,13 @@ def test_mixture_without_enrollment_is_left_out(corpus: MixtureCorpus, caplog: p
     kept = ListedMixtures(CONFIG, only, [], FileReader(SAMPLE_RATE))
     assert kept.left_out == ["anna-0_bert-0", "anna-0_bert-1"] and len(kept.mixtures) == 1
     assert "2 of 3 mixtures are left out" in caplog.text
+
+
+def test_listed_mixtures_have_negative_enrollments_too(corpus: MixtureCorpus):
+    enrollment = EnrollmentConfig(duration_s=(0.8, 1.2), negative_probability=1.0, negative_bystander=0.0)
+    simulator = ListedMixtures(
+        SimulationConfig(duration_s=1.0, enrollment=enrollment), corpus, [], FileReader(SAMPLE_RATE), seed=3
+    )
+    sample = simulator.sample(0, 0)
+    assert sample.recipe.negatives == (1, 0)
+    assert np.array_equal(sample.negative(0), sample.enrollments[1])

@@ -8,15 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
+from tests.conftest import VOICES, make_voice
 from tests.recipes.miniature_default import make_data
 from wesep_py import checkpoint
 from wesep_py.common.errors import ConfigError
 from wesep_py.data import FileReader, read_speaker_folders
+from wesep_py.network.personal_vad import PersonalVAD
 from wesep_py.simulation import EnrollmentConfig, SimulationConfig, Simulator
 from wesep_py.training import train
-from wesep_py.training.presence_task import PairwiseLoss, collate_presence, presence_items
+from wesep_py.training.presence_task import (
+    PairwiseLoss,
+    PresenceStep,
+    collate_presence,
+    frame_scores,
+    presence_items,
+)
 from wesep_py.training.training_config import load_config
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes/presence"
@@ -106,3 +115,38 @@ def test_wrong_configurations_are_refused(tmp_path):
                 RECIPE / "smoke.yaml", [*values, "simulation.enrollment.count=0", "simulation.absent_probability=0"]
             )
         )
+
+
+@pytest.mark.slow
+@pytest.mark.processor
+def test_a_personal_vad_learns_to_tell_voices_apart(tmp_path: Path):
+    """Regression: with each feature's mean removed, and no comparison of frames, it found speech but not whose."""
+    for name, voice in VOICES.items():
+        (tmp_path / name).mkdir()
+        for take in range(8):
+            samples = make_voice(*voice, 3.0, seed=7 * take + 100 * len(name))
+            soundfile.write(tmp_path / name / f"{name}-{take}.wav", samples, 16000)
+    config = SimulationConfig(
+        duration_s=4.0,
+        overlap="conversation",
+        overlap_ratio=(0, 0.3),
+        enrollment=EnrollmentConfig(duration_s=(1.5, 2.5)),
+    )
+    simulator = Simulator(config, read_speaker_folders(tmp_path), [], FileReader(16000))
+    torch.manual_seed(0)
+    network = PersonalVAD({"hidden": 32, "num_heads": 2})
+    step, optimiser = PresenceStep(network, PairwiseLoss(0.1)), torch.optim.AdamW(network.parameters(), lr=4e-3)
+    for index in range(350):
+        batch = collate_presence([presence_items(simulator.sample(0, 3 * index + k), {}, "all") for k in range(3)])
+        optimiser.zero_grad()
+        step(batch)["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5)
+        optimiser.step()
+    counts = np.zeros((3, 3), dtype=int)
+    with torch.no_grad():
+        for index in range(10):
+            for item in presence_items(simulator.sample(9, index), {}, "all"):
+                mixture, enrollment = (torch.from_numpy(item[name])[None] for name in ("mixture", "enrollment"))
+                found = network.eval()(mixture, network.prepare(enrollment))[0].argmax(dim=-1).numpy()
+                np.add.at(counts, (item["classes"], found), 1)
+    assert frame_scores(counts)["f1"] > 0.85

@@ -2,12 +2,15 @@
 
 After Ding et al., "Personal VAD: speaker-conditioned voice activity detection" (Odyssey 2020). Theirs are the three
 classes of a frame (nobody speaks, the target speaks, only others speak) and recurrent layers on log-mel features beside
-an embedding of the enrollment (`speaker`). Without `speaker` the network is ours: each frame also attends to the
-enrollment's frames, because frame-level cues learn from fewer speakers than embeddings do.
+an embedding of the enrollment (`speaker`). Without `speaker` the network is ours: each frame is compared with the
+enrollment's frames, because frame-level cues learn from fewer speakers than embeddings do. The first comparison is that
+of the TF-map, of frames that resemble each other; the second an attention.
 
-    enrollment ─► log-mel ─► linear ─► LSTM ─► frames ─► mean: voice
-                             (same)             │                │
-    mixture ────► log-mel ─► linear ─► LSTM ─► attention, times voice ─► linear ─► LSTM ─► 3 logits per frame
+    enrollment ─► log-mel ─► layer ─┬────────────► LSTM ─► frames ─► mean: voice
+                             (same) │                        │                │
+    mixture ────► log-mel ─► layer ─┴─► matched ─► LSTM ─► attention, times voice ─► linear ─► LSTM ─► 3 logits
+
+The level of a recording is removed, but not its average spectrum, which tells voices apart.
 
 A frame lasts 10 ms, and frame t covers the samples from t · 10 ms on, so that frames are those of `Sample.activity`.
 """
@@ -28,6 +31,7 @@ from wesep_py.common.errors import CheckpointError, ConfigError
 from wesep_py.common.registry import no_plugins
 from wesep_py.common.safe_building import build_within, check_numbers
 from wesep_py.features import KaldiFilterbank
+from wesep_py.network.backbones.spectrum import full_precision
 from wesep_py.network.cues import PreparedEnrollment
 from wesep_py.network.cues.cue import cross_attention
 from wesep_py.network.speaker import SpeakerConfig, build_encoder, completed_speaker, length_mask
@@ -38,6 +42,8 @@ SILENCE, TARGET, OTHERS = 0, 1, 2
 """Classes of a frame: nobody speaks; the target speaks, alone or with others; only others speak."""
 NUM_CLASSES = 3
 WINDOW_MS, HOP_MS = 25.0, 10.0
+MATCH_TEMPERATURE = 20.0
+"""Factor on cosines with which the network begins: the frames that resemble most dominate, as in the TF-map."""
 
 
 @dataclass
@@ -50,7 +56,7 @@ class PersonalVADConfig:
         hidden: units of each recurrent layer, for all of its directions together; even.
         num_heads: heads of the attention to the enrollment; `hidden` is a multiple of it.
         speaker: a speaker encoder, whose embedding is joined to every frame instead of the attention; or `null`.
-        causal: whether no frame depends on later ones, but for 7.5 ms of its own window. The mean that is subtracted
+        causal: whether no frame depends on later ones, but for 7.5 ms of its own window. The level that is subtracted
             from the log-mel features is then that of all frames until now, instead of the whole recording's.
 
     Raises:
@@ -72,7 +78,7 @@ class PersonalVADConfig:
 
 
 class VADState(NamedTuple):
-    """Streaming state of a causal personal VAD: of the mean of its features, and of its recurrent layers."""
+    """Streaming state of a causal personal VAD: power of its frames until now, and state of its recurrent layers."""
 
     count: int
     total: Tensor
@@ -125,6 +131,8 @@ class PersonalVAD(nn.Module):
             # One direction, so that the padding after an enrollment does not reach its frames.
             self.enrolled = nn.LSTM(hidden, hidden, batch_first=True)
             self.query, self.key, self.value, self.voice = (nn.Linear(hidden, hidden) for _ in range(4))
+            self.log_temperature = nn.Parameter(torch.tensor(MATCH_TEMPERATURE).log())
+            self.matched = nn.Linear(3 * hidden + 1, hidden)
             self.joined = nn.Linear(3 * hidden, hidden)
         self.output = nn.Linear(hidden, NUM_CLASSES)
 
@@ -141,8 +149,10 @@ class PersonalVAD(nn.Module):
         num_frames = self.num_frames(enrollment.shape[1])
         mask = length_mask((lengths + self.hop_length - 1) // self.hop_length, num_frames)
         features = self.filterbank(self.padded(enrollment))
-        frames, _ = self.enrolled(self.input(features - _masked_mean(features, mask)))
-        return {"frames": frames, "mask": mask, "voice": self.voice(_masked_mean(frames, mask)[:, 0])}
+        inputs = self.input(features - _level(features, mask))
+        frames, _ = self.enrolled(inputs)
+        voice = self.voice(_masked_mean(frames, mask)[:, 0])
+        return {"inputs": inputs, "frames": frames, "mask": mask, "voice": voice}
 
     def combine(
         self, prepared: Sequence[PreparedEnrollment], weights: Sequence[float] | None = None
@@ -152,7 +162,7 @@ class PersonalVAD(nn.Module):
         combined = {}
         for name in prepared[0]:
             tensors = [each[name] for each in prepared]
-            if name in ("frames", "mask"):
+            if name in ("inputs", "frames", "mask"):
                 combined[name] = torch.cat(tensors, dim=1)
             else:
                 stacked = torch.stack(tensors, dim=-1)
@@ -195,17 +205,33 @@ class PersonalVAD(nn.Module):
         new_state = None
         recurrent: tuple[Any, Any] = (None, None) if state is None else state.recurrent
         if not self.causal:
-            features = features - _masked_mean(features, mask)
+            features = features - _level(features, mask)
         else:
             before = 0 if state is None else state.count
-            total = features.double().cumsum(dim=1) + (0.0 if state is None else state.total)
+            total = _power(features).double().cumsum(dim=1) + (0.0 if state is None else state.total)
             counts = torch.arange(1, features.shape[1] + 1, device=features.device) + before
-            features = features - (total / counts[:, None]).to(features.dtype)
-        frames, first = self.first(self.input(features), recurrent[0])
+            features = features - (total / counts[:, None]).log().to(features.dtype)
+        frames, first = self.first(self._matched(self.input(features), prepared), recurrent[0])
         frames, second = self.second(self._joined(frames, prepared), recurrent[1])
         if self.causal:
             new_state = VADState(before + features.shape[1], total[:, -1:], (first, second))
         return self.output(frames).float(), new_state
+
+    def _matched(self, inputs: Tensor, prepared: PreparedEnrollment) -> Tensor:
+        """Join to frames `[batch, frames, hidden]` those of the enrollment that resemble them; the shape stays.
+
+        With an encoder there is nothing to join.
+        """
+        if self.encoder is not None:
+            return inputs
+        enrolled, valid = prepared["inputs"].to(inputs.dtype), prepared["mask"].bool()
+        query, key = (nn.functional.normalize(full_precision(x), dim=-1) for x in (inputs, enrolled))
+        # `cross_attention` divides by the root of the size; the temperature is that of cosines.
+        scaled = query * (self.log_temperature.exp() * query.shape[-1] ** 0.5)
+        matched = cross_attention(scaled[:, None], key[:, None], key[:, None], valid[:, None, None])[:, 0]
+        matched = nn.functional.normalize(matched, dim=-1)
+        cosine = (query * matched).sum(dim=-1, keepdim=True)
+        return torch.relu(self.matched(torch.cat([inputs, query * matched, query - matched, cosine], dim=-1)))
 
     def _joined(self, frames: Tensor, prepared: PreparedEnrollment) -> Tensor:
         """Join the enrollment to frames `[batch, frames, hidden]`; the shape stays."""
@@ -231,6 +257,16 @@ def target_logits(logits: Tensor) -> Tensor:
     """
     others = torch.logsumexp(logits[..., [SILENCE, OTHERS]], dim=-1)
     return logits[..., TARGET] - others
+
+
+def _power(features: Tensor) -> Tensor:
+    """Return the mean power of each frame of log-mel features, `[batch, frames, bins]` → `[batch, frames, 1]`."""
+    return features.exp().mean(dim=-1, keepdim=True)
+
+
+def _level(features: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the logarithm of the mean power of valid frames, `[batch, 1, 1]`."""
+    return _masked_mean(_power(features), mask).clamp_min(torch.finfo(torch.float32).tiny).log()
 
 
 def _masked_mean(frames: Tensor, mask: Tensor | None) -> Tensor:
