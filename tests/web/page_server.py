@@ -9,6 +9,7 @@ import http.server
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -73,14 +74,28 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         ".mjs": "text/javascript",
     }
 
+    def __init__(self, *arguments: Any, sent: list[int], **options: Any) -> None:
+        self.sent = sent
+        super().__init__(*arguments, **options)
+
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        content = source.read()
+        self.sent.append(len(content))
+        outputfile.write(content)
+
     def log_message(self, format: str, *arguments: Any) -> None:
         pass
 
 
 @contextlib.contextmanager
-def serve(folder: Path) -> Iterator[str]:
-    """Serve a folder, and return its address; the server ends with the context."""
-    handler = functools.partial(_Handler, directory=str(folder))
+def serve(folder: Path, sent: list[int] | None = None) -> Iterator[str]:
+    """Serve a folder, and return its address; the server ends with the context.
+
+    Args:
+        folder: to serve.
+        sent: gets the bytes of each file that is sent.
+    """
+    handler = functools.partial(_Handler, directory=str(folder), sent=[] if sent is None else sent)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -109,6 +124,19 @@ def open_browser(*options: str) -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+def wait_until(page: Page, expression: str, timeout_s: float = TIMEOUT_MS / 1000) -> None:
+    """Wait until an expression of JavaScript is true; `wait_for_function` needs `eval`, which the page forbids.
+
+    Raises:
+        TimeoutError: it is not within the time.
+    """
+    end = time.monotonic() + timeout_s
+    while not page.evaluate(expression):
+        if time.monotonic() > end:
+            raise TimeoutError(f"{expression}: is not true within {timeout_s:g} s")
+        page.wait_for_timeout(50)
 
 
 def choose_files(page: Page, mixture: Path, enrollment: Path) -> None:

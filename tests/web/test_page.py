@@ -23,6 +23,7 @@ from tests.web.page_server import (
     missing,
     open_browser,
     serve,
+    wait_until,
 )
 from wesep_py import audio, runtime
 from wesep_py.inference.timeline import as_csv, as_srt, timeline_from_energies, timeline_from_presence
@@ -254,9 +255,9 @@ def test_one_recording_plays_at_a_time_from_the_same_position(open_page: Callabl
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 10)
     assert position(0) == pytest.approx(3.0, abs=0.1)
     buttons.nth(0).click()
-    page.wait_for_function("document.querySelector('#tracks .picture').ariaValueNow > 3.2")
+    wait_until(page, "document.querySelector('#tracks .picture').ariaValueNow > 3.2")
     buttons.nth(1).click()
-    page.wait_for_function("document.querySelectorAll('#tracks .picture')[1].ariaValueNow > 3.3")
+    wait_until(page, "document.querySelectorAll('#tracks .picture')[1].ariaValueNow > 3.3")
     assert [buttons.nth(n).get_attribute("data-playing") for n in range(3)] == ["false", "true", "false"]
     sliders.nth(1).focus()
     page.keyboard.press("Space")
@@ -265,7 +266,7 @@ def test_one_recording_plays_at_a_time_from_the_same_position(open_page: Callabl
     page.keyboard.press("ArrowRight")
     assert position(1) == pytest.approx(1.0, abs=0.05)
     page.locator("#segments button").first.click()
-    page.wait_for_function("document.querySelectorAll('#tracks .track button')[1].dataset.playing === 'true'")
+    wait_until(page, "document.querySelectorAll('#tracks .track button')[1].dataset.playing === 'true'")
 
 
 # Stopping, errors, and what is not there.
@@ -277,7 +278,7 @@ def test_an_extraction_is_stopped(open_page: Callable[..., Any], recordings: Pat
     soundfile.write(tmp_path / "long.wav", long, SAMPLE_RATE, subtype="PCM_16")
     choose_files(page, tmp_path / "long.wav", recordings / "enrollment.wav")
     page.click("#extract")
-    page.wait_for_function("document.querySelector('#status').textContent.includes('part ')")
+    wait_until(page, "document.querySelector('#status').textContent.includes('part ')")
     page.keyboard.press("Enter")  # the button has the focus
     page.wait_for_selector("#stop", state="hidden")
     assert page.inner_text("#status") == "Stopped."
@@ -371,7 +372,7 @@ def test_the_page_works_without_a_connection_the_second_time(
 ):
     with serve(build_page(exported_model("base"), tmp_path / "dist")) as url:
         page = open_page(url)
-        page.wait_for_function("navigator.serviceWorker.controller !== null")
+        wait_until(page, "navigator.serviceWorker.controller !== null")
     # The server has ended.
     page.reload()
     page.wait_for_selector("#model.ready", timeout=TIMEOUT_MS)
@@ -387,7 +388,7 @@ def test_the_page_works_without_a_connection_the_second_time(
 def test_a_recording_of_the_microphone_holds_what_it_heard(open_page: Callable[..., Any], recordings: Path):
     page = open_page()
     page.click('[data-source="mixture"] .record')
-    page.wait_for_function("parseFloat(document.querySelector('.time').textContent.split(':')[1]) >= 8", timeout=30000)
+    wait_until(page, "parseFloat(document.querySelector('.time').textContent.split(':')[1]) >= 8", 30)
     page.keyboard.press("Enter")  # the button to finish has the focus
     page.wait_for_selector('[data-source="mixture"] .loaded:visible')
     page.set_input_files('[data-source="enrollment"] input', recordings / "enrollment.wav")
@@ -410,7 +411,7 @@ def test_the_live_mode_plays_and_shows_its_delay(open_page: Callable[..., Any], 
     page.set_input_files('[data-source="enrollment"] input', recordings / "enrollment.wav")
     page.wait_for_selector("#live-start:enabled")
     page.click("#live-start")
-    page.wait_for_function("document.querySelector('#live-delay').textContent.endsWith('ms')", timeout=30000)
+    wait_until(page, "document.querySelector('#live-delay').textContent.endsWith('ms')", 30)
     page.wait_for_timeout(2000)
     delay_ms = float(page.inner_text("#live-delay").removesuffix(" ms"))
     assert 32 <= delay_ms < 1500
@@ -420,13 +421,24 @@ def test_the_live_mode_plays_and_shows_its_delay(open_page: Callable[..., Any], 
     assert page.is_hidden("#live-figures") and page.is_visible("#live-start")
 
 
-def test_a_microphone_that_is_not_allowed_is_one_line(browser: Any, address: str):
-    with open_browser() as other:  # without the fake microphone
-        page = other.new_page()
-        page.goto(address)
-        page.click('[data-source="enrollment"] .record')
-        page.wait_for_selector("#error:not([hidden])")
-        assert "microphone" in page.inner_text("#error")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("NotAllowedError", "The microphone is not allowed"), ("NotFoundError", "There is no microphone")],
+)
+@pytest.mark.parametrize("button", ['[data-source="enrollment"] .record', "#live-start"])
+def test_a_microphone_that_cannot_be_opened_is_one_line(
+    open_page: Callable[..., Any], recordings: Path, button: str, name: str, message: str
+):
+    page = open_page()
+    page.set_input_files('[data-source="enrollment"] input', recordings / "enrollment.wav")
+    page.evaluate(
+        "name => { navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', name); }; }", name
+    )
+    page.wait_for_selector("#live-start:enabled")
+    page.click(button)
+    page.wait_for_selector("#error:not([hidden])")
+    assert page.inner_text("#error").startswith(message)
+    assert page.is_visible(button) and page.is_hidden("#live-stop")
 
 
 # Looks and access.
@@ -446,7 +458,7 @@ def test_the_page_works_with_the_keyboard_alone(open_page: Callable[..., Any]):
     tab_to("skip")
     tab_to("example")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.activeElement.id === 'extract'")
+    wait_until(page, "document.activeElement.id === 'extract'")
     page.keyboard.press("Enter")
     page.wait_for_selector("#result:not([hidden])", timeout=TIMEOUT_MS)
     assert page.evaluate(focused) == "result"

@@ -1,12 +1,12 @@
 /**
  * Keep the page usable without a connection.
  *
- * The small files are stored when this worker is installed, the large ones by `model_files.js` when they are loaded.
+ * The small files are stored when this worker is installed, the large ones by `model_files.js` when they are loaded. A new
+ * version of the page takes over when no tab shows the old one, so that the files of two versions never meet.
  */
 
 self.addEventListener("install", (event) => {
   event.waitUntil(caches.open(CACHE_NAME).then((cache) => cache.addAll(PAGE_FILES)));
-  self.skipWaiting();
 });
 
 self.addEventListener("activate", (event) => {

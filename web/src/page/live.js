@@ -1,13 +1,15 @@
 /** Hear one person through the microphone: an AudioWorklet, and the worker that runs the stream. */
 
-import { Engine } from "./engine.js";
+import { Engine, Stopped } from "./engine.js";
 import { openMicrophone } from "./microphone.js";
 
 /** Seconds of finished samples that wait to be played: they cover for blocks that take longer. */
 const LEAD_S = 0.064;
 
+/** One session; make another to listen again. */
 export class LiveVoice {
   #microphone = null;
+  #isStopped = false;
   #engine = new Engine();
 
   /**
@@ -24,6 +26,9 @@ export class LiveVoice {
       // The voice first: the microphone is open only while somebody listens.
       const { latency } = await this.#engine.live(enrollment, port1);
       this.#microphone = await openMicrophone({ sampleRate: modelRate, latencyHint: "interactive" });
+      if (this.#isStopped) {
+        throw new Stopped("Stopped."); // while the browser asked whether the microphone may be used
+      }
       const { context, source } = this.#microphone;
       const node = new AudioWorkletNode(context, "live-voice", {
         outputChannelCount: [1],
@@ -49,6 +54,7 @@ export class LiveVoice {
 
   /** Stop listening; the microphone is closed. */
   stop() {
+    this.#isStopped = true;
     this.#microphone?.close();
     this.#microphone = null;
     this.#engine.stop();

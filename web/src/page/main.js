@@ -66,12 +66,12 @@ function say(text) {
 function showError(error) {
   find("#error").hidden = error === null;
   find("#error").textContent = error?.message ?? "";
+  find("#error").scrollIntoView({ block: "nearest" }); // on a phone it may be far below what was touched
 }
 
 function showProgress(stage, done, total) {
-  const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
   const texts = {
-    load: `Loading the model: ${megabytes(done)} of ${megabytes(total)} MB`,
+    load: "Loading the model …", // how much of it, the bar shows: a screen reader would read every number
     enroll: "Listening to the voice …",
     extract: total > 1 ? `Extracting the voice: part ${done + 1} of ${total} …` : "Extracting the voice …",
   };

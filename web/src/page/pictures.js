@@ -6,9 +6,12 @@ const RANGE_DB = 62;
 const MAX_HZ = 8000;
 const MAX_COLUMNS = 1200;
 
+const drawn = new Map(); // of each canvas: the function that draws it
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawn.forEach((redraw) => redraw()));
+
 /**
  * Keep a canvas drawn: now, and when its size or the colours of the page change.
- * @param {HTMLCanvasElement} canvas
+ * @param {HTMLCanvasElement} canvas - in the page.
  * @param {(context: CanvasRenderingContext2D, width: number, height: number) => void} draw - in pixels.
  */
 export function keepDrawn(canvas, draw) {
@@ -21,8 +24,10 @@ export function keepDrawn(canvas, draw) {
       draw(canvas.getContext("2d"), width, height);
     }
   };
+  // Those that have left the page are forgotten, and with them their samples.
+  [...drawn.keys()].filter((other) => !other.isConnected).forEach((other) => drawn.delete(other));
+  drawn.set(canvas, redraw);
   new ResizeObserver(redraw).observe(canvas);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 }
 
 /** Return a function that draws the waveform of samples. */

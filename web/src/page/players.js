@@ -35,7 +35,7 @@ export class Player {
     players.add(this);
     this.#durationS = durationOf(recording);
     const { channels, sampleRate } = recording;
-    this.#audio.src = URL.createObjectURL(blob ?? new Blob([encodeWav(channels.map(toPcm16), sampleRate)], { type: "audio/wav" }));
+    this.#audio.src = URL.createObjectURL(blob ?? new Blob([encodeWav(channels.map((samples) => toPcm16(samples)), sampleRate)], { type: "audio/wav" }));
     const element = document.createElement("div");
     element.className = loudestDb === null ? "track waveform" : "track";
     element.innerHTML = `

@@ -2,8 +2,8 @@
 
 import { sampleRateOf } from "../audio/sniff.js";
 
-/** Longer recordings need more memory than a browser gives. */
-const MAX_DURATION_S = 30 * 60;
+/** Samples of all channels: 30 minutes at 48 kHz, or 15 in stereo. More needs more memory than a browser gives. */
+const MAX_SAMPLES = 30 * 60 * 48000;
 const MAX_BYTES = 1 << 30;
 
 /**
@@ -23,7 +23,12 @@ export async function decode(file) {
   if (file.size > MAX_BYTES) {
     throw new Error(`${file.name}: has ${(file.size / 1e9).toFixed(1)} GB; at most 1 GB is possible here: use wesep extract.`);
   }
-  const content = await file.arrayBuffer();
+  let content;
+  try {
+    content = await file.arrayBuffer();
+  } catch {
+    throw new Error(`${file.name}: cannot be read; choose a file, no folder.`);
+  }
   // The rate of the context is that to which the browser decodes.
   const context = new OfflineAudioContext(1, 1, sampleRateOf(content));
   let decoded;
@@ -32,12 +37,20 @@ export async function decode(file) {
   } catch {
     throw new Error(`${file.name}: is no recording that this browser can decode; choose a wav, flac, mp3, ogg or m4a file.`);
   }
-  if (decoded.duration > MAX_DURATION_S) {
-    const minutes = Math.ceil(decoded.duration / 60);
-    throw new Error(`${file.name}: lasts ${minutes} minutes; at most 30 are possible here: use wesep extract.`);
-  }
+  checkLength(file.name, decoded);
   const channels = Array.from({ length: decoded.numberOfChannels }, (_, n) => decoded.getChannelData(n));
   return { name: file.name, channels, sampleRate: decoded.sampleRate };
+}
+
+/** Refuse a recording that is too long for a browser. */
+export function checkLength(name, { duration, sampleRate, numberOfChannels }) {
+  const most = Math.floor(MAX_SAMPLES / sampleRate / numberOfChannels / 60);
+  if (duration * sampleRate * numberOfChannels > MAX_SAMPLES) {
+    throw new Error(
+      `${name}: lasts ${Math.ceil(duration / 60)} minutes at ${sampleRate / 1000} kHz in ${numberOfChannels} channels; ` +
+        `at most ${most} are possible here: use wesep extract.`,
+    );
+  }
 }
 
 /** Cut a part out of a recording; times are in seconds. */

@@ -107,13 +107,19 @@ export class Source {
     this.player?.pause();
     const [time, meter] = [this.#find(".time"), this.#find("meter")];
     time.textContent = clock(0);
-    this.#active = await Recording.begin((durationS, level) => {
-      time.textContent = clock(durationS);
-      meter.value = Math.max(level, 0.85 * meter.value);
-      if (durationS >= MAX_RECORDING_S) {
-        this.#attempt(() => this.#finish());
-      }
-    });
+    const button = this.#find(".record");
+    button.disabled = true; // while the browser asks whether the microphone may be used
+    try {
+      this.#active = await Recording.begin((durationS, level) => {
+        time.textContent = clock(durationS);
+        meter.value = Math.max(level, 0.85 * meter.value);
+        if (durationS >= MAX_RECORDING_S) {
+          this.#attempt(() => this.#finish());
+        }
+      });
+    } finally {
+      button.disabled = false;
+    }
     this.#showRecording(true);
     this.#find(".finish").focus();
   }
