@@ -30,6 +30,7 @@ sys.path.insert(0, str(ROOT))  # the browser is opened as by the tests
 from tests.web.page_server import (  # noqa: E402
     FAKE_MICROPHONE,
     TIMEOUT_MS,
+    choose_file,
     choose_files,
     download,
     extract,
@@ -58,7 +59,7 @@ def main() -> None:
     options = parser.parse_args()
     if (reason := missing()) is not None:
         parser.error(reason)
-    extractor = runtime.load(options.model)
+    extractor = runtime.load(options.model, max_enrollment_s=10)
     trials = rendered_trials(options.data, options.limit, extractor.sample_rate)
     print(f"{processor_name()}, load {os.getloadavg()[0]:.1f} on {len(os.sched_getaffinity(0))} cores")
     sent: list[int] = []
@@ -151,7 +152,7 @@ def measure_microphone(url: str, folder: Path, trials: list[Any], extractor: run
         seconds = 2 * len(trial.mixture) / rate + 1  # played again and again: once as a whole at least
         page.wait_for_timeout(1000 * seconds)
         page.click('[data-source="mixture"] .finish')
-        page.set_input_files('[data-source="enrollment"] input', folder / "enrollment0.wav")
+        choose_file(page, "enrollment", folder / "enrollment0.wav")
         page.wait_for_selector("#extract:enabled")
         extract(page)
         voice, recorded_rate = soundfile.read(io.BytesIO(download(page, "Voice, wav")), dtype="float32")

@@ -141,9 +141,15 @@ def wait_until(page: Page, expression: str, timeout_s: float = TIMEOUT_MS / 1000
 
 def choose_files(page: Page, mixture: Path, enrollment: Path) -> None:
     """Choose recording and voice, as a person does, and wait until the voice can be extracted."""
-    page.set_input_files('[data-source="mixture"] input', mixture)
-    page.set_input_files('[data-source="enrollment"] input', enrollment)
+    for source, file in (("mixture", mixture), ("enrollment", enrollment)):
+        choose_file(page, source, file)
     page.wait_for_selector("#extract:enabled")
+
+
+def choose_file(page: Page, source: str, file: Path) -> None:
+    """Choose a file for `mixture` or `enrollment`, and wait until it is decoded, or refused."""
+    page.set_input_files(f'[data-source="{source}"] input', file)
+    page.locator(f'[data-source="{source}"]:not([aria-busy])').wait_for(state="attached")
 
 
 def extract(page: Page) -> None:

@@ -1,8 +1,8 @@
 /**
  * Resample a signal by a rational factor: a windowed sinc, one set of taps for each phase.
  *
- * A browser resamples what an `AudioBufferSourceNode` plays in an `OfflineAudioContext` by linear interpolation, which
- * leaves aliases of the frequencies above the new Nyquist frequency. Hence a filter of our own, with the pass band and the
+ * A browser resamples what an `AudioBufferSourceNode` plays in an `OfflineAudioContext` without a filter: frequencies above the
+ * new Nyquist frequency become aliases of the same level. Hence a filter of our own, with the pass band and about the
  * attenuation of soxr's high quality, which the Python package uses.
  */
 

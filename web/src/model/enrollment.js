@@ -4,8 +4,11 @@ import { removeLowFrequencies } from "../audio/high_pass.js";
 import { concatenate, energy, isConstant, quantile, roundHalfEven } from "../audio/numeric.js";
 import { resample } from "../audio/resample.js";
 
-/** A longer recording enters the network with its segments of most speech. */
-export const MAX_ENROLLMENT_S = 30;
+/**
+ * A longer recording enters the network with its segments of most speech. Python takes 30 s; here the attention between a
+ * block of 30 s and so long an enrollment would need more memory than a phone gives.
+ */
+export const MAX_ENROLLMENT_S = 10;
 /** Shorter recordings are refused. */
 export const MIN_ENROLLMENT_S = 0.1;
 const FRAME_S = 0.02;

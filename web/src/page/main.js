@@ -1,5 +1,6 @@
 /** The page: what can be done when, and what is said about it. */
 
+import { MAX_ENROLLMENT_S } from "../model/enrollment.js";
 import { Engine, Stopped } from "./engine.js";
 import { LiveVoice } from "./live.js";
 import { Marker } from "./marker.js";
@@ -102,6 +103,9 @@ async function extract() {
     showResult(recording, result);
     const seconds = ((performance.now() - began) / 1000).toFixed(1);
     ending = `Done: ${durationOf(recording).toFixed(1)} s of sound in ${seconds} s.`;
+    if (durationOf(voice) > MAX_ENROLLMENT_S) {
+      ending += ` Of the voice, the ${MAX_ENROLLMENT_S} s with the most speech were used.`;
+    }
   } catch (error) {
     if (error instanceof Stopped) {
       ending = "Stopped.";

@@ -71,12 +71,14 @@ export class Source {
   }
 
   async #attempt(work) {
+    this.#place.setAttribute("aria-busy", "true");
     try {
       await work();
       this.#onError(null);
     } catch (error) {
       this.#onError(error);
     }
+    this.#place.removeAttribute("aria-busy");
   }
 
   #listenToDrops() {
