@@ -12,6 +12,8 @@ class Recorder extends AudioWorkletProcessor {
 
 const HOP = 256;
 const REPORT_S = 0.25;
+// More than this waits at the worker only if it is slower than the microphone: then hops are not sent at all.
+const MAX_BACKLOG_S = 0.5;
 
 /**
  * Sends the microphone to the worker, and plays what comes back:
@@ -19,7 +21,8 @@ const REPORT_S = 0.25;
  *     input ─► hops of 256 ─► port ─► worker (stream.js) ─► port ─► queue ─► output
  *
  * Playing begins when `lead` samples wait in the queue; they cover for hops that take longer. A block for which the queue
- * is empty is silent and counts as dropped; the samples that come too late for it are left out, so that the delay stays.
+ * is empty is silent and counts as dropped; the samples that come too late for it are left out, so that the delay stays. A
+ * computer that is too slow altogether leaves out hops of the microphone.
  */
 class LiveVoice extends AudioWorkletProcessor {
   constructor({ processorOptions: { lead } }) {
@@ -33,6 +36,7 @@ class LiveVoice extends AudioWorkletProcessor {
     this.numIn = 0;
     this.numOut = 0; // samples of the voice that were played or left out
     this.late = 0; // samples to leave out
+    this.backlog = 0; // samples at the worker
     this.dropped = 0;
     this.sinceReport = 0;
     this.presence = null;
@@ -48,6 +52,7 @@ class LiveVoice extends AudioWorkletProcessor {
       return;
     }
     this.presence = presence;
+    this.backlog -= HOP;
     const skipped = Math.min(this.late, samples.length);
     this.late -= skipped;
     this.numOut += skipped;
@@ -80,9 +85,15 @@ class LiveVoice extends AudioWorkletProcessor {
     for (const sample of input) {
       this.hop[this.filled++] = sample;
       if (this.filled === HOP) {
+        this.filled = 0;
+        if (this.backlog + HOP > MAX_BACKLOG_S * sampleRate) {
+          this.numOut += HOP;
+          this.late = Math.max(0, this.late - HOP);
+          continue;
+        }
+        this.backlog += HOP;
         const hop = this.hop.slice();
         this.worker.postMessage(hop, [hop.buffer]);
-        this.filled = 0;
       }
     }
   }

@@ -56,6 +56,21 @@ test("blocks that come too late are left out, and the delay stays", () => {
   assert.equal(live.dropped, stalled.filter((sample, n) => sample === 0 && n % BLOCK === 0).length);
 });
 
+test("a worker that is too slow gets no more than half a second, and the delay comes back", () => {
+  const { live, worker, run } = started(512);
+  run(20);
+  worker.isBusy = true;
+  run(200);
+  assert.ok(worker.waiting.length * 256 <= 8000 && worker.waiting.length * 256 > 7000);
+  worker.isBusy = false;
+  worker.deliver();
+  run(10); // what was sent before is too late
+  const after = run(10);
+  assert.equal(after[0], 230 * BLOCK - (512 - BLOCK) + 1);
+  after.forEach((sample, n) => assert.equal(sample, after[0] + n));
+  assert.equal(live.backlog, 0);
+});
+
 test("delay, dropped blocks and presence are reported", () => {
   const { live, run } = started(256);
   run(70);
