@@ -99,7 +99,7 @@ def measure_time(url: str, folder: Path, sample_rate: int, runs: int, sent: list
     """Print seconds and bytes of visits: from opening the page to the result of a recording of 10 s."""
     mixture = soundfile.read(folder / "mixture0.wav", dtype="float32")[0]
     soundfile.write(folder / "ten.wav", np.resize(mixture, round(RECORDING_S * sample_rate)), sample_rate, "PCM_16")
-    loading, total, received = [], [], []
+    loading, total, received, processor = [], [], [], []
     for _ in range(runs):
         with open_browser() as browser:
             page = browser.new_page()
@@ -112,9 +112,29 @@ def measure_time(url: str, folder: Path, sample_rate: int, runs: int, sent: list
             extract(page)
             total.append(time.monotonic() - began)
             received.append(sum(sent))
+            processor.append(processor_time_s(os.getpid()))
     for label, values in (("model loaded", loading), ("first result", total)):
         print(f"{label} after {np.median(values):.2f} s ({min(values):.2f} to {max(values):.2f}, {runs} visits)")
+    print(f"processor time of all processes of the browser until then: {np.median(processor):.2f} s")
     print(f"received until then: {max(received) / 1e6:.2f} MB, as sent by a host that compresses nothing")
+
+
+def processor_time_s(parent: int) -> float:
+    """Return the processor time in seconds that the processes below another have used and that still run (Linux)."""
+    fields = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError:  # the process has ended
+            continue
+        values = text[text.rindex(")") + 2 :].split()  # after the name, which may hold anything
+        fields[int(path.parent.name)] = int(values[1]), int(values[11]) + int(values[12])
+    below, ticks, found = {parent}, 0, True
+    while found:
+        found = {pid for pid, (its_parent, _) in fields.items() if its_parent in below} - below
+        below |= found
+        ticks += sum(fields[pid][1] for pid in found)
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def measure_files(url: str, folder: Path, trials: list[Any], extractor: runtime.RuntimeExtractor) -> None:
