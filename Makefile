@@ -13,7 +13,7 @@ DEMO ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-fast test-slower-list test-avx2 test-slow test-gpu test-browser dist lint format clean
+.PHONY: help demo docs test test-fast test-slower-list test-avx2 test-slow test-gpu test-browser web dist lint format clean
 
 help:
 	@echo "make demo       show it working: pictures and sound in demo/"
@@ -24,6 +24,7 @@ help:
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-gpu   the tests that need a CUDA device"
 	@echo "make test-browser  exported models in headless Chromium (needs Chromium and npm)"
+	@echo "make web        the static page with the bundled model, into web/dist/ (needs npm)"
 	@echo "make dist       build sdist and wheels, check them, and try the wheel in a fresh environment"
 	@echo "make lint       ruff: errors and format"
 	@echo "make format     ruff: put the format right"
@@ -79,8 +80,19 @@ ORT_WEB := build/web/node_modules/onnxruntime-web
 $(ORT_WEB)/package.json:
 	npm install --prefix build/web --ignore-scripts --no-audit --no-fund --silent onnxruntime-web@1.30.0
 
-test-browser: $(VENV)/.ready-dev $(ORT_WEB)/package.json
-	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -rs -m browser tests/export
+# The static page (docs/web.md), which any host can serve.
+WEB_MODEL := build/web_model
+WEB_MODULES := web/node_modules/.package-lock.json
+$(WEB_MODULES): web/package-lock.json
+	npm ci --prefix web --ignore-scripts --no-audit --no-fund --silent
+	touch $@
+
+web: $(VENV)/.ready-onnx $(WEB_MODULES)
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/wesep export base --fp16 --stream -o $(WEB_MODEL) --overwrite
+	npm run build --prefix web --silent
+
+test-browser: $(VENV)/.ready-dev $(ORT_WEB)/package.json $(WEB_MODULES)
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -rs -m browser tests/export tests/web
 
 # The tools have an environment of their own: no torch is needed to build. DIST_VENV_FROM=.venv takes the dependencies of
 # the wheel from there instead of installing 5 GB: a rehearsal, no check of a release.
@@ -96,5 +108,5 @@ dist: $(DIST_TOOLS)/.ready
 		$(if $(DIST_VENV_FROM),--venv-from $(DIST_VENV_FROM))
 
 clean:
-	rm -rf $(VENV) build dist demo site .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist demo site web/dist web/node_modules .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -64,6 +64,17 @@ def test_only_the_upload_may_ask_for_an_identity():
     assert "secrets." not in text and "password" not in text.replace("there is no password", "")
 
 
+def test_the_page_is_built_before_it_is_published():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "pages.yml").read_text(encoding="utf-8"))
+    jobs = workflow["jobs"]
+    assert workflow["permissions"] == {"contents": "read"} and "permissions" not in jobs["build"]
+    steps = [step.get("run") or step["uses"].partition("@")[0] for step in jobs["build"]["steps"]]
+    assert steps[-2:] == ["make web PYTHON=python", "actions/upload-pages-artifact"]
+    assert jobs["build"]["steps"][-1]["with"]["path"] == "web/dist/"
+    assert jobs["deploy"]["needs"] == "build"
+    assert jobs["deploy"]["permissions"] == {"pages": "write", "id-token": "write"}
+
+
 def test_what_the_workflows_run_exists():
     for path in WORKFLOWS:
         for job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values():
