@@ -20,7 +20,8 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -118,16 +119,14 @@ def live_endpoint(
             session = sessions.by_token(str(hello.get("token", "")))
             if session is None or session.live_voice is None:
                 raise InputError("no voice is enrolled for live use; record or drop an enrollment first")
-            if not places.acquire(blocking=False):
-                raise InputError(f"{max_streams} people are live already; try again later")
-            try:
-                model, voice = session.live_voice
-                live = await to_thread.run_sync(
-                    lambda: LiveRecording(load(model), voice, int(hello["rate"]), session.folder / LIVE)
-                )
+            model, voice = session.live_voice
+            with (
+                _held(session.live, "this page is live already; stop that stream first"),
+                _held(places, f"{max_streams} people are live already; try again later"),
+            ):
+                folder = session.folder / LIVE
+                live = await to_thread.run_sync(lambda: LiveRecording(load(model), voice, int(hello["rate"]), folder))
                 await _stream(socket, live, session)
-            finally:
-                places.release()
         except WebSocketDisconnect:
             pass
         except Exception as error:
@@ -136,6 +135,17 @@ def live_endpoint(
             await _say(socket, {"error": reason(error)})
 
     return serve
+
+
+@contextmanager
+def _held(lock: threading.Lock | threading.BoundedSemaphore, refusal: str) -> Iterator[None]:
+    """Hold a lock; if it is not free, raise InputError with the refusal."""
+    if not lock.acquire(blocking=False):
+        raise InputError(refusal)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 async def _stream(socket: WebSocket, live: LiveRecording, session: Session) -> None:

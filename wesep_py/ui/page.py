@@ -88,7 +88,7 @@ def _recordings_tab(handlers: PageHandlers, model: gr.Dropdown, jobs: int) -> No
         )
     mixture_status = gr.HTML(elem_id="mixture-status", elem_classes="ws-slot")
     wave = gr.HTML(
-        value=NO_MARK,
+        value={**NO_MARK, "of": ""},
         recording=None,
         html_template=(WEB / "waveform.html").read_text(encoding="utf-8"),
         js_on_load=(WEB / "waveform.js").read_text(encoding="utf-8"),
@@ -233,7 +233,7 @@ class PageHandlers:
         recording = session.take(upload, "mixture", stem)
         session.drop(session.mixture)
         session.mixture = recording
-        wave = gr.HTML(value=NO_MARK, recording=_wave(session, recording))
+        wave = gr.HTML(value={**NO_MARK, "of": session.link(recording.path)}, recording=_wave(session, recording))
         about = recording.about
         channels = "mono" if about.num_channels == 1 else f"{about.num_channels} channels"
         text = f"{recording.label}: {clock(about.duration_s)}, {about.sample_rate} Hz, {channels}"
@@ -275,7 +275,7 @@ class PageHandlers:
         name: str,
         source: str,
         enrollment: str | None,
-        mark: dict[str, float] | None,
+        mark: dict[str, Any] | None,
         chosen: list[str],
         request: gr.Request,
     ) -> Any:
@@ -309,7 +309,7 @@ class PageHandlers:
         name: str,
         source: str,
         enrollment: str | None,
-        mark: dict[str, float] | None,
+        mark: dict[str, Any] | None,
         force: bool,
         request: gr.Request,
     ) -> Iterator[Any]:
@@ -386,7 +386,7 @@ class PageHandlers:
         return panels_html(session, rows, about.duration_s, about.sample_rate)
 
     def _given_voice(
-        self, session: Session, name: str, source: str, enrollment: str | None, mark: dict[str, float] | None
+        self, session: Session, name: str, source: str, enrollment: str | None, mark: dict[str, Any] | None
     ) -> NamedVoice | None:
         """Return the voice in the form, with its recording as a file of the session; `None` if nothing was given."""
         if source == OWN:
@@ -426,11 +426,7 @@ def _next_name(session: Session) -> str:
 
 
 def _what_is_needed(source: str) -> str:
-    return (
-        "record or drop some seconds of it"
-        if source == OWN
-        else "mark a segment of the mixture in which it speaks alone"
-    )
+    return "record or drop some seconds of it" if source == OWN else "mark a segment in which it speaks alone"
 
 
 def _wave(session: Session, recording: SessionRecording) -> dict[str, Any]:

@@ -112,10 +112,9 @@ class PageServer:
             _, self.url, _ = self.blocks.launch(prevent_thread_lock=True, quiet=True, **self.launch_options())
         except (OSError, ValueError) as error:
             self.close()
-            place = f"{settings.host}:{settings.port or f'{FIRST_PORT} to {LAST_PORT}'}"
-            raise InputError(
-                f"{place}: cannot listen there ({reason(error)}); give another --host or --port"
-            ) from error
+            place = f"{settings.host}, port {settings.port or f'{FIRST_PORT} to {LAST_PORT}'}"
+            problem = "the port is taken, or the address is not of this machine; give another --host or --port"
+            raise InputError(f"{place}: cannot listen there; {problem}") from error
         return self.url
 
     def launch_options(self) -> dict[str, Any]:

@@ -78,6 +78,7 @@ class Session:
         live_voice: enrolled for the live tab.
         stop: set to stop the extraction that runs.
         busy: held while an extraction runs.
+        live: held while a live stream runs.
         last_used: time of the last request, by `time.monotonic`.
         left_at: time at which the page was closed; `None` while it is open.
     """
@@ -89,6 +90,7 @@ class Session:
     live_voice: tuple[str, Voice] | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     busy: threading.Lock = field(default_factory=threading.Lock)
+    live: threading.Lock = field(default_factory=threading.Lock)
     last_used: float = field(default_factory=time.monotonic)
     left_at: float | None = None
     num_files: int = 0

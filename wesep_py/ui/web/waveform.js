@@ -1,5 +1,6 @@
 // The waveform of the mixture, on which a segment is marked: with the pointer, with two sliders, or as numbers.
-// `props.recording` is {url, name, duration, peaks}; `props.value` is the mark, {start, end} in seconds.
+// `props.recording` is {url, name, duration, peaks}; `props.value` is the mark, {start, end} in seconds, and `of`, the
+// address of the recording, which changes with it: only the value is watched.
 const find = (selector) => element.querySelector(selector);
 const root = find(".ws-wave"), audio = find("audio"), box = find(".ws-wave-box"), canvas = find("canvas");
 const markBox = find(".ws-wave-mark"), cursor = find(".ws-cursor"), scroll = find(".ws-wave-scroll");
@@ -65,7 +66,7 @@ function setMark(start, end, tell = true) {
     if (document.activeElement !== number || tell === "numbers") number.value = mark[number.dataset.edge];
   }
   draw();
-  if (tell) props.value = { start: mark.start, end: mark.end };
+  if (tell) props.value = { start: mark.start, end: mark.end, of: recording ? recording.url : "" };
 }
 
 function setView(start, length) {
@@ -148,6 +149,5 @@ audio.addEventListener("timeupdate", () => {
   if (stopAt !== null && audio.currentTime >= stopAt) audio.pause();
 });
 new ResizeObserver(draw).observe(box);
-watch("recording", show);
-watch("value", showMark);
+watch("value", () => { show(); showMark(); });
 show();
