@@ -61,5 +61,5 @@ def server() -> Iterator[PageServer]:
     pytest.importorskip("gradio")
     from wesep_py.ui import PageServer, UiSettings
 
-    with PageServer(UiSettings(device="cpu", jobs=2, max_upload_mb=3.0, grace_s=0.2)) as running:
+    with PageServer(UiSettings(device="cpu", jobs=2, max_upload_mb=8.0, grace_s=0.2)) as running:
         yield running

@@ -106,12 +106,23 @@ def is_scrolled_sideways(page: Any) -> bool:
     return page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
 
 
-def aligned(recording: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the part of a recording that holds the reference, which is repeated in it, and the reference."""
-    size = len(recording) + len(reference)
-    product = np.fft.irfft(np.fft.rfft(recording, size) * np.conj(np.fft.rfft(reference, size)), size)
-    lag = int(product[: len(recording) - len(reference)].argmax())
-    return recording[lag : lag + len(reference)], reference
+def aligned(recorded: Any, voice: Any, rate: int, mixture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the part of a recording that holds the mixture, which is repeated in it, and the same part of the voice.
+
+    Args:
+        recorded, voice: `[samples]` at `rate` Hz.
+        mixture: `[samples]` at `SAMPLE_RATE`, to whose length and rate both are brought.
+    """
+    fine = 12 * SAMPLE_RATE  # so that less than a sample of the mixture is left between the two
+    recorded, voice, played = (
+        audio.resample(np.asarray(w)[None], r, fine)[0]
+        for w, r in ((recorded, rate), (voice, rate), (mixture, SAMPLE_RATE))
+    )
+    size = len(recorded) + len(played)
+    product = np.fft.irfft(np.fft.rfft(recorded, size) * np.conj(np.fft.rfft(played, size)), size)
+    lag = int(product[: len(recorded) - len(played)].argmax())
+    part, estimate = (audio.resample(w[None, lag : lag + len(played)], fine, SAMPLE_RATE)[0] for w in (recorded, voice))
+    return part, estimate
 
 
 def test_upload_extract_listen_and_download(open_page, talk: Talk, tmp_path: Path):
@@ -174,8 +185,8 @@ def test_a_segment_is_marked_played_and_extracted(open_page, talk: Talk, tmp_pat
     assert mark(page) == pytest.approx([start, end + 0.1], abs=0.011)
     page.get_by_role("button", name="zoom in").click()
     assert page.locator(".ws-wave-right").inner_text() != "0:08" and page.locator(".ws-wave-scroll").is_visible()
-    page.get_by_role("button", name="Clear").first.click()
-    assert mark(page) == [0, 0] or page.locator("#wave .ws-clear").click() or mark(page) == [0, 0]
+    page.locator("#wave .ws-clear").click()
+    assert mark(page) == [0, 0]
 
 
 def test_several_voices_by_name(open_page, talk: Talk, tmp_path: Path):
@@ -219,7 +230,7 @@ def test_a_phone_scrolls_down_only(open_page, talk: Talk, scheme: str):
     assert not is_scrolled_sideways(page)
     page.get_by_label("a recording of it").check()
     give_enrollment(page, talk.enrollments["anna"])
-    page.get_by_label("Name").fill("A very long name of a person without end " * 1)
+    page.get_by_label("Name").fill("A long name of a person, to be broken into several lines")
     extract(page)
     assert not is_scrolled_sideways(page)
     widths = page.locator("#results .ws-panel").evaluate_all("(all) => all.map((one) => one.clientWidth)")
@@ -259,6 +270,12 @@ CONTRAST = """(element) => {
 }"""
 
 
+NOTE_FILE_DIALOG = """document.querySelector("#mixture-file input[type=file]").addEventListener("click", (event) => {
+  event.preventDefault();
+  window.asksForFile = true;
+})"""
+
+
 def tab_to(page: Any, selector: str, most: int = 80) -> None:
     """Press Tab until an element has the focus, which must be visible there."""
     for _ in range(most):
@@ -273,11 +290,11 @@ def test_everything_is_reached_by_keyboard(open_page, talk: Talk, tmp_path: Path
     path = tmp_path / "meeting.wav"
     audio.write(path, joined, SAMPLE_RATE, "PCM_16")
     page = open_page()
-    tab_to(page, "#mixture-file button, #mixture-file input, #mixture-file [tabindex]")
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
-    chooser.value.set_files(path)
-    page.wait_for_selector(".ws-wave:not([hidden])")
+    page.evaluate(NOTE_FILE_DIALOG)
+    tab_to(page, "#mixture-file button")
+    page.keyboard.press("Enter")
+    page.wait_for_function("window.asksForFile")
+    give_mixture(page, path)
     tab_to(page, ".ws-number[data-edge=start]")
     page.keyboard.type("0.5")
     page.keyboard.press("Tab")
@@ -288,8 +305,8 @@ def test_everything_is_reached_by_keyboard(open_page, talk: Talk, tmp_path: Path
     tab_to(page, "#voice-name textarea, #voice-name input")
     page.keyboard.press("Control+A")
     page.keyboard.type("Anna")
-    tab_to(page, "#voice-source input")
-    page.keyboard.press("ArrowRight")
+    tab_to(page, "#voice-source input[value='a segment of the mixture']")
+    page.keyboard.press("Space")
     page.locator("#suggest").wait_for()
     tab_to(page, "#extract")
     page.keyboard.press("Enter")
@@ -315,14 +332,10 @@ def test_what_the_microphone_records_is_extracted(open_page, talk: Talk, tmp_pat
     extract(page)
     voice, rate = downloaded(page, "Voice", tmp_path)
     residual, _ = downloaded(page, "Residual", tmp_path)
-    recorded, extracted = (audio.resample(w[None], rate, SAMPLE_RATE)[0] for w in (voice + residual, voice))
-    mixture = audio.read(talk.mixture)[0][0]
-    part, _ = aligned(recorded, mixture)
-    assert si_sdr(part, mixture) > 15, "the recording is what was played"
-    reference = talk.references["anna"]
-    lag = len(recorded) - len(recorded[np.flatnonzero(recorded == part[0])[0] :])
-    estimate = extracted[lag : lag + len(reference)]
-    assert si_sdr(estimate, reference) > si_sdr(part, reference) + 5
+    mixture, reference = audio.read(talk.mixture)[0][0], talk.references["anna"]
+    part, estimate = aligned(voice + residual, voice, rate, mixture)
+    assert si_sdr(part, mixture) > 20, "the recording is what was played, without the processing of the browser"
+    assert si_sdr(estimate, reference) > si_sdr(part, reference) + 6
 
 
 def test_the_live_tab_streams_the_microphone(open_page, talk: Talk, server: PageServer):
@@ -344,11 +357,10 @@ def test_the_live_tab_streams_the_microphone(open_page, talk: Talk, server: Page
     folder = max(server.sessions.folder.glob("*/live"), key=lambda path: path.stat().st_mtime)
     (microphone, rate), (voice, _) = (audio.read(folder / name) for name in ("microphone.wav", "voice.wav"))
     assert microphone.shape == voice.shape and microphone.shape[1] > 5 * rate
-    recorded, extracted = (audio.resample(w, rate, SAMPLE_RATE)[0] for w in (microphone, voice))
-    reference, mixture = talk.references["anna"], audio.read(talk.mixture)[0][0]
-    part, _ = aligned(recorded, mixture)
-    lag = int(np.flatnonzero(recorded == part[0])[0])
-    assert si_sdr(extracted[lag : lag + len(reference)], reference) > si_sdr(part, reference) + 4
+    mixture, reference = audio.read(talk.mixture)[0][0], talk.references["anna"]
+    part, estimate = aligned(microphone[0], voice[0], rate, mixture)
+    assert si_sdr(part, mixture) > 20
+    assert si_sdr(estimate, reference) > si_sdr(part, reference) + 4
 
 
 def test_a_long_extraction_is_stopped_and_continued(open_page, tmp_path: Path, talk: Talk):
@@ -365,6 +377,15 @@ def test_a_long_extraction_is_stopped_and_continued(open_page, tmp_path: Path, t
     assert page.locator("#extract").is_enabled() and not page.locator("#stop").is_visible()
     extract(page)
     assert page.locator("#results .ws-axis").first.inner_text().endswith("2:00")
+
+
+def test_too_large_an_upload_is_an_error_on_the_page(open_page, tmp_path: Path, talk: Talk):
+    path = tmp_path / "large.wav"
+    audio.write(path, np.zeros(5_000_000, np.float32), SAMPLE_RATE, "PCM_16")
+    page = open_page()
+    give(page, "#mixture-file", path)
+    page.wait_for_selector("text=/exceed the maximum allowed size/")
+    give_mixture(page, talk.mixture)
 
 
 def test_closing_the_page_deletes_its_files(open_page, talk: Talk, server: PageServer):

@@ -214,8 +214,8 @@ def test_files_of_others_cannot_be_fetched(visitor: Visitor, talk: Talk, server:
 
 def test_too_large_an_upload_is_refused(visitor: Visitor, tmp_path: Path):
     path = tmp_path / "large.wav"
-    audio.write(path, np.zeros(2_000_000, np.float32), 16000, "PCM_16")
-    with pytest.raises(Exception, match="exceeds the maximum file size of 3000000 bytes"):
+    audio.write(path, np.zeros(5_000_000, np.float32), 16000, "PCM_16")
+    with pytest.raises(Exception, match="exceeds the maximum file size of 8000000 bytes"):
         visitor.use_mixture(path)
     with path.open("rb") as file:  # a program that does not ask first
         answer = httpx.post(f"{visitor.url}gradio_api/upload", files={"files": file})

@@ -72,10 +72,11 @@ def build_page(models: ModelChoice, sessions: Sessions, jobs: int, delete_cache:
 
 
 def page_style() -> dict[str, Any]:
-    """Return the arguments of Gradio's `launch` for the look of the page; fonts are those of the system."""
+    """Return the arguments of Gradio's `launch` for look and microphone; fonts are those of the system."""
     fonts = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
     theme = gr.themes.Default(primary_hue="blue", font=fonts[0], font_mono=fonts[1])
-    return {"theme": theme, "css_paths": [WEB / "page.css"]}
+    script = (WEB / "microphone.js").read_text(encoding="utf-8")
+    return {"theme": theme, "css_paths": [WEB / "page.css"], "head": f"<script>{script}</script>"}
 
 
 def _recordings_tab(handlers: PageHandlers, model: gr.Dropdown, jobs: int) -> None:

@@ -57,9 +57,7 @@ async function begin() {
   session = next;
   try {
     if (!navigator.mediaDevices) throw new Error("the browser gives microphones to https pages and to localhost only");
-    next.microphone = await navigator.mediaDevices.getUserMedia({
-      audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false, channelCount: 1 },
-    });
+    next.microphone = await navigator.mediaDevices.getUserMedia({ audio: true });  // as microphone.js has it
     next.context = new AudioContext();
     const code = URL.createObjectURL(new Blob([WORKLET], { type: "text/javascript" }));
     await next.context.audioWorklet.addModule(code);
