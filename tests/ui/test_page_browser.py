@@ -13,12 +13,24 @@ import pytest
 from tests.conftest import SAMPLE_RATE, VOICES, make_voice
 from tests.export.chromium import chromium
 from tests.ui.conftest import Talk
+from tests.ui.page_driver import (
+    TIMEOUT_MS,
+    aligned,
+    chromium_with_microphone,
+    download,
+    extract,
+    give,
+    give_enrollment,
+    give_mixture,
+    mark,
+    record_mixture,
+)
 from wesep_py import audio
 from wesep_py.inference import load
 from wesep_py.metrics import si_sdr
 
 pytest.importorskip("gradio")
-playwright = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright.sync_api")
 
 if TYPE_CHECKING:
     from wesep_py.ui import PageServer
@@ -27,21 +39,15 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(chromium() is None, reason="Chromium is not installed"),
 ]
-TIMEOUT_MS = 90_000
 PHONE = {"width": 390, "height": 844}
-OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--autoplay-policy=no-user-gesture-required"]
 NEW_RESULTS = "#results .ws-results"
 
 
 @pytest.fixture(scope="module")
 def browser(talk: Talk) -> Iterator[Any]:
     """Chromium, whose microphone repeats the mixture of `talk`."""
-    microphone = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    microphone.append(f"--use-file-for-fake-audio-capture={talk.mixture}")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=chromium(), args=[*OPTIONS, *microphone])
+    with chromium_with_microphone(talk.mixture) as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
@@ -70,59 +76,12 @@ def open_page(browser: Any, server: PageServer) -> Iterator[Callable[..., Any]]:
     assert errors == []
 
 
-def give(page: Any, place: str, path: Path) -> None:
-    page.locator(f"{place} input[type=file]").set_input_files(path)
-
-
-def give_mixture(page: Any, path: Path) -> None:
-    give(page, "#mixture-file", path)
-    page.wait_for_selector(".ws-wave:not([hidden])")
-
-
-def give_enrollment(page: Any, path: Path, place: str = "#enrollment") -> None:
-    give(page, place, path)
-    page.wait_for_selector(f"{place} .timestamps")
-
-
-def extract(page: Any) -> None:
-    page.locator("#extract").click()
-    page.wait_for_selector(NEW_RESULTS)
-
-
-def downloaded(page: Any, label: str, folder: Path) -> tuple[np.ndarray, int]:
-    with page.expect_download() as download:
-        page.locator("#results").get_by_role("link", name=label, exact=True).click()
-    path = folder / download.value.suggested_filename
-    download.value.save_as(path)
-    waveform, rate = audio.read(path)
-    return waveform[0], rate
-
-
-def mark(page: Any) -> list[float]:
+def marked(page: Any) -> list[float]:
     return [float(number.input_value()) for number in page.locator("#wave .ws-number").all()]
 
 
 def is_scrolled_sideways(page: Any) -> bool:
     return page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
-
-
-def aligned(recorded: Any, voice: Any, rate: int, mixture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the part of a recording that holds the mixture, which is repeated in it, and the same part of the voice.
-
-    Args:
-        recorded, voice: `[samples]` at `rate` Hz.
-        mixture: `[samples]` at `SAMPLE_RATE`, to whose length and rate both are brought.
-    """
-    fine = 12 * SAMPLE_RATE  # so that less than a sample of the mixture is left between the two
-    recorded, voice, played = (
-        audio.resample(np.asarray(w)[None], r, fine)[0]
-        for w, r in ((recorded, rate), (voice, rate), (mixture, SAMPLE_RATE))
-    )
-    size = len(recorded) + len(played)
-    product = np.fft.irfft(np.fft.rfft(recorded, size) * np.conj(np.fft.rfft(played, size)), size)
-    lag = int(product[: len(recorded) - len(played)].argmax())
-    part, estimate = (audio.resample(w[None, lag : lag + len(played)], fine, SAMPLE_RATE)[0] for w in (recorded, voice))
-    return part, estimate
 
 
 def test_upload_extract_listen_and_download(open_page, talk: Talk, tmp_path: Path):
@@ -147,8 +106,8 @@ def test_upload_extract_listen_and_download(open_page, talk: Talk, tmp_path: Pat
     assert players.nth(1).evaluate("(audio) => audio.currentTime") < 0.2, "a click on the spectrogram seeks"
     assert page.locator("#results .ws-segment").count() >= 1
     mixture = audio.read(talk.mixture)[0][0]
-    voice, rate = downloaded(page, "Voice", tmp_path)
-    residual, _ = downloaded(page, "Residual", tmp_path)
+    voice, rate = download(page, "Voice", tmp_path)
+    residual, _ = download(page, "Residual", tmp_path)
     assert rate == SAMPLE_RATE
     np.testing.assert_array_equal(voice + residual, mixture)
     assert si_sdr(voice, talk.references["anna"]) > si_sdr(mixture, talk.references["anna"]) + 6
@@ -164,29 +123,25 @@ def test_a_segment_is_marked_played_and_extracted(open_page, talk: Talk, tmp_pat
     page = open_page()
     give_mixture(page, path)
     page.get_by_label("a segment of the mixture").check()
-    place = page.locator(".ws-wave-box").bounding_box()
-    page.mouse.move(place["x"] + place["width"] / 16, place["y"] + 40)
-    page.mouse.down()
-    page.mouse.move(place["x"] + place["width"] * 7 / 16, place["y"] + 60, steps=6)
-    page.mouse.up()
-    assert mark(page) == pytest.approx([0.5, 3.5], abs=0.02)
+    mark(page, 1 / 16, 7 / 16)
+    assert marked(page) == pytest.approx([0.5, 3.5], abs=0.02)
     player = page.locator("#wave audio")
     page.get_by_role("button", name="Play segment").click()
     page.wait_for_function("(audio) => audio.currentTime > 1", arg=player.element_handle())
     page.wait_for_function("(audio) => audio.paused", arg=player.element_handle())
     assert player.evaluate("(audio) => audio.currentTime") == pytest.approx(3.5, abs=0.6)
     extract(page)
-    voice, _ = downloaded(page, "Voice", tmp_path)
-    start, end = mark(page)
+    voice, _ = download(page, "Voice", tmp_path)
+    start, end = marked(page)
     extractor = load(device="cpu")
     expected = extractor.extract(path, extractor.enroll(f"{path}@{start}-{end}")).waveform[0]
     np.testing.assert_allclose(voice, expected, atol=2**-15)
     page.locator(".ws-handle[data-edge=end]").press("ArrowRight")
-    assert mark(page) == pytest.approx([start, end + 0.1], abs=0.011)
+    assert marked(page) == pytest.approx([start, end + 0.1], abs=0.011)
     page.get_by_role("button", name="zoom in").click()
     assert page.locator(".ws-wave-right").inner_text() != "0:08" and page.locator(".ws-wave-scroll").is_visible()
     page.locator("#wave .ws-clear").click()
-    assert mark(page) == [0, 0]
+    assert marked(page) == [0, 0]
 
 
 def test_several_voices_by_name(open_page, talk: Talk, tmp_path: Path):
@@ -301,7 +256,7 @@ def test_everything_is_reached_by_keyboard(open_page, talk: Talk, tmp_path: Path
     page.keyboard.press("Control+A")
     page.keyboard.type("3.5")
     page.keyboard.press("Tab")
-    assert mark(page) == [0.5, 3.5]
+    assert marked(page) == [0.5, 3.5]
     tab_to(page, "#voice-name textarea, #voice-name input")
     page.keyboard.press("Control+A")
     page.keyboard.type("Anna")
@@ -315,25 +270,21 @@ def test_everything_is_reached_by_keyboard(open_page, talk: Talk, tmp_path: Path
     tab_to(page, "#results a[download='meeting_Anna.wav']")
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert outline == "solid"
-    with page.expect_download() as download:
+    with page.expect_download() as begun:
         page.keyboard.press("Enter")
-    assert download.value.suggested_filename == "meeting_Anna.wav"
+    assert begun.value.suggested_filename == "meeting_Anna.wav"
 
 
 def test_what_the_microphone_records_is_extracted(open_page, talk: Talk, tmp_path: Path):
     page = open_page()
-    recorder = page.locator("#mixture-microphone")
-    recorder.get_by_role("button", name="Record", exact=True).click()
-    time.sleep(11)  # the microphone repeats 4 s
-    recorder.locator(".stop-button").click()
-    page.wait_for_selector(".ws-wave:not([hidden])")
+    record_mixture(page, 11)  # the microphone repeats 4 s
     assert page.locator("#mixture-status").inner_text().startswith("recording.wav: 0:")
     give_enrollment(page, talk.enrollments["anna"])
     extract(page)
-    voice, rate = downloaded(page, "Voice", tmp_path)
-    residual, _ = downloaded(page, "Residual", tmp_path)
+    voice, rate = download(page, "Voice", tmp_path)
+    residual, _ = download(page, "Residual", tmp_path)
     mixture, reference = audio.read(talk.mixture)[0][0], talk.references["anna"]
-    part, estimate = aligned(voice + residual, voice, rate, mixture)
+    part, estimate = aligned(voice + residual, voice, rate, mixture, SAMPLE_RATE)
     assert si_sdr(part, mixture) > 20, "the recording is what was played, without the processing of the browser"
     assert si_sdr(estimate, reference) > si_sdr(part, reference) + 6
 
@@ -358,7 +309,7 @@ def test_the_live_tab_streams_the_microphone(open_page, talk: Talk, server: Page
     (microphone, rate), (voice, _) = (audio.read(folder / name) for name in ("microphone.wav", "voice.wav"))
     assert microphone.shape == voice.shape and microphone.shape[1] > 5 * rate
     mixture, reference = audio.read(talk.mixture)[0][0], talk.references["anna"]
-    part, estimate = aligned(microphone[0], voice[0], rate, mixture)
+    part, estimate = aligned(microphone[0], voice[0], rate, mixture, SAMPLE_RATE)
     assert si_sdr(part, mixture) > 20
     assert si_sdr(estimate, reference) > si_sdr(part, reference) + 4
 

@@ -130,7 +130,7 @@ def _recordings_tab(handlers: PageHandlers, model: gr.Dropdown, jobs: int) -> No
         js_on_load=(WEB / "results.js").read_text(encoding="utf-8"), elem_id="results", elem_classes="ws-slot"
     )
 
-    taken = [wave, mixture_status, suggestions, suggest_status, upload, microphone]
+    taken = [wave, mixture_status, suggestions, suggest_status, upload, microphone, status]
     upload.upload(handlers.use_mixture, upload, taken, api_name="use_mixture", show_progress_on=upload)
     microphone.input(handlers.use_recording, microphone, taken, api_name="use_recording")
     source.change(handlers.show_source, source, [enrollment, marking], api_name=False, queue=False)
@@ -215,12 +215,12 @@ class PageHandlers:
         """Note that a page was closed."""
         self.sessions.leave(request.session_hash)
 
-    @with_line(gr.skip(), ..., gr.skip(), gr.skip(), None, None)
+    @with_line(gr.skip(), ..., gr.skip(), gr.skip(), None, None, gr.skip())
     def use_mixture(self, upload: str | None, request: gr.Request) -> Any:
         """Take an uploaded file as the mixture; show its waveform."""
         return self._use_mixture(upload, None, request)
 
-    @with_line(gr.skip(), ..., gr.skip(), gr.skip(), None, None)
+    @with_line(gr.skip(), ..., gr.skip(), gr.skip(), None, None, gr.skip())
     def use_recording(self, upload: str | None, request: gr.Request) -> Any:
         """Take what was recorded on the page as the mixture; show its waveform."""
         return self._use_mixture(upload, RECORDING, request)
@@ -228,7 +228,7 @@ class PageHandlers:
     def _use_mixture(self, upload: str | None, stem: str | None, request: gr.Request) -> Any:
         session = self.sessions.of(request.session_hash)
         if upload is None:
-            return [gr.skip() for _ in range(6)]
+            return [gr.skip() for _ in range(7)]
         if session.busy.locked():
             raise InputError("an extraction is running on this page; wait for it, or stop it")
         recording = session.take(upload, "mixture", stem)
@@ -238,7 +238,7 @@ class PageHandlers:
         about = recording.about
         channels = "mono" if about.num_channels == 1 else f"{about.num_channels} channels"
         text = f"{recording.label}: {clock(about.duration_s)}, {about.sample_rate} Hz, {channels}"
-        return wave, message_html(text), gr.Radio([], visible=False), "", None, None
+        return wave, message_html(text), gr.Radio([], visible=False), "", None, None, ""
 
     def show_source(self, source: str) -> Any:
         """Show what the chosen source of the voice needs."""
