@@ -74,7 +74,7 @@ def make_recordings(folder: Path) -> dict[str, Path]:
         "mixture": (mixture, rate),
         "alice": (alice, rate),
         "meeting": (meeting, rate),
-        "interview": (np.tile(meeting, 30), rate),
+        "interview": (np.tile(meeting, 90), rate),
         "somebody": (make_voice(*VOICES["bert"], 6.0, 0)[None], SAMPLE_RATE),
     }
     for name, (waveform, sample_rate) in waveforms.items():
@@ -128,6 +128,7 @@ def take_all(context: Any, url: str, files: dict[str, Path], folder: Path, suffi
     save(page, folder / f"ui_progress{suffix}.png", "#status")
     page.locator("#stop").click()
     page.wait_for_selector("#status >> text=stopped")
+    save(page, folder / f"ui_stopped{suffix}.png", "#status")
     page.close()
 
     page = opened(context, url)

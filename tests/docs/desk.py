@@ -49,7 +49,7 @@ case "$1" in
   evaluate) exec "$real" "$@" --limit 2 --jobs 0 ;;
   score) exec "$real" "$@" --jobs 0 ;;
   simulate) exec "$real" "$@" --count 2 --jobs 1 ;;
-  calibrate|live|find) exec "{python}" "{checker}" command "$@" ;;
+  calibrate|live|find|ui) exec "{python}" "{checker}" command "$@" ;;
   demo) mkdir -p demo_again; exec "$real" models ;;
   *) exec "$real" "$@" ;;
 esac

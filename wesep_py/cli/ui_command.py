@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -73,7 +72,7 @@ def ui(
             typer.echo("warning: everybody who reaches this address can use the page", err=True)
         if not no_browser:
             webbrowser.open(server.url)
-        threading.Event().wait()
+        server.wait()
 
 
 if __name__ == "__main__":

@@ -216,4 +216,6 @@ async def _say(socket: WebSocket, content: bytes | dict[str, object]) -> None:
 def is_same_origin(socket: WebSocket) -> bool:
     """True if the page that opens the socket comes from this server; programs that name no origin are let in."""
     origin = socket.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == socket.headers.get("host")
+    # A proxy in front of the server may put another name into `host`.
+    own = (socket.headers.get("host"), socket.headers.get("x-forwarded-host"))
+    return origin is None or urlsplit(origin).netloc in own

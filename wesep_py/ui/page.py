@@ -348,9 +348,12 @@ class PageHandlers:
             if own is not None:
                 session.drop(own.recordings[0])
 
-    def stop(self, request: gr.Request) -> str:
+    def stop(self, request: gr.Request) -> Any:
         """Stop the extraction of a visitor; it ends after the block that is computed."""
-        self.sessions.of(request.session_hash).stop.set()
+        session = self.sessions.of(request.session_hash)
+        if not session.busy.locked():  # it has ended in the meantime, and its status stays
+            return gr.skip()
+        session.stop.set()
         return status_html(Step("stopping after this block"))
 
     @with_line(None, ...)

@@ -8,9 +8,12 @@ it and are served by `_session_file`, under addresses that contain the token of 
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import socket
 import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 INSTALL = "pip install 'wesep-py[ui]'"
+LOOPBACK = "127.0.0.1"
 FIRST_PORT, LAST_PORT = 7860, 7959
 UPLOADS_S = 300
 """Age at which uploads are deleted; the sessions have names of their own for the files that they use."""
@@ -54,7 +58,7 @@ class UiSettings:
 
     model: str | None = None
     device: str = "auto"
-    host: str | None = "127.0.0.1"
+    host: str | None = LOOPBACK
     port: int | None = None
     max_upload_mb: float = 500.0
     jobs: int = 1
@@ -107,28 +111,30 @@ class PageServer:
         Raises:
             InputError: the address or the port cannot be used.
         """
-        settings = self.settings
         try:
             _, self.url, _ = self.blocks.launch(prevent_thread_lock=True, quiet=True, **self.launch_options())
-        except (OSError, ValueError) as error:
+        except BaseException:
             self.close()
-            place = f"{settings.host}, port {settings.port or f'{FIRST_PORT} to {LAST_PORT}'}"
-            problem = "the port is taken, or the address is not of this machine; give another --host or --port"
-            raise InputError(f"{place}: cannot listen there; {problem}") from error
+            raise
         return self.url
 
     def launch_options(self) -> dict[str, Any]:
-        """Return the arguments of Gradio's `launch`: nothing is loaded from elsewhere, nothing is shared."""
+        """Return the arguments of Gradio's `launch`: nothing is loaded from elsewhere, nothing is shared.
+
+        Raises:
+            InputError: the address or the port cannot be used.
+        """
         from starlette.routing import Route, WebSocketRoute
 
         from wesep_py.ui.live_socket import live_endpoint
         from wesep_py.ui.page import page_style
 
         settings = self.settings
+        host = settings.host or os.environ.get("GRADIO_SERVER_NAME", LOOPBACK)
         endpoint = live_endpoint(self.sessions, self.models.load, settings.max_streams)
         return {
-            "server_name": settings.host,
-            "server_port": settings.port,
+            "server_name": host,
+            "server_port": free_port(host, settings.port),
             "share": False,
             "ssr_mode": False,
             "mcp_server": False,
@@ -145,6 +151,10 @@ class PageServer:
             },
             **page_style(),
         }
+
+    def wait(self) -> None:
+        """Wait until the process is interrupted; the server runs in threads of its own."""
+        threading.Event().wait()
 
     def close(self) -> None:
         """End the server and remove all files."""
@@ -176,6 +186,30 @@ class PageServer:
         return FileResponse(
             path, headers=headers, media_type=_TYPES.get(path.suffix.lower(), "application/octet-stream")
         )
+
+
+def free_port(host: str, port: int | None) -> int:
+    """Return a port that is free: the given one, or the first from `FIRST_PORT` on.
+
+    Gradio looks for one itself, but takes minutes to find out that an address is not of this machine.
+
+    Raises:
+        InputError: the address is not of this machine, or no such port is free.
+    """
+    problem = "no port is free"
+    for candidate in range(FIRST_PORT, LAST_PORT + 1) if port is None else [port]:
+        try:
+            family, _, _, _, address = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, socket.SOCK_STREAM) as tried:
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tried.bind(address)
+            return candidate
+        except OSError as error:
+            problem = error.strerror or reason(error)
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                break
+    ports = f"{FIRST_PORT} to {LAST_PORT}" if port is None else port
+    raise InputError(f"{host}, port {ports}: cannot listen there ({problem}); give another --host or --port")
 
 
 def _require_gradio() -> None:
