@@ -99,7 +99,7 @@ def test_pages_of_other_servers_cannot_use_the_microphone_stream(server: PageSer
         pass
     with connect(server, origin=server.url.rstrip("/")) as socket:
         socket.send("{}")
-        assert "error" in json.loads(socket.recv(timeout=10))
+        assert "the first message has to be" in json.loads(socket.recv(timeout=10))["error"]
 
 
 def test_more_streams_than_allowed_are_refused(server: PageServer, talk: Talk):

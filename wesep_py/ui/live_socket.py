@@ -115,8 +115,8 @@ def live_endpoint(
             return
         await socket.accept()
         try:
-            hello = json.loads(await socket.receive_text())
-            session = sessions.by_token(str(hello.get("token", "")))
+            token, rate = _hello(await socket.receive_text())
+            session = sessions.by_token(token)
             if session is None or session.live_voice is None:
                 raise InputError("no voice is enrolled for live use; record or drop an enrollment first")
             model, voice = session.live_voice
@@ -125,7 +125,7 @@ def live_endpoint(
                 _held(places, f"{max_streams} people are live already; try again later"),
             ):
                 folder = session.folder / LIVE
-                live = await to_thread.run_sync(lambda: LiveRecording(load(model), voice, int(hello["rate"]), folder))
+                live = await to_thread.run_sync(lambda: LiveRecording(load(model), voice, rate, folder))
                 await _stream(socket, live, session)
         except WebSocketDisconnect:
             pass
@@ -135,6 +135,19 @@ def live_endpoint(
             await _say(socket, {"error": reason(error)})
 
     return serve
+
+
+def _hello(text: str) -> tuple[str, int]:
+    """Return token and sample rate of the first message.
+
+    Raises:
+        InputError: it is another message.
+    """
+    try:
+        values = json.loads(text)
+        return str(values["token"]), int(values["rate"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError('the first message has to be {"token": …, "rate": …}; open the page again') from error
 
 
 @contextmanager
