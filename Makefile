@@ -23,7 +23,7 @@ help:
 	@echo "make test-avx2  the tests that depend on the processor, as on one without AVX-512"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-gpu   the tests that need a CUDA device"
-	@echo "make test-browser  exported models in headless Chromium (needs Chromium and npm)"
+	@echo "make test-browser  exported models and both pages in headless Chromium (needs Chromium and npm)"
 	@echo "make web        the static page with the bundled model, into web/dist/ (needs npm)"
 	@echo "make dist       build sdist and wheels, check them, and try the wheel in a fresh environment"
 	@echo "make lint       ruff: errors and format"
@@ -91,8 +91,13 @@ web: $(VENV)/.ready-onnx $(WEB_MODULES)
 	OMP_NUM_THREADS=$(THREADS) $(BIN)/wesep export base --fp16 --stream -o $(WEB_MODEL) --overwrite
 	npm run build --prefix web --silent
 
-test-browser: $(VENV)/.ready-dev $(ORT_WEB)/package.json $(WEB_MODULES)
-	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -rs -m browser tests/export tests/web
+# Playwright drives the pages; it is no part of the extra `dev`, because it brings 165 MB of Node.js.
+$(VENV)/.ready-playwright: $(VENV)/.ready-dev
+	@$(BIN)/python -m pip install --quiet 'playwright>=1.50'
+	touch $@
+
+test-browser: $(VENV)/.ready-playwright $(ORT_WEB)/package.json $(WEB_MODULES)
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -rs -m browser tests/export tests/ui tests/web
 
 # The tools have an environment of their own: no torch is needed to build. DIST_VENV_FROM=.venv takes the dependencies of
 # the wheel from there instead of installing 5 GB: a rehearsal, no check of a release.

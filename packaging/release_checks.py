@@ -54,6 +54,7 @@ ESSENTIAL = (
     "wesep_py/models/base/card.md",
     "wesep_py/export/web/stream.js",
     "wesep_py/evaluation/report.html.jinja",
+    "wesep_py/ui/web/page.css",
 )
 """Files without which an installed package fails; the check of all files misses one that has left the repository."""
 

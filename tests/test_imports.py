@@ -21,6 +21,7 @@ LAYERS = [
     ["interop", "simulation", "inference"],
     ["evaluation", "runtime", "integrations"],
     ["training", "export"],
+    ["ui"],
     ["cli"],
 ]
 

@@ -49,7 +49,7 @@ case "$1" in
   evaluate) exec "$real" "$@" --limit 2 --jobs 0 ;;
   score) exec "$real" "$@" --jobs 0 ;;
   simulate) exec "$real" "$@" --count 2 --jobs 1 ;;
-  calibrate|live|find) exec "{python}" "{checker}" command "$@" ;;
+  calibrate|live|find|ui) exec "{python}" "{checker}" command "$@" ;;
   demo) mkdir -p demo_again; exec "$real" models ;;
   *) exec "$real" "$@" ;;
 esac
@@ -263,7 +263,9 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def missing_framework(block: Block) -> str | None:
-    """Return the first module of a voice-agent framework that a block of Python imports and that is not installed."""
+    """Return the first optional module that a block of Python imports and that is not installed."""
+    if "wesep_py.ui" in block.text and find_spec("gradio") is None:
+        return "gradio"
     for name in re.findall(r"^(?:from|import) ((?:pipecat|livekit)(?:\.agents)?)\b", block.text, re.MULTILINE):
         if find_spec(name.partition(".")[0]) is None or find_spec(name) is None:
             return name

@@ -91,6 +91,14 @@ def test_a_tone_is_light_at_its_frequency():
     assert int(levels_db.mean(axis=1).argmax()) == pytest.approx(128 - 1 - 128 * 2000 / 8000, abs=1)
 
 
+@pytest.mark.parametrize("columns", [320, 560])
+def test_the_time_axis_of_a_spectrogram_is_straight(columns: int):
+    levels = spectrogram_db(np.repeat([0.0, 0.5, 0.0, 0.5], 8000) * np.sin(np.arange(32000)), 16000, columns)
+    loud = levels.max(axis=0) > -20
+    edges = np.flatnonzero(np.diff(loud.astype(int))) / levels.shape[1]
+    np.testing.assert_allclose(edges, [0.25, 0.5, 0.75], atol=0.01)
+
+
 def test_the_png_of_a_spectrogram_has_a_pixel_per_level():
     levels_db = np.linspace(-60, 0, 12).reshape(3, 4)
     pixels = image.imread(io.BytesIO(spectrogram_png(levels_db, 0.0)))

@@ -46,6 +46,7 @@ OPTIONAL = {
     "onnxruntime": ("exported models", "onnx"),
     "av": ("m4a, mp4, mov, webm and other media", "media"),
     "sounddevice": ("`wesep live`", "live"),
+    "gradio": ("`wesep ui`", "ui"),
 }
 """Packages of extras: what needs each, and the extra."""
 

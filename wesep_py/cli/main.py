@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "enroll": ("enroll", "Use", "Make a reusable voice print from recordings of one voice."),
     "stream": ("live", "Use", "Extract one voice live: raw samples from stdin to stdout, for pipes."),
     "live": ("live", "Use", "Extract one voice live: from the microphone to a loudspeaker."),
+    "ui": ("ui_command", "Use", "Open a page in the browser: record or drop recordings, extract, listen."),
     "models": ("model_commands", "Use", "List, install, check and remove models, or show the card of one."),
     "export": ("exporting", "Use", "Write a model as ONNX or TorchScript, for programs without this package."),
     "bench": ("bench", "Use", "Measure how fast an exported folder, or a model, is on this machine."),

@@ -163,8 +163,10 @@ def spectrogram_db(waveform: np.ndarray, sample_rate: int, columns: int = 320, r
     padded = np.pad(np.asarray(waveform, dtype=np.float64), size // 2)
     starts = np.arange(0, len(padded) - size + 1, max(size // 4, 1))
     power = np.empty((rows, columns))
-    # A column is the mean power of its frames, so that no frame of a long recording is left out.
-    for column, column_starts in enumerate(np.array_split(starts, columns)):
+    # A column is the mean power of its frames, so that no frame of a long recording is left out. Their numbers differ
+    # by one, evenly spread: with the larger ones first (`np.array_split`), the time axis would be bent.
+    ends = np.round(np.linspace(0, len(starts), columns + 1)[1:-1]).astype(int)
+    for column, column_starts in enumerate(np.split(starts, ends)):
         frames = np.stack([padded[start : start + size] for start in column_starts])
         power[:, column] = (np.abs(np.fft.rfft(frames * window, axis=1)) ** 2).mean(axis=0)[:rows]
     return 10 * np.log10(power[::-1] + 1e-14)
