@@ -38,7 +38,8 @@ def configuration(grid: Path, name: str, data: Path, out: Path, steps: int | Non
 
     Args:
         grid: the YAML file with `backbones`, `speaker` and `cells`.
-        name: `BACKBONE/CELL`; the cell's keys override those of the backbone's model.
+        name: `BACKBONE/CELL`; the cell's keys override those of the backbone's model. `loss` and `simulation` are of
+            the training instead.
         data: root of the recordings.
         out: folder of all cells; the packed data, which they share, lies there too.
         steps: number of training steps; `None`: that of `train.yaml`.
@@ -46,17 +47,37 @@ def configuration(grid: Path, name: str, data: Path, out: Path, steps: int | Non
     backbone, cell = name.split("/")
     entries = load_yaml(grid)
     cell_keys = dict(entries["cells"][cell])
-    loss = cell_keys.pop("loss", None)
+    loss, simulation = cell_keys.pop("loss", None), cell_keys.pop("simulation", {})
+    cell_keys.pop("variants", None)
     model = entries["backbones"][backbone]["model"] | {"speaker": entries["speaker"]} | cell_keys
     config = load_yaml(HERE / "train.yaml")
     config["model"], config["experiment"] = model, str(out / name)
     config["data"]["root"] = str(data)
     config["data"]["packed"] = str(out / "packed")
+    config["simulation"] |= simulation
     if loss is not None:
         config["loss"] = loss
     if steps is not None:
         config["train"]["steps"] = steps
     return config
+
+
+def variants(grid: Path, cell: str) -> dict[str, list[str]]:
+    """Return the evaluations of a cell: the plain one under the name `""`, and those of its key `variants`.
+
+    Args:
+        grid: as for `configuration`.
+        cell: `BACKBONE/CELL`.
+
+    Returns:
+        For each name the further options of `wesep evaluate`.
+    """
+    return {"": [], **load_yaml(grid)["cells"][cell.split("/")[1]].get("variants", {})}
+
+
+def results_folder(out: Path, cell: str, trials: str, variant: str) -> Path:
+    """Return the folder of the results of a cell on a list of trials."""
+    return out / cell / "results" / (f"{trials}_{variant}" if variant else trials)
 
 
 def run_cell(cell: str, arguments: argparse.Namespace) -> None:
@@ -79,7 +100,9 @@ def run_cell(cell: str, arguments: argparse.Namespace) -> None:
             "--enrollment",
             f"{trial_list}.map_mixture2enrollment",
         ]
-        subprocess.run([*command, "-o", str(folder / "results" / trials)], check=True)
+        for variant, options in variants(arguments.grid, cell).items():
+            results = results_folder(arguments.out, cell, trials, variant)
+            subprocess.run([*command, *options, "-o", str(results)], check=True)
 
 
 def table(grid: Path, out: Path, trials: str) -> str:
@@ -87,19 +110,21 @@ def table(grid: Path, out: Path, trials: str) -> str:
     header = "| backbone | cues | parameters (M) | SI-SDRi (dB) | accuracy | confusion |"
     rows = [header, "| --- | --- | --- | --- | --- | --- |"]
     for cell in cell_names(grid):
-        path = out / cell / "results" / trials / "summary.json"
         backbone, cue = cell.split("/")
-        if not path.is_file():
-            rows.append(f"| {backbone} | {cue} | | not run | | |")
-            continue
-        network = build_network(load_yaml(out / cell / "train.yaml")["model"], initialise=False)
-        size = sum(parameter.numel() for parameter in network.parameters()) / 1e6
-        summary = read_json(path, "a summary of results", "evaluate again").values
-        digits = {"si_sdri": 2, "accuracy": 3, "confusion": 3}
-        schema = {name: dict.fromkeys(("mean", "low", "high"), float) for name in digits}
-        check_schema(summary, schema, str(path), "evaluate again")
-        metrics = " | ".join(interval(summary[name], places) for name, places in digits.items())
-        rows.append(f"| {backbone} | {cue} | {size:.2f} | {metrics} |")
+        for variant in variants(grid, cell):
+            name = f"{cue}, {variant}" if variant else cue
+            path = results_folder(out, cell, trials, variant) / "summary.json"
+            if not path.is_file():
+                rows.append(f"| {backbone} | {name} | | not run | | |")
+                continue
+            network = build_network(load_yaml(out / cell / "train.yaml")["model"], initialise=False)
+            size = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+            summary = read_json(path, "a summary of results", "evaluate again").values
+            digits = {"si_sdri": 2, "accuracy": 3, "confusion": 3}
+            schema = {metric: dict.fromkeys(("mean", "low", "high"), float) for metric in digits}
+            check_schema(summary, schema, str(path), "evaluate again")
+            metrics = " | ".join(interval(summary[metric], places) for metric, places in digits.items())
+            rows.append(f"| {backbone} | {name} | {size:.2f} | {metrics} |")
     return "\n".join(rows)
 
 
@@ -133,7 +158,8 @@ def main() -> None:
             parser.error(f"no cell of {arguments.grid.name} matches {pattern!r}; {nearest(pattern, names)}")
     for pattern in arguments.cells:
         for cell in fnmatch.filter(names, pattern):
-            if not (arguments.out / cell / "results" / arguments.trials[-1] / "summary.json").is_file():
+            last = results_folder(arguments.out, cell, arguments.trials[-1], list(variants(arguments.grid, cell))[-1])
+            if not (last / "summary.json").is_file():
                 run_cell(cell, arguments)
 
 

@@ -16,7 +16,9 @@ from wesep_py.network.speaker import build_encoder
 from wesep_py.training import load_config
 
 SCRIPT = Path(__file__).resolve().parents[2] / "recipes" / "ablation" / "run.py"
-GRID, ENCODERS, DVECTOR = (SCRIPT.parent / f"{name}.yaml" for name in ("grid", "encoders", "dvector"))
+GRID, ENCODERS, DVECTOR, LITERATURE = (
+    SCRIPT.parent / f"{name}.yaml" for name in ("grid", "encoders", "dvector", "literature")
+)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,39 @@ def test_cells_with_the_public_encoder_need_its_name_alone(script: ModuleType, t
         network = build_network(config.model)
         assert network.config["speaker"]["network"]["hidden_dim"] == 8 and network.encoder.mode == "frozen"
         assert torch.equal(network.encoder.network.linear.weight, encoder.network.linear.weight)
+
+
+def test_cells_of_the_literature_change_losses_and_mixtures(script: ModuleType):
+    configs = {
+        cell.split("/")[1]: load_config(script.configuration(LITERATURE, cell, Path("data"), Path("exp"), steps=7))
+        for cell in script.cell_names(LITERATURE)
+    }
+    for config in configs.values():
+        network = build_network(config.model)
+        assert 0.1e6 < sum(parameter.numel() for parameter in network.parameters()) < 1.1e6
+        assert network.takes_negative == (config is configs["tf_map_negative"])
+    terms = {name: config.loss if isinstance(config.loss, list) else [config.loss] for name, config in configs.items()}
+    losses = {name: [term["name"] for term in each] for name, each in terms.items()}
+    assert losses["tf_map_chunks"] == ["si_sdr", "chunk_distribution"]
+    assert losses["embedding_ge2e"] == ["si_sdr", "speaker_margin"]
+    assert losses["tf_map"] == losses["tf_map_negative"] == ["si_sdr"]
+    assert {name for name, config in configs.items() if config.simulation.enrollment.negative_probability} == {
+        "tf_map_negative"
+    }
+    assert configs["tf_map_negative"].simulation.sir_db == configs["tf_map"].simulation.sir_db
+
+
+def test_a_cell_is_evaluated_in_its_variants(script: ModuleType, tmp_path: Path, monkeypatch):
+    ran: list[list[str]] = []
+    monkeypatch.setattr(script.subprocess, "run", lambda command, check: ran.append(command))
+    arguments = ["--grid", str(LITERATURE), "--data", str(tmp_path), "-o", str(tmp_path / "out"), "*/tf_map_negative"]
+    monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+    script.main()
+    train, plain, negatives = ran
+    assert "train" in train and "--negatives" not in plain and "--negatives" in negatives
+    assert plain[-1].endswith("results/dev_2mix") and negatives[-1].endswith("results/dev_2mix_negatives")
+    names = [row.split(" | ")[1] for row in script.table(LITERATURE, tmp_path, "dev_2mix").splitlines()[2:]]
+    assert "tf_map_negative" in names and "tf_map_negative, negatives" in names and "tf_map, repair" in names
 
 
 def test_the_table_marks_cells_that_were_not_run(script: ModuleType, tmp_path: Path):
