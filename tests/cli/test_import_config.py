@@ -68,6 +68,26 @@ def test_data_of_another_kind_is_refused(tmp_path: Path, wesep: Callable):
     assert load_config(tmp_path / "train.yaml").data.train == [str(vox / "shard_online.list")]
 
 
+@pytest.mark.parametrize("name", ["train-100", "train-100/shard.list"])
+def test_noisy_mixtures_are_trained_and_validated_noisy(tmp_path: Path, wesep: Callable, name: str):
+    data = make_wesep(tmp_path / "recipe", "both")
+    source = write(tmp_path / "bsrnn.yaml", WESEP["librimix/v2/bsrnn"])
+    output = tmp_path / "train.yaml"
+    ran = wesep("import-config", source, "--data", data / name, "--validation", data / "dev", "-o", output)
+    assert ran.status == 0, ran.err
+    config = load_config(output)
+    assert (config.data.mixtures.condition, config.validation.condition) == ("noisy", "noisy")
+
+
+@pytest.mark.parametrize("name, message", [("", "has no wav.scp"), ("train-100/wav.scp", "name its folder")])
+def test_data_that_cannot_be_read_is_refused(tmp_path: Path, wesep: Callable, name: str, message: str):
+    data = make_wesep(tmp_path / "recipe") / name
+    source = write(tmp_path / "bsrnn.yaml", WESEP["librimix/v2/bsrnn"])
+    ran = wesep("import-config", source, "--data", data, "-o", tmp_path / "train.yaml")
+    assert ran.status == 2 and message in ran.message
+    assert not (tmp_path / "train.yaml").exists()
+
+
 def test_espnet_needs_a_sample_rate(tmp_path: Path, wesep: Callable):
     data = make_espnet(tmp_path / "recipe")
     source = write(tmp_path / "tse.yaml", ESPNET["librimix/train_enh_tse_td_speakerbeam_16k"])

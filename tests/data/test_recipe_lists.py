@@ -49,6 +49,13 @@ def test_noisy_folder_of_wesep_has_the_noise_beside_it(tmp_path: Path):
     assert all(mixture.noise.path.parent.name == "noise" for mixture in mixtures.values())
 
 
+def test_wav_scp_instead_of_its_folder_is_refused(wesep_data: Path):
+    with pytest.raises(InputError, match="name its folder"):
+        read_mixtures(wesep_data / "dev/wav.scp")
+    with pytest.raises(InputError, match=r"no wav\.scp; give .* a data folder"):
+        read_mixtures(wesep_data)
+
+
 def test_enrollments_of_wesep_are_trials_of_both_speakers(wesep_data: Path):
     trials = read_trials(wesep_data / "dev", wesep_data / "dev")
     assert [(t.target_utterance_id, t.enrollment.parent.name, t.enrollment.stem) for t in trials] == [

@@ -63,9 +63,7 @@ def import_config(
     except UntranslatableError as error:
         for line in error.lines:
             typer.echo(line, err=True)
-        raise ConfigError(
-            f"{config}: {len(error.lines)} thing(s) have no counterpart, so nothing was written"
-        ) from error
+        raise ConfigError(f"{config}: nothing was written, for the {len(error.lines)} reason(s) above") from error
     except ConfigError as error:
         raise error if str(error).startswith(str(config)) else ConfigError(f"{config}: {error}") from error
     _name_data(translation, data, validation)
@@ -101,10 +99,10 @@ def _name_data(translation: ConfigTranslation, data: str | None, validation: str
     """Enter the names of the training and the validation data.
 
     Raises:
-        InputError: the training data does not exist, or is of another kind than the configuration is for.
+        InputError: the training data does not exist, is no data, or is of another kind than the configuration is for.
     """
     from wesep_py.common.errors import InputError
-    from wesep_py.data.recipe_lists import holds_mixtures, is_data_folder
+    from wesep_py.data.recipe_lists import holds_mixtures, is_data_folder, mixtures_have_noise
 
     config = translation.config
     if data is not None:
@@ -112,11 +110,20 @@ def _name_data(translation: ConfigTranslation, data: str | None, validation: str
         if not path.exists():
             raise InputError(f"{data}: does not exist; name the training data, a folder or a list")
         takes_mixtures = "mixtures" in config["data"]
+        if path.name == "wav.scp":
+            raise InputError(f"{data}: is read together with the lists beside it; name its folder, {path.parent}")
+        if takes_mixtures and path.is_dir() and not is_data_folder(path) and not (path / "s1").is_dir():
+            raise InputError(f"{data}: has no wav.scp; name a data folder of one subset, such as {path / 'train-100'}")
         if is_data_folder(path) and holds_mixtures(path) != takes_mixtures:
             wanted = "mixtures with their sources" if takes_mixtures else "single utterances (online_mix)"
             raise InputError(f"{data}: the configuration is for {wanted}; name such data, or leave out --data")
         if takes_mixtures:
             config["data"]["mixtures"]["lists"] = [data]
+            beside = path if path.is_dir() else path.parent
+            if is_data_folder(beside) and holds_mixtures(beside) and mixtures_have_noise(beside):
+                config["data"]["mixtures"]["condition"] = "noisy"
+                note = f"{translation.toolkit} -> data.mixtures.condition (the mixtures of wav.scp have noise)"
+                translation.notes.setdefault("data", []).append(note)
             if is_data_folder(path) and (path / "spk2enroll.json").is_file():
                 config["data"]["train"] = [str(path / "spk2enroll.json")]
             if is_data_folder(path) and config["model"].get("speaker") is None and (path / "embed.scp").is_file():
@@ -128,6 +135,8 @@ def _name_data(translation: ConfigTranslation, data: str | None, validation: str
         section = config.setdefault("validation", {})
         section |= {"trials": validation, "enrollment": validation}
         section.setdefault("every_steps", config["checkpoint"]["every_steps"])
+        if is_data_folder(validation) and holds_mixtures(validation) and mixtures_have_noise(validation):
+            section["condition"] = "noisy"
         embeddings = Path(validation) / "embed.scp"
         if config["model"].get("speaker") is None and embeddings.is_file():
             section["embeddings"] = str(embeddings)

@@ -118,6 +118,8 @@ def read_mixtures(
         return {mixture.mixture_id: _of_recipe(mixture) for mixture in read_folder_mixtures(path, root)}
     if path.is_dir():
         return _read_tree(path)
+    if path.name == "wav.scp":
+        raise InputError(f"{path}: is read together with the lists beside it; name its folder, {path.parent}")
     if is_list(path):
         return {mixture.mixture_id: _of_recipe(mixture) for mixture in _read_recipe_list(path, root)}
     columns = ("mixture_ID",) if recordings else ("mixture_ID", "source_1_path")
@@ -311,7 +313,10 @@ def _read_tree(folder: Path) -> dict[str, Mixture]:
     )
     numbers = [number for number, _ in source_folders]
     if not numbers or numbers != list(range(1, len(numbers) + 1)):
-        raise InputError(f"{folder}: has no folders s1, s2, …; give a rendered LibriMix tree, or a metadata CSV")
+        raise InputError(
+            f"{folder}: has no folders s1, s2, … and no wav.scp; give a rendered LibriMix tree, a metadata CSV, "
+            "or a data folder of WeSep or ESPnet"
+        )
     source_files = [_files_by_name(entry) for _, entry in source_folders]
     noise_files = _files_by_name(folder / "noise")
     mixture_files = {condition: _files_by_name(folder / name) for condition, name in MIXTURE_FOLDERS.items()}

@@ -121,6 +121,19 @@ def holds_mixtures(folder: str | os.PathLike[str]) -> bool:
     return not value.endswith("|") and len(value.split()) > 1
 
 
+def mixtures_have_noise(folder: str | os.PathLike[str]) -> bool:
+    """Return whether the mixtures of a data folder have noise: it has `noise1.scp`, or names `…/mix_both/NAME`.
+
+    Raises:
+        InputError: `wav.scp` is missing or malformed.
+    """
+    folder = Path(folder)
+    if is_file(folder / "noise1.scp"):
+        return True
+    _, value = next(iter(read_kaldi_table(folder / "wav.scp").values()))
+    return Path(value.split()[0]).parent.name == "mix_both"
+
+
 def read_recordings(folder: str | os.PathLike[str]) -> list[str]:
     """Return the recordings that the `wav.scp` of single utterances names, as it names them.
 
