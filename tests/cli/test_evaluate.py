@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.data.public_layouts import make_wesep
 from wesep_py.cli.main import main
 from wesep_py.inference import Result
 from wesep_py.inference.presence import UNCALIBRATED
@@ -218,6 +219,23 @@ def test_labels_add_the_timing_metric(arguments, loaded, tmp_path, wesep):
         "the labels do not name the recording": 4,
         "the labels do not name the target in its recording": 1,
     }
+
+
+def test_the_noisy_condition_needs_noise(arguments, loaded, tmp_path, capsys):
+    header = METADATA.replace(",noise_path,noise_gain", "")
+    (tmp_path / "trials.csv").write_text(header + "mix0,anna/anna-0.wav,1.0,bert/bert-0.wav,1.0\n")
+    (tmp_path / "map").write_text("mix0 anna-0 anna/anna-3.wav\n")
+    assert main([*arguments, "--condition", "noisy"]) == 2
+    assert "none of its mixtures has noise; evaluate them with --condition clean" in capsys.readouterr().err
+    assert loaded == [] and main(arguments) == 0
+
+
+@pytest.mark.parametrize(("kind", "warns"), [("both", True), ("clean", False)])
+def test_noise_of_a_data_folder_that_is_left_out_is_a_warning(loaded, tmp_path, wesep, caplog, kind, warns):
+    data = make_wesep(tmp_path / "recipe", kind) / "dev"
+    command = ["evaluate", "--model", "exp", "--trials", data, "--enrollment", data, "-o", tmp_path / "out2"]
+    assert wesep(*command).status == 0
+    assert ("its mixtures have noise, which is left out" in caplog.text) == warns
 
 
 def test_recordings_without_references_allow_timing_only(arguments, loaded, tiny_speech, tmp_path, wesep):

@@ -6,6 +6,7 @@ the metrics, `_metric_backends` loads the models that some of them need, `_show_
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -32,9 +33,11 @@ from wesep_py.cli.options import (
 from wesep_py.common.errors import InputError, WesepError
 
 if TYPE_CHECKING:
+    from wesep_py.data import Trial
     from wesep_py.evaluation.metric_backends import MetricBackend
     from wesep_py.evaluation.speech_detectors import SpeechDetector
 
+log = logging.getLogger(__name__)
 OutputOption = Annotated[Path, typer.Option("-o", "--output", help="Folder for summary.json and per_trial.jsonl.")]
 MetricsOption = Annotated[
     str,
@@ -220,6 +223,7 @@ def evaluate(
     speaker_info = None if speakers is None else read_speakers(speakers)
     trial_list = read_trials(trials, enrollment, root, noise_root, speakers=speaker_info or (), recordings=True)
     trial_list = (with_negatives(trial_list) if negatives else trial_list)[:limit]
+    _check_condition(trial_list, condition, trials)
     activity_labels = None if labels is None else read_labels(labels)
     set_threads(threads)
     extractor = load(model, device, live=live, shifts=shifts, verify=verify, repair=repair)
@@ -347,6 +351,16 @@ def score(
         )
         summary = score_files(pairs, out, options, sample_rate=rate)
     _show_results(summary, out, json_output)
+
+
+def _check_condition(trials: Sequence[Trial], condition: str, place: Path) -> None:
+    """Refuse the noisy condition of a list without noise; warn where noise of a recipe's data folder is left out."""
+    from wesep_py.data.recipe_lists import is_data_folder, mixtures_have_noise
+
+    if condition == "noisy" and trials and not any(t.noise is not None or "noisy" in t.rendered for t in trials):
+        raise InputError(f"{place}: none of its mixtures has noise; evaluate them with --condition clean")
+    if condition == "clean" and is_data_folder(place) and mixtures_have_noise(place):
+        log.warning("%s: its mixtures have noise, which is left out; --condition noisy adds it", place)
 
 
 def _metrics(metrics: str, speaker_model: str | None, recogniser: str | None) -> tuple[str, ...]:
