@@ -300,7 +300,7 @@ def test_the_live_tab_streams_the_microphone(open_page, talk: Talk, server: Page
     start.click()
     page.wait_for_selector("#live-stream .ws-live-line >> text=/[1-9][0-9]* s, model 3[0-9] ms/")
     page.wait_for_function("document.querySelector('.ws-in-level').value > 0.2")
-    page.wait_for_timeout(7000)
+    page.wait_for_timeout(10_000)  # the microphone repeats 4 s: 8 s and more hold them whole
     page.locator("#live-stream .ws-end").click()
     page.wait_for_selector("#live-results .ws-results")
     assert page.locator("#live-results audio").count() == 2

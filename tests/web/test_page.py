@@ -272,7 +272,7 @@ def test_one_recording_plays_at_a_time_from_the_same_position(page: Any, recordi
     assert [buttons.nth(n).get_attribute("data-playing") for n in range(3)] == ["false", "true", "false"]
     sliders.nth(1).focus()
     page.keyboard.press("Space")
-    assert buttons.nth(1).get_attribute("aria-label") == "Play: Voice"
+    wait_until(page, "document.querySelectorAll('#tracks .track button')[1].ariaLabel === 'Play: Voice'")
     page.keyboard.press("Home")
     page.keyboard.press("ArrowRight")
     assert position(1) == pytest.approx(1.0, abs=0.05)
