@@ -71,12 +71,12 @@ def test_memory_reaches_over_segments_and_never_back():
     network = build()
     features = torch.randn(1, 1, 12, 40)
     later = features.clone()
-    later[..., 21:] += 1.0
+    later[..., 21:] += torch.randn(12, 19)  # the same number for all channels would be removed by the norm
     early = features.clone()
-    early[..., :7] += 1.0
+    early[..., :7] += torch.randn(12, 7)
     with torch.no_grad():
         whole, of_later, of_early = (network.encode(each, same)[0] for each in (features, later, early))
-    assert torch.equal(whole[..., :21], of_later[..., :21])
+    assert torch.equal(whole[..., :21], of_later[..., :21]) and not torch.equal(whole[..., 21:], of_later[..., 21:])
     assert ((whole - of_early)[..., -1].abs() > 1e-7).any(), "the first segment is forgotten at the end"
 
 
@@ -84,7 +84,7 @@ def test_the_form_for_whole_recordings_looks_ahead():
     network = build(causal=False)
     features = torch.randn(2, 1, 12, 40)
     changed = features.clone()
-    changed[..., 39:] += 1.0
+    changed[..., 39:] += torch.randn(12, 1)
     with torch.no_grad():
         (whole, state), (other, _) = (network.encode(each, same) for each in (features, changed))
     assert state is None and network.latency is None

@@ -11,6 +11,7 @@
 | `skim` | `SkiM`: recurrent layers within segments, memory layers between them |
 | `speakerbeam_ss` | `SpeakerBeamSS`: a wide basis at a low frame rate, state-space layers |
 | `sepformer` | `SepFormer`: transformers within and across chunks of frames, masks on learned filters |
+| `masked_basis` | `MaskedBasis`: base of the three that mask one learned basis |
 | `spectrum` | shared layers: band splitting, the head that makes the target's spectrum |
 """
 

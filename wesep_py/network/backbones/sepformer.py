@@ -21,21 +21,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wesep_py.network.backbones.backbone import Analysis, Backbone, Condition, backbones
-from wesep_py.network.backbones.conv_tasnet import (
-    ACTIVATIONS,
-    Activation,
-    ChannelNorm,
-    LearnedDecoder,
-    LearnedEncoder,
-)
+from wesep_py.network.backbones.backbone import Condition, backbones
+from wesep_py.network.backbones.conv_tasnet import ACTIVATIONS, Activation, ChannelNorm
+from wesep_py.network.backbones.masked_basis import MaskedBasis
 from wesep_py.network.backbones.spectrum import full_precision
 
 NORM_EPS = 1e-6
 
 
 @backbones.register("sepformer")
-class SepFormer(Backbone):
+class SepFormer(MaskedBasis):
     """Dual-path transformer that masks a learned encoder.
 
     The latent is `[batch, feature_dim, frames]`; an embedding is fused along its channels before each of the two
@@ -67,9 +62,6 @@ class SepFormer(Backbone):
     torch.Size([2, 1000])
     """
 
-    native_channels = 1
-    frame_axis = 2
-
     def __init__(
         self,
         sample_rate: int = 16000,
@@ -88,10 +80,6 @@ class SepFormer(Backbone):
         dropout: float = 0.0,
         mask_activation: Activation = "relu",
     ) -> None:
-        super().__init__()
-        kernel, hop = round(sample_rate * kernel_ms / 1000), round(sample_rate * hop_ms / 1000)
-        if not 0 < hop <= kernel:
-            raise ValueError(f"hop_ms: is {hop_ms}; more than 0 and at most kernel_ms ({kernel_ms}) is allowed")
         if min(num_filters, feature_dim, num_repeats, intra_layers, inter_layers, num_heads, hidden) < 1:
             raise ValueError(
                 "num_filters, feature_dim, num_repeats, intra_layers, inter_layers, num_heads, hidden: need 1 or more"
@@ -102,10 +90,8 @@ class SepFormer(Backbone):
             raise ValueError(f"chunk_hop: is {chunk_hop}; 1 to chunk ({chunk}) is allowed")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout: is {dropout}; 0 to below 1 is allowed")
-        self.sample_rate, self.kernel, self.stride, self.latency = sample_rate, kernel, hop, None
-        self.latent_dim, self.fusion_axis, self.num_fusion_points = feature_dim, 1, 2 * num_repeats
-
-        self.basis = LearnedEncoder(num_filters, kernel, hop, deep=False, bias=False)
+        super().__init__(sample_rate, kernel_ms, hop_ms, num_filters, causal=False)
+        self.latent_dim, self.num_fusion_points = feature_dim, 2 * num_repeats
         features = input_channels * num_filters
         self.input = nn.Sequential(ChannelNorm(features, "global"), nn.Conv1d(features, feature_dim, 1))
         sizes = (feature_dim, num_heads, hidden, dropout)
@@ -114,16 +100,13 @@ class SepFormer(Backbone):
             for _ in range(num_repeats)
             for layers, across in ((intra_layers, False), (inter_layers, True))
         )
-        self.output = nn.Sequential(nn.PReLU(), nn.Conv1d(feature_dim, feature_dim, 1))
-        self.value, self.gate = (nn.Conv1d(feature_dim, feature_dim, 1) for _ in range(2))
-        self.mask = nn.Sequential(nn.Conv1d(feature_dim, num_filters, 1), ACTIVATIONS[mask_activation]())
-        self.decoder = LearnedDecoder(num_filters, kernel, hop, deep=False, bias=False)
-
-    def analyse(self, waveform: Tensor) -> Analysis:
-        frames = int(self.num_frames(torch.as_tensor(waveform.shape[1])))
-        with torch.autocast(waveform.device.type, enabled=False):
-            encoded = self.basis(full_precision(waveform), frames)
-        return Analysis(features=encoded[:, None], spectrum=encoded)
+        self.mask = nn.Sequential(
+            nn.PReLU(),
+            nn.Conv1d(feature_dim, feature_dim, 1),
+            GatedConvolution(feature_dim),
+            nn.Conv1d(feature_dim, num_filters, 1),
+            ACTIVATIONS[mask_activation](),
+        )
 
     def encode(self, features: Tensor, condition: Condition, state: Any = None) -> tuple[Tensor, Any]:
         latent = self.input(features.flatten(1, 2))
@@ -131,20 +114,16 @@ class SepFormer(Backbone):
             latent = block(condition(point, latent))
         return latent, None
 
-    def synthesise(self, latent: Tensor, analysis: Analysis, length: int) -> tuple[Tensor, ...]:
-        hidden = self.output(latent)
-        mask = self.mask(torch.tanh(self.value(hidden)) * torch.sigmoid(self.gate(hidden)))
-        with torch.autocast(latent.device.type, enabled=False):
-            estimate = self.decoder(full_precision(mask) * analysis.spectrum)
-        return (F.pad(estimate, (0, length - estimate.shape[1])),)
 
-    def summarise(self, latent: Tensor) -> Tensor:
-        """Reduce the latent to `[batch, frames, summary_dim]`: here, all of it."""
-        return latent.transpose(1, 2)
+class GatedConvolution(nn.Module):
+    """`tanh(V x) · σ(G x)`, with 1×1 convolutions V and G, of `[batch, dim, frames]`."""
 
-    def num_frames(self, lengths: Tensor) -> Tensor:
-        """Return the number of frames that the window needs to reach the end, at least one."""
-        return 1 + ((lengths - self.kernel).clamp_min(0) + self.stride - 1) // self.stride
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.value, self.gate = (nn.Conv1d(dim, dim, 1) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.value(x)) * torch.sigmoid(self.gate(x))
 
 
 class ChunkTransformer(nn.Module):

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from wesep_py.network.backbones.backbone import Analysis, Backbone, Condition, FrameSpan, backbones
-from wesep_py.network.backbones.conv_tasnet import ChannelNorm, LearnedDecoder, LearnedEncoder
-from wesep_py.network.backbones.spectrum import full_precision
+from wesep_py.network.backbones.backbone import Condition, backbones
+from wesep_py.network.backbones.conv_tasnet import ChannelNorm
+from wesep_py.network.backbones.masked_basis import MaskedBasis
 
 States = tuple[Tensor, Tensor]
 """Hidden and cell state of an LSTM, `[batch, size]` each, all of its directions together."""
@@ -42,7 +42,7 @@ class BlockState(NamedTuple):
 
 
 @backbones.register("skim")
-class SkiM(Backbone):
+class SkiM(MaskedBasis):
     """SkiM on a learned basis, with a mask on it.
 
     The latent is `[batch, dim, frames]`; an embedding is fused along its second axis, before each block.
@@ -69,8 +69,6 @@ class SkiM(Backbone):
     torch.Size([2, 1000])
     """
 
-    native_channels = 1
-
     def __init__(
         self,
         sample_rate: int = 16000,
@@ -84,40 +82,16 @@ class SkiM(Backbone):
         segment: int = 150,
         causal: bool = False,
     ) -> None:
-        super().__init__()
-        kernel, hop = round(sample_rate * kernel_ms / 1000), round(sample_rate * hop_ms / 1000)
-        if not 0 < hop <= kernel:
-            raise ValueError(f"hop_ms: is {hop_ms}; more than 0 and at most kernel_ms ({kernel_ms}) is allowed")
         if min(num_filters, dim, hidden, num_blocks, segment) < 1:
             raise ValueError("num_filters, dim, hidden, num_blocks, segment: must be 1 or more")
-        self.sample_rate, self.causal, self.segment, self.kernel = sample_rate, causal, segment, kernel
-        self.latent_dim, self.fusion_axis, self.num_fusion_points = dim, 1, num_blocks
-        # As in Conv-TasNet: a frame that begins at output sample n covers the window from there on.
-        self.stride, self.latency = hop, kernel - 1 if causal else None
-        self.span = FrameSpan(0, kernel, 0, kernel)
-        self.encoder = LearnedEncoder(num_filters, kernel, hop, deep=False, bias=False)
+        super().__init__(sample_rate, kernel_ms, hop_ms, num_filters, causal)
+        self.causal, self.segment, self.latent_dim, self.num_fusion_points = causal, segment, dim, num_blocks
         self.input = nn.Sequential(
             ChannelNorm(input_channels * num_filters, "frame"), nn.Conv1d(input_channels * num_filters, dim, 1)
         )
         self.blocks = nn.ModuleList(SegmentLSTM(dim, hidden, causal) for _ in range(num_blocks))
         self.memories = nn.ModuleList(MemoryLSTM(self.blocks[0].state_size, causal) for _ in range(num_blocks - 1))
         self.mask = nn.Sequential(nn.PReLU(), nn.Conv1d(dim, num_filters, 1), nn.ReLU())
-        self.decoder = LearnedDecoder(num_filters, kernel, hop, deep=False, bias=False)
-
-    def num_frames(self, lengths: Tensor) -> Tensor:
-        """Return the number of frames that the window needs to reach the end, at least one."""
-        return 1 + ((lengths - self.kernel).clamp_min(0) + self.stride - 1) // self.stride
-
-    def analyse(self, waveform: Tensor) -> Analysis:
-        return self._analyse(waveform, int(self.num_frames(torch.as_tensor(waveform.shape[1]))))
-
-    def analyse_frames(self, segment: Tensor) -> Analysis:
-        return self._analyse(segment, (segment.shape[1] - self.kernel) // self.stride + 1)
-
-    def _analyse(self, waveform: Tensor, frames: int) -> Analysis:
-        with torch.autocast(waveform.device.type, enabled=False):
-            encoded = self.encoder(full_precision(waveform), frames)
-        return Analysis(features=encoded[:, None], spectrum=encoded)
 
     def encode(self, features: Tensor, condition: Condition, state: Any = None) -> tuple[Tensor, Any]:
         latent = self.input(features.flatten(1, 2))
@@ -183,18 +157,6 @@ class SkiM(Backbone):
                 memory, of_memory = self.memories[point](stacked, of_memory)
             new_states.append(BlockState(segment, tuple(part[:, -1] for part in initials), of_memory))
         return latent, ((position + num_frames) % self.segment, new_states)
-
-    def synthesise(self, latent: Tensor, analysis: Analysis, length: int) -> tuple[Tensor, ...]:
-        masked = full_precision(self.mask(latent)) * analysis.spectrum
-        with torch.autocast(latent.device.type, enabled=False):
-            estimate = self.decoder(masked)[:, :length]
-        return (nn.functional.pad(estimate, (0, length - estimate.shape[1])),)
-
-    def frame_signals(self, latent: Tensor, analysis: Analysis) -> Tensor:
-        return self.decoder.frame_signals(full_precision(self.mask(latent)) * analysis.spectrum)
-
-    def summarise(self, latent: Tensor) -> Tensor:
-        return latent.transpose(1, 2)
 
 
 class SegmentLSTM(nn.Module):

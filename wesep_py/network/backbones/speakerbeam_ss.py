@@ -21,8 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wesep_py.network.backbones.backbone import Analysis, Backbone, Condition, FrameSpan, backbones
-from wesep_py.network.backbones.conv_tasnet import ChannelNorm, LearnedDecoder, LearnedEncoder, TCNBlock
+from wesep_py.network.backbones.backbone import Condition, backbones
+from wesep_py.network.backbones.conv_tasnet import ChannelNorm, TCNBlock
+from wesep_py.network.backbones.masked_basis import MaskedBasis
 from wesep_py.network.backbones.spectrum import full_precision
 
 STATE_CHUNK = 256
@@ -32,7 +33,7 @@ MIN_STEP, MAX_STEP = 1e-3, 1e-1
 
 
 @backbones.register("speakerbeam_ss")
-class SpeakerBeamSS(Backbone):
+class SpeakerBeamSS(MaskedBasis):
     """SpeakerBeam-SS; always causal.
 
     The latent is `[batch, bottleneck, frames]`; an embedding is fused along its second axis, before each pair.
@@ -59,8 +60,6 @@ class SpeakerBeamSS(Backbone):
     torch.Size([2, 1000])
     """
 
-    native_channels = 1
-
     def __init__(
         self,
         sample_rate: int = 16000,
@@ -75,19 +74,12 @@ class SpeakerBeamSS(Backbone):
         num_states: int = 32,
         feedforward: int = 1024,
     ) -> None:
-        super().__init__()
-        size, hop = round(sample_rate * kernel_ms / 1000), round(sample_rate * hop_ms / 1000)
-        if not 0 < hop <= size:
-            raise ValueError(f"hop_ms: is {hop_ms}; more than 0 and at most kernel_ms ({kernel_ms}) is allowed")
         if min(num_filters, bottleneck, hidden, kernel, num_blocks, feedforward) < 1:
             raise ValueError("num_filters, bottleneck, hidden, kernel, num_blocks, feedforward: must be 1 or more")
         if num_states < 2 or num_states % 2:
             raise ValueError(f"num_states: is {num_states}; an even number is needed")
-        self.sample_rate, self.kernel = sample_rate, size
-        self.latent_dim, self.fusion_axis, self.num_fusion_points = bottleneck, 1, num_blocks
-        self.stride, self.latency = hop, size - 1  # as in Conv-TasNet
-        self.span = FrameSpan(0, size, 0, size)
-        self.encoder = LearnedEncoder(num_filters, size, hop, deep=False, bias=False)
+        super().__init__(sample_rate, kernel_ms, hop_ms, num_filters, causal=True)
+        self.latent_dim, self.num_fusion_points = bottleneck, num_blocks
         features = input_channels * num_filters
         self.input = nn.Sequential(ChannelNorm(features, "frame"), nn.Conv1d(features, bottleneck, 1))
         self.convolutions = nn.ModuleList(
@@ -95,22 +87,6 @@ class SpeakerBeamSS(Backbone):
         )
         self.state_spaces = nn.ModuleList(S4DBlock(bottleneck, num_states, feedforward) for _ in range(num_blocks))
         self.mask = nn.Sequential(nn.Conv1d(bottleneck, num_filters, 1), nn.ReLU())
-        self.decoder = LearnedDecoder(num_filters, size, hop, deep=False, bias=False)
-
-    def num_frames(self, lengths: Tensor) -> Tensor:
-        """Return the number of frames that the window needs to reach the end, at least one."""
-        return 1 + ((lengths - self.kernel).clamp_min(0) + self.stride - 1) // self.stride
-
-    def analyse(self, waveform: Tensor) -> Analysis:
-        return self._analyse(waveform, int(self.num_frames(torch.as_tensor(waveform.shape[1]))))
-
-    def analyse_frames(self, segment: Tensor) -> Analysis:
-        return self._analyse(segment, (segment.shape[1] - self.kernel) // self.stride + 1)
-
-    def _analyse(self, waveform: Tensor, frames: int) -> Analysis:
-        with torch.autocast(waveform.device.type, enabled=False):
-            encoded = self.encoder(full_precision(waveform), frames)
-        return Analysis(features=encoded[:, None], spectrum=encoded)
 
     def encode(self, features: Tensor, condition: Condition, state: Any = None) -> tuple[Tensor, Any]:
         latent, new_state = self.input(features.flatten(1, 2)), []
@@ -120,18 +96,6 @@ class SpeakerBeamSS(Backbone):
             latent, memory = state_space(latent, memory)
             new_state.append((past, memory))
         return latent, new_state
-
-    def synthesise(self, latent: Tensor, analysis: Analysis, length: int) -> tuple[Tensor, ...]:
-        masked = full_precision(self.mask(latent)) * analysis.spectrum
-        with torch.autocast(latent.device.type, enabled=False):
-            estimate = self.decoder(masked)[:, :length]
-        return (nn.functional.pad(estimate, (0, length - estimate.shape[1])),)
-
-    def frame_signals(self, latent: Tensor, analysis: Analysis) -> Tensor:
-        return self.decoder.frame_signals(full_precision(self.mask(latent)) * analysis.spectrum)
-
-    def summarise(self, latent: Tensor) -> Tensor:
-        return latent.transpose(1, 2)
 
 
 class S4DBlock(nn.Module):
