@@ -77,6 +77,10 @@ def test_recipe_fits_the_verifier_of_a_model(commands, tiny_speech: Path, tmp_pa
     assert ran.returncode == 0, ran.stderr
     fitted = json.loads((model / "provenance.json").read_text())["presence_verifiers"]["tiny"]
     assert len(fitted["fitted_on"]) == len(fitted["checked_on"]) == 4
+    lists = {
+        f"{name}/{condition}" for name in ("dev_ls_2mix", "dev_ls_2mix_absent") for condition in ("clean", "noisy")
+    }
+    assert set(fitted["checked_on"]) == lists  # no folder of this machine
     assert "dev_ls_2mix/noisy" in ran.stdout
 
 

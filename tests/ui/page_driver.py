@@ -1,4 +1,4 @@
-"""What a visitor does on the page of `wesep ui`, in Chromium through Playwright: for tests, pictures and figures."""
+"""Drive the page of `wesep ui` in Chromium through Playwright, as a visitor would: for tests, pictures and figures."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ from wesep_py.evaluation.frame_calibration import (
 from wesep_py.evaluation.results import PER_TRIAL, SUMMARY, check_record
 from wesep_py.inference.presence import REFERENCE_S, UNCALIBRATED, Calibration, save_calibration
 from wesep_py.models.hub import refuse_hub_name
+from wesep_py.models.public_files import shorten_paths
 
 MAX_MISSED = 0.02
 """Share of the present targets that the threshold may miss."""
@@ -223,7 +224,7 @@ def calibrate_model(
     model_hash, live = checkpoint.load(model).hash, _are_live([*results, *check])
     scores, labels, durations_s = read_presence_scores(results, model_hash)
     calibration, fitted = calibrate(scores, labels, max_missed, durations_s=durations_s)
-    about: dict[str, Any] = {"fitted_on": [str(folder) for folder in results], "there": fitted.as_dict()}
+    about: dict[str, Any] = {"fitted_on": shorten_paths([str(folder) for folder in results]), "there": fitted.as_dict()}
     frames = calibrate_frames(results)
     if frames is not None:
         calibration = replace(calibration, frame_scale=frames.scale, frame_offset=frames.offset)
@@ -232,7 +233,7 @@ def calibrate_model(
     if check:
         scores, labels, durations_s = read_presence_scores(check, model_hash)
         checked = reliability(calibration.probabilities(scores, durations_s), labels, calibration.threshold)
-        about |= {"checked_on": [str(folder) for folder in check], "checked": checked.as_dict()}
+        about |= {"checked_on": shorten_paths([str(folder) for folder in check]), "checked": checked.as_dict()}
     if not dry_run:
         save_calibration(model, calibration, about, live)
     return calibration, fitted, checked

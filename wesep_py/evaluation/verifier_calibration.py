@@ -21,6 +21,7 @@ from wesep_py.evaluation.frame_calibration import Reliability, checked_scores_an
 from wesep_py.evaluation.results import EvaluationResults, read_results
 from wesep_py.inference.presence import Calibration, read_calibration, sigmoid
 from wesep_py.inference.presence_verifier import EVIDENCE, VerifierCalibration, save_verifier
+from wesep_py.models.public_files import shorten_paths
 
 RIDGE = 0.003
 """Weight of the squares of the weights (of standardised evidence) against the mean cross-entropy."""
@@ -279,10 +280,10 @@ def calibrate_verifier(
         growth,
     )
     fitted, checked = _reliability(calibration, evidence), None
-    about: dict[str, Any] = {"fitted_on": [str(folder) for folder in results], "there": fitted.as_dict()}
+    about: dict[str, Any] = {"fitted_on": shorten_paths([str(folder) for folder in results]), "there": fitted.as_dict()}
     if check:
         checked = _reliability(calibration, read_evidence(check, saved.hash, encoder))
-        about |= {"checked_on": [str(folder) for folder in check], "checked": checked.as_dict()}
+        about |= {"checked_on": shorten_paths([str(folder) for folder in check]), "checked": checked.as_dict()}
     lists = _by_list(calibration, head.threshold, [*results, *check], max_missed)
     if not dry_run:
         save_verifier(model, calibration, about)

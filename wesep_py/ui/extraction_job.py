@@ -37,7 +37,7 @@ class ExtractionStopped(WesepError):
 
 @dataclass(frozen=True)
 class Step:
-    """What the work does now.
+    """A step of the work.
 
     Attributes:
         text: for the visitor.
@@ -74,7 +74,7 @@ class VoiceOutcome:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an extraction gave.
+    """The result of an extraction.
 
     Attributes:
         voices: in the order asked for.

@@ -195,7 +195,7 @@ def with_line(*others: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]
 
 
 class PageHandlers:
-    """What happens on each click.
+    """The handlers of all clicks.
 
     Args:
         models: that can be chosen.

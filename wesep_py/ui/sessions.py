@@ -1,4 +1,4 @@
-"""What one visitor of the page has: a folder with a mixture, voices and results, and whether an extraction runs.
+"""Sessions: each visitor has a folder with a mixture, voices and results, and at most one extraction at a time.
 
     visit ─► Sessions.of(key) ─► Session ─► … ─► leave ─► after `grace_s`, or unused for `idle_s`: folder removed
 

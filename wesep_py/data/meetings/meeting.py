@@ -17,7 +17,7 @@ OWN_PAUSE_S = 1.0
 
 @dataclass(frozen=True)
 class SpokenSegment:
-    """What one speaker says without a pause: a word or an utterance.
+    """A segment of speech of one speaker without a pause: a word or an utterance.
 
     Attributes:
         speaker_id: who speaks.
@@ -80,7 +80,7 @@ class Meeting:
 
     @cached_property
     def spoken_by(self) -> dict[str, list[SpokenSegment]]:
-        """What each speaker says, in its order in time."""
+        """The segments of each speaker, in order of time."""
         segments: dict[str, list[SpokenSegment]] = {}
         for segment in sorted(self.spoken, key=lambda segment: segment.start_s):
             segments.setdefault(segment.speaker_id, []).append(segment)

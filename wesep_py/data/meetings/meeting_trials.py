@@ -30,7 +30,7 @@ LONG_PAUSE_S = 3.0
 
 @dataclass(frozen=True)
 class MeetingTrialOptions:
-    """How trials are drawn.
+    """Options for drawing trials from meetings.
 
     Attributes:
         window_s: longest window in seconds; speech without any pause may be longer.

@@ -61,7 +61,7 @@ class RecordingTrial:
 
 @dataclass(frozen=True)
 class WrittenRecordings:
-    """What was written: the files, and numbers of mixtures, trials and trials with an absent target."""
+    """The files of a written list, and its numbers of mixtures, trials and trials with an absent target."""
 
     files: tuple[Path, ...]
     mixtures: int
