@@ -16,6 +16,7 @@ import argparse
 import fnmatch
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +118,7 @@ def table(grid: Path, out: Path, trials: str) -> str:
             if not path.is_file():
                 rows.append(f"| {backbone} | {name} | | not run | | |")
                 continue
-            network = build_network(load_yaml(out / cell / "train.yaml")["model"], initialise=False)
-            size = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+            size = size_of(out / cell / "train.yaml")
             summary = read_json(path, "a summary of results", "evaluate again").values
             digits = {"si_sdri": 2, "accuracy": 3, "confusion": 3}
             schema = {metric: dict.fromkeys(("mean", "low", "high"), float) for metric in digits}
@@ -126,6 +126,13 @@ def table(grid: Path, out: Path, trials: str) -> str:
             metrics = " | ".join(interval(summary[metric], places) for metric, places in digits.items())
             rows.append(f"| {backbone} | {name} | {size:.2f} | {metrics} |")
     return "\n".join(rows)
+
+
+@lru_cache
+def size_of(config: Path) -> float:
+    """Return the millions of parameters of the model of a configuration."""
+    network = build_network(load_yaml(config)["model"], initialise=False)
+    return sum(parameter.numel() for parameter in network.parameters()) / 1e6
 
 
 def interval(metric: dict[str, float], digits: int) -> str:

@@ -115,9 +115,9 @@ class ChunkLoss(Loss):
     def forward(self, output: NetworkOutput, target: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """Return the loss of a batch, see `Loss.forward`; `batch` holds the `mixture` `[batch, samples]`."""
         target, mixture = target.float(), batch["mixture"].float()
-        if self.training:
-            self._track(output.waveforms[0].detach().float(), target, mixture, has_target(target, batch))
         is_present = has_target(target, batch)
+        if self.training:
+            self._track(output.waveforms[0].detach().float(), target, mixture, is_present)
         total = target.new_zeros(())
         for waveform, weight in weighted_estimates(output.waveforms, target, self.weights, self.name):
             estimate = waveform.float()
