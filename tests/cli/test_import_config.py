@@ -58,6 +58,31 @@ def test_data_of_wesep_is_entered(tmp_path: Path, wesep: Callable, monkeypatch: 
     assert (tmp_path / "exp/checkpoints/best").is_dir()
 
 
+def test_an_epoch_has_the_mixtures_of_the_data(tmp_path: Path, wesep: Callable):
+    data = make_wesep(tmp_path / "recipe") / "train-100"
+    num_mixtures = len((data / "wav.scp").read_text().splitlines())
+    content = copy.deepcopy(WESEP["librimix/v2/bsrnn"])
+    content["dataset_args"].pop("sample_num_per_epoch", None)
+    cases = {"folder": (content, data, num_mixtures), "list": (content, data / "shard.list", num_mixtures)}
+    stated = content | {"dataset_args": content["dataset_args"] | {"sample_num_per_epoch": 7}}
+    vox = make_voxceleb(tmp_path / "vox")
+    num_utterances = len((vox / "wav.scp").read_text().splitlines())
+    online = copy.deepcopy(WESEP["voxceleb1/v2/bsrnn_online"])
+    online["dataset_args"].pop("sample_num_per_epoch", None)
+    cases |= {"stated": (stated, data, 7), "online": (online, vox, num_utterances // 2)}
+    for name, (values, where, size) in cases.items():
+        source, output = write(tmp_path / f"{name}.yaml", values), tmp_path / f"{name}_train.yaml"
+        ran = wesep("import-config", source, "--data", where, "-o", output)
+        assert ran.status == 0, ran.err
+        assert yaml.safe_load(output.read_text())["train"]["epoch_size"] == size
+    data = make_espnet(tmp_path / "espnet") / "train"
+    source = write(tmp_path / "tse.yaml", ESPNET["librimix/train_enh_tse_td_speakerbeam_16k"])
+    options = ("--data", data, "--sample-rate", 16000, "-o", tmp_path / "tse_train.yaml")
+    assert wesep("import-config", source, *options).status == 0
+    size = len((data / "wav.scp").read_text().splitlines())
+    assert yaml.safe_load((tmp_path / "tse_train.yaml").read_text())["train"]["epoch_size"] == size
+
+
 def test_data_of_another_kind_is_refused(tmp_path: Path, wesep: Callable):
     vox = make_voxceleb(tmp_path / "recipe")
     source = write(tmp_path / "a.yaml", WESEP["librimix/v2/bsrnn"])

@@ -30,7 +30,7 @@ def import_config(
         typer.Option("--validation", metavar="DATA", help="Data folder with mixtures and enrollments, such as dev."),
     ] = None,
     epoch_size: Annotated[
-        int | None, typer.Option(min=1, help="Number of mixtures in an epoch; by default that of Libri2Mix.")
+        int | None, typer.Option(min=1, help="Number of mixtures in an epoch; by default that of --data, or of Libri2Mix.")
     ] = None,
     sample_rate: Annotated[
         int | None, typer.Option(min=8000, help="Hz, if the configuration does not say it (ESPnet).")
@@ -50,6 +50,7 @@ def import_config(
     from wesep_py.common.errors import ConfigError, InputError
     from wesep_py.common.files import check_writable, refuse_inputs, write_text
     from wesep_py.common.yamlfiles import read_yaml
+    from wesep_py.data.recipe_lists import count_mixtures
     from wesep_py.interop.public_checkpoints import UntranslatableError, translating
 
     refuse_inputs([output], [(config, "the configuration")])
@@ -59,7 +60,8 @@ def import_config(
     content = read_yaml(config)
     try:
         with translating():
-            translation = _translate(content, epoch_size, sample_rate)
+            num_mixtures = None if data is None else count_mixtures(data)
+            translation = _translate(content, epoch_size, sample_rate, num_mixtures)
     except UntranslatableError as error:
         for line in error.lines:
             typer.echo(line, err=True)
@@ -80,16 +82,18 @@ def import_config(
         typer.echo(f"to be given: {key}")
 
 
-def _translate(content: dict[str, Any], epoch_size: int | None, sample_rate: int | None) -> ConfigTranslation:
+def _translate(
+    content: dict[str, Any], epoch_size: int | None, sample_rate: int | None, num_mixtures: int | None
+) -> ConfigTranslation:
     from wesep_py.common.errors import ConfigError
     from wesep_py.interop.espnet_config import is_espnet
     from wesep_py.interop.espnet_training import translate_espnet_training
     from wesep_py.interop.wesep_training import is_wesep_training, translate_wesep_training
 
     if is_wesep_training(content):
-        return translate_wesep_training(content, epoch_size)
+        return translate_wesep_training(content, epoch_size, num_mixtures)
     if is_espnet(content):
-        return translate_espnet_training(content, epoch_size, sample_rate)
+        return translate_espnet_training(content, epoch_size, sample_rate, num_mixtures)
     raise ConfigError(
         "is no training configuration of WeSep (model: {tse_model: …}) or ESPnet (encoder, extractor, decoder)"
     )

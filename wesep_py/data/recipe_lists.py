@@ -121,6 +121,26 @@ def holds_mixtures(folder: str | os.PathLike[str]) -> bool:
     return not value.endswith("|") and len(value.split()) > 1
 
 
+def count_mixtures(data: str | os.PathLike[str]) -> int | None:
+    """Return the number of mixtures in an epoch of WeSep or ESPnet: those of a data folder, or half its utterances.
+
+    Args:
+        data: a data folder, or a list in one.
+
+    Returns:
+        The number; `None` if there is no `wav.scp` to count in.
+
+    Raises:
+        InputError: `wav.scp` is malformed.
+    """
+    path = Path(data)
+    folder = path if path.is_dir() else path.parent
+    if not is_data_folder(folder):
+        return None
+    count = len(read_kaldi_table(folder / "wav.scp"))
+    return count if holds_mixtures(folder) else max(1, count // 2)
+
+
 def mixtures_have_noise(folder: str | os.PathLike[str]) -> bool:
     """Return whether the mixtures of a data folder have noise: it has `noise1.scp`, or names `…/mix_both/NAME`.
 

@@ -50,14 +50,18 @@ SCHEDULES = ("reducelronplateau",)
 
 
 def translate_espnet_training(
-    content: Mapping[str, Any], epoch_size: int | None = None, sample_rate: int | None = None
+    content: Mapping[str, Any],
+    epoch_size: int | None = None,
+    sample_rate: int | None = None,
+    num_mixtures: int | None = None,
 ) -> ConfigTranslation:
     """Return ESPnet's training configuration in our terms. The data is left open (`???`).
 
     Args:
         content: of the YAML.
-        epoch_size: number of mixtures in an epoch; `None`: that of the recipe's data.
+        epoch_size: number of mixtures in an epoch; `None`: `num_mixtures`.
         sample_rate: Hz, if the configuration does not say it.
+        num_mixtures: number of mixtures of the training data; `None`: that of Libri2Mix's train-100 and train-360.
 
     Raises:
         UntranslatableError: the network has no counterpart here; a line for each argument.
@@ -82,7 +86,7 @@ def translate_espnet_training(
         out.became(key, "model.backbone.name")
     out.skip("model_conf.share_encoder model_conf.num_spk num_spk num_skp", "each voice is extracted by itself")
     _put_simulation(out, content, public.sample_rate)
-    steps_per_epoch = _put_loop(out, epoch_size)
+    steps_per_epoch = _put_loop(out, epoch_size, num_mixtures)
     _put_loss(out, content)
     _put_optimisation(out, content)
     out.put("validation", {"trials": UNKNOWN, "enrollment": UNKNOWN, "condition": "noisy"})
@@ -116,15 +120,16 @@ def _put_simulation(out: ConfigTranslation, content: Mapping[str, Any], sample_r
     out.became("load_spk_embedding", "model.speaker")
 
 
-def _put_loop(out: ConfigTranslation, epoch_size: int | None) -> int:
+def _put_loop(out: ConfigTranslation, epoch_size: int | None, num_mixtures: int | None) -> int:
     """Translate batches and epochs; return the number of steps of an epoch."""
     targets_of_all = bool(out.get("load_all_speakers", False))
     batch, accumulate = int(out.get("batch_size", 20)), int(out.get("accum_grad", 1))
-    size = epoch_size or LIBRI2MIX_MIXTURES
+    size = epoch_size or num_mixtures or LIBRI2MIX_MIXTURES
     steps_per_epoch = max(1, size // batch // accumulate)
     out.put("train.batch_size", batch, "batch_size", "mixtures; a 'folded' batch of long ones is smaller in ESPnet")
     out.put("train.targets_per_mixture", "all" if targets_of_all else "one", "load_all_speakers")
-    note = "" if epoch_size else "of Libri2Mix's train-100 and train-360, or --epoch-size"
+    how = "mixtures of --data" if num_mixtures else "those of Libri2Mix's train-100 and train-360; --data changes it"
+    note = "" if epoch_size else how
     out.put("train.epoch_size", size, "", note)
     epochs = int(out.get("max_epoch", 40))
     out.put(

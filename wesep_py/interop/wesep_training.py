@@ -86,13 +86,15 @@ def is_wesep_training(content: Mapping[str, Any]) -> bool:
     return isinstance(model, Mapping) and "tse_model" in model
 
 
-def translate_wesep_training(content: Mapping[str, Any], epoch_size: int | None = None) -> ConfigTranslation:
+def translate_wesep_training(
+    content: Mapping[str, Any], epoch_size: int | None = None, num_mixtures: int | None = None
+) -> ConfigTranslation:
     """Return WeSep's training configuration in our terms. The data is left open (`???`).
 
     Args:
         content: of the YAML.
-        epoch_size: number of mixtures in an epoch; `None`: what the configuration says, or that of Libri2Mix's
-            train-100. WeSep takes half of the lines of `single.utt2spk`.
+        epoch_size: number of mixtures in an epoch; `None`: what the configuration says, or else `num_mixtures`.
+        num_mixtures: number of mixtures of the training data; `None`: that of Libri2Mix's train-100.
 
     Raises:
         UntranslatableError: the network has no counterpart here; a line for each argument.
@@ -112,7 +114,7 @@ def translate_wesep_training(content: Mapping[str, Any], epoch_size: int | None 
     out.put("experiment", str(content.get("exp_dir") or "exp/imported").rstrip("/"), "exp_dir")
     out.put("seed", int(content.get("seed", 42)), "seed")
     out.put("data", {"root": "."}, "", "relative names of data start here")
-    steps_per_epoch = _put_loop(out, content, epoch_size)
+    steps_per_epoch = _put_loop(out, content, epoch_size, num_mixtures)
     _put_model(out, public, model, note)
     _put_data(out, public.sample_rate)
     _put_losses(out, content, public.model)
@@ -135,17 +137,19 @@ def _public_config(content: Mapping[str, Any]) -> tuple[PublicConfig, str]:
     return public, f"{MODEL}.joint_training is not given, nor a speaker network: embeddings from elsewhere"
 
 
-def _put_loop(out: ConfigTranslation, content: Mapping[str, Any], epoch_size: int | None) -> int:
+def _put_loop(
+    out: ConfigTranslation, content: Mapping[str, Any], epoch_size: int | None, num_mixtures: int | None
+) -> int:
     """Translate batches, epochs and devices; return the number of steps of an epoch."""
     batch = int(out.get("dataloader_args.batch_size", 1))
     stated = int(out.get("dataset_args.sample_num_per_epoch", 0) or 0)
-    size = epoch_size or stated or LIBRI2MIX_MIXTURES
+    size = epoch_size or stated or num_mixtures or LIBRI2MIX_MIXTURES
     devices = _count_devices(content.get("gpus"))
     steps_per_epoch = max(1, size // devices // batch)
     epochs = int(out.get("num_epochs", 1))
     out.put("train.batch_size", batch, "dataloader_args.batch_size", "mixtures of a device")
     out.put("train.targets_per_mixture", "all", "", "each speaker of a mixture is a target")
-    how = "WeSep takes half of the lines of single.utt2spk; here, Libri2Mix's train-100 or --epoch-size"
+    how = "mixtures of --data" if num_mixtures else "those of Libri2Mix's train-100; --data or --epoch-size changes it"
     note = "" if stated or epoch_size else how
     out.put("train.epoch_size", size, "dataset_args.sample_num_per_epoch", note)
     out.put("train.steps", epochs * steps_per_epoch, "num_epochs", f"{steps_per_epoch} steps each")
