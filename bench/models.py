@@ -189,6 +189,10 @@ def main() -> None:
 
     paths = sorted((conf_folder() / "model").glob("*.yaml"))
     paths = [path for path in paths if any(fnmatch(path.stem, pattern) for pattern in arguments.models)]
+    incomplete = [path for path in paths if "???" in json.dumps(load_yaml(path)["model"])]
+    for path in incomplete:
+        print(f"{path.stem}: left out, because its configuration has values to be given (???)", file=sys.stderr)
+    paths = [path for path in paths if path not in incomplete]
     if not paths:
         raise SystemExit(f"--models: no YAML file in conf/model matches {' or '.join(arguments.models)}")
     arguments.results.parent.mkdir(parents=True, exist_ok=True)

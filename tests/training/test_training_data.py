@@ -13,8 +13,11 @@ from wesep_py.common.errors import ConfigError
 from wesep_py.data import FileReader, PackedReader, RoutedReader, find_noises, read_speech, write_lmdb, write_shards
 from wesep_py.data.recordings import store_fingerprint
 from wesep_py.training import load_config, train
+from wesep_py.training.devices import make_fabric
 from wesep_py.training.training_config import DataConfig, MixturesConfig
-from wesep_py.training.training_data import make_reader, read_listed_mixtures
+from wesep_py.training.training_data import make_reader, read_listed_mixtures, read_training_data
+
+NOISE = {"probability": 0.5, "kinds": {"recording": 1.0}}
 
 
 def test_packed_and_unpacked_readers_return_the_same(corpus: Path, tmp_path: Path):
@@ -117,3 +120,15 @@ def test_a_run_learns_from_listed_mixtures(mixture_lists: Path, settings):
     assert "lists/list.csv" in (result.experiment / "provenance.json").read_text()
     assert load_config(result.experiment / "config.yaml").data.mixtures.condition == "noisy"
     assert (mixture_lists / "packed").is_dir()
+
+
+@pytest.mark.parametrize("place, used", [(None, False), ("mixture", True), ("enrollment", True)])
+def test_noise_that_nothing_uses_is_said(corpus: Path, settings, tmp_path: Path, caplog, place: str, used: bool):
+    soundfile.write(tmp_path / "hum.wav", make_voice(*VOICES["anna"], 1.0, seed=1), SAMPLE_RATE)
+    mapping = settings(data__noise=[str(tmp_path)])
+    mapping["simulation"] |= {"noise": NOISE if place == "mixture" else None}
+    if place == "enrollment":
+        mapping["simulation"]["enrollment"] = mapping["simulation"].get("enrollment", {}) | {"noise": NOISE}
+    config = load_config(mapping)
+    read_training_data(config, make_fabric(config.train))
+    assert ("data.noise: 1 recordings are not used" in caplog.text) == (not used)

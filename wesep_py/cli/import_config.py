@@ -30,7 +30,8 @@ def import_config(
         typer.Option("--validation", metavar="DATA", help="Data folder with mixtures and enrollments, such as dev."),
     ] = None,
     epoch_size: Annotated[
-        int | None, typer.Option(min=1, help="Number of mixtures in an epoch; by default that of --data, or of Libri2Mix.")
+        int | None,
+        typer.Option(min=1, help="Number of mixtures in an epoch; by default that of --data, or of Libri2Mix."),
     ] = None,
     sample_rate: Annotated[
         int | None, typer.Option(min=8000, help="Hz, if the configuration does not say it (ESPnet).")

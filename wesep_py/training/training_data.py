@@ -11,6 +11,7 @@ Mixtures come from one of three kinds of data:
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -48,6 +49,8 @@ from wesep_py.training.training_config import (
     SpeakerTrainConfig,
     TrainConfig,
 )
+
+logger = logging.getLogger(__name__)
 
 UNKNOWN_SPEAKER = -1
 
@@ -107,7 +110,14 @@ def read_training_data(config: RunConfig, fabric: Fabric) -> tuple[Task, Trainin
     task = make_task(config, fabric, count_speakers)
     require_precision(task.step, config.train.precision, fabric.device.type)
     speech = [] if shards else read_utterances()
-    return task, TrainingData(speech, find_noises(config.data.noise, root), mixtures, tuple(shards))
+    noises = find_noises(config.data.noise, root)
+    if noises and not config.simulation.uses_noise_recordings and fabric.is_global_zero:
+        logger.warning(
+            "data.noise: %d recordings are not used; set noise of kind recording in simulation.enrollment.noise%s",
+            len(noises),
+            "; mixtures of lists keep their own noise" if config.data.mixtures else ", or in simulation.noise",
+        )
+    return task, TrainingData(speech, noises, mixtures, tuple(shards))
 
 
 def make_task(config: RunConfig, fabric: Fabric, num_speakers: Callable[[], int]) -> Task:

@@ -398,3 +398,9 @@ class SimulationConfig:
         """Weight of each kind of overlap."""
         assert isinstance(self.overlap, dict)
         return self.overlap
+
+    @property
+    def uses_noise_recordings(self) -> bool:
+        """True if mixtures or enrollments may have noise of kind `recording`."""
+        noises = [noise for noise in (self.noise, self.enrollment.noise) if noise is not None]
+        return any(noise.probability > 0 and noise.kinds.get("recording", 0) > 0 for noise in noises)
