@@ -16,6 +16,8 @@ The path of a voice through the network (`extraction_network.TargetSpeakerExtrac
 | --- | --- |
 | `extraction_network` | the whole network, `build_network` and `load_network` |
 | `model_config` | its configuration |
+| `preprocessing` | high-pass and level of its input |
+| `live_mode` | the causal network on its parameters |
 | `streaming_network` | a causal network as one step of a stream |
 | `backbones` | BSRNN, TF-GridNet, DPCCN, Conv-TasNet (also SpEx+ and TD-SpeakerBeam), SkiM, SpeakerBeam-SS |
 | `self_supervised_tasnet` | a backbone of `backbones` and `speaker`: SSL-TD-SpeakerBeam |
