@@ -4,7 +4,7 @@ The path of a voice through the network (`extraction_network.TargetSpeakerExtrac
 
 1. The enrollment is filtered and scaled like the mixture, and each cue prepares its tensors from it, once per voice
    (`cues`). Some cues need a speaker encoder (`speaker`).
-2. The mixture `[B, T]` passes the high-pass and is divided by its level.
+2. The mixture `[B, T]` passes the high-pass and is divided by its level (`preprocessing`).
 3. Waveform-stage cues put samples before it.
 4. `backbone.analyse` turns it into features and a spectrum, or an output of learned filters (`backbones`).
 5. Input-stage cues append feature channels or replace them.
