@@ -205,7 +205,7 @@ def joined(parts: list[Waveform]) -> Waveform:
 
 
 class Streamed(NamedTuple):
-    """What a system returned for a mixture.
+    """Hold the output of a system for a mixture.
 
     Attributes:
         output: all samples, `[samples]`; they are `shift` samples late.

@@ -99,7 +99,8 @@ def main() -> None:
     torch.set_num_threads(1)
     extractor = wesep_py.load(arguments.model, "cpu", live=arguments.live)
     if arguments.without_high_pass:
-        extractor.network.high_pass = extractor.network.causal_high_pass = None
+        preprocess = extractor.network.preprocess
+        preprocess.high_pass = preprocess.causal_high_pass = None
     path = arguments.trials
     trials = list(read_trials(path.with_suffix(".csv"), path.with_suffix(".map_mixture2enrollment"), arguments.root))
     step = max(1, len(trials) // arguments.limit)

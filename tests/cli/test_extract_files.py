@@ -13,11 +13,8 @@ import soundfile
 import torch
 
 from wesep_py import checkpoint
-from wesep_py.cli.extract import FileTask, Worker, run_all
 from wesep_py.common.errors import reason
 from wesep_py.inference import Calibration
-from wesep_py.inference.file_extraction import FileResult
-from wesep_py.inference.output_files import ExtractionTarget
 from wesep_py.inference.presence import save_calibration
 from wesep_py.network.extraction_network import build_network
 
@@ -124,25 +121,6 @@ def test_a_pattern_is_extracted_in_two_processes(wesep, tiny_model, tiny_speech,
     wesep("extract", tmp_path / "in" / "bert-2.wav", *common, "-o", tmp_path / "alone.wav")
     assert (tmp_path / "alone.wav").read_bytes() == (tmp_path / "out" / "bert-2.wav").read_bytes()
     assert "matches no recording" in wesep("extract", f"{tmp_path}/*.flac", *common).message
-
-
-class FragileWorker(Worker):
-    """Worker without a model; one recording kills each process that extracts it."""
-
-    def __call__(self, task: FileTask) -> list[FileResult]:
-        if task.mixture.stem == "bert-1":
-            os._exit(9)
-        return [FileResult(t.name, t.output, None, 16000, 1.0, None, None, False, False) for t in task.targets]
-
-
-def test_a_killed_process_loses_only_its_recording(tmp_path):
-    tasks = [
-        FileTask(tmp_path / f"bert-{i}.wav", [ExtractionTarget("anna", None, tmp_path / f"{i}.wav")]) for i in range(4)
-    ]
-    done, failed = run_all(None, tasks, 2, FragileWorker(None, "cpu", 1))
-    assert [task.mixture.stem for task, _ in done] == ["bert-0", "bert-2", "bert-3"]
-    ((task, error),) = failed
-    assert task.mixture.stem == "bert-1" and str(error) == "the process that extracted it ended unexpectedly"
 
 
 @pytest.mark.parametrize("error", [ValueError("out of step"), MemoryError(), KeyError("x")])

@@ -15,6 +15,7 @@ from wesep_py.common.files import (
     check_writable,
     open_regular,
     refuse_inputs,
+    remove_temporary_files,
     write_json,
     write_text,
     write_together,
@@ -191,3 +192,19 @@ def test_open_regular_follows_no_link(tmp_path):
             os.close(open_regular(tmp_path / name, os.O_RDWR))
     assert not (tmp_path / "made").exists() and (tmp_path / "precious").read_text() == "precious"
     os.close(open_regular(tmp_path / "new", os.O_RDWR))
+
+
+def test_temporary_files_of_several_files_are_removed_in_one_pass(tmp_path, monkeypatch):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+        for name in ("voice.wav", ".voice.a1b2c3_4.wav", ".when.a1b2c3_4.rttm", ".other.a1b2c3_4.wav"):
+            (folder / name).touch()
+    listed: list[Path] = []
+    list_folder = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: listed.append(folder) or list_folder(folder))
+    remove_temporary_files([*(folders[0] / name for name in ("voice.wav", "when.rttm")), folders[1] / "voice.wav"])
+    assert listed == folders
+    left = [sorted(path.name for path in list_folder(folder)) for folder in folders]
+    assert left[0] == [".other.a1b2c3_4.wav", "voice.wav"]
+    assert left[1] == [".other.a1b2c3_4.wav", ".when.a1b2c3_4.rttm", "voice.wav"]

@@ -107,6 +107,8 @@ def test_the_command_prints_segments_and_tells_absent_voices(wesep, tiny_speech:
         assert ran.status == status, ran.err
         lines = [line.split() for line in ran.out.splitlines()]
         assert [line[0] for line in lines] == ([] if status else ["anna", "carl"])
+        absent = [line.partition(" is not in ")[0] for line in ran.err.splitlines()]
+        assert absent == (["anna", "wesep when: carl"] if status else [])
         assert (tmp_path / f"{status}.srt").read_text().count("-->") == len(lines)
         rows = json.loads(wesep(*arguments, *enrollments, "--json").out) if not status else None
         assert rows is None or rows["targets"][0]["presence"] > 0.9

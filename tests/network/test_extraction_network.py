@@ -193,13 +193,13 @@ def test_a_constant_does_not_change_a_causal_estimate(size, where):
 def test_the_state_of_a_causal_network_holds_its_high_pass():
     network = build(CAUSAL)
     prepared, mixture = network.prepare(torch.randn(1, 16000)), torch.randn(1, 3000) + 0.2
-    _, state = network.causal_high_pass(mixture)
+    _, state = network.preprocess.causal_high_pass(mixture)
     first = network.extract(mixture, prepared)
     assert all(
         torch.equal(saved, expected) for saved, expected in zip(first.state.front_end.high_pass, state, strict=True)
     )
     second = network.extract(torch.full((1, 3000), 0.2), prepared, first.state)
-    filtered, _ = network.causal_high_pass(torch.full((1, 3000), 0.2), state)
+    filtered, _ = network.preprocess.causal_high_pass(torch.full((1, 3000), 0.2), state)
     assert second.waveforms[0].abs().max() < 10 * filtered.abs().max() < 1.0
 
 

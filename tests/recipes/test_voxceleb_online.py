@@ -30,7 +30,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def experiment(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What all stages made."""
+    """Run all stages, and return the folder that they fill."""
     folder = tmp_path_factory.mktemp("exp")
     ran = run_recipe("voxceleb_online", "--data", data, "--exp", folder, "--jobs", 1, "--smoke", "optim.lr=0.0005")
     assert ran.returncode == 0, ran.stderr

@@ -13,8 +13,8 @@ import pytest
 from tests.training.runs import lines
 from wesep_py import checkpoint
 from wesep_py.training import train
+from wesep_py.training.data_config import DataConfig
 from wesep_py.training.provenance import ancestors, data_hashes, git_state, write_provenance
-from wesep_py.training.training_config import DataConfig
 
 
 def test_sessions_are_recorded_and_changed_data_is_reported(settings, corpus: Path, tmp_path: Path, capsys):

@@ -15,7 +15,7 @@ from wesep_py.common import config as config_module
 from wesep_py.common.config import load_yaml
 from wesep_py.common.errors import ConfigError
 from wesep_py.data import read_speech, write_shards
-from wesep_py.training import train, training_config
+from wesep_py.training import data_config, train, training_config
 from wesep_py.training.training_config import TrainConfig, load_config
 
 PACKAGE = Path(wesep_py.__file__).parent
@@ -33,7 +33,7 @@ def dataclasses_below(kind: type) -> dict[type, str]:
 
 def is_of_training(kind: type) -> bool:
     """True if the class is one of the training's, not of the model or the simulation."""
-    return kind.__module__ == training_config.__name__
+    return kind.__module__ in (training_config.__name__, data_config.__name__)
 
 
 def attributes_read(files: list[Path], without: type) -> set[str]:
@@ -87,7 +87,7 @@ def test_each_key_is_read_by_the_code(kind: type):
 def test_each_key_of_the_training_is_read_in_a_run(settings, validation, corpus, tiny_speech, tmp_path, monkeypatch):
     """As above, but observed in a run: a name of several parts (`every_steps`) must be read from each part."""
     read: set[tuple[str, str]] = set()
-    own_files = {training_config.__file__, config_module.__file__}
+    own_files = {training_config.__file__, data_config.__file__, config_module.__file__}
 
     def watch(kind: type) -> None:
         def look_up(self: object, name: str) -> object:

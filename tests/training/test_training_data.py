@@ -13,8 +13,8 @@ from wesep_py.common.errors import ConfigError
 from wesep_py.data import FileReader, PackedReader, RoutedReader, find_noises, read_speech, write_lmdb, write_shards
 from wesep_py.data.recordings import store_fingerprint
 from wesep_py.training import load_config, train
+from wesep_py.training.data_config import DataConfig, MixturesConfig
 from wesep_py.training.devices import make_fabric
-from wesep_py.training.training_config import DataConfig, MixturesConfig
 from wesep_py.training.training_data import make_reader, read_listed_mixtures, read_training_data
 
 NOISE = {"probability": 0.5, "kinds": {"recording": 1.0}}

@@ -16,9 +16,10 @@ from wesep_py.common.errors import ConfigError, InputError
 from wesep_py.data import read_speech, write_shards
 from wesep_py.training import train
 from wesep_py.training.batches import PositionSampler, SimulatedMixtures, make_loader
+from wesep_py.training.data_config import DataConfig
 from wesep_py.training.extraction_task import collate_targets, target_items
 from wesep_py.training.provenance import data_hashes
-from wesep_py.training.training_config import DataConfig, load_config
+from wesep_py.training.training_config import load_config
 from wesep_py.training.training_data import UnknownSpeakerLabels, find_stream_shards, make_stream_simulator
 
 WINDOWS = {"min_speakers": 3, "mixtures_per_window": 4, "shards_per_window": 3, "lanes": 2, "block": 2}

@@ -13,8 +13,8 @@ from torch import nn
 from wesep_py.common.errors import ConfigError
 from wesep_py.inference import Extractor
 from wesep_py.network.extraction_network import build_network
+from wesep_py.training.data_config import ValidationConfig
 from wesep_py.training.task import spread
-from wesep_py.training.training_config import ValidationConfig
 from wesep_py.training.validation import ExtractionValidator, score_means, score_sums
 
 

@@ -4,6 +4,7 @@
 | --- | --- |
 | `main` | finds the command, runs it, turns errors into one line and an exit status |
 | `extract`, `enroll` | `extract`, `enroll` |
+| `file_tasks` | runs the extractions of `extract`, in processes |
 | `live` | `stream`, `live` |
 | `targets`, `outputs` | parse `--enroll`, and plan the files to write |
 | `prepare`, `pack` | `prepare`; `shard`, `lmdb` |

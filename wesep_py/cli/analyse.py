@@ -249,7 +249,7 @@ def verify(
     the cohort.
     """
     from wesep_py.evaluation.verifier import check_verification_output, verify_manifest, write_verification
-    from wesep_py.inference.extractor import pick_device
+    from wesep_py.inference.model_loading import pick_device
 
     if output is not None:
         inputs = [(manifest, "the manifest"), (trials, "the list of trials"), (cohort, "the cohort")]

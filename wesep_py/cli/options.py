@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from wesep_py.common.errors import InputError
+from wesep_py.common.errors import InputError, TargetAbsentError
 from wesep_py.common.processes import max_workers
 
 if TYPE_CHECKING:
@@ -130,6 +130,26 @@ def set_threads(threads: int | None) -> None:
     import torch
 
     torch.set_num_threads(threads)
+
+
+def report_absent(lines: Sequence[str], all_absent: bool) -> None:
+    """Print a line for each absent voice on stderr.
+
+    Args:
+        lines: one per absent voice.
+        all_absent: end the command because no voice is in its recording; the error has the last of the lines.
+
+    Raises:
+        TargetAbsentError: with `all_absent`, if there is a line.
+    """
+    if not lines:
+        return
+    *others, last = lines
+    for line in others:
+        typer.echo(line, err=True)
+    if all_absent:
+        raise TargetAbsentError(last)
+    typer.echo(last, err=True)
 
 
 @contextmanager

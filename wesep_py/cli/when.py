@@ -16,9 +16,9 @@ from wesep_py.cli.options import (
     ThreadsOption,
     TrackOption,
     progress,
+    report_absent,
     set_threads,
 )
-from wesep_py.common.errors import TargetAbsentError
 
 
 def when(
@@ -102,10 +102,7 @@ def when(
         for name, segment in sorted(segments, key=lambda entry: entry[1].start_s):
             times = f"{segment.start_s:9.2f} {segment.end_s:9.2f}"
             typer.echo(f"{name:<{width}} {times}  {segment.probability:.2f}")
-    for line in absent[: -1 if len(absent) == len(targets) else None]:
-        typer.echo(line, err=True)
-    if absent and len(absent) == len(targets):
-        raise TargetAbsentError(absent[-1])
+    report_absent(absent, all_absent=len(absent) == len(targets))
 
 
 if __name__ == "__main__":

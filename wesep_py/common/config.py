@@ -316,3 +316,44 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [to_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+# Checks of values, for `__post_init__`: `construct` adds the key to the message.
+
+
+def at_least(least: int, values: Mapping[str, float], hint: str = "") -> None:
+    """Refuse values below `least`.
+
+    Args:
+        least: the lowest value that is allowed.
+        values: the values by name.
+        hint: what the user can do.
+
+    Raises:
+        ValueError: names the first value that is below.
+
+    >>> at_least(1, {"steps": 10, "batch_size": 0})
+    Traceback (most recent call last):
+    ValueError: batch_size is 0; it must be at least 1
+    """
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{name} is {value}; it must be at least {least}{f' ({hint})' if hint else ''}")
+
+
+def positive(values: Mapping[str, float]) -> None:
+    """Refuse values that are not above 0.
+
+    Args:
+        values: the values by name.
+
+    Raises:
+        ValueError: names the first value that is not.
+
+    >>> positive({"lr": 0.0})
+    Traceback (most recent call last):
+    ValueError: lr is 0.0; it must be above 0
+    """
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} is {value}; it must be above 0")

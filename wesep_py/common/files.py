@@ -318,24 +318,28 @@ def hidden_name(name: str, tail: str, longest_tail: int | None = None, folder: P
     return f".{name}{tail}"
 
 
-def remove_temporary_files(path: Path) -> None:
-    """Remove what a killed process left of its attempts to write a file; the file itself stays.
+def remove_temporary_files(paths: Iterable[Path]) -> None:
+    """Remove what a killed process left of its attempts to write files; the files themselves stay.
 
-    Call it only while no other process can be writing the file.
+    Call it only while no other process can be writing the files. Each folder is listed once.
 
     >>> folder = Path(tempfile.mkdtemp())
     >>> _ = (folder / ".voice.a1b2c3_4.wav").write_text("half")
     >>> _ = (folder / ".voice.old.wav").write_text("of somebody else")
-    >>> remove_temporary_files(folder / "voice.wav")
+    >>> remove_temporary_files([folder / "voice.wav"])
     >>> [path.name for path in folder.iterdir()]
     ['.voice.old.wav']
     """
-    prefix, suffix = _temporary_affixes(path)
-    pattern = re.compile(re.escape(prefix) + "[a-z0-9_]{8}" + re.escape(suffix))
-    for other in path.parent.iterdir() if path.parent.is_dir() else ():
-        if pattern.fullmatch(other.name) and other.is_file() and not other.is_symlink():
-            with suppress(OSError):
-                other.unlink()
+    patterns: dict[Path, list[str]] = {}
+    for path in paths:
+        prefix, suffix = _temporary_affixes(path)
+        patterns.setdefault(path.parent, []).append(re.escape(prefix) + "[a-z0-9_]{8}" + re.escape(suffix))
+    for folder, of_folder in patterns.items():
+        pattern = re.compile("|".join(of_folder))
+        for other in folder.iterdir() if folder.is_dir() else ():
+            if pattern.fullmatch(other.name) and other.is_file() and not other.is_symlink():
+                with suppress(OSError):
+                    other.unlink()
 
 
 def _name_limit(folder: Path | None) -> int:

@@ -323,7 +323,7 @@ def _describe_end(live: TargetSpeakerExtractor) -> dict[str, Any]:
     `high_pass_hz`: cutoff of the first-order high-pass, to find the sample that it makes zero; `None` without one.
     `min_weight`, `offset`: the samples after the last frame are `overlap / max(weight, min_weight) + offset`.
     """
-    high_pass = live.causal_high_pass
+    high_pass = live.preprocess.causal_high_pass
     with torch.no_grad():
         offset = float(live.backbone.synthesis_offset())
     return {

@@ -23,7 +23,8 @@ from wesep_py.export.traceable import overlap_add, traceable
 from wesep_py.features import ComplexPair
 from wesep_py.network.backbones import Analysis
 from wesep_py.network.cues import PreparedEnrollment
-from wesep_py.network.extraction_network import MAX_SAMPLE, TargetSpeakerExtractor
+from wesep_py.network.extraction_network import TargetSpeakerExtractor
+from wesep_py.network.preprocessing import MAX_SAMPLE
 from wesep_py.network.streaming_network import StreamingNetwork, StreamState
 
 Initial = Literal["zeros", "ones", "first_sample"]

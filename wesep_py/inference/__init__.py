@@ -9,9 +9,11 @@ mixture: meeting.wav ─► inputs ─► Extractor.extract ◄─────�
 
 | module | content |
 | --- | --- |
-| `extractor` | `load`, `Extractor.enroll`, `Extractor.extract`: the whole path, in memory |
+| `extractor` | `Extractor.enroll`, `Extractor.extract`: the whole path, in memory |
+| `model_loading` | `load`: a model by name, folder or repository; `pick_device` |
 | `inputs` | files and arrays as `Recording`; segments `meeting.wav@12.3-17.8`; embeddings `alice.npy` |
 | `enrollment` | enrollment recordings at the model's rate, and their assessment |
+| `voice_enrollment` | from these recordings to a `Voice` |
 | `speech_activity` | where somebody speaks; the best segments of long enrollments |
 | `enrollment_quality` | SNR, clipping, second voices, outliers; the report with its warnings |
 | `mixed_enrollment` | enrollments in which several people speak |
@@ -46,9 +48,10 @@ from wesep_py.common.lazy_names import lazy_names
 if TYPE_CHECKING:
     from wesep_py.inference.blocks import Blocks
     from wesep_py.inference.enrollment_quality import MIN_SPEECH_S, RecordingQuality, VoiceQuality
-    from wesep_py.inference.extractor import Extractor, load, pick_device
+    from wesep_py.inference.extractor import Extractor
     from wesep_py.inference.inputs import AUDIO_SUFFIXES, Recording, Source, audio_files, read_source, segment_of
     from wesep_py.inference.mixed_enrollment import EnrollmentVoices
+    from wesep_py.inference.model_loading import load, pick_device
     from wesep_py.inference.presence import Calibration, Presence
     from wesep_py.inference.result import Result
     from wesep_py.inference.speech_activity import MAX_ENROLLMENT_S
@@ -72,8 +75,8 @@ _MODULE_OF = {
     "Voice": "voice_print",
     "VoiceQuality": "enrollment_quality",
     "audio_files": "inputs",
-    "load": "extractor",
-    "pick_device": "extractor",
+    "load": "model_loading",
+    "pick_device": "model_loading",
     "read_source": "inputs",
     "segment_of": "inputs",
 }

@@ -1,8 +1,8 @@
-"""The extractor: load a model, enroll a voice, extract it from recordings.
+"""The extractor: enroll a voice, extract it from recordings.
 
 ```
-load(model) ─► Extractor
-                 .enroll(recordings)        ─► Voice                       enrollment.py, voice_print.py
+load(model) ─► Extractor                                                   model_loading.py
+                 .enroll(recordings)        ─► Voice                       voice_enrollment.py, voice_print.py
                  .extract(mixture, Voice)   ─► Result                      below, and result.py
                  .stream(Voice)             ─► Stream                      stream.py, stream_engine.py
 
@@ -15,162 +15,49 @@ From file to file, also for recordings that do not fit into memory, see `wesep_p
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from functools import cached_property, partial
-from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from wesep_py.common.errors import InputError, WesepError, shorten
+from wesep_py.common.errors import InputError, WesepError
 from wesep_py.inference.blocks import Blocks, is_constant
 from wesep_py.inference.enrollment import (
     EnrollmentAudio,
-    assess_enrollment,
     check_min_speech,
     load_reported,
     require_speech,
     split_sources,
 )
-from wesep_py.inference.inputs import EnrollmentSource, Source, read_embedding, read_source
-from wesep_py.inference.mixed_enrollment import (
-    ChosenVoice,
-    EnrollmentVoices,
-    encode_voices,
-    nearest_voice,
-    replace_embedding,
-    require_embedding_cues,
-    require_voice_counting,
-)
+from wesep_py.inference.inputs import EnrollmentSource, Source, read_source
+from wesep_py.inference.mixed_enrollment import EnrollmentVoices, encode_voices, require_voice_counting
 from wesep_py.inference.overlap_add import extract_averaged, run_network
-from wesep_py.inference.presence import (
-    SILENT_LOGIT,
-    UNCALIBRATED,
-    Calibration,
-    presence_of_channels,
-    read_calibration,
-)
-from wesep_py.inference.presence_verifier import (
-    AUTO_VERIFIER,
-    NO_VERIFIER,
-    PresenceVerifier,
-    load_comparer,
-    load_verifier,
-    read_verifiers,
-)
+from wesep_py.inference.presence import SILENT_LOGIT, UNCALIBRATED, Calibration, presence_of_channels
+from wesep_py.inference.presence_verifier import PresenceVerifier
 from wesep_py.inference.pretrained import PretrainedModel
 from wesep_py.inference.repair import Repair, check_repair, repaired
 from wesep_py.inference.result import Result, Verify, level_gain, make_result
 from wesep_py.inference.speech_activity import MAX_ENROLLMENT_S, VAD, check_enrollment_limit
-from wesep_py.inference.voice_print import VerifierEmbedding, Voice, VoiceLayout, require_model
+from wesep_py.inference.voice_enrollment import (
+    add_negative,
+    enroll_each_voice,
+    enroll_voice,
+    find_voice_layout,
+    negative_recordings,
+)
+from wesep_py.inference.voice_print import Voice, VoiceLayout, require_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     import torch
     from numpy.typing import NDArray
 
-    from wesep_py.inference.enrollment_quality import VoiceQuality
     from wesep_py.inference.stream import Stream
     from wesep_py.network.extraction_network import TargetSpeakerExtractor
 
 log = logging.getLogger(__name__)
-LAYOUT_LENGTHS_S = 1.0, 1.6
-"""Lengths of two enrollments, in seconds: axes of the prepared tensors that differ between them are axes of time."""
-
-
-def load(
-    model: str | PathLike[str] | None = None,
-    device: str = "auto",
-    max_enrollment_s: float = MAX_ENROLLMENT_S,
-    live: bool = False,
-    shifts: int | None = None,
-    verify: str = AUTO_VERIFIER,
-    repair: Repair = "none",
-) -> Extractor:
-    """Load a model and return an extractor.
-
-    Args:
-        model: a checkpoint folder or an experiment folder (its averaged checkpoint, else the best, else the
-            last); or the name of a bundled model (`wesep_py.models`); `None` is the bundled default; or a repository on
-            the Hugging Face Hub, `hf:ORG/NAME` or `hf:ORG/NAME@REVISION` (`wesep_py.models.hub`).
-            Weights stored in half precision compute as float32.
-        device: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`.
-        max_enrollment_s: as `Extractor`.
-        live: use the model's live mode (`Extractor.live`).
-        shifts: as `Extractor`.
-        verify: speaker encoder of the presence verifier: the name of an installed model, or a checkpoint folder;
-            `"auto"` is the one that the model is calibrated for, if it is installed; `"none"` leaves the decision to
-            the presence head. The live mode has no verifier.
-        repair: as `Extractor`. A model without a presence head and an encoder of its own then has the encoder `verify`,
-            or an installed `dvector`.
-
-    Raises:
-        CheckpointError: there is no such model, or its checkpoint is incomplete or damaged.
-        InputError: there is no such device, no bundled model, or with `live` no live mode; as `Extractor`. A live mode
-            allows no `shifts` above 1. There is no such encoder to verify with, or the model has no presence head.
-
-    >>> load(device="cpu").sample_rate
-    16000
-    """
-    from wesep_py import checkpoint, models
-    from wesep_py.network.extraction_network import load_network
-
-    name, path = models.find_model(model)
-    device = pick_device(device)
-    folder = checkpoint.resolve(path)
-    saved = checkpoint.load(folder)
-    where = str(folder / checkpoint.PROVENANCE)
-    calibration = read_calibration(saved.provenance, where)
-    live_calibration = read_calibration(saved.provenance, where, live=True)
-    network = load_network(folder)
-    if not live:
-        verifier = None
-        if network.presence is not None:
-            calibrations = read_verifiers(saved.provenance, where)
-            verifier = load_verifier(verify, name, saved.hash, calibrations, network.sample_rate, device)
-        elif repair != "none" and (network.encoder is None or verify not in (AUTO_VERIFIER, NO_VERIFIER)):
-            verifier = load_comparer(verify, network.sample_rate, device)
-        elif verify not in (AUTO_VERIFIER, NO_VERIFIER):
-            raise InputError(f"{name}: has no presence head, which a verifier needs; leave out --verify")
-        extractor = Extractor(
-            network, device, name, saved.hash, calibration, max_enrollment_s, shifts, verifier, live_calibration, repair
-        )
-        extractor._folder = folder
-        return extractor
-    if verify not in (AUTO_VERIFIER, NO_VERIFIER):
-        raise InputError("the live mode has no verifier; leave out --verify, or --live")
-    extractor = Extractor(
-        network, device, name, saved.hash, calibration, max_enrollment_s, live_calibration=live_calibration
-    )
-    extractor._folder = folder
-    extractor = extractor.live()
-    extractor.check_shifts(shifts)
-    extractor.repair = extractor.check_repair(repair)
-    return extractor
-
-
-def pick_device(device: str = "auto") -> str:
-    """Return the device's name if it is available; for `"auto"` the first GPU, or the CPU.
-
-    Raises:
-        InputError: no such device; the message lists those that are available.
-    """
-    import torch
-
-    if not isinstance(device, str):
-        raise InputError(f"the device is {type(device).__name__}; a text such as 'cpu' or 'cuda:0' is needed")
-    available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    if torch.cuda.is_available():
-        available.insert(1, "cuda")
-    if torch.backends.mps.is_available():
-        available.append("mps")
-    if device == "auto":
-        return next((name for name in ("cuda", "mps") if name in available), "cpu")
-    if device not in available:
-        raise InputError(f"device {shorten(device, 60)!r} is not there; choose among auto, {', '.join(available)}")
-    return device
 
 
 class Extractor(PretrainedModel):
@@ -200,6 +87,7 @@ class Extractor(PretrainedModel):
             `repair` without an encoder to compare voices with.
 
     >>> import numpy as np
+    >>> from wesep_py import load
     >>> time_s = np.arange(32000) / 16000
     >>> alice = np.sin(2 * np.pi * 220 * time_s) * (np.sin(6 * np.pi * time_s) > 0)  # a tone stands for speech here
     >>> mixture = 0.5 * alice + 0.5 * np.sin(2 * np.pi * 330 * time_s)
@@ -322,8 +210,6 @@ class Extractor(PretrainedModel):
                 negative enrollment for a model that takes none; with `like`, a model that cannot separate the voices of
                 a recording, or is steered by more than embeddings.
         """
-        import torch
-
         check_min_speech(min_speech_s)
         self._require_negative(negative)
         if not sources:
@@ -331,50 +217,13 @@ class Extractor(PretrainedModel):
 
         # Recordings: the loudest channel of each at the model's rate, of long ones the segments with most speech.
         recordings, embeddings = split_sources(sources, self._network, self.name)
-        limit_s = self.max_enrollment_s if max_enrollment_s is None else max_enrollment_s
-        enrollments = self._load_enrollments(recordings, vad, limit_s)
+        enrollments = self._load_enrollments(recordings, vad, max_enrollment_s)
         if enrollments and min_speech_s > 0:
             require_speech(enrollments, min_speech_s)
-
-        # Each recording goes through the network, once. Of an embedding alone there is no recording.
-        if enrollments:
-            prepared = [self._prepare(enrollment, *embeddings) for enrollment in enrollments]
-        else:
-            prepared = [self._prepare(None, embedding) for embedding in embeddings]
-
-        # With `like`, the embedding of one of the voices in a recording takes the place of that of the whole.
-        chosen: list[ChosenVoice | None] = [None] * len(enrollments)
         if like is not None:
             self._check_voice(like)
             require_voice_counting(self._network, self.name)
-            for i, enrollment in enumerate(enrollments):
-                require_embedding_cues(self._network, prepared[i], self.name)
-                voices = encode_voices(self._network, enrollment.waveform, str(self.device))
-                nearest = nearest_voice(voices, like)
-                prepared[i] = replace_embedding(prepared[i], voices.embeddings[nearest.number - 1])
-                chosen[i] = nearest
-
-        # The embedding for the verifier, unless one of several voices was chosen: it would be of all of them.
-        verifier = None
-        if self.verifier is not None and enrollments and like is None:
-            weights = [max(0.1, enrollment.speech_s) for enrollment in enrollments]
-            values = self.verifier.embed_voice([enrollment.waveform for enrollment in enrollments], weights)
-            verifier = VerifierEmbedding(self.verifier.name, self.verifier.encoder_hash, values)
-
-        # Several recordings are weighted by their quality; of a single one the quality is computed when it is read.
-        report = partial(
-            assess_enrollment, self._network, enrollments, chosen, str(self.device), verifier=self.verifier
-        )
-        assess: Callable[[], VoiceQuality] | None = report if enrollments else None
-        tensors = prepared[0]
-        if len(prepared) > 1:
-            weights = None
-            if enrollments:
-                quality = report()
-                weights, assess = [recording.weight for recording in quality.recordings], lambda: quality
-            with torch.inference_mode():
-                tensors = self._network.combine(prepared, weights)
-        voice = self._as_voice(tensors, sum(enrollment.duration_s for enrollment in enrollments), assess, verifier)
+        voice = enroll_voice(self, enrollments, embeddings, like)
         return voice if negative is None else self.with_negative(voice, negative, vad, max_enrollment_s)
 
     def with_negative(
@@ -394,28 +243,10 @@ class Extractor(PretrainedModel):
         Raises:
             InputError, AudioError: as `enroll`.
         """
-        import torch
-
         self._require_negative(negative)
         self._check_voice(voice)
-        sources = negative if isinstance(negative, list) else [negative]
-        if not sources:
-            raise InputError("negative: is an empty list; name a recording of the person who is not meant, or none")
-        if any(read_embedding(source) is not None for source in sources):
-            raise InputError("negative: takes recordings of the person who is not meant, no embedding")
-        limit_s = self.max_enrollment_s if max_enrollment_s is None else max_enrollment_s
-        recordings = self._load_enrollments(sources, vad, limit_s)  # type: ignore[arg-type]
-        with torch.inference_mode():
-            prepared = [
-                self._network.prepare_negative(torch.from_numpy(recording.waveform)[None].to(self.device))
-                for recording in recordings
-            ]
-            tensors = self._network.combine_negatives(prepared)
-        return replace(
-            voice,
-            tensors=voice.tensors | {key: tensor.cpu() for key, tensor in tensors.items()},
-            negative_s=sum(recording.duration_s for recording in recordings),
-        )
+        recordings = self._load_enrollments(negative_recordings(negative), vad, max_enrollment_s)
+        return add_negative(self, voice, recordings)
 
     def _require_negative(self, negative: object) -> None:
         """Refuse a negative enrollment if the model takes none."""
@@ -445,21 +276,11 @@ class Extractor(PretrainedModel):
         """
         check_min_speech(min_speech_s)
         require_voice_counting(self._network, self.name)
-        (enrollment,) = self._load_enrollments([source], vad, self.max_enrollment_s)
+        (enrollment,) = self._load_enrollments([source], vad)
         if min_speech_s > 0:
             require_speech([enrollment], min_speech_s)
         voices = encode_voices(self._network, enrollment.waveform, str(self.device))
-        if not prints:
-            return voices, []
-        prepared = self._prepare(enrollment)
-        require_embedding_cues(self._network, prepared, self.name)
-        voice_prints = []
-        for number, embedding in enumerate(voices.embeddings, start=1):
-            chosen = ChosenVoice(len(voices), number)
-            assess = partial(assess_enrollment, self._network, [enrollment], [chosen], str(self.device))
-            tensors = replace_embedding(prepared, embedding)
-            voice_prints.append(self._as_voice(tensors, enrollment.duration_s, assess))
-        return voices, voice_prints
+        return voices, enroll_each_voice(self, enrollment, voices) if prints else []
 
     def live(self) -> Extractor:
         """Return an extractor of the same model in its live mode: without the layers that look ahead.
@@ -480,6 +301,8 @@ class Extractor(PretrainedModel):
 
     @classmethod
     def _load_folder(cls, folder: Path, device: str, **options: Any) -> Extractor:
+        from wesep_py.inference.model_loading import load
+
         return load(folder, device, **options)
 
     def stream(
@@ -644,32 +467,12 @@ class Extractor(PretrainedModel):
         """
         return self.repair if repair is None else check_repair(repair, self._network, self.verifier, self.name)
 
-    def _load_enrollments(self, sources: Sequence[Source], vad: VAD, max_s: float) -> list[EnrollmentAudio]:
+    def _load_enrollments(
+        self, sources: Sequence[Source], vad: VAD, max_enrollment_s: float | None = None
+    ) -> list[EnrollmentAudio]:
         """Load the part of the recordings that enters the network; log it if that is not all."""
-        return load_reported(sources, self.sample_rate, vad, check_enrollment_limit(max_s), self._warned_of)
-
-    def _prepare(self, enrollment: EnrollmentAudio | None, *embedding: NDArray[np.float32]) -> dict[str, torch.Tensor]:
-        """Return the network's tensors of a recording, if there is one, and of an embedding, if it takes one."""
-        import torch
-
-        samples = np.zeros(0, dtype=np.float32) if enrollment is None else enrollment.waveform
-        waveform, *embeddings = (torch.from_numpy(array)[None].to(self.device) for array in (samples, *embedding))
-        lengths = torch.tensor([waveform.shape[1]], device=self.device)
-        with torch.inference_mode():
-            prepared = self._network.prepare(waveform, lengths, *embeddings)
-        if enrollment is not None:
-            log.info("enrolled %.1f s of %s", enrollment.duration_s, enrollment.name)
-        return prepared
-
-    def _as_voice(
-        self,
-        tensors: dict[str, torch.Tensor],
-        enrolled_s: float,
-        assess: Callable[[], VoiceQuality] | None,
-        verifier: VerifierEmbedding | None = None,
-    ) -> Voice:
-        tensors = {key: tensor.cpu() for key, tensor in tensors.items()}
-        return Voice(tensors, self.model_hash, enrolled_s, assess, verifier=verifier)
+        limit_s = self.max_enrollment_s if max_enrollment_s is None else max_enrollment_s
+        return load_reported(sources, self.sample_rate, vad, check_enrollment_limit(limit_s), self._warned_of)
 
     def verifier_embedding(self, voice: Voice) -> NDArray[np.float32] | None:
         """Return the embedding of a voice for the verifier; `None`, with a warning, if the voice was enrolled without.
@@ -711,19 +514,5 @@ class Extractor(PretrainedModel):
 
     @cached_property
     def _voice_layout(self) -> VoiceLayout:
-        """Shapes of this model's voice prints, seen from enrollments of noise of two lengths."""
-        import torch
-
-        noise, dim = np.random.default_rng(0), self.embedding_dim
-        embedding = None if dim is None else torch.from_numpy(noise.standard_normal((1, dim), np.float32))
-        layouts = []
-        for length_s in LAYOUT_LENGTHS_S:
-            samples = round(length_s * self.sample_rate)
-            waveform = torch.from_numpy(noise.standard_normal((1, samples), np.float32)).to(self.device)
-            embeddings = () if embedding is None else (embedding.to(self.device),)
-            with torch.inference_mode():
-                prepared = self._network.prepare(waveform, torch.tensor([samples], device=self.device), *embeddings)
-                if self.takes_negative:
-                    prepared |= self._network.prepare_negative(waveform[:, : samples // 2])
-            layouts.append({name: tensor.cpu() for name, tensor in prepared.items()})
-        return VoiceLayout(*layouts)
+        """Shapes of this model's voice prints."""
+        return find_voice_layout(self)

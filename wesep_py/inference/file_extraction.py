@@ -149,8 +149,7 @@ def extract_file(
 
     if is_long:
         work = LongExtraction(extractor, mixture, targets, blocks, shifts)  # from here on, no other process writes them
-        for path in interrupted:
-            remove_temporary_files(path)
+        remove_temporary_files(interrupted)
         results, written = _extract_long(work, timelines, force, overwrite, progress, segments)
         remove_earlier(earlier, written)
         return results

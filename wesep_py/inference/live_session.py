@@ -51,7 +51,7 @@ _WARM_UP_S = 0.2
 
 @dataclass(frozen=True)
 class LiveStatus:
-    """What a live session does now.
+    """Report the state of a live session.
 
     Attributes:
         duration_s: seconds since its start, by the samples of the sound card.

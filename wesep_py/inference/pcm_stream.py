@@ -97,7 +97,7 @@ def encode(samples: NDArray[np.generic], sample_format: str) -> bytes:
 
 @dataclass
 class Pumped:
-    """What went through a stream so far.
+    """Count the samples that went through a stream so far.
 
     Attributes:
         num_samples: of each channel, read and processed.

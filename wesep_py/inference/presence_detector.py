@@ -26,9 +26,10 @@ from wesep_py import audio, checkpoint, models
 from wesep_py.audio.reading import resample_blocks
 from wesep_py.common.errors import ConfigError, InputError
 from wesep_py.inference.enrollment import load_reported
-from wesep_py.inference.extractor import Extractor, pick_device
-from wesep_py.inference.extractor import load as load_extractor
+from wesep_py.inference.extractor import Extractor
 from wesep_py.inference.inputs import EnrollmentSource, Source, read_embedding, read_source
+from wesep_py.inference.model_loading import load as load_extractor
+from wesep_py.inference.model_loading import pick_device
 from wesep_py.inference.presence import (
     SILENT_LOGIT,
     UNCALIBRATED,

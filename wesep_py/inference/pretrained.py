@@ -35,12 +35,12 @@ class PretrainedModel(ABC):
     Attributes:
         name: of the model, for messages.
         calibration: of its presence head.
+        folder: checkpoint folder that it was loaded from; `None` if it was not loaded.
     """
 
     name: str
     calibration: Calibration
-    _folder: Path | None = None
-    """Checkpoint folder that the model was loaded from."""
+    folder: Path | None = None
     _whole: PretrainedModel | None = None
     """Of a live mode: the whole model."""
 
@@ -104,7 +104,7 @@ class PretrainedModel(ABC):
             OutputExistsError: it is a checkpoint, and `overwrite` is false.
         """
         whole = self._whole or self
-        return save_model(whole.network, folder, whole._folder, whole.calibration, overwrite)
+        return save_model(whole.network, folder, whole.folder, whole.calibration, overwrite)
 
     def push_to_hub(
         self,
@@ -131,7 +131,7 @@ class PretrainedModel(ABC):
         """
         whole = self._whole or self
         return push_model(
-            whole.network, whole._folder, whole.calibration, repo_id, private=private, revision=branch,
+            whole.network, whole.folder, whole.calibration, repo_id, private=private, revision=branch,
             message=commit_message, licence=licence, token=token,
         )  # fmt: skip
 

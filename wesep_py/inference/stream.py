@@ -71,7 +71,7 @@ class StreamEngine(Protocol):
 
 @dataclass(frozen=True)
 class _VoiceState:
-    """What a stream remembers of one voice: nothing in it is changed in place."""
+    """Hold the state of one voice in a stream; nothing in it is changed in place."""
 
     network: Any
     num_steps_out: int  # samples that the engine has returned, at the model's rate
@@ -82,7 +82,7 @@ class _VoiceState:
 
 @dataclass(frozen=True)
 class _State:
-    """Everything that a stream remembers; replaced as a whole when a block is done, so an error changes nothing."""
+    """Hold the state of a stream; it is replaced as a whole when a block is done, so an error changes nothing."""
 
     num_in: int
     num_replaced: int

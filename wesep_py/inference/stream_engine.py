@@ -15,7 +15,8 @@ from wesep_py.features.level_tracker import LevelState
 from wesep_py.features.stft import MIN_OVERLAP
 from wesep_py.inference.streaming import pack_state, unpack_state
 from wesep_py.inference.voice_print import Voice
-from wesep_py.network.extraction_network import FrontEndState, NetworkState
+from wesep_py.network.extraction_network import NetworkState
+from wesep_py.network.preprocessing import FrontEndState
 from wesep_py.network.streaming_network import StreamingNetwork, StreamState
 
 if TYPE_CHECKING:

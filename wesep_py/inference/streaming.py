@@ -122,7 +122,7 @@ class StreamingRunner:
         """Take the next samples `[channels, samples]` at the network's rate; yield the blocks that they complete."""
         with torch.inference_mode():
             batch = torch.from_numpy(np.ascontiguousarray(samples)).to(self.device)
-            filtered, level, self._front_end_state = self.network.preprocess_block(batch, self._front_end_state)
+            filtered, level, self._front_end_state = self.network.preprocess.forward_block(batch, self._front_end_state)
         levels = np.broadcast_to(level.cpu().numpy() if isinstance(level, torch.Tensor) else level, samples.shape)
         self._mixture = np.concatenate([self._mixture, samples], axis=1)
         self._filtered = np.concatenate([self._filtered, filtered.cpu().numpy()], axis=1)

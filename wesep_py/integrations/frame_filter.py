@@ -1,4 +1,4 @@
-"""What the adapters of all frameworks share: frames of 16-bit samples in, as many samples out, `delay` later.
+"""Filter frames of 16-bit samples, for the adapters of all frameworks: as many samples out, `delay` later.
 
     frame ─┬─► delay ────────────────► mixture ──┐
            ├─► FirstTurn ─► enroll (in a thread) │ cross-fade ─► frame
@@ -39,7 +39,7 @@ Frame = NDArray[np.int16]
 
 
 class LiveStream(Protocol):
-    """What a `FrameFilter` needs of a stream (`wesep_py.inference.Stream`)."""
+    """Define the part of a stream that a `FrameFilter` needs (`wesep_py.inference.Stream`)."""
 
     @property
     def delay(self) -> int:
@@ -60,7 +60,7 @@ class LiveStream(Protocol):
 
 
 class LiveModel(Protocol):
-    """What a `FrameFilter` needs of a model (`wesep_py.inference.Extractor`)."""
+    """Define the part of a model that a `FrameFilter` needs (`wesep_py.inference.Extractor`)."""
 
     @property
     def sample_rate(self) -> int:

@@ -14,8 +14,9 @@
                                                                 ▼                                      ▼
                                           presence head: logit per frame ◄─────────────────────────────┘
 
-`TargetSpeakerExtractor.extract` is this path, line by line; `TargetSpeakerExtractor.live` is the same network without
-what looks ahead, for streaming (`wesep_py.network.streaming_network`). `build_network` makes a network from a
+`TargetSpeakerExtractor.extract` is this path, line by line. High-pass and level are `wesep_py.network.preprocessing`;
+`TargetSpeakerExtractor.live` is the same network without what looks ahead (`wesep_py.network.live_mode`), for
+streaming (`wesep_py.network.streaming_network`). `build_network` makes a network from a
 configuration, `load_network` from a checkpoint.
 """
 
@@ -36,21 +37,14 @@ from wesep_py.common.config import construct, to_plain
 from wesep_py.common.errors import CheckpointError, ConfigError, InputError
 from wesep_py.common.registry import no_plugins
 from wesep_py.common.safe_building import build_within, check_numbers
-from wesep_py.features import CausalHighPass, HighPass, LevelTracker
 from wesep_py.network import self_supervised_tasnet  # noqa: F401 – registers a backbone
 from wesep_py.network.backbones import Analysis, backbones
-from wesep_py.network.backbones.bsrnn import ResidualRNN
 from wesep_py.network.cues import NEGATIVE, Cue, PreparedEnrollment, SignalFeatures, cues
+from wesep_py.network.live_mode import build_live_network
 from wesep_py.network.model_config import ModelConfig
+from wesep_py.network.preprocessing import Preprocessing, full_lengths
 from wesep_py.network.presence_head import PresenceHead
-from wesep_py.network.speaker import build_encoder, completed_speaker, is_encoder, length_mask
-
-# A causal filter shifts the phase of what is above its cutoff. A cutoff of 40 Hz would shift the phase of voices; an
-# eighth of it, 5 Hz, shifts the phase at 100 Hz by 3°.
-CAUSAL_CUTOFF_RATIO = 1 / 8
-# Samples above MAX_SAMPLE occur in no recording, and their squares may overflow. They are scaled by SHRINK before
-# levels are computed. A causal network does not know the samples to come, so it clips them instead.
-MAX_SAMPLE, SHRINK = 1e9, 2.0**-100
+from wesep_py.network.speaker import build_encoder, completed_speaker, is_encoder
 
 
 class NetworkOutput(NamedTuple):
@@ -75,19 +69,12 @@ class NetworkState(NamedTuple):
     Attributes:
         backbone: of `TargetSpeakerExtractor.encode`.
         presence: of `TargetSpeakerExtractor.detect`.
-        front_end: of `TargetSpeakerExtractor.preprocess_block`.
+        front_end: of `Preprocessing.forward_block`.
     """
 
     backbone: Any = None
     presence: Any = None
     front_end: Any = None
-
-
-class FrontEndState(NamedTuple):
-    """Streaming state of high-pass and level tracker; `None` for one that the network does not have."""
-
-    high_pass: Any = None
-    level: Any = None
 
 
 class TargetSpeakerExtractor(nn.Module):
@@ -114,7 +101,6 @@ class TargetSpeakerExtractor(nn.Module):
         self.sample_rate, self.normalise = config.sample_rate, config.normalise
         self.level: Literal["fitted", "learned", "kept"] = config.level
         self.highpass_hz, self.shifts = config.highpass_hz, config.shifts
-        self.high_pass = HighPass(config.sample_rate, config.highpass_hz) if config.highpass_hz else None
 
         # Cues first: the backbone has to know how many feature channels they add or replace.
         self.cues = nn.ModuleList(cues.build(cue, f"model.cues[{i}]") for i, cue in enumerate(config.cues))
@@ -155,10 +141,8 @@ class TargetSpeakerExtractor(nn.Module):
             raise ConfigError(
                 f"model.shifts: is {self.shifts}; at most the backbone's stride, {self.backbone.stride}, is allowed"
             )
-        self.causal_high_pass = None
-        if self.backbone.latency is not None and config.highpass_hz:
-            self.causal_high_pass = CausalHighPass(config.sample_rate, CAUSAL_CUTOFF_RATIO * config.highpass_hz)
-        self.level_tracker = LevelTracker(config.sample_rate) if self.normalise == "tracked" else None
+        causal = self.backbone.latency is not None
+        self.preprocess = Preprocessing(config.sample_rate, config.highpass_hz, config.normalise, causal)
 
         self.encoder = build_encoder(config.speaker, config.sample_rate, initialise, self.backbone)
         if self.encoder is not None:
@@ -198,52 +182,9 @@ class TargetSpeakerExtractor(nn.Module):
             )
         if self._live_network is None:
             with torch.inference_mode(False):
-                object.__setattr__(self, "_live_network", self._build_live_network())
+                object.__setattr__(self, "_live_network", build_live_network(self))
         live: TargetSpeakerExtractor = self._live_network
         return live.to(next(self.parameters()).device).train(self.training)
-
-    def _build_live_network(self) -> TargetSpeakerExtractor:
-        """Build the causal network of the live mode, on the parameters of this network."""
-        config = {
-            **self.config,
-            "backbone": {**self.config["backbone"], "causal": True, "live": False},
-            "normalise": "none" if self.normalise == "none" else "tracked",
-            "presence": self.config["live_presence"],
-            "live_presence": None,
-        }
-        try:
-            live = TargetSpeakerExtractor(config, initialise=False)
-        except ConfigError as error:
-            raise ConfigError(f"model.backbone.live: the model cannot work live ({error})") from error
-        if live.latency is None:
-            raise ConfigError("model.backbone.live: a cue looks ahead, so the model cannot work live")
-        own = dict(self.named_parameters())
-        for name, parameter in list(live.named_parameters()):
-            shared = own.get(_name_of_shared(name, own))
-            if shared is None or shared.shape != parameter.shape:
-                raise ConfigError(
-                    f"model.backbone.live: {name} has another shape in the live mode; a norm over time cannot be shared"
-                )
-            module, _, leaf = name.rpartition(".")
-            setattr(live.get_submodule(module), leaf, shared)
-        live.encoder, live.level, live.is_live = self.encoder, "kept", True
-        return live
-
-    def begin_missing(self, missing: Sequence[str]) -> list[str]:
-        """Set parameters that a checkpoint did not have from those that it had: the live layers of a network.
-
-        Args:
-            missing: names of parameters that have no value from the checkpoint.
-
-        Returns:
-            The names of those that have been set.
-        """
-        begun = []
-        for name, module in self.named_modules():
-            if isinstance(module, ResidualRNN) and f"{name}.live_linear.weight" in missing:
-                module.begin_live()
-                begun += [f"{name}.live_linear.weight", f"{name}.live_linear.bias"]
-        return begun
 
     @property
     def latency(self) -> int | None:
@@ -295,10 +236,10 @@ class TargetSpeakerExtractor(nn.Module):
             InputError: a cue takes an embedding, and there is none, or one of another size; a negative enrollment that
                 no cue takes.
         """
-        lengths = _full_lengths(enrollment) if lengths is None else lengths
+        lengths = full_lengths(enrollment) if lengths is None else lengths
         prepared, of_negative = {}, {}
         if negative is not None:
-            negative_lengths = _full_lengths(negative) if negative_lengths is None else negative_lengths
+            negative_lengths = full_lengths(negative) if negative_lengths is None else negative_lengths
             of_negative = self._prepare_negatives(enrollment, lengths, negative, negative_lengths)
         enrollment, level = self.preprocess(enrollment, lengths)
         signal = SignalFeatures(enrollment, lengths, self.backbone, self.encoder, embedding, level)
@@ -323,7 +264,7 @@ class TargetSpeakerExtractor(nn.Module):
                 "this model takes no negative enrollment; leave it out (--enroll-not), or train a model whose cue has "
                 "negative: true"
             )
-        lengths = _full_lengths(enrollment) if lengths is None else lengths
+        lengths = full_lengths(enrollment) if lengths is None else lengths
         enrollment, level = self.preprocess(enrollment, lengths)
         signal = SignalFeatures(enrollment, lengths, self.backbone, self.encoder, None, level)
         return {
@@ -362,7 +303,7 @@ class TargetSpeakerExtractor(nn.Module):
         """
         if self.encoder is None:
             raise ConfigError("this model has no speaker encoder, so it has no embeddings")
-        lengths = _full_lengths(waveform) if lengths is None else lengths
+        lengths = full_lengths(waveform) if lengths is None else lengths
         waveform, level = self.preprocess(waveform, lengths)
         return SignalFeatures(waveform, lengths, self.backbone, self.encoder, None, level).speaker.embedding
 
@@ -413,7 +354,7 @@ class TargetSpeakerExtractor(nn.Module):
         if self.backbone.latency is None:
             waveform, scale = self.preprocess(mixture)
         else:
-            waveform, scale, front_end_state = self.preprocess_block(mixture, state.front_end)
+            waveform, scale, front_end_state = self.preprocess.forward_block(mixture, state.front_end)
 
         # A shift puts zeros before the mixture; after the high-pass, because a constant would start there with a step.
         # Then waveform-stage cues put samples before both. The same numbers are cut from the estimate below.
@@ -427,7 +368,7 @@ class TargetSpeakerExtractor(nn.Module):
 
         # Waveform → features → latent → estimates. Input-stage and latent-stage cues act inside `encode`.
         level = scale if self.backbone.latency is None else 1.0
-        signal = SignalFeatures(waveform, _full_lengths(waveform), self.backbone, self.encoder, level=level)
+        signal = SignalFeatures(waveform, full_lengths(waveform), self.backbone, self.encoder, level=level)
         analysis = signal.analysis
         if any(cue.needs_speaker_frames for cue in self.cues):
             analysis = replace(analysis, speaker_frames=signal.speaker_frames)
@@ -446,50 +387,6 @@ class TargetSpeakerExtractor(nn.Module):
         if backbone_state is not None:
             new_state = NetworkState(backbone_state, presence_state, front_end_state)
         return NetworkOutput(waveforms, presence, self._speaker_logits(prepared), new_state)
-
-    def preprocess(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | float]:
-        """Filter a whole recording with the high-pass and divide it by its level, as `normalise` says.
-
-        Args:
-            waveform: `[batch, samples]`.
-            lengths: `[batch]`, samples of each before it was padded; `None` if none was.
-
-        Returns:
-            `[batch, samples]`, and the divisor `[batch, 1]`.
-        """
-        peak = waveform.detach().abs().amax(dim=1, keepdim=True) if waveform.shape[1] else waveform.sum(1, True)
-        # A power of two changes exponents only, so that everything but the scale stays bit-exact.
-        shrink = torch.where(peak > MAX_SAMPLE, SHRINK, 1.0).to(waveform.dtype)
-        waveform = waveform * shrink
-        if self.high_pass is not None:
-            waveform = self.high_pass(waveform, lengths)
-        scale = self._level(waveform, lengths)
-        return waveform / scale, scale / shrink
-
-    def preprocess_block(
-        self, waveform: Tensor, state: FrontEndState | None = None
-    ) -> tuple[Tensor, Tensor | float, FrontEndState]:
-        """Filter the next samples of a mixture for a causal backbone, and divide them by the level until now.
-
-        The filter removes a constant and slow changes.
-
-        Args:
-            waveform: `[batch, samples]`.
-            state: returned by the call before; `None` at the start of a recording.
-
-        Returns:
-            `[batch, samples]`, the divisor (1, or `[batch, samples]` with `normalise: tracked`), and the state after
-            the samples.
-        """
-        high_pass, level = state or FrontEndState()
-        waveform = waveform.clamp(-MAX_SAMPLE, MAX_SAMPLE)
-        if self.causal_high_pass is not None:
-            waveform, high_pass = self.causal_high_pass(waveform, high_pass)
-        scale: Tensor | float = 1.0
-        if self.level_tracker is not None:
-            scale, level = self.level_tracker(waveform, level)
-            waveform = waveform / scale
-        return waveform, scale, FrontEndState(high_pass, level)
 
     def encode(self, analysis: Analysis, prepared: PreparedEnrollment, state: Any = None) -> tuple[Tensor, Any]:
         """Return the latent of a block of frames, steered by the input-stage and latent-stage cues.
@@ -555,7 +452,7 @@ class TargetSpeakerExtractor(nn.Module):
             return None, None
         estimate_signal = None
         if self.presence.needs_estimate and estimate is not None:
-            estimate_signal = SignalFeatures(estimate, _full_lengths(estimate), self.backbone, self.encoder)
+            estimate_signal = SignalFeatures(estimate, full_lengths(estimate), self.backbone, self.encoder)
         by_cue = [_of_cue(prepared, i) for i in range(len(self.cues))]
         evidence = self.presence.gather_evidence(analysis, list(self.cues), by_cue, estimate_signal)
         return self.presence.forward_block(self.backbone.summarise(latent), evidence, state)
@@ -568,33 +465,6 @@ class TargetSpeakerExtractor(nn.Module):
         """Return the speaker logits of the first cue that has any."""
         logits = (cue.speaker_logits(_of_cue(prepared, i)) for i, cue in enumerate(self.cues))
         return next((cue_logits for cue_logits in logits if cue_logits is not None), None)
-
-    def _level(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor | float:
-        """Return the level `[batch, 1]` by which a waveform without overflows is divided; 1 for silence."""
-        if self.normalise == "none":
-            return 1.0
-        # A `tracked` network divides an enrollment, which it knows as a whole, by its RMS.
-        lengths = _full_lengths(waveform) if lengths is None else lengths
-        valid, count = length_mask(lengths, waveform.shape[1]), lengths.clamp_min(1)[:, None]
-        waveform = waveform.float() * valid
-        if self.normalise == "std":
-            waveform = (waveform - waveform.sum(dim=1, keepdim=True) / count) * valid
-            count = (count - 1).clamp_min(1)  # the unbiased estimate, as TF-GridNet's authors compute it
-        level = (waveform.square().sum(dim=1, keepdim=True) / count).sqrt()
-        return torch.where(level > 1e-8, level, torch.ones_like(level))
-
-
-def _name_of_shared(name: str, own: Mapping[str, Any]) -> str:
-    """Return the name, among a network's own parameters, of a parameter of its live network.
-
-    >>> _name_of_shared("blocks.0.along_time.linear.bias", {"blocks.0.along_time.live_linear.bias": 0})
-    'blocks.0.along_time.live_linear.bias'
-    """
-    if name.startswith("presence."):
-        return f"live_{name}"
-    module, _, leaf = name.rpartition(".")
-    live_name = f"{module.rpartition('.')[0]}.live_{module.rpartition('.')[2]}.{leaf}"
-    return live_name if live_name in own else name
 
 
 def build_network(config: ModelConfig | Mapping[str, Any], initialise: bool = True) -> TargetSpeakerExtractor:
@@ -659,11 +529,6 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for submodule, training in modes.items():
             submodule.training = training
-
-
-def _full_lengths(waveform: Tensor) -> Tensor:
-    """Return the lengths `[batch]` of waveforms `[batch, samples]` without padding."""
-    return torch.full((len(waveform),), waveform.shape[1], device=waveform.device)
 
 
 def _of_cue(prepared: PreparedEnrollment, index: int) -> PreparedEnrollment:

@@ -109,7 +109,7 @@ class StreamingNetwork(nn.Module):
         num_overlapping = self.span.synthesis_size - self.stride
         return StreamState(
             before,
-            torch.ones_like(before) if self.network.level_tracker is not None else None,
+            torch.ones_like(before) if self.network.preprocess.level_tracker is not None else None,
             torch.zeros(batch, num_overlapping, device=device),
             None if weights is None else torch.zeros(num_overlapping, device=device),
         )
@@ -123,7 +123,7 @@ class StreamingNetwork(nn.Module):
             prepared: of the voice, for a batch of the same size.
         """
         network_state = NetworkState() if state.network is None else state.network
-        filtered, scale, front_end = self.network.preprocess_block(samples, network_state.front_end)
+        filtered, scale, front_end = self.network.preprocess.forward_block(samples, network_state.front_end)
         segment, level = torch.cat([state.samples, filtered], dim=1), None
         if isinstance(scale, Tensor):
             assert state.level is not None, "the state of another network"

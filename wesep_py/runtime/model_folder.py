@@ -83,7 +83,7 @@ class InitialArray:
 
 @dataclass(frozen=True)
 class StreamDescription:
-    """What `wesep.json` says of the graph of a stream.
+    """Describe the graph of a stream, from `wesep.json`.
 
     Attributes:
         first_block: number of samples of the first call.

@@ -3,7 +3,8 @@
 | module | contents |
 | --- | --- |
 | `trainer` | `train`, and the loop: step, log, validate, save, resume |
-| `training_config` | every key of a training's YAML; `load_config` |
+| `training_config` | the keys of a training's YAML; `load_config` |
+| `data_config` | those of its data and its validation |
 | `training_data` | recordings, task, dataset and batches from the configuration |
 | `batches` | positions, data loader, and batches that survive dying workers |
 | `task` | the interfaces `Task` and `Validator` between the loop and what is trained |

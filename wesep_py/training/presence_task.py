@@ -22,8 +22,9 @@ from wesep_py.network.extraction_network import eval_mode
 from wesep_py.network.personal_vad import NUM_CLASSES, OTHERS, SILENCE, TARGET, PersonalVAD
 from wesep_py.simulation import Sample, Simulator
 from wesep_py.training.batches import stack_padded
+from wesep_py.training.data_config import PresenceValidationConfig
 from wesep_py.training.task import Item, Task, ValidationResult, Validator
-from wesep_py.training.training_config import PresenceTrainConfig, PresenceValidationConfig
+from wesep_py.training.training_config import PresenceTrainConfig
 
 NO_FRAME = -1
 """Class of padding, which does not count."""

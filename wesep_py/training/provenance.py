@@ -22,7 +22,7 @@ from wesep_py.common.files import write_json
 from wesep_py.common.textfiles import Row, read_json
 from wesep_py.data.recordings import is_store, resolve_location, store_fingerprint
 from wesep_py.data.shard_stream import is_stream, stream_identity
-from wesep_py.training.training_config import DataConfig
+from wesep_py.training.data_config import DataConfig
 
 PACKAGE_CHECKOUT = Path(__file__).resolve().parents[2]
 """The folder that contains the package: its git checkout, unless it was installed from a wheel."""

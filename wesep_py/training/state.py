@@ -24,6 +24,7 @@ from wesep_py.common.errors import CheckpointError, WesepError, quoted, reason, 
 from wesep_py.common.files import atomic_path
 from wesep_py.common.torchfiles import read_torch
 from wesep_py.network.extraction_network import TargetSpeakerExtractor
+from wesep_py.network.live_mode import begin_live_layers
 from wesep_py.training.losses import Adversary
 from wesep_py.training.provenance import lineage
 from wesep_py.training.step import Optimisation
@@ -391,7 +392,7 @@ def load_initial_weights(network: nn.Module, config: InitConfig) -> InitialWeigh
         for name, tensor in fits.items():
             tensors[name].copy_(tensor)
     missing = [name for name in tensors if name not in fits]
-    derived = network.begin_missing(missing) if isinstance(network, TargetSpeakerExtractor) else []
+    derived = begin_live_layers(network, missing) if isinstance(network, TargetSpeakerExtractor) else []
     return InitialWeights(
         str(saved.folder),
         saved.hash,

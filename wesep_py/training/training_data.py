@@ -34,6 +34,7 @@ from wesep_py.simulation.dry_batch import DrySimulator
 from wesep_py.simulation.listed_mixtures import ListedMixtures
 from wesep_py.simulation.mixture_stream import StreamSimulator, WindowSimulator
 from wesep_py.training.batches import Batches, DryMixtures, PositionSampler, SimulatedMixtures, make_loader
+from wesep_py.training.data_config import DataConfig
 from wesep_py.training.devices import require_precision
 from wesep_py.training.experiment import CorpusSummary
 from wesep_py.training.extraction_task import ExtractionTask
@@ -42,13 +43,7 @@ from wesep_py.training.run_log import TrainingBar
 from wesep_py.training.speaker_task import SpeakerTask
 from wesep_py.training.state import Progress
 from wesep_py.training.task import Task
-from wesep_py.training.training_config import (
-    DataConfig,
-    PresenceTrainConfig,
-    RunConfig,
-    SpeakerTrainConfig,
-    TrainConfig,
-)
+from wesep_py.training.training_config import PresenceTrainConfig, RunConfig, SpeakerTrainConfig, TrainConfig
 
 logger = logging.getLogger(__name__)
 

@@ -32,8 +32,8 @@ from wesep_py.metrics import METRICS, score
 from wesep_py.network.extraction_network import TargetSpeakerExtractor, eval_mode
 from wesep_py.network.speaker import SpeakerEncoder
 from wesep_py.simulation import SimulationConfig, TrialAudio, render_trial
+from wesep_py.training.data_config import ValidationConfig, VerificationConfig
 from wesep_py.training.task import ValidationExample, ValidationResult, Validator, spread
-from wesep_py.training.training_config import ValidationConfig, VerificationConfig
 
 SCORE_NAMES = METRICS["si_sdr"]
 """Numbers of an extraction trial: SI-SDR, SI-SDRi, accuracy, confusion."""
