@@ -15,7 +15,7 @@ from wesep_py.common.errors import ConfigError
 from wesep_py.inference import Extractor
 from wesep_py.network.cues import EmbeddingCue
 from wesep_py.network.extraction_network import TargetSpeakerExtractor, build_network, load_network
-from wesep_py.training.devices import resolve_precision
+from wesep_py.training.devices import convolve_in_float32, resolve_precision
 
 FOLDER = conf_folder() / "model"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -131,6 +131,7 @@ def test_a_step_in_the_platforms_half_precision_stays_near_float32(name):
     """The type that `train.precision: auto` chooses: bfloat16 where the processor has it for all layers."""
     torch.manual_seed(0)
     network = build_network(model(name)).train()
+    convolve_in_float32(network, "auto", "cpu")
     mixture, enrollment = torch.randn(2, 4000), torch.randn(2, 4000)
     is_half = resolve_precision("auto", "cpu") == "bf16-mixed"
     estimates, gradients = [], []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import platform
 import subprocess
@@ -17,8 +18,9 @@ from wesep_py.common import half_precision
 from wesep_py.common.config import dump_yaml
 from wesep_py.common.errors import ConfigError, InputError
 from wesep_py.network.extraction_network import build_network
-from wesep_py.training import train
+from wesep_py.training import devices, train
 from wesep_py.training.devices import (
+    convolve_in_float32,
     describe_precision,
     make_fabric,
     recompute_blocks,
@@ -104,6 +106,49 @@ def test_bfloat16_is_refused_only_for_networks_that_need_it(without_bfloat16_lst
         train(settings(train__precision="bf16-mixed", data__packed=str(tmp_path / "packed")))
     assert str(refusal.value) == LSTM_NEEDED
     assert not Path(settings()["experiment"]).exists() and not (tmp_path / "packed").exists()
+
+
+AMX_SHAPES = {
+    "12 channels, kernel of 8": (lambda: nn.Conv1d(12, 12, 8, 8), (2, 12, 799)),
+    "to a single column": (lambda: nn.Conv2d(32, 32, (3, 3), (1, 2), (1, 0)), (2, 32, 16, 3)),
+    "from a single column": (lambda: nn.ConvTranspose2d(32, 32, (3, 3), (1, 2), (1, 0)), (2, 32, 16, 1)),
+}
+"""Convolutions that were garbage in bfloat16 on processors with AMX, forward or backward."""
+
+
+@pytest.mark.processor
+@pytest.mark.parametrize("name", AMX_SHAPES)
+def test_convolutions_of_a_run_in_half_precision_are_right(name: str):
+    torch.manual_seed(0)
+    make, shape = AMX_SHAPES[name]
+    network, x = nn.Sequential(make()), torch.randn(shape)
+    convolve_in_float32(network, "auto", "cpu")
+    is_half, results = resolve_precision("auto", "cpu") == "bf16-mixed", []
+    for half in (False, is_half):
+        inputs = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            output = network(inputs).float()
+        network.zero_grad()
+        output.backward(torch.linspace(-1, 1, output.numel()).reshape(output.shape))
+        results.append([output.detach(), inputs.grad, network[0].weight.grad.clone()])
+    for whole, half in zip(*results, strict=True):
+        assert (half - whole).norm() < 0.02 * whole.norm()
+
+
+@pytest.mark.parametrize("amx", [False, True])
+def test_with_amx_convolutions_compute_in_float32(monkeypatch: pytest.MonkeyPatch, with_bfloat16, amx: bool):
+    monkeypatch.setattr(devices, "has_amx", lambda: amx)
+    network = nn.Sequential(nn.Conv1d(16, 16, 3), nn.ReLU(), nn.Conv1d(16, 4, 1))
+    names = list(network.state_dict())
+    assert convolve_in_float32(network, "32-true", "cpu") == convolve_in_float32(network, "auto", "cuda") == 0
+    assert convolve_in_float32(network, "auto", "cpu") == (2 if amx else 0)
+    assert list(network.state_dict()) == names
+    copied = copy.deepcopy(network)
+    with torch.no_grad():
+        copied[2].weight.zero_(), copied[2].bias.fill_(2.0)
+        with torch.autocast("cpu", torch.bfloat16):
+            output = copied(torch.randn(1, 16, 20))
+    assert output.dtype == (torch.float32 if amx else torch.bfloat16) and (output == 2).all()
 
 
 def test_bfloat16_without_matrix_products_is_refused(monkeypatch: pytest.MonkeyPatch):

@@ -6,6 +6,7 @@ in what they support: oneDNN runs matrix products in bfloat16 on any processor, 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Literal
@@ -81,3 +82,11 @@ def _run(operation: Operation, device: torch.device) -> list[nn.Parameter]:
     output = output[0] if isinstance(output, tuple) else output
     output.float().square().mean().backward()
     return list(module.parameters())
+
+
+def has_amx() -> bool:
+    """Return whether torch's library for the CPU computes in bfloat16 with AMX, unless it was told not to."""
+    import torch
+
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    return bool(torch.cpu._is_amx_tile_supported()) and (not limit or "AMX" in limit or limit in ("ALL", "DEFAULT"))

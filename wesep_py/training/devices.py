@@ -6,22 +6,28 @@ import ctypes
 import os
 import platform
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision.amp import MixedPrecision
 from lightning_fabric.strategies import DDPStrategy, Strategy
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from wesep_py.common.errors import ConfigError, InputError
-from wesep_py.common.half_precision import unsupported
+from wesep_py.common.half_precision import has_amx, unsupported
 from wesep_py.common.processes import max_workers
+from wesep_py.network.backbones.filterbanks import FilterbankDecoder, FilterbankEncoder
 from wesep_py.training.training_config import RunConfig, TrainLoopConfig
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 """Values of `train.precision`."""
+CONVOLUTIONS = (
+    nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d, FilterbankEncoder, FilterbankDecoder
+)  # fmt: skip
+"""Layers that convolve."""
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 """Options of `mallopt`, from malloc.h of the GNU C library."""
 
@@ -118,6 +124,34 @@ def require_precision(module: nn.Module, precision: str, device_type: str) -> No
     is_recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
     if precision == "bf16-mixed" and is_recurrent and (problem := unsupported(device_type)):
         raise InputError(f"train.precision: is bf16-mixed, and {problem}; use auto or 32-true")
+
+
+def convolve_in_float32(module: nn.Module, precision: str, device_type: str) -> int:
+    """Let the convolutions of a module compute in float32 if a run in bfloat16 uses a processor with AMX.
+
+    oneDNN's bfloat16 kernels for AMX return garbage for some shapes, forward or backward, and no error (torch 2.11.0;
+    `tests/training/test_devices.py` has two of these shapes). The parameters keep their names.
+
+    Args:
+        module: what a step computes.
+        precision: `train.precision`.
+        device_type: `cpu` or `cuda`.
+
+    Returns:
+        The number of such convolutions; 0 on other processors and in other precisions.
+    """
+    if device_type != "cpu" or resolve_precision(precision, device_type) != "bf16-mixed" or not has_amx():
+        return 0
+    layers = [layer for layer in module.modules() if isinstance(layer, CONVOLUTIONS)]
+    for layer in layers:
+        layer.forward = partial(_without_autocast, type(layer).forward, layer)
+    return len(layers)
+
+
+def _without_autocast(forward: Callable[..., Tensor], layer: nn.Module, x: Tensor, *arguments: Any) -> Tensor:
+    """Call the `forward` of a layer in float32."""
+    with torch.autocast("cpu", enabled=False):
+        return forward(layer, x.float(), *arguments)
 
 
 def keep_freed_memory() -> bool:

@@ -35,7 +35,7 @@ from wesep_py.simulation.listed_mixtures import ListedMixtures
 from wesep_py.simulation.mixture_stream import StreamSimulator, WindowSimulator
 from wesep_py.training.batches import Batches, DryMixtures, PositionSampler, SimulatedMixtures, make_loader
 from wesep_py.training.data_config import DataConfig
-from wesep_py.training.devices import require_precision
+from wesep_py.training.devices import convolve_in_float32, require_precision
 from wesep_py.training.experiment import CorpusSummary
 from wesep_py.training.extraction_task import ExtractionTask
 from wesep_py.training.presence_task import PresenceTask
@@ -104,6 +104,9 @@ def read_training_data(config: RunConfig, fabric: Fabric) -> tuple[Task, Trainin
 
     task = make_task(config, fabric, count_speakers)
     require_precision(task.step, config.train.precision, fabric.device.type)
+    num_convolutions = convolve_in_float32(task.step, config.train.precision, fabric.device.type)
+    if num_convolutions and fabric.is_global_zero:
+        logger.info("%d convolutions compute in float32: with AMX, bfloat16 is wrong for some shapes", num_convolutions)
     speech = [] if shards else read_utterances()
     noises = find_noises(config.data.noise, root)
     if noises and not config.simulation.uses_noise_recordings and fabric.is_global_zero:
