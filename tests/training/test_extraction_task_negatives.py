@@ -12,6 +12,7 @@ import torch
 from wesep_py.common.config import load_yaml
 from wesep_py.common.errors import ConfigError
 from wesep_py.data import FileReader, read_speaker_folders
+from wesep_py.models import find_model
 from wesep_py.network.extraction_network import build_network, load_network
 from wesep_py.simulation import EnrollmentConfig, SimulationConfig, Simulator
 from wesep_py.training import train
@@ -67,9 +68,9 @@ def test_negatives_that_no_cue_takes_are_refused(tiny_speech: Path, tmp_path: Pa
         train(config)
 
 
-def test_the_recipe_continues_the_last_leg_with_the_same_estimates():
+def test_the_recipe_continues_a_model_without_negatives_with_the_same_estimates():
     config = load_yaml(RECIPE, ["data.root=DATA"])
-    network, stored = build_network(config["model"]).eval(), RECIPE.parent / "last_leg"
+    network, stored = build_network(config["model"]).eval(), find_model("base")[1]
     loaded = load_initial_weights(network, InitConfig(str(stored)))
     assert loaded.fresh and all("negative" in name for name in loaded.fresh)
     mixture, enrollment, other = (torch.randn(1, n) * 0.05 for n in (16000, 24000, 24000))
