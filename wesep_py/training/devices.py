@@ -130,7 +130,8 @@ def convolve_in_float32(module: nn.Module, precision: str, device_type: str) -> 
     """Let the convolutions of a module compute in float32 if a run in bfloat16 uses a processor with AMX.
 
     oneDNN's bfloat16 kernels for AMX return garbage for some shapes, forward or backward, and no error (torch 2.11.0;
-    `tests/training/test_devices.py` has two of these shapes). The parameters keep their names.
+    `tests/training/test_devices.py` has three of these shapes, github.com/pytorch/pytorch/issues/169688 the second).
+    The parameters keep their names.
 
     Args:
         module: what a step computes.
