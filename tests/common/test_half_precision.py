@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from wesep_py.common.half_precision import OPERATIONS, problem_with, unsupported
+from wesep_py.common.half_precision import OPERATIONS, has_amx, problem_with, unsupported
 
 
 @pytest.mark.processor
@@ -56,3 +56,11 @@ def test_without_avx512_matmul_runs_and_lstm_does_not():
 
 def test_no_operations_means_no_problem():
     assert unsupported("cpu", ()) is None
+
+
+@pytest.mark.parametrize("limit, allowed", [("", True), ("ALL", True), ("avx512_core_amx", True), ("AVX2", False)])
+@pytest.mark.parametrize("supported", [False, True])
+def test_amx_is_used_if_the_processor_has_it_and_it_is_allowed(monkeypatch, limit: str, allowed: bool, supported: bool):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: supported)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert has_amx() == (supported and allowed)

@@ -130,5 +130,15 @@ def test_noise_that_nothing_uses_is_said(corpus: Path, settings, tmp_path: Path,
     if place == "enrollment":
         mapping["simulation"]["enrollment"] = mapping["simulation"].get("enrollment", {}) | {"noise": NOISE}
     config = load_config(mapping)
+    caplog.set_level("INFO")
     read_training_data(config, make_fabric(config.train))
     assert ("data.noise: 1 recordings are not used" in caplog.text) == (not used)
+
+
+def test_noise_that_mixtures_of_lists_cannot_use_is_a_warning(mixture_lists: Path, settings, caplog):
+    mixtures = {"lists": ["lists/list.csv"], "condition": "noisy", "root": "speech", "noise_root": "noise"}
+    mapping = settings(data={"root": str(mixture_lists), "workers": 0, "mixtures": mixtures, "noise": ["noise"]})
+    mapping["simulation"] = {"duration_s": 1.0, "enrollment": {"duration_s": [0.5, 1.0]}}
+    config = load_config(mapping)
+    read_training_data(config, make_fabric(config.train))
+    assert "mixtures of lists keep their own noise" in caplog.text

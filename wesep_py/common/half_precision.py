@@ -85,7 +85,7 @@ def _run(operation: Operation, device: torch.device) -> list[nn.Parameter]:
 
 
 def has_amx() -> bool:
-    """Return whether torch's library for the CPU computes in bfloat16 with AMX, unless it was told not to."""
+    """Return whether oneDNN computes in bfloat16 with AMX: the processor has it, and `ONEDNN_MAX_CPU_ISA` allows it."""
     import torch
 
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()

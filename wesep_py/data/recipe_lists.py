@@ -117,7 +117,7 @@ def holds_mixtures(folder: str | os.PathLike[str]) -> bool:
     folder = Path(folder)
     if is_file(folder / "spk1.scp"):
         return True
-    _, value = next(iter(read_kaldi_table(folder / "wav.scp").values()))
+    value = _first_recordings(folder)
     return not value.endswith("|") and len(value.split()) > 1
 
 
@@ -150,8 +150,13 @@ def mixtures_have_noise(folder: str | os.PathLike[str]) -> bool:
     folder = Path(folder)
     if is_file(folder / "noise1.scp"):
         return True
+    return Path(_first_recordings(folder).split()[0]).parent.name == "mix_both"
+
+
+def _first_recordings(folder: Path) -> str:
+    """Return what the first line of a folder's `wav.scp` names: a recording, or a mixture and its sources."""
     _, value = next(iter(read_kaldi_table(folder / "wav.scp").values()))
-    return Path(value.split()[0]).parent.name == "mix_both"
+    return value
 
 
 def read_recordings(folder: str | os.PathLike[str]) -> list[str]:

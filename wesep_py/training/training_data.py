@@ -110,7 +110,9 @@ def read_training_data(config: RunConfig, fabric: Fabric) -> tuple[Task, Trainin
     speech = [] if shards else read_utterances()
     noises = find_noises(config.data.noise, root)
     if noises and not config.simulation.uses_noise_recordings and fabric.is_global_zero:
-        logger.warning(
+        # Mixtures that are drawn say themselves whether they have noise; those of lists are often believed to take it.
+        logger.log(
+            logging.WARNING if config.data.mixtures else logging.INFO,
             "data.noise: %d recordings are not used; set noise of kind recording in simulation.enrollment.noise%s",
             len(noises),
             "; mixtures of lists keep their own noise" if config.data.mixtures else ", or in simulation.noise",
