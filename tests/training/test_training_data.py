@@ -130,7 +130,7 @@ def test_noise_that_nothing_uses_is_said(corpus: Path, settings, tmp_path: Path,
     if place == "enrollment":
         mapping["simulation"]["enrollment"] = mapping["simulation"].get("enrollment", {}) | {"noise": NOISE}
     config = load_config(mapping)
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "wesep_py")
     read_training_data(config, make_fabric(config.train))
     assert ("data.noise: 1 recordings are not used" in caplog.text) == (not used)
 
