@@ -17,7 +17,7 @@ from wesep_py.data import FileReader, read_speaker_folders
 from wesep_py.simulation import Sample, SimulationConfig, Simulator
 from wesep_py.simulation.description.simulation_config import EnrollmentConfig
 from wesep_py.training import TrainingInterrupted, train
-from wesep_py.training.batches import SimulatedMixtures
+from wesep_py.training.batches import ENROLLMENT_MULTIPLE, SimulatedMixtures
 from wesep_py.training.extraction_task import Criterion, collate_targets, target_items
 from wesep_py.training.state import load_state
 
@@ -90,8 +90,10 @@ def test_collate_pads_at_the_end_and_gives_lengths():
 
     batch = collate_targets([[item(4, 3, 7), item(4, 5, 8)], [item(2, 1, 9)]])
     assert batch["mixture"].tolist() == [[2, 2, 2, 2], [2, 2, 2, 2], [2, 2, 0, 0]]
-    assert batch["enrollment"].sum(1).tolist() == [3, 5, 1] and batch["enrollment"].shape == (3, 5)
+    assert batch["enrollment"].sum(1).tolist() == [3, 5, 1] and batch["enrollment"].shape == (3, ENROLLMENT_MULTIPLE)
     assert batch["enrollment_lengths"].tolist() == [3, 5, 1]
+    longer = collate_targets([[item(4, ENROLLMENT_MULTIPLE + 1, 7)]])["enrollment"]
+    assert longer.shape == (1, 2 * ENROLLMENT_MULTIPLE)
     assert batch["speaker"].tolist() == [7, 8, 9] and batch["speaker"].dtype == torch.int64
     assert batch["present"].tolist() == [1, 1, 1]
     assert batch["activity"].tolist() == [[1, 0]] * 3

@@ -35,6 +35,9 @@ FAILURE, NONFINITE = "failure", "nonfinite"
 """Keys of a worker's messages: why a mixture could not be made (instead of an item); which values are not finite."""
 DRY = "dry"
 """Key of a mixture before rendering, and of a batch of such mixtures."""
+ENROLLMENT_MULTIPLE = 16000
+"""Enrollments of a batch are padded to a multiple of this many samples. Tensors then have few shapes, for which memory
+and prepared operations are reused. With ever new shapes, a quarter of a step on the CPU is spent searching memory."""
 MAX_RESTARTS = 3
 """Maximum number of new data loaders after a worker died."""
 WORKER_GRACE_S = 10
@@ -194,15 +197,24 @@ class CollateWithMessages:
         return {**batch, NONFINITE: messages[NONFINITE]} if messages[NONFINITE] else batch
 
 
-def stack_padded(arrays: Sequence[np.ndarray | torch.Tensor]) -> torch.Tensor:
+def stack_padded(arrays: Sequence[np.ndarray | torch.Tensor], multiple: int = 1) -> torch.Tensor:
     """Stack arrays to `[batch, longest]`, float32, with zeros after the end of each.
 
     Tensors are stacked on their device.
+
+    Args:
+        arrays: `[samples]` each.
+        multiple: of which the length of the stack is one.
+
+    >>> stack_padded([np.ones(3), np.ones(2)], multiple=4)
+    tensor([[1., 1., 1., 0.],
+            [1., 1., 0., 0.]])
     """
     # Allocated by torch, which aligns to 64 bytes. NumPy aligns to 16, and the last bit of MKL's sums depends on the
     # alignment: the same batch would not always give the same gradient.
     device = arrays[0].device if isinstance(arrays[0], torch.Tensor) else None
-    stacked = torch.zeros(len(arrays), max(len(array) for array in arrays), device=device)
+    longest = max(len(array) for array in arrays)
+    stacked = torch.zeros(len(arrays), longest + -longest % multiple, device=device)
     for row, array in zip(stacked, arrays, strict=True):
         row[: len(array)] = torch.as_tensor(array)
     return stacked

@@ -28,7 +28,7 @@ from wesep_py.network.extraction_network import TargetSpeakerExtractor, build_ne
 from wesep_py.network.speaker import length_mask
 from wesep_py.network.speaker.speaker_losses import build_speaker_loss
 from wesep_py.simulation import Sample
-from wesep_py.training.batches import stack_padded
+from wesep_py.training.batches import ENROLLMENT_MULTIPLE, stack_padded
 from wesep_py.training.losses import Adversary, has_target, losses
 from wesep_py.training.task import Item, Task
 from wesep_py.training.training_config import SelfEnrollmentConfig, TrainConfig
@@ -163,18 +163,19 @@ def collate_targets(mixtures: Sequence[list[Item]]) -> dict[str, torch.Tensor]:
     """Return the batch of the items of several mixtures.
 
     Returns:
-        `mixture`, `target` `[B, samples]`, `enrollment` `[B, longest]` padded with zeros at the end,
-        `enrollment_lengths` `[B]` in samples, `activity` `[B, frames]`, `present` and `speaker` `[B]`. Mixtures of
-        different lengths are padded likewise. If items have it, `embedding` `[B, dim]`. If any item has it, `negative`
-        `[B, longest]` and `negative_lengths` `[B]`, 0 for the others.
+        `mixture`, `target` `[B, samples]`, `enrollment` `[B, longest]` padded with zeros at the end to a multiple of
+        `ENROLLMENT_MULTIPLE`, `enrollment_lengths` `[B]` in samples, `activity` `[B, frames]`, `present` and `speaker`
+        `[B]`. Mixtures of different lengths are padded to the longest. If items have it, `embedding` `[B, dim]`. If any
+        item has it, `negative`, like `enrollment`, and `negative_lengths` `[B]`, 0 for the others.
     """
     items = [item for mixture in mixtures for item in mixture]
-    names = [name for name in ("mixture", "target", "enrollment", "activity", "embedding") if name in items[0]]
+    names = [name for name in ("mixture", "target", "activity", "embedding") if name in items[0]]
     batch = {name: stack_padded([item[name] for item in items]) for name in names}
+    batch["enrollment"] = stack_padded([item["enrollment"] for item in items], ENROLLMENT_MULTIPLE)
     batch["enrollment_lengths"] = torch.tensor([len(item["enrollment"]) for item in items])
     if any("negative" in item for item in items):
         negatives = [item.get("negative", item["enrollment"][:0]) for item in items]
-        batch["negative"] = stack_padded(negatives)
+        batch["negative"] = stack_padded(negatives, ENROLLMENT_MULTIPLE)
         batch["negative_lengths"] = torch.tensor([len(negative) for negative in negatives])
     for name in ("present", "speaker"):
         batch[name] = torch.tensor([item[name] for item in items])

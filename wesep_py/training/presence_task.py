@@ -21,7 +21,7 @@ from wesep_py.data import FileReader, find_noises, read_speech
 from wesep_py.network.extraction_network import eval_mode
 from wesep_py.network.personal_vad import NUM_CLASSES, OTHERS, SILENCE, TARGET, PersonalVAD
 from wesep_py.simulation import Sample, Simulator
-from wesep_py.training.batches import stack_padded
+from wesep_py.training.batches import ENROLLMENT_MULTIPLE, stack_padded
 from wesep_py.training.data_config import PresenceValidationConfig
 from wesep_py.training.task import Item, Task, ValidationResult, Validator
 from wesep_py.training.training_config import PresenceTrainConfig
@@ -101,9 +101,10 @@ def all_presence_items(sample: Sample, labels: Mapping[str, int]) -> list[Item]:
 
 def collate_presence(mixtures: Sequence[list[Item]]) -> dict[str, Tensor]:
     """Return the batch: `mixture` and `enrollment` `[B, longest]` with their `lengths` and `enrollment_lengths`
-    `[B]`, and `classes` `[B, frames]`, -1 for padding."""
+    `[B]`, and `classes` `[B, frames]`, -1 for padding. Enrollments are padded as for an extractor."""
     items = [item for mixture in mixtures for item in mixture]
-    batch = {name: stack_padded([item[name] for item in items]) for name in ("mixture", "enrollment")}
+    multiples = {"mixture": 1, "enrollment": ENROLLMENT_MULTIPLE}
+    batch = {name: stack_padded([item[name] for item in items], multiple) for name, multiple in multiples.items()}
     batch["lengths"] = torch.tensor([len(item["mixture"]) for item in items])
     batch["enrollment_lengths"] = torch.tensor([len(item["enrollment"]) for item in items])
     classes = [torch.as_tensor(item["classes"]).long() for item in items]
