@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tests.inference.test_streaming import ENCODER, STREAMING, TASNET
 
+from tests.inference.long_recordings.test_streaming import ENCODER, STREAMING, TASNET
 from tests.inference.networks import BSRNN, CAUSAL_BSRNN
 from wesep_py.common.errors import ConfigError
 from wesep_py.network.extraction_network import build_network

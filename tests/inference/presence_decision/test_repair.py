@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tests.inference.test_presence_verifier import DVECTOR, ToneEncoder, tone
 from torch import Tensor
 
 import wesep_py
 from tests.inference.networks import BandNetwork
+from tests.inference.presence_decision.test_presence_verifier import DVECTOR, ToneEncoder, tone
 from wesep_py import checkpoint
 from wesep_py.common.errors import InputError
 from wesep_py.inference import Blocks, Extractor
