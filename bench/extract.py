@@ -101,7 +101,7 @@ def startup(model: str, folder: Path) -> dict[str, float]:
     steps: dict[str, Callable[[], object]] = {
         "python": lambda: run_python("pass"),
         "wesep --help": lambda: subprocess.run([*wesep, "--help"], check=True, capture_output=True),
-        "import": lambda: run_python("import wesep_py.inference.streaming"),
+        "import": lambda: run_python("import wesep_py.inference.long_recordings.streaming"),
         "import and load": lambda: run_python(load, model),
         "wesep extract of 1 s": lambda: subprocess.run([*wesep, *extract], check=True, capture_output=True),
     }

@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import wesep_py
 from wesep_py import audio
+from wesep_py.inference.enrolling.speech_activity import speech_mask
 from wesep_py.inference.single_speaker import LENGTHS_S, MIN_SPEECH, find_encoder, find_solo_segments
-from wesep_py.inference.speech_activity import speech_mask
 
 FRAMES_PER_S = 100
 RIGHT = 0.95

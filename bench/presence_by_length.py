@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.extract import table
 from bench.joined_trials import PresentTrial, concatenate_to, mixtures_without, read_present_trials
 from wesep_py.common.errors import InputError
-from wesep_py.inference.presence import PRESENCE_S, Calibration, pool_logits
+from wesep_py.inference.presence_decision.presence import PRESENCE_S, Calibration, pool_logits
 
 CONTEXT_S = 30.0
 POOLINGS: dict[str, Callable[[float], float]] = {

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from wesep_py import checkpoint
 from wesep_py.data import read_manifest
-from wesep_py.inference.enrollment import load_enrollments
-from wesep_py.inference.enrollment_quality import compare_recordings, segment_similarity
-from wesep_py.inference.presence_verifier import PresenceVerifier
+from wesep_py.inference.enrolling.enrollment import load_enrollments
+from wesep_py.inference.enrolling.enrollment_quality import compare_recordings, segment_similarity
+from wesep_py.inference.presence_decision.presence_verifier import PresenceVerifier
 from wesep_py.network.speaker import load_encoder
 
 Windows = dict[str, list[NDArray[np.float32]]]

@@ -1,4 +1,4 @@
-"""Measure how well extractions of the wrong voice are recognised and repaired: `wesep_py.inference.repair`.
+"""Measure how well extractions of the wrong voice are recognised and repaired (module `repair`).
 
     python bench/wrong_voice.py --root DATA [--trials DATA/trials/dev_2mix] [--limit 40] [--verify dvector]
 
@@ -18,7 +18,7 @@ import numpy as np
 from wesep_py.data import read_trials
 from wesep_py.evaluation.trial_extraction import render
 from wesep_py.inference import load
-from wesep_py.inference.repair import MARGIN, comparison
+from wesep_py.inference.presence_decision.repair import MARGIN, comparison
 from wesep_py.metrics import si_sdr
 
 MARGINS = (0.0, 0.02, MARGIN, 0.1)

@@ -15,7 +15,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCE, TARGET = "wesep_py", "wesep_runtime"
-ROOTS = ("wesep_py.runtime", "wesep_py.runtime.__main__", "wesep_py.inference.pcm_stream")
+ROOTS = ("wesep_py.runtime", "wesep_py.runtime.__main__", "wesep_py.inference.live_stream.pcm_stream")
 INIT = '''"""Target speaker extraction with exported models, without torch.
 
 >>> import wesep_runtime                                                                    # doctest: +SKIP

@@ -11,8 +11,8 @@ import torch
 from wesep_py.cli import doctor
 from wesep_py.cli.doctor import check_command, check_package, check_pair, check_python
 from wesep_py.common.errors import InputError
-from wesep_py.inference import sound_card
-from wesep_py.inference.sound_card import SoundDevice
+from wesep_py.inference.live_stream import sound_card
+from wesep_py.inference.live_stream.sound_card import SoundDevice
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import soundfile
 from tests.data.public_layouts import make_wesep
 from wesep_py.cli.main import main
 from wesep_py.inference import Result
-from wesep_py.inference.presence import UNCALIBRATED
+from wesep_py.inference.presence_decision.presence import UNCALIBRATED
 
 METADATA = "mixture_ID,source_1_path,source_1_gain,source_2_path,source_2_gain,noise_path,noise_gain\n"
 

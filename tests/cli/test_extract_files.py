@@ -15,7 +15,7 @@ import torch
 from wesep_py import checkpoint
 from wesep_py.common.errors import reason
 from wesep_py.inference import Calibration
-from wesep_py.inference.presence import save_calibration
+from wesep_py.inference.presence_decision.presence import save_calibration
 from wesep_py.network.extraction_network import build_network
 
 

@@ -40,7 +40,7 @@ def test_a_killed_extraction_resumes(wesep, tiny_model, tiny_speech, tmp_path):
 
 
 def test_ctrl_c_in_a_long_extraction_says_how_to_resume(wesep, tiny_model, tiny_speech, tmp_path, monkeypatch):
-    from wesep_py.inference.block_store import BlockStore
+    from wesep_py.inference.long_recordings.block_store import BlockStore
 
     voice, rate = soundfile.read(tiny_speech / "bert" / "bert-3.wav")
     soundfile.write(tmp_path / "long.wav", np.tile(voice, 4), rate)

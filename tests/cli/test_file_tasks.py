@@ -6,7 +6,7 @@ import os
 
 from wesep_py.cli.file_tasks import FileTask, Worker, run_all
 from wesep_py.inference.file_extraction import FileResult
-from wesep_py.inference.output_files import ExtractionTarget
+from wesep_py.inference.inputs_outputs.output_files import ExtractionTarget
 
 
 class FragileWorker(Worker):

@@ -13,7 +13,7 @@ import soundfile
 
 from tests.inference.networks import BSRNN
 from tests.inference.sound_devices import SoundDevices
-from wesep_py.inference import live_session
+from wesep_py.inference.live_stream import live_session
 
 RECORDED = ["microphone.wav", "voice.wav"]
 

@@ -13,7 +13,7 @@ import soundfile
 from wesep_py.data import read_trials
 from wesep_py.data.trials import Trial
 from wesep_py.inference import Result
-from wesep_py.inference.presence import UNCALIBRATED, Calibration
+from wesep_py.inference.presence_decision.presence import UNCALIBRATED, Calibration
 from wesep_py.simulation.trial_audio import render_trial
 
 SAMPLE_RATE = 16000

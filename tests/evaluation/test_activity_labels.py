@@ -11,7 +11,7 @@ from tests.evaluation.conftest import Oracle
 from wesep_py.common.errors import InputError
 from wesep_py.evaluation import EvaluationOptions, evaluate
 from wesep_py.evaluation.activity_labels import read_labels
-from wesep_py.inference.timeline import SpeechSegment, Timeline
+from wesep_py.inference.inputs_outputs.timeline import SpeechSegment, Timeline
 from wesep_py.metrics import MetricError
 
 RTTM = """;; a comment

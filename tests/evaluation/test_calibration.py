@@ -23,7 +23,7 @@ from wesep_py.evaluation.calibration import (
     reliability,
     threshold_at_miss_rate,
 )
-from wesep_py.inference.presence import Calibration, pool_logits, save_calibration, sigmoid
+from wesep_py.inference.presence_decision.presence import Calibration, pool_logits, save_calibration, sigmoid
 from wesep_py.network.extraction_network import build_network
 
 

@@ -12,7 +12,7 @@ from wesep_py.audio import active_level_db
 from wesep_py.common.errors import InputError, OutputExistsError
 from wesep_py.evaluation import EvaluationOptions, evaluate
 from wesep_py.inference import Extractor
-from wesep_py.inference.presence import Calibration
+from wesep_py.inference.presence_decision.presence import Calibration
 from wesep_py.metrics import METRICS, si_sdr
 from wesep_py.network.extraction_network import build_network
 from wesep_py.simulation.trial_audio import render_trial

@@ -21,7 +21,7 @@ from wesep_py.evaluation.score_files import find_pairs, score_files
 from wesep_py.evaluation.speech_detectors import SpeechDetector
 from wesep_py.evaluation.summary import trials_fingerprint
 from wesep_py.inference import Result
-from wesep_py.inference.presence import UNCALIBRATED
+from wesep_py.inference.presence_decision.presence import UNCALIBRATED
 
 RATE = 16000
 

@@ -7,7 +7,7 @@ import pytest
 
 from wesep_py.common.errors import InputError
 from wesep_py.evaluation.speech_detectors import SpeechDetector, detected_timing
-from wesep_py.inference.speech_activity import speech_mask
+from wesep_py.inference.enrolling.speech_activity import speech_mask
 from wesep_py.metrics import MetricError
 from wesep_py.metrics.timing import frame_error, timing
 

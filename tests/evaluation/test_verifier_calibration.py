@@ -13,8 +13,8 @@ import pytest
 from wesep_py import checkpoint
 from wesep_py.common.errors import InputError
 from wesep_py.evaluation.verifier_calibration import calibrate_verifier, detection, fit_logistic
-from wesep_py.inference.presence import sigmoid
-from wesep_py.inference.presence_verifier import EVIDENCE, read_verifiers
+from wesep_py.inference.presence_decision.presence import sigmoid
+from wesep_py.inference.presence_decision.presence_verifier import EVIDENCE, read_verifiers
 
 
 def test_weights_that_made_the_labels_are_found():

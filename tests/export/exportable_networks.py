@@ -13,7 +13,7 @@ from torch import Tensor
 from wesep_py.export import export
 from wesep_py.export.graph_runner import GraphRunner
 from wesep_py.inference import Extractor
-from wesep_py.inference.presence import Calibration
+from wesep_py.inference.presence_decision.presence import Calibration
 from wesep_py.network.extraction_network import TargetSpeakerExtractor, build_network
 from wesep_py.network.streaming_network import StreamingNetwork
 

@@ -13,9 +13,9 @@ from tests.conftest import VOICES, make_voice
 from wesep_py.common.errors import AudioError, InputError, WesepError
 from wesep_py.inference import Blocks, Calibration, Extractor
 from wesep_py.inference.file_extraction import extract_file
+from wesep_py.inference.inputs_outputs.output_files import ExtractionTarget
 from wesep_py.inference.long_files import LongExtraction
-from wesep_py.inference.output_files import ExtractionTarget
-from wesep_py.inference.streaming import supports_streaming
+from wesep_py.inference.long_recordings.streaming import supports_streaming
 from wesep_py.network.extraction_network import build_network
 
 SHORT = Blocks.of(2.0)

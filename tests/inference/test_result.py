@@ -11,9 +11,9 @@ import soundfile
 
 from wesep_py.common.errors import InputError, OutputExistsError
 from wesep_py.inference import Extractor, Result
-from wesep_py.inference.blocks import Blocks
 from wesep_py.inference.file_extraction import extract_file
-from wesep_py.inference.output_files import ExtractionTarget
+from wesep_py.inference.inputs_outputs.output_files import ExtractionTarget
+from wesep_py.inference.long_recordings.blocks import Blocks
 from wesep_py.inference.result import level_gain
 from wesep_py.network.extraction_network import NetworkOutput, build_network
 

@@ -16,7 +16,7 @@ from wesep_py import __version__
 from wesep_py.data import read_trials
 from wesep_py.evaluation import EvaluationOptions, evaluate
 from wesep_py.inference import Result
-from wesep_py.inference.presence import Calibration
+from wesep_py.inference.presence_decision.presence import Calibration
 from wesep_py.metrics import DEFINITIONS, METRICS, score, si_sdr
 
 NOT_METRICS = {

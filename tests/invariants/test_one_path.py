@@ -23,7 +23,7 @@ from wesep_py.data.reader import quantise
 from wesep_py.evaluation.trial_extraction import extract, render
 from wesep_py.features import STFT, HighPass, KaldiFilterbank
 from wesep_py.inference import Extractor
-from wesep_py.inference.inputs import read_source
+from wesep_py.inference.inputs_outputs.inputs import read_source
 from wesep_py.network.extraction_network import TargetSpeakerExtractor, build_network
 from wesep_py.simulation import EnrollmentConfig, Recipe, SimulationConfig, Simulator
 from wesep_py.simulation.corpus_tree import TreeLayout, write_lists, write_sample

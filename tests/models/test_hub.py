@@ -237,7 +237,7 @@ def test_the_settings_of_huggingface_hub_are_left_as_they_are(published: HubServ
 
 def test_a_calibration_is_not_written_into_the_cache(published: HubServer):
     from wesep_py.evaluation.calibration import calibrate_model
-    from wesep_py.inference.presence import Calibration, save_calibration
+    from wesep_py.inference.presence_decision.presence import Calibration, save_calibration
 
     for change in (
         lambda: save_calibration("hf:alice/tiny", Calibration()),

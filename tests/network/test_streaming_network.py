@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.inference.long_recordings.test_streaming import ENCODER, STREAMING, TASNET
 from tests.inference.networks import BSRNN, CAUSAL_BSRNN
-from tests.inference.test_streaming import ENCODER, STREAMING, TASNET
 from wesep_py.common.errors import ConfigError
 from wesep_py.network.extraction_network import build_network
 from wesep_py.network.streaming_network import StreamingNetwork

@@ -12,7 +12,7 @@ import torch
 
 import wesep_py
 from wesep_py import checkpoint, models
-from wesep_py.inference.presence import Calibration, save_calibration
+from wesep_py.inference.presence_decision.presence import Calibration, save_calibration
 from wesep_py.network.extraction_network import build_network
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "recipes" / "default"

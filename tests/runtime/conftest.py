@@ -10,7 +10,7 @@ import pytest
 
 from tests.inference.networks import BSRNN, CAUSAL_BSRNN, COUNTING_ENCODER, noise, random_extractor
 from wesep_py.inference import Extractor, Voice
-from wesep_py.inference.presence import Calibration
+from wesep_py.inference.presence_decision.presence import Calibration
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")

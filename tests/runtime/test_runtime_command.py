@@ -45,7 +45,7 @@ def test_an_error_is_one_line_with_its_status(
 
 
 def test_raw_samples_are_streamed(pairs: dict[str, ExportedPair], folder: Path, monkeypatch: pytest.MonkeyPatch):
-    pytest.importorskip("wesep_py.inference.pcm_stream")
+    pytest.importorskip("wesep_py.inference.live_stream.pcm_stream")
     samples = (spoken(8000)[0] * 30000).astype("<i2")
     (folder / "in.raw").write_bytes(samples.tobytes())
     with (folder / "in.raw").open("rb") as source, (folder / "out.raw").open("wb") as sink:

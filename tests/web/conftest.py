@@ -13,7 +13,7 @@ from tests.export.exportable_networks import BAND_ATTENTION, BSRNN, HEAD, TF_MAP
 from tests.web.page_server import build_page, missing, serve
 from wesep_py.export import export
 from wesep_py.inference import Extractor
-from wesep_py.inference.presence import Calibration
+from wesep_py.inference.presence_decision.presence import Calibration
 
 LIVE = {"backbone": {**BSRNN, "live": True, "norm": "frame"}, "cues": [TF_MAP, BAND_ATTENTION]}
 NETWORKS = {

@@ -12,12 +12,9 @@ from tests.conftest import VOICES, make_voice
 from tests.web.javascript import WEB, call, missing_node
 from wesep_py import audio
 from wesep_py.features.array_high_pass import ArrayHighPass
-from wesep_py.inference.blocks import BlockRunner, Blocks, match_blocks
-from wesep_py.inference.enrollment import load_enrollments
-from wesep_py.inference.presence import Calibration, pool_logits, presence_of_channels
-from wesep_py.inference.result import level_gain
-from wesep_py.inference.speech_activity import open_enrollment, scan_speech, select_segments
-from wesep_py.inference.timeline import (
+from wesep_py.inference.enrolling.enrollment import load_enrollments
+from wesep_py.inference.enrolling.speech_activity import open_enrollment, scan_speech, select_segments
+from wesep_py.inference.inputs_outputs.timeline import (
     SpeechSegment,
     as_csv,
     as_srt,
@@ -25,6 +22,9 @@ from wesep_py.inference.timeline import (
     timeline_from_energies,
     timeline_from_presence,
 )
+from wesep_py.inference.long_recordings.blocks import BlockRunner, Blocks, match_blocks
+from wesep_py.inference.presence_decision.presence import Calibration, pool_logits, presence_of_channels
+from wesep_py.inference.result import level_gain
 
 pytestmark = pytest.mark.skipif(missing_node() is not None, reason=str(missing_node()))
 RATE = 16000

@@ -27,7 +27,7 @@ from tests.web.page_server import (
     wait_until,
 )
 from wesep_py import audio, runtime
-from wesep_py.inference.timeline import as_csv, as_srt, timeline_from_energies, timeline_from_presence
+from wesep_py.inference.inputs_outputs.timeline import as_csv, as_srt, timeline_from_energies, timeline_from_presence
 
 pytestmark = [
     pytest.mark.browser,
@@ -157,7 +157,7 @@ def test_the_worker_gives_the_result_of_python(
         segments = segments_of(expected, duration_s)
     else:
         from wesep_py.features.array_high_pass import ArrayHighPass
-        from wesep_py.inference.timeline import frame_energies
+        from wesep_py.inference.inputs_outputs.timeline import frame_energies
 
         assert found["presence"] is None
         energies = [frame_energies(ArrayHighPass(rate, 40.0)(x), 320) for x in (expected.waveform, mixture)]

@@ -181,7 +181,7 @@ def check_sound_formats() -> Finding:
 
 def check_sound_devices() -> Finding:
     """Report the microphone and the loudspeaker that `wesep live` uses if none is named."""
-    from wesep_py.inference.sound_card import find_device, import_sounddevice
+    from wesep_py.inference.live_stream.sound_card import find_device, import_sounddevice
 
     subject = "sound devices"
     try:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from wesep_py.cli.targets import Job, Target
     from wesep_py.inference import Extractor, Voice
     from wesep_py.inference.file_extraction import FileResult
-    from wesep_py.inference.inputs import EnrollmentSource
+    from wesep_py.inference.inputs_outputs.inputs import EnrollmentSource
 
 log = logging.getLogger(__name__)
 
@@ -266,7 +266,7 @@ def _voices(
 
 def _tasks(jobs: Sequence[Job], voices: dict[int, Voice], timelines: dict[Path, list[Path]]) -> list[FileTask]:
     """Return one task per recording."""
-    from wesep_py.inference.output_files import ExtractionTarget
+    from wesep_py.inference.inputs_outputs.output_files import ExtractionTarget
 
     tasks: dict[Path, FileTask] = {}
     for job in jobs:

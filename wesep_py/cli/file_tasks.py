@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from wesep_py.inference import Extractor
     from wesep_py.inference.file_extraction import FileResult
-    from wesep_py.inference.output_files import ExtractionTarget
-    from wesep_py.inference.repair import Repair
+    from wesep_py.inference.inputs_outputs.output_files import ExtractionTarget
+    from wesep_py.inference.presence_decision.repair import Repair
 
 log = logging.getLogger(__name__)
 LOG_EVERY_S = 30.0

@@ -62,7 +62,7 @@ def find(
     A speaker encoder is needed: wesep models pull dvector.
     """
     from wesep_py.common.files import check_writable, is_folder
-    from wesep_py.inference.segment_files import LIST_NAME, listed_files
+    from wesep_py.inference.inputs_outputs.segment_files import LIST_NAME, listed_files
     from wesep_py.inference.single_speaker import find_encoder, find_solo_segments
 
     set_threads(threads)
@@ -107,15 +107,15 @@ def _write(recording: Path, found: Sequence[SoloSegment], folder: Path, overwrit
     """Write each segment as a file, and the list of them; files of an earlier list are removed."""
     from wesep_py import audio
     from wesep_py.common.files import write_together
-    from wesep_py.inference.output_files import segment_writer
-    from wesep_py.inference.segment_files import (
+    from wesep_py.inference.inputs_outputs.output_files import segment_writer
+    from wesep_py.inference.inputs_outputs.segment_files import (
         listed_files,
         remove_earlier,
         segment_files,
         segment_suffix,
         write_segment_list,
     )
-    from wesep_py.inference.timeline import SpeechSegment, Timeline
+    from wesep_py.inference.inputs_outputs.timeline import SpeechSegment, Timeline
 
     about, earlier = audio.info(recording), listed_files(folder)
     timelines = [

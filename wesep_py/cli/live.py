@@ -31,8 +31,8 @@ from wesep_py.common.errors import ConfigError, InputError
 if TYPE_CHECKING:
     from wesep_py.cli.targets import Target
     from wesep_py.inference import Extractor, Stream, Voice
-    from wesep_py.inference.live_session import LiveSession, Recorder
-    from wesep_py.inference.pcm_stream import Pumped
+    from wesep_py.inference.live_stream.live_session import LiveSession, Recorder
+    from wesep_py.inference.live_stream.pcm_stream import Pumped
     from wesep_py.runtime import RuntimeExtractor
 
 log = logging.getLogger(__name__)
@@ -100,8 +100,8 @@ def stream(
     have a live mode, or be a folder that `wesep export --stream` wrote, which
     starts faster and needs less than half of the time.
     """
-    from wesep_py.inference.pcm_stream import Pumped, pump, sample_type
-    from wesep_py.inference.pcm_stream import skip_backlog as discard
+    from wesep_py.inference.live_stream.pcm_stream import Pumped, pump, sample_type
+    from wesep_py.inference.live_stream.pcm_stream import skip_backlog as discard
 
     began_s = time.monotonic()
     frame_bytes = sample_type(sample_format).itemsize * channels
@@ -197,7 +197,7 @@ def live(
     `wesep export --stream` wrote. Needs the extra `live`:
     pip install 'wesep-py[live]'
     """
-    from wesep_py.inference.sound_card import choose_rate, find_device, import_sounddevice, list_devices
+    from wesep_py.inference.live_stream.sound_card import choose_rate, find_device, import_sounddevice, list_devices
 
     sounddevice = import_sounddevice()
     if show_devices:
@@ -213,7 +213,7 @@ def live(
     rate = choose_rate(sounddevice, microphone, loudspeaker, channels, rate, extractor.sample_rate)
     extraction = extractor.stream(voice, rate, channels, constant_delay=True)
 
-    from wesep_py.inference.live_session import LiveSession, Recorder
+    from wesep_py.inference.live_stream.live_session import LiveSession, Recorder
 
     block = max(1, round(rate * block_ms / 1000))
     recorder = None if record is None else Recorder(_created(record), rate, channels, overwrite)
@@ -397,7 +397,7 @@ def _report_stream(extraction: Stream, pumped: Pumped, frame_bytes: int) -> None
 def _check_folder(folder: Path | None, overwrite: bool) -> None:
     """Check that the recordings can be written, before the model is loaded."""
     from wesep_py.common.files import check_writable, is_folder, path_exists
-    from wesep_py.inference.live_session import RECORDED
+    from wesep_py.inference.live_stream.live_session import RECORDED
 
     if folder is None:
         return

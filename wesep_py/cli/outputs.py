@@ -226,7 +226,7 @@ def _timeline_paths(jobs: Sequence[Job], timeline: Path | None) -> dict[Path, li
     if timeline is None:
         return {}
     if len(mixtures) == 1 and timeline.suffix and not is_folder(timeline):
-        from wesep_py.inference.timeline import check_timeline_suffix
+        from wesep_py.inference.inputs_outputs.timeline import check_timeline_suffix
 
         return {mixtures[0]: [check_timeline_suffix(timeline)]}
     if not is_folder(timeline):
@@ -285,7 +285,7 @@ def not_written(jobs: Sequence[Job], timelines: dict[Path, list[Path]]) -> list[
 
 def _expand(mixtures: Sequence[Path]) -> list[Path]:
     """Return the files themselves, the recordings in folders, and the recordings that match patterns."""
-    from wesep_py.inference.inputs import audio_files, is_recording_name
+    from wesep_py.inference.inputs_outputs.inputs import audio_files, is_recording_name
 
     expanded: list[Path] = []
     for path in mixtures:

@@ -59,8 +59,8 @@ def when(
     from wesep_py.cli.targets import file_of, parse_targets
     from wesep_py.common.files import check_writable, refuse_inputs, write_together
     from wesep_py.inference import Voice
+    from wesep_py.inference.inputs_outputs.timeline import check_timeline_suffix, timeline_from_presence, write_timeline
     from wesep_py.inference.presence_detector import load_detector
-    from wesep_py.inference.timeline import check_timeline_suffix, timeline_from_presence, write_timeline
 
     targets = parse_targets(enrollments or [])
     files = outputs or []

@@ -26,7 +26,7 @@ from wesep_py.evaluation.frame_calibration import (
     reliability,
 )
 from wesep_py.evaluation.results import PER_TRIAL, SUMMARY, check_record
-from wesep_py.inference.presence import REFERENCE_S, UNCALIBRATED, Calibration, save_calibration
+from wesep_py.inference.presence_decision.presence import REFERENCE_S, UNCALIBRATED, Calibration, save_calibration
 from wesep_py.models.hub import refuse_hub_name
 from wesep_py.models.public_files import shorten_paths
 

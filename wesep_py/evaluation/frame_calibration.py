@@ -19,7 +19,7 @@ from wesep_py.audio.level import active_mask
 from wesep_py.common.errors import InputError
 from wesep_py.common.textfiles import read_jsonl
 from wesep_py.evaluation.results import PER_TRIAL, check_record
-from wesep_py.inference.presence import Presence, sigmoid
+from wesep_py.inference.presence_decision.presence import Presence, sigmoid
 
 NUM_BINS = 10
 """Number of bins of a reliability table."""

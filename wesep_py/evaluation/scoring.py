@@ -19,7 +19,7 @@ import numpy as np
 from wesep_py.common.errors import InputError, nearest, reason
 from wesep_py.common.processes import worker_pool
 from wesep_py.evaluation.protocols import find_protocol
-from wesep_py.inference.speech_activity import speech_mask
+from wesep_py.inference.enrolling.speech_activity import speech_mask
 from wesep_py.metrics import DEFINITIONS, METRICS, MetricError, Scores, score
 from wesep_py.metrics.perception import dnsmos, load_dnsmos
 from wesep_py.metrics.separation import checked_pair, checked_signal, is_silent
@@ -57,7 +57,7 @@ def _timing_definitions(activities: str, boundary: str) -> dict[str, str]:
 
 # `wesep compare` pairs only results whose definitions are equal: changing a word here makes older results incomparable.
 _MOS = "1 to 5 (speechmos)"
-_SPEECH_MASK = "(wesep_py.inference.speech_activity.speech_mask)"
+_SPEECH_MASK = "(wesep_py.inference.enrolling.speech_activity.speech_mask)"
 METRIC_DEFINITIONS: dict[str, str] = {
     **DEFINITIONS,
     **_timing_definitions(f"activity of estimate and reference by energy {_SPEECH_MASK}", "reference"),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wesep_py.evaluation.activity_labels import SpeechSegments, segment_frames
 from wesep_py.evaluation.metric_backends import load_function
-from wesep_py.inference.speech_activity import VAD, speech_mask
+from wesep_py.inference.enrolling.speech_activity import VAD, speech_mask
 from wesep_py.metrics import MetricError, is_silent
 from wesep_py.metrics.timing import frame_error, timing
 

@@ -19,8 +19,8 @@ from wesep_py.common.errors import InputError
 from wesep_py.evaluation.calibration import MAX_MISSED, fit_length_correction, threshold_at_miss_rate
 from wesep_py.evaluation.frame_calibration import Reliability, checked_scores_and_labels, reliability
 from wesep_py.evaluation.results import EvaluationResults, read_results
-from wesep_py.inference.presence import Calibration, read_calibration, sigmoid
-from wesep_py.inference.presence_verifier import EVIDENCE, VerifierCalibration, save_verifier
+from wesep_py.inference.presence_decision.presence import Calibration, read_calibration, sigmoid
+from wesep_py.inference.presence_decision.presence_verifier import EVIDENCE, VerifierCalibration, save_verifier
 from wesep_py.models.public_files import shorten_paths
 
 RIDGE = 0.003

@@ -21,31 +21,31 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from wesep_py.common.errors import InputError, WesepError
-from wesep_py.inference.blocks import Blocks, is_constant
-from wesep_py.inference.enrollment import (
+from wesep_py.inference.enrolling.enrollment import (
     EnrollmentAudio,
     check_min_speech,
     load_reported,
     require_speech,
     split_sources,
 )
-from wesep_py.inference.inputs import EnrollmentSource, Source, read_source
-from wesep_py.inference.mixed_enrollment import EnrollmentVoices, encode_voices, require_voice_counting
-from wesep_py.inference.overlap_add import extract_averaged, run_network
-from wesep_py.inference.presence import SILENT_LOGIT, UNCALIBRATED, Calibration, presence_of_channels
-from wesep_py.inference.presence_verifier import PresenceVerifier
-from wesep_py.inference.pretrained import PretrainedModel
-from wesep_py.inference.repair import Repair, check_repair, repaired
-from wesep_py.inference.result import Result, Verify, level_gain, make_result
-from wesep_py.inference.speech_activity import MAX_ENROLLMENT_S, VAD, check_enrollment_limit
-from wesep_py.inference.voice_enrollment import (
+from wesep_py.inference.enrolling.mixed_enrollment import EnrollmentVoices, encode_voices, require_voice_counting
+from wesep_py.inference.enrolling.speech_activity import MAX_ENROLLMENT_S, VAD, check_enrollment_limit
+from wesep_py.inference.enrolling.voice_enrollment import (
     add_negative,
     enroll_each_voice,
     enroll_voice,
     find_voice_layout,
     negative_recordings,
 )
-from wesep_py.inference.voice_print import Voice, VoiceLayout, require_model
+from wesep_py.inference.enrolling.voice_print import Voice, VoiceLayout, require_model
+from wesep_py.inference.inputs_outputs.inputs import EnrollmentSource, Source, read_source
+from wesep_py.inference.long_recordings.blocks import Blocks, is_constant
+from wesep_py.inference.long_recordings.overlap_add import extract_averaged, run_network
+from wesep_py.inference.presence_decision.presence import SILENT_LOGIT, UNCALIBRATED, Calibration, presence_of_channels
+from wesep_py.inference.presence_decision.presence_verifier import PresenceVerifier
+from wesep_py.inference.presence_decision.repair import Repair, check_repair, repaired
+from wesep_py.inference.pretrained import PretrainedModel
+from wesep_py.inference.result import Result, Verify, level_gain, make_result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from wesep_py.inference.stream import Stream
+    from wesep_py.inference.live_stream.stream import Stream
     from wesep_py.network.extraction_network import TargetSpeakerExtractor
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Extractor(PretrainedModel):
             time of one extraction. A causal network that streams has 1.
         verifier: decides, with the presence head, whether a voice is in a recording; `None`: the head decides alone.
         live_calibration: as `calibration`, of the presence head of the live mode.
-        repair: what is done if an extraction seems to hold the wrong voice (`wesep_py.inference.repair`): `none`;
+        repair: what is done if an extraction seems to hold the wrong voice (module `repair`): `none`;
             `requery` extracts again, from the residual; `swap`, for recordings of two speakers, takes the residual.
 
     Attributes:
@@ -111,7 +111,7 @@ class Extractor(PretrainedModel):
         live_calibration: Calibration | None = None,
         repair: Repair = "none",
     ) -> None:
-        from wesep_py.inference.streaming import check_shifts
+        from wesep_py.inference.long_recordings.streaming import check_shifts
 
         self.device = device
         self.max_enrollment_s = check_enrollment_limit(max_enrollment_s)
@@ -327,8 +327,8 @@ class Extractor(PretrainedModel):
         >>> stream = wesep_py.load("my-live-model").stream(voice, sample_rate=48000)        # doctest: +SKIP
         >>> stream.process(block).shape                                                     # doctest: +SKIP
         """
-        from wesep_py.inference.stream import Stream
-        from wesep_py.inference.stream_engine import TorchEngine
+        from wesep_py.inference.live_stream.stream import Stream
+        from wesep_py.inference.live_stream.stream_engine import TorchEngine
 
         return Stream(TorchEngine(self, self._check_voice), voices, sample_rate, num_channels, constant_delay)
 
@@ -364,7 +364,7 @@ class Extractor(PretrainedModel):
                 no encoder to repair by.
             WesepError: the network returned samples that are not finite.
         """
-        from wesep_py.inference.streaming import make_runner
+        from wesep_py.inference.long_recordings.streaming import make_runner
 
         self._check_voice(voice)
         shifts, kind = self.check_shifts(shifts), self.check_repair(repair)
@@ -455,7 +455,7 @@ class Extractor(PretrainedModel):
         Raises:
             InputError: the network does not allow that number.
         """
-        from wesep_py.inference.streaming import check_shifts
+        from wesep_py.inference.long_recordings.streaming import check_shifts
 
         return self.shifts if shifts is None else check_shifts(self._network, shifts)
 

@@ -16,13 +16,15 @@ import numpy as np
 from wesep_py import audio
 from wesep_py.common.errors import InputError
 from wesep_py.common.files import check_writable, path_exists, refuse_inputs, remove_temporary_files, write_together
-from wesep_py.inference.block_store import interrupted_outputs, journal_path, remove_stale_blocks
-from wesep_py.inference.blocks import ENERGY_FRAME_S, Blocks
-from wesep_py.inference.inputs import Recording, read_source
-from wesep_py.inference.long_files import LongExtraction, Progress, extraction_identity
-from wesep_py.inference.output_files import FLOAT_SUBTYPES, ExtractionTarget, audio_writer, segment_writer
-from wesep_py.inference.presence import Presence
-from wesep_py.inference.segment_files import (
+from wesep_py.inference.enrolling.speech_activity import remove_low_frequencies
+from wesep_py.inference.inputs_outputs.inputs import Recording, read_source
+from wesep_py.inference.inputs_outputs.output_files import (
+    FLOAT_SUBTYPES,
+    ExtractionTarget,
+    audio_writer,
+    segment_writer,
+)
+from wesep_py.inference.inputs_outputs.segment_files import (
     LIST_NAME,
     SegmentFile,
     listed_files,
@@ -31,8 +33,7 @@ from wesep_py.inference.segment_files import (
     segment_suffix,
     write_segment_list,
 )
-from wesep_py.inference.speech_activity import remove_low_frequencies
-from wesep_py.inference.timeline import (
+from wesep_py.inference.inputs_outputs.timeline import (
     Timeline,
     check_timeline_suffix,
     frame_energies,
@@ -40,6 +41,10 @@ from wesep_py.inference.timeline import (
     timeline_from_presence,
     write_timeline,
 )
+from wesep_py.inference.long_files import LongExtraction, Progress, extraction_identity
+from wesep_py.inference.long_recordings.block_store import interrupted_outputs, journal_path, remove_stale_blocks
+from wesep_py.inference.long_recordings.blocks import ENERGY_FRAME_S, Blocks
+from wesep_py.inference.presence_decision.presence import Presence
 
 if TYPE_CHECKING:
     from wesep_py.inference.extractor import Extractor

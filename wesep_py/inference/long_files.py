@@ -1,7 +1,7 @@
 """A recording of any length from file to file: read, extracted, joined and written block by block.
 
 `LongExtraction` runs the network over the recording in one pass, with all voices, and stores each finished block on
-disk (`wesep_py.inference.block_store`). Gain and presence of a voice are known when all blocks are done; only then the
+disk (module `block_store`). Gain and presence of a voice are known when all blocks are done; only then the
 stored blocks are scaled, resampled to the recording's rate and written. A killed run resumes after its last complete
 block.
 """
@@ -24,21 +24,21 @@ from wesep_py.audio.media import chosen_track
 from wesep_py.audio.reading import resample_blocks
 from wesep_py.common.errors import AudioError, WesepError
 from wesep_py.common.files import write_together
-from wesep_py.inference.block_store import BlockStore, Record
-from wesep_py.inference.blocks import BlockGrid, BlockOutput, Blocks
-from wesep_py.inference.output_files import READ_S, ExtractionTarget, write_voices
-from wesep_py.inference.overlap_add import OverlapAddRunner
-from wesep_py.inference.presence import Presence, presence_of_channels
-from wesep_py.inference.presence_verifier import VerifiedSignals, WindowCutter, active_windows
+from wesep_py.inference.enrolling.speech_activity import remove_low_frequencies
+from wesep_py.inference.inputs_outputs.output_files import READ_S, ExtractionTarget, write_voices
+from wesep_py.inference.inputs_outputs.segment_files import SegmentFile
+from wesep_py.inference.inputs_outputs.timeline import frame_energies
+from wesep_py.inference.long_recordings.block_store import BlockStore, Record
+from wesep_py.inference.long_recordings.blocks import BlockGrid, BlockOutput, Blocks
+from wesep_py.inference.long_recordings.overlap_add import OverlapAddRunner
+from wesep_py.inference.long_recordings.streaming import StreamingRunner, make_runner
+from wesep_py.inference.presence_decision.presence import Presence, presence_of_channels
+from wesep_py.inference.presence_decision.presence_verifier import VerifiedSignals, WindowCutter, active_windows
 from wesep_py.inference.result import level_gain_from_sums
-from wesep_py.inference.segment_files import SegmentFile
-from wesep_py.inference.speech_activity import remove_low_frequencies
-from wesep_py.inference.streaming import StreamingRunner, make_runner
-from wesep_py.inference.timeline import frame_energies
 
 if TYPE_CHECKING:
+    from wesep_py.inference.enrolling.voice_print import Voice
     from wesep_py.inference.extractor import Extractor
-    from wesep_py.inference.voice_print import Voice
 
 log = logging.getLogger(__name__)
 Progress = Callable[[float, float], None]

@@ -12,17 +12,17 @@ from os import PathLike
 
 from wesep_py import checkpoint, models
 from wesep_py.common.errors import InputError, shorten
+from wesep_py.inference.enrolling.speech_activity import MAX_ENROLLMENT_S
 from wesep_py.inference.extractor import Extractor
-from wesep_py.inference.presence import read_calibration
-from wesep_py.inference.presence_verifier import (
+from wesep_py.inference.presence_decision.presence import read_calibration
+from wesep_py.inference.presence_decision.presence_verifier import (
     AUTO_VERIFIER,
     NO_VERIFIER,
     load_comparer,
     load_verifier,
     read_verifiers,
 )
-from wesep_py.inference.repair import Repair
-from wesep_py.inference.speech_activity import MAX_ENROLLMENT_S
+from wesep_py.inference.presence_decision.repair import Repair
 
 
 def load(

@@ -25,12 +25,14 @@ from torch import Tensor
 from wesep_py import audio, checkpoint, models
 from wesep_py.audio.reading import resample_blocks
 from wesep_py.common.errors import ConfigError, InputError
-from wesep_py.inference.enrollment import load_reported
+from wesep_py.inference.enrolling.enrollment import load_reported
+from wesep_py.inference.enrolling.speech_activity import MAX_ENROLLMENT_S, VAD, check_enrollment_limit
+from wesep_py.inference.enrolling.voice_print import Voice, require_model
 from wesep_py.inference.extractor import Extractor
-from wesep_py.inference.inputs import EnrollmentSource, Source, read_embedding, read_source
+from wesep_py.inference.inputs_outputs.inputs import EnrollmentSource, Source, read_embedding, read_source
 from wesep_py.inference.model_loading import load as load_extractor
 from wesep_py.inference.model_loading import pick_device
-from wesep_py.inference.presence import (
+from wesep_py.inference.presence_decision.presence import (
     SILENT_LOGIT,
     UNCALIBRATED,
     Calibration,
@@ -38,8 +40,6 @@ from wesep_py.inference.presence import (
     presence_of_channels,
     read_calibration,
 )
-from wesep_py.inference.speech_activity import MAX_ENROLLMENT_S, VAD, check_enrollment_limit
-from wesep_py.inference.voice_print import Voice, require_model
 from wesep_py.network.personal_vad import PersonalVAD, is_personal_vad, load_personal_vad, target_logits
 from wesep_py.network.streaming_network import StreamingNetwork, StreamState
 

@@ -18,7 +18,7 @@ from wesep_py.checkpoint import CARD, CHECKPOINT_KIND, CONFIG, PROVENANCE, WEIGH
 from wesep_py.common.errors import InputError, shorten
 from wesep_py.common.files import refuse_inputs
 from wesep_py.common.folders import atomic_folder
-from wesep_py.inference.presence import PROVENANCE_KEY, UNCALIBRATED, Calibration
+from wesep_py.inference.presence_decision.presence import PROVENANCE_KEY, UNCALIBRATED, Calibration
 from wesep_py.models import find_model
 from wesep_py.models.hub import HUB_CARD, PREFIX, HubModel, download, is_hub_name, parse_hub_name
 from wesep_py.models.publishing import push

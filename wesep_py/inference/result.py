@@ -13,10 +13,10 @@ import numpy as np
 
 from wesep_py import audio
 from wesep_py.common.files import write_together
-from wesep_py.inference.blocks import is_constant
-from wesep_py.inference.inputs import Recording
-from wesep_py.inference.output_files import FLOAT_SUBTYPES, split_mixture, subtype_for
-from wesep_py.inference.presence import Calibration, Presence, presence_of_channels
+from wesep_py.inference.inputs_outputs.inputs import Recording
+from wesep_py.inference.inputs_outputs.output_files import FLOAT_SUBTYPES, split_mixture, subtype_for
+from wesep_py.inference.long_recordings.blocks import is_constant
+from wesep_py.inference.presence_decision.presence import Calibration, Presence, presence_of_channels
 
 log = logging.getLogger(__name__)
 Level = Literal["fitted", "learned", "kept"]
@@ -94,7 +94,7 @@ class Result:
         detection: output of the presence head, overall and over time; None without one.
         pictures_of: the recording, if it is a video; a video saved gets its pictures.
         repaired: true if the first extraction seemed to hold the wrong voice, and this is the repair
-            (`wesep_py.inference.repair`).
+            (`wesep_py.inference.presence_decision.repair`).
 
     >>> import numpy as np
     >>> Result(np.zeros(16000, np.float32), 16000).waveform.shape

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from wesep_py import audio
 from wesep_py.audio.reading import resample_blocks
 from wesep_py.common.errors import AudioError, InputError
-from wesep_py.inference.presence import sigmoid
-from wesep_py.inference.speech_activity import remove_low_frequencies, speech_mask
+from wesep_py.inference.enrolling.speech_activity import remove_low_frequencies, speech_mask
+from wesep_py.inference.presence_decision.presence import sigmoid
 
 if TYPE_CHECKING:
     from wesep_py.inference.extractor import Extractor

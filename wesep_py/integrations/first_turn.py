@@ -2,7 +2,7 @@
 
     frames of 20 ms ─► level ─► speech: well above the quiet frames of the last 30 s ─► seconds of speech so far
 
-The detector of enrollment recordings (`wesep_py.inference.speech_activity`) knows that there is speech in a recording,
+The detector of enrollment recordings (module `speech_activity`) knows that there is speech in a recording,
 and compares frames with the loud ones. Here nobody may have spoken yet: steady noise must not count, however long it
 lasts, so frames are compared with the quiet ones.
 """

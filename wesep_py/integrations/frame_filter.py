@@ -322,7 +322,7 @@ class FrameFilter:
     def _enroll(self, source: Any) -> Any:
         if isinstance(source, (str, PathLike)):
             if fspath(source).endswith(".voice"):
-                from wesep_py.inference.voice_print import Voice
+                from wesep_py.inference.enrolling.voice_print import Voice
 
                 return Voice.load(source)
             return self._model.enroll(source)

@@ -24,9 +24,9 @@ handled by `wesep_py.inference`, as with torch.
 from __future__ import annotations
 
 from wesep_py.common.errors import WesepError
-from wesep_py.inference.blocks import Blocks
+from wesep_py.inference.live_stream.stream import Stream
+from wesep_py.inference.long_recordings.blocks import Blocks
 from wesep_py.inference.result import Result
-from wesep_py.inference.stream import Stream
 from wesep_py.runtime.runtime_extractor import RuntimeExtractor, load
 from wesep_py.runtime.runtime_voice import RuntimeVoice
 from wesep_py.runtime.runtime_voice import RuntimeVoice as Voice

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wesep_py.common.errors import InputError, WesepError, shorten
 from wesep_py.common.textfiles import read_json
-from wesep_py.inference.presence import UNCALIBRATED, Calibration
+from wesep_py.inference.presence_decision.presence import UNCALIBRATED, Calibration
 
 FORMAT_NAME, FORMAT_VERSION = "wesep-export", 1
 DESCRIPTION, WHAT = "wesep.json", "the description of an exported model"

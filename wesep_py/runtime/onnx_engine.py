@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py.common.errors import InputError
-from wesep_py.inference.presence import UNCALIBRATED, Calibration
-from wesep_py.inference.voice_print import Voice
+from wesep_py.inference.enrolling.voice_print import Voice
+from wesep_py.inference.presence_decision.presence import UNCALIBRATED, Calibration
 from wesep_py.runtime.model_folder import Arrays, ModelFolder
 from wesep_py.runtime.runtime_voice import RuntimeVoice
 

@@ -87,7 +87,7 @@ def _extract(extractor: RuntimeExtractor, options: argparse.Namespace) -> None:
 
 
 def _stream(extractor: RuntimeExtractor, options: argparse.Namespace) -> None:
-    from wesep_py.inference.pcm_stream import pump
+    from wesep_py.inference.live_stream.pcm_stream import pump
 
     voice = _voice(extractor, options.enroll)
     stream = extractor.stream(voice, options.rate, options.channels)

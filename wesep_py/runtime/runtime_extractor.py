@@ -11,20 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py.common.errors import InputError, WesepError
-from wesep_py.inference.blocks import BlockRunner, Blocks, Estimates, extract_channels
-from wesep_py.inference.enrollment import (
+from wesep_py.inference.enrolling.enrollment import (
     assess_recordings,
     check_min_speech,
     load_reported,
     require_speech,
 )
-from wesep_py.inference.enrollment_quality import VoiceQuality
-from wesep_py.inference.inputs import EnrollmentSource, Source, read_embedding, read_source
-from wesep_py.inference.presence import UNCALIBRATED
+from wesep_py.inference.enrolling.enrollment_quality import VoiceQuality
+from wesep_py.inference.enrolling.speech_activity import MAX_ENROLLMENT_S, VAD, check_enrollment_limit
+from wesep_py.inference.enrolling.voice_print import Voice, require_model
+from wesep_py.inference.inputs_outputs.inputs import EnrollmentSource, Source, read_embedding, read_source
+from wesep_py.inference.live_stream.stream import Stream
+from wesep_py.inference.long_recordings.blocks import BlockRunner, Blocks, Estimates, extract_channels
+from wesep_py.inference.presence_decision.presence import UNCALIBRATED
 from wesep_py.inference.result import Result, make_result
-from wesep_py.inference.speech_activity import MAX_ENROLLMENT_S, VAD, check_enrollment_limit
-from wesep_py.inference.stream import Stream
-from wesep_py.inference.voice_print import Voice, require_model
 from wesep_py.runtime.model_folder import Arrays, ModelFolder
 from wesep_py.runtime.onnx_engine import OnnxEngine
 from wesep_py.runtime.runtime_voice import RuntimeVoice

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wesep_py.common.torchfiles import read_arrays
-from wesep_py.inference.voice_print import Voice
+from wesep_py.inference.enrolling.voice_print import Voice
 
 
 class RuntimeVoice(Voice):

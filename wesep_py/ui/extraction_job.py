@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from wesep_py.common.errors import InputError, WesepError
 from wesep_py.common.names import file_name
 from wesep_py.inference.file_extraction import FileResult, extract_file
-from wesep_py.inference.output_files import ExtractionTarget
+from wesep_py.inference.inputs_outputs.output_files import ExtractionTarget
 from wesep_py.ui.page_figures import recording_spectrogram, spectrogram_uri
 
 if TYPE_CHECKING:

@@ -32,11 +32,11 @@ from numpy.typing import NDArray
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from wesep_py.common.errors import InputError, WesepError, reason
-from wesep_py.inference.live_session import RECORDED, Recorder
+from wesep_py.inference.live_stream.live_session import RECORDED, Recorder
 
 if TYPE_CHECKING:
     from wesep_py.inference import Extractor, Voice
-    from wesep_py.inference.stream import Stream
+    from wesep_py.inference.live_stream.stream import Stream
     from wesep_py.ui.sessions import Session, Sessions
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from wesep_py.audio import info
 from wesep_py.common.config import construct
 from wesep_py.common.errors import CheckpointError, ConfigError
 from wesep_py.data import Utterance, write_manifest
-from wesep_py.inference.enrollment import embed_windows
+from wesep_py.inference.enrolling.enrollment import embed_windows
 from wesep_py.network.extraction_network import TargetSpeakerExtractor, load_network
 from wesep_py.network.speaker import SpeakerConfig, SpeakerEncoder, build_encoder, length_mask, load_encoder
 from wesep_py.training import train

@@ -1,4 +1,4 @@
-/** Long recordings in overlapping blocks, cross-faded into one result, as `wesep_py.inference.blocks`. */
+/** Long recordings in overlapping blocks, cross-faded into one result, as `wesep_py.inference.long_recordings.blocks`. */
 
 import { concatenate, energy, isConstant, product, roundHalfEven } from "../audio/numeric.js";
 import { SILENT_LOGIT } from "./presence.js";

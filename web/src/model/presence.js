@@ -1,4 +1,4 @@
-/** Presence of a voice: pooled from frames and calibrated, as `wesep_py.inference.presence`. */
+/** Presence of a voice: pooled from frames and calibrated, as `wesep_py.inference.presence_decision.presence`. */
 
 import { roundHalfEven } from "../audio/numeric.js";
 

@@ -1,4 +1,4 @@
-/** When a voice speaks: segments, and the files that list them, as `wesep_py.inference.timeline`. */
+/** When a voice speaks: segments, and the files that list them, as `wesep_py.inference.inputs_outputs.timeline`. */
 
 import { removeLowFrequencies } from "../audio/high_pass.js";
 import { quantile, roundHalfEven } from "../audio/numeric.js";
