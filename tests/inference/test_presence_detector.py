@@ -22,9 +22,9 @@ def noise(seconds: float, seed: int = 0, channels: int = 1) -> np.ndarray:
     return (0.1 * rng.standard_normal((channels, round(16000 * seconds)))).astype(np.float32)
 
 
-def make(causal: bool) -> PersonalDetector:
+def make(causal: bool, **config) -> PersonalDetector:
     torch.manual_seed(0)
-    return PersonalDetector(PersonalVAD({"hidden": 8, "num_heads": 2, "causal": causal}))
+    return PersonalDetector(PersonalVAD({"hidden": 8, "num_heads": 2, "causal": causal, **config}))
 
 
 def test_a_causal_network_gives_the_whole_in_any_blocks(tmp_path: Path):
@@ -54,6 +54,30 @@ def test_blocks_of_a_long_recording_agree_with_the_whole(monkeypatch):
     joined = np.concatenate(parts, axis=1)[0]
     assert joined.shape == whole.shape
     assert np.abs(joined - whole).max() < 0.2 * np.abs(whole).max()
+
+
+def test_blocks_of_a_long_recording_have_the_windows_of_the_whole(monkeypatch):
+    speaker = {"network": {"name": "ecapa_tdnn", "channels": 16, "frame_dim": 12, "embedding_dim": 8}}
+    detector, mixture = make(causal=False, speaker=speaker, score={"window_s": 0.9, "hop_s": 0.35}), noise(20.007)
+    voice = detector.enroll((noise(2)[0], 16000))
+    network, scored = detector.network, []
+    with torch.inference_mode():
+        whole = network.scores(torch.from_numpy(mixture), voice.tensors)[0, :, 0]
+
+    def record(mixture: torch.Tensor, prepared: dict[str, torch.Tensor]) -> torch.Tensor:
+        scored.append(PersonalVAD.scores(network, mixture, prepared))
+        return scored[-1]
+
+    monkeypatch.setattr(network, "scores", record)
+    monkeypatch.setattr(presence_detector, "BLOCK_S", 3.0)
+    parts = list(detector.track(iter(np.split(mixture, range(5000, mixture.shape[1], 5000), axis=1)), voice))
+    assert sum(part.shape[1] for part in parts) == len(whole)
+    start = 0
+    for part, scores in zip(parts, scored, strict=True):
+        begin = max(0, start - 500) // 35 * 35  # the context of 5 s, and what is missing to a whole number of hops
+        inside = scores[0, start - begin : start - begin + part.shape[1], 0]
+        torch.testing.assert_close(inside, whole[start : start + part.shape[1]], atol=1e-5, rtol=0)
+        start += part.shape[1]
 
 
 def test_silence_is_absence_and_one_channel_is_enough():

@@ -12,6 +12,7 @@ from wesep_py.network.personal_vad import PersonalVAD, load_personal_vad, target
 
 SPEAKER = {"network": {"name": "ecapa_tdnn", "channels": 16, "frame_dim": 12, "embedding_dim": 8}}
 KINDS = {"attention": {}, "causal": {"causal": True}, "embedding": {"speaker": SPEAKER}}
+KINDS["score"] = {"speaker": SPEAKER, "score": {"window_s": 0.4, "hop_s": 0.2}}
 
 
 def build(kind: str, **changes) -> PersonalVAD:
@@ -37,7 +38,10 @@ def test_padding_of_mixture_and_enrollment_has_no_influence(kind):
     longer = torch.nn.functional.pad(enrollment, (0, 5000))
     prepared = network.prepare(longer, torch.tensor([12000]))
     torch.testing.assert_close(network(mixture, prepared), alone, atol=1e-5, rtol=1e-4)
-    if kind != "embedding":  # a bidirectional layer sees the zeros after a mixture, as it does in a recording
+    if kind in (
+        "attention",
+        "causal",
+    ):  # two directions see the zeros after a mixture
         padded = network(torch.nn.functional.pad(mixture, (0, 3200)), prepared, torch.tensor([8000]))
         tolerance = {"atol": 1e-5, "rtol": 1e-4} if kind == "causal" else {"atol": 0.3, "rtol": 0}
         torch.testing.assert_close(padded[:, :40], alone[:, :40], **tolerance)
@@ -68,6 +72,31 @@ def test_a_causal_network_in_segments_gives_the_whole():
     torch.testing.assert_close(network(changed, prepared)[:, :same], whole[:, :same], atol=1e-5, rtol=1e-4)
 
 
+def test_the_score_of_a_window_is_its_cosine_with_the_enrollment():
+    network = build("score")  # windows of 6400 samples; their middles at 3200, 6400, 9600 and so on
+    mixture = torch.randn(1, 16000)
+    enrollment = mixture[:, 6400:12800]
+    embedding = torch.nn.functional.normalize(
+        network.encoder(mixture[:, 3200:9600], torch.tensor([6400])).embedding, dim=1
+    )
+    prepared = network.prepare(enrollment)
+    scores = network.scores(mixture, prepared)[0, :, 0]
+    assert scores.shape == (100,)
+    # The middles of frames 39 and 40 lie on both sides of a window's middle.
+    expected = (embedding * prepared["embedding"]).sum()
+    torch.testing.assert_close((scores[39] + scores[40]) / 2, expected, atol=1e-2, rtol=0)
+    torch.testing.assert_close((scores[59] + scores[60]) / 2, torch.tensor(1.0), atol=1e-2, rtol=0)
+    assert scores.argmax() in (59, 60) and (scores[41:59].diff() > 0).all()
+    assert (scores[:20] == scores[0]).all(), "before the first middle, the score is that of the first window"
+    # Two mixtures with two targets each: neighbours that are equal, and those that are not.
+    mixtures = torch.cat([mixture, mixture, torch.randn(1, 16000), mixture])
+    targets = {name: torch.cat([value, value.flip(1), value, value]) for name, value in prepared.items()}
+    together = network.scores(mixtures, targets)
+    for row in range(4):
+        alone = network.scores(mixtures[row : row + 1], {name: value[row : row + 1] for name, value in targets.items()})
+        torch.testing.assert_close(together[row], alone[0], atol=1e-5, rtol=0)
+
+
 def test_the_gain_of_a_recording_does_not_matter():
     network = build("attention")
     mixture, prepared = torch.randn(1, 8000), network.prepare(torch.randn(1, 8000))
@@ -93,6 +122,10 @@ def test_other_models_and_sizes_are_refused(tiny_model):
         ({"hidden": 9}, "an even multiple"),
         ({"sample_rate": 4000}, "8000 Hz"),
         ({"x": 1}, "unknown key"),
+        ({"score": {}}, "score: compares embeddings; give a speaker encoder"),
+        ({"score": {}, "speaker": SPEAKER, "causal": True}, "score: looks at whole windows"),
+        ({"score": {"hop_s": 2.0}, "speaker": SPEAKER}, r"hop_s: is 2.0; 0.01 s to window_s \(1.5 s\)"),
+        ({"score": {"window_s": 20}, "speaker": SPEAKER}, "window_s: is 20"),
     ):
         with pytest.raises(ConfigError, match=message):
             PersonalVAD(wrong)

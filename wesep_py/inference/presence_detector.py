@@ -170,8 +170,8 @@ class PersonalDetector(PresenceDetector):
         # Frames `start` to `stop` are computed from the frames around them, as far as the recording has them:
         #
         #   | context | start … stop | context |
-        #   the samples before the context are dropped
-        network = self.network
+        #   the samples before the context are dropped; a context begins at a multiple of the network's grid
+        network, grid = self.network, self.network.grid
         hop, block, context = network.hop_length, round(BLOCK_S / self.frame_s), round(CONTEXT_S / self.frame_s)
         samples: NDArray[np.float32] | None = None
         first = start = 0  # first frame in `samples`; next frame to compute
@@ -183,13 +183,13 @@ class PersonalDetector(PresenceDetector):
                 stop = available if last and available <= start + block + context else start + block
                 if start >= stop or available < stop or (not last and available < stop + context):
                     break
-                begin, end = max(0, start - context), min(available, stop + context)
+                begin, end = max(0, start - context) // grid * grid, min(available, stop + context)
                 segment = samples[:, (begin - first) * hop : (end - first) * hop]
                 with torch.inference_mode():
                     rows = [network(self._tensor(row[None]), prepared)[0] for row in segment]
                 yield torch.stack([target_logits(row[start - begin : stop - begin]) for row in rows]).cpu().numpy()
                 start = stop
-                drop = max(0, start - context - first)
+                drop = max(0, start - context) // grid * grid - first
                 samples, first = samples[:, drop * hop :], first + drop
                 if last and start >= available:
                     break

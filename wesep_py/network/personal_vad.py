@@ -6,6 +6,9 @@ an embedding of the enrollment (`speaker`). Without `speaker` the network is our
 enrollment's frames, because frame-level cues learn from fewer speakers than embeddings do. The first comparison is that
 of the TF-map, of frames that resemble each other; the second an attention.
 
+With `speaker` and `score`, the encoder also embeds windows of the mixture, and their cosine with the enrollment's
+embedding is joined to every frame. Ding et al. call this SET, score and embedding; their encoder runs along it.
+
     enrollment ─► log-mel ─► layer ─┬────────────► LSTM ─► frames ─► mean: voice
                              (same) │                        │                │
     mixture ────► log-mel ─► layer ─┴─► matched ─► LSTM ─► attention, times voice ─► linear ─► LSTM ─► 3 logits
@@ -41,9 +44,38 @@ TASK = "presence"
 SILENCE, TARGET, OTHERS = 0, 1, 2
 """Classes of a frame: nobody speaks; the target speaks, alone or with others; only others speak."""
 NUM_CLASSES = 3
+SCORE_SCALE = 10.0
+"""Factor on scores before they are joined to frames: scores of different voices differ by some tenths."""
 WINDOW_MS, HOP_MS = 25.0, 10.0
 MATCH_TEMPERATURE = 20.0
 """Factor on cosines with which the network begins: the frames that resemble most dominate, as in the TF-map."""
+
+
+@dataclass
+class ScoreConfig:
+    """Windows of the mixture whose embeddings are compared with the enrollment's.
+
+    Attributes:
+        window_s: length of a window, in seconds.
+        hop_s: from the start of a window to the start of the next; at most `window_s`, in whole frames of 10 ms.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    window_s: float = 1.5
+    hop_s: float = 0.75
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.window_s <= 10:
+            raise ValueError(f"window_s: is {self.window_s}; 0.1 to 10 s is allowed")
+        if not 1 <= self.hop_frames <= self.window_s * 1000 / HOP_MS:
+            raise ValueError(f"hop_s: is {self.hop_s}; 0.01 s to window_s ({self.window_s} s) is allowed")
+
+    @property
+    def hop_frames(self) -> int:
+        """Frames from the start of a window to the start of the next."""
+        return round(self.hop_s * 1000 / HOP_MS)
 
 
 @dataclass
@@ -56,6 +88,7 @@ class PersonalVADConfig:
         hidden: units of each recurrent layer, for all of its directions together; even.
         num_heads: heads of the attention to the enrollment; `hidden` is a multiple of it.
         speaker: a speaker encoder, whose embedding is joined to every frame instead of the attention; or `null`.
+        score: windows of the mixture that the encoder embeds as well; or `null`. It needs `speaker`.
         causal: whether no frame depends on later ones, but for 7.5 ms of its own window. The level that is subtracted
             from the log-mel features is then that of all frames until now, instead of the whole recording's.
 
@@ -68,6 +101,7 @@ class PersonalVADConfig:
     hidden: int = 64
     num_heads: int = 4
     speaker: SpeakerConfig | None = None
+    score: ScoreConfig | None = None
     causal: bool = False
 
     def __post_init__(self) -> None:
@@ -75,6 +109,10 @@ class PersonalVADConfig:
             raise ValueError(f"sample_rate: is {self.sample_rate}; 8000 Hz or more is allowed")
         if self.hidden < 2 or self.hidden % 2 or self.num_heads < 1 or self.hidden % self.num_heads:
             raise ValueError(f"hidden: is {self.hidden}; an even multiple of num_heads ({self.num_heads}) is needed")
+        if self.score is not None and self.speaker is None:
+            raise ValueError("score: compares embeddings; give a speaker encoder, or leave it out")
+        if self.score is not None and self.causal:
+            raise ValueError("score: looks at whole windows, also at what comes later; leave it out, or causal: false")
 
 
 class VADState(NamedTuple):
@@ -95,6 +133,8 @@ class PersonalVAD(nn.Module):
     Attributes:
         hop_length: samples of a frame.
         before, after: samples before and after it that the frame also needs.
+        grid: a part of a recording has to begin at a multiple of this many frames, so that its windows are those of
+            the whole recording.
 
     Raises:
         ConfigError: a key of the configuration is unknown, of the wrong type or out of range.
@@ -109,7 +149,8 @@ class PersonalVAD(nn.Module):
         if not isinstance(config, PersonalVADConfig):
             config = construct(PersonalVADConfig, config, "model")
         self.config: dict[str, Any] = {"task": TASK, **to_plain(config)}
-        self.sample_rate, self.causal = config.sample_rate, config.causal
+        self.sample_rate, self.causal, self.score = config.sample_rate, config.causal, config.score
+        self.grid = 1 if config.score is None else config.score.hop_frames
         self.num_heads, hidden = config.num_heads, config.hidden
         self.filterbank = KaldiFilterbank(
             config.sample_rate, config.num_mel_bins, WINDOW_MS, HOP_MS, dither=0.0, mean_norm=False
@@ -126,7 +167,7 @@ class PersonalVAD(nn.Module):
         self.encoder = build_encoder(config.speaker, config.sample_rate, initialise, None)
         if self.encoder is not None:
             self.config["speaker"] = completed_speaker(self.config["speaker"], self.encoder.config)
-            self.joined = nn.Linear(hidden + self.encoder.embedding_dim, hidden)
+            self.joined = nn.Linear(hidden + self.encoder.embedding_dim + (self.score is not None), hidden)
         else:
             # One direction, so that the padding after an enrollment does not reach its frames.
             self.enrolled = nn.LSTM(hidden, hidden, batch_first=True)
@@ -180,7 +221,36 @@ class PersonalVAD(nn.Module):
         if lengths is not None:
             num_frames = self.num_frames(mixture.shape[1])
             mask = length_mask((lengths + self.hop_length - 1) // self.hop_length, num_frames)
-        return self.classify(self.padded(mixture), prepared, mask=mask)[0]
+        scores = None if self.score is None else self.scores(mixture, prepared)
+        return self.classify(self.padded(mixture), prepared, mask=mask, scores=scores)[0]
+
+    def scores(self, mixture: Tensor, prepared: PreparedEnrollment) -> Tensor:
+        """Return the score of each frame, `[batch, frames, 1]`: the cosine of the windows around it and the enrollment.
+
+        Between the middles of two windows the score is interpolated. Equal neighbours in the batch, as one mixture with
+        several targets, are embedded once.
+
+        Args:
+            mixture: `[batch, samples]`; zeros complete its last window.
+            prepared: of `prepare`.
+        """
+        assert self.score is not None and self.encoder is not None
+        num_samples, size = mixture.shape[1], round(self.score.window_s * self.sample_rate)
+        hop = self.score.hop_frames * self.hop_length
+        count = 1 + max(0, -(-(num_samples - size) // hop))
+        is_new = torch.ones(len(mixture), dtype=torch.bool, device=mixture.device)
+        is_new[1:] = (mixture[1:] != mixture[:-1]).any(dim=1)
+        windows = nn.functional.pad(mixture[is_new], (0, (count - 1) * hop + size - num_samples)).unfold(1, size, hop)
+        rows = windows.flatten(0, 1)
+        embeddings = self.encoder(rows, torch.full((len(rows),), size, device=rows.device)).embedding
+        embeddings = nn.functional.normalize(embeddings, dim=-1).unflatten(0, windows.shape[:2])
+        cosines = (embeddings[is_new.cumsum(dim=0) - 1] * prepared["embedding"][:, None]).sum(dim=-1)
+
+        frames = torch.arange(self.num_frames(num_samples), device=mixture.device)
+        position = (((frames + 0.5) * self.hop_length - size / 2) / hop).clamp(0, count - 1)
+        left = position.long()
+        right = (left + 1).clamp_max(count - 1)
+        return torch.lerp(cosines[:, left], cosines[:, right], position - left)[..., None]
 
     def classify(
         self,
@@ -188,6 +258,7 @@ class PersonalVAD(nn.Module):
         prepared: PreparedEnrollment,
         state: VADState | None = None,
         mask: Tensor | None = None,
+        scores: Tensor | None = None,
     ) -> tuple[Tensor, VADState | None]:
         """Return the logits of the frames that lie in a segment, and the state after it for a causal network.
 
@@ -200,6 +271,7 @@ class PersonalVAD(nn.Module):
             prepared: of `prepare`.
             state: of the segment before; `None` at the start of a recording.
             mask: `[batch, frames]`, false for padding; `None` if there is none.
+            scores: of `scores`, for a network with `score`.
         """
         features = self.filterbank(segment)
         new_state = None
@@ -212,7 +284,7 @@ class PersonalVAD(nn.Module):
             counts = torch.arange(1, features.shape[1] + 1, device=features.device) + before
             features = features - (total / counts[:, None]).log().to(features.dtype)
         frames, first = self.first(self._matched(self.input(features), prepared), recurrent[0])
-        frames, second = self.second(self._joined(frames, prepared), recurrent[1])
+        frames, second = self.second(self._joined(frames, prepared, scores), recurrent[1])
         if self.causal:
             new_state = VADState(before + features.shape[1], total[:, -1:], (first, second))
         return self.output(frames).float(), new_state
@@ -233,11 +305,12 @@ class PersonalVAD(nn.Module):
         cosine = (query * matched).sum(dim=-1, keepdim=True)
         return torch.relu(self.matched(torch.cat([inputs, query * matched, query - matched, cosine], dim=-1)))
 
-    def _joined(self, frames: Tensor, prepared: PreparedEnrollment) -> Tensor:
-        """Join the enrollment to frames `[batch, frames, hidden]`; the shape stays."""
+    def _joined(self, frames: Tensor, prepared: PreparedEnrollment, scores: Tensor | None) -> Tensor:
+        """Join the enrollment, and the scores, to frames `[batch, frames, hidden]`; the shape stays."""
         if self.encoder is not None:
             embedding = prepared["embedding"].to(frames.dtype)[:, None].expand(-1, frames.shape[1], -1)
-            return torch.relu(self.joined(torch.cat([frames, embedding], dim=-1)))
+            scored = [] if scores is None else [SCORE_SCALE * scores.to(frames.dtype)]
+            return torch.relu(self.joined(torch.cat([frames, embedding, *scored], dim=-1)))
         enrolled = prepared["frames"].to(frames.dtype)
         query, key, value = (
             part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
