@@ -105,6 +105,25 @@ def test_when_writes_the_times_of_the_model(run, wesep, tiny_speech: Path, tmp_p
     assert (tmp_path / f"o{suffix}").exists()
 
 
+def test_a_run_with_scores_stores_the_encoder_with_the_model(tmp_path: Path, wesep, tiny_speech: Path):
+    make_data(tmp_path / "DATA")
+    encoder = (
+        "{mode: joint, checkpoint: null, network: {name: ecapa_tdnn, channels: 16, frame_dim: 12, embedding_dim: 8}}"
+    )
+    values = [f"data.root={tmp_path}/DATA", f"experiment={tmp_path}/exp", f"model.speaker={encoder}", "train.steps=2"]
+    values += ["data={train: [speech/train.csv], noise: [noise/train], speeds: [1.0], packed: null, workers: 0}"]
+    values += ["train={batch_size: 2, max_minutes: null, device: cpu}", "validation.count=2"]
+    values += ["simulation={duration_s: 3, num_speakers: 2, noise: null}", "model.hidden=16"]
+    train(load_config(RECIPE / "train_score.yaml", values))
+    saved = checkpoint.load(tmp_path / "exp")
+    assert saved.config["score"] == {"window_s": 1.5, "hop_s": 0.75}
+    assert any(name.startswith("encoder.") for name in saved.state_dict)
+    mixture, enrollment = (tiny_speech / f"{name}/{name}-0.wav" for name in ("bert", "anna"))
+    ran = wesep("when", mixture, "--enroll", enrollment, "--model", tmp_path / "exp", "--device", "cpu", "--json")
+    assert ran.status in (0, 3), ran.err
+    assert json.loads(ran.out)["targets"][0]["absent"] == (ran.status == 3)
+
+
 def test_wrong_configurations_are_refused(tmp_path):
     values = ["data.root=.", f"experiment={tmp_path}/exp"]
     with pytest.raises(ConfigError, match="silence_others_weight is 2"):
