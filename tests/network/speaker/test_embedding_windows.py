@@ -105,6 +105,16 @@ def test_a_quiet_recording_is_raised_and_a_loud_one_is_not():
     assert not raised[2].any()
 
 
+@pytest.mark.parametrize("peak", [1e-45, 1e-41, 1e-38, 1e-30, 1e-15, 1e-11])
+def test_what_a_filter_leaves_of_silence_stays_and_its_embedding_is_finite(peak: float):
+    """Regression: the gain of a window that fades into denormal numbers overflowed, and its zeros became NaN."""
+    waveform = peak * torch.cat([torch.randn(1, 12000), torch.zeros(1, 12000)], dim=1)
+    lengths = torch.tensor([24000])
+    assert torch.equal(raise_level(waveform, lengths, -30.0), waveform)
+    built = encoder(front_end="slaney_mel", min_level_dbfs=-30.0)
+    assert built(waveform, lengths).embedding.isfinite().all()
+
+
 def test_impossible_windows_are_refused():
     with pytest.raises(ConfigError, match="'xvector' returns 146 frames for 160"):
         encoder({"name": "xvector", "channels": 8, "frame_dim": 8})

@@ -41,6 +41,7 @@ FRONT_ENDS = {
     "slaney_mel": SlaneyMel,
     "self_supervised": SelfSupervised,
 }
+_SILENCE_POWER = 1e-20  # -200 dBFS
 
 
 @dataclass
@@ -364,7 +365,7 @@ def build_encoder(
 def raise_level(waveform: Tensor, lengths: Tensor, min_level_dbfs: float) -> Tensor:
     """Raise waveforms `[batch, samples]` whose RMS over their own samples is below a level in dBFS to that level.
 
-    Silence stays silence.
+    Silence stays silence, and so do remains of filters below -200 dBFS, whose gain would overflow.
 
     >>> raise_level(torch.full((1, 4), 0.001), torch.tensor([4]), -40.0)
     tensor([[0.0100, 0.0100, 0.0100, 0.0100]])
@@ -372,7 +373,7 @@ def raise_level(waveform: Tensor, lengths: Tensor, min_level_dbfs: float) -> Ten
     inside = length_mask(lengths, waveform.shape[1])
     power = (waveform.double().square() * inside).sum(dim=1, keepdim=True) / lengths.clamp_min(1)[:, None]
     gain = (10 ** (min_level_dbfs / 20) / power.sqrt()).clamp_min(1.0)
-    return waveform * torch.where(power > 0, gain, 1.0).to(waveform.dtype)
+    return waveform * torch.where(power > _SILENCE_POWER, gain, 1.0).to(waveform.dtype)
 
 
 def _require_windows(network: SpeakerNetwork, windows: WindowConfig, num_bins: int, name: str) -> None:
