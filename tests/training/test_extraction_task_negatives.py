@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from wesep_py import checkpoint
 from wesep_py.common.config import load_yaml
 from wesep_py.common.errors import ConfigError
 from wesep_py.data import FileReader, read_speaker_folders
@@ -68,9 +69,16 @@ def test_negatives_that_no_cue_takes_are_refused(tiny_speech: Path, tmp_path: Pa
         train(config)
 
 
-def test_the_recipe_continues_a_model_without_negatives_with_the_same_estimates():
+def test_the_recipe_continues_a_model_without_negatives_with_the_same_estimates(tmp_path: Path):
     config = load_yaml(RECIPE, ["data.root=DATA"])
-    network, stored = build_network(config["model"]).eval(), find_model("base")[1]
+    network, base, stored = (
+        build_network(config["model"]).eval(),
+        checkpoint.load(find_model("base")[1]),
+        tmp_path / "m",
+    )
+    cues = [{key: value for key, value in cue.items() if key != "negative"} for cue in base.config["cues"]]
+    weights = {name: value for name, value in base.state_dict.items() if "negative" not in name}
+    checkpoint.save(stored, {**base.config, "cues": cues}, weights, {"step": 1})
     loaded = load_initial_weights(network, InitConfig(str(stored)))
     assert loaded.fresh and all("negative" in name for name in loaded.fresh)
     mixture, enrollment, other = (torch.randn(1, n) * 0.05 for n in (16000, 24000, 24000))

@@ -199,9 +199,13 @@ def test_a_mapping_takes_no_overrides(settings):
 def test_the_shipped_recipes_are_valid():
     root = PACKAGE.parent
     for recipe in sorted((root / "recipes").glob("*/*.yaml")):
-        if "experiment" not in load_yaml(recipe):
+        values = load_yaml(recipe)
+        if "experiment" not in values:
             continue
-        config = load_config(recipe, ["data.root=data"])
+        changes = ["data.root=data"]
+        if ((values.get("model") or {}).get("speaker") or {}).get("checkpoint") == "dvector":  # not installed here
+            changes.append("model.speaker={mode: joint, checkpoint: null, network: {name: dvector}}")
+        config = load_config(recipe, changes)
         assert config.data.root == "data" and config.train.steps > 0
 
 
