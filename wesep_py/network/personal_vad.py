@@ -7,7 +7,7 @@ enrollment's frames, because frame-level cues learn from fewer speakers than emb
 of the TF-map, of frames that resemble each other; the second an attention.
 
 With `speaker` and `score`, the encoder also embeds windows of the mixture, and their cosine with the enrollment's
-embedding is joined to every frame. Ding et al. call this SET, score and embedding; their encoder runs along it.
+embedding is joined to every frame. Ding et al. call this SET, score and embedding; the windows are a choice of ours.
 
     enrollment ─► log-mel ─► layer ─┬────────────► LSTM ─► frames ─► mean: voice
                              (same) │                        │                │

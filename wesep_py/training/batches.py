@@ -37,7 +37,7 @@ DRY = "dry"
 """Key of a mixture before rendering, and of a batch of such mixtures."""
 ENROLLMENT_MULTIPLE = 16000
 """Enrollments of a batch are padded to a multiple of this many samples. Tensors then have few shapes, for which memory
-and prepared operations are reused. With ever new shapes, a quarter of a step on the CPU is spent searching memory."""
+and prepared operations are reused. With ever new shapes, freed memory falls into pieces, and CPU steps get slower."""
 MAX_RESTARTS = 3
 """Maximum number of new data loaders after a worker died."""
 WORKER_GRACE_S = 10
@@ -204,7 +204,7 @@ def stack_padded(arrays: Sequence[np.ndarray | torch.Tensor], multiple: int = 1)
 
     Args:
         arrays: `[samples]` each.
-        multiple: of which the length of the stack is one.
+        multiple: the length of the stack is a multiple of this.
 
     >>> stack_padded([np.ones(3), np.ones(2)], multiple=4)
     tensor([[1., 1., 1., 0.],

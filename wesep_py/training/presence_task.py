@@ -103,8 +103,10 @@ def collate_presence(mixtures: Sequence[list[Item]]) -> dict[str, Tensor]:
     """Return the batch: `mixture` and `enrollment` `[B, longest]` with their `lengths` and `enrollment_lengths`
     `[B]`, and `classes` `[B, frames]`, -1 for padding. Enrollments are padded as for an extractor."""
     items = [item for mixture in mixtures for item in mixture]
-    multiples = {"mixture": 1, "enrollment": ENROLLMENT_MULTIPLE}
-    batch = {name: stack_padded([item[name] for item in items], multiple) for name, multiple in multiples.items()}
+    batch = {
+        "mixture": stack_padded([item["mixture"] for item in items]),
+        "enrollment": stack_padded([item["enrollment"] for item in items], ENROLLMENT_MULTIPLE),
+    }
     batch["lengths"] = torch.tensor([len(item["mixture"]) for item in items])
     batch["enrollment_lengths"] = torch.tensor([len(item["enrollment"]) for item in items])
     classes = [torch.as_tensor(item["classes"]).long() for item in items]

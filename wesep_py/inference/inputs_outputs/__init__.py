@@ -1,4 +1,4 @@
-"""What goes into an extraction and what comes out of it, as files.
+"""Files of an extraction: recordings and enrollments in; voices, timelines and segments out.
 
 | module | content |
 | --- | --- |

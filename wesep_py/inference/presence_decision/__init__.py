@@ -1,4 +1,4 @@
-"""Whether the enrolled voice is in a recording, and whether an extraction holds it.
+"""Decide whether the enrolled voice is in a recording, and whether an extraction is of that voice.
 
 | module | content |
 | --- | --- |
